@@ -1,0 +1,47 @@
+"""Choose a fixed, class-balanced subset of a split."""
+
+import numpy as np
+
+
+def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:
+    """Choose `n_images` positions so that every class present is represented evenly.
+
+    Each class present gets floor or ceil of `n_images / classes present`; a class with too few
+    images gives all it has and the others fill up evenly. For one seed the choices are nested:
+    the 100 images chosen for `n_images=100` are among the 200 chosen for `n_images=200`.
+
+    Args:
+        labels: int64 (N,), the class of every image of the split.
+        n_images: how many to choose, 1..N; None chooses all.
+        seed: 0..2**32 - 1; which images are chosen is a function of `labels` and `seed` alone.
+
+    Returns:
+        int64 (n_images,), positions in `labels`, ascending.
+
+    Raises:
+        ValueError: if `n_images` or `seed` is out of range.
+    """
+    total = len(labels)
+    if n_images is None:
+        return np.arange(total)
+    if isinstance(n_images, bool) or not isinstance(n_images, int | np.integer):
+        raise ValueError(f"n_images={n_images!r} is not a whole number or null")
+    if not 1 <= n_images <= total:
+        raise ValueError(
+            f"n_images={n_images} is not between 1 and {total}, the number of images there are"
+        )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} is not between 0 and 2**32 - 1")
+    # RandomState, because NumPy guarantees that its stream never changes between versions.
+    random = np.random.RandomState(seed)
+    shuffled = random.permutation(total)
+    classes, compact = np.unique(labels, return_inverse=True)
+    turn_of_class = random.permutation(len(classes))
+    # Deal the images like cards: round 0 takes one image of every class, round 1 a second one of
+    # every class that still has one, and so on. The first n of that order are balanced and nested.
+    dealt_round = np.empty(total, dtype=np.int64)
+    by_class = shuffled[np.argsort(compact[shuffled], kind="stable")]
+    sizes = np.bincount(compact)
+    dealt_round[by_class] = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order = np.lexsort((turn_of_class[compact], dealt_round))
+    return np.sort(order[:n_images])

@@ -1,0 +1,150 @@
+"""Run the evaluation module over a data set, on one device or on several."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytorch_lightning as pl
+from torch import nn
+from torch.utils.data import DataLoader
+
+from src.data import ImageDataset, keep_batch
+from src.evaluation.module import Attack, Transfer
+from src.evaluation.progress import ImageProgress
+
+PREDICTIONS = "predictions.parquet"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over the images yields.
+
+    Attributes:
+        table: The rows of `Predictions`.
+        examples: Adversarial versions, float32 (K, 3, H, W) in [0, 1], by image index.
+        gradients: Gradient evaluations per image.
+        images_per_second: Images of the data set per second of the pass.
+    """
+
+    table: pa.Table
+    examples: dict[int, np.ndarray]
+    gradients: float
+    images_per_second: float
+
+
+def evaluate(
+    dataset: ImageDataset,
+    targets: Mapping[str, nn.Module],
+    trainer: Mapping[str, Any],
+    *,
+    label: str,
+    source: nn.Module | None = None,
+    attack: Attack | None = None,
+    budgets: Sequence[float] = (0.0,),
+    keep: Sequence[int] = (),
+) -> Evaluation | None:
+    """Show the images, attacked or clean, to every target.
+
+    Args:
+        dataset: The images.
+        targets: The models, by name.
+        trainer: The `trainer` section of the config.
+        label: What the progress bar says.
+        source: The model that is attacked.
+        attack: The attack; None shows the clean images.
+        budgets: In units of 1/255.
+        keep: Index of the images to return as examples.
+
+    Returns:
+        The merged result, or None on every process but the first.
+    """
+    module = Transfer(targets, source, attack, budgets, keep)
+    runner = make_trainer(trainer, [ImageProgress(label)] if trainer["progress_bar"] else [])
+    loader = DataLoader(
+        dataset,
+        batch_size=trainer["batch_size"],
+        num_workers=trainer["num_workers"],
+        collate_fn=keep_batch,
+    )
+    start = time.perf_counter()
+    runner.predict(module, loader, return_predictions=False)
+    seconds = time.perf_counter() - start
+    if not runner.is_global_zero:
+        return None
+    assert module.table is not None
+    return Evaluation(
+        table=module.table,
+        examples=module.examples,
+        gradients=module.gradients / len(dataset),
+        images_per_second=len(dataset) / seconds,
+    )
+
+
+def score_clean(
+    dataset: ImageDataset,
+    targets: Mapping[str, nn.Module],
+    trainer: Mapping[str, Any],
+    cache: Mapping[str, Path],
+    *,
+    refresh: bool = False,
+) -> pa.Table | None:
+    """Return the models' answers on the clean images, computed once per model and data.
+
+    Args:
+        dataset: The images.
+        targets: The models, by name.
+        trainer: The `trainer` section of the config.
+        cache: Where each model's rows are kept, by name; the path must tell model and data.
+        refresh: Compute them all anew. Processes that share a job need it: if one of them found
+            rows that another did not, they would wait for each other without end.
+
+    Returns:
+        The rows of all targets, in their order, or None on every process but the first.
+    """
+    missing = [name for name in targets if refresh or not cache[name].exists()]
+    if missing:
+        networks = {name: targets[name] for name in missing}
+        result = evaluate(dataset, networks, trainer, label="clean images")
+        if result is None:
+            return None
+        for name in missing:
+            rows = result.table.filter(pa.compute.equal(result.table["target"], name))
+            write_table(rows, cache[name])
+    return pa.concat_tables([_renamed(pq.read_table(cache[name]), name) for name in targets])
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
+
+
+def make_trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """Return a Lightning trainer that leaves gradients possible while it predicts."""
+    return pl.Trainer(
+        accelerator=config["accelerator"],
+        devices=config["devices"],
+        num_nodes=config["num_nodes"],
+        strategy=config["strategy"],
+        precision=config["precision"],
+        inference_mode=False,  # attacks need gradients, which inference mode forbids
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _renamed(table: pa.Table, name: str) -> pa.Table:
+    """Return the rows under the model's name here: the cache knows models by content."""
+    position = table.schema.get_field_index("target")
+    return table.set_column(position, "target", pa.array([name] * len(table)))

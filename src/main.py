@@ -1,0 +1,35 @@
+"""The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+INTERRUPTED = 130
+
+OmegaConf.register_new_resolver(
+    "joined", lambda value: value if isinstance(value, str) else "+".join(value), replace=True
+)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(config: DictConfig) -> None:
+    """Run one job; what fails is noted beside the job's files, and the sweep goes on."""
+    from src.sweep import attempt  # here, so that --help and --cfg answer without torch
+
+    attempt(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C leaves what is finished and exits with 130."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

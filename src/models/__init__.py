@@ -1,0 +1,16 @@
+"""Classifiers: architectures, their weights, and the pixel-space wrapper around them."""
+
+from src.models.build import build_classifier
+from src.models.classifier import PixelClassifier
+from src.models.folding import fold_batch_norms
+from src.models.weights import load_state, load_weights, save_weights, weights_digest
+
+__all__ = [
+    "PixelClassifier",
+    "build_classifier",
+    "fold_batch_norms",
+    "load_state",
+    "load_weights",
+    "save_weights",
+    "weights_digest",
+]

@@ -1,0 +1,187 @@
+"""MLflow: three experiments a data set, opened once, written in few requests.
+
+`DATASET` holds flat pair runs, so that the Chart view overlays them at once;
+`DATASET-sweeps` holds a run per sweep with its jobs nested in it;
+`DATASET-training` holds a run per fine-tuning.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from pytorch_lightning.loggers import Logger, MLFlowLogger
+
+from src.tracking.tracker import Run, Tracker
+
+ARTIFACTS = "artifacts"
+_BATCH = 1000  # metrics that a store takes in one request
+_LONGEST_PARAMETER = 6000
+
+
+class MlflowTracker(Tracker):
+    """Tracks sweeps, jobs, pairs and trainings of one data set.
+
+    Args:
+        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
+        directory: Where the SQLite file, its lock and the artifacts live.
+        dataset: Names the experiments.
+
+    Raises:
+        ValueError: The store cannot be opened.
+    """
+
+    def __init__(self, uri: str | None, directory: str, dataset: str) -> None:
+        self.directory = Path(directory).absolute()
+        self.local = uri is None
+        self.uri = uri or f"sqlite:///{self.directory / 'mlflow.db'}"
+        self.dataset = dataset
+        self.client = mlflow.MlflowClient(tracking_uri=self.uri)
+        try:
+            # The first use of a SQLite store builds its tables, which must not happen twice at once.
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.directory / "mlflow.lock"):
+                self.experiments = {
+                    kind: self._experiment(dataset + ending)
+                    for kind, ending in [("pair", ""), ("sweep", "-sweeps"), ("train", "-training")]
+                }
+        except (MlflowException, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"tracking.uri: the MLflow store {self.uri} cannot be opened ({reason}); "
+                "use another, or tracking=none."
+            ) from error
+
+    def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str:
+        """Open a sweep and return its run id."""
+        run = self._create("sweep", name, {"kind": "sweep"})
+        self._log(run, parameters=parameters)
+        return run
+
+    def end_sweep(self, sweep: str, status: str, folder: Path | None = None) -> None:
+        """Close a sweep, with the files in a folder."""
+        if folder is not None:
+            for file in sorted(path for path in folder.iterdir() if path.is_file()):
+                self.client.log_artifact(sweep, str(file))
+        self.client.set_terminated(sweep, status)
+
+    @contextmanager
+    def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
+        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
+        tags = {"kind": "job", "sweep": sweep or ""}
+        if sweep:
+            tags[MLFLOW_PARENT_RUN_ID] = sweep
+        run = self._create("sweep", name, tags)
+        try:
+            self._log(run, parameters=parameters)
+            yield Run(run, sweep or "")
+        except Exception as error:
+            self.client.set_tag(run, "error", f"{type(error).__name__}: {error}"[:4000])
+            self.client.set_terminated(run, "FAILED")
+            raise
+        except BaseException:
+            self.client.set_terminated(run, "KILLED")
+            raise
+        self.client.set_terminated(run, "FINISHED")
+
+    def log_metrics(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """Note figures of a job."""
+        self._log(run.id, metrics=[(name, value, 0) for name, value in metrics.items()])
+
+    def log_files(self, run: Run, folder: Path) -> None:
+        """Store a job's files; folders inside it are left out."""
+        for file in sorted(path for path in folder.iterdir() if path.is_file()):
+            self.client.log_artifact(run.id, str(file))
+
+    def log_pair(
+        self,
+        run: Run,
+        name: str,
+        *,
+        tags: Mapping[str, str],
+        parameters: Mapping[str, Any],
+        curves: Mapping[str, Sequence[tuple[float, float]]],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Log one source -> target pair as a flat run of its own."""
+        pair = self._create(
+            "pair", name, {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
+        )
+        points = [
+            (metric, value, int(eps))
+            for metric, curve in curves.items()
+            for eps, value in curve
+            if float(eps).is_integer()
+        ]
+        points += [(metric, value, 0) for metric, value in metrics.items()]
+        self._log(pair, parameters=parameters, metrics=points)
+        self.client.set_terminated(pair, "FINISHED")
+
+    def training_logger(
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], work: Path
+    ) -> Logger:
+        """Return a logger whose run id is kept in `work`, so that a resumed training goes on."""
+        memory = work / "mlflow_run_id"
+        if memory.exists():
+            run = memory.read_text()
+        else:
+            run = self._create("train", name, {"kind": "training", **tags})
+            self._log(run, parameters=parameters)
+            memory.write_text(run)
+        return MLFlowLogger(
+            experiment_name=f"{self.dataset}-training", tracking_uri=self.uri, run_id=run
+        )
+
+    def links(self, sweep: str) -> dict[str, str]:
+        """Return the command that serves the UI and where to look there."""
+        server = "http://127.0.0.1:5000" if self.local else self.uri
+        wanted = quote(f"tags.sweep = '{sweep}'")
+        pairs = f"{server}/#/experiments/{self.experiments['pair']}/runs?searchFilter={wanted}"
+        jobs = f"{server}/#/experiments/{self.experiments['sweep']}/runs/{sweep}"
+        links = {"curves": f"{pairs}&compareRunsMode=CHART", "sweep": jobs}
+        if self.local:
+            links = {"serve": f"make ui   (mlflow ui --backend-store-uri {self.uri})", **links}
+        return links
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        location = (self.directory / ARTIFACTS / name).as_uri() if self.local else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def _create(self, kind: str, name: str, tags: Mapping[str, str]) -> str:
+        run = self.client.create_run(
+            self.experiments[kind], tags={MLFLOW_RUN_NAME: name, **tags}, run_name=name
+        )
+        return str(run.info.run_id)
+
+    def _log(
+        self,
+        run: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        metrics: Sequence[tuple[str, float, int]] = (),
+    ) -> None:
+        """Write in as few requests as the store allows."""
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, step) for name, value, step in metrics]
+        params = [
+            Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in (parameters or {}).items()
+        ]
+        self.client.log_batch(
+            run,
+            metrics=points[:_BATCH],
+            params=params,
+        )
+        for start in range(_BATCH, len(points), _BATCH):
+            self.client.log_batch(run, metrics=points[start : start + _BATCH])

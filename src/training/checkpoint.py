@@ -1,0 +1,189 @@
+"""Weights that are trained once, stored whole or not at all, and found again by content."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock, Timeout
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+
+from src.data import ImageDataset
+from src.models import PixelClassifier, save_weights
+from src.training.data import TrainingData
+from src.training.module import FineTuning
+
+log = logging.getLogger(__name__)
+
+LoggerFactory = Callable[[Path], Logger | None]
+"""Makes the logger of a training; it may keep what it needs to go on in the given folder."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; the keys of `conf/training/`."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    crop_padding: int
+    flip: bool
+    precision: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        for key in ("epochs", "batch_size"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"training.{key} must be a whole number of at least 1, not {value}."
+                )
+        if not self.learning_rate > 0:
+            raise ValueError(
+                f"training.learning_rate must be positive, not {self.learning_rate}."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"training.label_smoothing must lie in [0, 1), not {self.label_smoothing}."
+            )
+        if isinstance(self.crop_padding, bool) or self.crop_padding < 0:
+            raise ValueError(
+                f"training.crop_padding must not be negative, but is {self.crop_padding}."
+            )
+
+
+def trained_weights(
+    name: str,
+    path: Path,
+    classifier: PixelClassifier,
+    train: ImageDataset,
+    test: ImageDataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    trainer: Mapping[str, Any],
+    make_logger: LoggerFactory,
+) -> Path:
+    """Return the file of a model's trained weights, training it first if it is not there.
+
+    Of several processes that need the same file one trains and the others wait. A training that
+    was interrupted goes on after its last whole epoch.
+
+    Args:
+        name: The model's name, for messages.
+        path: The file, `.safetensors`; its name must tell model, data, recipe and seed.
+        classifier: Freshly built; trained in place.
+        train: Images to learn from.
+        test: Images whose accuracy is reported.
+        recipe: How to train.
+        seed: Of shuffling, augmentation and dropout.
+        trainer: The `trainer` section of the config; training uses one device of it.
+        make_logger: Makes the logger, called only when there is something to train.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    if path.exists():
+        return path
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process trains %s; waiting for it.", name)
+        lock.acquire()
+    try:
+        if not path.exists():
+            work = path.with_suffix(".training")
+            work.mkdir(exist_ok=True)
+            logger = make_logger(work)
+            _train(name, path, work, classifier, train, test, recipe, seed, trainer, logger)
+            shutil.rmtree(work)
+    finally:
+        lock.release()
+    return path
+
+
+def _train(
+    name: str,
+    path: Path,
+    work: Path,
+    classifier: PixelClassifier,
+    train: ImageDataset,
+    test: ImageDataset,
+    recipe: Recipe,
+    seed: int,
+    trainer: Mapping[str, Any],
+    logger: Logger | None,
+) -> None:
+    """Train, report, and store the weights."""
+    last = work / "last.ckpt"
+    resumed = " (resuming)" if last.exists() else ""
+    log.info(
+        "Training %s on %d images for %d epochs%s; the result is kept in %s.",
+        *(name, len(train), recipe.epochs, resumed, path),
+    )
+    pl.seed_everything(seed, verbose=False)
+    classifier.train()
+    module = FineTuning(
+        classifier,
+        train.num_classes,
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        label_smoothing=recipe.label_smoothing,
+    ).to(memory_format=torch.channels_last)
+    data = TrainingData(
+        train,
+        test,
+        batch_size=recipe.batch_size,
+        padding=recipe.crop_padding,
+        flip=recipe.flip,
+        num_workers=trainer["num_workers"],
+        seed=seed,
+    )
+    keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
+    bar = [TQDMProgressBar(refresh_rate=10)] if trainer["progress_bar"] else []
+    runner = pl.Trainer(
+        accelerator=trainer["accelerator"],
+        devices=1,
+        precision=_precision(recipe.precision, trainer["accelerator"]),
+        max_epochs=recipe.epochs,
+        logger=logger or False,
+        callbacks=[keep_last, *bar],
+        enable_progress_bar=bool(bar),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+    start = time.perf_counter()
+    runner.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    seconds = time.perf_counter() - start
+    accuracy = float(runner.callback_metrics["test_accuracy"])
+    log.info("Trained %s: %.2f%% of %d test images right, %.0f s.", name, 100 * accuracy, len(test), seconds)
+    classifier.eval()
+    facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **asdict(recipe)}
+    path.with_suffix(".json").write_text(json.dumps(facts, indent=2))
+    save_weights(classifier.network, path)
+
+
+def _precision(wanted: str, accelerator: str) -> Any:
+    """Turn `auto` into bf16-mixed where the device computes in bfloat16."""
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"

@@ -1,0 +1,151 @@
+"""Batches for training: shuffled, cropped and flipped, reproducible from any epoch on."""
+
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from src.data import Batch, ImageDataset, keep_batch
+
+IN_MEMORY_BYTES = 2**30
+"""Decoded training images up to this size are held in memory, larger sets read batch by batch."""
+
+
+def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Crop every image at random from its zero-padded self and mirror it at random.
+
+    Args:
+        images: uint8, shape (N, 3, H, W).
+        padding: Pixels added on every side before the crop of H x W; 0: no crop.
+        flip: Whether half of the images, at random, are mirrored left to right.
+        generator: Where the randomness comes from, on the CPU.
+
+    Returns:
+        A new tensor of the same shape and type.
+    """
+    count, _, height, width = images.shape
+    rows = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator)
+    columns = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator)
+    rows = rows + torch.arange(height)
+    columns = columns + torch.arange(width)
+    if flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        columns[mirrored] = columns[mirrored].flip(1)
+    padded = functional.pad(images, (padding, padding, padding, padding))
+    pick = torch.arange(count, device=images.device)[:, None, None]
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    return padded[pick, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class EpochShuffle(Sampler[int]):
+    """A shuffle that depends on the seed and the epoch alone, so that training can resume.
+
+    Args:
+        length: Number of images.
+        seed: Of all epochs.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield every position once."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.length, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return self.length
+
+
+class TrainingData(pl.LightningDataModule):
+    """The training images, augmented, and the test images, as they are.
+
+    Args:
+        train: Images to learn from.
+        test: Images whose accuracy is reported; nothing is chosen by it.
+        batch_size: Images per step.
+        padding: See `augment`.
+        flip: See `augment`.
+        num_workers: Processes that decode images.
+        seed: Of shuffling and augmentation.
+    """
+
+    def __init__(
+        self,
+        train: ImageDataset,
+        test: ImageDataset,
+        *,
+        batch_size: int,
+        padding: int,
+        flip: bool,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.test = train, test
+        self.batch_size = min(batch_size, len(train))
+        self.padding, self.flip = padding, flip
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """Decode the training images once if they fit into memory."""
+        size = 3 * self.train.image_size**2 * len(self.train)
+        self.source: Dataset = self.train if size > IN_MEMORY_BYTES else _Decoded(self.train)
+
+    def train_dataloader(self) -> DataLoader:
+        """Return shuffled uint8 batches."""
+        return DataLoader(
+            self.source,
+            batch_size=self.batch_size,
+            sampler=EpochShuffle(len(self.train), self.seed),
+            drop_last=True,  # a batch norm cannot learn from one image
+            num_workers=self.num_workers,
+            collate_fn=keep_batch,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Return the test images in uint8 batches."""
+        return DataLoader(
+            self.test,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=keep_batch,
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches on the device; seeded by the step, so a resumed run agrees."""
+        if self.trainer is None or not self.trainer.training:
+            return batch
+        step = self.trainer.global_step
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return batch._replace(images=augment(batch.images, self.padding, self.flip, generator))
+
+
+class _Decoded(Dataset):
+    """A data set's images as one uint8 tensor."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        size = dataset.image_size
+        self.images = torch.empty(len(dataset), 3, size, size, dtype=torch.uint8)
+        self.labels = torch.as_tensor(dataset.labels)
+        for start in range(0, len(dataset), 500):
+            chosen = list(range(start, min(start + 500, len(dataset))))
+            self.images[start : start + 500] = dataset.__getitems__(chosen).images
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, positions: list[int]) -> Batch:
+        chosen = torch.tensor(positions)
+        return Batch(self.images[chosen], self.labels[chosen], chosen)

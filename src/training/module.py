@@ -1,0 +1,89 @@
+"""The LightningModule that fine-tunes one classifier."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from src.data import Batch, to_unit
+from src.models import PixelClassifier
+
+
+class FineTuning(pl.LightningModule):
+    """Train a classifier by SGD with Nesterov momentum on a one-cycle schedule.
+
+    Args:
+        classifier: The model; trained in place.
+        num_classes: Number of classes.
+        learning_rate: Peak of the schedule.
+        momentum: Of SGD.
+        weight_decay: On weights of two axes or more; biases and norms are left out.
+        label_smoothing: Share of the target probability spread over all classes.
+
+    Reference:
+        Smith, Topin: Super-Convergence (2018), arXiv 1708.07120; label smoothing: Szegedy et al.
+        (2016), arXiv 1512.00567, section 7.
+    """
+
+    def __init__(
+        self,
+        classifier: PixelClassifier,
+        num_classes: int,
+        *,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the smoothed cross-entropy of a batch."""
+        logits = self.classifier(to_unit(batch.images))
+        loss = functional.cross_entropy(
+            logits.float(), batch.labels, label_smoothing=self.label_smoothing
+        )
+        self.train_accuracy(logits, batch.labels)
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_accuracy", self.train_accuracy, prog_bar=True)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Note the loss and the accuracy on test images."""
+        logits = self.classifier(to_unit(batch.images)).float()
+        self.test_accuracy(logits, batch.labels)
+        loss = functional.cross_entropy(logits, batch.labels)
+        self.log("test_loss", loss, batch_size=len(batch.labels))
+        self.log("test_accuracy", self.test_accuracy, prog_bar=True, batch_size=len(batch.labels))
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule, one step a batch."""
+        parameters = list(self.classifier.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.SGD(
+            groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.learning_rate,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=0.25,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }

@@ -1,0 +1,234 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from src.analysis.rates import CLEAN, format_cell, matrix, rates, wilson_interval
+
+# Four images, label 0. Clean: a is right on images 0, 1, 2; b on 0, 1, 3 - so both on 0 and 1.
+# At 8/255: a is right on image 0 only; b on 0, 2 and 3.
+WRONG = 1
+TABLE = [
+    ("a", 0.0, [0, 0, 0, WRONG], [0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.1]),
+    ("a", 8.0, [0, WRONG, WRONG, WRONG], [0.5, 0.6, 0.7, 0.8], [0.5, 0.2, 0.1, 0.0]),
+    ("b", 0.0, [0, 0, WRONG, 0], [0.8, 0.6, 0.9, 0.7], [0.8, 0.6, 0.05, 0.7]),
+    ("b", 8.0, [0, WRONG, 0, 0], [0.4, 0.8, 0.6, 0.5], [0.4, 0.1, 0.6, 0.5]),
+]
+
+
+def predictions(rows=TABLE):
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "index": [10, 11, 12, 13],
+                    "label": 0,
+                    "target": target,
+                    "eps_255": eps,
+                    "predicted": predicted,
+                    "confidence": np.asarray(confidence, dtype=np.float32),
+                    "true_confidence": np.asarray(true_confidence, dtype=np.float32),
+                }
+            )
+            for target, eps, predicted, confidence, true_confidence in rows
+        ],
+        ignore_index=True,
+    )
+
+
+def at(table, target, eps):
+    return table[(table["target"] == target) & (table["eps_255"] == eps)].iloc[0]
+
+
+# protocol -> target -> (denominator, still correct, confidence, true confidence) at 8/255
+BY_HAND = {
+    "all": {"a": (4, 1, 2.6 / 4, 0.8 / 4), "b": (4, 3, 2.3 / 4, 1.6 / 4)},
+    "source_correct": {"a": (3, 1, 1.8 / 3, 0.8 / 3), "b": (3, 2, 1.8 / 3, 1.1 / 3)},
+    "target_correct": {"a": (3, 1, 1.8 / 3, 0.8 / 3), "b": (3, 2, 1.7 / 3, 1.0 / 3)},
+    "joint": {"a": (3, 1, 1.8 / 3, 0.8 / 3), "b": (2, 1, 1.2 / 2, 0.5 / 2)},
+}
+
+
+@pytest.mark.parametrize("protocol", BY_HAND)
+@pytest.mark.parametrize("target", ["a", "b"])
+def test_rates_equal_the_hand_computed_ones(protocol, target):
+    row = at(rates(predictions(), "a", ["a", "b"], protocol), target, 8.0)
+    denominator, still_correct, confidence, true_confidence = BY_HAND[protocol][target]
+    assert (row["n"], row["source_clean_correct"], row["target_clean_correct"]) == (4, 3, 3)
+    assert (row["denominator"], row["still_correct"]) == (denominator, still_correct)
+    assert row["robust_accuracy"] == still_correct / denominator
+    assert row["success_rate"] == pytest.approx(1 - still_correct / denominator)
+    assert row["confidence"] == pytest.approx(confidence, abs=1e-7)
+    assert row["true_confidence"] == pytest.approx(true_confidence, abs=1e-7)
+    interval = binomtest(still_correct, denominator).proportion_ci(method="wilson")
+    assert row["robust_accuracy_low"] == pytest.approx(interval.low, abs=1e-12)
+    assert row["robust_accuracy_high"] == pytest.approx(interval.high, abs=1e-12)
+
+
+def test_rows_follow_the_order_of_the_targets_and_the_rising_budget():
+    shuffled = predictions().sample(frac=1.0, random_state=0)
+    table = rates(shuffled, "a", ["b", "a"])
+    assert list(zip(table["target"], table["eps_255"], strict=True)) == [
+        ("b", 0.0),
+        ("b", 8.0),
+        ("a", 0.0),
+        ("a", 8.0),
+    ]
+    pd.testing.assert_frame_equal(table, rates(predictions(), "a", ["b", "a"]))
+
+
+def test_clean_images_are_all_correct_under_the_joint_protocol_and_not_under_all():
+    assert at(rates(predictions(), "a", ["a"], "joint"), "a", 0.0)["robust_accuracy"] == 1.0
+    assert at(rates(predictions(), "a", ["a"], "all"), "a", 0.0)["robust_accuracy"] == 0.75
+
+
+def test_joint_equals_source_correct_on_the_diagonal():
+    joint = rates(predictions(), "b", ["b"], "joint")
+    pd.testing.assert_frame_equal(joint, rates(predictions(), "b", ["b"], "source_correct"))
+
+
+def test_an_empty_denominator_gives_nan_rates_and_zero_counts():
+    table = predictions()
+    table.loc[(table["target"] == "a") & (table["eps_255"] == 0), "predicted"] = WRONG
+    row = at(rates(table, "a", ["b"]), "b", 8.0)
+    assert (row["denominator"], row["still_correct"], row["n"]) == (0, 0, 4)
+    names = ["robust_accuracy", "success_rate", "robust_accuracy_low", "robust_accuracy_high"]
+    assert row[[*names, "confidence", "true_confidence"]].isna().all()
+
+
+def test_a_nan_confidence_shows_only_where_its_image_counts():
+    table = predictions()
+    broken = (table["target"] == "b") & (table["eps_255"] == 8) & (table["index"] == 12)
+    table.loc[broken, "confidence"] = np.nan
+    assert at(rates(table, "a", ["b"], "joint"), "b", 8.0)["confidence"] == pytest.approx(0.6)
+    assert np.isnan(at(rates(table, "a", ["b"], "all"), "b", 8.0)["confidence"])
+
+
+def test_a_source_that_is_no_target_is_read_from_its_clean_rows_alone():
+    row = at(rates(predictions(TABLE[:1] + TABLE[2:]), "a", ["b"]), "b", 8.0)
+    assert (row["denominator"], row["still_correct"]) == (2, 1)
+
+
+def test_protocols_without_the_source_do_not_need_its_clean_rows():
+    for protocol in ("all", "target_correct"):
+        row = at(rates(predictions(TABLE[2:]), "a", ["b"], protocol), "b", 8.0)
+        assert row["denominator"] == BY_HAND[protocol]["b"][0]
+        assert row["source_clean_correct"] is pd.NA
+
+
+@pytest.mark.parametrize("protocol", ["source_correct", "joint"])
+def test_protocols_with_the_source_name_it_when_its_clean_rows_are_missing(protocol):
+    with pytest.raises(ValueError, match=f"{protocol}.*'a\\+c'"):
+        rates(predictions(), "a+c", ["b"], protocol)
+    one_image_short = predictions().query("not (target == 'a' and eps_255 == 0 and index == 10)")
+    with pytest.raises(ValueError, match="source 'a' for every image"):
+        rates(one_image_short, "a", ["b"], protocol)
+
+
+def test_malformed_input_is_refused():
+    table = predictions()
+    with pytest.raises(ValueError, match="'joined' is unknown; choose one of all, source_correct"):
+        rates(table, "a", ["a"], "joined")
+    with pytest.raises(ValueError, match=r"targets c; the table holds a, b\."):
+        rates(table, "a", ["a", "c"])
+    with pytest.raises(ValueError, match="at least one model"):
+        rates(table, "a", [])
+    with pytest.raises(ValueError, match="lacks the columns confidence"):
+        rates(table.drop(columns="confidence"), "a", ["a"])
+    with pytest.raises(ValueError, match=r"1 rows repeat.*index 13, target 'b', eps_255 8"):
+        rates(pd.concat([table, table.tail(1)]), "a", ["a"])
+    with pytest.raises(ValueError, match=r"clean prediction .* of target 'b' for image 10"):
+        rates(table.query("not (target == 'b' and eps_255 == 0)"), "a", ["a", "b"])
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
+def test_wilson_interval_equals_scipy(level):
+    cases = [(k, n) for n in (1, 2, 7, 100, 8139) for k in sorted({0, 1, n // 3, n - 1, n})]
+    low, high = wilson_interval(*zip(*cases, strict=True), level=level)
+    for (k, n), lower, upper in zip(cases, low, high, strict=True):
+        expected = binomtest(k, n).proportion_ci(confidence_level=level, method="wilson")
+        assert lower == pytest.approx(expected.low, abs=1e-12)
+        assert upper == pytest.approx(expected.high, abs=1e-12)
+        assert (lower == 0.0) == (k == 0) and (upper == 1.0) == (k == n)
+
+
+def test_wilson_interval_refuses_impossible_counts():
+    for k, n in ((3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="0 <= successes <= trials"):
+            wilson_interval(k, n)
+    with pytest.raises(ValueError, match=r"not 95\."):
+        wilson_interval(1, 2, level=95)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "text"),
+    [
+        (1374, 8139, "1374 / 8139 = 16.88%"),
+        (2000, 7661, "2000 / 7661 = 26.11%"),
+        (5, 5, "5 / 5 = 100.00%"),
+        (0, 5, "0 / 5 = 0.00%"),
+        (0, 0, "0 / 0 = n/a"),
+    ],
+)
+def test_format_cell(k, n, text):
+    assert format_cell(k, n) == text
+
+
+def test_matrix_holds_the_clean_row_and_a_cell_for_each_pair():
+    by_source = {source: rates(predictions(), source, ["a", "b"]) for source in ("b", "a")}
+    cells = matrix(by_source, 8.0)
+    assert list(zip(cells["source"], cells["target"], cells["cell"], strict=True)) == [
+        (CLEAN, "a", "3 / 4 = 75.00%"),
+        (CLEAN, "b", "3 / 4 = 75.00%"),
+        ("b", "a", "1 / 2 = 50.00%"),
+        ("b", "b", "2 / 3 = 66.67%"),
+        ("a", "a", "1 / 3 = 33.33%"),
+        ("a", "b", "1 / 2 = 50.00%"),
+    ]
+    assert list(cells["eps_255"]) == [0, 0, 8, 8, 8, 8]
+    clean = binomtest(3, 4).proportion_ci(method="wilson")
+    assert cells["robust_accuracy_low"].iloc[0] == pytest.approx(clean.low, abs=1e-12)
+
+
+def test_matrix_clean_row_does_not_depend_on_the_protocol():
+    clean = [
+        matrix({"a": rates(predictions(), "a", ["b"], protocol)}, 8).query("source == 'clean'")
+        for protocol in BY_HAND
+    ]
+    for other in clean[1:]:
+        pd.testing.assert_frame_equal(clean[0], other)
+
+
+def test_matrix_refuses_what_it_cannot_compare():
+    table = rates(predictions(), "a", ["a", "b"])
+    with pytest.raises(ValueError, match=r"source 'a' has no rates at eps_255 = 4; .* are 0, 8\."):
+        matrix({"a": table}, 4)
+    with pytest.raises(ValueError, match="at least one source"):
+        matrix({}, 8)
+    with pytest.raises(ValueError, match="cannot be called 'clean'"):
+        matrix({"clean": table}, 8)
+    with pytest.raises(ValueError, match=r"different numbers of images: \[3, 4\]"):
+        matrix({"a": table, "b": table.assign(n=3)}, 8)
+
+
+def test_ten_thousand_images_take_less_than_a_second():
+    generator = np.random.default_rng(0)
+    images, budgets, targets = 10_000, [0, 0.25, 1, 2, 4, 8, 16], ["a", "b", "c"]
+    size = images * len(budgets) * len(targets)
+    table = pd.DataFrame(
+        {
+            "index": np.tile(np.arange(images), len(budgets) * len(targets)),
+            "label": np.tile(generator.integers(0, 10, images), len(budgets) * len(targets)),
+            "target": np.repeat(targets, images * len(budgets)),
+            "eps_255": np.tile(np.repeat(np.asarray(budgets, dtype=float), images), len(targets)),
+            "predicted": generator.integers(0, 10, size),
+            "confidence": generator.random(size, dtype=np.float32),
+            "true_confidence": generator.random(size, dtype=np.float32),
+        }
+    )
+    start = time.perf_counter()
+    result = rates(table, "a", targets)
+    assert time.perf_counter() - start < 1.0
+    assert len(result) == 21 and (result["n"] == images).all()
