@@ -15,6 +15,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.analysis import PROTOCOLS
+from src.training import Recipe
+
+STUDY = ("vgg16", "resnet50", "inception")
+"""The targets where none are named, with the source, as far as the catalogue holds them."""
 
 Attack = Any
 """A callable (model, images, labels, eps) -> adversarial images; see `src.attacks`."""
@@ -91,6 +95,9 @@ def read_job(config: DictConfig) -> Job:
             )
         source = source[0]
     targets = config.targets
+    if targets is None:
+        study = [name for name in STUDY if name in catalogue]
+        targets = study if source in study else [*study, source]
     if isinstance(targets, str):
         targets = [targets]
     if not targets:
@@ -124,6 +131,7 @@ def read_job(config: DictConfig) -> Job:
         seed=config.seed,
         config=config,
     )
+    Recipe(**job.section("training"))
     _try_attack(job)
     return job
 

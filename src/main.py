@@ -1,6 +1,7 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -9,6 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 130
+HARMLESS = (
+    r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6 with torch 2.15
+    "The ``noload`` loader strategy is deprecated",  # MLflow 3.17 with SQLAlchemy 2.1
+    "Checkpoint directory .* exists and is not empty",  # it also holds the tracking run's id
+    ".*does not have many workers",  # attacks take far longer than decoding
+)
 
 OmegaConf.register_new_resolver(
     "joined", lambda value: value if isinstance(value, str) else "+".join(value), replace=True
@@ -25,6 +32,8 @@ def run(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line; Ctrl-C leaves what is finished and exits with 130."""
+    for harmless in HARMLESS:
+        warnings.filterwarnings("ignore", message=harmless)
     try:
         run()
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -105,9 +106,20 @@ class SweepCallback(Callback):
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
         except ValueError as error:
-            _refuse(str(error))
+            _stop(str(error))
+        except Exception:  # Hydra would turn it into a warning and go on
+            _stop(traceback.format_exc())
 
     def _end(self, config: DictConfig, folder: Path, jobs: Sequence[Path]) -> None:
+        try:
+            failed = self._sum_up(config, folder, jobs)
+        except Exception:  # Hydra would turn it into a warning and report success
+            _stop(traceback.format_exc())
+        if failed:
+            sys.exit(1)
+
+    def _sum_up(self, config: DictConfig, folder: Path, jobs: Sequence[Path]) -> list[Path]:
+        """Report the finished jobs, close the sweep, and return the jobs that failed."""
         failed = [job for job in jobs if not (job / PREDICTIONS).exists()]
         done = [job for job in jobs if job not in failed]
         console = Console()
@@ -118,15 +130,14 @@ class SweepCallback(Callback):
         for job in failed:
             note = job / FAILURE
             reason = note.read_text().strip() if note.exists() else "it left no word why"
-            console.print(f"FAILED {job.name}: {reason}", style="red", soft_wrap=True)
-        console.print(f"Files: {folder}", soft_wrap=True)
+            console.print(f"FAILED {job.name}: {reason}", style="red", soft_wrap=True, markup=False)
+        console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
-            files = folder if len(jobs) > 1 or jobs[0] != folder else None
+            files = folder if folder not in jobs else None
             self.tracker.end_sweep(config.sweep, "FAILED" if failed else "FINISHED", files)
             for what, link in self.tracker.links(config.sweep).items():
-                console.print(f"{what}: {link}", soft_wrap=True)
-        if failed:
-            sys.exit(1)
+                console.print(f"{what}: {link}", soft_wrap=True, markup=False)
+        return failed
 
 
 def report(
@@ -204,6 +215,6 @@ def _is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
-def _refuse(message: str) -> NoReturn:
+def _stop(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(REFUSED)

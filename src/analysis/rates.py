@@ -174,6 +174,8 @@ def _check(predictions: pd.DataFrame, targets: Sequence[str], protocol: str) -> 
         raise ValueError(f"the predictions table lacks the columns {', '.join(missing)}.")
     if not targets:
         raise ValueError("targets is empty; name at least one model.")
+    if len(set(targets)) < len(targets):
+        raise ValueError(f"targets names a model twice: {', '.join(targets)}.")
     present = list(predictions["target"].unique())
     absent = [target for target in targets if target not in present]
     if absent:
@@ -198,7 +200,8 @@ def _summarise(
     counted: NDArray[np.bool_],
 ) -> pd.DataFrame:
     """Sum the rows of each target and budget; `counted` marks those of the denominator."""
-    order = pd.Categorical(rows["target"], categories=list(targets), ordered=True)
+    names = rows["target"].to_numpy(dtype=object)  # plain, in case the column is categorical
+    order = pd.Categorical(names, categories=list(targets), ordered=True)
     groups = rows.groupby([order, rows["eps_255"]], observed=True, sort=True)
     group = groups.ngroup().to_numpy()
     result = pd.DataFrame(list(groups.size().index), columns=["target", "eps_255"])

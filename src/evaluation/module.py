@@ -68,8 +68,8 @@ class Transfer(pl.LightningModule):
         self.gradients = 0
         self.examples = {}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """Attack a batch and note every target's answers."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Attack a batch, note every target's answers, and return which images it held."""
         images = to_unit(batch.images)
         if self.attack is None or self.source is None:
             shown = images[None]
@@ -83,6 +83,7 @@ class Transfer(pl.LightningModule):
             for budget, adversarial in zip(self.budgets, shown, strict=True):
                 logits = network(adversarial)
                 self.predictions.update(name, budget, batch.index, batch.labels, logits)
+        return batch.index
 
     def on_predict_epoch_end(self) -> None:
         """Merge the ranks' rows, gradient counts and examples."""

@@ -1,6 +1,5 @@
 """Run the evaluation module over a data set, on one device or on several."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from src.data import ImageDataset, keep_batch
 from src.evaluation.module import Attack, Transfer
 from src.evaluation.progress import ImageProgress
+from src.files import whole_file
 
 PREDICTIONS = "predictions.parquet"
 
@@ -121,10 +121,8 @@ def score_clean(
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a parquet file that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def make_trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:

@@ -68,9 +68,8 @@ def _network_settings(
     settings = {str(key): value for key, value in network.items()}
     missing = [key for key, value in settings.items() if value == "???"]
     if missing:
-        raise ValueError(
-            f"model {name}: network.{missing[0]} must be given: model.{name}.network.{missing[0]}=..."
-        )
+        key = f"network.{missing[0]}"
+        raise ValueError(f"model {name}: {key} must be given: model.{name}.{key}=...")
     for key, value in (("num_classes", num_classes), ("image_size", image_size)):
         if key in settings and settings[key] is None:
             settings[key] = value

@@ -9,7 +9,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.models.classifier import PixelClassifier
 
-
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # of a newer pickle protocol, which loads or is refused
+                warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is damaged or holds Python objects beside tensors, which are not unpickled "

@@ -129,7 +129,8 @@ def heat_map(
     image = axes.imshow(
         np.ma.masked_invalid(shares), cmap=scale, norm=Normalize(0, 100), aspect="auto"
     )
-    cells = {(row.source, row.target): row.cell for row in matrix.itertuples(index=False)}
+    pairs = zip(matrix["source"].tolist(), matrix["target"].tolist(), strict=True)
+    cells: dict[tuple[str, str], str] = dict(zip(pairs, matrix["cell"].tolist(), strict=True))
     for y, source in enumerate(sources):
         for x, target in enumerate(targets):
             text = cells.get((source, target), "not run")

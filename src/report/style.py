@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from src.report.files import whole_file
+from src.files import whole_file
 
 PALETTE = (
     "#0072B2",  # blue

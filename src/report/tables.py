@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis.rates import CLEAN, format_cell
-from src.report.files import whole_file
+from src.files import whole_file
 
 WHITE_BOX_MARK = "*"
 _WHITE_BOX_STYLE = "bold italic"
@@ -52,7 +52,7 @@ def matrix_table(
             break
     if table is None:
         table = _list(matrix)
-    table.title = f"{attack} on {dataset}, eps = {eps_255:g}/255, protocol: {protocol}"
+    table.title = Text(f"{attack} on {dataset}, eps = {eps_255:g}/255, protocol: {protocol}")
     table.caption = (
         "still correct / denominator = robust accuracy\n"
         f"{WHITE_BOX_MARK} white box: source = target\n"
@@ -94,18 +94,20 @@ def write_matrix_csv(matrix: pd.DataFrame, path: Path) -> None:
 def _grid(matrix: pd.DataFrame, layout: Callable[[int, int], str]) -> Table:
     """Build the matrix with one column per target."""
     sources, targets = _names(matrix)
-    cells = {(row.source, row.target): row for row in matrix.itertuples(index=False)}
+    names = zip(matrix["source"].tolist(), matrix["target"].tolist(), strict=True)
+    counts = zip(matrix["still_correct"].tolist(), matrix["denominator"].tolist(), strict=True)
+    cells = dict(zip(names, counts, strict=True))
     table = _empty_table()
     table.add_column(_CORNER, no_wrap=True)
     for target in targets:
-        table.add_column(f"{target} ", justify="right", overflow="fold")
+        table.add_column(Text(f"{target} "), justify="right", overflow="fold")
     for source in sources:
         texts = []
         for target in targets:
-            row = cells.get((source, target))
-            text = "-" if row is None else layout(row.still_correct, row.denominator)
+            pair = cells.get((source, target))
+            text = "-" if pair is None else layout(*pair)
             texts.append(_marked(text, source == target))
-        table.add_row(source, *texts, end_section=source == CLEAN)
+        table.add_row(Text(source), *texts, end_section=source == CLEAN)
     return table
 
 
@@ -115,12 +117,11 @@ def _list(matrix: pd.DataFrame) -> Table:
     table.add_column(f"{_CORNER} ", overflow="fold")
     table.add_column("shown to ", overflow="fold")
     table.add_column("robust accuracy ", justify="right", no_wrap=True)
-    rows = list(matrix.itertuples(index=False))
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        last = following is None or following.source != row.source
-        table.add_row(
-            row.source, row.target, _marked(row.cell, row.source == row.target), end_section=last
-        )
+    sources, targets = matrix["source"].tolist(), matrix["target"].tolist()
+    cells, following = matrix["cell"].tolist(), [*sources[1:], None]
+    for source, target, cell, after in zip(sources, targets, cells, following, strict=True):
+        names = (Text(source), Text(target))  # a plain str would take [..] as a style
+        table.add_row(*names, _marked(cell, source == target), end_section=source != after)
     return table
 
 

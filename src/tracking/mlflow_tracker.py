@@ -43,8 +43,8 @@ class MlflowTracker(Tracker):
         self.local = uri is None
         self.uri = uri or f"sqlite:///{self.directory / 'mlflow.db'}"
         self.dataset = dataset
-        self.client = mlflow.MlflowClient(tracking_uri=self.uri)
         try:
+            self.client = mlflow.MlflowClient(tracking_uri=self.uri)
             # The first use of a SQLite store builds its tables, which must not happen twice at once.
             self.directory.mkdir(parents=True, exist_ok=True)
             with FileLock(self.directory / "mlflow.lock"):

@@ -79,6 +79,14 @@ def test_rows_follow_the_order_of_the_targets_and_the_rising_budget():
     pd.testing.assert_frame_equal(table, rates(predictions(), "a", ["b", "a"]))
 
 
+def test_a_categorical_target_column_gives_the_same_rates():
+    table = predictions()
+    table["target"] = pd.Categorical(table["target"], categories=["b", "a", "unused"])
+    for targets in (["a", "b"], ["b"]):
+        expected = rates(predictions(), "a", targets)
+        pd.testing.assert_frame_equal(rates(table, "a", targets), expected)
+
+
 def test_clean_images_are_all_correct_under_the_joint_protocol_and_not_under_all():
     assert at(rates(predictions(), "a", ["a"], "joint"), "a", 0.0)["robust_accuracy"] == 1.0
     assert at(rates(predictions(), "a", ["a"], "all"), "a", 0.0)["robust_accuracy"] == 0.75
@@ -135,6 +143,8 @@ def test_malformed_input_is_refused():
         rates(table, "a", ["a", "c"])
     with pytest.raises(ValueError, match="at least one model"):
         rates(table, "a", [])
+    with pytest.raises(ValueError, match="twice: a, b, a"):
+        rates(table, "a", ["a", "b", "a"])
     with pytest.raises(ValueError, match="lacks the columns confidence"):
         rates(table.drop(columns="confidence"), "a", ["a"])
     with pytest.raises(ValueError, match=r"1 rows repeat.*index 13, target 'b', eps_255 8"):

@@ -79,9 +79,28 @@ def test_more_models_lose_no_digit_at_eighty_columns(models):
     assert text.count("8139") == cells
 
 
+@pytest.mark.parametrize("models", [1, 3, 4])
+def test_no_line_is_wider_than_the_terminal_and_no_cell_is_cut(models):
+    names = [f"model_{i:02d}" for i in range(models)]
+    matrix = matrix_of(names, names)
+    for width in range(48, 120):
+        text = shown(matrix, width=width)
+        assert max(len(line) for line in text.splitlines()) <= width
+        assert text.count("16.88%") == len(matrix)
+        for part in ("1374 / 8139 = 16.88%", "1374 / 8139", "= 16.88%"):
+            assert text.count(part) in (0, len(matrix))
+
+
 def test_a_wide_terminal_keeps_many_models_on_one_line():
     names = [f"model_{i}" for i in range(6)]
     assert shown(matrix_of(names, names), width=160).count("1374 / 8139 = 16.88%") == 42
+
+
+@pytest.mark.parametrize("models", [1, 20])
+def test_brackets_in_names_are_shown(models):
+    names = [f"[vgg16,m{i}]" for i in range(models)]
+    text = shown(matrix_of(names, names), attack="[bold]")
+    assert all(name in text for name in names) and text.startswith("[bold] on")
 
 
 def test_empty_denominators_and_missing_pairs_are_shown():

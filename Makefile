@@ -1,0 +1,45 @@
+# Every target works from a clean clone; .venv is made when it is missing.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+READY := $(VENV)/.ready
+STORE := sqlite:///$(CURDIR)/mlruns/mlflow.db
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format ui clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Install everything into .venv (some minutes, about 6 GB)
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Run the daily command on embedded images: six jobs in some minutes
+	$(BIN)/python -m src.main -m experiment=demo attack=fgsm,bim source=vgg16,resnet50,inception
+
+test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(READY) lint ## The same with the long tests
+	$(BIN)/python -m pytest -q
+
+lint: $(READY) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Put the code into its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri "$(STORE)" --port 5000
+
+clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

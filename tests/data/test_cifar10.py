@@ -1,0 +1,111 @@
+"""The official CIFAR-10 archive, on a small one in the same layout."""
+
+import hashlib
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from torchvision.datasets import CIFAR10
+
+from src.data.cifar10 import cifar10
+
+NAMES = [f"class{i}" for i in range(10)]
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def write_batch(path, count, seed):
+    random = np.random.default_rng(seed)
+    entry = {
+        "data": random.integers(0, 256, (count, 3072), dtype=np.uint8),
+        "labels": random.integers(0, 10, count).tolist(),
+    }
+    path.write_bytes(pickle.dumps(entry))
+    return entry
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """Write a small archive and make torchvision expect its checksums and download it."""
+    source = tmp_path / "source" / CIFAR10.base_folder
+    source.mkdir(parents=True)
+    entries = {"test_batch": write_batch(source / "test_batch", 7, 0)}
+    for i in range(1, 6):
+        name = f"data_batch_{i}"
+        entries[name] = write_batch(source / name, 4, i)
+    (source / "batches.meta").write_bytes(pickle.dumps({"label_names": NAMES}))
+    packed = tmp_path / "source" / CIFAR10.filename
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(source, arcname=CIFAR10.base_folder)
+    for attribute in ("train_list", "test_list"):
+        names = [name for name, _ in getattr(CIFAR10, attribute)]
+        monkeypatch.setattr(CIFAR10, attribute, [[name, md5(source / name)] for name in names])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(source / "batches.meta")})
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(packed))
+    monkeypatch.setattr(CIFAR10, "url", packed.as_uri())
+    return source.parent, entries
+
+
+def test_archive_that_is_there(archive):
+    root, entries = archive
+    records = cifar10("test", root=str(root))
+    assert records.class_names == tuple(NAMES)
+    assert records.labels.tolist() == entries["test_batch"]["labels"]
+    expected = entries["test_batch"]["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    for i in range(7):
+        assert np.array_equal(records.read(i), expected[i])
+        assert records.content(i) == expected[i].tobytes()
+
+
+def test_training_split_has_all_five_batches(archive):
+    root, entries = archive
+    records = cifar10("train", root=str(root))
+    assert records.labels.tolist() == sum(
+        (entries[f"data_batch_{i}"]["labels"] for i in range(1, 6)), []
+    )
+
+
+def test_pickle(archive):
+    records = cifar10("test", root=str(archive[0]))
+    assert np.array_equal(pickle.loads(pickle.dumps(records)).read(2), records.read(2))
+
+
+def test_missing_archive_is_downloaded_with_progress(archive, tmp_path, capfd):
+    root = tmp_path / "new" / "place"
+    assert len(cifar10("test", root=str(root))) == 7
+    assert "100%" in capfd.readouterr().err
+    (root / CIFAR10.filename).unlink()
+    assert len(cifar10("train", root=str(root))) == 20
+
+
+def test_failed_download_says_what_to_do(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, "url", (tmp_path / "nothing-here").as_uri())
+    with pytest.raises(ValueError, match=r"cannot download CIFAR-10 .*dataset=photos"):
+        cifar10("test", root=str(tmp_path / "new"))
+
+
+def test_damaged_download_is_refused(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
+    with pytest.raises(ValueError, match="cannot download CIFAR-10"):
+        cifar10("test", root=str(tmp_path / "new"))
+
+
+@pytest.mark.parametrize("name", ["test_batch", "data_batch_3", "batches.meta"])
+def test_corrupt_archive_is_refused(archive, name):
+    root, _ = archive
+    (root / CIFAR10.base_folder / name).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cifar-10-batches-py is incomplete or corrupt"):
+        cifar10("test", root=str(root))
+
+
+def test_wrong_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="dataset.root is not set"):
+        cifar10("test", root=None)
+    with pytest.raises(ValueError, match="split='val'"):
+        cifar10("val", root=str(tmp_path))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot download CIFAR-10"):
+        cifar10("test", root=str(tmp_path / "file"))

@@ -1,0 +1,100 @@
+"""The evaluation pass over a small data set."""
+
+from functools import partial
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import torch
+from torch import nn
+
+from src.attacks import bim, fgsm
+from src.data import ImageDataset, ImageRecords, to_unit
+from src.evaluation import evaluate, score_clean
+
+TRAINER = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "num_nodes": 1,
+    "strategy": "auto",
+    "precision": "32-true",
+    "batch_size": 4,
+    "num_workers": 0,
+    "progress_bar": False,
+}
+
+
+def pixels(position: int) -> np.ndarray:
+    return np.random.default_rng(position).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def dataset() -> ImageDataset:
+    labels = np.arange(11) % 3
+    records = ImageRecords(labels, ("x", "y", "z"), pixels, lambda i: pixels(i).tobytes())
+    return ImageDataset(records)
+
+
+def linear(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def networks() -> dict[str, nn.Module]:
+    return {"a": linear(0), "b": linear(1)}
+
+
+def test_rows_are_what_each_target_says_of_the_same_adversarial_images(dataset, networks):
+    budgets = (2.0, 16.0)
+    result = evaluate(
+        dataset,
+        networks,
+        TRAINER,
+        label="test",
+        source=networks["a"],
+        attack=fgsm,
+        budgets=budgets,
+        keep=[3, 10],
+    )
+    assert len(result.table) == 11 * 2 * 2
+    batch = dataset.__getitems__(list(range(11)))
+    eps = torch.tensor(budgets) / 255
+    adversarial = fgsm(networks["a"], to_unit(batch.images), batch.labels, eps)
+    for target, network in networks.items():
+        for budget, images in zip(budgets, adversarial, strict=True):
+            mask = pc.and_(
+                pc.equal(result.table["target"], target), pc.equal(result.table["eps_255"], budget)
+            )
+            rows = result.table.filter(mask)
+            assert rows["predicted"].to_pylist() == network(images).argmax(1).tolist()
+    assert sorted(result.examples) == [3, 10]
+    np.testing.assert_allclose(result.examples[10], adversarial[:, 10].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("attack", "gradients"), [(fgsm, 1), (partial(bim, steps=4), 1 + 2 * 3)])
+def test_gradients_are_counted_per_image(dataset, networks, attack, gradients):
+    result = evaluate(
+        dataset,
+        networks,
+        TRAINER,
+        label="test",
+        source=networks["a"],
+        attack=attack,
+        budgets=(2.0, 16.0),
+    )
+    assert result.gradients == gradients
+
+
+def test_clean_answers_are_computed_once(dataset, networks, tmp_path):
+    cache = {name: tmp_path / f"{name}.parquet" for name in networks}
+    first = score_clean(dataset, {"a": networks["a"]}, TRAINER, cache)
+    assert set(first["eps_255"].to_pylist()) == {0.0}
+    stamp = cache["a"].stat().st_mtime_ns
+    both = score_clean(dataset, networks, TRAINER, cache)
+    assert cache["a"].stat().st_mtime_ns == stamp
+    assert both.slice(0, 11).equals(first)
+    assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
+    expected = networks["b"](to_unit(dataset.__getitems__(list(range(11))).images)).argmax(1)
+    assert both["predicted"].to_pylist()[11:] == expected.tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]

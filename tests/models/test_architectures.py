@@ -1,0 +1,221 @@
+import hashlib
+from urllib.error import URLError
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torchvision.models._api import WeightsEnum
+
+from src.models import PixelClassifier
+from src.models.architectures import (
+    CIFAR10,
+    IMAGENET,
+    densenet121,
+    inception_v3,
+    mobilenet_v2,
+    resnet18,
+    resnet50,
+    timm_model,
+    torchvision_model,
+    vgg16,
+)
+
+BUILDERS = [vgg16, resnet50, inception_v3, resnet18, densenet121, mobilenet_v2]
+
+
+def layout(network):
+    """Return a digest of a state dict's names and shapes."""
+    lines = sorted(f"{name} {tuple(value.shape)}" for name, value in network.state_dict().items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+# Names and shapes of the public CIFAR-10 checkpoints of huyvnphan/PyTorch_CIFAR10.
+@pytest.mark.parametrize(
+    ("builder", "entries", "parameters", "digest", "shapes"),
+    [
+        (
+            vgg16,
+            97,
+            33_646_666,
+            "90bb4205b79319de",
+            {
+                "features.0.weight": (64, 3, 3, 3),
+                "features.41.running_var": (512,),
+                "classifier.0.weight": (4096, 512),
+                "classifier.3.bias": (4096,),
+                "classifier.6.weight": (10, 4096),
+            },
+        ),
+        (
+            resnet50,
+            320,
+            23_520_842,
+            "82e907f13c51e2ca",
+            {
+                "conv1.weight": (64, 3, 3, 3),
+                "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+                "layer4.2.bn3.num_batches_tracked": (),
+                "fc.weight": (10, 2048),
+            },
+        ),
+        (
+            inception_v3,
+            542,
+            21_638_954,
+            "651e7c3705d83fe4",
+            {
+                "Conv2d_1a_3x3.conv.weight": (192, 3, 3, 3),
+                "Conv2d_1a_3x3.bn.bias": (192,),
+                "Mixed_5b.branch5x5_1.conv.weight": (48, 192, 1, 1),
+                "Mixed_7c.branch3x3dbl_3b.conv.weight": (384, 384, 3, 1),
+                "fc.weight": (10, 2048),
+            },
+        ),
+    ],
+)
+def test_cifar_stems_take_the_public_checkpoints(builder, entries, parameters, digest, shapes):
+    network = builder(10, 32)
+    state = network.state_dict()
+    assert len(state) == entries
+    assert sum(value.numel() for value in network.parameters()) == parameters
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    assert layout(network) == digest
+
+
+def test_cifar_inception_has_neither_the_other_stem_layers_nor_the_auxiliary_head():
+    network = inception_v3(10, 32)
+    tops = {name.partition(".")[0] for name in network.state_dict()}
+    assert not tops & {"Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "AuxLogits"}
+    sizes = []
+    network.Mixed_5b.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
+    with torch.no_grad():
+        network.eval()(torch.rand(1, 3, 32, 32))
+    assert sizes == [(1, 192, 32, 32)]
+
+
+def test_cifar_resnet_keeps_the_max_pool():
+    network = resnet50(10, 32).eval()
+    sizes = []
+    network.layer1.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[2:]))
+    with torch.no_grad():
+        network(torch.rand(1, 3, 32, 32))
+    assert sizes == [(16, 16)]
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_cifar_stem_trains_and_states_its_normalisation(builder):
+    torch.manual_seed(0)
+    network = builder(7, 32).train()
+    assert network.pretrained_cfg == CIFAR10
+    logits = network(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 7)
+    logits.sum().backward()
+    assert all(value.grad is not None for value in network.parameters())
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize("builder", [resnet50, resnet18, densenet121, mobilenet_v2])
+def test_imagenet_stem_is_torchvisions_network(builder):
+    network = builder(10, 224)
+    reference = torchvision.models.get_model(builder.__name__, weights=None, num_classes=10)
+    assert layout(network) == layout(reference)
+    assert str(network) == str(reference)
+    assert network.pretrained_cfg == IMAGENET
+
+
+def test_meta_built_vgg_is_torchvisions_network():
+    network = vgg16(10, 32)
+    with torch.device("meta"):
+        reference = torchvision.models.vgg16_bn(num_classes=10, init_weights=False)
+    assert str(network.features) == str(reference.features)
+    assert str(network.classifier[1:]) == str(reference.classifier[1:])
+    # He initialisation by the outputs of 3x3x512 weights, as torchvision has it.
+    assert network.features[40].weight.std().item() == pytest.approx((2 / 4608) ** 0.5, rel=0.01)
+    assert network.classifier[3].weight.std().item() == pytest.approx(0.01, rel=0.01)
+    assert network.features[41].running_var.eq(1).all()
+    assert network.classifier[0].bias.eq(0).all()
+
+
+def test_image_size_decides_the_stem_unless_it_is_given():
+    def first_kernel(size, stem=None):
+        return resnet18(10, size, stem=stem).conv1.kernel_size
+
+    assert first_kernel(64) == (3, 3)
+    assert first_kernel(65) == (7, 7)
+    assert first_kernel(224, "cifar") == (3, 3)
+    assert first_kernel(32, "imagenet") == (7, 7)
+    with pytest.raises(ValueError, match="stem must be null, cifar or imagenet, not 'small'"):
+        resnet18(10, 32, stem="small")
+
+
+def test_imagenet_inception_refuses_small_images():
+    with pytest.raises(ValueError, match="at least 75 pixels, not 32"):
+        inception_v3(10, 32, stem="imagenet")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [inception_v3(10, 80), torchvision_model("inception_v3", 10)],
+    ids=["ours", "generic"],
+)
+def test_imagenet_inception_sees_pixels_scaled_to_plus_minus_one(network):
+    # torchvision's inception weights were trained on 2 x - 1. The stated normalisation and the
+    # network's transform_input must compose to exactly that, or contrast is halved.
+    model = PixelClassifier(network, **network.pretrained_cfg).eval()
+    seen = []
+    network.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images = torch.rand(1, 3, 80, 80)
+    with torch.no_grad():
+        model(images)
+    torch.testing.assert_close(seen[0], 2 * images - 1)
+
+
+def test_pretrained_fills_whatever_fits(monkeypatch):
+    source = torchvision.models.resnet18()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: source.state_dict())
+    small = resnet18(10, 32, pretrained=True)
+    assert torch.equal(small.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    assert small.conv1.weight.shape == (64, 3, 3, 3)
+    assert small.fc.weight.shape == (10, 512)
+    whole = resnet18(1000, 224, pretrained=True)
+    assert all(torch.equal(whole.state_dict()[k], v) for k, v in source.state_dict().items())
+
+
+def test_no_network_is_one_sentence(monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError("no route")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    says = "could not be downloaded: .*weights=PATH.*network.pretrained=false"
+    for build in (
+        lambda: resnet18(10, 32, pretrained=True),
+        lambda: torchvision_model("alexnet", 10, pretrained=True),
+        lambda: timm_model("resnet18.a1_in1k", 10, pretrained=True),
+    ):
+        with pytest.raises(ValueError, match=says):
+            build()
+
+
+def test_generic_torchvision():
+    network = torchvision_model("squeezenet1_1", 5)
+    assert network.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 5)
+    assert network.pretrained_cfg == IMAGENET
+    with pytest.raises(ValueError, match=r"no classifier 'resnet51'; did you mean .*resnet50"):
+        torchvision_model("resnet51", 10)
+    with pytest.raises(ValueError, match="no classifier 'fcn_resnet50'"):
+        torchvision_model("fcn_resnet50", 10)
+
+
+def test_generic_timm():
+    network = timm_model("convnext_atto.d2_in1k", 5, drop_path_rate=0.1)
+    assert isinstance(network, nn.Module)
+    assert network.pretrained_cfg["mean"] == IMAGENET["mean"]
+    assert network.pretrained_cfg["tag"] == "d2_in1k"
+    assert network.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 5)
+    with pytest.raises(ValueError, match=r"no model 'convnext_ato'; did you mean .*convnext_atto"):
+        timm_model("convnext_ato", 5)
+    with pytest.raises(ValueError, match=r"no pretrained 'resnet50.nope'; .*resnet50\.a1_in1k"):
+        timm_model("resnet50.nope", 5)

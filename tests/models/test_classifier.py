@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from src.models import PixelClassifier
+
+
+def identity(**kwargs):
+    settings = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 2.0]} | kwargs
+    return PixelClassifier(nn.Identity(), **settings)
+
+
+def test_normalises_each_channel():
+    images = torch.rand(2, 3, 4, 5)
+    seen = identity()(images)
+    for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 2.0)]):
+        torch.testing.assert_close(seen[:, channel], (images[:, channel] - mean) / std)
+
+
+def test_resizes_with_antialiasing_only_where_needed():
+    model = identity(mean=[0, 0, 0], std=[1, 1, 1], input_size=8)
+    exact = torch.rand(1, 3, 8, 8)
+    assert torch.equal(model(exact), exact)
+    # Every second column black and white: antialiased shrinking gives grey, sampling would not.
+    stripes = torch.tensor([0.0, 1.0]).repeat(1, 3, 32, 16)
+    torch.testing.assert_close(model(stripes)[..., 2:-2], torch.full((1, 3, 8, 4), 0.5))
+    assert model(torch.rand(1, 3, 5, 11)).shape == (1, 3, 8, 8)
+
+
+def test_gradient_reaches_pixels_through_the_resize():
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    model = identity(input_size=4).double()
+    assert torch.autograd.gradcheck(model, images)
+    (gradient,) = torch.autograd.grad(model(images).sum(), images)
+    assert (gradient != 0).all()
+
+
+def test_state_dict_is_that_of_the_network():
+    model = PixelClassifier(nn.Linear(2, 2), [0, 0, 0], [1, 1, 1])
+    assert set(model.state_dict()) == {"network.weight", "network.bias"}
+    assert model.mean.shape == model.std.shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"mean": [0.5]}, "mean must hold three"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "mean must hold three"),
+        ({"std": [1, 1, 1, 1]}, "std must hold three"),
+        ({"std": [1, 0, 1]}, "three positive numbers"),
+        ({"input_size": 0}, "input_size"),
+    ],
+)
+def test_wrong_preprocessing_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        identity(**wrong)
+
+
+def test_matches_torch_interpolation():
+    images = torch.rand(1, 3, 9, 9)
+    model = identity(mean=[0, 0, 0], std=[1, 1, 1], input_size=5)
+    expected = functional.interpolate(images, (5, 5), mode="bilinear", antialias=True)
+    torch.testing.assert_close(model(images), expected)

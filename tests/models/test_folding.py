@@ -1,0 +1,170 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from src.models import PixelClassifier, fold_batch_norms, weights_digest
+from src.models.architectures import (
+    densenet121,
+    inception_v3,
+    mobilenet_v2,
+    resnet18,
+    timm_model,
+    vgg16,
+)
+
+
+def lively(network):
+    """Give batch norms statistics and weights that matter, as after training."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            for value in (module.running_var, module.weight.data):
+                value.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+    return network.eval()
+
+
+def count(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("build", "before", "after"),
+    [
+        (lambda: vgg16(10, 32), 13, 0),
+        (lambda: resnet18(10, 32), 20, 0),
+        (lambda: inception_v3(10, 75), 94, 0),
+        (lambda: densenet121(10, 32), 121, 62),  # the others come before their convolutions
+        (lambda: mobilenet_v2(10, 32), 52, 0),
+        (lambda: timm_model("resnet18.a1_in1k", 10), 20, 0),
+        (lambda: timm_model("mobilenetv2_100", 10, pad_type="same"), 52, 0),  # BatchNormAct2d
+        (lambda: timm_model("resnetv2_50", 10), 49, 17),
+        (lambda: timm_model("convnext_atto", 10), 0, 0),
+    ],
+    ids=[
+        *("vgg16", "resnet18", "inception", "densenet121", "mobilenet_v2"),
+        *("timm-resnet18", "timm-mobilenetv2", "timm-resnetv2", "timm-convnext"),
+    ],
+)
+def test_logits_and_input_gradients_stay(build, before, after):
+    torch.manual_seed(0)
+    # In double precision, where rounding moves no value across the kink of a ReLU.
+    network = lively(build()).double()
+    digest = weights_digest(network)
+    folded = fold_batch_norms(network)
+    assert (count(network), count(folded)) == (before, after)
+    assert weights_digest(network) == digest
+    size = 75 if before == 94 else 32
+    outputs = []
+    for model in (network, folded):
+        generator = torch.Generator().manual_seed(1)
+        images = torch.rand(2, 3, size, size, generator=generator, dtype=torch.float64)
+        logits = model(images.requires_grad_())
+        (gradient,) = torch.autograd.grad(logits[:, 0].sum(), images)
+        outputs.append((logits.detach(), gradient))
+    for mine, theirs in zip(*outputs, strict=True):
+        assert theirs.std() > 0
+        assert (mine - theirs).abs().max() <= 1e-9 * mine.abs().max()
+
+
+def test_single_precision_is_close():
+    torch.manual_seed(0)
+    network = lively(inception_v3(10, 32))
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        mine, folded = network(images), fold_batch_norms(network)(images)
+    assert not torch.equal(mine, folded)
+    assert (mine - folded).abs().max() <= 1e-4 * mine.abs().max()
+
+
+def test_a_classifier_is_folded_inside():
+    torch.manual_seed(0)
+    model = PixelClassifier(resnet18(10, 32), [0.5] * 3, [0.2] * 3, input_size=40)
+    lively(model)
+    folded = fold_batch_norms(model.train())
+    assert isinstance(folded, PixelClassifier)
+    assert count(folded) == 0
+    assert not folded.training
+    assert model.training
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(folded(images), model.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+class DependsOnData(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) if x.mean() > 0 else x
+
+
+class ConvUsedTwice(DependsOnData):
+    def forward(self, x):
+        hidden = self.conv(x)
+        return self.norm(hidden) + hidden
+
+
+class NormUsedTwice(DependsOnData):
+    def forward(self, x):
+        return self.norm(self.norm(self.conv(x)))
+
+
+class WeightReadElsewhere(DependsOnData):
+    def forward(self, x):
+        return self.norm(self.conv(x)) + x * self.conv.weight.mean()
+
+
+class OwnConvolution(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, torch.tanh(self.weight), self.bias)
+
+
+class OwnNorm(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).square()
+
+
+def sequence(convolution=None, norm=None):
+    return nn.Sequential(convolution or nn.Conv2d(3, 3, 1), norm or nn.BatchNorm2d(3))
+
+
+def hooked():
+    convolution = nn.Conv2d(3, 3, 1)
+    convolution.register_forward_hook(lambda module, args, output: output.relu())
+    return convolution
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        DependsOnData,
+        ConvUsedTwice,
+        NormUsedTwice,
+        WeightReadElsewhere,
+        lambda: sequence(OwnConvolution(3, 3, 1)),
+        lambda: sequence(hooked()),
+        lambda: sequence(parametrizations.weight_norm(nn.Conv2d(3, 3, 1))),
+        lambda: sequence(norm=OwnNorm(3)),
+        lambda: sequence(norm=nn.BatchNorm2d(3, track_running_stats=False)),
+    ],
+    ids=[
+        *("data", "conv-twice", "norm-twice", "weight", "own-conv", "hook", "parametrised"),
+        *("own-norm", "no-statistics"),
+    ],
+)
+def test_what_cannot_be_folded_stays(build):
+    torch.manual_seed(0)
+    network = build()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+    folded = fold_batch_norms(network)
+    assert count(folded) == 1
+    images = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(folded(images), copy.deepcopy(network).eval()(images))

@@ -1,0 +1,200 @@
+"""Whole runs through the real command line, with two tiny models."""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+COLUMNS = [
+    "index",
+    "label",
+    "target",
+    "eps_255",
+    "predicted",
+    "confidence",
+    "true_confidence",
+    "top5_classes",
+    "top5_confidences",
+]
+
+
+def client(workspace: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+
+
+def runs(store: mlflow.MlflowClient, experiment: str) -> list:
+    found = store.get_experiment_by_name(experiment)
+    return [] if found is None else list(store.search_runs([found.experiment_id]))
+
+
+def outputs(workspace: Path) -> Path:
+    (folder,) = (workspace / "outputs").iterdir()
+    return folder
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pq.read_table(folder / "predictions.parquet").to_pandas()
+
+
+def test_a_sweep_leaves_files_runs_and_a_matrix(command_line, workspace, capsys):
+    assert command_line("-m", "attack=fgsm,bim", "source=coarse,fine") == 0
+    printed = capsys.readouterr().out
+    folder = outputs(workspace)
+    jobs = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert jobs == ["0-fgsm-coarse", "1-fgsm-fine", "2-bim-coarse", "3-bim-fine"]
+    for job in jobs:
+        frame = table(folder / job)
+        assert list(frame.columns) == COLUMNS
+        assert len(frame) == 23 * 2 * 4
+        names = {path.name for path in (folder / job).iterdir()}
+        assert {"config.yaml", "curves.png", "triple.png", "series.png", "examples.npz"} <= names
+
+    store = client(workspace)
+    pairs = runs(store, "photos")
+    assert {pair.info.run_name for pair in pairs} == {
+        f"{attack} {source} -> {target}"
+        for attack in ("fgsm", "bim")
+        for source in ("coarse", "fine")
+        for target in ("coarse", "fine")
+    }
+    (whole,) = [run for run in runs(store, "photos-sweeps") if run.data.tags["kind"] == "sweep"]
+    inner = [run for run in runs(store, "photos-sweeps") if run.data.tags["kind"] == "job"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in inner} == {whole.info.run_id}
+    assert len(inner) == 4 and all(run.info.status == "FINISHED" for run in [whole, *inner])
+    assert {pair.data.tags["sweep"] for pair in pairs} == {whole.info.run_id}
+    assert {pair.data.tags["job"] for pair in pairs} == {run.info.run_id for run in inner}
+    assert all("mlflow.parentRunId" not in pair.data.tags for pair in pairs)
+    stored = {file.path for file in store.list_artifacts(inner[0].info.run_id)}
+    assert {"config.yaml", "predictions.parquet", "curves.png"} <= stored
+    stored = {file.path for file in store.list_artifacts(whole.info.run_id)}
+    assert {"matrix-fgsm.csv", "matrix-fgsm.png", "matrix-bim.csv", "matrix-bim.png"} <= stored
+
+    csv = pd.read_csv(folder / "matrix-bim.csv")
+    assert csv["made on"].tolist() == ["clean", "coarse", "fine"]
+    cell = csv.set_index("made on").loc["coarse", "fine"]
+    assert cell in printed
+    assert whole.info.run_id in printed and "compareRunsMode=CHART" in printed
+
+
+def test_a_pair_run_says_what_the_table_says(command_line, workspace):
+    assert command_line("attack=bim", "source=fine", "targets=[coarse]") == 0
+    frame = table(outputs(workspace))
+    clean = frame[frame["eps_255"] == 0].pivot(index="index", columns="target", values="predicted")
+    label = frame.groupby("index")["label"].first()
+    joint = (clean["coarse"] == label) & (clean["fine"] == label)
+    at = frame[(frame["target"] == "coarse") & (frame["eps_255"] == 8)].set_index("index")
+    still = int((at["predicted"] == at["label"])[joint].sum())
+
+    (pair,) = runs(client(workspace), "photos")
+    metrics = pair.data.metrics
+    assert pair.info.run_name == "bim fine -> coarse"
+    assert metrics["n"] == 23
+    assert metrics["denominator/joint"] == joint.sum()
+    assert metrics["denominator/all"] == 23
+    assert metrics["source_clean_correct"] == (clean["fine"] == label).sum()
+    assert metrics["denominator/target_correct"] == (clean["coarse"] == label).sum()
+    assert metrics["standard_still_correct/joint"] == still
+    assert metrics["standard_robust_accuracy"] == pytest.approx(still / joint.sum())
+    assert metrics["standard_success_rate"] == pytest.approx(1 - still / joint.sum())
+    assert metrics["standard_confidence"] == pytest.approx(at["confidence"][joint].mean())
+    assert metrics["standard_true_confidence"] == pytest.approx(at["true_confidence"][joint].mean())
+    history = client(workspace).get_metric_history(pair.info.run_id, "robust_accuracy")
+    assert [point.step for point in history] == [0, 4, 8]  # MLflow's steps hold no 0.5
+    assert history[0].value == 1 and history[-1].value == pytest.approx(still / joint.sum())
+    tags = pair.data.tags
+    assert (tags["source"], tags["target"], tags["attack"]) == ("fine", "coarse", "bim")
+    assert tags["kind"] == "pair" and tags["dataset"] == "photos" and tags["seed"] == "0"
+    assert len(tags["source_weights"]) == 16 and tags["git_commit"]
+
+
+def test_training_happens_once_and_is_tracked(command_line, workspace):
+    assert command_line("-m", "attack=fgsm,bim") == 0
+    trained = sorted((workspace / "cache" / "checkpoints").glob("*.safetensors"))
+    assert [path.name.split("-")[0] for path in trained] == ["coarse", "fine"]
+    stamps = [path.stat().st_mtime_ns for path in trained]
+    assert not list((workspace / "cache" / "checkpoints").glob("*.training"))
+    store = client(workspace)
+    trainings = runs(store, "photos-training")
+    assert sorted(run.data.tags["model"] for run in trainings) == ["coarse", "fine"]
+    for run in trainings:
+        assert run.info.status == "FINISHED" and run.data.tags["kind"] == "training"
+        assert len(store.get_metric_history(run.info.run_id, "test_accuracy")) == 2
+        assert store.get_metric_history(run.info.run_id, "train_loss")
+
+    assert command_line("attack=fgsm", "seed=0") == 0
+    assert [path.stat().st_mtime_ns for path in trained] == stamps
+    assert len(runs(store, "photos-training")) == 2
+    assert len(list((workspace / "cache" / "clean").iterdir())) == 2
+
+
+def test_the_same_command_gives_the_same_table(command_line, workspace):
+    assert command_line("attack=bim", "cache_dir=one", "tracking=none", "report=none") == 0
+    assert command_line("attack=bim", "cache_dir=two", "tracking=none", "report=none") == 0
+    first, second = (pq.read_table(path / "predictions.parquet") for path in
+                     (workspace / "outputs").iterdir())
+    assert first.equals(second)
+
+
+def test_parts_can_be_switched_off(command_line, workspace):
+    assert command_line("tracking=none", "report=none") == 0
+    assert not (workspace / "mlruns").exists()
+    names = {path.name for path in outputs(workspace).iterdir()}
+    assert "predictions.parquet" in names and "matrix-fgsm.csv" in names
+    assert not {name for name in names if name.endswith(".png")}
+
+
+def test_a_failed_job_leaves_the_others_alone(command_line, workspace, capsys):
+    gone = "model.fine.expected_accuracy=0.999,null"
+    assert command_line("-m", "gate.tolerance=0.0001", gone) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED 0-fgsm-coarse: model fine: clean accuracy is" in printed
+    folder = outputs(workspace)
+    assert (folder / "1-fgsm-coarse" / "predictions.parquet").exists()
+    store = client(workspace)
+    by_kind = {"job": [], "sweep": []}
+    for run in runs(store, "photos-sweeps"):
+        by_kind[run.data.tags["kind"]].append(run)
+    assert sorted(run.info.status for run in by_kind["job"]) == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in by_kind["sweep"]] == ["FAILED"]
+    (failed,) = [run for run in by_kind["job"] if run.info.status == "FAILED"]
+    assert "clean accuracy" in failed.data.tags["error"]
+
+
+def test_the_gate_can_warn_instead(command_line, workspace, capsys):
+    wanted = ["model.fine.expected_accuracy=0.999", "gate.tolerance=0.0001"]
+    assert command_line("gate.action=warn", "tracking=none", *wanted) == 0
+    assert "its file expects 99.90%" in capsys.readouterr().out
+    assert (outputs(workspace) / "predictions.parquet").exists()
+
+
+REFUSED = [
+    (["source=nonet"], "'nonet', which is not among the models: coarse, fine"),
+    (["-m", "source=coarse,nonet"], "'nonet', which is not among the models: coarse, fine"),
+    (["targets=[]"], "targets is empty"),
+    (["epsilon.grid=[300]"], "budgets are numbers from 0 to 255"),
+    (["-m", "attack=fgsm,bim", "trainer.devices=2"], "in a sweep give every job one device"),
+    (["n_images=100000"], "100000"),
+    (["dataset=image_folder", "dataset.root=gone"], "gone"),
+    (["dataset=image_folder"], "dataset.root"),
+    (["model.coarse.weights=gone.pt"], "gone.pt"),
+    (["model.fine.network._args_.2.out_features=7"], "fine"),
+    (["tracking.uri=nonsense://x"], "tracking.uri"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
+def test_bad_input_is_refused_in_a_sentence(command_line, capfd, arguments, message):
+    assert command_line(*arguments) != 0
+    out, err = capfd.readouterr()
+    assert message in (out + err).replace("\n", "")
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("argument", ["attack=fgsmm", "dataset=photo", "attack.stepz=3"])
+def test_unknown_options_and_keys_are_named(command_line, capfd, argument):
+    assert command_line(argument) != 0
+    out, err = capfd.readouterr()
+    assert argument.split("=")[0].split(".")[-1] in out + err
+    assert "Traceback" not in out + err

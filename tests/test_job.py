@@ -1,0 +1,79 @@
+"""What a config may not ask for, and what it is told."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import src.main
+from src.job import read_job
+
+
+def job(*overrides: str):
+    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+        return read_job(compose("config", ["dataset=photos", *overrides]))
+
+
+def test_a_job_holds_what_the_config_says():
+    read = job("attack=bim", "source=resnet50", "targets=[vgg16]", "epsilon.grid=[8,0,0.25]")
+    assert (read.source, read.targets, read.budgets) == ("resnet50", ("vgg16",), (0.25, 8.0))
+    assert read.models == ("resnet50", "vgg16")
+    assert read.attack["steps"] == 10
+    assert read.name == "bim resnet50"
+
+
+def test_targets_are_the_studys_three_and_the_source():
+    assert job().targets == ("vgg16", "resnet50", "inception")
+    assert job("source=resnet18").targets == ("vgg16", "resnet50", "inception", "resnet18")
+
+
+def test_the_headline_budget_is_one_that_is_run():
+    assert job().standard == 8
+    assert job("epsilon.grid=[1,2]").standard == 2
+
+
+def test_zero_is_always_included_and_never_attacked():
+    assert job("epsilon.grid=[4]").budgets == (4.0,)
+
+
+REFUSED = [
+    ("source=vgg61", "source names 'vgg61', which is not among the models: .*vgg16"),
+    ("targets=[vgg16,nonet]", "targets names 'nonet', which is not among the models"),
+    ("targets=[]", "targets is empty"),
+    ("targets=[vgg16,resnet50,vgg16]", "targets names vgg16 more than once"),
+    ("source=[vgg16,resnet50]", "names 2 models, but attacks on an ensemble are not implemented"),
+    ("epsilon.grid=[0,-1]", "epsilon.grid holds -1; budgets are numbers from 0 to 255"),
+    ("epsilon.grid=[nan]", "epsilon.grid holds nan"),
+    ("epsilon.grid=[256]", "epsilon.grid holds 256"),
+    ("epsilon.grid=[eight]", "epsilon.grid holds eight"),
+    ("epsilon.grid=[0]", "no budget above 0"),
+    ("epsilon.grid=[]", "no budget above 0"),
+    ("epsilon.grid=[4,4]", "epsilon.grid names 4 more than once"),
+    ("attack.steps=0", "attack.steps must be a whole number of at least 1, not 0"),
+    ("attack.step_size_255=-1", r"attack.step_size_255 must lie in \(0, 255\], not -1"),
+    ("n_images=0", "n_images must be a whole number of at least 1, not 0"),
+    ("n_images=1.5", "n_images must be a whole number of at least 1, not 1.5"),
+    ("seed=-1", "seed must be a whole number of at least 0, not -1"),
+    ("protocol=some", "protocol=some is not one of all, source_correct"),
+    ("trainer.batch_size=0", "trainer.batch_size must be a whole number of at least 1"),
+    ("training.epochs=0", "training.epochs must be a whole number of at least 1, not 0"),
+    ("training.learning_rate=0", "training.learning_rate must be positive"),
+    ("gate.action=shrug", "gate.action=shrug is neither stop nor warn"),
+    ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
+    ("attack._target_=math.sqrt", "attack=bim"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), REFUSED, ids=[pair[0] for pair in REFUSED])
+def test_refused_in_one_sentence(override, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        job("attack=bim", override)
+    assert "\n" not in str(caught.value)
+
+
+def returns_one_image(model, images, labels, eps):
+    return images
+
+
+def test_an_attack_that_returns_something_else_is_refused(monkeypatch):
+    monkeypatch.setattr("src.attacks.fgsm", returns_one_image)
+    with pytest.raises(ValueError, match=r"must return a tensor \(6, 2, 3, 32, 32\)"):
+        job()
