@@ -43,7 +43,7 @@ def test_a_sweep_leaves_files_runs_and_a_matrix(command_line, workspace, capsys)
     printed = capsys.readouterr().out
     folder = outputs(workspace)
     jobs = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    assert jobs == ["0-fgsm-coarse", "1-fgsm-fine", "2-bim-coarse", "3-bim-fine"]
+    assert jobs == ["0-fgsm-coarse", "1-bim-coarse", "2-fgsm-fine", "3-bim-fine"]
     for job in jobs:
         frame = table(folder / job)
         assert list(frame.columns) == COLUMNS

@@ -169,12 +169,11 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         image_size: int | None = None,
     ) -> None:
         """Choose the subset; nothing is decoded yet."""
-        if image_size is not None and (
-            isinstance(image_size, bool) or image_size != int(image_size)
-        ):
-            raise ValueError(f"image_size={image_size!r} is not a whole number or null")
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size={image_size} is not at least 1 (or null: as stored)")
+        if image_size is not None:
+            if isinstance(image_size, bool) or not isinstance(image_size, int | np.integer):
+                raise ValueError(f"image_size={image_size!r} is not a whole number or null")
+            if image_size < 1:
+                raise ValueError(f"image_size={image_size} is not at least 1 (or null: as stored)")
         self._records = records
         self._size = image_size
         self.indices = balanced_subset(records.labels, n_images, seed)

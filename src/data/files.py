@@ -221,9 +221,9 @@ def decompressed(
         try:
             with opener(path) as packed, unfinished.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
-        except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-            unfinished.unlink()
-            raise ValueError(f"{path} cannot be decompressed: {error}") from error
+        except (lzma.LZMAError, zlib.error, OSError, EOFError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise ValueError(f"{path} cannot be decompressed to {folder}: {error}") from error
         unfinished.replace(result)
     return result
 

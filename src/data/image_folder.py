@@ -71,14 +71,9 @@ def place_of(files: Folder | Tar, split: str, plain_is: str = "test") -> str | N
         Its path in `files` (may be empty: the root itself), or None if there is no such split.
     """
     inside = ""
-    while True:
-        folders = files.folders(inside)
-        if len(folders) != 1 or folders[0] in ("train", "test", "val"):
-            break
-        below = f"{inside}/{folders[0]}".lstrip("/")
-        if not files.folders(below):
-            break
+    while (below := only_folder(files, inside)) is not None:
         inside = below
+    folders = files.folders(inside)
     # A folder `train` beside other classes is a class (CIFAR-100 has one), not a split.
     if not ({"test", "val"} & set(folders) or folders == ["train"]):
         return inside if split == plain_is else None
@@ -86,6 +81,21 @@ def place_of(files: Folder | Tar, split: str, plain_is: str = "test") -> str | N
         if name in folders:
             return f"{inside}/{name}".lstrip("/")
     return None
+
+
+def only_folder(files: Folder | Tar, inside: str) -> str | None:
+    """Return the one folder in `inside` if it only wraps other folders, else None."""
+    folders = files.folders(inside)
+    if len(folders) != 1 or folders[0] in ("train", "test", "val"):
+        return None
+    below = f"{inside}/{folders[0]}".lstrip("/")
+    if not files.folders(below):
+        return None
+    # A single class may have sub-folders too; what tells it from a wrapper is its own images.
+    start = len(below) + 1
+    if any(is_image(path) and "/" not in path[start:] for path in files.files(below)):
+        return None
+    return below
 
 
 def class_folders(files: Folder | Tar, inside: str) -> ImageRecords:

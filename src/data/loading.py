@@ -67,7 +67,7 @@ def call_loader(loader: Mapping[str, Any], split: str) -> ImageRecords:
         reason = str(error).splitlines()[0]
         raise ValueError(f"dataset.loader._target_={target!r} cannot be used: {reason}") from error
     try:
-        inspect.signature(function).bind(split=split)
+        inspect.signature(function.func).bind(*function.args, **function.keywords, split=split)
     except TypeError as error:
         raise ValueError(f"dataset.loader does not fit {target}: {error}") from error
     records = function(split=split)

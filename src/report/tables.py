@@ -58,6 +58,9 @@ def matrix_table(
         f"{WHITE_BOX_MARK} white box: source = target\n"
         f"{CLEAN}: accuracy on all clean images"
     )
+    # rich folds title and caption to the columns' width, which may be narrower than they are.
+    lines = [table.title, *table.caption.split("\n")]
+    table.min_width = min(width, max(len(line) for line in lines))
     return table
 
 

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import Logger
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
-from src.training.module import FineTuning
+from src.training.module import OPTIMIZERS, FineTuning
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class Recipe:
 
     epochs: int
     batch_size: int
+    optimizer: str
     learning_rate: float
-    momentum: float
     weight_decay: float
     label_smoothing: float
     crop_padding: int
@@ -52,10 +52,12 @@ class Recipe:
                 raise ValueError(
                     f"training.{key} must be a whole number of at least 1, not {value}."
                 )
-        if not self.learning_rate > 0:
+        if self.optimizer not in OPTIMIZERS:
             raise ValueError(
-                f"training.learning_rate must be positive, not {self.learning_rate}."
+                f"training.optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer}."
             )
+        if not self.learning_rate > 0:
+            raise ValueError(f"training.learning_rate must be positive, not {self.learning_rate}.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"training.label_smoothing must lie in [0, 1), not {self.label_smoothing}."
@@ -139,8 +141,8 @@ def _train(
     module = FineTuning(
         classifier,
         train.num_classes,
+        optimizer=recipe.optimizer,
         learning_rate=recipe.learning_rate,
-        momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         label_smoothing=recipe.label_smoothing,
     ).to(memory_format=torch.channels_last)
@@ -165,13 +167,16 @@ def _train(
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=max(1, min(10, len(train) // data.batch_size)),
     )
     start = time.perf_counter()
     runner.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     seconds = time.perf_counter() - start
     accuracy = float(runner.callback_metrics["test_accuracy"])
-    log.info("Trained %s: %.2f%% of %d test images right, %.0f s.", name, 100 * accuracy, len(test), seconds)
+    log.info(
+        "Trained %s: %.2f%% of %d test images right, %.0f s.",
+        *(name, 100 * accuracy, len(test), seconds),
+    )
     classifier.eval()
     facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **asdict(recipe)}
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2))

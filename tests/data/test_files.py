@@ -156,5 +156,5 @@ def test_decode_names_the_file_that_is_no_image():
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     whole = encoded(Image.fromarray(noise))
     for content in (b"", b"text", whole[: len(whole) // 2]):
-        with pytest.raises(ValueError, match="folder/x.png cannot be read as an image"):
+        with pytest.raises(ValueError, match=r"folder/x\.png cannot be read as an image"):
             decode(content, "folder/x.png")

@@ -1,8 +1,6 @@
 """Class folders in a directory or a tar."""
 
-import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,11 +163,10 @@ def test_wrong_arguments_are_refused(split, root, message):
 
 
 @pytest.mark.realdata
-def test_cifar_class_folders():
-    folder = Path(os.environ.get("TRANSFER_DATA", "/nonexistent"))
-    if not (folder / "test" / "airplane").is_dir():
+def test_cifar_class_folders(real_data):
+    if not (real_data / "test" / "airplane").is_dir():
         pytest.skip("TRANSFER_DATA does not name a folder with CIFAR-10 as test/CLASS/*.jpg")
-    dataset = ImageDataset(image_folder("test", root=str(folder)), n_images=200)
+    dataset = ImageDataset(image_folder("test", root=str(real_data)), n_images=200)
     assert dataset.num_classes == 10
     assert np.bincount(dataset.labels).tolist() == [20] * 10
     batch = dataset.__getitems__(range(200))

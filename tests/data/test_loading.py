@@ -96,7 +96,7 @@ def test_names_that_are_folders_number_them(tmp_path):
         ({"image_size": 0}, "image_size=0"),
         ({"n_images": 7}, "n_images=7 is not between 1 and 6"),
         ({"loader._target_": "src.data.nothing.here"}, "loader._target_='src.data.nothing.here'"),
-        ({"loader._target_": "builtins.dict"}, "returned dict, not ImageRecords"),
+        ({"loader._target_": "collections.UserDict"}, "returned UserDict, not ImageRecords"),
     ],
 )
 def test_wrong_configuration_is_refused(tmp_path, changes, message):
