@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from src.analysis import PROTOCOLS
+from src.checks import PRECISIONS, check_number, check_whole_number
 from src.training import Recipe
 
+STRATEGIES = ("auto", "ddp")
 STUDY = ("vgg16", "resnet50", "inception")
 """The targets where none are named, with the source, as far as the catalogue holds them."""
 
@@ -62,12 +66,21 @@ class Job:
     def distributed(self) -> bool:
         """Tell whether several processes share this job's images."""
         trainer = self.config.trainer
-        several = trainer.devices not in (1, "1", [0]) or trainer.num_nodes > 1
-        return several or str(trainer.strategy).startswith("ddp")
+        devices = trainer.devices
+        one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+        return not one or trainer.num_nodes > 1 or str(trainer.strategy).startswith("ddp")
 
     def section(self, key: str) -> dict[str, Any]:
         """Return one resolved section of the config as a plain dictionary."""
         return _plain(self.config, key)
+
+    def stored_config(self) -> DictConfig:
+        """Return the config with the values that this job took where it left a choice."""
+        config = self.config.copy()
+        config.source = self.source
+        config.targets = list(self.targets)
+        config.epsilon = {"grid": [0.0, *self.budgets], "standard": self.standard}
+        return config
 
     def with_data(self, num_classes: int, image_size: int) -> "Job":
         """Return the job with what only the data could tell filled into its config."""
@@ -98,7 +111,7 @@ def read_job(config: DictConfig) -> Job:
     if targets is None:
         study = [name for name in STUDY if name in catalogue]
         targets = study if source in study else [*study, source]
-    if isinstance(targets, str):
+    elif not isinstance(targets, ListConfig):
         targets = [targets]
     if not targets:
         raise ValueError(f"targets is empty; name one or more of {', '.join(catalogue)}.")
@@ -108,32 +121,46 @@ def read_job(config: DictConfig) -> Job:
             raise ValueError(
                 f"{key} names {name!r}, which is not among the models: {', '.join(catalogue)}."
             )
-    if config.protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={config.protocol} is not one of {', '.join(PROTOCOLS)}.")
-    _whole_number("seed", config.seed, 0)
-    if config.dataset.n_images is not None:
-        _whole_number("dataset.n_images", config.dataset.n_images, 1)
-    _whole_number("trainer.batch_size", config.trainer.batch_size, 1)
-    _whole_number("report.examples", config.report.examples, 0)
-    if config.gate.action not in ("stop", "warn"):
-        raise ValueError(f"gate.action={config.gate.action} is neither stop nor warn.")
+    _check_settings(config)
     budgets = _budgets(config.epsilon.grid)
-    standard = config.epsilon.standard
-    if standard not in budgets:
-        standard = budgets[-1]
     job = Job(
         attack=_plain(config, "attack"),
         source=str(source),
         targets=tuple(str(name) for name in targets),
         budgets=budgets,
-        standard=float(standard),
+        standard=_standard(config.epsilon.standard, budgets),
         protocol=config.protocol,
         seed=config.seed,
         config=config,
     )
-    Recipe(**job.section("training"))
+    for name in job.models:
+        _check_model(name, job.section(f"model.{name}"))
     _try_attack(job)
     return job
+
+
+def _check_settings(config: DictConfig) -> None:
+    """Refuse values that no job can have."""
+    if config.protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={config.protocol} is not one of {', '.join(PROTOCOLS)}.")
+    check_whole_number("seed", config.seed, 0)
+    if config.dataset.n_images is not None:
+        check_whole_number("n_images", config.dataset.n_images, 1)
+    check_whole_number("report.examples", config.report.examples, 0)
+    if config.gate.action not in ("stop", "warn"):
+        raise ValueError(f"gate.action={config.gate.action} is neither stop nor warn.")
+    check_number("gate.tolerance", config.gate.tolerance, 0, 1)
+    trainer = config.trainer
+    check_whole_number("trainer.batch_size", trainer.batch_size, 1)
+    check_whole_number("trainer.num_workers", trainer.num_workers, 0)
+    check_whole_number("trainer.num_nodes", trainer.num_nodes, 1)
+    for key, allowed in (("precision", PRECISIONS), ("strategy", STRATEGIES)):
+        if trainer[key] not in allowed:
+            raise ValueError(f"trainer.{key}={trainer[key]} is not one of {', '.join(allowed)}.")
+    try:
+        Recipe(**_plain(config, "training"))
+    except TypeError as error:
+        raise ValueError(f"training in the config: {_first_line(error)}") from error
 
 
 def build_attack(job: Job) -> Attack:
@@ -154,15 +181,28 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_model(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse weights that are not there and accuracies that are none."""
+    weights, expected = settings.get("weights"), settings.get("expected_accuracy")
+    if weights not in (None, "included") and not Path(str(weights)).is_file():
+        raise ValueError(
+            f"model.{name}.weights={weights} is not a file; give one, or null (train here), or "
+            "included (the network comes trained)."
+        )
+    if expected is not None:
+        check_number(f"model.{name}.expected_accuracy", expected, 0, 1)
+
+
 def _try_attack(job: Job) -> None:
     """Run the attack once on two tiny images, so that its own checks speak before any work."""
-    weight = torch.linspace(-1, 1, 3 * 32 * 32 * 2).reshape(2, -1)
     images = torch.full((2, 3, 32, 32), 0.5)
     attack = build_attack(job)
     eps = torch.tensor(job.budgets) / 255
     try:
-        result = attack(lambda x: x.flatten(1) @ weight.T, images, torch.tensor([0, 1]), eps)
-    except (ValueError, TypeError) as error:
+        with torch.random.fork_rng(devices=[]):
+            model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)).requires_grad_(False)
+            result = attack(model, images, torch.tensor([0, 1]), eps)
+    except Exception as error:  # an attack of the user's own may raise anything
         raise ValueError(f"attack={job.attack['name']}: {_first_line(error)}") from error
     expected = (len(job.budgets), *images.shape)
     if not isinstance(result, torch.Tensor) or result.shape != expected:
@@ -175,7 +215,7 @@ def _try_attack(job: Job) -> None:
 
 def _budgets(grid: Any) -> tuple[float, ...]:
     """Check the grid of budgets and return it ascending, without 0."""
-    values = [grid] if isinstance(grid, int | float) else list(grid)
+    values = list(grid) if isinstance(grid, ListConfig) else [grid]
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 <= value <= 255:
@@ -189,15 +229,20 @@ def _budgets(grid: Any) -> tuple[float, ...]:
     return tuple(positive)
 
 
+def _standard(value: Any, budgets: tuple[float, ...]) -> float:
+    """Return the budget of the headline: null means 8/255 where it is run, else the largest."""
+    if value is None:
+        return 8.0 if 8.0 in budgets else budgets[-1]
+    if value not in budgets:
+        listed = ", ".join(f"{budget:g}" for budget in budgets)
+        raise ValueError(f"epsilon.standard={value} is not among the budgets {listed}.")
+    return float(value)
+
+
 def _refuse_duplicates(key: str, values: Sequence[Any]) -> None:
     twice = sorted({str(value) for value in values if list(values).count(value) > 1})
     if twice:
         raise ValueError(f"{key} names {', '.join(twice)} more than once.")
-
-
-def _whole_number(key: str, value: Any, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ValueError(f"{key} must be a whole number of at least {lowest}, not {value}.")
 
 
 def _plain(config: DictConfig, key: str) -> Any:

@@ -1,5 +1,6 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -25,15 +26,22 @@ OmegaConf.register_new_resolver(
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> None:
     """Run one job; what fails is noted beside the job's files, and the sweep goes on."""
+    ignore_harmless_warnings()
     from src.sweep import attempt  # here, so that --help and --cfg answer without torch
 
     attempt(config, Path(HydraConfig.get().runtime.output_dir))
 
 
-def main() -> None:
-    """Run the command line; Ctrl-C leaves what is finished and exits with 130."""
+def ignore_harmless_warnings() -> None:
+    """Keep the libraries' known chatter off the terminal, also in a launcher's workers."""
     for harmless in HARMLESS:
         warnings.filterwarnings("ignore", message=harmless)
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C or SIGTERM leaves what is finished and exits with 130."""
+    ignore_harmless_warnings()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run()
     except KeyboardInterrupt:

@@ -1,45 +1,33 @@
 """One job from config to files: data, models, clean answers, attack, rates, figures, tracking."""
 
-import json
 import logging
 import subprocess
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
 from src.analysis import PROTOCOLS, rates, wilson_interval
-from src.data import ImageDataset, load_dataset
-from src.evaluation import PREDICTIONS, Evaluation, evaluate, score_clean, write_table
-from src.job import Job, build_attack, content_key
-from src.models import (
-    PixelClassifier,
-    build_classifier,
-    fold_batch_norms,
-    load_weights,
-    weights_digest,
+from src.data import ImageDataset
+from src.evaluation import (
+    PREDICTIONS,
+    Evaluation,
+    evaluate,
+    make_trainer,
+    score_clean,
+    write_table,
 )
+from src.job import Job, build_attack, content_key
+from src.preparation import Model, check_images, open_dataset, prepare_models
+from src.processes import is_first_process
 from src.report import job_figures
 from src.tracking import Run, Tracker, pair_metrics
-from src.training import Recipe, trained_weights
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A classifier that is ready to be shown images, and the digest of its weights."""
-
-    name: str
-    classifier: PixelClassifier
-    digest: str
-    settings: dict[str, Any]
 
 
 def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
@@ -48,16 +36,19 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     Raises:
         ValueError: The data, the weights or the clean accuracy are not as the config says.
     """
-    dataset = _dataset(json.dumps(job.section("dataset")), "test")
-    job = job.with_data(dataset.num_classes, dataset.image_size)
-    models = {name: prepare_model(job, name, dataset, tracker) for name in job.models}
-    networks = {name: model.classifier for name, model in models.items()}
     trainer = job.section("trainer")
-    cache = {name: _clean_cache(job, model, dataset) for name, model in models.items()}
+    runner = make_trainer(trainer, [])
+    dataset = open_dataset(job, "test")
+    check_images(dataset, runner.world_size)
+    job = job.with_data(dataset.num_classes, dataset.image_size)
+    device = runner.strategy.root_device.type
+    models = prepare_models(job, dataset, tracker)
+    networks = {name: model.classifier for name, model in models.items()}
+    cache = {name: _clean_cache(job, model, dataset, device) for name, model in models.items()}
     clean = score_clean(dataset, networks, trainer, cache, refresh=job.distributed)
-    if clean is not None:
-        _gate(job, models, clean)
+    _gate(job, models, clean)
     shown = {name: networks[name] for name in job.targets}
+    pl.seed_everything(job.seed, verbose=False)  # whatever was trained or scored before
     result = evaluate(
         dataset,
         shown,
@@ -68,90 +59,40 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
         budgets=job.budgets,
         keep=_examples(dataset, job.config.report.examples),
     )
-    if clean is None or result is None:
-        return  # another process of this job writes the results
+    if not is_first_process():
+        return  # the first process of this job writes the results
     table = pa.concat_tables([clean, result.table])
     write_table(table, folder / PREDICTIONS)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(job.config, resolve=False))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(job.stored_config(), resolve=False))
     if job.config.report.name != "none":
         job_figures(job, dataset, table, result.examples, folder)
-    _track(job, models, dataset, table, result, tracker, run)
+    key = _job_key(job, models, dataset, device)
+    _track(job, models, dataset, table, result, tracker, run, key)
     tracker.log_files(run, folder)
 
 
-def prepare_model(job: Job, name: str, dataset: ImageDataset, tracker: Tracker) -> Model:
-    """Build a model, train it if it has no weights, and make it fast to differentiate.
-
-    Raises:
-        ValueError: The model or its weights do not fit the data.
-    """
-    settings = job.section(f"model.{name}")
-    pl.seed_everything(job.seed, verbose=False)
-    classifier = build_classifier(name, settings, dataset.num_classes, dataset.image_size)
-    if settings["weights"] is None:
-        path = _trained(job, name, settings, classifier, dataset, tracker)
-        load_weights(classifier.network, path, dataset.num_classes)
-    digest = weights_digest(classifier.network)
-    classifier.eval().requires_grad_(False)
-    trainer = job.config.trainer
-    if trainer.fold_batch_norms:
-        classifier.network = fold_batch_norms(classifier.network)
-    if trainer.channels_last:
-        classifier.to(memory_format=torch.channels_last)
-    return Model(name, classifier, digest, settings)
-
-
-def _trained(
-    job: Job,
-    name: str,
-    settings: dict[str, Any],
-    classifier: PixelClassifier,
-    test: ImageDataset,
-    tracker: Tracker,
-) -> Path:
-    """Return the file of the weights that this model gets from this data by this recipe."""
-    section = job.section("dataset")
-    train = _dataset(json.dumps(section), "train")
-    recipe = Recipe(**job.section("training"))
-    built = {key: settings[key] for key in ("network", "mean", "std", "input_size")}
-    key = content_key(built, train.digest(), recipe, job.seed)
-    path = Path(job.config.cache_dir) / "checkpoints" / f"{name}-{section['name']}-{key}.safetensors"
-    whole = _dataset(json.dumps({**section, "n_images": None}), "test")
-    parameters = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    return trained_weights(
-        name,
-        path,
-        classifier,
-        train,
-        whole,
-        recipe,
-        seed=job.seed,
-        trainer=job.section("trainer"),
-        make_logger=lambda work: tracker.training_logger(
-            f"train {name}",
-            {"model": name, "dataset": section["name"], "seed": str(job.seed)},
-            {**parameters, "checkpoint": path.name},
-            work,
-        ),
-    )
-
-
-@lru_cache(maxsize=4)
-def _dataset(section: str, split: str) -> ImageDataset:
-    """Open a split once for all jobs of a process; images are decoded when asked for."""
-    return load_dataset(json.loads(section), split)
-
-
-def _clean_cache(job: Job, model: Model, dataset: ImageDataset) -> Path:
+def _clean_cache(job: Job, model: Model, dataset: ImageDataset, device: str) -> Path:
     """Return where the model's answers on these clean images are kept."""
-    trainer = job.config.trainer
-    how = [trainer.precision, trainer.fold_batch_norms, trainer.channels_last, trainer.batch_size]
-    built = {key: model.settings[key] for key in ("network", "mean", "std", "input_size")}
-    key = content_key(built, model.digest, dataset.digest(), how, torch.__version__)
+    key = content_key(model.key, dataset.digest(), _numerics(job, device))
     return Path(job.config.cache_dir) / "clean" / f"{model.name}-{key}.parquet"
 
 
-def _gate(job: Job, models: dict[str, Model], clean: pa.Table) -> None:
+def _numerics(job: Job, device: str) -> list[str]:
+    """Return what can change the last digits of a logit."""
+    trainer = job.config.trainer
+    how = ("precision", "fold_batch_norms", "channels_last", "batch_size")
+    return [*(str(trainer[key]) for key in how), device, torch.__version__]
+
+
+def _job_key(job: Job, models: Mapping[str, Model], dataset: ImageDataset, device: str) -> str:
+    """Return the job's identity: equal keys mean equal tables."""
+    targets = {name: models[name].key for name in job.targets}
+    source = models[job.source].key
+    what = [dataset.digest(), job.attack, source, targets, job.budgets, job.seed]
+    return content_key(what, _numerics(job, device))
+
+
+def _gate(job: Job, models: Mapping[str, Model], clean: pa.Table) -> None:
     """Compare the clean accuracies with those that the model files expect.
 
     A model misses if the 95 % interval of its accuracy lies outside `expected_accuracy` plus or
@@ -159,9 +100,10 @@ def _gate(job: Job, models: dict[str, Model], clean: pa.Table) -> None:
     """
     frame = clean.select(["target", "label", "predicted"]).to_pandas()
     right = (frame["label"] == frame["predicted"]).groupby(frame["target"]).agg(["sum", "count"])
+    words = [f"{name} {k / n:.2%}" for name, (k, n) in right.loc[list(models)].iterrows()]
+    log.info("%d clean images, right: %s", len(clean) // len(models), ", ".join(words))
     for name, model in models.items():
         k, n = (int(value) for value in right.loc[name])
-        log.info("%s: %d / %d = %.2f%% of the clean images right.", name, k, n, 100 * k / n)
         expected = model.settings.get("expected_accuracy")
         if expected is None:
             continue
@@ -185,16 +127,17 @@ def _examples(dataset: ImageDataset, count: int) -> list[int]:
 
 def _track(
     job: Job,
-    models: dict[str, Model],
+    models: Mapping[str, Model],
     dataset: ImageDataset,
     table: pa.Table,
     result: Evaluation,
     tracker: Tracker,
     run: Run,
+    key: str,
 ) -> None:
     """Log a run per target, and the job's own figures."""
     frame = table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
-    by_protocol: dict[str, pd.DataFrame] = {
+    by_protocol = {
         protocol: rates(frame, job.source, job.targets, protocol) for protocol in PROTOCOLS
     }
     name = job.config.dataset.name
@@ -215,6 +158,7 @@ def _track(
                 "source_weights": models[job.source].digest,
                 "target_weights": models[target].digest,
                 "data_digest": dataset.digest(),
+                "job_key": key,
                 "git_commit": git_commit(),
             },
             parameters={

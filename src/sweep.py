@@ -1,26 +1,25 @@
 """What surrounds the jobs of one command: checks before them, the matrix after them."""
 
 import logging
-import os
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pandas as pd
-import pyarrow.parquet as pq
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
-from src.analysis import matrix, rates
 from src.evaluation import PREDICTIONS
-from src.job import Job, read_job
+from src.job import read_job
 from src.pipeline import run_job
-from src.report import heat_map, matrix_table, save_figure, write_matrix_csv
+from src.processes import is_first_process
+from src.report import sweep_matrices
 from src.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -36,9 +35,13 @@ def attempt(config: DictConfig, folder: Path) -> None:
         config: The composed config.
         folder: Where the job's files go.
     """
+    tracker = Tracker()
+    for name in (FAILURE, PREDICTIONS):  # of an earlier command in the same folder
+        (folder / name).unlink(missing_ok=True)
     try:
         job = read_job(config)
-        tracker = open_tracker(job.section("tracking"), config.dataset.name)
+        first = is_first_process()
+        tracker = open_tracker(job.section("tracking"), config.dataset.name) if first else tracker
         parameters = {
             "source": job.source,
             "targets": ",".join(job.targets),
@@ -49,12 +52,28 @@ def attempt(config: DictConfig, folder: Path) -> None:
         log.info("%s -> %s on %s", job.name, ", ".join(job.targets), config.dataset.name)
         with tracker.job(job.name, config.sweep, parameters) as tracked:
             run_job(job, tracker, tracked, folder)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        if config.sweep:
+            tracker.end_sweep(config.sweep, "KILLED")
+        log.warning(
+            "Interrupted. Finished jobs are in %s; the same command trains nothing again that was "
+            "finished.",
+            folder.parent,
+        )
+        raise KeyboardInterrupt from stop
     except ValueError as error:
-        (folder / FAILURE).write_text(f"{error}\n")
-        log.debug("where it happened", exc_info=True)
+        _note_failure(folder, str(error))
     except Exception as error:
-        (folder / FAILURE).write_text(f"{type(error).__name__}: {error}\n")
         log.exception("This should not happen; please report it with the lines below.")
+        _note_failure(folder, f"{type(error).__name__}: {error}")
+
+
+def _note_failure(folder: Path, sentence: str) -> None:
+    """Leave word beside the job's files; a process that is not the first tells the others."""
+    if is_first_process():
+        (folder / FAILURE).write_text(f"{sentence}\n\n{traceback.format_exc()}")
+    else:
+        _stop(sentence)
 
 
 class SweepCallback(Callback):
@@ -65,39 +84,46 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self.tracker: Tracker | None = None
+        self.jobs: int | None = None  # None: only the sweeper knows
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the job and open the sweep, on the first process of the job."""
-        if _is_first_process():
-            self._start(config, [_without_hydra(config)])
+        if is_first_process():
+            self._start(config, lambda: [_without_hydra(config)], sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
-        self._start(config, _compose_all(config))
+        self._start(config, lambda: _compose_all(config), sweep=True)
         if config.sweep:
             with open_dict(config):
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
-        if _is_first_process():
+        if is_first_process():
             self._end(config, Path(config.hydra.run.dir), [Path(config.hydra.run.dir)])
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
         folder = Path(config.hydra.sweep.dir)
-        self._end(config, folder, sorted(path for path in folder.iterdir() if path.is_dir()))
+        numbered = {path: re.match(r"(\d+)-", path.name) for path in folder.iterdir()}
+        number = {path: int(match[1]) for path, match in numbered.items() if match}
+        jobs = [path for path in number if self.jobs is None or number[path] < self.jobs]
+        self._end(config, folder, sorted(jobs, key=lambda path: number[path]))
 
-    def _start(self, config: DictConfig, composed: Sequence[DictConfig]) -> None:
+    def _start(
+        self, config: DictConfig, compose: Callable[[], Sequence[DictConfig]], sweep: bool
+    ) -> None:
         try:
-            jobs = [read_job(job) for job in composed]
-            if len(jobs) > 1 and any(job.distributed for job in jobs):
+            jobs = [read_job(job) for job in compose()]
+            if sweep and any(job.distributed for job in jobs):
                 raise ValueError(
                     "trainer.devices and trainer.strategy share one job among several devices, "
                     "which works for a single run only; in a sweep give every job one device "
                     "(trainer=default) and let a Hydra launcher run jobs side by side."
                 )
-            self.tracker = open_tracker(jobs[0].section("tracking"), config.dataset.name)
+            self.tracker = open_tracker(jobs[0].section("tracking"), jobs[0].config.dataset.name)
+            self.jobs = len(jobs) if _is_basic(config) else None
             parameters = {
                 "command": " ".join(config.hydra.overrides.task),
                 "jobs": len(jobs),
@@ -105,7 +131,7 @@ class SweepCallback(Callback):
             }
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
-        except ValueError as error:
+        except (ValueError, HydraException) as error:
             _stop(str(error))
         except Exception:  # Hydra would turn it into a warning and go on
             _stop(traceback.format_exc())
@@ -120,71 +146,33 @@ class SweepCallback(Callback):
 
     def _sum_up(self, config: DictConfig, folder: Path, jobs: Sequence[Path]) -> list[Path]:
         """Report the finished jobs, close the sweep, and return the jobs that failed."""
-        failed = [job for job in jobs if not (job / PREDICTIONS).exists()]
+        failed = [
+            job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
+        ]
         done = [job for job in jobs if job not in failed]
         console = Console()
         try:
-            report(done, folder, console, figures=config.report.name != "none")
+            sweep_matrices(done, folder, console, figures=config.report.name != "none")
         except ValueError as error:
             console.print(f"No matrix: {error}", style="yellow")
         for job in failed:
             note = job / FAILURE
-            reason = note.read_text().strip() if note.exists() else "it left no word why"
+            reason = note.read_text().split("\n\n")[0] if note.exists() else "it left no word why"
             console.print(f"FAILED {job.name}: {reason}", style="red", soft_wrap=True, markup=False)
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
-            files = folder if folder not in jobs else None
-            self.tracker.end_sweep(config.sweep, "FAILED" if failed else "FINISHED", files)
+            status = "FAILED" if failed else "FINISHED"
+            self.tracker.end_sweep(config.sweep, status, sorted(folder.glob("matrix-*")))
             for what, link in self.tracker.links(config.sweep).items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return failed
-
-
-def report(
-    jobs: Sequence[Path], folder: Path, console: Console, *, figures: bool
-) -> None:
-    """Print the matrix of every attack among finished jobs and write it as CSV and heat map.
-
-    Args:
-        jobs: Folders of finished jobs.
-        folder: Where the files go.
-        console: Where the tables are printed.
-        figures: Whether to draw heat maps.
-
-    Raises:
-        ValueError: The jobs' tables do not fit into one matrix.
-    """
-    groups: dict[str, dict[str, pd.DataFrame]] = {}
-    first: dict[str, Job] = {}
-    for path in jobs:
-        job = read_job(OmegaConf.load(path / "config.yaml"))
-        table = pq.read_table(path / PREDICTIONS).drop_columns(["top5_classes", "top5_confidences"])
-        groups.setdefault(job.attack["name"], {})[job.source] = rates(
-            table.to_pandas(), job.source, job.targets, job.protocol
-        )
-        first.setdefault(job.attack["name"], job)
-    for attack, by_source in groups.items():
-        job = first[attack]
-        cells = matrix(by_source, job.standard)
-        words = {
-            "dataset": str(job.config.dataset.name),
-            "attack": attack,
-            "protocol": job.protocol,
-        }
-        table = matrix_table(cells, **words, eps_255=job.standard, width=console.width)
-        console.print()
-        console.print(table)
-        write_matrix_csv(cells, folder / f"matrix-{attack}.csv")
-        if figures:
-            save_figure(heat_map(cells, **words), folder / f"matrix-{attack}.png")
-    console.print()
 
 
 def _compose_all(config: DictConfig) -> list[DictConfig]:
     """Compose every job of Hydra's basic sweeper; of other sweepers, the first job's config."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+    if not _is_basic(config):
         return [_without_hydra(config)]
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
@@ -193,6 +181,10 @@ def _compose_all(config: DictConfig) -> list[DictConfig]:
     )
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     return [_without_hydra(loader.load_sweep_config(config, list(job))) for job in batch]
+
+
+def _is_basic(config: DictConfig) -> bool:
+    return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -208,11 +200,6 @@ def _folder(config: DictConfig) -> Path:
 
 def _is_sweep(config: DictConfig) -> bool:
     return str(config.hydra.mode).endswith("MULTIRUN")
-
-
-def _is_first_process() -> bool:
-    """Tell whether this is not one that Lightning or torchrun started beside the first."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
 def _stop(message: str) -> NoReturn:

@@ -38,7 +38,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with `conf/model/` holding two tiny models, `coarse` and `fine`."""
+    """An empty working directory; its `conf/model/` holds two tiny models, `coarse` and `fine`."""
     models = tmp_path / "conf" / "model"
     models.mkdir(parents=True)
     for name, pool in (("coarse", 8), ("fine", 4)):
@@ -67,9 +67,7 @@ TINY_RUN = [
 
 
 @pytest.fixture
-def command_line(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., int]:
+def command_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """A function that runs the command line here with two tiny models and returns its exit code."""
 
     def run(*arguments: str) -> int:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 COLUMNS = [
     "index",
@@ -132,9 +134,69 @@ def test_training_happens_once_and_is_tracked(command_line, workspace):
 def test_the_same_command_gives_the_same_table(command_line, workspace):
     assert command_line("attack=bim", "cache_dir=one", "tracking=none", "report=none") == 0
     assert command_line("attack=bim", "cache_dir=two", "tracking=none", "report=none") == 0
-    first, second = (pq.read_table(path / "predictions.parquet") for path in
-                     (workspace / "outputs").iterdir())
+    first, second = (
+        pq.read_table(path / "predictions.parquet") for path in (workspace / "outputs").iterdir()
+    )
     assert first.equals(second)
+
+
+def test_what_else_is_swept_gets_a_matrix_of_its_own(command_line, workspace):
+    assert command_line("-m", "attack=bim", "attack.steps=1,2", "tracking=none", "report=none") == 0
+    names = {path.name for path in outputs(workspace).glob("matrix*")}
+    assert names == {"matrix-bim-attack.steps=1.csv", "matrix-bim-attack.steps=2.csv"}
+
+
+NOISE = """
+import torch
+
+def noise(model, images, labels, eps, *, scale):
+    step = scale * eps.reshape(-1, 1, 1, 1, 1)
+    return images + step * torch.randn_like(images).sign()
+"""
+
+
+def test_a_random_attack_depends_on_the_seed_alone(command_line, workspace, monkeypatch):
+    (workspace / "conf" / "attack").mkdir()
+    (workspace / "conf" / "attack" / "noise.yaml").write_text(
+        "name: noise\n_target_: noisy.noise\nscale: 1.0\n"
+    )
+    (workspace / "noisy.py").write_text(NOISE)
+    monkeypatch.syspath_prepend(workspace)
+    quiet = ["attack=noise", "tracking=none", "report=none"]
+    for folder, words in (("cold", []), ("warm", []), ("other", ["attack.scale=0.5"])):
+        assert command_line(*quiet, f"hydra.run.dir={folder}", *words) == 0
+    cold, warm, other = (
+        pq.read_table(workspace / folder / "predictions.parquet")
+        for folder in ("cold", "warm", "other")
+    )
+    assert warm.equals(cold) and not other.equals(cold)
+
+
+def test_a_file_that_is_no_image_is_named_before_anything_is_trained(
+    command_line, workspace, capfd
+):
+    for split in ("train", "test"):
+        for name in "ab":
+            folder = workspace / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = np.full((32, 32, 3), 40 * number, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    bad = workspace / "pictures" / "test" / "b" / "2.png"
+    bad.write_text("no image")
+    words = ["dataset=image_folder", "dataset.root=pictures", "n_images=null", "tracking=none"]
+    assert command_line(*words) == 1
+    out, err = capfd.readouterr()
+    assert "2.png cannot be read as an image" in out and "Training" not in out
+    assert "Traceback" not in out + err
+
+
+def test_a_used_folder_does_not_mix_old_jobs_in(command_line, workspace):
+    quiet = ["tracking=none", "report=none", "hydra.sweep.dir=here"]
+    assert command_line("-m", "attack=fgsm,bim", *quiet) == 0
+    assert command_line("-m", "attack=bim", "epsilon.grid=[2]", *quiet) == 0
+    matrix = pd.read_csv(workspace / "here" / "matrix-bim.csv")
+    assert matrix["made on"].tolist() == ["clean", "coarse"]
 
 
 def test_parts_can_be_switched_off(command_line, workspace):
@@ -175,12 +237,17 @@ REFUSED = [
     (["targets=[]"], "targets is empty"),
     (["epsilon.grid=[300]"], "budgets are numbers from 0 to 255"),
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], "in a sweep give every job one device"),
-    (["n_images=100000"], "100000"),
-    (["dataset=image_folder", "dataset.root=gone"], "gone"),
-    (["dataset=image_folder"], "dataset.root"),
-    (["model.coarse.weights=gone.pt"], "gone.pt"),
-    (["model.fine.network._args_.2.out_features=7"], "fine"),
-    (["tracking.uri=nonsense://x"], "tracking.uri"),
+    (["n_images=100000"], "n_images=100000"),
+    (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone does not exist"),
+    (["dataset=image_folder"], "dataset.root is not set"),
+    (["dataset=image_csv", "dataset.root=."], "images.csv"),
+    (["model.coarse.weights=gone.pt"], "model.coarse.weights=gone.pt is not a file"),
+    (["model.fine.network._args_.2.out_features=7"], "7"),
+    (["tracking.uri=nonsense://x"], "tracking.uri: the MLflow store nonsense://x cannot be opened"),
+    (["trainer=gpu"], "trainer in the config: "),
+    (["trainer.devices=2", "n_images=1"], "1 images cannot be shared by 2 processes"),
+    (["-m", "attack=fgsm,fgsmm"], "attack/fgsmm"),
+    (["-m", "seed=interval(0,1)"], "sweep"),
 ]
 
 

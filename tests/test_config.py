@@ -43,14 +43,16 @@ def test_the_catalogue_lists_every_model_file():
     assert listed == {model for model in MODELS if model != "inception_resized"}
 
 
-def test_keys_of_the_readme_need_no_plus():
+def test_keys_of_the_readme_need_no_plus(tmp_path):
+    weights = tmp_path / "file.pt"
+    weights.touch()
     config = composed(
         "source=resnet50",
         "targets=[vgg16]",
         "seed=3",
         "n_images=7",
         "epsilon.grid=[0,1]",
-        "model.vgg16.weights=/some/file.pt",
+        f"model.vgg16.weights={weights}",
         "model.vgg16.expected_accuracy=0.9",
         "dataset=image_folder",
         "dataset.root=/some/where",
@@ -61,13 +63,16 @@ def test_keys_of_the_readme_need_no_plus():
     )
     read = read_job(config)
     assert read.section("dataset")["n_images"] == 7
-    assert read.section("model.vgg16")["weights"] == "/some/file.pt"
+    assert read.section("model.vgg16")["weights"] == str(weights)
 
 
 def test_the_demo_is_the_daily_command_on_photos():
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
         config = compose("config", ["experiment=demo"], return_hydra_config=True)
-    assert config.hydra.sweeper.params == {"attack": "fgsm,bim", "source": "vgg16,resnet50,inception"}
+    assert config.hydra.sweeper.params == {
+        "attack": "fgsm,bim",
+        "source": "vgg16,resnet50,inception",
+    }
     assert config.dataset.name == "photos" and config.n_images == 300
     assert config.model.inception.input_size == 80
 

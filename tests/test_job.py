@@ -28,6 +28,7 @@ def test_targets_are_the_studys_three_and_the_source():
 def test_the_headline_budget_is_one_that_is_run():
     assert job().standard == 8
     assert job("epsilon.grid=[1,2]").standard == 2
+    assert job("epsilon.standard=4").standard == 4
 
 
 def test_zero_is_always_included_and_never_attacked():
@@ -55,7 +56,21 @@ REFUSED = [
     ("protocol=some", "protocol=some is not one of all, source_correct"),
     ("trainer.batch_size=0", "trainer.batch_size must be a whole number of at least 1"),
     ("training.epochs=0", "training.epochs must be a whole number of at least 1, not 0"),
-    ("training.learning_rate=0", "training.learning_rate must be positive"),
+    ("training.learning_rate=0", r"training.learning_rate must be a number in \(0, 1000\], not 0"),
+    ("training.learning_rate=fast", "training.learning_rate must be a number in"),
+    ("training.crop_padding=1.5", "training.crop_padding must be a whole number"),
+    ("training.precision=16", "training.precision must be auto or one of 32-true"),
+    ("+training.foo=1", "foo"),
+    ("targets=5", "targets names 5, which is not among the models"),
+    ("epsilon.grid=null", "epsilon.grid holds None"),
+    ("epsilon.standard=5", "epsilon.standard=5 is not among the budgets 1, 2, 4, 8, 12, 16"),
+    ("epsilon.standard=eight", "epsilon.standard=eight is not among"),
+    ("gate.tolerance=abc", "gate.tolerance must be a number in"),
+    ("trainer.precision=64-true", "trainer.precision=64-true is not one of 32-true, bf16-mixed"),
+    ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn is not one of auto, ddp"),
+    ("trainer.num_workers=-1", "trainer.num_workers must be a whole number of at least 0"),
+    ("model.vgg16.expected_accuracy=abc", "model.vgg16.expected_accuracy must be a number"),
+    ("model.vgg16.weights=gone.pt", "model.vgg16.weights=gone.pt is not a file"),
     ("gate.action=shrug", "gate.action=shrug is neither stop nor warn"),
     ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
     ("attack._target_=math.sqrt", "attack=bim"),

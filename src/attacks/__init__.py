@@ -2,5 +2,6 @@
 
 from src.attacks.bim import bim
 from src.attacks.fgsm import fgsm
+from src.attacks.gradient import box, input_gradient
 
-__all__ = ["bim", "fgsm"]
+__all__ = ["bim", "box", "fgsm", "input_gradient"]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def to_unit(images_uint8: Tensor) -> Tensor:
     return images_uint8.to(torch.float32) / 255
 
 
-def keep_batch(batch: Batch) -> Batch:
+def keep_batch(batch: Any) -> Any:
     """Return the batch as it is: the `collate_fn` for loaders over `ImageDataset`."""
     return batch
 

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from src.attacks import box
 from src.data import Batch, to_unit
 from src.evaluation.predictions import Predictions
 
@@ -32,7 +33,8 @@ class GradientCount:
 class Transfer(pl.LightningModule):
     """Attack one model once per budget and show the same adversarial batch to every target.
 
-    Without an attack, the clean images are shown to the targets.
+    What an attack returns is clipped to the ball and to [0, 1], so that no result can come from a
+    larger budget than it is reported under. Without an attack, the clean images are shown.
 
     Args:
         targets: The models that are shown the images, by name.
@@ -76,7 +78,8 @@ class Transfer(pl.LightningModule):
         else:
             counted = GradientCount(self.source)
             eps = torch.tensor(self.budgets, device=images.device) / 255
-            shown = self.attack(counted, images, batch.labels, eps)
+            lower, upper = box(images, eps.reshape(-1, 1, 1, 1, 1))
+            shown = self.attack(counted, images, batch.labels, eps).clamp(lower, upper)
             self.gradients += counted.images
             self._keep_examples(batch.index, shown)
         for name, network in zip(self.names, self.networks, strict=True):

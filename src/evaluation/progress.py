@@ -20,6 +20,7 @@ class ImageProgress(pl.Callback):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar on the first process."""
         if trainer.is_global_zero:
+            assert trainer.predict_dataloaders is not None
             total = len(trainer.predict_dataloaders.dataset)
             self.bar = tqdm(total=total, desc=self.label, unit=" images", dynamic_ncols=True)
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -17,6 +20,7 @@ from src.data import ImageDataset, keep_batch
 from src.evaluation.module import Attack, Transfer
 from src.evaluation.progress import ImageProgress
 from src.files import whole_file
+from src.processes import is_first_process
 
 PREDICTIONS = "predictions.parquet"
 
@@ -48,7 +52,7 @@ def evaluate(
     attack: Attack | None = None,
     budgets: Sequence[float] = (0.0,),
     keep: Sequence[int] = (),
-) -> Evaluation | None:
+) -> Evaluation:
     """Show the images, attacked or clean, to every target.
 
     Args:
@@ -62,7 +66,7 @@ def evaluate(
         keep: Index of the images to return as examples.
 
     Returns:
-        The merged result, or None on every process but the first.
+        The result; on several processes each gets the merged one.
     """
     module = Transfer(targets, source, attack, budgets, keep)
     runner = make_trainer(trainer, [ImageProgress(label)] if trainer["progress_bar"] else [])
@@ -75,8 +79,6 @@ def evaluate(
     start = time.perf_counter()
     runner.predict(module, loader, return_predictions=False)
     seconds = time.perf_counter() - start
-    if not runner.is_global_zero:
-        return None
     assert module.table is not None
     return Evaluation(
         table=module.table,
@@ -93,7 +95,7 @@ def score_clean(
     cache: Mapping[str, Path],
     *,
     refresh: bool = False,
-) -> pa.Table | None:
+) -> pa.Table:
     """Return the models' answers on the clean images, computed once per model and data.
 
     Args:
@@ -105,18 +107,21 @@ def score_clean(
             rows that another did not, they would wait for each other without end.
 
     Returns:
-        The rows of all targets, in their order, or None on every process but the first.
+        The rows of all targets, in their order.
     """
+    rows: dict[str, pa.Table] = {}
     missing = [name for name in targets if refresh or not cache[name].exists()]
     if missing:
         networks = {name: targets[name] for name in missing}
-        result = evaluate(dataset, networks, trainer, label="clean images")
-        if result is None:
-            return None
+        table = evaluate(dataset, networks, trainer, label="clean images").table
         for name in missing:
-            rows = result.table.filter(pa.compute.equal(result.table["target"], name))
-            write_table(rows, cache[name])
-    return pa.concat_tables([_renamed(pq.read_table(cache[name]), name) for name in targets])
+            rows[name] = table.filter(pc.equal(table["target"], name))
+            if is_first_process():
+                write_table(rows[name], cache[name])
+    for name in targets:
+        if name not in rows:
+            rows[name] = _renamed(pq.read_table(cache[name]), name)
+    return pa.concat_tables(rows[name] for name in targets)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -126,7 +131,22 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def make_trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """Return a Lightning trainer that leaves gradients possible while it predicts."""
+    """Return a Lightning trainer that leaves gradients possible while it predicts.
+
+    Raises:
+        ValueError: This machine lacks what the config asks for.
+    """
+    if config["precision"] == "32-true":  # the reference: on a GPU too, no shortened mantissas
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+    try:
+        return _trainer(config, callbacks)
+    except MisconfigurationException as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"trainer in the config: {reason}") from error
+
+
+def _trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config["accelerator"],
         devices=config["devices"],

@@ -1,19 +1,19 @@
 """Weight files: read safely, load strictly, write atomically, identify by content."""
 
 import hashlib
-import os
 import pickle
 import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from src.files import whole_file
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 WRAPPERS = ("state_dict", "model")
@@ -82,15 +82,10 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"Weights are written as .safetensors, not as {path}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
+    with whole_file(path) as temporary:
         save_file(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -52,15 +52,15 @@ def matrix_table(
             break
     if table is None:
         table = _list(matrix)
-    table.title = Text(f"{attack} on {dataset}, eps = {eps_255:g}/255, protocol: {protocol}")
-    table.caption = (
+    title = Text(f"{attack} on {dataset}, eps = {eps_255:g}/255, protocol: {protocol}")
+    caption = (
         "still correct / denominator = robust accuracy\n"
         f"{WHITE_BOX_MARK} white box: source = target\n"
         f"{CLEAN}: accuracy on all clean images"
     )
     # rich folds title and caption to the columns' width, which may be narrower than they are.
-    lines = [table.title, *table.caption.split("\n")]
-    table.min_width = min(width, max(len(line) for line in lines))
+    table.title, table.caption = title, caption
+    table.min_width = min(width, max(len(title), *map(len, caption.split("\n"))))
     return table
 
 

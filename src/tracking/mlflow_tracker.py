@@ -5,6 +5,7 @@
 `DATASET-training` holds a run per fine-tuning.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class MlflowTracker(Tracker):
         self.dataset = dataset
         try:
             self.client = mlflow.MlflowClient(tracking_uri=self.uri)
-            # The first use of a SQLite store builds its tables, which must not happen twice at once.
+            # The first use of a SQLite store builds its tables: not twice at once.
             self.directory.mkdir(parents=True, exist_ok=True)
             with FileLock(self.directory / "mlflow.lock"):
                 self.experiments = {
@@ -65,11 +66,10 @@ class MlflowTracker(Tracker):
         self._log(run, parameters=parameters)
         return run
 
-    def end_sweep(self, sweep: str, status: str, folder: Path | None = None) -> None:
-        """Close a sweep, with the files in a folder."""
-        if folder is not None:
-            for file in sorted(path for path in folder.iterdir() if path.is_file()):
-                self.client.log_artifact(sweep, str(file))
+    def end_sweep(self, sweep: str, status: str, files: Sequence[Path] = ()) -> None:
+        """Close a sweep, and store its files."""
+        for file in files:
+            self.client.log_artifact(sweep, str(file))
         self.client.set_terminated(sweep, status)
 
     @contextmanager
@@ -111,9 +111,8 @@ class MlflowTracker(Tracker):
         metrics: Mapping[str, float],
     ) -> None:
         """Log one source -> target pair as a flat run of its own."""
-        pair = self._create(
-            "pair", name, {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
-        )
+        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
+        pair = self._create("pair", name, tags)
         points = [
             (metric, value, int(eps))
             for metric, curve in curves.items()
@@ -121,17 +120,20 @@ class MlflowTracker(Tracker):
             if float(eps).is_integer()
         ]
         points += [(metric, value, 0) for metric, value in metrics.items()]
-        self._log(pair, parameters=parameters, metrics=points)
-        self.client.set_terminated(pair, "FINISHED")
+        status = "FAILED"
+        try:
+            self._log(pair, parameters=parameters, metrics=points)
+            status = "FINISHED"
+        finally:
+            self.client.set_terminated(pair, status)
 
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], work: Path
     ) -> Logger:
         """Return a logger whose run id is kept in `work`, so that a resumed training goes on."""
         memory = work / "mlflow_run_id"
-        if memory.exists():
-            run = memory.read_text()
-        else:
+        run = memory.read_text() if memory.exists() else ""
+        if not self._knows(run):
             run = self._create("train", name, {"kind": "training", **tags})
             self._log(run, parameters=parameters)
             memory.write_text(run)
@@ -141,14 +143,24 @@ class MlflowTracker(Tracker):
 
     def links(self, sweep: str) -> dict[str, str]:
         """Return the command that serves the UI and where to look there."""
-        server = "http://127.0.0.1:5000" if self.local else self.uri
+        served = self.uri.startswith("http")
+        server = self.uri.rstrip("/") if served else "http://127.0.0.1:5000"
         wanted = quote(f"tags.sweep = '{sweep}'")
         pairs = f"{server}/#/experiments/{self.experiments['pair']}/runs?searchFilter={wanted}"
         jobs = f"{server}/#/experiments/{self.experiments['sweep']}/runs/{sweep}"
         links = {"curves": f"{pairs}&compareRunsMode=CHART", "sweep": jobs}
-        if self.local:
-            links = {"serve": f"make ui   (mlflow ui --backend-store-uri {self.uri})", **links}
-        return links
+        if served:
+            return links
+        uri = re.sub("://[^/@]*@", "://USER:PASSWORD@", self.uri)
+        command = f"mlflow ui --backend-store-uri {uri}"
+        return {"serve": f"make ui, or: {command}" if self.local else command, **links}
+
+    def _knows(self, run: str) -> bool:
+        """Tell whether the store holds a run; it may be another one than that of yesterday."""
+        try:
+            return bool(run) and self.client.get_run(run) is not None
+        except MlflowException:
+            return False
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

@@ -30,8 +30,8 @@ class Tracker:
         """Open a sweep and return its id, which its jobs are started with."""
         return None
 
-    def end_sweep(self, sweep: str, status: str, folder: Path | None = None) -> None:
-        """Close a sweep as FINISHED, FAILED or KILLED, with the files in a folder."""
+    def end_sweep(self, sweep: str, status: str, files: Sequence[Path] = ()) -> None:
+        """Close a sweep as FINISHED, FAILED or KILLED, and store its files."""
 
     def job(
         self, name: str, sweep: str | None, parameters: Mapping[str, Any]

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
+from src.checks import PRECISIONS, check_number, check_whole_number
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
@@ -46,25 +47,19 @@ class Recipe:
         Raises:
             ValueError: A value is out of range.
         """
-        for key in ("epochs", "batch_size"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"training.{key} must be a whole number of at least 1, not {value}."
-                )
+        for key, lowest in (("epochs", 1), ("batch_size", 1), ("crop_padding", 0)):
+            check_whole_number(f"training.{key}", getattr(self, key), lowest)
+        check_number("training.learning_rate", self.learning_rate, 0, 1000, open_low=True)
+        check_number("training.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
+        check_number("training.weight_decay", self.weight_decay, 0, 1000)
+        if self.precision not in ("auto", *PRECISIONS):
+            raise ValueError(
+                f"training.precision must be auto or one of {', '.join(PRECISIONS)}, "
+                f"not {self.precision}."
+            )
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"training.optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer}."
-            )
-        if not self.learning_rate > 0:
-            raise ValueError(f"training.learning_rate must be positive, not {self.learning_rate}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                f"training.label_smoothing must lie in [0, 1), not {self.label_smoothing}."
-            )
-        if isinstance(self.crop_padding, bool) or self.crop_padding < 0:
-            raise ValueError(
-                f"training.crop_padding must not be negative, but is {self.crop_padding}."
             )
 
 
@@ -172,6 +167,8 @@ def _train(
     start = time.perf_counter()
     runner.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     seconds = time.perf_counter() - start
+    if "test_accuracy" not in runner.callback_metrics:  # it was interrupted after its last epoch
+        runner.validate(module, data, verbose=False)
     accuracy = float(runner.callback_metrics["test_accuracy"])
     log.info(
         "Trained %s: %.2f%% of %d test images right, %.0f s.",

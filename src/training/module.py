@@ -80,7 +80,7 @@ class FineTuning(pl.LightningModule):
         rate = self.learning_rate
         optimizer: torch.optim.Optimizer
         if self.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=rate)
+            optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
         else:
             optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

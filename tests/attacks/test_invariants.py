@@ -14,7 +14,11 @@ ATTACKS = {
     "bim": bim,
     "bim, 3 long steps": lambda *args: bim(*args, steps=3, step_size_255=20),
 }
-GRADIENTS = {"fgsm": lambda k: 1, "bim": lambda k: 1 + 9 * k, "bim, 3 long steps": lambda k: 1 + 2 * k}
+GRADIENTS = {
+    "fgsm": lambda k: 1,
+    "bim": lambda k: 1 + 9 * k,
+    "bim, 3 long steps": lambda k: 1 + 2 * k,
+}
 
 
 def network() -> nn.Module:

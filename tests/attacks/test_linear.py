@@ -52,7 +52,7 @@ def test_bim_walks_in_steps_of_the_given_size(linear):
 
 
 def test_bim_projects_after_every_step():
-    """The loss has a ridge at 0.6: a step beyond it must be taken back from the border of the ball."""
+    """The loss has a ridge at 0.6: a step past it must be taken back from the ball's border."""
 
     def model(images: Tensor) -> Tensor:
         distance = (images.flatten(1) - 0.6).abs().sum(1)

@@ -86,6 +86,27 @@ def test_gradients_are_counted_per_image(dataset, networks, attack, gradients):
     assert result.gradients == gradients
 
 
+def test_what_leaves_the_ball_is_taken_back(dataset, networks):
+    def far(model, images, labels, eps):
+        return (images - 3 * eps.reshape(-1, 1, 1, 1, 1)).expand(len(eps), *images.shape)
+
+    result = evaluate(
+        dataset,
+        networks,
+        TRAINER,
+        label="test",
+        source=networks["a"],
+        attack=far,
+        budgets=(2.0, 16.0),
+        keep=range(11),
+    )
+    clean = to_unit(dataset.__getitems__(list(range(11))).images).numpy()
+    for index, images in result.examples.items():
+        for budget, image in zip((2, 16), images, strict=True):
+            assert np.abs(image - clean[index]).max() <= budget / 255 + 1e-6
+            assert image.min() >= 0
+
+
 def test_clean_answers_are_computed_once(dataset, networks, tmp_path):
     cache = {name: tmp_path / f"{name}.parquet" for name in networks}
     first = score_clean(dataset, {"a": networks["a"]}, TRAINER, cache)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from src.tracking import Run, Tracker, open_tracker, pair_metrics
-
+from src.tracking.mlflow_tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def test_whole_budgets_become_steps_and_fractions_do_not(section, store):
     assert run.data.metrics["standard_robust_accuracy"] == 0.5
     assert run.data.params == {"steps": "10"} and run.info.status == "FINISHED"
     tags = run.data.tags
-    assert (tags["kind"], tags["sweep"], tags["job"], tags["source"]) == ("pair", "sweep", "job", "a")
+    assert (tags["kind"], tags["sweep"], tags["job"]) == ("pair", "sweep", "job")
+    assert tags["source"] == "a"
 
 
 def test_files_of_a_folder_are_stored(section, store, tmp_path):
@@ -68,6 +69,25 @@ def test_files_of_a_folder_are_stored(section, store, tmp_path):
     with tracker.job("job", None, {}) as run:
         tracker.log_files(run, folder)
     assert [file.path for file in store.list_artifacts(run.id)] == ["a.csv"]
+
+
+def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
+    tracker = open_tracker(section, "images")
+    first = tracker.training_logger("train", {}, {}, tmp_path)
+    assert tracker.training_logger("train", {}, {}, tmp_path).run_id == first.run_id
+    (tmp_path / "mlflow_run_id").write_text("0123456789abcdef0123456789abcdef")
+    second = tracker.training_logger("train", {}, {}, tmp_path)
+    assert second.run_id != first.run_id
+    assert store.get_run(second.run_id).data.tags["kind"] == "training"
+
+
+def test_links_hide_a_password():
+    tracker = MlflowTracker.__new__(MlflowTracker)
+    tracker.uri, tracker.local = "postgresql://me:secret@host/db", False
+    tracker.experiments = {"pair": "1", "sweep": "2"}
+    assert "secret" not in str(tracker.links("abc"))
+    assert "mlflow ui --backend-store-uri postgresql://" in tracker.links("abc")["serve"]
+    assert tracker.links("abc")["curves"].startswith("http://127.0.0.1:5000/#/experiments/1/")
 
 
 def test_links_lead_to_the_pairs_of_a_sweep(section):

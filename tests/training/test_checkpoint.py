@@ -102,8 +102,11 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
         real = module.ModelCheckpoint
 
         def with_stop(*args, **kwargs):
-            patch.setattr(module.pl, "Trainer", lambda **kw: Trainer(
-                **{**kw, "callbacks": [*kw["callbacks"], Stop()]}))
+            patch.setattr(
+                module.pl,
+                "Trainer",
+                lambda **kw: Trainer(**{**kw, "callbacks": [*kw["callbacks"], Stop()]}),
+            )
             return real(*args, **kwargs)
 
         patch.setattr(module, "ModelCheckpoint", with_stop)
@@ -113,6 +116,19 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     cut = load_state(train(path))
     assert not path.with_suffix(".training").exists()
     for name, value in whole.items():
+        torch.testing.assert_close(cut[name], value)
+
+
+def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_weights", lambda *args: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            train(path)
+    assert not path.exists()
+    cut = load_state(train(path))
+    assert json.loads(path.with_suffix(".json").read_text())["test_accuracy"] > 0.9
+    for name, value in load_state(train(tmp_path / "whole.safetensors")).items():
         torch.testing.assert_close(cut[name], value)
 
 
@@ -137,10 +153,13 @@ def test_two_processes_train_once(tmp_path):
     [
         ({"epochs": 0}, "training.epochs must be a whole number of at least 1, not 0"),
         ({"batch_size": 1.5}, "training.batch_size must be a whole number"),
-        ({"learning_rate": 0}, "training.learning_rate must be positive"),
+        ({"learning_rate": 0}, "training.learning_rate must be a number"),
         ({"optimizer": "adam"}, "training.optimizer must be one of adamw, sgd, not adam"),
-        ({"label_smoothing": 1}, "training.label_smoothing must lie in"),
-        ({"crop_padding": -1}, "training.crop_padding must not be negative"),
+        ({"label_smoothing": 1}, "training.label_smoothing must be a number in"),
+        (
+            {"crop_padding": -1},
+            "training.crop_padding must be a whole number of at least 0, not -1",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_train_is_refused(changes, message):

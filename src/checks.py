@@ -1,0 +1,42 @@
+"""Checks of configured values; a refusal names the key, the value and what is allowed."""
+
+import math
+from typing import Any
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Lightning's precisions that keep images and weights in float32."""
+
+
+def check_whole_number(key: str, value: Any, lowest: int) -> None:
+    """Refuse what is not a whole number of at least `lowest`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ValueError(f"{key} must be a whole number of at least {lowest}, not {value}.")
+
+
+def check_number(
+    key: str,
+    value: Any,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Refuse what is not a finite number between two bounds; an open bound is itself refused.
+
+    Raises:
+        ValueError: It is not.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if (
+        not number
+        or not low <= value <= high
+        or (open_low and value == low)
+        or (open_high and value == high)
+    ):
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise ValueError(f"{key} must be a number in {interval}, not {value}.")

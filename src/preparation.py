@@ -1,0 +1,161 @@
+"""What a job needs before it can attack: its images, and its models with their weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from src.data import ImageDataset, load_dataset, to_unit
+from src.job import Job, content_key
+from src.models import (
+    PixelClassifier,
+    build_classifier,
+    fold_batch_norms,
+    load_weights,
+    weights_digest,
+)
+from src.processes import is_first_process
+from src.tracking import Tracker
+from src.training import Recipe, trained_weights
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier that is ready to be shown images.
+
+    Attributes:
+        name: In the catalogue.
+        classifier: Frozen, in evaluation mode.
+        settings: Its resolved file.
+        digest: Of its weights.
+        key: Of everything that decides its logits but the trainer.
+    """
+
+    name: str
+    classifier: PixelClassifier
+    settings: Mapping[str, Any]
+    digest: str
+    key: str
+
+
+def open_dataset(job: Job, split: str, *, whole: bool = False) -> ImageDataset:
+    """Return a split of the job's data set; opened once for all jobs of a process.
+
+    Args:
+        job: What is run.
+        split: `train` or `test`.
+        whole: All images of the split, whatever `n_images` says.
+    """
+    section = job.section("dataset")
+    if whole:
+        section["n_images"] = None
+    return _opened(json.dumps(section), split)
+
+
+def check_images(dataset: ImageDataset, processes: int) -> None:
+    """Decode every chosen image once, so that a bad one shows before any model is trained.
+
+    Args:
+        dataset: The images; nothing of them is kept.
+        processes: How many share them.
+
+    Raises:
+        ValueError: An image cannot be read, the images are not square, or there are fewer of them
+            than processes.
+    """
+    height, width = dataset.image_shape
+    if height != width:
+        raise ValueError(
+            f"the images are {height} x {width} pixels; dataset.image_size=N makes them N x N."
+        )
+    if len(dataset) < processes:
+        raise ValueError(f"{len(dataset)} images cannot be shared by {processes} processes.")
+    if is_first_process():
+        _read_all(dataset)
+
+
+def prepare_models(job: Job, dataset: ImageDataset, tracker: Tracker) -> dict[str, Model]:
+    """Build all models of a job, then train those without weights.
+
+    All are built before one is trained, so that what does not fit the data shows at once.
+
+    Raises:
+        ValueError: A model or its weights do not fit the data.
+    """
+    classifiers = {name: _built(job, name, dataset) for name in job.models}
+    return {name: _ready(job, name, classifiers[name], dataset, tracker) for name in job.models}
+
+
+def _built(job: Job, name: str, dataset: ImageDataset) -> PixelClassifier:
+    """Build a model from its file; without weights it is initialised by the job's seed."""
+    pl.seed_everything(job.seed, verbose=False)
+    settings = job.section(f"model.{name}")
+    return build_classifier(name, settings, dataset.num_classes, dataset.image_size)
+
+
+def _ready(
+    job: Job, name: str, classifier: PixelClassifier, dataset: ImageDataset, tracker: Tracker
+) -> Model:
+    """Train a model if it has no weights, and make it fast to differentiate."""
+    settings = job.section(f"model.{name}")
+    built = {key: settings[key] for key in ("network", "mean", "std", "input_size")}
+    if settings["weights"] is None:
+        path = _trained(job, name, built, classifier, tracker)
+        load_weights(classifier.network, path, dataset.num_classes)
+    digest = weights_digest(classifier.network)
+    key = content_key(built, digest, _answers(classifier.eval(), dataset))
+    classifier.eval().requires_grad_(False)
+    if job.config.trainer.fold_batch_norms:
+        classifier.network = fold_batch_norms(classifier.network)
+    if job.config.trainer.channels_last:
+        classifier.to(memory_format=torch.channels_last)
+    return Model(name, classifier, settings, digest, key)
+
+
+def _answers(classifier: PixelClassifier, dataset: ImageDataset) -> list[list[float]]:
+    """Return the logits of a few images, which tell apart networks of equal weights."""
+    images = dataset.__getitems__(list(range(min(2, len(dataset))))).images
+    with torch.no_grad():
+        logits: list[list[float]] = classifier(to_unit(images)).tolist()
+    return logits
+
+
+def _trained(
+    job: Job, name: str, built: Mapping[str, Any], classifier: PixelClassifier, tracker: Tracker
+) -> Path:
+    """Return the file of the weights that this model gets from this data by this recipe."""
+    train = open_dataset(job, "train")
+    recipe = Recipe(**job.section("training"))
+    shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
+    key = content_key(built, shapes, train.digest(), asdict(recipe), job.seed)
+    dataset = job.config.dataset.name
+    path = Path(job.config.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
+    tags = {"model": name, "dataset": dataset, "seed": str(job.seed)}
+    parameters = {**asdict(recipe), "images": len(train), "checkpoint": path.name}
+    return trained_weights(
+        name,
+        path,
+        classifier,
+        train,
+        open_dataset(job, "test", whole=True),
+        recipe,
+        seed=job.seed,
+        trainer=job.section("trainer"),
+        make_logger=lambda work: tracker.training_logger(f"train {name}", tags, parameters, work),
+    )
+
+
+@lru_cache(maxsize=4)
+def _read_all(dataset: ImageDataset) -> None:
+    for position in range(len(dataset)):
+        dataset[position]
+
+
+@lru_cache(maxsize=4)
+def _opened(section: str, split: str) -> ImageDataset:
+    return load_dataset(json.loads(section), split)

@@ -1,0 +1,41 @@
+"""Two processes that share a job give the table of one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pyarrow.parquet as pq
+from conftest import REPOSITORY, TINY_RUN
+
+DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+def run(workspace: Path, folder: str, *arguments: str) -> subprocess.CompletedProcess:
+    words = [word for word in TINY_RUN if word != "trainer=cpu"]
+    command = [sys.executable, "-W", "ignore", "-m", "src.main", *words, *arguments]
+    return subprocess.run(
+        [*command, f"hydra.run.dir={folder}", "attack=bim", "dataset.loader.n_train=200"],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+    )
+
+
+def test_two_processes_equal_one(workspace):
+    one = run(workspace, "one", "trainer=cpu")
+    assert one.returncode == 0, one.stderr
+    two = run(workspace, "two", *DDP)
+    assert two.returncode == 0, two.stdout + two.stderr
+    first, second = (
+        pq.read_table(workspace / name / "predictions.parquet") for name in ("one", "two")
+    )
+    assert len(first) == 23 * 2 * 4
+    assert second.equals(first)
+    assert (workspace / "two" / "train_ddp_process_1.log").exists()  # there was a second process
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+    for experiment, kinds in (("photos", 4), ("photos-sweeps", 4)):
+        number = store.get_experiment_by_name(experiment).experiment_id
+        assert len(store.search_runs([number])) == kinds  # no run was written twice
