@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
@@ -120,9 +121,10 @@ def _gate(job: Job, models: Mapping[str, Model], clean: pa.Table) -> None:
 
 
 def _examples(dataset: ImageDataset, count: int) -> list[int]:
-    """Return the index of images spread evenly over the data set."""
+    """Return the index of images spread evenly over the classes."""
+    by_class = dataset.indices[np.argsort(dataset.labels, kind="stable")]
     count = min(count, len(dataset))
-    return [int(dataset.indices[position * len(dataset) // count]) for position in range(count)]
+    return [int(by_class[position * len(dataset) // count]) for position in range(count)]
 
 
 def _track(

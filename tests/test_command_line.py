@@ -172,9 +172,7 @@ def test_a_random_attack_depends_on_the_seed_alone(command_line, workspace, monk
     assert warm.equals(cold) and not other.equals(cold)
 
 
-def test_a_file_that_is_no_image_is_named_before_anything_is_trained(
-    command_line, workspace, capfd
-):
+def test_a_file_that_is_no_image_is_named_before_training(command_line, workspace, capfd):
     for split in ("train", "test"):
         for name in "ab":
             folder = workspace / "pictures" / split / name

@@ -36,6 +36,7 @@ class Recipe:
     optimizer: str
     learning_rate: float
     weight_decay: float
+    gradient_clip: float
     label_smoothing: float
     crop_padding: int
     flip: bool
@@ -52,6 +53,7 @@ class Recipe:
         check_number("training.learning_rate", self.learning_rate, 0, 1000, open_low=True)
         check_number("training.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         check_number("training.weight_decay", self.weight_decay, 0, 1000)
+        check_number("training.gradient_clip", self.gradient_clip, 0, 1000)
         if self.precision not in ("auto", *PRECISIONS):
             raise ValueError(
                 f"training.precision must be auto or one of {', '.join(PRECISIONS)}, "
@@ -157,6 +159,7 @@ def _train(
         devices=1,
         precision=_precision(recipe.precision, trainer["accelerator"]),
         max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.gradient_clip or None,
         logger=logger or False,
         callbacks=[keep_last, *bar],
         enable_progress_bar=bool(bar),
