@@ -15,13 +15,15 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
-from src.checks import PRECISIONS, check_number, check_whole_number
+from src.checks import check_number, check_whole_number
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
 from src.training.module import OPTIMIZERS, FineTuning
 
 log = logging.getLogger(__name__)
+
+TRAINING_PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 LoggerFactory = Callable[[Path], Logger | None]
 """Makes the logger of a training; it may keep what it needs to go on in the given folder."""
@@ -54,9 +56,9 @@ class Recipe:
         check_number("training.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         check_number("training.weight_decay", self.weight_decay, 0, 1000)
         check_number("training.gradient_clip", self.gradient_clip, 0, 1000)
-        if self.precision not in ("auto", *PRECISIONS):
+        if self.precision not in TRAINING_PRECISIONS:
             raise ValueError(
-                f"training.precision must be auto or one of {', '.join(PRECISIONS)}, "
+                f"training.precision must be one of {', '.join(TRAINING_PRECISIONS)}, "
                 f"not {self.precision}."
             )
         if self.optimizer not in OPTIMIZERS:
@@ -141,6 +143,7 @@ def _train(
         optimizer=recipe.optimizer,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
+        gradient_clip=recipe.gradient_clip,
         label_smoothing=recipe.label_smoothing,
     ).to(memory_format=torch.channels_last)
     data = TrainingData(
@@ -159,7 +162,6 @@ def _train(
         devices=1,
         precision=_precision(recipe.precision, trainer["accelerator"]),
         max_epochs=recipe.epochs,
-        gradient_clip_val=recipe.gradient_clip or None,
         logger=logger or False,
         callbacks=[keep_last, *bar],
         enable_progress_bar=bool(bar),

@@ -24,6 +24,7 @@ class FineTuning(pl.LightningModule):
             which ends higher after many.
         learning_rate: Peak of the schedule.
         weight_decay: On weights of two axes or more; biases and norms are left out.
+        gradient_clip: Largest norm of the gradient of all weights; 0: no limit.
         label_smoothing: Share of the target probability spread over all classes.
 
     Reference:
@@ -39,6 +40,7 @@ class FineTuning(pl.LightningModule):
         optimizer: str,
         learning_rate: float,
         weight_decay: float,
+        gradient_clip: float,
         label_smoothing: float,
     ) -> None:
         super().__init__()
@@ -46,6 +48,7 @@ class FineTuning(pl.LightningModule):
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.gradient_clip = gradient_clip
         self.label_smoothing = label_smoothing
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -69,6 +72,11 @@ class FineTuning(pl.LightningModule):
         loss = functional.cross_entropy(logits, batch.labels)
         self.log("test_loss", loss, batch_size=len(batch.labels))
         self.log("test_accuracy", self.test_accuracy, prog_bar=True, batch_size=len(batch.labels))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient here, since Lightning refuses to for fused optimizers."""
+        if self.gradient_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, one step a batch."""

@@ -77,8 +77,11 @@ class Stop(Callback):
             raise RuntimeError("power cut")
 
 
-def test_learns_and_stores(tmp_path):
-    path = train(tmp_path / "net.safetensors")
+@pytest.mark.parametrize("optimizer", [("sgd", 0.05, "32-true"), ("adamw", 0.01, "bf16-mixed")])
+def test_learns_and_stores(tmp_path, optimizer):
+    name, rate, precision = optimizer
+    path = tmp_path / "net.safetensors"
+    train(path, optimizer=name, learning_rate=rate, precision=precision)
     facts = json.loads(path.with_suffix(".json").read_text())
     assert facts["test_accuracy"] > 0.9
     network = classifier().network
