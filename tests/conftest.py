@@ -30,10 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real images and weights, if there is one."""
-    folder = os.environ.get("TRANSFER_DATA")
-    if not folder:
-        pytest.skip("TRANSFER_DATA names no folder with real data")
-    return Path(folder)
+    folder = Path(os.environ.get("TRANSFER_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is missing; TRANSFER_DATA may name another folder")
+    return folder
 
 
 @pytest.fixture

@@ -130,9 +130,8 @@ def test_csv_that_is_no_text_is_refused(tmp_path):
 
 @pytest.mark.realdata
 def test_nips_2017_images(real_data):
-    if not (real_data / "images.csv").is_file():
-        pytest.skip("TRANSFER_DATA does not name a folder with images.csv and images/")
-    dataset = ImageDataset(image_csv("test", root=str(real_data)), n_images=4, image_size=224)
+    root = str(real_data / "imagenet-nips2017-250.tar")
+    dataset = ImageDataset(image_csv("test", root=root), n_images=4, image_size=224)
     assert dataset.num_classes == 1000
     assert dataset.target_labels is not None
     assert not np.array_equal(dataset.labels, dataset.target_labels)

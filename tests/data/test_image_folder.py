@@ -163,10 +163,9 @@ def test_wrong_arguments_are_refused(split, root, message):
 
 
 @pytest.mark.realdata
-def test_cifar_class_folders(real_data):
-    if not (real_data / "test" / "airplane").is_dir():
-        pytest.skip("TRANSFER_DATA does not name a folder with CIFAR-10 as test/CLASS/*.jpg")
-    dataset = ImageDataset(image_folder("test", root=str(real_data)), n_images=200)
+def test_cifar_class_folders(real_data, tmp_path):
+    root = str(real_data / "cifar10-jpeg-test.tar.xz")
+    dataset = ImageDataset(image_folder("test", root=root, cache_dir=str(tmp_path)), n_images=200)
     assert dataset.num_classes == 10
     assert np.bincount(dataset.labels).tolist() == [20] * 10
     batch = dataset.__getitems__(range(200))

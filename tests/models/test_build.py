@@ -1,13 +1,11 @@
-import os
-import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
 
+from src.data import ImageDataset, to_unit
+from src.data.image_csv import image_csv
 from src.models import build_classifier, fold_batch_norms, save_weights
 from src.models.architectures import CIFAR10, IMAGENET, resnet18
 
@@ -152,14 +150,7 @@ def test_images_of_a_size_that_the_network_refuses():
         build_classifier("vit", entry("vit", **changes), 10)
 
 
-DATA = Path(os.environ.get("TRANSFER_DATA", "nowhere"))
-
-
 @pytest.mark.realdata
-@pytest.mark.skipif(
-    not (DATA / "imagenet-nips2017-250.tar").is_file(),
-    reason="TRANSFER_DATA names no folder with the ImageNet images and weights",
-)
 @pytest.mark.parametrize(
     ("name", "network", "constants", "top1", "top5", "confidence"),
     [
@@ -177,40 +168,27 @@ DATA = Path(os.environ.get("TRANSFER_DATA", "nowhere"))
         ),
     ],
 )
-def test_imagenet_models_reach_their_accuracy(name, network, constants, top1, top5, confidence):
+def test_imagenet_models_reach_their_accuracy(
+    real_data, name, network, constants, top1, top5, confidence
+):
     config = {
         "network": network | {"name": name, "num_classes": 1000},
         "mean": constants and [constants] * 3,
         "std": constants and [constants] * 3,
         "input_size": 224,
-        "weights": str(DATA / f"imagenet-{name}.pt"),
+        "weights": str(real_data / f"imagenet-{name}.pt"),
     }
     model = build_classifier(name, config, 1000, image_size=299)
     model = fold_batch_norms(model).to(memory_format=torch.channels_last)
-    images, labels = imagenet()
+    dataset = ImageDataset(image_csv("test", root=str(real_data / "imagenet-nips2017-250.tar")))
+    labels = torch.as_tensor(dataset.labels)
+    batches = [list(range(start, start + 50)) for start in range(0, 250, 50)]
     with torch.inference_mode():
-        logits = torch.cat([model(batch / 255) for batch in images.split(50)])
+        answers = [model(to_unit(dataset.__getitems__(batch).images)) for batch in batches]
+    logits = torch.cat(answers)
     ranked = logits.argsort(dim=1, descending=True)
     hits = ranked[:, :5] == labels[:, None]
     assert 100 * hits[:, 0].float().mean().item() == pytest.approx(top1, abs=0.5)
     assert 100 * hits.any(dim=1).float().mean().item() == pytest.approx(top5, abs=0.5)
     mean_confidence = logits.softmax(1).amax(1).mean().item()
     assert mean_confidence == pytest.approx(confidence, abs=0.01)
-
-
-def imagenet():
-    """Return 250 images (uint8 as float) and 0-based labels from the tar."""
-    with tarfile.open(DATA / "imagenet-nips2017-250.tar") as tar:
-        table = next(member for member in tar if member.name.endswith("images.csv"))
-        handle = tar.extractfile(table)
-        assert handle is not None
-        header, *rows = (line.split(",") for line in handle.read().decode().splitlines())
-        images = []
-        for row in rows:
-            member = f"images/{row[header.index('ImageId')]}.png"
-            image = tar.extractfile(next(m for m in tar.getmembers() if m.name.endswith(member)))
-            assert image is not None
-            with Image.open(image) as opened:
-                images.append(pil_to_tensor(opened.convert("RGB")).float())
-    labels = [int(row[header.index("TrueLabel")]) - 1 for row in rows]
-    return torch.stack(images), torch.tensor(labels)
