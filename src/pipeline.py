@@ -144,7 +144,9 @@ def _track(
     }
     name = job.config.dataset.name
     for target in job.targets:
-        rows = {key: value[value["target"] == target] for key, value in by_protocol.items()}
+        rows = {
+            protocol: whole[whole["target"] == target] for protocol, whole in by_protocol.items()
+        }
         curves, metrics = pair_metrics(rows, job.protocol, job.standard)
         tracker.log_pair(
             run,

@@ -67,6 +67,12 @@ TINY_RUN = [
 
 
 @pytest.fixture
+def tiny_run() -> list[str]:
+    """Words that make any job small."""
+    return list(TINY_RUN)
+
+
+@pytest.fixture
 def command_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """A function that runs the command line here with two tiny models and returns its exit code."""
 
