@@ -85,7 +85,8 @@ def pair_metrics(
 
     Args:
         by_protocol: By protocol, the rows of `src.analysis.rates` of one target.
-        headline: The protocol whose metrics have plain names; the others' carry `/PROTOCOL`.
+        headline: The protocol whose rates have plain names; the others' begin with `PROTOCOL/`,
+            as all counts do. MLflow draws what stands before the slash as a section.
         standard: The budget, in units of 1/255, of the figures named `standard_...`.
 
     Returns:
@@ -95,19 +96,19 @@ def pair_metrics(
     curves: dict[str, list[tuple[float, float]]] = {}
     metrics: dict[str, float] = {}
     for protocol, rows in by_protocol.items():
-        ending = "" if protocol == headline else f"/{protocol}"
+        prefix = "" if protocol == headline else f"{protocol}/"
         at = rows[rows["eps_255"] == standard].iloc[0]
-        if not ending:
+        if not prefix:
             for count in ("n", "source_clean_correct", "target_clean_correct"):
                 metrics[count] = float(at[count])
-        metrics[f"denominator/{protocol}"] = float(at["denominator"])
-        metrics[f"standard_still_correct/{protocol}"] = float(at["still_correct"])
-        curves[f"still_correct/{protocol}"] = _curve(rows, "still_correct")
+        metrics[f"{protocol}/denominator"] = float(at["denominator"])
+        metrics[f"{protocol}/standard_still_correct"] = float(at["still_correct"])
+        curves[f"{protocol}/still_correct"] = _curve(rows, "still_correct")
         for name in ("robust_accuracy", "success_rate", "confidence", "true_confidence"):
-            curves[name + ending] = _curve(rows, name)
-            metrics[f"standard_{name}{ending}"] = float(at[name])
+            curves[prefix + name] = _curve(rows, name)
+            metrics[f"{prefix}standard_{name}"] = float(at[name])
         for name in ("robust_accuracy_low", "robust_accuracy_high"):
-            metrics[f"standard_{name}{ending}"] = float(at[name])
+            metrics[f"{prefix}standard_{name}"] = float(at[name])
     metrics = {name: value for name, value in metrics.items() if value == value}
     return {name: curve for name, curve in curves.items() if curve}, metrics
 

@@ -153,10 +153,10 @@ def rows(protocol: str) -> pd.DataFrame:
 def test_pair_metrics_name_the_headline_plainly_and_others_by_protocol():
     curves, metrics = pair_metrics({"all": rows("all"), "joint": rows("joint")}, "joint", 8.0)
     assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)]
-    assert curves["robust_accuracy/all"] == [(0.0, 1.0), (8.0, 0.25)]
+    assert curves["all/robust_accuracy"] == [(0.0, 1.0), (8.0, 0.25)]
     assert metrics["standard_robust_accuracy"] == 0.5
-    assert metrics["standard_success_rate/all"] == 0.75
-    assert (metrics["denominator/all"], metrics["denominator/joint"]) == (4, 2)
+    assert metrics["all/standard_success_rate"] == 0.75
+    assert (metrics["all/denominator"], metrics["joint/denominator"]) == (4, 2)
     assert (metrics["n"], metrics["source_clean_correct"], metrics["target_clean_correct"]) == (
         *(4, 3, 2),
     )
