@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from src.analysis import rates
@@ -41,8 +42,18 @@ def job_figures(
     result.to_csv(folder / "rates.csv", index=False)
     figure = curves(result, job.source, attack, dataset=name, protocol=job.protocol)
     save_figure(figure, folder / "curves.png")
-    if not examples:
-        return
+    if examples:
+        _draw_examples(job, dataset, frame, examples, folder)
+
+
+def _draw_examples(
+    job: Job,
+    dataset: ImageDataset,
+    frame: pd.DataFrame,
+    examples: Mapping[int, np.ndarray],
+    folder: Path,
+) -> None:
+    """Store the example images, and draw them as the source sees them if it is a target."""
     index = np.array(sorted(examples))
     batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())
     adversarial = np.stack([examples[number] for number in index], axis=1)
@@ -61,7 +72,7 @@ def job_figures(
     clean = batch.images.numpy() / 255
     standard = job.budgets.index(job.standard)
     words = {"labels": labels.tolist(), "class_names": dataset.class_names}
-    title = f"{attack} on {job.source}, shown to {judge}"
+    title = f"{job.attack['name']} on {job.source}, shown to {judge}"
     chosen = by_budget.loc[[0.0, job.standard]]
     figure = triple(
         clean,

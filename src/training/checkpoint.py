@@ -155,20 +155,7 @@ def _train(
         num_workers=trainer["num_workers"],
         seed=seed,
     )
-    keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
-    bar = [TQDMProgressBar(refresh_rate=10)] if trainer["progress_bar"] else []
-    runner = pl.Trainer(
-        accelerator=trainer["accelerator"],
-        devices=1,
-        precision=_precision(recipe.precision, trainer["accelerator"]),
-        max_epochs=recipe.epochs,
-        logger=logger or False,
-        callbacks=[keep_last, *bar],
-        enable_progress_bar=bool(bar),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=max(1, min(10, len(train) // data.batch_size)),
-    )
+    runner = _runner(work, recipe, trainer, logger, steps=len(train) // data.batch_size)
     start = time.perf_counter()
     runner.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     seconds = time.perf_counter() - start
@@ -183,6 +170,26 @@ def _train(
     facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **asdict(recipe)}
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2))
     save_weights(classifier.network, path)
+
+
+def _runner(
+    work: Path, recipe: Recipe, trainer: Mapping[str, Any], logger: Logger | None, *, steps: int
+) -> pl.Trainer:
+    """Return a trainer on one device that keeps the last whole epoch in `work`."""
+    keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
+    bar = [TQDMProgressBar(refresh_rate=10)] if trainer["progress_bar"] else []
+    return pl.Trainer(
+        accelerator=trainer["accelerator"],
+        devices=1,
+        precision=_precision(recipe.precision, trainer["accelerator"]),
+        max_epochs=recipe.epochs,
+        logger=logger or False,
+        callbacks=[keep_last, *bar],
+        enable_progress_bar=bool(bar),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=max(1, min(10, steps)),
+    )
 
 
 def _precision(wanted: str, accelerator: str) -> Any:
