@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.integrate import simpson, trapezoid
+from scipy.stats import bootstrap
+
+from src.analysis import rates
+from src.analysis import resampling as resampling_module
+from src.analysis.areas import curve_areas
+from src.analysis.resampling import resample_counts
+
+NAMES = ("robust_accuracy", "success_rate", "true_confidence")
+# Label 0; image 2 is wrong when clean.
+ANSWERS = {
+    ("a", 0): [0, 0, 1],
+    ("a", 1): [0, 1, 1],
+    ("a", 4): [0, 1, 1],
+}
+CONFIDENCES = {("a", 0): [0.9, 0.8, 0.1], ("a", 1): [0.7, 0.2, 0.1], ("a", 4): [0.5, 0.0, 0.1]}
+
+
+@pytest.fixture
+def random_table(make_table):
+    generator = np.random.default_rng(5)
+    keys = [(model, eps) for model in "ab" for eps in (0, 0.5, 2, 3, 8)]
+    answers = {key: generator.integers(0, 3, 300) // (1 + (key[1] < 3)) for key in keys}
+    confidences = {key: generator.beta(2, 1 + key[1] / 3, 300) for key in keys}
+
+    def make(**changes):
+        table = make_table(answers, true_confidence=confidences, **changes)
+        return table.sample(frac=1, random_state=6)
+
+    return make
+
+
+def test_areas_equal_those_worked_out_by_hand(make_table):
+    (row,) = curve_areas(make_table(ANSWERS, true_confidence=CONFIDENCES), "a", ["a"]).to_dict(
+        "records"
+    )
+    assert (row["target"], row["n"]) == ("a", 2)
+    # Image 0 stays right; 1 falls from 1 to 0 between budgets 0 and 1: area 1/2 of 4.
+    assert row["robust_accuracy_area"] == pytest.approx((1 + 0.125) / 2)
+    assert row["success_rate_area"] == pytest.approx((0 + 0.875) / 2)
+    confidence = [(0.8 * 1 + 0.6 * 3) / 4, (0.5 * 1 + 0.1 * 3) / 4]
+    assert row["true_confidence_area"] == pytest.approx(np.mean(confidence))
+    # A sample of two images holds one of them twice in a quarter of all cases each.
+    assert row["true_confidence_area_low"] == pytest.approx(min(confidence))
+    assert row["true_confidence_area_high"] == pytest.approx(max(confidence))
+
+
+@pytest.mark.parametrize("protocol", ["all", "source_correct", "target_correct", "joint"])
+def test_areas_equal_the_trapezoids_under_the_rates(random_table, protocol):
+    for aims in (None, np.random.default_rng(7).integers(0, 3, 300)):
+        table = random_table(target_label=aims)
+        found = curve_areas(table, "a", ["b", "a"], protocol).set_index("target")
+        assert list(found.index) == ["b", "a"]
+        whole = rates(table, "a", ["a", "b"], protocol)
+        for target, curve in whole.groupby("target"):
+            assert found.loc[target, "n"] == curve["denominator"].iloc[0]
+            for name in NAMES:
+                area = trapezoid(curve[name], curve["eps_255"]) / 8
+                assert found.loc[target, f"{name}_area"] == pytest.approx(area, rel=1e-12)
+                assert simpson(curve[name], x=curve["eps_255"]) / 8 != pytest.approx(area)
+
+
+def test_intervals_equal_scipys_bootstrap_of_the_images(random_table, make_table):
+    table = random_table()
+    row = curve_areas(table, "a", ["b"], "all").iloc[0]
+    values = table.query("target == 'b'").sort_values(["eps_255", "index"])
+    values = values.assign(
+        robust_accuracy=values["predicted"] == 0, success_rate=values["predicted"] != 0
+    )
+    for name in NAMES:
+        curves = values[name].to_numpy(dtype=float).reshape(5, 300)
+        own = trapezoid(curves, np.unique(values["eps_255"]), axis=0) / 8
+        expected = bootstrap(
+            (own,), np.mean, n_resamples=20_000, batch=2000, method="percentile", random_state=1
+        ).confidence_interval
+        width = expected.high - expected.low
+        assert 0.01 < width < 0.2
+        assert row[f"{name}_area_low"] == pytest.approx(expected.low, abs=0.06 * width)
+        assert row[f"{name}_area_high"] == pytest.approx(expected.high, abs=0.06 * width)
+
+
+def test_the_seed_decides_and_other_targets_do_not(random_table):
+    table = random_table()
+    both = curve_areas(table, "a", ["a", "b"], seed=3)
+    again = curve_areas(table.sort_values("index"), "a", ["b"], seed=3)
+    pd.testing.assert_frame_equal(both.iloc[1:].reset_index(drop=True), again)
+    other = curve_areas(table, "a", ["b"], seed=4)
+    assert (other["true_confidence_area"] == again["true_confidence_area"]).all()
+    assert (other["true_confidence_area_low"] != again["true_confidence_area_low"]).all()
+
+
+def test_too_few_images_give_nan(make_table):
+    table = make_table(ANSWERS | {("a", 0): [0, 1, 1]}, true_confidence=CONFIDENCES)
+    one = curve_areas(table, "a", ["a"]).iloc[0]
+    assert one["n"] == 1 and one["robust_accuracy_area"] == 1
+    none = curve_areas(make_table(ANSWERS | {("a", 0): [1] * 3}), "a", ["a"]).iloc[0]
+    assert none["n"] == 0
+    for name in NAMES:
+        assert one[[f"{name}_area_low", f"{name}_area_high"]].isna().all()
+        columns = [f"{name}_area", f"{name}_area_low", f"{name}_area_high"]
+        assert none[columns].isna().all()
+
+
+def test_alike_curves_have_no_width_and_unknown_confidences_show(make_table):
+    same = make_table({("a", eps): [0] * 20 for eps in (0, 8)})
+    row = curve_areas(same, "a", ["a"]).iloc[0]
+    assert row["robust_accuracy_area_low"] == row["robust_accuracy_area_high"] == 1
+    assert row["true_confidence_area_low"] == pytest.approx(0.5)
+    same.loc[3, "true_confidence"] = np.nan
+    row = curve_areas(same, "a", ["a"]).iloc[0]
+    assert row[["true_confidence_area", "true_confidence_area_low"]].isna().all()
+    assert row["robust_accuracy_area"] == 1
+
+
+def test_incomplete_curves_are_refused(make_table):
+    table = make_table(ANSWERS)
+    with pytest.raises(ValueError, match="image 1 was shown to 'a' at 2 of 3 budgets"):
+        curve_areas(table.query("not (index == 1 and eps_255 == 4)"), "a", ["a"])
+    curve_areas(table.query("not (index == 2 and eps_255 == 4)"), "a", ["a"])  # not counted
+    with pytest.raises(ValueError, match=r"lacks the clean predictions \(eps_255 = 0\) of 'a'"):
+        curve_areas(table.query("eps_255 > 0"), "a", ["a"], "all")
+    with pytest.raises(ValueError, match="'a' was shown no attacked images"):
+        curve_areas(table.query("eps_255 == 0"), "a", ["a"])
+
+
+@pytest.mark.parametrize("batch", [1, 1000, 10**6])
+def test_bootstrap_samples_are_drawn_with_replacement(batch, monkeypatch):
+    monkeypatch.setattr(resampling_module, "_BATCH", batch)
+    counts = np.concatenate(list(resample_counts(50, 0, 3000)))
+    assert counts.shape == (3000, 50) and (counts.sum(axis=1) == 50).all()
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.08)
+    np.testing.assert_allclose(counts.var(axis=0), 1 - 1 / 50, atol=0.15)
+    # Binomial(50, 1/50): (1 - 1/50)^50 of the images are not drawn.
+    assert (counts == 0).mean() == pytest.approx(0.98**50, abs=0.005)
+    first, second = counts[:-1], counts[1:]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02  # fresh every time

@@ -1,0 +1,242 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from statsmodels.stats.contingency_tables import mcnemar
+
+from src.analysis import paired_interval, rates
+from src.analysis.comparisons import Compared, asymmetry, paired_tests, two_sided_mcnemar
+
+# Label 0, eight images; a is wrong on the clean image 7, b on 6.
+CLEAN = {("a", 0): [0] * 7 + [1], ("b", 0): [0] * 6 + [1, 0]}
+FGSM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [1, 1, 0, 0, 0, 0, 1, 1]}
+BIM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [0, 2, 2, 2, 2, 0, 0, 1]}
+
+
+def holm(p):
+    """Step down by hand: the k-th smallest p times the tests left, never falling."""
+    corrected, last = np.empty(len(p)), 0.0
+    for place, which in enumerate(np.argsort(p, kind="stable")):
+        last = max(last, min(1.0, (len(p) - place) * p[which]))
+        corrected[which] = last
+    return corrected
+
+
+@pytest.fixture
+def sweep(make_table):
+    """Two attacks from three sources shown to all three, answers at random."""
+    generator = np.random.default_rng(3)
+    clean = {(model, 0): generator.integers(0, 5, 150) // 4 for model in "abc"}
+    jobs = []
+    for attack, strength in (("fgsm", 2), ("bim", 4)):
+        for source in "abc":
+            answers = {
+                (m, e): generator.integers(0, 2 + strength, 150) for m in "abc" for e in (2, 8)
+            }
+            table = make_table(clean | answers).sample(frac=1, random_state=1)
+            jobs.append(Compared(attack, source, table))
+    return jobs
+
+
+def test_two_attacks_are_compared_on_the_images_that_they_share(make_table):
+    jobs = [Compared(name, "a", make_table(t)) for name, t in (("fgsm", FGSM), ("bim", BIM))]
+    (row,) = paired_tests(jobs, 8).to_dict("records")
+    # Images 0 to 5 are counted; fgsm flips 0 and 1, bim 1 to 4.
+    low, high = paired_interval(1, 3, 6)
+    assert row == {
+        "kind": "attack",
+        "target": "b",
+        "common": "a",
+        "first": "fgsm",
+        "second": "bim",
+        "n": 6,
+        "first_success": 2,
+        "second_success": 4,
+        "first_only": 1,
+        "second_only": 3,
+        "difference": pytest.approx(-2 / 6),
+        "difference_low": pytest.approx(float(low)),
+        "difference_high": pytest.approx(float(high)),
+        "p": pytest.approx(0.625),  # 2 (C(4,3) + C(4,4)) / 16
+        "p_holm": pytest.approx(0.625),
+    }
+
+
+def test_every_pair_of_a_sweep_equals_a_count_image_by_image(sweep):
+    table = paired_tests(sweep, 8).set_index(["kind", "target", "common", "first", "second"])
+    answers = {
+        (job.attack, job.source): {
+            row[:3]: row[3]
+            for row in job.predictions[["target", "eps_255", "index", "predicted"]].itertuples(
+                index=False, name=None
+            )
+        }
+        for job in sweep
+    }
+    expected = {}
+    for (one, first), (other, second) in combinations(answers.items(), 2):
+        if (one[0] == other[0]) == (one[1] == other[1]):
+            continue
+        kind, shared, differing = ("attack", 1, 0) if one[1] == other[1] else ("source", 0, 1)
+        for target in "abc":
+            judges = {one[1], other[1], target}
+            flips = []
+            for image in range(150):
+                if all(first[model, 0.0, image] == 0 for model in judges):
+                    flips.append([t[target, 8.0, image] != 0 for t in (first, second)])
+            f, s = np.array(flips).T
+            counts = [len(f), f.sum(), s.sum(), (f & ~s).sum(), (s & ~f).sum()]
+            expected[kind, target, one[shared], one[differing], other[differing]] = counts
+    assert len(table) == len(expected) == 9 + 18
+    for row in table.itertuples():
+        counts = [row.n, row.first_success, row.second_success, row.first_only, row.second_only]
+        assert counts == expected[row.Index] and row.n > 50
+        cells = [[0, row.first_only], [row.second_only, 0]]
+        assert row.p == pytest.approx(min(1, mcnemar(cells, exact=True).pvalue))
+        assert row.difference == pytest.approx((counts[1] - counts[2]) / counts[0])
+        assert row.difference_low <= row.difference <= row.difference_high
+    for _, kind in table.groupby(level="kind"):
+        np.testing.assert_allclose(kind["p_holm"], holm(kind["p"].to_numpy()))
+    assert (table["p_holm"] > table["p"]).any()
+
+
+def test_pairs_come_in_the_order_of_the_jobs(sweep):
+    sweep = [job._replace(predictions=job.predictions.sort_values("target")) for job in sweep[:4]]
+    table = paired_tests(sweep, 8)
+    names = table[["kind", "common", "first", "second", "target"]].to_numpy().tolist()
+    attacks = [["attack", "a", "fgsm", "bim", target] for target in "abc"]
+    pairs = ("ab", "ac", "bc")
+    assert names == attacks + [["source", "fgsm", *pair, t] for pair in pairs for t in "abc"]
+
+
+@pytest.mark.parametrize("protocol", ["all", "source_correct", "target_correct", "joint"])
+def test_attacks_from_one_source_have_the_counts_of_their_rates(sweep, protocol):
+    jobs = [sweep[1], sweep[4]]
+    table = paired_tests(jobs, 8, protocol).set_index("target")
+    for job, side in zip(jobs, ("first", "second"), strict=True):
+        own = rates(job.predictions, "b", list("abc"), protocol).query("eps_255 == 8")
+        assert list(table.loc[own["target"], "n"]) == list(own["denominator"])
+        assert list(table.loc[own["target"], f"{side}_success"]) == list(own["success"])
+
+
+def test_images_and_targets_of_one_job_alone_are_left_out(make_table):
+    more = {("a", 8): [1] * 8, **FGSM}
+    first = make_table(more).query("index != 0")
+    second = make_table(BIM).query("index != 2")
+    (row,) = paired_tests([Compared("fgsm", "a", first), Compared("bim", "a", second)], 8).to_dict(
+        "records"
+    )
+    assert row["target"] == "b"
+    counts = [row[name] for name in ("n", "first_success", "second_success")]
+    assert counts == [4, 1, 3]  # images 1, 3, 4, 5
+
+
+def test_targeted_success_is_reaching_the_class(make_table):
+    aims = [1, 2, 2, 2, 1, 1, 1, 1]
+    tables = [make_table(t, target_label=aims) for t in (FGSM, BIM)]
+    jobs = [Compared(name, "a", t) for name, t in zip(("llc", "illc"), tables, strict=True)]
+    (row,) = paired_tests(jobs, 8).to_dict("records")
+    names = ("n", "first_success", "second_success", "first_only", "second_only")
+    assert [row[name] for name in names] == [6, 1, 3, 1, 3]
+
+
+def test_only_like_aims_are_compared(make_table):
+    aims, others = [1] * 8, [2] + [1] * 7
+    plain, aimed, elsewhere = (make_table(FGSM, target_label=t) for t in (None, aims, others))
+    for one, other in ((plain, aimed), (aimed, plain), (aimed, elsewhere)):
+        assert paired_tests([Compared("x", "a", one), Compared("y", "a", other)], 8).empty
+    alike = paired_tests([Compared("x", "a", aimed), Compared("y", "a", aimed)], 8)
+    assert list(alike["kind"]) == ["attack"]
+    # The least likely class is the source's own choice, so two sources may differ.
+    sources = paired_tests([Compared("x", "a", aimed), Compared("x", "b", elsewhere)], 8)
+    assert sources[["first_success", "second_success"]].to_numpy().tolist() == [[2, 1]]
+    assert paired_tests([Compared("x", "a", aimed), Compared("x", "b", plain)], 8).empty
+    both = {("a", 8): [1] * 8, ("b", 8): [1] * 8}
+    there, back = make_table(CLEAN | both, target_label=aims), make_table(CLEAN | both)
+    assert asymmetry([Compared("x", "a", there), Compared("x", "b", back)], 8).empty
+    back = make_table(CLEAN | both, target_label=others)
+    row = asymmetry([Compared("x", "a", there), Compared("x", "b", back)], 8).iloc[0]
+    assert (row["forward"], row["backward"], row["n"]) == (6, 5, 6)
+
+
+def test_without_images_there_is_no_test_and_none_is_corrected_for(make_table):
+    wrong = FGSM | {("c", 0): [1] * 8, ("c", 8): [1] * 8}
+    jobs = [Compared(name, "a", make_table(wrong | t)) for name, t in (("x", FGSM), ("y", BIM))]
+    table = paired_tests(jobs, 8).set_index("target")
+    assert table.loc["c", "n"] == 0
+    assert table.loc["c", ["difference", "difference_low", "p", "p_holm"]].isna().all()
+    assert table.loc["b", "p_holm"] == table.loc["b", "p"]
+
+
+def test_asymmetry_is_forward_minus_backward_on_the_images_of_both(make_table):
+    # Image 7 is not counted from a, 6 not from b.
+    forward = make_table(CLEAN | {("a", 8): [1] * 8, ("b", 8): [1, 1, 1, 1, 0, 0, 1, 1]})
+    backward = make_table(CLEAN | {("a", 8): [1, 0, 0, 0, 2, 0, 1, 1], ("b", 8): [1] * 8})
+    ensemble = make_table(CLEAN | {("a+b", 0): [0] * 8, ("a", 8): [1] * 8, ("b", 8): [1] * 8})
+    jobs = [
+        Compared("fgsm", "a", forward),
+        Compared("fgsm", "a+b", ensemble),
+        Compared("bim", "b", backward),  # another attack, so no pair of it
+        Compared("fgsm", "b", backward.sample(frac=1, random_state=4)),
+    ]
+    (row,) = asymmetry(jobs, 8).to_dict("records")
+    low, high = paired_interval(3, 1, 6)
+    assert row == {
+        "attack": "fgsm",
+        "first": "a",
+        "second": "b",
+        "n": 6,
+        "forward": 4,
+        "backward": 2,
+        "forward_only": 3,
+        "backward_only": 1,
+        "difference": pytest.approx(2 / 6),
+        "difference_low": pytest.approx(float(low)),
+        "difference_high": pytest.approx(float(high)),
+        "p": pytest.approx(0.625),
+        "p_holm": pytest.approx(0.625),
+    }
+
+
+def test_asymmetry_turns_round_with_the_jobs_and_is_corrected_over_all_rows(sweep):
+    table, turned = asymmetry(sweep, 8), asymmetry(sweep[::-1], 8)
+    assert len(table) == 6 and (table["difference"] != 0).any()
+    np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
+    by_pair = turned.set_index(["attack", "second", "first"])
+    for row in table.itertuples():
+        other = by_pair.loc[(row.attack, row.first, row.second)]
+        assert (row.forward, row.backward_only) == (other["backward"], other["forward_only"])
+        assert row.difference == -other["difference"] and row.p == other["p"]
+
+
+def test_a_single_job_gives_empty_tables_with_all_columns(sweep):
+    for compare in (paired_tests, asymmetry):
+        alone, whole = compare(sweep[:1], 8), compare(sweep, 8)
+        assert alone.empty and list(alone.columns) == list(whole.columns)
+        assert list(compare([], 8).columns) == list(whole.columns)
+
+
+def test_jobs_that_do_not_fit_are_refused(make_table):
+    first, second = Compared("fgsm", "a", make_table(FGSM)), Compared("bim", "a", make_table(BIM))
+    for compare in (paired_tests, asymmetry):
+        with pytest.raises(ValueError, match=r"fgsm made on 'a' was not run at .* 3; .* are 4, 8"):
+            compare([first, second], 3)
+        for eps in (0, -1, float("nan")):
+            with pytest.raises(ValueError, match="must be above 0"):
+                compare([first, second], eps)
+        with pytest.raises(ValueError, match="two jobs have the attack 'fgsm' and the source 'a'"):
+            compare([first, second, first], 8)
+        with pytest.raises(ValueError, match="protocol 'both' is unknown"):
+            compare([first, second], 8, "both")
+    other = second._replace(predictions=make_table(BIM, label=3))
+    with pytest.raises(ValueError, match="fgsm made on 'a' and bim made on 'a' have different"):
+        paired_tests([first, other], 8)
+
+
+def test_the_two_sided_test_equals_scipy_and_statsmodels():
+    for b, c in [(0, 0), (0, 5), (5, 0), (7, 3), (3, 7), (4, 4), (40, 20), (900, 800)]:
+        p = two_sided_mcnemar(b, c)
+        assert p == pytest.approx(binomtest(b, b + c).pvalue if b + c else 1.0, rel=1e-9)
+        if b != c:  # at b = c statsmodels' twice the tail is more than 1
+            assert p == pytest.approx(mcnemar([[0, b], [c, 0]], exact=True).pvalue, rel=1e-9)

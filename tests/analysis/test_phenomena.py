@@ -1,0 +1,283 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from src.analysis.phenomena import KINDS, gallery, kind_shares, kind_summary, phenomena
+
+EPS = [0, 0.5, 1, 2, 4]
+
+# Each image's way over the budgets: (predicted, confidence, true_confidence); label 0.
+WAYS = {
+    # keeps its class; dips from 0.9 to 0.5 and regains 0.2 of 0.4
+    10: [(0, 0.9, 0.9), (0, 0.8, 0.8), (0, 0.5, 0.5), (0, 0.6, 0.6), (0, 0.7, 0.7)],
+    # keeps its class; regains too little
+    11: [(0, 0.9, 0.9), (0, 0.8, 0.8), (0, 0.5, 0.5), (0, 0.6, 0.6), (0, 0.69, 0.69)],
+    # flips at 0.5, is back at 2, flips again; ends more confident
+    12: [(0, 0.8, 0.8), (3, 0.5, 0.4), (3, 0.6, 0.3), (0, 0.55, 0.55), (3, 0.85, 0.1)],
+    # flips at 1, most confident at 2, ends less confident than it began
+    13: [(0, 0.4, 0.4), (0, 0.3, 0.3), (5, 0.45, 0.2), (6, 0.7, 0.1), (5, 0.35, 0.05)],
+    # wrong when clean
+    14: [(1, 0.6, 0.2), (1, 0.6, 0.2), (1, 0.6, 0.2), (1, 0.6, 0.2), (1, 0.6, 0.2)],
+    # keeps its class, and falls too little for a dip
+    15: [(0, 0.7, 0.7), (0, 0.66, 0.66), (0, 0.7, 0.7), (0, 0.71, 0.71), (0, 0.72, 0.72)],
+    # flips at 4 only, exactly as confident as when clean
+    16: [(0, 0.5, 0.5), (0, 0.6, 0.6), (0, 0.6, 0.6), (0, 0.6, 0.6), (2, 0.5, 0.3)],
+}
+
+
+def top_of(confidence):
+    """Five confidences of which the gap to the second is 0.04, to the third another 0.01."""
+    return np.array([confidence, confidence - 0.04, confidence - 0.05, 0.0, 0.0], dtype=np.float32)
+
+
+def make_rows(ways=WAYS, eps=EPS, top=True):
+    rows = [
+        {
+            "index": index,
+            "label": 0,
+            "target": target,
+            "eps_255": float(budget),
+            "predicted": said[0],
+            "confidence": np.float32(said[1]),
+            "true_confidence": np.float32(said[2]),
+        }
+        for target, shown in (("b", ways), ("a", dict.fromkeys(ways, [(0, 0.2, 0.2)] * len(eps))))
+        for index, way in shown.items()
+        for budget, said in zip(eps, way, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    if top:
+        values = [top_of(confidence) for confidence in table["confidence"]]
+        table["top5_confidences"] = pd.Series(values, dtype=object)
+    return table.sample(frac=1, random_state=0)
+
+
+@pytest.fixture
+def found():
+    return phenomena(make_rows(), "a", "b").set_index("index")
+
+
+def check(frame, column, values):
+    np.testing.assert_allclose(frame[column], values, rtol=1e-6, err_msg=column)
+
+
+def test_numbers_are_those_seen_by_eye(found):
+    nan = np.nan
+    assert found.index.tolist() == [10, 11, 12, 13, 15, 16]
+    check(found, "initial_confidence", [0.9, 0.9, 0.8, 0.4, 0.7, 0.5])
+    check(found, "first_flip_eps_255", [nan, nan, 0.5, 1, nan, 4])
+    check(found, "flip_confidence", [nan, nan, 0.5, 0.45, nan, 0.5])
+    np.testing.assert_allclose(found["gap_1_2"], [nan, nan, 0.04, 0.04, nan, 0.04], rtol=1e-5)
+    np.testing.assert_allclose(found["gap_2_3"], [nan, nan, 0.01, 0.01, nan, 0.01], rtol=1e-5)
+    check(found, "lowest_confidence", [0.5, 0.5, 0.1, 0.05, 0.66, 0.3])
+    check(found, "lowest_eps_255", [1, 1, 4, 4, 0.5, 4])
+    check(found, "recovered_confidence", [0.7, 0.69, nan, nan, 0.72, nan])
+    check(found, "back_eps_255", [nan, nan, 2, nan, nan, nan])
+    check(found, "wrong_confidence", [nan, nan, 0.85, 0.7, nan, 0.5])
+    check(found, "wrong_eps_255", [nan, nan, 4, 2, nan, 4])
+    check(found, "end_confidence", [nan, nan, 0.85, 0.35, nan, 0.5])
+
+
+def test_kinds_are_those_seen_by_eye(found):
+    kinds = {kind: found.index[found[kind]].tolist() for kind in KINDS}
+    assert kinds == {
+        "never_flips": [10, 11, 15],
+        "dip_and_recovery": [10],
+        "bounce_back": [12],
+        "more_confident_wrong": [12, 13],
+        "ends_more_confident_wrong": [12],
+        "below_8_bits": [12],
+    }
+    assert all(found[kind].dtype == bool for kind in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "last", "dips"),
+    [(0.75, 0.775, True), (0.75, 0.774, False), (0.751, 0.8, False), (0.2, 0.5, True)],
+)
+def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
+    way = [(0, c, c) for c in (0.8, 0.79, lowest, last, last)]
+    assert phenomena(make_rows({1: way}), "a", "b")["dip_and_recovery"].item() is dips
+
+
+def test_a_dip_with_a_flip_is_no_dip_and_recovery():
+    way = [(0, 0.8, 0.8), (1, 0.5, 0.3), (0, 0.7, 0.7), (0, 0.8, 0.8), (0, 0.8, 0.8)]
+    row = phenomena(make_rows({1: way}), "a", "b").iloc[0]
+    assert not row["dip_and_recovery"] and row["bounce_back"]
+    assert row["back_eps_255"] == 1
+
+
+def test_equal_extremes_are_those_of_the_smallest_budget():
+    way = [(0, 0.6, 0.6), (1, 0.7, 0.1), (1, 0.7, 0.1), (1, 0.6, 0.2), (1, 0.7, 0.1)]
+    row = phenomena(make_rows({1: way}), "a", "b").iloc[0]
+    assert (row["lowest_eps_255"], row["wrong_eps_255"]) == (0.5, 0.5)
+    assert row["recovered_confidence"] == pytest.approx(0.2)
+
+
+def test_the_protocol_decides_which_images_are_counted():
+    rows = make_rows()
+    source_errs = (rows["target"] == "a") & (rows["index"] == 12)
+    rows.loc[source_errs, "predicted"] = 1
+    assert 12 not in phenomena(rows, "a", "b")["index"].tolist()
+    assert 12 in phenomena(rows, "a", "b", "target_correct")["index"].tolist()
+    assert 14 not in phenomena(rows, "a", "b", "all")["index"].tolist()
+
+
+def test_refined_flips_take_the_place_of_tried_ones():
+    flips = pd.DataFrame(
+        {
+            "index": [13, 16, 12, 15, 99, 13],
+            "target": ["b", "b", "b", "b", "b", "a"],
+            "eps_255": [0.75, 2.5, 3.0, 3.5, 0.1, 0.01],
+            "confidence": [0.31, 0.32, 0.33, 0.34, 0.35, 0.36],
+        }
+    )
+    flips["top5_confidences"] = pd.Series([np.array([0.31, 0.3, 0.1])] * len(flips), dtype=object)
+    found = phenomena(make_rows(), "a", "b", flips=flips).set_index("index")
+    nan = np.nan
+    # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
+    check(found, "first_flip_eps_255", [nan, nan, 0.5, 0.75, 3.5, 2.5])
+    check(found, "flip_confidence", [nan, nan, 0.5, 0.31, 0.34, 0.32])
+    np.testing.assert_allclose(found["gap_1_2"], [nan, nan, 0.04, 0.01, 0.01, 0.01], rtol=1e-5)
+    np.testing.assert_allclose(found["gap_2_3"], [nan, nan, 0.01, 0.2, 0.2, 0.2], rtol=1e-5)
+    assert found.index[found["below_8_bits"]].tolist() == [12, 13]
+    assert found.index[found["never_flips"]].tolist() == [10, 11]
+    # Everything else is of the tried budgets.
+    without = phenomena(make_rows(), "a", "b").set_index("index")
+    same = ["back_eps_255", "wrong_confidence", "lowest_confidence", "bounce_back"]
+    pd.testing.assert_frame_equal(found[same], without[same])
+
+
+def test_flips_at_exactly_1_255_are_not_below_8_bits():
+    flips = pd.DataFrame(
+        {"index": [13, 16], "target": "b", "eps_255": [1.0, 0.999], "confidence": 0.4}
+    )
+    found = phenomena(make_rows(), "a", "b", flips=flips).set_index("index")
+    assert not found.loc[13, "below_8_bits"] and found.loc[16, "below_8_bits"]
+
+
+def test_without_the_top_five_there_are_no_gaps():
+    found = phenomena(make_rows(top=False), "a", "b")
+    assert found[["gap_1_2", "gap_2_3"]].isna().all(axis=None)
+    assert found["flip_confidence"].notna().sum() == 3
+
+
+def test_the_gaps_of_two_classes_are_one():
+    rows = make_rows({1: [(0, 0.9, 0.9), (1, 0.6, 0.4)]}, [0, 8])
+    pairs = [np.array([value, 1 - value]) for value in rows["confidence"]]
+    rows["top5_confidences"] = pd.Series(pairs, index=rows.index, dtype=object)
+    row = phenomena(rows, "a", "b").iloc[0]
+    assert row["gap_1_2"] == pytest.approx(0.2) and np.isnan(row["gap_2_3"])
+
+
+def test_missing_budgets_and_clean_tables_are_no_trouble():
+    rows = make_rows().sort_values(["index", "eps_255"])  # the last one is wrong
+    gap = (rows["index"] == 12) & (rows["target"] == "b") & rows["eps_255"].isin([0.5, 4])
+    row = phenomena(rows[~gap], "a", "b").set_index("index").loc[12]
+    assert (row["first_flip_eps_255"], row["back_eps_255"]) == (1, 2)
+    assert np.isnan(row["end_confidence"]) and not row["ends_more_confident_wrong"]
+    later = (rows["index"] == 12) & (rows["target"] == "b") & (rows["eps_255"] == 2)
+    row = phenomena(rows[~later], "a", "b").set_index("index").loc[12]
+    assert np.isnan(row["back_eps_255"]) and not row["bounce_back"]
+    clean = phenomena(rows[rows["eps_255"] == 0], "a", "b")
+    assert clean["never_flips"].all() and not clean["dip_and_recovery"].any()
+    assert clean["lowest_confidence"].isna().all()
+
+
+def test_no_image_gives_an_empty_table():
+    rows = make_rows({14: WAYS[14]})
+    empty = phenomena(rows, "a", "b")
+    assert list(empty.columns) == list(phenomena(make_rows(), "a", "b").columns)
+    assert empty.empty and kind_shares(empty).empty and gallery(empty, "bounce_back").empty
+    summary = kind_summary(empty)
+    assert summary["n"].eq(0).all() and summary["share"].isna().all()
+
+
+def test_targeted_attacks_flip_to_any_other_class():
+    rows = make_rows()
+    rows["target_label"] = pd.array([7] * len(rows), dtype="Int64")
+    rows.loc[rows["eps_255"] == 0, "target_label"] = pd.NA
+    pd.testing.assert_frame_equal(phenomena(rows, "a", "b"), phenomena(make_rows(), "a", "b"))
+
+
+def test_two_rows_of_an_image_are_refused():
+    flips = pd.DataFrame({"index": [13, 13], "target": "b", "eps_255": 0.7, "confidence": 0.4})
+    with pytest.raises(ValueError, match="several rows of image 13 on 'b'"):
+        phenomena(make_rows(), "a", "b", flips=flips)
+    with pytest.raises(ValueError, match="flips table lacks the columns confidence"):
+        phenomena(make_rows(), "a", "b", flips=flips.drop(columns="confidence"))
+
+
+def test_shares_are_of_the_images_of_a_bin(found):
+    shares = kind_shares(found.reset_index(), width=0.2)
+    bins = shares.drop_duplicates("bin_low")
+    assert list(zip(bins["bin_low"], bins["bin_high"], bins["n"], strict=True)) == [
+        *((0.8, 1.0, 3), (0.6, 0.8, 1), (0.4, 0.6, 2)),
+    ]
+    assert shares["kind"].tolist() == list(KINDS) * 3
+    assert shares["images"].tolist() == [2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+    for row in shares.itertuples():
+        interval = binomtest(row.images, row.n).proportion_ci(method="wilson")
+        assert row.share == pytest.approx(row.images / row.n)
+        assert (row.share_low, row.share_high) == pytest.approx(interval, abs=1e-12)
+
+
+def test_the_summary_gives_counts_and_medians(found):
+    summary = kind_summary(found.reset_index()).set_index("kind")
+    assert summary.index.tolist() == list(KINDS)
+    assert summary["images"].tolist() == [3, 1, 1, 2, 1, 1]
+    assert summary["n"].eq(6).all()
+    never = summary.loc["never_flips"]
+    assert never["share"] == 0.5 and never["median_initial_confidence"] == pytest.approx(0.9)
+    interval = binomtest(3, 6).proportion_ci(method="wilson")
+    assert (never["share_low"], never["share_high"]) == pytest.approx(interval)
+    assert np.isnan(never["median_gap_1_2"])
+    gain = summary.loc["more_confident_wrong"]
+    assert gain["median_initial_confidence"] == pytest.approx(0.6)
+    assert gain["median_gap_1_2"] == pytest.approx(0.04, rel=1e-5)
+    assert gain["median_gap_2_3"] == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("never_flips", [1, 3, 4, 0, 2]),
+        ("dip_and_recovery", [3, 4, 1, 0, 2]),
+        ("bounce_back", [1, 3, 0, 2, 4]),
+        ("more_confident_wrong", [3, 2, 4, 1, 0]),
+        ("ends_more_confident_wrong", [0, 2, 3, 4, 1]),
+        ("below_8_bits", [4, 0, 2, 3, 1]),
+    ],
+)
+def test_galleries_come_in_their_order(kind, first):
+    table = pd.DataFrame(
+        {
+            "index": [4, 3, 2, 1, 0],  # the rows' names in `first` are these
+            "initial_confidence": [0.5, 0.7, 0.5, 0.9, 0.6],
+            "lowest_confidence": [0.3, 0.4, 0.1, 0.5, 0.2],
+            "recovered_confidence": [0.5, 0.7, 0.15, 0.62, 0.3],
+            "wrong_confidence": [0.6, 0.9, 0.6, 0.91, 0.6],
+            "end_confidence": [0.55, 0.8, 0.7, 0.91, 0.85],
+            "first_flip_eps_255": [0.1, 0.4, 0.3, 0.8, 0.2],
+            **dict.fromkeys(KINDS, True),
+        }
+    )
+    assert gallery(table, kind, 5)["index"].tolist() == first
+    assert gallery(table, kind, 2)["index"].tolist() == first[:2]
+    assert gallery(table, kind)["index"].tolist() == first[:3]
+    none = table.assign(**{kind: table["index"] == first[-1]})
+    assert gallery(none, kind)["index"].tolist() == first[-1:]
+
+
+def test_galleries_settle_ties_by_index():
+    table = phenomena(make_rows({5: WAYS[12], 3: WAYS[12], 4: WAYS[12]}), "a", "b")[::-1]
+    for kind in ("bounce_back", "more_confident_wrong", "ends_more_confident_wrong"):
+        assert gallery(table, kind, 2)["index"].tolist() == [3, 4]
+
+
+def test_galleries_refuse_what_they_do_not_know(found):
+    with pytest.raises(ValueError, match="kind=funny is not one of never_flips, dip_and"):
+        gallery(found.reset_index(), "funny")
+    with pytest.raises(ValueError, match="count must be a whole number of at least 1, not 0"):
+        gallery(found.reset_index(), "bounce_back", 0)

@@ -1,0 +1,258 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import binomtest, linregress
+from scipy.stats import t as student_t
+
+from src.analysis.errors import error_agreement
+from src.analysis.similarity import (
+    ALL_ATTACKS,
+    SimilarJob,
+    image_level,
+    pair_similarity,
+    similarity_sentences,
+    transfer_regression,
+)
+
+
+@pytest.fixture
+def make_job(make_table):
+    """Make a job of source `a` shown to `a` and `b`, with each image's cosine to `b`."""
+
+    def make(clean_a, clean_b, fooled_b, cosine, attack="bim", **aims):
+        answers = {
+            ("a", 0): clean_a,
+            ("b", 0): clean_b,
+            ("a", 8): [1] * len(clean_a),
+            ("b", 4): [0] * len(clean_a),
+            ("b", 8): fooled_b,
+        }
+        n = len(clean_a)
+        like = pd.DataFrame(
+            {
+                "index": np.tile(np.arange(n), 2),
+                "target": np.repeat(["a", "b"], n),
+                "cosine": [*[1.0] * n, *cosine],
+                "sign_agreement": [*[1.0] * n, *(0.5 + np.array(cosine) / 10)],
+            }
+        )
+        like = like.sample(frac=1, random_state=0)
+        return SimilarJob(attack, "a", make_table(answers, **aims), like)
+
+    return make
+
+
+# Both models are right on images 0, 1, 2 and 5; the attack fools `b` on 0 and 5; the gradient of
+# image 5 is zero.
+CASE = (
+    [0, 0, 0, 0, 2, 0],
+    [0, 0, 0, 2, 2, 0],
+    [1, 0, 0, 0, 0, 1],
+    [0.3, 0.1, 0.05, 0.9, 0.9, np.nan],
+)
+
+
+def test_a_pair_is_described_on_its_counted_images(make_job):
+    job = make_job(*CASE)
+    white, row = (one for _, one in pair_similarity([job], 8).iterrows())
+    assert (row["attack"], row["source"], row["target"], row["eps_255"]) == ("bim", "a", "b", 8)
+    assert row["n"] == 4 and not row["white_box"]
+    known = np.array([0.3, 0.1, 0.05])
+    assert row["cosine"] == pytest.approx(known.mean())
+    expected = student_t.interval(0.95, 2, known.mean(), known.std(ddof=1) / np.sqrt(3))
+    assert (row["cosine_low"], row["cosine_high"]) == pytest.approx(expected)
+    assert row["sign_agreement"] == pytest.approx((0.5 + known / 10).mean())
+    assert row["success_rate"] == 0.5
+    interval = binomtest(2, 4).proportion_ci(method="wilson")
+    assert (row["success_rate_low"], row["success_rate_high"]) == pytest.approx(interval)
+    errors = error_agreement(job.predictions, "a", "b")
+    assert (row["kappa"], row["same_wrong"]) == (errors.kappa, 1.0)
+    assert white["target"] == "a" and white["white_box"] and white["n"] == 5
+    assert (white["cosine"], white["kappa"], white["success_rate"]) == (1, 1, 1)
+
+
+def test_the_protocol_and_the_budget_are_those_asked_for(make_job):
+    job = make_job(*CASE)
+    row = pair_similarity([job], 8, "target_correct").iloc[1]
+    assert row["n"] == 4
+    row = pair_similarity([job], 8, "all").iloc[1]
+    assert row["n"] == 6 and row["success_rate"] == pytest.approx(2 / 6)
+    assert row["cosine"] == pytest.approx(np.mean([0.3, 0.1, 0.05, 0.9, 0.9]))
+    only = pair_similarity([job], 4)
+    assert only["target"].tolist() == ["b"] and only["success_rate"].tolist() == [0]
+
+
+def test_an_attack_that_aims_succeeds_by_reaching(make_job):
+    clean_a, clean_b, _, cosine = CASE
+    job = make_job(clean_a, clean_b, [1, 2, 0, 0, 0, 2], cosine, target_label=[1, 1, 1, 1, 1, 2])
+    assert pair_similarity([job], 8).iloc[1]["success_rate"] == 0.5
+
+
+def test_one_or_no_image_gives_no_interval(make_job):
+    nan = np.nan
+    row = pair_similarity([make_job([0, 0], [0, 0], [1, 0], [0.4, nan])], 8).iloc[1]
+    assert row["cosine"] == 0.4 and np.isnan(row["cosine_low"])
+    row = pair_similarity([make_job([0, 0], [1, 1], [1, 0], [0.4, 0.2])], 8).iloc[1]
+    assert row["n"] == 0
+    numbers = ["cosine", "cosine_low", "sign_agreement", "success_rate", "success_rate_low"]
+    assert row[numbers].isna().all()
+
+
+def test_members_of_an_ensemble_are_white_box(make_job):
+    job = make_job(*CASE)
+    table = job.predictions.replace({"target": {"a": "b+c"}})
+    like = job.similarity.replace({"target": {"a": "b+c"}})
+    frame = pair_similarity([SimilarJob("bim", "b+c", table, like)], 8)
+    assert frame["white_box"].tolist() == [True, True]
+
+
+def test_what_a_job_lacks_is_named(make_job):
+    job = make_job(*CASE)
+    with pytest.raises(ValueError, match=r"bim on a has no eps_255 = 16; its budgets are 4, 8"):
+        pair_similarity([job], 16)
+    with pytest.raises(ValueError, match="has no eps_255 = 0"):
+        pair_similarity([job], 0)
+    short = job._replace(similarity=job.similarity[job.similarity["index"] != 2])
+    with pytest.raises(ValueError, match="similarity table of bim on a lacks image 2 of 'a'"):
+        image_level([short], 8)
+    with pytest.raises(ValueError, match="similarity table lacks the columns cosine"):
+        pair_similarity([job._replace(similarity=job.similarity.drop(columns="cosine"))], 8)
+
+
+def pairs_of(attack, cosine, kappa, success, white_box=False):
+    """A frame such as `pair_similarity` gives, of pairs over 100 images."""
+    frame = pd.DataFrame({"cosine": cosine, "kappa": kappa, "success_rate": success})
+    frame["attack"], frame["source"], frame["n"] = attack, "a", 100
+    frame["target"] = [f"t{place}" for place in range(len(frame))]
+    frame["eps_255"], frame["white_box"] = 8.0, white_box
+    for name in ("cosine_low", "cosine_high", "sign_agreement", "same_wrong"):
+        frame[name] = np.nan
+    frame["success_rate_low"] = frame["success_rate_high"] = np.nan
+    return frame
+
+
+def test_regression_equals_scipy():
+    generator = np.random.default_rng(0)
+    cosine, kappa = generator.random((2, 6))
+    frames = {
+        "fgsm": pairs_of("fgsm", cosine, kappa, 0.2 + 0.5 * cosine + generator.normal(0, 0.05, 6)),
+        "bim": pairs_of("bim", cosine, kappa, 0.6 - 0.4 * kappa + generator.normal(0, 0.05, 6)),
+    }
+    white = pairs_of("bim", [1.0, 1.0], [1.0, 1.0], [1.0, 0.9], white_box=True)
+    frame = pd.concat([*frames.values(), white], ignore_index=True)
+    frame.loc[0, "kappa"] = np.nan
+    result = transfer_regression(frame).set_index(["attack", "predictor"])
+    assert result.index.tolist() == [
+        (attack, name) for attack in ("fgsm", "bim", ALL_ATTACKS) for name in ("cosine", "kappa")
+    ]
+    assert result["pairs"].tolist() == [6, 5, 6, 6, 12, 11]
+    for (attack, predictor), row in result.iterrows():
+        pairs = frame[~frame["white_box"] & ((frame["attack"] == attack) | (attack == ALL_ATTACKS))]
+        known = pairs.dropna(subset=[predictor])
+        line = linregress(known[predictor], known["success_rate"])
+        half = student_t.ppf(0.975, len(known) - 2) * line.stderr
+        expected = [line.slope, line.slope - half, line.slope + half, line.rvalue, line.pvalue]
+        assert row[["slope", "slope_low", "slope_high", "r", "p"]].tolist() == pytest.approx(
+            expected
+        )
+
+
+def test_a_line_needs_four_pairs_that_vary():
+    three = transfer_regression(pairs_of("bim", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.2, 0.3, 0.5]))
+    assert three["pairs"].tolist() == [3, 3] and three["attack"].unique().tolist() == ["bim"]
+    assert three[["slope", "slope_low", "r", "p"]].isna().all(axis=None)
+    flat = transfer_regression(pairs_of("bim", [0.1] * 4, [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.1, 0]))
+    assert np.isnan(flat["slope"].iloc[0]) and not np.isnan(flat["slope"].iloc[1])
+    same = transfer_regression(pairs_of("bim", [0.1, 0.2, 0.3, 0.4], [0.1] * 4, [0.5] * 4))
+    assert same["slope"].isna().all()
+    exact = transfer_regression(
+        pairs_of("bim", [0.1, 0.2, 0.3, 0.4], [0.1] * 4, [0.2, 0.4, 0.6, 0.8])
+    )
+    assert exact["slope"].iloc[0] == pytest.approx(2) and exact["r"].iloc[0] == pytest.approx(1)
+
+
+def test_the_odds_ratio_is_the_likeliest_one(make_job):
+    generator = np.random.default_rng(3)
+    n = 150
+    cosine = generator.normal(0.1, 0.15, n)
+    fooled = (generator.random(n) < 1 / (1 + np.exp(0.5 - 6 * cosine))).astype(int)
+    frame = image_level([make_job([0] * n, [0] * n, fooled, cosine)], 8)
+    row = frame.iloc[1]
+    assert (row["n"], row["success"]) == (n, fooled.sum())
+    x = np.column_stack([np.ones(n), cosine * 10])
+
+    def loss(b):
+        return np.logaddexp(0, x @ b).sum() - fooled @ (x @ b)
+
+    best = minimize(loss, [0.0, 0.0], tol=1e-12).x
+    chance = 1 / (1 + np.exp(-x @ best))
+    sd = np.sqrt(np.linalg.inv(x.T @ (x * (chance * (1 - chance))[:, None]))[1, 1])
+    expected = np.exp(best[1] + 1.959964 * sd * np.array([0, -1, 1]))
+    numbers = row[["odds_ratio", "odds_ratio_low", "odds_ratio_high"]].tolist()
+    assert numbers == pytest.approx(expected, rel=1e-4)
+    assert row["p"] == pytest.approx(student_t.sf(abs(best[1]) / sd, 1e9) * 2, rel=1e-3)
+    # The white box: cosines of 1, up to rounding, and successes everywhere.
+    assert frame.iloc[0][["odds_ratio", "p"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("cosine", "fooled"),
+    [
+        ([0.1, 0.2] * 4 + [0.3], [0, 1, 1, 0, 0, 1, 1, 0, 1]),  # nine images
+        (np.linspace(0, 1, 12), [0] * 12),  # no success
+        (np.linspace(0, 1, 12), [1] * 12),  # nothing else
+        (np.linspace(0, 1, 12), [0] * 6 + [1] * 6),  # apart
+        (np.linspace(0, 1, 12), [1] * 5 + [0] * 7),  # apart the other way
+        ([0.0] * 6 + [0.5] * 3 + [1.0] * 3, [0] * 7 + [1] * 5),  # apart but for ties
+        ([1 - 1e-7, 1.0] * 6, [0, 0, 1, 1] * 3),  # one model, twice
+        ([np.nan] * 6 + [0.1, 0.2, 0.3] * 2, [0, 1] * 6),  # six images with gradients
+    ],
+)
+def test_no_odds_ratio_where_none_is_best(make_job, cosine, fooled):
+    n = len(fooled)
+    row = image_level([make_job([0] * n, [0] * n, fooled, list(cosine))], 8).iloc[1]
+    assert row["n"] == np.isfinite(cosine).sum()
+    assert row[["odds_ratio", "odds_ratio_low", "odds_ratio_high", "p"]].isna().all()
+
+
+def test_sentences_tell_the_regression_over_all_attacks():
+    cosine = [0.1, 0.2, 0.3, 0.4]
+    frame = pd.concat(
+        [
+            pairs_of("fgsm", cosine, [0.4, 0.2, 0.1, 0.3], [0.12, 0.19, 0.31, 0.38]),
+            pairs_of("bim", cosine, [0.1, 0.3, 0.4, 0.2], [0.14, 0.21, 0.27, 0.42]),
+        ]
+    )
+    regression = transfer_regression(frame)
+    first, second = similarity_sentences(frame, regression)
+    row = regression[(regression["attack"] == ALL_ATTACKS)].iloc[0]
+    assert (
+        "Over the 8 pairs that are not white box (fgsm, bim at 8/255), 0.1 more gradient" in first
+    )
+    assert f"with {10 * row['slope']:+.1f} percentage points of success" in first
+    assert f"interval {10 * row['slope_low']:+.1f} to {10 * row['slope_high']:+.1f}" in first
+    assert f"r = {row['r']:.2f}, p < 0.001" in first
+    assert first.endswith("so these attacks transfer better between models with more of it.")
+    assert "more error agreement (Cohen's kappa) goes with" in second
+    assert second.endswith("which leaves open whether the two go together.")
+    falling = frame.assign(cosine=-frame["cosine"])
+    first, _ = similarity_sentences(falling, transfer_regression(falling))
+    assert "transfer worse between" in first
+
+
+def test_sentences_say_why_there_is_no_regression():
+    frame = pairs_of("bim", [0.12, 0.3], [0.5, np.nan], [0.1, 0.25])
+    first, second = similarity_sentences(frame, transfer_regression(frame))
+    assert first == (
+        "Whether success goes with gradient cosine cannot be told: that takes at least 4 pairs "
+        "that are not white box, and bim at 8/255 has 2: a -> t0 0.120, success 10 / 100 = 10.00% "
+        "(bim); a -> t1 0.300, success 25 / 100 = 25.00% (bim)."
+    )
+    assert "has 1: a -> t0 0.500" in second and "t1" not in second
+    flat = pairs_of("bim", [0.1] * 4, [0.1] * 4, [0.1, 0.2, 0.3, 0.4])
+    first, _ = similarity_sentences(flat, transfer_regression(flat))
+    assert first.endswith("cannot be told: it, or the success, is the same for all 4 pairs.")
+    nothing = flat.iloc[:0]
+    for sentence in similarity_sentences(nothing, transfer_regression(nothing)):
+        assert sentence.startswith("No pair of models tells")
