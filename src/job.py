@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from src.attack_config import AttackConfig, read_attack
 from src.checks import PRECISIONS, check_choice, check_number, check_whole_number, first_line
 from src.evaluation import Forms
 from src.models import AVERAGES
+from src.probes import Analysis
 from src.sets import AdversarialSet, parse_form
 from src.training import Recipe
 
@@ -41,6 +42,7 @@ class Job:
         save: Whether the adversarial images are saved.
         config: The whole composed config that the fields were read from.
         stored: A set of adversarial images that takes the attack's place.
+        analysis: What is computed beside the predictions, which do not depend on it.
     """
 
     attack: AttackConfig
@@ -55,11 +57,12 @@ class Job:
     save: bool
     config: DictConfig
     stored: AdversarialSet | None = None
+    analysis: Analysis = field(default_factory=Analysis)
 
     @property
     def name(self) -> str:
         """Return a short name for people, such as `bim vgg16`."""
-        return f"{self.attack.name} {self.source}"
+        return f"{self.attack.name} {self.source}" if self.budgets else "clean images"
 
     @property
     def source(self) -> str:
@@ -88,9 +91,9 @@ class Job:
     def stored_config(self) -> DictConfig:
         """Return the config with the values that this job took where it left a choice."""
         config = self.config.copy()
-        config.source = list(self.sources) if len(self.sources) > 1 else self.source
-        config.targets = list(self.targets)
         with open_dict(config):
+            config.source = list(self.sources) if len(self.sources) > 1 else self.source
+            config.targets = list(self.targets)
             config.storage = self.forms.headline
             config.attack = dict(self.attack.settings)
             config.epsilon = {"grid": [0.0, *self.budgets], "standard": self.standard}
@@ -131,6 +134,33 @@ def read_job(config: DictConfig) -> Job:
         seed=config.seed,
         forms=_forms(config),
         save=config.save_adversarial,
+        config=config,
+        analysis=_analysis(config),
+    )
+
+
+def read_exploration(config: DictConfig) -> Job:
+    """Check the config of `python -m src.explore`, and return a job that attacks nothing.
+
+    Raises:
+        ValueError: As `read_job`.
+    """
+    models = names_of(config.source)
+    check_models(config, models, models)
+    config = config.copy()
+    config.protocol = "all"  # no attack, no denominator but all images
+    check_settings(config)
+    return Job(
+        attack=AttackConfig("", {}),
+        sources=(),
+        ensemble="logits",
+        targets=tuple(map(str, models)),
+        budgets=(),
+        standard=0.0,
+        protocol="all",
+        seed=config.seed,
+        forms=Forms(),
+        save=False,
         config=config,
     )
 
@@ -181,6 +211,14 @@ def _forms(config: DictConfig) -> Forms:
     return Forms(headline=storage, also=tuple(also), controls=config.controls, seed=config.seed)
 
 
+def _analysis(config: DictConfig) -> Analysis:
+    """Return what is computed beside the predictions."""
+    try:
+        return Analysis(**plain(config, "analysis"))
+    except TypeError as error:
+        raise ValueError(f"analysis in the config: {first_line(error)}") from error
+
+
 def check_settings(config: DictConfig) -> None:
     """Refuse values that no job can have.
 
@@ -192,7 +230,7 @@ def check_settings(config: DictConfig) -> None:
     check_whole_number("seed", config.seed, 0)
     if config.dataset.n_images is not None:
         check_whole_number("n_images", config.dataset.n_images, 1)
-    check_whole_number("report.examples", config.report.examples, 0)
+    check_report(plain(config, "report"))
     if config.gate.action not in ("stop", "warn"):
         raise ValueError(f"gate.action={config.gate.action} is neither stop nor warn.")
     check_number("gate.tolerance", config.gate.tolerance, 0, 1)
@@ -210,6 +248,18 @@ def check_settings(config: DictConfig) -> None:
         Recipe(**plain(config, "training"))
     except TypeError as error:
         raise ValueError(f"training in the config: {first_line(error)}") from error
+
+
+def check_report(settings: Mapping[str, Any]) -> None:
+    """Refuse a `report` section that no report can have.
+
+    Raises:
+        ValueError: It is one.
+    """
+    check_whole_number("report.examples", settings["examples"], 0)
+    check_whole_number("report.pairs", settings["pairs"], 0)
+    for eps in settings["budgets"] or []:
+        check_number("report.budgets", eps, 0, 255)
 
 
 def content_key(*parts: Any) -> str:

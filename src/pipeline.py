@@ -1,24 +1,29 @@
 """One job from config to files: data, models, clean answers, attack, rates, figures, tracking."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from src.analysis import wilson_interval
 from src.data import ImageDataset
-from src.evaluation import Attacker, Maker, evaluate, make_trainer, score_clean
+from src.evaluation import Attacker, Maker, evaluate, make_trainer, score_clean, write_table
 from src.job import Job, content_key
 from src.preparation import Model, check_images, open_dataset, prepare_models
+from src.probes import make_probes
 from src.processes import is_first_process
+from src.record import JobRecord, plain_config, with_record
+from src.report import HEADLINE
 from src.results import save_set, saving, write_results
 from src.score_job import StoredImages, check_weights, report_breaches, stored_dataset
-from src.track import Identity, track_results
+from src.track import track_results
 from src.tracking import Run, Tracker
 
 log = logging.getLogger(__name__)
@@ -49,6 +54,10 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     if job.stored is None or job.stored.clean is not None:
         clean = score_clean(dataset, networks, trainer, cache, refresh=job.distributed)
         _gate(job, models, clean)
+    if not job.budgets:
+        _finish_exploration(job, clean, _record(job, models, dataset, device, folder), folder)
+        tracker.log_files(run, folder)
+        return
     pl.seed_everything(job.seed, verbose=False)  # whatever was trained or scored before
     with saving(job, dataset, folder) as writer:
         result = evaluate(
@@ -60,23 +69,26 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
             forms=job.forms,
             keep=_examples(dataset, job.config.report.examples),
             writer=writer,
+            probes=make_probes(job.analysis, job.targets, job.standard, _gradient_batch(job)),
         )
     if not is_first_process():
         return  # the first process of this job writes the results
-    outcome = write_results(job, dataset, clean, result, folder)
+    record = _record(job, models, dataset, device, folder)
+    outcome = write_results(job, dataset, clean, result, folder, record)
     if writer is not None:
         weights = {name: models[name].digest for name in job.sources}
         save_set(job, dataset, outcome, weights, writer, folder)
-    identity = Identity(
-        key=_job_key(job, models, dataset, device),
-        data=dataset.digest(),
-        images=len(dataset),
-        weights={name: model.digest for name, model in models.items()},
-    )
-    track_results(job, identity, outcome, tracker, run)
+    track_results(job, record, outcome, tracker, run)
     if job.stored is not None:
         tracker.log_metrics(run, report_breaches(job.stored))
     tracker.log_files(run, folder)
+
+
+def _finish_exploration(job: Job, clean: pa.Table | None, record: JobRecord, folder: Path) -> None:
+    """Write what the models say of the clean images, of a job that attacks nothing."""
+    if clean is not None and is_first_process():
+        write_table(with_record(clean, HEADLINE, record), folder / f"{HEADLINE}.parquet")
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(job.stored_config(), resolve=False))
 
 
 def _maker(
@@ -90,7 +102,6 @@ def _maker(
         return StoredImages(job.stored, job.budgets)
     chosen = np.random.default_rng(job.seed).permutation(len(dataset))[:_POOL]
     pool = dataset.__getitems__(chosen.tolist())
-    trainer = job.config.trainer
     return Attacker(
         networks[job.source],
         job.attack.function,
@@ -101,8 +112,14 @@ def _maker(
         known=known,
         seed=job.seed,
         pool=(pool.images, pool.labels),
-        max_batch=trainer.gradient_batch or trainer.batch_size,
+        max_batch=_gradient_batch(job),
     )
+
+
+def _gradient_batch(job: Job) -> int:
+    """Return how many images may be in one gradient batch."""
+    trainer = job.config.trainer
+    return int(trainer.gradient_batch or trainer.batch_size)
 
 
 def _known_aims(job: Job, dataset: ImageDataset) -> dict[int, int]:
@@ -126,6 +143,24 @@ def _known_aims(job: Job, dataset: ImageDataset) -> dict[int, int]:
             "true class."
         )
     return dict(zip(dataset.indices.tolist(), dataset.target_labels.tolist(), strict=True))
+
+
+def _record(
+    job: Job, models: Mapping[str, Model], dataset: ImageDataset, device: str, folder: Path
+) -> JobRecord:
+    """Return what the job's tables will say of it."""
+    words = folder / ".hydra" / "overrides.yaml"
+    overrides: Iterable[Any] = OmegaConf.load(words) if words.exists() else ()
+    record = JobRecord(
+        key=_job_key(job, models, dataset, device),
+        data=dataset.digest(),
+        images=len(dataset),
+        class_names=tuple(dataset.class_names),
+        weights={name: model.digest for name, model in models.items()},
+        config=plain_config(job.stored_config(), job.models),
+        device=device,
+    )
+    return record.complete(tuple(map(str, overrides)))
 
 
 def _clean_cache(job: Job, model: Model, dataset: ImageDataset, device: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a job leaves in its folder: tables, figures, alarms, its set of adversarial images."""
+"""What a job leaves in its folder: tables, images, alarms, its set of adversarial images."""
 
 import json
 import logging
@@ -23,17 +23,18 @@ from src.analysis import (
     target_labels,
 )
 from src.data import ImageDataset
-from src.evaluation import CONTROLS, PREDICTIONS, Evaluation, write_table
+from src.evaluation import CONTROLS, Evaluation, write_table
 from src.files import whole_file
 from src.job import Job
-from src.report import ALARMS, job_figures
+from src.record import JobRecord, with_record
+from src.report import ALARMS, HEADLINE, gallery_images, store_examples, store_images
 from src.sets import SetWriter
 
 log = logging.getLogger(__name__)
 
 SET = "adversarial"
 MANIFEST = "adversarial-manifest.json"
-_LEFT = ("predictions*.parquet", "*.csv", "*.png", "*.npz", ALARMS, MANIFEST)
+_LEFT = ("*.parquet", "*.csv", "*.npz", "report.html", "figures/*", ALARMS, MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ class Outcome:
     figures: dict[str, float]
 
 
-def predictions_file(form: str, headline: str) -> str:
-    """Return the name of the table of one form; the headline's is `predictions.parquet`."""
-    return PREDICTIONS if form == headline else f"predictions-{form}.parquet"
-
-
 def write_results(
-    job: Job, dataset: ImageDataset, clean: pa.Table | None, result: Evaluation, folder: Path
+    job: Job,
+    dataset: ImageDataset,
+    clean: pa.Table | None,
+    result: Evaluation,
+    folder: Path,
+    record: JobRecord,
 ) -> Outcome:
-    """Write a job's tables, figures and alarms into its folder.
+    """Write a job's tables, example images and alarms into its folder.
 
     Args:
         job: What was run.
@@ -70,18 +71,24 @@ def write_results(
             nothing is said that needs them.
         result: What the pass over the images yielded.
         folder: Where the files go.
+        record: What the tables say of the job.
     """
-    frames = _write_tables(job, clean, result, folder)
+    frames = _write_tables(job, clean, result, folder, record)
+    headline = next(iter(frames.values()))
     beyond = _write_excess(job, frames, folder)
     raised: list[Alarm] = []
     if clean is not None:
         _write_flips(frames, folder)
-        raised = _alarms(job, dataset, next(iter(frames.values())), result)
+        raised = _alarms(job, dataset, headline, result)
     with whole_file(folder / ALARMS) as temporary:
         temporary.write_text(json.dumps([alarm._asdict() for alarm in raised], indent=1))
-    if job.config.report.name != "none":
-        examples = {} if clean is None else result.examples  # drawn beside the clean images
-        job_figures(job, dataset, next(iter(frames.values())), examples, folder)
+    result_rates = rates(headline, job.source, job.targets, job.protocol)
+    result_rates.to_csv(folder / "rates.csv", index=False)
+    if clean is not None and result.examples:  # drawn beside the clean images
+        store_examples(dataset, job.budgets, result.examples, folder)
+    if clean is not None and job.config.report.name != "none":
+        picked = gallery_images(headline, job.source, job.targets, job.protocol, result.probes)
+        store_images(dataset, picked, folder)
     figures = {
         "gradients_per_image": result.gradients,
         "zero_gradients": result.zero_gradients,
@@ -94,14 +101,20 @@ def write_results(
 
 
 def _write_tables(
-    job: Job, clean: pa.Table | None, result: Evaluation, folder: Path
+    job: Job, clean: pa.Table | None, result: Evaluation, folder: Path, record: JobRecord
 ) -> dict[str, pd.DataFrame]:
-    """Write the predictions of every form, and return them without the top five."""
+    """Write the predictions of every form, and return them without the top five.
+
+    The headline's are `predictions.parquet`, another form's `predictions-FORM.parquet`.
+    """
     frames = {}
     for form, rows in result.tables.items():
         table = rows if clean is None else pa.concat_tables([clean, rows])
-        write_table(table, folder / predictions_file(form, job.forms.headline))
+        name = HEADLINE if form == job.forms.headline else f"{HEADLINE}-{form}"
+        write_table(with_record(table, name, record), folder / f"{name}.parquet")
         frames[form] = table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
+    for name, table in result.probes.items():
+        write_table(with_record(table, name, record), folder / f"{name}.parquet")
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(job.stored_config(), resolve=False))
     storages = {form: rows for form, rows in frames.items() if form not in CONTROLS}
     if len(storages) > 1:

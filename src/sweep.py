@@ -16,11 +16,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
+from src.checks import first_line
 from src.evaluation import PREDICTIONS
-from src.job import Job, read_job
+from src.job import Job, plain, read_exploration, read_job
 from src.pipeline import run_job
 from src.processes import is_first_process
-from src.report import sweep_alarms, sweep_matrices
+from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
 from src.results import clear
 from src.score_job import read_score
 from src.tracking import Run, Tracker, open_tracker
@@ -47,13 +48,11 @@ def attempt(config: DictConfig, folder: Path) -> None:
         name = job.config.dataset.name
         if is_first_process():
             tracker = open_tracker(job.section("tracking"), name)
-        parameters = {
-            "source": job.source,
-            "targets": ",".join(job.targets),
-            "attack": job.attack.name,
-            "budgets_255": ",".join(f"{budget:g}" for budget in job.budgets),
-            "seed": job.seed,
-        }
+        parameters: dict[str, Any] = {"targets": ",".join(job.targets), "seed": job.seed}
+        if job.budgets:
+            parameters["source"] = job.source
+            parameters["attack"] = job.attack.name
+            parameters["budgets_255"] = ",".join(f"{budget:g}" for budget in job.budgets)
         log.info("%s -> %s on %s", job.name, ", ".join(job.targets), name)
         with tracker.job(job.name, config.sweep, parameters) as tracked:
             run_job(job, tracker, tracked, folder)
@@ -150,26 +149,31 @@ class SweepCallback(Callback):
 
     def _end(self, config: DictConfig, folder: Path, jobs: Sequence[Path]) -> None:
         try:
-            failed = self._sum_up(config, folder, jobs)
+            complete = self._sum_up(config, folder, jobs)
         except Exception:  # Hydra would turn it into a warning and report success
             _stop(traceback.format_exc())
-        if failed:
+        if not complete:
             sys.exit(1)
 
-    def _sum_up(self, config: DictConfig, folder: Path, jobs: Sequence[Path]) -> list[Path]:
-        """Report the finished jobs, close the sweep, and return the jobs that failed."""
+    def _sum_up(self, config: DictConfig, folder: Path, jobs: Sequence[Path]) -> bool:
+        """Report the finished jobs, close the sweep, and tell whether nothing failed."""
         failed = [
             job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
         ]
-        done = [job for job in jobs if job not in failed]
         console = Console()
         if jobs != [folder]:  # a single job's folder is cleared before it
             clear(folder)
+        done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
         try:
-            sweep_matrices(done, folder, console, figures=config.report.name != "none")
+            sweep_matrices(done, folder, console)
+            clean_accuracies(done, console)
         except ValueError as error:
             console.print(f"No matrix: {error}", style="yellow")
         found = sweep_alarms(done, console)
+        files, reported = sorted(folder.glob("matrix-*")), True
+        if done and config.report.name != "none":
+            page = self._report(done, folder, plain(config, "report"), console)
+            files, reported = [*files, *page], bool(page)
         for job in failed:
             note = job / FAILURE
             reason = note.read_text().split("\n\n")[0] if note.exists() else "it left no word why"
@@ -177,16 +181,41 @@ class SweepCallback(Callback):
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
             status = "FAILED" if failed else "FINISHED"
-            self.tracker.end_sweep(config.sweep, status, sorted(folder.glob("matrix-*")))
+            self.tracker.end_sweep(config.sweep, status, files)
             alarms = {f"alarm.{name}": sentence for name, sentence in found.items()}
             self.tracker.set_tags(Run(config.sweep), alarms)
             for what, link in self.tracker.links(config.sweep).items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
-        return failed
+        return reported and not failed
+
+    def _report(
+        self, done: Sequence[StoredJob], folder: Path, settings: dict[str, Any], console: Console
+    ) -> list[Path]:
+        """Build the report; if it fails, the jobs' results are none the worse."""
+        from src.report.command import write_report  # here: its statistics take long to load
+
+        try:
+            files = write_report(done, folder, settings, console)
+        except Exception as error:
+            if not isinstance(error, ValueError | OSError):
+                log.exception("This should not happen; please report it with the lines below.")
+            again = f"python -m src.report folder={folder}"
+            console.print(
+                f"No report: {first_line(error)} The jobs' files are complete; when the cause is "
+                f"gone, {again} builds it.",
+                style="yellow",
+                soft_wrap=True,
+                markup=False,
+            )
+            return []
+        console.print(f"report: {files[0]}", soft_wrap=True, markup=False)
+        return files
 
 
 def _read(config: DictConfig) -> Job:
-    return read_score(config) if "set" in config else read_job(config)
+    if "set" in config:
+        return read_score(config)
+    return read_job(config) if "attack" in config else read_exploration(config)
 
 
 def _compose_all(config: DictConfig) -> list[DictConfig]:

@@ -1,39 +1,19 @@
 """What of a job goes to the tracker: a run a target, the job's own figures and alarms."""
 
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import pandas as pd
 
 from src.analysis import rates, usable_protocols
 from src.evaluation import CONTROLS
 from src.job import Job
+from src.record import JobRecord
 from src.results import Outcome
 from src.tracking import Run, Tracker, pair_metrics
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a job's results belong to.
-
-    Attributes:
-        key: Of the job: equal keys mean equal tables.
-        data: Digest of the images.
-        images: How many there are.
-        weights: Digests of the models' weights, by name.
-    """
-
-    key: str
-    data: str
-    images: int
-    weights: Mapping[str, str]
-
-
 def track_results(
-    job: Job, identity: Identity, outcome: Outcome, tracker: Tracker, run: Run
+    job: Job, record: JobRecord, outcome: Outcome, tracker: Tracker, run: Run
 ) -> None:
     """Log a run per target, and the job's own figures and alarms."""
     frame = next(iter(outcome.frames.values()))
@@ -58,8 +38,8 @@ def track_results(
         tracker.log_pair(
             run,
             f"{job.attack.name} {job.source} -> {target}",
-            tags=_tags(job, identity, target),
-            parameters=_parameters(job, identity, target),
+            tags=_tags(job, record, target),
+            parameters=_parameters(job, record, target),
             curves=curves,
             metrics=metrics,
         )
@@ -71,7 +51,7 @@ def _of(target: str, frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFra
     return {name: rows[rows["target"] == target] for name, rows in frames.items()}
 
 
-def _tags(job: Job, identity: Identity, target: str) -> dict[str, str]:
+def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:
     return {
         "dataset": job.config.dataset.name,
         "source": job.source,
@@ -82,33 +62,21 @@ def _tags(job: Job, identity: Identity, target: str) -> dict[str, str]:
         "precision": str(job.config.trainer.precision),
         "protocol": job.protocol,
         "storage": job.forms.headline,
-        "source_weights": identity.weights.get(job.source, "unknown"),
-        "target_weights": identity.weights[target],
-        "data_digest": identity.data,
-        "job_key": identity.key,
-        "git_commit": git_commit(),
+        "source_weights": record.weights.get(job.source, "unknown"),
+        "target_weights": record.weights[target],
+        "data_digest": record.data,
+        "job_key": record.key,
+        "git_commit": record.commit,
     }
 
 
-def _parameters(job: Job, identity: Identity, target: str) -> dict[str, object]:
+def _parameters(job: Job, record: JobRecord, target: str) -> dict[str, object]:
     return {
         **{f"attack.{key}": value for key, value in job.attack.settings.items()},
         "source": job.source,
         "target": target,
         "dataset": job.config.dataset.name,
-        "n_images": identity.images,
+        "n_images": record.images,
         "seed": job.seed,
         "standard_eps_255": job.standard,
     }
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """Return the commit of the code that runs, `+changes` if it was edited; or `unknown`."""
-    here = Path(__file__).parent
-    try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"

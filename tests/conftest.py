@@ -63,6 +63,7 @@ TINY_RUN = [
     "trainer=cpu",
     "trainer.batch_size=10",
     "trainer.progress_bar=false",
+    "report=none",
 ]
 
 

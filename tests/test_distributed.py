@@ -12,6 +12,8 @@ from src.sets import read_set
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK = ["dataset.loader.n_train=100", "training.epochs=1", "report=none"]
 JOB = ["attack=pgd", "controls=true", "save_adversarial=true", "attack.target_label=random"]
+PROBES = {"flips": None, "spectra": 44, "filtered": 23 * 2 * 8, "low_passed": 230, "similarity": 46}
+"""How many rows the tables have beside the predictions; None: as many as images flip."""
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
@@ -19,7 +21,7 @@ def run(words: list[str], workspace: Path, folder: str, *arguments: str):
     words = [word for word in words if word != "trainer=cpu"]
     command = [sys.executable, "-W", "ignore", "-m", "src.main", *words, *arguments]
     return subprocess.run(
-        [*command, f"hydra.run.dir={folder}", *JOB, *QUICK],
+        [*command, f"hydra.run.dir={folder}", "analysis=full", *JOB, *QUICK],
         cwd=workspace,
         capture_output=True,
         text=True,
@@ -40,6 +42,12 @@ def test_two_processes_equal_one(workspace, tiny_run):
         )
         assert len(first) == 23 * 2 * 4
         assert second.equals(first)  # batches are laid out before they are dealt
+    for name, rows in PROBES.items():
+        first, second = (
+            pq.read_table(workspace / folder / f"{name}.parquet") for folder in ("one", "two")
+        )
+        assert second.equals(first)
+        assert len(first) > 0 and rows in (None, len(first))
     sets = [read_set(workspace / name / "adversarial") for name in ("one", "two")]
     assert sets[0].digest == sets[1].digest
     assert (workspace / "two" / "train_ddp_process_1.log").exists()  # there was a second process

@@ -87,6 +87,27 @@ REFUSED = [
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights=gone.pt is not a file"),
     ("gate.action=shrug", "gate.action=shrug is neither stop nor warn"),
     ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
+    ("analysis.bisection=21", "analysis.bisection must be a whole number from 0 to 20, not 21"),
+    ("analysis.bisection=-1", "analysis.bisection must be a whole number from 0 to 20, not -1"),
+    ("analysis.bisection=2.5", "analysis.bisection must be a whole number from 0 to 20, not 2.5"),
+    ("analysis.bisection=true", "analysis.bisection must be a whole number from 0 to 20, not True"),
+    ("analysis.spectra=some", "analysis.spectra=some is not one of True, False"),
+    ("analysis.filters=null", "analysis.filters=None is not one of True, False"),
+    ("analysis.similarity=2", "analysis.similarity=2 is not one of True, False"),
+    ("analysis.bands=[0.1]", r"analysis.bands must be two rising numbers in \(0, 0.5\], not \[0.1"),
+    ("analysis.bands=[0.2,0.1]", r"analysis.bands must be two rising numbers in \(0, 0.5\]"),
+    ("analysis.bands=[0.2,0.2]", "analysis.bands must be two rising numbers"),
+    ("analysis.bands=[0,0.2]", "analysis.bands must be two rising numbers"),
+    ("analysis.bands=[0.1,0.51]", "analysis.bands must be two rising numbers"),
+    ("analysis.bands=[0.1,0.2,0.3]", "analysis.bands must be two rising numbers"),
+    ("analysis.bands=0.2", r"analysis.bands must be two rising numbers in \(0, 0.5\], not 0.2"),
+    ("analysis.bands=[0.1,high]", "analysis.bands must be two rising numbers"),
+    ("analysis.cutoffs=[]", r"analysis.cutoffs must be one or more rising numbers in \(0, 0.71\]"),
+    ("analysis.cutoffs=[0.2,0.1]", "analysis.cutoffs must be one or more rising numbers"),
+    ("analysis.cutoffs=[0.72]", "analysis.cutoffs must be one or more rising numbers"),
+    ("analysis.cutoffs=[nan]", "analysis.cutoffs must be one or more rising numbers"),
+    ("analysis.cutoffs=[true]", "analysis.cutoffs must be one or more rising numbers"),
+    ("+analysis.spectrum=true", "analysis in the config: .*spectrum"),
     ("attack._target_=math.sqrt", "attack=bim: it has no key attack.steps"),
 ]
 
@@ -117,6 +138,16 @@ def test_an_attack_that_cannot_be_aimed_is_not(monkeypatch):
     job()
     with pytest.raises(ValueError, match="its function has no argument `targeted`"):
         job("attack.target_label=next")
+
+
+def test_probes_are_off_unless_asked_for():
+    basic, full = job().analysis, job("analysis=full").analysis
+    assert (basic.bisection, basic.spectra, basic.filters, basic.similarity) == (0, *[False] * 3)
+    assert (full.bisection, full.spectra, full.filters, full.similarity) == (6, *[True] * 3)
+    assert basic.bands == full.bands == (0.125, 0.25)
+    assert basic.cutoffs == full.cutoffs == (0.0625, 0.125, 0.1875, 0.25, 0.375)
+    one = job("analysis.bisection=20", "analysis.cutoffs=[0.5,0.71]").analysis
+    assert one.bisection == 20 and not one.filters and one.cutoffs == (0.5, 0.71)
 
 
 def test_an_ensemble_is_one_source():

@@ -8,14 +8,18 @@ _AXES = (-3, -2, -1)
 
 
 def as_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
-    """Return `eps` as a tensor of the images' type and device, of shape () or (K,).
+    """Return `eps` as a tensor of the images' type and device, of shape (), (K,) or (K, N).
 
     Raises:
-        ValueError: A budget is not finite, lies outside [0, 1], or `eps` has two or more axes.
+        ValueError: A budget is not finite or lies outside [0, 1], or `eps` has another shape.
     """
     budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
-    if budgets.ndim > 1 or not bool(((budgets >= 0) & (budgets <= 1)).all()):
-        raise ValueError(f"eps must be one number or a list of numbers in [0, 1], not {eps}.")
+    fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
+    if not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
+        raise ValueError(
+            "eps must be one number or a list of numbers in [0, 1], or a list of such lists with "
+            f"one for each of the {len(images)} images, not {eps}."
+        )
     return budgets
 
 

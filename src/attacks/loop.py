@@ -41,7 +41,7 @@ class State:
 
     Attributes:
         point: Where this step's gradient is to be taken, (K, N, 3, H, W).
-        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1).
+        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
         step: Step sizes in [0, 1] units, of the same shape.
         draws: Random numbers for the N images.
         last: Whether this is the last step.
@@ -125,7 +125,8 @@ def iterate(
         model: Maps images to logits; see `Model`.
         images: Clean images in [0, 1], shape (N, 3, H, W).
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
-        eps: One budget in [0, 1] units, or K of them.
+        eps: One budget in [0, 1] units; K of them; or K for each image, (K, N). Among these any
+            may be smaller than a step of fixed length.
         loss: `cross_entropy`, `logit`, `margin` or `dlr`.
         norm: `linf` or `l2`, whose radius is eps * sqrt(D), see `project`.
         decay: mu, of the momentum; 0: none.
@@ -144,8 +145,8 @@ def iterate(
             `random_start`, `start_radius` and `restarts`; see `Schedule`.
 
     Returns:
-        Adversarial images in [0, 1], detached: of the images' shape for one budget, of shape
-        (K, N, 3, H, W) for K.
+        Adversarial images in [0, 1], detached: of the images' shape for one budget, else of shape
+        (K, N, 3, H, W).
 
     Raises:
         ValueError: A setting has no meaning, or a budget lies outside [0, 1].
@@ -167,8 +168,9 @@ def iterate(
         if not callable(transform) or not hasattr(transform, "copies"):
             raise ValueError(f"attack.transforms holds {transform}, which is no transform.")
     budgets = as_budgets(eps, images)
-    flat = budgets.reshape(-1, 1, 1, 1, 1)
-    plan.check(float(flat.max() * 255), norm)
+    own = budgets.ndim == 2  # each image has its own
+    flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
+    plan.check(math.inf if own else float(flat.max() * 255), norm)
     walk = _Walk(model, LOSSES[loss], norm, decay, lookahead, kernel_size, changes, rule, targeted)
     seeds = torch.arange(len(images)) if seeds is None else seeds
     pool = (images, labels) if pool is None else pool
@@ -183,10 +185,11 @@ def iterate(
         for left in range(0, len(images), columns):
             part = slice(left, left + columns)
             draws = Draws(seeds[part], images, others_than[part], pool)
+            sizes = flat[first : first + rows, part if own else slice(None)]
             result[first : first + rows, part] = walk.best(
-                plan, images[part], labels[part], flat[first : first + rows], draws
+                plan, images[part], labels[part], sizes, draws
             )
-    return result.reshape(budgets.shape + images.shape)
+    return result.reshape(budgets.shape[:1] + images.shape)
 
 
 def check_kernel(size: int) -> None:

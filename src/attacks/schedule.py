@@ -111,7 +111,7 @@ class Schedule:
 
         Args:
             images: Clean images, (K, N, 3, H, W), expanded over the budgets.
-            eps: Budgets, (K, 1, 1, 1, 1).
+            eps: Budgets, (K, 1, 1, 1, 1) or (K, N, 1, 1, 1).
             norm: `linf` or `l2`.
             draws: Random numbers for the N images, which all budgets share.
         """

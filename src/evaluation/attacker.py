@@ -4,6 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,6 +135,49 @@ class Attacker(Maker):
         goal = self._goal(images, batch)
         counted = CountedModel(self.source)
         eps = torch.tensor(self.budgets, device=images.device) / 255
+        made = self._run(counted, images, batch, goal, eps)
+        self.gradients += counted.gradients
+        self.zero_gradients += int(counted.zeros)
+        return Made(torch.stack(made), goal)
+
+    def at(self, images: Tensor, batch: Batch, goal: Tensor | None, eps_255: Tensor) -> Tensor:
+        """Attack each image with a budget of its own, in units of 1/255, (N,).
+
+        An attack that is not of this package knows nothing of such budgets and gets the images
+        one by one, each with its budget and, so that a step of fixed length still fits, the
+        largest of the grid. Gradients taken here are not counted.
+
+        Args:
+            images: Clean images in [0, 1], (N, 3, H, W).
+            batch: Their labels and index.
+            goal: The classes that the attack aims for, (N,), as `forward` chose them.
+            eps_255: The budgets.
+
+        Returns:
+            Shape (N, 3, H, W).
+        """
+        counted = CountedModel(self.source)
+        eps = eps_255.to(images.device, images.dtype) / 255
+        if _is_own(self.attack):
+            return self._run(counted, images, batch, goal, eps[None])[0]
+        largest = eps.new_tensor(max(self.budgets)) / 255
+        made = []
+        for row, size in enumerate(eps):
+            one = slice(row, row + 1)
+            part = Batch(*(column[one] for column in batch))
+            aim = None if goal is None else goal[one]
+            made += self._run(counted, images[one], part, aim, torch.stack([size, largest]))[:1]
+        return torch.cat(made)
+
+    def _run(
+        self,
+        counted: CountedModel,
+        images: Tensor,
+        batch: Batch,
+        goal: Tensor | None,
+        eps: Tensor,
+    ) -> list[Tensor]:
+        """Return what the attack makes for K budgets, (K,) or (K, N), inside their balls."""
         given = {
             "targeted": goal is not None,
             "true_labels": batch.labels,
@@ -144,10 +188,9 @@ class Attacker(Maker):
         words = {key: given[key] for key in accepted(self.attack)}
         labels = batch.labels if goal is None else goal
         made = self.attack(counted, images, labels, eps, **words)
-        self.gradients += counted.gradients
-        self.zero_gradients += int(counted.zeros)
-        kept = [project(one, images, size, self.norm) for one, size in zip(made, eps, strict=True)]
-        return Made(torch.stack(kept), goal)
+        sizes = eps[..., None, None, None] if eps.ndim == 2 else eps
+        pairs = zip(made, sizes, strict=True)
+        return [project(one, images, size, self.norm) for one, size in pairs]
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.pool is None:
@@ -186,6 +229,13 @@ def accepted(attack: Attack) -> tuple[str, ...]:
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return GIVEN if every else tuple(word for word in GIVEN if word in parameters)
+
+
+def _is_own(attack: Attack) -> bool:
+    """Tell whether an attack is of this package, whose loop takes budgets per image."""
+    while isinstance(attack, partial):
+        attack = attack.func
+    return str(getattr(attack, "__module__", "")).startswith("src.attacks.")
 
 
 def _generators(seeds: Tensor) -> list[torch.Generator]:

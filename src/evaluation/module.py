@@ -1,21 +1,24 @@
 """The LightningModule that makes adversarial images and shows them to the targets."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from src.data import Batch, to_unit
-from src.evaluation.attacker import Made, Maker
+from src.evaluation.attacker import Attacker, Made, Maker
 from src.evaluation.forms import Forms, Shown
 from src.evaluation.predictions import Predictions
+from src.probes import Probe, Seen
 from src.sets import SetWriter, round_to_8_bits
 
 CLEAN = "clean"
+UNROUNDED = "float32"
 
 
 class Transfer(pl.LightningModule):
@@ -28,6 +31,10 @@ class Transfer(pl.LightningModule):
         keep: Index of the images whose adversarial versions are kept as examples, in the
             headline's form.
         writer: Where the adversarial images are saved, in 8 bits.
+        probes: What else looks at each batch.
+
+    Raises:
+        ValueError: There are probes, but no attack or no unrounded images to look at.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class Transfer(pl.LightningModule):
         forms: Forms | None = None,
         keep: Collection[int] = (),
         writer: SetWriter | None = None,
+        probes: Sequence[Probe] = (),
     ) -> None:
         super().__init__()
         self.names = tuple(targets)
@@ -50,6 +58,10 @@ class Transfer(pl.LightningModule):
         self.predictions = nn.ModuleDict(
             {name: Predictions(self.names, self.budgets) for name in shown}
         )
+        if probes and not (isinstance(maker, Attacker) and UNROUNDED in shown):
+            raise ValueError(f"probes need an attack and the form {UNROUNDED}, not {shown}.")
+        self.probes = nn.ModuleList(probes)
+        self.probed: dict[str, pa.Table] = {}
         self.examples: dict[int, list[np.ndarray]] = {}
         self.tables: dict[str, pa.Table] = {}
         self.gradients = 0
@@ -67,7 +79,7 @@ class Transfer(pl.LightningModule):
 
     def on_predict_epoch_start(self) -> None:
         """Forget an earlier pass."""
-        for table in self._predictions().values():
+        for table in (*self._predictions().values(), *self._probes()):
             table.reset()
         self.examples = {}
         if self.maker is not None:
@@ -80,13 +92,20 @@ class Transfer(pl.LightningModule):
             self._show(CLEAN, clean, 0.0, batch, None)
             return batch.index
         made: Made = self.maker(clean, batch)
+        said: dict[str, list[Tensor]] = {name: [] for name in self.names}
         for number, eps_255 in enumerate(self.budgets):  # one at a time: a grid is large
             shown = Shown(clean, made.images[number], batch, eps_255, self.maker.norm)
             for name in self.forms.names:
                 images = self.forms.show(name, shown)
                 if name == self.forms.headline:
                     self._keep_examples(batch.index, images)
-                self._show(name, images, eps_255, batch, made.target_labels)
+                answers = self._show(name, images, eps_255, batch, made.target_labels)
+                if name == UNROUNDED and self._probes():
+                    for target, answer in zip(self.names, answers, strict=True):
+                        said[target].append(answer)
+        if self._probes():
+            logits = {target: torch.stack(parts) for target, parts in said.items()}
+            self._probe(clean, made, batch, logits)
         if self.writer is not None:
             self.writer.write(batch.index, batch.images, self._rounded(made, batch))
         return batch.index
@@ -96,6 +115,7 @@ class Transfer(pl.LightningModule):
         if self.writer is not None:
             self.writer.close()
         self.tables = {name: table.compute() for name, table in self._predictions().items()}
+        self.probed = {probe.table: probe.compute() for probe in self._probes()}
         counts = (0, 0)
         if self.maker is not None:
             counts = (self.maker.gradients, self.maker.zero_gradients)
@@ -109,10 +129,29 @@ class Transfer(pl.LightningModule):
 
     def _show(
         self, form: str, images: Tensor, eps_255: float, batch: Batch, goal: Tensor | None
-    ) -> None:
+    ) -> list[Tensor]:
+        """Note every target's answers to one form of a batch, and return their logits."""
         table = self._predictions()[form]
+        said = []
         for name, network in zip(self.names, self.networks, strict=True):
-            table.update(name, eps_255, batch.index, batch.labels, network(images), goal)
+            said.append(network(images))
+            table.update(name, eps_255, batch.index, batch.labels, said[-1], goal)
+        return said
+
+    def _probe(self, clean: Tensor, made: Made, batch: Batch, logits: Mapping[str, Tensor]) -> None:
+        """Let the probes look at a batch; later batches do not notice, whatever they draw."""
+        maker, goal = self.maker, made.target_labels
+        assert isinstance(maker, Attacker)
+
+        def attack(rows: Tensor, eps_255: Tensor) -> Tensor:
+            part = Batch(*(column[rows] for column in batch))
+            return maker.at(clean[rows], part, None if goal is None else goal[rows], eps_255)
+
+        networks = dict(zip(self.names, self.networks, strict=True))
+        seen = Seen(clean, made.images, batch, self.budgets, maker.source, networks, logits, attack)
+        with isolate_rng():
+            for probe in self._probes():
+                probe.update(seen)
 
     def _rounded(self, made: Made, batch: Batch) -> Tensor:
         assert self.maker is not None
@@ -121,6 +160,9 @@ class Transfer(pl.LightningModule):
             for eps_255, images in zip(self.budgets, made.images, strict=True)
         ]
         return torch.stack(stored)
+
+    def _probes(self) -> list[Probe]:
+        return list(self.probes)  # type: ignore[arg-type]
 
     def _predictions(self) -> dict[str, Predictions]:
         return dict(self.predictions.items())  # type: ignore[arg-type]

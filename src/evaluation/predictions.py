@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-TOP_K = 5
+from src.probes.probe import answers
+
 _KNOWN = 5  # numbers of a row before the top classes
 _NO_AIM = -1
 
@@ -61,18 +62,14 @@ class Predictions(Metric):
                 f"{target} answered with logits of shape {tuple(logits.shape)} "
                 f"for {len(index)} images and {len(labels)} labels."
             )
-        if not bool(torch.isfinite(logits).all()):
-            raise ValueError(f"{target} answered with logits that are not finite.")
-        probabilities = logits.float().softmax(dim=1)
-        top = probabilities.topk(min(TOP_K, logits.shape[1]), dim=1)
+        said = answers(target, logits, labels)
         where = torch.tensor(
             [self.targets.index(target), self.budgets.index(eps_255)], device=logits.device
         ).expand(len(index), 2)
         aims = torch.full_like(labels, _NO_AIM) if target_labels is None else target_labels
         known = torch.stack([index, labels, aims], dim=1)
-        self.whole.append(torch.cat([where, known, top.indices], dim=1).int())
-        true = probabilities.gather(1, labels[:, None])
-        self.real.append(torch.cat([true, top.values], dim=1))
+        self.whole.append(torch.cat([where, known, said.classes], dim=1).int())
+        self.real.append(torch.cat([said.true[:, None], said.confidences], dim=1))
 
     def compute(self) -> pa.Table:
         """Return the table of all processes' rows, sorted by target, budget and index.

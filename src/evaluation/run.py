@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from src.evaluation.forms import Forms
 from src.evaluation.module import Transfer
 from src.evaluation.progress import ImageProgress
 from src.files import whole_file
+from src.probes import Probe
 from src.processes import is_first_process
 from src.sets import SetWriter
 
@@ -40,6 +41,8 @@ class Evaluation:
         gradients: Gradient evaluations per image.
         zero_gradients: The share of them that were zero in every pixel; NaN if there were none.
         images_per_second: Images of the data set per second of the pass.
+        probes: The tables of the probes, by name; what they cost is part of `images_per_second`
+            alone.
     """
 
     tables: dict[str, pa.Table]
@@ -47,6 +50,7 @@ class Evaluation:
     gradients: float
     zero_gradients: float
     images_per_second: float
+    probes: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
     def table(self) -> pa.Table:
@@ -64,6 +68,7 @@ def evaluate(
     forms: Forms | None = None,
     keep: Sequence[int] = (),
     writer: SetWriter | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Evaluation:
     """Show the images, attacked or clean, to every target.
 
@@ -76,6 +81,7 @@ def evaluate(
         forms: In which forms they are shown.
         keep: Index of the images to return as examples.
         writer: Where the adversarial images are saved.
+        probes: What else looks at each batch; its gradients do not count.
 
     Returns:
         The result; on several processes each gets the merged one.
@@ -84,7 +90,7 @@ def evaluate(
     if forms is not None and forms.controls:
         groups = pairs(len(dataset), forms.seed)
         forms = replace(forms, partners=partners(groups, dataset.indices))
-    module = Transfer(targets, maker, forms, keep, writer)
+    module = Transfer(targets, maker, forms, keep, writer, probes)
     progress = [ImageProgress(label, len(dataset))] if trainer["progress_bar"] else []
     runner = make_trainer(trainer, progress)
     batches = Batches(dataset, groups, trainer["batch_size"], runner.world_size, runner.global_rank)
@@ -98,6 +104,7 @@ def evaluate(
         gradients=module.gradients / len(dataset),
         zero_gradients=module.zero_gradients / module.gradients if module.gradients else math.nan,
         images_per_second=len(dataset) / seconds,
+        probes=module.probed,
     )
 
 

@@ -23,8 +23,11 @@ from src.report.style import (
     TEXT_SIZE,
     add_title,
     budget,
+    budget_axis,
+    percent_axis,
+    plain_text,
     save_figure,
-    thin_ticks,
+    tidy,
 )
 
 __all__ = ["curves", "heat_map", "save_figure"]
@@ -72,7 +75,9 @@ def curves(
         _draw_target(accuracy, confidence, line, source, place, measure)
     rate = words_of(measure, targeted).rate
     for axes, label in ((accuracy, rate), (confidence, "mean confidence")):
-        _panel(axes, f"{label} (%)", rates["eps_255"])
+        percent_axis(axes, label)
+        budget_axis(axes, rates["eps_255"])
+        tidy(axes)
         if not rates["denominator"].any():
             axes.text(0.5, 0.5, _EMPTY, ha="center", transform=axes.transAxes, fontsize=TEXT_SIZE)
     keys: dict[str, Any] = {
@@ -91,7 +96,12 @@ def curves(
         frameon=False,
         handlelength=2.8,
     )
-    add_title(figure, f"{attack} made on {source}", dataset, protocol and f"protocol: {protocol}")
+    add_title(
+        figure,
+        plain_text(f"{attack} made on {source}"),
+        dataset and plain_text(dataset),
+        protocol and f"protocol: {protocol}",
+    )
     return figure
 
 
@@ -147,8 +157,8 @@ def heat_map(
     eps = matrix.loc[matrix["source"] != CLEAN, "eps_255"].iloc[0]
     add_title(
         figure,
-        attack,
-        dataset,
+        attack and plain_text(attack),
+        dataset and plain_text(dataset),
         f"$\\epsilon$ = {budget(eps)}",
         protocol and f"protocol: {protocol}",
     )
@@ -186,23 +196,9 @@ def _draw_target(
 def _legend_label(target: str, source: str, denominators: pd.Series) -> str:
     counts = sorted({int(n) for n in denominators})
     count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{target}{' (white box)' if is_white_box(source, target) else ''}, n = {count}"
-
-
-def _panel(axes: Axes, label: str, budgets: pd.Series) -> None:
-    grid = sorted({float(eps) for eps in budgets})
-    margin = 0.04 * (grid[-1] - grid[0]) or 0.5
-    axes.set_xlim(grid[0] - margin, grid[-1] + margin)
-    axes.set_ylim(-3, 103)
-    axes.set_yticks(range(0, 101, 20))
-    ticks = thin_ticks(grid)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xlabel("budget $\\epsilon$ (1/255)", fontsize=TEXT_SIZE)
-    axes.set_ylabel(label, fontsize=TEXT_SIZE)
-    axes.tick_params(labelsize=SMALL_SIZE)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    return (
+        f"{plain_text(target)}{' (white box)' if is_white_box(source, target) else ''}, n = {count}"
+    )
 
 
 def _class_handles() -> list[Line2D]:
@@ -237,8 +233,8 @@ def _outline(axes: Axes, x: int, y: int, inset_x: float, inset_y: float) -> None
 
 
 def _grid_lines(axes: Axes, sources: Sequence[str], targets: Sequence[str]) -> None:
-    axes.set_xticks(range(len(targets)), targets, fontsize=TEXT_SIZE)
-    axes.set_yticks(range(len(sources)), sources, fontsize=TEXT_SIZE)
+    axes.set_xticks(range(len(targets)), map(plain_text, targets), fontsize=TEXT_SIZE)
+    axes.set_yticks(range(len(sources)), map(plain_text, sources), fontsize=TEXT_SIZE)
     if len(targets) > _ONE_LINE_CELLS:
         axes.tick_params(axis="x", rotation=30)
         for label in axes.get_xticklabels():

@@ -3,77 +3,53 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
-from omegaconf import OmegaConf
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from src.analysis import (
     CONTROL_NAMES,
     Alarm,
     excess,
     excess_matrix,
+    format_cell,
     matrix,
     rates,
     weaker_than_fgsm,
 )
-from src.evaluation import PREDICTIONS
-from src.report.figures import heat_map, save_figure
+from src.analysis.exploration import top_k
+from src.report.stored import HEADLINE, StoredJob
 from src.report.tables import excess_table, matrix_table, write_excess_csv, write_matrix_csv
 
 ALARMS = "alarms.json"
 
 
-@dataclass(frozen=True)
-class _Done:
-    """A finished job: its folder, its config, and what to call its matrix."""
-
-    path: Path
-    config: Any
-    name: str
-
-    @property
-    def source(self) -> str:
-        source = self.config.source
-        return source if isinstance(source, str) else "+".join(source)
-
-    def table(self, file: str = PREDICTIONS) -> pd.DataFrame:
-        whole = pq.read_table(self.path / file)
-        return whole.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
-
-
-def sweep_matrices(jobs: Sequence[Path], folder: Path, console: Console, *, figures: bool) -> None:
-    """Print the matrix of every attack among finished jobs and write it as CSV and heat map.
+def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) -> None:
+    """Print the matrix of every attack among finished jobs and write it as CSV.
 
     Where all jobs of an attack have controls, the excess over them follows.
 
     Args:
-        jobs: Folders of finished jobs.
+        jobs: Finished jobs.
         folder: Where the files go.
         console: Where the tables are printed.
-        figures: Whether to draw heat maps.
 
     Raises:
         ValueError: The jobs' tables do not fit into one matrix.
     """
-    groups: dict[str, list[_Done]] = {}
-    for job in _finished(jobs):
-        groups.setdefault(job.name, []).append(job)
-    for name, done in groups.items():
-        config = done[0].config
-        standard = config.epsilon.standard
-        words = {"dataset": config.dataset.name, "attack": name, "protocol": config.protocol}
-        cells = matrix({job.source: _rates(job) for job in done}, standard)
+    for name, done in by_attack(jobs).items():
+        record = done[0].record
+        standard = record.standard
+        words = {"dataset": record.dataset, "attack": name, "protocol": record.protocol}
+        cells = matrix({job.record.source: job_rates(job) for job in done}, standard)
         console.print()
         console.print(matrix_table(cells, **words, eps_255=standard, width=console.width))
         stem = re.sub(r"[^\w.=+,-]", "-", name)[:150]
         write_matrix_csv(cells, folder / f"matrix-{stem}.csv")
-        if figures:
-            save_figure(heat_map(cells, **words), folder / f"matrix-{stem}.png")
         beyond = _excess(done, standard)
         for control, table in beyond.items():
             shown = excess_table(
@@ -86,7 +62,31 @@ def sweep_matrices(jobs: Sequence[Path], folder: Path, console: Console, *, figu
     console.print()
 
 
-def sweep_alarms(jobs: Sequence[Path], console: Console) -> dict[str, str]:
+def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
+    """Print the accuracy and confidence of every model of the jobs that attacked nothing."""
+    rows = [job.with_top_five for job in jobs if not job.attacked]
+    if not rows:
+        return
+    table = Table(title="clean images", box=box.SIMPLE_HEAD)
+    for heading in ("model", "", "right", "mean confidence"):
+        table.add_column(heading)
+    for model, its in pd.concat(rows).groupby("target", sort=False):
+        for row in top_k(its).to_dict("records"):
+            cell = format_cell(row["correct"], row["n"])
+            table.add_row(str(model), f"top {row['k']}", cell, f"{row['confidence']:.2%}")
+    console.print(table)
+
+
+def by_attack(jobs: Sequence[StoredJob]) -> dict[str, list[StoredJob]]:
+    """Return the jobs that attacked, by what their matrix is called."""
+    groups: dict[str, list[StoredJob]] = {}
+    for job in jobs:
+        if job.attacked:
+            groups.setdefault(job.attack, []).append(job)
+    return groups
+
+
+def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
     """Compare iterative attacks with FGSM from the same source, and print every job's alarms.
 
     What the comparison finds is added to the alarms in the iterative job's folder.
@@ -94,38 +94,39 @@ def sweep_alarms(jobs: Sequence[Path], console: Console) -> dict[str, str]:
     Returns:
         The sentences of the comparison, by alarm and job.
     """
-    done = _finished(jobs)
+    done = [job for job in jobs if job.attacked]
     found: dict[str, str] = {}
     for job in done:
         for alarm in _against_fgsm(job, done):
-            found[f"{alarm.name}.{job.path.name}"] = alarm.sentence
-            listed = json.loads((job.path / ALARMS).read_text())
-            (job.path / ALARMS).write_text(json.dumps([*listed, alarm._asdict()], indent=1))
+            found[f"{alarm.name}.{job.folder.name}"] = alarm.sentence
+            listed = json.loads((job.folder / ALARMS).read_text())
+            (job.folder / ALARMS).write_text(json.dumps([*listed, alarm._asdict()], indent=1))
     for job in done:
-        for entry in json.loads((job.path / ALARMS).read_text()):
-            line = f"ALARM {job.path.name}: {entry['name']}: {entry['sentence']}"
+        for entry in json.loads((job.folder / ALARMS).read_text()):
+            line = f"ALARM {job.folder.name}: {entry['name']}: {entry['sentence']}"
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
     return found
 
 
-def _rates(job: _Done) -> pd.DataFrame:
-    return rates(job.table(), job.source, list(job.config.targets), job.config.protocol)
+def job_rates(job: StoredJob, protocol: str | None = None) -> pd.DataFrame:
+    """Return a job's rates, under its own protocol or another one."""
+    record = job.record
+    return rates(job.predictions, record.source, record.targets, protocol or record.protocol)
 
 
-def _excess(done: Sequence[_Done], standard: float) -> dict[str, pd.DataFrame]:
+def _excess(done: Sequence[StoredJob], standard: float) -> dict[str, pd.DataFrame]:
     """Return by control the matrix of excess, of the controls that all jobs have."""
     beyond = {}
     for control in CONTROL_NAMES:
-        file = f"predictions-{control}.parquet"
-        if not all(job.config.controls for job in done):
+        if not all(f"{HEADLINE}-{control}" in job.files for job in done):
             continue
         by_source = {
-            job.source: excess(
-                job.table(),
-                job.table(file),
-                job.source,
-                list(job.config.targets),
-                job.config.protocol,
+            job.record.source: excess(
+                job.predictions,
+                job.table(f"{HEADLINE}-{control}"),
+                job.record.source,
+                job.record.targets,
+                job.record.protocol,
             )
             for job in done
         }
@@ -133,54 +134,25 @@ def _excess(done: Sequence[_Done], standard: float) -> dict[str, pd.DataFrame]:
     return beyond
 
 
-def _against_fgsm(job: _Done, done: Iterable[_Done]) -> list[Alarm]:
+def _against_fgsm(job: StoredJob, done: Iterable[StoredJob]) -> list[Alarm]:
     """Compare an iterative job with the sweep's FGSM job of the same source, data and aim."""
-    if job.config.attack.get("steps", 1) < 2:
+    record = job.record
+    if record.config["attack"].get("steps", 1) < 2:
         return []
     for other in done:
-        if other.config.attack.name == "fgsm" and _comparable(job.config, other.config):
-            name, standard = job.config.attack.name, job.config.epsilon.standard
+        if other.record.attack == "fgsm" and _comparable(record.config, other.record.config):
+            tables = (job.predictions, other.predictions)
             try:
-                return weaker_than_fgsm(job.table(), other.table(), job.source, standard, name)
+                return weaker_than_fgsm(*tables, record.source, record.standard, record.attack)
             except ValueError:  # other images or models after all
                 return []
     return []
 
 
-def _comparable(one: Any, other: Any) -> bool:
+def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two jobs differ in nothing but how they attack."""
     alike = all(one.get(key) == other.get(key) for key in (set(one) | set(other)) - {"attack"})
     return alike and all(
-        one.attack.get(key, default) == other.attack.get(key, default)
+        one["attack"].get(key, default) == other["attack"].get(key, default)
         for key, default in (("target_label", None), ("norm", "linf"))
     )
-
-
-def _finished(jobs: Sequence[Path]) -> list[_Done]:
-    labels = _labels(jobs)
-    done = []
-    for path in jobs:
-        config: Any = OmegaConf.load(path / "config.yaml")
-        done.append(_Done(path, config, f"{config.attack.name}{labels[path]}"))
-    return done
-
-
-def _labels(jobs: Sequence[Path]) -> Mapping[Path, str]:
-    """Tell jobs of one attack and source apart by what else the command sweeps over.
-
-    Returns:
-        By job, the overrides that not all jobs share, as in ` seed=1`, or nothing.
-    """
-    overrides: dict[Path, list[str]] = {}
-    for job in jobs:
-        path = job / ".hydra" / "overrides.yaml"
-        overrides[job] = list(OmegaConf.load(path)) if path.exists() else []
-    shared = set.intersection(*map(set, overrides.values())) if overrides else set()
-    return {
-        job: "".join(
-            f" {word}"
-            for word in words
-            if word not in shared and word.split("=")[0] not in ("attack", "source")
-        )
-        for job, words in overrides.items()
-    }

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from src.tracking.sweeps import Sweeps
 from src.tracking.tracker import Run, Tracker, pair_metrics
 
-__all__ = ["Run", "Tracker", "open_tracker", "pair_metrics"]
+__all__ = ["Run", "Sweeps", "Tracker", "open_sweeps", "open_tracker", "pair_metrics"]
 
 
 def open_tracker(section: Mapping[str, Any], dataset: str) -> Tracker:
@@ -23,7 +24,24 @@ def open_tracker(section: Mapping[str, Any], dataset: str) -> Tracker:
     try:
         from src.tracking.mlflow_tracker import MlflowTracker
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"tracking=mlflow needs the package {error.name}; install it or use tracking=none."
-        ) from error
+        raise ValueError(_lacking(error)) from error
     return MlflowTracker(section["uri"], section["directory"], dataset)
+
+
+def open_sweeps(section: Mapping[str, Any]) -> Sweeps:
+    """Return what the store of a config's `tracking` section knows of earlier sweeps.
+
+    Raises:
+        ValueError: As `open_tracker`.
+    """
+    if section["name"] == "none":
+        return Sweeps()
+    try:
+        from src.tracking.mlflow_sweeps import MlflowSweeps
+    except ModuleNotFoundError as error:
+        raise ValueError(_lacking(error)) from error
+    return MlflowSweeps(section["uri"], section["directory"])
+
+
+def _lacking(error: ModuleNotFoundError) -> str:
+    return f"tracking=mlflow needs the package {error.name}; install it or use tracking=none."

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 
+from src.tracking.mlflow_client import log_files, open_client, refusal
 from src.tracking.tracker import Run, Tracker
 
 ARTIFACTS = "artifacts"
@@ -42,23 +42,16 @@ class MlflowTracker(Tracker):
     def __init__(self, uri: str | None, directory: str, dataset: str) -> None:
         self.directory = Path(directory).absolute()
         self.local = uri is None
-        self.uri = uri or f"sqlite:///{self.directory / 'mlflow.db'}"
         self.dataset = dataset
+        self.client, self.uri = open_client(uri, directory)
         try:
-            self.client = mlflow.MlflowClient(tracking_uri=self.uri)
-            # The first use of a SQLite store builds its tables: not twice at once.
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.directory / "mlflow.lock"):
+            with FileLock(self.directory / "mlflow.lock"):  # two sweeps may start at once
                 self.experiments = {
                     kind: self._experiment(dataset + ending)
                     for kind, ending in [("pair", ""), ("sweep", "-sweeps"), ("train", "-training")]
                 }
         except (MlflowException, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"tracking.uri: the MLflow store {self.uri} cannot be opened ({reason}); "
-                "use another, or tracking=none."
-            ) from error
+            raise ValueError(refusal(self.uri, error)) from error
 
     def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str:
         """Open a sweep and return its run id."""
@@ -67,9 +60,8 @@ class MlflowTracker(Tracker):
         return run
 
     def end_sweep(self, sweep: str, status: str, files: Sequence[Path] = ()) -> None:
-        """Close a sweep, and store its files."""
-        for file in files:
-            self.client.log_artifact(sweep, str(file))
+        """Close a sweep, and store its files and folders."""
+        log_files(self.client, sweep, files)
         self.client.set_terminated(sweep, status)
 
     @contextmanager

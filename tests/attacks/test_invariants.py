@@ -16,6 +16,8 @@ from src.evaluation.attacker import CountedModel
 from src.models import Ensemble
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
+OWN = torch.tensor([[0.25, 8, 64, 3], [16, 0, 0.5, 200]], dtype=torch.float64) / 255
+"""Two budgets for each of four images."""
 SEEDS = torch.tensor([5, 17, 3, 1000])
 AIMS = (None, "next")
 NORMS = ("linf", "l2")
@@ -344,6 +346,64 @@ def test_any_shape_budgets_and_split(
         if len(images[p])
     ]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-9, rtol=0)
+
+
+# A budget for each image
+
+
+def one_by_one(attack, model, images, labels, eps, pool):
+    parts = [
+        attacked(
+            attack, model, images[n, None], labels[n, None], eps[:, n], pool, seeds=SEEDS[n, None]
+        )
+        for n in range(len(images))
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def exact(batch):
+    images, labels = batch()
+    others, classes = batch(6, seed=2)
+    return images.double(), labels, (others.double(), classes)
+
+
+@pytest.mark.parametrize("aim", AIMS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_equals_the_attack_image_by_image(attack_name, norm, aim, small, network, batch):
+    if refused(attack_name, norm):
+        pytest.skip("refused: see test_refusals.py")
+    images, labels, pool = exact(batch)
+    attack, model = small(attack_name, norm=norm, target_label=aim), network().double()
+    expected = one_by_one(attack, model, images, labels, OWN, pool)
+    for limit in (None, 1, 2, 3, 5, 100):
+        result = attacked(attack, model, images, labels, OWN, pool, max_batch=limit)
+        assert result.shape == (2, *images.shape)
+        torch.testing.assert_close(result, expected, atol=1e-12, rtol=0)
+    change = (result - images).flatten(2)
+    size = change.abs().amax(2) if norm == "linf" else change.square().mean(2).sqrt()
+    assert (size <= OWN + 1e-12).all() and (size[OWN > 0] > 0.2 * OWN[OWN > 0].clamp_max(0.5)).all()
+    assert torch.equal(result[1, 1], images[1])  # a budget of 0
+    assert result.min() >= 0 and result.max() <= 1 and not result.requires_grad
+
+
+def test_equals_it_for_an_ensemble(attack_name, kind, small, source, batch):
+    images, labels, pool = exact(batch)
+    attack, model = small(attack_name), CountedModel(source(kind).double())
+    result = attacked(attack, model, images, labels, OWN, pool)
+    members = 1 if kind == "single" else 2
+    assert model.gradients == 4 * members * GRADIENTS[attack_name](2, attack.settings)
+    torch.testing.assert_close(
+        result, one_by_one(attack, model, images, labels, OWN, pool), atol=1e-12, rtol=0
+    )
+
+
+def test_equal_budgets_are_those_of_a_grid(attack_name, small, network, batch):
+    images, labels = batch()
+    attack, model = small(attack_name), network()
+    grid = torch.tensor([2.0, 16.0]) / 255
+    together = attacked(attack, model, images, labels, grid)
+    result = attacked(attack, model, images, labels, grid[:, None].expand(2, 4))
+    torch.testing.assert_close(result, together, atol=1e-6, rtol=0)
 
 
 # Gradients that are zero

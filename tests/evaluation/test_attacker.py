@@ -1,10 +1,12 @@
 """What makes adversarial images: budgets, aims, seeds and counts."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from src.attacks import bim, fgsm, pgd
+from src.attacks import admix_fgsm, bim, fgsm, pgd
 from src.data import Batch, to_unit
 from src.evaluation.attacker import Attacker, CountedModel, accepted
 from src.models import Ensemble
@@ -126,3 +128,72 @@ def test_an_attack_gets_what_it_takes():
 
     assert accepted(own) == ("seeds",) and accepted(plain) == ()
     assert accepted(fgsm) == ("targeted", "true_labels", "seeds", "pool", "max_batch")
+
+
+# A budget for each image
+
+AT = (0.5, 4.0, 16.0)
+
+
+def part_of(whole: Batch, rows: list[int]) -> Batch:
+    return Batch(*(column[rows] for column in whole))
+
+
+def check_at(attacker: Attacker, rows: tuple[int, ...] = (4, 1, 3)) -> None:
+    """Ask for the budgets of the grid, each for another image: the grid's own images come back."""
+    whole = batch()
+    made = make(attacker, whole)
+    counts = (attacker.gradients, attacker.zero_gradients)
+    part, places = part_of(whole, list(rows)), torch.arange(len(rows))
+    goal = None if made.target_labels is None else made.target_labels[list(rows)]
+    again = attacker.at(to_unit(part.images), part, goal, torch.tensor(AT[: len(rows)]))
+    expected = made.images[places, list(rows)]
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
+    assert again.dtype == torch.float32 and not torch.equal(again, to_unit(part.images))
+    assert (attacker.gradients, attacker.zero_gradients) == counts
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("aim", [None, "random", "next", "least_likely"])
+@pytest.mark.parametrize("rows", [(4, 1, 3), (2,)])
+def test_at_is_the_same_attack(norm, aim, rows):
+    attack = partial(pgd, steps=3, norm=norm)
+    model = Ensemble([linear(0), linear(1)], "loss")
+    words = {"num_classes": 5, "seed": 3, "max_batch": 2}
+    check_at(Attacker(model, attack, AT, norm=norm, aim=aim, **words), rows)
+
+
+def test_at_mixes_in_the_same_images():
+    pool = batch(5, first=50)
+    attack = partial(admix_fgsm, steps=2)
+    words = {"num_classes": 5, "seed": 3, "pool": (pool.images, pool.labels)}
+    check_at(Attacker(linear(), attack, AT, **words))
+
+
+def test_attacks_of_the_users_own_get_lists_of_budgets():
+    seen = []
+
+    def own(model, images, labels, eps, *, targeted, seeds):
+        assert eps.ndim == 1
+        seen.append((len(images), [round(float(e) * 255, 3) for e in eps]))
+        settings = {"steps": 3, "step_size_255": 5, "targeted": targeted, "seeds": seeds}
+        return pgd(model, images, labels, eps, **settings)
+
+    attacker = Attacker(linear(), partial(own), AT, aim="random", num_classes=5)
+    check_at(attacker)
+    assert seen == [(6, [0.5, 4, 16]), (1, [0.5, 16]), (1, [4, 16]), (1, [16, 16])]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_at_takes_back_what_leaves_the_ball(norm):
+    def far(model, images, labels, eps):
+        return (images - 3 * eps.reshape(-1, 1, 1, 1, 1)).expand(len(eps), *images.shape)
+
+    images, eps = batch(3), torch.tensor([0.5, 4, 16])
+    clean = to_unit(images.images)
+    attacker = Attacker(linear(), far, (2, 16), norm=norm, num_classes=5)
+    change = attacker.at(clean, images, None, eps) - clean
+    size = (
+        change.abs().amax((1, 2, 3)) if norm == "linf" else change.square().mean((1, 2, 3)).sqrt()
+    )
+    assert (size <= eps / 255 + 1e-6).all() and (size > 0.2 * eps / 255).all()

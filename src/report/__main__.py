@@ -1,0 +1,29 @@
+"""The command line that builds the report of finished jobs from their tables."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from src.main import CONF, command_line
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
+def run(config: DictConfig) -> None:
+    """Build one report; what is wrong is said in one sentence."""
+    from src.report.command import report
+
+    try:
+        report(config)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C or SIGTERM exits with 130."""
+    command_line(run)
+
+
+if __name__ == "__main__":
+    main()

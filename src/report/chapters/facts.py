@@ -1,0 +1,114 @@
+"""What was run: the command, the data, the models, the versions."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from src.report.stored import StoredJob
+
+_OWN = ("sweep",)  # words that the program itself adds to the command
+
+
+def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that say what the jobs were."""
+    records = [job.record for job in jobs]
+    found: list[tuple[str, str]] = [("command", _command(jobs))]
+    found += [
+        ("data", "; ".join(_each(_data(job) for job in jobs))),
+        ("attacks", "; ".join(_each(_attack(job) for job in jobs if job.attacked))),
+        (
+            "budgets",
+            "; ".join(_each(_budgets(job) for job in jobs if job.attacked)),
+        ),
+    ]
+    found += sorted({("model", line) for job in jobs for line in _models(job)})
+    found += [
+        ("images counted", "; ".join(_each(record.protocol for record in records))),
+        ("seed", ", ".join(_each(str(record.config["seed"]) for record in records))),
+        (
+            "precision and device",
+            "; ".join(_each(f"{r.config['trainer']['precision']} on {r.device}" for r in records)),
+        ),
+        ("finished", _span([record.created for record in records])),
+        ("code", ", ".join(_each(f"commit {record.commit}" for record in records))),
+        (
+            "versions",
+            "; ".join(
+                _each(
+                    ", ".join(f"{name} {number}" for name, number in (r.versions or {}).items())
+                    for r in records
+                )
+            ),
+        ),
+    ]
+    return tuple((term, value) for term, value in found if value)
+
+
+def _command(jobs: Sequence[StoredJob]) -> str:
+    """Return a command that would run these jobs, with swept keys listed by commas."""
+    program = "src.main" if all(job.attacked for job in jobs) else "src.explore"
+    if any("set" in job.record.config for job in jobs):
+        program = "src.score"
+    words = [[w for w in job.record.overrides if w.split("=")[0] not in _OWN] for job in jobs]
+    if all(one == words[0] for one in words):
+        return " ".join(["python -m", program, *words[0]])
+    values: dict[str, list[str]] = {}
+    for word in (word for one in words for word in one):
+        key, _, value = word.partition("=")
+        if value not in values.setdefault(key, []):
+            values[key].append(value)
+    listed = [f"{key}={','.join(value)}" for key, value in values.items()]
+    return " ".join(["python -m", program, "-m", *listed])
+
+
+def _data(job: StoredJob) -> str:
+    record = job.record
+    size = record.config["dataset"].get("image_size")
+    pixels = f" of {size} x {size} pixels" if size else ""
+    return (
+        f"{record.dataset}: {record.images} images{pixels}, {len(record.class_names)} classes, "
+        f"digest {record.data}"
+    )
+
+
+def _attack(job: StoredJob) -> str:
+    settings = job.record.config["attack"]
+    words = [
+        f"{key}={value}"
+        for key, value in settings.items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{job.record.attack} ({', '.join(words)})" if words else job.record.attack
+
+
+def _budgets(job: StoredJob) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in job.record.config["epsilon"]["grid"])
+    norm = job.record.config["attack"].get("norm", "linf")
+    return f"{grid} (in 1/255, {norm}); headline at {job.record.standard:g}/255"
+
+
+def _models(job: StoredJob) -> list[str]:
+    models = job.record.config["model"]
+    lines = []
+    for name, digest in job.record.weights.items():
+        settings = models.get(name)
+        if settings is None:
+            continue  # an ensemble: its members are listed
+        network = settings["network"]
+        what = network.get("model_name") or network.get("name") or network.get("_target_")
+        size = settings.get("input_size")
+        resized = f", resized to {size} pixels inside" if size else ""
+        weights = settings.get("weights") or "trained here"
+        lines.append(f"{name}: {what}{resized}; weights {weights}, digest {digest}")
+    return lines
+
+
+def _each(values: Iterable[str]) -> list[str]:
+    """Return every value once, in order."""
+    return list(Counter(values))
+
+
+def _span(times: Sequence[str]) -> str:
+    known = sorted(time for time in times if time)
+    if not known:
+        return ""
+    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"

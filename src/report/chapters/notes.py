@@ -1,0 +1,102 @@
+"""What every number of the report means."""
+
+NOTES: tuple[tuple[str, str], ...] = (
+    (
+        "made on, source",
+        "The model whose gradients made the adversarial images; of an ensemble, its members are "
+        "joined by +.",
+    ),
+    ("shown to, target", "A model that the same adversarial images were shown to."),
+    ("white box", "The target is the source, or a member of an ensemble that is the source."),
+    (
+        "budget, eps",
+        "The largest change of any value of an image, in units of 1/255 of the pixel range; for "
+        "an attack in the L2 norm, the largest root-mean-square change. A budget below 1 is no "
+        "change at all in an 8-bit image.",
+    ),
+    (
+        "protocol",
+        "Which images are counted: all; source_correct or target_correct, those that the source "
+        "or the target classifies correctly when clean; joint, those that both do. On the "
+        "diagonal joint and source_correct are the same.",
+    ),
+    ("k / n = p %", "Of n images counted, k; p is their share."),
+    (
+        "robust accuracy, success rate",
+        "Share of the images counted that the target still classifies correctly; and share on "
+        "which the attack reached what it wants: any wrong class, or the class aimed for.",
+    ),
+    (
+        "interval of a rate",
+        "Wilson's score interval, 95 %, over images; it does not cover the choice of seed, "
+        "training run or data set.",
+    ),
+    (
+        "confidence, true confidence",
+        "Softmax probability of the predicted and of the true class. Initial confidence: on the "
+        "clean image.",
+    ),
+    (
+        "flip, smallest flipping budget",
+        "A counted image is no longer classified correctly; and the smallest tried budget at "
+        "which that is so, refined by bisection where the job did that.",
+    ),
+    (
+        "dip and recovery",
+        "Never flips within the grid, loses at least 5 percentage points of confidence at some "
+        "budget, and regains at least half of what it lost at a larger one.",
+    ),
+    ("bounce back", "Flips, and is classified correctly again at a larger budget."),
+    (
+        "more confident in a wrong class",
+        "At some budget (or, where it says ends, at the largest) the target is more confident in "
+        "a wrong class than it was in the true class of the clean image.",
+    ),
+    ("below 8 bits", "Flips at a budget below 1/255."),
+    (
+        "area under a curve",
+        "The curve's mean over the budgets from 0 to the largest, by trapezoids; 95 % percentile "
+        "bootstrap interval over images, 2,000 resamples.",
+    ),
+    (
+        "McNemar, Holm",
+        "Two-sided exact McNemar test of two successes on the same images; p-values of one kind "
+        "of comparison are corrected together by Holm's method.",
+    ),
+    (
+        "difference of two rates",
+        "On the same images, with Tango's score interval for paired proportions (1998), 95 %.",
+    ),
+    (
+        "rho",
+        "Spearman's rank correlation between initial confidence and smallest flipping budget, "
+        "images that never flip ranked above all budgets; 95 % bootstrap interval over images.",
+    ),
+    (
+        "odds ratio",
+        "Of a logistic regression of flip (at the tried budget at which nearest to half of the "
+        "images flip) on initial confidence, for 10 percentage points more; 95 % Wald interval.",
+    ),
+    (
+        "power spectrum",
+        "Squared magnitude of the two-dimensional Fourier transform over the number of pixels, "
+        "averaged over channels and over rings of equal spatial frequency, in cycles per pixel; "
+        "0.5 is the finest pattern along an axis.",
+    ),
+    (
+        "low, band, high",
+        "A perturbation's part below, between and above the two limits that the figure names, cut "
+        "out in the Fourier domain and scaled to the same largest change, or to the L2 norm of "
+        "the whole perturbation; then clipped to the pixel range.",
+    ),
+    (
+        "gradient cosine",
+        "Cosine between the gradients of the cross-entropy of the true class with respect to the "
+        "clean image's pixels, of source and target; mean over the images counted.",
+    ),
+    (
+        "agreement of errors, kappa",
+        "Cohen's kappa of being right, of two models on the same clean images: 0 for independent "
+        "errors, 1 for the same ones.",
+    ),
+)

@@ -1,0 +1,219 @@
+"""Why attacks transfer: frequencies, gradients, errors; as far as the jobs computed it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from src.analysis.frequency import (
+    filter_sentences,
+    filtered_rates,
+    low_pass_accuracy,
+    low_pass_sentences,
+    spectrum_sentences,
+)
+from src.analysis.similarity import (
+    SimilarJob,
+    image_level,
+    pair_similarity,
+    similarity_sentences,
+    transfer_regression,
+)
+from src.report.chapters.drawing import drawn
+from src.report.content import Drawing, Section, Table
+from src.report.frequency_figures import (
+    filtered_figure,
+    low_pass_figure,
+    similarity_figure,
+    spectra_figure,
+)
+from src.report.stored import StoredJob
+
+_PARTS = {
+    "flips": ("the budgets of flips are those of the grid, not refined", "analysis.bisection=6"),
+    "spectra": ("power spectra of the perturbations", "analysis.spectra=true"),
+    "filtered": ("transfer of filtered perturbations", "analysis.filters=true"),
+    "low_passed": ("accuracy on low-passed clean images", "analysis.filters=true"),
+    "similarity": ("gradient cosines of the models", "analysis.similarity=true"),
+}
+
+
+def missing(jobs: Sequence[StoredJob]) -> tuple[str, ...]:
+    """Say which tables jobs did not compute, and how to have them."""
+    sentences = []
+    for name, (what, key) in _PARTS.items():
+        without = sum(name not in job.files for job in jobs)
+        if without:
+            sentences.append(
+                f"Not computed by {without} of {len(jobs)} jobs: {what}; run them with {key}, or "
+                "with analysis=full for everything."
+            )
+    return tuple(sentences)
+
+
+def reasons_section(jobs: Sequence[StoredJob]) -> Section | None:
+    """Return what the jobs' own tables say about why their images transfer; None without any."""
+    parts: list[tuple[str, Callable[[Sequence[StoredJob]], _Part]]] = [
+        ("spectra", _spectra),
+        ("filtered", _filtered),
+        ("low_passed", _low_passed),
+        ("similarity", _similarity),
+    ]
+    text: list[str] = []
+    drawings: list[Drawing] = []
+    tables: list[Table] = []
+    for name, tell in parts:
+        having = [job for job in jobs if name in job.files]
+        if having:
+            sentences, drawing, found = tell(having)
+            text.append(" ".join(sentences))
+            drawings.append(drawing)
+            tables += found
+    if not drawings:
+        return None
+    return Section(
+        id="why-it-transfers",
+        title="Why it transfers",
+        text=tuple(text),
+        drawings=tuple(drawings),
+        tables=tuple(tables),
+    )
+
+
+_Part = tuple[Sequence[str], Drawing, list[Table]]
+
+
+def _stacked(jobs: Sequence[StoredJob], read: Callable[[StoredJob], pd.DataFrame]) -> pd.DataFrame:
+    """Put a table of each job below the others, with the columns `source` and `attack`."""
+    return pd.concat(
+        [read(job).assign(source=job.record.source, attack=job.attack) for job in jobs],
+        ignore_index=True,
+    )
+
+
+def _spectra(jobs: Sequence[StoredJob]) -> _Part:
+    frame = _stacked(jobs, lambda job: job.table("spectra"))
+    sentences = spectrum_sentences(frame)
+    drawing = drawn(
+        "spectra",
+        "Power spectra of images and perturbations",
+        "Share of the power at each spatial frequency, averaged over directions, channels and "
+        f"images, constant part left out; perturbations at {jobs[0].record.standard:g}/255.",
+        " ".join(sentences),
+        lambda: spectra_figure(frame),
+        frame,
+    )
+    return sentences, drawing, []
+
+
+def _filtered(jobs: Sequence[StoredJob]) -> _Part:
+    def read(job: StoredJob) -> pd.DataFrame:
+        record = job.record
+        return filtered_rates(
+            job.table("filtered"), job.predictions, record.source, record.targets, record.protocol
+        )
+
+    frame = _stacked(jobs, read)
+    sentences = filter_sentences(frame)
+    drawing = drawn(
+        "filtered",
+        "Success of filtered perturbations",
+        "The perturbation's low, middle and high spatial frequencies alone, scaled to the same "
+        f"largest change ({jobs[0].record.standard:g}/255) and to the same L2 norm as the whole; "
+        "95 % Wilson intervals.",
+        " ".join(sentences),
+        lambda: filtered_figure(frame),
+        frame,
+    )
+    return sentences, drawing, []
+
+
+def _low_passed(jobs: Sequence[StoredJob]) -> _Part:
+    tables = pd.concat([job.table("low_passed") for job in jobs], ignore_index=True)
+    once = tables.drop_duplicates(["index", "target", "cutoff"])
+    frame = low_pass_accuracy(once)
+    sentences = low_pass_sentences(frame)
+    drawing = drawn(
+        "low-passed",
+        "Accuracy on low-passed clean images",
+        "Clean images that keep only the frequencies below a cutoff; 95 % Wilson intervals over "
+        f"{int(frame['n'].max())} images.",
+        " ".join(sentences),
+        lambda: low_pass_figure(frame),
+        frame,
+    )
+    return sentences, drawing, []
+
+
+def _similarity(jobs: Sequence[StoredJob]) -> _Part:
+    found = [
+        SimilarJob(job.attack, job.record.source, job.predictions, job.table("similarity"))
+        for job in jobs
+    ]
+    standard, protocol = jobs[0].record.standard, jobs[0].record.protocol
+    frame = pair_similarity(found, standard, protocol)
+    regression = transfer_regression(frame)
+    sentences = similarity_sentences(frame, regression)
+    drawing = drawn(
+        "similarity",
+        "Transfer, gradients and errors",
+        f"Success at {standard:g}/255 over the mean cosine of the models' loss gradients on clean "
+        "images, and over the agreement of their errors (Cohen's kappa).",
+        " ".join(sentences),
+        lambda: similarity_figure(frame),
+        frame,
+    )
+    images = image_level(found, standard, protocol)
+    return sentences, drawing, [_regression_table(regression), _image_table(images)]
+
+
+def _regression_table(regression: pd.DataFrame) -> Table:
+    shown = pd.DataFrame(
+        {
+            "attack": regression["attack"],
+            "predictor": regression["predictor"],
+            "pairs": [str(int(n)) for n in regression["pairs"]],
+            "slope": _with_intervals(regression, "slope"),
+            "r": ["n/a" if pd.isna(r) else f"{r:.2f}" for r in regression["r"]],
+            "p": ["n/a" if pd.isna(p) else f"{p:.2g}" for p in regression["p"]],
+        }
+    )
+    return Table(
+        name="transfer-regression",
+        title="Regression of transfer on similarity, over pairs",
+        caption="Least squares of the success rate over the pairs that are not white box, one "
+        "predictor at a time; fewer than four pairs give no line. Pairs share models, so these "
+        "intervals are too narrow.",
+        frame=shown,
+        data=regression,
+    )
+
+
+def _with_intervals(frame: pd.DataFrame, name: str) -> list[str]:
+    rows = frame[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
+    return [
+        "n/a" if np.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        for value, low, high in rows
+    ]
+
+
+def _image_table(images: pd.DataFrame) -> Table:
+    shown = pd.DataFrame(
+        {
+            "attack": images["attack"],
+            "source": images["source"],
+            "target": images["target"],
+            "successes": [
+                f"{int(k)} of {int(n)}" for k, n in zip(images["success"], images["n"], strict=True)
+            ],
+            "odds ratio per 0.1 of cosine": _with_intervals(images, "odds_ratio"),
+        }
+    )
+    return Table(
+        name="transfer-by-image",
+        title="Gradient cosine and success, image by image",
+        caption="Logistic regression of success on an image's own gradient cosine within a pair, "
+        "with its 95 % interval.",
+        frame=shown,
+        data=images,
+    )

@@ -1,0 +1,108 @@
+"""Find the jobs that a report is wanted of, build it, and note it where they are tracked."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.status import Status
+
+from src.job import check_report, names_of, plain
+from src.report.build import build_report
+from src.report.page import save_drawings, write_page
+from src.report.stored import StoredJob, find_jobs
+from src.tracking import Sweeps, open_sweeps
+
+OUTPUTS = Path("outputs")
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+def report(config: DictConfig) -> None:
+    """Build the report that a config of `python -m src.report` asks for.
+
+    Raises:
+        ValueError: There is nothing to report on, or a key has a wrong value.
+    """
+    console = Console()
+    settings = plain(config, "report")
+    check_report(settings)
+    sweeps = open_sweeps(plain(config, "tracking"))
+    with TemporaryDirectory() as spare:
+        folders = _folders(config, sweeps, Path(spare))
+        jobs = find_jobs(folders)
+        out = Path(config.out) if config.out is not None else folders[0]
+        files = write_report(jobs, out, settings, console)
+        tracked = {job.record.config.get("sweep") for job in jobs} - {None}
+        if len(tracked) == 1:
+            sweeps.attach(str(tracked.pop()), files)
+    console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
+
+
+def write_report(
+    jobs: Sequence[StoredJob], out: Path, settings: Mapping[str, Any], console: Console
+) -> list[Path]:
+    """Write the page, and every figure of it singly with its data.
+
+    Args:
+        jobs: What the report is of.
+        out: Folder for `report.html` and `figures/`.
+        settings: The `report` section of a config.
+        console: Where progress is shown.
+
+    Returns:
+        The page and the folder of figures.
+
+    Raises:
+        ValueError: The jobs do not fit into one report.
+    """
+    with Status("Building the report", console=console) as status:
+
+        def tell(words: str) -> None:
+            status.update(f"Building the report: {words}")
+
+        content = build_report(jobs, settings, tell)
+        tell("page")
+        write_page(content, out / PAGE)
+        tell("figures")
+        save_drawings(content, out / FIGURES)
+    return [out / PAGE, out / FIGURES]
+
+
+def _folders(config: DictConfig, sweeps: Sweeps, spare: Path) -> list[Path]:
+    """Return the folders of the sweeps, or the one, that a config names; else the newest."""
+    if config.folder is not None:
+        if config.sweep is not None:
+            raise ValueError("sweep and folder are both given; give one of them.")
+        return [Path(str(config.folder))]
+    if config.sweep is not None:
+        return [_folder(str(name), sweeps, spare) for name in names_of(config.sweep)]
+    newest = sweeps.newest()
+    if newest is not None:
+        return [_folder(newest, sweeps, spare)]
+    dated = [path for path in OUTPUTS.glob("*") if any(path.rglob("*.parquet"))]
+    if not dated:
+        raise ValueError(
+            f"there is no sweep yet in {OUTPUTS}/; folder=PATH names a folder of parquet files."
+        )
+    return [max(dated, key=lambda path: path.stat().st_mtime)]
+
+
+def _folder(name: str, sweeps: Sweeps, spare: Path) -> Path:
+    """Return where a sweep's tables lie; what is gone from here comes from the store."""
+    for path in (OUTPUTS / name, Path(name)):
+        if path.is_dir():
+            return path
+    known = sweeps.folder(name)
+    if known is not None and known.is_dir():
+        return known
+    here = spare / re.sub(r"\W", "-", name)
+    if known is None or not sweeps.download(name, here):
+        raise ValueError(
+            f"sweep={name} is neither a folder under {OUTPUTS}/ nor the id of a tracked sweep "
+            "whose files are at hand."
+        )
+    return here

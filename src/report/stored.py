@@ -1,0 +1,193 @@
+"""Finished jobs as a report reads them: tables that say what they are, and example images."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from src.data import ImageDataset
+from src.files import whole_file
+from src.record import JobRecord, read_record
+
+HEADLINE = "predictions"
+EXAMPLES = "examples.npz"
+IMAGES = "images.npz"
+_TOP = ("top5_classes", "top5_confidences")
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A finished job.
+
+    Attributes:
+        record: What it was.
+        folder: Where its tables lie.
+        files: They, by the table's name.
+        varied: The words of the command line that tell it from the other jobs of its command,
+            but for attack and source, such as ` seed=1`.
+    """
+
+    record: JobRecord
+    folder: Path
+    files: Mapping[str, Path]
+    varied: str = ""
+
+    @property
+    def attack(self) -> str:
+        """Return what to call the attack: its name, and what else tells the job apart."""
+        return f"{self.record.attack}{self.varied}"
+
+    @property
+    def attacked(self) -> bool:
+        """Tell whether adversarial images were shown, or clean ones alone."""
+        return bool(self.record.attack)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The predictions in the headline's form, without the top five."""
+        return self.table(HEADLINE)
+
+    @cached_property
+    def with_top_five(self) -> pd.DataFrame:
+        """The same with the top five."""
+        return pq.read_table(self.files[HEADLINE]).to_pandas()
+
+    @cached_property
+    def flips(self) -> pd.DataFrame | None:
+        """The smallest flipping budgets with the top five there; None if not computed."""
+        return pq.read_table(self.files["flips"]).to_pandas() if "flips" in self.files else None
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by its name, without the top five."""
+        whole = pq.read_table(self.files[name])
+        return whole.drop_columns([c for c in _TOP if c in whole.column_names]).to_pandas()
+
+    @cached_property
+    def examples(self) -> dict[str, np.ndarray]:
+        """The example images with their adversarial versions; empty if none were stored."""
+        return _arrays(self.folder / EXAMPLES)
+
+    @cached_property
+    def images(self) -> dict[int, np.ndarray]:
+        """Clean images, uint8 (3, H, W), by index, as far as they were stored."""
+        return {
+            int(number): image
+            for found in (_arrays(self.folder / IMAGES), self.examples)
+            if found
+            for number, image in zip(found["index"], found["clean"], strict=True)
+        }
+
+
+def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[StoredJob]:
+    """Return the finished jobs whose tables lie in some folders or below, in their order there.
+
+    What was computed twice, as two sweeps may do, is one job, which has the tables of both.
+
+    Raises:
+        ValueError: A folder is not there, a table cannot be read, or there is no job and that is
+            not fine.
+    """
+    folders = list(folders)
+    files: dict[tuple[str, str, float], dict[str, Path]] = {}
+    records: dict[tuple[str, str, float], JobRecord] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder.")
+        for path in sorted(folder.rglob("*.parquet"), key=_rank):
+            found = None if path.name.startswith(".") else read_record(path)
+            if found is not None:
+                name, record = found
+                place = (record.key, record.protocol, record.standard)
+                records.setdefault(place, record)
+                files.setdefault(place, {}).setdefault(name, path)
+    jobs = [
+        StoredJob(records[place], tables[HEADLINE].parent, tables)
+        for place, tables in files.items()
+        if HEADLINE in tables
+    ]
+    if not jobs and not none_is_fine:
+        where = ", ".join(map(str, folders))
+        raise ValueError(
+            f"{where} holds no predictions of this program (parquet files as its jobs leave them)."
+        )
+    return told_apart(jobs)
+
+
+def told_apart(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return jobs with the words that not all of them share, or with their sweep's folder."""
+    shared = set.intersection(*(set(job.record.overrides) for job in jobs)) if jobs else set()
+    named = [
+        replace(job, varied="".join(f" {w}" for w in job.record.overrides if _tells(w, shared)))
+        for job in jobs
+    ]
+    names = Counter((job.attack, job.record.source) for job in named)
+    return [
+        replace(job, varied=f"{job.varied} ({job.folder.parent.name})")
+        if names[job.attack, job.record.source] > 1
+        else job
+        for job in named
+    ]
+
+
+def _tells(word: str, shared: set[str]) -> bool:
+    return word not in shared and word.split("=")[0] not in ("attack", "source", "sweep")
+
+
+def store_examples(
+    dataset: ImageDataset,
+    budgets: Sequence[float],
+    examples: Mapping[int, np.ndarray],
+    folder: Path,
+) -> None:
+    """Store the example images with their adversarial versions.
+
+    The file holds `index`, `label`, `eps_255`, `clean` uint8 (E, 3, H, W) and `adversarial`
+    float32 (K, E, 3, H, W) in [0, 1].
+
+    Args:
+        dataset: The images.
+        budgets: The K budgets in units of 1/255.
+        examples: Adversarial versions (K, 3, H, W) in [0, 1], by image index.
+        folder: Where the file goes.
+    """
+    index = np.array(sorted(examples))
+    batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())
+    with whole_file(folder / EXAMPLES) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            index=index,
+            label=batch.labels.numpy(),
+            eps_255=np.array(budgets),
+            clean=batch.images.numpy(),
+            adversarial=np.stack([examples[number] for number in index], axis=1),
+        )
+
+
+def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) -> None:
+    """Store clean images that a report will show: `index`, and `clean` uint8 (N, 3, H, W)."""
+    if not indices:
+        return
+    index = np.array(sorted(indices))
+    batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())
+    with whole_file(folder / IMAGES) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, index=index, clean=batch.images.numpy())
+
+
+def _rank(path: Path) -> list[tuple[int, str]]:
+    """Sort `10-bim` after `9-bim`."""
+    return [
+        (int(match[0]) if (match := re.match(r"\d+", part)) else -1, part) for part in path.parts
+    ]
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)

@@ -1,0 +1,75 @@
+"""MLflow's memory of earlier sweeps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from src.tracking.mlflow_client import log_files, open_client
+from src.tracking.sweeps import Sweeps
+
+
+class MlflowSweeps(Sweeps):
+    """The sweeps of all data sets in an MLflow store.
+
+    Args:
+        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
+        directory: Where the SQLite file lies.
+
+    Raises:
+        ValueError: The store cannot be opened.
+    """
+
+    def __init__(self, uri: str | None, directory: str) -> None:
+        self.client, self.uri = open_client(uri, directory)
+
+    def newest(self) -> str | None:
+        """Return the run id of the sweep that was started last."""
+        found = self._search("tags.kind = 'sweep'", most=1)
+        return str(found[0].info.run_id) if found else None
+
+    def folder(self, sweep: str) -> Path | None:
+        """Return the folder that is noted with a sweep's run."""
+        run = self._run(sweep)
+        return None if run is None or "folder" not in run.data.params else Path(_noted(run))
+
+    def download(self, sweep: str, folder: Path) -> bool:
+        """Copy the files of a sweep's jobs into a folder each."""
+        jobs = self._search(f"tags.kind = 'job' and tags.sweep = '{sweep}'", most=1000)
+        for number, job in enumerate(reversed(jobs)):
+            here = folder / f"{number}-{job.info.run_name}"
+            here.mkdir(parents=True)
+            mlflow.artifacts.download_artifacts(
+                run_id=job.info.run_id, dst_path=str(here), tracking_uri=self.uri
+            )
+        return bool(jobs)
+
+    def attach(self, sweep: str, files: Sequence[Path]) -> None:
+        """Store files and folders with a sweep's run."""
+        if self._run(sweep) is not None:
+            log_files(self.client, sweep, files)
+
+    def _run(self, sweep: str) -> Any:
+        try:
+            return self.client.get_run(sweep)
+        except MlflowException:
+            return None
+
+    def _search(self, wanted: str, most: int) -> list[Any]:
+        experiments = [
+            experiment.experiment_id
+            for experiment in self.client.search_experiments()
+            if experiment.name.endswith("-sweeps")
+        ]
+        if not experiments:
+            return []
+        found = self.client.search_runs(
+            experiments, wanted, order_by=["attributes.start_time DESC"], max_results=most
+        )
+        return list(found)
+
+
+def _noted(run: Any) -> str:
+    return str(run.data.params["folder"])

@@ -1,0 +1,188 @@
+"""From a sweep's tables to its report, and from copies of the tables alone."""
+
+import importlib
+import shutil
+import sys
+from html import unescape
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "n_images=40", "report=default"]
+FEW = "report.pairs=3"  # the pictures of a pair take seconds
+
+
+@pytest.fixture
+def report(workspace, monkeypatch):
+    """A function that runs `python -m src.report` here and returns its exit code."""
+    return program("src.report.__main__", [], monkeypatch)
+
+
+@pytest.fixture
+def explore(workspace, monkeypatch, tiny_run):
+    """A function that runs `python -m src.explore` here and returns its exit code."""
+    kept = ("--config-dir", "model=", "training.", "trainer", "dataset", "n_images")
+    words = [word for word in tiny_run if word.startswith(kept)]
+    return program("src.explore", [*words, "dataset.loader.n_train=200"], monkeypatch)
+
+
+def program(module: str, words: list[str], monkeypatch):
+    def run(*arguments: str) -> int:
+        main = importlib.import_module(module).main
+        every = sorted([*words, *arguments], key=lambda word: not word.startswith("-"))
+        monkeypatch.setattr(sys, "argv", [module, *every])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run
+
+
+def page(folder: Path) -> str:
+    return unescape((folder / "report.html").read_text())
+
+
+def client(workspace: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+
+
+def sweep_runs(workspace: Path) -> list:
+    store = client(workspace)
+    experiment = store.get_experiment_by_name("photos-sweeps").experiment_id
+    return list(store.search_runs([experiment], "tags.kind = 'sweep'"))
+
+
+def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
+    assert command_line(*SWEEP, FEW, "analysis=full", "hydra.sweep.dir=out") == 0
+    folder = workspace / "out"
+    assert "report: " in capsys.readouterr().out
+    text = page(folder)
+    for attack in ("fgsm", "bim"):
+        cells = pd.read_csv(folder / f"matrix-{attack}.csv").set_index("made on")
+        for source in ("coarse", "fine"):
+            for target in ("coarse", "fine"):
+                assert cells.loc[source, target] in text
+    assert "Not computed" not in text and "Hypothesis 1" in text
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    stems = {name.rsplit(".", 1)[0] for name in figures if name.endswith(".png")}
+    assert {"spectra", "filtered", "low-passed", "similarity", "class-counts"} <= stems
+    assert {"curves-bim-coarse-coarse", "bins-fgsm-fine-fine"} <= stems
+    assert {"triples-fgsm-coarse-coarse", "series-fgsm-fine-fine"} <= stems
+    assert "3 of 8 pairs are told in detail" in text
+    assert {f"{stem}.svg" for stem in stems} <= figures
+    assert {"areas.csv", "spectra.csv", "hypothesis.csv"} <= figures
+
+    (run,) = sweep_runs(workspace)
+    store = client(workspace)
+    assert "report.html" in {file.path for file in store.list_artifacts(run.info.run_id)}
+    logged = {Path(f.path).name for f in store.list_artifacts(run.info.run_id, "figures")}
+    assert logged == figures
+    jobs = store.search_runs([run.info.experiment_id], "tags.kind = 'job'")
+    files = {file.path for file in store.list_artifacts(jobs[0].info.run_id)}
+    assert {"flips.parquet", "spectra.parquet", "filtered.parquet", "similarity.parquet"} <= files
+
+    # Tables that were copied elsewhere make the same report: no model, no images, no rerun.
+    bare = workspace / "bare"
+    for path in folder.rglob("*.parquet"):
+        (bare / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, bare / path.parent.name)
+    shutil.rmtree(workspace / "cache")
+    assert report("folder=bare", "tracking=none", "out=again", FEW) == 0
+    for name in ("areas.csv", "spectra.csv", "hypothesis.csv", "paired-tests.csv"):
+        again, first = workspace / "again" / "figures" / name, folder / "figures" / name
+        assert again.read_text() == first.read_text()
+    assert "image not stored" not in text
+
+
+def test_sweeps_are_found_again(command_line, report, workspace, capsys):
+    quick = ["report=none", "n_images=30"]
+    assert command_line("attack=fgsm", "hydra.run.dir=outputs/first", *quick) == 0
+    assert command_line("attack=bim", "hydra.run.dir=outputs/second", *quick) == 0
+    second, first = (run.info.run_id for run in sweep_runs(workspace))
+    text = {}
+    for number, words in enumerate(
+        ([], ["tracking=none"], [f"sweep={first}"], ["sweep=first", "tracking=none"])
+    ):
+        assert report(*words, f"out=report{number}", "report.pairs=0") == 0
+        text[number] = page(workspace / f"report{number}")
+    assert "attack=bim" in text[0] and text[0] == text[1]  # the newest
+    assert "attack=fgsm" in text[2] and "attack=bim" not in text[2]
+    assert text[2] == text[3]
+    assert report("sweep=[first,second]", "out=both", "report.pairs=0") == 0
+    both = pd.read_csv(workspace / "both" / "figures" / "areas.csv")
+    assert set(both["attack"]) == {"fgsm", "bim"}
+    tests = pd.read_csv(workspace / "both" / "figures" / "paired-tests.csv")
+    assert set(tests["kind"]) == {"attack"}  # the same images under two attacks
+
+    shutil.rmtree(workspace / "outputs")  # what the store kept is enough
+    assert report(f"sweep={second}", "out=kept", "report.pairs=0") == 0
+    kept = pd.read_csv(workspace / "kept" / "figures" / "areas.csv")
+    assert kept["attack"].unique().tolist() == ["bim"]
+    stored = client(workspace).list_artifacts(second)
+    assert "report.html" in {file.path for file in stored}
+    capsys.readouterr()
+
+
+def test_the_report_says_what_was_not_computed(command_line, workspace):
+    assert command_line("attack=fgsm", "report=default", "tracking=none", "report.pairs=1") == 0
+    (folder,) = (workspace / "outputs").iterdir()
+    text = page(folder)
+    assert "Not computed by 1 of 1 jobs: power spectra" in text and "analysis=full" in text
+    assert "1 of 2 pairs are told in detail" in text
+
+
+def test_clean_images_are_explored_without_an_attack(explore, workspace, capsys):
+    assert explore("source=[coarse,fine]", "tracking=none") == 0
+    printed = capsys.readouterr().out
+    (folder,) = (workspace / "outputs").iterdir()
+    table = pq.read_table(folder / "predictions.parquet").to_pandas()
+    assert set(table["target"]) == {"coarse", "fine"} and (table["eps_255"] == 0).all()
+    right = table[table["target"] == "fine"]
+    k, n = int((right["label"] == right["predicted"]).sum()), len(right)
+    assert f"{k} / {n} = {k / n:.2%}" in printed and f"{k} / {n} = {k / n:.2%}" in page(folder)
+    figures = {path.name for path in (folder / "figures").glob("*.png")}
+    assert {"class-counts.png", "class-confidence-coarse.png"} <= figures
+
+
+def test_exploring_is_tracked_and_swept(explore, workspace):
+    assert explore("-m", "source=coarse,fine", "report=none") == 0
+    (run,) = sweep_runs(workspace)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_report_that_fails_costs_no_results(command_line, workspace, capsys, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("the ink is out.")
+
+    monkeypatch.setattr("src.report.command.build_report", broken)
+    assert command_line("attack=fgsm", "report=default", "tracking=none") == 1
+    printed = capsys.readouterr().out
+    assert "No report: the ink is out." in printed and "Traceback" not in printed
+    (folder,) = (workspace / "outputs").iterdir()
+    assert (folder / "predictions.parquet").exists() and f"folder=outputs/{folder.name}" in printed
+
+
+REFUSED = [
+    ([], "there is no sweep yet"),
+    (["folder=gone"], "gone is not a folder"),
+    (["sweep=gone"], "sweep=gone is neither"),
+    (["folder=conf"], "holds no predictions of this program"),
+    (["folder=strange"], "cannot be read as a parquet file"),
+    (["folder=conf", "sweep=x"], "sweep and folder are both given"),
+    (["report.pairs=-1"], "report.pairs must be a whole number"),
+    (["tracking.uri=nonsense://x"], "cannot be opened"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(w) for w, _ in REFUSED])
+def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd, words, message):
+    (workspace / "strange").mkdir()
+    (workspace / "strange" / "x.parquet").write_text("no table")
+    assert report(*words) == 2
+    out, err = capfd.readouterr()
+    assert message in err.replace("\n", "") and "Traceback" not in out + err
