@@ -123,6 +123,10 @@ def read_job(config: DictConfig) -> Job:
     check_choice("ensemble", config.ensemble, AVERAGES)
     check_choice("save_adversarial", config.save_adversarial, (True, False))
     budgets = _budgets(config.epsilon.grid)
+    for eps in plain(config, "report")["budgets"] or []:
+        if eps not in budgets:
+            listed = ", ".join(f"{budget:g}" for budget in budgets)
+            raise ValueError(f"report.budgets names {eps}, which is not among {listed}.")
     return Job(
         attack=read_attack(plain(config, "attack"), budgets),
         sources=tuple(map(str, sources)),
@@ -258,7 +262,10 @@ def check_report(settings: Mapping[str, Any]) -> None:
     """
     check_whole_number("report.examples", settings["examples"], 0)
     check_whole_number("report.pairs", settings["pairs"], 0)
-    for eps in settings["budgets"] or []:
+    budgets = settings["budgets"]
+    if budgets is not None and not isinstance(budgets, list):
+        raise ValueError(f"report.budgets={budgets} is not a list of budgets in 1/255, or null.")
+    for eps in budgets or []:
         check_number("report.budgets", eps, 0, 255)
 
 

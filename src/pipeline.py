@@ -1,9 +1,8 @@
 """One job from config to files: data, models, clean answers, attack, rates, figures, tracking."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -149,8 +148,6 @@ def _record(
     job: Job, models: Mapping[str, Model], dataset: ImageDataset, device: str, folder: Path
 ) -> JobRecord:
     """Return what the job's tables will say of it."""
-    words = folder / ".hydra" / "overrides.yaml"
-    overrides: Iterable[Any] = OmegaConf.load(words) if words.exists() else ()
     record = JobRecord(
         key=_job_key(job, models, dataset, device),
         data=dataset.digest(),
@@ -160,7 +157,7 @@ def _record(
         config=plain_config(job.stored_config(), job.models),
         device=device,
     )
-    return record.complete(tuple(map(str, overrides)))
+    return record.complete(folder)
 
 
 def _clean_cache(job: Job, model: Model, dataset: ImageDataset, device: str) -> Path:

@@ -4,8 +4,10 @@ A report needs nothing but such tables, wherever they were copied to.
 """
 
 import json
+import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +21,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 FORMAT = 1
 _KEY = b"transferability"
-_PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "transferability")
+_PACKAGES = (
+    "transferability",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,8 @@ class JobRecord:
         class_names: One a class.
         weights: Digests of the models' weights, by name.
         config: Of the job: resolved, with the models that it names, without the tracking store.
-        overrides: Words of the command line that this job got.
+        overrides: Words of the command line that this job got, see `public`.
+        flags: What stood before them, as `--config-dir PATH`.
         created: When the job ended, UTC, as `2026-01-31T12:00:00+00:00`.
         commit: Of the code, see `git_commit`.
         versions: Of the packages that can change a number, and of Python's own.
@@ -47,16 +60,19 @@ class JobRecord:
     weights: Mapping[str, str]
     config: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     created: str = ""
     commit: str = ""
     versions: Mapping[str, str] | None = None
     device: str = ""
 
-    def complete(self, overrides: tuple[str, ...]) -> "JobRecord":
-        """Return the record with the command's words, and with here and now filled in."""
+    def complete(self, folder: Path) -> "JobRecord":
+        """Return the record with the command that Hydra noted in a folder, and here and now."""
+        overrides, flags = _command(folder / ".hydra")
         return replace(
             self,
             overrides=overrides,
+            flags=flags,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=git_commit(),
             versions=_versions(),
@@ -92,6 +108,16 @@ class JobRecord:
     def standard(self) -> float:
         """Return the headline's budget in units of 1/255."""
         return float(self.config["epsilon"]["standard"])
+
+
+def public(words: Iterable[str]) -> tuple[str, ...]:
+    """Return a command's words without those of the tracking store, and without passwords.
+
+    >>> public(["attack=bim", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host/x"])
+    ('attack=bim', 'set=s3://...@host/x')
+    """
+    kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    return tuple(re.sub(r"://[^/@\s]*@", "://...@", word) for word in kept)
 
 
 def plain_config(config: DictConfig, models: tuple[str, ...]) -> dict[str, Any]:
@@ -134,9 +160,12 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
             "use the version that wrote it."
         )
     job = content["job"]
-    for field in ("class_names", "overrides"):
-        job[field] = tuple(job[field])
-    return str(content["table"]), JobRecord(**job)
+    for field in ("class_names", "overrides", "flags"):
+        job[field] = tuple(job.get(field, ()))
+    try:
+        return str(content["table"]), JobRecord(**job)
+    except TypeError as error:
+        raise ValueError(f"{path} says of its job what no job can be: {error}.") from error
 
 
 @lru_cache(maxsize=1)
@@ -151,8 +180,18 @@ def git_commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _command(noted: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the words and the flags of a command, of the files that Hydra left."""
+    if not (noted / "overrides.yaml").exists():
+        return (), ()
+    words: Any = OmegaConf.load(noted / "overrides.yaml")
+    runtime: Any = OmegaConf.load(noted / "hydra.yaml").hydra.runtime
+    own = [source.path for source in runtime.config_sources if source.provider == "command-line"]
+    return public(words), tuple(f"--config-dir {folder}" for folder in own)
+
+
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

@@ -34,7 +34,13 @@ log = logging.getLogger(__name__)
 
 SET = "adversarial"
 MANIFEST = "adversarial-manifest.json"
-_LEFT = ("*.parquet", "*.csv", "*.npz", "report.html", "figures/*", ALARMS, MANIFEST)
+_LEFT = (
+    *("predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
+    *("low_passed.parquet", "similarity.parquet", "examples.npz", "images.npz"),
+    *("rates.csv", "excess.csv", "storage.csv", "first-flips.csv", "flip-summary.csv"),
+    *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
+    *(ALARMS, MANIFEST),
+)
 
 
 @dataclass(frozen=True)

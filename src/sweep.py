@@ -21,6 +21,7 @@ from src.evaluation import PREDICTIONS
 from src.job import Job, plain, read_exploration, read_job
 from src.pipeline import run_job
 from src.processes import is_first_process
+from src.record import public
 from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
 from src.results import clear
 from src.score_job import read_score
@@ -131,9 +132,9 @@ class SweepCallback(Callback):
             self.tracker = open_tracker(jobs[0].section("tracking"), jobs[0].config.dataset.name)
             self.started = time.time()
             parameters = {
-                "command": " ".join(config.hydra.overrides.task),
+                "command": " ".join(public(config.hydra.overrides.task)),
                 "jobs": len(jobs),
-                "folder": str(_folder(config)),
+                "folder": str(_folder(config).absolute()),
             }
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)

@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -72,7 +73,7 @@ def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
     stems = {name.rsplit(".", 1)[0] for name in figures if name.endswith(".png")}
     assert {"spectra", "filtered", "low-passed", "similarity", "class-counts"} <= stems
     assert {"curves-bim-coarse-coarse", "bins-fgsm-fine-fine"} <= stems
-    assert {"triples-fgsm-coarse-coarse", "series-fgsm-fine-fine"} <= stems
+    assert {"triples-fgsm-coarse-coarse-8", "series-fgsm-fine-fine"} <= stems
     assert "3 of 8 pairs are told in detail" in text
     assert {f"{stem}.svg" for stem in stems} <= figures
     assert {"areas.csv", "spectra.csv", "hypothesis.csv"} <= figures
@@ -128,6 +129,49 @@ def test_sweeps_are_found_again(command_line, report, workspace, capsys):
     capsys.readouterr()
 
 
+def test_a_stored_set_without_clean_images_has_a_report(command_line, workspace, monkeypatch):
+    quiet = ["tracking=none", "report=none", "hydra.run.dir=made", "save_adversarial=true"]
+    assert command_line("attack=fgsm", *quiet) == 0
+    for file in (workspace / "made" / "adversarial").glob("*.npy"):
+        images = file.read_bytes()
+        (workspace / "advs.npy").write_bytes(images)  # the last one will do
+    labels = pq.read_table(workspace / "made" / "predictions.parquet").to_pandas()
+    labels = labels.drop_duplicates("index").sort_values("index")["label"].to_numpy()
+    np.save(workspace / "labels.npy", labels)
+    words = [
+        "--config-dir=conf",
+        "model=[coarse,fine]",
+        "trainer=cpu",
+        "trainer.progress_bar=false",
+    ]
+    words += ["dataset=photos", "dataset.loader.n_train=200", "training.epochs=2"]
+    run = program("src.score", [*words, "training.batch_size=50"], monkeypatch)
+    given = ["set=advs.npy", "labels=labels.npy", "eps_255=8", "origin.num_classes=10"]
+    assert run(*given, "targets=[coarse,fine]", "tracking=none", "hydra.run.dir=shown") == 0
+    text = page(workspace / "shown")
+    assert "1 of 1 jobs do not know the answers on the clean images" in text
+    assert "Hypothesis 1:" not in text and (workspace / "shown" / "figures").is_dir()
+
+
+def test_other_data_and_other_weights_are_never_compared(command_line, report, workspace):
+    quick = ["attack=fgsm", "report=none", "tracking=none"]
+    for name, words in {
+        "one": [],
+        "less": ["n_images=20", "epsilon.grid=[0,4]"],
+        "retrained": ["training.epochs=1"],
+    }.items():
+        assert command_line(*quick, *words, f"hydra.run.dir=outputs/{name}") == 0
+    names = "sweep=[one,less,retrained]"
+    assert report(names, "tracking=none", "report.pairs=0", "out=all") == 0
+    figures = workspace / "all" / "figures"
+    areas = pd.read_csv(figures / "areas.csv")
+    assert len(set(zip(areas["attack"], areas["source"], areas["target"], strict=True))) == len(
+        areas
+    )
+    tests = [pd.read_csv(path) for path in figures.glob("paired-tests*.csv")]
+    assert all((frame["n"] <= 23).all() for frame in tests)
+
+
 def test_the_report_says_what_was_not_computed(command_line, workspace):
     assert command_line("attack=fgsm", "report=default", "tracking=none", "report.pairs=1") == 0
     (folder,) = (workspace / "outputs").iterdir()
@@ -175,6 +219,7 @@ REFUSED = [
     (["folder=strange"], "cannot be read as a parquet file"),
     (["folder=conf", "sweep=x"], "sweep and folder are both given"),
     (["report.pairs=-1"], "report.pairs must be a whole number"),
+    (["report.budgets=4"], "report.budgets=4 is not a list"),
     (["tracking.uri=nonsense://x"], "cannot be opened"),
 ]
 

@@ -7,7 +7,6 @@ import pandas as pd
 
 from src.analysis.exploration import need_columns
 from src.analysis.intervals import wilson_interval
-from src.analysis.matrix import format_cell, is_white_box
 from src.analysis.outcomes import image_positions, outcomes, target_labels
 from src.analysis.rates import ratio
 from src.checks import check_choice
@@ -17,12 +16,11 @@ BANDS = ("all", "low", "band", "high")
 NORMS = ("linf", "l2")
 """In which norm the parts were given the size of the whole."""
 
+NYQUIST = 0.5
+"""Frequency in cycles per pixel of the finest grating, along rows or columns."""
 SPLIT = 0.25
 """Frequency in cycles per pixel above which power counts as high: half the finest grating."""
 
-_PART_WORDS = {"low": "low", "band": "middle", "high": "high"}
-_NORM_WORDS = {"linf": "L-infinity", "l2": "L2"}
-_MOST_LISTED = 3  # more are told by the smallest and the largest
 _ROUNDING = 1e-9  # of bounds that are multiples of 1/64
 
 
@@ -32,13 +30,18 @@ def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.Dat
     Args:
         spectra: Binned spectra with `kind` ("image" or "perturbation"), `eps_255`,
             `frequency_low`, `coefficients`, `n` and `share` (mean over the n images of the
-            share of power in the bin, the constant part left out), and `source` and `attack`.
+            share of power in the bin, the constant part left out), `source` and `attack`. It may
+            have `seen_up_to`: the highest frequency in cycles per pixel that the source can see
+            of such an image, 0.5 * input size / image size; NaN, or 0.5 and more, if it does not
+            make images smaller.
         above: Frequency in cycles per pixel; where it is inside a bin, the next one begins.
 
     Returns:
         One row per `attack`, `source`, `kind` and `eps_255`: `n`, `frequency` (where the summed
-        bins begin; NaN if none does), `share` of the power in [0, 1] (NaN without it), and
-        `flat_share`, what it would be if the power were the same at all frequencies.
+        bins begin; NaN if none does), `share` of the power in [0, 1] (NaN without it),
+        `flat_share`, what it would be if the power were the same at all frequencies, `seen_up_to`
+        (NaN if the source sees all of them) and `seen_flat_share`, the flat share of the bins
+        that begin below that.
 
     Raises:
         ValueError: If a column is missing.
@@ -50,51 +53,26 @@ def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.Dat
         high = rows[rows["frequency_low"] >= above - _ROUNDING]
         begin = high["frequency_low"].min() if len(high) else np.nan
         share = float(high["share"].to_numpy().sum()) if rows["share"].notna().all() else np.nan
-        flat = high["coefficients"].sum() / max(rows["coefficients"].sum(), 1)
-        records.append((*key, int(rows["n"].max()), begin, share, flat))
-    return pd.DataFrame(records, columns=[*keys, "n", "frequency", "share", "flat_share"])
+        seen_up_to = _limit(rows)
+        seen = rows
+        if np.isfinite(seen_up_to):
+            seen = rows[rows["frequency_low"] < seen_up_to - _ROUNDING]
+        flats = _flat_share(rows, above), seen_up_to, _flat_share(seen, above)
+        records.append((*key, int(rows["n"].max()), begin, share, *flats))
+    columns = [*keys, "n", "frequency", "share", "flat_share", "seen_up_to", "seen_flat_share"]
+    return pd.DataFrame(records, columns=columns)
 
 
-def spectrum_sentences(spectra: pd.DataFrame, above: float = SPLIT) -> tuple[str, str]:
-    """Say how much of the perturbations' power is at high frequencies, beside the images'.
+def _limit(rows: pd.DataFrame) -> float:
+    """Return the lowest of the limits of a model's sight; NaN if there is none below 1/2."""
+    limits = rows["seen_up_to"].to_numpy(dtype=np.float64) if "seen_up_to" in rows else np.empty(0)
+    limits = limits[limits < NYQUIST - _ROUNDING]  # NaN is not below
+    return float(limits.min()) if len(limits) else float("nan")
 
-    Args:
-        spectra: As for `high_frequency_shares`, of several jobs below each other.
-        above: Frequency in cycles per pixel.
 
-    Raises:
-        ValueError: If a column is missing.
-    """
-    shares = high_frequency_shares(spectra, above).dropna(subset=["share", "frequency"])
-    made = shares[shares["kind"] == "perturbation"]
-    images = shares[shares["kind"] == "image"]
-    if made.empty or images.empty:
-        lacking = "perturbations" if made.empty else "images"
-        return (
-            f"At which frequencies the perturbations lie cannot be told: no spectrum of {lacking} "
-            "has power.",
-            "Without it there is nothing to compare with a flat spectrum.",
-        )
-    frequency, own = made["frequency"].iloc[0], images["share"].iloc[0]
-    names = [
-        f"{attack} on {source}"
-        for attack, source in zip(made["attack"], made["source"], strict=True)
-    ]
-    first = (
-        f"At {frequency:.3g} cycles per pixel and above lie {_listed(made['share'], names)} of "
-        f"the power of the perturbations at {made['eps_255'].iloc[0]:g}/255, and {own:.1%} of that "
-        f"of the {images['n'].iloc[0]} images themselves (mean over images, constant part left "
-        "out)."
-    )
-    flat = made["flat_share"].iloc[0]
-    higher = int((made["share"] > own).sum())
-    above_flat = int((made["share"] > flat).sum())
-    second = (
-        f"Power spread evenly over all frequencies, as of white noise, would have {flat:.1%} "
-        f"there; {higher} of {len(made)} jobs have perturbations with a larger such share than "
-        f"the images, and {above_flat} with a larger one than white noise."
-    )
-    return first, second
+def _flat_share(rows: pd.DataFrame, above: float) -> float:
+    high = rows.loc[rows["frequency_low"] >= above - _ROUNDING, "coefficients"].sum()
+    return float(high / max(rows["coefficients"].sum(), 1))
 
 
 def filtered_rates(
@@ -119,7 +97,8 @@ def filtered_rates(
     Returns:
         One row per (target, norm, band): `target`, `band`, `norm`, `frequency_low`,
         `frequency_high`, `n` images, `success`, `success_rate` and its 95 % Wilson interval
-        `success_rate_low` and `success_rate_high`; NaN without images.
+        `success_rate_low` and `success_rate_high` (NaN without images), and `targeted`, whether
+        success is reaching a class.
 
     Raises:
         ValueError: As `rates`, for a missing column, an unknown band or norm, several budgets,
@@ -157,55 +136,39 @@ def filtered_rates(
     k, n = table["success"].to_numpy(), table["n"].to_numpy()
     table["success_rate"] = ratio(k, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(k, n)
+    table["targeted"] = aims is not None
     return table[["target", "band", "norm", *table.columns[len(keys) :]]]
 
 
-def filter_sentences(rates: pd.DataFrame) -> tuple[str, str]:
-    """Say which frequencies of the perturbations transfer, at equal L-infinity and equal L2.
-
-    Args:
-        rates: Results of `filtered_rates` below each other, with `attack` and `source`. Counts
-            are summed over the pairs that are not white box, or, without any, over all.
-
-    Raises:
-        ValueError: If a column is missing.
-    """
-    keys = ["attack", "source", "target"]
-    columns = ["band", "norm", "frequency_low", "frequency_high", "n", "success"]
-    need_columns(rates, [*keys, *columns], "filtered rates")
-    white = [is_white_box(*pair) for pair in zip(rates["source"], rates["target"], strict=True)]
-    pairs, what = rates[~np.array(white, dtype=bool)], "not white box"
-    if pairs.empty:
-        pairs, what = rates, "white box"
-    attacks = ", ".join(map(str, pairs["attack"].unique()))
-    count = len(pairs.drop_duplicates(keys))
-    where = f"{count} {'pair that is' if count == 1 else 'pairs that are'} {what} ({attacks})"
-    linf, l2 = (_filter_sentence(pairs[pairs["norm"] == norm], norm, where) for norm in NORMS)
-    return linf, l2
-
-
-def low_pass_accuracy(low_passed: pd.DataFrame) -> pd.DataFrame:
+def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = None) -> pd.DataFrame:
     """Count how many clean images are recognised without their high frequencies.
 
     Args:
         low_passed: One row per (index, target, cutoff) with `label` and `predicted`; `cutoff` in
-            cycles per pixel, below which frequencies were kept.
+            cycles per pixel, below which frequencies were kept. It may have `seen_up_to`, the
+            highest frequency that the target can see (see `high_frequency_shares`).
+        clean: Answers to the same images as they are: one row per (index, target) with `label`
+            and `predicted`. Images that were not low-passed are left out.
 
     Returns:
         One row per (target, cutoff), targets in the order of the table and by rising cutoff:
-        `target`, `cutoff`, `n` (all images), `correct`, `accuracy` and its 95 % Wilson interval
-        `accuracy_low` and `accuracy_high`.
+        `target`, `cutoff` (inf: all frequencies, from `clean`), `n` (all images), `correct`,
+        `accuracy` and its 95 % Wilson interval `accuracy_low` and `accuracy_high`, and
+        `seen_up_to` if the table has it (NaN if the target sees all frequencies).
 
     Raises:
-        ValueError: If a column is missing or a row is there twice.
+        ValueError: If a column is missing, a row is there twice or is not low-passed at all, or
+            `clean` lacks an image.
     """
     keys = ["target", "cutoff"]
     need_columns(low_passed, ["index", *keys, "label", "predicted"], "low_passed")
+    if not np.isfinite(low_passed["cutoff"].to_numpy(dtype=np.float64)).all():
+        raise ValueError("the low_passed table must have finite cutoffs.")
     _check_once(low_passed, ["index", *keys], "low_passed")
     order = list(low_passed["target"].unique())
-    rows = low_passed[keys].assign(
-        target=_ordered(low_passed["target"], order),
-        correct=low_passed["predicted"] == low_passed["label"],
+    rows = low_passed if clean is None else _with_clean(low_passed, clean)
+    rows = rows[keys].assign(
+        target=_ordered(rows["target"], order), correct=rows["predicted"] == rows["label"]
     )
     groups = rows.groupby(keys, observed=True, sort=True)["correct"]
     table = pd.DataFrame({"n": groups.size(), "correct": groups.sum().astype(np.int64)})
@@ -213,30 +176,26 @@ def low_pass_accuracy(low_passed: pd.DataFrame) -> pd.DataFrame:
     k, n = table["correct"].to_numpy(), table["n"].to_numpy()
     table["accuracy"] = ratio(k, n)
     table["accuracy_low"], table["accuracy_high"] = wilson_interval(k, n)
+    if "seen_up_to" in low_passed:
+        limits = {name: _limit(found) for name, found in low_passed.groupby("target", sort=False)}
+        table["seen_up_to"] = table["target"].map(limits).astype(np.float64)
     return table
 
 
-def low_pass_sentences(accuracy: pd.DataFrame) -> tuple[str, str]:
-    """Say how well models recognise images without their high frequencies.
-
-    Args:
-        accuracy: Result of `low_pass_accuracy`.
-
-    Raises:
-        ValueError: If a column is missing.
-    """
-    need_columns(accuracy, ["target", "cutoff", "n", "correct", "accuracy"], "low-pass")
-    if accuracy.empty:
-        return "No image was low-passed.", "Nothing is known of the frequencies that models need."
-    cutoffs = np.sort(accuracy["cutoff"].unique())
-    near, last = cutoffs[np.abs(cutoffs - SPLIT).argmin()], cutoffs[-1]
-    more = f"; with those below {last:.3g}, {_recognised(accuracy, last)}" if near < last else ""
-    return (
-        f"Of clean images that keep only the frequencies below {near:.3g} cycles per pixel, "
-        f"{_recognised(accuracy, near)}{more}.",
-        "The lowest cutoff down to which a model keeps at least half of its accuracy at "
-        f"{last:.3g} cycles per pixel is {_half(accuracy)}.",
-    )
+def _with_clean(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
+    """Put the answers to the unfiltered images below the others, as those of no cutoff."""
+    keys = ["index", "target"]
+    need_columns(clean, [*keys, "label", "predicted"], "clean")
+    images = low_passed[keys].drop_duplicates()
+    kept = clean[[*keys, "label", "predicted"]].merge(images, on=keys)
+    _check_once(kept, keys, "clean")
+    if len(kept) < len(images):
+        lacking = images.merge(kept[keys], on=keys, how="left", indicator=True)
+        index, target = lacking.loc[lacking["_merge"] == "left_only", keys].iloc[0]
+        raise ValueError(
+            f"the clean table lacks image {index} of '{target}', which was low-passed."
+        )
+    return pd.concat([low_passed[[*kept.columns, "cutoff"]], kept.assign(cutoff=np.inf)])
 
 
 def _ordered(names: pd.Series, order: Sequence[str]) -> pd.Categorical:
@@ -278,62 +237,3 @@ def _check_whole(table: pd.DataFrame, images: pd.DataFrame) -> None:
             f"the filtered table has {row['n']} of the {int(expected[lacking][0])} images counted "
             f"for '{row['target']}', norm {row['norm']}, band {row['band']}."
         )
-
-
-def _filter_sentence(rows: pd.DataFrame, norm: str, where: str) -> str:
-    """Tell the successes of each band in one norm, and which is largest."""
-    columns = {"success": "sum", "n": "sum", "frequency_low": "first", "frequency_high": "first"}
-    found = rows.groupby("band")[list(columns)].agg(columns)
-    counts = {band: (int(k), int(n)) for band, k, n, _, _ in found.itertuples() if n}
-    bounds = {band: (low, high) for band, _, _, low, high in found.itertuples()}
-    parts = [band for band in BANDS[1:] if band in counts]
-    start = f"At equal {_NORM_WORDS[norm]} norm, over {where}"
-    if not parts:
-        return f"{start}, no filtered image is counted."
-    told = [f"{_band_words(band, *bounds[band])} on {format_cell(*counts[band])}" for band in parts]
-    whole = f"; the whole perturbation on {format_cell(*counts['all'])}" if "all" in counts else ""
-    share = {band: counts[band][0] / counts[band][1] for band in parts}
-    leading = [band for band in parts if share[band] == max(share.values())]
-    verdict = f"most often with the {_PART_WORDS[leading[0]]} ones"
-    if len(leading) > 1 or len(parts) == 1:
-        verdict = "no part succeeds more often than all others"
-    return f"{start}, the attacks succeed with {', '.join(told)}{whole}: {verdict}."
-
-
-def _band_words(band: str, low: float, high: float) -> str:
-    if band == "low":
-        return f"the low frequencies (below {high:.3g} cycles per pixel)"
-    if band == "high":
-        return f"the high ones (from {low:.3g})"
-    return f"the middle ones ({low:.3g} to {high:.3g})"
-
-
-def _listed(shares: pd.Series, names: Sequence[str]) -> str:
-    """Tell a few shares with their names, or the smallest and the largest of many."""
-    told = [f"{share:.1%} ({name})" for share, name in zip(shares, names, strict=True)]
-    if len(told) > _MOST_LISTED:
-        order = np.argsort(shares.to_numpy(), kind="stable")
-        return f"between {told[order[0]]} and {told[order[-1]]}"
-    return ", ".join(told)
-
-
-def _recognised(accuracy: pd.DataFrame, cutoff: float) -> str:
-    """Tell how many images each model gets right at a cutoff."""
-    rows = accuracy[accuracy["cutoff"] == cutoff]
-    return ", ".join(
-        f"{target} recognises {format_cell(k, n)}"
-        for target, k, n in zip(rows["target"], rows["correct"], rows["n"], strict=True)
-    )
-
-
-def _half(accuracy: pd.DataFrame) -> str:
-    """Tell the lowest cutoff down to which each model keeps half of what it has at the highest."""
-    told = []
-    for target, rows in accuracy.groupby("target", sort=False):
-        falling = rows.sort_values("cutoff", ascending=False)
-        kept = (falling["accuracy"] >= falling["accuracy"].iloc[0] / 2).cummin()
-        lowest = (
-            f"{falling.loc[kept, 'cutoff'].min():.3g}" if falling["correct"].iloc[0] else "none"
-        )
-        told.append(f"{lowest} ({target!s})")
-    return ", ".join(told)

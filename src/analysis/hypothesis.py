@@ -1,7 +1,6 @@
 """Hypothesis 1: whether images with a high initial confidence are harder to manipulate."""
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,15 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from statsmodels.discrete.discrete_model import Logit
 
 from src.analysis.areas import curves_by_image
+from src.analysis.logistic import FEWEST_IMAGES, odds_ratio
 from src.analysis.matrix import is_white_box
 from src.analysis.outcomes import outcomes
 from src.analysis.resampling import resample_counts, resampled_rho
 
-FEWEST_IMAGES = 10
-"""Below this nothing is estimated."""
 STEP = 0.1
 """Rise of the initial confidence that the odds ratio is about."""
 HYPOTHESIS = "images with a high initial confidence are harder to manipulate"
@@ -180,31 +177,8 @@ def _odds(images: "_Images") -> "_Odds":
         return _Odds(why=_too_little(confidence))
     totals = images.flipped.sum(axis=0)
     place = int(np.argmin(np.abs(2 * totals - n)))
-    eps_255, flipped = float(images.budgets[place]), int(totals[place])
-    why = _too_little(confidence)
-    if not why and flipped in (0, n):
-        why = "it takes images that flip and images that do not"
-    if not why and _separated(confidence, images.flipped[:, place]):
-        why = "the initial confidence separates the images that flip from the others completely"
-    if why:
-        return _Odds(eps_255, flipped, why=why)
-    return _fitted(confidence, images.flipped[:, place], eps_255)
-
-
-def _fitted(confidence: NDArray[np.float64], flips: NDArray[np.bool_], eps_255: float) -> "_Odds":
-    """Fit by maximum likelihood, on a standardised confidence for the sake of the numbers."""
-    spread, flipped = confidence.std(), int(flips.sum())
-    design = np.column_stack([np.ones(len(flips)), (confidence - confidence.mean()) / spread])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # what they are about is looked at below
-        try:
-            fit = Logit(flips.astype(np.float64), design).fit(disp=0, maxiter=100)
-        except np.linalg.LinAlgError:
-            fit = None
-        if fit is None or not fit.mle_retvals["converged"] or not np.isfinite(fit.bse).all():
-            return _Odds(eps_255, flipped, why="the fit did not converge")
-        ratio, low, high = np.exp(np.array([fit.params[1], *fit.conf_int()[1]]) * STEP / spread)
-    return _Odds(eps_255, flipped, float(ratio), float(low), float(high), float(fit.pvalues[1]))
+    found = odds_ratio(confidence, images.flipped[:, place], STEP, "the initial confidence", "flip")
+    return _Odds(float(images.budgets[place]), int(totals[place]), *found)
 
 
 def _too_little(confidence: NDArray[np.float64]) -> str:
@@ -217,12 +191,6 @@ def _too_little(confidence: NDArray[np.float64]) -> str:
     if np.ptp(confidence) == 0:
         return "all images have the same initial confidence"
     return ""
-
-
-def _separated(confidence: NDArray[np.float64], flips: NDArray[np.bool_]) -> bool:
-    """Tell whether a threshold divides the two groups, so that no finite slope is likeliest."""
-    yes, no = confidence[flips], confidence[~flips]
-    return bool(yes.max() <= no.min() or no.max() <= yes.min())
 
 
 def _verdict(rank: "_Rank", odds: "_Odds") -> str:

@@ -13,15 +13,16 @@ from src.checks import check_choice, check_whole_number
 
 KINDS: dict[str, str] = {
     "never_flips": "keeps its class at every budget",
-    "dip_and_recovery": "keeps its class, and its confidence dips and recovers",
-    "bounce_back": "loses its class and is right again at a larger budget",
-    "more_confident_wrong": "at some budget wrong with more confidence than the clean image had",
-    "ends_more_confident_wrong": (
-        "at the largest budget wrong with more confidence than the clean image had"
-    ),
-    "below_8_bits": "loses its class below 1/255, which no 8-bit image can hold",
+    "dip_and_recovery": "keeps its class, confidence dips and recovers",
+    "bounce_back": "loses its class, right at a larger budget",
+    "more_confident_wrong": "wrong, surer than clean, at some budget",
+    "ends_more_confident_wrong": "wrong, surer than clean, at largest budget",
+    "below_8_bits": "loses its class at a budget below 1/255",
 }
-"""Kinds of images, each a boolean column of `phenomena`, with what readers call them."""
+"""Kinds of images, each a boolean column of `phenomena`, with what readers call them.
+
+No 8-bit image holds a change below 1/255; of a budget that is true for L-infinity alone.
+"""
 
 LEAST_DIP = 0.05
 """How far the confidence must fall to count as a dip."""
@@ -149,6 +150,9 @@ def kind_shares(table: pd.DataFrame, width: float = 0.1) -> pd.DataFrame:
 
 def kind_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Summarise each kind of image.
+
+    The gaps are those at the smallest flipping budget. Bisection moves that to just beyond the
+    boundary of two classes, so that the first gap shrinks by construction.
 
     Args:
         table: Result of `phenomena`, or several of them below each other.

@@ -1,35 +1,28 @@
 """Whether attacks transfer between models whose gradients, or whose errors, are alike."""
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from statsmodels.discrete.discrete_model import Logit
 from statsmodels.regression.linear_model import OLS
 
 from src.analysis.confidence_bins import mean_interval
 from src.analysis.errors import error_agreement
 from src.analysis.exploration import need_columns
 from src.analysis.intervals import wilson_interval
-from src.analysis.matrix import format_cell, is_white_box
-from src.analysis.outcomes import outcomes
-
-ALL_ATTACKS = "all attacks"
-"""What takes the name of the attack where the pairs of several are pooled."""
+from src.analysis.logistic import NO_VARIATION, odds_ratio
+from src.analysis.matrix import is_white_box
+from src.analysis.outcomes import outcomes, target_labels
 
 PREDICTORS = {"cosine": "gradient cosine", "kappa": "error agreement (Cohen's kappa)"}
 """What transfer is regressed on, with what readers call it."""
 
 FEWEST_PAIRS = 4
-"""Below this no line is fitted over pairs."""
-FEWEST_IMAGES = 10
-"""Below this no curve is fitted over images."""
-
-_STEP = 0.1  # of a predictor, that slopes and odds ratios are told for
-_NO_VARIATION = 1e-3  # cosines of a model with itself are 1 up to rounding
+"""Below so many different pairs of models, either way round, no line is fitted."""
+STEP = 0.1
+"""Rise of a predictor that odds ratios and sentences are about."""
 
 
 class SimilarJob(NamedTuple):
@@ -74,8 +67,8 @@ def pair_similarity(
         images `cosine_low` and `cosine_high`, `sign_agreement` (mean), `kappa` and `same_wrong`
         (Cohen's kappa of being right, and the share of the errors of both with the same class;
         over all clean images, see `error_agreement`), `success_rate` with its 95 % Wilson
-        interval `success_rate_low` and `success_rate_high`, and `white_box`. What has no images
-        is NaN.
+        interval `success_rate_low` and `success_rate_high`, `white_box`, and `targeted`. What has
+        no images is NaN.
 
     Raises:
         ValueError: As `rates`, or if a job lacks the budget or the similarity of an image.
@@ -83,6 +76,7 @@ def pair_similarity(
     records = []
     for job in jobs:
         shown = _at_budget(job, eps_255)
+        targeted = target_labels(shown) is not None
         for target in _targets(shown):
             images = _images(job, shown, target, protocol)
             errors = error_agreement(shown, job.source, target)
@@ -93,41 +87,59 @@ def pair_similarity(
             rate = (successes / n if n else np.nan, float(low), float(high))
             pair = (job.attack, job.source, target, eps_255, n)
             white_box = is_white_box(job.source, target)
-            records.append((*pair, *likeness, *agreement, *rate, white_box))
-    return pd.DataFrame(records, columns=_PAIR_COLUMNS)
+            records.append((*pair, *likeness, *agreement, *rate, white_box, targeted))
+    return pd.DataFrame(records, columns=PAIR_COLUMNS)
 
 
 def transfer_regression(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fit success rate = a + slope * predictor over the pairs that are not white box.
+    """Fit success rate = intercept + slope * predictor over the pairs that are not white box.
 
-    One predictor at a time, by ordinary least squares. The pairs share models and images, so
-    they say less than as many independent ones would: intervals and p-values are too small.
+    One attack and predictor at a time, by ordinary least squares. Either direction of a pair of
+    models is a point, but cosine and kappa are the same for both, so that what counts is how many
+    different pairs of models there are. Pairs share models and images too, and say less than as
+    many independent ones would: intervals and p-values are too small.
 
     Args:
-        frame: Result of `pair_similarity`.
+        frame: Result of `pair_similarity`. Of an attack with untargeted and targeted jobs, the
+            untargeted ones are taken.
 
     Returns:
-        One row per attack and predictor (`cosine`, `kappa`), and, of several attacks, also for
-        `all attacks` together: `attack`, `predictor`, `pairs` that have both numbers, `slope`
-        (success rate per 1 of the predictor) with its 95 % t interval `slope_low` and
-        `slope_high`, the correlation `r` and the p-value `p` of the slope. NaN for fewer than 4
-        pairs, or if predictor or success rate do not vary.
+        One row per attack and predictor (`cosine`, `kappa`): `attack`, `predictor`, `pairs`
+        (points that have both numbers), `model_pairs` (different pairs of models among them),
+        `slope` (success rate per 1 of the predictor) with its 95 % t interval `slope_low` and
+        `slope_high`, the correlation `r`, the p-value `p` of the slope, and `intercept`. NaN for
+        fewer than 4 model pairs, or if predictor or success rate do not vary.
 
     Raises:
         ValueError: If a column is missing.
     """
-    need_columns(frame, ["attack", "white_box", "success_rate", *PREDICTORS], "similarity")
-    pairs = frame[~frame["white_box"].astype(bool)]
-    groups = {attack: pairs[pairs["attack"] == attack] for attack in frame["attack"].unique()}
-    if len(groups) > 1:
-        groups[ALL_ATTACKS] = pairs
+    needed = ["attack", "source", "target", "white_box", "success_rate", *PREDICTORS]
+    need_columns(frame, needed, "similarity")
     records = []
-    for attack, group in groups.items():
+    for attack in frame["attack"].unique():
+        group = regressed_pairs(frame, attack)
         for predictor in PREDICTORS:
-            known = group[[predictor, "success_rate"]].dropna()
-            x, y = known.to_numpy(dtype=np.float64).T
-            records.append((attack, predictor, len(known), *_line(x, y)))
-    return pd.DataFrame(records, columns=_REGRESSION_COLUMNS)
+            known = group.dropna(subset=[predictor, "success_rate"])
+            x, y = known[[predictor, "success_rate"]].to_numpy(dtype=np.float64).T
+            models = len(
+                {frozenset(pair) for pair in zip(known["source"], known["target"], strict=True)}
+            )
+            line = _line(x, y) if models >= FEWEST_PAIRS else (np.nan,) * 6
+            records.append((attack, predictor, len(known), models, *line))
+    return pd.DataFrame(records, columns=REGRESSION_COLUMNS)
+
+
+def regressed_pairs(frame: pd.DataFrame, attack: str) -> pd.DataFrame:
+    """Return the pairs of an attack that a line is fitted over: none that is white box.
+
+    Targeted and untargeted success are different things; of an attack with both, the untargeted
+    ones are returned.
+    """
+    group = frame[(frame["attack"] == attack) & ~frame["white_box"].astype(bool)]
+    if "targeted" in group:
+        targeted = group["targeted"].astype(bool)
+        group = group if targeted.all() else group[~targeted]
+    return group
 
 
 def image_level(
@@ -145,8 +157,9 @@ def image_level(
         gradients are not zero), `success` (how many of them), `odds_ratio` (by which the odds of
         success are multiplied for each 0.1 more cosine, by logistic regression) with its 95 %
         Wald interval `odds_ratio_low` and `odds_ratio_high`, and its p-value `p`. NaN for fewer
-        than 10 images, if cosine or success do not vary (the white box), or if the cosine tells
-        successes from failures without an error, so that no finite ratio fits best.
+        than 10 images, if cosine or success do not vary (the white box), if the cosine tells
+        successes from failures without an error, or if the fit does not converge (see
+        `src.analysis.logistic.odds_ratio`).
 
     Raises:
         ValueError: As `pair_similarity`.
@@ -159,25 +172,10 @@ def image_level(
             known = ~np.isnan(images.cosine)
             cosine, success = images.cosine[known], images.success[known]
             counts = int(known.sum()), int(success.sum())
-            records.append((job.attack, job.source, target, *counts, *_odds(cosine, success)))
+            odds = odds_ratio(cosine, success, STEP)
+            numbers = odds.ratio, odds.low, odds.high, odds.p
+            records.append((job.attack, job.source, target, *counts, *numbers))
     return pd.DataFrame(records, columns=_IMAGE_COLUMNS)
-
-
-def similarity_sentences(frame: pd.DataFrame, regression: pd.DataFrame) -> tuple[str, str]:
-    """Say whether transfer goes with gradient cosine, and whether with error agreement.
-
-    Args:
-        frame: Result of `pair_similarity`.
-        regression: Result of `transfer_regression` for it; of several attacks, the row of all
-            of them is told.
-
-    Raises:
-        ValueError: If a column is missing.
-    """
-    need_columns(frame, _PAIR_COLUMNS, "similarity")
-    need_columns(regression, _REGRESSION_COLUMNS, "regression")
-    cosine, kappa = (_sentence(frame, regression, predictor) for predictor in PREDICTORS)
-    return cosine, kappa
 
 
 def _at_budget(job: SimilarJob, eps_255: float) -> pd.DataFrame:
@@ -230,92 +228,24 @@ def _mean_cosine(cosine: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return slope, its interval, correlation and p-value; NaN where no line can be fitted."""
-    if len(x) < FEWEST_PAIRS or np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
-        return (np.nan,) * 5
+    """Return slope, its interval, correlation, p-value and intercept; NaN without variation."""
+    if np.ptp(x) < NO_VARIATION or np.ptp(y) < NO_VARIATION:
+        return (np.nan,) * 6
     with np.errstate(divide="ignore"):  # points on a line leave nothing to divide by
         fit = OLS(y, np.column_stack([np.ones_like(x), x])).fit()
         low, high = fit.conf_int()[1]
-        return (fit.params[1], low, high, np.corrcoef(x, y)[0, 1], fit.pvalues[1])
+        r = np.corrcoef(x, y)[0, 1]
+        return (fit.params[1], low, high, r, fit.pvalues[1], fit.params[0])
 
 
-def _odds(cosine: NDArray[np.float64], success: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Return the odds ratio, its interval and p-value; NaN where there is no best one."""
-    nothing = (np.nan,) * 4
-    if len(cosine) < FEWEST_IMAGES or success.all() or not success.any():
-        return nothing
-    with_success, without = cosine[success], cosine[~success]
-    apart = with_success.min() >= without.max() or with_success.max() <= without.min()
-    if apart or np.ptp(cosine) < _NO_VARIATION:
-        return nothing
-    # The fit is on a standardised cosine, for the sake of the numbers.
-    spread = cosine.std()
-    design = np.column_stack([np.ones_like(cosine), (cosine - cosine.mean()) / spread])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # what they are about is looked at below
-        fit = Logit(success.astype(np.float64), design).fit(disp=0, maxiter=100)
-        steps = np.array([fit.params[1], *fit.conf_int()[1]]) * _STEP / spread
-        ratio, low, high = np.exp(steps)
-    if not fit.mle_retvals["converged"]:
-        return nothing
-    return (ratio, low, high, fit.pvalues[1])
-
-
-def _sentence(frame: pd.DataFrame, regression: pd.DataFrame, predictor: str) -> str:
-    """Tell the regression on one predictor, or why there is none."""
-    rows = regression[regression["predictor"] == predictor]
-    pooled = rows[rows["attack"] == ALL_ATTACKS]
-    words = PREDICTORS[predictor]
-    if rows.empty:
-        return f"No pair of models tells whether success goes with {words}."
-    row = (pooled if len(pooled) else rows).iloc[0]
-    attacks = ", ".join(map(str, frame["attack"].unique()))
-    where = f"{attacks} at {frame['eps_255'].iloc[0]:g}/255"
-    if pd.isna(row["slope"]):
-        return f"Whether success goes with {words} {_why_not(frame, predictor, where)}."
-    slope, low, high = (100 * _STEP * row[name] for name in ("slope", "slope_low", "slope_high"))
-    meaning = "which leaves open whether the two go together"
-    if low > 0 or high < 0:
-        better = "better" if low > 0 else "worse"
-        meaning = f"so these attacks transfer {better} between models with more of it"
-    return (
-        f"Over the {row['pairs']} pairs that are not white box ({where}), {_STEP:g} more {words} "
-        f"goes with {slope:+.1f} percentage points of success (95 % interval {low:+.1f} to "
-        f"{high:+.1f}, too narrow as pairs share models; r = {row['r']:.2f}, {_p(row['p'])}), "
-        f"{meaning}."
-    )
-
-
-def _why_not(frame: pd.DataFrame, predictor: str, where: str) -> str:
-    """Say why no line was fitted, with the few pairs that there are."""
-    pairs = frame[~frame["white_box"].astype(bool)].dropna(subset=[predictor, "success_rate"])
-    if len(pairs) >= FEWEST_PAIRS:
-        return f"cannot be told: it, or the success, is the same for all {len(pairs)} pairs"
-    columns = ("source", "target", predictor, "success_rate", "n", "attack")
-    told = [
-        f"{source} -> {target} {value:.3f}, success {format_cell(round(rate * n), n)} ({attack})"
-        for source, target, value, rate, n, attack in zip(
-            *(pairs[column].tolist() for column in columns), strict=True
-        )
-    ]
-    listed = f": {'; '.join(told)}" if told else ""
-    return (
-        f"cannot be told: that takes at least {FEWEST_PAIRS} pairs that are not white box, and "
-        f"{where} has {len(pairs)}{listed}"
-    )
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"
-
-
-_PAIR_COLUMNS = [
+PAIR_COLUMNS = [
     *("attack", "source", "target", "eps_255", "n", "cosine", "cosine_low", "cosine_high"),
     *("sign_agreement", "kappa", "same_wrong", "success_rate", "success_rate_low"),
-    *("success_rate_high", "white_box"),
+    *("success_rate_high", "white_box", "targeted"),
 ]
-_REGRESSION_COLUMNS = [
-    *("attack", "predictor", "pairs", "slope", "slope_low", "slope_high", "r", "p"),
+REGRESSION_COLUMNS = [
+    *("attack", "predictor", "pairs", "model_pairs", "slope", "slope_low", "slope_high"),
+    *("r", "p", "intercept"),
 ]
 _IMAGE_COLUMNS = [
     *("attack", "source", "target", "n", "success"),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -18,11 +18,12 @@ from src.report.chapters.notes import NOTES
 from src.report.chapters.pairs import pair
 from src.report.chapters.reasons import missing, reasons_section
 from src.report.chapters.study import study_section
-from src.report.content import Download, Drawing, Report, Section, Table
-from src.report.stored import StoredJob
+from src.report.content import Download, Drawing, Pair, Report, Section, Table
+from src.report.stored import HEADLINE, StoredJob
 from src.report.sweep_files import job_rates
 
-_LARGEST_DOWNLOAD = 2**20
+_ROOM = 1_000_000  # bytes of tables inside a page; there they take a third more
+T = TypeVar("T")
 Progress = Callable[[str], None]
 
 
@@ -33,67 +34,123 @@ def build_report(
 ) -> Report:
     """Turn stored jobs into a report.
 
+    What one chapter cannot tell of these jobs is said among what is missing; the others stand.
+
     Args:
-        jobs: The jobs; all of them attacked, or none of them.
+        jobs: The jobs; those without an attack tell of their clean images alone.
         settings: The `report` section of a config.
         progress: Told what is being worked on.
-
-    Raises:
-        ValueError: The jobs do not fit into one report.
     """
     attacked = [job for job in jobs if job.attacked]
-    datasets = {job.record.data: job.record.dataset for job in jobs}
-    title = "Clean images" if not attacked else "Transfer of adversarial examples"
-    whole = Report(
-        title=f"{title}: {', '.join(dict.fromkeys(datasets.values()))}",
-        answer="What the models say of the clean images.",
-        facts=facts(jobs),
-        notes=NOTES,
-        downloads=_downloads(jobs),
-    )
-    progress("clean images")
-    clean = tuple(
-        clean_section([job for job in jobs if job.record.data == data]) for data in datasets
-    )
-    if not attacked:
-        return _unique(replace(whole, before=clean))
-    progress("matrices")
-    found = matrices(attacked)
-    progress("Hypothesis 1")
-    effects = _effects(attacked)
-    told = _told(attacked, int(settings["pairs"]))
-    absent = missing(attacked)
-    total = len(effects)
-    if len(told) < total:
-        absent += (
-            f"{len(told)} of {total} pairs are told in detail, the white boxes first; "
-            f"report.pairs={total} tells all.",
-        )
-    pairs = []
-    for job, target in told:
-        progress(f"{job.attack} {job.record.source} -> {target}")
-        effect = effects[job.attack, job.record.source, target]
-        pairs.append(pair(job, target, effect, settings["budgets"]))
-    progress("comparisons")
-    before = [hypothesis_section(list(effects.values()))]
-    after = [
-        comparison_section(attacked),
-        reasons_section(attacked),
-        study_section(attacked),
-        *clean,
-        heat_maps(attacked),
+    complete = [job for job in attacked if job.has_clean]
+    told = _Told(progress)
+    found = told.each("matrices", matrices, attacked) or ()
+    effects = told.each("Hypothesis 1", _effects, complete) or {}
+    pairs = [
+        one
+        for job, target in _pairs(complete, int(settings["pairs"]))
+        if (one := _pair(told, job, target, effects, settings["budgets"])) is not None
     ]
+    groups = _groups(complete)
+    sections = [
+        *(_section(told, comparison_section, group, groups) for group in groups),
+        *(_section(told, reasons_section, group, groups) for group in groups),
+        told.each("study A", study_section, attacked) if attacked else None,
+        *(told.each("clean images", clean_section, group) for group in _by_data(jobs)),
+        told.each("heat maps", heat_maps, attacked) if attacked else None,
+    ]
+    absent = [*told.failed, *missing(attacked)]
+    if len(pairs) < len(effects):
+        absent.append(
+            f"{len(pairs)} of {len(effects)} pairs are told in detail, the white boxes first; "
+            f"report.pairs={len(effects)} tells all."
+        )
+    downloads, left_out = _downloads(jobs)
+    names = dict.fromkeys(job.record.dataset for job in jobs)
+    what = "Transfer of adversarial examples" if attacked else "Clean images"
+    asked = list(effects.values())
+    hypothesis = told.each("Hypothesis 1", hypothesis_section, asked) if asked else None
     return _unique(
-        replace(
-            whole,
-            answer=answer(found),
+        Report(
+            title=f"{what}: {', '.join(names)}",
+            answer=answer(found) if attacked else "What the models say of the clean images.",
+            facts=facts(jobs),
             matrices=found,
-            before=tuple(before),
+            before=() if hypothesis is None else (hypothesis,),
             pairs=tuple(pairs),
-            after=tuple(section for section in after if section is not None),
-            missing=absent,
+            after=tuple(section for section in sections if section is not None),
+            missing=(*absent, *left_out),
+            notes=NOTES,
+            downloads=downloads,
         )
     )
+
+
+class _Told:
+    """Works chapters out, and keeps in a sentence what could not be.
+
+    Args:
+        progress: Told what is being worked on.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.failed: list[str] = []
+
+    def each(self, what: str, tell: Callable[..., T], *arguments: Any) -> T | None:
+        """Return what a function tells, or None where its data do not allow it."""
+        self.progress(what)
+        try:
+            return tell(*arguments)
+        except ValueError as error:
+            self.failed.append(f"Not told, {what}: {error}")
+            return None
+
+
+def _pair(
+    told: _Told,
+    job: StoredJob,
+    target: str,
+    effects: Mapping[tuple[str, str, str], Effect],
+    budgets: Sequence[float] | None,
+) -> Pair | None:
+    name = (job.attack, job.record.source, target)
+    if name not in effects:
+        return None
+    what = f"{job.attack} {job.record.source} -> {target}"
+    return told.each(what, pair, job, target, effects[name], budgets)
+
+
+def _section(
+    told: _Told,
+    tell: Callable[[Sequence[StoredJob]], Section | None],
+    group: Sequence[StoredJob],
+    groups: Sequence[Sequence[StoredJob]],
+) -> Section | None:
+    """Return a chapter on jobs that can be compared, named after them if there are others."""
+    record = group[0].record
+    name = f"{record.dataset}, {record.standard:g}/255, {record.protocol}"
+    section = told.each(f"comparisons on {name}", tell, group)
+    if section is None or len(groups) == 1:
+        return section
+    return replace(section, title=f"{section.title} ({name})")
+
+
+def _groups(jobs: Sequence[StoredJob]) -> list[list[StoredJob]]:
+    """Return jobs that can be compared: of the same images, headline budget and protocol."""
+    groups: dict[object, list[StoredJob]] = {}
+    for job in jobs:
+        record = job.record
+        groups.setdefault((record.data, record.standard, record.protocol), []).append(job)
+    return list(groups.values())
+
+
+def _by_data(jobs: Sequence[StoredJob]) -> list[list[StoredJob]]:
+    groups: dict[str, list[StoredJob]] = {}
+    for job in jobs:
+        if (job.predictions["eps_255"] == 0).any():
+            groups.setdefault(job.record.data, []).append(job)
+    return list(groups.values())
 
 
 def _effects(jobs: Sequence[StoredJob]) -> dict[tuple[str, str, str], Effect]:
@@ -112,7 +169,7 @@ def _effects(jobs: Sequence[StoredJob]) -> dict[tuple[str, str, str], Effect]:
     }
 
 
-def _told(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
+def _pairs(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
     """Return the pairs to tell in detail; where they are too many, the white boxes first."""
     every = [(job, target) for job in jobs for target in job.record.targets]
     if len(every) <= most:
@@ -122,28 +179,45 @@ def _told(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
     return [one for one in every if id(one) in kept]
 
 
-def _downloads(jobs: Sequence[StoredJob]) -> tuple[Download, ...]:
-    """Return the jobs' tables: rates always, whole predictions where they are small."""
-    files = []
-    for number, job in enumerate(jobs):
-        stem = file_name(str(number), job.attack or "clean", job.record.source)
+def _downloads(jobs: Sequence[StoredJob]) -> tuple[tuple[Download, ...], tuple[str, ...]]:
+    """Return the jobs' tables as far as they fit into a page, predictions first, and what is out.
+
+    Returns:
+        The files, and at most one sentence.
+    """
+    files, left_out, room = [], [], _ROOM
+    stems = [
+        file_name(str(number), job.attack or "clean", job.record.source)
+        for number, job in enumerate(jobs)
+    ]
+    for job, stem in zip(jobs, stems, strict=True):
         if job.attacked:
-            rates = job_rates(job).to_csv(index=False, lineterminator="\n").encode()
-            words = f"{job.attack} made on {job.record.source}"
-            files.append(Download(f"{stem}-rates.csv", f"Rates of {words}", rates))
-        else:
-            words = "the clean images"
-        for name, path in job.files.items():
-            if path.stat().st_size <= _LARGEST_DOWNLOAD // max(1, len(jobs)):
-                files.append(
-                    Download(
-                        f"{stem}-{name}.parquet",
-                        f"Table {name} of {words}, {pq.read_metadata(path).num_rows} rows",
-                        path.read_bytes(),
-                        "application/vnd.apache.parquet",
-                    )
-                )
-    return tuple(files)
+            content = job_rates(job).to_csv(index=False, lineterminator="\n").encode()
+            room -= len(content)
+            files.append(Download(f"{stem}-rates.csv", f"Rates of {_called(job)}", content))
+    every = [
+        (name != HEADLINE, path.stat().st_size, f"{stem}-{name}.parquet", name, job, path)
+        for job, stem in zip(jobs, stems, strict=True)
+        for name, path in job.files.items()
+    ]
+    for _, size, file, name, job, path in sorted(every, key=lambda one: one[:3]):
+        if size > room:
+            left_out.append(file)
+            continue
+        room -= size
+        rows = pq.read_metadata(path).num_rows
+        words = f"Table {name} of {_called(job)}, {rows} rows"
+        files.append(Download(file, words, path.read_bytes(), "application/vnd.apache.parquet"))
+    if not left_out:
+        return tuple(files), ()
+    return tuple(files), (
+        f"Too large to be inside this page, and to be had from the jobs' folders: "
+        f"{', '.join(sorted(left_out))}.",
+    )
+
+
+def _called(job: StoredJob) -> str:
+    return f"{job.attack} made on {job.record.source}" if job.attacked else "the clean images"
 
 
 def _unique(report: Report) -> Report:

@@ -13,7 +13,7 @@ from rich.status import Status
 from src.job import check_report, names_of, plain
 from src.report.build import build_report
 from src.report.page import save_drawings, write_page
-from src.report.stored import StoredJob, find_jobs
+from src.report.stored import HEADLINE, StoredJob, find_jobs
 from src.tracking import Sweeps, open_sweeps
 
 OUTPUTS = Path("outputs")
@@ -34,7 +34,7 @@ def report(config: DictConfig) -> None:
     with TemporaryDirectory() as spare:
         folders = _folders(config, sweeps, Path(spare))
         jobs = find_jobs(folders)
-        out = Path(config.out) if config.out is not None else folders[0]
+        out = Path(config.out) if config.out is not None else _out(folders, Path(spare))
         files = write_report(jobs, out, settings, console)
         tracked = {job.record.config.get("sweep") for job in jobs} - {None}
         if len(tracked) == 1:
@@ -68,6 +68,9 @@ def write_report(
         tell("page")
         write_page(content, out / PAGE)
         tell("figures")
+        for file in (out / FIGURES).glob("*.*"):  # of an earlier report
+            if file.suffix in (".png", ".svg", ".csv"):
+                file.unlink()
         save_drawings(content, out / FIGURES)
     return [out / PAGE, out / FIGURES]
 
@@ -80,15 +83,28 @@ def _folders(config: DictConfig, sweeps: Sweeps, spare: Path) -> list[Path]:
         return [Path(str(config.folder))]
     if config.sweep is not None:
         return [_folder(str(name), sweeps, spare) for name in names_of(config.sweep)]
-    newest = sweeps.newest()
-    if newest is not None:
-        return [_folder(newest, sweeps, spare)]
-    dated = [path for path in OUTPUTS.glob("*") if any(path.rglob("*.parquet"))]
+    for name in sweeps.newest():
+        folder = sweeps.folder(name)
+        if folder is not None and _tables(folder):
+            return [folder]
+    dated = [path for path in OUTPUTS.glob("*") if _tables(path)]
     if not dated:
         raise ValueError(
             f"there is no sweep yet in {OUTPUTS}/; folder=PATH names a folder of parquet files."
         )
-    return [max(dated, key=lambda path: path.stat().st_mtime)]
+    return [max(dated, key=lambda path: max(file.stat().st_mtime for file in _tables(path)))]
+
+
+def _tables(folder: Path) -> list[Path]:
+    return list(folder.rglob(f"{HEADLINE}.parquet"))
+
+
+def _out(folders: Sequence[Path], spare: Path) -> Path:
+    """Return where the report of some sweeps goes: to the one, or to a folder of its own."""
+    if len(folders) > 1:
+        return OUTPUTS / "+".join(folder.name for folder in folders)[:200]
+    (folder,) = folders
+    return OUTPUTS / folder.name if folder.is_relative_to(spare) else folder
 
 
 def _folder(name: str, sweeps: Sweeps, spare: Path) -> Path:
@@ -100,7 +116,7 @@ def _folder(name: str, sweeps: Sweeps, spare: Path) -> Path:
     if known is not None and known.is_dir():
         return known
     here = spare / re.sub(r"\W", "-", name)
-    if known is None or not sweeps.download(name, here):
+    if not sweeps.download(name, here):
         raise ValueError(
             f"sweep={name} is neither a folder under {OUTPUTS}/ nor the id of a tracked sweep "
             "whose files are at hand."

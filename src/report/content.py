@@ -58,13 +58,14 @@ class Matrix:
     Attributes:
         attack: Name of the attack, with what else tells its jobs apart.
         dataset: Name of the data set.
-        protocol: Which images form the denominators.
+        protocol: Which images form the denominators that are shown first.
         counted: What is counted, such as `still correct`.
         rate: Its share, such as `robust accuracy`.
         standard: Budget that is shown first, in units of 1/255.
-        cells: Rows with `source` (made on), `target` (shown to), `eps_255`, `white_box`,
-            `count`, `denominator`, `rate`, `low` and `high` (95 % interval); the rows whose
-            source is `clean` have eps_255 = 0. Rates are NaN where the denominator is 0.
+        cells: Rows with `protocol`, `source` (made on), `target` (shown to), `eps_255`,
+            `white_box`, `count`, `denominator`, `rate`, `low` and `high` (95 % interval); the
+            reader chooses among the protocols. The rows whose source is `clean` have
+            eps_255 = 0 and say the same under each. Rates are NaN where the denominator is 0.
     """
 
     attack: str

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from src.analysis import is_white_box
 from src.analysis.frequency import BANDS, NORMS, SPLIT
+from src.report.low_pass_figure import low_pass_figure
 from src.report.similarity_figure import similarity_figure
 from src.report.style import (
     INK,
     LINE_STYLES,
     MARKERS,
-    PALE,
     PALETTE,
     SMALL_SIZE,
     TEXT_SIZE,
@@ -148,55 +148,6 @@ def filtered_figure(frame: pd.DataFrame) -> Figure:
         frameon=False,
     )
     add_title(figure, "success of filtered perturbations, by what frequencies are kept")
-    return figure
-
-
-def low_pass_figure(frame: pd.DataFrame) -> Figure:
-    """Draw the accuracy on clean images that lost their high frequencies.
-
-    Args:
-        frame: Result of `src.analysis.frequency.low_pass_accuracy`.
-
-    Returns:
-        Figure with a line per model in per cent and its 95 % Wilson band over the cutoff.
-
-    Raises:
-        ValueError: If no model has an accuracy, or a column is missing.
-    """
-    rows = drawable(frame, ["target", "n", "accuracy_low", "accuracy_high"], ["cutoff", "accuracy"])
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    tidy(axes)
-    for place, target in enumerate(dict.fromkeys(rows["target"])):
-        line = rows[rows["target"] == target].sort_values("cutoff")
-        colour, x = PALETTE[place % len(PALETTE)], line["cutoff"].to_numpy()
-        low, high = percents(line, "accuracy_low"), percents(line, "accuracy_high")
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(
-            x,
-            percents(line, "accuracy"),
-            linestyle=LINE_STYLES[place % len(LINE_STYLES)],
-            marker=MARKERS[place % len(MARKERS)],
-            color=colour,
-            linewidth=1.6,
-            markersize=5,
-            label=f"{model_name(str(target))}, n = {count_range(line['n'])}",
-        )
-    percent_axis(axes, "accuracy")
-    cutoffs = np.unique(rows["cutoff"].to_numpy(dtype=np.float64))
-    axes.set_xticks(cutoffs, [f"{cutoff:.3g}" for cutoff in cutoffs])
-    axes.set_xlim(0, 1.06 * cutoffs[-1])
-    axes.set_xlabel("frequencies kept: below so many cycles per pixel", fontsize=TEXT_SIZE)
-    handles = [*axes.get_lines(), Patch(color=PALE, label="95 % Wilson interval")]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), 2),
-        fontsize=SMALL_SIZE,
-        frameon=False,
-        handlelength=2.8,
-    )
-    add_title(figure, "accuracy on low-passed clean images")
     return figure
 
 

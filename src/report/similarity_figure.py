@@ -51,8 +51,9 @@ def similarity_figure(frame: pd.DataFrame) -> Figure:
     Returns:
         Figure with a row per attack and two panels, over the mean gradient cosine and over the
         agreement of errors: one point per pair with 95 % intervals, colour by source, symbol by
-        target, named if there are up to 6 and their names are short; where at least 4 pairs are
-        not white box, the regression line of `src.analysis.similarity.transfer_regression`.
+        target, named if there are up to 6 and their names are short; where at least 4 different
+        pairs of models are not white box, the line of
+        `src.analysis.similarity.transfer_regression`.
         White boxes stand hollow in a strip at the side, as their likeness of 1 would push all
         others together.
 
@@ -114,13 +115,13 @@ def _draw_pairs(
     count = f"{len(known)} pair{'' if len(known) == 1 else 's'}"
     title = f"{count} not white box"
     if np.isfinite(fit["slope"]):
-        place, rate = known[predictor].to_numpy(dtype=np.float64), percents(known, "success_rate")
+        place = known[predictor].to_numpy(dtype=np.float64)
         ends = np.array([place.min(), place.max()])
-        line = rate.mean() + 100 * fit["slope"] * (ends - place.mean())
+        line = 100 * (fit["intercept"] + fit["slope"] * ends)
         axes.plot(ends, line, "--", color=INK, linewidth=1.2, zorder=1)
         title += f", r = {fit['r']:.2f}".replace("-", "\u2212")
-    elif len(known) < FEWEST_PAIRS:
-        title += f", no line below {FEWEST_PAIRS}"
+    elif fit["model_pairs"] < FEWEST_PAIRS:
+        title += f", no line below {FEWEST_PAIRS} pairs of models"
     axes.set_title(title, fontsize=SMALL_SIZE)
     for row in known.to_dict("records"):
         x, y = row[predictor], 100 * row["success_rate"]

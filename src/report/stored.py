@@ -1,5 +1,6 @@
 """Finished jobs as a report reads them: tables that say what they are, and example images."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from src.analysis import usable_protocols
 from src.data import ImageDataset
 from src.files import whole_file
 from src.record import JobRecord, read_record
@@ -60,13 +62,37 @@ class StoredJob:
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The smallest flipping budgets with the top five there; None if not computed."""
-        return pq.read_table(self.files["flips"]).to_pandas() if "flips" in self.files else None
+        """The smallest flipping budgets with the top five there.
+
+        None if they were not computed, or are not of the images that the predictions are of:
+        bisection does not round.
+        """
+        if "flips" not in self.files or self.record.config.get("storage") != "float32":
+            return None
+        return pq.read_table(self.files["flips"]).to_pandas()
+
+    @cached_property
+    def has_clean(self) -> bool:
+        """Tell whether the targets' answers on the clean images are known."""
+        return "target_correct" in usable_protocols(self.predictions, self.record.source)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name, without the top five."""
         whole = pq.read_table(self.files[name])
         return whole.drop_columns([c for c in _TOP if c in whole.column_names]).to_pandas()
+
+    def seen_up_to(self, model: str) -> float:
+        """Return the highest frequency that a model can see, in cycles per pixel of the images.
+
+        A model that makes images smaller sees nothing above half a cycle per pixel of its own;
+        others see all, which is NaN here. Of an ensemble, that of the member that sees most.
+        """
+        size = self.record.config["dataset"].get("image_size")
+        seen = []
+        for member in model.split("+"):
+            own = self.record.config["model"].get(member, {}).get("input_size")
+            seen.append(0.5 * own / size if own and size and own < size else math.nan)
+        return math.nan if any(map(math.isnan, seen)) else max(seen)
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
@@ -120,19 +146,44 @@ def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[St
 
 
 def told_apart(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return jobs with the words that not all of them share, or with their sweep's folder."""
+    """Return jobs with the words that not all of them share, and what else it takes.
+
+    Where jobs of one attack were run on other data or with other weights of a model of the same
+    name, or are of one source too, the folder of their command is added, then a number.
+    """
     shared = set.intersection(*(set(job.record.overrides) for job in jobs)) if jobs else set()
     named = [
         replace(job, varied="".join(f" {w}" for w in job.record.overrides if _tells(w, shared)))
         for job in jobs
     ]
-    names = Counter((job.attack, job.record.source) for job in named)
-    return [
-        replace(job, varied=f"{job.varied} ({job.folder.parent.name})")
-        if names[job.attack, job.record.source] > 1
+    named = [
+        replace(job, varied=f"{job.varied} ({_sweep_folder(job).name})")
+        if any(_clash(job, other) for other in named if other is not job)
         else job
         for job in named
     ]
+    seen: Counter[tuple[str, str]] = Counter()
+    told = []
+    for job in named:
+        name = (job.attack, job.record.source)
+        seen[name] += 1
+        told.append(job if seen[name] == 1 else replace(job, varied=f"{job.varied} {seen[name]}"))
+    return told
+
+
+def _clash(job: StoredJob, other: StoredJob) -> bool:
+    """Tell whether two jobs must not stand in one matrix."""
+    if job.attack != other.attack:
+        return False
+    one, two = job.record, other.record
+    shared = set(one.weights) & set(two.weights)
+    alike = one.data == two.data and all(one.weights[m] == two.weights[m] for m in shared)
+    return one.source == two.source or not alike
+
+
+def _sweep_folder(job: StoredJob) -> Path:
+    """Return the folder of the command that a job is of."""
+    return job.folder.parent if re.match(r"\d+-", job.folder.name) else job.folder
 
 
 def _tells(word: str, shared: set[str]) -> bool:

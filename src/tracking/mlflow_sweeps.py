@@ -1,14 +1,19 @@
 """MLflow's memory of earlier sweeps."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from src.tracking.mlflow_client import log_files, open_client
+from src.tracking.mlflow_client import log_files, open_client, refusal
 from src.tracking.sweeps import Sweeps
+
+_LAST = 50  # sweeps among which the newest with tables is looked for
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class MlflowSweeps(Sweeps):
@@ -25,10 +30,9 @@ class MlflowSweeps(Sweeps):
     def __init__(self, uri: str | None, directory: str) -> None:
         self.client, self.uri = open_client(uri, directory)
 
-    def newest(self) -> str | None:
-        """Return the run id of the sweep that was started last."""
-        found = self._search("tags.kind = 'sweep'", most=1)
-        return str(found[0].info.run_id) if found else None
+    def newest(self) -> list[str]:
+        """Return the run ids of the last sweeps that were started, the newest first."""
+        return [str(run.info.run_id) for run in self._search("tags.kind = 'sweep'", most=_LAST)]
 
     def folder(self, sweep: str) -> Path | None:
         """Return the folder that is noted with a sweep's run."""
@@ -37,38 +41,53 @@ class MlflowSweeps(Sweeps):
 
     def download(self, sweep: str, folder: Path) -> bool:
         """Copy the files of a sweep's jobs into a folder each."""
+        if self._run(sweep) is None:
+            return False
         jobs = self._search(f"tags.kind = 'job' and tags.sweep = '{sweep}'", most=1000)
         for number, job in enumerate(reversed(jobs)):
-            here = folder / f"{number}-{job.info.run_name}"
+            here = folder / f"{number}-{re.sub(r'[^A-Za-z0-9+_-]', '-', job.info.run_name)}"
             here.mkdir(parents=True)
-            mlflow.artifacts.download_artifacts(
-                run_id=job.info.run_id, dst_path=str(here), tracking_uri=self.uri
-            )
+            with self._answering():
+                mlflow.artifacts.download_artifacts(
+                    run_id=job.info.run_id, dst_path=str(here), tracking_uri=self.uri
+                )
         return bool(jobs)
 
     def attach(self, sweep: str, files: Sequence[Path]) -> None:
         """Store files and folders with a sweep's run."""
         if self._run(sweep) is not None:
-            log_files(self.client, sweep, files)
+            with self._answering():
+                log_files(self.client, sweep, files)
 
     def _run(self, sweep: str) -> Any:
         try:
             return self.client.get_run(sweep)
-        except MlflowException:
-            return None
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN:
+                return None
+            raise ValueError(refusal(self.uri, error)) from error
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turn what the store cannot do into a sentence."""
+        try:
+            yield
+        except MlflowException as error:
+            raise ValueError(refusal(self.uri, error)) from error
 
     def _search(self, wanted: str, most: int) -> list[Any]:
-        experiments = [
-            experiment.experiment_id
-            for experiment in self.client.search_experiments()
-            if experiment.name.endswith("-sweeps")
-        ]
-        if not experiments:
-            return []
-        found = self.client.search_runs(
-            experiments, wanted, order_by=["attributes.start_time DESC"], max_results=most
-        )
-        return list(found)
+        with self._answering():
+            experiments = [
+                experiment.experiment_id
+                for experiment in self.client.search_experiments()
+                if experiment.name.endswith("-sweeps")
+            ]
+            if not experiments:
+                return []
+            found = self.client.search_runs(
+                experiments, wanted, order_by=["attributes.start_time DESC"], max_results=most
+            )
+            return list(found)
 
 
 def _noted(run: Any) -> str:

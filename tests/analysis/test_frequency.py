@@ -4,15 +4,11 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.frequency import (
-    BANDS,
-    NORMS,
-    filter_sentences,
     filtered_rates,
     high_frequency_shares,
     low_pass_accuracy,
-    low_pass_sentences,
-    spectrum_sentences,
 )
+from src.analysis.frequency_words import filter_sentences
 from src.analysis.rates import rates
 
 
@@ -53,48 +49,18 @@ def test_power_is_summed_from_the_bin_that_begins_at_the_frequency():
     assert beyond["frequency"].isna().all() and beyond["share"].eq(0).all()
 
 
-def test_spectrum_sentences_name_every_job_of_a_few():
-    spectra = pd.concat(
-        [
-            spectra_of(IMAGE, [0.1, 0.1, 0.4, 0.4]),
-            spectra_of(IMAGE, [0.6, 0.35, 0.03, 0.02], "bim", "resnet50"),
-        ]
-    )
-    first, second = spectrum_sentences(spectra)
-    assert first == (
-        "At 0.25 cycles per pixel and above lie 80.0% (fgsm on vgg16), 5.0% (bim on resnet50) of "
-        "the power of the perturbations at 8/255, and 10.0% of that of the 50 images themselves "
-        "(mean over images, constant part left out)."
-    )
-    assert second == (
-        "Power spread evenly over all frequencies, as of white noise, would have 79.4% there; 1 of "
-        "2 jobs have perturbations with a larger such share than the images, and 1 with a larger "
-        "one than white noise."
-    )
-
-
-def test_spectrum_sentences_give_the_ends_of_many():
-    highs = [0.3, 0.1, 0.5, 0.2]
-    spectra = pd.concat(
-        [
-            spectra_of(IMAGE, [0.5, 0.5 - high, high, 0], "bim", f"m{place}")
-            for place, high in enumerate(highs)
-        ]
-    )
-    first, second = spectrum_sentences(spectra)
-    assert "lie between 10.0% (bim on m1) and 50.0% (bim on m2) of the power" in first
-    assert "; 3 of 4 jobs" in second and "and 0 with" in second
-
-
-def test_spectrum_sentences_say_what_they_lack():
-    spectra = spectra_of(IMAGE, [np.nan] * 4)
-    first, second = spectrum_sentences(spectra)
-    assert "no spectrum of perturbations has power" in first and second
-    without = spectra_of(IMAGE, IMAGE).query("kind == 'perturbation'")
-    assert "no spectrum of images has power" in spectrum_sentences(without)[0]
-    assert "no spectrum of perturbations" in spectrum_sentences(spectra.iloc[:0])[0]
-    with pytest.raises(ValueError, match="spectra table lacks the columns attack"):
-        spectrum_sentences(spectra.drop(columns="attack"))
+def test_a_source_that_makes_images_smaller_has_its_own_flat_share():
+    spectra = spectra_of(IMAGE, [0.1, 0.2, 0.3, 0.4])
+    keys = ["seen_up_to", "seen_flat_share"]
+    for limit in (np.nan, 0.5, 0.75):
+        whole = high_frequency_shares(spectra.assign(seen_up_to=limit))
+        assert whole["seen_up_to"].isna().all()
+        np.testing.assert_allclose(whole["seen_flat_share"], 50 / 63)
+    # Of the bins from 0, 1/8, 1/4 and 3/8 with 3, 10, 20 and 30 coefficients, those below.
+    for limit, share in ((0.4375, 50 / 63), (0.375, 20 / 33), (0.3, 20 / 33), (0.25, 0)):
+        limited = high_frequency_shares(spectra.assign(seen_up_to=limit))
+        np.testing.assert_allclose(limited[keys], [[limit, share]] * 2)
+        np.testing.assert_allclose(limited["flat_share"], 50 / 63)
 
 
 @pytest.fixture
@@ -167,6 +133,7 @@ def test_the_whole_perturbation_succeeds_as_in_the_rates(make_table, make_filter
     expected = rates(table, "a", ["a", "b"], protocol).query("eps_255 == 8").set_index("target")
     assert whole["n"].tolist() == expected["denominator"].tolist()
     assert whole["success"].tolist() == expected["success"].tolist()
+    assert frame["targeted"].tolist() == [aims is not None] * len(frame)
 
 
 def test_no_counted_image_gives_no_rate(make_table, make_filtered):
@@ -174,6 +141,7 @@ def test_no_counted_image_gives_no_rate(make_table, make_filtered):
     frame = filtered_rates(make_filtered({("b", "l2", "all"): [0, 1]}), table, "a", ["b"])
     assert frame["n"].tolist() == [0]
     assert frame[["success_rate", "success_rate_low"]].isna().all(axis=None)
+    assert not frame["targeted"].any()
     sentences = filter_sentences(frame.assign(source="a", attack="fgsm"))
     assert all("no filtered image is counted" in sentence for sentence in sentences)
 
@@ -203,48 +171,6 @@ def test_tables_that_do_not_fit_are_refused(make_table, make_filtered, change, m
         filtered_rates(filtered, make_table(PREDICTIONS), "a", ["a", "b"])
 
 
-def rates_of(source, target, success, n=10):
-    """Rates with these successes in the bands of each norm."""
-    edges = [(0, 0.7), (0, 0.125), (0.125, 0.25), (0.25, 0.7)]
-    return pd.DataFrame(
-        [
-            (source, target, band, norm, low, high, n, k)
-            for norm in NORMS
-            for band, (low, high), k in zip(BANDS, edges, success[norm], strict=True)
-        ],
-        columns=[
-            *("source", "target", "band", "norm", "frequency_low", "frequency_high"),
-            *("n", "success"),
-        ],
-    ).assign(attack="bim")
-
-
-def test_filter_sentences_sum_over_the_pairs_that_are_not_white_box():
-    frame = pd.concat(
-        [
-            rates_of("a", "b", {"linf": [9, 1, 2, 7], "l2": [9, 5, 2, 4]}),
-            rates_of("a+c", "b", {"linf": [8, 2, 2, 5], "l2": [8, 2, 2, 3]}),
-            rates_of("a+c", "a", {"linf": [10, 10, 0, 0], "l2": [10, 10, 0, 0]}),
-        ]
-    )
-    first, second = filter_sentences(frame)
-    assert first == (
-        "At equal L-infinity norm, over 2 pairs that are not white box (bim), the attacks succeed "
-        "with the low frequencies (below 0.125 cycles per pixel) on 3 / 20 = 15.00%, the middle "
-        "ones (0.125 to 0.25) on 4 / 20 = 20.00%, the high ones (from 0.25) on 12 / 20 = 60.00%; "
-        "the whole perturbation on 17 / 20 = 85.00%: most often with the high ones."
-    )
-    assert second.startswith("At equal L2 norm")
-    assert second.endswith("17 / 20 = 85.00%: no part succeeds more often than all others.")
-
-
-def test_filter_sentences_fall_back_on_white_boxes():
-    frame = rates_of("a", "a", {"linf": [9, 1, 2, 7], "l2": [9, 5, 2, 4]})
-    first, second = filter_sentences(frame[frame["norm"] == "linf"])
-    assert "over 1 pair that is white box (bim)" in first
-    assert second.endswith("no filtered image is counted.")
-
-
 def test_low_pass_accuracy_counts_all_images():
     low_passed = pd.DataFrame(
         [
@@ -272,33 +198,39 @@ def test_low_pass_accuracy_counts_all_images():
     assert low_pass_accuracy(low_passed.iloc[:0]).empty
 
 
-def accuracy_of(counts, n=100):
-    frame = pd.DataFrame(
-        [(target, cutoff, n, k) for target, found in counts.items() for cutoff, k in found.items()],
-        columns=["target", "cutoff", "n", "correct"],
+def low_passed_of(answers):
+    return pd.DataFrame(
+        [
+            (index, 0, target, cutoff, answer)
+            for (target, cutoff), row in answers.items()
+            for index, answer in enumerate(row)
+        ],
+        columns=["index", "label", "target", "cutoff", "predicted"],
     )
-    return frame.assign(accuracy=frame["correct"] / frame["n"])
 
 
-def test_low_pass_sentences_tell_accuracy_and_where_it_halves():
-    frame = accuracy_of(
-        {
-            "a": {0.0625: 50, 0.125: 39, 0.25: 60, 0.375: 80},  # not at 0.125, so not at 0.0625
-            "b": {0.0625: 10, 0.125: 20, 0.25: 20, 0.375: 40},
-            "c": {0.0625: 0, 0.125: 0, 0.25: 0, 0.375: 0},
-        }
-    )
-    first, second = low_pass_sentences(frame.sample(frac=1, random_state=0).sort_values("target"))
-    assert first == (
-        "Of clean images that keep only the frequencies below 0.25 cycles per pixel, a recognises "
-        "60 / 100 = 60.00%, b recognises 20 / 100 = 20.00%, c recognises 0 / 100 = 0.00%; with "
-        "those below 0.375, a recognises 80 / 100 = 80.00%, b recognises 40 / 100 = 40.00%, c "
-        "recognises 0 / 100 = 0.00%."
-    )
-    assert second == (
-        "The lowest cutoff down to which a model keeps at least half of its accuracy at 0.375 "
-        "cycles per pixel is 0.25 (a), 0.125 (b), none (c)."
-    )
-    first, _ = low_pass_sentences(accuracy_of({"a": {0.125: 3}}))
-    assert first.endswith("below 0.125 cycles per pixel, a recognises 3 / 100 = 3.00%.")
-    assert low_pass_sentences(frame.iloc[:0])[0] == "No image was low-passed."
+def test_unfiltered_images_stand_at_no_cutoff():
+    low_passed = low_passed_of({("b", 0.25): [0, 1, 1], ("a", 0.25): [0, 0, 1]})
+    clean = low_passed_of({("a", 0): [0, 0, 0, 0], ("b", 0): [0, 0, 1, 0], ("c", 0): [0, 0, 0]})
+    clean = clean.drop(columns="cutoff").sample(frac=1, random_state=0)
+    frame = low_pass_accuracy(low_passed, clean)
+    assert frame["target"].tolist() == ["b", "b", "a", "a"]
+    assert frame["cutoff"].tolist() == [0.25, np.inf] * 2
+    assert frame["n"].eq(3).all() and frame["correct"].tolist() == [1, 2, 2, 3]
+    np.testing.assert_allclose(frame["accuracy"], [1 / 3, 2 / 3, 2 / 3, 1])
+    assert "seen_up_to" not in frame
+    with pytest.raises(ValueError, match="clean table lacks image 1 of 'a', which was low-passed"):
+        low_pass_accuracy(low_passed, clean.query("index != 1 or target != 'a'"))
+    with pytest.raises(ValueError, match="clean table has several rows of index"):
+        low_pass_accuracy(low_passed, pd.concat([clean, clean]))
+    with pytest.raises(ValueError, match="clean table lacks the columns label"):
+        low_pass_accuracy(low_passed, clean.drop(columns="label"))
+    with pytest.raises(ValueError, match="finite cutoffs"):
+        low_pass_accuracy(low_passed.assign(cutoff=np.inf))
+
+
+def test_what_a_target_can_see_is_passed_on():
+    low_passed = low_passed_of({("b", 0.25): [0, 1], ("b", 0.5): [0, 0], ("a", 0.25): [0, 0]})
+    limits = low_passed["target"].map({"b": 0.3125, "a": 0.5})
+    frame = low_pass_accuracy(low_passed.assign(seen_up_to=limits))
+    np.testing.assert_array_equal(frame["seen_up_to"], [0.3125, 0.3125, np.nan])

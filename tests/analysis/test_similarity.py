@@ -7,13 +7,12 @@ from scipy.stats import t as student_t
 
 from src.analysis.errors import error_agreement
 from src.analysis.similarity import (
-    ALL_ATTACKS,
     SimilarJob,
     image_level,
     pair_similarity,
-    similarity_sentences,
     transfer_regression,
 )
+from src.analysis.similarity_words import similarity_sentences
 
 
 @pytest.fixture
@@ -86,7 +85,9 @@ def test_the_protocol_and_the_budget_are_those_asked_for(make_job):
 def test_an_attack_that_aims_succeeds_by_reaching(make_job):
     clean_a, clean_b, _, cosine = CASE
     job = make_job(clean_a, clean_b, [1, 2, 0, 0, 0, 2], cosine, target_label=[1, 1, 1, 1, 1, 2])
-    assert pair_similarity([job], 8).iloc[1]["success_rate"] == 0.5
+    frame = pair_similarity([job, make_job(*CASE)], 8)
+    assert frame["success_rate"].iloc[1] == 0.5
+    assert frame["targeted"].tolist() == [True, True, False, False]
 
 
 def test_one_or_no_image_gives_no_interval(make_job):
@@ -120,12 +121,17 @@ def test_what_a_job_lacks_is_named(make_job):
         pair_similarity([job._replace(similarity=job.similarity.drop(columns="cosine"))], 8)
 
 
-def pairs_of(attack, cosine, kappa, success, white_box=False):
-    """A frame such as `pair_similarity` gives, of pairs over 100 images."""
+def pairs_of(attack, cosine, kappa, success, white_box=False, both=()):
+    """A frame such as `pair_similarity` gives, of pairs over 100 images.
+
+    The pairs at the places `both` are the one before them, the other way round.
+    """
     frame = pd.DataFrame({"cosine": cosine, "kappa": kappa, "success_rate": success})
     frame["attack"], frame["source"], frame["n"] = attack, "a", 100
     frame["target"] = [f"t{place}" for place in range(len(frame))]
-    frame["eps_255"], frame["white_box"] = 8.0, white_box
+    for place in both:
+        frame.loc[place, ["source", "target"]] = [f"t{place - 1}", "a"]
+    frame["eps_255"], frame["white_box"], frame["targeted"] = 8.0, white_box, False
     for name in ("cosine_low", "cosine_high", "sign_agreement", "same_wrong"):
         frame[name] = np.nan
     frame["success_rate_low"] = frame["success_rate_high"] = np.nan
@@ -139,37 +145,62 @@ def test_regression_equals_scipy():
         "fgsm": pairs_of("fgsm", cosine, kappa, 0.2 + 0.5 * cosine + generator.normal(0, 0.05, 6)),
         "bim": pairs_of("bim", cosine, kappa, 0.6 - 0.4 * kappa + generator.normal(0, 0.05, 6)),
     }
+    frames["bim"].loc[1, ["source", "target"]] = ["t0", "a"]
     white = pairs_of("bim", [1.0, 1.0], [1.0, 1.0], [1.0, 0.9], white_box=True)
     frame = pd.concat([*frames.values(), white], ignore_index=True)
     frame.loc[0, "kappa"] = np.nan
     result = transfer_regression(frame).set_index(["attack", "predictor"])
     assert result.index.tolist() == [
-        (attack, name) for attack in ("fgsm", "bim", ALL_ATTACKS) for name in ("cosine", "kappa")
+        (attack, name) for attack in ("fgsm", "bim") for name in ("cosine", "kappa")
     ]
-    assert result["pairs"].tolist() == [6, 5, 6, 6, 12, 11]
+    assert result["pairs"].tolist() == [6, 5, 6, 6]
+    assert result["model_pairs"].tolist() == [6, 5, 5, 5]
     for (attack, predictor), row in result.iterrows():
-        pairs = frame[~frame["white_box"] & ((frame["attack"] == attack) | (attack == ALL_ATTACKS))]
+        pairs = frame[~frame["white_box"] & (frame["attack"] == attack)]
         known = pairs.dropna(subset=[predictor])
         line = linregress(known[predictor], known["success_rate"])
         half = student_t.ppf(0.975, len(known) - 2) * line.stderr
         expected = [line.slope, line.slope - half, line.slope + half, line.rvalue, line.pvalue]
-        assert row[["slope", "slope_low", "slope_high", "r", "p"]].tolist() == pytest.approx(
-            expected
-        )
+        expected.append(line.intercept)
+        columns = ["slope", "slope_low", "slope_high", "r", "p", "intercept"]
+        assert row[columns].tolist() == pytest.approx(expected)
 
 
-def test_a_line_needs_four_pairs_that_vary():
+def test_a_line_needs_four_pairs_of_models():
     three = transfer_regression(pairs_of("bim", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.2, 0.3, 0.5]))
     assert three["pairs"].tolist() == [3, 3] and three["attack"].unique().tolist() == ["bim"]
     assert three[["slope", "slope_low", "r", "p"]].isna().all(axis=None)
-    flat = transfer_regression(pairs_of("bim", [0.1] * 4, [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.1, 0]))
-    assert np.isnan(flat["slope"].iloc[0]) and not np.isnan(flat["slope"].iloc[1])
-    same = transfer_regression(pairs_of("bim", [0.1, 0.2, 0.3, 0.4], [0.1] * 4, [0.5] * 4))
-    assert same["slope"].isna().all()
-    exact = transfer_regression(
-        pairs_of("bim", [0.1, 0.2, 0.3, 0.4], [0.1] * 4, [0.2, 0.4, 0.6, 0.8])
-    )
+    # Three pairs of models, each both ways round, are six points but not more models.
+    values = [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
+    success = [0.2, 0.3, 0.3, 0.2, 0.5, 0.4]
+    both = transfer_regression(pairs_of("bim", values, values, success, both=(1, 3, 5)))
+    assert both["pairs"].tolist() == [6, 6] and both["model_pairs"].tolist() == [3, 3]
+    assert both["slope"].isna().all()
+    four = transfer_regression(pairs_of("bim", values, values, success, both=(1, 3)))
+    assert four["model_pairs"].tolist() == [4, 4] and four["slope"].notna().all()
+
+
+def test_a_line_needs_variation():
+    rising, bent = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.1, 0]
+    for flat in (0.1, np.array([0.1, 0.1002, 0.1004, 0.1009])):
+        row = transfer_regression(pairs_of("bim", flat * np.ones(4), rising, bent))
+        assert np.isnan(row["slope"].iloc[0]) and not np.isnan(row["slope"].iloc[1])
+        same = transfer_regression(pairs_of("bim", rising, bent, flat * np.ones(4)))
+        assert same["slope"].isna().all()
+    exact = transfer_regression(pairs_of("bim", rising, [0.1] * 4, [0.2, 0.4, 0.6, 0.8]))
     assert exact["slope"].iloc[0] == pytest.approx(2) and exact["r"].iloc[0] == pytest.approx(1)
+
+
+def test_targeted_jobs_do_not_mix_with_others():
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    free = pairs_of("bim", values, values, [0.1, 0.2, 0.4, 0.4])
+    aimed = pairs_of("bim", values, values, [0.4, 0.3, 0.2, 0.1]).assign(targeted=True)
+    both = pd.concat([free, aimed], ignore_index=True)
+    pd.testing.assert_frame_equal(transfer_regression(both), transfer_regression(free))
+    assert transfer_regression(aimed)["slope"].to_numpy() == pytest.approx([-1, -1])
+    assert "at 8/255: bim +" in similarity_sentences(both, transfer_regression(both))[0]
+    alone = similarity_sentences(aimed, transfer_regression(aimed))[0]
+    assert "at 8/255: targeted bim -10.0 [" in alone
 
 
 def test_the_odds_ratio_is_the_likeliest_one(make_job):
@@ -216,43 +247,72 @@ def test_no_odds_ratio_where_none_is_best(make_job, cosine, fooled):
     assert row[["odds_ratio", "odds_ratio_low", "odds_ratio_high", "p"]].isna().all()
 
 
-def test_sentences_tell_the_regression_over_all_attacks():
-    cosine = [0.1, 0.2, 0.3, 0.4]
+def test_sentences_tell_the_line_of_each_attack():
+    cosine = [0.1, 0.2, 0.3, 0.4, 0.4]
     frame = pd.concat(
         [
-            pairs_of("fgsm", cosine, [0.4, 0.2, 0.1, 0.3], [0.12, 0.19, 0.31, 0.38]),
-            pairs_of("bim", cosine, [0.1, 0.3, 0.4, 0.2], [0.14, 0.21, 0.27, 0.42]),
+            pairs_of(
+                "fgsm", cosine, [0.4, 0.2, 0.1, 0.3, 0.3], [0.12, 0.19, 0.31, 0.38, 0.4], both=(4,)
+            ),
+            pairs_of("bim", cosine[:4], [0.1, 0.3, 0.4, 0.2], [0.14, 0.21, 0.27, 0.42]),
+            pairs_of("pgd", cosine[:1], [0.1], [0.14]),
+            pairs_of("mim", cosine[:4], [0.1] * 4, [0.5] * 4),
         ]
     )
     regression = transfer_regression(frame)
     first, second = similarity_sentences(frame, regression)
-    row = regression[(regression["attack"] == ALL_ATTACKS)].iloc[0]
-    assert (
-        "Over the 8 pairs that are not white box (fgsm, bim at 8/255), 0.1 more gradient" in first
+    assert first.startswith(
+        "Over the pairs that are not white box, 0.1 more gradient cosine goes with so many "
+        "percentage points of success at 8/255: fgsm +"
     )
-    assert f"with {10 * row['slope']:+.1f} percentage points of success" in first
-    assert f"interval {10 * row['slope_low']:+.1f} to {10 * row['slope_high']:+.1f}" in first
-    assert f"r = {row['r']:.2f}, p < 0.001" in first
-    assert first.endswith("so these attacks transfer better between models with more of it.")
-    assert "more error agreement (Cohen's kappa) goes with" in second
-    assert second.endswith("which leaves open whether the two go together.")
-    falling = frame.assign(cosine=-frame["cosine"])
-    first, _ = similarity_sentences(falling, transfer_regression(falling))
-    assert "transfer worse between" in first
+    for attack, n, models in (("fgsm", 5, 4), ("bim", 4, 4)):
+        row = regression.query("attack == @attack and predictor == 'cosine'").iloc[0]
+        slope, low, high = 10 * row[["slope", "slope_low", "slope_high"]]
+        p = f"p = {row['p']:.2g}" if attack == "bim" else "p < 0.001"
+        assert (
+            f"{attack} {slope:+.1f} [{low:+.1f}, {high:+.1f}] (r = {row['r']:.2f}, {p}, n = {n} "
+            f"source-target pairs of {models} pairs of models)"
+        ) in first
+    assert first.endswith(
+        "; no line is fitted for pgd (1 pair of models, of at least 4), mim (it, or the success, "
+        "is the same for all 4 pairs). The pairs share models and images, so these 95 % intervals "
+        "are too narrow."
+    )
+    assert "0.1 more error agreement (Cohen's kappa) goes with" in second
+    assert "better" not in first + second and "worse" not in first + second
 
 
-def test_sentences_say_why_there_is_no_regression():
-    frame = pairs_of("bim", [0.12, 0.3], [0.5, np.nan], [0.1, 0.25])
+def test_sentences_tell_the_pairs_where_there_is_no_line():
+    frame = pairs_of("bim", [0.12, np.nan], [0.5, np.nan], [0.1, 0.25])
+    frame.loc[0, ["cosine_low", "cosine_high"]] = [0.1, 0.14]
+    white = pairs_of("bim", [1.0], [1.0], [1.0], white_box=True)
+    frame = pd.concat([white, frame], ignore_index=True)
     first, second = similarity_sentences(frame, transfer_regression(frame))
     assert first == (
-        "Whether success goes with gradient cosine cannot be told: that takes at least 4 pairs "
-        "that are not white box, and bim at 8/255 has 2: a -> t0 0.120, success 10 / 100 = 10.00% "
-        "(bim); a -> t1 0.300, success 25 / 100 = 25.00% (bim)."
+        "Whether success at 8/255 goes with gradient cosine cannot be told: no line is fitted for "
+        "bim (1 pair of models, of at least 4): a -> t0 (bim) cosine 0.120 [0.100, 0.140], kappa "
+        "0.500, success 10 / 100 = 10.00%; a -> t1 (bim) cosine n/a, kappa n/a, success "
+        "25 / 100 = 25.00%."
     )
-    assert "has 1: a -> t0 0.500" in second and "t1" not in second
-    flat = pairs_of("bim", [0.1] * 4, [0.1] * 4, [0.1, 0.2, 0.3, 0.4])
-    first, _ = similarity_sentences(flat, transfer_regression(flat))
-    assert first.endswith("cannot be told: it, or the success, is the same for all 4 pairs.")
-    nothing = flat.iloc[:0]
+    assert second.endswith("no line is fitted for bim (1 pair of models, of at least 4).")
+    nothing = frame.iloc[:0]
     for sentence in similarity_sentences(nothing, transfer_regression(nothing)):
         assert sentence.startswith("No pair of models tells")
+    first, _ = similarity_sentences(white, transfer_regression(white))
+    assert first.endswith("for bim (0 pairs of models, of at least 4).")
+
+
+def test_of_many_pairs_the_first_six_are_told():
+    frame = pd.concat(
+        [pairs_of(f"m{k}", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.2, 0.3, 0.5]) for k in range(3)],
+        ignore_index=True,
+    )
+    first, second = similarity_sentences(frame, transfer_regression(frame))
+    assert "; the first 6 of 9 pairs: a -> t0 (m0)" in first
+    assert first.count("a -> t") == 6 and "a -> " not in second
+    flat = pairs_of("bim", [0.1] * 4, [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.5])
+    first, second = similarity_sentences(flat, transfer_regression(flat))
+    assert first.count("a -> t") == 4 and "goes with so many" in second
+    other = flat.rename(columns={"cosine": "kappa", "kappa": "cosine"})
+    first, second = similarity_sentences(other, transfer_regression(other))
+    assert "goes with so many" in first and second.count("a -> t") == 4

@@ -246,6 +246,27 @@ def test_low_pass_accuracy_has_a_line_and_a_band_per_model(tmp_path):
     save_figure(figure, tmp_path / "low.png")
 
 
+def test_unfiltered_images_stand_apart_at_the_right_end(tmp_path):
+    frame = low_passed()
+    whole = frame[frame["cutoff"] == 0.25].assign(cutoff=np.inf, accuracy=0.8)
+    whole = whole.assign(accuracy_low=0.75, accuracy_high=0.9)
+    figure = low_pass_figure(pd.concat([whole, frame]))
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()][-2:] == ["0.71", "all"]
+    end = axes.get_xticks()[-1]
+    assert 0.71 < end < axes.get_xlim()[1]
+    drawn = [line.get_xydata() for line in axes.get_lines()]
+    assert sum(len(line) == 3 for line in drawn) == 2  # the lines end at the last cutoff
+    single = [line[0] for line in drawn if len(line) == 1]
+    assert [y for _, y in single] == [80, 80] and len({x for x, _ in single}) == 2
+    np.testing.assert_allclose([x for x, _ in single], end, rtol=0.02)
+    assert sum(np.allclose(line[:, 1], [75, 90]) for line in drawn if len(line) == 2) == 2
+    assert legend_of(figure) == ["m0, n = 4", r"\$m\$, n = 5", "95 % Wilson interval"]
+    save_figure(figure, tmp_path / "low.png")
+    with pytest.raises(ValueError, match="no row of the table has a number for cutoff"):
+        low_pass_figure(whole)
+
+
 def test_one_model_at_one_cutoff_that_is_always_wrong_draws(tmp_path):
     frame = low_passed(("m0",), (0.25,), n=1).assign(accuracy=0.0, accuracy_low=0.0)
     save_figure(low_pass_figure(frame), tmp_path / "low.png")
@@ -323,7 +344,7 @@ def test_each_pair_is_a_point_with_both_intervals_and_its_name(tmp_path):
 
 
 def test_the_line_is_that_of_the_regression():
-    frame = pairs()
+    frame = pairs(("m0", "m1", "m2", "m3"))
     others = frame[~frame["white_box"]]
     for axes, column in zip(similarity_figure(frame).axes[::2], ("cosine", "kappa"), strict=True):
         (line,) = [one for one in axes.get_lines() if one.get_linestyle() == "--"]
@@ -331,7 +352,7 @@ def test_the_line_is_that_of_the_regression():
         fit = linregress(others[column], 100 * others["success_rate"])
         np.testing.assert_allclose(x, [others[column].min(), others[column].max()])
         np.testing.assert_allclose(y, fit.intercept + fit.slope * x)
-        assert axes.get_title() == f"6 pairs not white box, r = {fit.rvalue:.2f}".replace(
+        assert axes.get_title() == f"12 pairs not white box, r = {fit.rvalue:.2f}".replace(
             "-", "\u2212"
         )
 
@@ -397,12 +418,12 @@ def test_spectra_over_few_decades_have_readable_ticks():
     assert {"10", "20"} <= set(shown) and not any("10^" in text for text in shown)
 
 
-@pytest.mark.parametrize("models", [("m0",), ("m0", "m1")], ids=["one model", "two models"])
+@pytest.mark.parametrize("models", [("m0",), ("m0", "m1"), ("m0", "m1", "m2")], ids=len)
 def test_few_pairs_have_no_line(models, tmp_path):
     figure = similarity_figure(pairs(models))
     main = figure.axes[0]
     assert not [line for line in main.get_lines() if line.get_linestyle() == "--"]
-    assert main.get_title().endswith("not white box, no line below 4")
+    assert main.get_title().endswith("not white box, no line below 4 pairs of models")
     if len(models) == 1:
         assert [text.get_text() for text in main.texts] == ["no pair to show"]
     save_figure(figure, tmp_path / "similarity.png")
@@ -467,9 +488,9 @@ def test_other_reasons_for_drawing_nothing_are_named():
 
 def test_one_image_or_all_successes_draw(tmp_path):
     save_figure(filtered_figure(filtered(JOBS[:1], ("m0",), n=1)), tmp_path / "a.png")
-    frame = pairs().assign(success_rate=1.0, n=1)
+    frame = pairs(("m0", "m1", "m2", "m3")).assign(success_rate=1.0, n=1)
     figure = similarity_figure(frame)
-    assert figure.axes[0].get_title() == "6 pairs not white box"
+    assert figure.axes[0].get_title() == "12 pairs not white box"
     save_figure(figure, tmp_path / "b.png")
 
 

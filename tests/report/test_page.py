@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from urllib.parse import unquote, unquote_to_bytes
 from xml.etree import ElementTree
 
@@ -18,6 +19,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from src.analysis import PROTOCOLS
+from src.report.chapters.matrices import answer, matrices
 from src.report.compact import compact
 from src.report.content import Download, Drawing, Matrix, Pair, Report, Section, Table
 from src.report.ink import DARK_PAPER, contrast, dark_variables, ink_on, screen_colour
@@ -109,9 +112,10 @@ def table(name, **changes):
     return Table(name, **({"title": "Rates.", "caption": "n", "frame": frame} | changes))
 
 
-def cell(source, target, eps, count, denominator):
+def cell(source, target, eps, count, denominator, protocol="joint"):
     rate = count / denominator if denominator else np.nan
     return {
+        "protocol": protocol,
         "source": source,
         "target": target,
         "eps_255": eps,
@@ -260,7 +264,7 @@ def evil_report():
     seen = Drawing("f", EVIL, EVIL, EVIL, noise_figure(1), "", None, True)
     content = Table("t", EVIL, EVIL, frame)
     parts = {"text": (EVIL,), "drawings": (shown, told, seen), "tables": (content,)}
-    cells = pd.DataFrame([cell(EVIL, EVIL, 8.0, 1, 2)])
+    cells = pd.DataFrame([cell(EVIL, EVIL, 8.0, 1, 2, one) for one in (EVIL, "all")])
     return Report(
         title=EVIL,
         answer=EVIL,
@@ -346,15 +350,17 @@ def test_the_script_knows_every_budget(text):
     found = data_of(text)["matrices"][0]
     assert found["budgets"] == ["4/255", "8/255"]
     clean, *_ = found["cells"]
-    assert clean["clean"] and len(clean["states"]) == 1
+    assert found["protocols"] == ["joint"]
+    assert clean["clean"] and [len(states) for states in clean["states"]] == [1]
     attacked = found["cells"][3]
     assert (attacked["source"], attacked["target"]) == ("vgg16", "resnet50")
-    assert [state["count"] for state in attacked["states"]] == [
+    (states,) = attacked["states"]
+    assert [state["count"] for state in states] == [
         "92\u00a0/\u00a0100",
         "84\u00a0/\u00a0100",
     ]
     fill = to_hex(colormaps["viridis"](0.84))
-    assert attacked["states"][1] == {
+    assert states[1] == {
         "count": "84\u00a0/\u00a0100",
         "rate": "84.00\u00a0%",
         "interval": "79.00 to 89.00\u00a0%",
@@ -389,7 +395,8 @@ def test_cells_without_images_and_pairs_that_were_not_run_say_so():
 def test_a_source_with_clean_cells_of_its_own_is_no_row_of_clean_images():
     cells = pd.DataFrame([cell("a", "b", eps, count, 10) for eps, count in ((0.0, 9), (8.0, 1))])
     ((_, (found,)),) = matrix_parts(matrix_of(cells=cells), {})["rows"]
-    assert not found["clean"] and [state["rate"] for state in found["states"]] == ["10.00\u00a0%"]
+    assert not found["clean"]
+    assert [state["rate"] for (state,) in found["states"]] == ["10.00\u00a0%"]
 
 
 def test_a_matrix_without_cells_or_of_one_budget_has_no_selector():
@@ -397,6 +404,140 @@ def test_a_matrix_without_cells_or_of_one_budget_has_no_selector():
     only = matrix_of(cells=matrix_of().cells.query("eps_255 != 4"))
     page = Page(page_of(Report("t", "a", matrices=(empty, only))))
     assert page.count("input") == 0 and "no cells" in page.text
+
+
+def two_protocols(**changes):
+    """The same as by joint, and 90 / 150 at both budgets by all."""
+    joint = matrix_of().cells
+    every = joint.assign(protocol="all")
+    attacked = every["eps_255"] > 0
+    every.loc[attacked, ["count", "denominator", "rate"]] = 90, 150, 0.6
+    return matrix_of(cells=pd.concat([every, joint], ignore_index=True), **changes)
+
+
+def test_the_reader_chooses_among_protocols_and_the_headline_is_shown_first():
+    text = page_of(Report("t", "a", matrices=(two_protocols(),)))
+    page = Page(text)
+    (list_,) = page.all("select")
+    assert page.count("label", **{"for": list_["id"]}) == 1
+    assert [found for found in page.all("option") if "selected" in found] == [{"selected": None}]
+    chosen = re.search(r"<option selected>(\w+)</option>", text)[1]
+    assert chosen == "joint" and len(page.all("option")) == 2
+    assert "84 / 100 = 84.00 %" in page.text and "90 / 150" not in page.text
+    assert "protocol: joint . Cells: still correct" in page.text
+    assert "joint: images that source and target both classify correctly when clean." in page.text
+    assert "row of clean images is the same" in page.text
+    found = data_of(text)["matrices"][0]
+    assert found["protocols"] == ["all", "joint"]
+    assert [words.split(":")[0] for words in found["explained"]] == ["all", "joint"]
+    states = found["cells"][3]["states"]
+    assert [state["count"] for state in states[0]] == ["90\u00a0/\u00a0150"] * 2
+    assert [state["count"] for state in states[1]] == ["92\u00a0/\u00a0100", "84\u00a0/\u00a0100"]
+    assert [state["count"] for (state,) in found["cells"][0]["states"]] == [
+        "180\u00a0/\u00a0200"
+    ] * 2
+    other = Page(page_of(Report("t", "a", matrices=(two_protocols(protocol="all"),))))
+    assert "90 / 150 = 60.00 %" in other.text and "84 / 100" not in other.text
+
+
+def test_of_one_protocol_there_is_nothing_to_choose():
+    page = Page(page_of(Report("t", "a", matrices=(matrix_of(),))))
+    assert page.count("select") == 0 and "protocol: joint . Cells" in page.text
+    assert "joint: images that source and target both classify correctly when clean." in page.text
+    assert "row of clean images" not in page.text
+
+
+def test_budgets_and_protocols_that_one_protocol_lacks_were_not_run():
+    cells = [cell("a", "b", eps, 1, 2, "joint") for eps in (4.0, 8.0)]
+    cells.append(cell("a", "b", 8.0, 2, 3, "all"))
+    ((_, (found,)),) = matrix_parts(matrix_of(cells=pd.DataFrame(cells)), {})["rows"]
+    assert [state["rate"] for state in found["states"][1]] == ["not run", "66.67\u00a0%"]
+    assert found["shown"]["count"] == "1\u00a0/\u00a02"
+
+
+def stored_job(source, rows, protocol="joint", attack="fgsm"):
+    """A job of a table given as (index, target, eps_255, predicted); the label is 0."""
+    table = pd.DataFrame(rows, columns=["index", "target", "eps_255", "predicted"])
+    table = table.assign(label=0, confidence=0.5, true_confidence=0.5)
+    record = SimpleNamespace(
+        source=source,
+        targets=tuple(dict.fromkeys(table["target"])),
+        protocol=protocol,
+        standard=8.0,
+        dataset="photos",
+        attack=attack,
+    )
+    return SimpleNamespace(attacked=True, attack=attack, record=record, predictions=table)
+
+
+# Of images 0 to 3, a is wrong on the clean image 3 and b on 2; of the attacked ones of source a,
+# a gets none right and b images 1 and 2; of those of source b both models get image 0 alone right.
+CLEAN_ROWS = [(i, m, 0.0, int(i == wrong)) for m, wrong in (("a", 3), ("b", 2)) for i in range(4)]
+OF_A = [(i, "a", eps, 1) for eps in (4.0, 8.0) for i in range(4)]
+OF_A += [(i, "b", eps, int(i not in (1, 2))) for eps in (4.0, 8.0) for i in range(4)]
+OF_B = [(i, m, eps, int(i != 0)) for eps in (8.0, 16.0) for m in "ab" for i in range(4)]
+
+
+def counts_of(found, source, target, eps):
+    at = found.cells.query("source == @source and target == @target and eps_255 == @eps")
+    return {
+        row["protocol"]: (row["count"], row["denominator"])
+        for row in at.sort_index().to_dict("records")
+    }
+
+
+def test_a_matrix_has_every_protocol_that_all_its_jobs_can_count_by():
+    jobs = [stored_job("a", CLEAN_ROWS + OF_A), stored_job("b", CLEAN_ROWS + OF_B)]
+    (found,) = matrices(jobs)
+    assert set(found.cells["eps_255"]) == {0.0, 8.0} and found.standard == 8.0
+    assert list(counts_of(found, "a", "b", 8.0).items()) == [
+        ("all", (2, 4)),
+        ("source_correct", (2, 3)),
+        ("target_correct", (1, 3)),
+        ("joint", (1, 2)),
+    ]
+    assert counts_of(found, "b", "b", 8.0) == {
+        "all": (1, 4),
+        "source_correct": (1, 3),
+        "target_correct": (1, 3),
+        "joint": (1, 3),
+    }
+    assert counts_of(found, "clean", "a", 0.0) == dict.fromkeys(PROTOCOLS, (3, 4))
+    assert found.protocol == "joint" and (found.counted, found.rate) == (
+        "still correct",
+        "robust accuracy",
+    )
+    assert "joint: images that" in Page(page_of(Report("t", "a", matrices=(found,)))).text
+    # The second job lacks the clean rows of target a: no protocol may ask for the targets'.
+    without = [row for row in CLEAN_ROWS if row[1] == "b"]
+    jobs[1] = stored_job("b", without + OF_B, "source_correct")
+    jobs[0] = stored_job("a", CLEAN_ROWS + OF_A, "source_correct")
+    (found,) = matrices(jobs)
+    assert list(counts_of(found, "a", "b", 8.0)) == ["all", "source_correct"]
+    assert found.protocol == "source_correct"
+
+
+def test_the_answer_counts_by_the_headline_and_writes_single_pairs_out():
+    jobs = [stored_job("a", CLEAN_ROWS + OF_A), stored_job("b", CLEAN_ROWS + OF_B)]
+    assert answer(matrices(jobs[:1])) == (
+        "fgsm at 8/255 on photos: robust accuracy 0 / 3 = 0.0 % in the white box (1 pair of 3 "
+        "images), 1 / 2 = 50.0 % on other models (1 pair of 2 images)."
+    )
+    assert answer(matrices(jobs)) == (
+        "fgsm at 8/255 on photos: robust accuracy 0.0 to 33.3 % in the white box (2 pairs of 3 "
+        "images), 50.0 % on other models (2 pairs of 2 images)."
+    )
+    assert "1 / 1 = 100.0 % on other models (1 pair of 1 image)" in answer(
+        [matrix_of(cells=pd.DataFrame([cell("a", "b", 8.0, 1, 1)]))]
+    )
+    several = [cell("a", target, 8.0, 1, n) for target, n in (("b", 1), ("c", 2))]
+    assert "50.0 to 100.0 % on other models (2 pairs of 1 to 2 images)" in answer(
+        [matrix_of(cells=pd.DataFrame(several))]
+    )
+    none = matrix_of(
+        cells=pd.DataFrame([cell("a", "b", 8.0, 0, 0), cell("a", "b", 8.0, 1, 2, "all")])
+    )
+    assert answer([none]) == "No image was counted."
 
 
 @pytest.mark.parametrize(("targets", "room"), [(3, "all"), (6, "most"), (9, "rate")])
@@ -450,7 +591,11 @@ TWICE = pd.DataFrame([cell("a", "b", 8.0, 1, 2)] * 2)
             Report(
                 "t", "a", matrices=(matrix_of(cells=pd.DataFrame([cell("a", "b", 8.0, 1, 2)] * 2)),)
             ),
-            "two cells for source 'a', target 'b' and eps_255 8",
+            "two cells for source 'a', target 'b', eps_255 8 and protocol 'joint'",
+        ),
+        (
+            Report("t", "a", matrices=(matrix_of(protocol="all"),)),
+            "no cell of its protocol 'all'; its protocols are joint",
         ),
     ],
 )
@@ -677,6 +822,15 @@ def test_fonts_of_older_matplotlibs_take_the_pages_family_too():
         "style": "text-anchor:end;font-style:italic;font-weight:700;font-size:9.5px",
         "x": "1.23",
     }
+
+
+def test_opacity_stays_with_each_mark():
+    mark = '<path style="opacity: 0.5; fill: #000000"/>'
+    group = f'<g id="unused"><g><g>{mark}{mark}</g></g></g>'
+    svg = ElementTree.fromstring(f'<svg xmlns="http://www.w3.org/2000/svg">{group}</svg>')
+    compact(svg, "n")
+    # One group of half opacity would show less where its marks overlap.
+    assert [child.attrib for child in svg] == [{"style": "opacity:0.5;fill:#000000"}] * 2
 
 
 def points(path):

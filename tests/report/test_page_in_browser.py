@@ -38,9 +38,10 @@ MODELS = ("vgg16", "resnet50", "a-model_with+a-very_long+name")
 FIRST_CELL = 3  # after the row of clean images
 
 
-def cell(source, target, eps, count, denominator):
+def cell(protocol, source, target, eps, count, denominator):
     rate = count / denominator if denominator else np.nan
     return {
+        "protocol": protocol,
         "source": source,
         "target": target,
         "eps_255": eps,
@@ -53,15 +54,21 @@ def cell(source, target, eps, count, denominator):
     }
 
 
-def matrix_of(attack, budgets):
-    """100 counted images, of which 10 fall at 1/255; no image for the second target of the last."""
-    rows = [cell("clean", target, 0.0, 180, 200) for target in MODELS]
-    for eps in budgets:
-        for source in MODELS:
-            for target in MODELS:
-                empty = (source, target) == (MODELS[2], MODELS[1])
-                counts = (0, 0) if empty else (100 - int(10 * eps), 100)
-                rows.append(cell(source, target, eps, *counts))
+COUNTED = {"all": 200, "source_correct": 150, "joint": 100}
+
+
+def matrix_of(attack, budgets, protocols):
+    """10 of the counted images fall at 1/255; by joint, the last's second target has no image."""
+    rows = []
+    for protocol in protocols:
+        n = COUNTED[protocol]
+        rows += [cell(protocol, "clean", target, 0.0, 180, 200) for target in MODELS]
+        for eps in budgets:
+            for source in MODELS:
+                for target in MODELS:
+                    empty = (protocol, source, target) == ("joint", MODELS[2], MODELS[1])
+                    counts = (0, 0) if empty else (n - int(10 * eps), n)
+                    rows.append(cell(protocol, source, target, eps, *counts))
     words = ("photos", "joint", "still correct", "robust accuracy")
     return Matrix(attack, *words, 8.0, pd.DataFrame(rows))
 
@@ -106,7 +113,10 @@ def report():
         title="Transfer of adversarial examples",
         answer="90 of 100 images.",
         facts=(("Weights", "0123456789abcdef" * 8), ("Classes", EVIL)),
-        matrices=(matrix_of("fgsm", (1.0, 2.0, 8.0)), matrix_of("bim", (2.0, 8.0))),
+        matrices=(
+            matrix_of("fgsm", (1.0, 2.0, 8.0), ("all", "source_correct", "joint")),
+            matrix_of("bim", (2.0, 8.0), ("joint", "all")),
+        ),
         before=(Section("first", EVIL, (EVIL,), (), (Table("wide", "Wide.", EVIL, wide),)),),
         pairs=tuple(pairs),
         after=(Section("last", "Last", (), (photograph,)),),
@@ -227,6 +237,12 @@ def test_a_link_to_a_pair_opens_it(visit):
     page.evaluate("location.hash = '#fig-curves-fgsm-1-1'")  # a drawing inside another pair
     page.wait_for_selector("#pair-fgsm--resnet50--resnet50", state="visible")
     assert shown_pairs(page) == ["pair-fgsm--resnet50--resnet50"]
+    playwright_api.expect(page.locator("#fig-curves-fgsm-1-1 h4")).to_be_in_viewport()
+
+
+def test_a_link_may_be_written_in_per_cent_codes(visit):
+    page = visit("#pair-fgsm--vgg16--a-model_with%2Ba-very_long%2Bname")
+    assert shown_pairs(page) == [f"pair-fgsm--vgg16--{MODELS[2]}"]
 
 
 def test_an_unknown_link_shows_the_first_pair(visit):
@@ -256,6 +272,40 @@ def test_the_budget_recolours_every_matrix_that_has_it(visit):
     assert words(spot(page, 0)) == clean == "180 / 200 = 90.00 %"
 
 
+def test_the_protocol_changes_every_matrix_that_has_it(visit):
+    page = visit()
+    first, second = page.locator("#pick-protocol-0"), page.locator("#pick-protocol-1")
+    assert first.input_value() == second.input_value() == "joint"
+    told, readout = page.locator(".explained").first, page.locator(".readout").first
+    assert words(told).startswith("joint: images that source and target both classify correctly")
+    clean, empty = words(spot(page, 0)), spot(page, FIRST_CELL + 3 * 2 + 1)
+    before = colour_of(page.locator('[data-cell="3"] .spot').first, "backgroundColor")
+    spot(page, FIRST_CELL + 1).focus()
+    assert words(readout) == FOUND
+    page.get_by_label("Images counted").first.select_option("all")
+    assert words(spot(page, FIRST_CELL)) == "120 / 200 = 60.00 % white box"
+    assert words(spot(page, FIRST_CELL, 1)) == "120 / 200 = 60.00 % white box"
+    assert second.input_value() == "all" and words(empty) == "120 / 200 = 60.00 %"
+    assert words(spot(page, 0)) == clean == "180 / 200 = 90.00 %"
+    assert "protocol all: 120 / 200 still correct = 60.00 %" in words(readout)
+    assert "interval 55.00 to 65.00 %" in words(readout)
+    assert words(told).startswith("all: images count whatever")
+    assert "protocol: all." in words(page.locator('[data-matrix="1"] caption'))
+    page.wait_for_timeout(300)
+    after = colour_of(page.locator('[data-cell="3"] .spot').first, "backgroundColor")
+    assert after != before
+    first.select_option("source_correct")  # which the second matrix lacks
+    assert words(spot(page, FIRST_CELL)) == "70 / 150 = 46.67 % white box"
+    assert words(spot(page, FIRST_CELL, 1)) == "120 / 200 = 60.00 % white box"
+    page.focus("#budget-0")
+    page.keyboard.press("ArrowLeft")
+    assert words(spot(page, FIRST_CELL)) == "130 / 150 = 86.67 % white box"
+    assert words(spot(page, FIRST_CELL, 1)) == "180 / 200 = 90.00 % white box"
+    second.select_option("joint")
+    assert words(spot(page, FIRST_CELL)) == "80 / 100 = 80.00 % white box"
+    assert words(empty) == "no image"
+
+
 def test_cells_without_images_say_so_at_every_budget(visit):
     page = visit()
     number = FIRST_CELL + 3 * 2 + 1
@@ -268,8 +318,8 @@ def test_cells_without_images_say_so_at_every_budget(visit):
 
 
 FOUND = (
-    "fgsm made on vgg16, shown to resnet50, budget 8/255: 20 / 100 still correct = 20.00 % "
-    "robust accuracy, 95 % interval 15.00 to 25.00 %. Go to this pair"
+    "fgsm made on vgg16, shown to resnet50, budget 8/255, protocol joint: 20 / 100 still correct "
+    "= 20.00 % robust accuracy, 95 % interval 15.00 to 25.00 %. Go to this pair"
 )
 
 
@@ -303,9 +353,13 @@ def test_a_click_and_enter_lead_to_the_pair(visit):
 
 
 def test_the_first_tap_tells_and_the_second_leads_to_the_pair(visit):
-    page = visit(width=390, height=844, has_touch=True, is_mobile=True)
+    page = visit(width=390, height=844, has_touch=True, is_mobile=True, reduced_motion="reduce")
     target = spot(page, FIRST_CELL + 1)
+    target.scroll_into_view_if_needed()
+    before = page.evaluate("scrollY")
     target.tap()
+    page.wait_for_timeout(300)  # would be enough to go elsewhere
+    assert page.evaluate("scrollY") == before
     assert words(page.locator(".readout").first) == FOUND
     playwright_api.expect(page.locator(".readout").first).to_be_in_viewport()
     playwright_api.expect(page.locator("#pair-fgsm--vgg16--resnet50 h3")).not_to_be_in_viewport()
@@ -401,6 +455,21 @@ def test_row_headings_stay_in_sight_when_a_table_scrolls(visit):
         " found.querySelector('tbody th').getBoundingClientRect().left]"
     )
     assert edges[1] - edges[0] == pytest.approx(1, abs=1)
+
+
+def test_only_boxes_that_scroll_are_stops_of_the_keyboard(visit):
+    wide, narrow = "#table-wide .scroll", ".pair.chosen .table .scroll"
+    page = visit()
+    page.wait_for_selector(f'{narrow}[tabindex="-1"]')
+    assert page.locator(wide).get_attribute("tabindex") == "0"
+    drawing = page.locator(".pair.chosen .canvas")
+    assert drawing.get_attribute("tabindex") == "-1"
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_selector('.pair.chosen .canvas[tabindex="0"]')
+    page.focus(".pair.chosen .canvas")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(500)
+    assert page.locator(".pair.chosen .canvas").evaluate("box => box.scrollLeft") > 0
 
 
 def test_without_javascript_everything_is_there(visit):

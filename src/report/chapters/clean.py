@@ -22,10 +22,9 @@ def clean_section(jobs: Sequence[StoredJob]) -> Section:
     dataset = jobs[0].record.dataset
     any_model = next(iter(clean.values()))
     counts = class_counts(any_model)
-    most = counts.iloc[0]
     text = (
-        f"{len(any_model)} images of {dataset} show {len(counts)} of {len(names)} classes; the "
-        f"most frequent is {names[int(most['label'])]} with {int(most['images'])} images.",
+        f"{len(any_model)} images of {dataset} show {len(counts)} of {len(names)} classes; "
+        f"{_most(counts, names)}.",
     )
     drawings = [
         drawn(
@@ -46,6 +45,16 @@ def clean_section(jobs: Sequence[StoredJob]) -> Section:
         drawings=tuple(drawings),
         tables=(_top_table(clean),),
     )
+
+
+def _most(counts: pd.DataFrame, names: Sequence[str]) -> str:
+    """Name the most frequent class, if it is one."""
+    highest = int(counts["images"].iloc[0])
+    first = counts[counts["images"] == highest]
+    images = f"{highest} {'image' if highest == 1 else 'images'}"
+    if len(first) > 1:
+        return f"the {len(first)} most frequent ones have {images} each"
+    return f"the most frequent is {names[int(first['label'].iloc[0])]} with {images}"
 
 
 def _clean_rows(jobs: Sequence[StoredJob]) -> dict[str, pd.DataFrame]:
@@ -79,6 +88,7 @@ def _of_model(model: str, rows: pd.DataFrame, names: Sequence[str]) -> list[Draw
             "; ".join(
                 f"{row['level']:.0%}: {row['images']} images, first {row['confidence']:.1%}"
                 for row in profiles[profiles["rank"] == 1].to_dict("records")
+                if row["images"]
             ),
             lambda: confidence_profiles_figure(profiles, model=model),
             profiles,

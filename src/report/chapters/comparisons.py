@@ -1,5 +1,6 @@
 """Pairs against each other: areas, paired tests, asymmetry, Hypothesis 1 over all pairs."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,12 +21,14 @@ def hypothesis_section(effects: Sequence[Effect]) -> Section:
     """Answer Hypothesis 1, images with a high initial confidence are harder to manipulate."""
     frame = pd.DataFrame([vars(effect) for effect in effects])
     frame["white_box"] = [is_white_box(effect.source, effect.target) for effect in effects]
-    verdicts = frame["verdict"].value_counts()
-    counted = ", ".join(f"{verdict} for {count}" for verdict, count in verdicts.items())
+    by_attack = [
+        f"under {attack} it is {_counts(rows['verdict'])} of {len(rows)} pairs of source and target"
+        for attack, rows in frame.groupby("attack", sort=False)
+    ]
     text = (
-        "Hypothesis 1: images with a high initial confidence are harder to manipulate. Of "
-        f"{len(frame)} combinations of attack, source and target it is {counted}. Each interval is "
-        "of one pair; the intervals are not corrected for the number of pairs.",
+        "Hypothesis 1: images with a high initial confidence are harder to manipulate. "
+        f"{'; '.join(by_attack).capitalize()}. Each interval is of one pair; the intervals are not "
+        "corrected for the number of pairs.",
     )
     return Section(
         id="hypothesis",
@@ -41,6 +44,7 @@ def hypothesis_section(effects: Sequence[Effect]) -> Section:
                     f"{e.attack} from {e.source} to {e.target}: {e.rho:.2f} "
                     f"[{e.rho_low:.2f}, {e.rho_high:.2f}], n = {e.n}"
                     for e in effects
+                    if not math.isnan(e.rho)
                 ),
                 lambda: effects_figure(frame),
                 frame.drop(columns="sentence"),
@@ -49,11 +53,18 @@ def hypothesis_section(effects: Sequence[Effect]) -> Section:
     )
 
 
+def _counts(verdicts: pd.Series) -> str:
+    return ", ".join(f"{verdict} for {count}" for verdict, count in verdicts.value_counts().items())
+
+
 def comparison_section(jobs: Sequence[StoredJob]) -> Section:
-    """Compare pairs on the same images."""
+    """Compare pairs on the same images.
+
+    Args:
+        jobs: Of one data set, headline budget and protocol.
+    """
     standard, protocol = jobs[0].record.standard, jobs[0].record.protocol
-    shared = [job for job in jobs if standard in set(job.predictions["eps_255"])]
-    compared = [Compared(job.attack, job.record.source, job.predictions) for job in shared]
+    compared = [Compared(job.attack, job.record.source, job.predictions) for job in jobs]
     tests = paired_tests(compared, standard, protocol)
     gaps = asymmetry(compared, standard, protocol)
     tables = [_area_table(jobs)]
@@ -111,8 +122,8 @@ def _test_table(tests: pd.DataFrame, standard: float) -> Table:
             "compared": order["kind"],
             "with the same": order["common"],
             "shown to": order["target"],
-            "first": order["first"],
-            "second": order["second"],
+            "first": _marked(order, "first"),
+            "second": _marked(order, "second"),
             "successes": [
                 f"{a} and {b} of {n}"
                 for a, b, n in zip(
@@ -131,6 +142,16 @@ def _test_table(tests: pd.DataFrame, standard: float) -> Table:
         frame=shown,
         data=tests,
     )
+
+
+def _marked(tests: pd.DataFrame, side: str) -> list[str]:
+    """Return the names on one side, of a source that is the target's white box with that word."""
+    return [
+        f"{row[side]} (white box)"
+        if row["kind"] == "source" and is_white_box(row[side], row["target"])
+        else row[side]
+        for row in tests.to_dict("records")
+    ]
 
 
 def _asymmetry_table(gaps: pd.DataFrame, standard: float) -> Table:

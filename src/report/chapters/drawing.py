@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src.report.content import Drawing
+from src.report.style import DPI
 
 
 def drawn(
@@ -23,8 +24,10 @@ def drawn(
     figure, reason = None, ""
     try:
         figure = draw()
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not again for every format
+        figure.set_dpi(DPI)  # letters have other widths at another one
+        for _ in range(2):  # a constrained layout comes to rest in the second pass
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # not again for every format
     except ValueError as error:
         reason = str(error)
     return Drawing(file_name(name), title, caption, alt, figure, reason, data, picture)

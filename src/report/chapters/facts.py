@@ -1,5 +1,7 @@
 """What was run: the command, the data, the models, the versions."""
 
+import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +13,7 @@ _OWN = ("sweep",)  # words that the program itself adds to the command
 def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     """Return (term, value) pairs that say what the jobs were."""
     records = [job.record for job in jobs]
-    found: list[tuple[str, str]] = [("command", _command(jobs))]
+    found: list[tuple[str, str]] = [("command", command) for command in _commands(jobs)]
     found += [
         ("data", "; ".join(_each(_data(job) for job in jobs))),
         ("attacks", "; ".join(_each(_attack(job) for job in jobs if job.attacked))),
@@ -43,21 +45,31 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     return tuple((term, value) for term, value in found if value)
 
 
-def _command(jobs: Sequence[StoredJob]) -> str:
-    """Return a command that would run these jobs, with swept keys listed by commas."""
-    program = "src.main" if all(job.attacked for job in jobs) else "src.explore"
-    if any("set" in job.record.config for job in jobs):
-        program = "src.score"
+def _commands(jobs: Sequence[StoredJob]) -> list[str]:
+    """Return the command of every sweep, with swept keys listed by commas."""
+    sweeps: dict[object, list[StoredJob]] = {}
+    for job in jobs:
+        sweeps.setdefault((job.record.config.get("sweep"), job.folder.parent), []).append(job)
+    return [command for own in sweeps.values() for command in _of_sweep(own)]
+
+
+def _of_sweep(jobs: Sequence[StoredJob]) -> list[str]:
+    """Return one command that stands for these jobs; where none does, one for each."""
+    program = "src.main" if jobs[0].attacked else "src.explore"
+    program = "src.score" if "set" in jobs[0].record.config else program
+    start = f"python -m {program}"
     words = [[w for w in job.record.overrides if w.split("=")[0] not in _OWN] for job in jobs]
-    if all(one == words[0] for one in words):
-        return " ".join(["python -m", program, *words[0]])
+    flags = jobs[0].record.flags
     values: dict[str, list[str]] = {}
     for word in (word for one in words for word in one):
         key, _, value = word.partition("=")
         if value not in values.setdefault(key, []):
             values[key].append(value)
-    listed = [f"{key}={','.join(value)}" for key, value in values.items()]
-    return " ".join(["python -m", program, "-m", *listed])
+    swept = any(len(value) > 1 for value in values.values())
+    if math.prod(map(len, values.values())) == len(jobs):
+        listed = [f"{key}={','.join(value)}" for key, value in values.items()]
+        return [" ".join([start, *(["-m"] if swept else []), *flags, *map(shlex.quote, listed)])]
+    return [" ".join([start, *flags, *map(shlex.quote, one)]) for one in words]
 
 
 def _data(job: StoredJob) -> str:

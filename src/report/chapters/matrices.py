@@ -5,8 +5,8 @@ from functools import partial
 
 import pandas as pd
 
-from src.analysis import CLEAN, MEASURES, is_white_box, matrix
-from src.analysis.matrix import measure_of, words_of
+from src.analysis import CLEAN, MEASURES, PROTOCOLS, is_white_box, matrix, usable_protocols
+from src.analysis.matrix import is_targeted, measure_of, words_of
 from src.report.chapters.drawing import drawn
 from src.report.content import Matrix, Section
 from src.report.figures import heat_map
@@ -15,18 +15,19 @@ from src.report.sweep_files import by_attack, job_rates
 
 
 def matrices(jobs: Sequence[StoredJob]) -> tuple[Matrix, ...]:
-    """Return a matrix for every attack, with the cells of every budget that all its jobs have."""
+    """Return a matrix for every attack, with the budgets and protocols that all its jobs have."""
     return tuple(_matrix(attack, done) for attack, done in by_attack(jobs).items())
 
 
 def _matrix(attack: str, done: Sequence[StoredJob]) -> Matrix:
-    by_source = {job.record.source: job_rates(job) for job in done}
-    shared = set.intersection(*(set(rows["eps_255"]) for rows in by_source.values())) - {0.0}
     record = done[0].record
-    tables = [matrix(by_source, eps) for eps in sorted(shared)]
-    measure = measure_of(tables[0])
-    words = words_of(measure, bool(tables[0]["targeted"].any()))
-    cells = pd.concat([tables[0][tables[0]["source"] == CLEAN], *(_attacked(t) for t in tables)])
+    budgets = set.intersection(*(set(job.predictions["eps_255"]) for job in done)) - {0.0}
+    cells = pd.concat(
+        [_cells(done, protocol, sorted(budgets)) for protocol in _protocols(done)],
+        ignore_index=True,
+    )
+    measure = measure_of(cells)
+    words = words_of(measure, is_targeted(cells))
     cells = cells.rename(
         columns={
             MEASURES[measure]: "count",
@@ -34,7 +35,7 @@ def _matrix(attack: str, done: Sequence[StoredJob]) -> Matrix:
             f"{measure}_low": "low",
             f"{measure}_high": "high",
         }
-    ).reset_index(drop=True)
+    )
     cells["white_box"] = [
         is_white_box(source, target)
         for source, target in zip(cells["source"], cells["target"], strict=True)
@@ -45,25 +46,35 @@ def _matrix(attack: str, done: Sequence[StoredJob]) -> Matrix:
         protocol=record.protocol,
         counted=words.counted,
         rate=words.rate,
-        standard=record.standard if record.standard in shared else max(shared),
+        standard=record.standard if record.standard in budgets else max(budgets),
         cells=cells.drop(columns=["cell", "targeted"]),
     )
 
 
-def _attacked(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["source"] != CLEAN]
+def _protocols(done: Sequence[StoredJob]) -> list[str]:
+    """Return the jobs' own protocol, and the others for which all of them have clean rows."""
+    usable = [usable_protocols(job.predictions, job.record.source) for job in done]
+    own = done[0].record.protocol
+    return [one for one in PROTOCOLS if one == own or all(one in found for found in usable)]
+
+
+def _cells(done: Sequence[StoredJob], protocol: str, budgets: Sequence[float]) -> pd.DataFrame:
+    """Return the matrices of one protocol below each other, the row of clean images once."""
+    by_source = {job.record.source: job_rates(job, protocol) for job in done}
+    tables = [matrix(by_source, eps) for eps in budgets]
+    clean = tables[0][tables[0]["source"] == CLEAN]
+    attacked = [table[table["source"] != CLEAN] for table in tables]
+    return pd.concat([clean, *attacked]).assign(protocol=protocol)
 
 
 def answer(found: Sequence[Matrix]) -> str:
-    """Say in a sentence or two how the attacks fared in the white box and elsewhere."""
+    """Say how the attacks fared in the white box and elsewhere, by the headline's protocol."""
     sentences = []
     for one in found:
         at = one.cells[one.cells["eps_255"] == one.standard]
-        at = at[at["denominator"] > 0]
+        at = at[(at["protocol"] == one.protocol) & (at["denominator"] > 0)]
         words = [
-            f"{_between(rows['rate'], '.1%')} {where} ({len(rows)} "
-            f"{'pair' if len(rows) == 1 else 'pairs'} of {_between(rows['denominator'], 'd')} "
-            "images)"
+            f"{_share(rows)} {where} ({_number(len(rows), 'pair')} of {_images(rows)})"
             for where, rows in (
                 ("in the white box", at[at["white_box"]]),
                 ("on other models", at[~at["white_box"]]),
@@ -74,6 +85,23 @@ def answer(found: Sequence[Matrix]) -> str:
             where = f"{one.attack} at {one.standard:g}/255 on {one.dataset}"
             sentences.append(f"{where}: {one.rate} {', '.join(words)}.")
     return " ".join(sentences) or "No image was counted."
+
+
+def _share(rows: pd.DataFrame) -> str:
+    """Write the rate of one pair with its counts, of several as a range."""
+    if len(rows) > 1:
+        return f"{_between(100 * rows['rate'], '.1f')} %"
+    ((count, denominator, rate),) = rows[["count", "denominator", "rate"]].itertuples(index=False)
+    return f"{count} / {denominator} = {100 * rate:.1f} %"
+
+
+def _images(rows: pd.DataFrame) -> str:
+    sizes = rows["denominator"]
+    return f"{_between(sizes, 'd')} {'image' if sizes.max() == 1 else 'images'}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what if count == 1 else what + 's'}"
 
 
 def _between(values: pd.Series, form: str) -> str:

@@ -11,8 +11,8 @@ NOTES: tuple[tuple[str, str], ...] = (
     (
         "budget, eps",
         "The largest change of any value of an image, in units of 1/255 of the pixel range; for "
-        "an attack in the L2 norm, the largest root-mean-square change. A budget below 1 is no "
-        "change at all in an 8-bit image.",
+        "an attack in the L2 norm, the largest root-mean-square change. An L-infinity budget below "
+        "1 is no change at all in an 8-bit image.",
     ),
     (
         "protocol",
@@ -52,7 +52,10 @@ NOTES: tuple[tuple[str, str], ...] = (
         "At some budget (or, where it says ends, at the largest) the target is more confident in "
         "a wrong class than it was in the true class of the clean image.",
     ),
-    ("below 8 bits", "Flips at a budget below 1/255."),
+    (
+        "below 1/255",
+        "Flips at a budget that no 8-bit image can hold, of attacks in the L-infinity norm.",
+    ),
     (
         "area under a curve",
         "The curve's mean over the budgets from 0 to the largest, by trapezoids; 95 % percentile "
@@ -81,13 +84,14 @@ NOTES: tuple[tuple[str, str], ...] = (
         "power spectrum",
         "Squared magnitude of the two-dimensional Fourier transform over the number of pixels, "
         "averaged over channels and over rings of equal spatial frequency, in cycles per pixel; "
-        "0.5 is the finest pattern along an axis.",
+        "0.5 is the finest pattern along an axis. A model that makes images smaller before it "
+        "looks sees only the frequencies below half a cycle per pixel of its own size.",
     ),
     (
         "low, band, high",
         "A perturbation's part below, between and above the two limits that the figure names, cut "
         "out in the Fourier domain and scaled to the same largest change, or to the L2 norm of "
-        "the whole perturbation; then clipped to the pixel range.",
+        "the whole perturbation; then clipped to the pixel range. Not rounded to 8 bits.",
     ),
     (
         "gradient cosine",

@@ -34,7 +34,8 @@ def galleries(job: StoredJob, target: str, stem: str, images: pd.DataFrame) -> l
             drawn(
                 f"gallery-{kind}-{stem}",
                 f"Gallery: {KINDS[kind]}",
-                f"{len(rows)} of the {total} such images among {len(images)} counted ones. Clean "
+                f"{len(rows)} of the {total} such images among {len(images)} that are counted and "
+                "initially right. Clean "
                 "image; confidence over the budget; the five most probable classes of the clean "
                 "image and at the budget named above the last panel.",
                 "; ".join(
@@ -60,7 +61,7 @@ def _entries(job: StoredJob, target: str, rows: pd.DataFrame, *, lowest: bool) -
         if lowest:
             key, words = one[tried == row["lowest_eps_255"]].iloc[0], "lowest confidence"
         else:
-            key, words = _first_flip(job, target, one), "smallest flipping budget"
+            key, words = _first_flip(job, target, one, row["first_flip_eps_255"])
         clean = one.iloc[0]
         entries.append(
             Entry(
@@ -80,13 +81,16 @@ def _entries(job: StoredJob, target: str, rows: pd.DataFrame, *, lowest: bool) -
     return entries
 
 
-def _first_flip(job: StoredJob, target: str, rows: pd.DataFrame) -> pd.Series:
-    """Return the answer at an image's smallest flipping budget, refined where the job did so."""
+def _first_flip(
+    job: StoredJob, target: str, rows: pd.DataFrame, eps_255: float
+) -> tuple[pd.Series, str]:
+    """Return the answer at an image's smallest flipping budget, and what to call the budget."""
     if job.flips is not None:
         at = job.flips["target"].eq(target) & job.flips["index"].eq(rows["index"].iloc[0])
+        at &= job.flips["eps_255"].eq(eps_255)
         if at.any():
-            return job.flips[at].iloc[0]
-    return rows[rows["predicted"] != rows["label"]].iloc[0]
+            return job.flips[at].iloc[0], "smallest flipping budget"
+    return rows[rows["eps_255"] == eps_255].iloc[0], "smallest flipping budget tried"
 
 
 def examples(
@@ -97,71 +101,69 @@ def examples(
     if not stored:
         return []
     tried = stored["eps_255"].tolist()
-    columns = _columns(tried, budgets)
-    standard = tried.index(job.record.standard)
     rows = job.predictions
     rows = rows[(rows["target"] == target) & rows["index"].isin(stored["index"])]
     by_budget = rows.pivot(index="eps_255", columns="index", values=["predicted", "confidence"])
-    clean = stored["clean"] / 255
-    title = plain_text(f"{job.attack} made on {job.record.source}, shown to {target}")
     words: dict[str, Any] = {
         "labels": stored["label"].tolist(),
         "class_names": job.record.class_names,
-        "title": title,
+        "title": plain_text(f"{job.attack} made on {job.record.source}, shown to {target}"),
     }
-    shown = [tried[column] for column in columns]
-    largest = 255 * np.abs(stored["adversarial"][standard] - clean).max()
-    scale = 255 / (2 * job.record.standard)
-    return [
-        drawn(
-            f"triples-{stem}",
-            "Image, perturbation, adversarial image",
-            f"At {job.record.standard:g}/255. The perturbation is shown times {scale:.3g} around "
-            f"grey; the largest change of a value is {largest:.3g}/255.",
-            _verdicts(by_budget, stored, job.record.standard, job.record.class_names),
-            lambda: triple(
-                clean,
-                stored["adversarial"][standard],
-                job.record.standard,
-                **_answers(by_budget, [job.record.standard]),
-                **words,
-            ),
-            picture=True,
+    wanted = [eps for eps in budgets or [job.record.standard] if eps in tried]
+    triples = [_triple(job, stem, eps, by_budget, words) for eps in wanted]
+    return [*triples, _series(job, stem, _shown(tried, budgets), by_budget, words)]
+
+
+def _triple(
+    job: StoredJob, stem: str, eps: float, by_budget: pd.DataFrame, words: Mapping[str, Any]
+) -> Drawing:
+    stored = job.examples
+    clean = stored["clean"] / 255
+    changed = stored["adversarial"][stored["eps_255"].tolist().index(eps)]
+    return drawn(
+        f"triples-{stem}-{eps:g}",
+        "Image, perturbation, adversarial image",
+        f"At {eps:g}/255. The perturbation is shown times {255 / (2 * eps):.3g} around grey; the "
+        f"largest change of a value is {255 * np.abs(changed - clean).max():.3g}/255.",
+        _verdicts(by_budget, stored, eps, job.record.class_names),
+        lambda: triple(clean, changed, eps, **_answers(by_budget, [eps]), **words),
+        picture=True,
+    )
+
+
+def _series(
+    job: StoredJob,
+    stem: str,
+    shown: Sequence[float],
+    by_budget: pd.DataFrame,
+    words: Mapping[str, Any],
+) -> Drawing:
+    stored = job.examples
+    columns = [stored["eps_255"].tolist().index(eps) for eps in shown]
+    return drawn(
+        f"series-{stem}",
+        "The same images over the budget",
+        f"Clean, then at {', '.join(f'{eps:g}' for eps in shown)} /255; under each the predicted "
+        "class and its confidence.",
+        _verdicts(by_budget, stored, shown[-1], job.record.class_names),
+        lambda: series(
+            stored["clean"] / 255,
+            stored["adversarial"][columns],
+            shown,
+            **_answers(by_budget, shown),
+            **words,
         ),
-        drawn(
-            f"series-{stem}",
-            "The same images over the budget",
-            f"Clean, then at {', '.join(f'{eps:g}' for eps in shown)} /255; under each the "
-            "predicted class and its confidence.",
-            _verdicts(by_budget, stored, shown[-1], job.record.class_names),
-            lambda: series(
-                clean,
-                stored["adversarial"][columns],
-                shown,
-                **_answers(by_budget, shown),
-                **words,
-            ),
-            picture=True,
-        ),
-    ]
+        picture=True,
+    )
 
 
-def _columns(tried: Sequence[float], budgets: Sequence[float] | None) -> list[int]:
-    """Return which of the tried budgets to draw.
-
-    Raises:
-        ValueError: One that is asked for was not tried.
-    """
-    if budgets is None:
-        spread = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried)))
-        return sorted(set(spread.round().astype(int).tolist()))
-    absent = [eps for eps in budgets if eps not in tried and eps != 0]
-    if absent:
-        raise ValueError(
-            f"report.budgets names {absent[0]:g}, which is not among the budgets "
-            f"{', '.join(f'{eps:g}' for eps in tried)}."
-        )
-    return [tried.index(eps) for eps in sorted(budgets) if eps != 0]
+def _shown(tried: Sequence[float], budgets: Sequence[float] | None) -> list[float]:
+    """Return which of the tried budgets a series shows: those asked for, else some of them."""
+    wanted = [eps for eps in sorted(budgets or []) if eps in tried]
+    if wanted:
+        return wanted
+    spread = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried)))
+    return [tried[place] for place in sorted(set(spread.round().astype(int).tolist()))]
 
 
 def _answers(by_budget: pd.DataFrame, budgets: Sequence[float]) -> dict[str, Any]:

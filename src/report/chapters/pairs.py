@@ -74,7 +74,7 @@ def _bins(job: StoredJob, target: str, stem: str) -> Drawing:
     return drawn(
         f"bins-{stem}",
         "Accuracy and confidence by initial confidence",
-        f"The {int(groups['n'].sum())} counted images that {target} classifies correctly when "
+        f"The {int(groups['n'].sum())} images counted that {target} classifies correctly when "
         f"clean, split into {len(groups)} bins of 5 percentage points of their initial confidence. "
         "Bands: 95 % (Wilson; Student's t for the mean confidence).",
         "; ".join(
@@ -94,8 +94,9 @@ def _kinds(job: StoredJob, target: str, stem: str, images: pd.DataFrame) -> list
         drawn(
             f"kinds-{stem}",
             "Kinds of images by initial confidence",
-            f"Share of the {len(images)} counted images, in bins of initial confidence, that are "
-            "of each kind; an image can be of several. Whiskers: 95 % Wilson intervals.",
+            f"Share of the {len(images)} images counted and initially right, in bins of initial "
+            "confidence, that are of each kind; an image can be of several. Whiskers: 95 % "
+            "Wilson intervals.",
             f"{len(images)} images.",
             lambda: kind_shares_figure(
                 shares, KINDS, attack=job.attack, source=job.record.source, target=target
@@ -160,7 +161,9 @@ def _kind_table(stem: str, summary: pd.DataFrame) -> Table:
         name=f"kinds-{stem}-summary",
         title="Kinds of images",
         caption="An image can be of several kinds. The gaps are differences of confidence between "
-        "the first, second and third class at the smallest flipping budget.",
+        "the first, second and third class at the smallest flipping budget; where that was refined "
+        "by bisection, the first gap is small by construction and the second alone tells "
+        "something.",
         frame=shown,
         data=summary,
     )
@@ -173,9 +176,10 @@ def _flip_sentence(summary: pd.DataFrame) -> str:
         return "No image is counted."
     images = by_kind["images"].to_dict()
     return (
-        f"Of {n} counted images {images['never_flips']} never lose their class within the grid, "
+        f"Of {n} images that are counted and initially right {images['never_flips']} never lose "
+        "their class within the grid, "
         f"{images['bounce_back']} lose it and get it back at a larger budget, and "
-        f"{images['below_8_bits']} lose it below 1/255, which no 8-bit image can hold."
+        f"{images['below_8_bits']} lose it at a budget below 1/255."
     )
 
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from src.analysis.frequency import (
+from src.analysis.frequency import filtered_rates, low_pass_accuracy
+from src.analysis.frequency_words import (
     filter_sentences,
-    filtered_rates,
-    low_pass_accuracy,
     low_pass_sentences,
     spectrum_sentences,
 )
@@ -16,9 +15,9 @@ from src.analysis.similarity import (
     SimilarJob,
     image_level,
     pair_similarity,
-    similarity_sentences,
     transfer_regression,
 )
+from src.analysis.similarity_words import similarity_sentences
 from src.report.chapters.drawing import drawn
 from src.report.content import Drawing, Section, Table
 from src.report.frequency_figures import (
@@ -36,11 +35,29 @@ _PARTS = {
     "low_passed": ("accuracy on low-passed clean images", "analysis.filters=true"),
     "similarity": ("gradient cosines of the models", "analysis.similarity=true"),
 }
+_ROUNDED = (
+    "The headline is of images rounded to 8 bits. Bisection and filters do not round, so budgets "
+    "of flips are those of the grid, and filtered perturbations are shown unrounded."
+)
 
 
 def missing(jobs: Sequence[StoredJob]) -> tuple[str, ...]:
     """Say which tables jobs did not compute, and how to have them."""
     sentences = []
+    unseen = sum(not job.has_clean for job in jobs)
+    if unseen:
+        sentences.append(
+            f"{unseen} of {len(jobs)} jobs do not know the answers on the clean images: nothing "
+            "that compares with them is told of these."
+        )
+    without = sum(not job.examples for job in jobs)
+    if without:
+        sentences.append(
+            f"No example images were stored by {without} of {len(jobs)} jobs; report.examples=4 "
+            "stores four."
+        )
+    if any(job.record.config.get("storage", "float32") != "float32" for job in jobs):
+        sentences.append(_ROUNDED)
     for name, (what, key) in _PARTS.items():
         without = sum(name not in job.files for job in jobs)
         if without:
@@ -92,7 +109,10 @@ def _stacked(jobs: Sequence[StoredJob], read: Callable[[StoredJob], pd.DataFrame
 
 
 def _spectra(jobs: Sequence[StoredJob]) -> _Part:
-    frame = _stacked(jobs, lambda job: job.table("spectra"))
+    def read(job: StoredJob) -> pd.DataFrame:
+        return job.table("spectra").assign(seen_up_to=job.seen_up_to(job.record.source))
+
+    frame = _stacked(jobs, read)
     sentences = spectrum_sentences(frame)
     drawing = drawn(
         "spectra",
@@ -129,9 +149,21 @@ def _filtered(jobs: Sequence[StoredJob]) -> _Part:
 
 
 def _low_passed(jobs: Sequence[StoredJob]) -> _Part:
-    tables = pd.concat([job.table("low_passed") for job in jobs], ignore_index=True)
-    once = tables.drop_duplicates(["index", "target", "cutoff"])
-    frame = low_pass_accuracy(once)
+    found: dict[str, tuple[StoredJob, pd.DataFrame]] = {}
+    for job in jobs:  # a model's answers do not depend on the attack
+        for target, rows in job.table("low_passed").groupby("target", sort=False):
+            digest = job.record.weights.get(str(target), "")
+            known = found.get(str(target))
+            other = known is not None and known[0].record.weights.get(str(target), "") != digest
+            found.setdefault(f"{target} ({digest[:6]})" if other else str(target), (job, rows))
+    named = {name: rows.assign(target=name) for name, (_, rows) in found.items()}
+    clean = {
+        name: _clean(job, str(rows["target"].iloc[0])).assign(target=name)
+        for name, (job, rows) in found.items()
+    }
+    frame = low_pass_accuracy(pd.concat(named.values()), pd.concat(clean.values()))
+    limits = {n: job.seen_up_to(str(rows["target"].iloc[0])) for n, (job, rows) in found.items()}
+    frame["seen_up_to"] = frame["target"].map(limits)
     sentences = low_pass_sentences(frame)
     drawing = drawn(
         "low-passed",
@@ -143,6 +175,11 @@ def _low_passed(jobs: Sequence[StoredJob]) -> _Part:
         frame,
     )
     return sentences, drawing, []
+
+
+def _clean(job: StoredJob, target: str) -> pd.DataFrame:
+    rows = job.predictions
+    return rows[(rows["target"] == target) & (rows["eps_255"] == 0)]
 
 
 def _similarity(jobs: Sequence[StoredJob]) -> _Part:
@@ -164,7 +201,41 @@ def _similarity(jobs: Sequence[StoredJob]) -> _Part:
         frame,
     )
     images = image_level(found, standard, protocol)
-    return sentences, drawing, [_regression_table(regression), _image_table(images)]
+    tables = [_pair_table(frame), _regression_table(regression), _image_table(images)]
+    return sentences, drawing, tables
+
+
+def _pair_table(frame: pd.DataFrame) -> Table:
+    rows = frame.to_dict("records")
+    shown = pd.DataFrame(
+        {
+            "attack": frame["attack"],
+            "source": frame["source"],
+            "target": [f"{r['target']}{' (white box)' if r['white_box'] else ''}" for r in rows],
+            "images": [str(r["n"]) for r in rows],
+            "gradient cosine": _with_intervals(frame, "cosine"),
+            "equal signs": [_share(r["sign_agreement"]) for r in rows],
+            "kappa of errors": [
+                "n/a" if np.isnan(r["kappa"]) else f"{r['kappa']:.2f}" for r in rows
+            ],
+            "same wrong class": [_share(r["same_wrong"]) for r in rows],
+            "success": [_share(r["success_rate"]) for r in rows],
+        }
+    )
+    return Table(
+        name="model-similarity",
+        title="How alike the models are, pair by pair",
+        caption="Mean cosine of the loss gradients on the clean images counted, with its 95 % t "
+        "interval; share of values whose gradients have equal signs; Cohen's kappa of being right, "
+        "and share of the images that both get wrong on which they name the same class, over all "
+        "clean images.",
+        frame=shown,
+        data=frame,
+    )
+
+
+def _share(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.1%}"
 
 
 def _regression_table(regression: pd.DataFrame) -> Table:
@@ -173,6 +244,7 @@ def _regression_table(regression: pd.DataFrame) -> Table:
             "attack": regression["attack"],
             "predictor": regression["predictor"],
             "pairs": [str(int(n)) for n in regression["pairs"]],
+            "of models": [str(int(n)) for n in regression["model_pairs"]],
             "slope": _with_intervals(regression, "slope"),
             "r": ["n/a" if pd.isna(r) else f"{r:.2f}" for r in regression["r"]],
             "p": ["n/a" if pd.isna(p) else f"{p:.2g}" for p in regression["p"]],
@@ -182,8 +254,8 @@ def _regression_table(regression: pd.DataFrame) -> Table:
         name="transfer-regression",
         title="Regression of transfer on similarity, over pairs",
         caption="Least squares of the success rate over the pairs that are not white box, one "
-        "predictor at a time; fewer than four pairs give no line. Pairs share models, so these "
-        "intervals are too narrow.",
+        "predictor at a time; fewer than four different pairs of models give no line. Pairs share "
+        "models and images, so these intervals are too narrow.",
         frame=shown,
         data=regression,
     )

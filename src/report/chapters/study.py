@@ -15,19 +15,21 @@ def study_section(jobs: Sequence[StoredJob]) -> Section:
     for attack, done in by_attack(jobs).items():
         record = done[0].record
         standard = record.standard
-        ours = study_a({job.record.source: job_rates(job) for job in done}, standard)
+        protocol = "joint" if all(job.has_clean for job in done) else record.protocol
+        ours = study_a({job.record.source: job_rates(job, protocol) for job in done}, standard)
         tables.append(
             Table(
                 name=file_name("study-a", attack),
                 title=f"{attack} on {record.dataset}, {standard:g}/255",
-                caption="Still correct / images counted = accuracy; rows: what the images were "
-                "made on; columns: the model that they were shown to. Normal data: accuracy on "
-                "all clean images, cut to whole per cent as the study has it.",
+                caption=f"Still correct / images counted ({protocol}) = accuracy; rows: what the "
+                "images were made on; columns: the model that they were shown to. Normal data: "
+                "accuracy on all clean images, cut to whole per cent as the study has it.",
                 frame=ours,
             )
         )
         beside = published_beside(ours)
-        if len(beside) and record.attack == PUBLISHED.attack:
+        untargeted = record.config["attack"].get("target_label") is None
+        if len(beside) and record.attack == PUBLISHED.attack and untargeted:
             other = "" if record.dataset == PUBLISHED.dataset else f"; here {record.dataset}"
             tables.append(
                 Table(

@@ -38,14 +38,19 @@
 
   function setUpMatrix(box, data, pairs) {
     const range = box.querySelector("input[type=range]");
+    const list = box.querySelector("select");
     const readout = box.querySelector(".readout");
     const cells = [...box.querySelectorAll("[data-cell]")];
     let place = range ? Number(range.value) : 0;
+    let protocol = list ? list.selectedIndex : 0;
     let shown = null;
     let shownBefore = null;
     let touched = false;
     const about = (cell) => data.cells[Number(cell.dataset.cell)];
-    const stateOf = (cell) => about(cell).states[Math.min(place, about(cell).states.length - 1)];
+    const stateOf = (cell) => {
+      const states = about(cell).states[protocol];
+      return states[Math.min(place, states.length - 1)];
+    };
 
     function paint() {
       for (const cell of cells) {
@@ -57,6 +62,8 @@
         cell.querySelector(".counts").textContent = state.count || "";
         cell.querySelector(".rate").textContent = state.rate;
       }
+      box.querySelector(".protocol").textContent = data.protocols[protocol];
+      box.querySelector(".explained").textContent = data.explained[protocol];
       if (!range) return;
       const words = data.budgets[place];
       range.setAttribute("aria-valuetext", words);
@@ -71,7 +78,8 @@
       head.textContent = it.clean
         ? `Clean images shown to ${it.target}: `
         : `${data.attack} made on ${it.source}, shown to ${it.target}` +
-          `${it.white_box ? " (white box)" : ""}, budget ${data.budgets[place]}: `;
+          `${it.white_box ? " (white box)" : ""}, budget ${data.budgets[place]}, ` +
+          `protocol ${data.protocols[protocol]}: `;
       const what = it.clean ? "" : ` ${data.counted}`;
       const rate = it.clean ? "" : ` ${data.rate}`;
       const words = state.count
@@ -106,13 +114,23 @@
         if (spot.hash) pairs.choose(spot.hash.slice(1), true);
       });
     }
+    const repaint = () => {
+      paint();
+      if (shown) tell(shown);
+    };
     const go = (words) => {
       const at = data.budgets.indexOf(words);
       if (at < 0 || at === place || !range) return;
       place = at;
       range.value = String(at);
-      paint();
-      if (shown) tell(shown);
+      repaint();
+    };
+    const count = (name) => {
+      const at = data.protocols.indexOf(name);
+      if (at < 0 || at === protocol || !list) return;
+      protocol = at;
+      list.selectedIndex = at;
+      repaint();
     };
     if (range) {
       range.addEventListener("input", () => {
@@ -120,7 +138,13 @@
         for (const other of matrices) other.go(words);
       });
     }
-    return { go };
+    if (list) {
+      list.addEventListener("change", () => {
+        const name = data.protocols[list.selectedIndex];
+        for (const other of matrices) other.count(name);
+      });
+    }
+    return { go, count };
   }
   const matrices = [];
 
@@ -164,11 +188,10 @@
       return true;
     }
 
-    function pick(changed) {
-      // Keep as much of the choice as there is: first what was changed, then what stands before.
-      const order = [changed, ...names.filter((name) => name !== changed)];
+    function pick() {
+      // A list offers what goes with the lists before it; those after keep their choice if they can.
       let left = data;
-      for (const name of order) {
+      for (const name of names) {
         const fitting = left.filter((one) => one[name] === lists[name].value);
         if (fitting.length) left = fitting;
       }
@@ -195,12 +218,22 @@
       return true;
     }
 
-    for (const name of names) lists[name].addEventListener("change", () => pick(name));
+    for (const name of names) lists[name].addEventListener("change", pick);
     byId("previous").addEventListener("click", () => step(-1));
     byId("next").addEventListener("click", () => step(1));
     addEventListener("hashchange", followAddress);
     if (!followAddress()) choose(data[0].id, false);
     return { choose };
+  }
+
+  function setUpBoxes() {
+    // Only what scrolls sideways or down needs to be reached with the keyboard.
+    const scrolls = (box) =>
+      box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+    const watcher = new ResizeObserver((entries) => {
+      for (const { target } of entries) target.tabIndex = scrolls(target) ? 0 : -1;
+    });
+    for (const box of document.querySelectorAll(".scroll, .canvas")) watcher.observe(box);
   }
 
   function setUpPrinting() {
@@ -222,6 +255,7 @@
     });
     setUpTheme();
     setUpContents();
+    setUpBoxes();
     setUpPrinting();
   });
 })();
