@@ -184,21 +184,30 @@ def _filter_sentence(rows: pd.DataFrame, norm: str, where: str, kind: str) -> st
 
 
 def _best(rows: pd.DataFrame) -> str:
-    """Say in how many pairs the same band succeeds most; a count of signs, not a test."""
+    """Say in how many pairs the same band succeeds most and least; counts of signs, no test."""
     known = rows[rows["band"].isin(BANDS[1:]) & (rows["n"] > 0)]
+    pairs = [pair for _, pair in known.groupby(_PAIR, sort=False) if len(pair) > 1]
+    told = [
+        words
+        for words in (_extreme(pairs, "most", 1.0), _extreme(pairs, "least", -1.0))
+        if words is not None
+    ]
+    return " and ".join(told) or "no band is best or worst in most pairs"
+
+
+def _extreme(pairs: Sequence[pd.DataFrame], what: str, sign: float) -> str | None:
+    """Name the band that alone has the highest signed rate in more than half of the pairs."""
     leads: list[str] = []
-    pairs = 0
-    for _, pair in known.groupby(_PAIR, sort=False):
-        rate = (pair["success"] / pair["n"]).to_numpy()
+    for pair in pairs:
+        rate = sign * (pair["success"] / pair["n"]).to_numpy()
         first = pair["band"].to_numpy()[rate == rate.max()]
-        pairs += 1
-        leads += [str(first[0])] if len(first) == 1 and len(pair) > 1 else []
-    most = max(BANDS[1:], key=leads.count)
-    count = leads.count(most)
-    if 2 * count > pairs:
-        ones = "the one pair" if pairs == 1 else f"{count} of {pairs} pairs"
-        return f"in {ones} the {_PART_WORDS[most]} frequencies succeed most"
-    return "no band is best in all pairs"
+        leads += [str(first[0])] if len(first) == 1 else []
+    band = max(BANDS[1:], key=leads.count)
+    count = leads.count(band)
+    if 2 * count <= len(pairs):
+        return None
+    ones = "the one pair" if len(pairs) == 1 else f"{count} of {len(pairs)} pairs"
+    return f"in {ones} the {_PART_WORDS[band]} frequencies succeed {what}"
 
 
 def _band_words(band: str, low: float, high: float) -> str:
