@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from src.analysis import rates, usable_protocols
+from src.analysis.areas import curve_areas
 from src.evaluation import CONTROLS
 from src.job import Job
 from src.record import JobRecord
@@ -26,6 +27,7 @@ def track_results(
         for form, rows in list(outcome.frames.items())[1:]
         if form not in CONTROLS
     }
+    areas = _areas(job, frame) if "target_correct" in by_protocol else {}
     for target in job.targets:
         curves, metrics = pair_metrics(
             _of(target, by_protocol),
@@ -34,6 +36,7 @@ def track_results(
             controls=_of(target, outcome.excess),
             forms=_of(target, others),
         )
+        metrics |= areas.get(target, {})
         metrics["gradients_per_image"] = outcome.figures["gradients_per_image"]
         tracker.log_pair(
             run,
@@ -45,6 +48,15 @@ def track_results(
         )
     tracker.log_metrics(run, outcome.figures)
     tracker.set_tags(run, {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms})
+
+
+def _areas(job: Job, frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return by target the areas under its curves with their intervals, as far as known."""
+    rows = curve_areas(frame, job.source, job.targets, job.protocol).set_index("target")
+    return {
+        str(target): {str(name): value for name, value in row.drop("n").dropna().items()}
+        for target, row in rows.iterrows()
+    }
 
 
 def _of(target: str, frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -102,6 +102,10 @@ def test_a_pair_run_says_what_the_table_says(command_line, workspace):
     assert metrics["joint/standard_still_correct"] == still
     assert metrics["standard_robust_accuracy"] == pytest.approx(still / joint.sum())
     assert metrics["standard_success_rate"] == pytest.approx(1 - still / joint.sum())
+    at_all = frame[(frame["target"] == "coarse") & frame["index"].isin(joint.index[joint])]
+    kept = (at_all["predicted"] == at_all["label"]).groupby(at_all["eps_255"]).mean()
+    area = np.trapezoid(kept.to_numpy(), kept.index.to_numpy()) / 8
+    assert metrics["robust_accuracy_area"] == pytest.approx(area)
     assert metrics["standard_confidence"] == pytest.approx(at["confidence"][joint].mean())
     assert metrics["standard_true_confidence"] == pytest.approx(at["true_confidence"][joint].mean())
     history = client(workspace).get_metric_history(pair.info.run_id, "robust_accuracy")

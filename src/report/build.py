@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from src.analysis import is_white_box
 from src.analysis.hypothesis import Effect, initial_confidence_effect
-from src.report.chapters.clean import clean_section
+from src.report.chapters.clean import clean_answer, clean_section
 from src.report.chapters.comparisons import comparison_section, hypothesis_section
 from src.report.chapters.drawing import file_name
 from src.report.chapters.facts import facts
@@ -73,7 +73,7 @@ def build_report(
     return _unique(
         Report(
             title=f"{what}: {', '.join(names)}",
-            answer=answer(found) if attacked else "What the models say of the clean images.",
+            answer=answer(found) if attacked else clean_answer(jobs),
             facts=facts(jobs),
             matrices=found,
             before=() if hypothesis is None else (hypothesis,),

@@ -789,6 +789,7 @@ def test_axes_and_text_take_the_colours_of_the_page_and_data_keep_theirs():
     root = ElementTree.fromstring(svg)
     assert root.find("title").text == "Title <b>" and root.find("desc").text == "Words & more"
     assert float(root.get("width")) == pytest.approx(4 * 96)
+    assert (root.get("stroke-linejoin"), root.get("stroke-linecap")) == ("round", "butt")
 
 
 def as_matplotlib_writes(figure):

@@ -78,6 +78,7 @@ def figure_of(label):
     axes = figure.subplots()
     axes.plot([0, 1], [1, 0], color="#000000")
     axes.plot([0, 1], [0, 1], color="#0072B2")
+    axes.grid(color="#DDDDDD")
     axes.set_xlabel(label)
     return figure
 
@@ -417,6 +418,8 @@ def test_words_and_figures_are_readable_in_light_and_dark(visit, scheme):
     ):
         assert contrast(hex_of(page, selector, "color"), behind) >= 4.5, selector
     assert contrast(hex_of(page, ".chosen svg text", "fill"), card) >= 7
+    grid = contrast(hex_of(page, '.chosen svg path[style*="--ink-d"]', "stroke"), card)
+    assert 1.1 < grid < 2
     # The black line, which could not be seen on dark paper.
     assert contrast(hex_of(page, '.chosen svg path[style*="currentColor"]', "stroke"), card) >= 7
     for found in page.locator(".spot:visible").all()[:9]:

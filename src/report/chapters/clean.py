@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from src.analysis import format_cell
 from src.analysis.exploration import class_confidence, class_counts, confidence_profiles, top_k
 from src.report.chapters.drawing import drawn
 from src.report.clean_figures import (
@@ -45,6 +46,16 @@ def clean_section(jobs: Sequence[StoredJob]) -> Section:
         drawings=tuple(drawings),
         tables=(_top_table(clean),),
     )
+
+
+def clean_answer(jobs: Sequence[StoredJob]) -> str:
+    """Say how many clean images each model gets right, and how confident it is."""
+    told = []
+    for model, rows in _clean_rows(jobs).items():
+        first = top_k(rows).iloc[0]
+        cell = format_cell(int(first["correct"]), int(first["n"]))
+        told.append(f"{model}: {cell} right, mean confidence {first['confidence']:.1%}.")
+    return " ".join(told)
 
 
 def _most(counts: pd.DataFrame, names: Sequence[str]) -> str:
