@@ -22,7 +22,7 @@ from src.report.content import Download, Drawing, Pair, Report, Section, Table
 from src.report.stored import HEADLINE, StoredJob
 from src.report.sweep_files import job_rates
 
-_ROOM = 1_000_000  # bytes of tables inside a page; there they take a third more
+_ROOM = 400_000  # bytes of tables inside a page; there they take a third more
 T = TypeVar("T")
 Progress = Callable[[str], None]
 

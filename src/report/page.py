@@ -38,7 +38,7 @@ _PREFIXES = ("pair-", "fig-", "svg-", "table-", "budget-", "pick-")
 _FILE_STEM = re.compile(r"[A-Za-z0-9._-]+")
 _ANCHOR = re.compile(r"[a-z0-9-]+")
 _LONGEST_PICTURE = 120_000
-_ALL_PICTURES = 3_500_000  # characters, so that a page of many pairs stays below 8 MB
+_ALL_PICTURES = 2_300_000  # characters, so that a page of many pairs stays below 8 MB
 
 
 def write_page(report: Report, path: Path) -> None:

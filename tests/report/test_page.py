@@ -712,7 +712,7 @@ def test_many_pictures_share_the_room():
     rest = [drawing(f"x{i}", figure=None, reason="none", picture=True) for i in range(199)]
     text = page_of(Report("t", "a", before=(Section("s", "S", (), (drawn, *rest)),)))
     (picture,) = Page(text).all("img")
-    assert len(picture["src"]) < 5_000_000 / 200
+    assert len(picture["src"]) < 2_300_000 / 200
 
 
 @pytest.mark.slow
