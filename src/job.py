@@ -143,32 +143,6 @@ def read_job(config: DictConfig) -> Job:
     )
 
 
-def read_exploration(config: DictConfig) -> Job:
-    """Check the config of `python -m src.explore`, and return a job that attacks nothing.
-
-    Raises:
-        ValueError: As `read_job`.
-    """
-    models = names_of(config.source)
-    check_models(config, models, models)
-    config = config.copy()
-    config.protocol = "all"  # no attack, no denominator but all images
-    check_settings(config)
-    return Job(
-        attack=AttackConfig("", {}),
-        sources=(),
-        ensemble="logits",
-        targets=tuple(map(str, models)),
-        budgets=(),
-        standard=0.0,
-        protocol="all",
-        seed=config.seed,
-        forms=Forms(),
-        save=False,
-        config=config,
-    )
-
-
 def names_of(value: Any) -> list[Any]:
     """Return one name or a list of names as a list."""
     return list(value) if isinstance(value, ListConfig) else [value]

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from src.checks import first_line
 from src.evaluation import PREDICTIONS
-from src.job import Job, plain, read_exploration, read_job
+from src.explore_job import read_exploration
+from src.job import Job, plain, read_job
 from src.pipeline import run_job
 from src.processes import is_first_process
 from src.record import public
