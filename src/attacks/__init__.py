@@ -1,7 +1,7 @@
 """Attacks: pure functions from (model, images, labels, eps) to adversarial images."""
 
 from src.attacks.ball import NORMS, project
-from src.attacks.draws import Draws
+from src.attacks.draws import Draws, image_seeds, noise_signs
 from src.attacks.loop import Model, Settings, Slope, State, Transform, iterate
 from src.attacks.losses import LOSSES
 from src.attacks.momentum import emi_fgsm, mi_fgsm, ni_fgsm, pi_fgsm, vmi_fgsm, vni_fgsm
@@ -45,9 +45,11 @@ __all__ = [
     "di_fgsm",
     "emi_fgsm",
     "fgsm",
+    "image_seeds",
     "iterate",
     "mi_fgsm",
     "ni_fgsm",
+    "noise_signs",
     "pgd",
     "pi_fgsm",
     "project",

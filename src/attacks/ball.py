@@ -23,6 +23,19 @@ def as_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
     return budgets
 
 
+def check_pixels(images: Tensor) -> None:
+    """Refuse images outside the pixel range, which no ball around them is inside of.
+
+    Raises:
+        ValueError: A value is not finite or lies outside [0, 1].
+    """
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(
+            "images must hold numbers in [0, 1], normalised by the model itself, not from "
+            f"{float(images.min()):g} to {float(images.max()):g}."
+        )
+
+
 def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf") -> Tensor:
     """Return the nearest images inside the ball, then inside the pixel range.
 

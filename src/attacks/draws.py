@@ -5,6 +5,8 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
+_NOISE_SEED = 1_618_033  # apart from what attacks draw
+
 
 class Draws:
     """One random generator an image.
@@ -72,3 +74,21 @@ class Draws:
 
     def _as(self, generator: torch.Generator) -> dict:
         return {"generator": generator, "device": self.like.device, "dtype": self.like.dtype}
+
+
+def image_seeds(seed: int, index: Tensor) -> Tensor:
+    """Return one number an image, shape (N,), that its generator is seeded with."""
+    return (index.cpu() + 1_000_003 * seed) % 2**32
+
+
+def noise_signs(seed: int, index: Tensor, like: Tensor) -> Tensor:
+    """Return the random signs of the noise control, -1 or 1 with equal chances.
+
+    Args:
+        seed: Of the job.
+        index: Of the N images; the signs of one depend on its own index and on the seed alone.
+        like: A tensor (N, 3, H, W), whose shape, type and device they get.
+    """
+    seeds = image_seeds(seed + _NOISE_SEED, index)
+    draws = Draws(seeds, like, index, (like, index))  # labels and pool serve other draws
+    return draws.normal(*like.shape[1:]).sign()

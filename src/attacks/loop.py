@@ -1,14 +1,15 @@
 """The one loop that every attack runs, and the places where attacks differ."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from src.attacks.ball import as_budgets, direction, project
+from src.attacks.ball import as_budgets, check_pixels, direction, project
 from src.attacks.draws import Draws
 from src.attacks.losses import LOSSES, Loss
 from src.attacks.schedule import Schedule
@@ -40,7 +41,8 @@ class State:
     """Where an attack stands: what a rule for the gradient may use and keep.
 
     Attributes:
-        point: Where this step's gradient is to be taken, (K, N, 3, H, W).
+        here: Where the walk stands, x_t, (K, N, 3, H, W).
+        point: Where this step's gradient is to be taken: x_t, or ahead of it.
         eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
         step: Step sizes in [0, 1] units, of the same shape.
         draws: Random numbers for the N images.
@@ -49,6 +51,7 @@ class State:
         memory: What the rule keeps from step to step; 0 at first.
     """
 
+    here: Tensor
     point: Tensor
     eps: Tensor
     step: Tensor
@@ -122,7 +125,8 @@ def iterate(
     all budgets stand at the clean image they share the gradient.
 
     Args:
-        model: Maps images to logits; see `Model`.
+        model: Maps images to logits; see `Model`. A module is attacked in evaluation mode, and left
+            in the mode that it was in.
         images: Clean images in [0, 1], shape (N, 3, H, W).
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
         eps: One budget in [0, 1] units; K of them; or K for each image, (K, N). Among these any
@@ -149,7 +153,7 @@ def iterate(
         (K, N, 3, H, W).
 
     Raises:
-        ValueError: A setting has no meaning, or a budget lies outside [0, 1].
+        ValueError: A setting has no meaning, or a budget or a pixel lies outside [0, 1].
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
@@ -167,6 +171,7 @@ def iterate(
     for transform in changes:
         if not callable(transform) or not hasattr(transform, "copies"):
             raise ValueError(f"attack.transforms holds {transform}, which is no transform.")
+    check_pixels(images)
     budgets = as_budgets(eps, images)
     own = budgets.ndim == 2  # each image has its own
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
@@ -181,15 +186,31 @@ def iterate(
     if plan.steps == 1 and plan.random_start is None and rule is plain:
         rows, columns = len(flat), limit  # one gradient serves all budgets
     others_than = labels if true_labels is None else true_labels
-    for first in range(0, len(flat), rows):
-        for left in range(0, len(images), columns):
-            part = slice(left, left + columns)
-            draws = Draws(seeds[part], images, others_than[part], pool)
-            sizes = flat[first : first + rows, part if own else slice(None)]
-            result[first : first + rows, part] = walk.best(
-                plan, images[part], labels[part], sizes, draws
-            )
+    with evaluation_mode(model):
+        for first in range(0, len(flat), rows):
+            for left in range(0, len(images), columns):
+                part = slice(left, left + columns)
+                draws = Draws(seeds[part], images, others_than[part], pool)
+                sizes = flat[first : first + rows, part if own else slice(None)]
+                result[first : first + rows, part] = walk.best(
+                    plan, images[part], labels[part], sizes, draws
+                )
     return result.reshape(budgets.shape[:1] + images.shape)
+
+
+@contextmanager
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Put a module into evaluation mode, and afterwards each of its parts back as it was."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    # Frozen TorchScript has no mode.
+    training = [module for module in modules if getattr(module, "training", False)]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def check_kernel(size: int) -> None:
@@ -238,10 +259,11 @@ class _Walk:
     ) -> Tensor:
         """Return where one walk ends, shape (K, N, 3, H, W)."""
         adversarial = plan.start(images.expand(len(eps), *images.shape), eps, self.norm, draws)
-        state = State(adversarial, eps, plan.step_size(eps), draws)
+        state = State(adversarial, adversarial, eps, plan.step_size(eps), draws)
         momentum: Tensor | float = 0.0
         for step in range(plan.steps):
             state.last = step == plan.steps - 1
+            state.here = adversarial
             state.point = adversarial if step == 0 else self._ahead(adversarial, momentum, state)
             gradient = self.rule(lambda point: self.slope(point, labels, draws), state)
             state.previous = gradient / _mean_size(gradient)

@@ -120,12 +120,11 @@ def vmi_fgsm(
     """Correct each gradient by how those around the last point differed from the one there.
 
     m_t = mu * m_{t-1} + (g_t + v_{t-1}) / mean|g_t + v_{t-1}|, with
-    v_t = mean over i of grad L(f(p_t + r_i), y) - g_t,  r_i ~ U(-radius * eps, radius * eps).
+    v_t = mean over i of grad L(f(x_t + r_i), y) - g_t,  r_i ~ U(-radius * eps, radius * eps).
     The last step's v is not used, and not computed.
 
     Arguments, result and errors are those of `iterate`; `decay` is mu, 1 by default, and
-    `radius` beta. With
-    `norm=l2` the neighbours are drawn from the same cube.
+    `radius` beta. With `norm=l2` the neighbours are drawn from the same cube.
 
     Reference:
         Wang, He: Enhancing the Transferability of Adversarial Attacks through Variance Tuning
@@ -148,9 +147,10 @@ def vni_fgsm(
     radius: float = 1.5,
     **settings: Unpack[Settings],
 ) -> Tensor:
-    """Tune the variance as `vmi_fgsm` does, with gradients and neighbours looking ahead.
+    """Tune the variance as `vmi_fgsm` does, with the gradient looking ahead.
 
-    p_t = x_t + a * mu * m_{t-1} stands in x_t's place, as in `ni_fgsm`.
+    g_t is taken at x_t + a * mu * m_{t-1}, as in `ni_fgsm`; the neighbours stay around x_t, as in
+    the authors' code.
 
     Arguments, result and errors are those of `vmi_fgsm`, whose reference names it too.
     """
@@ -176,6 +176,6 @@ def _tuned(slope: Slope, state: State, neighbours: int, radius: float) -> Tensor
         total = torch.zeros_like(gradient)
         for _ in range(neighbours):
             noise = state.draws.uniform(*gradient.shape[2:], low=-radius, high=radius)
-            total = total + slope(state.point + state.eps * noise)
+            total = total + slope(state.here + state.eps * noise)
         state.memory = total / neighbours - gradient
     return tuned

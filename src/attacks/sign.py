@@ -1,10 +1,12 @@
 """Attacks that follow the gradient's sign, in one step or in several."""
 
+from collections.abc import Collection
 from typing import Unpack
 
 from torch import Tensor
 
 from src.attacks.loop import Model, Settings, iterate
+from src.attacks.schedule import Schedule
 from src.checks import check_number
 
 
@@ -17,13 +19,14 @@ def fgsm(
     With `targeted` and the least likely class as label it is the one-step least-likely-class
     method of Kurakin et al. 2017 (arXiv 1611.01236, equation 3).
 
-    Arguments, result and errors are those of `iterate`.
+    Arguments, result and errors are those of `iterate`, without those of its schedule.
 
     Reference:
         Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
         arXiv 1412.6572, section 4. The clipping to the pixel range is common practice since.
     """
-    settings.setdefault("steps", 1)
+    _refuse_schedule("fgsm", settings)
+    settings["steps"] = 1
     return iterate(model, images, labels, eps, **settings)
 
 
@@ -38,18 +41,18 @@ def rfgsm(
 
     x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), a = eps / 2.
 
-    Arguments, result and errors are those of `iterate`; `start_radius` is a / eps, 0.5 by
-    default.
+    Arguments, result and errors are those of `iterate`, of whose schedule there is `start_radius`
+    alone: a / eps, 0.5 by default.
 
     Reference:
         Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204, equation 7.
+
+    Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
     """
-    settings.setdefault("steps", 1)
-    settings.setdefault("random_start", "sign")
+    _refuse_schedule("rfgsm", settings, but=["start_radius"])
     radius = settings.setdefault("start_radius", 0.5)
-    if settings.get("step_size_255") is None and settings.get("relative_step_size") is None:
-        check_number("attack.start_radius", radius, 0, 1, open_high=True)  # 1 leaves no step
-        settings["relative_step_size"] = 1 - radius
+    check_number("attack.start_radius", radius, 0, 1, open_high=True)  # 1 leaves no step
+    settings.update({"steps": 1, "random_start": "sign", "relative_step_size": 1 - radius})
     return iterate(model, images, labels, eps, **settings)
 
 
@@ -66,8 +69,9 @@ def bim(
 
     Reference:
         Kurakin, Goodfellow, Bengio: Adversarial Machine Learning at Scale (2017),
-        arXiv 1611.01236, section 3 (there with a = 1/255 and steps = min(eps + 4, 1.25 eps);
-        here a = eps / steps by default, as most transfer studies have it).
+        arXiv 1611.01236, section 3.
+
+    Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
     """
     return iterate(model, images, labels, eps, **settings)
 
@@ -83,9 +87,21 @@ def pgd(
 
     Reference:
         Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
-        arXiv 1706.06083, equation 1 and appendix B (a = 2.5 eps / 100 there, in 100 steps).
+        arXiv 1706.06083, equation 1 and appendix B.
+
+    Deviation: 10 steps of 2.5 eps / 10; the paper's appendix takes 100 of 2.5 eps / 100.
     """
     settings.setdefault("random_start", "uniform")
     if settings.get("step_size_255") is None and settings.get("relative_step_size") is None:
         settings["relative_step_size"] = min(1.0, 2.5 / max(1, settings.get("steps", 10)))
     return iterate(model, images, labels, eps, **settings)
+
+
+def _refuse_schedule(attack: str, settings: Settings, but: Collection[str] = ()) -> None:
+    """Refuse the keys of a schedule, with which an attack of one step would be another attack."""
+    for key in Schedule.Keys.__annotations__:
+        if key in settings and key not in but:
+            raise ValueError(
+                f"attack.{key} is no setting of {attack}, which takes one step; bim and pgd take "
+                "several."
+            )

@@ -35,6 +35,8 @@ def di_fgsm(
 
     Reference:
         Xie et al.: Improving Transferability with Input Diversity (2019), arXiv 1803.06978.
+
+    Deviation: with momentum and steps of eps / 10; the authors' code has none, and steps of 1/255.
     """
     return _transformed(
         DiverseInput(probability, resize_rate), model, images, labels, eps, settings
@@ -55,6 +57,8 @@ def ti_fgsm(
     Reference:
         Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
         Attacks (2019), arXiv 1904.02884.
+
+    Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
     """
     settings.setdefault("decay", 1.0)
     settings.setdefault("kernel_size", 15)
@@ -120,6 +124,8 @@ def ssa_fgsm(
 
     Reference:
         Long et al.: Frequency Domain Model Augmentation (2022), arXiv 2207.05382, algorithm 1.
+
+    Deviation: with momentum, which the authors' script leaves out.
     """
     return _transformed(Spectrum(copies, rho, sigma_255), model, images, labels, eps, settings)
 

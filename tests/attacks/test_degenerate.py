@@ -74,7 +74,10 @@ SAME = {
     ),
     "emi of radius 0, 2 samples = mi": (partial(emi_fgsm, radius=0, samples=2), mi_fgsm),
     "vmi of radius 0 = mi": (partial(vmi_fgsm, radius=0, neighbours=2), mi_fgsm),
-    "vni of radius 0 = ni": (partial(vni_fgsm, radius=0, neighbours=2), ni_fgsm),
+    "vni without its lookahead = vmi": (
+        partial(vni_fgsm, lookahead=None, neighbours=2),
+        partial(vmi_fgsm, neighbours=2),
+    ),
     "ni of two steps = pi of two steps": (partial(ni_fgsm, steps=2), partial(pi_fgsm, steps=2)),
     "pi without its lookahead = mi": (partial(pi_fgsm, lookahead=None), mi_fgsm),
     "relative step = step of the same size": (
@@ -100,7 +103,6 @@ ROUNDED = {
     "rfgsm that starts at the image = fgsm": (partial(rfgsm, start_radius=0), fgsm),
     "emi of radius 0 = mi": (partial(emi_fgsm, radius=0), mi_fgsm),
     "vmi of radius 0 = mi": (partial(vmi_fgsm, radius=0, neighbours=3), mi_fgsm),
-    "vni of radius 0 = ni": (partial(vni_fgsm, radius=0, neighbours=3), ni_fgsm),
     "ssa without weights and noise = mi": (
         partial(ssa_fgsm, rho=0, sigma_255=0, copies=2),
         mi_fgsm,

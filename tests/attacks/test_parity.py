@@ -16,9 +16,9 @@ that this is all.
 Compared, with random parts switched off or fed with our draws:
 
 - torchattacks: FGSM, BIM, PGD, MIFGSM, NIFGSM, SINIFGSM, PGDL2; DIFGSM and TIFGSM that transform
-  with probability 0, with and without decay; VMIFGSM on the same neighbours; RFGSM from the same
-  start; VNIFGSM, whose rule is another. Not DIFGSM's transform, which draws once a batch, and not
-  PIFGSM, which is the patch-wise attack.
+  with probability 0, with and without decay; VMIFGSM and VNIFGSM on the same neighbours; RFGSM from
+  the same start. Not DIFGSM's transform, which draws once a batch, and not PIFGSM, which is the
+  patch-wise attack.
 - foolbox: the fast gradient, basic iterative and PGD attacks in L-infinity and L2, and
   LinfMomentumIterativeFastGradientMethod, whose rule is another.
 """
@@ -209,41 +209,14 @@ def neighbours(case: Case, radius: float) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("radius", [0, 1.5])
-def test_torchattacks_vmifgsm_on_the_same_neighbours(radius, torchattacks, case, monkeypatch):
-    theirs = torchattacks.VMIFGSM(case.model, **case.theirs, N=3, beta=radius)
+@pytest.mark.parametrize(("name", "attack"), [("VMIFGSM", vmi_fgsm), ("VNIFGSM", vni_fgsm)])
+def test_torchattacks_on_the_same_neighbours(name, attack, radius, torchattacks, case, monkeypatch):
+    theirs = getattr(torchattacks, name)(case.model, **case.theirs, N=3, beta=radius)
     offsets = neighbours(case, radius)
     monkeypatch.setattr(torch, "randn_like", lambda images: Fed(offsets))
     expected = theirs(case.images, case.labels)
     words = {**case.walk, "neighbours": 3, "radius": radius}
-    case.compare(vmi_fgsm(case.model, case.images, case.labels, case.eps, **words), expected)
-
-
-@pytest.mark.parametrize("radius", [0, 1.5])
-def test_torchattacks_vnifgsm_has_its_neighbours_elsewhere(radius, torchattacks, case, monkeypatch):
-    """They draw around x_t and compare with the gradient ahead of it; ours draws around p_t.
-
-    With their rule in the place of ours the images are theirs.
-    """
-    momentum: Tensor | float = 0.0
-
-    def their_rule(slope, state: State) -> Tensor:
-        nonlocal momentum
-        ahead = slope(state.point + state.step * momentum)
-        tuned = ahead + state.memory
-        momentum = momentum + tuned / tuned.abs().mean((-3, -2, -1), keepdim=True)
-        total = sum(slope(state.point + next(own)) for _ in range(3))
-        state.memory = total / 3 - ahead
-        return tuned
-
-    own, offsets = neighbours(case, radius), neighbours(case, radius)
-    theirs = torchattacks.VNIFGSM(case.model, **case.theirs, N=3, beta=radius)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "randn_like", lambda images: Fed(offsets))
-        expected = theirs(case.images, case.labels)
-    given = (case.model, case.images, case.labels, case.eps)
-    case.compare(iterate(*given, **case.walk, decay=1.0, rule=their_rule), expected)
-    ours = vni_fgsm(*given, **case.walk, neighbours=3, radius=radius)
-    assert (ours != expected).float().mean() > 0.01
+    case.compare(attack(case.model, case.images, case.labels, case.eps, **words), expected)
 
 
 def test_torchattacks_rfgsm_from_the_same_start(torchattacks, case, monkeypatch):

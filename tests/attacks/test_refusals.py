@@ -12,6 +12,16 @@ from src.attacks import bim, emi_fgsm, fgsm, iterate, mi_fgsm, pgd, rfgsm, vmi_f
 
 NAN, INF = float("nan"), float("inf")
 WHOLE = "must be a whole number of at least"
+SCHEDULE = {
+    "steps": 20,
+    "step_size_255": 1,
+    "relative_step_size": 0.1,
+    "long_steps": True,
+    "random_start": "uniform",
+    "start_radius": 0.5,
+    "restarts": 2,
+}
+"""What an attack of several steps may be given."""
 
 
 def rows():
@@ -104,6 +114,14 @@ def rows():
     for value in (-0.1, 1, 2, NAN, "x", None):
         message = f"attack.start_radius must be a number in [0, 1), not {value}."
         yield rfgsm, {"start_radius": value}, message
+    for attack, name in ((fgsm, "fgsm"), (rfgsm, "rfgsm")):
+        for key, value in SCHEDULE.items():
+            if (name, key) != ("rfgsm", "start_radius"):
+                message = (
+                    f"attack.{key} is no setting of {name}, which takes one step; bim and pgd take "
+                    "several."
+                )
+                yield attack, {key: value}, message
 
 
 @pytest.mark.parametrize(("attack", "words", "message"), list(rows()))
@@ -134,7 +152,7 @@ def test_refuses_unknown_words(network, batch):
         (pgd, {"restarts": 2, "random_start": "sign"}),
         (pgd, {"start_radius": 0}),
         (pgd, {"steps": 1}),
-        (rfgsm, {"step_size_255": 8, "start_radius": 1}),
+        (rfgsm, {"start_radius": 0.99}),
         (bim, {"kernel_size": 1, "max_batch": 1, "decay": 5}),
     ],
 )
@@ -178,6 +196,9 @@ def test_every_config_refuses_other_aims_and_norms(attack_name, read):
         ("si_ni", "copies", 0, f"attack=si_ni: attack.copies {WHOLE} 1, not 0."),
         ("admix", "strength", 2, "attack=admix: attack.strength must be a number in [0, 1]"),
         ("rfgsm", "norm", "l2", "attack=rfgsm: attack.random_start=sign belongs to"),
+        ("rfgsm", "steps", 20, "attack=rfgsm: attack.steps is no setting of rfgsm"),
+        ("fgsm", "steps", 20, "attack=fgsm: attack.steps is no setting of fgsm"),
+        ("llc", "random_start", "uniform", "attack=llc: attack.random_start is no setting of fgsm"),
         ("di", "transforms", [3], "attack=di: "),
     ],
 )

@@ -104,6 +104,8 @@ def test_takes_images_that_are_not_square(transform):
 
 
 def test_gradient_is_the_derivative(transform):
+    if isinstance(transform, Spectrum):
+        pytest.skip("its gradient is that at the transformed image, as in the authors' code")
     images = 0.25 + batch(2, 8, budgets=1, dtype=torch.float64) / 2  # away from clipping
     images.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: transform(x, draws_for(x), 0), images)
@@ -309,6 +311,14 @@ def test_spectrum_weights_every_frequency_within_bounds():
     assert weights.min() >= 0.7 - 1e-6 and weights.max() <= 1.3 + 1e-6
     assert weights.std() == pytest.approx(0.6 / 12**0.5, rel=0.03)
     torch.testing.assert_close(weights[0], weights[1])
+
+
+def test_spectrum_passes_the_gradient_at_the_transformed_image_on():
+    images = batch(dtype=torch.float64).requires_grad_()
+    weights = torch.randn(images.shape, dtype=torch.float64)
+    changed = Spectrum()(images, draws_for(images), 0)
+    (gradient,) = torch.autograd.grad((weights * changed.square()).sum(), images)
+    assert torch.equal(gradient, 2 * weights * changed.detach())
 
 
 def test_spectrum_noise_has_the_given_deviation():

@@ -26,10 +26,10 @@ class Admix:
 
     Reference:
         Wang et al.: Admix: Enhancing the Transferability of Adversarial Attacks (2021),
-        arXiv 2102.00436, algorithm 1 (there m1 = 5, m2 = 3, eta = 0.2). The authors' code shuffles
-        the batch under attack, so that x' may be of the same class, be the image itself, and
-        depends on the batch; here it is a clean image of the pool, by preference of another class,
-        as the paper has it.
+        arXiv 2102.00436, algorithm 1 (there m1 = 5, m2 = 3, eta = 0.2).
+
+    Deviation: x' is a clean image of a pool, by preference of another class, and values are halved
+        towards black (authors: any image of the batch as it stands, towards grey).
     """
 
     scales: int = 5

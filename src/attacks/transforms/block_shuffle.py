@@ -31,12 +31,11 @@ class BlockShuffle:
 
     Reference:
         Wang et al.: Boosting Adversarial Transferability by Block Shuffle and Rotation (2024),
-        arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24 degrees, N = 20). The
-        authors' first code (TensorFlow, BSR) has 2 blocks and draws angles from a normal
-        distribution of 0.2 radians cut off at 0.4; their later one (PyTorch, TransferAttack) has
-        3 blocks, and shuffles the columns of every strip by itself. Here the grid is that of the
-        first and the angle uniform up to the paper's largest. Both codes let blocks
-        be empty and cut a whole batch alike; here each image draws.
+        arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24 degrees, N = 20).
+
+    Deviation: uniform angles, black corners, no empty blocks, drawn image by image (authors: normal
+        angles of 0.2 radians cut off at 0.4, grey corners, drawn batch by batch; TransferAttack: 3
+        blocks, the columns of each strip shuffled by themselves).
     """
 
     copies: int = 20

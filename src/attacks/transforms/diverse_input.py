@@ -30,10 +30,11 @@ class DiverseInput:
     Reference:
         Xie et al.: Improving Transferability of Adversarial Examples with Input Diversity (2019),
         arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299 pixels become 330, hence 1.1,
-        which makes 328 of 299). Deviations: the authors' code shows the network the padded image,
-        here it shrinks back to H, so that any network takes it, as in TransferAttack; it resizes
-        to the nearest pixel, here and in TransferAttack bilinearly; it draws once a batch, here
-        each image draws.
+        which makes 328 of 299).
+
+    Deviation: black borders, bilinear resizing, back to H, drawn image by image (authors: grey
+        borders, nearest pixel, padded size, drawn batch by batch; TransferAttack: as here, by
+        batches).
     """
 
     probability: float = 0.5

@@ -21,6 +21,8 @@ class Scale:
     Reference:
         Lin et al.: Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
         (2020), arXiv 1908.06281, algorithm 1 (there m = 5).
+
+    Deviation: values in [0, 1] are halved, towards black (authors: those in [-1, 1], towards grey).
     """
 
     copies: int = 5

@@ -14,7 +14,8 @@ class Spectrum:
     """Add noise and reweight every frequency: IDCT(DCT(x + n) * m).
 
     n ~ N(0, sigma^2) for every value and m ~ U(1 - rho, 1 + rho) for every frequency of every
-    channel. Nothing is clipped. The transform runs in float32 or better, also under autocast.
+    channel. Nothing is clipped. The transform runs in float32 or better, also under autocast. The
+    gradient is that at the transformed image: none is taken through the transform.
 
     Args:
         copies: How many spectra.
@@ -27,9 +28,7 @@ class Spectrum:
     Reference:
         Long et al.: Frequency Domain Model Augmentation for Adversarial Attack (2022),
         arXiv 2207.05382, algorithm 1 (there N = 20, rho = 0.5, sigma = 16, which is also the
-        budget; TransferAttack lets sigma follow the budget, here it stays, because all budgets
-        share their draws). Deviation: the authors' code takes the gradient at the transformed
-        image, here it goes through the transform.
+        budget; TransferAttack lets sigma follow the budget).
     """
 
     copies: int = 20
@@ -47,5 +46,6 @@ class Spectrum:
         shape = images.shape[2:]
         noise = self.sigma_255 / 255 * draws.normal(*shape)
         weights = draws.uniform(*shape, low=1 - self.rho, high=1 + self.rho)
-        noisy = at_least_float32(images) + noise
-        return idct2(dct2(noisy) * weights).to(images.dtype)
+        noisy = at_least_float32(images.detach()) + noise
+        changed = idct2(dct2(noisy) * weights).to(images.dtype)
+        return changed + (images - images.detach())  # 0, with the gradient of the identity

@@ -45,9 +45,11 @@ class StructureInvariant:
         Wang, Zhang, Zhang: Structure Invariant Transformation for better Adversarial
         Transferability (2023), arXiv 2309.14700, section 3 (there s = 3, N = 20). The list and its
         constants are those of the authors' code (SIT); their later TransferAttack leaves out
-        resizing, frequencies and dropout. Deviations: the code draws once a batch, here each image
-        draws; it blackens blocks too small to have 40 % of anything, which here stay whole; it
-        also clips after resizing, which changes nothing in [0, 1].
+        resizing, frequencies and dropout.
+
+    Deviation: blocks that are not square shrink along their own sides, blocks too small to have
+        40 % of anything stay whole, drawn image by image (authors: along the other side, blackened,
+        drawn batch by batch).
     """
 
     copies: int = 20
