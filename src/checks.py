@@ -9,14 +9,16 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Lightning's precisions that keep images and weights in float32."""
 
 
-def check_whole_number(key: str, value: Any, lowest: int) -> None:
-    """Refuse what is not a whole number of at least `lowest`.
+def check_whole_number(key: str, value: Any, lowest: int, highest: int | None = None) -> None:
+    """Refuse what is not a whole number of at least `lowest`, and of at most `highest`.
 
     Raises:
         ValueError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise ValueError(f"{key} must be a whole number of at least {lowest}, not {value}.")
+    if highest is not None and value > highest:
+        raise ValueError(f"{key} must be a whole number of at most {highest}, not {value}.")
 
 
 def check_number(

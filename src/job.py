@@ -236,6 +236,7 @@ def check_report(settings: Mapping[str, Any]) -> None:
     """
     check_whole_number("report.examples", settings["examples"], 0)
     check_whole_number("report.pairs", settings["pairs"], 0)
+    check_choice("report.figures", settings["figures"], (True, False))
     budgets = settings["budgets"]
     if budgets is not None and not isinstance(budgets, list):
         raise ValueError(f"report.budgets={budgets} is not a list of budgets in 1/255, or null.")

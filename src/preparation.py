@@ -9,9 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.data import ImageDataset, load_dataset, to_unit
+from src.identity import code_of
 from src.job import Job, content_key
 from src.models import (
     Ensemble,
@@ -59,13 +60,12 @@ def open_dataset(job: Job, split: str, *, whole: bool = False) -> ImageDataset:
     return _opened(json.dumps(section), split)
 
 
-def check_images(dataset: ImageDataset, processes: int, together: int = 1) -> None:
+def check_images(dataset: ImageDataset, together: int = 1) -> None:
     """Decode every chosen image once, so that a bad one shows before any model is trained.
 
     Args:
         dataset: The images; nothing of them is kept.
-        processes: How many share them.
-        together: How many images at least must share a process.
+        together: How many images at least must share a batch.
 
     Raises:
         ValueError: An image cannot be read, the images are not square, or there are too few.
@@ -75,11 +75,10 @@ def check_images(dataset: ImageDataset, processes: int, together: int = 1) -> No
         raise ValueError(
             f"the images are {height} x {width} pixels; dataset.image_size=N makes them N x N."
         )
-    if len(dataset) < processes * together:
-        each = f", at least {together} each" if together > 1 else ""
+    if len(dataset) < together:
         raise ValueError(
-            f"{len(dataset)} images cannot be shared by {processes} "
-            f"{'process' if processes == 1 else 'processes'}{each}."
+            f"controls=true needs at least {together} images, to show each with the perturbation "
+            f"of another one, not {len(dataset)}."
         )
     if is_first_process():
         _read_all(dataset)
@@ -110,10 +109,13 @@ def _ensemble(job: Job, members: list[Model]) -> Model:
 
 
 def _built(job: Job, name: str, dataset: ImageDataset) -> PixelClassifier:
-    """Build a model from its file; without weights it is initialised by the job's seed."""
-    pl.seed_everything(job.seed, verbose=False)
+    """Build a model from its file; without weights it is initialised by the training's seed."""
+    pl.seed_everything(job.config.training.seed, verbose=False)
     settings = job.section(f"model.{name}")
-    return build_classifier(name, settings, dataset.num_classes, dataset.image_size)
+    attacked = name in job.sources and job.stored is None
+    return build_classifier(
+        name, settings, dataset.num_classes, dataset.image_size, attacked=attacked
+    )
 
 
 def _ready(
@@ -126,7 +128,7 @@ def _ready(
         path = _trained(job, name, built, classifier, dataset, tracker)
         load_weights(classifier.network, path, dataset.num_classes)
     digest = weights_digest(classifier.network)
-    key = content_key(built, digest, _answers(classifier.eval(), dataset))
+    key = content_key(built, code_of(built), digest, _logits(classifier.eval(), dataset).tolist())
     classifier.eval().requires_grad_(False)
     if job.config.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
@@ -135,12 +137,24 @@ def _ready(
     return Model(name, classifier, settings, digest, key)
 
 
-def _answers(classifier: PixelClassifier, dataset: ImageDataset) -> list[list[float]]:
-    """Return the logits of a few images, which tell apart networks of equal weights."""
+def _logits(classifier: PixelClassifier, dataset: ImageDataset) -> Tensor:
+    """Return the logits of the first two images, which tell apart networks of equal weights."""
     images = dataset.__getitems__(list(range(min(2, len(dataset))))).images
     with torch.no_grad():
-        logits: list[list[float]] = classifier(to_unit(images)).tolist()
+        logits: Tensor = classifier(to_unit(images))
     return logits
+
+
+def _rounded_logits(classifier: PixelClassifier, dataset: ImageDataset) -> list[list[float]]:
+    """Return `_logits` in hundredths of the largest: no rounding of kernels makes others of them.
+
+    Other numbers of threads or versions of libraries change the last digits, which is no reason
+    to train anew.
+    """
+    logits = _logits(classifier, dataset).double()
+    largest = logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
+    rounded: list[list[float]] = ((logits / largest).round(decimals=2) + 0.0).tolist()  # no -0.0
+    return rounded
 
 
 def _trained(
@@ -167,10 +181,11 @@ def _trained(
         )
     recipe = Recipe(**job.section("training"))
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
-    key = content_key(built, shapes, train.digest(), asdict(recipe), job.seed)
+    network = (built, code_of(built), shapes, _rounded_logits(classifier, train))
+    key = content_key(network, train.digest(), asdict(recipe))
     where = job.config.dataset.name
     path = Path(job.config.cache_dir) / "checkpoints" / f"{name}-{where}-{key}.safetensors"
-    tags = {"model": name, "dataset": where, "seed": str(job.seed)}
+    tags = {"model": name, "dataset": where, "seed": str(recipe.seed)}
     parameters = {**asdict(recipe), "images": len(train), "checkpoint": path.name}
     return trained_weights(
         name,
@@ -179,7 +194,6 @@ def _trained(
         train,
         open_dataset(job, "test", whole=True),
         recipe,
-        seed=job.seed,
         trainer=job.section("trainer"),
         make_logger=lambda work: tracker.training_logger(f"train {name}", tags, parameters, work),
     )

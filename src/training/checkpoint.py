@@ -14,9 +14,12 @@ import torch
 from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from src.cache import cache_entry, is_cached
 from src.checks import check_number, check_whole_number
 from src.data import ImageDataset
+from src.files import whole_file
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
 from src.training.module import OPTIMIZERS, FineTuning
@@ -43,6 +46,7 @@ class Recipe:
     crop_padding: int
     flip: bool
     precision: str
+    seed: int
 
     def __post_init__(self) -> None:
         """Refuse what cannot train.
@@ -52,6 +56,7 @@ class Recipe:
         """
         for key, lowest in (("epochs", 1), ("batch_size", 1), ("crop_padding", 0)):
             check_whole_number(f"training.{key}", getattr(self, key), lowest)
+        check_whole_number("training.seed", self.seed, 0, 2**32 - 1)
         check_number("training.learning_rate", self.learning_rate, 0, 1000, open_low=True)
         check_number("training.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
         check_number("training.weight_decay", self.weight_decay, 0, 1000)
@@ -75,7 +80,6 @@ def trained_weights(
     test: ImageDataset,
     recipe: Recipe,
     *,
-    seed: int,
     trainer: Mapping[str, Any],
     make_logger: LoggerFactory,
 ) -> Path:
@@ -86,18 +90,17 @@ def trained_weights(
 
     Args:
         name: The model's name, for messages.
-        path: The file, `.safetensors`; its name must tell model, data, recipe and seed.
+        path: The file, `.safetensors`; its name must tell model, data and recipe.
         classifier: Freshly built; trained in place.
         train: Images to learn from.
         test: Images whose accuracy is reported.
         recipe: How to train.
-        seed: Of shuffling, augmentation and dropout.
         trainer: The `trainer` section of the config; training uses one device of it.
         make_logger: Makes the logger, called only when there is something to train.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
-    if path.exists():
+    if is_cached(path):
         return path
     try:
         lock.acquire(timeout=0)
@@ -105,11 +108,11 @@ def trained_weights(
         log.info("Another process trains %s; waiting for it.", name)
         lock.acquire()
     try:
-        if not path.exists():
+        if not is_cached(path):
             work = path.with_suffix(".training")
             work.mkdir(exist_ok=True)
             logger = make_logger(work)
-            _train(name, path, work, classifier, train, test, recipe, seed, trainer, logger)
+            _train(name, path, work, classifier, train, test, recipe, trainer, logger)
             shutil.rmtree(work)
     finally:
         lock.release()
@@ -124,18 +127,17 @@ def _train(
     train: ImageDataset,
     test: ImageDataset,
     recipe: Recipe,
-    seed: int,
     trainer: Mapping[str, Any],
     logger: Logger | None,
 ) -> None:
     """Train, report, and store the weights."""
     last = work / "last.ckpt"
-    resumed = " (resuming)" if last.exists() else ""
+    resuming = is_cached(last)
     log.info(
         "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-        *(name, len(train), recipe.epochs, resumed, path),
+        *(name, len(train), recipe.epochs, " (resuming)" if resuming else "", path),
     )
-    pl.seed_everything(seed, verbose=False)
+    pl.seed_everything(recipe.seed, verbose=False)
     classifier.train()
     module = FineTuning(
         classifier,
@@ -153,11 +155,11 @@ def _train(
         padding=recipe.crop_padding,
         flip=recipe.flip,
         num_workers=trainer["num_workers"],
-        seed=seed,
+        seed=recipe.seed,
     )
     runner = _runner(work, recipe, trainer, logger, steps=len(train) // data.batch_size)
     start = time.perf_counter()
-    runner.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    runner.fit(module, data, ckpt_path=last if resuming else None, weights_only=True)
     seconds = time.perf_counter() - start
     if "test_accuracy" not in runner.callback_metrics:  # it was interrupted after its last epoch
         runner.validate(module, data, verbose=False)
@@ -168,8 +170,10 @@ def _train(
     )
     classifier.eval()
     facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **asdict(recipe)}
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2))
-    save_weights(classifier.network, path)
+    with whole_file(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(facts, indent=2))
+    with cache_entry(path) as temporary:
+        save_weights(classifier.network, temporary)
 
 
 def _runner(
@@ -185,11 +189,23 @@ def _runner(
         max_epochs=recipe.epochs,
         logger=logger or False,
         callbacks=[keep_last, *bar],
+        plugins=[_ProvenCheckpoints()],
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(10, steps)),
     )
+
+
+class _ProvenCheckpoints(TorchCheckpointIO):
+    """Writes what a training goes on from as a cache entry, which shows damage."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, whole or not at all."""
+        with cache_entry(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 def _precision(wanted: str, accelerator: str) -> Any:

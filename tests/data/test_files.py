@@ -95,6 +95,15 @@ def test_damaged_compressed_tar_is_refused_and_leaves_nothing(tmp_path, suffix):
     assert not [*tmp_path.glob("tars/*.tar"), *tmp_path.glob("tars/*.part")]
 
 
+def test_a_damaged_copy_is_named_and_decompressed_again(tmp_path, caplog):
+    path = write_tar(tmp_path / "x.tar.gz", "w:gz")
+    files = open_files(path, "dataset.root", tmp_path)
+    content = files.root.read_bytes()
+    files.root.write_bytes(content[:-600] + b"x" * 600)
+    assert open_files(path, "dataset.root", tmp_path).root.read_bytes() == content
+    assert f"{files.root} is damaged" in caplog.text
+
+
 def test_compressed_tar_needs_a_cache(tmp_path):
     path = write_tar(tmp_path / "x.tar.gz", "w:gz")
     with pytest.raises(ValueError, match="cache_dir"):

@@ -51,6 +51,7 @@ def recipe(**changes) -> Recipe:
         "crop_padding": 1,
         "flip": True,
         "precision": "32-true",
+        "seed": 0,
     }
     return Recipe(**{**settings, **changes})
 
@@ -63,7 +64,6 @@ def train(path, **changes):
         dataset(),
         dataset(30),
         recipe(**changes),
-        seed=0,
         trainer=TRAINER,
         make_logger=lambda work: None,
     )
@@ -75,6 +75,18 @@ class Stop(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 2:
             raise RuntimeError("power cut")
+
+
+def cut_short(path, monkeypatch) -> None:
+    """Train until the third epoch."""
+
+    def stopping(**words):
+        return Trainer(**{**words, "callbacks": [*words["callbacks"], Stop()]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.pl, "Trainer", stopping)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(path)
 
 
 @pytest.mark.parametrize("optimizer", [("sgd", 0.05, "32-true"), ("adamw", 0.01, "bf16-mixed")])
@@ -102,20 +114,7 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
 def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
     whole = load_state(train(tmp_path / "whole.safetensors"))
     path = tmp_path / "cut.safetensors"
-    with monkeypatch.context() as patch:
-        real = module.ModelCheckpoint
-
-        def with_stop(*args, **kwargs):
-            patch.setattr(
-                module.pl,
-                "Trainer",
-                lambda **kw: Trainer(**{**kw, "callbacks": [*kw["callbacks"], Stop()]}),
-            )
-            return real(*args, **kwargs)
-
-        patch.setattr(module, "ModelCheckpoint", with_stop)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(path)
+    cut_short(path, monkeypatch)
     assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
     cut = load_state(train(path))
     assert not path.with_suffix(".training").exists()
@@ -149,6 +148,7 @@ def test_two_processes_train_once(tmp_path):
         "net.json",
         "net.lock",
         "net.safetensors",
+        "net.safetensors.sha256",
     ]
 
 
@@ -157,6 +157,7 @@ def test_two_processes_train_once(tmp_path):
     [
         ({"epochs": 0}, "training.epochs must be a whole number of at least 1, not 0"),
         ({"batch_size": 1.5}, "training.batch_size must be a whole number"),
+        ({"seed": 2**32}, "training.seed must be a whole number of at most 4294967295"),
         ({"learning_rate": 0}, "training.learning_rate must be a number"),
         ({"optimizer": "adam"}, "training.optimizer must be one of adamw, sgd, not adam"),
         ({"label_smoothing": 1}, "training.label_smoothing must be a number in"),
@@ -169,3 +170,29 @@ def test_two_processes_train_once(tmp_path):
 def test_a_recipe_that_cannot_train_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         recipe(**changes)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_damaged_weights_are_named_set_aside_and_trained_again(tmp_path, caplog):
+    path = train(tmp_path / "net.safetensors")
+    content = path.read_bytes()
+    flip_a_bit(path)
+    assert train(path).read_bytes() == content
+    assert f"{path} is damaged" in caplog.text
+    assert (tmp_path / "net.safetensors.damaged").exists()
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog):
+    whole = load_state(train(tmp_path / "whole.safetensors"))
+    path = tmp_path / "cut.safetensors"
+    cut_short(path, monkeypatch)
+    flip_a_bit(path.with_suffix(".training") / "last.ckpt")
+    trained = load_state(train(path))
+    assert "last.ckpt is damaged" in caplog.text
+    for name, value in whole.items():
+        torch.testing.assert_close(trained[name], value)

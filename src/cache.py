@@ -1,0 +1,52 @@
+"""Files kept between runs, each with its SHA-256 beside it, by which a damaged one is told."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from src.files import whole_file
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def cache_entry(path: Path) -> Iterator[Path]:
+    """Yield a temporary path whose file becomes the entry, its SHA-256 beside it.
+
+    The checksum is written first, to `PATH.sha256` in the format of `sha256sum`, so that no entry
+    is ever without one.
+    """
+    with whole_file(path) as temporary:
+        yield temporary
+        with whole_file(_checksum(path)) as beside:
+            beside.write_text(f"{sha256_of(temporary)}  {path.name}\n")
+
+
+def is_cached(path: Path) -> bool:
+    """Tell whether an entry is there and whole; a damaged one is named and set aside."""
+    if not path.exists():
+        return False
+    checksum = _checksum(path)
+    if checksum.exists() and checksum.read_text().split(" ")[0] == sha256_of(path):
+        return True
+    aside = path.with_name(f"{path.name}.damaged")
+    os.replace(path, aside)
+    log.warning(
+        "%s is damaged: it does not have the SHA-256 that it was written with. It is set aside as "
+        "%s and made again.",
+        *(path, aside.name),
+    )
+    return False
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
