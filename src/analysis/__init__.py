@@ -1,6 +1,6 @@
 """Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
 
-from src.analysis.alarms import Alarm, alarms, weaker_than_fgsm
+from src.analysis.alarms import CAUSES, Alarm, alarms, clean_at_chance, weaker_than_fgsm
 from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix, format_excess
 from src.analysis.flips import first_flips, flip_summary
 from src.analysis.intervals import exact_mcnemar, paired_interval, wilson_interval
@@ -9,12 +9,14 @@ from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
 from src.analysis.rates import rates
 
 __all__ = [
+    "CAUSES",
     "CLEAN",
     "CONTROL_NAMES",
     "MEASURES",
     "PROTOCOLS",
     "Alarm",
     "alarms",
+    "clean_at_chance",
     "exact_mcnemar",
     "excess",
     "excess_matrix",

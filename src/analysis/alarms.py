@@ -1,4 +1,4 @@
-"""Signs that an attack is broken rather than a model robust."""
+"""Signs that an attack is broken, or a model, rather than a model robust."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,20 +13,41 @@ from src.analysis.outcomes import Outcomes, image_positions, outcomes, same_aims
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
 LOSS_NOT_RISING = 0.05
-"""Share of images on which the attack did not raise the loss above which there is an alarm."""
+"""Share of images whose loss rises at no budget, above which there is an alarm."""
+FEWEST_IMAGES = 10
+"""Below so many images counted there is an alarm."""
+LARGEST_P = 0.05
+"""Up to this p-value FGSM's lead over an iterative attack is an alarm."""
+
+CAUSES = {
+    "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
+    "rounding inside the model) or a precision too low for them",
+    "loss_not_rising": "usual causes: masked gradients, wrong normalisation, a wrong sign of the "
+    "loss, or steps so long that they overshoot at every budget",
+    "above_chance": "usual causes: masked gradients, wrong normalisation, too few steps, or a "
+    "small largest budget",
+    "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
+    "other classes or of none (not trained), a wrong input size",
+    "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
+    "models that get more of them right",
+    "weaker_than_fgsm": "usual causes: too few steps, too small a step size, masked gradients",
+}
+"""What each alarm comes from, by its name."""
 
 
 class Alarm(NamedTuple):
     """One sign of trouble.
 
     Attributes:
-        name: `zero_gradients`, `loss_not_rising`, `above_chance` or `weaker_than_fgsm`.
-        value: The share that the sentence gives.
-        sentence: Counts with their denominator, and the usual causes.
+        name: One of `CAUSES`.
+        value: The share, or number of images, that the finding gives.
+        finding: The model or pair, and the counts with their denominator.
+        sentence: The same with budget, interval or test, and the causes.
     """
 
     name: str
     value: float
+    finding: str
     sentence: str
 
 
@@ -37,16 +58,23 @@ def alarms(
     num_classes: int,
     zero_gradients: float,
     gradient_evaluations: int | None = None,
+    *,
+    protocol: str,
+    iterative: bool,
 ) -> list[Alarm]:
-    """Check one job; those of its targets that are white box are looked at.
+    """Check one job.
 
+    - `clean_at_chance`: see `clean_at_chance`.
+    - `few_images`: the protocol counts fewer than 10 images for a pair.
     - `zero_gradients`: more than 1 % of the gradients are zero in every pixel.
-    - `loss_not_rising`: of the images that the target classifies correctly when clean, more
-      than 5 % have at the largest budget a `true_confidence` that is not below the clean one;
-      for targeted attacks, and also miss their target class. (The probability of the target
-      class is not in the table where it is not among the top five.)
-    - `above_chance`: untargeted attacks only: at the largest budget the 95 % interval of the
-      accuracy over all images lies above 1 / `num_classes`.
+    - `loss_not_rising`: in the white box, of the images that the target classifies correctly
+      when clean, the share on which the attack nowhere raises the loss is above 5 % by the lower
+      end of its interval: at no budget is the `true_confidence` below the clean one; for
+      targeted attacks, nor is the target class reached. (The probability of the target class is
+      not in the table where it is not among the top five.)
+    - `above_chance`: untargeted iterative attacks in the white box only: at the largest budget
+      the accuracy over all images is above 1 / `num_classes` by the lower end of its interval.
+      A single step leaves many images right without being broken.
 
     Args:
         table: Predictions of the job, clean rows included.
@@ -55,18 +83,18 @@ def alarms(
         num_classes: Number of classes, at least 2.
         zero_gradients: Share in [0, 1] of gradient evaluations that were zero in every pixel.
         gradient_evaluations: How many there were, for the sentence.
+        protocol: Which images the job's rates count.
+        iterative: Whether the attack takes more than one step.
 
     Returns:
-        The alarms that went off, none of them if all is well.
+        The alarms that went off, none of them if all is well. Intervals are Wilson's, 95 %.
 
     Raises:
         ValueError: As `rates`, or for a share or number of classes that cannot be.
     """
     if not 0 <= zero_gradients <= 1:
         raise ValueError(f"zero_gradients={zero_gradients} is not a share from 0 to 1.")
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes} is fewer than 2.")
-    raised = []
+    raised = clean_at_chance(table, num_classes)
     if zero_gradients > ZERO_GRADIENTS:
         total = gradient_evaluations
         counted = (
@@ -74,18 +102,48 @@ def alarms(
             if total is None
             else format_cell(round(zero_gradients * total), total)
         )
-        sentence = (
-            f"{counted} of the gradient evaluations on {source} are zero in every pixel; usual "
-            "causes: masked gradients (a saturated softmax, quantisation or rounding inside the "
-            "model) or a precision too low for them."
-        )
-        raised.append(Alarm("zero_gradients", zero_gradients, sentence))
+        finding = f"{source}: {counted} of the gradients are zero in every pixel"
+        raised.append(_alarm("zero_gradients", zero_gradients, finding))
     for target in targets:
+        raised += _few_images(outcomes(table, source, [target], protocol), source, target, protocol)
         if is_white_box(source, target):
             found = outcomes(table, source, [target], "target_correct")
-            raised += _loss_not_rising(found, target)
-            if not found.targeted:
-                raised += _above_chance(found, target, num_classes)
+            raised += _loss_not_rising(found, source, target)
+            if iterative and not found.targeted:
+                raised += _above_chance(found, source, target, num_classes)
+    return raised
+
+
+def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
+    """Name the models that are no better than guessing on the clean images.
+
+    Args:
+        table: Predictions, clean rows (eps_255 = 0) included.
+        num_classes: Number of classes, at least 2.
+
+    Returns:
+        An alarm per model whose accuracy over all clean images is not above 1 / `num_classes` by
+        the lower end of its 95 % Wilson interval.
+
+    Raises:
+        ValueError: If there are fewer than 2 classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes} is fewer than 2.")
+    clean = table[table["eps_255"] == 0]
+    right = clean["predicted"] == clean["label"]
+    raised = []
+    for model, its in right.groupby(clean["target"].astype(object), sort=False):
+        k, n = int(its.sum()), len(its)
+        low, high = wilson_interval(k, n)
+        if low > 1 / num_classes:
+            continue
+        finding = (
+            f"{model}: right on {format_cell(k, n)} of the clean images, chance is "
+            f"{_chance(num_classes)}"
+        )
+        detail = f" (95 % interval {low:.2%} to {high:.2%})"
+        raised.append(_alarm("clean_at_chance", k / n, finding, detail))
     return raised
 
 
@@ -99,8 +157,8 @@ def weaker_than_fgsm(
     """Compare an iterative attack with FGSM on the same white-box images.
 
     Counted are the images that the target classifies correctly when clean. There is an alarm
-    wherever the iterative attack succeeds on fewer of them than FGSM, however small the
-    difference; its p-value (one-sided exact McNemar test) is in the sentence.
+    where the iterative attack succeeds on fewer of them than FGSM, by a one-sided exact McNemar
+    test with p <= 0.05, so that neither chance nor rounding raises it.
 
     Args:
         iterative: Predictions of the iterative attack, clean rows included.
@@ -129,11 +187,11 @@ def weaker_than_fgsm(
         first = outcomes(iterative, source, [target], "target_correct")
         second = outcomes(fgsm, source, [target], "target_correct")
         for eps in sorted({standard, max(shared)} & shared):
-            raised += _weaker(first, second, target, eps, attack)
+            raised += _weaker(first, second, f"{source} -> {target}", eps, attack)
     return raised
 
 
-def _weaker(first: Outcomes, second: Outcomes, target: str, eps: float, attack: str) -> list[Alarm]:
+def _weaker(first: Outcomes, second: Outcomes, pair: str, eps: float, attack: str) -> list[Alarm]:
     """Compare two attacks on one target at one budget."""
     here = (first.rows["eps_255"] == eps).to_numpy()
     there = (second.rows["eps_255"] == eps).to_numpy()
@@ -146,43 +204,52 @@ def _weaker(first: Outcomes, second: Outcomes, target: str, eps: float, attack: 
     by_first = first.success[here] & counted
     by_second = second.success[there][place] & counted
     k_first, k_second, n = (int(mask.sum()) for mask in (by_first, by_second, counted))
-    if k_first >= k_second:
-        return []
     p = exact_mcnemar(int((by_second & ~by_first).sum()), int((by_first & ~by_second).sum()))
+    if k_first >= k_second or p > LARGEST_P:
+        return []
     size = f"= {p:.2g}" if p > 1e-12 else "< 1e-12"
     what = "reaches the target class on" if first.targeted else "fools"
-    sentence = (
-        f"white box at {eps:g}/255, {attack} {what} fewer images of {target} than FGSM: "
-        f"{format_cell(k_first, n)} against {format_cell(k_second, n)} (one-sided exact McNemar "
-        f"p {size}); usual causes: too few steps, too small a step size, masked gradients."
+    finding = (
+        f"{pair}, white box at {eps:g}/255: {attack} {what} {format_cell(k_first, n)}, FGSM "
+        f"{format_cell(k_second, n)}"
     )
-    return [Alarm("weaker_than_fgsm", (k_second - k_first) / n, sentence)]
+    detail = f" (one-sided exact McNemar p {size})"
+    return [_alarm("weaker_than_fgsm", (k_second - k_first) / n, finding, detail)]
 
 
-def _loss_not_rising(found: Outcomes, target: str) -> list[Alarm]:
-    """Count the images whose true class is no less likely at the largest budget than clean."""
-    eps = float(found.rows["eps_255"].max())
+def _few_images(found: Outcomes, source: str, target: str, protocol: str) -> list[Alarm]:
+    """Count the images behind the rates of a pair."""
+    n = int(found.rows["index"][found.counted].nunique())
+    if n >= FEWEST_IMAGES:
+        return []
+    images = "image" if n == 1 else "images"
+    return [_alarm("few_images", n, f"{source} -> {target}: {n} {images} counted ({protocol})")]
+
+
+def _loss_not_rising(found: Outcomes, source: str, target: str) -> list[Alarm]:
+    """Count the images whose true class is at no budget less likely than when clean."""
     clean = found.rows[found.rows["eps_255"] == 0]
-    chosen = (found.rows["eps_255"] == eps).to_numpy() & found.counted
+    chosen = (found.rows["eps_255"] > 0).to_numpy() & found.counted
     rows = found.rows[chosen]
     before = clean["true_confidence"].to_numpy()[image_positions(clean, rows)]
     unmoved = rows["true_confidence"].to_numpy() >= before
     if found.targeted:
         unmoved &= ~found.success[chosen]
-    k, n = int(unmoved.sum()), len(rows)
-    if eps == 0 or n == 0 or k / n <= LOSS_NOT_RISING:
+    everywhere = pd.Series(unmoved).groupby(rows["index"].to_numpy()).all()
+    k, n = int(everywhere.sum()), len(everywhere)
+    low, high = wilson_interval(k, n)
+    if not low > LOSS_NOT_RISING:  # NaN without an image
         return []
-    missed = ", without taking them for their target class" if found.targeted else ""
-    sentence = (
-        f"white box at {eps:g}/255, {target} gives the true class no less confidence than on the "
-        f"clean image for {format_cell(k, n)} of the initially correct images{missed}; usual "
-        "causes: masked gradients, wrong normalisation, a wrong sign of the loss, or one step so "
-        "long that it overshoots."
+    missed = ", nor takes them for their target class" if found.targeted else ""
+    finding = (
+        f"{source} -> {target}, white box: at no budget is the true class less likely than when "
+        f"clean on {format_cell(k, n)}"
     )
-    return [Alarm("loss_not_rising", k / n, sentence)]
+    detail = f" of the initially correct images{missed} (95 % interval {low:.2%} to {high:.2%})"
+    return [_alarm("loss_not_rising", k / n, finding, detail)]
 
 
-def _above_chance(found: Outcomes, target: str, num_classes: int) -> list[Alarm]:
+def _above_chance(found: Outcomes, source: str, target: str, num_classes: int) -> list[Alarm]:
     """Compare the accuracy at the largest budget with guessing."""
     eps = float(found.rows["eps_255"].max())
     chosen = (found.rows["eps_255"] == eps).to_numpy()
@@ -190,10 +257,17 @@ def _above_chance(found: Outcomes, target: str, num_classes: int) -> list[Alarm]
     low = float(np.asarray(wilson_interval(k, n)[0]))
     if eps == 0 or not low > 1 / num_classes:
         return []
-    sentence = (
-        f"white box at {eps:g}/255, the largest budget, {target} is still right on "
-        f"{format_cell(k, n)} of all images (95 % interval from {low:.2%}), above chance "
-        f"(1 / {num_classes} = {1 / num_classes:.2%}); usual causes: masked gradients, wrong "
-        "normalisation, too few steps, or a small largest budget."
+    finding = (
+        f"{source} -> {target}, white box at {eps:g}/255: still right on {format_cell(k, n)}, "
+        f"chance is {_chance(num_classes)}"
     )
-    return [Alarm("above_chance", k / n, sentence)]
+    detail = f" of all images, at the largest budget (95 % interval from {low:.2%})"
+    return [_alarm("above_chance", k / n, finding, detail)]
+
+
+def _chance(num_classes: int) -> str:
+    return f"1 / {num_classes} = {1 / num_classes:.2%}"
+
+
+def _alarm(name: str, value: float, finding: str, detail: str = "") -> Alarm:
+    return Alarm(name, value, finding, f"{finding}{detail}; {CAUSES[name]}.")

@@ -7,8 +7,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
+from src.analysis.intervals import bounded_mean_interval
 from src.analysis.outcomes import outcomes
-from src.analysis.resampling import resample_counts
+
+FEWEST_IMAGES = 30
+"""Below so many images an area has no interval."""
 
 _CURVES = ("robust_accuracy", "success_rate", "true_confidence")
 
@@ -24,29 +27,26 @@ def curve_areas(
 
     The area under a curve (straight lines between the tried budgets) divided by the largest
     budget is the mean of the curve over that range. It equals the mean, over the images, of the
-    areas of each image's own curve, which is what the bootstrap resamples.
+    areas of each image's own curve, which is what the interval is of.
 
     Args:
         predictions: One row per (index, target, eps_255), clean rows (eps_255 = 0) included.
         source: Model that the adversarial images were made on.
         targets: Models that the images were shown to, in the order of the result.
         protocol: Which images form the denominator, as in `rates`.
-        seed: Of the bootstrap, from 0; a target's interval does not depend on the others.
+        seed: Of the interval, from 0; a target's interval does not depend on the others.
 
     Returns:
         One row per target with `target`, `n` (images in the denominator) and, for
         `robust_accuracy`, `success_rate` and `true_confidence` (the probability of the true
-        class), `NAME_area` in [0, 1] and its 95 % interval `NAME_area_low` and
-        `NAME_area_high`: percentiles of 2,000 bootstrap samples of the images. Where all images
-        have the same curve the interval has no width. Without an image all are NaN; with one
-        image, or with unknown confidences, the interval is.
+        class), `NAME_area` in [0, 1] and its 95 % interval over the images `NAME_area_low` and
+        `NAME_area_high`, see `bounded_mean_interval`; as Wilson's, it has a width where all
+        images have the same curve. Without an image all are NaN; with fewer than 30, or with
+        unknown confidences, the interval is.
 
     Raises:
         ValueError: As `rates`, or if a target was shown no attacked images, or a counted image
             lacks a budget that others have, or the clean one.
-
-    Reference:
-        B. Efron and R. J. Tibshirani, An introduction to the bootstrap (1993), chapter 13.3.
     """
     found = outcomes(predictions, source, targets, protocol)
     records = []
@@ -109,8 +109,7 @@ def _area_intervals(
         return [(np.nan, np.nan, np.nan)] * len(curves)
     areas = trapezoid(curves, budgets, axis=2) / budgets[-1]
     means = areas.mean(axis=1).tolist()
-    if images == 1:
+    if images < FEWEST_IMAGES:
         return [(mean, np.nan, np.nan) for mean in means]
-    draws = np.concatenate([counts @ areas.T for counts in resample_counts(images, seed)])
-    low, high = (np.quantile(draws, [0.025, 0.975], axis=0) / images).tolist()
-    return list(zip(means, low, high, strict=True))
+    low, high = bounded_mean_interval(areas, seed=seed)
+    return list(zip(means, low.tolist(), high.tolist(), strict=True))

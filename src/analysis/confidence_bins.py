@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from src.analysis.exploration import grouped_mean, rounded
-from src.analysis.intervals import wilson_interval
+from src.analysis.intervals import bounded_mean_interval, wilson_interval
 from src.analysis.outcomes import Outcomes, outcomes
 from src.analysis.rates import group_totals, ratio
 from src.checks import check_number
+
+FEWEST_IMAGES = 10
+"""Below so many images a bin's mean confidence has no interval."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def by_initial_confidence(
         by rising budget: `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
         `eps_255`, `n` images, `still_correct`, `robust_accuracy` with its 95 % Wilson interval
         `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean probability of the
-        predicted class), its 95 % t interval over the images `confidence_low` and
-        `confidence_high` (cut to [0, 1]; NaN for one image), and `true_confidence` (mean
-        probability of the true class).
+        predicted class), its 95 % interval over the images `confidence_low` and
+        `confidence_high` (see `bounded_mean_interval`; at budget 0 no value leaves the bin; NaN
+        for fewer than 10 images), and `true_confidence` (mean probability of the true class).
 
     Raises:
         ValueError: As `rates`, for a width that cannot be, or a confidence outside [0, 1].
@@ -86,9 +88,9 @@ def by_initial_confidence(
     table["robust_accuracy"] = ratio(still, n)
     table["robust_accuracy_low"], table["robust_accuracy_high"] = wilson_interval(still, n)
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
-    mean, sd = grouped_mean(confidence, group, groups)
-    table["confidence"] = mean
-    table["confidence_low"], table["confidence_high"] = mean_interval(mean, sd, n, 0.0)
+    table["confidence"], _ = grouped_mean(confidence, group, groups)
+    bounds = np.where(table["eps_255"] == 0, (table["bin_low"], table["bin_high"]), [[0.0], [1.0]])
+    table["confidence_low"], table["confidence_high"] = _intervals(confidence, group, n, bounds)
     true_confidence = rows["true_confidence"].to_numpy(dtype=np.float64)
     table["true_confidence"], _ = grouped_mean(true_confidence, group, groups)
     return table
@@ -178,29 +180,27 @@ def bin_highs(lows: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     return highs
 
 
-def mean_interval(
-    mean: NDArray[np.float64],
-    sd: NDArray[np.float64],
+def _intervals(
+    values: NDArray[np.float64],
+    group: NDArray[np.int64],
     n: NDArray[np.int64],
-    lowest: float,
-    highest: float = 1.0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 95 % t interval of a mean, cut to the range of the values.
+    bounds: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the interval of each group's mean, shape (2, groups); NaN below the fewest images.
 
     Args:
-        mean: Means, any shape.
-        sd: Standard deviations (n - 1), same shape.
-        n: Numbers of values, same shape.
-        lowest: Smallest value that there can be.
-        highest: Largest value that there can be.
-
-    Returns:
-        Lower and upper bounds; NaN where n < 2.
+        values: Shape (M,).
+        group: Number of each value's group, from 0, shape (M,).
+        n: How many values each group has.
+        bounds: Smallest and largest value that each group can have, shape (2, groups).
     """
-    several = n > 1
-    quantile = student_t.ppf(0.975, np.where(several, n - 1, 1))
-    half = np.where(several, quantile * sd / np.sqrt(np.maximum(n, 1)), np.nan)
-    return np.clip(mean - half, lowest, highest), np.clip(mean + half, lowest, highest)
+    found = np.full(bounds.shape, np.nan)
+    members = np.split(values[np.argsort(group, kind="stable")], np.cumsum(n)[:-1])
+    for size in np.unique(n[n >= FEWEST_IMAGES]):  # groups of one size share their weights
+        same = np.flatnonzero(n == size)
+        stacked = np.stack([members[one] for one in same])
+        found[:, same] = bounded_mean_interval(stacked, *bounds[:, same])
+    return found
 
 
 def _edges(width: float) -> NDArray[np.float64]:

@@ -10,22 +10,27 @@ SMALLEST_8_BIT_STEP = 1.0
 """In units of 1/255: an 8-bit image that differs at all differs by this much somewhere."""
 
 
-def first_flips(table: pd.DataFrame, rounded: pd.DataFrame | None = None) -> pd.DataFrame:
+def first_flips(
+    table: pd.DataFrame, rounded: pd.DataFrame | None = None, norm: str = "linf"
+) -> pd.DataFrame:
     """Find the smallest tried budget at which each image is no longer classified correctly.
 
-    A flip is any class but the true one, for targeted attacks too. An image may bounce back at
-    larger budgets; only its first flip counts.
+    A flip is any class but the true one, for targeted attacks too. It is one crossing of the
+    boundary: an image may be classified correctly again at larger budgets, and its class may have
+    changed and come back between two tried ones. Only the first tried flip counts.
 
     Args:
         table: Predictions of the attack, clean rows included. Models that were shown clean
             images alone are passed over.
         rounded: Predictions of the same adversarial images stored with 8 bits.
+        norm: Of the budgets, `linf` or `l2`.
 
     Returns:
         One row per (target, index) of the images that the target classifies correctly when
         clean, in the table's order of targets and by index, with `label`,
         `first_flip_eps_255` (NaN if it never flips), `below_8_bits` (the first flip lies below
-        1/255, so that no 8-bit image can hold it) and `flips_at_8_bits` (nullable: whether the
+        1/255, so that no 8-bit image can hold it; missing for `l2`, whose budgets allow single
+        pixels more) and `flips_at_8_bits` (nullable: whether the
         8-bit image of that same budget flips too; missing if the image never flips or
         `rounded` is None).
 
@@ -47,8 +52,9 @@ def first_flips(table: pd.DataFrame, rounded: pd.DataFrame | None = None) -> pd.
     first = np.full(len(images), np.nan)
     first[flipped] = flips["eps_255"].to_numpy()[at[flipped]]
     images["first_flip_eps_255"] = first
-    images["below_8_bits"] = first < SMALLEST_8_BIT_STEP
-    images["flips_at_8_bits"] = pd.array([pd.NA] * len(images), dtype="boolean")
+    unknown = pd.array([pd.NA] * len(images), dtype="boolean")
+    images["below_8_bits"] = first < SMALLEST_8_BIT_STEP if norm == "linf" else unknown
+    images["flips_at_8_bits"] = unknown
     if rounded is not None and flipped.any():
         images.loc[flipped, "flips_at_8_bits"] = _flips_in(rounded, images[flipped])
     return images
@@ -61,9 +67,10 @@ def flip_summary(flips: pd.DataFrame) -> pd.DataFrame:
         flips: Result of `first_flips`.
 
     Returns:
-        One row per target with the counts `initially_correct`, `flipped`, `below_8_bits` and
-        `flips_at_8_bits` (missing without 8-bit predictions); `flipped_share` of the initially
-        correct; `below_8_bits_share` and `flips_at_8_bits_share` of the flipped; and
+        One row per target with the counts `initially_correct`, `flipped` (at some tried budget,
+        whatever becomes of the image at larger ones), `below_8_bits` (missing where the flips
+        are) and `flips_at_8_bits` (missing without 8-bit predictions); `flipped_share` of the
+        initially correct; `below_8_bits_share` and `flips_at_8_bits_share` of the flipped; and
         `median_first_flip_eps_255`, the smallest tried budget by which at least half of the
         initially correct images have flipped, NaN if fewer ever do. (It is the Kaplan-Meier
         median: the median of the flipped images alone would look the smaller the fewer flip.)
@@ -72,7 +79,7 @@ def flip_summary(flips: pd.DataFrame) -> pd.DataFrame:
     summary = groups.size().rename("initially_correct").to_frame()
     summary["flipped"] = groups["first_flip_eps_255"].count()
     summary["median_first_flip_eps_255"] = groups["first_flip_eps_255"].agg(_median)
-    summary["below_8_bits"] = groups["below_8_bits"].sum()
+    summary["below_8_bits"] = groups["below_8_bits"].sum(min_count=1)
     answered = groups["flips_at_8_bits"].count()
     nobody = not flips["flips_at_8_bits"].notna().any() and bool(summary["flipped"].any())
     survivors = groups["flips_at_8_bits"].sum().astype("Int64")

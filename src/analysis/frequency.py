@@ -1,13 +1,15 @@
 """What of a perturbation transfers, and what of an image is needed, by spatial frequency."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from src.analysis.controls import excess
 from src.analysis.exploration import need_columns
 from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import image_positions, outcomes, target_labels
+from src.analysis.outcomes import target_labels
 from src.analysis.rates import ratio
 from src.checks import check_choice
 
@@ -15,13 +17,22 @@ BANDS = ("all", "low", "band", "high")
 """Parts of a perturbation: the whole, and its low, middle and high frequencies."""
 NORMS = ("linf", "l2")
 """In which norm the parts were given the size of the whole."""
+KINDS = ("attack", "noise")
+"""Whose parts: the attack's perturbation, or random-sign noise, its control."""
 
-NYQUIST = 0.5
-"""Frequency in cycles per pixel of the finest grating, along rows or columns."""
 SPLIT = 0.25
 """Frequency in cycles per pixel above which power counts as high: half the finest grating."""
 
 _ROUNDING = 1e-9  # of bounds that are multiples of 1/64
+_BOUNDS = ["frequency_low", "frequency_high"]
+_ANSWERS = [
+    *("index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"),
+]
+_RATES = [
+    *("target", "band", "norm", *_BOUNDS, "n", "success", "noise_success"),
+    *("attack_only", "noise_only", "success_rate", "success_rate_low", "success_rate_high"),
+    *("noise_success_rate", "excess", "excess_low", "excess_high", "targeted"),
+]
 
 
 def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.DataFrame:
@@ -30,18 +41,13 @@ def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.Dat
     Args:
         spectra: Binned spectra with `kind` ("image" or "perturbation"), `eps_255`,
             `frequency_low`, `coefficients`, `n` and `share` (mean over the n images of the
-            share of power in the bin, the constant part left out), `source` and `attack`. It may
-            have `seen_up_to`: the highest frequency in cycles per pixel that the source can see
-            of such an image, 0.5 * input size / image size; NaN, or 0.5 and more, if it does not
-            make images smaller.
+            share of power in the bin, the constant part left out), `source` and `attack`.
         above: Frequency in cycles per pixel; where it is inside a bin, the next one begins.
 
     Returns:
         One row per `attack`, `source`, `kind` and `eps_255`: `n`, `frequency` (where the summed
-        bins begin; NaN if none does), `share` of the power in [0, 1] (NaN without it),
-        `flat_share`, what it would be if the power were the same at all frequencies, `seen_up_to`
-        (NaN if the source sees all of them) and `seen_flat_share`, the flat share of the bins
-        that begin below that.
+        bins begin; NaN if none does), `share` of the power in [0, 1] (NaN without it) and
+        `flat_share`, what it would be if the power were the same at all frequencies.
 
     Raises:
         ValueError: If a column is missing.
@@ -53,26 +59,9 @@ def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.Dat
         high = rows[rows["frequency_low"] >= above - _ROUNDING]
         begin = high["frequency_low"].min() if len(high) else np.nan
         share = float(high["share"].to_numpy().sum()) if rows["share"].notna().all() else np.nan
-        seen_up_to = _limit(rows)
-        seen = rows
-        if np.isfinite(seen_up_to):
-            seen = rows[rows["frequency_low"] < seen_up_to - _ROUNDING]
-        flats = _flat_share(rows, above), seen_up_to, _flat_share(seen, above)
-        records.append((*key, int(rows["n"].max()), begin, share, *flats))
-    columns = [*keys, "n", "frequency", "share", "flat_share", "seen_up_to", "seen_flat_share"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def _limit(rows: pd.DataFrame) -> float:
-    """Return the lowest of the limits of a model's sight; NaN if there is none below 1/2."""
-    limits = rows["seen_up_to"].to_numpy(dtype=np.float64) if "seen_up_to" in rows else np.empty(0)
-    limits = limits[limits < NYQUIST - _ROUNDING]  # NaN is not below
-    return float(limits.min()) if len(limits) else float("nan")
-
-
-def _flat_share(rows: pd.DataFrame, above: float) -> float:
-    high = rows.loc[rows["frequency_low"] >= above - _ROUNDING, "coefficients"].sum()
-    return float(high / max(rows["coefficients"].sum(), 1))
+        flat = float(high["coefficients"].sum() / max(rows["coefficients"].sum(), 1))
+        records.append((*key, int(rows["n"].max()), begin, share, flat))
+    return pd.DataFrame(records, columns=[*keys, "n", "frequency", "share", "flat_share"])
 
 
 def filtered_rates(
@@ -82,12 +71,13 @@ def filtered_rates(
     targets: Sequence[str],
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Count the successes of perturbations of which a filter left some frequencies alone.
+    """Count the successes of filtered perturbations, and subtract those of filtered noise.
 
     Args:
-        filtered: One row per (index, target, band, norm) of one budget, with `eps_255`, `label`,
-            `frequency_low`, `frequency_high` (cycles per pixel) and `predicted`. `band` is one
-            of `BANDS`, `norm` (in which the part has the size of the whole) one of `NORMS`.
+        filtered: One row per (index, target, band, norm, kind) of one budget, with `eps_255`,
+            `label`, `frequency_low`, `frequency_high` (cycles per pixel), `predicted`,
+            `confidence` and `true_confidence`. `band` is one of `BANDS`, `norm` (in which the
+            part has the size of the whole) one of `NORMS`, `kind` one of `KINDS`.
         predictions: Predictions of the same job, clean rows included; they decide which images
             are counted, and hold the classes of a targeted attack.
         source: Model that the adversarial images were made on.
@@ -96,48 +86,47 @@ def filtered_rates(
 
     Returns:
         One row per (target, norm, band): `target`, `band`, `norm`, `frequency_low`,
-        `frequency_high`, `n` images, `success`, `success_rate` and its 95 % Wilson interval
-        `success_rate_low` and `success_rate_high` (NaN without images), and `targeted`, whether
-        success is reaching a class.
+        `frequency_high`, `n` images, `success` and `noise_success`, `attack_only` and `noise_only`
+        (images on which one of the two succeeds), `success_rate` and its 95 % Wilson interval
+        `success_rate_low` and `success_rate_high` (NaN without images), `noise_success_rate`,
+        their difference `excess` with its interval `excess_low` and `excess_high` (see
+        `src.analysis.controls.excess`), and `targeted`, whether success is reaching a class.
 
     Raises:
-        ValueError: As `rates`, for a missing column, an unknown band or norm, several budgets,
-            a row that is there twice, or an image that only one of the tables has.
+        ValueError: As `excess`, for a missing column, an unknown band, norm or kind, several
+            budgets, or an image of the predictions that was not filtered.
     """
-    keys = ["target", "norm", "band"]
-    bounds = ["frequency_low", "frequency_high"]
-    need_columns(filtered, ["index", "eps_255", "label", "predicted", *keys, *bounds], "filtered")
-    found = outcomes(predictions, source, targets, protocol)
+    if "kind" not in filtered:
+        raise ValueError(
+            "the filtered table has no noise to compare with: an earlier version wrote it; run "
+            "the job again."
+        )
+    need_columns(filtered, [*_ANSWERS, "norm", "band", *_BOUNDS], "filtered")
     rows = filtered[filtered["target"].isin(list(targets))]
     _check_filtered(rows, targets)
-    images = found.rows[["target", "index"]].assign(counted=found.counted)
-    images = images.drop_duplicates(["target", "index"])
-    place = image_positions(images, rows)
-    if (place < 0).any():
-        index, target = rows.loc[place < 0, ["index", "target"]].iloc[0]
-        raise ValueError(f"the predictions lack image {index} of '{target}', which was filtered.")
-    counted = images["counted"].to_numpy()[place]
+    clean = predictions.loc[predictions["eps_255"] == 0, _ANSWERS]
+    whole = predictions.drop_duplicates(["target", "index"])["target"].value_counts()
     aims = target_labels(predictions)
-    answers = rows["predicted"].to_numpy()
-    success = (
-        answers != rows["label"].to_numpy()
-        if aims is None
-        else answers == aims.reindex(rows["index"]).to_numpy()
-    )
-    rows = rows.assign(counted=counted, success=counted & success)
-    for column, order in zip(keys, (targets, NORMS, BANDS), strict=True):
-        rows[column] = _ordered(rows[column], order)
-    groups = rows.groupby(keys, observed=True, sort=True)
-    table = groups[bounds].first()
-    table["n"] = groups["counted"].sum().astype(np.int64)
-    table["success"] = groups["success"].sum().astype(np.int64)
-    table = table.reset_index().astype(dict.fromkeys(keys, object))
-    _check_whole(table, images)
-    k, n = table["success"].to_numpy(), table["n"].to_numpy()
-    table["success_rate"] = ratio(k, n)
-    table["success_rate_low"], table["success_rate_high"] = wilson_interval(k, n)
-    table["targeted"] = aims is not None
-    return table[["target", "band", "norm", *table.columns[len(keys) :]]]
+    if aims is not None:
+        rows = rows.assign(target_label=aims.reindex(rows["index"]).to_numpy())
+    tables = []
+    for target, norm, band in itertools.product(targets, NORMS, BANDS):
+        part = rows[(rows["target"] == target) & (rows["norm"] == norm) & (rows["band"] == band)]
+        if part.empty:
+            continue
+        made, noise = (part[part["kind"] == kind] for kind in KINDS)
+        if len(made) != (images := whole.get(target, 0)):
+            raise ValueError(
+                f"the filtered table has {len(made)} of the {images} images that were shown to "
+                f"'{target}', norm {norm}, band {band}."
+            )
+        answers = pd.concat([clean, made.drop(columns=["norm", "band", "kind", *_BOUNDS])])
+        names = {"norm": norm, "band": band, **made[_BOUNDS].iloc[0]}
+        tables.append(excess(answers, noise, source, [target], protocol).assign(**names))
+    result = pd.concat(tables, ignore_index=True).rename(columns={"denominator": "n"})
+    result.columns = [name.replace("control", "noise") for name in result.columns]
+    low, high = wilson_interval(result["success"], result["n"])
+    return result.assign(success_rate_low=low, success_rate_high=high)[_RATES]
 
 
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -145,16 +134,14 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = Non
 
     Args:
         low_passed: One row per (index, target, cutoff) with `label` and `predicted`; `cutoff` in
-            cycles per pixel, below which frequencies were kept. It may have `seen_up_to`, the
-            highest frequency that the target can see (see `high_frequency_shares`).
+            cycles per pixel, below which frequencies were kept.
         clean: Answers to the same images as they are: one row per (index, target) with `label`
             and `predicted`. Images that were not low-passed are left out.
 
     Returns:
         One row per (target, cutoff), targets in the order of the table and by rising cutoff:
         `target`, `cutoff` (inf: all frequencies, from `clean`), `n` (all images), `correct`,
-        `accuracy` and its 95 % Wilson interval `accuracy_low` and `accuracy_high`, and
-        `seen_up_to` if the table has it (NaN if the target sees all frequencies).
+        `accuracy` and its 95 % Wilson interval `accuracy_low` and `accuracy_high`.
 
     Raises:
         ValueError: If a column is missing, a row is there twice or is not low-passed at all, or
@@ -176,9 +163,6 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = Non
     k, n = table["correct"].to_numpy(), table["n"].to_numpy()
     table["accuracy"] = ratio(k, n)
     table["accuracy_low"], table["accuracy_high"] = wilson_interval(k, n)
-    if "seen_up_to" in low_passed:
-        limits = {name: _limit(found) for name, found in low_passed.groupby("target", sort=False)}
-        table["seen_up_to"] = table["target"].map(limits).astype(np.float64)
     return table
 
 
@@ -203,7 +187,7 @@ def _ordered(names: pd.Series, order: Sequence[str]) -> pd.Categorical:
 
 
 def _check_filtered(rows: pd.DataFrame, targets: Sequence[str]) -> None:
-    """Refuse what is not one row per image, target, band and norm of one budget."""
+    """Refuse names without meaning, targets that are not there, and several budgets."""
     absent = [target for target in targets if target not in set(rows["target"])]
     if absent:
         raise ValueError(f"the filtered table has no rows of {', '.join(absent)}.")
@@ -211,11 +195,12 @@ def _check_filtered(rows: pd.DataFrame, targets: Sequence[str]) -> None:
         check_choice("band", band, BANDS)
     for norm in rows["norm"].unique():
         check_choice("norm", norm, NORMS)
+    for kind in rows["kind"].unique():
+        check_choice("kind", kind, KINDS)
     budgets = sorted(rows["eps_255"].unique())
     if len(budgets) > 1:
         listed = ", ".join(f"{eps:g}" for eps in budgets)
         raise ValueError(f"the filtered table must have one budget, not {listed}.")
-    _check_once(rows, ["index", "target", "norm", "band"], "filtered")
 
 
 def _check_once(rows: pd.DataFrame, keys: Sequence[str], name: str) -> None:
@@ -224,16 +209,3 @@ def _check_once(rows: pd.DataFrame, keys: Sequence[str], name: str) -> None:
         first = rows.loc[repeated, list(keys)].iloc[0]
         told = ", ".join(f"{key} {value}" for key, value in first.items())
         raise ValueError(f"the {name} table has several rows of {told}.")
-
-
-def _check_whole(table: pd.DataFrame, images: pd.DataFrame) -> None:
-    """Refuse a group that lacks counted images."""
-    counted = images.groupby("target")["counted"].sum()
-    expected = counted.reindex(table["target"]).to_numpy()
-    lacking = table["n"].to_numpy() != expected
-    if lacking.any():
-        row = table[lacking].iloc[0]
-        raise ValueError(
-            f"the filtered table has {row['n']} of the {int(expected[lacking][0])} images counted "
-            f"for '{row['target']}', norm {row['norm']}, band {row['band']}."
-        )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.exploration import need_columns
-from src.analysis.frequency import BANDS, NORMS, SPLIT, high_frequency_shares
+from src.analysis.frequency import NORMS, SPLIT, high_frequency_shares
 from src.analysis.matrix import format_cell, is_white_box
 
 _PART_WORDS = {"low": "low", "band": "middle", "high": "high"}
@@ -51,43 +51,32 @@ def spectrum_sentences(spectra: pd.DataFrame, above: float = SPLIT) -> tuple[str
         "Power spread evenly over all frequencies, as of white noise, would have "
         f"{_span(made['flat_share'], '.1%')} there; {higher} of {len(made)} jobs have "
         "perturbations with a larger such share than their images, and "
-        f"{above_flat} with a larger one than white noise{_seen_shares(made)}."
+        f"{above_flat} with a larger one than white noise."
     )
     return first, second
 
 
 def filter_sentences(rates: pd.DataFrame) -> tuple[str, str]:
-    """Say which frequencies of the perturbations transfer, at equal L-infinity and equal L2.
+    """Say what parts of the perturbations achieve beyond noise, at equal L-infinity and equal L2.
 
     Args:
-        rates: Results of `filtered_rates` below each other, with `attack` and `source`. Counts
-            are summed over the pairs that are not white box, or, without any, over all; those of
-            targeted jobs are told only where there are no others.
+        rates: Results of `filtered_rates` below each other, with `attack` and `source`. Told are
+            the pairs that are not white box, or, without any, all; targeted jobs only where
+            there are no others. No count is a sum over pairs, whose images are the same.
 
     Raises:
         ValueError: If a column is missing.
     """
-    columns = ["band", "norm", "frequency_low", "frequency_high", "n", "success", "targeted"]
+    columns = ["band", "norm", "n", "excess", "excess_low", "targeted"]
     need_columns(rates, [*_PAIR, *columns], "filtered rates")
     white = [is_white_box(*pair) for pair in zip(rates["source"], rates["target"], strict=True)]
     pairs, what = rates[~np.array(white, dtype=bool)], "not white box"
     if pairs.empty:
         pairs, what = rates, "white box"
     targeted = pairs["targeted"].astype(bool)
-    kind, left_out = "the attacks", ""
-    if targeted.all() and len(pairs):
-        kind = "the targeted attacks"
-    elif targeted.any():
-        pairs, left_out = pairs[~targeted], "; targeted attacks left out"
-    attacks = ", ".join(map(str, pairs["attack"].unique()))
-    count = len(pairs.drop_duplicates(_PAIR))
-    # With several attacks, each of them makes a pair of its own.
-    each = ", each attack by itself" if pairs["attack"].nunique() > 1 else ""
-    where = (
-        f"over {count} {'pair that is' if count == 1 else 'pairs that are'} {what} "
-        f"({attacks}{each}{left_out})"
-    )
-    linf, l2 = (_filter_sentence(pairs[pairs["norm"] == norm], norm, where, kind) for norm in NORMS)
+    if not targeted.all():
+        pairs, what = pairs[~targeted], f"{what}{', untargeted' if targeted.any() else ''}"
+    linf, l2 = (_filter_sentence(pairs[pairs["norm"] == norm], norm, what) for norm in NORMS)
     return linf, l2
 
 
@@ -115,7 +104,7 @@ def low_pass_sentences(accuracy: pd.DataFrame) -> tuple[str, str]:
         f"Of clean images that keep only the frequencies below {near:.3g} cycles per pixel, "
         f"{_recognised(accuracy, near)}{more}.",
         "The lowest cutoff down to which a model keeps at least half of its accuracy "
-        f"{whole} is {_half(accuracy)}{_seen_targets(accuracy)}.",
+        f"{whole} is {_half(accuracy)}.",
     )
 
 
@@ -130,92 +119,24 @@ def _span(values: pd.Series, form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _seen_shares(made: pd.DataFrame) -> str:
-    """Compare the jobs of sources that make images smaller with noise that these can see."""
-    made = made[made["seen_up_to"].notna()]
-    clauses = []
-    for source, rows in made.groupby("source", sort=False):
-        larger = int((rows["share"] > rows["seen_flat_share"]).sum())
-        clauses.append(
-            f"; the source {source} resizes its input, so it sees nothing above "
-            f"{_span(rows['seen_up_to'], '.3g')} cycles per pixel: white noise below that would "
-            f"have {_span(rows['seen_flat_share'], '.1%')}, and {larger} of {len(rows)} of its "
-            "jobs have more"
-        )
-    return "".join(clauses)
-
-
-def _seen_targets(accuracy: pd.DataFrame) -> str:
-    """Name the models that make images smaller, and what they can see."""
-    if "seen_up_to" not in accuracy:
-        return ""
-    limits = accuracy.drop_duplicates("target").dropna(subset=["seen_up_to"])
-    limits = limits[limits["seen_up_to"] < 0.5]
-    if limits.empty:
-        return ""
-    told = ", ".join(
-        f"{limit:.3g} ({target})"
-        for target, limit in zip(limits["target"], limits["seen_up_to"], strict=True)
-    )
-    return (
-        "; models that resize their input see nothing above so many cycles per pixel, whatever "
-        f"the cutoff: {told}"
-    )
-
-
-def _filter_sentence(rows: pd.DataFrame, norm: str, where: str, kind: str) -> str:
-    """Tell the successes of each band in one norm, and in how many pairs one is largest."""
-    columns = {"success": "sum", "n": "sum", "frequency_low": "first", "frequency_high": "first"}
-    found = rows.groupby("band")[list(columns)].agg(columns)
-    counts = {band: (int(k), int(n)) for band, k, n, _, _ in found.itertuples() if n}
-    bounds = {band: (low, high) for band, _, _, low, high in found.itertuples()}
-    parts = [band for band in BANDS[1:] if band in counts]
-    start = f"At equal {_NORM_WORDS[norm]} norm, {where}"
-    if not parts:
+def _filter_sentence(rows: pd.DataFrame, norm: str, what: str) -> str:
+    """Tell each band's excess over noise, and in how many pairs its interval lies above 0."""
+    known = rows[rows["n"] > 0]
+    start = f"At equal {_NORM_WORDS[norm]} norm"
+    if known.empty:
         return f"{start}, no filtered image is counted."
-    told = [f"{_band_words(band, *bounds[band])} on {format_cell(*counts[band])}" for band in parts]
-    whole = f"; the whole perturbation on {format_cell(*counts['all'])}" if "all" in counts else ""
-    several = len(rows.drop_duplicates(_PAIR)) > 1
-    unit = " image-pair combinations, in which the same images recur" if several else " images"
+    told = []
+    for band, word in _PART_WORDS.items():
+        part = known[known["band"] == band]
+        if len(part):
+            above = int((part["excess_low"] > 0).sum())
+            told.append(
+                f"{above} of {len(part)} for the {word} ones ({_span(part['excess'], '.1%')})"
+            )
     return (
-        f"{start}, {kind} succeed with {', '.join(told)} (successes / all{unit}){whole}: "
-        f"{_best(rows)}."
+        f"{start}, the excess of successes over random-sign noise of the same frequencies is above "
+        f"0 (95 % interval of each pair; pairs {what}, which share images) in {', '.join(told)}."
     )
-
-
-def _best(rows: pd.DataFrame) -> str:
-    """Say in how many pairs the same band succeeds most and least; counts of signs, no test."""
-    known = rows[rows["band"].isin(BANDS[1:]) & (rows["n"] > 0)]
-    pairs = [pair for _, pair in known.groupby(_PAIR, sort=False) if len(pair) > 1]
-    told = [
-        words
-        for words in (_extreme(pairs, "most", 1.0), _extreme(pairs, "least", -1.0))
-        if words is not None
-    ]
-    return " and ".join(told) or "no band is best or worst in most pairs"
-
-
-def _extreme(pairs: Sequence[pd.DataFrame], what: str, sign: float) -> str | None:
-    """Name the band that alone has the highest signed rate in more than half of the pairs."""
-    leads: list[str] = []
-    for pair in pairs:
-        rate = sign * (pair["success"] / pair["n"]).to_numpy()
-        first = pair["band"].to_numpy()[rate == rate.max()]
-        leads += [str(first[0])] if len(first) == 1 else []
-    band = max(BANDS[1:], key=leads.count)
-    count = leads.count(band)
-    if 2 * count <= len(pairs):
-        return None
-    ones = "the one pair" if len(pairs) == 1 else f"{count} of {len(pairs)} pairs"
-    return f"in {ones} the {_PART_WORDS[band]} frequencies succeed {what}"
-
-
-def _band_words(band: str, low: float, high: float) -> str:
-    if band == "low":
-        return f"the low frequencies (below {high:.3g} cycles per pixel)"
-    if band == "high":
-        return f"the high ones (from {low:.3g})"
-    return f"the middle ones ({low:.3g} to {high:.3g})"
 
 
 def _listed(shares: pd.Series, names: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ KINDS: dict[str, str] = {
 }
 """Kinds of images, each a boolean column of `phenomena`, with what readers call them.
 
-No 8-bit image holds a change below 1/255; of a budget that is true for L-infinity alone.
+No 8-bit image holds a change below 1/255; of a budget that is true for L-infinity alone, so that
+attacks in L2 have no `below_8_bits`.
 """
 
 LEAST_DIP = 0.05
@@ -50,10 +51,12 @@ def phenomena(
     target: str,
     protocol: str = "joint",
     flips: pd.DataFrame | None = None,
+    norm: str = "linf",
 ) -> pd.DataFrame:
     """Describe the way of every initially correct image over the budgets.
 
-    A flip is any class but the true one, for targeted attacks too.
+    A flip is any class but the true one, for targeted attacks too; the smallest flipping budget is
+    where the first one was found, and some images are right again beyond it (`bounce_back`).
 
     Args:
         predictions: Predictions of a job, clean rows of the target included; with
@@ -66,6 +69,7 @@ def phenomena(
             `eps_255`, `confidence` and `top5_confidences`. They take the place of the first
             flips and of what was seen there. A row is passed over where the predictions flip at
             a smaller budget (they may be those of rounded images).
+        norm: Of the budgets, `linf` or `l2`.
 
     Returns:
         One row per image, by index:
@@ -89,7 +93,7 @@ def phenomena(
         - `bounce_back`: `back_eps_255` exists;
         - `more_confident_wrong`: `wrong_confidence` exceeds the initial confidence;
         - `ends_more_confident_wrong`: `end_confidence` does;
-        - `below_8_bits`: flips below 1/255.
+        - `below_8_bits`, for `linf` alone: flips below 1/255.
 
     Raises:
         ValueError: As `rates`, or if `flips` has two rows of an image.
@@ -115,7 +119,8 @@ def phenomena(
     table["bounce_back"] = table["back_eps_255"].notna()
     table["more_confident_wrong"] = table["wrong_confidence"] > initial
     table["ends_more_confident_wrong"] = table["end_confidence"] > initial
-    table["below_8_bits"] = table["first_flip_eps_255"] < SMALLEST_8_BIT_STEP
+    if norm == "linf":
+        table["below_8_bits"] = table["first_flip_eps_255"] < SMALLEST_8_BIT_STEP
     return table
 
 
@@ -134,16 +139,17 @@ def kind_shares(table: pd.DataFrame, width: float = 0.1) -> pd.DataFrame:
     Raises:
         ValueError: If a column is missing, or for a width that cannot be.
     """
-    need_columns(table, ["initial_confidence", *KINDS], "phenomena")
+    kinds = _kinds(table)
+    need_columns(table, ["initial_confidence", *kinds], "phenomena")
     lows, group = np.unique(bin_lows(table["initial_confidence"], width), return_inverse=True)
     n = np.bincount(group, minlength=len(lows))
     images = np.stack(
-        [np.bincount(group, weights=table[kind], minlength=len(lows)) for kind in KINDS], axis=1
+        [np.bincount(group, weights=table[kind], minlength=len(lows)) for kind in kinds], axis=1
     )[::-1].astype(np.int64)
-    shares = pd.DataFrame({"bin_low": np.repeat(lows[::-1], len(KINDS))})
+    shares = pd.DataFrame({"bin_low": np.repeat(lows[::-1], len(kinds))})
     shares["bin_high"] = bin_highs(shares["bin_low"].to_numpy(), width)
-    shares["n"] = np.repeat(n[::-1], len(KINDS))
-    shares["kind"] = list(KINDS) * len(lows)
+    shares["n"] = np.repeat(n[::-1], len(kinds))
+    shares["kind"] = kinds * len(lows)
     shares["images"] = images.ravel()
     return _with_share(shares)
 
@@ -158,22 +164,23 @@ def kind_summary(table: pd.DataFrame) -> pd.DataFrame:
         table: Result of `phenomena`, or several of them below each other.
 
     Returns:
-        One row per kind, in the order of `KINDS`: `kind`, `images`, `n` (all images), `share`
-        and its 95 % Wilson interval `share_low` and `share_high`, and the medians over the
-        images of the kind `median_initial_confidence`, `median_gap_1_2` and `median_gap_2_3`
+        One row per kind of the table, in the order of `KINDS`: `kind`, `images`, `n` (all
+        images), `share` and its 95 % Wilson interval `share_low` and `share_high`, and the medians
+        over the images of the kind `median_initial_confidence`, `median_gap_1_2`, `median_gap_2_3`
         (NaN without images, or where no image has the gap).
 
     Raises:
         ValueError: If a column is missing.
     """
-    need_columns(table, ["initial_confidence", "gap_1_2", "gap_2_3", *KINDS], "phenomena")
-    summary = pd.DataFrame({"kind": list(KINDS)})
-    summary["images"] = [int(table[kind].sum()) for kind in KINDS]
+    kinds = _kinds(table)
+    need_columns(table, ["initial_confidence", "gap_1_2", "gap_2_3", *kinds], "phenomena")
+    summary = pd.DataFrame({"kind": kinds})
+    summary["images"] = [int(table[kind].sum()) for kind in kinds]
     summary["n"] = len(table)
     summary = _with_share(summary)
     for column in ("initial_confidence", "gap_1_2", "gap_2_3"):
         summary[f"median_{column}"] = [
-            _median(table.loc[table[kind].astype(bool), column]) for kind in KINDS
+            _median(table.loc[table[kind].astype(bool), column]) for kind in kinds
         ]
     return summary
 
@@ -190,7 +197,7 @@ def gallery(table: pd.DataFrame, kind: str, count: int = 3) -> pd.DataFrame:
 
     Args:
         table: Result of `phenomena`.
-        kind: One of `KINDS`.
+        kind: One of `KINDS` that the table has.
         count: How many images at most, at least 1.
 
     Returns:
@@ -201,10 +208,15 @@ def gallery(table: pd.DataFrame, kind: str, count: int = 3) -> pd.DataFrame:
     """
     check_choice("kind", kind, KINDS)
     check_whole_number("count", count, 1)
-    need_columns(table, ["index", "initial_confidence", *KINDS], "phenomena")
+    need_columns(table, ["index", "initial_confidence", kind, *_kinds(table)], "phenomena")
     chosen = table[table[kind].astype(bool)]
     order = np.lexsort((chosen["index"].to_numpy(), -_TELLING[kind](chosen).to_numpy()))
     return chosen.iloc[order[:count]].reset_index(drop=True)
+
+
+def _kinds(table: pd.DataFrame) -> list[str]:
+    """Return the kinds that a table has to tell of."""
+    return [kind for kind in KINDS if kind != "below_8_bits" or kind in table.columns]
 
 
 def _add_flips(

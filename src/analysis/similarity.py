@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 from statsmodels.regression.linear_model import OLS
 
-from src.analysis.confidence_bins import mean_interval
 from src.analysis.errors import error_agreement
 from src.analysis.exploration import need_columns
 from src.analysis.intervals import wilson_interval
@@ -21,6 +21,8 @@ PREDICTORS = {"cosine": "gradient cosine", "kappa": "error agreement (Cohen's ka
 
 FEWEST_PAIRS = 4
 """Below so many different pairs of models, either way round, no line is fitted."""
+FEWEST_IMAGES = 10
+"""Below so many images a mean cosine has no interval."""
 STEP = 0.1
 """Rise of a predictor that odds ratios and sentences are about."""
 
@@ -64,11 +66,11 @@ def pair_similarity(
     Returns:
         One row per job and target: `attack`, `source`, `target`, `eps_255`, `n` images counted,
         `cosine` (mean over those whose gradients are not zero) with its 95 % t interval over the
-        images `cosine_low` and `cosine_high`, `sign_agreement` (mean), `kappa` and `same_wrong`
-        (Cohen's kappa of being right, and the share of the errors of both with the same class;
-        over all clean images, see `error_agreement`), `success_rate` with its 95 % Wilson
-        interval `success_rate_low` and `success_rate_high`, `white_box`, and `targeted`. What has
-        no images is NaN.
+        images `cosine_low` and `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean),
+        `kappa` and `same_wrong` (Cohen's kappa of being right, and the share of the errors of both
+        with the same class; over all clean images, see `error_agreement`), `success_rate` with
+        its 95 % Wilson interval `success_rate_low` and `success_rate_high`, `white_box`, and
+        `targeted`. What has no images is NaN.
 
     Raises:
         ValueError: As `rates`, or if a job lacks the budget or the similarity of an image.
@@ -222,9 +224,11 @@ def _mean(values: NDArray[np.float64]) -> float:
 def _mean_cosine(cosine: NDArray[np.float64]) -> tuple[float, float, float]:
     """Return the mean of the cosines that are not NaN, and its interval."""
     known = cosine[~np.isnan(cosine)]
-    mean, sd = np.asarray(_mean(known)), known.std(ddof=1) if len(known) > 1 else np.nan
-    low, high = mean_interval(mean, np.asarray(sd), np.asarray(len(known)), -1.0)
-    return float(mean), float(low), float(high)
+    mean, n = _mean(known), len(known)
+    if n < FEWEST_IMAGES:
+        return mean, np.nan, np.nan
+    half = float(student_t.ppf(0.975, n - 1) * known.std(ddof=1) / np.sqrt(n))
+    return mean, max(mean - half, -1.0), min(mean + half, 1.0)
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, ...]:

@@ -11,7 +11,11 @@ from src.probes.spectra import Spectra
 
 
 def make_probes(
-    analysis: Analysis, targets: Sequence[str], standard: float, max_batch: int | None = None
+    analysis: Analysis,
+    targets: Sequence[str],
+    standard: float,
+    max_batch: int | None = None,
+    seed: int = 0,
 ) -> list[Probe]:
     """Return the probes of an analysis.
 
@@ -20,6 +24,7 @@ def make_probes(
         targets: Names of the targets.
         standard: The budget whose perturbations are looked at, in units of 1/255.
         max_batch: Most images in one gradient batch; None: no limit.
+        seed: Of the noise that filtered perturbations are compared with.
     """
     probes: list[Probe] = []
     if analysis.bisection:
@@ -27,7 +32,7 @@ def make_probes(
     if analysis.spectra:
         probes.append(Spectra(targets, standard))
     if analysis.filters:
-        probes.append(Filtered(targets, standard, analysis.bands))
+        probes.append(Filtered(targets, standard, analysis.bands, seed))
         probes.append(LowPassed(targets, analysis.cutoffs))
     if analysis.similarity:
         probes.append(Similarity(targets, max_batch))

@@ -1,5 +1,6 @@
 """What targets say of perturbations and of images that lack some of their frequencies."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -8,10 +9,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from src.probes.frequency import CORNER, band
+from src.attacks import noise_signs
+from src.probes.frequency import CORNER, band, low_passed
 from src.probes.probe import Probe, Seen, answers, numbered
 
 NORMS = ("linf", "l2")
+KINDS = ("attack", "noise")
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
 """The largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
@@ -26,18 +29,25 @@ class Filtered(Probe):
     The band `all` is the perturbation itself, scaled likewise: with `l2` it is what the job shows.
     A part that is zero stays zero.
 
+    The control is random-sign noise of the budget, clipped to [0, 1], of which the targets are
+    shown the same parts at the same strengths: with `l2` the length of the attack's perturbation.
+
     Args:
         targets: Names of the targets.
         standard: The budget of the perturbations, in units of 1/255.
         bands: Bounds between low and band, and between band and high, in cycles per pixel; a
             frequency on a bound belongs above it, the constant term to low.
+        seed: Of the noise, which is that of the control `noise`.
     """
 
     table = "filtered"
 
-    def __init__(self, targets: Sequence[str], standard: float, bands: Sequence[float]) -> None:
+    def __init__(
+        self, targets: Sequence[str], standard: float, bands: Sequence[float], seed: int = 0
+    ) -> None:
         super().__init__(targets)
         self.standard = standard
+        self.seed = seed
         low, high = bands
         self.bands = {
             "all": (0.0, CORNER),
@@ -49,25 +59,29 @@ class Filtered(Probe):
     def update(self, seen: Seen) -> None:
         """Look at one batch."""
         place = seen.budgets.index(self.standard)
+        eps = self.standard / 255
         change = seen.made[place] - seen.clean
-        for order, norm in enumerate(NORMS):
-            for number, (name, bounds) in enumerate(self.bands.items()):
-                if (norm, name) == ("l2", "all"):
+        signs = noise_signs(self.seed, seen.batch.index, seen.clean)
+        noise = (seen.clean + eps * signs).clamp(0, 1) - seen.clean
+        parts = itertools.product(enumerate(self.bands.items()), enumerate((change, noise)))
+        for (number, (name, bounds)), (kind, whole) in parts:
+            part = whole if name == "all" else split(whole, *bounds)
+            for order, norm in enumerate(NORMS):
+                if (name, norm) == ("all", "l2") and whole is change:
                     logits = {target: said[place] for target, said in seen.logits.items()}
                 else:
-                    part = change if name == "all" else split(change, *bounds)
-                    scaled = rescaled(part, change, self.standard / 255, norm)
+                    scaled = rescaled(part, change, eps, norm)
                     logits = _shown(seen, (seen.clean + scaled).clamp(0, 1))
-                _note(self, seen, logits, (order, number))
+                _note(self, seen, logits, (order, number, kind))
 
     def compute(self) -> pa.Table:
-        """Return one row per image, target, norm and band, sorted by target, norm and band.
+        """Return one row per image, target, norm, band and kind, sorted by these but the image.
 
         The columns are `index`, `label`, `target`, `eps_255`, `band` (`all`, `low`, `band` or
-        `high`), `norm` (`linf` or `l2`), `frequency_low` and `frequency_high` (in cycles per
-        pixel), `predicted`, `confidence` and `true_confidence`.
+        `high`), `norm` (`linf` or `l2`), `kind` (`attack` or `noise`), `frequency_low` and
+        `frequency_high` (in cycles per pixel), `predicted`, `confidence` and `true_confidence`.
         """
-        whole, real = self.rows(4)
+        whole, real = self.rows(5)
         bounds = np.array(list(self.bands.values()))[whole[:, 2]]
         answered = _answered(self, whole, real)
         return pa.table(
@@ -76,6 +90,7 @@ class Filtered(Probe):
                 "eps_255": np.full(len(whole), self.standard),
                 "band": pa.array(np.array(list(self.bands), dtype=object)[whole[:, 2]]),
                 "norm": pa.array(np.array(NORMS, dtype=object)[whole[:, 1]]),
+                "kind": pa.array(np.array(KINDS, dtype=object)[whole[:, 3]]),
                 "frequency_low": bounds[:, 0],
                 "frequency_high": bounds[:, 1],
                 **{name: answered[name] for name in _SAID},
@@ -88,7 +103,8 @@ class LowPassed(Probe):
 
     Args:
         targets: Names of the targets.
-        cutoffs: In cycles per pixel; frequencies below one stay. Clipped to [0, 1] afterwards.
+        cutoffs: In cycles per pixel; frequencies below one stay, of the image mirrored at its
+            borders. Clipped to [0, 1] afterwards.
     """
 
     table = "low_passed"
@@ -100,8 +116,8 @@ class LowPassed(Probe):
     def update(self, seen: Seen) -> None:
         """Look at one batch."""
         for place, cutoff in enumerate(self.cutoffs):
-            logits = _shown(seen, band(seen.clean, 0, cutoff).clamp(0, 1))
-            _note(self, seen, logits, (0, place))
+            logits = _shown(seen, low_passed(seen.clean, cutoff).clamp(0, 1))
+            _note(self, seen, logits, (place,))
 
     def compute(self) -> pa.Table:
         """Return one row per image, target and cutoff, sorted by target and cutoff.
@@ -109,12 +125,12 @@ class LowPassed(Probe):
         The columns are `index`, `label`, `target`, `cutoff` (in cycles per pixel), `predicted`,
         `confidence` and `true_confidence`.
         """
-        whole, real = self.rows(4)
+        whole, real = self.rows(3)
         answered = _answered(self, whole, real)
         return pa.table(
             {
                 **{name: answered[name] for name in ("index", "label", "target")},
-                "cutoff": np.array(self.cutoffs)[whole[:, 2]],
+                "cutoff": np.array(self.cutoffs)[whole[:, 1]],
                 **{name: answered[name] for name in _SAID},
             }
         )
@@ -151,12 +167,12 @@ def _shown(seen: Seen, images: Tensor) -> dict[str, Tensor]:
     return {name: network(images) for name, network in seen.networks.items()}
 
 
-def _note(probe: Probe, seen: Seen, logits: Mapping[str, Tensor], kind: tuple[int, int]) -> None:
-    """Note what every target says of one kind of images."""
+def _note(probe: Probe, seen: Seen, logits: Mapping[str, Tensor], images: Sequence[int]) -> None:
+    """Note what every target says of images that some numbers stand for."""
     index, labels = seen.batch.index, seen.batch.labels
     for number, name in enumerate(seen.networks):
         said = answers(name, logits[name], labels)
-        where = [numbered(value, index) for value in (number, *kind)]
+        where = [numbered(value, index) for value in (number, *images)]
         probe.keep([*where, index, labels, said.predicted], [said.confidences[:, 0], said.true])
 
 
@@ -164,11 +180,12 @@ def _answered(
     probe: Probe, whole: np.ndarray, real: np.ndarray
 ) -> dict[str, np.ndarray | pa.Array]:
     """Return the columns that do not depend on the kind of the images."""
+    index, label, predicted = whole[:, -3:].T
     return {
-        "index": whole[:, 3],
-        "label": whole[:, 4],
+        "index": index,
+        "label": label,
         "target": pa.array(probe.names(whole[:, 0]), pa.string()),
-        "predicted": whole[:, 5],
+        "predicted": predicted,
         "confidence": real[:, 0].astype(np.float32),
         "true_confidence": real[:, 1].astype(np.float32),
     }

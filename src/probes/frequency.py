@@ -77,6 +77,18 @@ def band(images: Tensor, low: float, high: float) -> Tensor:
         return torch.fft.irfft2(spectra, s=(height, width)).to(images.dtype)
 
 
+def low_passed(images: Tensor, cutoff: float) -> Tensor:
+    """Return images (..., H, W) without their frequencies from `cutoff` on.
+
+    They are mirrored at their borders first, as in a cosine transform: a Fourier transform takes
+    an image for periodic, and would mix what lies at opposite borders.
+    """
+    height, width = images.shape[-2:]
+    beside = torch.cat([images, images.flip(-1)], dim=-1)
+    mirrored = torch.cat([beside, beside.flip(-2)], dim=-2)
+    return band(mirrored, 0, cutoff)[..., :height, :width]
+
+
 def _real(images: Tensor) -> Tensor:
     return images.to(torch.promote_types(images.dtype, torch.float32))
 

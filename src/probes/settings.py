@@ -23,7 +23,8 @@ class Analysis:
         bisection: How often the bracket of each image's smallest flipping budget is halved, 0 to
             20; 0: not at all.
         spectra: Whether power spectra of images and perturbations are computed.
-        filters: Whether filtered perturbations and low-passed images are shown to the targets.
+        filters: Whether filtered perturbations, noise filtered likewise, and low-passed images are
+            shown to the targets.
         similarity: Whether the source's gradients are compared with the targets'.
         bands: Bounds between low, band and high, two rising numbers in (0, 0.5], in cycles per
             pixel.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import Alarm, alarms, weaker_than_fgsm
+from src.analysis import CAUSES, Alarm, alarms, weaker_than_fgsm
 
 
 def job(make_table, right, true_confidence=0.1, n=100, target_label=None):
@@ -14,63 +14,115 @@ def job(make_table, right, true_confidence=0.1, n=100, target_label=None):
     return make_table(answers, target_label=target_label, true_confidence=confidences)
 
 
+def check(table, source, targets, num_classes=10, zero_gradients=0.0, evaluations=None, **words):
+    words = {"protocol": "joint", "iterative": True} | words
+    return alarms(table, source, targets, num_classes, zero_gradients, evaluations, **words)
+
+
+def low_end(k, n):
+    return binomtest(k, n).proportion_ci(method="wilson").low
+
+
 def test_an_attack_that_works_raises_nothing(make_table):
-    assert alarms(job(make_table, 10), "a", ["a", "b"], 10, 0.01) == []
-    assert alarms(job(make_table, 0, target_label=[1] * 100), "a", ["a", "b"], 10, 0.0) == []
+    assert check(job(make_table, 10), "a", ["a", "b"], 10, 0.01) == []
+    assert check(job(make_table, 0, target_label=[1] * 100), "a", ["a", "b"]) == []
+
+
+def test_every_alarm_tells_its_causes(make_table):
+    table = job(make_table, 60, 0.9)
+    for alarm in check(table, "a", ["a"], 10, 0.5):
+        assert isinstance(alarm, Alarm) and CAUSES[alarm.name] in alarm.sentence
+        assert alarm.sentence.startswith(alarm.finding) and len(alarm.finding) < 130
 
 
 def test_zero_gradients_are_counted(make_table):
     table = job(make_table, 0)
-    (alarm,) = alarms(table, "a", ["b"], 10, 0.25, gradient_evaluations=400)
-    assert isinstance(alarm, Alarm) and alarm[:2] == ("zero_gradients", 0.25)
-    assert alarm.sentence.startswith("100 / 400 = 25.00% of the gradient evaluations on a")
-    assert "masked gradients" in alarm.sentence
-    (alarm,) = alarms(table, "a", ["b"], 10, 0.25)
-    assert alarm.sentence.startswith("25.00% of")
+    (alarm,) = check(table, "a", ["b"], 10, 0.25, 400)
+    assert alarm[:2] == ("zero_gradients", 0.25)
+    assert alarm.finding.startswith("a: 100 / 400 = 25.00% of the gradients")
+    (alarm,) = check(table, "a", ["b"], 10, 0.25)
+    assert alarm.finding.startswith("a: 25.00% of")
 
 
-def test_images_that_lose_no_confidence_are_counted_white_box_only(make_table):
+def test_images_whose_loss_rises_nowhere_are_counted_white_box_only(make_table):
     confidence = np.full(100, 0.1)
-    confidence[:6] = 0.5  # as on the clean image; image 99 is wrong when clean and not counted
-    confidence[99] = 0.9
-    table = job(make_table, 0, confidence)
-    (alarm,) = alarms(table, "a", ["a", "b"], 10, 0.0)
-    assert alarm.name == "loss_not_rising" and alarm.value == 6 / 99
-    assert "white box at 8/255, a gives" in alarm.sentence and "6 / 99 = 6.06%" in alarm.sentence
-    assert alarms(table, "c", ["a", "b"], 10, 0.0) == []
-    assert [one.value for one in alarms(table, "a+b", ["a", "b"], 10, 0.0)] == [6 / 99] * 2
-    confidence[5] = 0.1
-    # 5 / 99 is still above 5 %
-    assert len(alarms(job(make_table, 0, confidence), "a", ["a"], 10, 0.0)) == 1
-    confidence[4] = 0.1
-    assert alarms(job(make_table, 0, confidence), "a", ["a"], 10, 0.0) == []
+
+    def unmoved(count, source="a", targets=("a",)):
+        confidence[:count], confidence[count:99] = 0.5, 0.1  # 0.5: as on the clean image
+        confidence[99] = 0.9  # wrong when clean and not counted
+        table = job(make_table, 0, confidence)
+        return check(table, source, list(targets), protocol="target_correct")
+
+    for count in range(1, 20):
+        raised = unmoved(count)
+        assert [one.name for one in raised] == ["loss_not_rising"] * int(low_end(count, 99) > 0.05)
+    (alarm,) = unmoved(19, targets="ab")
+    assert alarm.value == 19 / 99
+    assert alarm.finding.startswith("a -> a, white box") and "19 / 99 = 19.19%" in alarm.finding
+    assert unmoved(19, "c", "ab") == []
+    assert [one.value for one in unmoved(19, "a+b", "ab")] == [19 / 99] * 2
+
+
+def test_a_loss_that_rises_at_one_budget_alone_has_risen(make_table):
+    table = job(make_table, 50, 0.9)  # one step that overshoots at the largest budget
+    table.loc[table["eps_255"] == 4, "true_confidence"] = 0.4
+    assert check(table, "a", ["a"], iterative=False) == []
+    (alarm,) = check(job(make_table, 50, 0.9), "a", ["a"], iterative=False)
+    assert alarm.name == "loss_not_rising"
+
+
+def test_one_image_of_few_is_no_alarm(make_table):
+    confidence = np.full(19, 0.1)
+    confidence[0] = 0.5
+    assert check(job(make_table, 0, confidence, n=19), "a", ["a"]) == []
 
 
 def test_targeted_images_that_reach_their_class_are_no_alarm(make_table):
     unmoved = job(make_table, 50, 0.5, target_label=[1] * 100)
-    (alarm,) = alarms(unmoved, "a", ["a"], 10, 0.0)
+    (alarm,) = check(unmoved, "a", ["a"])
     assert (alarm.name, alarm.value) == ("loss_not_rising", 50 / 99)
-    assert "without taking them for their target class" in alarm.sentence
+    assert "nor takes them for their target class" in alarm.sentence
 
 
-def test_white_box_accuracy_above_chance_is_named(make_table):
+def test_white_box_accuracy_above_chance_is_named_of_iterative_attacks(make_table):
     for right in range(10, 30):
-        raised = alarms(job(make_table, right), "a", ["a", "b"], 10, 0.0)
-        interval = binomtest(right, 100).proportion_ci(method="wilson")
-        assert [alarm.name for alarm in raised] == ["above_chance"] * int(interval.low > 0.1)
+        raised = check(job(make_table, right), "a", ["a", "b"])
+        assert [alarm.name for alarm in raised] == ["above_chance"] * int(low_end(right, 100) > 0.1)
     assert raised[0].value == 0.29
-    assert "29 / 100 = 29.00% of all images" in raised[0].sentence
-    assert "1 / 10 = 10.00%" in raised[0].sentence and "masked" in raised[0].sentence
+    assert "a -> a, white box at 8/255: still right on 29 / 100 = 29.00%" in raised[0].finding
+    assert "1 / 10 = 10.00%" in raised[0].finding
+    assert check(job(make_table, 90), "a", ["a", "b"], iterative=False) == []
     targeted = job(make_table, 29, target_label=[1] * 100)
-    assert alarms(targeted, "a", ["a"], 10, 0.0) == []
+    assert check(targeted, "a", ["a"]) == []
+
+
+def test_models_that_guess_clean_images_are_named(make_table):
+    clean = np.where(np.arange(20) < 18, 0, 1)
+    for right in range(9):
+        guessed = np.where(np.arange(20) < right, 0, 1)
+        table = make_table({("a", 0): clean, ("b", 0): guessed, ("b", 8): np.ones(20, dtype=int)})
+        raised = check(table, "a", ["b"], protocol="all")
+        assert [one.name for one in raised] == ["clean_at_chance"] * int(low_end(right, 20) <= 0.1)
+        if right == 2:
+            assert raised[0].value == 0.1 and raised[0].finding.startswith("b: right on 2 / 20")
+
+
+def test_pairs_that_count_few_images_are_named(make_table):
+    for n, protocol in ((10, "joint"), (9, "joint"), (9, "all"), (1, "joint"), (0, "joint")):
+        answers = np.where(np.arange(20) < n, 0, 1)
+        table = make_table({("a", 0): [0] * 20, ("b", 0): answers, ("b", 8): [1] * 20})
+        raised = check(table, "a", ["b"], 100, protocol=protocol)
+        found = [alarm for alarm in raised if alarm.name == "few_images"]
+        assert [alarm.value for alarm in found] == ([n] if n < 10 and protocol != "all" else [])
+    assert found[0].finding.startswith("a -> b: 0 images")
 
 
 def test_impossible_arguments_are_refused(make_table):
     table = job(make_table, 0)
     with pytest.raises(ValueError, match=r"zero_gradients=1\.5"):
-        alarms(table, "a", ["a"], 10, 1.5)
+        check(table, "a", ["a"], 10, 1.5)
     with pytest.raises(ValueError, match="num_classes=1 "):
-        alarms(table, "a", ["a"], 1, 0.0)
+        check(table, "a", ["a"], 1, 0.0)
 
 
 def test_an_iterative_attack_that_fools_fewer_images_than_fgsm_is_named(make_table):
@@ -78,10 +130,9 @@ def test_an_iterative_attack_that_fools_fewer_images_than_fgsm_is_named(make_tab
     raised = weaker_than_fgsm(weak, fgsm.sample(frac=1, random_state=0), "a", 4.0, "bim")
     assert [alarm.name for alarm in raised] == ["weaker_than_fgsm"] * 2
     assert [alarm.value for alarm in raised] == [10 / 99] * 2
-    sentence = raised[0].sentence
-    assert "white box at 4/255, bim fools fewer images of a than FGSM" in sentence
-    assert "59 / 99 = 59.60% against 69 / 99 = 69.70%" in sentence
-    assert "p = 0.00098" in sentence  # 0.5 to the power of 10
+    assert "a -> a, white box at 4/255: bim fools 59 / 99 = 59.60%" in raised[0].finding
+    assert "69 / 99 = 69.70%" in raised[0].finding
+    assert "p = 0.00098" in raised[0].sentence  # 0.5 to the power of 10
     assert len(weaker_than_fgsm(weak, fgsm, "a", 8.0)) == 1
     assert len(weaker_than_fgsm(weak, fgsm, "a+b", 8.0)) == 2
     assert weaker_than_fgsm(fgsm, weak, "a", 8.0) == []
@@ -89,11 +140,17 @@ def test_an_iterative_attack_that_fools_fewer_images_than_fgsm_is_named(make_tab
     assert weaker_than_fgsm(weak, fgsm, "c", 8.0) == []
 
 
+def test_a_lead_of_fgsm_that_may_be_chance_is_no_alarm(make_table):
+    fgsm = job(make_table, 30)
+    assert weaker_than_fgsm(job(make_table, 34), fgsm, "a", 8.0) == []  # p = 1 / 16
+    assert len(weaker_than_fgsm(job(make_table, 35), fgsm, "a", 8.0)) == 1  # p = 1 / 32
+
+
 def test_targeted_attacks_are_compared_by_the_classes_they_reach(make_table):
     aims = [1] * 100
     weak, fgsm = (job(make_table, right, target_label=aims) for right in (40, 30))
     (alarm,) = weaker_than_fgsm(weak, fgsm, "a", 8.0)
-    assert "the iterative attack reaches the target class on fewer images of a" in alarm.sentence
+    assert "the iterative attack reaches the target class on 59 / 99" in alarm.finding
 
 
 def test_jobs_that_cannot_be_compared_are_refused(make_table):

@@ -1,10 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.confidence_bins import by_initial_confidence
+from src.analysis.intervals import bounded_mean_interval
 
 
 def table_of(answers, confidence, source_answers=None):
@@ -61,7 +61,7 @@ def test_the_protocol_decides_which_images_are_counted():
         assert frame.groupby("eps_255")["n"].sum().tolist() == [n + 2, n + 2]  # never image 3
 
 
-def test_intervals_equal_wilsons_and_students():
+def test_intervals_equal_wilsons_and_gaffkes():
     generator = np.random.default_rng(0)
     n = 40
     initial = generator.uniform(0.8, 1, n)
@@ -71,24 +71,32 @@ def test_intervals_equal_wilsons_and_students():
     assert frame["bin_low"].tolist() == [0.9, 0.9, 0.8, 0.8]
     for row in frame[frame["eps_255"] == 4].itertuples():
         chosen = (initial >= row.bin_low) & (initial < row.bin_high)
-        values, k = later[chosen], int((wrong[chosen] == 0).sum())
+        k = int((wrong[chosen] == 0).sum())
         assert (row.n, row.still_correct) == (chosen.sum(), k)
-        expected = student_t.interval(
-            0.95, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-        )
-        assert (row.confidence_low, row.confidence_high) == pytest.approx(expected, rel=1e-5)
+        low, high = bounded_mean_interval(later[chosen][None])
+        found = row.confidence_low, row.confidence_high
+        assert found == pytest.approx((low[0], high[0]), rel=1e-5)
         expected = proportion_confint(k, row.n, method="wilson")
         assert (row.robust_accuracy_low, row.robust_accuracy_high) == pytest.approx(expected)
 
 
-def test_intervals_are_cut_and_missing_for_one_image():
-    table = table_of({0: [0, 0, 0], 4: [0, 0, 1]}, {0: [0.99, 0.96, 0.5], 4: [0.999, 0.1, 0.7]})
-    frame = by_initial_confidence(table, "a", "b")
-    wide = frame[(frame["bin_low"] == 0.95) & (frame["eps_255"] == 4)].iloc[0]
-    assert (wide["confidence_low"], wide["confidence_high"]) == (0, 1)
-    alone = frame[frame["bin_low"] == 0.5]
-    assert alone[["confidence_low", "confidence_high"]].isna().all(axis=None)
-    assert alone["robust_accuracy_low"].notna().all()
+def test_mean_confidences_of_fewer_than_ten_images_have_no_interval():
+    initial, later = [0.97] * 10 + [0.5] * 9, [0.9] * 19
+    frame = by_initial_confidence(
+        table_of({0: [0] * 19, 4: [0] * 19}, {0: initial, 4: later}), "a", "b"
+    )
+    assert frame["n"].tolist() == [10, 10, 9, 9]
+    assert frame[["confidence_low", "confidence_high"]].isna().all(axis=1).tolist() == [
+        *(False, False, True, True)
+    ]
+    assert frame["robust_accuracy_low"].notna().all()
+
+
+def test_clean_confidences_are_known_to_lie_in_their_bin():
+    table = table_of({0: [0] * 12, 4: [0] * 12}, {0: [0.97] * 12, 4: [0.97] * 12})
+    clean, attacked = by_initial_confidence(table, "a", "b").to_dict("records")
+    assert 0.95 < clean["confidence_low"] < 0.97 < clean["confidence_high"] < 1
+    assert attacked["confidence_low"] < 0.75  # a twelfth image more might have fallen to 0
 
 
 def test_a_width_that_does_not_divide_1_leaves_a_narrow_last_bin():

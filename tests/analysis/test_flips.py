@@ -66,6 +66,16 @@ def test_flip_summary_gives_counts_and_shares(make_table):
     assert without["flips_at_8_bits_share"].isna().all()
 
 
+def test_what_8_bits_hold_is_not_told_of_budgets_in_l2(make_table):
+    tables = make_table(ANSWERS), make_table(ROUNDED)
+    flips = first_flips(*tables, norm="l2")
+    assert flips["below_8_bits"].isna().all()
+    summary = flip_summary(flips)
+    assert summary[["below_8_bits", "below_8_bits_share"]].isna().all(axis=None)
+    same = ["flipped", "flips_at_8_bits", "flips_at_8_bits_share"]
+    pd.testing.assert_frame_equal(summary[same], flip_summary(first_flips(*tables))[same])
+
+
 def test_the_median_is_kaplan_and_meiers(make_table):
     generator = np.random.default_rng(0)
     budgets = [0.25, 0.5, 1, 2, 4, 8]

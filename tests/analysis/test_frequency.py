@@ -9,6 +9,7 @@ from src.analysis.frequency import (
     low_pass_accuracy,
 )
 from src.analysis.frequency_words import filter_sentences
+from src.analysis.intervals import paired_interval
 from src.analysis.rates import rates
 
 
@@ -49,41 +50,31 @@ def test_power_is_summed_from_the_bin_that_begins_at_the_frequency():
     assert beyond["frequency"].isna().all() and beyond["share"].eq(0).all()
 
 
-def test_a_source_that_makes_images_smaller_has_its_own_flat_share():
-    spectra = spectra_of(IMAGE, [0.1, 0.2, 0.3, 0.4])
-    keys = ["seen_up_to", "seen_flat_share"]
-    for limit in (np.nan, 0.5, 0.75):
-        whole = high_frequency_shares(spectra.assign(seen_up_to=limit))
-        assert whole["seen_up_to"].isna().all()
-        np.testing.assert_allclose(whole["seen_flat_share"], 50 / 63)
-    # Of the bins from 0, 1/8, 1/4 and 3/8 with 3, 10, 20 and 30 coefficients, those below.
-    for limit, share in ((0.4375, 50 / 63), (0.375, 20 / 33), (0.3, 20 / 33), (0.25, 0)):
-        limited = high_frequency_shares(spectra.assign(seen_up_to=limit))
-        np.testing.assert_allclose(limited[keys], [[limit, share]] * 2)
-        np.testing.assert_allclose(limited["flat_share"], 50 / 63)
-
-
 @pytest.fixture
 def make_filtered():
-    """Make the filtered table of targets' answers in every band and norm."""
+    """Make the filtered table of targets' answers in every band and norm, to attack and noise."""
     edges = {"all": (0, 0.7), "low": (0, 0.125), "band": (0.125, 0.25), "high": (0.25, 0.7)}
 
     def make(answers, label=0):
         parts = []
-        for (target, norm, band), predicted in answers.items():
+        for (target, norm, band), kinds in answers.items():
             low, high = edges[band]
-            part = pd.DataFrame({"index": np.arange(len(predicted)), "label": label})
-            parts.append(
-                part.assign(
-                    target=target,
-                    eps_255=8.0,
-                    band=band,
-                    norm=norm,
-                    frequency_low=low,
-                    frequency_high=high,
-                    predicted=predicted,
+            for kind, predicted in zip(("attack", "noise"), kinds, strict=True):
+                part = pd.DataFrame({"index": np.arange(len(predicted)), "label": label})
+                parts.append(
+                    part.assign(
+                        target=target,
+                        eps_255=8.0,
+                        band=band,
+                        norm=norm,
+                        kind=kind,
+                        frequency_low=low,
+                        frequency_high=high,
+                        predicted=predicted,
+                        confidence=0.5,
+                        true_confidence=0.25,
+                    )
                 )
-            )
         return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=0)
 
     return make
@@ -97,11 +88,11 @@ PREDICTIONS = {
     ("b", 8): [1, 0, 2, 0, 1],
 }
 FILTERED = {
-    ("b", "l2", "low"): [1, 1, 0, 0, 0],
-    ("b", "l2", "high"): [0, 0, 1, 0, 1],
-    ("b", "linf", "band"): [0, 3, 3, 3, 0],
-    ("b", "linf", "all"): PREDICTIONS["b", 8],
-    ("a", "linf", "all"): PREDICTIONS["a", 8],
+    ("b", "l2", "low"): ([1, 1, 0, 0, 0], [1, 0, 1, 2, 1]),
+    ("b", "l2", "high"): ([0, 0, 1, 0, 1], [0, 2, 0, 2, 0]),
+    ("b", "linf", "band"): ([0, 3, 3, 3, 0], [0, 0, 3, 3, 3]),
+    ("b", "linf", "all"): (PREDICTIONS["b", 8], [0, 0, 0, 0, 0]),
+    ("a", "linf", "all"): (PREDICTIONS["a", 8], [0, 0, 0, 0, 0]),
 }
 
 
@@ -124,6 +115,17 @@ def test_successes_are_counted_on_the_protocols_images(make_table, make_filtered
     assert list(frame.columns[:5]) == ["target", "band", "norm", "frequency_low", "frequency_high"]
 
 
+def test_noise_is_subtracted_image_by_image(make_table, make_filtered):
+    frame = filtered_rates(make_filtered(FILTERED), make_table(PREDICTIONS), "a", ["b", "a"])
+    assert frame["noise_success"].tolist() == [0, 1, 2, 2, 0]
+    assert frame["attack_only"].tolist() == [1, 1, 1, 0, 3]
+    assert frame["noise_only"].tolist() == [0, 0, 1, 2, 0]
+    np.testing.assert_allclose(frame["noise_success_rate"], [0, 1 / 3, 2 / 3, 2 / 3, 0])
+    np.testing.assert_allclose(frame["excess"], [1 / 3, 1 / 3, 0, -2 / 3, 3 / 4])
+    interval = paired_interval(frame["attack_only"], frame["noise_only"], frame["n"])
+    np.testing.assert_allclose(frame[["excess_low", "excess_high"]].T, interval)
+
+
 @pytest.mark.parametrize("protocol", ["all", "source_correct", "target_correct", "joint"])
 @pytest.mark.parametrize("aims", [None, [1, 1, 1, 0, 1]])
 def test_the_whole_perturbation_succeeds_as_in_the_rates(make_table, make_filtered, protocol, aims):
@@ -136,11 +138,20 @@ def test_the_whole_perturbation_succeeds_as_in_the_rates(make_table, make_filter
     assert frame["targeted"].tolist() == [aims is not None] * len(frame)
 
 
+def test_noise_succeeds_where_it_reaches_the_class_aimed_for(make_table, make_filtered):
+    table = make_table(PREDICTIONS, target_label=[1, 2, 1, 2, 1])
+    frame = filtered_rates(make_filtered(FILTERED), table, "a", ["b"]).query("band == 'low'")
+    row = frame.iloc[0]  # of images 0, 1 and 3, the noise reaches the class on 0 and 3
+    assert (row["n"], row["success"], row["noise_success"]) == (3, 1, 2)
+    assert (row["attack_only"], row["noise_only"]) == (0, 1)
+
+
 def test_no_counted_image_gives_no_rate(make_table, make_filtered):
     table = make_table({("a", 0): [1, 1], ("b", 0): [0, 0], ("b", 8): [0, 1]})
-    frame = filtered_rates(make_filtered({("b", "l2", "all"): [0, 1]}), table, "a", ["b"])
+    frame = filtered_rates(make_filtered({("b", "l2", "all"): ([0, 1], [0, 0])}), table, "a", ["b"])
     assert frame["n"].tolist() == [0]
-    assert frame[["success_rate", "success_rate_low"]].isna().all(axis=None)
+    rates_of_none = ["success_rate", "success_rate_low", "noise_success_rate", "excess"]
+    assert frame[rates_of_none].isna().all(axis=None)
     assert not frame["targeted"].any()
     sentences = filter_sentences(frame.assign(source="a", attack="fgsm"))
     assert all("no filtered image is counted" in sentence for sentence in sentences)
@@ -152,16 +163,22 @@ def test_no_counted_image_gives_no_rate(make_table, make_filtered):
         (lambda rows: rows.drop(columns="norm"), "filtered table lacks the columns norm"),
         (lambda rows: rows.replace("band", "mid"), "band=mid is not one of all, low, band, high"),
         (lambda rows: rows.replace("l2", "l1"), "norm=l1 is not one of linf, l2"),
+        (lambda rows: rows.replace("noise", "hum"), "kind=hum is not one of attack, noise"),
+        (lambda rows: rows.drop(columns="kind"), "no noise to compare with: an earlier version"),
         (
             lambda rows: rows.assign(eps_255=np.arange(len(rows)) % 2 + 1.0),
             "one budget, not 1, 2",
         ),
-        (lambda rows: pd.concat([rows, rows]), "filtered table has several rows of index"),
+        (lambda rows: pd.concat([rows, rows]), "has 10 of the 5 images that were shown to 'a'"),
         (lambda rows: rows[rows["target"] == "a"], "filtered table has no rows of b"),
-        (lambda rows: rows.assign(index=rows["index"] + 1), "predictions lack image 5 of"),
+        (lambda rows: rows.assign(index=rows["index"] + 1), "clean prediction .* for image 5"),
         (
             lambda rows: rows.query("index != 1 or norm != 'l2' or band != 'low'"),
-            "has 2 of the 3 images counted for 'b', norm l2, band low",
+            "has 4 of the 5 images that were shown to 'b', norm l2, band low",
+        ),
+        (
+            lambda rows: rows.query("index != 1 or norm != 'l2' or kind != 'noise'"),
+            "control's table lacks 1 of 5 rows of the attack, first index 1, target 'b'",
         ),
     ],
 )
@@ -218,7 +235,6 @@ def test_unfiltered_images_stand_at_no_cutoff():
     assert frame["cutoff"].tolist() == [0.25, np.inf] * 2
     assert frame["n"].eq(3).all() and frame["correct"].tolist() == [1, 2, 2, 3]
     np.testing.assert_allclose(frame["accuracy"], [1 / 3, 2 / 3, 2 / 3, 1])
-    assert "seen_up_to" not in frame
     with pytest.raises(ValueError, match="clean table lacks image 1 of 'a', which was low-passed"):
         low_pass_accuracy(low_passed, clean.query("index != 1 or target != 'a'"))
     with pytest.raises(ValueError, match="clean table has several rows of index"):
@@ -227,10 +243,3 @@ def test_unfiltered_images_stand_at_no_cutoff():
         low_pass_accuracy(low_passed, clean.drop(columns="label"))
     with pytest.raises(ValueError, match="finite cutoffs"):
         low_pass_accuracy(low_passed.assign(cutoff=np.inf))
-
-
-def test_what_a_target_can_see_is_passed_on():
-    low_passed = low_passed_of({("b", 0.25): [0, 1], ("b", 0.5): [0, 0], ("a", 0.25): [0, 0]})
-    limits = low_passed["target"].map({"b": 0.3125, "a": 0.5})
-    frame = low_pass_accuracy(low_passed.assign(seen_up_to=limits))
-    np.testing.assert_array_equal(frame["seen_up_to"], [0.3125, 0.3125, np.nan])

@@ -157,6 +157,16 @@ def test_flips_at_exactly_1_255_are_not_below_8_bits():
     assert not found.loc[13, "below_8_bits"] and found.loc[16, "below_8_bits"]
 
 
+def test_budgets_in_l2_have_no_kind_below_8_bits():
+    found, rest = phenomena(make_rows(), "a", "b", norm="l2"), list(KINDS)[:-1]
+    assert list(KINDS)[-1] == "below_8_bits" not in found.columns
+    assert kind_summary(found)["kind"].tolist() == rest
+    assert set(kind_shares(found)["kind"]) == set(rest)
+    assert gallery(found, "bounce_back")["index"].tolist() == [12]
+    with pytest.raises(ValueError, match="lacks the columns below_8_bits"):
+        gallery(found, "below_8_bits")
+
+
 def test_without_the_top_five_there_are_no_gaps():
     found = phenomena(make_rows(top=False), "a", "b")
     assert found[["gap_1_2", "gap_2_3"]].isna().all(axis=None)

@@ -118,6 +118,7 @@ def probed() -> Callable[..., SimpleNamespace]:
         trainer: dict | None = None,
         forms=None,
         max_batch: int | None = None,
+        probe_seed: int = 0,
         **words,
     ) -> SimpleNamespace:
         maker = Attacker(
@@ -131,7 +132,7 @@ def probed() -> Callable[..., SimpleNamespace]:
             label="test",
             maker=maker,
             forms=forms,
-            probes=make_probes(settings, list(networks), standard, max_batch),
+            probes=make_probes(settings, list(networks), standard, max_batch, probe_seed),
         )
         frames: dict[str, pd.DataFrame] = {
             name: table.to_pandas() for name, table in result.probes.items()

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.fft import dctn, idctn
 
-from src.attacks import bim, fgsm
+from src.attacks import bim, fgsm, noise_signs
+from src.evaluation import Forms
 from src.probes.frequency import CORNER
 
 ONLY = {"filters": True}
@@ -19,6 +21,14 @@ def filtered(change: np.ndarray, low: float, high: float) -> np.ndarray:
     radius = np.hypot(frequency[:, None], frequency[None])
     mask = (radius >= low) & ((radius < high) | (high == CORNER))
     return np.fft.ifft2(np.fft.fft2(change.astype(np.float64)) * mask).real
+
+
+def mirrored(images: np.ndarray, cutoff: float) -> np.ndarray:
+    """Low-pass by a cosine transform, which takes images for mirrored at their borders."""
+    frequency = np.arange(images.shape[-1]) / (2 * images.shape[-1])
+    mask = np.hypot(frequency[:, None], frequency[None]) < cutoff
+    spectra = dctn(images.astype(np.float64), axes=(-2, -1)) * mask
+    return idctn(spectra, axes=(-2, -1))
 
 
 def check(rows: pd.DataFrame, network, shown: np.ndarray, labels: torch.Tensor) -> None:
@@ -33,23 +43,25 @@ def check(rows: pd.DataFrame, network, shown: np.ndarray, labels: torch.Tensor) 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_rows_are_answers_to_filtered_perturbations(norm, images, curved, batch_of, probed):
     networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
-    dataset, attack = images(11, 16, low=10), partial(bim, steps=3, norm=norm)
+    dataset, attack = images(11, 16, low=0), partial(bim, steps=3, norm=norm)
     run = probed(dataset, networks["a"], networks, attack, analysis=ONLY, norm=norm)
     found = run.filtered
     assert list(found) == [
-        *("index", "label", "target", "eps_255", "band", "norm", "frequency_low"),
+        *("index", "label", "target", "eps_255", "band", "norm", "kind", "frequency_low"),
         *("frequency_high", "predicted", "confidence", "true_confidence"),
     ]
-    assert len(found) == 11 * 2 * 4 * 2 and (found["eps_255"] == 8).all()
+    assert len(found) == 11 * 2 * 4 * 2 * 2 and (found["eps_255"] == 8).all()
     clean, batch = batch_of(dataset)
     change = (attack(networks["a"], clean, batch.labels, 8 / 255) - clean).numpy()
-    for (target, kind, name), rows in found.groupby(["target", "norm", "band"]):
+    signs = noise_signs(0, batch.index, clean)
+    noise = ((clean + 8 / 255 * signs).clamp(0, 1) - clean).numpy()
+    for (target, size, name, kind), rows in found.groupby(["target", "norm", "band", "kind"]):
         assert rows["index"].tolist() == list(range(11))
         low, high = BOUNDS[name]
         assert set(rows["frequency_low"]) == {low} and set(rows["frequency_high"]) == {high}
-        part = filtered(change, low, high)
+        part = filtered({"attack": change, "noise": noise}[kind], low, high)
         flat = part.reshape(11, -1)
-        if kind == "linf":
+        if size == "linf":
             factor = 8 / 255 / np.abs(flat).max(1)
         else:
             factor = np.linalg.norm(change.reshape(11, -1), axis=1) / np.linalg.norm(flat, axis=1)
@@ -61,11 +73,34 @@ def test_rows_are_answers_to_filtered_perturbations(norm, images, curved, batch_
 def test_the_whole_band_of_equal_length_is_what_the_job_shows(images, curved, probed):
     networks = {"a": curved(0), "b": curved(1)}
     run = probed(images(), networks["a"], networks, analysis=ONLY)
-    rows = run.filtered[(run.filtered["band"] == "all") & (run.filtered["norm"] == "l2")]
+    rows = run.filtered.query("band == 'all' and norm == 'l2' and kind == 'attack'")
     shown = run.result.table.to_pandas()
     shown = shown[shown["eps_255"] == 8]
     for column in ("index", "target", "predicted", "confidence", "true_confidence"):
         assert rows[column].tolist() == shown[column].tolist()
+
+
+def test_the_noise_is_that_of_the_control(images, curved, probed):
+    networks = {"a": curved(0), "b": curved(1)}
+    forms = Forms(controls=True, seed=3)
+    run = probed(
+        images(), networks["a"], networks, analysis=ONLY, forms=forms, probe_seed=forms.seed
+    )
+    rows = run.filtered.query("band == 'all' and norm == 'linf' and kind == 'noise'")
+    shown = run.result.tables["noise"].to_pandas().query("eps_255 == 8")
+    for column in ("index", "target", "predicted"):
+        assert rows[column].tolist() == shown[column].tolist()
+    np.testing.assert_allclose(rows["confidence"], shown["confidence"], atol=1e-5)
+
+
+def test_the_noise_follows_the_seed(images, curved, probed):
+    networks = {"a": curved(0)}
+    first, second = (
+        probed(images(), networks["a"], networks, analysis=ONLY, probe_seed=seed).filtered
+        for seed in (0, 1)
+    )
+    same = first["confidence"] == second["confidence"]
+    assert same[first["kind"] == "attack"].all() and not same[first["kind"] == "noise"].any()
 
 
 def test_other_bands_and_cutoffs(images, curved, batch_of, probed):
@@ -79,7 +114,7 @@ def test_other_bands_and_cutoffs(images, curved, batch_of, probed):
     change = (fgsm(model, clean, batch.labels, 8 / 255) - clean).numpy()
     part = filtered(change, 0.2, 0.4)
     part *= (8 / 255 / np.abs(part).max((1, 2, 3)))[:, None, None, None]
-    rows = run.filtered[(run.filtered["band"] == "band") & (run.filtered["norm"] == "linf")]
+    rows = run.filtered.query("band == 'band' and norm == 'linf' and kind == 'attack'")
     check(rows, model, clean.numpy() + part, batch.labels)
     assert set(run.low_passed["cutoff"]) == {0.3}
 
@@ -96,7 +131,7 @@ def test_low_passed_rows_are_answers_to_smooth_clean_images(images, curved, batc
     clean, batch = batch_of(dataset)
     for (target, cutoff), rows in found.groupby(["target", "cutoff"]):
         assert rows["index"].tolist() == list(range(11))
-        check(rows, networks[target], filtered(clean.numpy(), 0, cutoff), batch.labels)
+        check(rows, networks[target], mirrored(clean.numpy(), cutoff), batch.labels)
     assert found["cutoff"].tolist() == sorted(cutoffs * 11) * 2
 
 
