@@ -14,6 +14,7 @@ from torch import nn
 from src.analysis import wilson_interval
 from src.data import ImageDataset
 from src.evaluation import Attacker, Maker, evaluate, make_trainer, score_clean, write_table
+from src.identity import code_of
 from src.job import Job, content_key
 from src.preparation import Model, check_images, open_dataset, prepare_models
 from src.probes import make_probes
@@ -40,7 +41,7 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     trainer = job.section("trainer")
     runner = make_trainer(trainer, [])
     dataset = open_dataset(job, "test") if job.stored is None else stored_dataset(job)
-    check_images(dataset, runner.world_size, together=2 if job.forms.controls else 1)
+    check_images(dataset, together=2 if job.forms.controls else 1)
     known = _known_aims(job, dataset)
     job = job.with_data(dataset.num_classes, dataset.image_size)
     device = runner.strategy.root_device.type
@@ -68,7 +69,9 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
             forms=job.forms,
             keep=_examples(dataset, job.config.report.examples),
             writer=writer,
-            probes=make_probes(job.analysis, job.targets, job.standard, _gradient_batch(job)),
+            probes=make_probes(
+                job.analysis, job.targets, job.standard, _gradient_batch(job), job.seed
+            ),
         )
     if not is_first_process():
         return  # the first process of this job writes the results
@@ -99,8 +102,9 @@ def _maker(
     """Return what makes the adversarial images: a stored set, or the attack on the source."""
     if job.stored is not None:
         return StoredImages(job.stored, job.budgets)
-    chosen = np.random.default_rng(job.seed).permutation(len(dataset))[:_POOL]
-    pool = dataset.__getitems__(chosen.tolist())
+    whole = open_dataset(job, "test", whole=True)  # the same pool for every subset of it
+    chosen = np.random.default_rng(job.seed).permutation(len(whole))[:_POOL]
+    pool = whole.__getitems__(chosen.tolist())
     return Attacker(
         networks[job.source],
         job.attack.function,
@@ -177,8 +181,8 @@ def _job_key(job: Job, models: Mapping[str, Model], dataset: ImageDataset, devic
     """Return the job's identity: equal keys mean equal tables."""
     keys = {name: models[name].key for name in job.models}
     how = [job.forms, job.ensemble, job.config.trainer.gradient_batch, job.budgets, job.seed]
-    stored = None if job.stored is None else job.stored.digest
-    what = [dataset.digest(), job.attack.settings, stored, job.sources, job.targets, keys, how]
+    made = code_of(job.attack.settings) if job.stored is None else job.stored.digest
+    what = [dataset.digest(), job.attack.settings, made, job.sources, job.targets, keys, how]
     return content_key(what, _numerics(job, device))
 
 

@@ -95,6 +95,16 @@ class JobRecord:
         return str(self.config.get("attack", {}).get("name", ""))
 
     @property
+    def iterative(self) -> bool:
+        """Tell whether the attack takes more than one step, as far as its settings say."""
+        return int(self.config.get("attack", {}).get("steps") or 1) > 1
+
+    @property
+    def norm(self) -> str:
+        """Return the norm of the budgets."""
+        return str(self.config.get("attack", {}).get("norm", "linf"))
+
+    @property
     def dataset(self) -> str:
         """Return the data set's name."""
         return str(self.config["dataset"]["name"])

@@ -84,8 +84,8 @@ def write_results(
     beyond = _write_excess(job, frames, folder)
     raised: list[Alarm] = []
     if clean is not None:
-        _write_flips(frames, folder)
-        raised = _alarms(job, dataset, headline, result)
+        _write_flips(frames, folder, record.norm)
+        raised = _alarms(record, headline, result)
     with whole_file(folder / ALARMS) as temporary:
         temporary.write_text(json.dumps([alarm._asdict() for alarm in raised], indent=1))
     result_rates = rates(headline, job.source, job.targets, job.protocol)
@@ -93,7 +93,7 @@ def write_results(
     if clean is not None and result.examples:  # drawn beside the clean images
         store_examples(dataset, job.budgets, result.examples, folder)
     if clean is not None and job.config.report.name != "none":
-        picked = gallery_images(headline, job.source, job.targets, job.protocol, result.probes)
+        picked = gallery_images(headline, record, result.probes)
         store_images(dataset, picked, folder)
     figures = {
         "gradients_per_image": result.gradients,
@@ -155,25 +155,25 @@ def _stack(tables: Mapping[str, pd.DataFrame], name: str, path: Path) -> None:
     pd.concat(tables, names=[name]).reset_index(name).to_csv(path, index=False)
 
 
-def _alarms(
-    job: Job, dataset: ImageDataset, frame: pd.DataFrame, result: Evaluation
-) -> list[Alarm]:
+def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[Alarm]:
     """Return the job's alarms, which the end of the command prints."""
     return alarms(
         frame,
-        job.source,
-        list(job.targets),
-        dataset.num_classes,
+        record.source,
+        record.targets,
+        len(record.class_names),
         0.0 if math.isnan(result.zero_gradients) else result.zero_gradients,
-        round(result.gradients * len(dataset)),
+        round(result.gradients * record.images),
+        protocol=record.protocol,
+        iterative=record.iterative,
     )
 
 
-def _write_flips(frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
+def _write_flips(frames: Mapping[str, pd.DataFrame], folder: Path, norm: str) -> None:
     """Write each image's smallest flipping budget, and whether 8 bits can hold that image."""
     headline = next(iter(frames.values()))  # of a stored set: what it would be in float is lost
     rounded = frames.get("uint8") if "float32" in frames else None
-    flips = first_flips(frames.get("float32", headline), rounded)
+    flips = first_flips(frames.get("float32", headline), rounded, norm)
     flips.to_csv(folder / "first-flips.csv", index=False)
     flip_summary(flips).to_csv(folder / "flip-summary.csv", index=False)
 

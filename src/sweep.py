@@ -166,12 +166,12 @@ class SweepCallback(Callback):
         if jobs != [folder]:  # a single job's folder is cleared before it
             clear(folder)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
+        found = sweep_alarms(done, console)
         try:
             sweep_matrices(done, folder, console)
             clean_accuracies(done, console)
         except ValueError as error:
             console.print(f"No matrix: {error}", style="yellow")
-        found = sweep_alarms(done, console)
         files, reported = sorted(folder.glob("matrix-*")), True
         if done and config.report.name != "none":
             page = self._report(done, folder, plain(config, "report"), console)

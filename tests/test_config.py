@@ -66,14 +66,14 @@ def test_keys_of_the_readme_need_no_plus(tmp_path):
     assert read.section("model.vgg16")["weights"] == str(weights)
 
 
-def test_the_demo_is_the_daily_command_on_photos():
+@pytest.mark.parametrize("primary", ["config", "explore", "score"])
+def test_the_demo_finds_the_same_weights_in_every_command(primary):
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        config = compose("config", ["experiment=demo"], return_hydra_config=True)
-    assert config.hydra.sweeper.params == {
-        "attack": "fgsm,bim",
-        "source": "vgg16,resnet50,inception",
-    }
-    assert config.dataset.name == "photos" and config.n_images == 300
+        demo = compose("config", ["experiment=demo"])
+        config = compose(primary, ["experiment=demo"])
+    for section in ("model", "training", "trainer", "cache_dir"):
+        assert config[section] == demo[section]
+    assert config.dataset.loader == demo.dataset.loader
     assert config.model.inception.input_size == 80
 
 

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import mlflow
 import pyarrow.parquet as pq
+import pytest
 
 from src.sets import read_set
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUICK = ["dataset.loader.n_train=100", "training.epochs=1", "report=none"]
 JOB = ["attack=pgd", "controls=true", "save_adversarial=true", "attack.target_label=random"]
-PROBES = {"flips": None, "spectra": 44, "filtered": 23 * 2 * 8, "low_passed": 230, "similarity": 46}
+PROBES = {
+    "flips": None,
+    "spectra": 44,
+    "filtered": 23 * 2 * 16,
+    "low_passed": 230,
+    "similarity": 46,
+}
 """How many rows the tables have beside the predictions; None: as many as images flip."""
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
@@ -30,10 +37,12 @@ def run(words: list[str], workspace: Path, folder: str, *arguments: str):
     )
 
 
-def test_two_processes_equal_one(workspace, tiny_run):
-    one = run(tiny_run, workspace, "one", "trainer=cpu")
+@pytest.mark.parametrize("batch_size", [20, 50])  # of 23 images: a batch each, and one for both
+def test_two_processes_equal_one(workspace, tiny_run, batch_size):
+    words = [*tiny_run, f"trainer.batch_size={batch_size}"]
+    one = run(words, workspace, "one", "trainer=cpu")
     assert one.returncode == 0, one.stderr
-    two = run(tiny_run, workspace, "two", *DDP)
+    two = run(words, workspace, "two", *DDP)
     assert two.returncode == 0, two.stdout + two.stderr
     for form in ("", "-noise", "-shuffled"):
         first, second = (

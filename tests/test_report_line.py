@@ -1,6 +1,7 @@
 """From a sweep's tables to its report, and from copies of the tables alone."""
 
 import importlib
+import json
 import shutil
 import sys
 from html import unescape
@@ -59,7 +60,8 @@ def sweep_runs(workspace: Path) -> list:
 
 
 def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
-    assert command_line(*SWEEP, FEW, "analysis=full", "hydra.sweep.dir=out") == 0
+    words = [FEW, "report.figures=true", "analysis=full", "hydra.sweep.dir=out"]
+    assert command_line(*SWEEP, *words) == 0
     folder = workspace / "out"
     assert "report: " in capsys.readouterr().out
     text = page(folder)
@@ -93,7 +95,7 @@ def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
         (bare / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, bare / path.parent.name)
     shutil.rmtree(workspace / "cache")
-    assert report("folder=bare", "tracking=none", "out=again", FEW) == 0
+    assert report("folder=bare", "tracking=none", "out=again", FEW, "report.figures=true") == 0
     for name in ("areas.csv", "spectra.csv", "hypothesis.csv", "paired-tests.csv"):
         again, first = workspace / "again" / "figures" / name, folder / "figures" / name
         assert again.read_text() == first.read_text()
@@ -114,14 +116,14 @@ def test_sweeps_are_found_again(command_line, report, workspace, capsys):
     assert "attack=bim" in text[0] and text[0] == text[1]  # the newest
     assert "attack=fgsm" in text[2] and "attack=bim" not in text[2]
     assert text[2] == text[3]
-    assert report("sweep=[first,second]", "out=both", "report.pairs=0") == 0
+    assert report("sweep=[first,second]", "out=both", "report.pairs=0", "report.figures=true") == 0
     both = pd.read_csv(workspace / "both" / "figures" / "areas.csv")
     assert set(both["attack"]) == {"fgsm", "bim"}
     tests = pd.read_csv(workspace / "both" / "figures" / "paired-tests.csv")
     assert set(tests["kind"]) == {"attack"}  # the same images under two attacks
 
     shutil.rmtree(workspace / "outputs")  # what the store kept is enough
-    assert report(f"sweep={second}", "out=kept", "report.pairs=0") == 0
+    assert report(f"sweep={second}", "out=kept", "report.pairs=0", "report.figures=true") == 0
     kept = pd.read_csv(workspace / "kept" / "figures" / "areas.csv")
     assert kept["attack"].unique().tolist() == ["bim"]
     stored = client(workspace).list_artifacts(second)
@@ -150,7 +152,7 @@ def test_a_stored_set_without_clean_images_has_a_report(command_line, workspace,
     assert run(*given, "targets=[coarse,fine]", "tracking=none", "hydra.run.dir=shown") == 0
     text = page(workspace / "shown")
     assert "1 of 1 jobs do not know the answers on the clean images" in text
-    assert "Hypothesis 1:" not in text and (workspace / "shown" / "figures").is_dir()
+    assert "Hypothesis 1:" not in text
 
 
 def test_other_data_and_other_weights_are_never_compared(command_line, report, workspace):
@@ -162,7 +164,7 @@ def test_other_data_and_other_weights_are_never_compared(command_line, report, w
     }.items():
         assert command_line(*quick, *words, f"hydra.run.dir=outputs/{name}") == 0
     names = "sweep=[one,less,retrained]"
-    assert report(names, "tracking=none", "report.pairs=0", "out=all") == 0
+    assert report(names, "tracking=none", "report.pairs=0", "report.figures=true", "out=all") == 0
     figures = workspace / "all" / "figures"
     areas = pd.read_csv(figures / "areas.csv")
     assert len(set(zip(areas["attack"], areas["source"], areas["target"], strict=True))) == len(
@@ -172,16 +174,35 @@ def test_other_data_and_other_weights_are_never_compared(command_line, report, w
     assert all((frame["n"] <= 23).all() for frame in tests)
 
 
+def test_attacks_are_compared_within_one_norm(command_line, workspace):
+    words = ["attack=fgsm,fgsm_l2", "report=default", "tracking=none", "report.pairs=2"]
+    assert command_line("-m", *words, "report.examples=0", "hydra.sweep.dir=out") == 0
+    figures = workspace / "out" / "figures"
+    assert not list(figures.glob("paired-tests*"))
+    areas = [pd.read_csv(path) for path in figures.glob("areas*.csv")]
+    assert sorted(name for frame in areas for name in frame["attack"].unique()) == [
+        *("fgsm", "fgsm_l2")
+    ]
+    assert len(areas) == 2
+    for number, attack in enumerate(("fgsm", "fgsm_l2")):
+        told = attack == "fgsm"  # what 8 bits hold
+        flips = pd.read_csv(workspace / "out" / f"{number}-{attack}-coarse" / "first-flips.csv")
+        kinds = pd.read_csv(figures / f"kinds-{attack}-coarse-coarse.csv")
+        assert flips["below_8_bits"].notna().all() == told
+        assert ("below_8_bits" in set(kinds["kind"])) == told
+
+
 def test_the_report_says_what_was_not_computed(command_line, workspace):
     assert command_line("attack=fgsm", "report=default", "tracking=none", "report.pairs=1") == 0
     (folder,) = (workspace / "outputs").iterdir()
     text = page(folder)
     assert "Not computed by 1 of 1 jobs: power spectra" in text and "analysis=full" in text
     assert "1 of 2 pairs are told in detail" in text
+    assert not (folder / "figures").exists()  # nobody asked for them
 
 
 def test_clean_images_are_explored_without_an_attack(explore, workspace, capsys):
-    assert explore("source=[coarse,fine]", "tracking=none") == 0
+    assert explore("source=[coarse,fine]", "tracking=none", "report.figures=true") == 0
     printed = capsys.readouterr().out
     (folder,) = (workspace / "outputs").iterdir()
     table = pq.read_table(folder / "predictions.parquet").to_pandas()
@@ -191,6 +212,16 @@ def test_clean_images_are_explored_without_an_attack(explore, workspace, capsys)
     assert f"{k} / {n} = {k / n:.2%}" in printed and f"{k} / {n} = {k / n:.2%}" in page(folder)
     figures = {path.name for path in (folder / "figures").glob("*.png")}
     assert {"class-counts.png", "class-confidence-coarse.png"} <= figures
+
+
+@pytest.mark.usefixtures("coarse_guesses")
+def test_exploring_names_models_that_guess(explore, workspace, capsys):
+    assert explore("source=coarse", "tracking=none", "report=none") == 0
+    printed = capsys.readouterr().out
+    (folder,) = (workspace / "outputs").iterdir()
+    (named,) = json.loads((folder / "alarms.json").read_text())
+    assert named["finding"].startswith("coarse: right on")
+    assert f"clean_at_chance: {named['finding']}" in printed
 
 
 def test_exploring_is_tracked_and_swept(explore, workspace):
@@ -213,6 +244,7 @@ def test_a_report_that_fails_costs_no_results(command_line, workspace, capsys, m
 
 REFUSED = [
     ([], "there is no sweep yet"),
+    (["report.figures=some"], "report.figures=some is not one of True, False"),
     (["folder=gone"], "gone is not a folder"),
     (["sweep=gone"], "sweep=gone is neither"),
     (["folder=conf"], "holds no predictions of this program"),

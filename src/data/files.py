@@ -21,6 +21,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from src.cache import cache_entry, is_cached
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 Decompressor = Callable[[Path], gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File]
 DECOMPRESSORS: dict[str, Decompressor] = {
@@ -214,17 +216,18 @@ def decompressed(
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / f"{path.name[: -len(suffix)]}-{key}.tar"
     with FileLock(f"{result}.lock"):
-        if result.exists():
+        if is_cached(result):
             return result
         logger.info("decompressing %s once to %s", path, result)
-        unfinished = result.with_suffix(".part")
         try:
-            with opener(path) as packed, unfinished.open("wb") as unpacked:
+            with (
+                opener(path) as packed,
+                cache_entry(result) as temporary,
+                temporary.open("wb") as unpacked,
+            ):
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
         except (lzma.LZMAError, zlib.error, OSError, EOFError) as error:
-            unfinished.unlink(missing_ok=True)
             raise ValueError(f"{path} cannot be decompressed to {folder}: {error}") from error
-        unfinished.replace(result)
     return result
 
 

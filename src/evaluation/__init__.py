@@ -8,7 +8,6 @@ from src.evaluation.attacker import (
     Made,
     Maker,
     accepted,
-    image_seeds,
 )
 from src.evaluation.forms import CONTROLS, STORED, Forms
 from src.evaluation.predictions import Predictions
@@ -36,7 +35,6 @@ __all__ = [
     "Predictions",
     "accepted",
     "evaluate",
-    "image_seeds",
     "make_trainer",
     "score_clean",
     "write_table",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks import project
+from src.attacks import image_seeds, project
 from src.data import Batch
 from src.models import Ensemble
 
@@ -35,19 +35,20 @@ class Made:
     target_labels: Tensor | None = None
 
 
-class CountedModel:
+class CountedModel(nn.Module):
     """A source model that counts the gradients taken of it, and those that are zero everywhere.
 
     A gradient of an ensemble counts once for each of its members.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__()
         self.model = model
         self.members = len(model.members) if isinstance(model, Ensemble) else 1
         self.gradients = 0
         self.zeros = torch.zeros((), dtype=torch.int64)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the model's logits, and watch the images if a gradient may be taken."""
         if images.requires_grad and torch.is_grad_enabled():
             self.gradients += len(images) * self.members
@@ -104,6 +105,9 @@ class Attacker(Maker):
         seed: Of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         max_batch: Most images in one gradient batch.
+
+    Raises:
+        ValueError: There is an aim, but no class beside the true one.
     """
 
     def __init__(
@@ -121,6 +125,11 @@ class Attacker(Maker):
         max_batch: int | None = None,
     ) -> None:
         super().__init__(budgets, norm)
+        if aim is not None and num_classes < 2:
+            raise ValueError(
+                f"attack.target_label={aim} needs at least two classes, of which one is not the "
+                f"true one; there is {num_classes}."
+            )
         self.source = source
         self.attack = attack
         self.aim = aim
@@ -217,11 +226,6 @@ class Attacker(Maker):
             return others.argmin(dim=1)
         known = [self.known[number] for number in batch.index.tolist()]
         return torch.tensor(known, device=labels.device)
-
-
-def image_seeds(seed: int, index: Tensor) -> Tensor:
-    """Return one number an image, shape (N,), that its generator is seeded with."""
-    return (index.cpu() + 1_000_003 * seed) % 2**32
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:

@@ -18,9 +18,13 @@ class Batches(Dataset[Batch]):
         dataset: The images.
         groups: Positions in the data set that must share a batch, each position once.
         batch_size: Images in a batch; a group is never cut.
-        processes: How many processes share the batches; batches are smaller if they would not
-            suffice.
+        processes: How many processes share the batches.
         rank: Which of the processes this is.
+
+    Attributes:
+        idle: Whether there are too few batches for this process to get one. It then works on the
+            first one along with its owner, since processes must meet in every pass, and what it
+            finds must be dropped.
     """
 
     def __init__(
@@ -33,10 +37,11 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self.dataset = dataset
         widest = max(map(len, groups))
-        count = max(1, min(batch_size // widest, len(groups) // processes))
+        count = max(1, batch_size // widest)
         cut = [groups[first : first + count] for first in range(0, len(groups), count)]
-        self.batches = [[position for group in part for position in group] for part in cut]
-        self.own = self.batches[rank::processes]
+        batches = [[position for group in part for position in group] for part in cut]
+        self.idle = rank >= len(batches)
+        self.own = batches[:1] if self.idle else batches[rank::processes]
 
     def __len__(self) -> int:
         """Return the number of batches of this process."""

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.attacks import Draws, project
+from src.attacks import noise_signs, project
 from src.data import Batch
-from src.evaluation.attacker import image_seeds
 from src.sets import jpeg_round_trip, parse_form, png_round_trip, round_to_8_bits
 
 CONTROLS = ("noise", "shuffled")
 STORED = "stored"
-_NOISE_SEED = 1_618_033  # apart from what attacks draw
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,7 @@ class Forms:
 
     def _noise(self, shown: Shown) -> Tensor:
         clean = shown.clean
-        seeds = image_seeds(self.seed + _NOISE_SEED, shown.batch.index)
-        labels = shown.batch.labels
-        signs = Draws(seeds, clean, labels, (clean, labels)).normal(*clean.shape[1:]).sign()
+        signs = noise_signs(self.seed, shown.batch.index, clean)
         return project(clean + shown.eps * signs, clean, shown.eps, shown.norm)
 
     def _shuffled(self, shown: Shown) -> Tensor:

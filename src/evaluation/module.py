@@ -32,6 +32,8 @@ class Transfer(pl.LightningModule):
             headline's form.
         writer: Where the adversarial images are saved, in 8 bits.
         probes: What else looks at each batch.
+        idle: Whether this process works along on a batch of another one; nothing that it finds
+            counts.
 
     Raises:
         ValueError: There are probes, but no attack or no unrounded images to look at.
@@ -45,8 +47,10 @@ class Transfer(pl.LightningModule):
         keep: Collection[int] = (),
         writer: SetWriter | None = None,
         probes: Sequence[Probe] = (),
+        idle: bool = False,
     ) -> None:
         super().__init__()
+        self.idle = idle
         self.names = tuple(targets)
         self.networks = nn.ModuleList(targets.values())
         self.maker = maker
@@ -79,7 +83,7 @@ class Transfer(pl.LightningModule):
 
     def on_predict_epoch_start(self) -> None:
         """Forget an earlier pass."""
-        for table in (*self._predictions().values(), *self._probes()):
+        for table in self._rows():
             table.reset()
         self.examples = {}
         if self.maker is not None:
@@ -106,7 +110,7 @@ class Transfer(pl.LightningModule):
         if self._probes():
             logits = {target: torch.stack(parts) for target, parts in said.items()}
             self._probe(clean, made, batch, logits)
-        if self.writer is not None:
+        if self.writer is not None and not self.idle:
             self.writer.write(batch.index, batch.images, self._rounded(made, batch))
         return batch.index
 
@@ -114,6 +118,8 @@ class Transfer(pl.LightningModule):
         """Merge the ranks' rows, gradient counts and examples, and let go of the set's files."""
         if self.writer is not None:
             self.writer.close()
+        if self.idle:
+            self._forget()
         self.tables = {name: table.compute() for name, table in self._predictions().items()}
         self.probed = {probe.table: probe.compute() for probe in self._probes()}
         counts = (0, 0)
@@ -126,6 +132,15 @@ class Transfer(pl.LightningModule):
         self.gradients = sum(part[0] for part in parts)
         self.zero_gradients = sum(part[1] for part in parts)
         self.examples = {index: image for part in parts for index, image in part[2].items()}
+
+    def _forget(self) -> None:
+        """Keep no row of what was worked on along with another process, but the rows' form."""
+        for table in self._rows():
+            table.whole = [rows[:0] for rows in table.whole]
+            table.real = [rows[:0] for rows in table.real]
+        self.examples = {}
+        if self.maker is not None:
+            self.maker.gradients = self.maker.zero_gradients = 0
 
     def _show(
         self, form: str, images: Tensor, eps_255: float, batch: Batch, goal: Tensor | None
@@ -160,6 +175,9 @@ class Transfer(pl.LightningModule):
             for eps_255, images in zip(self.budgets, made.images, strict=True)
         ]
         return torch.stack(stored)
+
+    def _rows(self) -> list[Predictions | Probe]:
+        return [*self._predictions().values(), *self._probes()]
 
     def _probes(self) -> list[Probe]:
         return list(self.probes)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
+from src.cache import cache_entry, is_cached
 from src.data import ImageDataset
 from src.evaluation.attacker import Maker
 from src.evaluation.batches import Batches, pairs, partners, singles
@@ -90,10 +91,10 @@ def evaluate(
     if forms is not None and forms.controls:
         groups = pairs(len(dataset), forms.seed)
         forms = replace(forms, partners=partners(groups, dataset.indices))
-    module = Transfer(targets, maker, forms, keep, writer, probes)
     progress = [ImageProgress(label, len(dataset))] if trainer["progress_bar"] else []
     runner = make_trainer(trainer, progress)
     batches = Batches(dataset, groups, trainer["batch_size"], runner.world_size, runner.global_rank)
+    module = Transfer(targets, maker, forms, keep, writer, probes, idle=batches.idle)
     loader = DataLoader(batches, batch_size=None, num_workers=trainer["num_workers"])
     start = time.perf_counter()
     runner.predict(module, loader, return_predictions=False)
@@ -130,14 +131,15 @@ def score_clean(
         The rows of all targets, in their order.
     """
     rows: dict[str, pa.Table] = {}
-    missing = [name for name in targets if refresh or not cache[name].exists()]
+    missing = [name for name in targets if refresh or not is_cached(cache[name])]
     if missing:
         networks = {name: targets[name] for name in missing}
         table = evaluate(dataset, networks, trainer, label="clean images").table
         for name in missing:
             rows[name] = table.filter(pc.equal(table["target"], name))
             if is_first_process():
-                write_table(rows[name], cache[name])
+                with cache_entry(cache[name]) as temporary:
+                    pq.write_table(rows[name], temporary)
     for name in targets:
         if name not in rows:
             rows[name] = _renamed(pq.read_table(cache[name]), name)

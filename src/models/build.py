@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 
-from src.models.classifier import PixelClassifier
+from src.checks import first_line
+from src.models.classifier import NotLogitsError, PixelClassifier
 from src.models.weights import load_weights
 
 KEYS = ("network", "mean", "std", "input_size", "weights", "expected_accuracy")
@@ -17,7 +18,12 @@ INCLUDED = "included"
 
 
 def build_classifier(
-    name: str, config: Mapping[str, Any], num_classes: int, image_size: int | None = None
+    name: str,
+    config: Mapping[str, Any],
+    num_classes: int,
+    image_size: int | None = None,
+    *,
+    attacked: bool = False,
 ) -> PixelClassifier:
     """Build a classifier from its configuration, load its weights and try it on one image.
 
@@ -28,6 +34,7 @@ def build_classifier(
         num_classes: Number of classes of the data set.
         image_size: Side in pixels of the data set's images; None: what ``network.image_size`` says,
             else 32.
+        attacked: Whether gradients with respect to the images will be asked of it.
 
     Returns:
         The classifier in evaluation mode on the CPU. With ``weights`` null it is as built.
@@ -50,11 +57,17 @@ def build_classifier(
             settings["pretrained"] = False  # the file replaces it all: download nothing
     network = _instantiate(name, settings)
     mean, std = (_normalisation(name, config, network, key) for key in ("mean", "std"))
-    classifier = PixelClassifier(network, mean, std, config.get("input_size"))
+    classifier = PixelClassifier(network, mean, std, config.get("input_size"), name)
     if weights not in (None, INCLUDED):
         load_weights(network, weights, num_classes)
     classifier.eval()
-    _try(name, classifier, num_classes, image_size or config["network"].get("image_size") or 32)
+    if any(module.training for module in classifier.modules()):
+        raise ValueError(
+            f"model {name}: the network, or a part of it, stays in training mode after eval(); its "
+            "method train must put it into the mode that it is given."
+        )
+    side = image_size or config["network"].get("image_size") or 32
+    _try(name, classifier, num_classes, side, attacked)
     return classifier
 
 
@@ -112,21 +125,38 @@ def _normalisation(name: str, config: Mapping[str, Any], network: nn.Module, key
     return value
 
 
-def _try(name: str, classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
-    """Classify one grey image, so that a wrong size or class count shows here and not later."""
+def _try(
+    name: str, classifier: PixelClassifier, num_classes: int, image_size: int, attacked: bool
+) -> None:
+    """Classify one grey image, so that what does not fit shows here and not later."""
     grey = torch.full((1, 3, image_size, image_size), 0.5)
     try:
         with torch.no_grad():
             logits = classifier(grey)
+    except NotLogitsError:
+        raise
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"model {name}: cannot take images of {image_size} pixels (set model.{name}.input_size "
             f"to resize them): {reason}"
         ) from error
-    if not torch.is_tensor(logits) or logits.ndim != 2:
-        raise ValueError(f"model {name}: the network must return logits (N, num_classes).")
     if logits.shape[1] != num_classes:
         raise ValueError(
             f"model {name}: the network has {logits.shape[1]} classes, the data set {num_classes}."
         )
+    if attacked:
+        _try_gradient(name, classifier, grey)
+
+
+def _try_gradient(name: str, classifier: PixelClassifier, images: Tensor) -> None:
+    """Refuse logits without a gradient with respect to the images; it may be 0 everywhere."""
+    images = images.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(classifier(images).sum(), images)
+    except RuntimeError as error:
+        raise ValueError(
+            f"model {name}: it cannot be attacked, since its logits have no gradient with respect "
+            f"to the images (detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
+        ) from error

@@ -1,10 +1,15 @@
 """The classifier every attack and every evaluation sees: pixels in [0, 1] -> logits."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class NotLogitsError(ValueError):
+    """A network returned something else than logits."""
 
 
 class PixelClassifier(nn.Module):
@@ -19,6 +24,7 @@ class PixelClassifier(nn.Module):
         std: Channel standard deviations of the same normalisation, all positive.
         input_size: Side in pixels that images are resized to (antialiased, bilinear); None takes
             them as they come.
+        name: In the catalogue, for messages; None: that of the network's class.
 
     Raises:
         ValueError: If mean, std or input_size cannot describe a preprocessing of RGB images.
@@ -33,6 +39,7 @@ class PixelClassifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         if input_size is not None and input_size < 1:
@@ -41,6 +48,7 @@ class PixelClassifier(nn.Module):
             )
         self.network = network
         self.input_size = input_size
+        self.name = name or type(network).__name__
         # Not persistent: a saved state dict is the network's alone.
         self.register_buffer("mean", _per_channel("mean", mean), persistent=False)
         self.register_buffer("std", _per_channel("std", std), persistent=False)
@@ -55,6 +63,9 @@ class PixelClassifier(nn.Module):
 
         Returns:
             Logits (N, num_classes).
+
+        Raises:
+            NotLogitsError: The network returned something else, be it for this batch alone.
         """
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             images = functional.interpolate(
@@ -64,8 +75,22 @@ class PixelClassifier(nn.Module):
                 align_corners=False,
                 antialias=True,
             )
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+        logits = self.network((images - self.mean) / self.std)
+        fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
+        if not fits or not logits.is_floating_point():
+            raise NotLogitsError(
+                f"model {self.name}: the network must return logits, floating-point numbers of "
+                f"shape (N, num_classes), but for N = {len(images)} images it returned "
+                f"{_described(logits)}."
+            )
+        return cast(Tensor, logits)
+
+
+def _described(answer: Any) -> str:
+    """Return a few words on what a network returned."""
+    if torch.is_tensor(answer):
+        return f"{str(answer.dtype).removeprefix('torch.')} of shape {tuple(answer.shape)}"
+    return f"a {type(answer).__name__}"
 
 
 def _per_channel(name: str, values: Sequence[float]) -> Tensor:

@@ -25,7 +25,9 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
     Returns:
         The copy; nothing in it is folded if the network's data flow cannot be traced.
     """
-    folded = copy.deepcopy(network).eval()
+    folded = copy.deepcopy(network)
+    for module in folded.modules():  # whatever the network's own eval() does
+        module.training = False
     if isinstance(folded, PixelClassifier):
         _fold(folded.network)
     else:

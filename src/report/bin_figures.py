@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from src.analysis import is_white_box
+from src.analysis.confidence_bins import FEWEST_IMAGES
 from src.report.style import (
     GRID,
     INK,
@@ -32,9 +33,6 @@ from src.report.style import (
     tidy,
     wrap_title,
 )
-
-FEW = 5
-"""Bins with fewer images are drawn thin and without a band."""
 
 _ENDS = ("low", "high")
 _WHITE_BOX = " (white box)"
@@ -60,7 +58,7 @@ def confidence_bins_figure(frame: pd.DataFrame, *, attack: str, source: str, tar
         Figure with two panels in per cent, robust accuracy and mean confidence in the predicted
         class, and a legend with the number of images of each bin. The higher the initial
         confidence, the darker the line; neighbours alternate solid and dashed. Bands are 95 %
-        intervals; bins with fewer than 5 images have a thin line without one.
+        intervals; bins with fewer than 10 images have a thin line without one.
 
     Raises:
         ValueError: If there is no image in any bin, or a column is missing.
@@ -221,7 +219,7 @@ def _draw_bin(
     """Draw one bin into both panels and return its entry in the legend."""
     low, high = float(line["bin_low"].iloc[0]), float(line["bin_high"].iloc[0])
     images = int(line["n"].max())
-    few = images < FEW
+    few = images < FEWEST_IMAGES
     colour = _COLOURS(_LIGHTEST * place / max(bins - 1, 1))
     width = 0.7 if few else 1.6
     style: Literal["-", "--"] = "--" if place % 2 else "-"
@@ -240,12 +238,13 @@ def _draw_bin(
 
 def _notes(rows: pd.DataFrame) -> list[Line2D | Patch]:
     """Return the entries of the legend that explain bands and thin lines."""
-    few = rows.groupby("bin_low")["n"].max() < FEW
+    few = rows.groupby("bin_low")["n"].max() < FEWEST_IMAGES
     notes: list[Line2D | Patch] = []
     if not few.all():
         notes.append(Patch(color=PALE, label="95 % interval"))
     if few.any():
-        notes.append(Line2D([], [], color=INK, linewidth=0.7, label=f"thin: n < {FEW}, no band"))
+        label = f"thin: n < {FEWEST_IMAGES}, no interval"
+        notes.append(Line2D([], [], color=INK, linewidth=0.7, label=label))
     return notes
 
 

@@ -46,10 +46,12 @@ def build_report(
     told = _Told(progress)
     found = told.each("matrices", matrices, attacked) or ()
     effects = told.each("Hypothesis 1", _effects, complete) or {}
+    wanted = _pairs(complete, int(settings["pairs"]))
     pairs = [
         one
-        for job, target in _pairs(complete, int(settings["pairs"]))
-        if (one := _pair(told, job, target, effects, settings["budgets"])) is not None
+        for number, (job, target) in enumerate(wanted, 1)
+        if (one := _pair(told, job, target, effects, settings["budgets"], (number, len(wanted))))
+        is not None
     ]
     groups = _groups(complete)
     sections = [
@@ -113,11 +115,13 @@ def _pair(
     target: str,
     effects: Mapping[tuple[str, str, str], Effect],
     budgets: Sequence[float] | None,
+    place: tuple[int, int],
 ) -> Pair | None:
+    """Tell of one pair, which is number so and so of so many."""
     name = (job.attack, job.record.source, target)
     if name not in effects:
         return None
-    what = f"{job.attack} {job.record.source} -> {target}"
+    what = f"pair {place[0]} of {place[1]}, {job.attack} {job.record.source} -> {target}"
     return told.each(what, pair, job, target, effects[name], budgets)
 
 
@@ -129,7 +133,7 @@ def _section(
 ) -> Section | None:
     """Return a chapter on jobs that can be compared, named after them if there are others."""
     record = group[0].record
-    name = f"{record.dataset}, {record.standard:g}/255, {record.protocol}"
+    name = f"{record.dataset}, {record.norm}, {record.standard:g}/255, {record.protocol}"
     section = told.each(f"comparisons on {name}", tell, group)
     if section is None or len(groups) == 1:
         return section
@@ -137,11 +141,12 @@ def _section(
 
 
 def _groups(jobs: Sequence[StoredJob]) -> list[list[StoredJob]]:
-    """Return jobs that can be compared: of the same images, headline budget and protocol."""
+    """Return jobs that can be compared: of the same images, norm, headline budget and protocol."""
     groups: dict[object, list[StoredJob]] = {}
     for job in jobs:
         record = job.record
-        groups.setdefault((record.data, record.standard, record.protocol), []).append(job)
+        key = (record.data, record.norm, record.standard, record.protocol)
+        groups.setdefault(key, []).append(job)
     return list(groups.values())
 
 

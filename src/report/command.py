@@ -45,16 +45,16 @@ def report(config: DictConfig) -> None:
 def write_report(
     jobs: Sequence[StoredJob], out: Path, settings: Mapping[str, Any], console: Console
 ) -> list[Path]:
-    """Write the page, and every figure of it singly with its data.
+    """Write the page and, if the settings ask for it, every figure of it singly with its data.
 
     Args:
         jobs: What the report is of.
-        out: Folder for `report.html` and `figures/`.
+        out: Folder for `report.html` and `figures/`; figures of an earlier report are removed.
         settings: The `report` section of a config.
         console: Where progress is shown.
 
     Returns:
-        The page and the folder of figures.
+        The page, and the folder of figures if there is one.
 
     Raises:
         ValueError: The jobs do not fit into one report.
@@ -67,11 +67,12 @@ def write_report(
         content = build_report(jobs, settings, tell)
         tell("page")
         write_page(content, out / PAGE)
-        tell("figures")
         for file in (out / FIGURES).glob("*.*"):  # of an earlier report
             if file.suffix in (".png", ".svg", ".csv"):
                 file.unlink()
-        save_drawings(content, out / FIGURES)
+        if not settings["figures"]:
+            return [out / PAGE]
+        save_drawings(content, out / FIGURES, tell)
     return [out / PAGE, out / FIGURES]
 
 

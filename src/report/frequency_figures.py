@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from src.analysis import is_white_box
-from src.analysis.frequency import BANDS, NORMS, SPLIT
+from src.analysis.frequency import BANDS, SPLIT
 from src.report.low_pass_figure import low_pass_figure
 from src.report.similarity_figure import similarity_figure
 from src.report.style import (
@@ -37,7 +37,7 @@ __all__ = ["filtered_figure", "low_pass_figure", "similarity_figure", "spectra_f
 
 _IMAGE = "#8A8A8A"
 _BAND_WORDS = {"all": "whole", "low": "low", "band": "middle", "high": "high"}
-_NORM_WORDS = {"linf": "equal largest change (L-infinity)", "l2": "equal length (L2)"}
+_NORM_WORDS = {"linf": "equal largest change (L-infinity)", "l2": "equal L2 norm"}
 _SHORT = 20  # characters of names beside the panels
 _KEPT = "frequencies kept (cycles per pixel)"
 _FREQUENCY = "spatial frequency (cycles per pixel)"
@@ -88,66 +88,58 @@ def spectra_figure(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def filtered_figure(frame: pd.DataFrame) -> Figure:
-    """Draw how often parts of the perturbations succeed, by spatial frequency.
+def filtered_figure(frame: pd.DataFrame, norm: str = "l2") -> Figure:
+    """Draw how often parts of the perturbations succeed, and by how much more often than noise.
 
     Args:
         frame: Results of `src.analysis.frequency.filtered_rates` below each other, with the
             columns `attack` and `source`.
+        norm: In which the parts have the size of the whole, one of `NORMS`.
 
     Returns:
-        Figure with a row per attack and source and a column per norm: success rates in per cent
-        with 95 % Wilson intervals, grouped by band; white boxes are hatched.
+        Figure with a row per attack and source: success rates in per cent, grouped by band, with
+        95 % Wilson intervals and a bar across at the rate of noise; beside them the excess over
+        noise with its 95 % interval. White boxes are hatched or hollow.
 
     Raises:
         ValueError: If no pair has a success rate, or a column is missing.
     """
     columns = ["attack", "source", "target", "band", "norm", "frequency_low", "frequency_high"]
-    columns += ["n", "success_rate_low", "success_rate_high"]
+    columns += ["n", "success_rate_low", "success_rate_high", "noise_success_rate"]
+    columns += ["excess", "excess_low", "excess_high"]
     known = drawable(frame, columns, ["success_rate"])
     jobs = list(dict.fromkeys(zip(frame["attack"], frame["source"], strict=True)))
-    norms = [norm for norm in NORMS if (known["norm"] == norm).any()]
+    known = known[known["norm"] == norm]
     bands = [band for band in BANDS if (known["band"] == band).any()]
-    if not norms or not bands:
+    if not bands:
         raise ValueError(
-            f"there is nothing to draw: no row has one of the norms {', '.join(NORMS)} and one of "
-            f"the bands {', '.join(BANDS)}."
+            f"there is nothing to draw: no row has the norm {norm} and one of the bands "
+            f"{', '.join(BANDS)}."
         )
     targets = list(dict.fromkeys(frame["target"]))
     bounds = known[["band", "frequency_low", "frequency_high"]].drop_duplicates()
-    size = (2.0 + 3.3 * len(norms), 1.8 + 1.5 * len(jobs))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(
-        len(jobs),
-        len(norms) + 1,
-        squeeze=False,
-        sharey=True,
-        width_ratios=[*[3.3] * len(norms), 1.8],
-    )
+    figure = Figure(figsize=(8.6, 1.9 + 1.5 * len(jobs)), layout="constrained")
+    ratios = [3.3, 3.3, 1.8]
+    grid = figure.subplots(len(jobs), 3, squeeze=False, sharey="col", width_ratios=ratios)
     for line, (attack, source) in enumerate(jobs):
         panels = grid[line]
         job = known[(known["attack"] == attack) & (known["source"] == source)]
-        for axes, norm in zip(panels, norms, strict=False):
-            _band_bars(axes, job[job["norm"] == norm], source, bands, targets)
-            percent_axis(axes, "success rate" if axes is panels[0] else "")
-            if line == 0:
-                axes.set_title(_NORM_WORDS[norm], fontsize=SMALL_SIZE)
+        for axes in panels[:2]:
+            tidy(axes)
+            axes.grid(visible=False, axis="x")
+            axes.set_xlim(-0.6, len(bands) - 0.4)
+            axes.set_xticks(range(len(bands)), [_band_label(job, band) for band in bands])
             if line == len(jobs) - 1:
                 axes.set_xlabel(_KEPT, fontsize=TEXT_SIZE)
             elif len(bounds) == len(bands):
                 axes.tick_params(labelbottom=False)
-        _job_legend(panels[-1], job, attack, source, targets)
-    figure.legend(
-        handles=[
-            Line2D([], [], color=WHISKER, linewidth=1.3, label="95 % Wilson interval"),
-            Patch(facecolor="white", edgecolor=INK, hatch="////", label="white box"),
-        ],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=SMALL_SIZE,
-        frameon=False,
-    )
-    add_title(figure, "success of filtered perturbations, by what frequencies are kept")
+        _band_bars(panels[0], job, source, bands, targets)
+        _band_excess(panels[1], job, source, bands, targets)
+        _job_legend(panels[2], job, attack, source, targets)
+    for axes, title in zip(grid[0], ("success", "excess over noise"), strict=False):
+        axes.set_title(title, fontsize=TEXT_SIZE)
+    _filter_legend(figure)
+    add_title(figure, f"success of filtered perturbations, {_NORM_WORDS[norm]}")
     return figure
 
 
@@ -201,23 +193,75 @@ def _middles(rows: pd.DataFrame) -> NDArray[np.float64]:
     return middles
 
 
+def _places(
+    rows: pd.DataFrame, target: str, bands: list[str], targets: list[str]
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return the rows of one target, and where they stand, grouped by band."""
+    chosen = rows[(rows["target"] == target) & rows["band"].isin(bands)]
+    x = np.array([bands.index(band) for band in chosen["band"]], dtype=np.float64)
+    return chosen, x + (targets.index(target) - (len(targets) - 1) / 2) * _group(targets)
+
+
+def _group(targets: list[str]) -> float:
+    return 0.8 / len(targets)
+
+
 def _band_bars(
     axes: Axes, rows: pd.DataFrame, source: str, bands: list[str], targets: list[str]
 ) -> None:
-    """Draw the bars of one job and norm, grouped by band."""
-    width = 0.8 / len(targets)
+    """Draw the success rates of one job as bars, and those of noise across them."""
+    width = 0.92 * _group(targets)
     for place, target in enumerate(targets):
-        bars = rows[(rows["target"] == target) & rows["band"].isin(bands)]
-        x = np.array([bands.index(band) for band in bars["band"]], dtype=np.float64)
-        x += (place - (len(targets) - 1) / 2) * width
+        bars, x = _places(rows, target, bands, targets)
         look = _bar_look(place, is_white_box(source, target))
-        axes.bar(x, percents(bars, "success_rate"), width=0.92 * width, **look)
+        axes.bar(x, percents(bars, "success_rate"), width=width, **look)
         low, high = percents(bars, "success_rate_low"), percents(bars, "success_rate_high")
         axes.vlines(x, low, high, color=WHISKER, linewidth=1.3)
-    tidy(axes)
-    axes.grid(visible=False, axis="x")
-    axes.set_xlim(-0.6, len(bands) - 0.4)
-    axes.set_xticks(range(len(bands)), [_band_label(rows, band) for band in bands])
+        noise = percents(bars, "noise_success_rate")
+        axes.hlines(noise, x - width / 2, x + width / 2, color="white", linewidth=4)
+        axes.hlines(noise, x - width / 2, x + width / 2, color=WHISKER, linewidth=2)
+    percent_axis(axes, "success rate")
+
+
+def _band_excess(
+    axes: Axes, rows: pd.DataFrame, source: str, bands: list[str], targets: list[str]
+) -> None:
+    """Draw the excess of one job over noise as points."""
+    axes.axhline(0, color=INK, linewidth=1)
+    for place, target in enumerate(targets):
+        points, x = _places(rows, target, bands, targets)
+        colour = PALETTE[place % len(PALETTE)]
+        low, high = percents(points, "excess_low"), percents(points, "excess_high")
+        axes.vlines(x, low, high, color=colour, linewidth=1.5)
+        axes.plot(
+            x,
+            percents(points, "excess"),
+            linestyle="",
+            marker=MARKERS[place % len(MARKERS)],
+            color=colour,
+            markerfacecolor="white" if is_white_box(source, target) else colour,
+            markersize=5,
+        )
+    axes.set_ylabel("excess (points)", fontsize=TEXT_SIZE)
+
+
+def _filter_legend(figure: Figure) -> None:
+    """Say below a figure what its marks mean."""
+    figure.legend(
+        handles=[
+            Line2D([], [], color=WHISKER, linewidth=2, label="noise of the same frequencies"),
+            Line2D(
+                [], [], color=INK, linestyle="", marker="|", ms=11, mew=1.5, label="95 % interval"
+            ),
+            Patch(
+                facecolor="white", edgecolor=INK, hatch="////", label="white box (point: hollow)"
+            ),
+        ],
+        loc="outside lower center",
+        ncols=3,
+        fontsize=SMALL_SIZE,
+        frameon=False,
+    )
 
 
 def _bar_look(place: int, white_box: bool) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,16 @@ def write_page(report: Report, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def save_drawings(report: Report, folder: Path) -> list[Path]:
+def save_drawings(
+    report: Report, folder: Path, progress: Callable[[str], None] = lambda words: None
+) -> list[Path]:
     """Write every drawing as PNG, SVG and CSV, and every table as CSV.
 
     Args:
         report: Where they are taken from.
         folder: Where NAME.png, NAME.svg and NAME.csv go; a drawing that could not be drawn has
             no pictures, one without data no CSV.
+        progress: Told which figure of how many is being written.
 
     Returns:
         The files, in the order of the report.
@@ -73,8 +77,11 @@ def save_drawings(report: Report, folder: Path) -> list[Path]:
     """
     _check(report)
     written: list[Path] = []
+    total = sum(len(part.drawings) for part in _parts(report))
+    numbers = count(1)
     for part in _parts(report):
         for drawing in part.drawings:
+            progress(f"figure {next(numbers)} of {total}")
             written += _save_drawing(drawing, folder)
         for table in part.tables:
             data = table.frame if table.data is None else table.data

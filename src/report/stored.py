@@ -1,6 +1,5 @@
 """Finished jobs as a report reads them: tables that say what they are, and example images."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -80,19 +79,6 @@ class StoredJob:
         """Return a table by its name, without the top five."""
         whole = pq.read_table(self.files[name])
         return whole.drop_columns([c for c in _TOP if c in whole.column_names]).to_pandas()
-
-    def seen_up_to(self, model: str) -> float:
-        """Return the highest frequency that a model can see, in cycles per pixel of the images.
-
-        A model that makes images smaller sees nothing above half a cycle per pixel of its own;
-        others see all, which is NaN here. Of an ensemble, that of the member that sees most.
-        """
-        size = self.record.config["dataset"].get("image_size")
-        seen = []
-        for member in model.split("+"):
-            own = self.record.config["model"].get(member, {}).get("input_size")
-            seen.append(0.5 * own / size if own and size and own < size else math.nan)
-        return math.nan if any(map(math.isnan, seen)) else max(seen)
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:

@@ -17,7 +17,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 from PIL import Image
@@ -123,12 +122,7 @@ def embedded_picture(figure: Figure, most: int) -> tuple[str, int, int]:
 
 
 def fresh(figure: Figure) -> Figure:
-    """Copy a figure: drawing changes its layout, so that a second time gives other bytes.
-
-    One whose layout is fixed is returned as it is.
-    """
-    if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine | None):
-        return figure
+    """Copy a figure: drawing changes its layout, so that a second time gives other bytes."""
     try:
         copied: Figure = pickle.loads(pickle.dumps(figure))
     except (AttributeError, TypeError, pickle.PicklingError):  # holds a function without a name

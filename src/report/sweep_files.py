@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from src.analysis import (
+    CAUSES,
     CONTROL_NAMES,
     Alarm,
+    clean_at_chance,
     excess,
     excess_matrix,
     format_cell,
@@ -22,6 +24,7 @@ from src.analysis import (
     weaker_than_fgsm,
 )
 from src.analysis.exploration import top_k
+from src.files import whole_file
 from src.report.stored import HEADLINE, StoredJob
 from src.report.tables import excess_table, matrix_table, write_excess_csv, write_matrix_csv
 
@@ -87,25 +90,41 @@ def by_attack(jobs: Sequence[StoredJob]) -> dict[str, list[StoredJob]]:
 
 
 def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
-    """Compare iterative attacks with FGSM from the same source, and print every job's alarms.
+    """Complete every job's alarms with what only the end can tell, and print a line for each.
 
-    What the comparison finds is added to the alarms in the iterative job's folder.
+    That is the comparison of iterative attacks with FGSM from the same source, and the alarms of
+    jobs that attacked nothing. A finding that several jobs share is printed once, and so is what
+    an alarm comes from; whole sentences are in the jobs' `alarms.json`.
 
     Returns:
-        The sentences of the comparison, by alarm and job.
+        The sentences that were added, by alarm and job.
     """
-    done = [job for job in jobs if job.attacked]
     found: dict[str, str] = {}
-    for job in done:
-        for alarm in _against_fgsm(job, done):
-            found[f"{alarm.name}.{job.folder.name}"] = alarm.sentence
-            listed = json.loads((job.folder / ALARMS).read_text())
-            (job.folder / ALARMS).write_text(json.dumps([*listed, alarm._asdict()], indent=1))
-    for job in done:
-        for entry in json.loads((job.folder / ALARMS).read_text()):
-            line = f"ALARM {job.folder.name}: {entry['name']}: {entry['sentence']}"
+    where: dict[str, dict[str, list[str]]] = {}
+    for job in jobs:
+        path = job.folder / ALARMS
+        listed = json.loads(path.read_text()) if path.exists() else []
+        late = _against_fgsm(job, jobs) if job.attacked else _of_clean_images(job)
+        if late:
+            listed += [alarm._asdict() for alarm in late]
+            with whole_file(path) as temporary:
+                temporary.write_text(json.dumps(listed, indent=1))
+        found |= {f"{alarm.name}.{job.folder.name}": alarm.sentence for alarm in late}
+        for alarm in listed:
+            folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
+            folders.append(job.folder.name)
+    for name, findings in where.items():
+        lines = [
+            f"ALARM {folders[0]}{_others(folders)}: {name}: {finding}"
+            for finding, folders in findings.items()
+        ]
+        for line in [*lines, f"      {name}: {CAUSES[name]}"]:
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
     return found
+
+
+def _others(folders: Sequence[str]) -> str:
+    return f" (and {len(folders) - 1} more)" if len(folders) > 1 else ""
 
 
 def job_rates(job: StoredJob, protocol: str | None = None) -> pd.DataFrame:
@@ -134,10 +153,15 @@ def _excess(done: Sequence[StoredJob], standard: float) -> dict[str, pd.DataFram
     return beyond
 
 
+def _of_clean_images(job: StoredJob) -> list[Alarm]:
+    """Return the alarms of a job that attacked nothing."""
+    return clean_at_chance(job.predictions, len(job.record.class_names))
+
+
 def _against_fgsm(job: StoredJob, done: Iterable[StoredJob]) -> list[Alarm]:
     """Compare an iterative job with the sweep's FGSM job of the same source, data and aim."""
     record = job.record
-    if record.config["attack"].get("steps", 1) < 2:
+    if not record.iterative:
         return []
     for other in done:
         if other.record.attack == "fgsm" and _comparable(record.config, other.record.config):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.cache import sha256_of
 from src.sets.manifest import (
     FACTS,
     FILES,
@@ -21,7 +22,6 @@ from src.sets.manifest import (
     check_rules,
     content_name,
     digest_of,
-    sha256_of,
     write_manifest,
 )
 from src.sets.records import blocks, check_budgets, check_classes, check_index
@@ -70,7 +70,7 @@ class SetWriter:
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        for pattern in (f"{_TEMPORARY}*", f".{MANIFEST}.*.tmp"):
+        for pattern in (f"{_TEMPORARY}*", ".manifest.*.tmp*"):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink(missing_ok=True)
         for name, (dtype, shape) in self._layout().items():

@@ -54,6 +54,13 @@ def test_random_aims_belong_to_the_image():
     assert not torch.equal(make(other, many).target_labels, goals)
 
 
+@pytest.mark.parametrize("aim", ["random", "next", "least_likely", "data"])
+def test_an_aim_needs_another_class(aim):
+    with pytest.raises(ValueError, match=f"^attack.target_label={aim} needs at least two classes"):
+        Attacker(linear(), fgsm, (8,), aim=aim, num_classes=1)
+    Attacker(linear(), fgsm, (8,), num_classes=1)
+
+
 def test_least_likely_is_never_the_true_class():
     images = batch(50)
     model = linear()

@@ -111,7 +111,7 @@ def test_every_kind_of_job_has_finite_tables(precision, average, aim):
     for frame in tables.values():
         numbers = frame.select_dtypes("number")
         assert len(frame) and np.isfinite(numbers.to_numpy(float)).all()
-    assert len(tables["filtered"]) == 11 * 3 * 8 and len(tables["similarity"]) == 11 * 3
+    assert len(tables["filtered"]) == 11 * 3 * 16 and len(tables["similarity"]) == 11 * 3
     flips = tables["flips"]
     assert (flips["below_eps_255"] < flips["eps_255"]).all()
     assert (flips["predicted"] != flips["label"]).all()

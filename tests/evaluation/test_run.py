@@ -112,4 +112,23 @@ def test_clean_answers_are_computed_once(dataset, networks, tmp_path):
     assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
     expected = networks["b"](to_unit(dataset.__getitems__(list(range(11))).images)).argmax(1)
     assert both["predicted"].to_pylist()[11:] == expected.tolist()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
+    names = {"a.parquet", "a.parquet.sha256", "b.parquet", "b.parquet.sha256"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_damaged_clean_predictions_are_named_and_computed_again(
+    dataset, networks, tmp_path, caplog
+):
+    cache = {name: tmp_path / f"{name}.parquet" for name in networks}
+    first = score_clean(dataset, networks, TRAINER, cache)
+    for other in (b"", cache["b"].read_bytes(), flipped(cache["a"].read_bytes())):
+        caplog.clear()
+        cache["a"].write_bytes(other)
+        assert score_clean(dataset, networks, TRAINER, cache).equals(first)
+        assert f"{cache['a']} is damaged" in caplog.text and "b.parquet is" not in caplog.text
+
+
+def flipped(content: bytes) -> bytes:
+    """Return bytes of which one bit, in the middle, is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from src.data import ImageDataset, to_unit
 from src.data.image_csv import image_csv
@@ -140,6 +141,69 @@ def test_wrong_settings_are_one_sentence(changes, says):
     with pytest.raises(ValueError, match=says) as caught:
         build_classifier("resnet18", entry("resnet18", **changes), 10)
     assert "\n" not in str(caught.value)
+
+
+class Odd(nn.Module):
+    """A small classifier with an oddity."""
+
+    def __init__(self, oddity):
+        super().__init__()
+        self.oddity = oddity
+        self.conv, self.norm = nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)
+        self.linear = nn.Linear(2 * 30 * 30, 10)
+
+    def train(self, mode=True):
+        return super().train(mode or self.oddity == "always in training mode")
+
+    def forward(self, images):
+        if self.oddity == "detach":
+            images = images.detach()
+        logits = self.linear(self.norm(self.conv(images)).flatten(1))
+        if self.oddity == "argmax":
+            return nn.functional.one_hot(logits.argmax(1), 10).float()
+        if self.oddity == "numpy":
+            return torch.from_numpy(logits.numpy())
+        if self.oddity == "integers":
+            return logits.long()
+        return logits.round() if self.oddity == "round" else logits
+
+
+@pytest.fixture
+def odd(monkeypatch):
+    """A function that builds a classifier with an oddity."""
+    monkeypatch.setattr("src.models.architectures.odd", Odd, raising=False)
+
+    def make(oddity, **words):
+        network = {"_target_": "src.models.architectures.odd", "oddity": oddity}
+        config = {"network": network, "mean": [0.5] * 3, "std": [0.5] * 3}
+        return build_classifier("mine", config, 10, **words)
+
+    return make
+
+
+@pytest.mark.parametrize("oddity", ["detach", "argmax", "numpy"])
+def test_a_source_without_a_gradient_is_refused_and_a_target_is_not(oddity, odd):
+    message = "^model mine: it cannot be attacked, since its logits have no gradient"
+    with pytest.raises(ValueError, match=message) as caught:
+        odd(oddity, attacked=True)
+    assert "\n" not in str(caught.value)
+    with torch.no_grad():
+        assert odd(oddity)(torch.rand(4, 3, 32, 32)).shape == (4, 10)
+
+
+@pytest.mark.parametrize("oddity", ["none", "round"])
+def test_a_gradient_may_be_zero(oddity, odd):
+    assert not odd(oddity, attacked=True).training
+
+
+def test_integers_are_no_logits(odd):
+    with pytest.raises(ValueError, match=r"^model mine: the network must return logits, .* int64"):
+        odd("integers")
+
+
+def test_a_network_that_stays_in_training_mode_is_refused(odd):
+    with pytest.raises(ValueError, match=r"^model mine: .* stays in training mode after eval\(\)"):
+        odd("always in training mode")
 
 
 def test_images_of_a_size_that_the_network_refuses():

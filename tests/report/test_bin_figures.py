@@ -54,7 +54,7 @@ def luminance(colour):
 
 
 def test_each_bin_is_a_line_in_both_panels_with_its_band_and_n():
-    figure = draw_bins(bins([40, 7]))
+    figure = draw_bins(bins([40, 17]))
     accuracy, confidence = figure.axes
     assert [axes.get_ylabel() for axes in figure.axes] == [
         "robust accuracy (%)",
@@ -69,19 +69,19 @@ def test_each_bin_is_a_line_in_both_panels_with_its_band_and_n():
     assert (band.min(), band.max()) == (40, 62.5)
     band = confidence.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (70, 80)
-    assert legend_of(figure) == ["95 to 100 %, n = 40", "90 to 95 %, n = 7", "95 % interval"]
-    assert figure.get_suptitle() == "fgsm made on m0, shown to m1, n = 47"
+    assert legend_of(figure) == ["95 to 100 %, n = 40", "90 to 95 %, n = 17", "95 % interval"]
+    assert figure.get_suptitle() == "fgsm made on m0, shown to m1, n = 57"
 
 
 def test_small_bins_are_thin_without_a_band_and_the_legend_says_so():
-    figure = draw_bins(bins([5, 4, 1]))
+    figure = draw_bins(bins([10, 9, 1]))
     for axes in figure.axes:
         widths = [line.get_linewidth() for line in axes.get_lines()]
         assert widths[0] > widths[1] == widths[2]
         assert len(axes.collections) == 1
-    assert legend_of(figure)[-2:] == ["95 % interval", "thin: n < 5, no band"]
-    assert "95 % interval" not in legend_of(draw_bins(bins([4])))
-    assert "thin: n < 5, no band" not in legend_of(draw_bins(bins([5])))
+    assert legend_of(figure)[-2:] == ["95 % interval", "thin: n < 10, no interval"]
+    assert "95 % interval" not in legend_of(draw_bins(bins([9])))
+    assert "thin: n < 10, no interval" not in legend_of(draw_bins(bins([10])))
 
 
 def test_twenty_bins_grow_lighter_and_alternate(tmp_path):

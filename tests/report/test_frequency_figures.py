@@ -140,6 +140,10 @@ def filtered(jobs=JOBS, targets=("m0", "m1"), n=8):
             "success_rate": place / (8 if norm == "linf" else 4) if n else np.nan,
             "success_rate_low": 0.05 if n else np.nan,
             "success_rate_high": 0.95 if n else np.nan,
+            "noise_success_rate": 0.125 if n else np.nan,
+            "excess": place / 8 - 0.125 if n else np.nan,
+            "excess_low": -0.25 if n else np.nan,
+            "excess_high": 0.5 if n else np.nan,
             "attack": attack,
             "source": source,
         }
@@ -151,16 +155,12 @@ def filtered(jobs=JOBS, targets=("m0", "m1"), n=8):
     return pd.DataFrame(rows)
 
 
-def test_filtered_success_is_grouped_by_band_for_both_norms(tmp_path):
-    figure = filtered_figure(filtered())
+def test_filtered_success_and_noise_are_grouped_by_band(tmp_path):
+    figure = filtered_figure(filtered(), "linf")
     grid = np.reshape(figure.axes, (3, 3))
-    linf, length, words = grid[1]
-    assert [axes.get_title() for axes in grid[0, :2]] == [
-        "equal largest change (L-infinity)",
-        "equal length (L2)",
-    ]
+    panel, _, words = grid[1]
     places = {
-        (round(bar.get_x() + bar.get_width() / 2, 6), bar.get_height()) for bar in linf.patches
+        (round(bar.get_x() + bar.get_width() / 2, 6), bar.get_height()) for bar in panel.patches
     }
     assert places == {(group + shift, 12.5 * group) for group in range(4) for shift in (-0.2, 0.2)}
     assert [label.get_text() for label in grid[2][0].get_xticklabels()] == [
@@ -169,17 +169,33 @@ def test_filtered_success_is_grouped_by_band_for_both_norms(tmp_path):
         "middle\n0.125 to 0.25",
         "high\n$\\geq$ 0.25",
     ]
-    whisker = linf.collections[0].get_paths()[0].vertices[:, 1]
-    assert list(whisker) == [5, 95]
+    lines = [path.vertices for lines in panel.collections for path in lines.get_paths()]
+    upright = [line[:, 1].tolist() for line in lines if np.ptp(line[:, 0]) == 0]
+    across = [line[:, 1].tolist() for line in lines if np.ptp(line[:, 0]) > 0]
+    assert upright == [[5, 95]] * 8 and set(map(tuple, across)) == {(12.5, 12.5)}
     texts = [text.get_text() for text in words.get_legend().get_texts()]
     assert texts == ["m0, n = 8", "m1, n = 8"]
     assert words.get_legend().get_title().get_text() == "fgsm made on\nm1, shown to"
-    assert sorted({bar.get_height() for bar in length.patches}) == [0, 25, 50, 75]
     shown = [axes.xaxis.get_tick_params()["labelbottom"] for axes in grid[:, 0]]
     assert shown == [False, False, True]
-    assert grid[2][0].get_xlabel() == "frequencies kept (cycles per pixel)"
+    heights = {bar.get_height() for bar in filtered_figure(filtered(), "l2").axes[0].patches}
+    assert heights == {0, 25, 50, 75}
     save_figure(figure, tmp_path / "filtered.png")
     assert figure.get_size_inches()[0] <= 9
+
+
+def test_the_excess_stands_beside_the_rates_with_its_interval():
+    _, panel, _ = filtered_figure(filtered(JOBS[:1])).axes
+    points = [line for line in panel.get_lines() if line.get_linestyle() == "None"]
+    assert [line.get_ydata().tolist() for line in points] == [[-12.5, 0, 12.5, 25]] * 2
+    assert [to_hex(line.get_markerfacecolor()) for line in points] == [
+        "#ffffff",
+        PALETTE[1].lower(),
+    ]
+    spans = [path.vertices[:, 1].tolist() for c in panel.collections for path in c.get_paths()]
+    assert spans == [[-25, 50]] * 8
+    low, high = panel.get_ylim()
+    assert low < -25 and high > 50
 
 
 def test_jobs_with_other_bands_have_their_own_labels():
@@ -207,11 +223,13 @@ def test_missing_norms_bands_and_pairs_leave_gaps(tmp_path):
     frame = frame[~((frame["source"] == "m1") & (frame["target"] == "m0"))]
     frame.loc[frame["attack"] == "bim", ["success_rate", "n"]] = [np.nan, 0]
     figure = filtered_figure(frame)
-    grid = np.reshape(figure.axes, (3, 2))
+    grid = np.reshape(figure.axes, (3, 3))
     assert [len(axes.patches) for axes in grid[:, 0]] == [6, 3, 0]
-    texts = [text.get_text() for text in grid[2, 1].get_legend().get_texts()]
+    texts = [text.get_text() for text in grid[2, 2].get_legend().get_texts()]
     assert texts == ["m0, n = 0", "m1, n = 0"]
     save_figure(figure, tmp_path / "gaps.png")
+    with pytest.raises(ValueError, match="no row has the norm linf"):
+        filtered_figure(frame, "linf")
 
 
 def low_passed(targets=("m0", "$m$"), cutoffs=(0.0625, 0.25, 0.71), n=4):
@@ -480,7 +498,7 @@ def test_tables_without_numbers_say_why_nothing_is_drawn(name):
 def test_other_reasons_for_drawing_nothing_are_named():
     with pytest.raises(ValueError, match="no spectrum has power at any frequency"):
         spectra_figure(spectra().assign(share=0.0))
-    with pytest.raises(ValueError, match="no row has one of the norms linf, l2"):
+    with pytest.raises(ValueError, match="no row has the norm l2"):
         filtered_figure(filtered().assign(norm="l1"))
     with pytest.raises(ValueError, match="no pair has a gradient cosine or a kappa"):
         similarity_figure(pairs().assign(cosine=np.nan, kappa=np.nan))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from src.cache import sha256_of
 from src.sets import AdversarialSet, SetWriter, budget_breaches, open_set, read_set
-from src.sets.manifest import MANIFEST, content_name, digest_of, sha256_of
+from src.sets.manifest import MANIFEST, content_name, digest_of
 
 INDEX = [17, 3, 5, 40, 8]
 BUDGETS = (0.5, 2.0, 8.0)
@@ -178,7 +179,7 @@ def test_how_an_ensemble_averaged_is_kept(tmp_path):
 
 def test_a_new_writer_clears_what_was_left(folder):
     before = read_set(folder).digest
-    (folder / f".{MANIFEST}.0123.tmp").write_text("{")
+    (folder / ".manifest.0123.tmp.json").write_text("{")
     make_writer(folder, budgets_255=range(1, 9)).create().close()
     assert not (folder / MANIFEST).exists()
     write_set(folder, variant=1)

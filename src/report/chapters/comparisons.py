@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from src.analysis import is_white_box
-from src.analysis.areas import curve_areas
+from src.analysis.areas import FEWEST_IMAGES, curve_areas
 from src.analysis.comparisons import Compared, asymmetry, paired_tests
 from src.analysis.hypothesis import Effect
 from src.report.bin_figures import effects_figure
@@ -108,7 +108,7 @@ def _area_table(jobs: Sequence[StoredJob]) -> Table:
         name="areas",
         title="Areas under the curves",
         caption="Mean over the budgets from 0 to the largest one, by trapezoids; brackets: 95 % "
-        "bootstrap intervals over the images.",
+        f"intervals over the images (Gaffke), none where n < {FEWEST_IMAGES}.",
         frame=shown,
         data=numbers,
     )

@@ -25,9 +25,6 @@ def drawn(
     try:
         figure = draw()
         figure.set_dpi(DPI)  # letters have other widths at another one
-        for _ in range(2):  # a constrained layout comes to rest in the second pass
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # not again for every format
     except ValueError as error:
         reason = str(error)
     return Drawing(file_name(name), title, caption, alt, figure, reason, data, picture)

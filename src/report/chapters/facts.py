@@ -94,8 +94,7 @@ def _attack(job: StoredJob) -> str:
 
 def _budgets(job: StoredJob) -> str:
     grid = ", ".join(f"{eps:g}" for eps in job.record.config["epsilon"]["grid"])
-    norm = job.record.config["attack"].get("norm", "linf")
-    return f"{grid} (in 1/255, {norm}); headline at {job.record.standard:g}/255"
+    return f"{grid} (in 1/255, {job.record.norm}); headline at {job.record.standard:g}/255"
 
 
 def _models(job: StoredJob) -> list[str]:

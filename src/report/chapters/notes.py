@@ -11,8 +11,9 @@ NOTES: tuple[tuple[str, str], ...] = (
     (
         "budget, eps",
         "The largest change of any value of an image, in units of 1/255 of the pixel range; for "
-        "an attack in the L2 norm, the largest root-mean-square change. An L-infinity budget below "
-        "1 is no change at all in an 8-bit image.",
+        "an attack in the L2 norm, the largest root-mean-square change. The L2 ball holds the "
+        "L-infinity ball of the same budget and much more, so attacks are compared within one norm "
+        "alone. An L-infinity budget below 1 is no change at all in an 8-bit image.",
     ),
     (
         "protocol",
@@ -39,7 +40,8 @@ NOTES: tuple[tuple[str, str], ...] = (
     (
         "flip, smallest flipping budget",
         "A counted image is no longer classified correctly; and the smallest tried budget at "
-        "which that is so, refined by bisection where the job did that.",
+        "which that is so, refined by bisection where the job did that. It is one crossing: some "
+        "images are right again at larger budgets, and smaller ones between those tried may flip.",
     ),
     (
         "dip and recovery",
@@ -54,12 +56,17 @@ NOTES: tuple[tuple[str, str], ...] = (
     ),
     (
         "below 1/255",
-        "Flips at a budget that no 8-bit image can hold, of attacks in the L-infinity norm.",
+        "Flips at a budget that no 8-bit image can hold: told of attacks in the L-infinity norm "
+        "alone.",
     ),
     (
         "area under a curve",
-        "The curve's mean over the budgets from 0 to the largest, by trapezoids; 95 % percentile "
-        "bootstrap interval over images, 2,000 resamples.",
+        "The curve's mean over the budgets from 0 to the largest, by trapezoids.",
+    ),
+    (
+        "interval of an area or of a mean confidence",
+        "Gaffke's (2005), 95 %, over images: for means of values between 0 and 1, however skewed. "
+        "Not given for areas of fewer than 30 images and mean confidences of fewer than 10.",
     ),
     (
         "McNemar, Holm",
@@ -84,14 +91,15 @@ NOTES: tuple[tuple[str, str], ...] = (
         "power spectrum",
         "Squared magnitude of the two-dimensional Fourier transform over the number of pixels, "
         "averaged over channels and over rings of equal spatial frequency, in cycles per pixel; "
-        "0.5 is the finest pattern along an axis. A model that makes images smaller before it "
-        "looks sees only the frequencies below half a cycle per pixel of its own size.",
+        "0.5 is the finest pattern along an axis.",
     ),
     (
         "low, band, high",
         "A perturbation's part below, between and above the two limits that the figure names, cut "
         "out in the Fourier domain and scaled to the same largest change, or to the L2 norm of "
-        "the whole perturbation; then clipped to the pixel range. Not rounded to 8 bits.",
+        "the whole perturbation; then clipped to the pixel range. Not rounded to 8 bits. Its "
+        "control is the same part of random-sign noise at the same strength; excess is the "
+        "difference of the two success rates.",
     ),
     (
         "gradient cosine",

@@ -10,7 +10,7 @@ import pandas as pd
 from src.analysis.phenomena import KINDS
 from src.report.chapters.drawing import drawn
 from src.report.content import Drawing
-from src.report.galleries import SHOWN, chosen
+from src.report.galleries import chosen
 from src.report.gallery_figures import Entry, gallery_figure
 from src.report.pictures import series, triple
 from src.report.stored import StoredJob
@@ -24,8 +24,7 @@ def galleries(job: StoredJob, target: str, stem: str, images: pd.DataFrame) -> l
     names = job.record.class_names
     picked = chosen(images)
     drawings = []
-    for kind in SHOWN:
-        rows = picked[kind]
+    for kind, rows in picked.items():
         total = int(images[kind].sum())
         if rows.empty:
             continue

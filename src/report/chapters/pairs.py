@@ -30,7 +30,9 @@ def pair(job: StoredJob, target: str, effect: Effect, budgets: Sequence[float] |
     stem = file_name(job.attack, record.source, target)
     rows = job_rates(job)
     rows = rows[rows["target"] == target].reset_index(drop=True)
-    images = phenomena(job.with_top_five, record.source, target, record.protocol, job.flips)
+    images = phenomena(
+        job.with_top_five, record.source, target, record.protocol, job.flips, record.norm
+    )
     summary = kind_summary(images)
     return Pair(
         attack=job.attack,
@@ -76,7 +78,7 @@ def _bins(job: StoredJob, target: str, stem: str) -> Drawing:
         "Accuracy and confidence by initial confidence",
         f"The {int(groups['n'].sum())} images counted that {target} classifies correctly when "
         f"clean, split into {len(groups)} bins of 5 percentage points of their initial confidence. "
-        "Bands: 95 % (Wilson; Student's t for the mean confidence).",
+        "Bands: 95 % (Wilson; Gaffke for the mean confidence), none for fewer than 10 images.",
         "; ".join(
             f"{row['bin_low']:.0%} to {row['bin_high']:.0%}: {row['n']} images"
             for row in groups.to_dict("records")
@@ -175,11 +177,12 @@ def _flip_sentence(summary: pd.DataFrame) -> str:
     if not n:
         return "No image is counted."
     images = by_kind["images"].to_dict()
+    below = images.get("below_8_bits")  # of L-infinity alone
     return (
         f"Of {n} images that are counted and initially right {images['never_flips']} never lose "
         "their class within the grid, "
-        f"{images['bounce_back']} lose it and get it back at a larger budget, and "
-        f"{images['below_8_bits']} lose it at a budget below 1/255."
+        f"{images['bounce_back']} lose it and get it back at a larger budget"
+        + ("." if below is None else f", and {below} lose it at a budget below 1/255.")
     )
 
 

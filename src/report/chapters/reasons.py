@@ -1,10 +1,12 @@
 """Why attacks transfer: frequencies, gradients, errors; as far as the jobs computed it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from src.analysis import is_white_box
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.frequency_words import (
     filter_sentences,
@@ -12,6 +14,7 @@ from src.analysis.frequency_words import (
     spectrum_sentences,
 )
 from src.analysis.similarity import (
+    FEWEST_IMAGES,
     SimilarJob,
     image_level,
     pair_similarity,
@@ -82,9 +85,9 @@ def reasons_section(jobs: Sequence[StoredJob]) -> Section | None:
     for name, tell in parts:
         having = [job for job in jobs if name in job.files]
         if having:
-            sentences, drawing, found = tell(having)
+            sentences, figures, found = tell(having)
             text.append(" ".join(sentences))
-            drawings.append(drawing)
+            drawings += figures
             tables += found
     if not drawings:
         return None
@@ -97,7 +100,7 @@ def reasons_section(jobs: Sequence[StoredJob]) -> Section | None:
     )
 
 
-_Part = tuple[Sequence[str], Drawing, list[Table]]
+_Part = tuple[Sequence[str], list[Drawing], list[Table]]
 
 
 def _stacked(jobs: Sequence[StoredJob], read: Callable[[StoredJob], pd.DataFrame]) -> pd.DataFrame:
@@ -109,10 +112,7 @@ def _stacked(jobs: Sequence[StoredJob], read: Callable[[StoredJob], pd.DataFrame
 
 
 def _spectra(jobs: Sequence[StoredJob]) -> _Part:
-    def read(job: StoredJob) -> pd.DataFrame:
-        return job.table("spectra").assign(seen_up_to=job.seen_up_to(job.record.source))
-
-    frame = _stacked(jobs, read)
+    frame = _stacked(jobs, lambda job: job.table("spectra"))
     sentences = spectrum_sentences(frame)
     drawing = drawn(
         "spectra",
@@ -123,7 +123,7 @@ def _spectra(jobs: Sequence[StoredJob]) -> _Part:
         lambda: spectra_figure(frame),
         frame,
     )
-    return sentences, drawing, []
+    return sentences, [drawing], []
 
 
 def _filtered(jobs: Sequence[StoredJob]) -> _Part:
@@ -135,17 +135,51 @@ def _filtered(jobs: Sequence[StoredJob]) -> _Part:
 
     frame = _stacked(jobs, read)
     sentences = filter_sentences(frame)
-    drawing = drawn(
-        "filtered",
-        "Success of filtered perturbations",
-        "The perturbation's low, middle and high spatial frequencies alone, scaled to the same "
-        f"largest change ({jobs[0].record.standard:g}/255) and to the same L2 norm as the whole; "
-        "95 % Wilson intervals.",
-        " ".join(sentences),
-        lambda: filtered_figure(frame),
-        frame,
+    standard = f"{jobs[0].record.standard:g}/255"
+    sizes = {
+        "l2": ("filtered", "the same L2 norm as the whole"),
+        "linf": ("filtered-linf", f"the same largest change, {standard}"),
+    }
+    drawings = [
+        drawn(
+            name,
+            "Success of filtered perturbations",
+            f"The low, middle and high spatial frequencies of the perturbation at {standard} "
+            f"alone, scaled to {size}, and those of random-sign noise, scaled likewise.",
+            " ".join(sentences),
+            partial(filtered_figure, frame, norm),
+            frame[frame["norm"] == norm],
+        )
+        for norm, (name, size) in sizes.items()
+    ]
+    return sentences, drawings, [_filtered_table(frame)]
+
+
+def _filtered_table(frame: pd.DataFrame) -> Table:
+    rows = frame[frame["norm"] == "l2"].sort_values(["attack", "source", "target"], kind="stable")
+    shown = pd.DataFrame(
+        {
+            "attack": rows["attack"],
+            "source": rows["source"],
+            "target": _targets(rows),
+            "frequencies": rows["band"]
+            .map({"all": "whole", "band": "middle"})
+            .fillna(rows["band"]),
+            "images": rows["n"].astype(str),
+            "success": rows["success"].astype(str),
+            "noise": rows["noise_success"].astype(str),
+            "excess": _with_intervals(rows, "excess", ".1%"),
+        }
     )
-    return sentences, drawing, []
+    return Table(
+        name="filtered-excess",
+        title="Filtered perturbations against filtered noise, at equal L2 norm",
+        caption="Images fooled by a part of the perturbation and by the same part of random-sign "
+        "noise; the difference as a share of the images, with its 95 % interval for paired "
+        "proportions (Tango 1998).",
+        frame=shown,
+        data=frame,
+    )
 
 
 def _low_passed(jobs: Sequence[StoredJob]) -> _Part:
@@ -162,8 +196,6 @@ def _low_passed(jobs: Sequence[StoredJob]) -> _Part:
         for name, (job, rows) in found.items()
     }
     frame = low_pass_accuracy(pd.concat(named.values()), pd.concat(clean.values()))
-    limits = {n: job.seen_up_to(str(rows["target"].iloc[0])) for n, (job, rows) in found.items()}
-    frame["seen_up_to"] = frame["target"].map(limits)
     sentences = low_pass_sentences(frame)
     drawing = drawn(
         "low-passed",
@@ -174,7 +206,7 @@ def _low_passed(jobs: Sequence[StoredJob]) -> _Part:
         lambda: low_pass_figure(frame),
         frame,
     )
-    return sentences, drawing, []
+    return sentences, [drawing], []
 
 
 def _clean(job: StoredJob, target: str) -> pd.DataFrame:
@@ -202,7 +234,7 @@ def _similarity(jobs: Sequence[StoredJob]) -> _Part:
     )
     images = image_level(found, standard, protocol)
     tables = [_pair_table(frame), _regression_table(regression), _image_table(images)]
-    return sentences, drawing, tables
+    return sentences, [drawing], tables
 
 
 def _pair_table(frame: pd.DataFrame) -> Table:
@@ -211,7 +243,7 @@ def _pair_table(frame: pd.DataFrame) -> Table:
         {
             "attack": frame["attack"],
             "source": frame["source"],
-            "target": [f"{r['target']}{' (white box)' if r['white_box'] else ''}" for r in rows],
+            "target": _targets(frame),
             "images": [str(r["n"]) for r in rows],
             "gradient cosine": _with_intervals(frame, "cosine"),
             "equal signs": [_share(r["sign_agreement"]) for r in rows],
@@ -226,12 +258,19 @@ def _pair_table(frame: pd.DataFrame) -> Table:
         name="model-similarity",
         title="How alike the models are, pair by pair",
         caption="Mean cosine of the loss gradients on the clean images counted, with its 95 % t "
-        "interval; share of values whose gradients have equal signs; Cohen's kappa of being right, "
-        "and share of the images that both get wrong on which they name the same class, over all "
-        "clean images.",
+        f"interval (none for fewer than {FEWEST_IMAGES}); share of values whose gradients have "
+        "equal signs; Cohen's kappa of being right, and share of the images that both get wrong on "
+        "which they name the same class, over all clean images.",
         frame=shown,
         data=frame,
     )
+
+
+def _targets(frame: pd.DataFrame) -> list[str]:
+    return [
+        f"{target} (white box)" if is_white_box(source, target) else str(target)
+        for source, target in zip(frame["source"], frame["target"], strict=True)
+    ]
 
 
 def _share(value: float) -> str:
@@ -261,10 +300,12 @@ def _regression_table(regression: pd.DataFrame) -> Table:
     )
 
 
-def _with_intervals(frame: pd.DataFrame, name: str) -> list[str]:
+def _with_intervals(frame: pd.DataFrame, name: str, form: str = ".2f") -> list[str]:
     rows = frame[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
     return [
-        "n/a" if np.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        "n/a"
+        if np.isnan(value)
+        else f"{value:{form}}" + ("" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]")
         for value, low, high in rows
     ]
 
