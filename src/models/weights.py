@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from src.files import whole_file
@@ -85,7 +85,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
     with whole_file(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # what `save_file` raises on a full disk is no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
