@@ -90,8 +90,8 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
 def _finish_exploration(job: Job, clean: pa.Table | None, record: JobRecord, folder: Path) -> None:
     """Write what the models say of the clean images, of a job that attacks nothing."""
     if clean is not None and is_first_process():
-        write_table(with_record(clean, HEADLINE, record), folder / f"{HEADLINE}.parquet")
         write_text(folder / "config.yaml", OmegaConf.to_yaml(job.stored_config(), resolve=False))
+        write_table(with_record(clean, HEADLINE, record), folder / f"{HEADLINE}.parquet")
 
 
 def _maker(

@@ -23,7 +23,7 @@ from src.analysis import (
 )
 from src.data import ImageDataset
 from src.evaluation import CONTROLS, Evaluation, write_table
-from src.files import write_csv, write_text
+from src.files import write_csv, write_text, writing
 from src.job import Job
 from src.record import JobRecord, with_record
 from src.report import ALARMS, HEADLINE, gallery_images, store_examples, store_images
@@ -189,9 +189,10 @@ def _write_flips(frames: Mapping[str, pd.DataFrame], folder: Path, norm: str) ->
 
 def clear(folder: Path) -> None:
     """Remove what an earlier job has left in a folder, but for its set of adversarial images."""
-    for pattern in _LEFT:
-        for file in folder.glob(pattern):
-            file.unlink()
+    with writing(folder):
+        for pattern in _LEFT:
+            for file in folder.glob(pattern):
+                file.unlink()
 
 
 @contextmanager

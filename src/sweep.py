@@ -141,6 +141,8 @@ class SweepCallback(Callback):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
         except (ValueError, HydraException) as error:
             _stop(str(error))
+        except OSError as error:
+            _stop(f"A file could not be read or written: {error}.")
         except Exception:  # Hydra would turn it into a warning and go on
             _stop(traceback.format_exc())
 
@@ -190,16 +192,17 @@ class SweepCallback(Callback):
             job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
         ]
         console = Console()
-        if jobs != [folder]:  # a single job's folder is cleared before it
-            clear(folder)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
         found: dict[str, str] = {}
         written = True
-        for step in (
+        steps: list[Callable[[], object]] = [
             lambda: found.update(sweep_alarms(done, console)),
             lambda: sweep_matrices(done, folder, console),
             lambda: clean_accuracies(done, console),
-        ):
+        ]
+        if jobs != [folder]:  # a single job's folder is cleared before it
+            steps.insert(0, lambda: clear(folder))
+        for step in steps:
             try:
                 step()
             except ValueError as error:
@@ -211,8 +214,8 @@ class SweepCallback(Callback):
             files, written = [*files, *page], written and bool(page)
         for job in failed:
             note = job / FAILURE
-            reason = note.read_text().split("\n\n")[0] if note.exists() else "it left no word why"
-            console.print(f"FAILED {job.name}: {reason}", style="red", soft_wrap=True, markup=False)
+            why = note.read_text().split("\n\n")[0] if note.exists() else "it left no word why"
+            console.print(f"FAILED {job.name}: {why}", style="red", soft_wrap=True, markup=False)
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
             status = self.stopped or ("FAILED" if failed else "FINISHED")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.files import whole_file
+from src.files import reason, whole_file
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 WRAPPERS = ("state_dict", "model")
@@ -113,8 +113,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     """Read and unwrap a file's state dict, names as stored."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is no weight file: it should end in {', '.join(SUFFIXES)}.")
-    if not path.is_file():
-        raise ValueError(f"The weight file {path} does not exist.")
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise ValueError(f"The weight file {path} does not exist.") from error
+    except OSError as error:
+        raise ValueError(f"The weight file {path} cannot be read: {reason(error)}.") from error
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
