@@ -11,7 +11,8 @@ SumUp = Callable[[BaseException], None]
 
 
 def _say(error: BaseException) -> None:
-    print("\nInterrupted." if isinstance(error, KeyboardInterrupt) else error)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    print("\nInterrupted." if interrupted else f"A file could not be read or written: {error}.")
 
 
 _interrupted = False

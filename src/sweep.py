@@ -194,20 +194,10 @@ class SweepCallback(Callback):
         console = Console()
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
         found: dict[str, str] = {}
-        written = True
-        steps: list[Callable[[], object]] = [
-            lambda: found.update(sweep_alarms(done, console)),
-            lambda: sweep_matrices(done, folder, console),
-            lambda: clean_accuracies(done, console),
-        ]
-        if jobs != [folder]:  # a single job's folder is cleared before it
-            steps.insert(0, lambda: clear(folder))
-        for step in steps:
-            try:
-                step()
-            except ValueError as error:
-                console.print(str(error), style="yellow", soft_wrap=True, markup=False)
-                written = written and not isinstance(error, WriteError)
+        written = jobs == [folder] or _goes(console, lambda: clear(folder))  # a job clears its own
+        written &= _goes(console, lambda: found.update(sweep_alarms(done, console)))
+        written &= _goes(console, lambda: sweep_matrices(done, folder, console))
+        written &= _goes(console, lambda: clean_accuracies(done, console))
         files = sorted(folder.glob("matrix-*"))
         if done and config.report.name != "none" and not self.stopped:
             page = self._report(done, folder, plain(config, "report"), console)
@@ -254,6 +244,16 @@ class SweepCallback(Callback):
             return []
         console.print(f"report: {files[0]}", soft_wrap=True, markup=False)
         return files
+
+
+def _goes(console: Console, step: Callable[[], None]) -> bool:
+    """Take a step of summing up; if it fails, say why, and tell whether files are missing."""
+    try:
+        step()
+    except ValueError as error:
+        console.print(str(error), style="yellow", soft_wrap=True, markup=False)
+        return not isinstance(error, WriteError)
+    return True
 
 
 def _read(config: DictConfig) -> Job:
