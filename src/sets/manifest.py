@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.attacks.ball import NORMS
-from src.files import write_text
+from src.files import reason, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = "transferability-set"
@@ -148,6 +148,8 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} does not exist: the folder holds no finished set of adversarial images."
         ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {reason(error)}.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
