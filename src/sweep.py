@@ -93,6 +93,7 @@ class SweepCallback(Callback):
         self.tracker: Tracker | None = None
         self.started = time.time()
         self.stopped = ""
+        self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the job and open the sweep, on the first process of the job."""
@@ -105,6 +106,11 @@ class SweepCallback(Callback):
         if config.sweep:
             with open_dict(config):
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say how far the sweep is."""
+        if self.jobs:
+            log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
@@ -132,6 +138,7 @@ class SweepCallback(Callback):
                 _folder(config).mkdir(parents=True, exist_ok=True)
             self.started = time.time()
             stopping.on_stop(lambda error: self._stop_early(config, error))
+            self.jobs = len(jobs) if sweep and _is_basic(config) else 0
             parameters = {
                 "command": " ".join(public(config.hydra.overrides.task)),
                 "jobs": len(jobs),
