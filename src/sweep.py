@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FAILURE = "error.txt"
 REFUSED = 2
+_unnoted: dict[Path, str] = {}  # why jobs of this process failed that could not leave word
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
 
@@ -79,8 +80,8 @@ def _note_failure(folder: Path, sentence: str) -> None:
         _stop(sentence)
     try:
         write_text(folder / FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
-    except ValueError:  # the disk is full, say, which may be why
-        log.error("%s: %s", folder.name, sentence)
+    except WriteError:  # the disk is full, say, which may be why
+        _unnoted[folder.absolute()] = sentence
 
 
 class SweepCallback(Callback):
@@ -211,7 +212,8 @@ class SweepCallback(Callback):
             files, written = [*files, *page], written and bool(page)
         for job in failed:
             note = job / FAILURE
-            why = note.read_text().split("\n\n")[0] if note.exists() else "it left no word why"
+            why = _unnoted.pop(job.absolute(), "it left no word why")
+            why = note.read_text().split("\n\n")[0] if note.exists() else why
             console.print(f"FAILED {job.name}: {why}", style="red", soft_wrap=True, markup=False)
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
