@@ -1,6 +1,7 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
-import signal
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
+
+from src import stopping
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 130
@@ -50,11 +54,25 @@ def ignore_harmless_warnings() -> None:
 def command_line(run: Callable[[], None]) -> None:
     """Run a command line; Ctrl-C or SIGTERM leaves what is finished and exits with 130."""
     ignore_harmless_warnings()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    with stopping.listening():
+        _run_to_the_end(run)
+
+
+def _run_to_the_end(run: Callable[[], None]) -> None:
     try:
-        run()
-    except KeyboardInterrupt:
+        with stopping.insist():
+            run()
+    except KeyboardInterrupt as interrupt:
+        stopping.stop(interrupt)
         sys.exit(INTERRUPTED)
+    except OSError as error:  # Hydra could not write its own files
+        stopping.stop(error)
+        sys.exit(1)
+    except CompactHydraException as error:
+        print(error, *filter(None, [error.__cause__]), sep="\n", file=sys.stderr)
+        sys.exit(1)
 
 
 def main() -> None:
