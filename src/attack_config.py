@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
+from src.attack_file import AttackFile
 from src.attacks import NORMS
 from src.checks import check_choice, first_line
 from src.evaluation import AIMS, GIVEN, Attack, accepted
@@ -78,7 +79,9 @@ def _keys(names: Sequence[str]) -> str:
     return ", ".join(f"attack.{name}" for name in names)
 
 
-def read_attack(settings: Mapping[str, Any], budgets: Sequence[float]) -> AttackConfig:
+def read_attack(
+    settings: Mapping[str, Any], budgets: Sequence[float], file: AttackFile | None = None
+) -> AttackConfig:
     """Check an attack's section and return it.
 
     The attack is run once on two tiny images, so that its own checks speak before any work.
@@ -86,11 +89,12 @@ def read_attack(settings: Mapping[str, Any], budgets: Sequence[float]) -> Attack
     Args:
         settings: The resolved section.
         budgets: In units of 1/255.
+        file: What the section was read from; None where that is not known.
 
     Raises:
-        ValueError: The section makes no attack.
+        ValueError: The section makes no attack, or another one than its file.
     """
-    attack = AttackConfig(str(settings["name"]), settings)
+    attack = AttackConfig(str(settings.get("name")), settings)
     check_choice("attack.target_label", attack.aim, (None, *AIMS))
     check_choice("attack.norm", attack.norm, NORMS)
     reserved = [word for word in GIVEN if word in settings]
@@ -99,6 +103,8 @@ def read_attack(settings: Mapping[str, Any], budgets: Sequence[float]) -> Attack
             f"{_keys(reserved)} is filled in by the program: attack.target_label makes an attack "
             "targeted, seed decides what it draws, and trainer.gradient_batch bounds its batches."
         )
+    if file is not None:
+        file.check(settings)
     if attack.aim is not None and "targeted" not in accepted(attack.function):
         raise ValueError(
             f"attack={attack.name} cannot aim for attack.target_label={attack.aim}: its function "

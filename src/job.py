@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.analysis import PROTOCOLS
 from src.attack_config import AttackConfig, read_attack
+from src.attack_file import AttackFile
 from src.checks import PRECISIONS, check_choice, check_number, check_whole_number, first_line
 from src.evaluation import Forms
 from src.models import AVERAGES
@@ -107,8 +108,12 @@ class Job:
         return Job(**{**vars(self), "config": config})
 
 
-def read_job(config: DictConfig) -> Job:
+def read_job(config: DictConfig, file: AttackFile | None = None) -> Job:
     """Check a composed config and return its job.
+
+    Args:
+        config: What Hydra composed.
+        file: Of its attack; None where that is not known.
 
     Raises:
         ValueError: Something in the config cannot work; the message names the key, the value and
@@ -128,7 +133,7 @@ def read_job(config: DictConfig) -> Job:
             listed = ", ".join(f"{budget:g}" for budget in budgets)
             raise ValueError(f"report.budgets names {eps}, which is not among {listed}.")
     return Job(
-        attack=read_attack(plain(config, "attack"), budgets),
+        attack=read_attack(plain(config, "attack"), budgets, file),
         sources=tuple(map(str, sources)),
         ensemble=config.ensemble,
         targets=tuple(map(str, targets)),

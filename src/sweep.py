@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
+from src.attack_file import attack_file
 from src.checks import first_line
 from src.evaluation import PREDICTIONS
 from src.explore_job import read_exploration
@@ -46,7 +48,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
     (folder / FAILURE).unlink(missing_ok=True)
     clear(folder)
     try:
-        job = _read(config)
+        job = _read(config, HydraConfig.get())
         name = job.config.dataset.name
         if is_first_process():
             tracker = open_tracker(job.section("tracking"), name)
@@ -97,7 +99,7 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the job and open the sweep, on the first process of the job."""
         if is_first_process():
-            self._start(config, lambda: [_without_hydra(config)], sweep=False)
+            self._start(config, lambda: [config], sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
@@ -123,7 +125,7 @@ class SweepCallback(Callback):
         self, config: DictConfig, compose: Callable[[], Sequence[DictConfig]], sweep: bool
     ) -> None:
         try:
-            jobs = [_read(job) for job in compose()]
+            jobs = [_read(_without_hydra(job), job.hydra) for job in compose()]
             if sweep and any(job.distributed for job in jobs):
                 raise ValueError(
                     "trainer.devices and trainer.strategy share one job among several devices, "
@@ -214,10 +216,12 @@ class SweepCallback(Callback):
         return files
 
 
-def _read(config: DictConfig) -> Job:
+def _read(config: DictConfig, hydra: Any) -> Job:
     if "set" in config:
         return read_score(config)
-    return read_job(config) if "attack" in config else read_exploration(config)
+    if "attack" in config:
+        return read_job(config, attack_file(hydra))
+    return read_exploration(config)
 
 
 def _compose_all(config: DictConfig) -> list[DictConfig]:
@@ -225,14 +229,14 @@ def _compose_all(config: DictConfig) -> list[DictConfig]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     if not _is_basic(config):
-        return [_without_hydra(config)]
+        return [config]
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(
         [*fixed, *config.hydra.overrides.task]
     )
     (batch,) = BasicSweeper.split_arguments(parsed, None)
-    return [_without_hydra(loader.load_sweep_config(config, list(job))) for job in batch]
+    return [loader.load_sweep_config(config, list(job)) for job in batch]
 
 
 def _is_basic(config: DictConfig) -> bool:

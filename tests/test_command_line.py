@@ -239,6 +239,16 @@ def test_the_readmes_attack_of_ones_own(command_line, workspace, monkeypatch):
     assert gradients == 2 * (1 + 3 * 9)
 
 
+def test_an_attack_of_ones_own_has_the_settings_of_its_file(command_line, workspace, capfd):
+    (workspace / "conf" / "attack").mkdir()
+    text = "defaults: [mi, _self_]\nname: mine\nkernel_size: 3\n"
+    (workspace / "conf" / "attack" / "mine.yaml").write_text(text)
+    assert command_line("attack=mine", "++attack.lookahead=momentum", "tracking=none") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("attack=mine has no setting lookahead; its settings are steps,")
+    assert "kernel_size" in line and "(conf/attack/mine.yaml)" in line
+
+
 def test_a_random_attack_depends_on_the_seed_alone(command_line, workspace, monkeypatch):
     (workspace / "conf" / "attack").mkdir()
     (workspace / "conf" / "attack" / "noise.yaml").write_text(
@@ -341,7 +351,7 @@ REFUSED = [
     (["tracking.uri=nonsense://x"], "tracking.uri: the MLflow store nonsense://x cannot be opened"),
     (["trainer=gpu"], "trainer in the config: "),
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
-    (["++attack.steps=20"], "attack=fgsm: attack.steps is no setting of fgsm"),
+    (["++attack.steps=20"], "attack=fgsm has no setting steps; its settings are norm,"),
     (["-m", "attack=fgsm,fgsmm"], "attack/fgsmm"),
     (["-m", "seed=interval(0,1)"], "sweep"),
 ]

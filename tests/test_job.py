@@ -4,12 +4,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import src.main
+from src.attack_file import attack_file
 from src.job import read_job
 
 
 def job(*overrides: str):
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        return read_job(compose("config", ["dataset=photos", *overrides]))
+        words = ["dataset=photos", *overrides]
+        hydra = compose("config", words, return_hydra_config=True).hydra
+        return read_job(compose("config", words), attack_file(hydra))
 
 
 def test_a_job_holds_what_the_config_says():
@@ -63,7 +66,10 @@ REFUSED = [
     ("attack.norm=l1", "attack.norm=l1 is not one of linf, l2"),
     ("attack.target_label=most", "attack.target_label=most is not one of null, data"),
     ("+attack.targeted=true", "attack.targeted is filled in by the program"),
-    ("+attack.stepz=3", "attack=bim: it has no key attack.stepz"),
+    ("+attack.stepz=3", r"attack=bim has no setting stepz; its settings are steps, .*bim\.yaml"),
+    ("+attack.decay=1", "attack=bim has no setting decay"),  # which would make it mi
+    ("attack=fgsm ++attack.steps=20", r"attack=fgsm has no setting steps; .*attack/fgsm\.yaml"),
+    ("attack.name=pgd", r"attack.name=pgd must be bim: .*attack/bim\.yaml"),
     ("n_images=0", "n_images must be a whole number of at least 1, not 0"),
     ("n_images=1.5", "n_images must be a whole number of at least 1, not 1.5"),
     ("seed=-1", "seed must be a whole number of at least 0, not -1"),
@@ -115,7 +121,7 @@ REFUSED = [
 @pytest.mark.parametrize(("override", "message"), REFUSED, ids=[pair[0] for pair in REFUSED])
 def test_refused_in_one_sentence(override, message):
     with pytest.raises(ValueError, match=message) as caught:
-        job("attack=bim", override)
+        job("attack=bim", *override.split(" "))
     assert "\n" not in str(caught.value)
 
 
