@@ -25,12 +25,18 @@ class AttackConfig:
     """An attack as a config describes it.
 
     Attributes:
-        name: For runs, tables and folders.
+        name: That of its file.
         settings: All keys of the section, resolved.
+        label: For runs, tables and headings: the name, and the settings that are not the file's.
     """
 
     name: str
     settings: Mapping[str, Any]
+    label: str
+
+    def stored(self) -> dict[str, Any]:
+        """Return the section as tables and sets keep it, with the label."""
+        return {**self.settings, "label": self.label}
 
     @property
     def aim(self) -> str | None:
@@ -94,7 +100,8 @@ def read_attack(
     Raises:
         ValueError: The section makes no attack, or another one than its file.
     """
-    attack = AttackConfig(str(settings.get("name")), settings)
+    name = str(settings.get("name"))
+    attack = AttackConfig(name, settings, name if file is None else file.label(settings))
     check_choice("attack.target_label", attack.aim, (None, *AIMS))
     check_choice("attack.norm", attack.norm, NORMS)
     reserved = [word for word in GIVEN if word in settings]

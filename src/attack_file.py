@@ -1,12 +1,13 @@
 """The file that an attack of a config was read from, and what the config asks of it besides."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 NOT_SETTINGS = ("name", "_target_")
 
@@ -18,7 +19,7 @@ class AttackFile:
     Attributes:
         name: Of the file, without its suffix.
         place: Where it lies.
-        settings: Its keys, unresolved.
+        settings: Its keys, resolved as a part of the config.
     """
 
     name: str
@@ -42,6 +43,23 @@ class AttackFile:
                 f"of its file, {self.place}."
             )
 
+    def label(self, settings: Mapping[str, Any]) -> str:
+        """Return what to call the attack: its name, and the settings that are not its file's.
+
+        >>> AttackFile("bim", "bim.yaml", {"steps": 10, "norm": "linf"}).label({"steps": 20})
+        'bim (steps=20, norm=unset)'
+        """
+        unlike = [
+            f"{key}={_written(settings[key]) if key in settings else 'unset'}"
+            for key, value in self.settings.items()
+            if key not in settings or settings[key] != value
+        ]
+        return f"{self.name} ({', '.join(unlike)})" if unlike else self.name
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
 
 def no_setting(name: str, keys: Iterable[str], known: Iterable[str]) -> str:
     """Say which keys an attack does not have, and which it has; without a full stop."""
@@ -50,15 +68,19 @@ def no_setting(name: str, keys: Iterable[str], known: Iterable[str]) -> str:
     return f"attack={name} has no setting {', '.join(keys)}; {has}"
 
 
-def attack_file(hydra: DictConfig) -> AttackFile:
+def attack_file(config: DictConfig, hydra: DictConfig) -> AttackFile:
     """Read the file that a composed config took its attack from.
 
     Args:
-        hydra: The config's section of that name; Hydra must be running.
+        config: What Hydra composed; Hydra must be running.
+        hydra: Its section of that name.
     """
     name = str(hydra.runtime.choices.attack)
     search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
-    settings: Any = OmegaConf.to_container(compose(f"attack/{name}", search).attack)
+    config = config.copy()
+    with open_dict(config):
+        config.attack = compose(f"attack/{name}", search).attack
+    settings: Any = OmegaConf.to_container(config.attack, resolve=True)
     places = [
         Path(source.path) / "attack" / f"{name}.yaml"
         for source in hydra.runtime.config_sources

@@ -63,7 +63,7 @@ class Job:
     @property
     def name(self) -> str:
         """Return a short name for people, such as `bim vgg16`."""
-        return f"{self.attack.name} {self.source}" if self.budgets else "clean images"
+        return f"{self.attack.label} {self.source}" if self.budgets else "clean images"
 
     @property
     def source(self) -> str:
@@ -96,7 +96,7 @@ class Job:
             config.source = list(self.sources) if len(self.sources) > 1 else self.source
             config.targets = list(self.targets)
             config.storage = self.forms.headline
-            config.attack = dict(self.attack.settings)
+            config.attack = self.attack.stored()
             config.epsilon = {"grid": [0.0, *self.budgets], "standard": self.standard}
         return config
 

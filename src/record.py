@@ -95,6 +95,11 @@ class JobRecord:
         return str(self.config.get("attack", {}).get("name", ""))
 
     @property
+    def label(self) -> str:
+        """Return the attack's name with the settings that are not its file's."""
+        return str(self.config.get("attack", {}).get("label", self.attack))
+
+    @property
     def iterative(self) -> bool:
         """Tell whether the attack takes more than one step, as far as its settings say."""
         return int(self.config.get("attack", {}).get("steps") or 1) > 1

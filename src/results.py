@@ -20,6 +20,7 @@ from src.analysis import (
     first_flips,
     flip_summary,
     rates,
+    rates_by_protocol,
     target_labels,
 )
 from src.data import ImageDataset
@@ -88,8 +89,8 @@ def write_results(
         raised = _alarms(record, headline, result)
     with whole_file(folder / ALARMS) as temporary:
         temporary.write_text(json.dumps([alarm._asdict() for alarm in raised], indent=1))
-    result_rates = rates(headline, job.source, job.targets, job.protocol)
-    result_rates.to_csv(folder / "rates.csv", index=False)
+    every = rates_by_protocol(headline, job.source, job.targets, job.attack.label, record.norm)
+    every.to_csv(folder / "rates.csv", index=False)
     if clean is not None and result.examples:  # drawn beside the clean images
         store_examples(dataset, job.budgets, result.examples, folder)
     if clean is not None and job.config.report.name != "none":
@@ -218,7 +219,7 @@ def save_set(
             "source": job.source,
             "ensemble": job.ensemble,
             "weights": dict(weights),
-            "attack": dict(job.attack.settings),
+            "attack": job.attack.stored(),
             "norm": job.attack.norm,
             "seed": job.seed,
             "dataset": {

@@ -207,7 +207,9 @@ def _attack(stored: AdversarialSet) -> AttackConfig:
         {"name": stored.attack} if isinstance(stored.attack, str) else dict(stored.attack)
     )
     settings.setdefault("target_label", None if stored.target_labels is None else "data")
-    return AttackConfig(str(settings.get("name", "unknown")), {**settings, "norm": stored.norm})
+    name = str(settings.get("name", UNKNOWN))
+    label = str(settings.pop("label", name))
+    return AttackConfig(name, {**settings, "norm": stored.norm}, label)
 
 
 @lru_cache(maxsize=2)  # checked before the run, and again in it

@@ -55,7 +55,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
         parameters: dict[str, Any] = {"targets": ",".join(job.targets), "seed": job.seed}
         if job.budgets:
             parameters["source"] = job.source
-            parameters["attack"] = job.attack.name
+            parameters["attack"] = job.attack.label
             parameters["budgets_255"] = ",".join(f"{budget:g}" for budget in job.budgets)
         log.info("%s -> %s on %s", job.name, ", ".join(job.targets), name)
         with tracker.job(job.name, config.sweep, parameters) as tracked:
@@ -220,7 +220,7 @@ def _read(config: DictConfig, hydra: Any) -> Job:
     if "set" in config:
         return read_score(config)
     if "attack" in config:
-        return read_job(config, attack_file(hydra))
+        return read_job(config, attack_file(config, hydra))
     return read_exploration(config)
 
 

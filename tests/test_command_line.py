@@ -198,10 +198,24 @@ def test_the_same_command_gives_the_same_table(command_line, workspace):
     assert first.equals(second)
 
 
-def test_what_else_is_swept_gets_a_matrix_of_its_own(command_line, workspace):
-    assert command_line("-m", "attack=bim", "attack.steps=1,2", "tracking=none", "report=none") == 0
-    names = {path.name for path in outputs(workspace).glob("matrix*")}
-    assert names == {"matrix-bim-attack.steps=1.csv", "matrix-bim-attack.steps=2.csv"}
+def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, capsys):
+    words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]", "report=none"]
+    assert command_line("-m", *words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    folder, labels = outputs(workspace), ("bim (steps=2, norm=l2)", "bim (norm=l2)")
+    names = {path.name for path in folder.glob("matrix*")}
+    assert names == {"matrix-bim-steps=2-norm=l2.csv", "matrix-bim-norm=l2.csv"}
+    assert {pair.info.run_name for pair in runs(client(workspace), "photos")} == {
+        f"{label} coarse -> fine" for label in labels
+    }
+    files = sorted(folder.glob("*/rates.csv"))
+    together = pd.concat([pd.read_csv(file) for file in files])
+    own = ["attack", "source", "norm", "protocol", "target", "eps_255"]
+    assert list(together.columns[:6]) == own and not together.duplicated(own).any()
+    assert list(together["attack"].unique()) == list(labels) and set(together["norm"]) == {"l2"}
+    assert set(together["protocol"]) == {"all", "source_correct", "target_correct", "joint"}
+    for label in labels:
+        assert f"{label} on photos, eps = 8/255" in printed
 
 
 NOISE = """
@@ -414,7 +428,7 @@ def test_an_aim_makes_success_reaching_it(command_line, workspace, capsys, aim):
     assert (attacked["target_label"] != attacked["label"]).all()
     if aim == "next":
         assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
-    cells = pd.read_csv(outputs(workspace) / "matrix-bim.csv")
+    cells = pd.read_csv(outputs(workspace) / f"matrix-bim-target_label={aim}.csv")
     assert "coarse targeted_success_rate" in cells.columns
 
 

@@ -6,7 +6,7 @@ from src.analysis.flips import first_flips, flip_summary
 from src.analysis.intervals import exact_mcnemar, paired_interval, wilson_interval
 from src.analysis.matrix import CLEAN, MEASURES, format_cell, is_white_box, matrix
 from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
-from src.analysis.rates import rates
+from src.analysis.rates import rates, rates_by_protocol
 
 __all__ = [
     "CAUSES",
@@ -28,6 +28,7 @@ __all__ = [
     "matrix",
     "paired_interval",
     "rates",
+    "rates_by_protocol",
     "target_labels",
     "usable_protocols",
     "weaker_than_fgsm",
