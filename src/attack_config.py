@@ -14,7 +14,7 @@ from torch import nn
 
 from src.attack_file import AttackFile
 from src.attacks import NORMS
-from src.checks import check_choice, first_line
+from src.checks import check_choice, check_name, first_line
 from src.evaluation import AIMS, GIVEN, Attack, accepted
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
@@ -101,6 +101,7 @@ def read_attack(
         ValueError: The section makes no attack, or another one than its file.
     """
     name = str(settings.get("name"))
+    check_name("attack.name", name)
     attack = AttackConfig(name, settings, name if file is None else file.label(settings))
     check_choice("attack.target_label", attack.aim, (None, *AIMS))
     check_choice("attack.norm", attack.norm, NORMS)

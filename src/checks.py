@@ -58,6 +58,20 @@ def check_choice(key: str, value: Any, allowed: Iterable[Any]) -> None:
         raise ValueError(f"{key}={value} is not one of {listed}.")
 
 
+def check_name(key: str, value: Any) -> None:
+    """Refuse what cannot name a folder, an experiment and a column alike.
+
+    Raises:
+        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
+    """
+    fits = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value)
+    if not fits or value in (".", ".."):
+        raise ValueError(
+            f"{key} must be a name of letters, digits and _ . + -, at most 100 of them, not "
+            f"{str(value)[:120]!r}."
+        )
+
+
 def first_line(error: Exception) -> str:
     """Return an error's first line, without the paths that libraries add below it."""
     return re.sub(r"\s+", " ", str(error).strip().split("\n")[0])

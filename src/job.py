@@ -14,7 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from src.analysis import PROTOCOLS
 from src.attack_config import AttackConfig, read_attack
 from src.attack_file import AttackFile
-from src.checks import PRECISIONS, check_choice, check_number, check_whole_number, first_line
+from src.checks import (
+    PRECISIONS,
+    check_choice,
+    check_name,
+    check_number,
+    check_whole_number,
+    first_line,
+)
 from src.evaluation import Forms
 from src.models import AVERAGES
 from src.probes import Analysis
@@ -169,6 +176,7 @@ def check_models(config: DictConfig, sources: Sequence[Any], targets: Sequence[A
                 raise ValueError(
                     f"{key} names {name!r}, which is not among the models: {', '.join(catalogue)}."
                 )
+            check_name(key, name)
     for name in dict.fromkeys((*sources, *targets)):
         _check_model(name, plain(config, f"model.{name}"))
 
@@ -210,6 +218,7 @@ def check_settings(config: DictConfig) -> None:
     """
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"protocol={config.protocol} is not one of {', '.join(PROTOCOLS)}.")
+    check_name("dataset.name", config.dataset.name)
     check_whole_number("seed", config.seed, 0)
     if config.dataset.n_images is not None:
         check_whole_number("n_images", config.dataset.n_images, 1)

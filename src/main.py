@@ -20,7 +20,7 @@ HARMLESS = (
 )
 
 OmegaConf.register_new_resolver(
-    "joined", lambda value: value if isinstance(value, str) else "+".join(value), replace=True
+    "joined", lambda value: value if isinstance(value, str) else "+".join(value)[:100], replace=True
 )
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src.attack_config import AttackConfig
-from src.checks import check_choice, check_number, check_whole_number
+from src.checks import check_choice, check_name, check_number, check_whole_number
 from src.data import Batch, ImageDataset, ImageRecords
 from src.evaluation import STORED, Forms, Made, Maker
 from src.job import Job, check_models, check_settings, names_of, plain, standard_budget
@@ -50,12 +50,16 @@ def read_score(config: DictConfig) -> Job:
         )
     config = config.copy()
     config.protocol = protocol
+    attack = _attack(stored)
+    check_name(f"the attack of {config.set}", attack.name)
+    for name in stored.source.split("+"):
+        check_name(f"the source of {config.set}", name)
     if config.dataset.loader is None:
         config.dataset.name = stored.dataset
     check_settings(config)
     budgets = tuple(sorted(float(eps) for eps in stored.budgets_255))
     return Job(
-        attack=_attack(stored),
+        attack=attack,
         sources=tuple(map(str, sources)),
         ensemble=stored.ensemble,
         targets=tuple(map(str, targets)),

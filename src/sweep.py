@@ -164,7 +164,7 @@ class SweepCallback(Callback):
         failed = [
             job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
         ]
-        console = Console()
+        console = Console(markup=False)
         if jobs != [folder]:  # a single job's folder is cleared before it
             clear(folder)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)

@@ -417,6 +417,18 @@ def test_controls_and_ensembles_reach_files_terminal_and_runs(command_line, work
     assert of_job.data.metrics["gradients_per_image"] == 2 * (1 + 3 * 9)
 
 
+def test_long_names_of_an_ensemble_fit_the_file_system(command_line, workspace):
+    models = workspace / "conf" / "model"
+    names = ["coarse" + "x" * 94, "fine" + "x" * 96]
+    for short, name in zip(("coarse", "fine"), names, strict=True):
+        text = (models / f"{short}.yaml").read_text()
+        (models / f"{name}.yaml").write_text(text.replace(short, name))
+    both = ",".join(names)
+    words = [f"model=[{both}]", f"source=[{both}]", f"targets=[{names[0]}]", "tracking=none"]
+    assert command_line("-m", *words) == 0
+    assert len(list(outputs(workspace).glob("0-fgsm-*/predictions.parquet"))) == 1
+
+
 @pytest.mark.parametrize("aim", ["least_likely", "random", "next"])
 def test_an_aim_makes_success_reaching_it(command_line, workspace, capsys, aim):
     quiet = ["tracking=none", "report=none"]

@@ -2,17 +2,19 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import src.main
 from src.attack_file import attack_file
-from src.job import read_job
+from src.job import check_models, read_job
 
 
 def job(*overrides: str):
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
         words = ["dataset=photos", *overrides]
+        config = compose("config", words)
         hydra = compose("config", words, return_hydra_config=True).hydra
-        return read_job(compose("config", words), attack_file(hydra))
+        return read_job(config, attack_file(config, hydra))
 
 
 def test_a_job_holds_what_the_config_says():
@@ -70,6 +72,10 @@ REFUSED = [
     ("+attack.decay=1", "attack=bim has no setting decay"),  # which would make it mi
     ("attack=fgsm ++attack.steps=20", r"attack=fgsm has no setting steps; .*attack/fgsm\.yaml"),
     ("attack.name=pgd", r"attack.name=pgd must be bim: .*attack/bim\.yaml"),
+    ("dataset.name='[/x]'", r"dataset.name must be a name of letters, .* not '\[/x\]'"),
+    ("dataset.name=../../evil", "dataset.name must be a name of letters"),
+    ("dataset.name=..", "dataset.name must be a name of letters"),
+    (f"dataset.name={'x' * 101}", "dataset.name must be a name of letters"),
     ("n_images=0", "n_images must be a whole number of at least 1, not 0"),
     ("n_images=1.5", "n_images must be a whole number of at least 1, not 1.5"),
     ("seed=-1", "seed must be a whole number of at least 0, not -1"),
@@ -123,6 +129,12 @@ def test_refused_in_one_sentence(override, message):
     with pytest.raises(ValueError, match=message) as caught:
         job("attack=bim", *override.split(" "))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "[a]", "x" * 101, ".."])
+def test_a_models_name_can_be_that_of_a_folder(name):
+    with pytest.raises(ValueError, match="source must be a name of letters"):
+        check_models(OmegaConf.create({"model": {name: {}}}), [name], [name])
 
 
 def returns_one_image(model, images, labels, eps, **settings):
