@@ -72,6 +72,7 @@ def check_name(key: str, value: Any) -> None:
         )
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's first line, without the paths that libraries add below it."""
-    return re.sub(r"\s+", " ", str(error).strip().split("\n")[0])
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, without what libraries add to it and below it."""
+    line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
+    return re.sub(r"\s+", " ", line)

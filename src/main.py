@@ -1,5 +1,6 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
+import os
 import signal
 import sys
 import warnings
@@ -9,6 +10,8 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from src.explain import REFUSALS, REFUSED, explain
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 130
@@ -48,13 +51,20 @@ def ignore_harmless_warnings() -> None:
 
 
 def command_line(run: Callable[[], None]) -> None:
-    """Run a command line; Ctrl-C or SIGTERM leaves what is finished and exits with 130."""
+    """Run a command line, or say in a sentence why it cannot be, with exit code 2.
+
+    Ctrl-C or SIGTERM leaves what is finished and exits with 130.
+    """
     ignore_harmless_warnings()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except REFUSALS as error:
+        print(explain(error), file=sys.stderr)
+        sys.exit(REFUSED)
 
 
 def main() -> None:

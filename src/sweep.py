@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
@@ -20,6 +19,7 @@ from rich.console import Console
 from src.attack_file import attack_file
 from src.checks import first_line
 from src.evaluation import PREDICTIONS
+from src.explain import REFUSALS, REFUSED, explain
 from src.explore_job import read_exploration
 from src.job import Job, plain, read_job
 from src.pipeline import run_job
@@ -33,7 +33,6 @@ from src.tracking import Run, Tracker, open_tracker
 log = logging.getLogger(__name__)
 
 FAILURE = "error.txt"
-REFUSED = 2
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
 
@@ -141,8 +140,8 @@ class SweepCallback(Callback):
             }
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
-        except (ValueError, HydraException) as error:
-            _stop(str(error))
+        except REFUSALS as error:
+            _stop(explain(error))
         except Exception:  # Hydra would turn it into a warning and go on
             _stop(traceback.format_exc())
 

@@ -366,7 +366,7 @@ REFUSED = [
     (["trainer=gpu"], "trainer in the config: "),
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
     (["++attack.steps=20"], "attack=fgsm has no setting steps; its settings are norm,"),
-    (["-m", "attack=fgsm,fgsmm"], "attack/fgsmm"),
+    (["-m", "attack=fgsm,fgsmm"], "there is no attack=fgsmm among admix"),
     (["-m", "seed=interval(0,1)"], "sweep"),
 ]
 
@@ -376,14 +376,6 @@ def test_bad_input_is_refused_in_a_sentence(command_line, capfd, arguments, mess
     assert command_line(*arguments) != 0
     out, err = capfd.readouterr()
     assert message in (out + err).replace("\n", "")
-    assert "Traceback" not in out + err
-
-
-@pytest.mark.parametrize("argument", ["attack=fgsmm", "dataset=photo", "attack.stepz=3"])
-def test_unknown_options_and_keys_are_named(command_line, capfd, argument):
-    assert command_line(argument) != 0
-    out, err = capfd.readouterr()
-    assert argument.split("=")[0].split(".")[-1] in out + err
     assert "Traceback" not in out + err
 
 
