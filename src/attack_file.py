@@ -1,7 +1,7 @@
 """The file that an attack of a config was read from, and what the config asks of it besides."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-NOT_SETTINGS = ("name", "_target_")
+from src.checks import meant
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,12 @@ class AttackFile:
         """
         foreign = [key for key in settings if key not in self.settings]
         if foreign:
-            raise ValueError(f"{no_setting(self.name, foreign, self.settings)} ({self.place}).")
+            own = [key for key in self.settings if key not in ("name", "_target_")]
+            has = f"its settings are {', '.join(own)}" if own else "it has none"
+            raise ValueError(
+                f"attack={self.name} has no setting {', '.join(foreign)}; {has} ({self.place})."
+                f"{meant(foreign[0], own)}"
+            )
         if settings.get("name") != self.name:
             raise ValueError(
                 f"attack.name={settings.get('name')} must be {self.name}: an attack has the name "
@@ -61,13 +66,6 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def no_setting(name: str, keys: Iterable[str], known: Iterable[str]) -> str:
-    """Say which keys an attack does not have, and which it has; without a full stop."""
-    own = [key for key in known if key not in NOT_SETTINGS]
-    has = f"its settings are {', '.join(own)}" if own else "it has none"
-    return f"attack={name} has no setting {', '.join(keys)}; {has}"
-
-
 def attack_file(config: DictConfig, hydra: DictConfig) -> AttackFile:
     """Read the file that a composed config took its attack from.
 
@@ -79,7 +77,7 @@ def attack_file(config: DictConfig, hydra: DictConfig) -> AttackFile:
     search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
     config = config.copy()
     with open_dict(config):
-        config.attack = compose(f"attack/{name}", search).attack
+        config.attack = compose(hydra.job.config_name, [f"attack={name}", *search]).attack
     settings: Any = OmegaConf.to_container(config.attack, resolve=True)
     places = [
         Path(source.path) / "attack" / f"{name}.yaml"

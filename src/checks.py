@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -70,6 +71,16 @@ def check_name(key: str, value: Any) -> None:
             f"{key} must be a name of letters, digits and _ . + -, at most 100 of them, not "
             f"{str(value)[:120]!r}."
         )
+
+
+def meant(given: str, known: Sequence[str]) -> str:
+    """Return a question that follows a refusal, or nothing where no known word is near.
+
+    >>> meant("nrom", ["norm", "loss"])
+    ' Did you mean norm?'
+    """
+    words = " or ".join(get_close_matches(given, known, n=2, cutoff=0.7))
+    return f" Did you mean {words}?" if words else ""
 
 
 def first_line(error: BaseException) -> str:

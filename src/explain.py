@@ -1,8 +1,7 @@
 """Hydra's errors, which take up to thirty lines and advise `+key`, in a sentence."""
 
 import re
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from src.attack_file import no_setting
-from src.checks import first_line
+from src.checks import first_line, meant
 
 REFUSED = 2  # exit code
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -49,23 +47,20 @@ def _no_option(error: MissingConfigException) -> str:
     folders = re.findall(r"path=file://(.+)", str(error))
     files = sorted({file.stem for one in folders for file in Path(one, group).glob("*.yaml")})
     listed = f" among {', '.join(error.options or files)}" if error.options or files else ""
-    return f"{start}there is no {group}={name}{listed}.{_meant(name, error.options or files)}"
+    return f"{start}there is no {group}={name}{listed}.{meant(name, error.options or files)}"
 
 
 def _no_key(full_key: str, parent: Any) -> str:
     """Say which keys there are in the place of one that is not."""
     section, _, key = full_key.rpartition(".")
+    root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = map(str, parent) if isinstance(parent, DictConfig) else ()
     own = [one for one in keys if one != "hydra"]
-    if section == "attack":
-        return f"{no_setting(str(parent.get('name')), [key], own)}.{_meant(key, own)}"
-    root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
-    inside = full_key.startswith("hydra")
-    every = [one for one in _dotted(root) if one.startswith("hydra") == inside]
-    elsewhere = [one for one in every if one.rpartition(".")[2] == key]
-    meant = _meant(full_key, every) if not elsewhere else _meant(elsewhere[0], elsewhere)
-    has = f"; {section or 'the config'} has {', '.join(own)}" if own and not meant else ""
-    return f"there is no key {full_key}{has}.{meant}"
+    elsewhere = [one for one in _dotted(root) if one.endswith(f".{key}")]
+    words = meant(key, own) or meant(f".{key}", elsewhere)
+    where = section or "the config"
+    has = f"; it has {', '.join(own)}" if own and not words else ""
+    return f"there is no key {key} in {where}{has}.{words}"
 
 
 def _dotted(value: Any, start: str = "") -> Iterator[str]:
@@ -73,8 +68,3 @@ def _dotted(value: Any, start: str = "") -> Iterator[str]:
     for key, inner in value.items() if isinstance(value, dict) else ():
         yield f"{start}{key}"
         yield from _dotted(inner, f"{start}{key}.")
-
-
-def _meant(given: str, known: Sequence[str]) -> str:
-    words = " or ".join(get_close_matches(given, known, n=2, cutoff=0.7))
-    return f" Did you mean {words}?" if words else ""

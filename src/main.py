@@ -68,7 +68,12 @@ def command_line(run: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Attack, show and track, as the words of the command line say."""
+    """Attack, show and track, as the words of the command line say.
+
+    In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
+    steps; with `++` it does not. Each attack refuses what its own file does not have.
+    """
+    sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in sys.argv[1:]]
     command_line(run)
 
 

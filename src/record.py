@@ -128,10 +128,11 @@ class JobRecord:
 def public(words: Iterable[str]) -> tuple[str, ...]:
     """Return a command's words without those of the tracking store, and without passwords.
 
-    >>> public(["attack=bim", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host/x"])
-    ('attack=bim', 'set=s3://...@host/x')
+    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host"])
+    ('attack.steps=2', 'set=s3://...@host')
     """
     kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
     return tuple(re.sub(r"://[^/@\s]*@", "://...@", word) for word in kept)
 
 

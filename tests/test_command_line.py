@@ -199,12 +199,13 @@ def test_the_same_command_gives_the_same_table(command_line, workspace):
 
 
 def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, capsys):
-    words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]", "report=none"]
-    assert command_line("-m", *words) == 0
+    words = ["attack.norm=l2", "attack.steps=2,10", "targets=[fine]", "report=none"]
+    assert command_line("-m", "attack=bim,mi", *words) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    folder, labels = outputs(workspace), ("bim (steps=2, norm=l2)", "bim (norm=l2)")
+    folder = outputs(workspace)
+    labels = [f"{name} ({own}norm=l2)" for name in ("bim", "mi") for own in ("steps=2, ", "")]
     names = {path.name for path in folder.glob("matrix*")}
-    assert names == {"matrix-bim-steps=2-norm=l2.csv", "matrix-bim-norm=l2.csv"}
+    assert {"matrix-bim-steps=2-norm=l2.csv", "matrix-mi-norm=l2.csv"} < names and len(names) == 4
     assert {pair.info.run_name for pair in runs(client(workspace), "photos")} == {
         f"{label} coarse -> fine" for label in labels
     }
@@ -212,7 +213,7 @@ def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, 
     together = pd.concat([pd.read_csv(file) for file in files])
     own = ["attack", "source", "norm", "protocol", "target", "eps_255"]
     assert list(together.columns[:6]) == own and not together.duplicated(own).any()
-    assert list(together["attack"].unique()) == list(labels) and set(together["norm"]) == {"l2"}
+    assert list(together["attack"].unique()) == labels and set(together["norm"]) == {"l2"}
     assert set(together["protocol"]) == {"all", "source_correct", "target_correct", "joint"}
     for label in labels:
         assert f"{label} on photos, eps = 8/255" in printed

