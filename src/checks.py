@@ -73,6 +73,18 @@ def check_name(key: str, value: Any) -> None:
         )
 
 
+def check_units(key: str, budgets: Sequence[float]) -> None:
+    """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
+
+    Raises:
+        ValueError: The largest is positive and below 0.1.
+    """
+    if 0 < max(budgets) < 0.1:
+        levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
+        given = ", ".join(f"{eps:g}" for eps in budgets)
+        raise ValueError(f"{key}={given} is in units of 1/255: did you mean {', '.join(levels)}?")
+
+
 def meant(given: str, known: Sequence[str]) -> str:
     """Return a question that follows a refusal, or nothing where no known word is near.
 

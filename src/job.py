@@ -19,6 +19,7 @@ from src.checks import (
     check_choice,
     check_name,
     check_number,
+    check_units,
     check_whole_number,
     first_line,
 )
@@ -289,6 +290,7 @@ def _budgets(grid: Any) -> tuple[float, ...]:
     positive = sorted(float(value) for value in values if value > 0)
     if not positive:
         raise ValueError(f"epsilon.grid={values} holds no budget above 0.")
+    check_units("epsilon.grid", positive)
     return tuple(positive)
 
 

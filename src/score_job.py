@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src.attack_config import AttackConfig
-from src.checks import check_choice, check_name, check_number, check_whole_number
+from src.checks import check_choice, check_name, check_number, check_units, check_whole_number
 from src.data import Batch, ImageDataset, ImageRecords
 from src.evaluation import STORED, Forms, Made, Maker
 from src.job import Job, check_models, check_settings, names_of, plain, standard_budget
@@ -180,6 +180,7 @@ def _open(config: DictConfig) -> AdversarialSet:
             raise ValueError(f"{key}={config[key]} is not a path.")
     if config.eps_255 is not None:
         check_number("eps_255", config.eps_255, 0, 255, open_low=True)
+        check_units("eps_255", [config.eps_255])
     check_choice("resize_clean", config.resize_clean, (True, False))
     origin = plain(config, "origin")
     for key in ("source", "attack", "norm", "dataset"):

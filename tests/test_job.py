@@ -36,6 +36,11 @@ def test_the_headline_budget_is_one_that_is_run():
     assert job("epsilon.standard=4").standard == 4
 
 
+def test_budgets_that_8_bits_cannot_hold_are_run():
+    assert job("epsilon.grid=[0,0.25,0.5]").budgets == (0.25, 0.5)
+    assert job("epsilon.grid=[0.01,0.1]").budgets == (0.01, 0.1)
+
+
 def test_zero_is_always_included_and_never_attacked():
     assert job("epsilon.grid=[4]").budgets == (4.0,)
 
@@ -59,6 +64,8 @@ REFUSED = [
     ("epsilon.grid=[256]", "epsilon.grid holds 256"),
     ("epsilon.grid=[eight]", "epsilon.grid holds eight"),
     ("epsilon.grid=[0]", "no budget above 0"),
+    ("epsilon.grid=[0.03]", r"epsilon.grid=0.03 is in units of 1/255: did you mean 8\?"),
+    ("epsilon.grid=[0,0.0314,0.001]", r"did you mean 0.255, 8\?"),
     ("epsilon.grid=[]", "no budget above 0"),
     ("epsilon.grid=[4,4]", "epsilon.grid names 4 more than once"),
     ("attack.steps=0", "attack.steps must be a whole number of at least 1, not 0"),

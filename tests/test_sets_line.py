@@ -140,6 +140,7 @@ REFUSED = [
     (["set={own}", "targets=[fine]", "source=fine"], "says that its images were made on coarse"),
     (["set={own}", "targets=[fine]", "dataset=cifar10"], "says that its images are of photos"),
     (["set={other}/adv", "targets=[fine]", "eps_255=0"], "eps_255 must be a number in (0, 255]"),
+    (["set={other}/adv", "targets=[fine]", "eps_255=0.0314"], "did you mean 8?"),
     (["set={other}/adv", "targets=[fine]", "labels=[a]"], "labels=['a'] is not a path"),
     (["set={other}/adv", "targets=[fine]", "origin.norm=[a]"], "origin.norm=['a'] is not a name"),
     (["set={other}/adv", "targets=[fine]", "eps_255=8", "origin.attack=a/b"], "must be a name of"),
