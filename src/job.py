@@ -26,7 +26,7 @@ from src.checks import (
 from src.evaluation import Forms
 from src.models import AVERAGES
 from src.probes import Analysis
-from src.sets import AdversarialSet, parse_form
+from src.sets import UNKNOWN, AdversarialSet, parse_form
 from src.training import Recipe
 
 STRATEGIES = ("auto", "ddp")
@@ -71,7 +71,10 @@ class Job:
     @property
     def name(self) -> str:
         """Return a short name for people, such as `bim vgg16`."""
-        return f"{self.attack.label} {self.source}" if self.budgets else "clean images"
+        if not self.budgets:
+            return "clean images"
+        source = "" if self.source == UNKNOWN else f" {self.source}"
+        return f"{self.attack.label}{source}"
 
     @property
     def source(self) -> str:

@@ -29,6 +29,7 @@ from src.files import whole_file
 from src.job import Job
 from src.record import JobRecord, with_record
 from src.report import ALARMS, HEADLINE, gallery_images, store_examples, store_images
+from src.score_job import breach_alarms
 from src.sets import SetWriter
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def write_results(
     raised: list[Alarm] = []
     if clean is not None:
         _write_flips(frames, folder, record.norm)
-        raised = _alarms(record, headline, result)
+        raised = [*breach_alarms(job), *_alarms(record, headline, result)]
     with whole_file(folder / ALARMS) as temporary:
         temporary.write_text(json.dumps([alarm._asdict() for alarm in raised], indent=1))
     every = rates_by_protocol(headline, job.source, job.targets, job.attack.label, record.norm)

@@ -40,7 +40,7 @@ def track_results(
         metrics["gradients_per_image"] = outcome.figures["gradients_per_image"]
         tracker.log_pair(
             run,
-            f"{job.attack.label} {job.source} -> {target}",
+            f"{job.name} -> {target}",
             tags=_tags(job, record, target),
             parameters=_parameters(job, record, target),
             curves=curves,

@@ -1,6 +1,13 @@
 """Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
 
-from src.analysis.alarms import CAUSES, Alarm, alarms, clean_at_chance, weaker_than_fgsm
+from src.analysis.alarms import (
+    CAUSES,
+    Alarm,
+    alarms,
+    clean_at_chance,
+    over_budget,
+    weaker_than_fgsm,
+)
 from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix, format_excess
 from src.analysis.flips import first_flips, flip_summary
 from src.analysis.intervals import exact_mcnemar, paired_interval, wilson_interval
@@ -26,6 +33,7 @@ __all__ = [
     "format_excess",
     "is_white_box",
     "matrix",
+    "over_budget",
     "paired_interval",
     "rates",
     "rates_by_protocol",
