@@ -94,6 +94,7 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self.tracker: Tracker | None = None
         self.started = time.time()
+        self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the job and open the sweep, on the first process of the job."""
@@ -106,6 +107,11 @@ class SweepCallback(Callback):
         if config.sweep:
             with open_dict(config):
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say how far the sweep is."""
+        if self.jobs:
+            log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
@@ -133,6 +139,7 @@ class SweepCallback(Callback):
                 )
             self.tracker = open_tracker(jobs[0].section("tracking"), jobs[0].config.dataset.name)
             self.started = time.time()
+            self.jobs = len(jobs) if sweep and _is_basic(config) else 0
             parameters = {
                 "command": " ".join(public(config.hydra.overrides.task)),
                 "jobs": len(jobs),

@@ -50,6 +50,9 @@ def table(folder: Path) -> pd.DataFrame:
 def test_a_sweep_leaves_files_runs_and_a_matrix(command_line, workspace, capsys):
     assert command_line("-m", "attack=fgsm,bim", "source=coarse,fine") == 0
     printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line.startswith("job ")] == [
+        f"job {number} of 4" for number in (1, 2, 3, 4)
+    ]
     folder = outputs(workspace)
     jobs = sorted(path.name for path in folder.iterdir() if path.is_dir())
     assert jobs == ["0-fgsm-coarse", "1-bim-coarse", "2-fgsm-fine", "3-bim-fine"]

@@ -175,14 +175,13 @@ def test_other_data_and_other_weights_are_never_compared(command_line, report, w
 
 
 def test_attacks_are_compared_within_one_norm(command_line, workspace):
-    words = [
-        "attack=fgsm,fgsm_l2",
-        "report=default",
-        "tracking=none",
-        "report.pairs=2",
-        "report.figures=true",
-    ]
-    assert command_line("-m", *words, "report.examples=0", "hydra.sweep.dir=out") == 0
+    words = ["attack=fgsm,fgsm_l2", "report=default", "tracking=none", "report.pairs=2"]
+    assert (
+        command_line(
+            "-m", *words, "report.examples=0", "report.figures=true", "hydra.sweep.dir=out"
+        )
+        == 0
+    )
     figures = workspace / "out" / "figures"
     assert not list(figures.glob("paired-tests*"))
     areas = [pd.read_csv(path) for path in figures.glob("areas*.csv")]
