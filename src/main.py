@@ -1,7 +1,7 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
+import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from src import stopping
 from src.explain import REFUSALS, REFUSED, explain
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -56,15 +57,25 @@ def command_line(run: Callable[[], None]) -> None:
     Ctrl-C or SIGTERM leaves what is finished and exits with 130.
     """
     ignore_harmless_warnings()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print over many lines
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    with stopping.listening():
+        _run_to_the_end(run)
+
+
+def _run_to_the_end(run: Callable[[], None]) -> None:
     try:
-        run()
-    except KeyboardInterrupt:
+        with stopping.insist():
+            run()
+    except KeyboardInterrupt as interrupt:
+        stopping.stop(interrupt)
         sys.exit(INTERRUPTED)
     except REFUSALS as error:
         print(explain(error), file=sys.stderr)
         sys.exit(REFUSED)
+    except OSError as error:  # Hydra could not write its own files
+        stopping.stop(error)
+        sys.exit(1)
 
 
 def main() -> None:

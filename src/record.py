@@ -169,19 +169,23 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error
     if found is None:
         return None
-    content = json.loads(found)
-    if content.get("format") != FORMAT:
+    try:
+        return _understood(json.loads(found))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} says of its job what no job can be: {error}") from error
+
+
+def _understood(content: Any) -> tuple[str, JobRecord]:
+    if content["format"] != FORMAT:
+        shown = str(content["format"])[:40]
         raise ValueError(
-            f"{path} has the format {content.get('format')} and this program reads {FORMAT}; "
-            "use the version that wrote it."
+            f"it has the format {shown} and this program reads {FORMAT}; use the version that "
+            "wrote it."
         )
     job = content["job"]
     for field in ("class_names", "overrides", "flags"):
         job[field] = tuple(job.get(field, ()))
-    try:
-        return str(content["table"]), JobRecord(**job)
-    except TypeError as error:
-        raise ValueError(f"{path} says of its job what no job can be: {error}.") from error
+    return str(content["table"]), JobRecord(**{**job, "config": dict(job["config"])})
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from src.analysis import Alarm, over_budget
 from src.attack_config import AttackConfig
 from src.checks import check_choice, check_name, check_number, check_units, check_whole_number
-from src.data import Batch, ImageDataset, ImageRecords
+from src.data import Batch, ImageDataset, ImageRecords, class_numbers
 from src.evaluation import STORED, Forms, Made, Maker
 from src.job import Job, check_models, check_settings, names_of, plain, standard_budget
 from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
@@ -122,7 +122,7 @@ def stored_dataset(job: Job) -> ImageDataset:
                 f"{job.config.set} does not say how many classes there are; give "
                 "origin.num_classes, or the data set as dataset=NAME."
             )
-        names = tuple(str(number) for number in range(total))
+        names = class_numbers(total)
     records = ImageRecords(
         labels=stored.labels,
         class_names=names,

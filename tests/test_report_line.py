@@ -268,3 +268,18 @@ def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd, words, mes
     assert report(*words) == 2
     out, err = capfd.readouterr()
     assert message in err.replace("\n", "") and "Traceback" not in out + err
+
+
+def test_asking_for_a_report_creates_no_store(report, workspace, capfd):
+    assert report() == 2
+    assert "there is no sweep yet" in capfd.readouterr().err
+    assert not (workspace / "mlruns").exists()
+
+
+def test_an_interrupted_report_says_what_is_kept(report, workspace, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.report.command.find_jobs", interrupt)
+    assert report("folder=.") == 130
+    assert "jobs' files are untouched" in capsys.readouterr().out

@@ -368,6 +368,15 @@ def test_files_that_are_no_manifest(folder, text):
         open_set(folder)
 
 
+def test_the_sets_of_a_sweep_are_listed(tmp_path):
+    for job in ("0-fgsm-vgg16", "1-bim-vgg16"):
+        write_set(tmp_path / "sweep" / job / "adversarial")
+    with pytest.raises(ValueError, match=r"0-fgsm-vgg16/adversarial, .*1-bim-vgg16/adversarial"):
+        open_set(tmp_path / "sweep")
+    with pytest.raises(ValueError, match=r"no set .* there are .*1-bim-vgg16/adversarial\.$"):
+        open_set(tmp_path / "sweep" / "1-bim-vgg16")
+
+
 def test_what_the_manifest_says_cannot_be_given_again(folder):
     with pytest.raises(ValueError, match="says itself what labels, eps_255 would"):
         open_set(folder, eps_255=8, labels="x.csv")
