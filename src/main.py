@@ -9,10 +9,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from src import stopping
+from src.explain import REFUSALS, REFUSED, explain
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 130
@@ -24,7 +24,7 @@ HARMLESS = (
 )
 
 OmegaConf.register_new_resolver(
-    "joined", lambda value: value if isinstance(value, str) else "+".join(value), replace=True
+    "joined", lambda value: value if isinstance(value, str) else "+".join(value)[:100], replace=True
 )
 
 
@@ -52,7 +52,10 @@ def ignore_harmless_warnings() -> None:
 
 
 def command_line(run: Callable[[], None]) -> None:
-    """Run a command line; Ctrl-C or SIGTERM leaves what is finished and exits with 130."""
+    """Run a command line, or say in a sentence why it cannot be, with exit code 2.
+
+    Ctrl-C or SIGTERM leaves what is finished and exits with 130.
+    """
     ignore_harmless_warnings()
     logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
@@ -67,16 +70,21 @@ def _run_to_the_end(run: Callable[[], None]) -> None:
     except KeyboardInterrupt as interrupt:
         stopping.stop(interrupt)
         sys.exit(INTERRUPTED)
+    except REFUSALS as error:
+        print(explain(error), file=sys.stderr)
+        sys.exit(REFUSED)
     except OSError as error:  # Hydra could not write its own files
         stopping.stop(error)
-        sys.exit(1)
-    except CompactHydraException as error:
-        print(error, *filter(None, [error.__cause__]), sep="\n", file=sys.stderr)
         sys.exit(1)
 
 
 def main() -> None:
-    """Attack, show and track, as the words of the command line say."""
+    """Attack, show and track, as the words of the command line say.
+
+    In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
+    steps; with `++` it does not. Each attack refuses what its own file does not have.
+    """
+    sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in sys.argv[1:]]
     command_line(run)
 
 

@@ -168,7 +168,7 @@ def _record(
 def _clean_cache(job: Job, model: Model, dataset: ImageDataset, device: str) -> Path:
     """Return where the model's answers on these clean images are kept."""
     key = content_key(_COLUMNS, model.key, dataset.digest(), _numerics(job, device))
-    return Path(job.config.cache_dir) / "clean" / f"{model.name}-{key}.parquet"
+    return Path(job.config.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
 
 
 def _numerics(job: Job, device: str) -> list[str]:

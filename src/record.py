@@ -95,6 +95,11 @@ class JobRecord:
         return str(self.config.get("attack", {}).get("name", ""))
 
     @property
+    def label(self) -> str:
+        """Return the attack's name with the settings that are not its file's."""
+        return str(self.config.get("attack", {}).get("label", self.attack))
+
+    @property
     def iterative(self) -> bool:
         """Tell whether the attack takes more than one step, as far as its settings say."""
         return int(self.config.get("attack", {}).get("steps") or 1) > 1
@@ -123,10 +128,11 @@ class JobRecord:
 def public(words: Iterable[str]) -> tuple[str, ...]:
     """Return a command's words without those of the tracking store, and without passwords.
 
-    >>> public(["attack=bim", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host/x"])
-    ('attack=bim', 'set=s3://...@host/x')
+    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host"])
+    ('attack.steps=2', 'set=s3://...@host')
     """
     kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
     return tuple(re.sub(r"://[^/@\s]*@", "://...@", word) for word in kept)
 
 

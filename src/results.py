@@ -19,6 +19,7 @@ from src.analysis import (
     first_flips,
     flip_summary,
     rates,
+    rates_by_protocol,
     target_labels,
 )
 from src.data import ImageDataset
@@ -27,6 +28,7 @@ from src.files import write_csv, write_text, writing
 from src.job import Job
 from src.record import JobRecord, with_record
 from src.report import ALARMS, HEADLINE, gallery_images, store_examples, store_images
+from src.score_job import breach_alarms
 from src.sets import SetWriter
 
 log = logging.getLogger(__name__)
@@ -92,9 +94,10 @@ def write_results(
     raised: list[Alarm] = []
     if clean is not None:
         _write_flips(frames, folder, record.norm)
-        raised = _alarms(record, headline, result)
+        raised = [*breach_alarms(job), *_alarms(record, headline, result)]
     write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
-    write_csv(folder / "rates.csv", rates(headline, job.source, job.targets, job.protocol))
+    every = rates_by_protocol(headline, job.source, job.targets, job.attack.label, record.norm)
+    write_csv(folder / "rates.csv", every)
     if clean is not None and result.examples:  # drawn beside the clean images
         store_examples(dataset, job.budgets, result.examples, folder)
     if clean is not None and job.config.report.name != "none":
@@ -228,7 +231,7 @@ def save_set(
             "source": job.source,
             "ensemble": job.ensemble,
             "weights": dict(weights),
-            "attack": dict(job.attack.settings),
+            "attack": job.attack.stored(),
             "norm": job.attack.norm,
             "seed": job.seed,
             "dataset": {

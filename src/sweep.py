@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from src import stopping
+from src.attack_file import attack_file
 from src.checks import first_line
 from src.evaluation import PREDICTIONS
+from src.explain import REFUSALS, REFUSED, explain
 from src.explore_job import read_exploration
 from src.files import WriteError, reason, write_text, writing
 from src.job import Job, plain, read_job
@@ -33,7 +35,6 @@ from src.tracking import Run, Tracker, open_tracker
 log = logging.getLogger(__name__)
 
 FAILURE = "error.txt"
-REFUSED = 2
 _unnoted: dict[Path, str] = {}  # why jobs of this process failed that could not leave word
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
@@ -49,14 +50,14 @@ def attempt(config: DictConfig, folder: Path) -> None:
     try:
         (folder / FAILURE).unlink(missing_ok=True)
         clear(folder)
-        job = _read(config)
+        job = _read(config, HydraConfig.get())
         name = job.config.dataset.name
         if is_first_process():
             tracker = open_tracker(job.section("tracking"), name)
         parameters: dict[str, Any] = {"targets": ",".join(job.targets), "seed": job.seed}
         if job.budgets:
             parameters["source"] = job.source
-            parameters["attack"] = job.attack.name
+            parameters["attack"] = job.attack.label
             parameters["budgets_255"] = ",".join(f"{budget:g}" for budget in job.budgets)
         log.info("%s -> %s on %s", job.name, ", ".join(job.targets), name)
         with tracker.job(job.name, config.sweep, parameters) as tracked, stopping.insist():
@@ -99,7 +100,7 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the job and open the sweep, on the first process of the job."""
         if is_first_process():
-            self._start(config, lambda: [_without_hydra(config)], sweep=False)
+            self._start(config, lambda: [config], sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
@@ -126,7 +127,7 @@ class SweepCallback(Callback):
         self, config: DictConfig, compose: Callable[[], Sequence[DictConfig]], sweep: bool
     ) -> None:
         try:
-            jobs = [_read(job) for job in compose()]
+            jobs = [_read(_without_hydra(job), job.hydra) for job in compose()]
             if sweep and any(job.distributed for job in jobs):
                 raise ValueError(
                     "trainer.devices and trainer.strategy share one job among several devices, "
@@ -147,8 +148,8 @@ class SweepCallback(Callback):
             }
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
-        except (ValueError, HydraException) as error:
-            _stop(str(error))
+        except REFUSALS as error:
+            _stop(explain(error))
         except OSError as error:
             _stop(f"A file could not be read or written: {error}.")
         except Exception:  # Hydra would turn it into a warning and go on
@@ -199,7 +200,7 @@ class SweepCallback(Callback):
         failed = [
             job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
         ]
-        console = Console()
+        console = Console(markup=False)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
         found: dict[str, str] = {}
         written = jobs == [folder] or _goes(console, lambda: clear(folder))  # a job clears its own
@@ -265,10 +266,12 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
     return True
 
 
-def _read(config: DictConfig) -> Job:
+def _read(config: DictConfig, hydra: Any) -> Job:
     if "set" in config:
         return read_score(config)
-    return read_job(config) if "attack" in config else read_exploration(config)
+    if "attack" in config:
+        return read_job(config, attack_file(config, hydra))
+    return read_exploration(config)
 
 
 def _compose_all(config: DictConfig) -> list[DictConfig]:
@@ -276,14 +279,14 @@ def _compose_all(config: DictConfig) -> list[DictConfig]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     if not _is_basic(config):
-        return [_without_hydra(config)]
+        return [config]
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(
         [*fixed, *config.hydra.overrides.task]
     )
     (batch,) = BasicSweeper.split_arguments(parsed, None)
-    return [_without_hydra(loader.load_sweep_config(config, list(job))) for job in batch]
+    return [loader.load_sweep_config(config, list(job)) for job in batch]
 
 
 def _is_basic(config: DictConfig) -> bool:

@@ -40,7 +40,7 @@ def track_results(
         metrics["gradients_per_image"] = outcome.figures["gradients_per_image"]
         tracker.log_pair(
             run,
-            f"{job.attack.name} {job.source} -> {target}",
+            f"{job.name} -> {target}",
             tags=_tags(job, record, target),
             parameters=_parameters(job, record, target),
             curves=curves,
@@ -68,7 +68,7 @@ def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:
         "dataset": job.config.dataset.name,
         "source": job.source,
         "target": target,
-        "attack": job.attack.name,
+        "attack": job.attack.label,
         "target_label": job.attack.aim or "none",
         "seed": str(job.seed),
         "precision": str(job.config.trainer.precision),

@@ -21,9 +21,6 @@ def run(config: DictConfig) -> None:
     except OSError as error:
         print(f"A file could not be read or written: {error}.", file=sys.stderr)
         sys.exit(2)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 def main() -> None:

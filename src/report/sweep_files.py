@@ -53,7 +53,7 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
         cells = matrix({job.record.source: job_rates(job) for job in done}, standard)
         console.print()
         console.print(matrix_table(cells, **words, eps_255=standard, width=console.width))
-        stem = re.sub(r"[^\w.=+,-]", "-", name)[:150]
+        stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
         files[f"matrix-{stem}.csv"] = partial(write_matrix_csv, cells)
         beyond = _excess(done, standard)
         for control, table in beyond.items():
@@ -173,7 +173,7 @@ def _against_fgsm(job: StoredJob, done: Iterable[StoredJob]) -> list[Alarm]:
         if other.record.attack == "fgsm" and _comparable(record.config, other.record.config):
             tables = (job.predictions, other.predictions)
             try:
-                return weaker_than_fgsm(*tables, record.source, record.standard, record.attack)
+                return weaker_than_fgsm(*tables, record.source, record.standard, record.label)
             except ValueError:  # other images or models after all
                 return []
     return []
