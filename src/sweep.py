@@ -26,7 +26,7 @@ from src.record import public
 from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
 from src.results import clear
 from src.score_job import read_score
-from src.tracking import Run, Tracker, open_tracker
+from src.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 
@@ -162,20 +162,22 @@ class SweepCallback(Callback):
         failed = [
             job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
         ]
-        console = Console()
+        console = Console(record=True)
         if jobs != [folder]:  # a single job's folder is cleared before it
             clear(folder)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
-        found = sweep_alarms(done, console)
+        sweep_alarms(done, console)
+        alarms = console.export_text()
         try:
             sweep_matrices(done, folder, console)
             clean_accuracies(done, console)
         except ValueError as error:
             console.print(f"No matrix: {error}", style="yellow")
+        summary = f"{console.export_text()}{alarms}".strip("\n")
         files, reported = sorted(folder.glob("matrix-*")), True
         if done and config.report.name != "none":
             page = self._report(done, folder, plain(config, "report"), console)
-            files, reported = [*files, *page], bool(page)
+            files, reported = [*page, *files], bool(page)
         for job in failed:
             note = job / FAILURE
             reason = note.read_text().split("\n\n")[0] if note.exists() else "it left no word why"
@@ -183,10 +185,10 @@ class SweepCallback(Callback):
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
             status = "FAILED" if failed else "FINISHED"
-            self.tracker.end_sweep(config.sweep, status, files)
-            alarms = {f"alarm.{name}": sentence for name, sentence in found.items()}
-            self.tracker.set_tags(Run(config.sweep), alarms)
-            for what, link in self.tracker.links(config.sweep).items():
+            self.tracker.end_sweep(config.sweep, status, files, summary)
+            attacks = list(dict.fromkeys(job.record.attack for job in done if job.attacked))
+            shown = files[0].name if files else ""
+            for what, link in self.tracker.links(config.sweep, attacks, shown).items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return reported and not failed
 

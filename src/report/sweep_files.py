@@ -89,17 +89,13 @@ def by_attack(jobs: Sequence[StoredJob]) -> dict[str, list[StoredJob]]:
     return groups
 
 
-def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
+def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     """Complete every job's alarms with what only the end can tell, and print a line for each.
 
     That is the comparison of iterative attacks with FGSM from the same source, and the alarms of
     jobs that attacked nothing. A finding that several jobs share is printed once, and so is what
     an alarm comes from; whole sentences are in the jobs' `alarms.json`.
-
-    Returns:
-        The sentences that were added, by alarm and job.
     """
-    found: dict[str, str] = {}
     where: dict[str, dict[str, list[str]]] = {}
     for job in jobs:
         path = job.folder / ALARMS
@@ -109,7 +105,6 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
             listed += [alarm._asdict() for alarm in late]
             with whole_file(path) as temporary:
                 temporary.write_text(json.dumps(listed, indent=1))
-        found |= {f"{alarm.name}.{job.folder.name}": alarm.sentence for alarm in late}
         for alarm in listed:
             folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
             folders.append(job.folder.name)
@@ -120,7 +115,6 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
         ]
         for line in [*lines, f"      {name}: {CAUSES[name]}"]:
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
-    return found
 
 
 def _others(folders: Sequence[str]) -> str:

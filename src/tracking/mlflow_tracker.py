@@ -16,15 +16,17 @@ from urllib.parse import quote
 from filelock import FileLock
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 
 from src.tracking.mlflow_client import log_files, open_client, refusal
 from src.tracking.tracker import Run, Tracker
 
 ARTIFACTS = "artifacts"
+_SHOWN = ("pair", "sweep")
 _BATCH = 1000  # metrics that a store takes in one request
 _LONGEST_PARAMETER = 6000
+_LONGEST_NOTE = 7900
 
 
 class MlflowTracker(Tracker):
@@ -59,9 +61,14 @@ class MlflowTracker(Tracker):
         self._log(run, parameters=parameters)
         return run
 
-    def end_sweep(self, sweep: str, status: str, files: Sequence[Path] = ()) -> None:
-        """Close a sweep, and store its files and folders."""
+    def end_sweep(
+        self, sweep: str, status: str, files: Sequence[Path] = (), note: str = ""
+    ) -> None:
+        """Close a sweep, and store its files and folders; the note becomes its description."""
         log_files(self.client, sweep, files)
+        if note:
+            shown = f"```text\n{note[:_LONGEST_NOTE]}\n```"  # as it is, in a fixed width
+            self.client.set_tag(sweep, MLFLOW_RUN_NOTE, shown)
         self.client.set_terminated(sweep, status)
 
     @contextmanager
@@ -139,17 +146,25 @@ class MlflowTracker(Tracker):
             experiment_name=f"{self.dataset}-training", tracking_uri=self.uri, run_id=run
         )
 
-    def links(self, sweep: str) -> dict[str, str]:
-        """Return the command that serves the UI and where to look there."""
+    def links(self, sweep: str, attacks: Sequence[str], shown: str = "") -> dict[str, str]:
+        """Return the command that serves the UI and where to look there.
+
+        The curves of each attack have a link, since the UI draws ten runs at first.
+        """
         served = self.uri.startswith("http")
-        server = self.uri.rstrip("/") if served else "http://127.0.0.1:5000"
-        wanted = quote(f"tags.sweep = '{sweep}'")
-        pairs = f"{server}/#/experiments/{self.experiments['pair']}/runs?searchFilter={wanted}"
-        jobs = f"{server}/#/experiments/{self.experiments['sweep']}/runs/{sweep}"
-        links = {"curves": f"{pairs}&compareRunsMode=CHART", "sweep": jobs}
+        uri = re.sub("://[^/@]*@", "://" if served else "://USER:PASSWORD@", self.uri)
+        server = uri.rstrip("/") if served else "http://127.0.0.1:5000"
+        pairs, run = (f"{server}/#/experiments/{self.experiments[kind]}/runs" for kind in _SHOWN)
+        how = "?workflowType=machine_learning"  # else a new experiment opens on an empty overview
+        charts = f"{pairs}{how}&compareRunsMode=CHART&searchFilter="
+        wanted = "tags.sweep = '{}' and tags.attack = '{}'"
+        links = {
+            **{f"{one} curves": charts + quote(wanted.format(sweep, one)) for one in attacks},
+            "sweep": f"{run}/{sweep}{how}",
+            "artifacts": f"{run}/{sweep}/artifacts/{quote(shown)}{how}",
+        }
         if served:
             return links
-        uri = re.sub("://[^/@]*@", "://USER:PASSWORD@", self.uri)
         command = f"mlflow ui --backend-store-uri {uri}"
         return {"serve": f"make ui, or: {command}" if self.local else command, **links}
 
