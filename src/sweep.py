@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 FAILURE = "error.txt"
 REFUSED = 2
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
+_TRACKERS: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
 
 
 def attempt(config: DictConfig, folder: Path) -> None:
@@ -49,7 +50,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
         job = _read(config)
         name = job.config.dataset.name
         if is_first_process():
-            tracker = open_tracker(job.section("tracking"), name)
+            tracker = _tracker(job, config.sweep)
         parameters: dict[str, Any] = {"targets": ",".join(job.targets), "seed": job.seed}
         if job.budgets:
             parameters["source"] = job.source
@@ -74,6 +75,18 @@ def attempt(config: DictConfig, folder: Path) -> None:
     except Exception as error:
         log.exception("This should not happen; please report it with the lines below.")
         _note_failure(folder, f"{type(error).__name__}: {error}")
+
+
+def _tracker(job: Job, sweep: str | None) -> Tracker:
+    """Return the tracker of a sweep's jobs, opened once a process; without its store, none."""
+    name = job.config.dataset.name
+    if (sweep, name) not in _TRACKERS:
+        try:
+            _TRACKERS[sweep, name] = open_tracker(job.section("tracking"), name)
+        except ValueError as error:
+            log.warning("%s This sweep's jobs are not tracked from here on.", error)
+            _TRACKERS[sweep, name] = Tracker()
+    return _TRACKERS[sweep, name]
 
 
 def _note_failure(folder: Path, sentence: str) -> None:
@@ -130,7 +143,8 @@ class SweepCallback(Callback):
                     "which works for a single run only; in a sweep give every job one device "
                     "(trainer=default) and let a Hydra launcher run jobs side by side."
                 )
-            self.tracker = open_tracker(jobs[0].section("tracking"), jobs[0].config.dataset.name)
+            name = jobs[0].config.dataset.name
+            self.tracker = open_tracker(jobs[0].section("tracking"), name)
             self.started = time.time()
             parameters = {
                 "command": " ".join(public(config.hydra.overrides.task)),
@@ -139,6 +153,7 @@ class SweepCallback(Callback):
             }
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
+            _TRACKERS[config.sweep, name] = self.tracker
         except (ValueError, HydraException) as error:
             _stop(str(error))
         except Exception:  # Hydra would turn it into a warning and go on

@@ -314,6 +314,26 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, capsys):
     assert "clean accuracy" in failed.data.tags["error"]
 
 
+def test_a_store_that_goes_away_costs_no_results(command_line, workspace, capsys, monkeypatch):
+    log_batch, served = mlflow.MlflowClient.log_batch, []
+
+    def some(*arguments, **keywords):
+        served.append(arguments)
+        if len(served) > 6:  # in the first training
+            raise mlflow.MlflowException("no route to host")
+        log_batch(*arguments, **keywords)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", some)
+    assert command_line("-m", "attack=fgsm,bim") == 0
+    out, err = capsys.readouterr()
+    assert (out + err).count("no route to host") == 1 and "http://" not in out
+    assert len(served) == 7
+    assert {path.name for path in outputs(workspace).glob("matrix*")} == {
+        "matrix-bim.csv",
+        "matrix-fgsm.csv",
+    }
+
+
 def test_the_gate_can_warn_instead(command_line, workspace, capsys):
     wanted = ["model.fine.expected_accuracy=0.999", "gate.tolerance=0.0001"]
     assert command_line("gate.action=warn", "tracking=none", *wanted) == 0
@@ -333,7 +353,7 @@ REFUSED = [
     (["dataset=image_csv", "dataset.root=."], "images.csv"),
     (["model.coarse.weights=gone.pt"], "model.coarse.weights=gone.pt is not a file"),
     (["model.fine.network._args_.2.out_features=7"], "7"),
-    (["tracking.uri=nonsense://x"], "tracking.uri: the MLflow store nonsense://x cannot be opened"),
+    (["tracking.uri=nonsense://x"], "tracking.uri: the MLflow store nonsense://x cannot be used"),
     (["trainer=gpu"], "trainer in the config: "),
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
     (["++attack.steps=20"], "attack=fgsm: attack.steps is no setting of fgsm"),

@@ -1,6 +1,11 @@
 """What is logged, read back through MLflow's own client."""
 
 import multiprocessing
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 from urllib.parse import quote
 
 import mlflow
@@ -9,7 +14,10 @@ import pytest
 
 from src.track import pair_metrics
 from src.tracking import Run, Tracker, open_tracker
+from src.tracking.mlflow_client import SteadyClient
 from src.tracking.mlflow_tracker import MlflowTracker
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -76,17 +84,17 @@ def test_files_of_a_folder_are_stored(section, store, tmp_path):
 def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
     tracker = open_tracker(section, "images")
     first = tracker.training_logger("train", {}, {}, tmp_path)
-    assert tracker.training_logger("train", {}, {}, tmp_path).run_id == first.run_id
+    assert tracker.training_logger("train", {}, {}, tmp_path).version == first.version
     (tmp_path / "mlflow_run_id").write_text("0123456789abcdef0123456789abcdef")
     second = tracker.training_logger("train", {}, {}, tmp_path)
-    assert second.run_id != first.run_id
-    assert store.get_run(second.run_id).data.tags["kind"] == "training"
+    assert second.version != first.version
+    assert store.get_run(second.version).data.tags["kind"] == "training"
 
 
 @pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host"])
 def test_links_hide_a_password(uri):
     tracker = MlflowTracker.__new__(MlflowTracker)
-    tracker.uri, tracker.local = uri, False
+    tracker.uri, tracker.local, tracker.client = uri, False, SteadyClient(None, uri)
     tracker.experiments = {"pair": "1", "sweep": "2"}
     links = tracker.links("abc", ["bim"])
     assert "secret" not in str(links)
@@ -112,11 +120,19 @@ def open_here(section: dict) -> None:
     open_tracker(section, "images")
 
 
-def test_a_fresh_store_can_be_opened_by_several_processes_at_once(section, store):
+def test_sweeps_and_the_ui_can_create_a_store_at_once(section, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    serve = [sys.executable, "-m", "src.tracking", "--help"]
+    servers = [
+        subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=open_here, args=(section,)) for _ in range(3)]
+    workers = [context.Process(target=open_here, args=(section,)) for _ in range(2)]
     for worker in workers:
         worker.start()
+    for server in servers:
+        out, _ = server.communicate()
+        assert server.returncode == 0 and "mlflow ui" in out
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
@@ -127,6 +143,55 @@ def test_a_fresh_store_can_be_opened_by_several_processes_at_once(section, store
 def test_a_store_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"tracking.uri: the MLflow store nonsense://x"):
         open_tracker({"name": "mlflow", "uri": "nonsense://x", "directory": str(tmp_path)}, "d")
+    (tmp_path / "file").touch()
+    here = {"name": "mlflow", "uri": None, "directory": str(tmp_path / "file" / "mlruns")}
+    with pytest.raises(ValueError, match=r"file/mlruns/mlflow.db cannot be used \(.*irectory"):
+        open_tracker(here, "d")
+
+
+@pytest.mark.parametrize("experiments", ["known", "new"])
+def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(section, capfd, experiments):
+    open_tracker(section, "known")
+    file = f"sqlite:///file:{section['directory']}/mlflow.db?mode=ro&uri=true"
+    with pytest.raises(ValueError, match=r"attempt to write a readonly database\); use") as caught:
+        open_tracker(section | {"uri": file}, experiments).start_sweep("sweep", {})
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("accepting", [True, False])
+def test_a_server_that_does_not_answer_is_refused_within_seconds(section, accepting):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if accepting:
+            server.listen()
+        uri = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="timed out" if accepting else "refused") as caught:
+            open_tracker(section | {"uri": uri}, "images")
+    assert time.monotonic() - started < 10
+    assert "secret" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_store_that_goes_away_is_named_once_and_costs_no_job(section, monkeypatch, caplog):
+    tracker = open_tracker(section, "images")
+    sweep = tracker.start_sweep("sweep", {})
+    tried = []
+
+    def gone(*arguments, **keywords):
+        tried.append(arguments)
+        raise OSError("connection reset")
+
+    for name in ("create_run", "log_batch", "set_tag", "set_terminated", "log_artifact"):
+        monkeypatch.setattr(mlflow.MlflowClient, name, gone)
+    for name in ("one", "two"):
+        with tracker.job(name, sweep, {}) as run:
+            tracker.log_metrics(run, {"n": 1})
+            tracker.log_pair(run, "a", tags={}, parameters={}, curves={}, metrics={"n": 1})
+    tracker.end_sweep(sweep, "FINISHED", note="matrix")
+    assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
+    assert len(tried) == 1 and len(caplog.records) == 1
+    assert "connection reset" in caplog.text
 
 
 def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
