@@ -3,7 +3,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
-STORE := sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format ui clean
@@ -40,7 +39,7 @@ format: $(READY) ## Put the code into its standard form
 	$(BIN)/ruff format .
 
 ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri "$(STORE)" --port 5000
+	$(BIN)/python -m src.tracking --port 5000
 
 clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -30,13 +30,14 @@ from src.record import public
 from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
 from src.results import clear
 from src.score_job import read_score
-from src.tracking import Run, Tracker, open_tracker
+from src.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 
 FAILURE = "error.txt"
 _unnoted: dict[Path, str] = {}  # why jobs of this process failed that could not leave word
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
+_TRACKERS: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
 
 
 def attempt(config: DictConfig, folder: Path) -> None:
@@ -53,7 +54,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
         job = _read(config, HydraConfig.get())
         name = job.config.dataset.name
         if is_first_process():
-            tracker = open_tracker(job.section("tracking"), name)
+            tracker = _tracker(job, config.sweep)
         parameters: dict[str, Any] = {"targets": ",".join(job.targets), "seed": job.seed}
         if job.budgets:
             parameters["source"] = job.source
@@ -73,6 +74,18 @@ def attempt(config: DictConfig, folder: Path) -> None:
     except Exception as error:
         log.exception("This should not happen; please report it with the lines below.")
         _note_failure(folder, f"{type(error).__name__}: {error}")
+
+
+def _tracker(job: Job, sweep: str | None) -> Tracker:
+    """Return the tracker of a sweep's jobs, opened once a process; without its store, none."""
+    name = job.config.dataset.name
+    if (sweep, name) not in _TRACKERS:
+        try:
+            _TRACKERS[sweep, name] = open_tracker(job.section("tracking"), name)
+        except ValueError as error:
+            log.warning("%s This sweep's jobs are not tracked from here on.", error)
+            _TRACKERS[sweep, name] = Tracker()
+    return _TRACKERS[sweep, name]
 
 
 def _note_failure(folder: Path, sentence: str) -> None:
@@ -134,7 +147,8 @@ class SweepCallback(Callback):
                     "which works for a single run only; in a sweep give every job one device "
                     "(trainer=default) and let a Hydra launcher run jobs side by side."
                 )
-            self.tracker = open_tracker(jobs[0].section("tracking"), jobs[0].config.dataset.name)
+            name = jobs[0].config.dataset.name
+            self.tracker = open_tracker(jobs[0].section("tracking"), name)
             stopping.check()
             with writing(_folder(config)):
                 _folder(config).mkdir(parents=True, exist_ok=True)
@@ -148,6 +162,7 @@ class SweepCallback(Callback):
             }
             with open_dict(config):
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
+            _TRACKERS[config.sweep, name] = self.tracker
         except REFUSALS as error:
             _stop(explain(error))
         except OSError as error:
@@ -200,17 +215,18 @@ class SweepCallback(Callback):
         failed = [
             job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
         ]
-        console = Console(markup=False)
+        console = Console(markup=False, record=True)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
-        found: dict[str, str] = {}
         written = jobs == [folder] or _goes(console, lambda: clear(folder))  # a job clears its own
-        written &= _goes(console, lambda: found.update(sweep_alarms(done, console)))
+        written &= _goes(console, lambda: sweep_alarms(done, console))
+        alarms = console.export_text()
         written &= _goes(console, lambda: sweep_matrices(done, folder, console))
         written &= _goes(console, lambda: clean_accuracies(done, console))
+        summary = f"{console.export_text()}{alarms}".strip("\n")
         files = sorted(folder.glob("matrix-*"))
         if done and config.report.name != "none" and not self.stopped:
             page = self._report(done, folder, plain(config, "report"), console)
-            files, written = [*files, *page], written and bool(page)
+            files, written = [*page, *files], written and bool(page)
         for job in failed:
             note = job / FAILURE
             why = _unnoted.pop(job.absolute(), "it left no word why")
@@ -219,10 +235,10 @@ class SweepCallback(Callback):
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
             status = self.stopped or ("FAILED" if failed else "FINISHED")
-            self.tracker.end_sweep(config.sweep, status, files)
-            alarms = {f"alarm.{name}": sentence for name, sentence in found.items()}
-            self.tracker.set_tags(Run(config.sweep), alarms)
-            for what, link in self.tracker.links(config.sweep).items():
+            self.tracker.end_sweep(config.sweep, status, files, summary)
+            attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
+            shown = files[0].name if files else ""
+            for what, link in self.tracker.links(config.sweep, attacks, shown).items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return written and not failed
 

@@ -1,16 +1,16 @@
 """What of a job goes to the tracker: a run a target, the job's own figures and alarms."""
 
-from collections.abc import Mapping
+import math
 
 import pandas as pd
 
-from src.analysis import rates, usable_protocols
-from src.analysis.areas import curve_areas
-from src.evaluation import CONTROLS
+from src.analysis import rates
 from src.job import Job
 from src.record import JobRecord
 from src.results import Outcome
-from src.tracking import Run, Tracker, pair_metrics
+from src.tracking import Run, Tracker
+
+CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
 def track_results(
@@ -18,31 +18,18 @@ def track_results(
 ) -> None:
     """Log a run per target, and the job's own figures and alarms."""
     frame = next(iter(outcome.frames.values()))
-    by_protocol = {
-        protocol: rates(frame, job.source, job.targets, protocol)
-        for protocol in usable_protocols(frame, job.source)
-    }
-    others = {
-        form: rates(rows, job.source, job.targets, job.protocol)
-        for form, rows in list(outcome.frames.items())[1:]
-        if form not in CONTROLS
-    }
-    areas = _areas(job, frame) if "target_correct" in by_protocol else {}
+    found = rates(frame, job.source, job.targets, job.protocol)
     for target in job.targets:
-        curves, metrics = pair_metrics(
-            _of(target, by_protocol),
-            job.protocol,
-            job.standard,
-            controls=_of(target, outcome.excess),
-            forms=_of(target, others),
-        )
-        metrics |= areas.get(target, {})
-        metrics["gradients_per_image"] = outcome.figures["gradients_per_image"]
+        rows = found[found["target"] == target]
+        curves, metrics = pair_metrics(rows, job.standard)
         tracker.log_pair(
             run,
             f"{job.name} -> {target}",
             tags=_tags(job, record, target),
-            parameters=_parameters(job, record, target),
+            parameters={
+                **_parameters(job, record, target),
+                "denominator": int(rows["denominator"].iloc[0]),
+            },
             curves=curves,
             metrics=metrics,
         )
@@ -50,17 +37,32 @@ def track_results(
     tracker.set_tags(run, {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms})
 
 
-def _areas(job: Job, frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return by target the areas under its curves with their intervals, as far as known."""
-    rows = curve_areas(frame, job.source, job.targets, job.protocol).set_index("target")
-    return {
-        str(target): {str(name): value for name, value in row.drop("n").dropna().items()}
-        for target, row in rows.iterrows()
-    }
+def pair_metrics(
+    rows: pd.DataFrame, standard: float
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
+    """Turn one pair's rates into the curves and figures that a tracker shows.
 
+    `robust_accuracy` is the share still classified correctly, of targeted attacks too;
+    `success_rate` is what the attack wants: any wrong class, or the one that it aims for.
 
-def _of(target: str, frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    return {name: rows[rows["target"] == target] for name, rows in frames.items()}
+    Args:
+        rows: Those of `src.analysis.rates` of one target.
+        standard: The budget, in units of 1/255, of the figures named `standard_...`.
+
+    Returns:
+        Curves and figures as `Tracker.log_pair` takes them, without what is not known, such as
+        rates of an empty denominator.
+    """
+    curves: dict[str, list[tuple[float, float]]] = {}
+    metrics: dict[str, float] = {}
+    for name in CURVES:
+        known = rows[["eps_255", name]].dropna().astype(float)
+        if len(known):
+            curves[name] = list(known.itertuples(index=False, name=None))
+        for column in (name, f"{name}_low", f"{name}_high"):
+            if column in rows:
+                metrics[f"standard_{column}"] = float(rows.set_index("eps_255")[column][standard])
+    return curves, {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:

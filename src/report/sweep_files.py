@@ -93,17 +93,13 @@ def by_attack(jobs: Sequence[StoredJob]) -> dict[str, list[StoredJob]]:
     return groups
 
 
-def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
+def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     """Complete every job's alarms with what only the end can tell, and print a line for each.
 
     That is the comparison of iterative attacks with FGSM from the same source, and the alarms of
     jobs that attacked nothing. A finding that several jobs share is printed once, and so is what
     an alarm comes from; whole sentences are in the jobs' `alarms.json`.
-
-    Returns:
-        The sentences that were added, by alarm and job.
     """
-    found: dict[str, str] = {}
     where: dict[str, dict[str, list[str]]] = {}
     texts: dict[Path, str] = {}  # written last: a full disk hides no alarm
     for job in jobs:
@@ -113,7 +109,6 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
         if late:
             listed += [alarm for alarm in (one._asdict() for one in late) if alarm not in listed]
             texts[path] = json.dumps(listed, indent=1)
-        found |= {f"{alarm.name}.{job.folder.name}": alarm.sentence for alarm in late}
         for alarm in listed:
             folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
             folders.append(job.folder.name)
@@ -126,7 +121,6 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> dict[str, str]:
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
     for path, text in texts.items():
         write_text(path, text)
-    return found
 
 
 def _others(folders: Sequence[str]) -> str:

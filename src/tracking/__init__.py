@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from src.tracking.sweeps import Sweeps
-from src.tracking.tracker import Run, Tracker, pair_metrics
+from src.tracking.tracker import Run, Tracker
 
-__all__ = ["Run", "Sweeps", "Tracker", "open_sweeps", "open_tracker", "pair_metrics"]
+__all__ = ["Run", "Sweeps", "Tracker", "open_sweeps", "open_tracker"]
 
 
 def open_tracker(section: Mapping[str, Any], dataset: str) -> Tracker:

@@ -1,11 +1,23 @@
 """Opening an MLflow store, and storing files in it."""
 
-from collections.abc import Sequence
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
+
+log = logging.getLogger(__name__)
+
+# Before anything is asked of a server, which otherwise adds two lines to each run that ends.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# It prints a traceback of every error that it then raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def open_client(uri: str | None, directory: str | Path) -> tuple[mlflow.MlflowClient, str]:
@@ -19,33 +31,101 @@ def open_client(uri: str | None, directory: str | Path) -> tuple[mlflow.MlflowCl
         The client, and the URI that it uses.
 
     Raises:
-        ValueError: The store cannot be opened.
+        ValueError: The store cannot be opened, or a server does not answer within seconds.
     """
     where = Path(directory).absolute()
     address = uri or f"sqlite:///{where / 'mlflow.db'}"
-    try:
-        client = mlflow.MlflowClient(tracking_uri=address)
+    with refusing(address), _patience(seconds=5, retries=0):
         where.mkdir(parents=True, exist_ok=True)
+        client = mlflow.MlflowClient(tracking_uri=address)
         with FileLock(where / "mlflow.lock"):  # not twice at once
             client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise ValueError(refusal(address, error)) from error
     return client, address
 
 
-def refusal(address: str, error: Exception) -> str:
-    """Return the sentence that says that a store cannot be used."""
-    reason = str(error).strip().split("\n")[0]
-    return (
-        f"tracking.uri: the MLflow store {address} cannot be opened ({reason}); "
-        "use another, or tracking=none."
-    )
+@contextmanager
+def refusing(address: str) -> Iterator[None]:
+    """Turn what a store cannot do into one sentence.
+
+    Raises:
+        ValueError: It cannot do what was asked of it here.
+    """
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise ValueError(
+            f"tracking.uri: the MLflow store {without_password(address)} cannot be used "
+            f"({_reason(error)}); use another, or tracking=none."
+        ) from error
 
 
-def log_files(client: mlflow.MlflowClient, run: str, files: Sequence[Path]) -> None:
+class SteadyClient:
+    """An MLflow client whose store may go away: that is said once, and no call raises.
+
+    Args:
+        client: The client whose methods this one has; they return None when the store is lost.
+        address: Of the store.
+
+    Attributes:
+        lost: Whether a call has failed; none is tried after it.
+    """
+
+    def __init__(self, client: mlflow.MlflowClient, address: str) -> None:
+        self.client, self.address, self.lost = client, address, False
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method of the client that does not raise."""
+        method = getattr(self.client, name)
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if self.lost:
+                return None
+            try:
+                with _patience(seconds=20, retries=3):
+                    return method(*arguments, **keywords)
+            except Exception as error:  # whatever a store does, it costs nobody a result
+                self.lost = True
+                log.warning(
+                    "The MLflow store %s fails (%s): nothing more is tracked there, all files are "
+                    "written.",
+                    without_password(self.address),
+                    _reason(error),
+                )
+                return None
+
+        return call
+
+
+def without_password(address: str) -> str:
+    """Return an address without the name and the password in it."""
+    return re.sub("://[^/@]*@", "://", address)
+
+
+def log_files(client: mlflow.MlflowClient | SteadyClient, run: str, files: Sequence[Path]) -> None:
     """Store files, and the files of folders under the folder's name."""
     for file in files:
         if file.is_dir():
             client.log_artifacts(run, str(file), artifact_path=file.name)
         else:
             client.log_artifact(run, str(file))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what lies at the bottom of an error."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def _patience(seconds: int, retries: int) -> Iterator[None]:
+    """Limit how long MLflow waits for a server, as far as the environment does not."""
+    wanted = {"TIMEOUT": seconds, "MAX_RETRIES": retries}
+    ours = {f"MLFLOW_HTTP_REQUEST_{key}": str(value) for key, value in wanted.items()}
+    ours = {name: value for name, value in ours.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)

@@ -1,15 +1,14 @@
 """MLflow's memory of earlier sweeps."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from src.tracking.mlflow_client import log_files, open_client, refusal
+from src.tracking.mlflow_client import log_files, open_client, refusing
 from src.tracking.sweeps import Sweeps
 
 _LAST = 50  # sweeps among which the newest with tables is looked for
@@ -47,7 +46,7 @@ class MlflowSweeps(Sweeps):
         for number, job in enumerate(reversed(jobs)):
             here = folder / f"{number}-{re.sub(r'[^A-Za-z0-9+_-]', '-', job.info.run_name)}"
             here.mkdir(parents=True)
-            with self._answering():
+            with refusing(self.uri):
                 mlflow.artifacts.download_artifacts(
                     run_id=job.info.run_id, dst_path=str(here), tracking_uri=self.uri
                 )
@@ -56,27 +55,20 @@ class MlflowSweeps(Sweeps):
     def attach(self, sweep: str, files: Sequence[Path]) -> None:
         """Store files and folders with a sweep's run."""
         if self._run(sweep) is not None:
-            with self._answering():
+            with refusing(self.uri):
                 log_files(self.client, sweep, files)
 
     def _run(self, sweep: str) -> Any:
-        try:
-            return self.client.get_run(sweep)
-        except MlflowException as error:
-            if error.error_code in _UNKNOWN:
-                return None
-            raise ValueError(refusal(self.uri, error)) from error
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Turn what the store cannot do into a sentence."""
-        try:
-            yield
-        except MlflowException as error:
-            raise ValueError(refusal(self.uri, error)) from error
+        with refusing(self.uri):
+            try:
+                return self.client.get_run(sweep)
+            except MlflowException as error:
+                if error.error_code in _UNKNOWN:
+                    return None
+                raise
 
     def _search(self, wanted: str, most: int) -> list[Any]:
-        with self._answering():
+        with refusing(self.uri):
             experiments = [
                 experiment.experiment_id
                 for experiment in self.client.search_experiments()

@@ -16,15 +16,23 @@ from urllib.parse import quote
 from filelock import FileLock
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
-from pytorch_lightning.loggers import Logger, MLFlowLogger
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from pytorch_lightning.loggers import Logger
 
-from src.tracking.mlflow_client import log_files, open_client, refusal
+from src.tracking.mlflow_client import (
+    SteadyClient,
+    log_files,
+    open_client,
+    refusing,
+    without_password,
+)
 from src.tracking.tracker import Run, Tracker
 
 ARTIFACTS = "artifacts"
+_SHOWN = ("pair", "sweep")
 _BATCH = 1000  # metrics that a store takes in one request
 _LONGEST_PARAMETER = 6000
+_LONGEST_NOTE = 7900
 
 
 class MlflowTracker(Tracker):
@@ -43,25 +51,36 @@ class MlflowTracker(Tracker):
         self.directory = Path(directory).absolute()
         self.local = uri is None
         self.dataset = dataset
-        self.client, self.uri = open_client(uri, directory)
-        try:
-            with FileLock(self.directory / "mlflow.lock"):  # two sweeps may start at once
-                self.experiments = {
-                    kind: self._experiment(dataset + ending)
-                    for kind, ending in [("pair", ""), ("sweep", "-sweeps"), ("train", "-training")]
-                }
-        except (MlflowException, OSError) as error:
-            raise ValueError(refusal(self.uri, error)) from error
+        self.opened, self.uri = open_client(uri, directory)
+        self.client = SteadyClient(self.opened, self.uri)
+        lock = FileLock(self.directory / "mlflow.lock")  # two sweeps may start at once
+        with refusing(self.uri), lock:
+            self.experiments = {
+                kind: self._experiment(dataset + ending)
+                for kind, ending in [("pair", ""), ("sweep", "-sweeps"), ("train", "-training")]
+            }
 
     def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str:
-        """Open a sweep and return its run id."""
-        run = self._create("sweep", name, {"kind": "sweep"})
-        self._log(run, parameters=parameters)
-        return run
+        """Open a sweep and return its run id.
 
-    def end_sweep(self, sweep: str, status: str, files: Sequence[Path] = ()) -> None:
-        """Close a sweep, and store its files and folders."""
+        Raises:
+            ValueError: The store does not take it. What fails later costs no job its results.
+        """
+        with refusing(self.uri):
+            run = self.opened.create_run(
+                self.experiments["sweep"], tags={"kind": "sweep"}, run_name=name
+            )
+            self.opened.log_batch(run.info.run_id, params=_params(parameters))
+        return str(run.info.run_id)
+
+    def end_sweep(
+        self, sweep: str, status: str, files: Sequence[Path] = (), note: str = ""
+    ) -> None:
+        """Close a sweep, and store its files and folders; the note becomes its description."""
         log_files(self.client, sweep, files)
+        if note:
+            shown = f"```text\n{note[:_LONGEST_NOTE]}\n```"  # as it is, in a fixed width
+            self.client.set_tag(sweep, MLFLOW_RUN_NOTE, shown)
         self.client.set_terminated(sweep, status)
 
     @contextmanager
@@ -135,45 +154,50 @@ class MlflowTracker(Tracker):
             run = self._create("train", name, {"kind": "training", **tags})
             self._log(run, parameters=parameters)
             memory.write_text(run)
-        return MLFlowLogger(
-            experiment_name=f"{self.dataset}-training", tracking_uri=self.uri, run_id=run
-        )
+        return _TrainingLogger(self, run)
 
-    def links(self, sweep: str) -> dict[str, str]:
-        """Return the command that serves the UI and where to look there."""
-        served = self.uri.startswith("http")
-        server = self.uri.rstrip("/") if served else "http://127.0.0.1:5000"
-        wanted = quote(f"tags.sweep = '{sweep}'")
-        pairs = f"{server}/#/experiments/{self.experiments['pair']}/runs?searchFilter={wanted}"
-        jobs = f"{server}/#/experiments/{self.experiments['sweep']}/runs/{sweep}"
-        links = {"curves": f"{pairs}&compareRunsMode=CHART", "sweep": jobs}
+    def links(self, sweep: str, attacks: Sequence[str], shown: str = "") -> dict[str, str]:
+        """Return the command that serves the UI and where to look there.
+
+        The curves of each attack have a link, since the UI draws ten runs at first.
+        """
+        if self.client.lost:
+            return {}
+        served, uri = self.uri.startswith("http"), without_password(self.uri)
+        server = uri.rstrip("/") if served else "http://127.0.0.1:5000"
+        pairs, run = (f"{server}/#/experiments/{self.experiments[kind]}/runs" for kind in _SHOWN)
+        how = "?workflowType=machine_learning"  # else a new experiment opens on an empty overview
+        charts = f"{pairs}{how}&compareRunsMode=CHART&searchFilter="
+        wanted = "tags.sweep = '{}' and tags.attack = '{}'"
+        links = {
+            **{f"{one} curves": charts + quote(wanted.format(sweep, one)) for one in attacks},
+            "sweep": f"{run}/{sweep}{how}",
+            "artifacts": f"{run}/{sweep}/artifacts/{quote(shown)}{how}",
+        }
         if served:
             return links
-        uri = re.sub("://[^/@]*@", "://USER:PASSWORD@", self.uri)
         command = f"mlflow ui --backend-store-uri {uri}"
         return {"serve": f"make ui, or: {command}" if self.local else command, **links}
 
     def _knows(self, run: str) -> bool:
         """Tell whether the store holds a run; it may be another one than that of yesterday."""
         try:
-            return bool(run) and self.client.get_run(run) is not None
+            return bool(run) and self.opened.get_run(run) is not None
         except MlflowException:
             return False
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
+        found = self.opened.get_experiment_by_name(name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
+                self.opened.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         location = (self.directory / ARTIFACTS / name).as_uri() if self.local else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+        return str(self.opened.create_experiment(name, artifact_location=location))
 
     def _create(self, kind: str, name: str, tags: Mapping[str, str]) -> str:
-        run = self.client.create_run(
-            self.experiments[kind], tags={MLFLOW_RUN_NAME: name, **tags}, run_name=name
-        )
-        return str(run.info.run_id)
+        run = self.client.create_run(self.experiments[kind], tags=dict(tags), run_name=name)
+        return str(run.info.run_id) if run else ""
 
     def _log(
         self,
@@ -185,13 +209,41 @@ class MlflowTracker(Tracker):
         """Write in as few requests as the store allows."""
         now = int(time.time() * 1000)
         points = [Metric(name, float(value), now, step) for name, value, step in metrics]
-        params = [
-            Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in (parameters or {}).items()
-        ]
-        self.client.log_batch(
-            run,
-            metrics=points[:_BATCH],
-            params=params,
-        )
+        self.client.log_batch(run, metrics=points[:_BATCH], params=_params(parameters or {}))
         for start in range(_BATCH, len(points), _BATCH):
             self.client.log_batch(run, metrics=points[start : start + _BATCH])
+
+
+class _TrainingLogger(Logger):
+    """Notes a training's figures with its run."""
+
+    def __init__(self, tracker: MlflowTracker, run: str) -> None:
+        super().__init__()
+        self.tracker, self.run = tracker, run
+
+    @property
+    def name(self) -> str:
+        """Return what Lightning calls a folder by."""
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        """Return the run's id."""
+        return self.run
+
+    def log_hyperparams(self, *parameters: Any, **more: Any) -> None:
+        """Note nothing: the recipe is with the run since its start."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Note figures of a step."""
+        figures = [(name, value, step or 0) for name, value in metrics.items()]
+        self.tracker._log(self.run, metrics=figures)
+
+    def finalize(self, status: str) -> None:
+        """Close the run."""
+        ended = "FINISHED" if status in ("success", "finished") else "FAILED"
+        self.tracker.client.set_terminated(self.run, ended)
+
+
+def _params(parameters: Mapping[str, Any]) -> list[Param]:
+    return [Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in parameters.items()]

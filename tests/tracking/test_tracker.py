@@ -1,13 +1,23 @@
 """What is logged, read back through MLflow's own client."""
 
 import multiprocessing
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 import pandas as pd
 import pytest
 
-from src.tracking import Run, Tracker, open_tracker, pair_metrics
+from src.track import pair_metrics
+from src.tracking import Run, Tracker, open_tracker
+from src.tracking.mlflow_client import SteadyClient
 from src.tracking.mlflow_tracker import MlflowTracker
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -74,40 +84,55 @@ def test_files_of_a_folder_are_stored(section, store, tmp_path):
 def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
     tracker = open_tracker(section, "images")
     first = tracker.training_logger("train", {}, {}, tmp_path)
-    assert tracker.training_logger("train", {}, {}, tmp_path).run_id == first.run_id
+    assert tracker.training_logger("train", {}, {}, tmp_path).version == first.version
     (tmp_path / "mlflow_run_id").write_text("0123456789abcdef0123456789abcdef")
     second = tracker.training_logger("train", {}, {}, tmp_path)
-    assert second.run_id != first.run_id
-    assert store.get_run(second.run_id).data.tags["kind"] == "training"
+    assert second.version != first.version
+    assert store.get_run(second.version).data.tags["kind"] == "training"
 
 
-def test_links_hide_a_password():
+@pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host"])
+def test_links_hide_a_password(uri):
     tracker = MlflowTracker.__new__(MlflowTracker)
-    tracker.uri, tracker.local = "postgresql://me:secret@host/db", False
+    tracker.uri, tracker.local, tracker.client = uri, False, SteadyClient(None, uri)
     tracker.experiments = {"pair": "1", "sweep": "2"}
-    assert "secret" not in str(tracker.links("abc"))
-    assert "mlflow ui --backend-store-uri postgresql://" in tracker.links("abc")["serve"]
-    assert tracker.links("abc")["curves"].startswith("http://127.0.0.1:5000/#/experiments/1/")
+    links = tracker.links("abc", ["bim"])
+    assert "secret" not in str(links)
+    if uri.startswith("http"):
+        assert links["bim curves"].startswith("http://host/#/experiments/1/")
+    else:
+        assert "mlflow ui --backend-store-uri postgresql://" in links["serve"]
+        assert links["bim curves"].startswith("http://127.0.0.1:5000/#/experiments/1/")
 
 
-def test_links_lead_to_the_pairs_of_a_sweep(section):
+def test_links_lead_to_the_pairs_of_each_attack_and_to_the_report(section):
     tracker = open_tracker(section, "images")
     sweep = tracker.start_sweep("sweep", {})
-    links = tracker.links(sweep)
+    links = tracker.links(sweep, ["fgsm", "bim"], "report.html")
     assert "sqlite:///" in links["serve"]
-    assert f"searchFilter=tags.sweep%20%3D%20%27{sweep}%27&compareRunsMode=CHART" in links["curves"]
-    assert links["sweep"].endswith(sweep)
+    wanted = quote(f"tags.sweep = '{sweep}' and tags.attack = 'bim'")
+    assert f"compareRunsMode=CHART&searchFilter={wanted}" in links["bim curves"]
+    assert all("?workflowType=machine_learning" in links[it] for it in links if it != "serve")
+    assert f"/runs/{sweep}/artifacts/report.html?" in links["artifacts"]
 
 
 def open_here(section: dict) -> None:
     open_tracker(section, "images")
 
 
-def test_a_fresh_store_can_be_opened_by_several_processes_at_once(section, store):
+def test_sweeps_and_the_ui_can_create_a_store_at_once(section, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    serve = [sys.executable, "-m", "src.tracking", "--help"]
+    servers = [
+        subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=open_here, args=(section,)) for _ in range(3)]
+    workers = [context.Process(target=open_here, args=(section,)) for _ in range(2)]
     for worker in workers:
         worker.start()
+    for server in servers:
+        out, _ = server.communicate()
+        assert server.returncode == 0 and "mlflow ui" in out
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
@@ -118,6 +143,55 @@ def test_a_fresh_store_can_be_opened_by_several_processes_at_once(section, store
 def test_a_store_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"tracking.uri: the MLflow store nonsense://x"):
         open_tracker({"name": "mlflow", "uri": "nonsense://x", "directory": str(tmp_path)}, "d")
+    (tmp_path / "file").touch()
+    here = {"name": "mlflow", "uri": None, "directory": str(tmp_path / "file" / "mlruns")}
+    with pytest.raises(ValueError, match=r"file/mlruns/mlflow.db cannot be used \(.*irectory"):
+        open_tracker(here, "d")
+
+
+@pytest.mark.parametrize("experiments", ["known", "new"])
+def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(section, capfd, experiments):
+    open_tracker(section, "known")
+    file = f"sqlite:///file:{section['directory']}/mlflow.db?mode=ro&uri=true"
+    with pytest.raises(ValueError, match=r"attempt to write a readonly database\); use") as caught:
+        open_tracker(section | {"uri": file}, experiments).start_sweep("sweep", {})
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("accepting", [True, False])
+def test_a_server_that_does_not_answer_is_refused_within_seconds(section, accepting):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if accepting:
+            server.listen()
+        uri = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="timed out" if accepting else "refused") as caught:
+            open_tracker(section | {"uri": uri}, "images")
+    assert time.monotonic() - started < 10
+    assert "secret" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_store_that_goes_away_is_named_once_and_costs_no_job(section, monkeypatch, caplog):
+    tracker = open_tracker(section, "images")
+    sweep = tracker.start_sweep("sweep", {})
+    tried = []
+
+    def gone(*arguments, **keywords):
+        tried.append(arguments)
+        raise OSError("connection reset")
+
+    for name in ("create_run", "log_batch", "set_tag", "set_terminated", "log_artifact"):
+        monkeypatch.setattr(mlflow.MlflowClient, name, gone)
+    for name in ("one", "two"):
+        with tracker.job(name, sweep, {}) as run:
+            tracker.log_metrics(run, {"n": 1})
+            tracker.log_pair(run, "a", tags={}, parameters={}, curves={}, metrics={"n": 1})
+    tracker.end_sweep(sweep, "FINISHED", note="matrix")
+    assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
+    assert len(tried) == 1 and len(caplog.records) == 1
+    assert "connection reset" in caplog.text
 
 
 def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
@@ -130,84 +204,30 @@ def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def rows(protocol: str) -> pd.DataFrame:
-    size = {"all": 4, "joint": 2}[protocol]
-    return pd.DataFrame(
+def test_pair_metrics_are_the_curves_and_their_values_with_intervals():
+    rows = pd.DataFrame(
         {
             "eps_255": [0.0, 8.0],
-            "n": 4,
-            "source_clean_correct": 3,
-            "target_clean_correct": 2,
-            "aimed_at_label": 0,
-            "denominator": size,
-            "still_correct": [size, 1],
-            "robust_accuracy": [1.0, 1 / size],
+            "robust_accuracy": [1.0, 0.5],
             "robust_accuracy_low": [0.5, 0.1],
             "robust_accuracy_high": [1.0, 0.9],
-            "success": [0, size - 1],
-            "success_rate": [0.0, 1 - 1 / size],
+            "success_rate": [0.0, 0.5],
             "success_rate_low": [0.0, 0.1],
             "success_rate_high": [0.5, 0.9],
             "confidence": [0.9, 0.6],
             "true_confidence": [0.9, float("nan")],
         }
     )
-
-
-def test_pair_metrics_name_the_headline_plainly_and_others_by_protocol():
-    curves, metrics = pair_metrics({"all": rows("all"), "joint": rows("joint")}, "joint", 8.0)
+    curves, metrics = pair_metrics(rows, 8.0)
     assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)]
-    assert curves["all/robust_accuracy"] == [(0.0, 1.0), (8.0, 0.25)]
-    assert metrics["standard_robust_accuracy"] == 0.5
-    assert metrics["all/standard_success_rate"] == 0.75
-    assert (metrics["all/denominator"], metrics["joint/denominator"]) == (4, 2)
-    assert (metrics["n"], metrics["source_clean_correct"], metrics["target_clean_correct"]) == (
-        *(4, 3, 2),
-    )
     assert curves["true_confidence"] == [(0.0, 0.9)]  # what is not a number is left out
-    assert "standard_true_confidence" not in metrics
-    assert (metrics["all/standard_success"], metrics["joint/standard_success"]) == (3, 1)
-    assert curves["all/success"] == [(0.0, 0.0), (8.0, 3.0)]
-    assert metrics["standard_success_rate_low"] == metrics["all/standard_success_rate_low"] == 0.1
-    assert metrics["standard_success_rate_high"] == 0.9
-    assert "aimed_at_label" not in metrics
-
-
-def test_pair_metrics_leave_out_unknown_counts_and_name_images_nobody_counts():
-    changed = rows("joint").assign(source_clean_correct=pd.array([pd.NA] * 2, dtype="Int64"))
-    _, metrics = pair_metrics({"joint": changed.assign(aimed_at_label=1)}, "joint", 8.0)
-    assert "source_clean_correct" not in metrics and metrics["aimed_at_label"] == 1
-
-
-def test_pair_metrics_hold_each_controls_rate_and_the_excess_over_it():
-    def over(excess):
-        return pd.DataFrame(
-            {
-                "eps_255": [4.0, 8.0],
-                "control_success_rate": [0.1, 0.2],
-                "excess": [float("nan"), excess],
-                "excess_low": excess - 0.1,
-                "excess_high": excess + 0.1,
-            }
-        )
-
-    controls = {"noise": over(0.5), "shuffled": over(0.25)}
-    curves, metrics = pair_metrics({"joint": rows("joint")}, "joint", 8.0, controls)
-    assert curves["noise/success_rate"] == [(4.0, 0.1), (8.0, 0.2)]
-    assert curves["excess_over_noise"] == [(8.0, 0.5)]
-    assert metrics["noise/standard_success_rate"] == 0.2
-    assert metrics["standard_excess_over_noise"] == 0.5
-    assert metrics["standard_excess_over_noise_low"] == pytest.approx(0.4)
-    assert metrics["standard_excess_over_noise_high"] == pytest.approx(0.6)
-    assert metrics["standard_excess_over_shuffled"] == 0.25
-    without, _ = pair_metrics({"joint": rows("joint")}, "joint", 8.0)
-    assert not [name for name in without if "noise" in name]
-
-
-def test_pair_metrics_hold_the_rates_of_other_storage():
-    curves, metrics = pair_metrics(
-        {"joint": rows("joint")}, "joint", 8.0, forms={"png": rows("all")}
-    )
-    assert curves["png/robust_accuracy"] == [(0.0, 1.0), (8.0, 0.25)]
-    assert metrics["png/standard_success_rate"] == 0.75
-    assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)]
+    assert len(curves) == 4
+    assert metrics == {
+        "standard_robust_accuracy": 0.5,
+        "standard_robust_accuracy_low": 0.1,
+        "standard_robust_accuracy_high": 0.9,
+        "standard_success_rate": 0.5,
+        "standard_success_rate_low": 0.1,
+        "standard_success_rate_high": 0.9,
+        "standard_confidence": 0.6,
+    }
