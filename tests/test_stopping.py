@@ -25,7 +25,7 @@ class Statuses(Tracker):
     def start_sweep(self, name, parameters):
         return "sweep"
 
-    def end_sweep(self, sweep, status, files=()):
+    def end_sweep(self, sweep, status, files=(), summary=""):
         self.ended.append(status)
 
     @contextmanager
