@@ -21,6 +21,7 @@ from src.evaluation import PREDICTIONS
 from src.explore_job import read_exploration
 from src.job import Job, plain, read_job
 from src.pipeline import run_job
+from src.preparation import open_datasets
 from src.processes import is_first_process
 from src.record import public
 from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
@@ -145,6 +146,7 @@ class SweepCallback(Callback):
                 )
             name = jobs[0].config.dataset.name
             self.tracker = open_tracker(jobs[0].section("tracking"), name)
+            open_datasets(jobs)
             self.started = time.time()
             parameters = {
                 "command": " ".join(public(config.hydra.overrides.task)),
@@ -156,6 +158,8 @@ class SweepCallback(Callback):
             _TRACKERS[config.sweep, name] = self.tracker
         except (ValueError, HydraException) as error:
             _stop(str(error))
+        except OSError as error:
+            _stop(f"A file could not be read or written: {error}.")
         except Exception:  # Hydra would turn it into a warning and go on
             _stop(traceback.format_exc())
 
@@ -203,7 +207,8 @@ class SweepCallback(Callback):
             self.tracker.end_sweep(config.sweep, status, files, summary)
             attacks = list(dict.fromkeys(job.record.attack for job in done if job.attacked))
             shown = files[0].name if files else ""
-            for what, link in self.tracker.links(config.sweep, attacks, shown).items():
+            links = self.tracker.links(config.sweep, attacks, shown) if done else {}
+            for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return reported and not failed
 
