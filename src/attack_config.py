@@ -12,8 +12,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
+from src.attack_file import AttackFile
 from src.attacks import NORMS
-from src.checks import check_choice, first_line
+from src.checks import check_choice, check_name, first_line
 from src.evaluation import AIMS, GIVEN, Attack, accepted
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
@@ -24,12 +25,18 @@ class AttackConfig:
     """An attack as a config describes it.
 
     Attributes:
-        name: For runs, tables and folders.
+        name: That of its file.
         settings: All keys of the section, resolved.
+        label: For runs, tables and headings: the name, and the settings that are not the file's.
     """
 
     name: str
     settings: Mapping[str, Any]
+    label: str
+
+    def stored(self) -> dict[str, Any]:
+        """Return the section as tables and sets keep it, with the label."""
+        return {**self.settings, "label": self.label}
 
     @property
     def aim(self) -> str | None:
@@ -78,7 +85,9 @@ def _keys(names: Sequence[str]) -> str:
     return ", ".join(f"attack.{name}" for name in names)
 
 
-def read_attack(settings: Mapping[str, Any], budgets: Sequence[float]) -> AttackConfig:
+def read_attack(
+    settings: Mapping[str, Any], budgets: Sequence[float], file: AttackFile | None = None
+) -> AttackConfig:
     """Check an attack's section and return it.
 
     The attack is run once on two tiny images, so that its own checks speak before any work.
@@ -86,11 +95,14 @@ def read_attack(settings: Mapping[str, Any], budgets: Sequence[float]) -> Attack
     Args:
         settings: The resolved section.
         budgets: In units of 1/255.
+        file: What the section was read from; None where that is not known.
 
     Raises:
-        ValueError: The section makes no attack.
+        ValueError: The section makes no attack, or another one than its file.
     """
-    attack = AttackConfig(str(settings["name"]), settings)
+    name = str(settings.get("name"))
+    check_name("attack.name", name)
+    attack = AttackConfig(name, settings, name if file is None else file.label(settings))
     check_choice("attack.target_label", attack.aim, (None, *AIMS))
     check_choice("attack.norm", attack.norm, NORMS)
     reserved = [word for word in GIVEN if word in settings]
@@ -99,6 +111,8 @@ def read_attack(settings: Mapping[str, Any], budgets: Sequence[float]) -> Attack
             f"{_keys(reserved)} is filled in by the program: attack.target_label makes an attack "
             "targeted, seed decides what it draws, and trainer.gradient_batch bounds its batches."
         )
+    if file is not None:
+        file.check(settings)
     if attack.aim is not None and "targeted" not in accepted(attack.function):
         raise ValueError(
             f"attack={attack.name} cannot aim for attack.target_label={attack.aim}: its function "

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -58,6 +59,43 @@ def check_choice(key: str, value: Any, allowed: Iterable[Any]) -> None:
         raise ValueError(f"{key}={value} is not one of {listed}.")
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's first line, without the paths that libraries add below it."""
-    return re.sub(r"\s+", " ", str(error).strip().split("\n")[0])
+def check_name(key: str, value: Any) -> None:
+    """Refuse what cannot name a folder, an experiment and a column alike.
+
+    Raises:
+        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
+    """
+    fits = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value)
+    if not fits or value in (".", ".."):
+        raise ValueError(
+            f"{key} must be a name of letters, digits and _ . + -, at most 100 of them, not "
+            f"{str(value)[:120]!r}."
+        )
+
+
+def check_units(key: str, budgets: Sequence[float]) -> None:
+    """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
+
+    Raises:
+        ValueError: The largest is positive and below 0.1.
+    """
+    if 0 < max(budgets) < 0.1:
+        levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
+        given = ", ".join(f"{eps:g}" for eps in budgets)
+        raise ValueError(f"{key}={given} is in units of 1/255: did you mean {', '.join(levels)}?")
+
+
+def meant(given: str, known: Sequence[str]) -> str:
+    """Return a question that follows a refusal, or nothing where no known word is near.
+
+    >>> meant("nrom", ["norm", "loss"])
+    ' Did you mean norm?'
+    """
+    words = " or ".join(get_close_matches(given, known, n=2, cutoff=0.7))
+    return f" Did you mean {words}?" if words else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, without what libraries add to it and below it."""
+    line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
+    return re.sub(r"\s+", " ", line)

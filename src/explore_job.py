@@ -19,7 +19,7 @@ def read_exploration(config: DictConfig) -> Job:
     config.protocol = "all"  # no attack, no denominator but all images
     check_settings(config)
     return Job(
-        attack=AttackConfig("", {}),
+        attack=AttackConfig("", {}, ""),
         sources=(),
         ensemble="logits",
         targets=tuple(map(str, models)),

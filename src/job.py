@@ -13,11 +13,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.analysis import PROTOCOLS
 from src.attack_config import AttackConfig, read_attack
-from src.checks import PRECISIONS, check_choice, check_number, check_whole_number, first_line
+from src.attack_file import AttackFile
+from src.checks import (
+    PRECISIONS,
+    check_choice,
+    check_name,
+    check_number,
+    check_units,
+    check_whole_number,
+    first_line,
+)
 from src.evaluation import Forms
 from src.models import AVERAGES
 from src.probes import Analysis
-from src.sets import AdversarialSet, parse_form
+from src.sets import UNKNOWN, AdversarialSet, parse_form
 from src.training import Recipe
 
 STRATEGIES = ("auto", "ddp")
@@ -62,7 +71,10 @@ class Job:
     @property
     def name(self) -> str:
         """Return a short name for people, such as `bim vgg16`."""
-        return f"{self.attack.name} {self.source}" if self.budgets else "clean images"
+        if not self.budgets:
+            return "clean images"
+        source = "" if self.source == UNKNOWN else f" {self.source}"
+        return f"{self.attack.label}{source}"
 
     @property
     def source(self) -> str:
@@ -95,7 +107,7 @@ class Job:
             config.source = list(self.sources) if len(self.sources) > 1 else self.source
             config.targets = list(self.targets)
             config.storage = self.forms.headline
-            config.attack = dict(self.attack.settings)
+            config.attack = self.attack.stored()
             config.epsilon = {"grid": [0.0, *self.budgets], "standard": self.standard}
         return config
 
@@ -107,8 +119,12 @@ class Job:
         return Job(**{**vars(self), "config": config})
 
 
-def read_job(config: DictConfig) -> Job:
+def read_job(config: DictConfig, file: AttackFile | None = None) -> Job:
     """Check a composed config and return its job.
+
+    Args:
+        config: What Hydra composed.
+        file: Of its attack; None where that is not known.
 
     Raises:
         ValueError: Something in the config cannot work; the message names the key, the value and
@@ -128,7 +144,7 @@ def read_job(config: DictConfig) -> Job:
             listed = ", ".join(f"{budget:g}" for budget in budgets)
             raise ValueError(f"report.budgets names {eps}, which is not among {listed}.")
     return Job(
-        attack=read_attack(plain(config, "attack"), budgets),
+        attack=read_attack(plain(config, "attack"), budgets, file),
         sources=tuple(map(str, sources)),
         ensemble=config.ensemble,
         targets=tuple(map(str, targets)),
@@ -164,6 +180,7 @@ def check_models(config: DictConfig, sources: Sequence[Any], targets: Sequence[A
                 raise ValueError(
                     f"{key} names {name!r}, which is not among the models: {', '.join(catalogue)}."
                 )
+            check_name(key, name)
     for name in dict.fromkeys((*sources, *targets)):
         _check_model(name, plain(config, f"model.{name}"))
 
@@ -205,6 +222,7 @@ def check_settings(config: DictConfig) -> None:
     """
     if config.protocol not in PROTOCOLS:
         raise ValueError(f"protocol={config.protocol} is not one of {', '.join(PROTOCOLS)}.")
+    check_name("dataset.name", config.dataset.name)
     check_whole_number("seed", config.seed, 0)
     if config.dataset.n_images is not None:
         check_whole_number("n_images", config.dataset.n_images, 1)
@@ -275,6 +293,7 @@ def _budgets(grid: Any) -> tuple[float, ...]:
     positive = sorted(float(value) for value in values if value > 0)
     if not positive:
         raise ValueError(f"epsilon.grid={values} holds no budget above 0.")
+    check_units("epsilon.grid", positive)
     return tuple(positive)
 
 

@@ -1,6 +1,7 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
-import signal
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from src import stopping
+from src.explain import REFUSALS, REFUSED, explain
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 130
@@ -20,7 +24,7 @@ HARMLESS = (
 )
 
 OmegaConf.register_new_resolver(
-    "joined", lambda value: value if isinstance(value, str) else "+".join(value), replace=True
+    "joined", lambda value: value if isinstance(value, str) else "+".join(value)[:100], replace=True
 )
 
 
@@ -48,17 +52,39 @@ def ignore_harmless_warnings() -> None:
 
 
 def command_line(run: Callable[[], None]) -> None:
-    """Run a command line; Ctrl-C or SIGTERM leaves what is finished and exits with 130."""
+    """Run a command line, or say in a sentence why it cannot be, with exit code 2.
+
+    Ctrl-C or SIGTERM leaves what is finished and exits with 130.
+    """
     ignore_harmless_warnings()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    with stopping.listening():
+        _run_to_the_end(run)
+
+
+def _run_to_the_end(run: Callable[[], None]) -> None:
     try:
-        run()
-    except KeyboardInterrupt:
+        with stopping.insist():
+            run()
+    except KeyboardInterrupt as interrupt:
+        stopping.stop(interrupt)
         sys.exit(INTERRUPTED)
+    except REFUSALS as error:
+        print(explain(error), file=sys.stderr)
+        sys.exit(REFUSED)
+    except OSError as error:  # Hydra could not write its own files
+        stopping.stop(error)
+        sys.exit(1)
 
 
 def main() -> None:
-    """Attack, show and track, as the words of the command line say."""
+    """Attack, show and track, as the words of the command line say.
+
+    In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
+    steps; with `++` it does not. Each attack refuses what its own file does not have.
+    """
+    sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in sys.argv[1:]]
     command_line(run)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from src.analysis import wilson_interval
 from src.data import ImageDataset
 from src.evaluation import Attacker, Maker, evaluate, make_trainer, score_clean, write_table
+from src.files import write_text
 from src.identity import code_of
 from src.job import Job, content_key
 from src.preparation import Model, check_images, open_dataset, prepare_models
@@ -89,8 +90,8 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
 def _finish_exploration(job: Job, clean: pa.Table | None, record: JobRecord, folder: Path) -> None:
     """Write what the models say of the clean images, of a job that attacks nothing."""
     if clean is not None and is_first_process():
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(job.stored_config(), resolve=False))
         write_table(with_record(clean, HEADLINE, record), folder / f"{HEADLINE}.parquet")
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(job.stored_config(), resolve=False))
 
 
 def _maker(
@@ -167,7 +168,7 @@ def _record(
 def _clean_cache(job: Job, model: Model, dataset: ImageDataset, device: str) -> Path:
     """Return where the model's answers on these clean images are kept."""
     key = content_key(_COLUMNS, model.key, dataset.digest(), _numerics(job, device))
-    return Path(job.config.cache_dir) / "clean" / f"{model.name}-{key}.parquet"
+    return Path(job.config.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
 
 
 def _numerics(job: Job, device: str) -> list[str]:

@@ -95,6 +95,11 @@ class JobRecord:
         return str(self.config.get("attack", {}).get("name", ""))
 
     @property
+    def label(self) -> str:
+        """Return the attack's name with the settings that are not its file's."""
+        return str(self.config.get("attack", {}).get("label", self.attack))
+
+    @property
     def iterative(self) -> bool:
         """Tell whether the attack takes more than one step, as far as its settings say."""
         return int(self.config.get("attack", {}).get("steps") or 1) > 1
@@ -123,10 +128,11 @@ class JobRecord:
 def public(words: Iterable[str]) -> tuple[str, ...]:
     """Return a command's words without those of the tracking store, and without passwords.
 
-    >>> public(["attack=bim", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host/x"])
-    ('attack=bim', 'set=s3://...@host/x')
+    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host"])
+    ('attack.steps=2', 'set=s3://...@host')
     """
     kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
     return tuple(re.sub(r"://[^/@\s]*@", "://...@", word) for word in kept)
 
 
@@ -163,19 +169,23 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error
     if found is None:
         return None
-    content = json.loads(found)
-    if content.get("format") != FORMAT:
+    try:
+        return _understood(json.loads(found))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} says of its job what no job can be: {error}") from error
+
+
+def _understood(content: Any) -> tuple[str, JobRecord]:
+    if content["format"] != FORMAT:
+        shown = str(content["format"])[:40]
         raise ValueError(
-            f"{path} has the format {content.get('format')} and this program reads {FORMAT}; "
-            "use the version that wrote it."
+            f"it has the format {shown} and this program reads {FORMAT}; use the version that "
+            "wrote it."
         )
     job = content["job"]
     for field in ("class_names", "overrides", "flags"):
         job[field] = tuple(job.get(field, ()))
-    try:
-        return str(content["table"]), JobRecord(**job)
-    except TypeError as error:
-        raise ValueError(f"{path} says of its job what no job can be: {error}.") from error
+    return str(content["table"]), JobRecord(**{**job, "config": dict(job["config"])})
 
 
 @lru_cache(maxsize=1)

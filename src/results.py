@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,16 @@ from src.analysis import (
     first_flips,
     flip_summary,
     rates,
+    rates_by_protocol,
     target_labels,
 )
 from src.data import ImageDataset
 from src.evaluation import CONTROLS, Evaluation, write_table
-from src.files import whole_file
+from src.files import write_csv, write_text, writing
 from src.job import Job
 from src.record import JobRecord, with_record
 from src.report import ALARMS, HEADLINE, gallery_images, store_examples, store_images
+from src.score_job import breach_alarms
 from src.sets import SetWriter
 
 log = logging.getLogger(__name__)
@@ -79,22 +80,30 @@ def write_results(
         folder: Where the files go.
         record: What the tables say of the job.
     """
-    frames = _write_tables(job, clean, result, folder, record)
+    tables = {
+        form: rows if clean is None else pa.concat_tables([clean, rows])
+        for form, rows in result.tables.items()
+    }
+    frames = {
+        form: table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
+        for form, table in tables.items()
+    }
     headline = next(iter(frames.values()))
+    _write_storages(job, frames, folder)
     beyond = _write_excess(job, frames, folder)
     raised: list[Alarm] = []
     if clean is not None:
         _write_flips(frames, folder, record.norm)
-        raised = _alarms(record, headline, result)
-    with whole_file(folder / ALARMS) as temporary:
-        temporary.write_text(json.dumps([alarm._asdict() for alarm in raised], indent=1))
-    result_rates = rates(headline, job.source, job.targets, job.protocol)
-    result_rates.to_csv(folder / "rates.csv", index=False)
+        raised = [*breach_alarms(job), *_alarms(record, headline, result)]
+    write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
+    every = rates_by_protocol(headline, job.source, job.targets, job.attack.label, record.norm)
+    write_csv(folder / "rates.csv", every)
     if clean is not None and result.examples:  # drawn beside the clean images
         store_examples(dataset, job.budgets, result.examples, folder)
     if clean is not None and job.config.report.name != "none":
         picked = gallery_images(headline, record, result.probes)
         store_images(dataset, picked, folder)
+    _write_tables(job, tables, result.probes, folder, record)
     figures = {
         "gradients_per_image": result.gradients,
         "zero_gradients": result.zero_gradients,
@@ -107,32 +116,35 @@ def write_results(
 
 
 def _write_tables(
-    job: Job, clean: pa.Table | None, result: Evaluation, folder: Path, record: JobRecord
-) -> dict[str, pd.DataFrame]:
-    """Write the predictions of every form, and return them without the top five.
+    job: Job,
+    tables: Mapping[str, pa.Table],
+    probed: Mapping[str, pa.Table],
+    folder: Path,
+    record: JobRecord,
+) -> None:
+    """Write the config, the probes' tables and the predictions of every form.
 
-    The headline's are `predictions.parquet`, another form's `predictions-FORM.parquet`.
+    The headline's are `predictions.parquet`, another form's `predictions-FORM.parquet`. The
+    headline's come last of all files: a job that has them has the others.
     """
-    frames = {}
-    for form, rows in result.tables.items():
-        table = rows if clean is None else pa.concat_tables([clean, rows])
-        name = HEADLINE if form == job.forms.headline else f"{HEADLINE}-{form}"
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(job.stored_config(), resolve=False))
+    named = {
+        HEADLINE if form == job.forms.headline else f"{HEADLINE}-{form}": table
+        for form, table in tables.items()
+    }
+    for name, table in [*probed.items(), *reversed(named.items())]:
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
-        frames[form] = table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
-    for name, table in result.probes.items():
-        write_table(with_record(table, name, record), folder / f"{name}.parquet")
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(job.stored_config(), resolve=False))
-    storages = {form: rows for form, rows in frames.items() if form not in CONTROLS}
+
+
+def _write_storages(job: Job, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Write the rates of the images in every storage, if there is more than one."""
+    storages = {
+        form: rates(rows, job.source, job.targets, job.protocol)
+        for form, rows in frames.items()
+        if form not in CONTROLS
+    }
     if len(storages) > 1:
-        _stack(
-            {
-                form: rates(rows, job.source, job.targets, job.protocol)
-                for form, rows in storages.items()
-            },
-            "storage",
-            folder / "storage.csv",
-        )
-    return frames
+        _stack(storages, "storage", folder / "storage.csv")
 
 
 def _write_excess(
@@ -152,7 +164,7 @@ def _write_excess(
 
 def _stack(tables: Mapping[str, pd.DataFrame], name: str, path: Path) -> None:
     """Write tables below each other, told apart by a first column."""
-    pd.concat(tables, names=[name]).reset_index(name).to_csv(path, index=False)
+    write_csv(path, pd.concat(tables, names=[name]).reset_index(name))
 
 
 def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[Alarm]:
@@ -174,15 +186,16 @@ def _write_flips(frames: Mapping[str, pd.DataFrame], folder: Path, norm: str) ->
     headline = next(iter(frames.values()))  # of a stored set: what it would be in float is lost
     rounded = frames.get("uint8") if "float32" in frames else None
     flips = first_flips(frames.get("float32", headline), rounded, norm)
-    flips.to_csv(folder / "first-flips.csv", index=False)
-    flip_summary(flips).to_csv(folder / "flip-summary.csv", index=False)
+    write_csv(folder / "first-flips.csv", flips)
+    write_csv(folder / "flip-summary.csv", flip_summary(flips))
 
 
 def clear(folder: Path) -> None:
     """Remove what an earlier job has left in a folder, but for its set of adversarial images."""
-    for pattern in _LEFT:
-        for file in folder.glob(pattern):
-            file.unlink()
+    with writing(folder):
+        for pattern in _LEFT:
+            for file in folder.glob(pattern):
+                file.unlink()
 
 
 @contextmanager
@@ -218,7 +231,7 @@ def save_set(
             "source": job.source,
             "ensemble": job.ensemble,
             "weights": dict(weights),
-            "attack": dict(job.attack.settings),
+            "attack": job.attack.stored(),
             "norm": job.attack.norm,
             "seed": job.seed,
             "dataset": {
@@ -231,5 +244,5 @@ def save_set(
             "target_labels": None if aims is None else aims.loc[dataset.indices].to_numpy(),
         }
     )
-    shutil.copyfile(manifest, folder / MANIFEST)
+    write_text(folder / MANIFEST, manifest.read_text(encoding="utf-8"))
     log.info("Saved the adversarial images in %s", manifest.parent)

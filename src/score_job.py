@@ -1,8 +1,10 @@
 """The job of `python -m src.score`: a stored set takes the place of an attack."""
 
 import logging
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from src.analysis import Alarm, over_budget
 from src.attack_config import AttackConfig
-from src.checks import check_choice, check_number, check_whole_number
-from src.data import Batch, ImageDataset, ImageRecords
+from src.checks import check_choice, check_name, check_number, check_units, check_whole_number
+from src.data import Batch, ImageDataset, ImageRecords, class_numbers
 from src.evaluation import STORED, Forms, Made, Maker
 from src.job import Job, check_models, check_settings, names_of, plain, standard_budget
-from src.sets import UNKNOWN, AdversarialSet, Origin, budget_breaches, open_set
+from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +53,23 @@ def read_score(config: DictConfig) -> Job:
         )
     config = config.copy()
     config.protocol = protocol
+    attack = _attack(stored, config.set)
+    check_name(f"the attack of {config.set}", attack.name)
+    for name in stored.source.split("+"):
+        check_name(f"the source of {config.set}", name)
     if config.dataset.loader is None:
         config.dataset.name = stored.dataset
     check_settings(config)
     budgets = tuple(sorted(float(eps) for eps in stored.budgets_255))
+    measured = {breach.told: breach.measured for breach in stored.breaches}
+    standard = measured.get(config.standard, config.standard)
     return Job(
-        attack=_attack(stored),
+        attack=attack,
         sources=tuple(map(str, sources)),
         ensemble=stored.ensemble,
         targets=tuple(map(str, targets)),
         budgets=budgets,
-        standard=standard_budget(config.standard, budgets, "standard"),
+        standard=standard_budget(standard, budgets, "standard"),
         protocol=protocol,
         seed=config.seed,
         forms=Forms(headline=STORED, controls=config.controls, seed=config.seed),
@@ -113,7 +122,7 @@ def stored_dataset(job: Job) -> ImageDataset:
                 f"{job.config.set} does not say how many classes there are; give "
                 "origin.num_classes, or the data set as dataset=NAME."
             )
-        names = tuple(str(number) for number in range(total))
+        names = class_numbers(total)
     records = ImageRecords(
         labels=stored.labels,
         class_names=names,
@@ -125,24 +134,22 @@ def stored_dataset(job: Job) -> ImageDataset:
     return ImageDataset(records, n_images=limit, seed=job.seed, numbers=stored.index)
 
 
+def breach_alarms(job: Job) -> list[Alarm]:
+    """Return an alarm for each budget that the images of a job's set break."""
+    if job.stored is None:
+        return []
+    total, norm = len(job.stored), job.stored.norm
+    return [over_budget(job.attack.label, *one, total, norm) for one in job.stored.breaches]
+
+
 def report_breaches(stored: AdversarialSet) -> dict[str, float]:
-    """Say how many stored images break their budget; as figures for a tracker too."""
-    counts = budget_breaches(stored)
-    if counts is None:
+    """Say whether the stored images keep their budget; how many do not, for a tracker."""
+    if stored.clean is None:
         log.info("Whether the images keep their budget cannot be told without the clean ones.")
         return {}
-    for eps_255, count in counts.items():
-        if count:
-            log.warning(
-                "%d of %d images break their budget of %g/255 (%s); they are shown as they are.",
-                count,
-                len(stored),
-                eps_255,
-                stored.norm,
-            )
-    if not any(counts.values()):
+    if not stored.breaches:
         log.info("All %d images keep their budget at every eps.", len(stored))
-    return {"budget_breaches": float(sum(counts.values()))}
+    return {"budget_breaches": float(sum(breach.images for breach in stored.breaches))}
 
 
 def check_weights(stored: AdversarialSet, digests: Mapping[str, str]) -> None:
@@ -176,6 +183,7 @@ def _open(config: DictConfig) -> AdversarialSet:
             raise ValueError(f"{key}={config[key]} is not a path.")
     if config.eps_255 is not None:
         check_number("eps_255", config.eps_255, 0, 255, open_low=True)
+        check_units("eps_255", [config.eps_255])
     check_choice("resize_clean", config.resize_clean, (True, False))
     origin = plain(config, "origin")
     for key in ("source", "attack", "norm", "dataset"):
@@ -202,18 +210,25 @@ def _check_belongs(config: DictConfig, stored: AdversarialSet, source: str) -> N
         )
 
 
-def _attack(stored: AdversarialSet) -> AttackConfig:
+def _attack(stored: AdversarialSet, path: str) -> AttackConfig:
+    """Return what is known of a set's attack; one without a name is called by its folder."""
     settings: dict[str, Any] = (
         {"name": stored.attack} if isinstance(stored.attack, str) else dict(stored.attack)
     )
     settings.setdefault("target_label", None if stored.target_labels is None else "data")
-    return AttackConfig(str(settings.get("name", "unknown")), {**settings, "norm": stored.norm})
+    if settings.get("name", UNKNOWN) == UNKNOWN:
+        settings["name"] = re.sub(
+            r"[^A-Za-z0-9_.+-]+", "-", Path(path).resolve().name.removesuffix(".npy")
+        )[:100]
+    name = str(settings["name"])
+    label = str(settings.pop("label", name))
+    return AttackConfig(name, {**settings, "norm": stored.norm}, label)
 
 
 @lru_cache(maxsize=2)  # checked before the run, and again in it
 def _opened(path: str, words: tuple[Any, ...], origin: tuple[tuple[str, Any], ...]) -> Any:
     clean, labels, eps_255, resize_clean = words
-    return open_set(
+    stored = open_set(
         path,
         clean=clean,
         labels=labels,
@@ -221,3 +236,7 @@ def _opened(path: str, words: tuple[Any, ...], origin: tuple[tuple[str, Any], ..
         resize_clean=resize_clean,
         origin=Origin(**dict(origin)),
     )
+    try:
+        return with_measured_budgets(stored)
+    except ValueError as error:
+        raise ValueError(f"{path}, as its images are measured: {error}") from error

@@ -24,7 +24,7 @@ def track_results(
         curves, metrics = pair_metrics(rows, job.standard)
         tracker.log_pair(
             run,
-            f"{job.attack.name} {job.source} -> {target}",
+            f"{job.name} -> {target}",
             tags=_tags(job, record, target),
             parameters={
                 **_parameters(job, record, target),
@@ -70,7 +70,7 @@ def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:
         "dataset": job.config.dataset.name,
         "source": job.source,
         "target": target,
-        "attack": job.attack.name,
+        "attack": job.attack.label,
         "target_label": job.attack.aim or "none",
         "seed": str(job.seed),
         "precision": str(job.config.trainer.precision),

@@ -2,14 +2,19 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import src.main
-from src.job import read_job
+from src.attack_file import attack_file
+from src.job import check_models, read_job
 
 
 def job(*overrides: str):
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        return read_job(compose("config", ["dataset=photos", *overrides]))
+        words = ["dataset=photos", *overrides]
+        config = compose("config", words)
+        hydra = compose("config", words, return_hydra_config=True).hydra
+        return read_job(config, attack_file(config, hydra))
 
 
 def test_a_job_holds_what_the_config_says():
@@ -29,6 +34,11 @@ def test_the_headline_budget_is_one_that_is_run():
     assert job().standard == 8
     assert job("epsilon.grid=[1,2]").standard == 2
     assert job("epsilon.standard=4").standard == 4
+
+
+def test_budgets_that_8_bits_cannot_hold_are_run():
+    assert job("epsilon.grid=[0,0.25,0.5]").budgets == (0.25, 0.5)
+    assert job("epsilon.grid=[0.01,0.1]").budgets == (0.01, 0.1)
 
 
 def test_zero_is_always_included_and_never_attacked():
@@ -54,6 +64,8 @@ REFUSED = [
     ("epsilon.grid=[256]", "epsilon.grid holds 256"),
     ("epsilon.grid=[eight]", "epsilon.grid holds eight"),
     ("epsilon.grid=[0]", "no budget above 0"),
+    ("epsilon.grid=[0.03]", r"epsilon.grid=0.03 is in units of 1/255: did you mean 8\?"),
+    ("epsilon.grid=[0,0.0314,0.001]", r"did you mean 0.255, 8\?"),
     ("epsilon.grid=[]", "no budget above 0"),
     ("epsilon.grid=[4,4]", "epsilon.grid names 4 more than once"),
     ("attack.steps=0", "attack.steps must be a whole number of at least 1, not 0"),
@@ -63,7 +75,15 @@ REFUSED = [
     ("attack.norm=l1", "attack.norm=l1 is not one of linf, l2"),
     ("attack.target_label=most", "attack.target_label=most is not one of null, data"),
     ("+attack.targeted=true", "attack.targeted is filled in by the program"),
-    ("+attack.stepz=3", "attack=bim: it has no key attack.stepz"),
+    ("+attack.stepz=3", r"attack=bim has no setting stepz; its settings are steps, .*bim\.yaml"),
+    ("+attack.nrom=l2", r"attack=bim has no setting nrom; .*bim\.yaml\). Did you mean norm\?"),
+    ("+attack.decay=1", "attack=bim has no setting decay"),  # which would make it mi
+    ("attack=fgsm ++attack.steps=20", r"attack=fgsm has no setting steps; .*attack/fgsm\.yaml"),
+    ("attack.name=pgd", r"attack.name=pgd must be bim: .*attack/bim\.yaml"),
+    ("dataset.name='[/x]'", r"dataset.name must be a name of letters, .* not '\[/x\]'"),
+    ("dataset.name=../../evil", "dataset.name must be a name of letters"),
+    ("dataset.name=..", "dataset.name must be a name of letters"),
+    (f"dataset.name={'x' * 101}", "dataset.name must be a name of letters"),
     ("n_images=0", "n_images must be a whole number of at least 1, not 0"),
     ("n_images=1.5", "n_images must be a whole number of at least 1, not 1.5"),
     ("seed=-1", "seed must be a whole number of at least 0, not -1"),
@@ -115,8 +135,14 @@ REFUSED = [
 @pytest.mark.parametrize(("override", "message"), REFUSED, ids=[pair[0] for pair in REFUSED])
 def test_refused_in_one_sentence(override, message):
     with pytest.raises(ValueError, match=message) as caught:
-        job("attack=bim", override)
+        job("attack=bim", *override.split(" "))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "[a]", "x" * 101, ".."])
+def test_a_models_name_can_be_that_of_a_folder(name):
+    with pytest.raises(ValueError, match="source must be a name of letters"):
+        check_models(OmegaConf.create({"model": {name: {}}}), [name], [name])
 
 
 def returns_one_image(model, images, labels, eps, **settings):

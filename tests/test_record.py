@@ -22,6 +22,7 @@ def test_a_table_says_what_it_is(tmp_path):
     pq.write_table(table, tmp_path / "renamed.parquet")
     name, record = read_record(tmp_path / "renamed.parquet")
     assert (name, record) == ("flips", RECORD)
+    assert record.label == "bim"
     assert (record.source, record.attack, record.targets) == ("one+two", "bim", ["net"])
 
 

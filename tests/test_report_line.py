@@ -176,7 +176,12 @@ def test_other_data_and_other_weights_are_never_compared(command_line, report, w
 
 def test_attacks_are_compared_within_one_norm(command_line, workspace):
     words = ["attack=fgsm,fgsm_l2", "report=default", "tracking=none", "report.pairs=2"]
-    assert command_line("-m", *words, "report.examples=0", "hydra.sweep.dir=out") == 0
+    assert (
+        command_line(
+            "-m", *words, "report.examples=0", "report.figures=true", "hydra.sweep.dir=out"
+        )
+        == 0
+    )
     figures = workspace / "out" / "figures"
     assert not list(figures.glob("paired-tests*"))
     areas = [pd.read_csv(path) for path in figures.glob("areas*.csv")]
@@ -263,3 +268,18 @@ def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd, words, mes
     assert report(*words) == 2
     out, err = capfd.readouterr()
     assert message in err.replace("\n", "") and "Traceback" not in out + err
+
+
+def test_asking_for_a_report_creates_no_store(report, workspace, capfd):
+    assert report() == 2
+    assert "there is no sweep yet" in capfd.readouterr().err
+    assert not (workspace / "mlruns").exists()
+
+
+def test_an_interrupted_report_says_what_is_kept(report, workspace, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.report.command.find_jobs", interrupt)
+    assert report("folder=.") == 130
+    assert "jobs' files are untouched" in capsys.readouterr().out

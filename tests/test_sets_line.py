@@ -115,8 +115,14 @@ def test_a_foreign_set_is_checked_against_its_clean_images(foreign, saved, score
     told, own = predictions(saved.parent / "told"), predictions(saved)
     own = own[own["eps_255"].isin([0, 8])]
     assert told["confidence"].tolist() == own["confidence"].tolist()  # both in the set's order
-    assert score(*words, "eps_255=5") == 0
-    assert "23 of 23 images break their budget of 5/255 (linf)" in capsys.readouterr().out
+    capsys.readouterr()
+    assert score(*words, "eps_255=5", "standard=5", "hydra.run.dir=loose") == 0
+    printed = capsys.readouterr().out
+    assert "adv on photos, eps = 8/255" in printed and "unknown unknown" not in printed
+    assert (
+        "over_budget: adv: 23 / 23 = 100.00% of the images change by more than the 5/2" in printed
+    )
+    assert set(predictions(saved.parent / "loose")["eps_255"]) == {0.0, 8.0}
 
 
 def test_a_foreign_set_without_clean_images_counts_all(foreign, saved, score, capsys):
@@ -140,8 +146,12 @@ REFUSED = [
     (["set={own}", "targets=[fine]", "source=fine"], "says that its images were made on coarse"),
     (["set={own}", "targets=[fine]", "dataset=cifar10"], "says that its images are of photos"),
     (["set={other}/adv", "targets=[fine]", "eps_255=0"], "eps_255 must be a number in (0, 255]"),
+    (["set={other}/adv", "targets=[fine]", "eps_255=0.0314"], "did you mean 8?"),
     (["set={other}/adv", "targets=[fine]", "labels=[a]"], "labels=['a'] is not a path"),
     (["set={other}/adv", "targets=[fine]", "origin.norm=[a]"], "origin.norm=['a'] is not a name"),
+    (["set={other}/adv", "targets=[fine]", "eps_255=8", "origin.attack=a/b"], "must be a name of"),
+    (["set={other}/adv", "targets=[fine]", "eps_255=8", "origin.source=a b"], "must be a name of"),
+    (["set={other}/adv", "targets=[fine]", "eps_255=8", "origin.dataset=.."], "must be a name of"),
     (["set={other}/adv", "targets=[fine]", "origin.num_classes=x"], "origin.num_classes must be"),
     (["set={own}", "targets=[fine]", "eps_255=8"], "says itself what eps_255 would"),
     (["set={own}", "targets=[fine]", "standard=5"], "standard=5 is not among the budgets"),

@@ -1,12 +1,19 @@
 """Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
 
-from src.analysis.alarms import CAUSES, Alarm, alarms, clean_at_chance, weaker_than_fgsm
+from src.analysis.alarms import (
+    CAUSES,
+    Alarm,
+    alarms,
+    clean_at_chance,
+    over_budget,
+    weaker_than_fgsm,
+)
 from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix, format_excess
 from src.analysis.flips import first_flips, flip_summary
 from src.analysis.intervals import exact_mcnemar, paired_interval, wilson_interval
 from src.analysis.matrix import CLEAN, MEASURES, format_cell, is_white_box, matrix
 from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
-from src.analysis.rates import rates
+from src.analysis.rates import rates, rates_by_protocol
 
 __all__ = [
     "CAUSES",
@@ -26,8 +33,10 @@ __all__ = [
     "format_excess",
     "is_white_box",
     "matrix",
+    "over_budget",
     "paired_interval",
     "rates",
+    "rates_by_protocol",
     "target_labels",
     "usable_protocols",
     "weaker_than_fgsm",

@@ -28,6 +28,8 @@ CAUSES = {
     "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
+    "over_budget": "the rates are told at the measured budget; usual causes: eps_255 in another "
+    "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that get more of them right",
     "weaker_than_fgsm": "usual causes: too few steps, too small a step size, masked gradients",
@@ -145,6 +147,26 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
         detail = f" (95 % interval {low:.2%} to {high:.2%})"
         raised.append(_alarm("clean_at_chance", k / n, finding, detail))
     return raised
+
+
+def over_budget(
+    attack: str, told: float, measured: float, count: int, total: int, norm: str
+) -> Alarm:
+    """Say that images change by more than the budget that is told of them.
+
+    Args:
+        attack: What to call the images.
+        told: Budget in 1/255.
+        measured: Their largest change in 1/255.
+        count: How many change by more than what is told.
+        total: How many there are.
+        norm: Of the budget.
+    """
+    finding = (
+        f"{attack}: {format_cell(count, total)} of the images change by more than the "
+        f"{told:g}/255 that is told, by up to {measured:g}/255 ({norm})"
+    )
+    return _alarm("over_budget", count / total, finding)
 
 
 def weaker_than_fgsm(

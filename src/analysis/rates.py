@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import outcomes
+from src.analysis.outcomes import outcomes, usable_protocols
 
 
 def rates(
@@ -89,6 +89,32 @@ def rates(
         summed = total(np.where(found.counted, rows[column].to_numpy(dtype=np.float64), 0.0))
         result[column] = ratio(summed, denominator)
     return result
+
+
+def rates_by_protocol(
+    predictions: pd.DataFrame, source: str, targets: Sequence[str], attack: str, norm: str
+) -> pd.DataFrame:
+    """Return the rates under every protocol whose clean rows are there, below each other.
+
+    Args:
+        predictions: As for `rates`.
+        source: As for `rates`.
+        targets: As for `rates`.
+        attack: What to call the attack.
+        norm: Of the budgets.
+
+    Returns:
+        The columns `attack`, `source`, `norm` and `protocol`, so that tables of several jobs may
+        be joined, then those of `rates`.
+    """
+    origin = {"attack": attack, "source": source, "norm": norm}
+    parts = []
+    for protocol in usable_protocols(predictions, source):
+        rows = rates(predictions, source, targets, protocol)
+        for place, (name, value) in enumerate({**origin, "protocol": protocol}.items()):
+            rows.insert(place, name, value)
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
 
 
 def group_rows(

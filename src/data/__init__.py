@@ -6,6 +6,7 @@ from src.data.dataset import (
     ImageDataset,
     ImageRecords,
     check_split,
+    class_numbers,
     keep_batch,
     to_unit,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "balanced_subset",
     "check_split",
     "class_names_of",
+    "class_numbers",
     "keep_batch",
     "load_dataset",
     "to_unit",

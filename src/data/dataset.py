@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from src.data.subset import balanced_subset
 
 SPLITS = ("train", "test")
+MOST_CLASSES = 1_000_000
+"""More would be a mistake, and their names alone would fill the memory."""
 
 
 class Batch(NamedTuple):
@@ -99,6 +101,23 @@ def check_labels(what: str, labels: np.ndarray, num_classes: int) -> None:
     if lowest < 0 or highest >= num_classes:
         wrong = lowest if lowest < 0 else highest
         raise ValueError(f"{what} hold {wrong}, which is not between 0 and {num_classes - 1}")
+
+
+def class_numbers(total: int, first: int = 0) -> tuple[str, ...]:
+    """Return the names of classes that have none: their numbers.
+
+    Raises:
+        ValueError: if there are absurdly many.
+    """
+    if total > MOST_CLASSES:
+        raise ValueError(f"num_classes={total} is more than {MOST_CLASSES} classes")
+    return tuple(str(number) for number in range(first, first + total))
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """List some names for a message."""
+    listed = ", ".join(name[:100] for name in names[:most])
+    return f"{listed}, ..." if len(names) > most else listed
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from src.cache import cache_entry, is_cached
+from src.files import WriteError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 Decompressor = Callable[[Path], gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File]
@@ -226,8 +227,9 @@ def decompressed(
                 temporary.open("wb") as unpacked,
             ):
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
-        except (lzma.LZMAError, zlib.error, OSError, EOFError) as error:
-            raise ValueError(f"{path} cannot be decompressed to {folder}: {error}") from error
+        except (lzma.LZMAError, zlib.error, OSError, EOFError, WriteError) as error:
+            cause = error.__cause__ or error  # the entry takes a read error for its own
+            raise ValueError(f"{path} cannot be decompressed to {folder}: {cause}") from error
     return result
 
 

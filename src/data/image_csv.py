@@ -7,8 +7,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from src.data.dataset import ImageRecords, check_split
+from src.data.dataset import MOST_CLASSES, ImageRecords, check_split, class_numbers, shortened
 from src.data.files import IMAGE_SUFFIXES, Folder, StoredImages, Tar, is_image, open_files
+from src.files import reason
 
 Rows = list[dict[str, str]]
 
@@ -65,7 +66,7 @@ def image_csv(
     stored = StoredImages(files, find_images(files, images, ids))
     return ImageRecords(
         labels=labels,
-        class_names=tuple(str(number) for number in range(first_label, first_label + total)),
+        class_names=class_numbers(total, first_label),
         read=stored.read,
         content=stored.content,
         target_labels=targets,
@@ -86,14 +87,18 @@ def read_rows(files: Folder | Tar, name: str, needed: Sequence[str]) -> Rows:
         raise ValueError(f"{where} does not exist") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is not UTF-8 text") from error
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read: {reason(error)}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    columns = reader.fieldnames or []
+    try:
+        columns, rows = reader.fieldnames or [], list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{where} is not a readable CSV: {error}") from error
     missing = [column for column in needed if column not in columns]
     if missing:
         raise ValueError(
-            f"{where} lacks the column(s) {', '.join(missing)}; it has {', '.join(columns)}"
+            f"{where} lacks the column(s) {', '.join(missing)}; it has {shortened(columns)}"
         )
-    rows = list(reader)
     if not rows:
         raise ValueError(f"{where} lists no images")
     return rows
@@ -108,7 +113,7 @@ def check_unique(ids: Sequence[str], where: str) -> None:
     seen: set[str] = set()
     for image_id in ids:
         if image_id in seen:
-            raise ValueError(f"{where} lists the image {image_id!r} more than once")
+            raise ValueError(f"{where} lists the image {image_id[:200]!r} more than once")
         seen.add(image_id)
 
 
@@ -125,7 +130,7 @@ def numbers(
     Raises:
         ValueError: if one is not a whole number or out of range; it names the image.
     """
-    last = None if num_classes is None else first_label + num_classes - 1
+    last = first_label + min(num_classes or MOST_CLASSES, MOST_CLASSES) - 1
     found = []
     for row in rows:
         text = row[column].strip()
@@ -133,12 +138,13 @@ def numbers(
             value = int(text)
         except ValueError as error:
             raise ValueError(
-                f"{where}: {column}={text!r} of image {row[id_column]!r} is not a whole number"
+                f"{where}: {column}={text[:40]!r} of image {row[id_column][:200]!r} is not a whole "
+                "number"
             ) from error
-        if value < first_label or (last is not None and value > last):
-            allowed = f"at least {first_label}" if last is None else f"{first_label}..{last}"
+        if not first_label <= value <= last:
             raise ValueError(
-                f"{where}: {column}={value} of image {row[id_column]!r} is not {allowed}"
+                f"{where}: {column}={text[:40]} of image {row[id_column][:200]!r} is not "
+                f"{first_label}..{last}"
             )
         found.append(value - first_label)
     return np.array(found, dtype=np.int64)
@@ -159,7 +165,7 @@ def find_images(files: Folder | Tar, folder: str, ids: Sequence[str]) -> tuple[s
         match = next((candidate for candidate in candidates if candidate in there), None)
         if match is None:
             raise ValueError(
-                f"the image {image_id!r} is not in {files.root / inside} "
+                f"the image {image_id[:200]!r} is not in {files.root / inside} "
                 f"(tried {', '.join(IMAGE_SUFFIXES)})"
             )
         found.append(match)

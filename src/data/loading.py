@@ -9,7 +9,7 @@ import hydra.utils
 import numpy as np
 from hydra.errors import InstantiationException
 
-from src.data.dataset import ImageDataset, ImageRecords, check_split
+from src.data.dataset import ImageDataset, ImageRecords, check_split, shortened
 
 KEYS = (
     "name",
@@ -151,8 +151,3 @@ def renamed(records: ImageRecords, names: tuple[str, ...]) -> ImageRecords:
             f"classes of the data ({shortened(records.class_names)})"
         )
     return dataclasses.replace(records, class_names=names)
-
-
-def shortened(names: Sequence[str], most: int = 5) -> str:
-    """List some names for a message."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from src import stopping
 from src.data import Batch, to_unit
 from src.evaluation.attacker import Attacker, Made, Maker
 from src.evaluation.forms import Forms, Shown
@@ -91,6 +92,7 @@ class Transfer(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Make and show a batch, note every target's answers, and return its images' index."""
+        stopping.check()
         clean = to_unit(batch.images)
         if self.maker is None:
             self._show(CLEAN, clean, 0.0, batch, None)

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
+from src import stopping
 from src.cache import cache_entry, is_cached
 from src.data import ImageDataset
 from src.evaluation.attacker import Maker
@@ -97,7 +98,8 @@ def evaluate(
     module = Transfer(targets, maker, forms, keep, writer, probes, idle=batches.idle)
     loader = DataLoader(batches, batch_size=None, num_workers=trainer["num_workers"])
     start = time.perf_counter()
-    runner.predict(module, loader, return_predictions=False)
+    with stopping.insist():
+        runner.predict(module, loader, return_predictions=False)
     seconds = time.perf_counter() - start
     return Evaluation(
         tables=module.tables,

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.files import whole_file
+from src.files import reason, whole_file
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 WRAPPERS = ("state_dict", "model")
@@ -85,7 +85,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
     with whole_file(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # what `save_file` raises on a full disk is no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -113,8 +113,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     """Read and unwrap a file's state dict, names as stored."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is no weight file: it should end in {', '.join(SUFFIXES)}.")
-    if not path.is_file():
-        raise ValueError(f"The weight file {path} does not exist.")
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise ValueError(f"The weight file {path} does not exist.") from error
+    except OSError as error:
+        raise ValueError(f"The weight file {path} cannot be read: {reason(error)}.") from error
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)

@@ -5,6 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from src import stopping
 from src.main import CONF, command_line
 
 
@@ -13,13 +14,12 @@ def run(config: DictConfig) -> None:
     """Build one report; what is wrong is said in one sentence."""
     from src.report.command import report
 
+    words = "\nInterrupted. No report: the jobs' files are untouched, and this command builds it."
+    stopping.on_stop(lambda error: print(words))
     try:
         report(config)
     except OSError as error:
         print(f"A file could not be read or written: {error}.", file=sys.stderr)
-        sys.exit(2)
-    except ValueError as error:
-        print(error, file=sys.stderr)
         sys.exit(2)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from src.analysis import is_white_box
+from src.analysis import is_white_box, rates_by_protocol
 from src.analysis.hypothesis import Effect, initial_confidence_effect
 from src.report.chapters.clean import clean_answer, clean_section
 from src.report.chapters.comparisons import comparison_section, hypothesis_section
@@ -20,7 +20,6 @@ from src.report.chapters.reasons import missing, reasons_section
 from src.report.chapters.study import study_section
 from src.report.content import Download, Drawing, Pair, Report, Section, Table
 from src.report.stored import HEADLINE, StoredJob
-from src.report.sweep_files import job_rates
 
 _ROOM = 400_000  # bytes of tables inside a page; there they take a third more
 T = TypeVar("T")
@@ -197,7 +196,11 @@ def _downloads(jobs: Sequence[StoredJob]) -> tuple[tuple[Download, ...], tuple[s
     ]
     for job, stem in zip(jobs, stems, strict=True):
         if job.attacked:
-            content = job_rates(job).to_csv(index=False, lineterminator="\n").encode()
+            record = job.record
+            table = rates_by_protocol(
+                job.predictions, record.source, record.targets, job.attack, record.norm
+            )
+            content = table.to_csv(index=False, lineterminator="\n").encode()
             room -= len(content)
             files.append(Download(f"{stem}-rates.csv", f"Rates of {_called(job)}", content))
     every = [

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from src.job import check_report, names_of, plain
 from src.report.build import build_report
@@ -27,7 +28,7 @@ def report(config: DictConfig) -> None:
     Raises:
         ValueError: There is nothing to report on, or a key has a wrong value.
     """
-    console = Console()
+    console = Console(markup=False)
     settings = plain(config, "report")
     check_report(settings)
     sweeps = open_sweeps(plain(config, "tracking"))
@@ -62,7 +63,7 @@ def write_report(
     with Status("Building the report", console=console) as status:
 
         def tell(words: str) -> None:
-            status.update(f"Building the report: {words}")
+            status.update(Text(f"Building the report: {words}"))  # a plain str may hold markup
 
         content = build_report(jobs, settings, tell)
         tell("page")

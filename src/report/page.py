@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.files import whole_file
+from src.files import write_text
 from src.report.content import Drawing, Pair, Report, Section, Table
 from src.report.ink import DARK_PAPER, dark_variables
 from src.report.page_matrix import SCALE_STOPS, matrix_parts
@@ -53,9 +53,7 @@ def write_page(report: Report, path: Path) -> None:
         ValueError: Names or anchors in the report are not unique or hold other characters than
             they may, or a matrix lacks its standard budget.
     """
-    text = page_of(report)
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_text(path, page_of(report))
 
 
 def save_drawings(
@@ -85,7 +83,7 @@ def save_drawings(
             written += _save_drawing(drawing, folder)
         for table in part.tables:
             data = table.frame if table.data is None else table.data
-            written.append(_write(folder / f"{table.name}.csv", csv_of(data).encode()))
+            written.append(_write(folder / f"{table.name}.csv", csv_of(data)))
     return written
 
 
@@ -204,15 +202,16 @@ def _save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     if drawing.figure is not None:
         save_figure(fresh(drawing.figure), folder / f"{drawing.name}.png")
         written.append(folder / f"{drawing.name}.png")
-        written.append(_write(folder / f"{drawing.name}.svg", standalone_svg(drawing.figure)))
+        written.append(
+            _write(folder / f"{drawing.name}.svg", standalone_svg(drawing.figure).decode())
+        )
     if drawing.data is not None:
-        written.append(_write(folder / f"{drawing.name}.csv", csv_of(drawing.data).encode()))
+        written.append(_write(folder / f"{drawing.name}.csv", csv_of(drawing.data)))
     return written
 
 
-def _write(path: Path, content: bytes) -> Path:
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
+def _write(path: Path, text: str) -> Path:
+    write_text(path, text)
     return path
 
 

@@ -31,7 +31,7 @@ class StoredJob:
         folder: Where its tables lie.
         files: They, by the table's name.
         varied: The words of the command line that tell it from the other jobs of its command,
-            but for attack and source, such as ` seed=1`.
+            but for source, attack and its settings, such as ` seed=1`.
     """
 
     record: JobRecord
@@ -41,8 +41,8 @@ class StoredJob:
 
     @property
     def attack(self) -> str:
-        """Return what to call the attack: its name, and what else tells the job apart."""
-        return f"{self.record.attack}{self.varied}"
+        """Return what to call the attack: its label, and what else tells the job apart."""
+        return f"{self.record.label}{self.varied}"
 
     @property
     def attacked(self) -> bool:
@@ -173,7 +173,9 @@ def _sweep_folder(job: StoredJob) -> Path:
 
 
 def _tells(word: str, shared: set[str]) -> bool:
-    return word not in shared and word.split("=")[0] not in ("attack", "source", "sweep")
+    key = word.split("=")[0].lstrip("+~")
+    told = key in ("attack", "source", "sweep") or key.startswith("attack.")  # in the label
+    return word not in shared and not told
 
 
 def store_examples(

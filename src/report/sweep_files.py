@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from src.analysis import (
     weaker_than_fgsm,
 )
 from src.analysis.exploration import top_k
-from src.files import whole_file
+from src.files import write_text
 from src.report.stored import HEADLINE, StoredJob
 from src.report.tables import excess_table, matrix_table, write_excess_csv, write_matrix_csv
 
@@ -44,6 +45,7 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     Raises:
         ValueError: The jobs' tables do not fit into one matrix.
     """
+    files: dict[str, Callable[[Path], None]] = {}  # written last: a full disk hides no matrix
     for name, done in by_attack(jobs).items():
         record = done[0].record
         standard = record.standard
@@ -51,8 +53,8 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
         cells = matrix({job.record.source: job_rates(job) for job in done}, standard)
         console.print()
         console.print(matrix_table(cells, **words, eps_255=standard, width=console.width))
-        stem = re.sub(r"[^\w.=+,-]", "-", name)[:150]
-        write_matrix_csv(cells, folder / f"matrix-{stem}.csv")
+        stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
+        files[f"matrix-{stem}.csv"] = partial(write_matrix_csv, cells)
         beyond = _excess(done, standard)
         for control, table in beyond.items():
             shown = excess_table(
@@ -61,8 +63,10 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
             console.print()
             console.print(shown)
         if beyond:
-            write_excess_csv(beyond, folder / f"matrix-{stem}-excess.csv")
+            files[f"matrix-{stem}-excess.csv"] = partial(write_excess_csv, beyond)
     console.print()
+    for file, write in files.items():
+        write(folder / file)
 
 
 def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
@@ -97,14 +101,14 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     an alarm comes from; whole sentences are in the jobs' `alarms.json`.
     """
     where: dict[str, dict[str, list[str]]] = {}
+    texts: dict[Path, str] = {}  # written last: a full disk hides no alarm
     for job in jobs:
         path = job.folder / ALARMS
         listed = json.loads(path.read_text()) if path.exists() else []
         late = _against_fgsm(job, jobs) if job.attacked else _of_clean_images(job)
         if late:
-            listed += [alarm._asdict() for alarm in late]
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(listed, indent=1))
+            listed += [alarm for alarm in (one._asdict() for one in late) if alarm not in listed]
+            texts[path] = json.dumps(listed, indent=1)
         for alarm in listed:
             folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
             folders.append(job.folder.name)
@@ -115,6 +119,8 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
         ]
         for line in [*lines, f"      {name}: {CAUSES[name]}"]:
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 def _others(folders: Sequence[str]) -> str:
@@ -161,7 +167,7 @@ def _against_fgsm(job: StoredJob, done: Iterable[StoredJob]) -> list[Alarm]:
         if other.record.attack == "fgsm" and _comparable(record.config, other.record.config):
             tables = (job.predictions, other.predictions)
             try:
-                return weaker_than_fgsm(*tables, record.source, record.standard, record.attack)
+                return weaker_than_fgsm(*tables, record.source, record.standard, record.label)
             except ValueError:  # other images or models after all
                 return []
     return []

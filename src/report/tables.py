@@ -10,7 +10,7 @@ from rich.text import Text
 
 from src.analysis import CLEAN, CONTROL_NAMES, MEASURES, is_white_box
 from src.analysis.matrix import is_targeted, measure_of, words_of
-from src.files import whole_file
+from src.files import write_csv
 
 WHITE_BOX_MARK = "*"
 _WHITE_BOX_STYLE = "bold italic"
@@ -145,17 +145,12 @@ def wide_excess(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def write_matrix_csv(matrix: pd.DataFrame, path: Path) -> None:
     """Write `wide_matrix` as CSV (UTF-8), whole or not at all."""
-    _write_csv(wide_matrix(matrix), path)
+    write_csv(path, wide_matrix(matrix))
 
 
 def write_excess_csv(matrices: Mapping[str, pd.DataFrame], path: Path) -> None:
     """Write `wide_excess` as CSV (UTF-8), whole or not at all."""
-    _write_csv(wide_excess(matrices), path)
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with whole_file(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(path, wide_excess(matrices))
 
 
 def _wide(matrix: pd.DataFrame, counts: Iterable[str], shares: Mapping[str, str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from src.sets.foreign import UNKNOWN, Origin
 from src.sets.reader import open_set, read_array, read_folder, read_set
-from src.sets.records import AdversarialSet, budget_breaches
+from src.sets.records import AdversarialSet, Breach, budget_breaches, with_measured_budgets
 from src.sets.storage import (
     StoredForm,
     check_budget,
@@ -17,6 +17,7 @@ from src.sets.writer import SetWriter
 __all__ = [
     "UNKNOWN",
     "AdversarialSet",
+    "Breach",
     "Origin",
     "SetWriter",
     "StoredForm",
@@ -31,4 +32,5 @@ __all__ = [
     "read_folder",
     "read_set",
     "round_to_8_bits",
+    "with_measured_budgets",
 ]

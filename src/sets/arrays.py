@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from src.checks import first_line
+
 _BATCH = re.compile(r"batch_([0-9]+)\.npy")
 
 
@@ -18,10 +20,10 @@ def load_npy(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # which one depends on where the damage lies
         raise ValueError(
             f"{path} must be a whole .npy file of plain numbers (nothing is ever unpickled): "
-            f"{error}"
+            f"{first_line(error)[:200]}"
         ) from error
     if not isinstance(array, np.ndarray):
         array.close()

@@ -156,10 +156,7 @@ def _read_csv(
     check_unique(names, str(csv))
 
     def column(name: str) -> np.ndarray:
-        try:
-            return numbers(rows, name, "filename", 0, num_classes, str(csv))
-        except OverflowError as error:
-            raise ValueError(f"{csv}: a {name} is too large for a class number.") from error
+        return numbers(rows, name, "filename", 0, num_classes, str(csv))
 
     return names, column("label"), column("targeted_label") if "targeted_label" in rows[0] else None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.attacks.ball import NORMS
-from src.files import whole_file
+from src.files import reason, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = "transferability-set"
@@ -130,8 +130,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> Path:
     """Write the manifest, one line a key; readers see all of it or none."""
     lines = [f"  {json.dumps(key)}: {json.dumps(manifest[key])}" for key in manifest]
     path = folder / MANIFEST
-    with whole_file(path) as temporary:
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     return path
 
 
@@ -149,6 +148,8 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} does not exist: the folder holds no finished set of adversarial images."
         ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {reason(error)}.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

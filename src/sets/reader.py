@@ -96,6 +96,11 @@ def open_set(
         return read_folder(
             place, labels, eps_255=eps_255, clean=clean, resize_clean=resize_clean, origin=origin
         )
+    if place.is_dir():
+        found = [*place.glob(f"*/{MANIFEST}"), *place.glob(f"*/*/{MANIFEST}")]
+        inside = ", ".join(str(path.parent) for path in sorted(found))
+        if inside:
+            raise ValueError(f"{place} is no set of adversarial images; there are {inside}.")
     raise ValueError(
         f"{place} must be a folder with a {MANIFEST}, a .npy file, a folder with batch_0.npy, or a "
         f"folder of images: it is none of these, or a set whose writer did not finish."

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,23 @@ import torch
 from src.attacks.ball import NORMS
 from src.checks import check_choice, check_number
 from src.data.dataset import check_labels
-from src.sets.storage import exceeds
+from src.sets.storage import breaks, sizes
 
 _BLOCK = 1 << 24  # values of a block of images: 16 MiB as uint8
+
+
+class Breach(NamedTuple):
+    """A budget that images break.
+
+    Attributes:
+        told: what their files or their user say, in 1/255.
+        measured: their largest change, in 1/255.
+        images: how many of them change by more than what is told.
+    """
+
+    told: float
+    measured: float
+    images: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +50,7 @@ class AdversarialSet:
         class_names: one name a class, or None.
         ensemble: what an ensemble of sources averages.
         weights: digests of the sources' weights by name, where they are known.
+        breaches: what was told in the place of budgets that are measured.
 
     Raises:
         ValueError: if these do not fit together.
@@ -56,6 +71,7 @@ class AdversarialSet:
     class_names: tuple[str, ...] | None = None
     ensemble: str = "logits"
     weights: Mapping[str, str] = field(default_factory=dict)
+    breaches: tuple[Breach, ...] = ()
 
     def __post_init__(self) -> None:
         """Check types, shapes and ranges."""
@@ -96,13 +112,37 @@ def budget_breaches(images: AdversarialSet) -> dict[float, int] | None:
     """Count, for each eps_255, the images that change by more; None without clean images."""
     if images.clean is None:
         return None
-    counts = {}
-    for eps_255, stored in images.by_budget().items():
-        counts[eps_255] = 0
-        for rows in blocks(stored):
-            changed, clean = (torch.from_numpy(np.array(a[rows])) for a in (stored, images.clean))
-            counts[eps_255] += int(exceeds(changed, clean, eps_255, images.norm).sum())
-    return counts
+    return {
+        eps_255: sum(
+            int(breaks(size, eps_255, images.norm).sum()) for size in _sizes(images, eps_255)
+        )
+        for eps_255 in images.budgets_255
+    }
+
+
+def _sizes(images: AdversarialSet, eps_255: float) -> Iterator[torch.Tensor]:
+    """Measure the changes of one budget's images, some at a time."""
+    stored = images.by_budget()[eps_255]
+    assert images.clean is not None
+    for rows in blocks(stored):
+        changed, clean = (torch.from_numpy(np.array(a[rows])) for a in (stored, images.clean))
+        yield sizes(changed, clean, images.norm)
+
+
+def with_measured_budgets(images: AdversarialSet) -> AdversarialSet:
+    """Return a set whose budgets are the largest changes where images break what is told.
+
+    Raises:
+        ValueError: if two budgets are then the same.
+    """
+    breaches = []
+    for told, count in (budget_breaches(images) or {}).items():
+        if count:
+            largest = max(float(size.max()) for size in _sizes(images, told))
+            breaches.append(Breach(told, math.ceil(1000 * largest) / 1000, count))
+    measured = {breach.told: breach.measured for breach in breaches}
+    budgets = tuple(measured.get(eps, eps) for eps in images.budgets_255)
+    return replace(images, budgets_255=budgets, breaches=tuple(breaches))
 
 
 def blocks(images: np.ndarray) -> Iterator[slice]:

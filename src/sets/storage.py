@@ -116,15 +116,32 @@ def exceeds(stored: Tensor, clean: Tensor, eps_255: float | Tensor, norm: str = 
     check_choice("norm", norm, NORMS)
     _check_bytes("stored", stored)
     _check_bytes("clean", clean)
+    budget = _as_budgets(eps_255, stored)
+    return breaks(sizes(stored, clean, norm), budget[..., 0, 0, 0] if budget.ndim else budget, norm)
+
+
+def breaks(size: Tensor, eps_255: float | Tensor, norm: str) -> Tensor:
+    """Tell which sizes of changes of 8-bit images are too large for a budget."""
+    budget = torch.as_tensor(eps_255, dtype=torch.float64, device=size.device)
+    return size > (_whole(budget) if norm == "linf" else budget + DUST)
+
+
+def sizes(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
+    """Measure by how much stored images differ from the clean ones.
+
+    Args:
+        stored: uint8 (..., N, 3, H, W).
+        clean: uint8 of a shape that broadcasts to it.
+        norm: `linf` or `l2` (the root mean square).
+
+    Returns:
+        float64 (..., N), in 1/255.
+    """
     change = stored.to(torch.int16) - clean.to(torch.int16)
-    budget = _as_budgets(eps_255, change)
-    if budget.ndim:
-        budget = budget[..., 0, 0, 0]
     if norm == "linf":
-        return change.abs().amax(dim=_AXES) > _whole(budget)
+        return change.abs().amax(dim=_AXES).to(torch.float64)
     squares = change.to(torch.int32).square().sum(dim=_AXES, dtype=torch.int64)
-    size = (squares.to(torch.float64) / math.prod(change.shape[-3:])).sqrt()
-    return size > budget + DUST
+    return (squares.to(torch.float64) / math.prod(change.shape[-3:])).sqrt()
 
 
 def check_budget(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from src.cache import sha256_of
+from src.files import writing
 from src.sets.manifest import (
     FACTS,
     FILES,
@@ -66,17 +67,22 @@ class SetWriter:
         self._maps: dict[str, np.ndarray] = {}
 
     def create(self) -> Self:
-        """Start anew: remove the manifest and temporaries of earlier writers, make empty files."""
+        """Start anew: remove the manifest and temporaries of earlier writers, make empty files.
+
+        Raises:
+            WriteError: the disk is full, or the folder cannot be written.
+        """
         self.close()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        for pattern in (f"{_TEMPORARY}*", ".manifest.*.tmp*"):
-            for leftover in self.folder.glob(pattern):
-                leftover.unlink(missing_ok=True)
-        for name, (dtype, shape) in self._layout().items():
-            path = self._path(name)
-            self._maps[name] = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
-            _reserve(path)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+            for pattern in (f"{_TEMPORARY}*", ".manifest.*.tmp*"):
+                for leftover in self.folder.glob(pattern):
+                    leftover.unlink(missing_ok=True)
+            for name, (dtype, shape) in self._layout().items():
+                path = self._path(name)
+                self._maps[name] = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
+                _reserve(path)
         return self
 
     def open(self) -> Self:

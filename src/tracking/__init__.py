@@ -1,6 +1,7 @@
 """What a run leaves behind for comparison: MLflow, or nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from src.tracking.sweeps import Sweeps
@@ -31,10 +32,14 @@ def open_tracker(section: Mapping[str, Any], dataset: str) -> Tracker:
 def open_sweeps(section: Mapping[str, Any]) -> Sweeps:
     """Return what the store of a config's `tracking` section knows of earlier sweeps.
 
+    No store is created for it.
+
     Raises:
         ValueError: As `open_tracker`.
     """
     if section["name"] == "none":
+        return Sweeps()
+    if section["uri"] is None and not (Path(section["directory"]) / "mlflow.db").exists():
         return Sweeps()
     try:
         from src.tracking.mlflow_sweeps import MlflowSweeps

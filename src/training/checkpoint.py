@@ -16,10 +16,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from src import stopping
 from src.cache import cache_entry, is_cached
 from src.checks import check_number, check_whole_number
 from src.data import ImageDataset
-from src.files import whole_file
+from src.files import write_text
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
 from src.training.module import OPTIMIZERS, FineTuning
@@ -159,7 +160,8 @@ def _train(
     )
     runner = _runner(work, recipe, trainer, logger, steps=len(train) // data.batch_size)
     start = time.perf_counter()
-    runner.fit(module, data, ckpt_path=last if resuming else None, weights_only=True)
+    with stopping.insist():
+        runner.fit(module, data, ckpt_path=last if resuming else None, weights_only=True)
     seconds = time.perf_counter() - start
     if "test_accuracy" not in runner.callback_metrics:  # it was interrupted after its last epoch
         runner.validate(module, data, verbose=False)
@@ -170,8 +172,7 @@ def _train(
     )
     classifier.eval()
     facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **asdict(recipe)}
-    with whole_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2))
+    write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))
     with cache_entry(path) as temporary:
         save_weights(classifier.network, temporary)
 

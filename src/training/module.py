@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
+from src import stopping
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
 
@@ -56,6 +57,7 @@ class FineTuning(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed cross-entropy of a batch."""
+        stopping.check()
         logits = self.classifier(to_unit(batch.images))
         loss = functional.cross_entropy(
             logits.float(), batch.labels, label_smoothing=self.label_smoothing

@@ -136,3 +136,22 @@ def test_nips_2017_images(real_data):
     assert dataset.target_labels is not None
     assert not np.array_equal(dataset.labels, dataset.target_labels)
     assert dataset.__getitems__(range(4)).images.shape == (4, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("x1", "1" * 140_000, "1"), r"images\.csv is not a readable CSV: field larger"),
+        (("x1", "9" * 30, "1"), r"TrueLabel=9+ of image 'x1' is not 1\.\.1000000$"),
+        (("x1", "1000000000000", "1"), r"is not 1\.\.1000000$"),
+    ],
+)
+def test_absurd_numbers_are_refused(tmp_path, row, message):
+    root = write_root(tmp_path, [row])
+    with pytest.raises(ValueError, match=message):
+        image_csv("test", root=root, num_classes=None)
+
+
+def test_absurdly_many_classes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="num_classes=1000000000000 is more than 1000000"):
+        image_csv("test", root=write_root(tmp_path), num_classes=10**12)

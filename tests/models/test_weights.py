@@ -166,6 +166,17 @@ def test_missing_files_and_other_suffixes_are_refused(tmp_path):
         save_weights(network(), tmp_path / "w.pt")
 
 
+def test_a_file_without_read_permission_is_not_called_damaged(tmp_path, monkeypatch):
+    path = write(tmp_path / "w.pt", network().state_dict())
+
+    def denied(self, *args):  # not by chmod, which stops no administrator
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    with pytest.raises(ValueError, match=r"w\.pt cannot be read: Permission denied\.$"):
+        load_state(path)
+
+
 def test_saving_round_trips_and_leaves_no_other_file(tmp_path):
     source = network().to(memory_format=torch.channels_last)
     source.append(source[3])  # shared weights
@@ -187,7 +198,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ValueError, match=r"w\.safetensors cannot be written: disk full"):
         save_weights(network(seed=1), path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["w.safetensors"]

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from src.cache import sha256_of
-from src.sets import AdversarialSet, SetWriter, budget_breaches, open_set, read_set
+from src.sets import (
+    AdversarialSet,
+    SetWriter,
+    budget_breaches,
+    open_set,
+    read_set,
+    with_measured_budgets,
+)
 from src.sets.manifest import MANIFEST, content_name, digest_of
 
 INDEX = [17, 3, 5, 40, 8]
@@ -206,6 +213,14 @@ def test_breaches_are_counted_on_the_stored_bytes(folder):
     kept = {name: getattr(found, name) for name in found.__dataclass_fields__}
     kept["adversarial"] = (found.adversarial[0], changed, found.adversarial[2])
     assert budget_breaches(AdversarialSet(**kept)) == {0.5: 0, 2.0: 2, 8.0: 0}
+    alike = {
+        "budgets_255": (0.5, 2.0, 3.0),
+        "adversarial": (found.adversarial[0], changed, changed),
+    }
+    with pytest.raises(ValueError, match="not all different"):  # 3 would be told of two
+        with_measured_budgets(AdversarialSet(**{**kept, **alike}))
+    (breach,) = with_measured_budgets(AdversarialSet(**{**kept, "norm": "l2"})).breaches
+    assert breach.told == 2 and 2 < breach.measured < 2.1
     assert budget_breaches(AdversarialSet(**{**kept, "clean": None})) is None
 
 
@@ -351,6 +366,15 @@ def test_files_that_are_no_manifest(folder, text):
     (folder / MANIFEST).write_text(text)
     with pytest.raises(ValueError, match=r"not a JSON file|must be a manifest"):
         open_set(folder)
+
+
+def test_the_sets_of_a_sweep_are_listed(tmp_path):
+    for job in ("0-fgsm-vgg16", "1-bim-vgg16"):
+        write_set(tmp_path / "sweep" / job / "adversarial")
+    with pytest.raises(ValueError, match=r"0-fgsm-vgg16/adversarial, .*1-bim-vgg16/adversarial"):
+        open_set(tmp_path / "sweep")
+    with pytest.raises(ValueError, match=r"no set .* there are .*1-bim-vgg16/adversarial\.$"):
+        open_set(tmp_path / "sweep" / "1-bim-vgg16")
 
 
 def test_what_the_manifest_says_cannot_be_given_again(folder):

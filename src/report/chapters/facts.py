@@ -87,7 +87,7 @@ def _attack(job: StoredJob) -> str:
     words = [
         f"{key}={value}"
         for key, value in settings.items()
-        if key not in ("name", "_target_") and value is not None
+        if key not in ("name", "_target_", "label") and value is not None
     ]
     return f"{job.record.attack} ({', '.join(words)})" if words else job.record.attack
 

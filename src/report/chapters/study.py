@@ -29,7 +29,7 @@ def study_section(jobs: Sequence[StoredJob]) -> Section:
         )
         beside = published_beside(ours)
         untargeted = record.config["attack"].get("target_label") is None
-        if len(beside) and record.attack == PUBLISHED.attack and untargeted:
+        if len(beside) and record.label == PUBLISHED.attack and untargeted:
             other = "" if record.dataset == PUBLISHED.dataset else f"; here {record.dataset}"
             tables.append(
                 Table(

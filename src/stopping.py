@@ -1,0 +1,75 @@
+"""Ctrl-C, SIGTERM and full disks: whatever stops a command, what it has finished is summed up."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SumUp = Callable[[BaseException], None]
+"""Says why a command stops, and sums up what it has finished."""
+
+
+def _say(error: BaseException) -> None:
+    interrupted = isinstance(error, KeyboardInterrupt)
+    print("\nInterrupted." if interrupted else f"A file could not be read or written: {error}.")
+
+
+_interrupted = False
+_sum_up: SumUp = _say
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember that one came."""
+    global _interrupted, _sum_up
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as a shell sets it in the background
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        _interrupted, _sum_up = False, _say
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if an interrupt came, though a library may have swallowed it."""
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def insist() -> Iterator[None]:
+    """Raise KeyboardInterrupt before or after a block if an interrupt has come.
+
+    Libraries swallow interrupts (a bare `except` around an import, a destructor), or make other
+    errors of them, as OmegaConf does.
+    """
+    check()
+    try:
+        yield
+    except (Exception, SystemExit):
+        check()
+        raise
+    check()
+
+
+def on_stop(sum_up: SumUp) -> None:
+    """Choose what sums up when the command stops before its end."""
+    global _sum_up
+    _sum_up = sum_up
+
+
+def stop(error: BaseException) -> None:
+    """Sum up what was finished when an error stopped the command; a second Ctrl-C ends that."""
+    with contextlib.suppress(KeyboardInterrupt):
+        _sum_up(error)
