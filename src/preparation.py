@@ -1,7 +1,7 @@
 """What a job needs before it can attack: its images, and its models with their weights."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -58,6 +58,17 @@ def open_dataset(job: Job, split: str, *, whole: bool = False) -> ImageDataset:
     if whole:
         section["n_images"] = None
     return _opened(json.dumps(section), split)
+
+
+def open_datasets(jobs: Iterable[Job]) -> None:
+    """Open what each data set's loader gives once, so that no job waits for a download in vain.
+
+    Raises:
+        ValueError: One cannot be had.
+    """
+    own = [job for job in jobs if job.stored is None]
+    for job in {json.dumps(job.section("dataset")["loader"]): job for job in own}.values():
+        open_dataset(job, "test")
 
 
 def check_images(dataset: ImageDataset, together: int = 1) -> None:

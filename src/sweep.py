@@ -25,6 +25,7 @@ from src.explore_job import read_exploration
 from src.files import WriteError, reason, write_text, writing
 from src.job import Job, plain, read_job
 from src.pipeline import run_job
+from src.preparation import open_datasets
 from src.processes import is_first_process
 from src.record import public
 from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
@@ -149,6 +150,7 @@ class SweepCallback(Callback):
                 )
             name = jobs[0].config.dataset.name
             self.tracker = open_tracker(jobs[0].section("tracking"), name)
+            open_datasets(jobs)
             stopping.check()
             with writing(_folder(config)):
                 _folder(config).mkdir(parents=True, exist_ok=True)
@@ -238,7 +240,8 @@ class SweepCallback(Callback):
             self.tracker.end_sweep(config.sweep, status, files, summary)
             attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
             shown = files[0].name if files else ""
-            for what, link in self.tracker.links(config.sweep, attacks, shown).items():
+            links = self.tracker.links(config.sweep, attacks, shown) if done else {}
+            for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return written and not failed
 

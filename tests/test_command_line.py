@@ -362,6 +362,24 @@ def test_a_store_that_goes_away_costs_no_results(command_line, workspace, capsys
     }
 
 
+def test_data_that_cannot_be_had_is_refused_before_a_sweep_opens(
+    command_line, workspace, capfd, monkeypatch
+):
+    tried = []
+
+    def unreachable(*arguments, **keywords):
+        tried.append(arguments)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("src.data.cifar10.CIFAR10.__init__", unreachable)
+    assert command_line("-m", "dataset=cifar10", "attack=fgsm,bim") == 2
+    out, err = capfd.readouterr()
+    assert err.count("no route to host") == 1 and not out
+    assert len(tried) == 1
+    assert not runs(client(workspace), "cifar10-sweeps")
+    assert len(client(workspace).search_experiments()) == 1  # MLflow's own
+
+
 def test_the_gate_can_warn_instead(command_line, workspace, capsys):
     wanted = ["model.fine.expected_accuracy=0.999", "gate.tolerance=0.0001"]
     assert command_line("gate.action=warn", "tracking=none", *wanted) == 0

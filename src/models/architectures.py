@@ -7,6 +7,7 @@ https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
 """
 
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -194,6 +195,8 @@ def timm_model(name: str, num_classes: int, pretrained: bool = False, **options:
         if (tag and name not in tags) or (pretrained and not tags):
             has = ", ".join(tags) or "none"
             raise ValueError(f"timm has no pretrained {name!r}; for {architecture} it has {has}.")
+    if pretrained:
+        _try_hub()
     try:
         network: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, **options
@@ -201,6 +204,21 @@ def timm_model(name: str, num_classes: int, pretrained: bool = False, **options:
     except OSError as error:
         raise ValueError(_no_download(name)) from error
     return network
+
+
+@lru_cache(maxsize=1)
+def _try_hub() -> None:
+    """Ask once whether timm's weights can be downloaded; else only those kept from before are used.
+
+    The hub's own client asks for each of several files, six times in half a minute.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of whatever library it asks with
+        constants.HF_HUB_OFFLINE = True
 
 
 def _resnet(

@@ -20,7 +20,25 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def open_client(uri: str | None, directory: str | Path) -> tuple[mlflow.MlflowClient, str]:
+class Client(mlflow.MlflowClient):
+    """An MLflow client that finds experiments or creates them."""
+
+    def experiment(self, name: str, location: str | None) -> str:
+        """Return the id of an experiment; a new one keeps its artifacts at a location."""
+        found = self.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                found = self.get_experiment_by_name(name)
+                if found is None:  # no other process was faster
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+
+def open_client(uri: str | None, directory: str | Path) -> tuple[Client, str]:
     """Open a store, building the tables of a new SQLite file once.
 
     Args:
@@ -37,7 +55,7 @@ def open_client(uri: str | None, directory: str | Path) -> tuple[mlflow.MlflowCl
     address = uri or f"sqlite:///{where / 'mlflow.db'}"
     with refusing(address), _patience(seconds=5, retries=0):
         where.mkdir(parents=True, exist_ok=True)
-        client = mlflow.MlflowClient(tracking_uri=address)
+        client = Client(tracking_uri=address)
         with FileLock(where / "mlflow.lock"):  # not twice at once
             client.search_experiments(max_results=1)
     return client, address
@@ -70,7 +88,7 @@ class SteadyClient:
         lost: Whether a call has failed; none is tried after it.
     """
 
-    def __init__(self, client: mlflow.MlflowClient, address: str) -> None:
+    def __init__(self, client: Client, address: str) -> None:
         self.client, self.address, self.lost = client, address, False
 
     def __getattr__(self, name: str) -> Any:
@@ -101,7 +119,7 @@ def without_password(address: str) -> str:
     return re.sub("://[^/@]*@", "://", address)
 
 
-def log_files(client: mlflow.MlflowClient | SteadyClient, run: str, files: Sequence[Path]) -> None:
+def log_files(client: Client | SteadyClient, run: str, files: Sequence[Path]) -> None:
     """Store files, and the files of folders under the folder's name."""
     for file in files:
         if file.is_dir():

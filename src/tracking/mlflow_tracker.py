@@ -1,4 +1,4 @@
-"""MLflow: three experiments a data set, opened once, written in few requests.
+"""MLflow: three experiments a data set, opened when needed, written in few requests.
 
 `DATASET` holds flat pair runs, so that the Chart view overlays them at once;
 `DATASET-sweeps` holds a run per sweep with its jobs nested in it;
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pytorch_lightning.loggers import Logger
 
 from src.tracking.mlflow_client import (
+    Client,
     SteadyClient,
     log_files,
     open_client,
@@ -29,7 +29,7 @@ from src.tracking.mlflow_client import (
 from src.tracking.tracker import Run, Tracker
 
 ARTIFACTS = "artifacts"
-_SHOWN = ("pair", "sweep")
+_ENDINGS = {"pair": "", "sweep": "-sweeps", "train": "-training"}
 _BATCH = 1000  # metrics that a store takes in one request
 _LONGEST_PARAMETER = 6000
 _LONGEST_NOTE = 7900
@@ -53,12 +53,7 @@ class MlflowTracker(Tracker):
         self.dataset = dataset
         self.opened, self.uri = open_client(uri, directory)
         self.client = SteadyClient(self.opened, self.uri)
-        lock = FileLock(self.directory / "mlflow.lock")  # two sweeps may start at once
-        with refusing(self.uri), lock:
-            self.experiments = {
-                kind: self._experiment(dataset + ending)
-                for kind, ending in [("pair", ""), ("sweep", "-sweeps"), ("train", "-training")]
-            }
+        self.experiments: dict[str, str] = {}
 
     def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str:
         """Open a sweep and return its run id.
@@ -67,9 +62,8 @@ class MlflowTracker(Tracker):
             ValueError: The store does not take it. What fails later costs no job its results.
         """
         with refusing(self.uri):
-            run = self.opened.create_run(
-                self.experiments["sweep"], tags={"kind": "sweep"}, run_name=name
-            )
+            experiment = self._experiment("sweep", self.opened)
+            run = self.opened.create_run(experiment, tags={"kind": "sweep"}, run_name=name)
             self.opened.log_batch(run.info.run_id, params=_params(parameters))
         return str(run.info.run_id)
 
@@ -165,15 +159,15 @@ class MlflowTracker(Tracker):
             return {}
         served, uri = self.uri.startswith("http"), without_password(self.uri)
         server = uri.rstrip("/") if served else "http://127.0.0.1:5000"
-        pairs, run = (f"{server}/#/experiments/{self.experiments[kind]}/runs" for kind in _SHOWN)
-        how = "?workflowType=machine_learning"  # else a new experiment opens on an empty overview
-        charts = f"{pairs}{how}&compareRunsMode=CHART&searchFilter="
-        wanted = "tags.sweep = '{}' and tags.attack = '{}'"
-        links = {
-            **{f"{one} curves": charts + quote(wanted.format(sweep, one)) for one in attacks},
-            "sweep": f"{run}/{sweep}{how}",
-            "artifacts": f"{run}/{sweep}/artifacts/{quote(shown)}{how}",
-        }
+        opened = "?workflowType=machine_learning"  # else new experiments open on an empty overview
+        links = {}
+        for attack in attacks:
+            pairs = f"{server}/#/experiments/{self._experiment('pair', self.client)}/runs{opened}"
+            wanted = quote(f"tags.sweep = '{sweep}' and tags.attack = '{attack}'")
+            links[f"{attack} curves"] = f"{pairs}&compareRunsMode=CHART&searchFilter={wanted}"
+        run = f"{server}/#/experiments/{self._experiment('sweep', self.client)}/runs/{sweep}"
+        links["sweep"] = f"{run}{opened}"
+        links["artifacts"] = f"{run}/artifacts/{quote(shown)}{opened}"
         if served:
             return links
         command = f"mlflow ui --backend-store-uri {uri}"
@@ -186,17 +180,17 @@ class MlflowTracker(Tracker):
         except MlflowException:
             return False
 
-    def _experiment(self, name: str) -> str:
-        found = self.opened.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                self.opened.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        location = (self.directory / ARTIFACTS / name).as_uri() if self.local else None
-        return str(self.opened.create_experiment(name, artifact_location=location))
+    def _experiment(self, kind: str, client: Client | SteadyClient) -> str:
+        """Return an experiment's id; it is created when its first run is."""
+        if kind not in self.experiments:
+            name = self.dataset + _ENDINGS[kind]
+            location = (self.directory / ARTIFACTS / name).as_uri() if self.local else None
+            self.experiments[kind] = client.experiment(name, location)
+        return self.experiments[kind]
 
     def _create(self, kind: str, name: str, tags: Mapping[str, str]) -> str:
-        run = self.client.create_run(self.experiments[kind], tags=dict(tags), run_name=name)
+        experiment = self._experiment(kind, self.client)
+        run = self.client.create_run(experiment, tags=dict(tags), run_name=name)
         return str(run.info.run_id) if run else ""
 
     def _log(

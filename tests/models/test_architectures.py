@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torchvision.models._api import WeightsEnum
 
-from src.models import PixelClassifier
+from src.models import PixelClassifier, architectures
 from src.models.architectures import (
     CIFAR10,
     IMAGENET,
@@ -189,6 +189,7 @@ def test_no_network_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(architectures, "_try_hub", lambda: None)
     says = "could not be downloaded: .*weights=PATH.*network.pretrained=false"
     for build in (
         lambda: resnet18(10, 32, pretrained=True),
@@ -207,6 +208,24 @@ def test_generic_torchvision():
         torchvision_model("resnet51", 10)
     with pytest.raises(ValueError, match="no classifier 'fcn_resnet50'"):
         torchvision_model("fcn_resnet50", 10)
+
+
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch, tmp_path):
+    asked = []
+
+    def unreachable():
+        asked.append("hub")
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    architectures._try_hub.cache_clear()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="could not be downloaded"):
+            timm_model("resnet26.bt_in1k", 10, pretrained=True)
+    assert asked == ["hub"]
+    architectures._try_hub.cache_clear()
 
 
 def test_generic_timm():

@@ -116,8 +116,8 @@ def test_links_lead_to_the_pairs_of_each_attack_and_to_the_report(section):
     assert f"/runs/{sweep}/artifacts/report.html?" in links["artifacts"]
 
 
-def open_here(section: dict) -> None:
-    open_tracker(section, "images")
+def start_here(section: dict) -> None:
+    open_tracker(section, "images").start_sweep("sweep", {})
 
 
 def test_sweeps_and_the_ui_can_create_a_store_at_once(section, store, tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_sweeps_and_the_ui_can_create_a_store_at_once(section, store, tmp_path, 
         subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=open_here, args=(section,)) for _ in range(2)]
+    workers = [context.Process(target=start_here, args=(section,)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for server in servers:
@@ -137,7 +137,9 @@ def test_sweeps_and_the_ui_can_create_a_store_at_once(section, store, tmp_path, 
         worker.join()
         assert worker.exitcode == 0
     names = {experiment.name for experiment in store.search_experiments()}
-    assert {"images", "images-sweeps", "images-training"} <= names
+    assert names == {"Default", "images-sweeps"}  # none without runs
+    (sweeps,) = store.search_experiments(filter_string="name = 'images-sweeps'")
+    assert len(store.search_runs([sweeps.experiment_id])) == 2
 
 
 def test_a_store_that_cannot_be_opened_is_named(tmp_path):
@@ -151,7 +153,7 @@ def test_a_store_that_cannot_be_opened_is_named(tmp_path):
 
 @pytest.mark.parametrize("experiments", ["known", "new"])
 def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(section, capfd, experiments):
-    open_tracker(section, "known")
+    open_tracker(section, "known").start_sweep("sweep", {})
     file = f"sqlite:///file:{section['directory']}/mlflow.db?mode=ro&uri=true"
     with pytest.raises(ValueError, match=r"attempt to write a readonly database\); use") as caught:
         open_tracker(section | {"uri": file}, experiments).start_sweep("sweep", {})
