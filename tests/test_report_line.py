@@ -257,7 +257,7 @@ REFUSED = [
     (["folder=conf", "sweep=x"], "sweep and folder are both given"),
     (["report.pairs=-1"], "report.pairs must be a whole number"),
     (["report.budgets=4"], "report.budgets=4 is not a list"),
-    (["tracking.uri=nonsense://x"], "cannot be opened"),
+    (["tracking.uri=nonsense://x"], "cannot be used"),
 ]
 
 

@@ -129,8 +129,8 @@ def log_files(client: Client | SteadyClient, run: str, files: Sequence[Path]) ->
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what lies at the bottom of an error."""
-    while cause := error.__cause__ or error.__context__:
+    """Return the first line of what lies at the bottom of an error, but for a failed look-up."""
+    while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
         error = cause
     return str(error).strip().split("\n")[0] or type(error).__name__
 
