@@ -120,6 +120,18 @@ def test_an_interrupt_at_the_start_leaves_nothing(command_line, workspace, track
     assert tracker.ended == [] and not (workspace / "outputs").exists()
 
 
+def test_an_interrupt_in_a_destructor_prints_no_traceback(command_line, capfd):
+    class Held:
+        def __del__(self):
+            interrupt()
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, "src.sweep:read_job", 1, Held)  # gone as soon as it is made
+        assert command_line(*SWEEP) == 130
+    out, err = capfd.readouterr()
+    assert "Interrupted." in out and "Traceback" not in out + err
+
+
 @pytest.mark.parametrize("act", [interrupt, swallowed])
 def test_an_interrupted_report_says_how_to_build_it(
     command_line, workspace, tracker, monkeypatch, capsys, act

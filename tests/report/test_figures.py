@@ -217,7 +217,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", fail)
-    with pytest.raises(ValueError, match="figure.png cannot be written: disk full"):
+    with pytest.raises(ValueError, match=r"figure\.png cannot be written: disk full"):
         save_figure(figure, path)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
