@@ -6,6 +6,7 @@
 """
 
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pytorch_lightning.loggers import Logger
 
+from src.files import write_text
 from src.tracking.mlflow_client import (
     Client,
     SteadyClient,
@@ -147,7 +149,7 @@ class MlflowTracker(Tracker):
         if not self._knows(run):
             run = self._create("train", name, {"kind": "training", **tags})
             self._log(run, parameters=parameters)
-            memory.write_text(run)
+            write_text(memory, run)
         return _TrainingLogger(self, run)
 
     def links(self, sweep: str, attacks: Sequence[str], shown: str = "") -> dict[str, str]:
@@ -234,8 +236,10 @@ class _TrainingLogger(Logger):
         self.tracker._log(self.run, metrics=figures)
 
     def finalize(self, status: str) -> None:
-        """Close the run."""
+        """Close the run; of an interrupt Lightning says that the training failed."""
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
         ended = "FINISHED" if status in ("success", "finished") else "FAILED"
+        ended = "KILLED" if interrupted else ended
         self.tracker.client.set_terminated(self.run, ended)
 
 

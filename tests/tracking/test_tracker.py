@@ -11,6 +11,8 @@ from urllib.parse import quote
 import mlflow
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.track import pair_metrics
 from src.tracking import Run, Tracker, open_tracker
@@ -89,6 +91,22 @@ def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
     second = tracker.training_logger("train", {}, {}, tmp_path)
     assert second.version != first.version
     assert store.get_run(second.version).data.tags["kind"] == "training"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
+)
+def test_a_training_ends_as_what_stopped_it(section, store, tmp_path, error, status):
+    run = open_tracker(section, "images").training_logger("train", {}, {}, tmp_path)
+
+    class Stopped(BoringModel):
+        def training_step(self, batch, batch_idx):
+            raise error
+
+    trainer = pl.Trainer(max_epochs=1, logger=run, enable_checkpointing=False)
+    with pytest.raises((SystemExit, ValueError)):
+        trainer.fit(Stopped())
+    assert store.get_run(run.version).info.status == status
 
 
 @pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host"])
