@@ -2,10 +2,12 @@
 
 import inspect
 import platform
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.utils import get_object
@@ -40,11 +42,17 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def _code(name: str) -> str | None:
+    """Tell the code of a callable, and of the module that a config names it in."""
     target = get_object(name)
     target = getattr(target, "func", target)  # of a functools.partial
-    module = inspect.getmodule(inspect.unwrap(target))
-    if module is None:  # made by something compiled: what it was imported from
-        module = sys.modules[name.rpartition(".")[0]]
+    parents = [name[: dot.start()] for dot in re.finditer(r"\.", name)]
+    named = sys.modules[[parent for parent in parents if parent in sys.modules][-1]]
+    modules = {named, inspect.getmodule(inspect.unwrap(target)) or named}
+    codes = map(_code_of_module, modules)
+    return ", ".join(sorted({code for code in codes if code is not None})) or None
+
+
+def _code_of_module(module: ModuleType) -> str | None:
     package = module.__name__.partition(".")[0]
     if package == __package__:
         return None

@@ -43,10 +43,10 @@ class Job:
         sources: Names of the models whose gradients are used; several form an ensemble.
         ensemble: What is averaged over them: `logits`, `probabilities` or `loss`.
         targets: Names of the models that the adversarial images are shown to.
-        budgets: L-infinity budgets in units of 1/255, ascending, without 0.
+        budgets: Budgets in units of 1/255, ascending, without 0.
         standard: The budget of the headline figures, one of `budgets`.
         protocol: Which images form the headline's denominator.
-        seed: Of the subset, of training and of random attacks.
+        seed: Of the subset and of random attacks.
         forms: In which forms the targets are shown the adversarial images.
         save: Whether the adversarial images are saved.
         config: The whole composed config that the fields were read from.

@@ -234,16 +234,21 @@ class SweepCallback(Callback):
             why = _unnoted.pop(job.absolute(), "it left no word why")
             why = note.read_text().split("\n\n")[0] if note.exists() else why
             console.print(f"FAILED {job.name}: {why}", style="red", soft_wrap=True, markup=False)
+        missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
+        if missing:
+            console.print(
+                f"FAILED {missing} of {self.jobs} jobs: no folder of theirs is to be seen."
+            )
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
-            status = self.stopped or ("FAILED" if failed else "FINISHED")
+            status = self.stopped or ("FAILED" if failed or missing else "FINISHED")
             self.tracker.end_sweep(config.sweep, status, files, summary)
             attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
             shown = files[0].name if files else ""
             links = self.tracker.links(config.sweep, attacks, shown) if done else {}
             for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
-        return written and not failed
+        return written and not failed and not missing
 
     def _report(
         self, done: Sequence[StoredJob], folder: Path, settings: dict[str, Any], console: Console

@@ -54,6 +54,8 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
         console.print()
         console.print(matrix_table(cells, **words, eps_255=standard, width=console.width))
         stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
+        if f"matrix-{stem}.csv" in files:  # of another label that begins alike
+            stem = f"{stem}-{len(files)}"
         files[f"matrix-{stem}.csv"] = partial(write_matrix_csv, cells)
         beyond = _excess(done, standard)
         for control, table in beyond.items():
@@ -169,7 +171,7 @@ def _against_fgsm(job: StoredJob, done: Iterable[StoredJob]) -> list[Alarm]:
             try:
                 return weaker_than_fgsm(*tables, record.source, record.standard, record.label)
             except ValueError:  # other images or models after all
-                return []
+                continue
     return []
 
 
@@ -178,5 +180,5 @@ def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     alike = all(one.get(key) == other.get(key) for key in (set(one) | set(other)) - {"attack"})
     return alike and all(
         one["attack"].get(key, default) == other["attack"].get(key, default)
-        for key, default in (("target_label", None), ("norm", "linf"))
+        for key, default in (("target_label", None), ("norm", "linf"), ("loss", "cross_entropy"))
     )

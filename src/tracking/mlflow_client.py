@@ -53,7 +53,7 @@ def open_client(uri: str | None, directory: str | Path) -> tuple[Client, str]:
     """
     where = Path(directory).absolute()
     address = uri or f"sqlite:///{where / 'mlflow.db'}"
-    with refusing(address), _patience(seconds=5, retries=0):
+    with refusing(address), patience(seconds=5, retries=0):
         where.mkdir(parents=True, exist_ok=True)
         client = Client(tracking_uri=address)
         with FileLock(where / "mlflow.lock"):  # not twice at once
@@ -93,13 +93,15 @@ class SteadyClient:
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the client that does not raise."""
+        if name == "client" or name.startswith("__"):  # of one that is being unpickled
+            raise AttributeError(name)
         method = getattr(self.client, name)
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             if self.lost:
                 return None
             try:
-                with _patience(seconds=20, retries=3):
+                with patience(seconds=20, retries=3):
                     return method(*arguments, **keywords)
             except Exception as error:  # whatever a store does, it costs nobody a result
                 self.lost = True
@@ -136,7 +138,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _patience(seconds: int, retries: int) -> Iterator[None]:
+def patience(seconds: int, retries: int) -> Iterator[None]:
     """Limit how long MLflow waits for a server, as far as the environment does not."""
     wanted = {"TIMEOUT": seconds, "MAX_RETRIES": retries}
     ours = {f"MLFLOW_HTTP_REQUEST_{key}": str(value) for key, value in wanted.items()}

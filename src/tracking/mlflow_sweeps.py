@@ -44,7 +44,7 @@ class MlflowSweeps(Sweeps):
             return False
         jobs = self._search(f"tags.kind = 'job' and tags.sweep = '{sweep}'", most=1000)
         for number, job in enumerate(reversed(jobs)):
-            here = folder / f"{number}-{re.sub(r'[^A-Za-z0-9+_-]', '-', job.info.run_name)}"
+            here = folder / f"{number}-{re.sub(r'[^A-Za-z0-9+_-]', '-', job.info.run_name)[:200]}"
             here.mkdir(parents=True)
             with refusing(self.uri):
                 mlflow.artifacts.download_artifacts(

@@ -25,6 +25,7 @@ from src.tracking.mlflow_client import (
     SteadyClient,
     log_files,
     open_client,
+    patience,
     refusing,
     without_password,
 )
@@ -63,7 +64,7 @@ class MlflowTracker(Tracker):
         Raises:
             ValueError: The store does not take it. What fails later costs no job its results.
         """
-        with refusing(self.uri):
+        with refusing(self.uri), patience(seconds=20, retries=3):
             experiment = self._experiment("sweep", self.opened)
             run = self.opened.create_run(experiment, tags={"kind": "sweep"}, run_name=name)
             self.opened.log_batch(run.info.run_id, params=_params(parameters))
@@ -178,7 +179,8 @@ class MlflowTracker(Tracker):
     def _knows(self, run: str) -> bool:
         """Tell whether the store holds a run; it may be another one than that of yesterday."""
         try:
-            return bool(run) and self.opened.get_run(run) is not None
+            with patience(seconds=5, retries=0):
+                return bool(run) and not self.client.lost and bool(self.opened.get_run(run))
         except MlflowException:
             return False
 

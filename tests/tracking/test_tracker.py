@@ -1,6 +1,7 @@
 """What is logged, read back through MLflow's own client."""
 
 import multiprocessing
+import pickle
 import socket
 import subprocess
 import sys
@@ -91,6 +92,13 @@ def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
     second = tracker.training_logger("train", {}, {}, tmp_path)
     assert second.version != first.version
     assert store.get_run(second.version).data.tags["kind"] == "training"
+
+
+def test_a_tracker_can_be_sent_to_a_launchers_worker(section, store):
+    sent = pickle.loads(pickle.dumps(open_tracker(section, "images")))
+    with sent.job("job", None, {}) as run:
+        pass
+    assert store.get_run(run.id).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def test_two_processes_train_once(tmp_path):
         worker.join()
         assert worker.exitcode == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".net.safetensors.lock",
         "net.json",
         "net.lock",
         "net.safetensors",
