@@ -342,6 +342,12 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, capsys):
     assert "clean accuracy" in failed.data.tags["error"]
 
 
+def test_jobs_that_cannot_be_seen_are_no_success(command_line, workspace, capsys):
+    words = ["attack=fgsm,bim", "tracking=none", "hydra.output_subdir=null"]
+    assert command_line("-m", *words) == 1
+    assert "FAILED 2 of 2 jobs" in capsys.readouterr().out
+
+
 def test_a_store_that_goes_away_costs_no_results(command_line, workspace, capsys, monkeypatch):
     log_batch, served = mlflow.MlflowClient.log_batch, []
 
