@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +44,23 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     Raises:
         ValueError: The jobs' tables do not fit into one matrix.
     """
-    files: dict[str, Callable[[Path], None]] = {}  # written last: a full disk hides no matrix
+    found: dict[str, tuple[pd.DataFrame, dict[str, pd.DataFrame]]] = {}
     for name, done in by_attack(jobs).items():
         record = done[0].record
-        standard = record.standard
-        words = {"dataset": record.dataset, "attack": name, "protocol": record.protocol}
-        cells = matrix({job.record.source: job_rates(job) for job in done}, standard)
-        console.print()
-        console.print(matrix_table(cells, **words, eps_255=standard, width=console.width))
-        stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
-        if f"matrix-{stem}.csv" in files:  # of another label that begins alike
-            stem = f"{stem}-{len(files)}"
-        files[f"matrix-{stem}.csv"] = partial(write_matrix_csv, cells)
-        beyond = _excess(done, standard)
+        eps = record.standard
+        cells = matrix({job.record.source: job_rates(job) for job in done}, eps)
+        beyond = _excess(done, eps)
+        heading = f"{name} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
+        console.print("", matrix_table(cells, heading, console.width))
         for control, table in beyond.items():
-            shown = excess_table(
-                table, **words, eps_255=standard, control=control, width=console.width
-            )
-            console.print()
-            console.print(shown)
-        if beyond:
-            files[f"matrix-{stem}-excess.csv"] = partial(write_excess_csv, beyond)
+            console.print("", excess_table(table, heading, control, console.width))
+        stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
+        found[f"{stem}-{len(found)}" if stem in found else stem] = cells, beyond
     console.print()
-    for file, write in files.items():
-        write(folder / file)
+    for stem, (cells, beyond) in found.items():  # last: a full disk hides no matrix
+        write_matrix_csv(cells, folder / f"matrix-{stem}.csv")
+        if beyond:
+            write_excess_csv(beyond, folder / f"matrix-{stem}-excess.csv")
 
 
 def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
@@ -76,9 +68,8 @@ def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
     rows = [job.with_top_five for job in jobs if not job.attacked]
     if not rows:
         return
-    table = Table(title="clean images", box=box.SIMPLE_HEAD)
-    for heading in ("model", "", "right", "mean confidence"):
-        table.add_column(heading)
+    headings = ("model", "", "right", "mean confidence")
+    table = Table(*headings, title="clean images", box=box.SIMPLE_HEAD)
     for model, its in pd.concat(rows).groupby("target", sort=False):
         for row in top_k(its).to_dict("records"):
             cell = format_cell(row["correct"], row["n"])
@@ -103,30 +94,26 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     an alarm comes from; whole sentences are in the jobs' `alarms.json`.
     """
     where: dict[str, dict[str, list[str]]] = {}
-    texts: dict[Path, str] = {}  # written last: a full disk hides no alarm
+    texts: dict[Path, str] = {}
     for job in jobs:
         path = job.folder / ALARMS
         listed = json.loads(path.read_text()) if path.exists() else []
-        late = _against_fgsm(job, jobs) if job.attacked else _of_clean_images(job)
+        late = [alarm._asdict() for alarm in _late_alarms(job, jobs)]
         if late:
-            listed += [alarm for alarm in (one._asdict() for one in late) if alarm not in listed]
+            listed += [alarm for alarm in late if alarm not in listed]
             texts[path] = json.dumps(listed, indent=1)
         for alarm in listed:
             folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
             folders.append(job.folder.name)
     for name, findings in where.items():
-        lines = [
-            f"ALARM {folders[0]}{_others(folders)}: {name}: {finding}"
-            for finding, folders in findings.items()
-        ]
+        lines = []
+        for finding, (first, *others) in findings.items():
+            more = f" (and {len(others)} more)" if others else ""
+            lines.append(f"ALARM {first}{more}: {name}: {finding}")
         for line in [*lines, f"      {name}: {CAUSES[name]}"]:
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
-    for path, text in texts.items():
+    for path, text in texts.items():  # last: a full disk hides no alarm
         write_text(path, text)
-
-
-def _others(folders: Sequence[str]) -> str:
-    return f" (and {len(folders) - 1} more)" if len(folders) > 1 else ""
 
 
 def job_rates(job: StoredJob, protocol: str | None = None) -> pd.DataFrame:
@@ -135,37 +122,27 @@ def job_rates(job: StoredJob, protocol: str | None = None) -> pd.DataFrame:
     return rates(job.predictions, record.source, record.targets, protocol or record.protocol)
 
 
-def _excess(done: Sequence[StoredJob], standard: float) -> dict[str, pd.DataFrame]:
+def _excess(done: Sequence[StoredJob], eps_255: float) -> dict[str, pd.DataFrame]:
     """Return by control the matrix of excess, of the controls that all jobs have."""
     beyond = {}
     for control in CONTROL_NAMES:
-        if not all(f"{HEADLINE}-{control}" in job.files for job in done):
-            continue
-        by_source = {
-            job.record.source: excess(
-                job.predictions,
-                job.table(f"{HEADLINE}-{control}"),
-                job.record.source,
-                job.record.targets,
-                job.record.protocol,
-            )
-            for job in done
-        }
-        beyond[control] = excess_matrix(by_source, standard)
+        table = f"{HEADLINE}-{control}"
+        if all(table in job.files for job in done):
+            by_source = {}
+            for job in done:
+                own = job.record
+                tables = job.predictions, job.table(table)
+                by_source[own.source] = excess(*tables, own.source, own.targets, own.protocol)
+            beyond[control] = excess_matrix(by_source, eps_255)
     return beyond
 
 
-def _of_clean_images(job: StoredJob) -> list[Alarm]:
-    """Return the alarms of a job that attacked nothing."""
-    return clean_at_chance(job.predictions, len(job.record.class_names))
-
-
-def _against_fgsm(job: StoredJob, done: Iterable[StoredJob]) -> list[Alarm]:
-    """Compare an iterative job with the sweep's FGSM job of the same source, data and aim."""
+def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
+    """Look at clean images, or compare an iterative attack with FGSM of the same source and aim."""
     record = job.record
-    if not record.iterative:
-        return []
-    for other in done:
+    if not job.attacked:
+        return clean_at_chance(job.predictions, len(record.class_names))
+    for other in jobs if record.iterative else []:
         if other.record.attack == "fgsm" and _comparable(record.config, other.record.config):
             tables = (job.predictions, other.predictions)
             try:

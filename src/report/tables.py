@@ -1,10 +1,11 @@
 """Transfer matrices, of rates and of excess over a control, in the terminal and as CSV files."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich import box
+from rich.console import Console, Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -13,93 +14,38 @@ from src.analysis.matrix import is_targeted, measure_of, words_of
 from src.files import write_csv
 
 WHITE_BOX_MARK = "*"
-_WHITE_BOX_STYLE = "bold italic"
-_CORNER = "made on"
-_GAP = 1  # space between two columns, beside the place of the white-box mark
 
 
-def matrix_table(
-    matrix: pd.DataFrame,
-    *,
-    dataset: str,
-    attack: str,
-    protocol: str,
-    eps_255: float,
-    width: int = 80,
-) -> Table:
-    """Lay out a transfer matrix for the terminal, rows = made on, columns = shown to.
+def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
+    """Lay out a transfer matrix for the terminal.
 
-    A cell reads `still correct / denominator = robust accuracy`, or of a success rate
-    `misclassified / denominator`, or for targeted attacks `target class reached /
-    denominator`; the caption says which. It takes one line where `width` allows it, else two
-    (counts, rate) or three. Matrices too wide even for that are written as a list, one line
-    per source and target, so that nothing is cut off.
+    A cell reads `k / n = rate`; the lines below the table say what is counted. White boxes, whose
+    target is the source or a member of it, are marked `*`.
 
     Args:
-        matrix: Result of `src.analysis.rates.matrix`.
-        dataset: Name of the data set, for the title.
-        attack: Name of the attack, for the title.
-        protocol: Which images form the denominator, for the title.
-        eps_255: Budget in units of 1/255, for the title.
-        width: Width of the terminal in characters.
-
-    Returns:
-        Table whose white-box cells (the target is the source, or a member of an ensemble) are bold
-        italic and marked `*`.
+        matrix: Result of `src.analysis.matrix`.
+        heading: What the numbers are of.
+        width: Width of the terminal in characters. Where a row per source and a column per
+            target are too wide for it, each pair has a row.
     """
     words = words_of(measure_of(matrix), is_targeted(matrix))
-    title = f"{attack} on {dataset}, eps = {eps_255:g}/255, protocol: {protocol}"
-    caption = (
-        f"{words.counted} / denominator = {words.rate}",
-        *_white_box_key(matrix),
-        *([f"{CLEAN}: {words.clean}"] if (matrix["source"] == CLEAN).any() else []),
-    )
-    layouts = (_one_line, _two_lines, _three_lines)
-    return _fitting(matrix, layouts, words.rate, title, caption, width)
+    clean = [f"{CLEAN}: {words.clean}"] if (matrix["source"] == CLEAN).any() else []
+    counted = f"{words.counted} / denominator = {words.rate}"
+    return _laid_out(matrix, words.rate, heading, [counted, *clean], width)
 
 
-def excess_table(
-    matrix: pd.DataFrame,
-    *,
-    dataset: str,
-    attack: str,
-    protocol: str,
-    eps_255: float,
-    control: str = "noise",
-    width: int = 80,
-) -> Table:
-    """Lay out the excess over a control for the terminal, rows = made on, columns = shown to.
+def excess_table(matrix: pd.DataFrame, heading: str, control: str, width: int = 80) -> Group:
+    """Lay out the excess over a control, one of `CONTROL_NAMES`, as `matrix_table` does.
 
-    A cell reads `(attack - control) / denominator = difference of the rates [95 % interval]`,
-    on as many lines as `width` needs; see `matrix_table`.
-
-    Args:
-        matrix: Result of `src.analysis.excess_matrix`.
-        dataset: Name of the data set, for the title.
-        attack: Name of the attack, for the title.
-        protocol: Which images form the denominator, for the title.
-        eps_255: Budget in units of 1/255, for the title.
-        control: Which control was subtracted, `noise` or `shuffled`.
-        width: Width of the terminal in characters.
-
-    Returns:
-        Table whose white-box cells are bold italic and marked `*`.
-
-    Raises:
-        ValueError: The control is unknown.
+    A cell reads `(attack - control) / n = difference of the rates [95 % interval]`.
     """
     words = words_of("success_rate", is_targeted(matrix))
-    title = (
-        f"excess transfer over {_control_name(control)}\n"
-        f"{attack} on {dataset}, eps = {eps_255:g}/255, protocol: {protocol}"
-    )
-    caption = (
+    counted = [
         f"({words.counted} by attack - by control) / denominator",
         "= difference of the rates [95 % interval, same images]",
-        *_white_box_key(matrix),
-    )
-    layouts = (_one_line, _two_lines, _two_lines_and_interval, _four_lines)
-    return _fitting(matrix, layouts, "excess", title, caption, width)
+    ]
+    heading = f"excess transfer over {CONTROL_NAMES[control]}\n{heading}"
+    return _laid_out(matrix, "excess", heading, counted, width)
 
 
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
@@ -113,34 +59,27 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
         A pair that was not run is empty; a rate with an empty denominator is NaN.
     """
     measure = measure_of(matrix)
-    prefix = "targeted_" if measure == "success_rate" and is_targeted(matrix) else ""
-    columns = {name: prefix + name for name in (measure, f"{measure}_low", f"{measure}_high")}
-    return _wide(matrix, (MEASURES[measure], "denominator"), columns)
+    rates = [measure, f"{measure}_low", f"{measure}_high"]
+    if measure == "success_rate" and is_targeted(matrix):
+        matrix = matrix.rename(columns={rate: f"targeted_{rate}" for rate in rates})
+        rates = [f"targeted_{rate}" for rate in rates]
+    return _wide(matrix, [MEASURES[measure], "denominator"], rates)
 
 
 def wide_excess(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Turn long matrices of excess into a row per control and source, for spreadsheets.
 
     Args:
-        matrices: Result of `src.analysis.excess_matrix` by control, the headline first.
+        matrices: Result of `src.analysis.excess_matrix` by control, at least one.
 
     Returns:
         Columns `over` (the control in words), `made on`, one per target with the readable
         cells, then for each target `TARGET success`, `TARGET control`, `TARGET denominator`,
         `TARGET excess` and its 95 % interval, `TARGET excess_low` and `_high`.
-
-    Raises:
-        ValueError: There is no control, or an unknown one.
     """
-    if not matrices:
-        raise ValueError("a table of excess needs at least one control, got none.")
-    shares = {name: name for name in ("excess", "excess_low", "excess_high")}
-    tables = []
-    for control, matrix in matrices.items():
-        table = _wide(matrix, ("success", "control", "denominator"), shares)
-        table.insert(0, "over", _control_name(control))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    counts, rates = ["success", "control", "denominator"], ["excess", "excess_low", "excess_high"]
+    tables = {CONTROL_NAMES[name]: _wide(one, counts, rates) for name, one in matrices.items()}
+    return pd.concat(tables, names=["over"]).reset_index("over").reset_index(drop=True)
 
 
 def write_matrix_csv(matrix: pd.DataFrame, path: Path) -> None:
@@ -153,141 +92,46 @@ def write_excess_csv(matrices: Mapping[str, pd.DataFrame], path: Path) -> None:
     write_csv(path, wide_excess(matrices))
 
 
-def _wide(matrix: pd.DataFrame, counts: Iterable[str], shares: Mapping[str, str]) -> pd.DataFrame:
-    """Lay cells, counts and shares (renamed) of a long matrix out in a row per source."""
-    sources, targets = _names(matrix)
-    keyed = matrix.set_index(["source", "target"])
-
-    def column(target: str, name: str) -> pd.Series:
-        return keyed[name].xs(target, level="target").reindex(sources)
-
-    columns = {target: column(target, "cell") for target in targets}
-    for target in targets:
-        for name in counts:
-            columns[f"{target} {name}"] = column(target, name).astype("Int64")
-        for name, written in shares.items():
-            columns[f"{target} {written}"] = column(target, name)
-    return pd.DataFrame(columns, index=pd.Index(sources, name=_CORNER)).reset_index()
+def _wide(matrix: pd.DataFrame, counts: Sequence[str], rates: Sequence[str]) -> pd.DataFrame:
+    """Lay a long matrix out in a row per source: all cells first, then each target's numbers."""
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    whole = matrix.astype(dict.fromkeys(counts, "Int64"))
+    names = [*counts, *rates]
+    pivots = {name: whole.pivot(index="source", columns="target", values=name) for name in names}
+    columns = {f"{target} {name}": pivots[name][target] for target in targets for name in names}
+    cells = whole.pivot(index="source", columns="target", values="cell")[targets]
+    return cells.assign(**columns).loc[sources].rename_axis("made on").reset_index()
 
 
-def _fitting(
-    matrix: pd.DataFrame,
-    layouts: Iterable[Callable[[str], str]],
-    rate: str,
-    title: str,
-    caption: Sequence[str],
-    width: int,
-) -> Table:
-    """Build the matrix in the first layout that fits the width, else as a list."""
-    candidates = (_grid(matrix, layout) for layout in layouts)
-    table = next((grid for grid in candidates if _width(grid) <= width), None)
-    if table is None:
-        table = _list(matrix, rate)
-    # rich folds title and caption to the columns' width, which may be narrower than they are.
-    table.title, table.caption = Text(title), "\n".join(caption)
-    table.min_width = min(width, max(map(len, [*title.split("\n"), *caption])))
+def _laid_out(
+    matrix: pd.DataFrame, rate: str, heading: str, caption: list[str], width: int
+) -> Group:
+    """Take the first that fits of a grid and a list, their cells on one line or folded."""
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    names = zip(matrix["source"], matrix["target"], strict=True)
+    marks = [WHITE_BOX_MARK if is_white_box(*pair) else "" for pair in names]
+    if any(marks):
+        caption = [*caption, f"{WHITE_BOX_MARK} white box: the target is the source or part of it"]
+    pairs = matrix[["source", "target"]].assign(**{rate: marks + matrix["cell"]})
+    grid = pairs.pivot(index="source", columns="target", values=rate).loc[sources, targets]
+    grid = grid.fillna("-").add_prefix("-> ").reset_index()
+    tables = (_table(frame, fold) for frame in (grid, pairs) for fold in (" = ", "\n= "))
+    room = Console(width=10_000)
+    for table in tables:  # if none fits, rich folds the last
+        if room.measure(table).maximum <= width:
+            break
+    return Group(Text(heading, style="bold"), table, Text("\n".join(caption), style="italic"))
+
+
+def _table(frame: pd.DataFrame, fold: str) -> Table:
+    """Turn names and cells into a table; sources of more than one line are set apart."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in frame.columns:
+        side: JustifyMethod = "left" if column in ("source", "target") else "right"
+        table.add_column(Text(column), justify=side, overflow="fold")
+    spaced = fold != " = " or "target" in frame.columns
+    following = [*frame["source"][1:], None]
+    for row, source in zip(frame.itertuples(index=False, name=None), following, strict=True):
+        texts = [Text(text.replace(" = ", fold)) for text in row]  # no str: it would style [..]
+        table.add_row(*texts, end_section=spaced and row[0] != source)
     return table
-
-
-def _grid(matrix: pd.DataFrame, layout: Callable[[str], str]) -> Table:
-    """Build the matrix with one column per target."""
-    sources, targets = _names(matrix)
-    names = zip(matrix["source"].tolist(), matrix["target"].tolist(), strict=True)
-    cells: dict[tuple[str, str], str] = dict(zip(names, matrix["cell"].tolist(), strict=True))
-    table = _empty_table()
-    table.add_column(_CORNER, no_wrap=True)
-    for target in targets:
-        table.add_column(Text(f"{target} "), justify="right", overflow="fold")
-    for source in sources:
-        texts = []
-        for target in targets:
-            cell = cells.get((source, target))
-            text = "-" if cell is None else layout(cell)
-            texts.append(_marked(text, is_white_box(source, target)))
-        table.add_row(Text(source), *texts, end_section=source == CLEAN)
-    return table
-
-
-def _list(matrix: pd.DataFrame, rate: str) -> Table:
-    """Build a list with one line per source and target."""
-    table = _empty_table()
-    table.add_column(f"{_CORNER} ", overflow="fold")
-    table.add_column("shown to ", overflow="fold")
-    table.add_column(f"{rate} ", justify="right", no_wrap=True)
-    sources, targets = matrix["source"].tolist(), matrix["target"].tolist()
-    cells, following = matrix["cell"].tolist(), [*sources[1:], None]
-    for source, target, cell, after in zip(sources, targets, cells, following, strict=True):
-        names = (Text(source), Text(target))  # a plain str would take [..] as a style
-        text = _marked(cell, is_white_box(source, target))
-        table.add_row(*names, text, end_section=source != after)
-    return table
-
-
-def _empty_table() -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-        title_style="bold",
-        title_justify="left",
-        caption_justify="left",
-    )
-
-
-def _width(table: Table) -> int:
-    """Measure the width that a table needs with no column folded."""
-    columns = []
-    for column in table.columns:
-        lines = [str(column.header)]
-        for cell in column.cells:
-            lines += str(cell).split("\n")
-        columns.append(max(len(line) for line in lines))
-    return sum(columns) + _GAP * (len(columns) - 1)
-
-
-def _marked(text: str, white_box: bool) -> Text:
-    """Mark a cell without colours too, keeping the digits of a column aligned."""
-    mark = WHITE_BOX_MARK if white_box else " "
-    lines = text.split("\n")
-    marked = "\n".join([*(f"{line} " for line in lines[:-1]), f"{lines[-1]}{mark}"])
-    return Text(marked, style=_WHITE_BOX_STYLE if white_box else "")
-
-
-def _one_line(cell: str) -> str:
-    return cell
-
-
-def _two_lines(cell: str) -> str:
-    return cell.replace(" = ", "\n= ")
-
-
-def _three_lines(cell: str) -> str:
-    return cell.replace(" / ", "\n/ ").replace(" = ", "\n")
-
-
-def _two_lines_and_interval(cell: str) -> str:
-    return _two_lines(cell).replace(" [", "\n[")
-
-
-def _four_lines(cell: str) -> str:
-    return _three_lines(cell).replace(" [", "\n[")
-
-
-def _white_box_key(matrix: pd.DataFrame) -> list[str]:
-    """Explain the mark, and members of ensembles where there are any."""
-    pairs = zip(matrix["source"].tolist(), matrix["target"].tolist(), strict=True)
-    white = [pair for pair in pairs if is_white_box(*pair)]
-    if not white:
-        return []
-    member = any(source != target for source, target in white)
-    return [f"{WHITE_BOX_MARK} white box: source = target{' or holds it' if member else ''}"]
-
-
-def _control_name(control: str) -> str:
-    if control not in CONTROL_NAMES:
-        raise ValueError(f"control '{control}' is not one of {', '.join(CONTROL_NAMES)}.")
-    return CONTROL_NAMES[control]
-
-
-def _names(matrix: pd.DataFrame) -> tuple[list[str], list[str]]:
-    return list(matrix["source"].unique()), list(matrix["target"].unique())
