@@ -13,7 +13,7 @@ from rich.text import Text
 
 from src.job import check_report, names_of, plain
 from src.report.build import build_report
-from src.report.page import save_drawings, write_page
+from src.report.page import save_figures, write_page
 from src.report.stored import HEADLINE, StoredJob, find_jobs
 from src.tracking import Sweeps, open_sweeps
 
@@ -69,11 +69,11 @@ def write_report(
         tell("page")
         write_page(content, out / PAGE)
         for file in (out / FIGURES).glob("*.*"):  # of an earlier report
-            if file.suffix in (".png", ".svg", ".csv"):
+            if file.suffix in (".png", ".svg", ".csv", ".json"):
                 file.unlink()
         if not settings["figures"]:
             return [out / PAGE]
-        save_drawings(content, out / FIGURES, tell)
+        save_figures(content.figures, out / FIGURES, tell)
     return [out / PAGE, out / FIGURES]
 
 

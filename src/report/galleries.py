@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 import pyarrow as pa
 
-from src.analysis.phenomena import gallery, phenomena
+from src.analysis.trajectories import gallery, phenomena
 from src.record import JobRecord
 
 SHOWN = ("dip_and_recovery", "bounce_back", "ends_more_confident_wrong", "below_8_bits")

@@ -1,222 +1,177 @@
-"""The report as one HTML page that works from disk, and its drawings as single files."""
+"""The report as one HTML page that works from disk, and its charts as single files."""
 
 import base64
-import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import altair as alt
+import pandas as pd
+import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.files import write_text
-from src.report.content import Drawing, Pair, Report, Section, Table
-from src.report.ink import DARK_PAPER, dark_variables
-from src.report.page_matrix import SCALE_STOPS, matrix_parts
-from src.report.page_parts import (
-    breakable,
-    csv_of,
-    download_parts,
-    drawing_parts,
-    pair_ids,
-    table_parts,
-)
-from src.report.style import save_figure
-from src.report.svg import fresh, standalone_svg
+from src.files import whole_file, write_csv, write_text
+from src.report.images import Album
 
-_TITLES = {
-    "matrix": "Transfer matrix",
-    "run": "What was run",
-    "pairs": "Pair by pair",
-    "missing": "What was not computed",
-    "methods": "How the numbers are defined",
-    "downloads": "Data in this page",
-}
-_RESERVED = {*_TITLES, "main", "theme", "previous", "next", "place", "page-data"}
-_PREFIXES = ("pair-", "fig-", "svg-", "table-", "budget-", "pick-")
-_FILE_STEM = re.compile(r"[A-Za-z0-9._-]+")
-_ANCHOR = re.compile(r"[a-z0-9-]+")
-_LONGEST_PICTURE = 120_000
-_ALL_PICTURES = 2_300_000  # characters, so that a page of many pairs stays below 8 MB
+_VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words and its data.
+
+    Attributes:
+        name: Stem of its files, unique in the report: letters, digits and hyphens.
+        title: Heading.
+        caption: What it shows, with denominators.
+        chart: The chart; its `description` is for readers who cannot see it.
+        data: What is drawn, as it is offered as CSV.
+    """
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.TopLevelMixin
+    data: pd.DataFrame
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The Vega-Lite specification."""
+        described = self.chart.properties(description=f"{self.title}. {self.caption}")  # type: ignore[attr-defined]
+        return dict(described.to_dict())
+
+    @cached_property
+    def svg(self) -> str:
+        """The chart as it stands before anybody touches it."""
+        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is folded until the reader opens it.
+
+    Attributes:
+        title: Heading.
+        caption: What it shows, with denominators.
+        frame: Its cells as they are to be read; the columns are the headings.
+    """
+
+    title: str
+    caption: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        id: Anchor, unique in the page.
+        title: Heading.
+        text: Paragraphs; one alone where there is too little to tell.
+        figures: Charts.
+        tables: Folded tables.
+        albums: Pictures by what they are of, each group folded but for the first.
+        folded: Whether the whole is folded.
+    """
+
+    id: str
+    title: str
+    text: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    albums: tuple[tuple[str, tuple[Album, ...]], ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a page shows, in its order.
+
+    Attributes:
+        title: Of the page.
+        answer: The finding in a sentence or two.
+        alarms: (finding, what such findings come from).
+        sections: From the answer down.
+        terms: (heading, (term, description) pairs), folded at the end.
+    """
+
+    title: str
+    answer: str
+    alarms: tuple[tuple[str, str], ...] = ()
+    sections: tuple[Section, ...] = ()
+    terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=())
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every chart, in the order of the page."""
+        return [figure for section in self.sections for figure in section.figures]
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the report as one HTML file that asks for nothing else; whole or not at all.
-
-    Args:
-        report: What to show. Equal reports give equal bytes.
-        path: File to write.
-
-    Raises:
-        ValueError: Names or anchors in the report are not unique or hold other characters than
-            they may, or a matrix lacks its standard budget.
-    """
-    write_text(path, page_of(report))
-
-
-def save_drawings(
-    report: Report, folder: Path, progress: Callable[[str], None] = lambda words: None
-) -> list[Path]:
-    """Write every drawing as PNG, SVG and CSV, and every table as CSV.
-
-    Args:
-        report: Where they are taken from.
-        folder: Where NAME.png, NAME.svg and NAME.csv go; a drawing that could not be drawn has
-            no pictures, one without data no CSV.
-        progress: Told which figure of how many is being written.
-
-    Returns:
-        The files, in the order of the report.
-
-    Raises:
-        ValueError: Two names are equal, or one cannot be the name of a file.
-    """
-    _check(report)
-    written: list[Path] = []
-    total = sum(len(part.drawings) for part in _parts(report))
-    numbers = count(1)
-    for part in _parts(report):
-        for drawing in part.drawings:
-            progress(f"figure {next(numbers)} of {total}")
-            written += _save_drawing(drawing, folder)
-        for table in part.tables:
-            data = table.frame if table.data is None else table.data
-            written.append(_write(folder / f"{table.name}.csv", csv_of(data)))
-    return written
-
-
-def page_of(report: Report) -> str:
-    """Return the page as text, see `write_page`."""
-    _check(report)
-    anchors = pair_ids(report.pairs)
-    drawings = [drawing for part in _parts(report) for drawing in part.drawings]
-    pictures = sum(drawing.picture for drawing in drawings)
-    most = min(_LONGEST_PICTURE, _ALL_PICTURES // max(pictures, 1))
-    drawn = {drawing.name: drawing_parts(drawing, most) for drawing in drawings}
-    matrices = [matrix_parts(matrix, anchors) for matrix in report.matrices]
+    """Write the report as one HTML file that asks for nothing else; whole or not at all."""
     environment = Environment(
-        loader=PackageLoader("src.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("src.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["breakable"] = breakable
-    script = _source(environment, "page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    ramp = f".ramp {{ background: linear-gradient(to right, {SCALE_STOPS}); }}"
-    inks = dark_variables(part["svg"] for part in drawn.values() if part["svg"])
-    pairs = [_pair_parts(pair, anchors, drawn) for pair in report.pairs]
-    return environment.get_template("page.html").render(
+    environment.filters |= {"script": _script, "still": _still}
+
+    def source(name: str) -> Markup:
+        assert environment.loader is not None
+        return Markup(environment.loader.get_source(environment, name)[0])
+
+    page = environment.get_template("page.html").render(
         report=report,
-        titles=_TITLES,
-        contents=_contents(report),
-        matrices=matrices,
-        before=[_section_parts(section, drawn) for section in report.before],
-        pairs=pairs,
-        after=[_section_parts(section, drawn) for section in report.after],
-        downloads=[download_parts(download) for download in report.downloads],
-        style=_source(environment, "page.css") + Markup(ramp),
-        dark=_source(environment, "dark.css") + Markup(f"--paper:{DARK_PAPER};"),
-        inks=Markup(inks),
-        script=script,
-        script_hash=f"sha256-{digest}",
-        data={
-            "matrices": [part["data"] for part in matrices],
-            "pairs": [part["key"] for part in pairs],
-        },
+        style=source("page.css"),
+        embed=source("page.js"),
+        vega=Markup(_vega()) if report.figures else "",
     )
+    write_text(path, page)
 
 
-def _pair_parts(
-    pair: Pair, anchors: Mapping[tuple[str, str, str], str], drawn: Mapping[str, Any]
-) -> dict[str, Any]:
-    anchor = anchors[pair.attack, pair.source, pair.target]
-    key = {"id": anchor, "attack": pair.attack, "source": pair.source, "target": pair.target}
-    return {**_body_parts(pair, drawn), "pair": pair, "anchor": anchor, "key": key, "lead": True}
+def save_figures(
+    figures: Sequence[Figure], folder: Path, progress: Callable[[str], None] = lambda words: None
+) -> None:
+    """Write every chart as NAME.png, NAME.svg, NAME.vl.json and its data as NAME.csv.
+
+    Args:
+        figures: The charts.
+        folder: Where the files go.
+        progress: Told which figure of how many is being written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, figure in enumerate(figures, 1):
+        progress(f"figure {number} of {len(figures)}")
+        png = vl_convert.vegalite_to_png(figure.spec, vl_version=_VEGA_LITE, scale=2)
+        with whole_file(folder / f"{figure.name}.png") as temporary:
+            temporary.write_bytes(png)
+        write_text(folder / f"{figure.name}.svg", figure.svg)
+        write_text(folder / f"{figure.name}.vl.json", json.dumps(figure.spec))
+        write_csv(folder / f"{figure.name}.csv", figure.data)
 
 
-def _section_parts(section: Section, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_body_parts(section, drawn), "id": section.id, "title": section.title, "lead": False}
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script."""
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)
+    return str(text).replace("</script", "<\\/script")
 
 
-def _body_parts(part: Section | Pair, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "text": part.text,
-        "drawings": [drawn[drawing.name] for drawing in part.drawings],
-        "tables": [table_parts(table) for table in part.tables],
-    }
+def _script(spec: dict[str, Any]) -> Markup:
+    """Write a specification so that no name in it can end the script that holds it."""
+    text = json.dumps(spec, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
-def _contents(report: Report) -> list[tuple[str, str]]:
-    """Return anchor and title of every part that the page has, in its order."""
-    has = {
-        "matrix": report.matrices,
-        "run": report.facts,
-        "pairs": report.pairs,
-        "missing": report.missing,
-        "methods": report.notes,
-        "downloads": report.downloads,
-    }
-    own = {anchor: [(anchor, _TITLES[anchor])] if parts else [] for anchor, parts in has.items()}
-    before, after = (
-        [(section.id, section.title) for section in sections]
-        for sections in (report.before, report.after)
-    )
-    first, last = own["matrix"] + own["run"], own["missing"] + own["methods"] + own["downloads"]
-    return first + before + own["pairs"] + after + last
-
-
-def _parts(report: Report) -> Iterator[Section | Pair]:
-    """Yield everything that holds drawings and tables, in the order of the page."""
-    yield from report.before
-    yield from report.pairs
-    yield from report.after
-
-
-def _check(report: Report) -> None:
-    names: set[str] = set()
-    for part in _parts(report):
-        items: tuple[Drawing | Table, ...] = (*part.drawings, *part.tables)
-        for item in items:
-            if not _FILE_STEM.fullmatch(item.name):
-                raise ValueError(
-                    f"the name '{item.name}' of a drawing or table may hold letters, digits, "
-                    "'-', '_' and '.' only."
-                )
-            if item.name in names:
-                raise ValueError(f"two drawings or tables are called '{item.name}'.")
-            names.add(item.name)
-    anchors: set[str] = set()
-    for section in (*report.before, *report.after):
-        if not _ANCHOR.fullmatch(section.id) or section.id.startswith(_PREFIXES):
-            raise ValueError(
-                f"the id '{section.id}' of a section may hold lower-case letters, digits and '-' "
-                f"only, and not begin with {', '.join(_PREFIXES)}."
-            )
-        if section.id in anchors | _RESERVED:
-            raise ValueError(f"the id '{section.id}' of a section is taken.")
-        anchors.add(section.id)
-
-
-def _save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
-    written = []
-    if drawing.figure is not None:
-        save_figure(fresh(drawing.figure), folder / f"{drawing.name}.png")
-        written.append(folder / f"{drawing.name}.png")
-        written.append(
-            _write(folder / f"{drawing.name}.svg", standalone_svg(drawing.figure).decode())
-        )
-    if drawing.data is not None:
-        written.append(_write(folder / f"{drawing.name}.csv", csv_of(drawing.data)))
-    return written
-
-
-def _write(path: Path, text: str) -> Path:
-    write_text(path, text)
-    return path
-
-
-def _source(environment: Environment, name: str) -> Markup:
-    """Return the text of a file beside the template as it is."""
-    loader = environment.loader
-    assert loader is not None
-    return Markup(loader.get_source(environment, name)[0])
+def _still(figure: Figure) -> str:
+    """Return the chart as an image for readers without JavaScript, and until it is embedded."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(figure.svg.encode()).decode()}"

@@ -55,9 +55,20 @@ class StoredJob:
         return self.table(HEADLINE)
 
     @cached_property
-    def with_top_five(self) -> pd.DataFrame:
-        """The same with the top five."""
-        return pq.read_table(self.files[HEADLINE]).to_pandas()
+    def clean(self) -> pd.DataFrame:
+        """The predictions on clean images, with the top five."""
+        return pq.read_table(self.files[HEADLINE], filters=[("eps_255", "==", 0)]).to_pandas()
+
+    def top_five(self, target: str, indices: Sequence[int]) -> pd.DataFrame:
+        """Return a target's predictions for some images, with the top five, by rising budget."""
+        wanted = [("target", "==", target), ("index", "in", list(indices))]
+        table = pq.read_table(self.files[HEADLINE], filters=wanted).to_pandas()
+        return table.sort_values("eps_255", kind="stable")
+
+    def forget(self) -> None:
+        """Let go of the tables that were read."""
+        for name in ("predictions", "clean", "flips", "examples", "images"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:

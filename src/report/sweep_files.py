@@ -65,7 +65,7 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
 
 def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
     """Print the accuracy and confidence of every model of the jobs that attacked nothing."""
-    rows = [job.with_top_five for job in jobs if not job.attacked]
+    rows = [job.clean for job in jobs if not job.attacked]
     if not rows:
         return
     headings = ("model", "", "right", "mean confidence")

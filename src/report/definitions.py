@@ -1,12 +1,12 @@
 """What every number of the report means."""
 
-NOTES: tuple[tuple[str, str], ...] = (
+DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
-        "made on, source",
+        "source",
         "The model whose gradients made the adversarial images; of an ensemble, its members are "
         "joined by +.",
     ),
-    ("shown to, target", "A model that the same adversarial images were shown to."),
+    ("target", "A model that the same adversarial images are evaluated on."),
     ("white box", "The target is the source, or a member of an ensemble that is the source."),
     (
         "budget, eps",
@@ -38,7 +38,7 @@ NOTES: tuple[tuple[str, str], ...] = (
         "clean image.",
     ),
     (
-        "flip, smallest flipping budget",
+        "minimum adversarial budget",
         "A counted image is no longer classified correctly; and the smallest tried budget at "
         "which that is so, refined by bisection where the job did that. It is one crossing: some "
         "images are right again at larger budgets, and smaller ones between those tried may flip.",
@@ -85,13 +85,8 @@ NOTES: tuple[tuple[str, str], ...] = (
     ),
     (
         "rho",
-        "Spearman's rank correlation between initial confidence and smallest flipping budget, "
+        "Spearman's rank correlation between initial confidence and minimum adversarial budget, "
         "images that never flip ranked above all budgets; 95 % bootstrap interval over images.",
-    ),
-    (
-        "odds ratio",
-        "Of a logistic regression of flip (at the tried budget at which nearest to half of the "
-        "images flip) on initial confidence, for 10 percentage points more; 95 % Wald interval.",
     ),
     (
         "power spectrum",
@@ -100,7 +95,7 @@ NOTES: tuple[tuple[str, str], ...] = (
         "0.5 is the finest pattern along an axis.",
     ),
     (
-        "low, band, high",
+        "low, mid, high",
         "A perturbation's part below, between and above the two limits that the figure names, cut "
         "out in the Fourier domain and scaled to the same largest change, or to the L2 norm of "
         "the whole perturbation; then clipped to the pixel range. Not rounded to 8 bits. Its "

@@ -1,4 +1,4 @@
-"""What was run: the command, the data, the models, the versions."""
+"""What was run: the command, the data, the models, the versions; and what was not computed."""
 
 import math
 import shlex
@@ -8,6 +8,14 @@ from collections.abc import Iterable, Sequence
 from src.report.stored import StoredJob
 
 _OWN = ("sweep",)  # words that the program itself adds to the command
+_TABLES = {
+    "flips": ("minimum budgets between those of the grid", "analysis.bisection=6"),
+    "spectra": ("power spectra", "analysis.spectra=true"),
+    "filtered": ("filtered perturbations", "analysis.filters=true"),
+    "low_passed": ("accuracy on low-passed images", "analysis.filters=true"),
+    "similarity": ("gradient similarity", "analysis.similarity=true"),
+    "predictions-noise": ("controls", "controls=true"),
+}
 
 
 def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
@@ -43,6 +51,29 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         ),
     ]
     return tuple((term, value) for term, value in found if value)
+
+
+def missing(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
+    """Return what jobs did not compute, with how many did not and the setting that has it."""
+    total = len(jobs)
+    found = [
+        (what, f"not computed by {count} of {total} jobs; {key}")
+        for name, (what, key) in _TABLES.items()
+        if (count := sum(name not in job.files for job in jobs))
+    ]
+    if count := sum(not job.has_clean for job in jobs):
+        found.append(
+            ("clean predictions", f"{count} of {total} jobs have none: rates of all images alone")
+        )
+    if any(job.record.config.get("storage", "float32") != "float32" for job in jobs):
+        found.append(
+            (
+                "8-bit predictions",
+                "bisection and filters do not round: minimum budgets are those of the grid, and "
+                "filtered perturbations are unrounded",
+            )
+        )
+    return tuple(found)
 
 
 def _commands(jobs: Sequence[StoredJob]) -> list[str]:

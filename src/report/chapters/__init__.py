@@ -1,1 +1,0 @@
-"""The chapters of a report, each from stored jobs to words, tables and drawings."""

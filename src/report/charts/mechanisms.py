@@ -1,0 +1,128 @@
+"""Why adversarial examples transfer: spatial frequencies and gradients."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from src.report.charts.dots import dot_plot
+from src.report.charts.theme import GREY, attack_colours, colours, inline, tooltip
+
+_BANDS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
+
+
+def spectra_chart(spectra: pd.DataFrame) -> alt.LayerChart:
+    """Show the share of power at each spatial frequency, of images and of perturbations.
+
+    Args:
+        spectra: With `attack`, `source`, `kind` (`image` or `perturbation`), `frequency` (middle
+            of the ring, cycles per pixel) and `share`.
+    """
+    sources = list(dict.fromkeys(spectra["source"]))
+    told = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
+    x = alt.X("frequency:Q", title="spatial frequency (cycles per pixel)")
+    y = alt.Y(
+        "share:Q", title="share of power", scale=alt.Scale(type="log"), axis=alt.Axis(format="~%")
+    )
+    base = alt.Chart(inline(spectra)).transform_filter("datum.share > 0").encode(x=x, y=y)
+    images = base.transform_filter("datum.kind == 'image'").mark_line(
+        color=GREY, strokeWidth=3, opacity=0.7
+    )
+    lines = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
+    return alt.layer(
+        images.encode(tooltip=told[2:], detail="source:N"),
+        lines.encode(
+            color=alt.Color(
+                "source:N", scale=colours(sources), legend=_stroked("perturbations, source")
+            ),
+            strokeDash=alt.StrokeDash("attack:N", sort=None, legend=_stroked("attack")),
+            tooltip=told,
+        ),
+    ).properties(width=420, height=260)
+
+
+def filtered_chart(filtered: pd.DataFrame) -> alt.LayerChart:
+    """Show what parts of perturbations achieve beyond the same parts of noise.
+
+    Args:
+        filtered: At equal L2 norm: `row` (pair and part), `attack`, `source`, `target`, `n`,
+            `success`, `noise_success`, and `excess` with its interval.
+    """
+    return dot_plot(
+        filtered,
+        "excess",
+        colour=attack_colours(filtered),
+        offset="attack",
+        title="success rate beyond filtered noise",
+        name="filtered",
+        divided_by="source",
+        tooltips=["attack", "source", "target", "band", "n", "success", "noise_success"],
+    )
+
+
+def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> alt.LayerChart:
+    """Show the accuracy on clean images without their high frequencies.
+
+    Args:
+        accuracy: With `target`, `cutoff` (cycles per pixel; inf: the image as it is), `n`,
+            `correct`, and `accuracy` with its interval.
+        nyquist: Where images as they are stand on the x axis.
+    """
+    frame = accuracy.assign(
+        at=accuracy["cutoff"].clip(upper=nyquist),
+        kept=[f"below {c:g}" if c < nyquist else "everything" for c in accuracy["cutoff"]],
+    ).drop(columns="cutoff")
+    targets = list(dict.fromkeys(frame["target"]))
+    base = alt.Chart(inline(frame)).encode(
+        x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
+        color=alt.Color("target:N", scale=colours(targets), legend=_stroked("model")),
+    )
+    band = base.mark_area(opacity=0.13).encode(y="accuracy_low:Q", y2="accuracy_high:Q")
+    line = base.mark_line(point=True).encode(
+        y=alt.Y(
+            "accuracy:Q",
+            title="accuracy",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=alt.Axis(format=".0%"),
+        ),
+        tooltip=tooltip("target", "kept", "correct", "n", shares=["accuracy"]),
+    )
+    return alt.layer(band, line).properties(width=420, height=230)
+
+
+def similarity_chart(pairs: pd.DataFrame) -> alt.HConcatChart:
+    """Show transfer over the similarity of gradients, and over that of errors.
+
+    Args:
+        pairs: Without white boxes: `attack`, `source`, `target`, `n`, `cosine` (mean, of the
+            loss gradients on clean images), `kappa` (error consistency), and `success_rate`
+            with its interval.
+    """
+    panels = []
+    for column, words in (
+        ("cosine", "mean cosine of gradients"),
+        ("kappa", "error consistency (Cohen's kappa)"),
+    ):
+        base = alt.Chart(inline(pairs)).encode(
+            x=alt.X(f"{column}:Q", title=words, scale=alt.Scale(zero=False, padding=12)),
+            color=attack_colours(pairs),
+        )
+        rate = alt.Y("success_rate:Q", title="success rate", axis=alt.Axis(format=".0%"))
+        points = base.mark_point(filled=True, size=80).encode(
+            y=rate,
+            shape=alt.Shape("source:N", legend=alt.Legend(title="source")),
+            tooltip=tooltip(
+                *("attack", "source", "target", "n"),
+                shares=["success_rate", "sign_agreement", "same_wrong"],
+                numbers=["cosine", "kappa"],
+            ),
+        )
+        bars = base.mark_rule(strokeWidth=1.2).encode(
+            y="success_rate_low:Q", y2="success_rate_high:Q"
+        )
+        panels.append(alt.layer(bars, points).properties(width=270, height=240))
+    return alt.hconcat(*panels, spacing=24)
+
+
+def _stroked(title: str) -> Any:
+    return alt.Legend(title=title, symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)

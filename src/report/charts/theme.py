@@ -1,0 +1,106 @@
+"""What all charts share: the theme, and data as CSV inside the specification."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+ATTACK_DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4]]
+GREY = "#888888"
+"""Of zero lines, rules and references: legible on light and on dark."""
+PANEL = 190
+"""Width of one panel of several, in pixels."""
+
+
+@alt.theme.register("transferability", enable=True)
+def theme() -> alt.theme.ThemeConfig:
+    """Return the configuration of every chart: sizes and schemes, no ink.
+
+    Colours of text, axes and background are the reader's: a page adds those of Vega's light or
+    dark theme, which a specification's own would beat.
+    """
+    return {
+        "config": {
+            "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
+            "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "offset": 10},
+            "axis": {"labelFontSize": 11, "titleFontSize": 12, "gridOpacity": 0.35},
+            "header": {"labelFontSize": 12, "titleFontSize": 12},
+            "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260, "titleLimit": 400, "symbolOpacity": 1},
+            "view": {"stroke": None},
+            "axisY": {"labelLimit": 260},
+            "range": {"category": {"scheme": "tableau10"}},
+            "line": {"strokeWidth": 2},
+        }
+    }
+
+
+def inline(frame: pd.DataFrame) -> alt.InlineData:
+    """Return a table as CSV inside the specification: a third of the size of JSON records.
+
+    Numbers keep five significant digits; missing ones are null. Names are kept as text, even one
+    that reads like a number.
+    """
+    parse: dict[str, Any] = {
+        str(name): "boolean" if kind == bool else "number" if _numeric(kind) else "string"
+        for name, kind in frame.dtypes.items()
+    }
+    flags = frame.select_dtypes(bool).columns
+    frame = frame.assign(
+        **{name: frame[name].map({True: "true", False: "false"}) for name in flags}
+    )
+    text = frame.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
+
+
+def _numeric(kind: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(kind))
+
+
+def colours(names: list[str]) -> alt.Scale:
+    """Return one colour a name, the same in every chart: ten distinct ones, else twenty."""
+    return alt.Scale(domain=names, scheme="tableau10" if len(names) <= 10 else "tableau20")
+
+
+def dashes(attacks: list[str]) -> alt.Scale:
+    """Return one dash pattern an attack."""
+    return alt.Scale(
+        domain=attacks, range=[ATTACK_DASHES[i % len(ATTACK_DASHES)] for i in range(len(attacks))]
+    )
+
+
+def attack_colours(frame: pd.DataFrame) -> alt.Color:
+    """Return a colour for each attack of a table."""
+    attacks = list(dict.fromkeys(frame["attack"]))
+    return alt.Color("attack:N", scale=colours(attacks), legend=alt.Legend(title="attack"))
+
+
+def budget_axis(budgets: list[float]) -> dict[str, Any]:
+    """Return what makes an x axis one of budgets: square-root scale, ticks at those tried."""
+    return {
+        "scale": alt.Scale(type="sqrt", domain=[0, max(budgets)]),
+        "axis": alt.Axis(values=budgets, title="budget (1/255)", labelOverlap=True, format="~g"),
+    }
+
+
+def menu(name: str, label: str, options: list[Any], value: Any, labels: list[str] | None = None):  # noqa: ANN201
+    """Return a parameter that the reader chooses from a list."""
+    bound = alt.binding_select(options=options, labels=labels or alt.Undefined, name=f"{label} ")
+    return alt.param(name=name, value=value, bind=bound)
+
+
+def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:
+    """Return what a tooltip tells.
+
+    Args:
+        names: Columns of words and counts.
+        shares: Columns of shares, in per cent.
+        numbers: Columns of other numbers.
+    """
+    columns = [(name, "N", alt.Undefined) for name in names]
+    columns += [(name, "Q", ".1%") for name in shares]
+    columns += [(name, "Q", ".3g") for name in numbers]
+    return [
+        alt.Tooltip(f"{name}:{kind}", title=name.replace("_", " "), format=form)
+        for name, kind, form in columns
+    ]

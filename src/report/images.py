@@ -1,0 +1,207 @@
+"""Strips of small pictures with what the targets predict: examples, and galleries by definition."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from src.analysis.trajectories import KINDS
+from src.report.galleries import chosen
+from src.report.stored import StoredJob
+
+_SIDE = 128  # most pixels of a picture's longer side
+_MOST_BUDGETS = 5  # in a strip, beside the clean image and the perturbation
+_SMALL = 64  # up to here pixels are kept as they are, and enlarged without smoothing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small picture with what stands below it.
+
+    Attributes:
+        source: Data URI; empty if the image was not stored.
+        title: Heading, as `4/255`.
+        lines: What stands below.
+        top: (class, probability in [0, 1], whether it is the true one) of the likeliest classes.
+        pixelated: Whether it is enlarged without smoothing.
+    """
+
+    source: str
+    title: str
+    lines: tuple[str, ...] = ()
+    top: tuple[tuple[str, float, bool], ...] = ()
+    pixelated: bool = True
+
+
+@dataclass(frozen=True)
+class Album:
+    """Strips of pictures, one an image.
+
+    Attributes:
+        title: Heading.
+        caption: What it shows, with denominators.
+        strips: Pictures of each image.
+    """
+
+    title: str
+    caption: str
+    strips: tuple[tuple[Picture, ...], ...] = field(default=())
+
+
+def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
+    """Return the stored example images of a job over the budgets; None if there are none.
+
+    Args:
+        job: The job.
+        budgets: Which of its budgets; None chooses up to five.
+    """
+    stored = job.examples
+    if not stored:
+        return None
+    tried, reference = stored["eps_255"].tolist(), job.record.standard
+    rows = job.predictions
+    rows = rows[rows["index"].isin(stored["index"].tolist())]
+    predicted = rows.set_index(["index", "eps_255", "target"])[["predicted", "confidence"]]
+    at = reference if reference in tried else max(tried)
+    strips = []
+    for place, index in enumerate(stored["index"].tolist()):
+        clean, label = stored["clean"][place], int(stored["label"][place])
+        true = f"image {index}, {_name(job, label)}"
+        strip = [_picture(clean, "clean", (true, *_predictions(job, predicted, index, 0.0)))]
+        changed = stored["adversarial"][tried.index(at), place]
+        grey = 0.5 + (changed - clean / 255) * 255 / (2 * at)
+        words = (f"times {255 / (2 * at):.3g}, around grey",)
+        strip.append(_picture(_bytes(grey), f"perturbation, {at:g}/255", words))
+        for eps in _spread(tried, budgets):
+            image = _bytes(stored["adversarial"][tried.index(eps), place])
+            words = _predictions(job, predicted, index, eps)
+            strip.append(_picture(image, f"{eps:g}/255", words))
+        strips.append(tuple(strip))
+    title = f"{job.attack} from {job.record.source}"
+    caption = (
+        f"Examples from the subset, not chosen by outcome; true class, then what each target "
+        f"predicts with which confidence. Perturbation at {at:g}/255."
+    )
+    return Album(title, caption, tuple(strips))
+
+
+def galleries(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
+    """Return the images that show each kind of trajectory best.
+
+    Args:
+        job: The job.
+        target: One of its targets.
+        images: Its trajectories, see `src.analysis.trajectories`.
+    """
+    picked = {kind: rows for kind, rows in chosen(images).items() if len(rows)}
+    wanted = [int(index) for rows in picked.values() for index in rows["index"]]
+    top = job.top_five(target, wanted) if wanted else pd.DataFrame()
+    albums = []
+    for kind, rows in picked.items():
+        count = int(images[kind].sum())
+        caption = (
+            f"{job.attack} from {job.record.source} on {target}: {len(rows)} of {count} such images "
+            f"among {len(images)} initially correct ones."
+        )
+        strips = tuple(_gallery_strip(job, target, kind, row, top) for row in _records(rows))
+        albums.append(Album(KINDS[kind].capitalize(), caption, strips))
+    return albums
+
+
+def _gallery_strip(
+    job: StoredJob, target: str, kind: str, row: Mapping[str, Any], top: pd.DataFrame
+) -> tuple[Picture, ...]:
+    """Return an image with its top five when clean and at the budget that the kind is about."""
+    index, label = int(row["index"]), int(row["label"])
+    mine = top[top["index"] == index]
+    clean = mine[mine["eps_255"] == 0].iloc[0]
+    lowest = kind == "dip_and_recovery"
+    eps = float(row["lowest_eps_255"] if lowest else row["first_flip_eps_255"])
+    words = "lowest confidence" if lowest else "minimum adversarial budget"
+    key = _at_flip(job, target, index, eps, mine)
+    true = f"image {index}, {_name(job, label)}"
+    return (
+        _picture(job.images.get(index), "clean", (true,), _top(job, clean, label)),
+        Picture("", f"{eps:.3g}/255", (words,), _top(job, key, label)),
+    )
+
+
+def _at_flip(
+    job: StoredJob, target: str, index: int, eps: float, rows: pd.DataFrame
+) -> Mapping[str, Any]:
+    """Return the prediction at a budget that was tried, or that bisection found."""
+    tried = rows[rows["eps_255"] == eps]
+    if tried.empty and job.flips is not None:
+        flips = job.flips
+        tried = flips[(flips["target"] == target) & (flips["index"] == index)]
+    return _records(tried)[0]
+
+
+def _top(
+    job: StoredJob, row: Mapping[str, Any] | pd.Series, label: int
+) -> tuple[tuple[str, float, bool], ...]:
+    classes, shares = row["top5_classes"], row["top5_confidences"]
+    pairs = zip(map(int, classes), map(float, shares), strict=True)
+    return tuple((_name(job, one), share, one == label) for one, share in pairs)
+
+
+def _predictions(
+    job: StoredJob, predicted: pd.DataFrame, index: int, eps: float
+) -> tuple[str, ...]:
+    """Return what every target predicts, a line each."""
+    lines = []
+    for target in job.record.targets:
+        if (index, eps, target) in predicted.index:
+            found = predicted.loc[(index, eps, target)]
+            name = _name(job, int(found["predicted"]))
+            lines.append(f"{target}: {name} {found['confidence']:.0%}")
+    return tuple(lines)
+
+
+def _picture(
+    pixels: NDArray[np.uint8] | None,
+    title: str,
+    lines: tuple[str, ...] = (),
+    top: tuple[tuple[str, float, bool], ...] = (),
+) -> Picture:
+    """Encode an image (3 or 1, H, W), uint8; small ones without loss."""
+    if pixels is None:
+        return Picture("", title, (*lines, "(image not stored)"), top)
+    array = np.moveaxis(pixels, 0, -1)
+    image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    small = max(image.size) <= _SMALL
+    file = io.BytesIO()
+    if small:
+        image.save(file, "png", optimize=True)
+    else:
+        image.thumbnail((_SIDE, _SIDE))
+        image.save(file, "webp", quality=85)
+    text = base64.b64encode(file.getvalue()).decode()
+    return Picture(
+        f"data:image/{'png' if small else 'webp'};base64,{text}", title, lines, top, small
+    )
+
+
+def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+
+
+def _spread(tried: Sequence[float], budgets: Sequence[float] | None) -> list[float]:
+    """Return which of the tried budgets a strip shows: those asked for, else some of them."""
+    wanted = [eps for eps in sorted(budgets or []) if eps in tried]
+    places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
+    return wanted or [tried[place] for place in sorted(set(places.tolist()))]
+
+
+def _name(job: StoredJob, label: int) -> str:
+    return job.record.class_names[label]
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(row) for row in rows.to_dict("records")]

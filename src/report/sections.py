@@ -1,0 +1,445 @@
+"""The sections of the page: charts with captions that hold the numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from src.analysis import CLEAN, format_cell, is_white_box, wilson_interval
+from src.analysis.areas import FEWEST_IMAGES
+from src.analysis.comparisons import asymmetry, paired_tests
+from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
+from src.analysis.trajectories import KINDS
+from src.report import charts
+from src.report.measure import Measured, model_name
+from src.report.page import Figure, Section, Table
+from src.report.stored import StoredJob
+
+WIDEST = 0.3
+"""Where the interval of a rate is wider, a section is a sentence: nothing can be told."""
+FEWEST_IN_BIN = 10
+"""Bins of fewer images are not drawn."""
+_MOST_ROWS = 60  # of a folded table
+_NYQUIST = 0.5
+_PARTS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
+
+
+def answer_sentence(jobs: Sequence[StoredJob], found: Measured) -> str:
+    """Name the strongest source and the most robust target at the reference budget."""
+    record = jobs[0].record
+    rows = found.table("rates")
+    at = (rows["source"] != CLEAN) & (rows["eps_255"] == record.standard) & (rows["n"] > 0)
+    rows = rows[at & (rows["protocol"] == record.protocol)]
+    if rows.empty:
+        return "No image was counted."
+    rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
+    others = rows[~rows["white_box"]]
+    where, rows = ("other models", others) if len(others) else ("itself (white box)", rows)
+    by_source = rows.groupby(["attack", "source"], sort=False)[["fooled", "n"]].sum()
+    attack, source = (by_source["fooled"] / by_source["n"]).idxmax()
+    mine = rows[rows["attack"] == attack]
+    does = "reaches the target class on" if (mine["sign"] > 0).any() else "fools"
+    first = (
+        f"At {record.standard:g}/255 the strongest source is {source} with {attack}: it {does} "
+        f"{where} for {_cell(by_source.loc[(attack, source)])} of the images counted."
+    )
+    by_target = mine.groupby("target", sort=False)[["fooled", "n"]].sum()
+    if len(by_target) < 2:
+        return first
+    target = (by_target["fooled"] / by_target["n"]).idxmin()
+    return (
+        f"{first} The most robust target of {attack} is {target}: fooled for "
+        f"{_cell(by_target.loc[target])}."
+    )
+
+
+def clean_sentence(found: Measured) -> str:
+    """Say how many clean images each model gets right, and how confident it is."""
+    told = []
+    for model, rows in found.clean.items():
+        first = top_k(rows).iloc[0]
+        cell = format_cell(int(first["correct"]), int(first["n"]))
+        told.append(f"{model}: {cell} correct, mean confidence {first['confidence']:.1%}.")
+    return " ".join(told)
+
+
+def answer(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
+    """Return the linked matrix and curves, and the variants and controls beside the rates."""
+    if not jobs:
+        return None
+    record = jobs[0].record
+    rates = found.table("rates")
+    attacked = rates[rates["source"] != CLEAN]
+    budgets = sorted(set(attacked["eps_255"]) - {0.0})
+    at = record.standard if record.standard in budgets else budgets[-1]
+    figures = [
+        Figure(
+            "answer",
+            "Transfer matrix, and accuracy and confidence over the budget",
+            f"Rows: source; columns: target; k / n of the images that the protocol counts. Choose "
+            f"attack, budget and protocol; click cells or legend entries to choose curves. Bands: "
+            f"95 % intervals (of confidences under {record.protocol} alone).",
+            charts.answer_chart(
+                rates.drop(columns="sign"),
+                attack=str(attacked["attack"].iloc[0]),
+                source=str(attacked["source"].iloc[0]),
+                budget=at,
+                protocol=record.protocol,
+            ),
+            rates,
+        )
+    ]
+    variants, beyond = found.table("variants"), found.table("excess")
+    if len(variants):
+        variants = variants.assign(row=variants["attack"] + ": " + _pairs(variants))
+        caption = (
+            f"Success rates at {at:g}/255 ({record.protocol}) of the same images in every storage, "
+            f"and of the controls, on up to {variants['n'].max()} images; 95 % Wilson intervals."
+        )
+        chart = charts.variants_chart(variants)
+        figures.append(Figure("variants", "Storage and controls", caption, chart, variants))
+    for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
+        rows = rows.assign(row=_pairs(rows))
+        caption = (
+            f"Success rate at {at:g}/255 minus that of {control} of the same budget, on the same "
+            f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
+        )
+        name = f"excess-{str(control).split()[0]}"
+        chart = charts.excess_chart(rows)
+        figures.append(Figure(name, f"Beyond {control}", caption, chart, rows))
+    return Section("answer", "Which models fall, at which budget", figures=tuple(figures))
+
+
+def hypothesis(found: Measured) -> Section | None:
+    """Return the rank correlation of every pair, and a pair's curves by initial confidence."""
+    effects = found.table("effects")
+    if effects.empty:
+        return None
+    title = "Are confident images harder to manipulate?"
+    told = effects[_enough(effects["n"])]
+    if told.empty:
+        return Section("hypothesis", title, (_too_few(effects["n"], "of single images"),))
+    told = told.assign(row=_pairs(told))
+    bins = found.table("bins")
+    if len(bins):
+        bins = bins[bins["n"] >= FEWEST_IN_BIN].assign(bin=_bin_names)
+    verdicts = told["verdict"].value_counts()
+    counts = ", ".join(f"{name} for {count}" for name, count in verdicts.items())
+    text = (
+        f"Hypothesis 1, images with a high initial confidence are harder to manipulate, is {counts} "
+        f"of {len(told)} pairs (95 % intervals, not corrected for the number of pairs)."
+    )
+    caption = (
+        "Left: Spearman's correlation between initial confidence and minimum adversarial budget, "
+        f"of {told['n'].min()} to {told['n'].max()} initially correct images a pair; above 0, more "
+        "confident images need a larger budget. Right: accuracy and confidence of the selected "
+        f"pair by bins of initial confidence with at least {FEWEST_IN_BIN} images."
+    )
+    chart = charts.hypothesis_chart(told, bins)
+    figure = Figure(
+        "hypothesis", "Initial confidence and the budget that fools", caption, chart, told
+    )
+    sentences = pd.DataFrame({"pair by pair": [_effect(row) for row in _records(told)]})
+    table = Table("Pair by pair", "One sentence a pair.", sentences.head(_MOST_ROWS))
+    return Section("hypothesis", title, (text,), (figure,), (table,))
+
+
+def images(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
+    """Return the galleries by definition, their curves, and example images."""
+    if not found.albums:
+        return None
+    figures = []
+    shown = found.table("shown")
+    if len(shown):
+        names = jobs[0].record.class_names
+        shown = shown.assign(
+            pair=shown["attack"] + ": " + _pairs(shown),
+            image=[f"{i}, {names[c]}" for i, c in zip(shown["index"], shown["label"], strict=True)],
+            predicted_name=[names[c] for c in shown["predicted"]],
+            outcome=(shown["predicted"] == shown["label"]).map({True: "correct", False: "wrong"}),
+            kind=shown["kind"].map(KINDS),
+        )
+        columns = ["pair", "image", "kind", "eps_255", "predicted_name", "outcome"]
+        shown = shown[[*columns, "confidence", "true_confidence"]].drop_duplicates(
+            ["pair", "image", "eps_255"]
+        )
+        caption = "Confidence in the predicted and in the true class; the images of the galleries."
+        chart = charts.trajectories_chart(shown)
+        figures.append(Figure("images", "Single images over the budget", caption, chart, shown))
+    text = "Chosen by definition (see below), the clearest cases of each kind; examples by index."
+    albums = tuple(found.albums)
+    return Section("images", "Images", (text,), tuple(figures), albums=albums)
+
+
+def compared(found: Measured) -> Section | None:
+    """Compare attacks, sources and directions on the same images."""
+    outcomes = found.table("outcomes")
+    if outcomes.empty:
+        return None
+    groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
+    tests = pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
+    gaps = pd.concat([asymmetry(rows) for rows in groups], ignore_index=True)
+    gaps = gaps.rename(columns={"forward": "first_success", "backward": "second_success"})
+    gaps = gaps.assign(kind="direction")
+    tests["row"] = _versus(tests, "{first} \N{MINUS SIGN} {second}, {common}")
+    gaps["row"] = _versus(gaps, "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back")
+    every = pd.concat([tests, gaps], ignore_index=True)
+    told = every[_enough(every["n"])] if len(every) else every
+    areas = _areas_table(found.table("areas"))
+    tables = () if areas is None else (areas,)
+    title = "Compared on the same images"
+    if told.empty:
+        text = _too_few(every["n"], "of differences") if len(every) else "There is one job alone."
+        return Section("compared", title, (text,), tables=tables)
+    figures = []
+    for kind, words in (
+        ("attack", "Attacks, from the same source"),
+        ("source", "Sources, of the same attack"),
+        ("direction", "Directions between two models"),
+    ):
+        rows = told[told["kind"] == kind]
+        if len(rows):
+            by = "attack" if kind == "direction" else "target"
+            caption = (
+                f"Difference of success rates on {rows['n'].min()} to {rows['n'].max()} images that "
+                "count for both sides; Tango's 95 % interval."
+            )
+            chart = charts.differences_chart(rows, by, list(dict.fromkeys(outcomes[by])))
+            figures.append(Figure(f"compared-{kind}s", words, caption, chart, rows))
+    return Section("compared", title, (), tuple(figures), (_tests_table(told), *tables))
+
+
+def mechanisms(found: Measured) -> Section | None:
+    """Return what the diagnostics tell of why images transfer."""
+    parts = (_spectra, _filtered, _low_passed, _similarity)
+    figures = [figure for part in parts if (figure := part(found)) is not None]
+    if not figures:
+        return None
+    return Section("mechanisms", "Why it transfers", figures=tuple(figures))
+
+
+def clean(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
+    """Return the clean images: classes, confidences, accuracy of every model."""
+    if not found.clean:
+        return None
+    names = jobs[0].record.class_names
+    counts = _named(class_counts(next(iter(found.clean.values()))), names)
+    profiles = _by_model(found, confidence_profiles)
+    classes = _by_model(found, lambda rows: _named(class_confidence(rows), names))
+    classes["place"] = classes.groupby("model", sort=False).cumcount() + 1
+    most = charts.MOST_CLASSES
+    cut = f" The first {most} of {len(counts)} classes." if len(counts) > most else ""
+    total = int(counts["images"].sum())
+    figures = (
+        Figure(
+            "class-counts",
+            "Images per class",
+            f"{total} images of {len(counts)} of {len(names)} classes.{cut}",
+            charts.class_counts_chart(counts),
+            counts,
+        ),
+        Figure(
+            "confidence-profiles",
+            "Top five by initial confidence",
+            "Mean probability of the first to fifth class of the clean images whose confidence is "
+            "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
+            charts.profiles_chart(profiles),
+            profiles,
+        ),
+        Figure(
+            "class-confidence",
+            "Mean confidence per class",
+            f"Of {total} clean images, in descending order.{cut}",
+            charts.class_confidence_chart(classes),
+            classes,
+        ),
+    )
+    return Section("clean", "The clean images", (), figures, (_top_table(found),))
+
+
+def _spectra(found: Measured) -> Figure | None:
+    rows = found.table("spectra")
+    if rows.empty:
+        return None
+    rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
+    caption = (
+        f"Mean share of the power of {rows['n'].max()} images (grey) and of perturbations at the "
+        "reference budget, by spatial frequency; the constant part is left out."
+    )
+    chart = charts.spectra_chart(rows)
+    return Figure("spectra", "Power spectra of images and perturbations", caption, chart, rows)
+
+
+def _filtered(found: Measured) -> Figure | None:
+    rows = found.table("filtered")
+    if rows.empty or (rows := rows[(rows["norm"] == "l2") & _enough(rows["n"])]).empty:
+        return None
+    rows = rows.assign(band=rows["band"].map(_PARTS))
+    rows = rows.assign(row=_pairs(rows) + ", " + rows["band"])
+    caption = (
+        "Success rate of a perturbation's low, middle and high frequencies, each scaled to the L2 "
+        "norm of the whole, minus that of the same part of random-sign noise, on "
+        f"{rows['n'].min()} to {rows['n'].max()} images; Tango's 95 % interval."
+    )
+    chart = charts.filtered_chart(rows)
+    return Figure("filtered", "Parts of perturbations beyond filtered noise", caption, chart, rows)
+
+
+def _low_passed(found: Measured) -> Figure | None:
+    rows = found.table("low_passed")
+    if rows.empty:
+        return None
+    digests: dict[str, str] = {}
+    names = zip(rows["target"], rows["digest"], strict=True)
+    rows = rows.assign(target=[model_name(str(name), digest, digests) for name, digest in names])
+    rows = rows.drop_duplicates(["target", "cutoff"]).drop(columns=["attack", "source", "digest"])
+    caption = (
+        f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
+        "Wilson intervals."
+    )
+    chart = charts.low_pass_chart(rows, _NYQUIST)
+    return Figure("low-passed", "Accuracy on low-passed clean images", caption, chart, rows)
+
+
+def _similarity(found: Measured) -> Figure | None:
+    rows = found.table("similarity")
+    if rows.empty or (rows := rows[~rows["white_box"] & _enough(rows["n"])]).empty:
+        return None
+    caption = (
+        f"Success rate at the reference budget over the mean cosine of the two models' loss "
+        f"gradients on {rows['n'].min()} to {rows['n'].max()} clean images, and over the agreement "
+        "of their errors; 95 % Wilson intervals. Pairs share models and images."
+    )
+    chart = charts.similarity_chart(rows)
+    return Figure("similarity", "Transfer, gradients and errors", caption, chart, rows)
+
+
+def _tests_table(tests: pd.DataFrame) -> Table:
+    rows = tests.sort_values("p_holm", kind="stable").head(_MOST_ROWS)
+    cut = f" The {len(rows)} smallest p of {len(tests)}." if len(rows) < len(tests) else ""
+    shown = pd.DataFrame(
+        {
+            "compared": rows["row"],
+            "on": rows["target"].fillna(rows["attack"]),
+            "successes": [
+                f"{a} and {b} of {n}"
+                for a, b, n in zip(
+                    rows["first_success"], rows["second_success"], rows["n"], strict=True
+                )
+            ],
+            "difference": _intervals(rows, "difference", "+.1%"),
+            "p (Holm)": ["n/a" if pd.isna(p) else f"{p:.2g}" for p in rows["p_holm"]],
+        }
+    )
+    caption = f"Two-sided exact McNemar tests, corrected by Holm over all of the same kind.{cut}"
+    return Table("Differences as a table", caption, shown)
+
+
+def _areas_table(areas: pd.DataFrame) -> Table | None:
+    if areas.empty:
+        return None
+    rows = areas.head(_MOST_ROWS)
+    shown = rows[["attack", "source", "target", "n"]].rename(columns={"n": "images"})
+    for name, words in (
+        ("robust_accuracy", "robust accuracy"),
+        ("success_rate", "success rate"),
+        ("true_confidence", "confidence in the true class"),
+    ):
+        shown[words] = _intervals(rows, f"{name}_area", ".1%")
+    cut = f" The first {len(rows)} of {len(areas)} pairs." if len(rows) < len(areas) else ""
+    caption = (
+        "Mean of each curve over the budgets from 0 to the largest; 95 % intervals over the images "
+        f"(Gaffke), none below {FEWEST_IMAGES} images.{cut}"
+    )
+    return Table("Areas under the curves", caption, shown)
+
+
+def _top_table(found: Measured) -> Table:
+    rows = _by_model(found, top_k)
+    cells = zip(rows["correct"], rows["n"], strict=True)
+    shown = pd.DataFrame(
+        {
+            "model": rows["model"],
+            "": [f"top {k}" for k in rows["k"]],
+            "accuracy": [format_cell(int(k), int(n)) for k, n in cells],
+            "95 % interval": [
+                f"{low:.1%} to {high:.1%}"
+                for low, high in zip(rows["accuracy_low"], rows["accuracy_high"], strict=True)
+            ],
+            "mean confidence": [f"{value:.2%}" for value in rows["confidence"]],
+        }
+    )
+    caption = (
+        "Top 1: mean confidence in the prediction, over all images. Top 5: mean confidence in the "
+        "true class, over the images where it is among the five."
+    )
+    return Table("Accuracy and confidence on clean images", caption, shown)
+
+
+def _by_model(found: Measured, tell: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Put a table of each model below the others, with a column `model`."""
+    tables = {model: tell(rows) for model, rows in found.clean.items()}
+    return pd.concat(tables, names=["model"]).reset_index("model").reset_index(drop=True)
+
+
+def _named(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    return rows.assign(name=[names[int(label)] for label in rows["label"]])
+
+
+def _pairs(rows: pd.DataFrame) -> pd.Series:
+    """Name the pair of each row; a white box has an asterisk."""
+    names = [
+        f"{source} \N{RIGHTWARDS ARROW} {target}{' *' if is_white_box(source, target) else ''}"
+        for source, target in zip(rows["source"], rows["target"], strict=True)
+    ]
+    return pd.Series(names, index=rows.index)
+
+
+def _versus(rows: pd.DataFrame, form: str) -> list[str]:
+    return [form.format(**row) for row in _records(rows)]
+
+
+def _bin_names(bins: pd.DataFrame) -> list[str]:
+    ends = zip(bins["bin_low"], bins["bin_high"], strict=True)
+    return [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in ends]
+
+
+def _effect(row: dict[str, Any]) -> str:
+    """Return what one pair says of Hypothesis 1."""
+    pair = f"{row['attack']}, {row['row']}: {row['flipped']} of {row['n']} images are fooled"
+    if row["why"]:
+        return f"{pair}; no rank correlation ({row['why']})."
+    interval = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
+    return f"{pair}, rho = {row['rho']:.2f} {interval}: {row['verdict']}."
+
+
+def _enough(n: pd.Series) -> pd.Series:
+    """Tell where so many images give a rate an interval that is not wider than `WIDEST`."""
+    low, high = wilson_interval(n.to_numpy() // 2, n.to_numpy())
+    return pd.Series(high - low <= WIDEST, index=n.index)
+
+
+def _too_few(n: pd.Series, what: str) -> str:
+    return (
+        f"At most {n.max()} images of a pair are counted, so that the interval of a rate is wider "
+        f"than {100 * WIDEST:.0f} points: nothing can be told {what}."
+    )
+
+
+def _intervals(rows: pd.DataFrame, name: str, form: str) -> list[str]:
+    """Write values with their intervals, as far as there are any."""
+    numbers = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
+    return [
+        "n/a"
+        if pd.isna(v)
+        else f"{v:{form}}" + ("" if pd.isna(a) else f" [{a:{form}}, {b:{form}}]")
+        for v, a, b in numbers
+    ]
+
+
+def _cell(counts: pd.Series) -> str:
+    return format_cell(int(counts["fooled"]), int(counts["n"]))
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

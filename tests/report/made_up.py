@@ -1,0 +1,206 @@
+"""Jobs made up of random numbers, as files that a report reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from src.record import JobRecord, with_record
+
+BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
+SIDE = 8  # pixels of an image
+
+
+def make_sweep(
+    folder: Path,
+    models: Sequence[str] = ("vgg", "resnet", "vit"),
+    attacks: Sequence[str] = ("fgsm", "bim"),
+    images: int = 120,
+    classes: Sequence[str] = ("cat", "dog", "owl", "fox", "elk", "ape"),
+    budgets: Sequence[float] = BUDGETS,
+    full: bool = True,
+    missing: bool = False,
+) -> Path:
+    """Write a job for every attack and model, each evaluated on all models.
+
+    Args:
+        folder: Where the jobs' folders go.
+        models: Their names.
+        attacks: Their names.
+        images: How many.
+        classes: Their names.
+        budgets: In 1/255; 8 or the last is the reference.
+        full: Whether diagnostics, controls, an 8-bit variant and pictures are there.
+        missing: Whether some values are NaN, as gradients that vanish give.
+    """
+    random = np.random.default_rng(0)
+    reference = 8.0 if 8.0 in budgets else budgets[-1]
+    label = random.integers(len(classes), size=images)
+    initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
+    jobs = [(attack, source) for attack in attacks for source in models]
+    for number, (attack, source) in enumerate(jobs):
+        here = folder / f"{number}-job"
+        here.mkdir(parents=True)
+        record = _record(source, attack, models, images, classes, budgets, reference, f"k{number}")
+        strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
+        strength[list(models).index(source)] += 0.3
+        tables = {"predictions": _predictions(random, label, initial, models, budgets, strength)}
+        if full:
+            for name, part in (("uint8", 0.9), ("noise", 0.1)):
+                weak = _predictions(random, label, initial, models, budgets, part * strength)
+                tables[f"predictions-{name}"] = weak
+            tables |= _diagnostics(random, label, models, reference, missing)
+            _pictures(here, random, label, budgets)
+        for name, table in tables.items():
+            pq.write_table(with_record(table, name, record), here / f"{name}.parquet")
+    return folder
+
+
+def _record(
+    source: str,
+    attack: str,
+    models: Sequence[str],
+    images: int,
+    classes: Sequence[str],
+    budgets: Sequence[float],
+    reference: float,
+    key: str,
+) -> JobRecord:
+    config: dict[str, Any] = {
+        "source": source,
+        "targets": list(models),
+        "attack": {"name": attack, "norm": "linf", "steps": 10 if attack == "bim" else 1},
+        "dataset": {"name": "made-up"},
+        "model": {name: {"network": {"name": name}} for name in models},
+        "epsilon": {"grid": list(budgets), "standard": reference},
+        "trainer": {"precision": "32-true"},
+        "protocol": "joint",
+        "storage": "float32",
+        "seed": 0,
+    }
+    weights = {name: f"{name}-digest" for name in models}
+    return JobRecord(key, "data", images, tuple(classes), weights, config)
+
+
+def _predictions(random, label, initial, models, budgets, strength) -> pa.Table:
+    """Let the true class lose confidence with the budget, image by image."""
+    eps = np.array([0.0, *budgets])
+    shape = (len(models), len(eps), len(label))  # budgets and images of each target
+    noise = random.normal(0, 0.1, size=shape) * (eps > 0)[None, :, None]
+    true = initial[:, None, :] - strength * np.sqrt(eps)[None, :, None] * 0.5 + noise
+    true = np.clip(true, 0.01, 0.99)
+    classes = max(2, int(label.max()) + 1)
+    other = (label + 1) % classes
+    right = true >= 0.5
+    predicted = np.where(right, label, other)
+    rest = 1 - true
+    top = np.stack([np.maximum(true, rest), np.minimum(true, rest), *[np.zeros(shape)] * 3], -1)
+    second = np.where(right, other, label)
+    names = np.stack([predicted, second, *[np.broadcast_to((label + 2) % classes, shape)] * 3], -1)
+    wide = np.broadcast_to
+    index = np.arange(len(label))
+    return pa.table(
+        {
+            "index": wide(index, shape).ravel(),
+            "label": wide(label, shape).ravel(),
+            "target_label": pa.nulls(true.size, pa.int64()),
+            "target": np.repeat(np.array(models, dtype=object), shape[1] * shape[2]),
+            "eps_255": wide(eps[None, :, None], shape).ravel(),
+            "predicted": predicted.ravel(),
+            "confidence": np.maximum(true, rest).ravel(),
+            "true_confidence": true.ravel(),
+            "top5_classes": pa.FixedSizeListArray.from_arrays(names.ravel(), 5),
+            "top5_confidences": pa.FixedSizeListArray.from_arrays(top.ravel(), 5),
+        }
+    )
+
+
+def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Table]:
+    """Return spectra, filtered perturbations, low-passed images and gradient similarity."""
+    low = np.linspace(0.0, 0.65, 12)
+    share = np.tile(np.exp(-np.arange(12.0)), 2)
+    spectra = {
+        "kind": ["image"] * 12 + ["perturbation"] * 12,
+        "eps_255": np.repeat([0.0, reference], 12),
+        "frequency_low": np.tile(low, 2),
+        "frequency_high": np.tile(low + 0.05, 2),
+        "coefficients": np.full(24, 8),
+        "n": np.full(24, len(label)),
+        "power": share,
+        "share": np.where(np.arange(24) < 12 * missing, np.nan, share),
+        "share_sd": share / 3,
+    }
+    bands = [
+        (band, norm, kind)
+        for band in ("all", "low", "band", "high")
+        for norm in ("linf", "l2")
+        for kind in ("attack", "noise")
+    ]
+    cosine = random.uniform(0, 0.4, size=(len(models), len(label)))
+    cosine[:, : len(label) * missing // 2] = np.nan
+    return {
+        "spectra": pa.table(spectra),
+        "filtered": _answers(
+            random,
+            label,
+            models,
+            bands,
+            ("band", "norm", "kind"),
+            eps_255=reference,
+            frequency_low=0.0,
+            frequency_high=0.25,
+        ),
+        "low_passed": _answers(random, label, models, [(0.1,), (0.2,), (0.4,)], ("cutoff",)),
+        "similarity": pa.table(
+            {
+                "index": np.tile(np.arange(len(label)), len(models)),
+                "label": np.tile(label, len(models)),
+                "target": np.repeat(np.array(models, dtype=object), len(label)),
+                "cosine": cosine.ravel(),
+                "sign_agreement": 0.5 + cosine.ravel() / 2,
+            }
+        ),
+    }
+
+
+def _answers(random, label, models, cases, names, **constants) -> pa.Table:
+    """Return a prediction for every model, case and image."""
+    count = len(models) * len(cases)
+    predicted = np.where(random.random((count, len(label))) < 0.6, label, (label + 1) % 2)
+    each = [np.repeat(np.array(list(values)), len(label)) for values in zip(*cases, strict=True)]
+    columns = {
+        name: np.tile(values, len(models)) for name, values in zip(names, each, strict=True)
+    }
+    size = count * len(label)
+    return pa.table(
+        {
+            "index": np.tile(np.arange(len(label)), count),
+            "label": np.tile(label, count),
+            "target": np.repeat(np.array(models, dtype=object), len(cases) * len(label)),
+            "predicted": predicted.ravel(),
+            "confidence": np.full(size, 0.7),
+            "true_confidence": np.full(size, 0.5),
+            **columns,
+            **{name: np.full(size, value) for name, value in constants.items()},
+        }
+    )
+
+
+def _pictures(folder: Path, random, label, budgets) -> None:
+    """Store example images, and clean images for the galleries."""
+    clean = random.integers(0, 255, size=(len(label), 3, SIDE, SIDE), dtype=np.uint8)
+    few = slice(0, min(3, len(label)))
+    changed = np.stack([clean[few] / 255 for _ in budgets]).astype(np.float32)
+    index = np.arange(len(label))
+    np.savez(
+        folder / "examples.npz",
+        index=index[few],
+        label=label[few],
+        eps_255=np.array(budgets),
+        clean=clean[few],
+        adversarial=changed,
+    )
+    np.savez(folder / "images.npz", index=index, clean=clean)
