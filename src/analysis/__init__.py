@@ -9,11 +9,11 @@ from src.analysis.alarms import (
     weaker_than_fgsm,
 )
 from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix, format_excess
-from src.analysis.flips import first_flips, flip_summary
-from src.analysis.intervals import exact_mcnemar, paired_interval, wilson_interval
+from src.analysis.intervals import paired_interval, wilson_interval
 from src.analysis.matrix import CLEAN, MEASURES, format_cell, is_white_box, matrix
 from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
-from src.analysis.rates import rates, rates_by_protocol
+from src.analysis.rates import confidence_bands, rates, rates_by_protocol
+from src.analysis.trajectories import first_flips, flip_summary, gallery, trajectories
 
 __all__ = [
     "CAUSES",
@@ -24,13 +24,14 @@ __all__ = [
     "Alarm",
     "alarms",
     "clean_at_chance",
-    "exact_mcnemar",
+    "confidence_bands",
     "excess",
     "excess_matrix",
     "first_flips",
     "flip_summary",
     "format_cell",
     "format_excess",
+    "gallery",
     "is_white_box",
     "matrix",
     "over_budget",
@@ -38,6 +39,7 @@ __all__ = [
     "rates",
     "rates_by_protocol",
     "target_labels",
+    "trajectories",
     "usable_protocols",
     "weaker_than_fgsm",
     "wilson_interval",

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
-from src.analysis.intervals import exact_mcnemar, wilson_interval
+from src.analysis.intervals import wilson_interval
 from src.analysis.matrix import format_cell, is_white_box
-from src.analysis.outcomes import Outcomes, image_positions, outcomes, same_aims, target_labels
+from src.analysis.outcomes import Outcomes, outcomes, same_aims, target_labels, under
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
@@ -92,10 +93,8 @@ def alarms(
         The alarms that went off, none of them if all is well. Intervals are Wilson's, 95 %.
 
     Raises:
-        ValueError: As `rates`, or for a share or number of classes that cannot be.
+        ValueError: As `rates`, also if clean rows of a target lack.
     """
-    if not 0 <= zero_gradients <= 1:
-        raise ValueError(f"zero_gradients={zero_gradients} is not a share from 0 to 1.")
     raised = clean_at_chance(table, num_classes)
     if zero_gradients > ZERO_GRADIENTS:
         total = gradient_evaluations
@@ -106,13 +105,14 @@ def alarms(
         )
         finding = f"{source}: {counted} of the gradients are zero in every pixel"
         raised.append(_alarm("zero_gradients", zero_gradients, finding))
-    for target in targets:
-        raised += _few_images(outcomes(table, source, [target], protocol), source, target, protocol)
+    found = outcomes(table, source, targets, protocol)
+    right = under(found, "target_correct")
+    for place, target in enumerate(targets):
+        raised += _few_images(found, place, protocol)
         if is_white_box(source, target):
-            found = outcomes(table, source, [target], "target_correct")
-            raised += _loss_not_rising(found, source, target)
-            if iterative and not found.targeted:
-                raised += _above_chance(found, source, target, num_classes)
+            raised += _loss_not_rising(right, place)
+            if iterative and found.aim is None:
+                raised += _above_chance(found, place, num_classes)
     return raised
 
 
@@ -126,12 +126,7 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
     Returns:
         An alarm per model whose accuracy over all clean images is not above 1 / `num_classes` by
         the lower end of its 95 % Wilson interval.
-
-    Raises:
-        ValueError: If there are fewer than 2 classes.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes} is fewer than 2.")
     clean = table[table["eps_255"] == 0]
     right = clean["predicted"] == clean["label"]
     raised = []
@@ -215,22 +210,25 @@ def weaker_than_fgsm(
 
 def _weaker(first: Outcomes, second: Outcomes, pair: str, eps: float, attack: str) -> list[Alarm]:
     """Compare two attacks on one target at one budget."""
-    here = (first.rows["eps_255"] == eps).to_numpy()
-    there = (second.rows["eps_255"] == eps).to_numpy()
-    place = image_positions(second.rows[there], first.rows[here])
-    if here.sum() != there.sum() or (place < 0).any():
+    here, there = (
+        np.flatnonzero(found.present[0] @ (found.eps_255 == eps)) for found in (first, second)
+    )
+    if not np.array_equal(first.index[here], second.index[there]):
         raise ValueError(f"{attack} and FGSM were not run on the same images at {eps:g}/255.")
-    counted, also_counted = first.counted[here], second.counted[there][place]
-    if (counted != also_counted).any():
+    counted = first.counted[0, here]
+    if (counted != second.counted[0, there]).any():
         raise ValueError(f"{attack} and FGSM differ in their labels or clean predictions.")
-    by_first = first.success[here] & counted
-    by_second = second.success[there][place] & counted
+    by_first = first.success[0, here] @ (first.eps_255 == eps) & counted
+    by_second = second.success[0, there] @ (second.eps_255 == eps) & counted
     k_first, k_second, n = (int(mask.sum()) for mask in (by_first, by_second, counted))
-    p = exact_mcnemar(int((by_second & ~by_first).sum()), int((by_first & ~by_second).sum()))
-    if k_first >= k_second or p > LARGEST_P:
+    if k_first >= k_second:
+        return []
+    only = int((by_second & ~by_first).sum())
+    p = float(binomtest(only, int((by_second ^ by_first).sum()), alternative="greater").pvalue)
+    if p > LARGEST_P:
         return []
     size = f"= {p:.2g}" if p > 1e-12 else "< 1e-12"
-    what = "reaches the target class on" if first.targeted else "fools"
+    what = "fools" if first.aim is None else "reaches the target class on"
     finding = (
         f"{pair}, white box at {eps:g}/255: {attack} {what} {format_cell(k_first, n)}, FGSM "
         f"{format_cell(k_second, n)}"
@@ -239,49 +237,45 @@ def _weaker(first: Outcomes, second: Outcomes, pair: str, eps: float, attack: st
     return [_alarm("weaker_than_fgsm", (k_second - k_first) / n, finding, detail)]
 
 
-def _few_images(found: Outcomes, source: str, target: str, protocol: str) -> list[Alarm]:
+def _few_images(found: Outcomes, place: int, protocol: str) -> list[Alarm]:
     """Count the images behind the rates of a pair."""
-    n = int(found.rows["index"][found.counted].nunique())
+    n = int(found.counted[place].sum())
     if n >= FEWEST_IMAGES:
         return []
-    images = "image" if n == 1 else "images"
-    return [_alarm("few_images", n, f"{source} -> {target}: {n} {images} counted ({protocol})")]
+    pair, images = f"{found.source} -> {found.targets[place]}", "image" if n == 1 else "images"
+    return [_alarm("few_images", n, f"{pair}: {n} {images} counted ({protocol})")]
 
 
-def _loss_not_rising(found: Outcomes, source: str, target: str) -> list[Alarm]:
+def _loss_not_rising(found: Outcomes, place: int) -> list[Alarm]:
     """Count the images whose true class is at no budget less likely than when clean."""
-    clean = found.rows[found.rows["eps_255"] == 0]
-    chosen = (found.rows["eps_255"] > 0).to_numpy() & found.counted
-    rows = found.rows[chosen]
-    before = clean["true_confidence"].to_numpy()[image_positions(clean, rows)]
-    unmoved = rows["true_confidence"].to_numpy() >= before
-    if found.targeted:
-        unmoved &= ~found.success[chosen]
-    everywhere = pd.Series(unmoved).groupby(rows["index"].to_numpy()).all()
-    k, n = int(everywhere.sum()), len(everywhere)
+    confidence, shown = found.true_confidence[place], found.present[place, :, 1:]
+    risen = ~(confidence[:, 1:] >= confidence[:, :1])
+    if found.aim is not None:
+        risen |= found.success[place, :, 1:]
+    counted = found.counted[place] & shown.any(axis=1)
+    k, n = int((counted & ~(shown & risen).any(axis=1)).sum()), int(counted.sum())
     low, high = wilson_interval(k, n)
     if not low > LOSS_NOT_RISING:  # NaN without an image
         return []
-    missed = ", nor takes them for their target class" if found.targeted else ""
+    missed = "" if found.aim is None else ", nor takes them for their target class"
     finding = (
-        f"{source} -> {target}, white box: at no budget is the true class less likely than when "
-        f"clean on {format_cell(k, n)}"
+        f"{found.source} -> {found.targets[place]}, white box: at no budget is the true class less "
+        f"likely than when clean on {format_cell(k, n)}"
     )
     detail = f" of the initially correct images{missed} (95 % interval {low:.2%} to {high:.2%})"
     return [_alarm("loss_not_rising", k / n, finding, detail)]
 
 
-def _above_chance(found: Outcomes, source: str, target: str, num_classes: int) -> list[Alarm]:
+def _above_chance(found: Outcomes, place: int, num_classes: int) -> list[Alarm]:
     """Compare the accuracy at the largest budget with guessing."""
-    eps = float(found.rows["eps_255"].max())
-    chosen = (found.rows["eps_255"] == eps).to_numpy()
-    k, n = int(found.correct[chosen].sum()), int(chosen.sum())
-    low = float(np.asarray(wilson_interval(k, n)[0]))
+    eps = found.eps_255[-1]
+    k, n = int(found.correct[place, :, -1].sum()), int(found.present[place, :, -1].sum())
+    low = wilson_interval(k, n)[0]
     if eps == 0 or not low > 1 / num_classes:
         return []
     finding = (
-        f"{source} -> {target}, white box at {eps:g}/255: still right on {format_cell(k, n)}, "
-        f"chance is {_chance(num_classes)}"
+        f"{found.source} -> {found.targets[place]}, white box at {eps:g}/255: still right on "
+        f"{format_cell(k, n)}, chance is {_chance(num_classes)}"
     )
     detail = f" of all images, at the largest budget (95 % interval from {low:.2%})"
     return [_alarm("above_chance", k / n, finding, detail)]

@@ -1,31 +1,64 @@
 """Paired tests: attacks, sources and the two directions of transfer on the same images."""
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
-from src.analysis.intervals import exact_mcnemar, paired_interval
-from src.analysis.outcomes import outcomes, target_labels
+from src.analysis.intervals import mcnemar_p, paired_interval
+from src.analysis.outcomes import Mask, at_budget, outcomes
 from src.analysis.rates import ratio
 
-_TEST = ["difference", "difference_low", "difference_high", "p", "p_holm"]
-_PAIRED = [
-    *("kind", "target", "common", "first", "second", "n"),
-    *("first_success", "second_success", "first_only", "second_only"),
-]
-_ASYMMETRY = [
-    *("attack", "first", "second", "n", "forward", "backward", "forward_only", "backward_only"),
-]
+Indices = NDArray[np.intp]
+
+_COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
+_AT_ONCE = 4_000_000  # images of pairs that are counted at once
 
 
-def paired_tests(
-    jobs: Sequence["Compared"], eps_255: float, protocol: str = "joint"
+def image_outcomes(
+    predictions: pd.DataFrame,
+    source: str,
+    targets: Sequence[str],
+    eps_255: float,
+    protocol: str = "joint",
 ) -> pd.DataFrame:
+    """Return what became of every image at one budget.
+
+    Args:
+        predictions: Predictions of a job, clean rows included as the protocol needs them.
+        source: Model that the adversarial images were made on.
+        targets: Models that the images were shown to.
+        eps_255: Budget in units of 1/255, above 0.
+        protocol: Which images are counted, as in `rates`.
+
+    Returns:
+        One row per target and image at that budget: `target` (categorical), `index`, `label`,
+        `aim` (the class that a targeted attack aims for; NaN if it is untargeted), `counted`
+        and `success`. With the columns `attack` and `source`, the rows of several jobs below each
+        other are what `paired_tests` and `asymmetry` compare.
+
+    Raises:
+        ValueError: As `rates`, or if the job lacks the budget.
+    """
+    found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
+    target, image = np.nonzero(found.present[:, :, 1])
+    aim = np.full(len(found.index), np.nan) if found.aim is None else found.aim.astype(np.float64)
+    return pd.DataFrame(
+        {
+            "target": pd.Categorical.from_codes(target, pd.Index(found.targets)),
+            "index": found.index[image],
+            "label": found.label[image],
+            "aim": aim[image],
+            "counted": found.counted[target, image],
+            "success": found.success[target, image, 1],
+        }
+    )
+
+
+def paired_tests(answers: pd.DataFrame) -> pd.DataFrame:
     """Compare attacks, and sources, on the images that both of two jobs count.
 
     Two attacks are compared where they have the same source and target and aim for the same
@@ -35,15 +68,12 @@ def paired_tests(
     sources is included.
 
     Args:
-        jobs: Jobs of the same data set. Images are matched by `index`; those of one job alone
-            are left out.
-        eps_255: Budget in units of 1/255, above 0, one of those of every job.
-        protocol: Which images each job counts, as in `rates`. With `joint`, two sources are
-            compared on the images that both of them and the target get right when clean.
+        answers: Rows of `image_outcomes` of several jobs on the same data set, with `attack` and
+            `source`. Images are matched by `index`; those of one job alone are left out.
 
     Returns:
         One row per pair of jobs and target that both were shown to, `kind` "attack" before
-        "source", pairs in the order of the jobs, targets in that of the first job, with
+        "source", pairs and targets in the order of the rows, with
 
         - `target`; `common` (the shared source, or attack); `first`, `second` (the attacks, or
           sources);
@@ -52,49 +82,44 @@ def paired_tests(
           `second_only`, on how many just one of them does;
         - `difference` of the success rates in [-1, 1], first minus second, with its 95 %
           interval `difference_low` and `difference_high` (see `paired_interval`);
-        - `p`, two-sided (see `two_sided_mcnemar`), and `p_holm`, corrected for the number of
-          tests of this kind.
+        - `p`, two-sided (see `mcnemar_p`), and `p_holm`, corrected for the number of tests of
+          this kind.
 
         Without an image (n = 0) there is no test: difference and p are NaN.
 
     Raises:
-        ValueError: As `rates`, if the budget is not above 0 or a job lacks it, two jobs have the
-            same attack and source, or an image has different labels in two jobs.
+        ValueError: An image has two labels, or two rows of one attack, source and target.
 
     Reference:
         S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6
         (1979).
     """
-    answers = _answers_of_jobs(jobs, eps_255, protocol)
-    records: list[tuple[object, ...]] = []
-    for kind in ("attack", "source"):
-        for one, other in combinations(range(len(jobs)), 2):
-            same_attack = jobs[one].attack == jobs[other].attack
-            same_source = jobs[one].source == jobs[other].source
-            if same_attack == same_source or same_source != (kind == "attack"):
-                continue
-            names = jobs[one][:2], jobs[other][:2]  # (attack, source)
-            differing, shared = (0, 1) if kind == "attack" else (1, 0)
-            for target, first in answers[one].items():
-                second = answers[other].get(target)
-                if second is None or not _comparable(first, second, same_aims=kind == "attack"):
-                    continue
-                known = (kind, target, names[0][shared], names[0][differing], names[1][differing])
-                records.append((*known, *_counts(first, second, names)))
-    return _tested(pd.DataFrame(records, columns=_PAIRED), "kind")
+    grid = _grid(answers)
+    parts = []
+    for kind, same, differing in (
+        ("attack", grid.source, grid.attack),
+        ("source", grid.attack, grid.source),
+    ):
+        one, other = _pairs(same, differing)
+        pair, target = np.nonzero(grid.shown[one] & grid.shown[other])
+        one, other = one[pair], other[pair]
+        names = {"target": grid.targets[target], "common": same[one]}
+        names |= {"first": differing[one], "second": differing[other]}
+        counts, alike, same_aims = _counts(grid, (one, target), (other, target))
+        table = pd.concat([pd.DataFrame(names), counts], axis=1)
+        table.insert(0, "kind", kind)
+        parts.append(_tested(table[alike & (same_aims if kind == "attack" else True)]))
+    return pd.concat(parts, ignore_index=True)
 
 
-def asymmetry(jobs: Sequence["Compared"], eps_255: float, protocol: str = "joint") -> pd.DataFrame:
+def asymmetry(answers: pd.DataFrame) -> pd.DataFrame:
     """Compare the two directions of transfer between models that are both source and target.
 
     Args:
-        jobs: As for `paired_tests`.
-        eps_255: Budget in units of 1/255, above 0, one of those of every job.
-        protocol: Which images each job counts, as in `rates`; compared are those counted in
-            both directions.
+        answers: As for `paired_tests`; compared are the images counted in both directions.
 
     Returns:
-        One row per attack and pair of models, in the order of the jobs, with `attack`, `first`,
+        One row per attack and pair of models, in the order of the rows, with `attack`, `first`,
         `second`, `n` images, `forward` (on how many of them the attack made on the first
         succeeds against the second) and `backward` (made on the second, against the first),
         `forward_only` and `backward_only` (only one of the two succeeds), `difference` of the
@@ -104,156 +129,115 @@ def asymmetry(jobs: Sequence["Compared"], eps_255: float, protocol: str = "joint
     Raises:
         ValueError: As `paired_tests`.
     """
-    answers = _answers_of_jobs(jobs, eps_255, protocol)
-    records: list[tuple[object, ...]] = []
-    for attack in dict.fromkeys(job.attack for job in jobs):
-        mine = [place for place, job in enumerate(jobs) if job.attack == attack]
-        for one, other in combinations(mine, 2):
-            first, second = jobs[one].source, jobs[other].source
-            forward, backward = answers[one].get(second), answers[other].get(first)
-            if forward is None or backward is None:
-                continue
-            if _comparable(forward, backward, same_aims=False):
-                counts = _counts(forward, backward, (jobs[one][:2], jobs[other][:2]))
-                records.append((attack, first, second, *counts))
-    table = pd.DataFrame(records, columns=_ASYMMETRY)
-    return _tested(table.assign(kind="asymmetry"), "kind").drop(columns="kind")
+    grid = _grid(answers)
+    home = pd.Index(grid.targets).get_indexer(pd.Index(grid.source))  # -1: is no target
+    one, other = _pairs(grid.attack, grid.source)
+    both = grid.shown[one, home[other]] & grid.shown[other, home[one]]
+    both &= (home[one] >= 0) & (home[other] >= 0)
+    one, other = one[both], other[both]
+    names = {"attack": grid.attack[one], "first": grid.source[one], "second": grid.source[other]}
+    counts, alike, _ = _counts(grid, (one, home[other]), (other, home[one]))
+    table = _tested(pd.concat([pd.DataFrame(names), counts], axis=1)[alike])
+    directions = {"first": "forward", "second": "backward"}
+    renamed = {f"{side}_success": way for side, way in directions.items()}
+    renamed |= {f"{side}_only": f"{way}_only" for side, way in directions.items()}
+    return table.rename(columns=renamed).reset_index(drop=True)
 
 
-def two_sided_mcnemar(first_only: int, second_only: int) -> float:
-    """Return the two-sided exact p-value that two paired rates are equal.
+@dataclass(frozen=True)
+class _Grid:
+    """What became of N images at T targets in J jobs.
 
-    Args:
-        first_only: Images on which only the first succeeds.
-        second_only: Images on which only the second does.
-
-    Returns:
-        Twice the smaller tail of Binomial(first_only + second_only, 1/2), at most 1.
-
-    Reference:
-        Q. McNemar, Note on the sampling error of the difference between correlated proportions
-        or percentages, Psychometrika 12 (1947), with the binomial distribution in place of its
-        approximation.
-
-    >>> two_sided_mcnemar(0, 2), two_sided_mcnemar(0, 0)
-    (0.5, 1.0)
+    Attributes:
+        attack: Of the jobs, shape (J,).
+        source: Likewise.
+        targets: Names, shape (T,).
+        shown: Whether the target was shown images of the job, shape (J, T).
+        counted: Shape (J, T, N).
+        success: Likewise.
+        aim: The class aimed for, -1 for none and -2 without a row, shape (J, T, N).
     """
-    larger, smaller = max(first_only, second_only), min(first_only, second_only)
-    return min(1.0, 2.0 * exact_mcnemar(larger, smaller))
+
+    attack: NDArray[np.object_]
+    source: NDArray[np.object_]
+    targets: NDArray[np.object_]
+    shown: Mask
+    counted: Mask
+    success: Mask
+    aim: NDArray[np.int32]
 
 
-def _answers_of_jobs(
-    jobs: Sequence["Compared"], eps_255: float, protocol: str
-) -> list[dict[str, "_Answers"]]:
-    """Return what became of every image at one budget, by target, for each job."""
-    if not eps_255 > 0:
-        raise ValueError(f"eps_255={eps_255} is no budget of an attack; it must be above 0.")
-    names = [(job.attack, job.source) for job in jobs]
-    for attack, source in names:
-        if names.count((attack, source)) > 1:
-            raise ValueError(f"two jobs have the attack '{attack}' and the source '{source}'.")
-    return [dict(_answers(job, eps_255, protocol)) for job in jobs]
+def _grid(answers: pd.DataFrame) -> _Grid:
+    attack, attacks = pd.factorize(answers["attack"])
+    source, sources = pd.factorize(answers["source"])
+    job, jobs = pd.factorize(attack * len(sources) + source)
+    target, targets = pd.factorize(answers["target"])
+    image, images = pd.factorize(answers["index"])
+    label = np.zeros(len(images), np.int64)
+    label[image] = answers["label"]
+    unlike = label[image] != answers["label"].to_numpy()
+    if unlike.any():
+        raise ValueError(f"image {images[image[unlike][0]]} has different labels in two jobs.")
+    shape = (len(jobs), len(targets), len(images))
+    aim = np.full(shape, -2, np.int32)
+    counted, success = np.zeros((2, *shape), bool)
+    place = (job, target, image)
+    aim[place] = answers["aim"].fillna(-1)
+    counted[place], success[place] = answers["counted"], answers["success"]
+    if np.count_nonzero(aim > -2) < len(answers):
+        raise ValueError("two rows are of the same attack, source, target and image.")
+    by_attack, by_source = np.divmod(jobs, max(len(sources), 1))
+    return _Grid(
+        attack=np.asarray(attacks, object)[by_attack],
+        source=np.asarray(sources, object)[by_source],
+        targets=np.asarray(targets, object),
+        shown=np.any(aim > -2, axis=2),
+        counted=counted,
+        success=success,
+        aim=aim,
+    )
 
 
-def _answers(job: "Compared", eps_255: float, protocol: str) -> Iterator[tuple[str, "_Answers"]]:
-    """Yield each target's answers at one budget."""
-    budgets = job.predictions["eps_255"]
-    here = np.isclose(budgets, eps_255)
-    if not here.any():
-        tried = ", ".join(f"{eps:g}" for eps in sorted(budgets[budgets != 0].unique()))
-        raise ValueError(
-            f"{job.attack} made on '{job.source}' was not run at eps_255 = {eps_255:g}; "
-            f"its budgets are {tried or 'none'}."
-        )
-    table = job.predictions.loc[here | (budgets == 0).to_numpy()]
-    targets = [str(target) for target in job.predictions.loc[here, "target"].unique()]
-    found = outcomes(table, job.source, targets, protocol)
-    aims = target_labels(table)
-    attacked = (found.rows["eps_255"] != 0).to_numpy()
-    for target in targets:
-        rows = np.flatnonzero(attacked & (found.rows["target"] == target).to_numpy())
-        index = found.rows["index"].to_numpy()[rows]
-        yield (
-            target,
-            _Answers(
-                images=index,
-                label=found.rows["label"].to_numpy()[rows],
-                aim=None if aims is None else aims.loc[index].to_numpy(),
-                counted=found.counted[rows],
-                success=found.success[rows],
-            ),
-        )
-
-
-def _comparable(first: "_Answers", second: "_Answers", *, same_aims: bool) -> bool:
-    """Tell whether the two successes are the same thing."""
-    if first.aim is None or second.aim is None:
-        return first.aim is second.aim
-    mine, theirs = _matched(first, second)
-    return not same_aims or bool((first.aim[mine] == second.aim[theirs]).all())
+def _pairs(same: NDArray[np.object_], differing: NDArray[np.object_]) -> tuple[Indices, Indices]:
+    """Return the pairs of jobs that have one name in common and not the other."""
+    one, other = np.triu_indices(len(same), 1)
+    fit = (same[one] == same[other]) & (differing[one] != differing[other])
+    return one[fit], other[fit]
 
 
 def _counts(
-    first: "_Answers", second: "_Answers", names: tuple[tuple[str, str], tuple[str, str]]
-) -> tuple[int, ...]:
-    """Count images: both count, first succeeds, second does, only first, only second."""
-    mine, theirs = _matched(first, second)
-    if (first.label[mine] != second.label[theirs]).any():
-        jobs = " and ".join(f"{attack} made on '{source}'" for attack, source in names)
-        raise ValueError(f"{jobs} have different labels for the same images.")
-    counted = first.counted[mine] & second.counted[theirs]
-    by_first = counted & first.success[mine]
-    by_second = counted & second.success[theirs]
-    masks = (counted, by_first, by_second, by_first & ~by_second, by_second & ~by_first)
-    return tuple(int(mask.sum()) for mask in masks)
+    grid: _Grid, first: tuple[Indices, Indices], second: tuple[Indices, Indices]
+) -> tuple[pd.DataFrame, Mask, Mask]:
+    """Count the images of P pairs of (job, target).
 
-
-def _matched(first: "_Answers", second: "_Answers") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions of the images that both have."""
-    _, mine, theirs = np.intersect1d(
-        first.images, second.images, assume_unique=True, return_indices=True
-    )
-    return mine, theirs
-
-
-def _tested(table: pd.DataFrame, family: str) -> pd.DataFrame:
-    """Add difference, interval and tests to counts; Holm's correction within each family.
-
-    The counts are the columns `n` and the two whose names end in `_only`.
+    Returns:
+        The counts, whether both attacks of a pair aim for classes or neither does, and whether
+        they aim for the same classes on the images that both have; P rows each.
     """
-    first_only, second_only = [name for name in table.columns if name.endswith("_only")]
-    numbers = list(table.columns[table.columns.get_loc("n") : table.columns.get_loc(second_only)])
-    table = table.astype(dict.fromkeys([*numbers, second_only], "int64"))
-    b, c, n = (table[name].to_numpy() for name in (first_only, second_only, "n"))
-    table["difference"] = ratio(b - c, n)
-    table["difference_low"], table["difference_high"] = paired_interval(b, c, n)
-    p = [two_sided_mcnemar(*pair) for pair in zip(b.tolist(), c.tolist(), strict=True)]
-    table["p"] = np.where(n > 0, np.array(p, dtype=np.float64), np.nan)
-    table["p_holm"] = table["p"]
-    for _, members in table[table["p"].notna()].groupby(family):
-        table.loc[members.index, "p_holm"] = multipletests(members["p"], method="holm")[1]
-    return table
+    parts = []
+    at_once = max(1, _AT_ONCE // max(grid.aim.shape[2], 1))
+    for start in range(0, max(len(first[0]), 1), at_once):
+        some = slice(start, start + at_once)
+        mine, theirs = ((jobs[some], targets[some]) for jobs, targets in (first, second))
+        counted = grid.counted[mine] & grid.counted[theirs]
+        by_first, by_second = counted & grid.success[mine], counted & grid.success[theirs]
+        aim, other_aim = grid.aim[mine], grid.aim[theirs]
+        unlike = (aim != other_aim) & (aim > -2) & (other_aim > -2)
+        aiming = (aim >= 0).any(axis=1), (other_aim >= 0).any(axis=1)
+        masks = (counted, by_first, by_second, by_first & ~by_second, by_second & ~by_first)
+        sums = [np.count_nonzero(mask, axis=1) for mask in masks]
+        parts.append(np.array([*sums, aiming[0] == aiming[1], ~unlike.any(axis=1)]))
+    found = np.concatenate(parts, axis=1)
+    return pd.DataFrame(found[:-2].T, columns=_COUNTS), found[-2] > 0, found[-1] > 0
 
 
-class Compared(NamedTuple):
-    """A job to be compared with others.
-
-    Attributes:
-        attack: Its name, with what else tells it from the other attacks.
-        source: Model, or ensemble joined by `+`, that the images were made on.
-        predictions: Its predictions table, clean rows included.
-    """
-
-    attack: str
-    source: str
-    predictions: pd.DataFrame
-
-
-class _Answers(NamedTuple):
-    """What became of N images, shape (N,) each; `aim` is None if the attack has none."""
-
-    images: NDArray[np.int64]
-    label: NDArray[np.int64]
-    aim: NDArray[np.int64] | None
-    counted: NDArray[np.bool_]
-    success: NDArray[np.bool_]
+def _tested(table: pd.DataFrame) -> pd.DataFrame:
+    """Add difference, interval and tests to counts; Holm's correction is over all rows."""
+    b, c, n = (table[name].to_numpy() for name in ("first_only", "second_only", "n"))
+    low, high = paired_interval(b, c, n)
+    p = np.where(n > 0, mcnemar_p(b, c), np.nan)
+    holm = p.copy()
+    if (n > 0).any():
+        holm[n > 0] = multipletests(p[n > 0], method="holm")[1]
+    tests = {"difference": ratio(b - c, n), "difference_low": low, "difference_high": high}
+    return table.assign(**tests, p=p, p_holm=holm)

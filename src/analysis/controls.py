@@ -7,13 +7,11 @@ import pandas as pd
 
 from src.analysis.intervals import paired_interval
 from src.analysis.matrix import gather
-from src.analysis.outcomes import outcomes, same_aims, target_labels
-from src.analysis.rates import group_rows, group_totals, ratio
+from src.analysis.outcomes import answer_rows, outcomes, same_aims, target_labels
+from src.analysis.rates import ratio, shown_budgets
 
 CONTROL_NAMES = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """What people call the controls, by the name of their table; the headline's first."""
-
-_KEY = ["index", "target", "eps_255"]
 
 
 def excess(
@@ -43,35 +41,26 @@ def excess(
         1998; see `paired_interval`). With an empty denominator the rates are NaN.
 
     Raises:
-        ValueError: As `rates`, or if the control lacks a row or has other labels.
+        ValueError: As `rates`, or if the control lacks a row or aims for other classes.
     """
     found = outcomes(attacked, source, targets, protocol)
-    aims = target_labels(attacked)
-    if not same_aims(aims, target_labels(control)):
+    if not same_aims(target_labels(attacked), target_labels(control)):
         raise ValueError("the control's table has other values of target_label than the attack's.")
-    chosen = (found.rows["eps_255"] != 0).to_numpy()
-    rows = found.rows.loc[chosen, [*_KEY, "label"]]
-    answers = control.loc[control["eps_255"] != 0, [*_KEY, "label", "predicted"]]
-    answers = answers.assign(target=answers["target"].astype(object))
-    if answers.duplicated(_KEY).any():
-        raise ValueError("the control's table repeats an image, target and budget.")
-    pairs = rows.merge(answers, on=_KEY, how="left", suffixes=("", "_control"))
-    lacking = pairs["predicted"].isna()
-    if lacking.any():
-        index, target, eps = pairs.loc[lacking, _KEY].iloc[0]
+    row = answer_rows(control, targets, found.index, found.eps_255)
+    attack_rows = found.present & (found.eps_255 > 0)
+    lacking = np.argwhere(attack_rows & (row < 0))
+    if len(lacking):
+        target, image, budget = lacking[0]
         raise ValueError(
-            f"the control's table lacks {int(lacking.sum())} of {len(pairs)} rows of the attack, "
-            f"first index {index}, target '{target}', eps_255 {eps:g}."
+            f"the control's table lacks {len(lacking)} of {attack_rows.sum()} rows of the attack, "
+            f"first index {found.index[image]}, target '{targets[target]}', "
+            f"eps_255 {found.eps_255[budget]:g}."
         )
-    if (pairs["label"] != pairs["label_control"]).any():
-        raise ValueError("the control's table has other labels than the attack's.")
-    wanted = pairs["label"] if aims is None else aims.loc[pairs["index"]]
-    reached = pairs["predicted"].to_numpy() == wanted.to_numpy()
-    counted = found.counted[chosen]
-    by_attack = counted & found.success[chosen]
-    by_control = counted & (~reached if aims is None else reached)
-    result, group = group_rows(rows, targets)
-    result["targeted"] = found.targeted
+    counted = attack_rows & found.counted[:, :, None]
+    by_attack = counted & found.success
+    by_control = counted & found.wanted(control["predicted"].to_numpy()[row])
+    result, shown = shown_budgets(found)
+    result["targeted"] = found.aim is not None
     for name, mask in (
         ("denominator", counted),
         ("success", by_attack),
@@ -79,7 +68,8 @@ def excess(
         ("attack_only", by_attack & ~by_control),
         ("control_only", by_control & ~by_attack),
     ):
-        result[name] = group_totals(mask, group, len(result)).astype(np.int64)
+        result[name] = np.count_nonzero(mask, axis=1)[shown]
+    result = result[result["eps_255"] > 0].reset_index(drop=True)
     n = result["denominator"].to_numpy()
     b, c = result["attack_only"].to_numpy(), result["control_only"].to_numpy()
     result["success_rate"] = ratio(result["success"].to_numpy(), n)
@@ -102,11 +92,8 @@ def excess_matrix(excess_by_source: Mapping[str, pd.DataFrame], eps_255: float) 
         and `cell` (see `format_excess`).
 
     Raises:
-        ValueError: If there is no source, a table lacks the budget, or targeted and untargeted
-            attacks meet.
+        ValueError: If a table lacks the budget, or targeted and untargeted attacks meet.
     """
-    if not excess_by_source:
-        raise ValueError("a matrix needs the excess of at least one source, got none.")
     cells = gather(excess_by_source, eps_255).rename(columns={"control_success": "control"})
     counts = ["success", "control", "denominator"]
     shares = ["excess", "excess_low", "excess_high"]

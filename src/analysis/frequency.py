@@ -7,11 +7,9 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.controls import excess
-from src.analysis.exploration import need_columns
 from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import target_labels
 from src.analysis.rates import ratio
-from src.checks import check_choice
 
 BANDS = ("all", "low", "band", "high")
 """Parts of a perturbation: the whole, and its low, middle and high frequencies."""
@@ -48,12 +46,8 @@ def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.Dat
         One row per `attack`, `source`, `kind` and `eps_255`: `n`, `frequency` (where the summed
         bins begin; NaN if none does), `share` of the power in [0, 1] (NaN without it) and
         `flat_share`, what it would be if the power were the same at all frequencies.
-
-    Raises:
-        ValueError: If a column is missing.
     """
     keys = ["attack", "source", "kind", "eps_255"]
-    need_columns(spectra, [*keys, "frequency_low", "coefficients", "n", "share"], "spectra")
     records = []
     for key, rows in spectra.groupby(keys, sort=False, dropna=False):
         high = rows[rows["frequency_low"] >= above - _ROUNDING]
@@ -93,33 +87,19 @@ def filtered_rates(
         `src.analysis.controls.excess`), and `targeted`, whether success is reaching a class.
 
     Raises:
-        ValueError: As `excess`, for a missing column, an unknown band, norm or kind, several
-            budgets, or an image of the predictions that was not filtered.
+        ValueError: As `excess`, also where noise of the same band is not there.
     """
-    if "kind" not in filtered:
-        raise ValueError(
-            "the filtered table has no noise to compare with: an earlier version wrote it; run "
-            "the job again."
-        )
-    need_columns(filtered, [*_ANSWERS, "norm", "band", *_BOUNDS], "filtered")
-    rows = filtered[filtered["target"].isin(list(targets))]
-    _check_filtered(rows, targets)
-    clean = predictions.loc[predictions["eps_255"] == 0, _ANSWERS]
-    whole = predictions.drop_duplicates(["target", "index"])["target"].value_counts()
     aims = target_labels(predictions)
+    rows = filtered
     if aims is not None:
         rows = rows.assign(target_label=aims.reindex(rows["index"]).to_numpy())
+    clean = predictions.loc[predictions["eps_255"] == 0, _ANSWERS]
     tables = []
     for target, norm, band in itertools.product(targets, NORMS, BANDS):
         part = rows[(rows["target"] == target) & (rows["norm"] == norm) & (rows["band"] == band)]
         if part.empty:
             continue
         made, noise = (part[part["kind"] == kind] for kind in KINDS)
-        if len(made) != (images := whole.get(target, 0)):
-            raise ValueError(
-                f"the filtered table has {len(made)} of the {images} images that were shown to "
-                f"'{target}', norm {norm}, band {band}."
-            )
         answers = pd.concat([clean, made.drop(columns=["norm", "band", "kind", *_BOUNDS])])
         names = {"norm": norm, "band": band, **made[_BOUNDS].iloc[0]}
         tables.append(excess(answers, noise, source, [target], protocol).assign(**names))
@@ -142,70 +122,18 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = Non
         One row per (target, cutoff), targets in the order of the table and by rising cutoff:
         `target`, `cutoff` (inf: all frequencies, from `clean`), `n` (all images), `correct`,
         `accuracy` and its 95 % Wilson interval `accuracy_low` and `accuracy_high`.
-
-    Raises:
-        ValueError: If a column is missing, a row is there twice or is not low-passed at all, or
-            `clean` lacks an image.
     """
     keys = ["target", "cutoff"]
-    need_columns(low_passed, ["index", *keys, "label", "predicted"], "low_passed")
-    if not np.isfinite(low_passed["cutoff"].to_numpy(dtype=np.float64)).all():
-        raise ValueError("the low_passed table must have finite cutoffs.")
-    _check_once(low_passed, ["index", *keys], "low_passed")
+    rows = low_passed[["index", *keys, "label", "predicted"]]
+    if clean is not None:
+        images = low_passed[["index", "target"]].drop_duplicates()
+        rows = pd.concat([rows, clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)])
     order = list(low_passed["target"].unique())
-    rows = low_passed if clean is None else _with_clean(low_passed, clean)
-    rows = rows[keys].assign(
-        target=_ordered(rows["target"], order), correct=rows["predicted"] == rows["label"]
-    )
-    groups = rows.groupby(keys, observed=True, sort=True)["correct"]
-    table = pd.DataFrame({"n": groups.size(), "correct": groups.sum().astype(np.int64)})
-    table = table.reset_index().astype({"target": object})
+    targets = pd.Categorical(rows["target"].astype(object), categories=order, ordered=True)
+    right = rows.assign(target=targets, correct=rows["predicted"] == rows["label"])
+    groups = right.groupby(keys, observed=True)["correct"]
+    table = groups.agg(n="size", correct="sum").reset_index().astype({"target": object})
     k, n = table["correct"].to_numpy(), table["n"].to_numpy()
     table["accuracy"] = ratio(k, n)
     table["accuracy_low"], table["accuracy_high"] = wilson_interval(k, n)
     return table
-
-
-def _with_clean(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
-    """Put the answers to the unfiltered images below the others, as those of no cutoff."""
-    keys = ["index", "target"]
-    need_columns(clean, [*keys, "label", "predicted"], "clean")
-    images = low_passed[keys].drop_duplicates()
-    kept = clean[[*keys, "label", "predicted"]].merge(images, on=keys)
-    _check_once(kept, keys, "clean")
-    if len(kept) < len(images):
-        lacking = images.merge(kept[keys], on=keys, how="left", indicator=True)
-        index, target = lacking.loc[lacking["_merge"] == "left_only", keys].iloc[0]
-        raise ValueError(
-            f"the clean table lacks image {index} of '{target}', which was low-passed."
-        )
-    return pd.concat([low_passed[[*kept.columns, "cutoff"]], kept.assign(cutoff=np.inf)])
-
-
-def _ordered(names: pd.Series, order: Sequence[str]) -> pd.Categorical:
-    return pd.Categorical(names.astype(object), categories=pd.Index(list(order)), ordered=True)
-
-
-def _check_filtered(rows: pd.DataFrame, targets: Sequence[str]) -> None:
-    """Refuse names without meaning, targets that are not there, and several budgets."""
-    absent = [target for target in targets if target not in set(rows["target"])]
-    if absent:
-        raise ValueError(f"the filtered table has no rows of {', '.join(absent)}.")
-    for band in rows["band"].unique():
-        check_choice("band", band, BANDS)
-    for norm in rows["norm"].unique():
-        check_choice("norm", norm, NORMS)
-    for kind in rows["kind"].unique():
-        check_choice("kind", kind, KINDS)
-    budgets = sorted(rows["eps_255"].unique())
-    if len(budgets) > 1:
-        listed = ", ".join(f"{eps:g}" for eps in budgets)
-        raise ValueError(f"the filtered table must have one budget, not {listed}.")
-
-
-def _check_once(rows: pd.DataFrame, keys: Sequence[str], name: str) -> None:
-    repeated = rows.duplicated(list(keys))
-    if repeated.any():
-        first = rows.loc[repeated, list(keys)].iloc[0]
-        told = ", ".join(f"{key} {value}" for key, value in first.items())
-        raise ValueError(f"the {name} table has several rows of {told}.")

@@ -1,53 +1,45 @@
 """Intervals and tests: one proportion, two on the same images, and means of bounded values."""
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
+from statsmodels.stats.proportion import proportion_confint
 
+FEWEST_IMAGES = 10
+"""Below so many images a mean has no interval."""
+
+_Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distribution
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
-_DRAWS, _AT_ONCE = 4000, 250  # sets of weights; how many are held at once
+_DRAWS, _AT_ONCE = 4000, 100  # sets of weights; how many images' weights are held at once
 
 
 def wilson_interval(
-    successes: ArrayLike, trials: ArrayLike, level: float = 0.95
+    successes: ArrayLike, trials: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the Wilson score interval of a binomial proportion, without continuity correction.
+    """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
     Args:
         successes: Counts k, any shape.
         trials: Counts n, same shape, 0 <= k <= n.
-        level: Two-sided confidence level in (0, 1).
 
     Returns:
         Lower and upper bounds in [0, 1]; NaN where n = 0.
-
-    Raises:
-        ValueError: If the level is not in (0, 1), or a count is not in 0 <= k <= n.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
         J. Am. Stat. Assoc. 22 (1927).
     """
-    z2 = _critical(level) ** 2
-    k = np.asarray(successes, dtype=np.float64)
-    n = np.asarray(trials, dtype=np.float64)
-    if np.any(k < 0) or np.any(k > n):
-        raise ValueError("counts must satisfy 0 <= successes <= trials.")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre = (k + z2 / 2.0) / (n + z2)
-        half = np.sqrt(z2 * (k * (n - k) / n + z2 / 4.0)) / (n + z2)
+    k, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    low, high = proportion_confint(k, np.where(n == 0, 1.0, n), method="wilson")
     # Both ends are exact where every trial agrees; rounding would leave 1e-17 there.
-    low = np.where(k == 0, 0.0, centre - half)
-    high = np.where(k == n, 1.0, centre + half)
-    empty = n == 0
-    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+    low, high = np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)
+    return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
 def paired_interval(
-    first_only: ArrayLike, second_only: ArrayLike, trials: ArrayLike, level: float = 0.95
+    first_only: ArrayLike, second_only: ArrayLike, trials: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Tango's score interval of the difference of two proportions on the same images.
+    """Return Tango's 95 % score interval of the difference of two rates on the same images.
 
     The difference is (first_only - second_only) / trials. The interval holds 0 exactly where
     McNemar's test (without continuity correction) does not reject; it is sensible where no pair
@@ -57,35 +49,32 @@ def paired_interval(
         first_only: Images b on which only the first succeeds, any shape.
         second_only: Images c on which only the second does, same shape.
         trials: Images n that both were tried on, same shape, b + c <= n.
-        level: Two-sided confidence level in (0, 1).
 
     Returns:
         Lower and upper bounds in [-1, 1]; NaN where n = 0.
-
-    Raises:
-        ValueError: If the level is not in (0, 1), or the counts do not fit.
 
     Reference:
         T. Tango, Equivalence test and confidence interval for the difference in proportions for
         the paired-sample design, Stat. Med. 17 (1998), equations 6, 13 and 15. The roots are
         found by bisection instead of the secant method.
     """
-    z2 = _critical(level) ** 2
     shape = np.broadcast_shapes(np.shape(first_only), np.shape(second_only), np.shape(trials))
     b, c, n = (
         np.broadcast_to(np.asarray(counts, dtype=np.float64), shape)
         for counts in (first_only, second_only, trials)
     )
-    if np.any(b < 0) or np.any(c < 0) or np.any(b + c > n):
-        raise ValueError("counts must satisfy 0 <= first_only + second_only <= trials.")
     full = np.where(n == 0, 1.0, n)
-    low = -_upper_end(c, b, full, z2)
-    high = _upper_end(b, c, full, z2)
+    low = -_upper_end(c, b, full)
+    high = _upper_end(b, c, full)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
 def bounded_mean_interval(
-    values: NDArray[np.float64], low: ArrayLike = 0.0, high: ArrayLike = 1.0, seed: int = 0
+    values: NDArray[np.float64],
+    kept: NDArray[np.bool_] | None = None,
+    low: ArrayLike = 0.0,
+    high: ArrayLike = 1.0,
+    seed: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return Gaffke's 95 % interval of the mean of values whose range is known.
 
@@ -98,13 +87,14 @@ def bounded_mean_interval(
     `tests/analysis/test_coverage.py` simulates both.
 
     Args:
-        values: Samples of N values each, shape (V, N).
+        values: Samples of at most N values each, shape (V, N).
+        kept: Which values belong to their sample, shape (V, N); all without it.
         low: Smallest value that there can be, a number or shape (V,).
         high: Largest one, likewise.
-        seed: Of the weights, from 0; every sample gets the same ones.
+        seed: Of the weights, from 0; the n-th value of every sample gets the same ones.
 
     Returns:
-        Lower and upper bounds, shape (V,); NaN where a value is.
+        Lower and upper bounds, shape (V,); NaN where a kept value is, and the range without any.
 
     Reference:
         N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
@@ -113,51 +103,57 @@ def bounded_mean_interval(
         arXiv:1905.06208.
     """
     generator = np.random.default_rng(seed)
-    least, most = (np.broadcast_to(np.asarray(end, float), len(values)) for end in (low, high))
-    means = []
-    for _ in range(_DRAWS // _AT_ONCE):
-        weights = generator.standard_exponential((_AT_ONCE, values.shape[1] + 1))
-        weights /= weights.sum(axis=1, keepdims=True)
-        seen, unseen = weights[:, 1:] @ values.T, weights[:, :1]
-        means.append((seen + unseen * least, seen + unseen * most))
-    lows, highs = (np.concatenate(found) for found in zip(*means, strict=True))
+    mine = np.ones(values.shape) if kept is None else kept.astype(np.float64)
+    masks, which = np.unique(mine, axis=0, return_inverse=True)
+    values = np.where(mine > 0, values, 0.0)
+    unseen = generator.standard_exponential(_DRAWS)
+    seen, total = np.zeros((len(values), _DRAWS)), np.zeros((len(masks), _DRAWS))
+    for start in range(0, values.shape[1], _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        weights = generator.standard_exponential((masks[:, some].shape[1], _DRAWS))
+        seen += values[:, some] @ weights
+        total += masks[:, some] @ weights
+    ends = [np.broadcast_to(np.asarray(end, np.float64), len(values)) for end in (low, high)]
+    total = (total + unseen)[which]
+    lows, highs = ((seen + unseen * end[:, None]) / total for end in ends)
     # Rounding may leave the range by a last digit.
     return (
-        np.maximum(np.quantile(lows, 0.025, axis=0), least),
-        np.minimum(np.quantile(highs, 0.975, axis=0), most),
+        np.maximum(np.quantile(lows, 0.025, axis=1), ends[0]),
+        np.minimum(np.quantile(highs, 0.975, axis=1), ends[1]),
     )
 
 
-def exact_mcnemar(first_only: int, second_only: int) -> float:
-    """Return the one-sided exact p-value that the first of two paired counts is no larger.
+def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> NDArray[np.float64]:
+    """Return the two-sided exact p-values that two paired rates are equal.
 
     Args:
-        first_only: Images that only the first counts.
-        second_only: Images that only the second counts.
+        first_only: Images on which only the first succeeds, any shape.
+        second_only: Images on which only the second does, same shape.
 
     Returns:
-        P(X >= first_only) for X ~ Binomial(first_only + second_only, 1/2).
+        Twice the smaller tail of Binomial(first_only + second_only, 1/2), at most 1.
 
-    >>> exact_mcnemar(2, 0)
-    0.25
+    Reference:
+        Q. McNemar, Note on the sampling error of the difference between correlated proportions
+        or percentages, Psychometrika 12 (1947), with the binomial distribution in place of its
+        approximation.
+
+    >>> mcnemar_p([0, 0, 1], [2, 0, 3]).tolist()
+    [0.5, 1.0, 0.625]
     """
-    trials = first_only + second_only
-    term, tail = 1, 0  # whole numbers, so that no count is too large for the sum
-    for k in range(trials, first_only - 1, -1):
-        tail += term
-        term = term * k // (trials - k + 1)
-    return float(tail / (1 << trials))
+    b, c = np.asarray(first_only), np.asarray(second_only)
+    return np.minimum(2 * binom.cdf(np.minimum(b, c), b + c, 0.5), 1.0)
 
 
 def _upper_end(
-    b: NDArray[np.float64], c: NDArray[np.float64], n: NDArray[np.float64], z2: float
+    b: NDArray[np.float64], c: NDArray[np.float64], n: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Find the largest difference that the score test does not reject."""
     inside, outside = (b - c) / n, np.ones_like(n)
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
         variance = _least_variance(b, c, n, middle)
-        kept = (b - c - n * middle) ** 2 <= z2 * n * variance
+        kept = (b - c - n * middle) ** 2 <= _Z2 * n * variance
         inside = np.where(kept, middle, inside)
         outside = np.where(kept, outside, middle)
     return inside
@@ -182,9 +178,3 @@ def _least_variance(
     )
     variance: NDArray[np.float64] = 2 * second + difference * (1 - difference)
     return np.maximum(variance, 0.0)
-
-
-def _critical(level: float) -> float:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie between 0 and 1, not {level}.")
-    return NormalDist().inv_cdf(0.5 + level / 2.0)

@@ -53,20 +53,15 @@ def matrix(
         first source that was shown to it; where they are not known, the cell is missing.
 
     Raises:
-        ValueError: If there is no source, a source is called `clean`, the measure is unknown,
-            a table lacks the budget, the tables count different numbers of images, or targeted
-            and untargeted attacks meet.
+        ValueError: If a source is called `clean`, a table lacks the budget, the tables count
+            different numbers of images, or targeted and untargeted attacks meet.
     """
-    if not rates_by_source:
-        raise ValueError("a matrix needs the rates of at least one source, got none.")
     if CLEAN in rates_by_source:
         raise ValueError(f"a source cannot be called '{CLEAN}': that is the row of clean images.")
     attacked = gather(rates_by_source, eps_255)
     targeted = bool(attacked["targeted"].iloc[0])
     if measure is None:
         measure = "success_rate" if targeted else "robust_accuracy"
-    if measure not in MEASURES:
-        raise ValueError(f"measure '{measure}' is unknown; choose one of {', '.join(MEASURES)}.")
     count = MEASURES[measure]
     sizes = sorted({int(n) for n in attacked["n"]})
     if len(sizes) > 1:

@@ -1,55 +1,89 @@
-"""What became of every row of the predictions table: counted, still correct, a success."""
+"""What every target says of every image at every budget: counted, still correct, a success."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 PROTOCOLS = ("all", "source_correct", "target_correct", "joint")
 
-_KEY = ["index", "target", "eps_255"]
-_COLUMNS = [*_KEY, "label", "predicted", "confidence", "true_confidence"]
+_COLUMNS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The rows of some targets, and masks that run along them.
+    """What T targets say of N images at K budgets, as arrays of the shape (T, N, K).
 
     Attributes:
-        rows: Columns of the predictions table, `target` as plain objects.
-        targeted: Whether the attack aims for a class.
-        source_clean: The source classifies the clean image correctly; None if its clean rows do
-            not cover every image.
-        target_clean: The row's target classifies the clean image correctly; None if the clean
-            rows of the targets do not cover every image.
-        clean_success: What the target says of the clean image already is a success; None as
-            for `target_clean`.
-        aimed_at_label: The class aimed for is the true one; such images are never counted.
-        counted: The image belongs to the denominator.
-        correct: The row's prediction is the true class.
-        success: The row's prediction is what the attack wants: the class aimed for, or, if it
-            aims for none, any but the true one. False where `aimed_at_label`.
+        source: Model that the adversarial images were made on.
+        targets: Names of the targets.
+        index: Of the images, rising, shape (N,).
+        label: Their true classes, shape (N,).
+        aim: The classes that a targeted attack aims for, shape (N,); None if it is untargeted.
+        eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
+        row: Position of the row in the predictions table; -1 where the table has none.
+        predicted: Predicted class; without meaning where there is no row.
+        confidence: Probability of the predicted class; NaN where there is no row.
+        true_confidence: Probability of the true class, likewise.
+        source_clean: The source classifies the clean image correctly, shape (N,); None if its
+            clean rows do not cover every image.
+        target_clean: The target does, shape (T, N); None if clean rows of any target lack.
+        counted: The image belongs to the denominator, shape (T, N).
     """
 
-    rows: pd.DataFrame
-    targeted: bool
+    source: str
+    targets: list[str]
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    aim: NDArray[np.int64] | None
+    eps_255: NDArray[np.float64]
+    row: NDArray[np.intp]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    true_confidence: NDArray[np.float64]
     source_clean: Mask | None
     target_clean: Mask | None
-    clean_success: Mask | None
-    aimed_at_label: Mask
     counted: Mask
-    correct: Mask
-    success: Mask
+
+    @property
+    def present(self) -> Mask:
+        """Where the table has a row."""
+        return self.row >= 0
+
+    @property
+    def correct(self) -> Mask:
+        """Where the prediction is the true class."""
+        return self.present & (self.predicted == self.label[:, None])
+
+    @property
+    def success(self) -> Mask:
+        """Where the prediction is what the attack wants.
+
+        That is the class aimed for, or, if it aims for none, any but the true one. It is false
+        where `aimed_at_label`.
+        """
+        return self.present & self.wanted(self.predicted)
+
+    @property
+    def aimed_at_label(self) -> Mask:
+        """Which images are aimed at their true class, shape (N,); they are never counted."""
+        return np.zeros(len(self.label), bool) if self.aim is None else self.aim == self.label
+
+    def wanted(self, predicted: NDArray[np.int64]) -> Mask:
+        """Say of predictions, shape (T, N, K), whether they are what the attack wants."""
+        if self.aim is None:
+            return predicted != self.label[:, None]
+        return (predicted == self.aim[:, None]) & ~self.aimed_at_label[:, None]
 
 
 def outcomes(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> Outcomes:
-    """Work out the outcome of every row of the targets.
+    """Lay the rows of some targets out by target, image and budget.
 
     Args:
         predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. The
@@ -63,42 +97,92 @@ def outcomes(
             are not in the table, two rows for one image, target and budget, or classes aimed for
             that do not fit (see `target_labels`).
     """
-    _check(predictions, targets, protocol)
-    aims = target_labels(predictions)
-    rows = predictions.loc[predictions["target"].isin(list(targets)), _COLUMNS]
-    rows = rows.assign(target=rows["target"].astype(object))
-    label, predicted = rows["label"].to_numpy(), rows["predicted"].to_numpy()
-    needs_target = protocol in ("target_correct", "joint")
-    clean_predicted = _clean_predictions_of_targets(predictions, rows, needed=needs_target)
-    source_clean = _clean_correct_of_source(predictions, source, rows)
-    aim = None if aims is None else _aim_of_rows(aims, rows)
-    aimed_at_label = np.zeros(len(rows), dtype=bool) if aim is None else aim == label
+    check_predictions(predictions, targets)
+    mine = predictions["target"].isin(list(targets)).to_numpy()
+    index = np.unique(predictions["index"].to_numpy()[mine])
+    eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
+    row = answer_rows(predictions, targets, index, eps)
+    present = row >= 0
+    any_row = row.max(axis=(0, 2))  # of each image: they have the same label
+    label = predictions["label"].to_numpy()[any_row]
+    predicted = predictions["predicted"].to_numpy()[row]
+    of_source = answer_rows(predictions, [source], index, [0.0])[0, :, 0]
+    source_right = predictions["predicted"].to_numpy()[of_source] == label
+    confidence, true_confidence = (
+        np.where(present, predictions[column].to_numpy(np.float64)[row], np.nan)
+        for column in ("confidence", "true_confidence")
+    )
+    shown: Mask = np.any(present, axis=2)
+    found = Outcomes(
+        source=source,
+        targets=list(targets),
+        index=index,
+        label=label,
+        aim=_aims(predictions, index),
+        eps_255=eps,
+        row=row,
+        predicted=predicted,
+        confidence=confidence,
+        true_confidence=true_confidence,
+        source_clean=source_right if (of_source >= 0).all() else None,
+        target_clean=present[:, :, 0] & (predicted[:, :, 0] == label)
+        if (present[:, :, 0] | ~shown).all()
+        else None,
+        counted=shown,
+    )
+    return under(found, protocol)
 
-    def succeeds(answers: NDArray[np.int64]) -> Mask:
-        return answers != label if aim is None else (answers == aim) & ~aimed_at_label
 
-    target_clean = None if clean_predicted is None else clean_predicted == label
-    counted = ~aimed_at_label
-    if needs_target and target_clean is not None:
-        counted &= target_clean
+def under(found: Outcomes, protocol: str) -> Outcomes:
+    """Return the same outcomes with the denominator of a protocol.
+
+    Raises:
+        ValueError: The protocol is unknown, or the table lacks the clean rows that it needs.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol '{protocol}' is unknown; choose one of {', '.join(PROTOCOLS)}.")
+    counted = found.present.any(axis=2) & ~found.aimed_at_label
+    if protocol in ("target_correct", "joint"):
+        if found.target_clean is None:
+            target, image = np.argwhere(found.present.any(axis=2) & ~found.present[:, :, 0])[0]
+            raise ValueError(
+                f"the table lacks the clean prediction (eps_255 = 0) of target "
+                f"'{found.targets[target]}' for image {found.index[image]}."
+            )
+        counted &= found.target_clean
     if protocol in ("source_correct", "joint"):
-        if source_clean is None:
+        if found.source_clean is None:
             raise ValueError(
                 f"protocol '{protocol}' needs clean predictions (eps_255 = 0) of the source "
-                f"'{source}' for every image, and the table lacks them."
+                f"'{found.source}' for every image, and the table lacks them."
             )
-        counted &= source_clean
-    return Outcomes(
-        rows=rows,
-        targeted=aims is not None,
-        source_clean=source_clean,
-        target_clean=target_clean,
-        clean_success=None if clean_predicted is None else succeeds(clean_predicted),
-        aimed_at_label=aimed_at_label,
-        counted=counted,
-        correct=predicted == label,
-        success=succeeds(predicted),
-    )
+        counted &= found.source_clean
+    return replace(found, counted=counted)
+
+
+def initially_correct(found: Outcomes) -> Mask:
+    """Return which counted images their target classifies correctly when clean, shape (T, N).
+
+    Raises:
+        ValueError: The table lacks clean rows of a target.
+    """
+    return found.counted & under(found, "target_correct").counted
+
+
+def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
+    """Return the rows of one budget above 0, and the clean ones.
+
+    Raises:
+        ValueError: The table has no such budget.
+    """
+    eps = predictions["eps_255"].to_numpy(np.float64)
+    here = np.isclose(eps, eps_255) & (eps != 0)
+    if not here.any():
+        tried = ", ".join(f"{one:g}" for one in np.unique(eps[eps != 0]))
+        raise ValueError(
+            f"there are no predictions at eps_255 = {eps_255:g}; the budgets are {tried or 'none'}."
+        )
+    return predictions[here | (eps == 0)]
 
 
 def usable_protocols(predictions: pd.DataFrame, source: str) -> tuple[str, ...]:
@@ -108,16 +192,15 @@ def usable_protocols(predictions: pd.DataFrame, source: str) -> tuple[str, ...]:
         predictions: A predictions table.
         source: Model that the adversarial images were made on.
     """
-    attacked = predictions.loc[predictions["eps_255"] != 0]
-    of_targets = _clean_predictions_of_targets(predictions, attacked, needed=False) is not None
-    of_source = _clean_correct_of_source(predictions, source, attacked) is not None
-    usable = {
-        "all": True,
-        "source_correct": of_source,
-        "target_correct": of_targets,
-        "joint": of_source and of_targets,
-    }
-    return tuple(protocol for protocol in PROTOCOLS if usable[protocol])
+    targets = list(predictions.loc[predictions["eps_255"] != 0, "target"].unique())
+    return usable(outcomes(predictions, source, targets, "all")) if targets else PROTOCOLS
+
+
+def usable(found: Outcomes) -> tuple[str, ...]:
+    """Return the protocols that `under` takes."""
+    of_source, of_targets = found.source_clean is not None, found.target_clean is not None
+    known = (True, of_source, of_targets, of_source and of_targets)
+    return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
@@ -139,19 +222,14 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
     known = attacked["target_label"].notna()
     if not known.any():
         return None
-    if not known.all():
-        raise ValueError(
-            f"{int((~known).sum())} of {len(known)} attacked rows lack the target_label that the "
-            f"others have, first index {attacked.loc[~known, 'index'].iloc[0]}."
-        )
     pairs = attacked.drop_duplicates()
     repeated = pairs["index"].duplicated()
-    if repeated.any():
-        index = pairs.loc[repeated, "index"].iloc[0]
-        classes = sorted(int(aim) for aim in pairs.loc[pairs["index"] == index, "target_label"])
+    if repeated.any() or not known.all():
+        index = (
+            pairs.loc[repeated, "index"] if repeated.any() else attacked["index"][~known]
+        ).iloc[0]
         raise ValueError(
-            f"image {index} has {len(classes)} different values of target_label "
-            f"({', '.join(map(str, classes))}); it must have one."
+            f"the attacked rows of image {index} do not agree in their target_label, or lack it."
         )
     return pairs.set_index("index")["target_label"].astype("int64")
 
@@ -163,32 +241,49 @@ def same_aims(first: pd.Series | None, second: pd.Series | None) -> bool:
     return first.sort_index().equals(second.sort_index())
 
 
-def image_positions(where: pd.DataFrame, rows: pd.DataFrame) -> NDArray[np.intp]:
-    """Return, for each row, the position of its (target, index) in `where`; -1 if not there."""
-    names = pd.Index(where["target"].astype(object).unique())
-    images = pd.Index(where["index"].unique())
-    # One number per pair: far faster than an index of tuples.
-    keys = [
-        names.get_indexer(pd.Index(frame["target"].astype(object))).astype(np.int64)
-        * (len(images) + 1)
-        + images.get_indexer(pd.Index(frame["index"]))
-        for frame in (where, rows)
-    ]
-    unknown = ~(rows["target"].isin(names) & rows["index"].isin(images)).to_numpy()
-    place: NDArray[np.intp] = pd.Index(keys[0]).get_indexer(pd.Index(keys[1]))
-    return np.where(unknown, -1, place)
+def answer_rows(
+    table: pd.DataFrame, targets: Sequence[str], index: ArrayLike, eps_255: ArrayLike
+) -> NDArray[np.intp]:
+    """Return where in a table the rows of targets, images and budgets are.
+
+    Args:
+        table: Has `target`, `index` and `eps_255`; rows of others are passed over.
+        targets: T names.
+        index: N images.
+        eps_255: K budgets.
+
+    Returns:
+        Positions, shape (T, N, K); -1 where the table has no such row.
+
+    Raises:
+        ValueError: Two rows are of one target, image and budget.
+    """
+    names = table["target"].astype("category").cat
+    axes = (pd.Index(list(targets)), pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
+    place = (
+        axes[0].get_indexer(names.categories)[names.codes],
+        axes[1].get_indexer(pd.Index(table["index"])),
+        axes[2].get_indexer(pd.Index(table["eps_255"])),
+    )
+    known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in place]))
+    rows = np.full([len(axis) for axis in axes], -1)
+    rows[tuple(axis[known] for axis in place)] = known
+    if np.count_nonzero(rows >= 0) < len(known):
+        raise ValueError("the table repeats an image, target and budget.")
+    return rows
 
 
-def _check(predictions: pd.DataFrame, targets: Sequence[str], protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol '{protocol}' is unknown; choose one of {', '.join(PROTOCOLS)}.")
+def check_predictions(predictions: pd.DataFrame, targets: Sequence[str]) -> None:
+    """Refuse a table that cannot be that of a job with these targets.
+
+    Raises:
+        ValueError: A column or a target is missing, or there is no target.
+    """
     missing = [column for column in _COLUMNS if column not in predictions.columns]
     if missing:
         raise ValueError(f"the predictions table lacks the columns {', '.join(missing)}.")
     if not targets:
         raise ValueError("targets is empty; name at least one model.")
-    if len(set(targets)) < len(targets):
-        raise ValueError(f"targets names a model twice: {', '.join(targets)}.")
     present = list(predictions["target"].unique())
     absent = [target for target in targets if target not in present]
     if absent:
@@ -196,49 +291,15 @@ def _check(predictions: pd.DataFrame, targets: Sequence[str], protocol: str) -> 
             f"no predictions of the targets {', '.join(absent)}; "
             f"the table holds {', '.join(map(str, present)) or 'none'}."
         )
-    repeated = predictions.duplicated(_KEY)
-    if repeated.any():
-        index, target, eps = predictions.loc[repeated, _KEY].iloc[0]
-        raise ValueError(
-            f"{int(repeated.sum())} rows repeat an image, target and budget, "
-            f"first index {index}, target '{target}', eps_255 {eps:g}."
-        )
 
 
-def _clean_predictions_of_targets(
-    predictions: pd.DataFrame, rows: pd.DataFrame, *, needed: bool
-) -> NDArray[np.int64] | None:
-    """For each row, return what its target says of the clean image; None if rows lack."""
-    clean = predictions.loc[predictions["eps_255"] == 0, ["target", "index", "predicted"]]
-    place = image_positions(clean, rows)
-    if (place < 0).any():
-        if not needed:
-            return None
-        target, index = rows.loc[place < 0, ["target", "index"]].iloc[0]
-        raise ValueError(
-            f"the table lacks the clean prediction (eps_255 = 0) of target '{target}' "
-            f"for image {index}."
-        )
-    answers: NDArray[np.int64] = clean["predicted"].to_numpy()[place]
-    return answers
-
-
-def _clean_correct_of_source(
-    predictions: pd.DataFrame, source: str, rows: pd.DataFrame
-) -> Mask | None:
-    """Say of each row whether the source is right on the clean image; None if rows lack."""
-    is_clean = (predictions["target"] == source) & (predictions["eps_255"] == 0)
-    clean = predictions.loc[is_clean]
-    place = pd.Index(clean["index"]).get_indexer(pd.Index(rows["index"]))
-    if (place < 0).any():
+def _aims(predictions: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    aims = target_labels(predictions)
+    if aims is None:
         return None
-    right: Mask = clean["predicted"].to_numpy() == clean["label"].to_numpy()
-    return right[place]
-
-
-def _aim_of_rows(aims: pd.Series, rows: pd.DataFrame) -> NDArray[np.int64]:
-    place = pd.Index(aims.index).get_indexer(pd.Index(rows["index"]))
-    if (place < 0).any():
-        index = rows["index"].to_numpy()[place < 0][0]
-        raise ValueError(f"image {index} has no target_label: the table lacks its attacked rows.")
-    return aims.to_numpy()[place]
+    lacking = ~np.isin(index, aims.index)
+    if lacking.any():
+        raise ValueError(
+            f"image {index[lacking][0]} has no target_label: the table lacks its attacked rows."
+        )
+    return aims.reindex(index).to_numpy()

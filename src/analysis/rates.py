@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import outcomes, usable_protocols
+from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
+from src.analysis.outcomes import Mask, Outcomes, outcomes, under, usable
 
 
 def rates(
@@ -49,46 +49,9 @@ def rates(
         With an empty denominator the rates, intervals and confidences are NaN.
 
     Raises:
-        ValueError: For an unknown protocol, a missing column, a target or needed clean rows that
-            are not in the table, two rows for one image, target and budget, or a `target_label`
-            that only some attacked rows have or that differs between rows of an image.
+        ValueError: As `src.analysis.outcomes.outcomes`.
     """
-    found = outcomes(predictions, source, targets, protocol)
-    rows = found.rows
-    result, group = group_rows(rows, targets)
-
-    def total(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        return group_totals(values, group, len(result))
-
-    def count(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return total(mask).astype(np.int64)
-
-    denominator = count(found.counted)
-    result["targeted"] = found.targeted
-    result["n"] = np.bincount(group, minlength=len(result))
-    for name, known in (
-        ("source_clean_correct", found.source_clean),
-        ("target_clean_correct", found.target_clean),
-        ("target_clean_success", found.clean_success),
-    ):
-        values = [pd.NA] * len(result) if known is None else count(known)
-        result[name] = pd.array(values, dtype="Int64")
-    result["aimed_at_label"] = count(found.aimed_at_label)
-    result["denominator"] = denominator
-    for name, rate, mask in (
-        ("still_correct", "robust_accuracy", found.correct),
-        ("success", "success_rate", found.success),
-    ):
-        result[name] = count(found.counted & mask)
-        result[rate] = ratio(result[name].to_numpy(), denominator)
-        low, high = wilson_interval(result[name].to_numpy(), denominator)
-        result[f"{rate}_low"], result[f"{rate}_high"] = low, high
-    for column in ("confidence", "true_confidence"):
-        # Zero, not a product with the mask: a NaN outside the denominator must not leak in,
-        # while a NaN inside it must show.
-        summed = total(np.where(found.counted, rows[column].to_numpy(dtype=np.float64), 0.0))
-        result[column] = ratio(summed, denominator)
-    return result
+    return _rates(outcomes(predictions, source, targets, protocol))
 
 
 def rates_by_protocol(
@@ -107,39 +70,94 @@ def rates_by_protocol(
         The columns `attack`, `source`, `norm` and `protocol`, so that tables of several jobs may
         be joined, then those of `rates`.
     """
-    origin = {"attack": attack, "source": source, "norm": norm}
-    parts = []
-    for protocol in usable_protocols(predictions, source):
-        rows = rates(predictions, source, targets, protocol)
-        for place, (name, value) in enumerate({**origin, "protocol": protocol}.items()):
-            rows.insert(place, name, value)
-        parts.append(rows)
-    return pd.concat(parts, ignore_index=True)
+    found = outcomes(predictions, source, targets, "all")
+    parts = {protocol: _rates(under(found, protocol)) for protocol in usable(found)}
+    table = pd.concat(parts, names=["protocol"]).reset_index("protocol")
+    origin = pd.DataFrame({"attack": attack, "source": source, "norm": norm}, index=table.index)
+    return pd.concat([origin, table], axis=1).reset_index(drop=True)
 
 
-def group_rows(
-    rows: pd.DataFrame, targets: Sequence[str]
-) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """Number the groups (target, eps_255), in the order of the targets and of rising budget.
+def confidence_bands(
+    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
+) -> pd.DataFrame:
+    """Return the mean confidences of `rates` with their intervals over the images.
+
+    Args:
+        predictions: As for `rates`.
+        source: As for `rates`.
+        targets: As for `rates`.
+        protocol: As for `rates`.
 
     Returns:
-        A frame with a row per group (columns `target` and `eps_255`), and each row's group.
+        One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`, and for
+        `confidence` and `true_confidence` the mean over the images of the denominator and its
+        95 % interval `NAME_low` and `NAME_high` (see `bounded_mean_interval`; NaN for fewer than
+        10 images).
+
+    Raises:
+        ValueError: As `rates`.
     """
-    order = pd.Categorical(rows["target"], categories=list(targets), ordered=True)
-    groups = rows.groupby([order, rows["eps_255"]], observed=True, sort=True)
-    table = pd.DataFrame(list(groups.size().index), columns=["target", "eps_255"])
-    return table, np.asarray(groups.ngroup(), dtype=np.int64)
+    found = outcomes(predictions, source, targets, protocol)
+    table, shown = shown_budgets(found)
+    kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[shown]
+    n = kept.sum(axis=1)
+    for name in ("confidence", "true_confidence"):
+        values = getattr(found, name).transpose(0, 2, 1)[shown]
+        table[name] = ratio(np.where(kept, values, 0.0).sum(axis=1), n)
+        for end, bound in zip(("low", "high"), bounded_mean_interval(values, kept), strict=True):
+            table[f"{name}_{end}"] = np.where(n < FEWEST_IMAGES, np.nan, bound)
+    return table
 
 
-def group_totals(
-    values: NDArray[np.generic], group: NDArray[np.int64], groups: int
-) -> NDArray[np.float64]:
-    """Sum values over the rows of each group."""
-    weights = values.astype(np.float64)
-    return np.bincount(group, weights=weights, minlength=groups).astype(np.float64)
+def shown_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
+    """List what budgets each target was shown, in the order of the targets and of rising budget.
+
+    Returns:
+        A frame with `target` and `eps_255`, and the same as a mask of shape (T, K).
+    """
+    shown: Mask = np.any(found.present, axis=1)
+    target, budget = np.nonzero(shown)
+    names = [found.targets[place] for place in target]
+    return pd.DataFrame({"target": names, "eps_255": found.eps_255[budget]}), shown
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
     """Divide, with NaN (and no warning) where the denominator is zero."""
     top = numerator.astype(np.float64)
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=denominator > 0)
+
+
+def _rates(found: Outcomes) -> pd.DataFrame:
+    table, shown = shown_budgets(found)
+    counted = found.counted[:, :, None]
+
+    def count(mask: Mask) -> NDArray[np.int64]:
+        return np.count_nonzero(mask & found.present, axis=1)[shown]
+
+    denominator = count(counted)
+    table["targeted"] = found.aim is not None
+    table["n"] = count(np.ones_like(counted))
+    source_clean, target_clean = found.source_clean, found.target_clean
+    for name, mask in (
+        ("source_clean_correct", None if source_clean is None else source_clean[:, None]),
+        ("target_clean_correct", None if target_clean is None else target_clean[:, :, None]),
+        ("target_clean_success", None if target_clean is None else found.success[:, :, :1]),
+    ):
+        values = [pd.NA] * len(table) if mask is None else count(mask)
+        table[name] = pd.array(values, dtype="Int64")
+    table["aimed_at_label"] = count(found.aimed_at_label[:, None])
+    table["denominator"] = denominator
+    for name, rate, mask in (
+        ("still_correct", "robust_accuracy", found.correct),
+        ("success", "success_rate", found.success),
+    ):
+        table[name] = count(counted & mask)
+        table[rate] = ratio(table[name].to_numpy(), denominator)
+        low, high = wilson_interval(table[name].to_numpy(), denominator)
+        table[f"{rate}_low"], table[f"{rate}_high"] = low, high
+    for name in ("confidence", "true_confidence"):
+        # Zero, not a product with the mask: a NaN outside the denominator must not leak in,
+        # while a NaN inside it must show.
+        values = np.where(counted & found.present, getattr(found, name), 0.0)
+        table[name] = ratio(values.sum(axis=1)[shown], denominator)
+    return table

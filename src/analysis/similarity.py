@@ -1,257 +1,108 @@
 """Whether attacks transfer between models whose gradients, or whose errors, are alike."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
-from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.inter_rater import cohens_kappa
 
-from src.analysis.errors import error_agreement
-from src.analysis.exploration import need_columns
-from src.analysis.intervals import wilson_interval
-from src.analysis.logistic import NO_VARIATION, odds_ratio
+from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrix import is_white_box
-from src.analysis.outcomes import outcomes, target_labels
-
-PREDICTORS = {"cosine": "gradient cosine", "kappa": "error agreement (Cohen's kappa)"}
-"""What transfer is regressed on, with what readers call it."""
-
-FEWEST_PAIRS = 4
-"""Below so many different pairs of models, either way round, no line is fitted."""
-FEWEST_IMAGES = 10
-"""Below so many images a mean cosine has no interval."""
-STEP = 0.1
-"""Rise of a predictor that odds ratios and sentences are about."""
-
-
-class SimilarJob(NamedTuple):
-    """A job that also compared gradients.
-
-    Attributes:
-        attack: Name of the attack.
-        source: Model, or ensemble joined by `+`, that the images were made on.
-        predictions: Its predictions, clean rows of the source and the targets included.
-        similarity: One row per (index, target) with `cosine` in [-1, 1] (of the source's and the
-            target's gradient of the loss on the clean image) and `sign_agreement` in [0, 1];
-            NaN for a gradient that is zero.
-    """
-
-    attack: str
-    source: str
-    predictions: pd.DataFrame
-    similarity: pd.DataFrame
-
-
-class _Images(NamedTuple):
-    """The counted images of one pair: their similarity and whether the attack succeeded."""
-
-    cosine: NDArray[np.float64]
-    sign_agreement: NDArray[np.float64]
-    success: NDArray[np.bool_]
+from src.analysis.outcomes import answer_rows, at_budget, outcomes
+from src.analysis.rates import ratio
 
 
 def pair_similarity(
-    jobs: Sequence[SimilarJob], eps_255: float, protocol: str = "joint"
+    predictions: pd.DataFrame,
+    similarity: pd.DataFrame,
+    source: str,
+    targets: Sequence[str],
+    eps_255: float,
+    protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Set the transfer of every pair beside the likeness of its two models.
+    """Set the transfer of every pair of a job beside the similarity of its two models.
 
     Args:
-        jobs: Jobs that have the budget.
+        predictions: Predictions of the job, clean rows of the source and the targets included.
+        similarity: One row per (index, target) with `cosine` in [-1, 1] (of the source's and the
+            target's gradient of the loss on the clean image) and `sign_agreement` in [0, 1];
+            NaN for a gradient that is zero.
+        source: Model, or ensemble joined by `+`, that the images were made on.
+        targets: Models that they were shown to.
         eps_255: Budget in units of 1/255.
         protocol: Which images are counted, as in `rates`; the means are over the same images.
 
     Returns:
-        One row per job and target: `attack`, `source`, `target`, `eps_255`, `n` images counted,
-        `cosine` (mean over those whose gradients are not zero) with its 95 % t interval over the
-        images `cosine_low` and `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean),
-        `kappa` and `same_wrong` (Cohen's kappa of being right, and the share of the errors of both
-        with the same class; over all clean images, see `error_agreement`), `success_rate` with
-        its 95 % Wilson interval `success_rate_low` and `success_rate_high`, `white_box`, and
-        `targeted`. What has no images is NaN.
+        One row per target: `source`, `target`, `eps_255`, `n` images counted, `cosine` (mean over
+        those whose gradients are not zero) with its 95 % t interval over the images `cosine_low`
+        and `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean), `kappa` and
+        `same_wrong` (error consistency: Cohen's kappa of the source's and the target's being
+        right, and the share of the errors of both that have the same class; over all clean
+        images), `success_rate` with its 95 % Wilson interval `success_rate_low` and
+        `success_rate_high`, `white_box`, and `targeted`. What has no images is NaN, and so is the
+        kappa of models that are always right or always wrong.
 
     Raises:
-        ValueError: As `rates`, or if a job lacks the budget or the similarity of an image.
+        ValueError: As `rates`, or if the job lacks the budget or the similarity of an image.
+
+    Reference:
+        R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
+        behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
-    records = []
-    for job in jobs:
-        shown = _at_budget(job, eps_255)
-        targeted = target_labels(shown) is not None
-        for target in _targets(shown):
-            images = _images(job, shown, target, protocol)
-            errors = error_agreement(shown, job.source, target)
-            n, successes = len(images.success), int(images.success.sum())
-            low, high = wilson_interval(successes, n)
-            likeness = (*_mean_cosine(images.cosine), _mean(images.sign_agreement))
-            agreement = (errors.kappa, errors.same_wrong_class)
-            rate = (successes / n if n else np.nan, float(low), float(high))
-            pair = (job.attack, job.source, target, eps_255, n)
-            white_box = is_white_box(job.source, target)
-            records.append((*pair, *likeness, *agreement, *rate, white_box, targeted))
-    return pd.DataFrame(records, columns=PAIR_COLUMNS)
-
-
-def transfer_regression(frame: pd.DataFrame) -> pd.DataFrame:
-    """Fit success rate = intercept + slope * predictor over the pairs that are not white box.
-
-    One attack and predictor at a time, by ordinary least squares. Either direction of a pair of
-    models is a point, but cosine and kappa are the same for both, so that what counts is how many
-    different pairs of models there are. Pairs share models and images too, and say less than as
-    many independent ones would: intervals and p-values are too small.
-
-    Args:
-        frame: Result of `pair_similarity`. Of an attack with untargeted and targeted jobs, the
-            untargeted ones are taken.
-
-    Returns:
-        One row per attack and predictor (`cosine`, `kappa`): `attack`, `predictor`, `pairs`
-        (points that have both numbers), `model_pairs` (different pairs of models among them),
-        `slope` (success rate per 1 of the predictor) with its 95 % t interval `slope_low` and
-        `slope_high`, the correlation `r`, the p-value `p` of the slope, and `intercept`. NaN for
-        fewer than 4 model pairs, or if predictor or success rate do not vary.
-
-    Raises:
-        ValueError: If a column is missing.
-    """
-    needed = ["attack", "source", "target", "white_box", "success_rate", *PREDICTORS]
-    need_columns(frame, needed, "similarity")
-    records = []
-    for attack in frame["attack"].unique():
-        group = regressed_pairs(frame, attack)
-        for predictor in PREDICTORS:
-            known = group.dropna(subset=[predictor, "success_rate"])
-            x, y = known[[predictor, "success_rate"]].to_numpy(dtype=np.float64).T
-            models = len(
-                {frozenset(pair) for pair in zip(known["source"], known["target"], strict=True)}
-            )
-            line = _line(x, y) if models >= FEWEST_PAIRS else (np.nan,) * 6
-            records.append((attack, predictor, len(known), models, *line))
-    return pd.DataFrame(records, columns=REGRESSION_COLUMNS)
-
-
-def regressed_pairs(frame: pd.DataFrame, attack: str) -> pd.DataFrame:
-    """Return the pairs of an attack that a line is fitted over: none that is white box.
-
-    Targeted and untargeted success are different things; of an attack with both, the untargeted
-    ones are returned.
-    """
-    group = frame[(frame["attack"] == attack) & ~frame["white_box"].astype(bool)]
-    if "targeted" in group:
-        targeted = group["targeted"].astype(bool)
-        group = group if targeted.all() else group[~targeted]
-    return group
-
-
-def image_level(
-    jobs: Sequence[SimilarJob], eps_255: float, protocol: str = "joint"
-) -> pd.DataFrame:
-    """Fit, within each pair, the odds of success on the cosine of the image's gradients.
-
-    Args:
-        jobs: Jobs that have the budget.
-        eps_255: Budget in units of 1/255.
-        protocol: Which images are counted, as in `rates`.
-
-    Returns:
-        One row per job and target: `attack`, `source`, `target`, `n` (images counted whose
-        gradients are not zero), `success` (how many of them), `odds_ratio` (by which the odds of
-        success are multiplied for each 0.1 more cosine, by logistic regression) with its 95 %
-        Wald interval `odds_ratio_low` and `odds_ratio_high`, and its p-value `p`. NaN for fewer
-        than 10 images, if cosine or success do not vary (the white box), if the cosine tells
-        successes from failures without an error, or if the fit does not converge (see
-        `src.analysis.logistic.odds_ratio`).
-
-    Raises:
-        ValueError: As `pair_similarity`.
-    """
-    records = []
-    for job in jobs:
-        shown = _at_budget(job, eps_255)
-        for target in _targets(shown):
-            images = _images(job, shown, target, protocol)
-            known = ~np.isnan(images.cosine)
-            cosine, success = images.cosine[known], images.success[known]
-            counts = int(known.sum()), int(success.sum())
-            odds = odds_ratio(cosine, success, STEP)
-            numbers = odds.ratio, odds.low, odds.high, odds.p
-            records.append((job.attack, job.source, target, *counts, *numbers))
-    return pd.DataFrame(records, columns=_IMAGE_COLUMNS)
-
-
-def _at_budget(job: SimilarJob, eps_255: float) -> pd.DataFrame:
-    """Return the rows of one budget and the clean ones."""
-    eps = job.predictions["eps_255"]
-    attacked = np.isclose(eps, eps_255) & (eps != 0).to_numpy()
-    if not attacked.any():
-        budgets = ", ".join(f"{one:g}" for one in sorted(eps.unique()) if one)
+    found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
+    kept = found.counted & found.present[:, :, 1]
+    gradients = similarity.assign(eps_255=0.0)
+    row = answer_rows(gradients, targets, found.index, [0.0])[:, :, 0]
+    lacking = np.argwhere(kept & (row < 0))
+    if len(lacking):
+        target, image = lacking[0]
         raise ValueError(
-            f"{job.attack} on {job.source} has no eps_255 = {eps_255:g}; "
-            f"its budgets are {budgets or 'none'}."
+            f"the similarity table lacks image {found.index[image]} of '{targets[target]}'."
         )
-    return job.predictions[attacked | (eps == 0).to_numpy()]
+    n = np.count_nonzero(kept, axis=1)
+    successes = np.count_nonzero(kept & found.success[:, :, 1], axis=1)
+    table = pd.DataFrame({"source": source, "target": list(targets), "eps_255": eps_255, "n": n})
+    cosine, signs = (
+        np.where(kept, similarity[name].to_numpy(np.float64)[row], np.nan)
+        for name in ("cosine", "sign_agreement")
+    )
+    table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
+    table["sign_agreement"] = _mean_interval(signs)[0]
+    clean = predictions[predictions["eps_255"] == 0]
+    answers = clean.pivot(index="index", columns="target", values="predicted")
+    label = clean.drop_duplicates("index").set_index("index")["label"]
+    table[["kappa", "same_wrong"]] = [
+        _error_consistency(answers[[source, target]].dropna(), label) for target in targets
+    ]
+    table["success_rate"] = ratio(successes, n)
+    table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
+    table["white_box"] = [is_white_box(source, target) for target in targets]
+    return table.assign(targeted=found.aim is not None)
 
 
-def _targets(shown: pd.DataFrame) -> list[str]:
-    return [str(name) for name in shown.loc[shown["eps_255"] != 0, "target"].unique()]
+def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Return the mean of each row's values that are not NaN, and its 95 % t interval in [-1, 1]."""
+    n = np.count_nonzero(~np.isnan(values), axis=1)
+    mean = ratio(np.nansum(values, axis=1), n)
+    squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
+    enough = n >= FEWEST_IMAGES
+    degrees = np.maximum(n - 1, 1)
+    half = student_t.ppf(0.975, degrees) * np.sqrt(squares / degrees / np.maximum(n, 1))
+    half = np.where(enough, half, np.nan)
+    return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
 
 
-def _images(job: SimilarJob, shown: pd.DataFrame, target: str, protocol: str) -> _Images:
-    """Gather the counted images of one pair."""
-    need_columns(job.similarity, ["index", "target", "cosine", "sign_agreement"], "similarity")
-    found = outcomes(shown, job.source, [target], protocol)
-    kept = found.counted & (found.rows["eps_255"] != 0).to_numpy()
-    index = found.rows["index"].to_numpy()[kept]
-    like = job.similarity[(job.similarity["target"] == target).to_numpy()]
-    place = pd.Index(like["index"]).get_indexer(pd.Index(index))
-    if (place < 0).any():
-        raise ValueError(
-            f"the similarity table of {job.attack} on {job.source} lacks image "
-            f"{index[place < 0][0]} of '{target}'."
-        )
-    cosine = like["cosine"].to_numpy(dtype=np.float64)[place]
-    signs = like["sign_agreement"].to_numpy(dtype=np.float64)[place]
-    return _Images(cosine, signs, found.success[kept])
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    """Return the mean of the values that are not NaN; NaN without any."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _mean_cosine(cosine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the mean of the cosines that are not NaN, and its interval."""
-    known = cosine[~np.isnan(cosine)]
-    mean, n = _mean(known), len(known)
-    if n < FEWEST_IMAGES:
-        return mean, np.nan, np.nan
-    half = float(student_t.ppf(0.975, n - 1) * known.std(ddof=1) / np.sqrt(n))
-    return mean, max(mean - half, -1.0), min(mean + half, 1.0)
-
-
-def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return slope, its interval, correlation, p-value and intercept; NaN without variation."""
-    if np.ptp(x) < NO_VARIATION or np.ptp(y) < NO_VARIATION:
-        return (np.nan,) * 6
-    with np.errstate(divide="ignore"):  # points on a line leave nothing to divide by
-        fit = OLS(y, np.column_stack([np.ones_like(x), x])).fit()
-        low, high = fit.conf_int()[1]
-        r = np.corrcoef(x, y)[0, 1]
-        return (fit.params[1], low, high, r, fit.pvalues[1], fit.params[0])
-
-
-PAIR_COLUMNS = [
-    *("attack", "source", "target", "eps_255", "n", "cosine", "cosine_low", "cosine_high"),
-    *("sign_agreement", "kappa", "same_wrong", "success_rate", "success_rate_low"),
-    *("success_rate_high", "white_box", "targeted"),
-]
-REGRESSION_COLUMNS = [
-    *("attack", "predictor", "pairs", "model_pairs", "slope", "slope_low", "slope_high"),
-    *("r", "p", "intercept"),
-]
-_IMAGE_COLUMNS = [
-    *("attack", "source", "target", "n", "success"),
-    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p"),
-]
+def _error_consistency(answers: pd.DataFrame, label: pd.Series) -> tuple[float, float]:
+    """Return the kappa of two models' being right, and the share of same wrong classes."""
+    first, second = answers.to_numpy().T
+    truth = label.loc[answers.index].to_numpy()
+    right, also = first == truth, second == truth
+    counts = np.histogram2d(right, also, bins=2, range=[[0, 1], [0, 1]])[0]
+    # Models that are both always right, or both always wrong, agree by necessity.
+    defined = np.diag(counts).max() < len(truth)
+    kappa = cohens_kappa(counts, return_results=False) if defined else np.nan
+    both_wrong = ~right & ~also
+    same = np.count_nonzero(both_wrong & (first == second))
+    return float(kappa), same / both_wrong.sum() if both_wrong.any() else np.nan

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 import pyarrow as pa
 
-from src.analysis.trajectories import gallery, phenomena
+from src.analysis import gallery, trajectories
 from src.record import JobRecord
 
 SHOWN = ("dip_and_recovery", "bounce_back", "ends_more_confident_wrong", "below_8_bits")
@@ -18,7 +18,7 @@ def chosen(images: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of the images to show, by kind; one image may be of several kinds.
 
     Args:
-        images: Result of `src.analysis.phenomena.phenomena`.
+        images: Result of `src.analysis.trajectories.trajectories`, of one target.
     """
     return {kind: gallery(images, kind, EACH) for kind in SHOWN if kind in images}
 
@@ -35,8 +35,10 @@ def gallery_images(
     """
     flips = probes["flips"].to_pandas() if "flips" in probes else None
     wanted: set[int] = set()
-    for target in record.targets:
-        images = phenomena(predictions, record.source, target, record.protocol, flips, record.norm)
-        for rows in chosen(images).values():
+    images = trajectories(
+        predictions, record.source, record.targets, record.protocol, flips, record.norm
+    )
+    for _, its in images.groupby("target"):
+        for rows in chosen(its).values():
             wanted.update(map(int, rows["index"]))
     return wanted

@@ -23,7 +23,7 @@ from src.analysis import (
     rates,
     weaker_than_fgsm,
 )
-from src.analysis.exploration import top_k
+from src.analysis.confidence import top_k
 from src.files import write_text
 from src.report.stored import HEADLINE, StoredJob
 from src.report.tables import excess_table, matrix_table, write_excess_csv, write_matrix_csv

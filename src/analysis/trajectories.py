@@ -1,0 +1,354 @@
+"""What becomes of single images over the budgets: flips, dips, bounces, gains in confidence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from src.analysis.confidence import top_values
+from src.analysis.intervals import wilson_interval
+from src.analysis.outcomes import Mask, Outcomes, answer_rows, initially_correct, outcomes
+from src.analysis.rates import ratio
+
+KINDS: dict[str, str] = {
+    "never_flips": "keeps its class at every budget",
+    "dip_and_recovery": "keeps its class, confidence dips and recovers",
+    "bounce_back": "loses its class, right at a larger budget",
+    "more_confident_wrong": "wrong, surer than clean, at some budget",
+    "ends_more_confident_wrong": "wrong, surer than clean, at largest budget",
+    "below_8_bits": "loses its class at a budget below 1/255",
+}
+"""Kinds of images, each a boolean column of `trajectories`, with what readers call them.
+
+No 8-bit image holds a change below 1/255; of a budget that is true for L-infinity alone, so that
+attacks in L2 have no `below_8_bits`.
+"""
+
+SMALLEST_8_BIT_STEP = 1.0
+"""In units of 1/255: an 8-bit image that differs at all differs by this much somewhere."""
+LEAST_DIP = 0.05
+"""How far the confidence must fall to count as a dip."""
+LEAST_RECOVERY = 0.5
+"""The share of a dip that a recovery regains."""
+
+_ROUNDING = 1e-6  # what float32 may take from a difference of confidences
+
+# Which images tell most of a kind: the order of a gallery, largest first.
+_TELLING = {
+    "never_flips": lambda table: table["lowest_confidence"],
+    "dip_and_recovery": lambda table: table["recovered_confidence"] - table["lowest_confidence"],
+    "bounce_back": lambda table: table["initial_confidence"],
+    "more_confident_wrong": lambda table: table["wrong_confidence"] - table["initial_confidence"],
+    "ends_more_confident_wrong": lambda table: (
+        table["end_confidence"] - table["initial_confidence"]
+    ),
+    "below_8_bits": lambda table: -table["first_flip_eps_255"],
+}
+
+
+def trajectories(
+    predictions: pd.DataFrame,
+    source: str,
+    targets: Sequence[str],
+    protocol: str = "joint",
+    flips: pd.DataFrame | None = None,
+    norm: str = "linf",
+) -> pd.DataFrame:
+    """Describe the way of every initially correct image over the budgets.
+
+    A flip is any class but the true one, for targeted attacks too; the minimum adversarial budget
+    is where the first one was found, and some images are right again beyond it (`bounce_back`).
+
+    Args:
+        predictions: Predictions of a job, clean rows of the targets included; with
+            `top5_confidences`, the gaps are filled in.
+        source: Model that the adversarial images were made on.
+        targets: Models that they were shown to.
+        protocol: Which images are counted, as in `rates`; of them only those that the target
+            classifies correctly when clean.
+        flips: Minimum adversarial budgets found between the tried ones, one row per (index,
+            target), with `eps_255`, `confidence` and perhaps `top5_confidences`. They take the
+            place of the first flips and of what was seen there. A row is passed over where the
+            predictions flip at a smaller budget (they may be those of rounded images).
+        norm: Of the budgets, `linf` or `l2`.
+
+    Returns:
+        One row per target and image, in the order of `targets` and by index:
+
+        - `target`, `index`, `label`, `initial_confidence`;
+        - `first_flip_eps_255` (the minimum adversarial budget; NaN if it never flips),
+          `flip_confidence` (probability of the wrong class there), `gap_1_2` and `gap_2_3`
+          (between the first and second, and the second and third of the top five there);
+        - `lowest_confidence` and `lowest_eps_255`: the lowest probability of the true class over
+          the tried budgets above 0, and the smallest budget that has it;
+        - `recovered_confidence`: the highest probability of the true class at a tried budget
+          above `lowest_eps_255`; NaN if there is none;
+        - `back_eps_255`: the smallest tried budget above the first tried flip where it is right
+          again; NaN if there is none;
+        - `wrong_confidence` and `wrong_eps_255`: the highest confidence in a wrong prediction
+          over the tried budgets, and the smallest budget that has it; `end_confidence`: that at
+          the largest budget; NaN where it is not wrong;
+        - `never_flips`;
+        - `dip_and_recovery`: never flips, its lowest confidence is at least 0.05 below the
+          initial one, and the recovered one regains at least half of that;
+        - `bounce_back`: `back_eps_255` exists;
+        - `more_confident_wrong`: `wrong_confidence` exceeds the initial confidence;
+        - `ends_more_confident_wrong`: `end_confidence` does;
+        - `below_8_bits`, for `linf` alone: flips below 1/255.
+
+    Raises:
+        ValueError: As `rates`, or if clean rows of a target lack.
+    """
+    found = outcomes(predictions, source, targets, protocol)
+    ways = _ways(found, initially_correct(found))
+    table = ways.images(found)
+    target, image = ways.place
+    table["initial_confidence"] = initial = found.confidence[target, image, 0]
+    _add_flips(table, ways, predictions)
+    if flips is not None:
+        _refine(table, ways, found, flips)
+    true_confidence, eps = found.true_confidence[target, image, 1:], ways.eps_255
+    lowest, table["lowest_eps_255"] = _largest(-true_confidence, eps)
+    table["lowest_confidence"] = -lowest
+    later = eps > table["lowest_eps_255"].to_numpy()[:, None]
+    table["recovered_confidence"], _ = _largest(np.where(later, true_confidence, np.nan), eps)
+    has_flipped = np.logical_or.accumulate(ways.wrong, axis=1)
+    table["back_eps_255"] = _first_budget(has_flipped & ways.tried & ~ways.wrong, eps)
+    wrong = np.where(ways.wrong, ways.confidence, np.nan)
+    table["wrong_confidence"], table["wrong_eps_255"] = _largest(wrong, eps)
+    table["end_confidence"] = wrong[:, -1] if len(eps) else np.nan
+    table["never_flips"] = table["first_flip_eps_255"].isna()
+    dip = initial + lowest
+    regained = table["recovered_confidence"] + lowest
+    table["dip_and_recovery"] = (
+        table["never_flips"]
+        & (dip >= LEAST_DIP - _ROUNDING)
+        & (regained >= LEAST_RECOVERY * dip - _ROUNDING)
+    )
+    table["bounce_back"] = table["back_eps_255"].notna()
+    table["more_confident_wrong"] = table["wrong_confidence"] > initial
+    table["ends_more_confident_wrong"] = table["end_confidence"] > initial
+    if norm == "linf":
+        table["below_8_bits"] = table["first_flip_eps_255"] < SMALLEST_8_BIT_STEP
+    return table
+
+
+def kind_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise each kind of image.
+
+    The gaps are those at the minimum adversarial budget. Bisection moves that to just beyond the
+    boundary of two classes, so that the first gap shrinks by construction.
+
+    Args:
+        table: Rows of `trajectories`.
+
+    Returns:
+        One row per kind of the table, in the order of `KINDS`: `kind`, `images`, `n` (all
+        images), `share` and its 95 % Wilson interval `share_low` and `share_high`, and the medians
+        over the images of the kind `median_initial_confidence`, `median_gap_1_2`, `median_gap_2_3`
+        (NaN without images, or where no image has the gap).
+    """
+    kinds = [kind for kind in KINDS if kind in table]
+    images, n = table[kinds].sum().to_numpy(), np.full(len(kinds), len(table))
+    summary = pd.DataFrame({"kind": kinds, "images": images, "n": n, "share": ratio(images, n)})
+    summary["share_low"], summary["share_high"] = wilson_interval(images, n)
+    for column in ("initial_confidence", "gap_1_2", "gap_2_3"):
+        summary[f"median_{column}"] = [table.loc[table[kind], column].median() for kind in kinds]
+    return summary
+
+
+def gallery(table: pd.DataFrame, kind: str, count: int = 3) -> pd.DataFrame:
+    """Choose the images that show a kind best, by a rule instead of by hand.
+
+    First comes, of `never_flips`, the image with the highest lowest confidence; of
+    `dip_and_recovery`, the one that regains most after its dip; of `bounce_back`, the one with
+    the highest initial confidence; of `more_confident_wrong` and `ends_more_confident_wrong`,
+    the one whose confidence gains most over the initial one (over the budgets, and at the
+    largest one); of `below_8_bits`, the one with the smallest minimum adversarial budget. Of equal
+    ones the smaller index comes first.
+
+    Args:
+        table: Rows of `trajectories` of one target.
+        kind: One of `KINDS` that the table has.
+        count: How many images at most.
+
+    Returns:
+        Those rows of the table.
+    """
+    chosen = table[table[kind]]
+    order = np.lexsort((chosen["index"].to_numpy(), -_TELLING[kind](chosen).to_numpy()))
+    return chosen.iloc[order[:count]].reset_index(drop=True)
+
+
+def first_flips(
+    table: pd.DataFrame, rounded: pd.DataFrame | None = None, norm: str = "linf"
+) -> pd.DataFrame:
+    """Find the smallest tried budget at which each image is no longer classified correctly.
+
+    A flip is any class but the true one, for targeted attacks too. It is one crossing of the
+    boundary: an image may be classified correctly again at larger budgets, and its class may have
+    changed and come back between two tried ones. Only the first tried flip counts.
+
+    Args:
+        table: Predictions of the attack, clean rows included. Models that were shown clean
+            images alone are passed over.
+        rounded: Predictions of the same adversarial images stored with 8 bits.
+        norm: Of the budgets, `linf` or `l2`.
+
+    Returns:
+        One row per (target, index) of the images that the target classifies correctly when
+        clean, in the table's order of targets and by index, with `label`,
+        `first_flip_eps_255` (NaN if it never flips), `below_8_bits` (the first flip lies below
+        1/255, so that no 8-bit image can hold it; missing for `l2`, whose budgets allow single
+        pixels more) and `flips_at_8_bits` (nullable: whether the
+        8-bit image of that same budget flips too; missing if the image never flips or
+        `rounded` is None).
+
+    Raises:
+        ValueError: As `rates`, or if `rounded` lacks the row of a first flip.
+    """
+    targets = list(table.loc[table["eps_255"] != 0, "target"].unique())
+    found = outcomes(table, "", targets, "target_correct")
+    assert found.target_clean is not None  # the protocol needs it
+    ways = _ways(found, found.target_clean)
+    images = ways.images(found)
+    first = images["first_flip_eps_255"] = _first_budget(ways.wrong, ways.eps_255)
+    unknown = pd.array([pd.NA] * len(images), dtype="boolean")
+    images["below_8_bits"] = first < SMALLEST_8_BIT_STEP if norm == "linf" else unknown
+    images["flips_at_8_bits"] = unknown
+    flipped = ~np.isnan(first)
+    if rounded is not None and flipped.any():
+        stored = answer_rows(rounded, targets, found.index, ways.eps_255)[ways.place]
+        row = stored[flipped, ways.wrong[flipped].argmax(axis=1)]
+        if (row < 0).any():
+            raise ValueError(f"the 8-bit table lacks {(row < 0).sum()} of {len(row)} first flips.")
+        still = rounded["predicted"].to_numpy()[row] == images.loc[flipped, "label"].to_numpy()
+        images.loc[flipped, "flips_at_8_bits"] = ~still
+    return images
+
+
+def flip_summary(flips: pd.DataFrame) -> pd.DataFrame:
+    """Summarise first flips by target.
+
+    Args:
+        flips: Result of `first_flips`.
+
+    Returns:
+        One row per target with the counts `initially_correct`, `flipped` (at some tried budget,
+        whatever becomes of the image at larger ones), `below_8_bits` (missing where the flips
+        are) and `flips_at_8_bits` (missing without 8-bit predictions); `flipped_share` of the
+        initially correct; `below_8_bits_share` and `flips_at_8_bits_share` of the flipped; and
+        `median_first_flip_eps_255`, the smallest tried budget by which at least half of the
+        initially correct images have flipped, NaN if fewer ever do. (It is the Kaplan-Meier
+        median: the median of the flipped images alone would look the smaller the fewer flip.)
+    """
+    groups = flips.groupby("target", sort=False)
+    summary = groups.size().rename("initially_correct").to_frame()
+    summary["flipped"] = groups["first_flip_eps_255"].count()
+    never = flips["first_flip_eps_255"].fillna(np.inf).groupby(flips["target"], sort=False)
+    median = never.quantile(0.5, interpolation="lower")
+    summary["median_first_flip_eps_255"] = median.where(median < np.inf)
+    summary["below_8_bits"] = groups["below_8_bits"].sum(min_count=1)
+    answered = groups["flips_at_8_bits"].count()
+    nobody = not flips["flips_at_8_bits"].notna().any() and bool(summary["flipped"].any())
+    survivors = groups["flips_at_8_bits"].sum().astype("Int64")
+    summary["flips_at_8_bits"] = survivors.mask(nobody | answered.lt(summary["flipped"]))
+    flipped = summary["flipped"].to_numpy()
+    summary["flipped_share"] = ratio(flipped, summary["initially_correct"].to_numpy())
+    for name in ("below_8_bits", "flips_at_8_bits"):
+        counts = summary[name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+        summary[f"{name}_share"] = ratio(counts, flipped)
+    return summary.reset_index()
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The attacked rows of M pairs of a target and an image, at B budgets above 0.
+
+    Attributes:
+        place: Positions of target and image in the outcomes, shape (M,) each.
+        eps_255: Budgets, rising, shape (B,).
+        row: Position in the predictions table, shape (M, B); -1 where it has no row.
+        wrong: Whether another class than the true one is predicted, shape (M, B).
+        confidence: Probability of the predicted class, shape (M, B).
+    """
+
+    place: tuple[NDArray[np.intp], ...]
+    eps_255: NDArray[np.float64]
+    row: NDArray[np.intp]
+    wrong: Mask
+    confidence: NDArray[np.float64]
+
+    @property
+    def tried(self) -> Mask:
+        return self.row >= 0
+
+    def images(self, found: Outcomes) -> pd.DataFrame:
+        """Return `target`, `index` and `label` of every pair."""
+        target, image = self.place
+        names = pd.Index(found.targets).take(target)
+        return pd.DataFrame(
+            {"target": names, "index": found.index[image], "label": found.label[image]}
+        )
+
+
+def _ways(found: Outcomes, kept: Mask) -> _Ways:
+    """Take the attacked rows of the pairs that a mask (T, N) keeps."""
+    target, image = place = np.nonzero(kept)
+    row = found.row[target, image, 1:]
+    wrong = (row >= 0) & ~found.correct[target, image, 1:]
+    return _Ways(place, found.eps_255[1:], row, wrong, found.confidence[target, image, 1:])
+
+
+def _add_flips(table: pd.DataFrame, ways: _Ways, predictions: pd.DataFrame) -> None:
+    """Add the smallest tried budget that flips, and what was seen there."""
+    table["first_flip_eps_255"] = _first_budget(ways.wrong, ways.eps_255)
+    flipped = np.flatnonzero(ways.wrong.any(axis=1))
+    column = ways.wrong[flipped].argmax(axis=1) if len(flipped) else flipped
+    table[["flip_confidence", "gap_1_2", "gap_2_3"]] = np.nan
+    table.loc[flipped, "flip_confidence"] = ways.confidence[flipped, column]
+    if "top5_confidences" in predictions.columns:
+        seen = predictions["top5_confidences"].iloc[ways.row[flipped, column]]
+        table.loc[flipped, ["gap_1_2", "gap_2_3"]] = _gaps(seen)
+
+
+def _refine(table: pd.DataFrame, ways: _Ways, found: Outcomes, flips: pd.DataFrame) -> None:
+    """Put flips found between the tried budgets in the place of the first tried ones."""
+    pairs = np.full(found.counted.shape, -1)
+    pairs[ways.place] = np.arange(len(table))
+    target = pd.Index(found.targets).get_indexer(pd.Index(flips["target"]))
+    image = pd.Index(found.index).get_indexer(pd.Index(flips["index"]))
+    place = np.where((target >= 0) & (image >= 0), pairs[target, image], -1)
+    first = table["first_flip_eps_255"].to_numpy()[place]
+    # Also where no tried budget flips, which is NaN.
+    taken = (place >= 0) & ~(flips["eps_255"].to_numpy() > first)
+    rows, place = flips[taken], place[taken]
+    table.loc[place, "first_flip_eps_255"] = rows["eps_255"].to_numpy(np.float64)
+    table.loc[place, "flip_confidence"] = rows["confidence"].to_numpy(np.float64)
+    table.loc[place, ["gap_1_2", "gap_2_3"]] = (
+        _gaps(rows["top5_confidences"]) if "top5_confidences" in rows else np.nan
+    )
+
+
+def _first_budget(mask: Mask, eps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each pair's smallest budget where the mask (M, B) holds; NaN if it nowhere does."""
+    if not mask.any():
+        return np.full(len(mask), np.nan)
+    return np.where(mask.any(axis=1), eps[mask.argmax(axis=1)], np.nan)
+
+
+def _largest(
+    values: NDArray[np.float64], eps: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each pair's largest value and the smallest budget that has it; NaN are left out."""
+    known = ~np.isnan(values)
+    largest = np.where(known, values, -np.inf).max(axis=1, initial=-np.inf)
+    where = _first_budget(known & (values == largest[:, None]), eps)
+    return np.where(known.any(axis=1), largest, np.nan), where
+
+
+def _gaps(top5_confidences: pd.Series) -> NDArray[np.float64]:
+    """Return how far the first stands above the second, and the second above the third."""
+    return -np.diff(top_values(top5_confidences)[:, :3], axis=1)
