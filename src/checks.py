@@ -2,9 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Lightning's precisions that keep images and weights in float32."""
@@ -99,3 +102,37 @@ def first_line(error: BaseException) -> str:
     """Return an error's first line, without what libraries add to it and below it."""
     line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
     return re.sub(r"\s+", " ", line)
+
+
+def check_report(settings: Mapping[str, Any]) -> None:
+    """Refuse a `report` section that no report can have.
+
+    Raises:
+        ValueError: It is one.
+    """
+    check_whole_number("report.examples", settings["examples"], 0)
+    check_whole_number("report.pairs", settings["pairs"], 0)
+    check_choice("report.figures", settings["figures"], (True, False))
+    budgets = settings["budgets"]
+    if budgets is not None and not isinstance(budgets, list):
+        raise ValueError(f"report.budgets={budgets} is not a list of budgets in 1/255, or null.")
+    for eps in budgets or []:
+        check_number("report.budgets", eps, 0, 255)
+
+
+def names_of(value: Any) -> list[Any]:
+    """Return one name or a list of names as a list."""
+    return list(value) if isinstance(value, ListConfig) else [value]
+
+
+def plain(config: DictConfig, key: str) -> Any:
+    """Return one resolved section of a config as plain data.
+
+    Raises:
+        ValueError: A value is missing or refers to one that is not there.
+    """
+    try:
+        value = OmegaConf.select(config, key, throw_on_missing=True)
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{key} in the config: {first_line(error)}") from error

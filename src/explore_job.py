@@ -3,8 +3,9 @@
 from omegaconf import DictConfig
 
 from src.attack_config import AttackConfig
+from src.checks import names_of
 from src.evaluation import Forms
-from src.job import Job, check_models, check_settings, names_of
+from src.job import Job, check_models, check_settings
 
 
 def read_exploration(config: DictConfig) -> Job:

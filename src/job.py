@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, open_dict
 
 from src.analysis import PROTOCOLS
 from src.attack_config import AttackConfig, read_attack
@@ -19,9 +18,12 @@ from src.checks import (
     check_choice,
     check_name,
     check_number,
+    check_report,
     check_units,
     check_whole_number,
     first_line,
+    names_of,
+    plain,
 )
 from src.evaluation import Forms
 from src.models import AVERAGES
@@ -159,11 +161,6 @@ def read_job(config: DictConfig, file: AttackFile | None = None) -> Job:
     )
 
 
-def names_of(value: Any) -> list[Any]:
-    """Return one name or a list of names as a list."""
-    return list(value) if isinstance(value, ListConfig) else [value]
-
-
 def check_models(config: DictConfig, sources: Sequence[Any], targets: Sequence[Any]) -> None:
     """Refuse models that are not in the catalogue, named twice, or whose files cannot work.
 
@@ -246,22 +243,6 @@ def check_settings(config: DictConfig) -> None:
         raise ValueError(f"training in the config: {first_line(error)}") from error
 
 
-def check_report(settings: Mapping[str, Any]) -> None:
-    """Refuse a `report` section that no report can have.
-
-    Raises:
-        ValueError: It is one.
-    """
-    check_whole_number("report.examples", settings["examples"], 0)
-    check_whole_number("report.pairs", settings["pairs"], 0)
-    check_choice("report.figures", settings["figures"], (True, False))
-    budgets = settings["budgets"]
-    if budgets is not None and not isinstance(budgets, list):
-        raise ValueError(f"report.budgets={budgets} is not a list of budgets in 1/255, or null.")
-    for eps in budgets or []:
-        check_number("report.budgets", eps, 0, 255)
-
-
 def content_key(*parts: Any) -> str:
     """Return a short hash of plain values: equal content, equal key."""
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -311,16 +292,3 @@ def _refuse_duplicates(key: str, values: Sequence[Any]) -> None:
     twice = sorted({str(value) for value in values if list(values).count(value) > 1})
     if twice:
         raise ValueError(f"{key} names {', '.join(twice)} more than once.")
-
-
-def plain(config: DictConfig, key: str) -> Any:
-    """Return one resolved section of a config as plain data.
-
-    Raises:
-        ValueError: A value is missing or refers to one that is not there.
-    """
-    try:
-        value = OmegaConf.select(config, key, throw_on_missing=True)
-        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{key} in the config: {first_line(error)}") from error

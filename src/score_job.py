@@ -14,10 +14,18 @@ from torch import Tensor
 
 from src.analysis import Alarm, over_budget
 from src.attack_config import AttackConfig
-from src.checks import check_choice, check_name, check_number, check_units, check_whole_number
+from src.checks import (
+    check_choice,
+    check_name,
+    check_number,
+    check_units,
+    check_whole_number,
+    names_of,
+    plain,
+)
 from src.data import Batch, ImageDataset, ImageRecords, class_numbers
 from src.evaluation import STORED, Forms, Made, Maker
-from src.job import Job, check_models, check_settings, names_of, plain, standard_budget
+from src.job import Job, check_models, check_settings, standard_budget
 from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
 
 log = logging.getLogger(__name__)

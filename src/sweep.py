@@ -18,12 +18,12 @@ from rich.console import Console
 
 from src import stopping
 from src.attack_file import attack_file
-from src.checks import first_line
+from src.checks import first_line, plain
 from src.evaluation import PREDICTIONS
 from src.explain import REFUSALS, REFUSED, explain
 from src.explore_job import read_exploration
 from src.files import WriteError, reason, write_text, writing
-from src.job import Job, plain, read_job
+from src.job import Job, read_job
 from src.pipeline import run_job
 from src.preparation import open_datasets
 from src.processes import is_first_process

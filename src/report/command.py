@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from src.job import check_report, names_of, plain
+from src.checks import check_report, names_of, plain
 from src.report.build import build_report
 from src.report.page import save_figures, write_page
 from src.report.stored import HEADLINE, StoredJob, find_jobs

@@ -86,7 +86,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "rho",
         "Spearman's rank correlation between initial confidence and minimum adversarial budget, "
-        "images that never flip ranked above all budgets; 95 % interval of Bonett and Wright (2000).",
+        "images that never flip ranked above all budgets; 95 % interval of Bonett and Wright "
+        "(2000).",
     ),
     (
         "power spectrum",

@@ -67,7 +67,11 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
     tried, reference = stored["eps_255"].tolist(), job.record.standard
     rows = job.predictions
     rows = rows[rows["index"].isin(stored["index"].tolist())]
-    predicted = rows.set_index(["index", "eps_255", "target"])[["predicted", "confidence"]]
+    predicted = {
+        (row["index"], row["eps_255"], row["target"]): f"{_name(job, row['predicted'])} "
+        f"{row['confidence']:.0%}"
+        for row in _records(rows)
+    }
     at = reference if reference in tried else max(tried)
     strips = []
     for place, index in enumerate(stored["index"].tolist()):
@@ -76,8 +80,8 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
         strip = [_picture(clean, "clean", (true, *_predictions(job, predicted, index, 0.0)))]
         changed = stored["adversarial"][tried.index(at), place]
         grey = 0.5 + (changed - clean / 255) * 255 / (2 * at)
-        words = (f"times {255 / (2 * at):.3g}, around grey",)
-        strip.append(_picture(_bytes(grey), f"perturbation, {at:g}/255", words))
+        scale = f"times {255 / (2 * at):.3g}, around grey"
+        strip.append(_picture(_bytes(grey), f"perturbation, {at:g}/255", (scale,)))
         for eps in _spread(tried, budgets):
             image = _bytes(stored["adversarial"][tried.index(eps), place])
             words = _predictions(job, predicted, index, eps)
@@ -106,8 +110,8 @@ def galleries(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
     for kind, rows in picked.items():
         count = int(images[kind].sum())
         caption = (
-            f"{job.attack} from {job.record.source} on {target}: {len(rows)} of {count} such images "
-            f"among {len(images)} initially correct ones."
+            f"{job.attack} from {job.record.source} on {target}: {len(rows)} of {count} such "
+            f"images among {len(images)} initially correct ones."
         )
         strips = tuple(_gallery_strip(job, target, kind, row, top) for row in _records(rows))
         albums.append(Album(KINDS[kind].capitalize(), caption, strips))
@@ -152,16 +156,11 @@ def _top(
 
 
 def _predictions(
-    job: StoredJob, predicted: pd.DataFrame, index: int, eps: float
+    job: StoredJob, predicted: Mapping[tuple[int, float, str], str], index: int, eps: float
 ) -> tuple[str, ...]:
     """Return what every target predicts, a line each."""
-    lines = []
-    for target in job.record.targets:
-        if (index, eps, target) in predicted.index:
-            found = predicted.loc[(index, eps, target)]
-            name = _name(job, int(found["predicted"]))
-            lines.append(f"{target}: {name} {found['confidence']:.0%}")
-    return tuple(lines)
+    keys = {target: (index, eps, target) for target in job.record.targets}
+    return tuple(f"{name}: {predicted[key]}" for name, key in keys.items() if key in predicted)
 
 
 def _picture(
@@ -204,4 +203,4 @@ def _name(job: StoredJob, label: int) -> str:
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [dict(row) for row in rows.to_dict("records")]
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

@@ -99,7 +99,8 @@ def measure(
 def group_of(job: StoredJob) -> str:
     """Name the jobs that can be compared: same images, norm, reference budget and protocol."""
     record = job.record
-    return f"{record.dataset} ({record.data[:6]}), {record.norm}, {record.standard:g}/255, {record.protocol}"
+    data = f"{record.dataset} ({record.data[:6]})"
+    return f"{data}, {record.norm}, {record.standard:g}/255, {record.protocol}"
 
 
 def model_name(model: str, digest: str, digests: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from src.files import whole_file, write_csv, write_text
+from src.report.charts.theme import Drawn
 from src.report.images import Album
 
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -35,13 +36,13 @@ class Figure:
     name: str
     title: str
     caption: str
-    chart: alt.TopLevelMixin
+    chart: Drawn
     data: pd.DataFrame
 
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification."""
-        described = self.chart.properties(description=f"{self.title}. {self.caption}")  # type: ignore[attr-defined]
+        described = self.chart.properties(description=f"{self.title}. {self.caption}")
         return dict(described.to_dict())
 
     @cached_property

@@ -34,23 +34,31 @@ def answer_sentence(jobs: Sequence[StoredJob], found: Measured) -> str:
         return "No image was counted."
     rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
     others = rows[~rows["white_box"]]
-    where, rows = ("other models", others) if len(others) else ("itself (white box)", rows)
-    by_source = rows.groupby(["attack", "source"], sort=False)[["fooled", "n"]].sum()
-    attack, source = (by_source["fooled"] / by_source["n"]).idxmax()
+    rows = others if len(others) else rows
+    best = _pooled(rows, ["attack", "source"]).nlargest(1, "rate").iloc[0]
+    attack, source = best["attack"], best["source"]
     mine = rows[rows["attack"] == attack]
-    does = "reaches the target class on" if (mine["sign"] > 0).any() else "fools"
+    count = mine.loc[mine["source"] == source, "target"].nunique()
+    models = f"{count} other {'model' if count == 1 else 'models'}" if len(others) else "itself"
+    does = "takes to its target class" if (mine["sign"] > 0).any() else "fools"
     first = (
         f"At {record.standard:g}/255 the strongest source is {source} with {attack}: it {does} "
-        f"{where} for {_cell(by_source.loc[(attack, source)])} of the images counted."
+        f"{models} on {format_cell(best['fooled'], best['n'])} of the images counted."
     )
-    by_target = mine.groupby("target", sort=False)[["fooled", "n"]].sum()
-    if len(by_target) < 2:
+    targets = _pooled(mine, ["target"])
+    if len(targets) < 2:
         return first
-    target = (by_target["fooled"] / by_target["n"]).idxmin()
+    least = targets.nsmallest(1, "rate").iloc[0]
     return (
-        f"{first} The most robust target of {attack} is {target}: fooled for "
-        f"{_cell(by_target.loc[target])}."
+        f"{first} The most robust target of {attack} is {least['target']}: other sources succeed "
+        f"on {format_cell(least['fooled'], least['n'])}."
     )
+
+
+def _pooled(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Add the successes of several pairs up."""
+    sums = rows.groupby(by, sort=False)[["fooled", "n"]].sum().reset_index()
+    return sums.assign(rate=sums["fooled"] / sums["n"])
 
 
 def clean_sentence(found: Measured) -> str:
@@ -126,8 +134,8 @@ def hypothesis(found: Measured) -> Section | None:
     verdicts = told["verdict"].value_counts()
     counts = ", ".join(f"{name} for {count}" for name, count in verdicts.items())
     text = (
-        f"Hypothesis 1, images with a high initial confidence are harder to manipulate, is {counts} "
-        f"of {len(told)} pairs (95 % intervals, not corrected for the number of pairs)."
+        f"Hypothesis 1, images with a high initial confidence are harder to manipulate, is "
+        f"{counts} of {len(told)} pairs (95 % intervals, not corrected for the number of pairs)."
     )
     caption = (
         "Left: Spearman's correlation between initial confidence and minimum adversarial budget, "
@@ -201,8 +209,8 @@ def compared(found: Measured) -> Section | None:
         if len(rows):
             by = "attack" if kind == "direction" else "target"
             caption = (
-                f"Difference of success rates on {rows['n'].min()} to {rows['n'].max()} images that "
-                "count for both sides; Tango's 95 % interval."
+                f"Difference of success rates on {rows['n'].min()} to {rows['n'].max()} images "
+                "that count for both sides; Tango's 95 % interval."
             )
             chart = charts.differences_chart(rows, by, list(dict.fromkeys(outcomes[by])))
             figures.append(Figure(f"compared-{kind}s", words, caption, chart, rows))
@@ -435,10 +443,6 @@ def _intervals(rows: pd.DataFrame, name: str, form: str) -> list[str]:
         else f"{v:{form}}" + ("" if pd.isna(a) else f" [{a:{form}}, {b:{form}}]")
         for v, a, b in numbers
     ]
-
-
-def _cell(counts: pd.Series) -> str:
-    return format_cell(int(counts["fooled"]), int(counts["n"]))
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

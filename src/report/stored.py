@@ -6,15 +6,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from src.analysis import usable_protocols
-from src.data import ImageDataset
 from src.files import whole_file
 from src.record import JobRecord, read_record
+
+if TYPE_CHECKING:
+    from src.data import ImageDataset
 
 HEADLINE = "predictions"
 EXAMPLES = "examples.npz"
@@ -190,7 +193,7 @@ def _tells(word: str, shared: set[str]) -> bool:
 
 
 def store_examples(
-    dataset: ImageDataset,
+    dataset: "ImageDataset",
     budgets: Sequence[float],
     examples: Mapping[int, np.ndarray],
     folder: Path,
@@ -219,7 +222,7 @@ def store_examples(
         )
 
 
-def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) -> None:
+def store_images(dataset: "ImageDataset", indices: Collection[int], folder: Path) -> None:
     """Store clean images that a report will show: `index`, and `clean` uint8 (N, 3, H, W)."""
     if not indices:
         return

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import Logger
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Tracker:
 
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], work: Path
-    ) -> Logger | None:
+    ) -> "Logger | None":
         """Return a Lightning logger for one training, continued if `work` remembers it."""
         return None
 

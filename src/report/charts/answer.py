@@ -8,7 +8,17 @@ import altair as alt
 import pandas as pd
 
 from src.analysis import CLEAN
-from src.report.charts.theme import GREY, PANEL, budget_axis, colours, dashes, inline, menu, tooltip
+from src.report.charts.theme import (
+    GREY,
+    PANEL,
+    Drawn,
+    budget_axis,
+    colours,
+    dashes,
+    inline,
+    menu,
+    tooltip,
+)
 
 MOST_COUNTS = 8
 """With more targets a cell holds the rate alone; its counts are in the tooltip."""
@@ -17,7 +27,7 @@ _MOST_PANELS = 4
 
 def answer_chart(
     rates: pd.DataFrame, *, attack: str, source: str, budget: float, protocol: str
-) -> alt.HConcatChart:
+) -> Drawn:
     """Link the transfer matrix with accuracy and confidence over the budget.
 
     Attack, budget and protocol are chosen from menus; a click on a cell of the matrix, or on an
@@ -26,8 +36,8 @@ def answer_chart(
     Args:
         rates: A row per attack, protocol, source, target and budget: `attack`, `protocol`,
             `source` (`clean`: on clean images, at budget 0), `target`, `eps_255`, `k` of `n`
-            counted images, `rate` with `rate_low` and `rate_high`, `confidence` with `confidence_low` and
-            `confidence_high`, `counted` (what k counts) and `white_box`.
+            counted images, `rate` and `confidence` with their intervals,
+            `counted` (what k counts) and `white_box`.
         attack: Shown first in the matrix.
         source: Whose curves are shown first where there are too many for all.
         budget: In 1/255; shown first in the matrix.
@@ -68,7 +78,7 @@ def answer_chart(
 
 def _matrix(
     data: alt.InlineData, cell: alt.Parameter, sources: Sequence[str], targets: Sequence[str]
-) -> alt.LayerChart:
+) -> Drawn:
     """Return cells with their counts; those of adversarial images can be clicked."""
     wide = len(targets) <= MOST_COUNTS
     base = alt.Chart(data).encode(
@@ -127,7 +137,7 @@ def _curves(
     sources: Sequence[str],
     targets: Sequence[str],
     budgets: Sequence[float],
-) -> alt.FacetChart:
+) -> Drawn:
     """Return accuracy and confidence of every selected pair with bands, a column a source."""
     attack = alt.selection_point(
         name="drawn_attacks",

@@ -5,13 +5,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from src.report.charts.theme import GREY, inline, menu, tooltip
+from src.report.charts.theme import GREY, Drawn, inline, menu, tooltip
 
 MOST_CLASSES = 40
 """Most classes that are drawn; the table of a figure holds all."""
 
 
-def class_counts_chart(counts: pd.DataFrame) -> alt.Chart:
+def class_counts_chart(counts: pd.DataFrame) -> Drawn:
     """Show how many images each class has.
 
     Args:
@@ -29,7 +29,7 @@ def class_counts_chart(counts: pd.DataFrame) -> alt.Chart:
     )
 
 
-def profiles_chart(profiles: pd.DataFrame) -> alt.LayerChart:
+def profiles_chart(profiles: pd.DataFrame) -> Drawn:
     """Show the mean of the five highest probabilities, by initial confidence.
 
     Args:
@@ -65,7 +65,7 @@ def profiles_chart(profiles: pd.DataFrame) -> alt.LayerChart:
     return alt.layer(bars, spread).properties(width=460, height=220).add_params(shown)
 
 
-def class_confidence_chart(classes: pd.DataFrame) -> alt.Chart:
+def class_confidence_chart(classes: pd.DataFrame) -> Drawn:
     """Show every class's mean confidence, highest first.
 
     Args:

@@ -4,10 +4,10 @@ import altair as alt
 import pandas as pd
 
 from src.report.charts.dots import dot_plot
-from src.report.charts.theme import attack_colours, colours
+from src.report.charts.theme import Drawn, attack_colours, colours
 
 
-def differences_chart(tests: pd.DataFrame, by: str, names: list[str]) -> alt.LayerChart:
+def differences_chart(tests: pd.DataFrame, by: str, names: list[str]) -> Drawn:
     """Show differences of success rates on the same images.
 
     Args:
@@ -28,7 +28,7 @@ def differences_chart(tests: pd.DataFrame, by: str, names: list[str]) -> alt.Lay
     )
 
 
-def variants_chart(variants: pd.DataFrame) -> alt.LayerChart:
+def variants_chart(variants: pd.DataFrame) -> Drawn:
     """Show the rates of one budget in every storage and of the controls.
 
     Args:
@@ -48,7 +48,7 @@ def variants_chart(variants: pd.DataFrame) -> alt.LayerChart:
     )
 
 
-def excess_chart(excess: pd.DataFrame) -> alt.LayerChart:
+def excess_chart(excess: pd.DataFrame) -> Drawn:
     """Show what attacks achieve beyond a control, pair by pair.
 
     Args:

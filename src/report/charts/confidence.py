@@ -6,12 +6,21 @@ import altair as alt
 import pandas as pd
 
 from src.report.charts.dots import dot_plot
-from src.report.charts.theme import GREY, PANEL, attack_colours, budget_axis, inline, menu, tooltip
+from src.report.charts.theme import (
+    GREY,
+    PANEL,
+    Drawn,
+    attack_colours,
+    budget_axis,
+    inline,
+    menu,
+    tooltip,
+)
 
 _PAIR = ["attack", "source", "target"]
 
 
-def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Any:
+def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
     """Link the rank correlation of every pair with one pair's curves by initial confidence.
 
     Args:
@@ -22,14 +31,16 @@ def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Any:
             in the order of the table) and budget, with `n`, `robust_accuracy` and `confidence`
             and their intervals.
     """
-    first = bins[_PAIR].iloc[0].to_dict()
-    pair = alt.selection_point(name="pair", fields=_PAIR, value=[first], empty=False)
+    first = bins[_PAIR].iloc[0].tolist()
+    pair = alt.selection_point(
+        name="pair", fields=_PAIR, value=[dict(zip(_PAIR, first, strict=True))], empty=False
+    )
     dots = dot_plot(
         effects,
         "rho",
         colour=attack_colours(effects),
         offset="attack",
-        title="rank correlation (Spearman) of initial confidence and budget that fools",
+        title="rank correlation (Spearman's rho)",
         name="effects",
         divided_by="source",
         percent=False,
@@ -39,7 +50,7 @@ def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Any:
     return alt.hconcat(dots, _by_bin(bins, pair), spacing=30).resolve_scale(color="independent")
 
 
-def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> Any:
+def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> Drawn:
     """Return accuracy and confidence over the budget, a line per bin of initial confidence."""
     x = alt.X("eps_255:Q", **budget_axis(sorted(set(bins["eps_255"]))))
     order = list(dict.fromkeys(bins.sort_values("bin_low", ascending=False)["bin"]))
@@ -59,14 +70,14 @@ def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> Any:
         told = tooltip(*_PAIR, "bin", "eps_255", "n", shares=limits)
         y = alt.Y(f"{value}:Q", title=words, axis=alt.Axis(format=".0%"))
         base = alt.Chart(inline(bins)).transform_filter(pair).encode(x=x, color=colour)
-        band = base.mark_area(opacity=0.12).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
+        band = base.mark_area(opacity=0.08).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
         line = base.mark_line(point=True).encode(y=y.scale(domain=[0, 1]), tooltip=told)
         panels.append(alt.layer(band, line).properties(width=PANEL + 30, height=170))
     name = "pair.attack ? pair.attack[0] + ', ' + pair.source[0] + ' to ' + pair.target[0] : ''"
     return alt.vconcat(*panels).properties(title=alt.Title(alt.ExprRef(name)))
 
 
-def trajectories_chart(shown: pd.DataFrame) -> Any:
+def trajectories_chart(shown: pd.DataFrame) -> Drawn:
     """Show the confidence over the budget, image by image, of one pair's galleries.
 
     Args:

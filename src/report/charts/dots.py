@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from src.report.charts.theme import GREY, inline, menu, tooltip
+from src.report.charts.theme import GREY, Drawn, inline, menu, tooltip
 
 MOST_ROWS = 60
 """A longer dot plot shows the rows of one source, or whatever it is divided by, at a time."""
@@ -25,7 +25,7 @@ def dot_plot(
     percent: bool = True,
     tooltips: Sequence[str] = (),
     select: alt.Parameter | None = None,
-) -> alt.LayerChart:
+) -> Drawn:
     """Return points with intervals, rows in the order of the table, and a rule at 0.
 
     Args:

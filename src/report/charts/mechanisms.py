@@ -1,17 +1,15 @@
 """Why adversarial examples transfer: spatial frequencies and gradients."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
 from src.report.charts.dots import dot_plot
-from src.report.charts.theme import GREY, attack_colours, colours, inline, tooltip
+from src.report.charts.theme import GREY, Drawn, attack_colours, colours, inline, tooltip
 
 _BANDS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
 
 
-def spectra_chart(spectra: pd.DataFrame) -> alt.LayerChart:
+def spectra_chart(spectra: pd.DataFrame) -> Drawn:
     """Show the share of power at each spatial frequency, of images and of perturbations.
 
     Args:
@@ -41,7 +39,7 @@ def spectra_chart(spectra: pd.DataFrame) -> alt.LayerChart:
     ).properties(width=420, height=260)
 
 
-def filtered_chart(filtered: pd.DataFrame) -> alt.LayerChart:
+def filtered_chart(filtered: pd.DataFrame) -> Drawn:
     """Show what parts of perturbations achieve beyond the same parts of noise.
 
     Args:
@@ -60,7 +58,7 @@ def filtered_chart(filtered: pd.DataFrame) -> alt.LayerChart:
     )
 
 
-def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> alt.LayerChart:
+def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> Drawn:
     """Show the accuracy on clean images without their high frequencies.
 
     Args:
@@ -90,7 +88,7 @@ def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> alt.LayerChart:
     return alt.layer(band, line).properties(width=420, height=230)
 
 
-def similarity_chart(pairs: pd.DataFrame) -> alt.HConcatChart:
+def similarity_chart(pairs: pd.DataFrame) -> Drawn:
     """Show transfer over the similarity of gradients, and over that of errors.
 
     Args:
@@ -124,5 +122,5 @@ def similarity_chart(pairs: pd.DataFrame) -> alt.HConcatChart:
     return alt.hconcat(*panels, spacing=24)
 
 
-def _stroked(title: str) -> Any:
+def _stroked(title: str) -> alt.Legend:
     return alt.Legend(title=title, symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)

@@ -1,10 +1,12 @@
 """What all charts share: the theme, and data as CSV inside the specification."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
+
+Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
 ATTACK_DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4]]
 GREY = "#888888"
@@ -26,10 +28,15 @@ def theme() -> alt.theme.ThemeConfig:
             "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "offset": 10},
             "axis": {"labelFontSize": 11, "titleFontSize": 12, "gridOpacity": 0.35},
             "header": {"labelFontSize": 12, "titleFontSize": 12},
-            "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260, "titleLimit": 400, "symbolOpacity": 1},
+            "legend": {
+                "labelFontSize": 12,
+                "titleFontSize": 12,
+                "labelLimit": 260,
+                "titleLimit": 400,
+                "symbolOpacity": 1,
+            },
             "view": {"stroke": None},
             "axisY": {"labelLimit": 260},
-            "range": {"category": {"scheme": "tableau10"}},
             "line": {"strokeWidth": 2},
         }
     }
@@ -41,11 +48,11 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     Numbers keep five significant digits; missing ones are null. Names are kept as text, even one
     that reads like a number.
     """
+    flags = frame.select_dtypes(bool).columns
     parse: dict[str, Any] = {
-        str(name): "boolean" if kind == bool else "number" if _numeric(kind) else "string"
+        str(name): "boolean" if name in flags else "number" if _numeric(kind) else "string"
         for name, kind in frame.dtypes.items()
     }
-    flags = frame.select_dtypes(bool).columns
     frame = frame.assign(
         **{name: frame[name].map({True: "true", False: "false"}) for name in flags}
     )
@@ -83,9 +90,9 @@ def budget_axis(budgets: list[float]) -> dict[str, Any]:
     }
 
 
-def menu(name: str, label: str, options: list[Any], value: Any, labels: list[str] | None = None):  # noqa: ANN201
+def menu(name: str, label: str, options: list[Any], value: Any) -> alt.Parameter:
     """Return a parameter that the reader chooses from a list."""
-    bound = alt.binding_select(options=options, labels=labels or alt.Undefined, name=f"{label} ")
+    bound = alt.binding_select(options=options, name=f"{label} ")
     return alt.param(name=name, value=value, bind=bound)
 
 
@@ -97,7 +104,7 @@ def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()
         shares: Columns of shares, in per cent.
         numbers: Columns of other numbers.
     """
-    columns = [(name, "N", alt.Undefined) for name in names]
+    columns: list[tuple[str, str, Any]] = [(name, "N", alt.Undefined) for name in names]
     columns += [(name, "Q", ".1%") for name in shares]
     columns += [(name, "Q", ".3g") for name in numbers]
     return [
