@@ -199,22 +199,34 @@ def compared(found: Measured) -> Section | None:
     if told.empty:
         text = _too_few(every["n"], "of differences") if len(every) else "There is one job alone."
         return Section("compared", title, (text,), tables=tables)
-    figures = []
-    for kind, words in (
-        ("attack", "Attacks, from the same source"),
-        ("source", "Sources, of the same attack"),
-        ("direction", "Directions between two models"),
-    ):
-        rows = told[told["kind"] == kind]
-        if len(rows):
-            by = "attack" if kind == "direction" else "target"
-            caption = (
-                f"Difference of success rates on {rows['n'].min()} to {rows['n'].max()} images "
-                "that count for both sides; Tango's 95 % interval."
-            )
-            chart = charts.differences_chart(rows, by, list(dict.fromkeys(outcomes[by])))
-            figures.append(Figure(f"compared-{kind}s", words, caption, chart, rows))
-    return Section("compared", title, (), tuple(figures), (_tests_table(told), *tables))
+    figures = (
+        _differences("attack", "Attacks, from the same source", told, outcomes, "target"),
+        _differences("source", "Sources, of the same attack", told, outcomes, "target"),
+        _differences("direction", "Directions between two models", told, outcomes, "attack"),
+    )
+    drawn = tuple(figure for figure in figures if figure is not None)
+    return Section("compared", title, (), drawn, (_tests_table(told), *tables))
+
+
+def _differences(
+    kind: str, title: str, tests: pd.DataFrame, outcomes: pd.DataFrame, by: str
+) -> Figure | None:
+    """Return the differences of one kind; of very many those with the smallest p."""
+    rows = tests[tests["kind"] == kind]
+    if rows.empty:
+        return None
+    caption = (
+        f"Difference of success rates on {rows['n'].min()} to {rows['n'].max()} images that count "
+        "for both sides; Tango's 95 % interval."
+    )
+    shown = rows
+    if len(rows) > _MOST_ROWS:
+        shown = rows.sort_values("p_holm", kind="stable").groupby(by, sort=False).head(_MOST_ROWS)
+        shown = shown.sort_index()
+        if len(shown) < len(rows):
+            caption = f"{caption} The {_MOST_ROWS} smallest p of each {by}."
+    chart = charts.differences_chart(shown, by, list(dict.fromkeys(outcomes[by])))
+    return Figure(f"compared-{kind}s", title, caption, chart, rows)
 
 
 def mechanisms(found: Measured) -> Section | None:

@@ -102,7 +102,7 @@ def _matrix(
     rects = attacked.mark_rect(cursor="pointer", strokeWidth=2.5, invalid=None).encode(
         color=colour,
         stroke=alt.condition("datum.white_box", alt.value("#e15759"), alt.value("transparent")),
-        opacity=alt.condition(cell, alt.value(1), alt.value(0.45)),
+        opacity=alt.condition(cell, alt.value(1), alt.value(0.7)),
     )
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
     layers = [clean.mark_rect(invalid=None).encode(color=colour), rects.add_params(cell)]
@@ -157,7 +157,7 @@ def _curves(
             legend=alt.Legend(
                 title="target (click to select)",
                 orient="bottom",
-                columns=4,
+                columns=3,
                 symbolOpacity=1,
                 symbolType="stroke",
                 symbolStrokeWidth=4,

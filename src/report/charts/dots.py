@@ -10,7 +10,6 @@ from src.report.charts.theme import GREY, Drawn, inline, menu, tooltip
 
 MOST_ROWS = 60
 """A longer dot plot shows the rows of one source, or whatever it is divided by, at a time."""
-_STEP = 11  # pixels between two dots
 
 
 def dot_plot(
@@ -62,5 +61,5 @@ def dot_plot(
         points = points.encode(opacity=shown).add_params(select)
     bars = base.mark_rule(strokeWidth=1.5).encode(x=f"{low}:Q", x2=f"{high}:Q")
     rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
-    step: Any = {"step": _STEP, "for": "offset"}
+    step: Any = {"step": 11 if frame[offset].nunique() <= 3 else 8, "for": "offset"}
     return alt.layer(rule, bars, points).properties(height=step, width=320).add_params(*chosen)

@@ -45,7 +45,7 @@ def theme() -> alt.theme.ThemeConfig:
 def inline(frame: pd.DataFrame) -> alt.InlineData:
     """Return a table as CSV inside the specification: a third of the size of JSON records.
 
-    Numbers keep five significant digits; missing ones are null. Names are kept as text, even one
+    Numbers keep four significant digits; missing ones are null. Names are kept as text, even one
     that reads like a number.
     """
     flags = frame.select_dtypes(bool).columns
@@ -56,7 +56,7 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     frame = frame.assign(
         **{name: frame[name].map({True: "true", False: "false"}) for name in flags}
     )
-    text = frame.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
 
 
