@@ -158,7 +158,7 @@ def by_initial_confidence(
     budgets = len(found.eps_255)
     # One sample per bin and budget: of all images those that are of the bin and have the row.
     mine = (bins[None, None, :] == np.arange(len(lows))[:, None, None]) & found.present[0, kept].T
-    mine = mine.reshape(-1, len(bins))
+    mine = mine.reshape(len(lows) * budgets, len(bins))
 
     def spread(values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Repeat values (images, budgets) for every bin: shape (bins * budgets, images)."""

@@ -18,7 +18,7 @@ from src.files import whole_file, write_csv, write_text
 from src.report.charts.theme import Drawn
 from src.report.images import Album
 
-_VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Figure:
     @cached_property
     def svg(self) -> str:
         """The chart as it stands before anybody touches it."""
-        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
+        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def save_figures(
     folder.mkdir(parents=True, exist_ok=True)
     for number, figure in enumerate(figures, 1):
         progress(f"figure {number} of {len(figures)}")
-        png = vl_convert.vegalite_to_png(figure.spec, vl_version=_VEGA_LITE, scale=2)
+        png = vl_convert.vegalite_to_png(figure.spec, vl_version=VEGA_LITE, scale=2)
         with whole_file(folder / f"{figure.name}.png") as temporary:
             temporary.write_bytes(png)
         write_text(folder / f"{figure.name}.svg", figure.svg)
@@ -161,7 +161,7 @@ def save_figures(
 @cache
 def _vega() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script."""
-    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return str(text).replace("</script", "<\\/script")
 
 

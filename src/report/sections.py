@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 
 from src.analysis import CLEAN, format_cell, is_white_box, wilson_interval
-from src.analysis.areas import FEWEST_IMAGES
 from src.analysis.comparisons import asymmetry, paired_tests
 from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
 from src.analysis.trajectories import KINDS
@@ -36,6 +35,8 @@ def answer_sentence(jobs: Sequence[StoredJob], found: Measured) -> str:
     others = rows[~rows["white_box"]]
     rows = others if len(others) else rows
     best = _pooled(rows, ["attack", "source"]).nlargest(1, "rate").iloc[0]
+    if not best["fooled"]:
+        return f"At {record.standard:g}/255 no image that was counted is fooled."
     attack, source = best["attack"], best["source"]
     mine = rows[rows["attack"] == attack]
     count = mine.loc[mine["source"] == source, "target"].nunique()
@@ -126,7 +127,7 @@ def hypothesis(found: Measured) -> Section | None:
     title = "Are confident images harder to manipulate?"
     told = effects[_enough(effects["n"])]
     if told.empty:
-        return Section("hypothesis", title, (_too_few(effects["n"], "of single images"),))
+        return Section("hypothesis", title, (_too_few(effects["n"], "of Hypothesis 1"),))
     told = told.assign(row=_pairs(told))
     bins = found.table("bins")
     if len(bins):
@@ -193,19 +194,31 @@ def compared(found: Measured) -> Section | None:
     gaps["row"] = _versus(gaps, "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back")
     every = pd.concat([tests, gaps], ignore_index=True)
     told = every[_enough(every["n"])] if len(every) else every
-    areas = _areas_table(found.table("areas"))
-    tables = () if areas is None else (areas,)
+    areas = _areas(found.table("areas"))
     title = "Compared on the same images"
     if told.empty:
         text = _too_few(every["n"], "of differences") if len(every) else "There is one job alone."
-        return Section("compared", title, (text,), tables=tables)
+        return Section("compared", title, (text,), areas)
     figures = (
         _differences("attack", "Attacks, from the same source", told, outcomes, "target"),
         _differences("source", "Sources, of the same attack", told, outcomes, "target"),
         _differences("direction", "Directions between two models", told, outcomes, "attack"),
     )
     drawn = tuple(figure for figure in figures if figure is not None)
-    return Section("compared", title, (), drawn, (_tests_table(told), *tables))
+    return Section("compared", title, (), (*drawn, *areas), (_tests_table(told),))
+
+
+def _areas(areas: pd.DataFrame) -> tuple[Figure, ...]:
+    """Return the areas under the curves of every pair with enough images."""
+    rows = areas[_enough(areas["n"])] if len(areas) else areas
+    if rows.empty:
+        return ()
+    caption = (
+        "Mean robust accuracy over the budgets from 0 to the largest, of "
+        f"{rows['n'].min()} to {rows['n'].max()} images; Gaffke's 95 % interval."
+    )
+    rows = rows.assign(row=_pairs(rows))
+    return (Figure("areas", "Areas under the curves", caption, charts.areas_chart(rows), rows),)
 
 
 def _differences(
@@ -355,25 +368,6 @@ def _tests_table(tests: pd.DataFrame) -> Table:
     return Table("Differences as a table", caption, shown)
 
 
-def _areas_table(areas: pd.DataFrame) -> Table | None:
-    if areas.empty:
-        return None
-    rows = areas.head(_MOST_ROWS)
-    shown = rows[["attack", "source", "target", "n"]].rename(columns={"n": "images"})
-    for name, words in (
-        ("robust_accuracy", "robust accuracy"),
-        ("success_rate", "success rate"),
-        ("true_confidence", "confidence in the true class"),
-    ):
-        shown[words] = _intervals(rows, f"{name}_area", ".1%")
-    cut = f" The first {len(rows)} of {len(areas)} pairs." if len(rows) < len(areas) else ""
-    caption = (
-        "Mean of each curve over the budgets from 0 to the largest; 95 % intervals over the images "
-        f"(Gaffke), none below {FEWEST_IMAGES} images.{cut}"
-    )
-    return Table("Areas under the curves", caption, shown)
-
-
 def _top_table(found: Measured) -> Table:
     rows = _by_model(found, top_k)
     cells = zip(rows["correct"], rows["n"], strict=True)
@@ -441,8 +435,8 @@ def _enough(n: pd.Series) -> pd.Series:
 
 def _too_few(n: pd.Series, what: str) -> str:
     return (
-        f"At most {n.max()} images of a pair are counted, so that the interval of a rate is wider "
-        f"than {100 * WIDEST:.0f} points: nothing can be told {what}."
+        f"Images counted for a pair: {n.max()} at most. The interval of a rate is then wider than "
+        f"{100 * WIDEST:.0f} points, and nothing can be told {what}."
     )
 
 

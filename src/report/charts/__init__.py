@@ -7,7 +7,7 @@ from src.report.charts.clean import (
     class_counts_chart,
     profiles_chart,
 )
-from src.report.charts.compared import differences_chart, excess_chart, variants_chart
+from src.report.charts.compared import areas_chart, differences_chart, excess_chart, variants_chart
 from src.report.charts.confidence import hypothesis_chart, trajectories_chart
 from src.report.charts.mechanisms import (
     filtered_chart,
@@ -19,6 +19,7 @@ from src.report.charts.mechanisms import (
 __all__ = [
     "MOST_CLASSES",
     "answer_chart",
+    "areas_chart",
     "class_confidence_chart",
     "class_counts_chart",
     "differences_chart",

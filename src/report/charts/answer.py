@@ -84,10 +84,11 @@ def _matrix(
     base = alt.Chart(data).encode(
         x=alt.X("target:N", sort=list(targets), title="target", axis=_names("top")),
         y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_names("left")),
-        tooltip=tooltip(
-            *("attack", "source", "target", "white_box", "counted", "k", "n"),
-            shares=["rate", "rate_low", "rate_high", "confidence"],
-        ),
+    )
+    # On the cells alone: words with a tooltip would catch the clicks.
+    told = tooltip(
+        *("attack", "source", "target", "white_box", "counted", "k", "n"),
+        shares=["rate", "rate_low", "rate_high", "confidence"],
     )
     here = "datum.attack == matrix_attack && datum.protocol == counted"
     clean = base.transform_filter(f"{here} && datum.source == '{CLEAN}'")
@@ -101,11 +102,12 @@ def _matrix(
     )
     rects = attacked.mark_rect(cursor="pointer", strokeWidth=2.5, invalid=None).encode(
         color=colour,
+        tooltip=told,
         stroke=alt.condition("datum.white_box", alt.value("#e15759"), alt.value("transparent")),
         opacity=alt.condition(cell, alt.value(1), alt.value(0.7)),
     )
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
-    layers = [clean.mark_rect(invalid=None).encode(color=colour), rects.add_params(cell)]
+    layers = [clean.mark_rect(invalid=None).encode(color=colour, tooltip=told), rects.add_params(cell)]
     for part in (clean, attacked):
         rate = part.transform_calculate(
             words="datum.n > 0 ? format(datum.rate, '.1%') : 'n/a'"

@@ -73,3 +73,22 @@ def excess_chart(excess: pd.DataFrame) -> Drawn:
             "denominator",
         ],
     )
+
+
+def areas_chart(areas: pd.DataFrame) -> Drawn:
+    """Show the mean of each robust accuracy curve over the budgets.
+
+    Args:
+        areas: With `row` (the pair), `attack`, `source`, `target`, `n`, and
+            `robust_accuracy_area` with its interval.
+    """
+    return dot_plot(
+        areas,
+        "robust_accuracy_area",
+        colour=attack_colours(areas),
+        offset="attack",
+        title="area under robust accuracy",
+        name="areas",
+        divided_by="source",
+        tooltips=["attack", "source", "target", "n"],
+    )

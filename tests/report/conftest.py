@@ -1,17 +1,45 @@
-"""Jobs made up of random numbers, as files that a report reads."""
+"""Sweeps made up of random numbers, as files that a report reads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from src.record import JobRecord, with_record
+from src.report.build import build_report
+from src.report.page import Report
+from src.report.stored import find_jobs
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 SIDE = 8  # pixels of an image
+SETTINGS = {"pairs": 24, "budgets": None}
+HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x} & 'y'")
+KINDS = {
+    "ordinary": {},
+    "one image": {"images": 1},
+    "one class": {"classes": ("cat",)},
+    "missing values": {"missing": True},
+    "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]", "<b>"), "classes": HOSTILE},
+    "many models": {"models": [f"model_{i}" for i in range(10)], "full": False, "images": 60},
+}
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]:
+    """A function that returns the report of a kind of made-up sweep."""
+    built: dict[str, Report] = {}
+
+    def make(kind: str) -> Report:
+        if kind not in built:
+            folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
+            built[kind] = build_report(find_jobs([folder]), SETTINGS)
+        return built[kind]
+
+    return make
 
 
 def make_sweep(
@@ -92,7 +120,7 @@ def _predictions(random, label, initial, models, budgets, strength) -> pa.Table:
     noise = random.normal(0, 0.1, size=shape) * (eps > 0)[None, :, None]
     true = initial[:, None, :] - strength * np.sqrt(eps)[None, :, None] * 0.5 + noise
     true = np.clip(true, 0.01, 0.99)
-    classes = max(2, int(label.max()) + 1)
+    classes = int(label.max()) + 1  # one class: nothing else can be predicted
     other = (label + 1) % classes
     right = true >= 0.5
     predicted = np.where(right, label, other)
@@ -169,11 +197,11 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Tabl
 def _answers(random, label, models, cases, names, **constants) -> pa.Table:
     """Return a prediction for every model, case and image."""
     count = len(models) * len(cases)
-    predicted = np.where(random.random((count, len(label))) < 0.6, label, (label + 1) % 2)
+    predicted = np.where(
+        random.random((count, len(label))) < 0.6, label, (label + 1) % (label.max() + 1)
+    )
     each = [np.repeat(np.array(list(values)), len(label)) for values in zip(*cases, strict=True)]
-    columns = {
-        name: np.tile(values, len(models)) for name, values in zip(names, each, strict=True)
-    }
+    columns = {name: np.tile(values, len(models)) for name, values in zip(names, each, strict=True)}
     size = count * len(label)
     return pa.table(
         {

@@ -1,0 +1,147 @@
+"""Every chart by its data and encoding, and by one rendering for data of many kinds."""
+
+import io
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from src.report.page import VEGA_LITE, Figure, save_figures
+
+KINDS = (
+    *("ordinary", "one image", "one class", "missing values", "hostile names"),
+    "many models",
+)
+FULL = {
+    *("answer", "variants", "excess-random-sign", "hypothesis", "images", "areas", "spectra"),
+    *("compared-attacks", "compared-sources", "compared-directions", "filtered", "low-passed"),
+    *("similarity", "class-counts", "confidence-profiles", "class-confidence"),
+}
+
+
+def drawn(figure: Figure) -> pd.DataFrame:
+    """Return the largest table inside a specification."""
+    texts = [text for text in figure.spec["datasets"].values() if isinstance(text, str)]
+    return pd.read_csv(io.StringIO(max(texts, key=len)))
+
+
+def parts(spec: dict, key: str) -> list:
+    """Return every value of a key anywhere in a specification."""
+    found = [spec[key]] if key in spec else []
+    for value in spec.values():
+        for each in value if isinstance(value, list) else [value]:
+            found += parts(each, key) if isinstance(each, dict) else []
+    return found
+
+
+def fields(figure: Figure) -> set[str]:
+    """Return the channels and fields that a chart encodes, as `x=k`."""
+    facets = parts(figure.spec, "facet")
+    return {
+        f"{channel}={each['field']}"
+        for encoding in [*parts(figure.spec, "encoding"), *facets, {"facet": facets[-1:]}]
+        for channel, found in encoding.items()
+        for each in (found if isinstance(found, list) else [found])
+        if isinstance(each, dict) and "field" in each
+    }
+
+
+def figure(report, name: str) -> Figure:
+    return next(one for one in report.figures if one.name == name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
+    report = made_up(kind)
+    names = [one.name for one in report.figures]
+    assert len(set(names)) == len(names) and "answer" in names
+    for one in report.figures:
+        svg = vl_convert.vegalite_to_svg(one.spec, vl_version=VEGA_LITE, show_warnings=True)
+        marks = [each.get("class", "") for each in ElementTree.fromstring(svg).iter()]
+        assert any("role-mark" in each for each in marks), one.name
+        assert one.spec["description"] == f"{one.title}. {one.caption}"
+    assert "WARN" not in capfd.readouterr().err
+
+
+def test_full_jobs_have_every_chart(made_up):
+    assert {one.name for one in made_up("ordinary").figures} == FULL
+
+
+def test_the_answer_links_matrix_and_curves(made_up):
+    one = figure(made_up("ordinary"), "answer")
+    rows = drawn(one)
+    cell = rows[(rows["attack"] == "bim") & (rows["source"] == "vgg") & (rows["eps_255"] == 8)]
+    expected = one.data.query("attack == 'bim' and source == 'vgg' and eps_255 == 8")
+    assert cell[["protocol", "target", "k", "n"]].to_numpy().tolist() == (
+        expected[["protocol", "target", "k", "n"]].to_numpy().tolist()
+    )
+    assert set(rows["protocol"]) == {"all", "source_correct", "target_correct", "joint"}
+    assert len(rows) == 2 * (4 * 9 * 6 + 3)  # attacks, protocols, pairs, budgets; clean images
+    names = {each["name"]: each for each in one.spec["params"]}
+    assert names["matrix_attack"]["bind"]["options"] == ["fgsm", "bim"]
+    assert names["budget"]["value"] == 8 and names["counted"]["value"] == "joint"
+    assert names["cell"]["select"]["fields"] == ["source", "target"]
+    assert {names[name]["bind"] for name in ("drawn_attacks", "drawn_targets")} == {"legend"}
+    assert {"x=target", "y=source", "color=rate", "x=eps_255", "y=value", "y2=upper"} <= fields(one)
+    assert {"column=source", "row=measure", "strokeDash=attack", "color=target"} <= fields(one)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoded"),
+    [
+        ("variants", {"x=rate", "x2=rate_high", "color=variant"}),
+        ("excess-random-sign", {"x=excess", "x2=excess_high", "color=attack"}),
+        ("hypothesis", {"x=rho", "x2=rho_high", "y=robust_accuracy", "y=confidence", "color=bin"}),
+        ("images", {"x=eps_255", "y=confidence", "y=true_confidence", "facet=image"}),
+        ("compared-attacks", {"x=difference", "x2=difference_high", "color=target"}),
+        ("compared-directions", {"x=difference", "color=attack"}),
+        ("areas", {"x=robust_accuracy_area", "x2=robust_accuracy_area_high"}),
+        ("spectra", {"x=frequency", "y=share", "color=source", "strokeDash=attack"}),
+        ("filtered", {"x=excess", "x2=excess_high", "y=row", "color=attack"}),
+        ("low-passed", {"x=at", "y=accuracy", "y2=accuracy_high", "color=target"}),
+        ("similarity", {"x=cosine", "x=kappa", "y=success_rate", "y2=success_rate_high"}),
+        ("class-counts", {"x=images", "y=name"}),
+        ("confidence-profiles", {"x=rank", "y=confidence", "color=level"}),
+        ("class-confidence", {"x=confidence", "y=name"}),
+    ],
+)
+def test_charts_show_their_tables(made_up, name, encoded):
+    one = figure(made_up("ordinary"), name)
+    assert encoded <= fields(one)
+    assert len(drawn(one)) > 0
+
+
+def test_names_stay_text(made_up):
+    one = figure(made_up("hostile names"), "answer")
+    rows = drawn(one)
+    assert set(rows["attack"]) == {"f.g[0]", "<b>"} and 'a"b\nc.d[0]' in set(rows["target"])
+    (data,) = {str(each["format"]) for each in parts(one.spec, "data") if "format" in each}
+    assert "'target': 'string'" in data and "'white_box': 'boolean'" in data
+
+
+def test_too_few_images_leave_a_sentence(made_up):
+    sections = {section.id: section for section in made_up("one image").sections}
+    for name in ("hypothesis", "compared"):
+        (sentence,) = sections[name].text
+        assert "1 at most" in sentence and not sections[name].figures
+
+
+def test_many_rows_are_chosen_from_a_menu(made_up):
+    names = {one.name: one.spec for one in made_up("many models").figures}
+    menus = [each["bind"]["options"] for each in names["hypothesis"]["params"] if "bind" in each]
+    assert [len(options) for options in menus] == [10]
+    (cell,) = [each for each in names["answer"]["params"] if each["name"] == "cell"]
+    assert len(cell["value"]) == 10  # one source's row is drawn first
+
+
+def test_single_files_have_pictures_data_and_source(made_up, tmp_path):
+    figures = made_up("ordinary").figures[:2]
+    seen = []
+    save_figures(figures, tmp_path, seen.append)
+    assert seen == ["figure 1 of 2", "figure 2 of 2"]
+    for one in figures:
+        assert (tmp_path / f"{one.name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{one.name}.svg").read_text().startswith("<svg")
+        assert '"$schema"' in (tmp_path / f"{one.name}.vl.json").read_text()
+        assert len(pd.read_csv(tmp_path / f"{one.name}.csv")) == len(one.data)

@@ -1,0 +1,154 @@
+"""The page in a browser: it asks for nothing, answers to its controls, and escapes names."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from src.report.page import write_page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+LINES = "#answer .vega svg .mark-line.role-mark path"
+
+
+@pytest.fixture
+def written(made_up, tmp_path):
+    """A function that writes the page of a kind of sweep and returns its path."""
+
+    def write(kind: str):
+        path = tmp_path / "report.html"
+        write_page(made_up(kind), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with api.sync_playwright() as play:
+        yield play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+@pytest.fixture
+def opened(chromium, written):
+    """A function that opens a page; what it logs and asks for must be nothing."""
+    noise: list[str] = []
+    contexts = []
+
+    def open_page(kind: str, **settings):
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | settings)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: noise.append(message.text))
+        tab.on("pageerror", lambda error: noise.append(str(error)))
+        tab.on("request", lambda request: noise.append(request.url))
+        tab.goto(written(kind).as_uri())
+        if settings.get("java_script_enabled", True):
+            tab.wait_for_selector(LINES, state="attached")
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    asked = [line for line in noise if not line.startswith(("file:", "data:"))]
+    assert asked == []
+
+
+def shown(tab, selector: str) -> list[str]:
+    return [each.get_attribute("aria-label") for each in tab.query_selector_all(selector)]
+
+
+def see_all(tab) -> None:
+    """Scroll through the page, so that every chart is embedded."""
+    for box in tab.query_selector_all(".vega"):
+        box.scroll_into_view_if_needed()
+        box.wait_for_selector("svg.marks", state="attached")
+
+
+def test_controls_change_what_is_drawn(opened):
+    tab = opened("ordinary")
+    assert len(tab.query_selector_all(LINES)) == 2 * 3 * 3 * 2  # measures, pairs, attacks
+    cells = "#answer svg .mark-rect [aria-label*='k: ']"
+    before = shown(tab, cells)
+    tab.select_option("#answer select >> nth=1", label="16")
+    tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="fgsm at 16/255")
+    assert shown(tab, cells) != before
+    tab.select_option("#answer select >> nth=0", label="bim")
+    tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="bim at 16/255")
+    tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
+    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
+
+
+def test_a_dot_chooses_the_pair_of_the_curves(opened):
+    tab = opened("ordinary")
+    see_all(tab)
+    title = "#hypothesis .vega svg .role-title-text"
+    assert "fgsm, vgg to vgg" in tab.inner_text("section#hypothesis .vega")
+    tab.click("#hypothesis [aria-label*='attack: bim; source: vit; target: vgg'] >> nth=-1")
+    tab.wait_for_function(
+        "title => [...document.querySelectorAll(title)].some(e => /bim, vit to vgg/.test("
+        "e.textContent))",
+        arg=title,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_chart_is_embedded_and_nothing_overflows(opened, scheme, width):
+    tab = opened("ordinary", color_scheme=scheme, viewport={"width": width, "height": 800})
+    see_all(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    assert not tab.query_selector_all(".vega > img")
+    label = tab.query_selector("#answer svg .role-axis-label text").get_attribute("fill")
+    assert (label == "#fff") == (scheme == "dark")
+
+
+def test_hostile_names_are_text(opened):
+    tab = opened("hostile names")
+    see_all(tab)
+    tab.hover("#answer svg [aria-label*='source: <script>']", force=True)
+    tab.wait_for_selector("#vg-tooltip-element.visible")
+    assert "<script>alert(1)</script>" in tab.inner_text("#vg-tooltip-element")
+    assert not tab.query_selector_all("#vg-tooltip-element script")
+
+
+def test_without_scripts_the_page_shows_still_charts(opened, made_up):
+    tab = opened("ordinary", java_script_enabled=False)
+    stills = tab.query_selector_all(".vega > img")
+    assert len(stills) == len(made_up("ordinary").figures)
+    assert all(each.evaluate("img => img.naturalWidth > 100") for each in stills)
+
+
+class Parsed(HTMLParser):
+    """Notes addresses, ids, and scripts that names could have smuggled in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.addresses += [values[key] for key in ("src", "href") if values.get(key)]
+        self.ids += [values["id"]] if "id" in values else []
+        self.scripts += tag == "script"
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "one image", "hostile names"])
+def test_the_page_is_whole_and_refers_to_nothing_outside(written, made_up, kind):
+    path = written(kind)
+    parsed = Parsed()
+    parsed.feed(path.read_text())
+    report = made_up(kind)
+    assert all(address.startswith("data:") for address in parsed.addresses)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert parsed.scripts == len(report.figures) + 2  # specifications, Vega, and what embeds
+    text = re.sub(r"\s+", " ", path.read_text())
+    assert all(f'id="{section.id}"' in text for section in report.sections)
