@@ -67,8 +67,8 @@ def curve_areas(
     areas /= found.eps_255[-1]  # (curves, targets, images)
     means = ratio(np.where(found.counted, areas, 0.0).sum(axis=2), n)
     kept = np.tile(found.counted, (len(curves), 1))
-    ends = bounded_mean_interval(areas.reshape(kept.shape), kept, seed=seed)
-    low, high = (np.where(n < FEWEST_IMAGES, np.nan, end.reshape(means.shape)) for end in ends)
+    ends = bounded_mean_interval(areas.reshape(kept.shape), kept, seed=seed, fewest=FEWEST_IMAGES)
+    low, high = (end.reshape(means.shape) for end in ends)
     for place, name in enumerate(curves):
         table[f"{name}_area"] = means[place]
         table[f"{name}_area_low"], table[f"{name}_area_high"] = low[place], high[place]

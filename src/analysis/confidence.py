@@ -158,7 +158,7 @@ def by_initial_confidence(
     budgets = len(found.eps_255)
     # One sample per bin and budget: of all images those that are of the bin and have the row.
     mine = (bins[None, None, :] == np.arange(len(lows))[:, None, None]) & found.present[0, kept].T
-    mine = mine.reshape(-1, len(bins))
+    mine = mine.reshape(len(lows) * budgets, len(bins))
 
     def spread(values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Repeat values (images, budgets) for every bin: shape (bins * budgets, images)."""
@@ -180,9 +180,8 @@ def by_initial_confidence(
     table["confidence"] = ratio(confidence.sum(axis=1), n)
     clean = table["eps_255"] == 0
     bounds = np.where(clean, table["bin_low"], 0.0), np.where(clean, table["bin_high"], 1.0)
-    intervals = bounded_mean_interval(confidence, mine, *bounds)
-    for end, bound in zip(("low", "high"), intervals, strict=True):
-        table[f"confidence_{end}"] = np.where(n < FEWEST_IMAGES, np.nan, bound)
+    ends = bounded_mean_interval(confidence, mine, *bounds, fewest=FEWEST_IMAGES)
+    table["confidence_low"], table["confidence_high"] = ends
     table["true_confidence"] = ratio(spread(found.true_confidence[0, kept]).sum(axis=1), n)
     return table[table["n"] > 0].reset_index(drop=True)
 

@@ -76,6 +76,7 @@ def bounded_mean_interval(
     low: ArrayLike = 0.0,
     high: ArrayLike = 1.0,
     seed: int = 0,
+    fewest: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return Gaffke's 95 % interval of the mean of values whose range is known.
 
@@ -93,9 +94,10 @@ def bounded_mean_interval(
         low: Smallest value that there can be, a number or shape (V,).
         high: Largest one, likewise.
         seed: Of the weights, from 0; every sample gets the same ones.
+        fewest: A sample of fewer values has no interval.
 
     Returns:
-        Lower and upper bounds, shape (V,); NaN where a kept value is, and the range without any.
+        Lower and upper bounds, shape (V,); NaN without an interval, or where a kept value is.
 
     Reference:
         N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
@@ -104,13 +106,17 @@ def bounded_mean_interval(
         arXiv:1905.06208.
     """
     generator = np.random.default_rng(seed)
+    kept = np.ones(values.shape, bool) if kept is None else kept
+    least, most = (np.broadcast_to(np.asarray(end, np.float64), len(values)) for end in (low, high))
+    enough = np.count_nonzero(kept, axis=1) >= fewest
+    bounds = np.full((2, len(values)), np.nan)
+    if not enough.any():
+        return bounds[0], bounds[1]
+    values, kept, least, most = values[enough], kept[enough], least[enough], most[enough]
     samples, images = values.shape
-    masks, which = np.ones((1, images)), np.zeros(samples, np.intp)
-    if kept is not None:
-        packed, which = np.unique(np.packbits(kept, axis=1), axis=0, return_inverse=True)
-        masks = np.unpackbits(packed, axis=1, count=images).astype(np.float64)
-        values = np.where(kept, values, 0.0)
-    least, most = (np.broadcast_to(np.asarray(end, np.float64), samples) for end in (low, high))
+    packed, which = np.unique(np.packbits(kept, axis=1), axis=0, return_inverse=True)
+    masks = np.unpackbits(packed, axis=1, count=images).astype(np.float64)
+    values = np.where(kept, values, 0.0)
     lows, highs = np.empty((2, samples, _DRAWS))
     at_once = max(1, _AT_ONCE // (images + 1))
     for start in range(0, _DRAWS, at_once):
@@ -121,10 +127,9 @@ def bounded_mean_interval(
         lows[:, some] = mean + unseen * least[:, None]
         highs[:, some] = mean + unseen * most[:, None]
     # Rounding may leave the range by a last digit.
-    return (
-        np.maximum(np.quantile(lows, 0.025, axis=1), least),
-        np.minimum(np.quantile(highs, 0.975, axis=1), most),
-    )
+    bounds[0, enough] = np.maximum(np.quantile(lows, 0.025, axis=1), least)
+    bounds[1, enough] = np.minimum(np.quantile(highs, 0.975, axis=1), most)
+    return bounds[0], bounds[1]
 
 
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> NDArray[np.float64]:

@@ -104,8 +104,9 @@ def confidence_bands(
     names = ("confidence", "true_confidence")
     values = np.stack([getattr(found, name).transpose(0, 2, 1)[shown] for name in names])
     means = ratio(np.where(kept, values, 0.0).sum(axis=2), n)
-    stacked = bounded_mean_interval(np.concatenate(values), np.concatenate([kept, kept]))
-    low, high = (np.where(n < FEWEST_IMAGES, np.nan, end.reshape(2, -1)) for end in stacked)
+    stacked = np.concatenate(values), np.concatenate([kept, kept])
+    ends = bounded_mean_interval(*stacked, fewest=FEWEST_IMAGES)
+    low, high = (end.reshape(means.shape) for end in ends)
     for place, name in enumerate(names):
         table[name] = means[place]
         table[f"{name}_low"], table[f"{name}_high"] = low[place], high[place]

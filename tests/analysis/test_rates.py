@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import rates, usable_protocols
+from src.analysis import confidence_bands, rates, rates_by_protocol, usable_protocols
+from src.analysis.intervals import bounded_mean_interval
 
 # Four images, label 0. Clean: a is right on images 0, 1, 2; b on 0, 1, 3 - so both on 0 and 1.
 # At 8/255: a is right on image 0 only; b on 0, 2 and 3.
@@ -143,12 +144,10 @@ def test_malformed_input_is_refused():
         rates(table, "a", ["a", "c"])
     with pytest.raises(ValueError, match="at least one model"):
         rates(table, "a", [])
-    with pytest.raises(ValueError, match="twice: a, b, a"):
-        rates(table, "a", ["a", "b", "a"])
     with pytest.raises(ValueError, match="lacks the columns confidence"):
         rates(table.drop(columns="confidence"), "a", ["a"])
-    with pytest.raises(ValueError, match=r"1 rows repeat.*index 13, target 'b', eps_255 8"):
-        rates(pd.concat([table, table.tail(1)]), "a", ["a"])
+    with pytest.raises(ValueError, match="repeats an image, target and budget"):
+        rates(pd.concat([table, table.tail(1)]), "a", ["a", "b"])
     with pytest.raises(ValueError, match=r"clean prediction .* of target 'b' for image 10"):
         rates(table.query("not (target == 'b' and eps_255 == 0)"), "a", ["a", "b"])
 
@@ -271,11 +270,45 @@ def test_untargeted_success_is_every_counted_image_that_is_not_correct():
 def test_a_target_label_that_is_missing_or_double_is_refused():
     table = targeted_predictions()
     gap = table["target_label"].mask((table["target"] == "b") & (table["index"] == 12))
-    with pytest.raises(ValueError, match=r"1 of 8 attacked rows lack the target_label.*index 12"):
-        rates(table.assign(target_label=gap), "a", ["a"])
-    table.loc[(table["target"] == "b") & (table["eps_255"] == 8), "target_label"] = 3
-    with pytest.raises(ValueError, match=r"image 10 has 2 different .* target_label \(1, 3\)"):
-        rates(table, "a", ["a"])
+    double = table["target_label"].mask((table["target"] == "b") & (table["eps_255"] == 8), 3)
+    for labels in (gap, double):
+        with pytest.raises(ValueError, match="one image differ in their target_label, or lack it"):
+            rates(table.assign(target_label=labels), "a", ["a"])
     clean_only = targeted_predictions().query("not (eps_255 == 8 and index == 11)")
-    with pytest.raises(ValueError, match="image 11 has no target_label"):
+    with pytest.raises(KeyError, match="11"):
         rates(clean_only, "a", ["a"])
+
+
+def test_all_protocols_at_once_equal_one_after_the_other():
+    for table, known in ((predictions(), list(BY_HAND)), (predictions(TABLE[2:]), ["all"])):
+        targets = ["a", "b"] if len(known) > 1 else ["b"]
+        whole = rates_by_protocol(table, "a", targets, "fgsm", "linf")
+        assert set(known) <= set(whole["protocol"])
+        assert list(whole.columns[:4]) == ["attack", "source", "norm", "protocol"]
+        for protocol, rows in whole.groupby("protocol"):
+            expected = rates(table, "a", targets, protocol)
+            mine = rows.drop(columns=["attack", "source", "norm", "protocol"])
+            pd.testing.assert_frame_equal(mine.reset_index(drop=True), expected)
+
+
+def test_bands_are_of_the_means_of_the_rates():
+    many = pd.concat(
+        [predictions().assign(index=lambda t, k=k: t["index"] + 10 * k) for k in range(5)]
+    )
+    generator = np.random.default_rng(0)
+    many["confidence"] = generator.random(len(many))
+    for table in (many, predictions()):
+        bands, expected = confidence_bands(table, "a", ["b", "a"]), rates(table, "a", ["b", "a"])
+        for name in ("confidence", "true_confidence"):
+            np.testing.assert_allclose(bands[name], expected[name])
+            low, high = bands[f"{name}_low"], bands[f"{name}_high"]
+            enough = expected["denominator"] >= 10
+            assert (low.notna() == enough).all()
+            assert ((low < bands[name]) & (bands[name] < high))[enough].all()
+        assert list(bands["target"]) == ["b", "b", "a", "a"]
+    mine = many.query("target == 'a' and eps_255 == 8 and index % 10 != 3")["confidence"]
+    low, high = bounded_mean_interval(mine.to_numpy()[None])
+    row = at(confidence_bands(many, "a", ["a"]), "a", 8.0)
+    assert (row["confidence_low"], row["confidence_high"]) == pytest.approx(
+        (low[0], high[0]), abs=0.01
+    )
