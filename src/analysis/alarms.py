@@ -60,7 +60,7 @@ def alarms(
     targets: Sequence[str],
     num_classes: int,
     zero_gradients: float,
-    gradient_evaluations: int | None = None,
+    gradient_evaluations: int,
     *,
     protocol: str,
     iterative: bool,
@@ -97,12 +97,7 @@ def alarms(
     """
     raised = clean_at_chance(table, num_classes)
     if zero_gradients > ZERO_GRADIENTS:
-        total = gradient_evaluations
-        counted = (
-            f"{zero_gradients:.2%}"
-            if total is None
-            else format_cell(round(zero_gradients * total), total)
-        )
+        counted = format_cell(round(zero_gradients * gradient_evaluations), gradient_evaluations)
         finding = f"{source}: {counted} of the gradients are zero in every pixel"
         raised.append(_alarm("zero_gradients", zero_gradients, finding))
     found = outcomes(table, source, targets, protocol)

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from src.analysis import rates
 from src.analysis.comparisons import asymmetry, image_outcomes, paired_tests
 from src.analysis.intervals import paired_interval
 
@@ -126,16 +125,6 @@ def test_pairs_come_in_the_order_of_the_jobs(sweep):
     attacks = [["attack", "a", "fgsm", "bim", target] for target in "abc"]
     pairs = ("ab", "ac", "bc")
     assert names == attacks + [["source", "fgsm", *pair, t] for pair in pairs for t in "abc"]
-
-
-@pytest.mark.parametrize("protocol", ["all", "source_correct", "target_correct", "joint"])
-def test_attacks_from_one_source_have_the_counts_of_their_rates(sweep, protocol):
-    jobs = [sweep[1], sweep[4]]
-    table = paired_tests(stacked(jobs, 8, protocol)).set_index("target")
-    for job, side in zip(jobs, ("first", "second"), strict=True):
-        own = rates(job.predictions, "b", list("abc"), protocol).query("eps_255 == 8")
-        assert list(table.loc[own["target"], "n"]) == list(own["denominator"])
-        assert list(table.loc[own["target"], f"{side}_success"]) == list(own["success"])
 
 
 def test_images_and_targets_of_one_job_alone_are_left_out(make_table):

@@ -66,18 +66,6 @@ def test_class_confidence_is_the_groups_mean():
     np.testing.assert_allclose(frame["accuracy"], [1, 0.5, 0.5, 0])
 
 
-def test_class_confidence_equals_pandas_on_many_images():
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 20, 300)
-    values = generator.random((300, 1))
-    rows = clean_rows(labels, [([3], value) for value in values], values[:, 0])
-    expected = rows.groupby("label")["confidence"].agg(["mean", "std"]).sort_values("mean")[::-1]
-    frame = class_confidence(rows)
-    assert frame["label"].tolist() == expected.index.tolist()
-    np.testing.assert_allclose(frame["confidence"], expected["mean"], rtol=1e-5)
-    np.testing.assert_allclose(frame["confidence_sd"], expected["std"], rtol=1e-5)
-
-
 def test_a_level_takes_its_lower_bound_and_not_its_upper_one():
     frame = confidence_profiles(clean_rows())
     assert len(frame) == 9 * 5 and frame["rank"].tolist() == [1, 2, 3, 4, 5] * 9
@@ -95,12 +83,6 @@ def test_a_level_takes_its_lower_bound_and_not_its_upper_one():
     np.testing.assert_allclose(highest["confidence_high"], top.sum(axis=0) - low, rtol=1e-5)
     without = frame[frame["images"] == 0]
     assert without[["confidence", "confidence_low", "confidence_high"]].isna().all(axis=None)
-
-
-def test_levels_and_widths_are_free():
-    frame = confidence_profiles(clean_rows(), levels=[0.4, 0.9], half_width=0.1)
-    assert frame["level"].tolist() == [0.4] * 5 + [0.9] * 5
-    assert frame["images"].tolist() == [1] * 5 + [3] * 5
 
 
 def test_a_bound_in_float32_is_the_bound():

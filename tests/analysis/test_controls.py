@@ -4,7 +4,6 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from src.analysis import excess, excess_matrix, rates
-from src.analysis.controls import format_excess
 from src.analysis.intervals import paired_interval
 
 # Label 0, eight images; b is right on the clean images 0 to 6, a on all.
@@ -94,8 +93,3 @@ def test_excess_matrix_holds_both_counts(make_table):
     assert cells["cell"].iloc[1].startswith("(5 - 2) / 7 = 42.86% [")
     with pytest.raises(ValueError, match=r"source 'a' has no rates at eps_255 = 4"):
         excess_matrix(by_source, 4)
-
-
-def test_format_excess_may_be_negative():
-    text = format_excess(1, 3, 8, -0.25, -0.55, 0.125)
-    assert text == "(1 - 3) / 8 = -25.00% [-55.00%, 12.50%]"

@@ -104,15 +104,6 @@ def test_noise_succeeds_where_it_reaches_the_class_aimed_for(make_table, make_fi
     assert (row["attack_only"], row["noise_only"]) == (0, 1)
 
 
-def test_no_counted_image_gives_no_rate(make_table, make_filtered):
-    table = make_table({("a", 0): [1, 1], ("b", 0): [0, 0], ("b", 8): [0, 1]})
-    frame = filtered_rates(make_filtered({("b", "l2", "all"): ([0, 1], [0, 0])}), table, "a", ["b"])
-    assert frame["n"].tolist() == [0]
-    rates_of_none = ["success_rate", "success_rate_low", "noise_success_rate", "excess"]
-    assert frame[rates_of_none].isna().all(axis=None)
-    assert not frame["targeted"].any()
-
-
 def test_noise_that_lacks_is_named(make_table, make_filtered):
     rows = make_filtered(FILTERED).query("index != 1 or norm != 'l2' or kind != 'noise'")
     with pytest.raises(ValueError, match=r"lacks 1 of 5 rows of the attack, first index 1, .*'b'"):

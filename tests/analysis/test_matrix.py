@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CLEAN, PROTOCOLS, format_cell, is_white_box, matrix, rates
+from src.analysis import CLEAN, PROTOCOLS, is_white_box, matrix, rates
 
 
 def two_models(make_table, target_label=None):
@@ -14,20 +14,6 @@ def two_models(make_table, target_label=None):
         ("b", 8): [0, 1, 0, 0],
     }
     return make_table(answers, target_label=target_label)
-
-
-@pytest.mark.parametrize(
-    ("k", "n", "text"),
-    [
-        (1374, 8139, "1374 / 8139 = 16.88%"),
-        (2000, 7661, "2000 / 7661 = 26.11%"),
-        (5, 5, "5 / 5 = 100.00%"),
-        (0, 5, "0 / 5 = 0.00%"),
-        (0, 0, "0 / 0 = n/a"),
-    ],
-)
-def test_format_cell(k, n, text):
-    assert format_cell(k, n) == text
 
 
 def test_matrix_holds_the_clean_row_and_a_cell_for_each_pair(make_table):

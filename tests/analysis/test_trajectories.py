@@ -119,13 +119,6 @@ def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
     assert trajectories(make_rows({1: way}), "a", ["b"])["dip_and_recovery"].item() is dips
 
 
-def test_a_dip_with_a_flip_is_no_dip_and_recovery():
-    way = [(0, 0.8, 0.8), (1, 0.5, 0.3), (0, 0.7, 0.7), (0, 0.8, 0.8), (0, 0.8, 0.8)]
-    row = trajectories(make_rows({1: way}), "a", ["b"]).iloc[0]
-    assert not row["dip_and_recovery"] and row["bounce_back"]
-    assert row["back_eps_255"] == 1
-
-
 def test_equal_extremes_are_those_of_the_smallest_budget():
     way = [(0, 0.6, 0.6), (1, 0.7, 0.1), (1, 0.7, 0.1), (1, 0.6, 0.2), (1, 0.7, 0.1)]
     row = trajectories(make_rows({1: way}), "a", ["b"]).iloc[0]
@@ -275,12 +268,6 @@ def test_galleries_come_in_their_order(kind, first):
     assert gallery(none, kind)["index"].tolist() == first[-1:]
 
 
-def test_galleries_settle_ties_by_index():
-    table = trajectories(make_rows({5: WAYS[12], 3: WAYS[12], 4: WAYS[12]}), "a", ["b"])[::-1]
-    for kind in ("bounce_back", "more_confident_wrong", "ends_more_confident_wrong"):
-        assert gallery(table, kind, 2)["index"].tolist() == [3, 4]
-
-
 # Label 0. Image 0 flips at 0.5 and bounces back at 2; 1 flips at 2; 2 never; 3 is wrong when clean;
 # 4 flips at 0.5 for good.
 FLIPPING = {
@@ -304,12 +291,6 @@ def test_first_flips_equal_those_seen_by_eye(make_table):
     np.testing.assert_array_equal(flips["first_flip_eps_255"], [0.5, 2, np.nan, 0.5, np.nan])
     assert list(flips["below_8_bits"]) == [True, False, False, True, False]
     assert flips["flips_at_8_bits"].isna().all()
-
-
-def test_a_source_that_is_no_target_is_passed_over(make_table):
-    clean_alone = make_table({("c", 0): [0, 0, 0, 0, 0]})
-    whole = pd.concat([clean_alone, make_table(FLIPPING)])
-    pd.testing.assert_frame_equal(first_flips(whole), first_flips(make_table(FLIPPING)))
 
 
 def test_flips_are_looked_up_in_the_8_bit_table(make_table):
@@ -364,8 +345,3 @@ def test_the_median_is_kaplan_and_meiers(make_table):
         reached = curve.surv_times[curve.surv_prob <= 0.5 + 1e-9]
         expected = reached[0] if len(reached) else np.nan
         np.testing.assert_equal(summary["median_first_flip_eps_255"].iloc[0], expected)
-
-
-def test_a_target_that_is_never_right_gives_no_rows(make_table):
-    flips = first_flips(make_table({("a", 0): [1, 1], ("a", 8): [1, 0]}))
-    assert flips.empty and flip_summary(flips).empty
