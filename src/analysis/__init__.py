@@ -8,8 +8,8 @@ from src.analysis.alarms import (
     over_budget,
     weaker_than_fgsm,
 )
-from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix, format_excess
-from src.analysis.intervals import paired_interval, wilson_interval
+from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix
+from src.analysis.intervals import wilson_interval
 from src.analysis.matrix import CLEAN, MEASURES, format_cell, is_white_box, matrix
 from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
 from src.analysis.rates import confidence_bands, rates, rates_by_protocol
@@ -30,12 +30,10 @@ __all__ = [
     "first_flips",
     "flip_summary",
     "format_cell",
-    "format_excess",
     "gallery",
     "is_white_box",
     "matrix",
     "over_budget",
-    "paired_interval",
     "rates",
     "rates_by_protocol",
     "target_labels",

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from src.analysis.comparisons import image_outcomes
 from src.analysis.intervals import wilson_interval
 from src.analysis.matrix import format_cell, is_white_box
-from src.analysis.outcomes import Outcomes, outcomes, same_aims, target_labels, under
+from src.analysis.outcomes import Outcomes, outcomes, under
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
@@ -60,7 +60,7 @@ def alarms(
     targets: Sequence[str],
     num_classes: int,
     zero_gradients: float,
-    gradient_evaluations: int | None = None,
+    gradient_evaluations: int,
     *,
     protocol: str,
     iterative: bool,
@@ -97,12 +97,7 @@ def alarms(
     """
     raised = clean_at_chance(table, num_classes)
     if zero_gradients > ZERO_GRADIENTS:
-        total = gradient_evaluations
-        counted = (
-            f"{zero_gradients:.2%}"
-            if total is None
-            else format_cell(round(zero_gradients * total), total)
-        )
+        counted = format_cell(round(zero_gradients * gradient_evaluations), gradient_evaluations)
         finding = f"{source}: {counted} of the gradients are zero in every pixel"
         raised.append(_alarm("zero_gradients", zero_gradients, finding))
     found = outcomes(table, source, targets, protocol)
@@ -195,44 +190,38 @@ def weaker_than_fgsm(
     shared = set(iterative["eps_255"]) & set(fgsm["eps_255"]) - {0.0}
     if not shared:
         raise ValueError(f"{attack} and FGSM share no budget above 0.")
-    if not same_aims(target_labels(iterative), target_labels(fgsm)):
-        raise ValueError(f"{attack} and FGSM do not aim for the same classes.")
     raised = []
-    for target in [name for name in iterative["target"].unique() if is_white_box(source, name)]:
-        if target not in set(fgsm["target"]):
-            continue
-        first = outcomes(iterative, source, [target], "target_correct")
-        second = outcomes(fgsm, source, [target], "target_correct")
-        for eps in sorted({standard, max(shared)} & shared):
-            raised += _weaker(first, second, f"{source} -> {target}", eps, attack)
+    for target in iterative["target"].unique():
+        if is_white_box(source, target) and target in set(fgsm["target"]):
+            for eps in sorted({standard, max(shared)} & shared):
+                first, second = (
+                    image_outcomes(table, source, [target], eps, "target_correct")
+                    for table in (iterative, fgsm)
+                )
+                pair = f"{source} -> {target}, white box at {eps:g}/255"
+                raised += _weaker(first, second, pair, attack)
     return raised
 
 
-def _weaker(first: Outcomes, second: Outcomes, pair: str, eps: float, attack: str) -> list[Alarm]:
+def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str, attack: str) -> list[Alarm]:
     """Compare two attacks on one target at one budget."""
-    here, there = (
-        np.flatnonzero(found.present[0] @ (found.eps_255 == eps)) for found in (first, second)
-    )
-    if not np.array_equal(first.index[here], second.index[there]):
-        raise ValueError(f"{attack} and FGSM were not run on the same images at {eps:g}/255.")
-    counted = first.counted[0, here]
-    if (counted != second.counted[0, there]).any():
-        raise ValueError(f"{attack} and FGSM differ in their labels or clean predictions.")
-    by_first = first.success[0, here] @ (first.eps_255 == eps) & counted
-    by_second = second.success[0, there] @ (second.eps_255 == eps) & counted
-    k_first, k_second, n = (int(mask.sum()) for mask in (by_first, by_second, counted))
+    alike = ["index", "label", "aim", "counted"]
+    if not first[alike].equals(second[alike]):
+        raise ValueError(
+            f"{pair}: {attack} and FGSM differ in images, labels, clean predictions or aims."
+        )
+    by_first, by_second = (table["success"] & table["counted"] for table in (first, second))
+    k_first, k_second, n = (int(mask.sum()) for mask in (by_first, by_second, first["counted"]))
     if k_first >= k_second:
         return []
-    only = int((by_second & ~by_first).sum())
-    p = float(binomtest(only, int((by_second ^ by_first).sum()), alternative="greater").pvalue)
+    only, unlike = int((by_second & ~by_first).sum()), int((by_second ^ by_first).sum())
+    p = float(binomtest(only, unlike, alternative="greater").pvalue)
     if p > LARGEST_P:
         return []
     size = f"= {p:.2g}" if p > 1e-12 else "< 1e-12"
-    what = "fools" if first.aim is None else "reaches the target class on"
-    finding = (
-        f"{pair}, white box at {eps:g}/255: {attack} {what} {format_cell(k_first, n)}, FGSM "
-        f"{format_cell(k_second, n)}"
-    )
+    what = "fools" if first["aim"].isna().all() else "reaches the target class on"
+    counts = f"{format_cell(k_first, n)}, FGSM {format_cell(k_second, n)}"
+    finding = f"{pair}: {attack} {what} {counts}"
     detail = f" (one-sided exact McNemar p {size})"
     return [_alarm("weaker_than_fgsm", (k_second - k_first) / n, finding, detail)]
 

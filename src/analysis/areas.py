@@ -58,14 +58,18 @@ def curve_areas(
         )
     n = np.count_nonzero(found.counted, axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})
-    for name, curves in (
-        ("robust_accuracy", found.correct),
-        ("success_rate", found.success),
-        ("true_confidence", found.true_confidence),
-    ):
-        own = trapezoid(curves.astype(np.float64), found.eps_255, axis=2) / found.eps_255[-1]
-        table[f"{name}_area"] = ratio(np.where(found.counted, own, 0.0).sum(axis=1), n)
-        bounds = bounded_mean_interval(own, found.counted, seed=seed)
-        for end, bound in zip(("low", "high"), bounds, strict=True):
-            table[f"{name}_area_{end}"] = np.where(n < FEWEST_IMAGES, np.nan, bound)
+    curves = {
+        "robust_accuracy": found.correct,
+        "success_rate": found.success,
+        "true_confidence": found.true_confidence,
+    }
+    areas = trapezoid(np.stack(list(curves.values()), dtype=np.float64), found.eps_255)
+    areas /= found.eps_255[-1]  # (curves, targets, images)
+    means = ratio(np.where(found.counted, areas, 0.0).sum(axis=2), n)
+    kept = np.tile(found.counted, (len(curves), 1))
+    ends = bounded_mean_interval(areas.reshape(kept.shape), kept, seed=seed, fewest=FEWEST_IMAGES)
+    low, high = (end.reshape(means.shape) for end in ends)
+    for place, name in enumerate(curves):
+        table[f"{name}_area"] = means[place]
+        table[f"{name}_area_low"], table[f"{name}_area_high"] = low[place], high[place]
     return table

@@ -44,7 +44,7 @@ def image_outcomes(
         ValueError: As `rates`, or if the job lacks the budget.
     """
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
-    target, image = np.nonzero(found.present[:, :, 1])
+    target, image = np.nonzero(found.present[:, :, -1] & (found.eps_255[-1] > 0))
     aim = np.full(len(found.index), np.nan) if found.aim is None else found.aim.astype(np.float64)
     return pd.DataFrame(
         {
@@ -53,7 +53,7 @@ def image_outcomes(
             "label": found.label[image],
             "aim": aim[image],
             "counted": found.counted[target, image],
-            "success": found.success[target, image, 1],
+            "success": found.success[target, image, -1],
         }
     )
 

@@ -180,9 +180,8 @@ def by_initial_confidence(
     table["confidence"] = ratio(confidence.sum(axis=1), n)
     clean = table["eps_255"] == 0
     bounds = np.where(clean, table["bin_low"], 0.0), np.where(clean, table["bin_high"], 1.0)
-    intervals = bounded_mean_interval(confidence, mine, *bounds)
-    for end, bound in zip(("low", "high"), intervals, strict=True):
-        table[f"confidence_{end}"] = np.where(n < FEWEST_IMAGES, np.nan, bound)
+    ends = bounded_mean_interval(confidence, mine, *bounds, fewest=FEWEST_IMAGES)
+    table["confidence_low"], table["confidence_high"] = ends
     table["true_confidence"] = ratio(spread(found.true_confidence[0, kept]).sum(axis=1), n)
     return table[table["n"] > 0].reset_index(drop=True)
 

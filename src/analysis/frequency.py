@@ -18,10 +18,6 @@ NORMS = ("linf", "l2")
 KINDS = ("attack", "noise")
 """Whose parts: the attack's perturbation, or random-sign noise, its control."""
 
-SPLIT = 0.25
-"""Frequency in cycles per pixel above which power counts as high: half the finest grating."""
-
-_ROUNDING = 1e-9  # of bounds that are multiples of 1/64
 _BOUNDS = ["frequency_low", "frequency_high"]
 _ANSWERS = [
     *("index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"),
@@ -31,31 +27,6 @@ _RATES = [
     *("attack_only", "noise_only", "success_rate", "success_rate_low", "success_rate_high"),
     *("noise_success_rate", "excess", "excess_low", "excess_high", "targeted"),
 ]
-
-
-def high_frequency_shares(spectra: pd.DataFrame, above: float = SPLIT) -> pd.DataFrame:
-    """Sum the power above a frequency, of images and of perturbations.
-
-    Args:
-        spectra: Binned spectra with `kind` ("image" or "perturbation"), `eps_255`,
-            `frequency_low`, `coefficients`, `n` and `share` (mean over the n images of the
-            share of power in the bin, the constant part left out), `source` and `attack`.
-        above: Frequency in cycles per pixel; where it is inside a bin, the next one begins.
-
-    Returns:
-        One row per `attack`, `source`, `kind` and `eps_255`: `n`, `frequency` (where the summed
-        bins begin; NaN if none does), `share` of the power in [0, 1] (NaN without it) and
-        `flat_share`, what it would be if the power were the same at all frequencies.
-    """
-    keys = ["attack", "source", "kind", "eps_255"]
-    records = []
-    for key, rows in spectra.groupby(keys, sort=False, dropna=False):
-        high = rows[rows["frequency_low"] >= above - _ROUNDING]
-        begin = high["frequency_low"].min() if len(high) else np.nan
-        share = float(high["share"].to_numpy().sum()) if rows["share"].notna().all() else np.nan
-        flat = float(high["coefficients"].sum() / max(rows["coefficients"].sum(), 1))
-        records.append((*key, int(rows["n"].max()), begin, share, flat))
-    return pd.DataFrame(records, columns=[*keys, "n", "frequency", "share", "flat_share"])
 
 
 def filtered_rates(

@@ -19,9 +19,8 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
     images that never flip bring rho nearer to 0.
 
     Args:
-        table: Rows of `src.analysis.trajectories.trajectories`, of one job or stacked with the
-            same target names meaning the same pairs: `target`, `initial_confidence` and
-            `first_flip_eps_255` are read.
+        table: Rows of `src.analysis.trajectories.trajectories` of one job; read are `target`,
+            `initial_confidence` and `first_flip_eps_255`.
 
     Returns:
         One row per target, in the table's order: `target`, `n` images, `flipped` (how many flip

@@ -10,7 +10,8 @@ FEWEST_IMAGES = 10
 
 _Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distribution
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
-_DRAWS, _AT_ONCE = 4000, 100  # sets of weights; how many images' weights are held at once
+_DRAWS = 4000  # sets of weights
+_AT_ONCE = 2_000_000  # weights that are held at once
 
 
 def wilson_interval(
@@ -75,6 +76,7 @@ def bounded_mean_interval(
     low: ArrayLike = 0.0,
     high: ArrayLike = 1.0,
     seed: int = 0,
+    fewest: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return Gaffke's 95 % interval of the mean of values whose range is known.
 
@@ -91,10 +93,11 @@ def bounded_mean_interval(
         kept: Which values belong to their sample, shape (V, N); all without it.
         low: Smallest value that there can be, a number or shape (V,).
         high: Largest one, likewise.
-        seed: Of the weights, from 0; the n-th value of every sample gets the same ones.
+        seed: Of the weights, from 0; every sample gets the same ones.
+        fewest: A sample of fewer values has no interval.
 
     Returns:
-        Lower and upper bounds, shape (V,); NaN where a kept value is, and the range without any.
+        Lower and upper bounds, shape (V,); NaN without an interval, or where a kept value is.
 
     Reference:
         N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
@@ -103,24 +106,30 @@ def bounded_mean_interval(
         arXiv:1905.06208.
     """
     generator = np.random.default_rng(seed)
-    mine = np.ones(values.shape) if kept is None else kept.astype(np.float64)
-    masks, which = np.unique(mine, axis=0, return_inverse=True)
-    values = np.where(mine > 0, values, 0.0)
-    unseen = generator.standard_exponential(_DRAWS)
-    seen, total = np.zeros((len(values), _DRAWS)), np.zeros((len(masks), _DRAWS))
-    for start in range(0, values.shape[1], _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        weights = generator.standard_exponential((masks[:, some].shape[1], _DRAWS))
-        seen += values[:, some] @ weights
-        total += masks[:, some] @ weights
-    ends = [np.broadcast_to(np.asarray(end, np.float64), len(values)) for end in (low, high)]
-    total = (total + unseen)[which]
-    lows, highs = ((seen + unseen * end[:, None]) / total for end in ends)
+    kept = np.ones(values.shape, bool) if kept is None else kept
+    least, most = (np.broadcast_to(np.asarray(end, np.float64), len(values)) for end in (low, high))
+    enough = np.count_nonzero(kept, axis=1) >= fewest
+    bounds = np.full((2, len(values)), np.nan)
+    if not enough.any():
+        return bounds[0], bounds[1]
+    values, kept, least, most = values[enough], kept[enough], least[enough], most[enough]
+    samples, images = values.shape
+    packed, which = np.unique(np.packbits(kept, axis=1), axis=0, return_inverse=True)
+    masks = np.unpackbits(packed, axis=1, count=images).astype(np.float64)
+    values = np.where(kept, values, 0.0)
+    lows, highs = np.empty((2, samples, _DRAWS))
+    at_once = max(1, _AT_ONCE // (images + 1))
+    for start in range(0, _DRAWS, at_once):
+        some = slice(start, min(start + at_once, _DRAWS))
+        weights = generator.standard_exponential((images + 1, some.stop - start))
+        total = masks @ weights[1:] + weights[0]  # the first is of what was not seen
+        mean, unseen = values @ weights[1:] / total[which], (weights[0] / total)[which]
+        lows[:, some] = mean + unseen * least[:, None]
+        highs[:, some] = mean + unseen * most[:, None]
     # Rounding may leave the range by a last digit.
-    return (
-        np.maximum(np.quantile(lows, 0.025, axis=1), ends[0]),
-        np.minimum(np.quantile(highs, 0.975, axis=1), ends[1]),
-    )
+    bounds[0, enough] = np.maximum(np.quantile(lows, 0.025, axis=1), least)
+    bounds[1, enough] = np.minimum(np.quantile(highs, 0.975, axis=1), most)
+    return bounds[0], bounds[1]
 
 
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> NDArray[np.float64]:

@@ -73,6 +73,13 @@ class Outcomes:
         """Which images are aimed at their true class, shape (N,); they are never counted."""
         return np.zeros(len(self.label), bool) if self.aim is None else self.aim == self.label
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols whose clean rows are there."""
+        of_source, of_targets = self.source_clean is not None, self.target_clean is not None
+        known = (True, of_source, of_targets, of_source and of_targets)
+        return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
+
     def wanted(self, predicted: NDArray[np.int64]) -> Mask:
         """Say of predictions, shape (T, N, K), whether they are what the attack wants."""
         if self.aim is None:
@@ -108,6 +115,7 @@ def outcomes(
     predicted = predictions["predicted"].to_numpy()[row]
     of_source = answer_rows(predictions, [source], index, [0.0])[0, :, 0]
     source_right = predictions["predicted"].to_numpy()[of_source] == label
+    aims = target_labels(predictions)
     confidence, true_confidence = (
         np.where(present, predictions[column].to_numpy(np.float64)[row], np.nan)
         for column in ("confidence", "true_confidence")
@@ -118,7 +126,7 @@ def outcomes(
         targets=list(targets),
         index=index,
         label=label,
-        aim=_aims(predictions, index),
+        aim=None if aims is None else aims.loc[index.tolist()].to_numpy(),
         eps_255=eps,
         row=row,
         predicted=predicted,
@@ -193,14 +201,7 @@ def usable_protocols(predictions: pd.DataFrame, source: str) -> tuple[str, ...]:
         source: Model that the adversarial images were made on.
     """
     targets = list(predictions.loc[predictions["eps_255"] != 0, "target"].unique())
-    return usable(outcomes(predictions, source, targets, "all")) if targets else PROTOCOLS
-
-
-def usable(found: Outcomes) -> tuple[str, ...]:
-    """Return the protocols that `under` takes."""
-    of_source, of_targets = found.source_clean is not None, found.target_clean is not None
-    known = (True, of_source, of_targets, of_source and of_targets)
-    return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
+    return outcomes(predictions, source, targets, "all").protocols if targets else PROTOCOLS
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
@@ -219,26 +220,12 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
     if "target_label" not in predictions.columns:
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]
-    known = attacked["target_label"].notna()
-    if not known.any():
+    if not attacked["target_label"].notna().any():
         return None
-    pairs = attacked.drop_duplicates()
-    repeated = pairs["index"].duplicated()
-    if repeated.any() or not known.all():
-        index = (
-            pairs.loc[repeated, "index"] if repeated.any() else attacked["index"][~known]
-        ).iloc[0]
-        raise ValueError(
-            f"the attacked rows of image {index} do not agree in their target_label, or lack it."
-        )
-    return pairs.set_index("index")["target_label"].astype("int64")
-
-
-def same_aims(first: pd.Series | None, second: pd.Series | None) -> bool:
-    """Tell whether two tables aim for the same classes, by `target_labels` of each."""
-    if first is None or second is None:
-        return first is second
-    return first.sort_index().equals(second.sort_index())
+    pairs = attacked.drop_duplicates().set_index("index")["target_label"]
+    if not pairs.index.is_unique or pairs.isna().any():
+        raise ValueError("attacked rows of one image differ in their target_label, or lack it.")
+    return pairs.astype("int64")
 
 
 def answer_rows(
@@ -291,15 +278,3 @@ def check_predictions(predictions: pd.DataFrame, targets: Sequence[str]) -> None
             f"no predictions of the targets {', '.join(absent)}; "
             f"the table holds {', '.join(map(str, present)) or 'none'}."
         )
-
-
-def _aims(predictions: pd.DataFrame, index: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    aims = target_labels(predictions)
-    if aims is None:
-        return None
-    lacking = ~np.isin(index, aims.index)
-    if lacking.any():
-        raise ValueError(
-            f"image {index[lacking][0]} has no target_label: the table lacks its attacked rows."
-        )
-    return aims.reindex(index).to_numpy()

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
-from src.analysis.outcomes import Mask, Outcomes, outcomes, under, usable
+from src.analysis.outcomes import Mask, Outcomes, outcomes, under
 
 
 def rates(
@@ -71,7 +71,7 @@ def rates_by_protocol(
         be joined, then those of `rates`.
     """
     found = outcomes(predictions, source, targets, "all")
-    parts = {protocol: _rates(under(found, protocol)) for protocol in usable(found)}
+    parts = {protocol: _rates(under(found, protocol)) for protocol in found.protocols}
     table = pd.concat(parts, names=["protocol"]).reset_index("protocol")
     origin = pd.DataFrame({"attack": attack, "source": source, "norm": norm}, index=table.index)
     return pd.concat([origin, table], axis=1).reset_index(drop=True)
@@ -101,11 +101,15 @@ def confidence_bands(
     table, shown = shown_budgets(found)
     kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[shown]
     n = kept.sum(axis=1)
-    for name in ("confidence", "true_confidence"):
-        values = getattr(found, name).transpose(0, 2, 1)[shown]
-        table[name] = ratio(np.where(kept, values, 0.0).sum(axis=1), n)
-        for end, bound in zip(("low", "high"), bounded_mean_interval(values, kept), strict=True):
-            table[f"{name}_{end}"] = np.where(n < FEWEST_IMAGES, np.nan, bound)
+    names = ("confidence", "true_confidence")
+    values = np.stack([getattr(found, name).transpose(0, 2, 1)[shown] for name in names])
+    means = ratio(np.where(kept, values, 0.0).sum(axis=2), n)
+    stacked = np.concatenate(values), np.concatenate([kept, kept])
+    ends = bounded_mean_interval(*stacked, fewest=FEWEST_IMAGES)
+    low, high = (end.reshape(means.shape) for end in ends)
+    for place, name in enumerate(names):
+        table[name] = means[place]
+        table[f"{name}_low"], table[f"{name}_high"] = low[place], high[place]
     return table
 
 
@@ -124,7 +128,8 @@ def shown_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
     """Divide, with NaN (and no warning) where the denominator is zero."""
     top = numerator.astype(np.float64)
-    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=denominator > 0)
+    known = np.broadcast_to(denominator > 0, top.shape)
+    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
 
 
 def _rates(found: Outcomes) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def pair_similarity(
         behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
-    kept = found.counted & found.present[:, :, 1]
+    kept = found.counted & found.present[:, :, -1]
     gradients = similarity.assign(eps_255=0.0)
     row = answer_rows(gradients, targets, found.index, [0.0])[:, :, 0]
     lacking = np.argwhere(kept & (row < 0))
@@ -62,7 +62,7 @@ def pair_similarity(
             f"the similarity table lacks image {found.index[image]} of '{targets[target]}'."
         )
     n = np.count_nonzero(kept, axis=1)
-    successes = np.count_nonzero(kept & found.success[:, :, 1], axis=1)
+    successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
     table = pd.DataFrame({"source": source, "target": list(targets), "eps_255": eps_255, "n": n})
     cosine, signs = (
         np.where(kept, similarity[name].to_numpy(np.float64)[row], np.nan)

@@ -1,7 +1,6 @@
 """What becomes of single images over the budgets: flips, dips, bounces, gains in confidence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -33,6 +32,9 @@ LEAST_DIP = 0.05
 LEAST_RECOVERY = 0.5
 """The share of a dip that a recovery regains."""
 
+Values = NDArray[np.float64]
+
+_AT_FLIPS = ("first_flip_eps_255", "flip_confidence", "gap_1_2", "gap_2_3")
 _ROUNDING = 1e-6  # what float32 may take from a difference of confidences
 
 # Which images tell most of a kind: the order of a gallery, largest first.
@@ -102,37 +104,37 @@ def trajectories(
         ValueError: As `rates`, or if clean rows of a target lack.
     """
     found = outcomes(predictions, source, targets, protocol)
-    ways = _ways(found, initially_correct(found))
-    table = ways.images(found)
-    target, image = ways.place
-    table["initial_confidence"] = initial = found.confidence[target, image, 0]
-    _add_flips(table, ways, predictions)
-    if flips is not None:
-        _refine(table, ways, found, flips)
-    true_confidence, eps = found.true_confidence[target, image, 1:], ways.eps_255
-    lowest, table["lowest_eps_255"] = _largest(-true_confidence, eps)
-    table["lowest_confidence"] = -lowest
-    later = eps > table["lowest_eps_255"].to_numpy()[:, None]
-    table["recovered_confidence"], _ = _largest(np.where(later, true_confidence, np.nan), eps)
-    has_flipped = np.logical_or.accumulate(ways.wrong, axis=1)
-    table["back_eps_255"] = _first_budget(has_flipped & ways.tried & ~ways.wrong, eps)
-    wrong = np.where(ways.wrong, ways.confidence, np.nan)
-    table["wrong_confidence"], table["wrong_eps_255"] = _largest(wrong, eps)
-    table["end_confidence"] = wrong[:, -1] if len(eps) else np.nan
-    table["never_flips"] = table["first_flip_eps_255"].isna()
+    kept, eps = initially_correct(found), found.eps_255
+    tried = found.present & (eps > 0)
+    wrong = tried & ~found.correct
+    initial = found.confidence[:, :, 0]
+    columns = {"initial_confidence": initial, **_at_flips(found, predictions, flips)}
+    true_confidence = np.where(tried, found.true_confidence, np.nan)
+    lowest, columns["lowest_eps_255"] = _largest(-true_confidence, eps)
+    columns["lowest_confidence"] = -lowest
+    after = eps > columns["lowest_eps_255"][:, :, None]
+    later = np.where(after, true_confidence, np.nan)
+    columns["recovered_confidence"] = recovered = _largest(later, eps)[0]
+    has_flipped = np.logical_or.accumulate(wrong, axis=2)
+    columns["back_eps_255"] = _first_budget(has_flipped & tried & ~wrong, eps)
+    wrong_confidence = np.where(wrong, found.confidence, np.nan)
+    columns["wrong_confidence"], columns["wrong_eps_255"] = _largest(wrong_confidence, eps)
+    columns["end_confidence"] = wrong_confidence[:, :, -1]
+    never = np.isnan(columns["first_flip_eps_255"])
     dip = initial + lowest
-    regained = table["recovered_confidence"] + lowest
-    table["dip_and_recovery"] = (
-        table["never_flips"]
+    kinds = {
+        "never_flips": never,
+        "dip_and_recovery": never
         & (dip >= LEAST_DIP - _ROUNDING)
-        & (regained >= LEAST_RECOVERY * dip - _ROUNDING)
-    )
-    table["bounce_back"] = table["back_eps_255"].notna()
-    table["more_confident_wrong"] = table["wrong_confidence"] > initial
-    table["ends_more_confident_wrong"] = table["end_confidence"] > initial
+        & (recovered + lowest >= LEAST_RECOVERY * dip - _ROUNDING),
+        "bounce_back": ~np.isnan(columns["back_eps_255"]),
+        "more_confident_wrong": columns["wrong_confidence"] > initial,
+        "ends_more_confident_wrong": columns["end_confidence"] > initial,
+    }
     if norm == "linf":
-        table["below_8_bits"] = table["first_flip_eps_255"] < SMALLEST_8_BIT_STEP
-    return table
+        kinds["below_8_bits"] = columns["first_flip_eps_255"] < SMALLEST_8_BIT_STEP
+    values = {name: array[kept] for name, array in (columns | kinds).items()}
+    return _images(found, kept).assign(**values)
 
 
 def kind_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -212,16 +214,16 @@ def first_flips(
     targets = list(table.loc[table["eps_255"] != 0, "target"].unique())
     found = outcomes(table, "", targets, "target_correct")
     assert found.target_clean is not None  # the protocol needs it
-    ways = _ways(found, found.target_clean)
-    images = ways.images(found)
-    first = images["first_flip_eps_255"] = _first_budget(ways.wrong, ways.eps_255)
+    first, place = _first_flips(found)
+    images = _images(found, found.target_clean)
+    first = images["first_flip_eps_255"] = first[found.target_clean]
     unknown = pd.array([pd.NA] * len(images), dtype="boolean")
     images["below_8_bits"] = first < SMALLEST_8_BIT_STEP if norm == "linf" else unknown
     images["flips_at_8_bits"] = unknown
     flipped = ~np.isnan(first)
     if rounded is not None and flipped.any():
-        stored = answer_rows(rounded, targets, found.index, ways.eps_255)[ways.place]
-        row = stored[flipped, ways.wrong[flipped].argmax(axis=1)]
+        stored = answer_rows(rounded, targets, found.index, found.eps_255)
+        row = np.take_along_axis(stored, place[:, :, None], axis=2)[found.target_clean, 0][flipped]
         if (row < 0).any():
             raise ValueError(f"the 8-bit table lacks {(row < 0).sum()} of {len(row)} first flips.")
         still = rounded["predicted"].to_numpy()[row] == images.loc[flipped, "label"].to_numpy()
@@ -263,92 +265,50 @@ def flip_summary(flips: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-@dataclass(frozen=True)
-class _Ways:
-    """The attacked rows of M pairs of a target and an image, at B budgets above 0.
-
-    Attributes:
-        place: Positions of target and image in the outcomes, shape (M,) each.
-        eps_255: Budgets, rising, shape (B,).
-        row: Position in the predictions table, shape (M, B); -1 where it has no row.
-        wrong: Whether another class than the true one is predicted, shape (M, B).
-        confidence: Probability of the predicted class, shape (M, B).
-    """
-
-    place: tuple[NDArray[np.intp], ...]
-    eps_255: NDArray[np.float64]
-    row: NDArray[np.intp]
-    wrong: Mask
-    confidence: NDArray[np.float64]
-
-    @property
-    def tried(self) -> Mask:
-        return self.row >= 0
-
-    def images(self, found: Outcomes) -> pd.DataFrame:
-        """Return `target`, `index` and `label` of every pair."""
-        target, image = self.place
-        names = pd.Index(found.targets).take(target)
-        return pd.DataFrame(
-            {"target": names, "index": found.index[image], "label": found.label[image]}
-        )
+def _images(found: Outcomes, kept: Mask) -> pd.DataFrame:
+    """Return `target`, `index` and `label` of the pairs that a mask (T, N) keeps."""
+    target, image = np.nonzero(kept)
+    names = pd.Index(found.targets).take(target)
+    return pd.DataFrame({"target": names, "index": found.index[image], "label": found.label[image]})
 
 
-def _ways(found: Outcomes, kept: Mask) -> _Ways:
-    """Take the attacked rows of the pairs that a mask (T, N) keeps."""
-    target, image = place = np.nonzero(kept)
-    row = found.row[target, image, 1:]
-    wrong = (row >= 0) & ~found.correct[target, image, 1:]
-    return _Ways(place, found.eps_255[1:], row, wrong, found.confidence[target, image, 1:])
+def _first_flips(found: Outcomes) -> tuple[Values, NDArray[np.intp]]:
+    """Return the smallest tried budget that flips (NaN: none does) and its place, each (T, N)."""
+    wrong = found.present & ~found.correct & (found.eps_255 > 0)
+    return _first_budget(wrong, found.eps_255), wrong.argmax(axis=2)
 
 
-def _add_flips(table: pd.DataFrame, ways: _Ways, predictions: pd.DataFrame) -> None:
-    """Add the smallest tried budget that flips, and what was seen there."""
-    table["first_flip_eps_255"] = _first_budget(ways.wrong, ways.eps_255)
-    flipped = np.flatnonzero(ways.wrong.any(axis=1))
-    column = ways.wrong[flipped].argmax(axis=1) if len(flipped) else flipped
-    table[["flip_confidence", "gap_1_2", "gap_2_3"]] = np.nan
-    table.loc[flipped, "flip_confidence"] = ways.confidence[flipped, column]
-    if "top5_confidences" in predictions.columns:
-        seen = predictions["top5_confidences"].iloc[ways.row[flipped, column]]
-        table.loc[flipped, ["gap_1_2", "gap_2_3"]] = _gaps(seen)
+def _at_flips(
+    found: Outcomes, predictions: pd.DataFrame, flips: pd.DataFrame | None
+) -> dict[str, Values]:
+    """Return minimum adversarial budgets, and what was seen there, by column; (T, N) each."""
+    first, place = _first_flips(found)
+    row = np.take_along_axis(found.row, place[:, :, None], axis=2)[:, :, 0]
+    seen = np.full((4, *first.shape), np.nan)
+    _put(seen, ~np.isnan(first), predictions, row)
+    if flips is not None and len(flips):
+        row = answer_rows(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
+        # Also where no tried budget flips, which is NaN.
+        _put(seen, (row >= 0) & ~(flips["eps_255"].to_numpy()[row] > first), flips, row)
+    return dict(zip(_AT_FLIPS, seen, strict=True))
 
 
-def _refine(table: pd.DataFrame, ways: _Ways, found: Outcomes, flips: pd.DataFrame) -> None:
-    """Put flips found between the tried budgets in the place of the first tried ones."""
-    pairs = np.full(found.counted.shape, -1)
-    pairs[ways.place] = np.arange(len(table))
-    target = pd.Index(found.targets).get_indexer(pd.Index(flips["target"]))
-    image = pd.Index(found.index).get_indexer(pd.Index(flips["index"]))
-    place = np.where((target >= 0) & (image >= 0), pairs[target, image], -1)
-    first = table["first_flip_eps_255"].to_numpy()[place]
-    # Also where no tried budget flips, which is NaN.
-    taken = (place >= 0) & ~(flips["eps_255"].to_numpy() > first)
-    rows, place = flips[taken], place[taken]
-    table.loc[place, "first_flip_eps_255"] = rows["eps_255"].to_numpy(np.float64)
-    table.loc[place, "flip_confidence"] = rows["confidence"].to_numpy(np.float64)
-    table.loc[place, ["gap_1_2", "gap_2_3"]] = (
-        _gaps(rows["top5_confidences"]) if "top5_confidences" in rows else np.nan
-    )
+def _put(seen: Values, where: Mask, table: pd.DataFrame, row: NDArray[np.intp]) -> None:
+    """Put what the rows (T, N) of a table say of flips into `seen` (4, T, N), in its order."""
+    there = table.iloc[row[where]]
+    seen[:2, where] = there[["eps_255", "confidence"]].to_numpy(np.float64).T
+    if "top5_confidences" in table:  # the first above the second, the second above the third
+        seen[2:, where] = -np.diff(top_values(there["top5_confidences"])[:, :3], axis=1).T
 
 
-def _first_budget(mask: Mask, eps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each pair's smallest budget where the mask (M, B) holds; NaN if it nowhere does."""
-    if not mask.any():
-        return np.full(len(mask), np.nan)
-    return np.where(mask.any(axis=1), eps[mask.argmax(axis=1)], np.nan)
+def _first_budget(mask: Mask, eps: Values) -> Values:
+    """Return the smallest budget where the mask (T, N, K) holds, (T, N); NaN if it nowhere does."""
+    return np.where(mask.any(axis=2), eps[mask.argmax(axis=2)], np.nan)
 
 
-def _largest(
-    values: NDArray[np.float64], eps: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each pair's largest value and the smallest budget that has it; NaN are left out."""
+def _largest(values: Values, eps: Values) -> tuple[Values, Values]:
+    """Return the largest of values (T, N, K) that is not NaN, and the smallest budget with it."""
     known = ~np.isnan(values)
-    largest = np.where(known, values, -np.inf).max(axis=1, initial=-np.inf)
-    where = _first_budget(known & (values == largest[:, None]), eps)
-    return np.where(known.any(axis=1), largest, np.nan), where
-
-
-def _gaps(top5_confidences: pd.Series) -> NDArray[np.float64]:
-    """Return how far the first stands above the second, and the second above the third."""
-    return -np.diff(top_values(top5_confidences)[:, :3], axis=1)
+    largest = np.where(known, values, -np.inf).max(axis=2)
+    where = _first_budget(known & (values == largest[:, :, None]), eps)
+    return np.where(known.any(axis=2), largest, np.nan), where

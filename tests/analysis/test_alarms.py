@@ -14,7 +14,7 @@ def job(make_table, right, true_confidence=0.1, n=100, target_label=None):
     return make_table(answers, target_label=target_label, true_confidence=confidences)
 
 
-def check(table, source, targets, num_classes=10, zero_gradients=0.0, evaluations=None, **words):
+def check(table, source, targets, num_classes=10, zero_gradients=0.0, evaluations=400, **words):
     words = {"protocol": "joint", "iterative": True} | words
     return alarms(table, source, targets, num_classes, zero_gradients, evaluations, **words)
 
@@ -40,8 +40,6 @@ def test_zero_gradients_are_counted(make_table):
     (alarm,) = check(table, "a", ["b"], 10, 0.25, 400)
     assert alarm[:2] == ("zero_gradients", 0.25)
     assert alarm.finding.startswith("a: 100 / 400 = 25.00% of the gradients")
-    (alarm,) = check(table, "a", ["b"], 10, 0.25)
-    assert alarm.finding.startswith("a: 25.00% of")
 
 
 def test_images_whose_loss_rises_nowhere_are_counted_white_box_only(make_table):
@@ -117,14 +115,6 @@ def test_pairs_that_count_few_images_are_named(make_table):
     assert found[0].finding.startswith("a -> b: 0 images")
 
 
-def test_impossible_arguments_are_refused(make_table):
-    table = job(make_table, 0)
-    with pytest.raises(ValueError, match=r"zero_gradients=1\.5"):
-        check(table, "a", ["a"], 10, 1.5)
-    with pytest.raises(ValueError, match="num_classes=1 "):
-        check(table, "a", ["a"], 1, 0.0)
-
-
 def test_an_iterative_attack_that_fools_fewer_images_than_fgsm_is_named(make_table):
     weak, fgsm = job(make_table, 40), job(make_table, 30)
     raised = weaker_than_fgsm(weak, fgsm.sample(frac=1, random_state=0), "a", 4.0, "bim")
@@ -157,11 +147,9 @@ def test_jobs_that_cannot_be_compared_are_refused(make_table):
     table = job(make_table, 40)
     with pytest.raises(ValueError, match="share no budget above 0"):
         weaker_than_fgsm(table, table[table["eps_255"] == 0], "a", 8.0)
-    with pytest.raises(ValueError, match="not run on the same images at 8/255"):
-        weaker_than_fgsm(table, table[table["index"] < 50], "a", 8.0)
-    with pytest.raises(ValueError, match="do not aim for the same classes"):
-        weaker_than_fgsm(table, job(make_table, 40, target_label=[1] * 100), "a", 8.0)
     changed = table.copy()
     changed.loc[changed["eps_255"] == 0, "predicted"] = 0
-    with pytest.raises(ValueError, match="labels or clean predictions"):
-        weaker_than_fgsm(table, changed, "a", 8.0)
+    aimed = job(make_table, 40, target_label=[1] * 100)
+    for other in (table[table["index"] < 50], aimed, changed):
+        with pytest.raises(ValueError, match="white box at 8/255: the iterative attack and FGSM"):
+            weaker_than_fgsm(table, other, "a", 8.0)

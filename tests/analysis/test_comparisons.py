@@ -1,17 +1,34 @@
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from src.analysis import paired_interval, rates
-from src.analysis.comparisons import Compared, asymmetry, paired_tests, two_sided_mcnemar
+from src.analysis.comparisons import asymmetry, image_outcomes, paired_tests
+from src.analysis.intervals import paired_interval
 
 # Label 0, eight images; a is wrong on the clean image 7, b on 6.
 CLEAN = {("a", 0): [0] * 7 + [1], ("b", 0): [0] * 6 + [1, 0]}
 FGSM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [1, 1, 0, 0, 0, 0, 1, 1]}
 BIM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [0, 2, 2, 2, 2, 0, 0, 1]}
+
+
+class Compared(NamedTuple):
+    attack: str
+    source: str
+    predictions: pd.DataFrame
+
+
+def stacked(jobs, eps=8, protocol="joint"):
+    """Put the outcomes of jobs below each other."""
+    parts = []
+    for attack, source, table in jobs:
+        shown = list(table.loc[table["eps_255"] > 0, "target"].unique())
+        rows = image_outcomes(table, source, shown, eps, protocol)
+        parts.append(rows.assign(attack=attack, source=source))
+    return pd.concat(parts, ignore_index=True)
 
 
 def holm(p):
@@ -41,7 +58,7 @@ def sweep(make_table):
 
 def test_two_attacks_are_compared_on_the_images_that_they_share(make_table):
     jobs = [Compared(name, "a", make_table(t)) for name, t in (("fgsm", FGSM), ("bim", BIM))]
-    (row,) = paired_tests(jobs, 8).to_dict("records")
+    (row,) = paired_tests(stacked(jobs)).to_dict("records")
     # Images 0 to 5 are counted; fgsm flips 0 and 1, bim 1 to 4.
     low, high = paired_interval(1, 3, 6)
     assert row == {
@@ -64,7 +81,7 @@ def test_two_attacks_are_compared_on_the_images_that_they_share(make_table):
 
 
 def test_every_pair_of_a_sweep_equals_a_count_image_by_image(sweep):
-    table = paired_tests(sweep, 8).set_index(["kind", "target", "common", "first", "second"])
+    table = paired_tests(stacked(sweep)).set_index(["kind", "target", "common", "first", "second"])
     answers = {
         (job.attack, job.source): {
             row[:3]: row[3]
@@ -103,30 +120,20 @@ def test_every_pair_of_a_sweep_equals_a_count_image_by_image(sweep):
 
 def test_pairs_come_in_the_order_of_the_jobs(sweep):
     sweep = [job._replace(predictions=job.predictions.sort_values("target")) for job in sweep[:4]]
-    table = paired_tests(sweep, 8)
+    table = paired_tests(stacked(sweep))
     names = table[["kind", "common", "first", "second", "target"]].to_numpy().tolist()
     attacks = [["attack", "a", "fgsm", "bim", target] for target in "abc"]
     pairs = ("ab", "ac", "bc")
     assert names == attacks + [["source", "fgsm", *pair, t] for pair in pairs for t in "abc"]
 
 
-@pytest.mark.parametrize("protocol", ["all", "source_correct", "target_correct", "joint"])
-def test_attacks_from_one_source_have_the_counts_of_their_rates(sweep, protocol):
-    jobs = [sweep[1], sweep[4]]
-    table = paired_tests(jobs, 8, protocol).set_index("target")
-    for job, side in zip(jobs, ("first", "second"), strict=True):
-        own = rates(job.predictions, "b", list("abc"), protocol).query("eps_255 == 8")
-        assert list(table.loc[own["target"], "n"]) == list(own["denominator"])
-        assert list(table.loc[own["target"], f"{side}_success"]) == list(own["success"])
-
-
 def test_images_and_targets_of_one_job_alone_are_left_out(make_table):
     more = {("a", 8): [1] * 8, **FGSM}
     first = make_table(more).query("index != 0")
     second = make_table(BIM).query("index != 2")
-    (row,) = paired_tests([Compared("fgsm", "a", first), Compared("bim", "a", second)], 8).to_dict(
-        "records"
-    )
+    (row,) = paired_tests(
+        stacked([Compared("fgsm", "a", first), Compared("bim", "a", second)])
+    ).to_dict("records")
     assert row["target"] == "b"
     counts = [row[name] for name in ("n", "first_success", "second_success")]
     assert counts == [4, 1, 3]  # images 1, 3, 4, 5
@@ -136,7 +143,7 @@ def test_targeted_success_is_reaching_the_class(make_table):
     aims = [1, 2, 2, 2, 1, 1, 1, 1]
     tables = [make_table(t, target_label=aims) for t in (FGSM, BIM)]
     jobs = [Compared(name, "a", t) for name, t in zip(("llc", "illc"), tables, strict=True)]
-    (row,) = paired_tests(jobs, 8).to_dict("records")
+    (row,) = paired_tests(stacked(jobs)).to_dict("records")
     names = ("n", "first_success", "second_success", "first_only", "second_only")
     assert [row[name] for name in names] == [6, 1, 3, 1, 3]
 
@@ -145,25 +152,25 @@ def test_only_like_aims_are_compared(make_table):
     aims, others = [1] * 8, [2] + [1] * 7
     plain, aimed, elsewhere = (make_table(FGSM, target_label=t) for t in (None, aims, others))
     for one, other in ((plain, aimed), (aimed, plain), (aimed, elsewhere)):
-        assert paired_tests([Compared("x", "a", one), Compared("y", "a", other)], 8).empty
-    alike = paired_tests([Compared("x", "a", aimed), Compared("y", "a", aimed)], 8)
+        assert paired_tests(stacked([Compared("x", "a", one), Compared("y", "a", other)])).empty
+    alike = paired_tests(stacked([Compared("x", "a", aimed), Compared("y", "a", aimed)]))
     assert list(alike["kind"]) == ["attack"]
     # The least likely class is the source's own choice, so two sources may differ.
-    sources = paired_tests([Compared("x", "a", aimed), Compared("x", "b", elsewhere)], 8)
+    sources = paired_tests(stacked([Compared("x", "a", aimed), Compared("x", "b", elsewhere)]))
     assert sources[["first_success", "second_success"]].to_numpy().tolist() == [[2, 1]]
-    assert paired_tests([Compared("x", "a", aimed), Compared("x", "b", plain)], 8).empty
+    assert paired_tests(stacked([Compared("x", "a", aimed), Compared("x", "b", plain)])).empty
     both = {("a", 8): [1] * 8, ("b", 8): [1] * 8}
     there, back = make_table(CLEAN | both, target_label=aims), make_table(CLEAN | both)
-    assert asymmetry([Compared("x", "a", there), Compared("x", "b", back)], 8).empty
+    assert asymmetry(stacked([Compared("x", "a", there), Compared("x", "b", back)])).empty
     back = make_table(CLEAN | both, target_label=others)
-    row = asymmetry([Compared("x", "a", there), Compared("x", "b", back)], 8).iloc[0]
+    row = asymmetry(stacked([Compared("x", "a", there), Compared("x", "b", back)])).iloc[0]
     assert (row["forward"], row["backward"], row["n"]) == (6, 5, 6)
 
 
 def test_without_images_there_is_no_test_and_none_is_corrected_for(make_table):
     wrong = FGSM | {("c", 0): [1] * 8, ("c", 8): [1] * 8}
     jobs = [Compared(name, "a", make_table(wrong | t)) for name, t in (("x", FGSM), ("y", BIM))]
-    table = paired_tests(jobs, 8).set_index("target")
+    table = paired_tests(stacked(jobs)).set_index("target")
     assert table.loc["c", "n"] == 0
     assert table.loc["c", ["difference", "difference_low", "p", "p_holm"]].isna().all()
     assert table.loc["b", "p_holm"] == table.loc["b", "p"]
@@ -180,7 +187,7 @@ def test_asymmetry_is_forward_minus_backward_on_the_images_of_both(make_table):
         Compared("bim", "b", backward),  # another attack, so no pair of it
         Compared("fgsm", "b", backward.sample(frac=1, random_state=4)),
     ]
-    (row,) = asymmetry(jobs, 8).to_dict("records")
+    (row,) = asymmetry(stacked(jobs)).to_dict("records")
     low, high = paired_interval(3, 1, 6)
     assert row == {
         "attack": "fgsm",
@@ -200,7 +207,7 @@ def test_asymmetry_is_forward_minus_backward_on_the_images_of_both(make_table):
 
 
 def test_asymmetry_turns_round_with_the_jobs_and_is_corrected_over_all_rows(sweep):
-    table, turned = asymmetry(sweep, 8), asymmetry(sweep[::-1], 8)
+    table, turned = asymmetry(stacked(sweep)), asymmetry(stacked(sweep[::-1]))
     assert len(table) == 6 and (table["difference"] != 0).any()
     np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
     by_pair = turned.set_index(["attack", "second", "first"])
@@ -212,31 +219,28 @@ def test_asymmetry_turns_round_with_the_jobs_and_is_corrected_over_all_rows(swee
 
 def test_a_single_job_gives_empty_tables_with_all_columns(sweep):
     for compare in (paired_tests, asymmetry):
-        alone, whole = compare(sweep[:1], 8), compare(sweep, 8)
+        alone, whole = compare(stacked(sweep[:1])), compare(stacked(sweep))
         assert alone.empty and list(alone.columns) == list(whole.columns)
-        assert list(compare([], 8).columns) == list(whole.columns)
+        assert list(compare(stacked(sweep).iloc[:0]).columns) == list(whole.columns)
+
+
+def test_categories_and_the_order_of_rows_do_not_count(sweep):
+    whole = stacked(sweep)
+    names = whole.astype(dict.fromkeys(["attack", "source", "target"], "category"))
+    pd.testing.assert_frame_equal(paired_tests(names), paired_tests(whole))
+    key = ["kind", "target", "common", "first", "second"]
+    mixed = paired_tests(whole.groupby(["attack", "source"], sort=False).sample(frac=1))
+    expected = paired_tests(whole).sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(mixed.sort_values(key, ignore_index=True), expected)
 
 
 def test_jobs_that_do_not_fit_are_refused(make_table):
     first, second = Compared("fgsm", "a", make_table(FGSM)), Compared("bim", "a", make_table(BIM))
-    for compare in (paired_tests, asymmetry):
-        with pytest.raises(ValueError, match=r"fgsm made on 'a' was not run at .* 3; .* are 4, 8"):
-            compare([first, second], 3)
-        for eps in (0, -1, float("nan")):
-            with pytest.raises(ValueError, match="must be above 0"):
-                compare([first, second], eps)
-        with pytest.raises(ValueError, match="two jobs have the attack 'fgsm' and the source 'a'"):
-            compare([first, second, first], 8)
-        with pytest.raises(ValueError, match="protocol 'both' is unknown"):
-            compare([first, second], 8, "both")
+    with pytest.raises(ValueError, match="no predictions at eps_255 = 3; the budgets are 4, 8"):
+        stacked([first], 3)
     other = second._replace(predictions=make_table(BIM, label=3))
-    with pytest.raises(ValueError, match="fgsm made on 'a' and bim made on 'a' have different"):
-        paired_tests([first, other], 8)
-
-
-def test_the_two_sided_test_equals_scipy_and_statsmodels():
-    for b, c in [(0, 0), (0, 5), (5, 0), (7, 3), (3, 7), (4, 4), (40, 20), (900, 800)]:
-        p = two_sided_mcnemar(b, c)
-        assert p == pytest.approx(binomtest(b, b + c).pvalue if b + c else 1.0, rel=1e-9)
-        if b != c:  # at b = c statsmodels' twice the tail is more than 1
-            assert p == pytest.approx(mcnemar([[0, b], [c, 0]], exact=True).pvalue, rel=1e-9)
+    for compare in (paired_tests, asymmetry):
+        with pytest.raises(ValueError, match="two rows are of the same attack, source, target"):
+            compare(stacked([first, second, first]))
+        with pytest.raises(ValueError, match="image 0 has different labels in two jobs"):
+            compare(stacked([first, other]))

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from src.analysis import excess, excess_matrix, format_excess, paired_interval, rates
+from src.analysis import excess, excess_matrix, rates
+from src.analysis.intervals import paired_interval
 
 # Label 0, eight images; b is right on the clean images 0 to 6, a on all.
 CLEAN_ANSWERS = {("a", 0): [0] * 8, ("b", 0): [0, 0, 0, 0, 0, 0, 0, 1]}
@@ -57,11 +58,6 @@ def test_targeted_excess_is_about_the_images_own_target_class(make_table):
     control = make_table(CLEAN_ANSWERS | NOISE, target_label=aims)
     row = excess(attacked, control, "a", ["b"]).iloc[1]
     assert (row["success"], row["control_success"], row["denominator"]) == (4, 2, 7)
-    with pytest.raises(ValueError, match="other values of target_label"):
-        excess(attacked, make_table(CLEAN_ANSWERS | NOISE), "a", ["b"])
-    other = make_table(CLEAN_ANSWERS | NOISE, target_label=[2, *aims[1:]])
-    with pytest.raises(ValueError, match="other values of target_label"):
-        excess(attacked, other, "a", ["b"])
 
 
 def test_excess_of_an_empty_denominator_is_nan(make_table):
@@ -77,9 +73,7 @@ def test_a_control_that_does_not_fit_is_refused(make_table):
     attacked, control = make_table(CLEAN_ANSWERS | ATTACK), make_table(CLEAN_ANSWERS | NOISE)
     with pytest.raises(ValueError, match=r"lacks 8 of 16 rows.*index 0, target 'b', eps_255 4"):
         excess(attacked, control[control["eps_255"] != 4], "a", ["b"])
-    with pytest.raises(ValueError, match="other labels"):
-        excess(attacked, control.assign(label=1), "a", ["b"])
-    with pytest.raises(ValueError, match="repeats an image"):
+    with pytest.raises(ValueError, match="repeats an image, target and budget"):
         excess(attacked, pd.concat([control, control.tail(1)]), "a", ["b"])
     more = pd.concat([control, control.tail(8).assign(eps_255=16.0)])  # is nobody's trouble
     pd.testing.assert_frame_equal(
@@ -99,10 +93,3 @@ def test_excess_matrix_holds_both_counts(make_table):
     assert cells["cell"].iloc[1].startswith("(5 - 2) / 7 = 42.86% [")
     with pytest.raises(ValueError, match=r"source 'a' has no rates at eps_255 = 4"):
         excess_matrix(by_source, 4)
-    with pytest.raises(ValueError, match="at least one source"):
-        excess_matrix({}, 8)
-
-
-def test_format_excess_may_be_negative():
-    text = format_excess(1, 3, 8, -0.25, -0.55, 0.125)
-    assert text == "(1 - 3) / 8 = -25.00% [-55.00%, 12.50%]"

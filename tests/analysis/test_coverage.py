@@ -1,10 +1,12 @@
-"""How often intervals of means hold the truth, in simulation: the one in use, and the bootstrap."""
+"""How often intervals hold the truth in simulation: those in use, and the bootstrap of means."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import trapezoid
-from scipy.stats import binom, binomtest, bootstrap
+from scipy.stats import binom, binomtest, bootstrap, norm, spearmanr
 
+from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.intervals import bounded_mean_interval
 
 REPLICATES = 2000
@@ -113,9 +115,10 @@ def test_the_bootstrap_fails_the_same_simulation(draw, n, method):
 
 def test_of_zeros_and_ones_the_interval_is_clopper_and_pearsons():
     for k, n in ((0, 30), (3, 30), (30, 30), (40, 113)):
-        low, high = bounded_mean_interval(np.repeat([[0.0, 1.0]], [n - k, k], axis=1))
+        values = np.repeat([[0.0, 1.0]], [n - k, k], axis=1)
+        ends = np.mean([bounded_mean_interval(values, seed=seed) for seed in range(10)], axis=0)
         expected = binomtest(k, n).proportion_ci(method="exact")
-        assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=0.006)
+        assert ends[:, 0] == pytest.approx((expected.low, expected.high), abs=0.006)
 
 
 def test_the_interval_moves_with_the_range_and_every_sample_has_its_own():
@@ -123,12 +126,45 @@ def test_the_interval_moves_with_the_range_and_every_sample_has_its_own():
     values = generator.random((3, 40))
     low, high = bounded_mean_interval(values)
     assert ((low < values.mean(axis=1)) & (values.mean(axis=1) < high)).all()
-    moved = bounded_mean_interval(2 * values - 1, np.full(3, -1.0), 1.0)
+    moved = bounded_mean_interval(2 * values - 1, None, np.full(3, -1.0), 1.0)
     np.testing.assert_allclose(moved, (2 * low - 1, 2 * high - 1))
     alone = bounded_mean_interval(values[1:2])
     np.testing.assert_allclose(alone, (low[1:2], high[1:2]))
-    narrower = bounded_mean_interval(values, 0.0, values.max(axis=1))
+    narrower = bounded_mean_interval(values, None, 0.0, values.max(axis=1))
     assert (narrower[0] == low).all() and (narrower[1] < high).all()
+    kept = generator.random(values.shape) < 0.7
+    masked = bounded_mean_interval(np.where(kept, values, np.nan), kept, fewest=10)
+    for one, mine in enumerate(kept):
+        bounds = bounded_mean_interval(values[one : one + 1, mine])
+        assert (masked[0][one], masked[1][one]) == pytest.approx(
+            (bounds[0][0], bounds[1][0]), abs=0.02
+        )
+    assert np.isnan(bounded_mean_interval(values, kept, fewest=41)).all()
     values[1, 3] = np.nan
     low, high = bounded_mean_interval(values)
     assert np.isnan([low[1], high[1]]).all() and np.isfinite(low[[0, 2]]).all()
+
+
+def confidences_and_budgets(generator, n, rho, never, shares):
+    """Draw n initial confidences, and places of the budgets that flip them; the last is never."""
+    latent = 2 * np.sin(np.pi * rho / 6)  # Pearson's of two normal variables with that Spearman's
+    one, other = generator.standard_normal((2, n))
+    rank = norm.cdf(latent * one + np.sqrt(1 - latent**2) * other)
+    return norm.cdf(one), np.searchsorted(np.cumsum(shares) * (1 - never), rank).astype(float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [40, 100, 300, 1000])
+@pytest.mark.parametrize("never", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("shares", [[1 / 7] * 7, [0.55, 0.15, 0.1, 0.08, 0.05, 0.04, 0.03]])
+def test_the_interval_of_rho_covers_it_on_tied_budgets(n, never, rho, shares):
+    generator, replicates = np.random.default_rng(n), 500
+    truth = spearmanr(*confidences_and_budgets(generator, 500_000, rho, never, shares)).statistic
+    confidence, budget = confidences_and_budgets(generator, replicates * n, rho, never, shares)
+    ways = {"target": np.repeat(np.arange(replicates), n), "initial_confidence": confidence}
+    ways["first_flip_eps_255"] = np.where(budget < 7, budget, np.nan)
+    found = initial_confidence_effect(pd.DataFrame(ways)).query("why == ''")
+    covered = ((found["rho_low"] <= truth) & (truth <= found["rho_high"])).mean()
+    assert binom.ppf(0.001, len(found), 0.93) / len(found) <= covered
+    assert covered <= binom.ppf(0.999, len(found), 0.98) / len(found)

@@ -1,10 +1,127 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from src.analysis.confidence_bins import by_initial_confidence
+from src.analysis.confidence import (
+    by_initial_confidence,
+    class_confidence,
+    class_counts,
+    confidence_profiles,
+    top_k,
+)
 from src.analysis.intervals import bounded_mean_interval
+
+# Six images of four classes; the top five of each, as a model with six classes gives them.
+LABELS = [3, 1, 1, 7, 7, 0]
+TOP = [
+    ([3, 1, 7, 0, 5], [0.99, 0.005, 0.003, 0.001, 0.001]),  # right
+    ([1, 3, 7, 0, 5], [0.975, 0.01, 0.005, 0.004, 0.003]),  # right
+    ([7, 1, 3, 0, 5], [0.60, 0.20, 0.10, 0.05, 0.03]),  # the second is right
+    ([7, 1, 3, 0, 5], [0.62, 0.20, 0.10, 0.05, 0.02]),  # right
+    ([3, 1, 7, 0, 5], [0.94, 0.03, 0.02, 0.005, 0.004]),  # the third is right
+    ([3, 1, 7, 2, 5], [0.3, 0.25, 0.2, 0.1, 0.1]),  # not among the five
+]
+TRUE = [0.99, 0.975, 0.20, 0.62, 0.02, 0.05]
+
+
+def clean_rows(labels=LABELS, top=TOP, true=TRUE):
+    return pd.DataFrame(
+        {
+            "index": np.arange(len(labels)),
+            "label": labels,
+            "target": "vgg16",
+            "eps_255": 0.0,
+            "predicted": [classes[0] for classes, _ in top],
+            "confidence": np.array([values[0] for _, values in top], dtype=np.float32),
+            "true_confidence": np.array(true, dtype=np.float32),
+            "top5_classes": pd.Series([np.array(c) for c, _ in top], dtype=object),
+            "top5_confidences": pd.Series(
+                [np.array(v, dtype=np.float32) for _, v in top], dtype=object
+            ),
+        }
+    )
+
+
+def test_class_counts_come_by_number_and_then_by_class():
+    counts = class_counts(clean_rows().sample(frac=1, random_state=0))
+    assert counts["label"].tolist() == [1, 7, 0, 3]
+    assert counts["images"].tolist() == [2, 2, 1, 1]
+    np.testing.assert_allclose(counts["share"], [2 / 6, 2 / 6, 1 / 6, 1 / 6])
+
+
+def test_class_confidence_is_the_groups_mean():
+    frame = class_confidence(clean_rows().sample(frac=1, random_state=0))
+    assert frame["label"].tolist() == [3, 1, 7, 0]
+    assert frame["images"].tolist() == [1, 2, 2, 1]
+    np.testing.assert_allclose(frame["confidence"], [0.99, 0.7875, 0.78, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(
+        frame["confidence_sd"],
+        [np.nan, np.std([0.975, 0.6], ddof=1), np.std([0.62, 0.94], ddof=1), np.nan],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(frame["true_confidence"], [0.99, 0.5875, 0.32, 0.05], rtol=1e-6)
+    assert frame["correct"].tolist() == [1, 1, 1, 0]
+    np.testing.assert_allclose(frame["accuracy"], [1, 0.5, 0.5, 0])
+
+
+def test_a_level_takes_its_lower_bound_and_not_its_upper_one():
+    frame = confidence_profiles(clean_rows())
+    assert len(frame) == 9 * 5 and frame["rank"].tolist() == [1, 2, 3, 4, 5] * 9
+    images = frame[frame["rank"] == 1].set_index("level")["images"]
+    # 0.975 is of level 1.0, not of 0.95; 0.60 and 0.62 are of 0.6; 0.3 of none.
+    assert images.to_dict() == {
+        **{1.0: 2, 0.95: 1, 0.6: 2},
+        **dict.fromkeys([0.9, 0.85, 0.8, 0.75, 0.7, 0.65], 0),
+    }
+    highest = frame[frame["level"] == 1.0]
+    top = np.array([TOP[0][1], TOP[1][1]])
+    np.testing.assert_allclose(highest["confidence"], top.mean(axis=0), rtol=1e-5)
+    low = top.min(axis=0) + 0.1 * np.ptp(top, axis=0)
+    np.testing.assert_allclose(highest["confidence_low"], low, rtol=1e-5)
+    np.testing.assert_allclose(highest["confidence_high"], top.sum(axis=0) - low, rtol=1e-5)
+    without = frame[frame["images"] == 0]
+    assert without[["confidence", "confidence_low", "confidence_high"]].isna().all(axis=None)
+
+
+def test_a_bound_in_float32_is_the_bound():
+    rows = clean_rows([0], [([0], [0.825])], [0.825])  # 0.82499999
+    frame = confidence_profiles(rows)
+    assert frame.loc[frame["images"] == 1, "level"].unique().tolist() == [0.85]
+
+
+def test_top_k_counts_the_true_class_among_the_likeliest():
+    frame = top_k(clean_rows())
+    assert frame["k"].tolist() == [1, 5] and frame["n"].tolist() == [6, 6]
+    assert frame["correct"].tolist() == [3, 5]
+    np.testing.assert_allclose(frame["accuracy"], [3 / 6, 5 / 6])
+    for row in frame.itertuples():
+        interval = binomtest(row.correct, row.n).proportion_ci(method="wilson")
+        assert (row.accuracy_low, row.accuracy_high) == pytest.approx(interval)
+    expected = [np.mean([values[0] for _, values in TOP]), np.mean(TRUE[:5])]
+    np.testing.assert_allclose(frame["confidence"], expected, rtol=1e-6)
+
+
+def test_fewer_than_five_classes_are_enough():
+    rows = clean_rows([0, 1], [([1, 0], [0.98, 0.02]), ([1, 0], [0.99, 0.01])], [0.02, 0.99])
+    frame = top_k(rows)
+    assert frame["correct"].tolist() == [1, 2]
+    assert frame["confidence"].iloc[1] == pytest.approx((0.02 + 0.99) / 2)
+    profile = confidence_profiles(rows, levels=[1.0])
+    np.testing.assert_allclose(
+        profile["confidence"], [0.985, 0.015, np.nan, np.nan, np.nan], rtol=1e-5
+    )
+    assert profile["images"].tolist() == [2] * 5
+
+
+def test_no_images_give_no_classes_and_no_rates():
+    rows = clean_rows().iloc[:0]
+    assert class_counts(rows).empty and class_confidence(rows).empty
+    assert confidence_profiles(rows)["images"].eq(0).all()
+    frame = top_k(rows)
+    assert frame["n"].tolist() == [0, 0]
+    assert frame[["accuracy", "accuracy_low", "confidence"]].isna().all(axis=None)
 
 
 def table_of(answers, confidence, source_answers=None):
@@ -73,7 +190,7 @@ def test_intervals_equal_wilsons_and_gaffkes():
         chosen = (initial >= row.bin_low) & (initial < row.bin_high)
         k = int((wrong[chosen] == 0).sum())
         assert (row.n, row.still_correct) == (chosen.sum(), k)
-        low, high = bounded_mean_interval(later[chosen][None])
+        low, high = bounded_mean_interval(later[None], chosen[None])
         found = row.confidence_low, row.confidence_high
         assert found == pytest.approx((low[0], high[0]), rel=1e-5)
         expected = proportion_confint(k, row.n, method="wilson")
@@ -129,6 +246,3 @@ def test_what_cannot_be_binned_is_refused():
     attacked = table[(table["eps_255"] > 0) | (table["target"] == "a")]
     with pytest.raises(ValueError, match=r"lacks the clean prediction .* of target 'b'"):
         by_initial_confidence(attacked, "a", "b", "all")
-    nothing = table.assign(confidence=table["confidence"].where(table["eps_255"] > 0))
-    with pytest.raises(ValueError, match="image 0 has no confidence on its clean row of 'b'"):
-        by_initial_confidence(nothing, "a", "b")

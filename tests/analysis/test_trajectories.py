@@ -2,8 +2,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
+from statsmodels.duration.survfunc import SurvfuncRight
 
-from src.analysis.phenomena import KINDS, gallery, kind_shares, kind_summary, phenomena
+from src.analysis.trajectories import (
+    KINDS,
+    first_flips,
+    flip_summary,
+    gallery,
+    kind_summary,
+    trajectories,
+)
 
 EPS = [0, 0.5, 1, 2, 4]
 
@@ -55,11 +63,21 @@ def make_rows(ways=WAYS, eps=EPS, top=True):
 
 @pytest.fixture
 def found():
-    return phenomena(make_rows(), "a", "b").set_index("index")
+    return trajectories(make_rows(), "a", ["b"]).set_index("index")
 
 
 def check(frame, column, values):
     np.testing.assert_allclose(frame[column], values, rtol=1e-6, err_msg=column)
+
+
+def test_targets_stand_below_each_other_and_do_not_mix(found):
+    rows = make_rows()
+    both = trajectories(rows, "a", ["b", "a"])
+    assert both["target"].unique().tolist() == ["b", "a"]
+    pd.testing.assert_frame_equal(both[both["target"] == "b"].set_index("index"), found)
+    alone = trajectories(rows, "a", ["a"])
+    pd.testing.assert_frame_equal(both[both["target"] == "a"].reset_index(drop=True), alone)
+    assert (alone["initial_confidence"] == np.float32(0.2)).all()
 
 
 def test_numbers_are_those_seen_by_eye(found):
@@ -98,19 +116,12 @@ def test_kinds_are_those_seen_by_eye(found):
 )
 def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
     way = [(0, c, c) for c in (0.8, 0.79, lowest, last, last)]
-    assert phenomena(make_rows({1: way}), "a", "b")["dip_and_recovery"].item() is dips
-
-
-def test_a_dip_with_a_flip_is_no_dip_and_recovery():
-    way = [(0, 0.8, 0.8), (1, 0.5, 0.3), (0, 0.7, 0.7), (0, 0.8, 0.8), (0, 0.8, 0.8)]
-    row = phenomena(make_rows({1: way}), "a", "b").iloc[0]
-    assert not row["dip_and_recovery"] and row["bounce_back"]
-    assert row["back_eps_255"] == 1
+    assert trajectories(make_rows({1: way}), "a", ["b"])["dip_and_recovery"].item() is dips
 
 
 def test_equal_extremes_are_those_of_the_smallest_budget():
     way = [(0, 0.6, 0.6), (1, 0.7, 0.1), (1, 0.7, 0.1), (1, 0.6, 0.2), (1, 0.7, 0.1)]
-    row = phenomena(make_rows({1: way}), "a", "b").iloc[0]
+    row = trajectories(make_rows({1: way}), "a", ["b"]).iloc[0]
     assert (row["lowest_eps_255"], row["wrong_eps_255"]) == (0.5, 0.5)
     assert row["recovered_confidence"] == pytest.approx(0.2)
 
@@ -119,9 +130,9 @@ def test_the_protocol_decides_which_images_are_counted():
     rows = make_rows()
     source_errs = (rows["target"] == "a") & (rows["index"] == 12)
     rows.loc[source_errs, "predicted"] = 1
-    assert 12 not in phenomena(rows, "a", "b")["index"].tolist()
-    assert 12 in phenomena(rows, "a", "b", "target_correct")["index"].tolist()
-    assert 14 not in phenomena(rows, "a", "b", "all")["index"].tolist()
+    assert 12 not in trajectories(rows, "a", ["b"])["index"].tolist()
+    assert 12 in trajectories(rows, "a", ["b"], "target_correct")["index"].tolist()
+    assert 14 not in trajectories(rows, "a", ["b"], "all")["index"].tolist()
 
 
 def test_refined_flips_take_the_place_of_tried_ones():
@@ -134,7 +145,7 @@ def test_refined_flips_take_the_place_of_tried_ones():
         }
     )
     flips["top5_confidences"] = pd.Series([np.array([0.31, 0.3, 0.1])] * len(flips), dtype=object)
-    found = phenomena(make_rows(), "a", "b", flips=flips).set_index("index")
+    found = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
     nan = np.nan
     # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
     check(found, "first_flip_eps_255", [nan, nan, 0.5, 0.75, 3.5, 2.5])
@@ -144,7 +155,7 @@ def test_refined_flips_take_the_place_of_tried_ones():
     assert found.index[found["below_8_bits"]].tolist() == [12, 13]
     assert found.index[found["never_flips"]].tolist() == [10, 11]
     # Everything else is of the tried budgets.
-    without = phenomena(make_rows(), "a", "b").set_index("index")
+    without = trajectories(make_rows(), "a", ["b"]).set_index("index")
     same = ["back_eps_255", "wrong_confidence", "lowest_confidence", "bounce_back"]
     pd.testing.assert_frame_equal(found[same], without[same])
 
@@ -153,22 +164,19 @@ def test_flips_at_exactly_1_255_are_not_below_8_bits():
     flips = pd.DataFrame(
         {"index": [13, 16], "target": "b", "eps_255": [1.0, 0.999], "confidence": 0.4}
     )
-    found = phenomena(make_rows(), "a", "b", flips=flips).set_index("index")
+    found = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
     assert not found.loc[13, "below_8_bits"] and found.loc[16, "below_8_bits"]
 
 
 def test_budgets_in_l2_have_no_kind_below_8_bits():
-    found, rest = phenomena(make_rows(), "a", "b", norm="l2"), list(KINDS)[:-1]
+    found, rest = trajectories(make_rows(), "a", ["b"], norm="l2"), list(KINDS)[:-1]
     assert list(KINDS)[-1] == "below_8_bits" not in found.columns
     assert kind_summary(found)["kind"].tolist() == rest
-    assert set(kind_shares(found)["kind"]) == set(rest)
     assert gallery(found, "bounce_back")["index"].tolist() == [12]
-    with pytest.raises(ValueError, match="lacks the columns below_8_bits"):
-        gallery(found, "below_8_bits")
 
 
 def test_without_the_top_five_there_are_no_gaps():
-    found = phenomena(make_rows(top=False), "a", "b")
+    found = trajectories(make_rows(top=False), "a", ["b"])
     assert found[["gap_1_2", "gap_2_3"]].isna().all(axis=None)
     assert found["flip_confidence"].notna().sum() == 3
 
@@ -177,29 +185,29 @@ def test_the_gaps_of_two_classes_are_one():
     rows = make_rows({1: [(0, 0.9, 0.9), (1, 0.6, 0.4)]}, [0, 8])
     pairs = [np.array([value, 1 - value]) for value in rows["confidence"]]
     rows["top5_confidences"] = pd.Series(pairs, index=rows.index, dtype=object)
-    row = phenomena(rows, "a", "b").iloc[0]
+    row = trajectories(rows, "a", ["b"]).iloc[0]
     assert row["gap_1_2"] == pytest.approx(0.2) and np.isnan(row["gap_2_3"])
 
 
 def test_missing_budgets_and_clean_tables_are_no_trouble():
     rows = make_rows().sort_values(["index", "eps_255"])  # the last one is wrong
     gap = (rows["index"] == 12) & (rows["target"] == "b") & rows["eps_255"].isin([0.5, 4])
-    row = phenomena(rows[~gap], "a", "b").set_index("index").loc[12]
+    row = trajectories(rows[~gap], "a", ["b"]).set_index("index").loc[12]
     assert (row["first_flip_eps_255"], row["back_eps_255"]) == (1, 2)
     assert np.isnan(row["end_confidence"]) and not row["ends_more_confident_wrong"]
     later = (rows["index"] == 12) & (rows["target"] == "b") & (rows["eps_255"] == 2)
-    row = phenomena(rows[~later], "a", "b").set_index("index").loc[12]
+    row = trajectories(rows[~later], "a", ["b"]).set_index("index").loc[12]
     assert np.isnan(row["back_eps_255"]) and not row["bounce_back"]
-    clean = phenomena(rows[rows["eps_255"] == 0], "a", "b")
+    clean = trajectories(rows[rows["eps_255"] == 0], "a", ["b"])
     assert clean["never_flips"].all() and not clean["dip_and_recovery"].any()
     assert clean["lowest_confidence"].isna().all()
 
 
 def test_no_image_gives_an_empty_table():
     rows = make_rows({14: WAYS[14]})
-    empty = phenomena(rows, "a", "b")
-    assert list(empty.columns) == list(phenomena(make_rows(), "a", "b").columns)
-    assert empty.empty and kind_shares(empty).empty and gallery(empty, "bounce_back").empty
+    empty = trajectories(rows, "a", ["b"])
+    assert list(empty.columns) == list(trajectories(make_rows(), "a", ["b"]).columns)
+    assert empty.empty and gallery(empty, "bounce_back").empty
     summary = kind_summary(empty)
     assert summary["n"].eq(0).all() and summary["share"].isna().all()
 
@@ -208,29 +216,9 @@ def test_targeted_attacks_flip_to_any_other_class():
     rows = make_rows()
     rows["target_label"] = pd.array([7] * len(rows), dtype="Int64")
     rows.loc[rows["eps_255"] == 0, "target_label"] = pd.NA
-    pd.testing.assert_frame_equal(phenomena(rows, "a", "b"), phenomena(make_rows(), "a", "b"))
-
-
-def test_two_rows_of_an_image_are_refused():
-    flips = pd.DataFrame({"index": [13, 13], "target": "b", "eps_255": 0.7, "confidence": 0.4})
-    with pytest.raises(ValueError, match="several rows of image 13 on 'b'"):
-        phenomena(make_rows(), "a", "b", flips=flips)
-    with pytest.raises(ValueError, match="flips table lacks the columns confidence"):
-        phenomena(make_rows(), "a", "b", flips=flips.drop(columns="confidence"))
-
-
-def test_shares_are_of_the_images_of_a_bin(found):
-    shares = kind_shares(found.reset_index(), width=0.2)
-    bins = shares.drop_duplicates("bin_low")
-    assert list(zip(bins["bin_low"], bins["bin_high"], bins["n"], strict=True)) == [
-        *((0.8, 1.0, 3), (0.6, 0.8, 1), (0.4, 0.6, 2)),
-    ]
-    assert shares["kind"].tolist() == list(KINDS) * 3
-    assert shares["images"].tolist() == [2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
-    for row in shares.itertuples():
-        interval = binomtest(row.images, row.n).proportion_ci(method="wilson")
-        assert row.share == pytest.approx(row.images / row.n)
-        assert (row.share_low, row.share_high) == pytest.approx(interval, abs=1e-12)
+    pd.testing.assert_frame_equal(
+        trajectories(rows, "a", ["b"]), trajectories(make_rows(), "a", ["b"])
+    )
 
 
 def test_the_summary_gives_counts_and_medians(found):
@@ -280,14 +268,80 @@ def test_galleries_come_in_their_order(kind, first):
     assert gallery(none, kind)["index"].tolist() == first[-1:]
 
 
-def test_galleries_settle_ties_by_index():
-    table = phenomena(make_rows({5: WAYS[12], 3: WAYS[12], 4: WAYS[12]}), "a", "b")[::-1]
-    for kind in ("bounce_back", "more_confident_wrong", "ends_more_confident_wrong"):
-        assert gallery(table, kind, 2)["index"].tolist() == [3, 4]
+# Label 0. Image 0 flips at 0.5 and bounces back at 2; 1 flips at 2; 2 never; 3 is wrong when clean;
+# 4 flips at 0.5 for good.
+FLIPPING = {
+    ("a", 0): [0, 0, 0, 1, 0],
+    ("a", 0.5): [1, 0, 0, 1, 1],
+    ("a", 2): [0, 1, 0, 1, 1],
+    ("b", 0): [1, 1, 1, 1, 0],
+    ("b", 0.5): [1, 1, 1, 1, 0],
+    ("b", 2): [1, 1, 1, 1, 0],
+}
+STORED = {**FLIPPING, ("a", 0.5): [0, 0, 0, 1, 0]}
 
 
-def test_galleries_refuse_what_they_do_not_know(found):
-    with pytest.raises(ValueError, match="kind=funny is not one of never_flips, dip_and"):
-        gallery(found.reset_index(), "funny")
-    with pytest.raises(ValueError, match="count must be a whole number of at least 1, not 0"):
-        gallery(found.reset_index(), "bounce_back", 0)
+def test_first_flips_equal_those_seen_by_eye(make_table):
+    table = make_table(FLIPPING).sample(frac=1, random_state=1)
+    table["target"] = pd.Categorical(table["target"], ["b", "a"])
+    flips = first_flips(table.sort_values("target", ascending=False, kind="stable"))
+    assert list(zip(flips["target"], flips["index"], strict=True)) == [
+        *(("a", 0), ("a", 1), ("a", 2), ("a", 4), ("b", 4))
+    ]
+    np.testing.assert_array_equal(flips["first_flip_eps_255"], [0.5, 2, np.nan, 0.5, np.nan])
+    assert list(flips["below_8_bits"]) == [True, False, False, True, False]
+    assert flips["flips_at_8_bits"].isna().all()
+
+
+def test_flips_are_looked_up_in_the_8_bit_table(make_table):
+    flips = first_flips(make_table(FLIPPING), make_table(STORED).sample(frac=1, random_state=2))
+    assert flips["flips_at_8_bits"].tolist() == [False, True, pd.NA, False, pd.NA]
+    assert flips["flips_at_8_bits"].dtype == "boolean"
+    gone = make_table(STORED).query("not (eps_255 == 2 and index == 1)")
+    with pytest.raises(ValueError, match="lacks 1 of 3 first flips"):
+        first_flips(make_table(FLIPPING), gone)
+
+
+def test_flip_summary_gives_counts_and_shares(make_table):
+    tables = make_table(FLIPPING), make_table(STORED)
+    a, b = flip_summary(first_flips(*tables)).to_dict("records")
+    assert a == {
+        "target": "a",
+        "initially_correct": 4,
+        "flipped": 3,
+        "median_first_flip_eps_255": 0.5,
+        "below_8_bits": 2,
+        "flips_at_8_bits": 1,
+        "flipped_share": 0.75,
+        "below_8_bits_share": 2 / 3,
+        "flips_at_8_bits_share": 1 / 3,
+    }
+    assert (b["initially_correct"], b["flipped"], b["flips_at_8_bits"]) == (1, 0, 0)
+    assert np.isnan([b["median_first_flip_eps_255"], b["below_8_bits_share"]]).all()
+    without = flip_summary(first_flips(tables[0]))
+    assert without["flips_at_8_bits"].isna().all()
+    assert without["flips_at_8_bits_share"].isna().all()
+
+
+def test_what_8_bits_hold_is_not_told_of_budgets_in_l2(make_table):
+    tables = make_table(FLIPPING), make_table(STORED)
+    flips = first_flips(*tables, norm="l2")
+    assert flips["below_8_bits"].isna().all()
+    summary = flip_summary(flips)
+    assert summary[["below_8_bits", "below_8_bits_share"]].isna().all(axis=None)
+    same = ["flipped", "flips_at_8_bits", "flips_at_8_bits_share"]
+    pd.testing.assert_frame_equal(summary[same], flip_summary(first_flips(*tables))[same])
+
+
+def test_the_median_is_kaplan_and_meiers(make_table):
+    generator = np.random.default_rng(0)
+    budgets = [0.25, 0.5, 1, 2, 4, 8]
+    for n in (1, 2, 7, 20, 51):
+        first = generator.choice([*budgets, np.inf], n)
+        answers = {("a", 0): [0] * n} | {("a", eps): (first <= eps) * 1 for eps in budgets}
+        summary = flip_summary(first_flips(make_table(answers)))
+        status = np.isfinite(first)
+        curve = SurvfuncRight(np.where(status, first, 8.0), status.astype(int))
+        reached = curve.surv_times[curve.surv_prob <= 0.5 + 1e-9]
+        expected = reached[0] if len(reached) else np.nan
+        np.testing.assert_equal(summary["median_first_flip_eps_255"].iloc[0], expected)
