@@ -82,7 +82,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
         grey = 0.5 + (changed - clean / 255) * 255 / (2 * at)
         scale = f"times {255 / (2 * at):.3g}, around grey"
         strip.append(_picture(_bytes(grey), f"perturbation, {at:g}/255", (scale,)))
-        for eps in _spread(tried, budgets):
+        for eps in _spread(tried, budgets, at):
             image = _bytes(stored["adversarial"][tried.index(eps), place])
             words = _predictions(job, predicted, index, eps)
             strip.append(_picture(image, f"{eps:g}/255", words))
@@ -191,11 +191,11 @@ def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 
 
-def _spread(tried: Sequence[float], budgets: Sequence[float] | None) -> list[float]:
-    """Return which of the tried budgets a strip shows: those asked for, else some of them."""
+def _spread(tried: Sequence[float], budgets: Sequence[float] | None, at: float) -> list[float]:
+    """Return which of the tried budgets a strip shows: those asked for, else some and `at`."""
     wanted = [eps for eps in sorted(budgets or []) if eps in tried]
     places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
-    return wanted or [tried[place] for place in sorted(set(places.tolist()))]
+    return wanted or sorted({at, *(tried[place] for place in places)})
 
 
 def _name(job: StoredJob, label: int) -> str:

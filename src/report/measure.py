@@ -142,7 +142,8 @@ def _alarms(job: StoredJob) -> list[tuple[str, str]]:
         record.source,
         record.targets,
         len(record.class_names),
-        0.0,
+        zero_gradients=0.0,  # not told by tables
+        gradient_evaluations=0,
         protocol=record.protocol,
         iterative=record.iterative,
     )
@@ -185,9 +186,9 @@ def _renamed(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def _variants(job: StoredJob) -> pd.DataFrame | None:
     """Return success rates at the reference budget of every storage and control, if several."""
     record = job.record
-    names = [
-        name.removeprefix(f"{HEADLINE}-") for name in job.files if name.startswith(f"{HEADLINE}-")
-    ]
+    every = [name.removeprefix(f"{HEADLINE}-") for name in job.files]
+    others = [name for name in every if f"{HEADLINE}-{name}" in job.files]
+    names = sorted(others, key=lambda name: name in CONTROL_NAMES)
     if not names or not job.has_clean:
         return None
     clean = job.predictions[job.predictions["eps_255"] == 0]

@@ -107,7 +107,10 @@ def _matrix(
         opacity=alt.condition(cell, alt.value(1), alt.value(0.7)),
     )
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
-    layers = [clean.mark_rect(invalid=None).encode(color=colour, tooltip=told), rects.add_params(cell)]
+    layers = [
+        clean.mark_rect(invalid=None).encode(color=colour, tooltip=told),
+        rects.add_params(cell),
+    ]
     for part in (clean, attacked):
         rate = part.transform_calculate(
             words="datum.n > 0 ? format(datum.rate, '.1%') : 'n/a'"

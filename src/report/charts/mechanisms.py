@@ -4,9 +4,9 @@ import altair as alt
 import pandas as pd
 
 from src.report.charts.dots import dot_plot
-from src.report.charts.theme import GREY, Drawn, attack_colours, colours, inline, tooltip
+from src.report.charts.theme import Drawn, attack_colours, colours, inline, tooltip
 
-_BANDS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
+_CLEAN = "(clean images)"
 
 
 def spectra_chart(spectra: pd.DataFrame) -> Drawn:
@@ -23,15 +23,13 @@ def spectra_chart(spectra: pd.DataFrame) -> Drawn:
         "share:Q", title="share of power", scale=alt.Scale(type="log"), axis=alt.Axis(format="~%")
     )
     base = alt.Chart(inline(spectra)).transform_filter("datum.share > 0").encode(x=x, y=y)
-    images = base.transform_filter("datum.kind == 'image'").mark_line(
-        color=GREY, strokeWidth=3, opacity=0.7
-    )
+    images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
     lines = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
     return alt.layer(
-        images.encode(tooltip=told[2:], detail="source:N"),
+        images.encode(color=alt.datum(_CLEAN), tooltip=told[2:], detail="source:N"),
         lines.encode(
             color=alt.Color(
-                "source:N", scale=colours(sources), legend=_stroked("perturbations, source")
+                "source:N", scale=colours([*sources, _CLEAN]), legend=_stroked("perturbations from")
             ),
             strokeDash=alt.StrokeDash("attack:N", sort=None, legend=_stroked("attack")),
             tooltip=told,
