@@ -37,6 +37,7 @@ def build_report(
         sections.mechanisms(found),
         sections.clean(jobs, found),
     )
+    lacking = missing(attacked, int(settings["pairs"]))
     sentence = sections.answer_sentence(attacked, found) if attacked else None
     return Report(
         title=f"{what}: {names}",
@@ -45,7 +46,7 @@ def build_report(
         sections=tuple(part for part in parts if part is not None),
         terms=(
             ("What was run", facts(jobs)),
-            *((("What was not computed", lacking),) if (lacking := missing(attacked)) else ()),
+            *((("What was not computed", lacking),) if lacking else ()),
             ("Definitions", DEFINITIONS),
         ),
     )

@@ -53,9 +53,14 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     return tuple((term, value) for term, value in found if value)
 
 
-def missing(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
-    """Return what jobs did not compute, with how many did not and the setting that has it."""
-    total = len(jobs)
+def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...]:
+    """Return what jobs did not compute, with how many did not and the setting that has it.
+
+    Args:
+        jobs: Jobs that attacked.
+        pairs: How many pairs at most are told in detail.
+    """
+    total, every = len(jobs), sum(len(job.record.targets) for job in jobs)
     found = [
         (what, f"not computed by {count} of {total} jobs; {key}")
         for name, (what, key) in _TABLES.items()
@@ -65,6 +70,9 @@ def missing(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         found.append(
             ("clean predictions", f"{count} of {total} jobs have none: rates of all images alone")
         )
+    if every > pairs:
+        words = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
+        found.append(("bins of initial confidence and galleries", words))
     if any(job.record.config.get("storage", "float32") != "float32" for job in jobs):
         found.append(
             (
