@@ -60,7 +60,7 @@ def sweep_runs(workspace: Path) -> list:
 
 
 def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
-    words = [FEW, "report.figures=true", "analysis=full", "hydra.sweep.dir=out"]
+    words = [FEW, "report.figures=true", "analysis=full", "n_images=200", "hydra.sweep.dir=out"]
     assert command_line(*SWEEP, *words) == 0
     folder = workspace / "out"
     assert "report: " in capsys.readouterr().out
