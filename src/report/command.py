@@ -85,10 +85,6 @@ def _folders(config: DictConfig, sweeps: Sweeps, spare: Path) -> list[Path]:
         return [Path(str(config.folder))]
     if config.sweep is not None:
         return [_folder(str(name), sweeps, spare) for name in names_of(config.sweep)]
-    for name in sweeps.newest():
-        folder = sweeps.folder(name)
-        if folder is not None and _tables(folder):
-            return [folder]
     dated = [path for path in OUTPUTS.glob("*") if _tables(path)]
     if not dated:
         raise ValueError(

@@ -77,7 +77,6 @@ class Section:
         figures: Charts.
         tables: Folded tables.
         albums: Pictures by what they are of, each group folded but for the first.
-        folded: Whether the whole is folded.
     """
 
     id: str
@@ -86,7 +85,6 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     albums: tuple[tuple[str, tuple[Album, ...]], ...] = ()
-    folded: bool = False
 
 
 @dataclass(frozen=True)

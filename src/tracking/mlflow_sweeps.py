@@ -11,7 +11,6 @@ from mlflow.exceptions import MlflowException
 from src.tracking.mlflow_client import log_files, open_client, refusing
 from src.tracking.sweeps import Sweeps
 
-_LAST = 50  # sweeps among which the newest with tables is looked for
 _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -29,10 +28,6 @@ class MlflowSweeps(Sweeps):
     def __init__(self, uri: str | None, directory: str) -> None:
         self.client, self.uri = open_client(uri, directory)
 
-    def newest(self) -> list[str]:
-        """Return the run ids of the last sweeps that were started, the newest first."""
-        return [str(run.info.run_id) for run in self._search("tags.kind = 'sweep'", most=_LAST)]
-
     def folder(self, sweep: str) -> Path | None:
         """Return the folder that is noted with a sweep's run."""
         run = self._run(sweep)
@@ -42,7 +37,7 @@ class MlflowSweeps(Sweeps):
         """Copy the files of a sweep's jobs into a folder each."""
         if self._run(sweep) is None:
             return False
-        jobs = self._search(f"tags.kind = 'job' and tags.sweep = '{sweep}'", most=1000)
+        jobs = self._search(f"tags.kind = 'job' and tags.sweep = '{sweep}'")
         for number, job in enumerate(reversed(jobs)):
             here = folder / f"{number}-{re.sub(r'[^A-Za-z0-9+_-]', '-', job.info.run_name)[:200]}"
             here.mkdir(parents=True)
@@ -67,7 +62,7 @@ class MlflowSweeps(Sweeps):
                     return None
                 raise
 
-    def _search(self, wanted: str, most: int) -> list[Any]:
+    def _search(self, wanted: str) -> list[Any]:
         with refusing(self.uri):
             experiments = [
                 experiment.experiment_id
@@ -77,7 +72,7 @@ class MlflowSweeps(Sweeps):
             if not experiments:
                 return []
             found = self.client.search_runs(
-                experiments, wanted, order_by=["attributes.start_time DESC"], max_results=most
+                experiments, wanted, order_by=["attributes.start_time DESC"], max_results=1000
             )
             return list(found)
 

@@ -7,10 +7,6 @@ from pathlib import Path
 class Sweeps:
     """What a store knows of earlier sweeps, and the interface of stores that know some."""
 
-    def newest(self) -> list[str]:
-        """Return the ids of sweeps, the newest first."""
-        return []
-
     def folder(self, sweep: str) -> Path | None:
         """Return the folder that a sweep's files were written to; None if it is not known."""
         return None
