@@ -117,7 +117,7 @@ def test_names_stay_text(made_up):
     rows = drawn(one)
     assert set(rows["attack"]) == {"f.g[0]", "<b>"} and 'a"b\nc.d[0]' in set(rows["target"])
     (data,) = {str(each["format"]) for each in parts(one.spec, "data") if "format" in each}
-    assert "'target': 'string'" in data and "'white_box': 'boolean'" in data
+    assert "'target': 'string'" in data and "'k': 'number'" in data
 
 
 def test_too_few_images_leave_a_sentence(made_up):

@@ -23,6 +23,11 @@ from src.report.charts.theme import (
 MOST_COUNTS = 8
 """With more targets a cell holds the rate alone; its counts are in the tooltip."""
 _MOST_PANELS = 4
+_WHITE_BOX = "indexof(split(datum.source, '+'), datum.target) >= 0 || datum.source == datum.target"
+_TOLD = [
+    *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate_low", "rate_high"),
+    *("confidence", "confidence_low", "confidence_high", "counted"),
+]
 
 
 def answer_chart(
@@ -36,8 +41,8 @@ def answer_chart(
     Args:
         rates: A row per attack, protocol, source, target and budget: `attack`, `protocol`,
             `source` (`clean`: on clean images, at budget 0), `target`, `eps_255`, `k` of `n`
-            counted images, `rate` and `confidence` with their intervals,
-            `counted` (what k counts) and `white_box`.
+            counted images, the interval of their rate, `confidence` with its interval, and
+            `counted` (what k counts).
         attack: Shown first in the matrix.
         source: Whose curves are shown first where there are too many for all.
         budget: In 1/255; shown first in the matrix.
@@ -60,7 +65,7 @@ def answer_chart(
     shown = menu("matrix_attack", "attack", attacks, attack)
     at = menu("budget", "budget (1/255)", [eps for eps in budgets if eps > 0], budget)
     counted = menu("counted", "protocol", list(dict.fromkeys(rates["protocol"])), protocol)
-    data = inline(rates)
+    data = inline(rates[_TOLD])
     matrix = _matrix(data, cell, sources, targets)
     curves = _curves(data, cell, drawn, attacks, sources, targets, budgets)
     return (
@@ -81,51 +86,51 @@ def _matrix(
 ) -> Drawn:
     """Return cells with their counts; those of adversarial images can be clicked."""
     wide = len(targets) <= MOST_COUNTS
-    base = alt.Chart(data).encode(
+    base = alt.Chart().encode(
         x=alt.X("target:N", sort=list(targets), title="target", axis=_names("top")),
         y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_names("left")),
-    )
-    # On the cells alone: words with a tooltip would catch the clicks.
-    told = tooltip(
-        *("attack", "source", "target", "white_box", "counted", "k", "n"),
-        shares=["rate", "rate_low", "rate_high", "confidence"],
-    )
-    here = "datum.attack == matrix_attack && datum.protocol == counted"
-    clean = base.transform_filter(f"{here} && datum.source == '{CLEAN}'")
-    attacked = base.transform_filter(
-        f"{here} && datum.source != '{CLEAN}' && datum.eps_255 == budget"
     )
     colour = alt.Color(
         "rate:Q",
         scale=alt.Scale(domain=[0, 1], scheme="viridis"),
         legend=alt.Legend(title="rate", format=".0%", orient="bottom", gradientLength=160),
     )
-    rects = attacked.mark_rect(cursor="pointer", strokeWidth=2.5, invalid=None).encode(
-        color=colour,
-        tooltip=told,
+    # On the cells alone: words with a tooltip would catch the clicks.
+    told = tooltip(
+        *("attack", "source", "target", "white_box", "counted", "k", "n"),
+        shares=["rate", "rate_low", "rate_high", "confidence"],
+    )
+    rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=told)
+    clean = rects.transform_filter(f"datum.source == '{CLEAN}'")
+    attacked = rects.transform_filter(f"datum.source != '{CLEAN}'").encode(
         stroke=alt.condition("datum.white_box", alt.value("#e15759"), alt.value("transparent")),
         opacity=alt.condition(cell, alt.value(1), alt.value(0.7)),
     )
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
-    layers = [
-        clean.mark_rect(invalid=None).encode(color=colour, tooltip=told),
-        rects.add_params(cell),
-    ]
-    for part in (clean, attacked):
-        rate = part.transform_calculate(
-            words="datum.n > 0 ? format(datum.rate, '.1%') : 'n/a'"
-        ).mark_text(fontSize=13 if wide else 10, dy=7 if wide else 0, fontWeight="bold")
-        layers.append(rate.encode(text="words:N", color=ink))
-        if wide:
-            counts = part.transform_calculate(
-                words="format(datum.k, ',') + ' / ' + format(datum.n, ',')"
-            ).mark_text(fontSize=11, dy=-9)
-            layers.append(counts.encode(text="words:N", color=ink))
+    size, below = (13, 7) if wide else (10, 0)
+    words = base.mark_text(fontSize=size, dy=below, fontWeight="bold")
+    layers = [clean, attacked.add_params(cell), words.encode(text="share:N", color=ink)]
+    if wide:
+        counts = base.mark_text(fontSize=11, dy=-9)
+        layers.append(counts.encode(text="counts:N", color=ink))
     title = alt.ExprRef("matrix_attack + ' at ' + budget + '/255, protocol ' + counted")
-    return alt.layer(*layers).properties(
-        width={"step": 82 if wide else 38},
-        height={"step": 46 if wide else 24},
-        title=alt.Title(title, subtitle="framed in red: white box"),
+    return (
+        alt.layer(*layers, data=data)
+        .transform_filter(
+            f"datum.attack == matrix_attack && (datum.source == '{CLEAN}' || "
+            "datum.protocol == counted && datum.eps_255 == budget)"
+        )
+        .transform_calculate(
+            rate="datum.n > 0 ? datum.k / datum.n : null",
+            white_box=_WHITE_BOX,
+            share="datum.n > 0 ? format(datum.k / datum.n, '.1%') : 'n/a'",
+            counts="format(datum.k, ',') + ' / ' + format(datum.n, ',')",
+        )
+        .properties(
+            width={"step": 82 if wide else 38},
+            height={"step": 46 if wide else 24},
+            title=alt.Title(title, subtitle="framed in red: white box"),
+        )
     )
 
 
@@ -207,6 +212,7 @@ def _curves(
         .transform_filter(cell)
         .transform_filter(attack)
         .transform_filter(target)
+        .transform_calculate(rate="datum.k / datum.n")
         .transform_fold(["rate", "confidence"], as_=["kind", "value"])
         .transform_calculate(
             lower="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
