@@ -60,9 +60,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "rounding",
-        "Another batch, grid or processor turns signs of gradients that nearly vanish. In one "
-        "trial BIM so fooled 36 to 42 of the same 113 images: between two runs of an iterative "
-        "attack, a difference of as few images is none.",
+        "Another batch, grid or processor turns signs of gradients that nearly vanish: between two "
+        "runs of an iterative attack, a difference of a few images is none.",
     ),
     (
         "power spectrum",
@@ -73,8 +72,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "low, mid, high",
         "The part of a perturbation below, between and above two frequencies, scaled to the L2 "
-        "norm of the whole, clipped to the pixel range and not rounded. Its control is the same part "
-        "of random-sign noise at the same strength.",
+        "norm of the whole, clipped to the pixel range and not rounded. Its control is the same "
+        "part of random-sign noise at the same strength.",
     ),
     (
         "gradient cosine, error consistency",
