@@ -20,8 +20,7 @@ from src.job import Job, content_key
 from src.preparation import Model, check_images, open_dataset, prepare_models
 from src.probes import make_probes
 from src.processes import is_first_process
-from src.record import JobRecord, plain_config, with_record
-from src.report import HEADLINE
+from src.record import HEADLINE, JobRecord, plain_config, with_record
 from src.results import save_set, saving, write_results
 from src.score_job import StoredImages, check_weights, report_breaches, stored_dataset
 from src.track import track_results

@@ -19,6 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+HEADLINE = "predictions"
+"""Table of a job's main predictions; those of a variant or control are `predictions-NAME`."""
+ALARMS = "alarms.json"
+EXAMPLES = "examples.npz"
+IMAGES = "images.npz"
+
 FORMAT = 1
 _KEY = b"transferability"
 _PACKAGES = (

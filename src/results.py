@@ -24,10 +24,11 @@ from src.analysis import (
 )
 from src.data import ImageDataset
 from src.evaluation import CONTROLS, Evaluation, write_table
+from src.example_images import store_examples, store_images
 from src.files import write_csv, write_text, writing
 from src.job import Job
-from src.record import JobRecord, with_record
-from src.report import ALARMS, HEADLINE, gallery_images, store_examples, store_images
+from src.record import ALARMS, EXAMPLES, HEADLINE, IMAGES, JobRecord, with_record
+from src.report import gallery_images
 from src.score_job import breach_alarms
 from src.sets import SetWriter
 
@@ -37,9 +38,10 @@ SET = "adversarial"
 MANIFEST = "adversarial-manifest.json"
 _LEFT = (
     *("predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", "examples.npz", "images.npz"),
+    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES),
     *("rates.csv", "excess.csv", "storage.csv", "first-flips.csv", "flip-summary.csv"),
     *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
+    *("figures/*.vl.json",),
     *(ALARMS, MANIFEST),
 )
 

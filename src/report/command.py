@@ -12,9 +12,10 @@ from rich.status import Status
 from rich.text import Text
 
 from src.checks import check_report, names_of, plain
+from src.record import HEADLINE
 from src.report.build import build_report
 from src.report.page import save_figures, write_page
-from src.report.stored import HEADLINE, StoredJob, find_jobs
+from src.report.stored import StoredJob, find_jobs
 from src.tracking import Sweeps, open_sweeps
 
 OUTPUTS = Path("outputs")

@@ -26,10 +26,10 @@ from src.analysis.matrix import measure_of, words_of
 from src.analysis.rates import confidence_bands
 from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import trajectories
+from src.record import ALARMS, HEADLINE
 from src.report.galleries import chosen
 from src.report.images import Album, examples, galleries
-from src.report.stored import HEADLINE, StoredJob
-from src.report.sweep_files import ALARMS
+from src.report.stored import StoredJob
 
 _RATE = ["k", "n", "rate", "rate_low", "rate_high"]
 
