@@ -32,10 +32,10 @@ def build_report(
     parts = (
         sections.answer(attacked, found),
         sections.hypothesis(found),
-        sections.images(jobs, found),
+        sections.images(found),
         sections.compared(found),
         sections.mechanisms(found),
-        sections.clean(jobs, found),
+        *sections.clean(found),
     )
     lacking = missing(attacked, int(settings["pairs"]))
     sentence = sections.answer_sentence(attacked, found) if attacked else None

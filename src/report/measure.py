@@ -25,7 +25,7 @@ from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.matrix import measure_of, words_of
 from src.analysis.rates import confidence_bands
 from src.analysis.similarity import pair_similarity
-from src.analysis.trajectories import trajectories
+from src.analysis.trajectories import KINDS, trajectories
 from src.record import ALARMS, HEADLINE
 from src.report.galleries import chosen
 from src.report.images import Album, examples, galleries
@@ -39,16 +39,17 @@ class Measured:
     """What the report tells.
 
     Attributes:
-        tables: Rows of all jobs by the names of `_PARTS`, and `effects`, `bins` and `shown`
-            (predictions for the images of the galleries), with `attack` and `source`. One that
-            no job has is missing.
-        clean: Rows of the clean images with the top five, by model.
+        tables: Rows of all jobs, with `attack` and `source`: `rates`, `variants`, `excess`,
+            `outcomes`, `areas`, `effects`, `bins`, `shown` (predictions for the images of the
+            galleries), `spectra`, `filtered`, `low_passed`, `similarity`. One that no job has is
+            missing.
+        clean: Rows of the clean images with the top five, by data set and model.
         albums: Pictures by the job or pair that they are of.
         alarms: (name, finding) of every job.
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    clean: dict[str, pd.DataFrame] = field(default_factory=dict)
+    clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     albums: list[tuple[str, tuple[Album, ...]]] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
 
@@ -74,23 +75,18 @@ def measure(
     told = _told(jobs, most)
     parts: dict[str, list[pd.DataFrame]] = {}
     found = Measured()
-    digests: dict[str, str] = {}
+    names: dict[str, str] = {}
     for number, job in enumerate(jobs, 1):
         progress(f"job {number} of {len(jobs)}")
-        for model, rows in _clean(job, digests).items():
-            found.clean.setdefault(model, rows)
+        _add_clean(job, names, found)
         found.alarms += [one for one in _alarms(job) if one not in found.alarms]
         if job.attacked:
-            tables = {name: part(job) for name, part in _PARTS.items()}
-            if job.has_clean:
-                tables |= _images(job, [pair[1] for pair in told if pair[0] is job], found)
-            for name, table in tables.items():
-                if table is not None and len(table):
-                    names = {"attack": job.attack, "source": job.record.source}
-                    named = table.assign(**{k: v for k, v in names.items() if k not in table})
-                    parts.setdefault(name, []).append(named)
-            if any(pair[0] is job for pair in told) and (album := examples(job, budgets)):
+            mine = [target for owner, target in told if owner is job]
+            tables = _tables(job) | (_images(job, mine, found) if job.has_clean else {})
+            if mine and (album := examples(job, budgets)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
+            for name, table in tables.items():
+                parts.setdefault(name, []).append(_named(job, table, names))
         job.forget()
     found.tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
     if "rates" in found.tables:  # a model's clean images stand in every job
@@ -99,34 +95,38 @@ def measure(
     return found
 
 
-def group_of(job: StoredJob) -> str:
-    """Name the jobs that can be compared: same images, norm, reference budget and protocol."""
-    record = job.record
-    data = f"{record.dataset} ({record.data[:6]})"
-    return f"{data}, {record.norm}, {record.standard:g}/255, {record.protocol}"
-
-
-def model_name(model: str, digest: str, digests: dict[str, str]) -> str:
-    """Return a model's name, with its digest where another of that name came before it."""
-    return model if digests.setdefault(model, digest) == digest else f"{model} ({digest[:6]})"
-
-
 def _told(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
     """Return the pairs to tell in detail; where they are too many, the white boxes first."""
-    every = [(job, target) for job in jobs if job.has_clean for target in job.record.targets]
-    every = [pair for pair in every if pair[0].attacked]
-    ranked = sorted(every, key=lambda pair: not is_white_box(pair[0].record.source, pair[1]))
-    kept = {(id(job), target) for job, target in ranked[:most]}
-    return [(job, target) for job, target in every if (id(job), target) in kept]
+    every = [(job, target) for job in jobs if job.attacked for target in job.record.targets]
+    return sorted(every, key=lambda pair: not is_white_box(pair[0].record.source, pair[1]))[:most]
 
 
-def _clean(job: StoredJob, digests: dict[str, str]) -> dict[str, pd.DataFrame]:
-    """Return every model's rows on clean images, with the top five."""
+def _named(job: StoredJob, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Say of a job's rows which they are."""
+    columns = {"attack": job.attack, "source": job.record.source}
+    named = table.assign(**{key: value for key, value in columns.items() if key not in table})
+    if "cutoff" in table:  # does not depend on the attack
+        named["model"] = [_model(job, str(target), names) for target in table["target"]]
+    return named
+
+
+def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
+    """Return a model's name, told from one of that name with other weights or on other data."""
+    record = job.record
+    digest = record.weights.get(name, "")
+    known = names.setdefault(name, f"{record.data}{digest}")
+    return name if known == f"{record.data}{digest}" else f"{name} ({record.dataset} {digest[:6]})"
+
+
+def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
+    """Note every model's rows on clean images, with the names of the classes."""
     rows = job.clean
-    return {
-        model_name(str(model), job.record.weights.get(str(model), ""), digests): its
-        for model, its in rows.groupby(rows["target"].astype(str), sort=False)
-    }
+    classes = job.record.class_names
+    mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
+    for target, its in rows.groupby(rows["target"].astype(str), sort=False):
+        name = _model(job, str(target), names)
+        if name not in mine:
+            mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
 
 def _alarms(job: StoredJob) -> list[tuple[str, str]]:
@@ -148,6 +148,32 @@ def _alarms(job: StoredJob) -> list[tuple[str, str]]:
         iterative=record.iterative,
     )
     return [(alarm.name, alarm.finding) for alarm in raised]
+
+
+def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
+    """Return what a job's tables tell, but for single images."""
+    record, rows = job.record, job.predictions
+    pair, at, protocol = (record.source, record.targets), record.standard, record.protocol
+    found = {"rates": _rates(job)}
+    if "spectra" in job.files:
+        found["spectra"] = job.table("spectra")
+    if "low_passed" in job.files:
+        found["low_passed"] = low_pass_accuracy(job.table("low_passed"), rows[rows["eps_255"] == 0])
+    if not job.has_clean:
+        return found
+    group = f"{record.data} {record.norm} {at:g} {protocol}"  # jobs that can be compared
+    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group)
+    found["areas"] = curve_areas(rows, *pair, protocol)
+    if "filtered" in job.files:
+        found["filtered"] = filtered_rates(job.table("filtered"), rows, *pair, protocol)
+    if "similarity" in job.files:
+        found["similarity"] = pair_similarity(rows, job.table("similarity"), *pair, at, protocol)
+    others = [name for name in job.files if name.startswith(f"{HEADLINE}-")]
+    if others:
+        found["variants"] = _variants(job, others)
+    if controls := [name for name in CONTROL_NAMES if f"{HEADLINE}-{name}" in others]:
+        found["excess"] = _excess(job, controls)
+    return found
 
 
 def _rates(job: StoredJob) -> pd.DataFrame:
@@ -183,128 +209,62 @@ def _renamed(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return table.drop(columns="n").rename(columns=dict(zip(columns, _RATE, strict=True)))
 
 
-def _variants(job: StoredJob) -> pd.DataFrame | None:
-    """Return success rates at the reference budget of every storage and control, if several."""
+def _variants(job: StoredJob, others: Sequence[str]) -> pd.DataFrame:
+    """Return success rates at the reference budget of the headline, every storage and control."""
     record = job.record
-    every = [name.removeprefix(f"{HEADLINE}-") for name in job.files]
-    others = [name for name in every if f"{HEADLINE}-{name}" in job.files]
-    names = sorted(others, key=lambda name: name in CONTROL_NAMES)
-    if not names or not job.has_clean:
-        return None
     clean = job.predictions[job.predictions["eps_255"] == 0]
+    names = {"": str(record.config.get("storage", "float32"))}
+    names |= {table.removeprefix(HEADLINE): table.removeprefix(f"{HEADLINE}-") for table in others}
     parts = []
-    for name in ["", *names]:
-        rows = job.table(f"{HEADLINE}-{name}") if name else job.predictions
+    for ending, name in sorted(names.items(), key=lambda each: each[1] in CONTROL_NAMES):
+        rows = job.table(f"{HEADLINE}{ending}")
         rows = pd.concat([clean, rows[rows["eps_255"] == record.standard]])
         table = rates(rows, record.source, record.targets, record.protocol)
         table = table[table["eps_255"] == record.standard]
-        called = CONTROL_NAMES.get(name, name) or str(record.config.get("storage", "float32"))
-        parts.append(table.assign(variant=called))
+        parts.append(table.assign(variant=CONTROL_NAMES.get(name, name)))
     columns = ["success", "denominator", "success_rate", "success_rate_low", "success_rate_high"]
     return _renamed(pd.concat(parts), columns)[["target", "variant", *_RATE]]
 
 
-def _excess(job: StoredJob) -> pd.DataFrame | None:
+def _excess(job: StoredJob, controls: Sequence[str]) -> pd.DataFrame:
     """Return what the attack achieves beyond each control at the reference budget."""
     record = job.record
-    controls = [name for name in CONTROL_NAMES if f"{HEADLINE}-{name}" in job.files]
-    if not controls or not job.has_clean:
-        return None
-    tables = []
+    parts = []
     for name in controls:
         control = job.table(f"{HEADLINE}-{name}")
         table = excess(job.predictions, control, record.source, record.targets, record.protocol)
-        tables.append(
-            table[table["eps_255"] == record.standard].assign(control=CONTROL_NAMES[name])
-        )
-    return pd.concat(tables)
+        parts.append(table[table["eps_255"] == record.standard])
+        parts[-1] = parts[-1].assign(control=CONTROL_NAMES[name])
+    return pd.concat(parts)
 
 
-def _outcomes(job: StoredJob) -> pd.DataFrame | None:
-    record = job.record
-    if not job.has_clean:
-        return None
-    return image_outcomes(
-        job.predictions, record.source, record.targets, record.standard, record.protocol
-    ).assign(group=group_of(job))
-
-
-def _areas(job: StoredJob) -> pd.DataFrame | None:
-    record = job.record
-    if not job.has_clean:
-        return None
-    return curve_areas(job.predictions, record.source, record.targets, record.protocol)
-
-
-def _spectra(job: StoredJob) -> pd.DataFrame | None:
-    return job.table("spectra") if "spectra" in job.files else None
-
-
-def _filtered(job: StoredJob) -> pd.DataFrame | None:
-    record = job.record
-    if "filtered" not in job.files:
-        return None
-    table = job.table("filtered")
-    return filtered_rates(table, job.predictions, record.source, record.targets, record.protocol)
-
-
-def _low_passed(job: StoredJob) -> pd.DataFrame | None:
-    if "low_passed" not in job.files:
-        return None
-    clean = job.predictions[job.predictions["eps_255"] == 0]
-    table = low_pass_accuracy(job.table("low_passed"), clean)
-    return table.assign(digest=[job.record.weights.get(one, "") for one in table["target"]])
-
-
-def _similarity(job: StoredJob) -> pd.DataFrame | None:
-    record = job.record
-    if "similarity" not in job.files:
-        return None
-    return pair_similarity(
-        job.predictions,
-        job.table("similarity"),
-        record.source,
-        record.targets,
-        record.standard,
-        record.protocol,
-    )
-
-
-_PARTS: dict[str, Callable[[StoredJob], pd.DataFrame | None]] = {
-    "rates": _rates,
-    "variants": _variants,
-    "excess": _excess,
-    "outcomes": _outcomes,
-    "areas": _areas,
-    "spectra": _spectra,
-    "filtered": _filtered,
-    "low_passed": _low_passed,
-    "similarity": _similarity,
-}
-
-
-def _images(
-    job: StoredJob, targets: Sequence[str], found: Measured
-) -> dict[str, pd.DataFrame | None]:
+def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str, pd.DataFrame]:
     """Return what single images tell: of all targets the effect of confidence, of some more."""
     record, rows = job.record, job.predictions
-    table = trajectories(
-        rows, record.source, record.targets, record.protocol, job.flips, record.norm
-    )
-    bins, shown = [], []
+    pair = (record.source, record.targets)
+    table = trajectories(rows, *pair, record.protocol, job.flips, record.norm)
+    parts = {"effects": [initial_confidence_effect(table)]}
     for target in targets:
         its = table[table["target"] == target].reset_index(drop=True)
-        by_bin = by_initial_confidence(rows, record.source, target, record.protocol)
-        bins.append(by_bin.assign(target=target))
+        bins = by_initial_confidence(rows, record.source, target, record.protocol)
+        parts.setdefault("bins", []).append(bins.assign(target=target))
         for kind, images in chosen(its).items():
             here = rows[(rows["target"] == target) & rows["index"].isin(images["index"])]
-            shown.append(here.assign(kind=kind))
-        albums = tuple(galleries(job, target, its))
-        if albums:
-            name = f"{job.attack}: {record.source} → {target}"
-            found.albums.append((name, albums))
-    return {
-        "effects": initial_confidence_effect(table),
-        "bins": pd.concat(bins) if bins else None,
-        "shown": pd.concat(shown) if shown else None,
-    }
+            parts.setdefault("shown", []).append(_shown(job, here, kind))
+        if albums := tuple(galleries(job, target, its)):
+            found.albums.append(
+                (f"{job.attack}: {record.source} \N{RIGHTWARDS ARROW} {target}", albums)
+            )
+    return {name: pd.concat(tables) for name, tables in parts.items()}
+
+
+def _shown(job: StoredJob, rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return the predictions for images of a gallery, with the names of classes."""
+    names = job.record.class_names
+    pairs = zip(rows["index"], rows["label"], strict=True)
+    return rows[["target", "eps_255", "confidence", "true_confidence"]].assign(
+        kind=KINDS[kind],
+        image=[f"{index}, {names[label]}" for index, label in pairs],
+        predicted_name=[names[label] for label in rows["predicted"]],
+        outcome=(rows["predicted"] == rows["label"]).map({True: "correct", False: "wrong"}),
+    )

@@ -1,6 +1,6 @@
 """The sections of the page: charts with captions that hold the numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,9 +8,8 @@ import pandas as pd
 from src.analysis import CLEAN, format_cell, is_white_box, wilson_interval
 from src.analysis.comparisons import asymmetry, paired_tests
 from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
-from src.analysis.trajectories import KINDS
 from src.report import charts
-from src.report.measure import Measured, model_name
+from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
 from src.report.stored import StoredJob
 
@@ -65,7 +64,7 @@ def _pooled(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def clean_sentence(found: Measured) -> str:
     """Say how many clean images each model gets right, and how confident it is."""
     told = []
-    for model, rows in found.clean.items():
+    for model, rows in [pair for models in found.clean.values() for pair in models.items()]:
         first = top_k(rows).iloc[0]
         cell = format_cell(int(first["correct"]), int(first["n"]))
         told.append(f"{model}: {cell} correct, mean confidence {first['confidence']:.1%}.")
@@ -153,31 +152,20 @@ def hypothesis(found: Measured) -> Section | None:
     return Section("hypothesis", title, (text,), (figure,), (table,))
 
 
-def images(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
+def images(found: Measured) -> Section | None:
     """Return the galleries by definition, their curves, and example images."""
     if not found.albums:
         return None
     figures = []
     shown = found.table("shown")
     if len(shown):
-        names = jobs[0].record.class_names
-        shown = shown.assign(
-            pair=shown["attack"] + ": " + _pairs(shown),
-            image=[f"{i}, {names[c]}" for i, c in zip(shown["index"], shown["label"], strict=True)],
-            predicted_name=[names[c] for c in shown["predicted"]],
-            outcome=(shown["predicted"] == shown["label"]).map({True: "correct", False: "wrong"}),
-            kind=shown["kind"].map(KINDS),
-        )
-        columns = ["pair", "image", "kind", "eps_255", "predicted_name", "outcome"]
-        shown = shown[[*columns, "confidence", "true_confidence"]].drop_duplicates(
-            ["pair", "image", "eps_255"]
-        )
+        shown = shown.assign(pair=shown["attack"] + ": " + _pairs(shown))
+        shown = shown.drop_duplicates(["pair", "image", "eps_255"])
         caption = "Confidence in the predicted and in the true class; the images of the galleries."
         chart = charts.trajectories_chart(shown)
         figures.append(Figure("images", "Single images over the budget", caption, chart, shown))
     text = "Chosen by definition (see below), the clearest cases of each kind; examples by index."
-    albums = tuple(found.albums)
-    return Section("images", "Images", (text,), tuple(figures), albums=albums)
+    return Section("images", "Images", (text,), tuple(figures), albums=tuple(found.albums))
 
 
 def compared(found: Measured) -> Section | None:
@@ -251,28 +239,39 @@ def mechanisms(found: Measured) -> Section | None:
     return Section("mechanisms", "Why it transfers", figures=tuple(figures))
 
 
-def clean(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
-    """Return the clean images: classes, confidences, accuracy of every model."""
-    if not found.clean:
-        return None
-    names = jobs[0].record.class_names
-    counts = _named(class_counts(next(iter(found.clean.values()))), names)
-    profiles = _by_model(found, confidence_profiles)
-    classes = _by_model(found, lambda rows: _named(class_confidence(rows), names))
-    classes["place"] = classes.groupby("model", sort=False).cumcount() + 1
-    most = charts.MOST_CLASSES
+def clean(found: Measured) -> tuple[Section, ...]:
+    """Return the clean images of each data set: classes, confidences, accuracy of every model."""
+    several = len(found.clean) > 1
+    return tuple(
+        _clean(f"-{number}" if several else "", f": {data}" if several else "", models)
+        for number, (data, models) in enumerate(found.clean.items(), 1)
+        if models
+    )
+
+
+def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
+    """Return one data set; `end` and `data` tell it from others."""
+    first = next(iter(models.values()))
+    names = first.drop_duplicates("label").set_index("label")["name"]
+    counts = class_counts(first)
+    counts = counts.assign(name=names.loc[counts["label"]].to_numpy())
+    profiles, classes = _stacked(models, confidence_profiles), _stacked(models, class_confidence)
+    classes = classes.assign(
+        name=names.loc[classes["label"]].to_numpy(),
+        place=classes.groupby("model", sort=False).cumcount() + 1,
+    )
+    most, total = charts.MOST_CLASSES, int(counts["images"].sum())
     cut = f" The first {most} of {len(counts)} classes." if len(counts) > most else ""
-    total = int(counts["images"].sum())
     figures = (
         Figure(
-            "class-counts",
+            f"class-counts{end}",
             "Images per class",
-            f"{total} images of {len(counts)} of {len(names)} classes.{cut}",
+            f"{total} images of {len(counts)} classes.{cut}",
             charts.class_counts_chart(counts),
             counts,
         ),
         Figure(
-            "confidence-profiles",
+            f"confidence-profiles{end}",
             "Top five by initial confidence",
             "Mean probability of the first to fifth class of the clean images whose confidence is "
             "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
@@ -280,14 +279,15 @@ def clean(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
             profiles,
         ),
         Figure(
-            "class-confidence",
+            f"class-confidence{end}",
             "Mean confidence per class",
             f"Of {total} clean images, in descending order.{cut}",
             charts.class_confidence_chart(classes),
             classes,
         ),
     )
-    return Section("clean", "The clean images", (), figures, (_top_table(found),))
+    title = f"The clean images{data}"
+    return Section(f"clean{end}", title, (), figures, (_top_table(models),))
 
 
 def _spectra(found: Measured) -> Figure | None:
@@ -322,10 +322,8 @@ def _low_passed(found: Measured) -> Figure | None:
     rows = found.table("low_passed")
     if rows.empty:
         return None
-    digests: dict[str, str] = {}
-    names = zip(rows["target"], rows["digest"], strict=True)
-    rows = rows.assign(target=[model_name(str(name), digest, digests) for name, digest in names])
-    rows = rows.drop_duplicates(["target", "cutoff"]).drop(columns=["attack", "source", "digest"])
+    rows = rows.assign(target=rows["model"]).drop_duplicates(["model", "cutoff"])
+    rows = rows.drop(columns=["attack", "source", "model"])
     caption = (
         f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
         "Wilson intervals."
@@ -368,8 +366,8 @@ def _tests_table(tests: pd.DataFrame) -> Table:
     return Table("Differences as a table", caption, shown)
 
 
-def _top_table(found: Measured) -> Table:
-    rows = _by_model(found, top_k)
+def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
+    rows = _stacked(models, top_k)
     cells = zip(rows["correct"], rows["n"], strict=True)
     shown = pd.DataFrame(
         {
@@ -390,14 +388,12 @@ def _top_table(found: Measured) -> Table:
     return Table("Accuracy and confidence on clean images", caption, shown)
 
 
-def _by_model(found: Measured, tell: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+def _stacked(
+    models: Mapping[str, pd.DataFrame], tell: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
     """Put a table of each model below the others, with a column `model`."""
-    tables = {model: tell(rows) for model, rows in found.clean.items()}
+    tables = {model: tell(rows) for model, rows in models.items()}
     return pd.concat(tables, names=["model"]).reset_index("model").reset_index(drop=True)
-
-
-def _named(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    return rows.assign(name=[names[int(label)] for label in rows["label"]])
 
 
 def _pairs(rows: pd.DataFrame) -> pd.Series:
