@@ -12,8 +12,8 @@ from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix
 from src.analysis.intervals import wilson_interval
 from src.analysis.matrix import CLEAN, MEASURES, format_cell, is_white_box, matrix
 from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
-from src.analysis.rates import confidence_bands, rates, rates_by_protocol
-from src.analysis.trajectories import first_flips, flip_summary, gallery, trajectories
+from src.analysis.rates import rates, rates_by_protocol
+from src.analysis.trajectories import first_flips, flip_summary
 
 __all__ = [
     "CAUSES",
@@ -24,20 +24,17 @@ __all__ = [
     "Alarm",
     "alarms",
     "clean_at_chance",
-    "confidence_bands",
     "excess",
     "excess_matrix",
     "first_flips",
     "flip_summary",
     "format_cell",
-    "gallery",
     "is_white_box",
     "matrix",
     "over_budget",
     "rates",
     "rates_by_protocol",
     "target_labels",
-    "trajectories",
     "usable_protocols",
     "weaker_than_fgsm",
     "wilson_interval",

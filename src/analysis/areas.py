@@ -1,4 +1,4 @@
-"""Areas under the curves over the budget: one number per pair, with its interval."""
+"""Areas under robust accuracy over the budget: one number per pair, with its interval."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,16 @@ from src.analysis.rates import ratio
 FEWEST_IMAGES = 30
 """Below so many images an area has no interval."""
 
+_AREA = "robust_accuracy_area"
+
 
 def curve_areas(
     predictions: pd.DataFrame,
     source: str,
     targets: Sequence[str],
     protocol: str = "joint",
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Average the curves of each target over the budgets from 0 to the largest one.
+    """Average each target's robust accuracy over the budgets from 0 to the largest one.
 
     The area under a curve (straight lines between the tried budgets) divided by the largest
     budget is the mean of the curve over that range. It equals the mean, over the images, of the
@@ -32,15 +33,12 @@ def curve_areas(
         source: Model that the adversarial images were made on.
         targets: Models that the images were shown to, in the order of the result.
         protocol: Which images form the denominator, as in `rates`.
-        seed: Of the interval, from 0; a target's interval does not depend on the others.
 
     Returns:
-        One row per target with `target`, `n` (images in the denominator) and, for
-        `robust_accuracy`, `success_rate` and `true_confidence` (the probability of the true
-        class), `NAME_area` in [0, 1] and its 95 % interval over the images `NAME_area_low` and
-        `NAME_area_high`, see `bounded_mean_interval`; as Wilson's, it has a width where all
-        images have the same curve. Without an image all are NaN; with fewer than 30, or with
-        unknown confidences, the interval is.
+        One row per target: `target`, `n` (images in the denominator), `robust_accuracy_area` in
+        [0, 1] and its 95 % interval over the images `robust_accuracy_area_low` and `_high` (see
+        `bounded_mean_interval`; as Wilson's, it has a width where all images have the same
+        curve). Without an image the area is NaN, with fewer than 30 the interval is.
 
     Raises:
         ValueError: As `rates`, or if no attacked images were shown, or a counted image lacks a
@@ -57,19 +55,9 @@ def curve_areas(
             f"{found.eps_255[budget]:g}/255; a curve needs every budget, and the clean image."
         )
     n = np.count_nonzero(found.counted, axis=1)
+    areas = trapezoid(found.correct.astype(np.float64), found.eps_255) / found.eps_255[-1]
     table = pd.DataFrame({"target": list(targets), "n": n})
-    curves = {
-        "robust_accuracy": found.correct,
-        "success_rate": found.success,
-        "true_confidence": found.true_confidence,
-    }
-    areas = trapezoid(np.stack(list(curves.values()), dtype=np.float64), found.eps_255)
-    areas /= found.eps_255[-1]  # (curves, targets, images)
-    means = ratio(np.where(found.counted, areas, 0.0).sum(axis=2), n)
-    kept = np.tile(found.counted, (len(curves), 1))
-    ends = bounded_mean_interval(areas.reshape(kept.shape), kept, seed=seed, fewest=FEWEST_IMAGES)
-    low, high = (end.reshape(means.shape) for end in ends)
-    for place, name in enumerate(curves):
-        table[f"{name}_area"] = means[place]
-        table[f"{name}_area_low"], table[f"{name}_area_high"] = low[place], high[place]
+    table[_AREA] = ratio(np.where(found.counted, areas, 0.0).sum(axis=1), n)
+    ends = bounded_mean_interval(areas, found.counted, fewest=FEWEST_IMAGES)
+    table[f"{_AREA}_low"], table[f"{_AREA}_high"] = ends
     return table

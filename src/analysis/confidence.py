@@ -1,7 +1,5 @@
 """How sure a model is: by class, by rank, and over the budgets by how sure it was at first."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,10 +7,11 @@ from numpy.typing import NDArray
 from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
 from src.analysis.outcomes import initially_correct, outcomes
 from src.analysis.rates import ratio
-from src.checks import check_number
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Initial confidences of the profiles."""
+BIN_WIDTH = 0.05
+"""Of the bins of initial confidence."""
 
 TOP_K = 5
 
@@ -44,36 +43,25 @@ def class_confidence(clean: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per class that has images, highest mean confidence first, then by class:
         `label` (the true class), `images`, `confidence` (mean probability of the predicted
-        class), `confidence_sd` (standard deviation over the images, n - 1 in its denominator;
-        NaN for one image), `true_confidence` (mean probability of the true class), `correct`
-        (images predicted correctly) and `accuracy`.
+        class) and `accuracy`.
     """
-    rows = clean.astype({"confidence": np.float64, "true_confidence": np.float64})
-    groups = rows.assign(right=rows["predicted"] == rows["label"]).groupby("label")
+    rows = clean.assign(right=clean["predicted"] == clean["label"])
+    groups = rows.astype({"confidence": np.float64}).groupby("label")
     table = groups.agg(
-        images=("right", "size"),
-        confidence=("confidence", "mean"),
-        confidence_sd=("confidence", "std"),
-        true_confidence=("true_confidence", "mean"),
-        correct=("right", "sum"),
-        accuracy=("right", "mean"),
+        images=("right", "size"), confidence=("confidence", "mean"), accuracy=("right", "mean")
     ).reset_index()
     return table.sort_values(["confidence", "label"], ascending=[False, True], ignore_index=True)
 
 
-def confidence_profiles(
-    clean: pd.DataFrame, levels: Sequence[float] = LEVELS, half_width: float = 0.025
-) -> pd.DataFrame:
+def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
     """Average the five highest probabilities of images with about the same initial confidence.
 
-    An image belongs to a level if its initial confidence is at least level - half_width and
-    below level + half_width (up to 1 for the level 1.0), whether or not it is predicted
+    An image belongs to a level of `LEVELS` if its initial confidence is at least 0.025 below it
+    and less than 0.025 above (up to 1 for the level 1.0), whether or not it is predicted
     correctly.
 
     Args:
         clean: Clean rows (eps_255 = 0) of one model with `top5_confidences`: a row per image.
-        levels: Initial confidences in (0, 1], in the order of the result.
-        half_width: Largest distance from a level, in (0, 1].
 
     Returns:
         Five rows per level: `level`, `rank` (1 is the predicted class), `images` of the level,
@@ -84,10 +72,10 @@ def confidence_profiles(
     top = top_values(clean["top5_confidences"])
     initial = clean["confidence"].to_numpy(np.float64).round(_DIGITS)
     parts = []
-    for level in levels:
-        low, high = np.round([level - half_width, level + half_width], _DIGITS)
+    for level in LEVELS:
+        low, high = np.round([level - BIN_WIDTH / 2, level + BIN_WIDTH / 2], _DIGITS)
         chosen = top[(initial >= low) & (initial < high)]
-        part = pd.DataFrame({"level": float(level), "rank": np.arange(1, TOP_K + 1)})
+        part = pd.DataFrame({"level": level, "rank": np.arange(1, TOP_K + 1)})
         part["images"] = len(chosen)
         known = chosen if len(chosen) else np.full((1, TOP_K), np.nan)
         part["confidence"] = known.mean(axis=0)
@@ -123,11 +111,7 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_initial_confidence(
-    predictions: pd.DataFrame,
-    source: str,
-    target: str,
-    protocol: str = "joint",
-    width: float = 0.05,
+    predictions: pd.DataFrame, source: str, target: str, protocol: str = "joint"
 ) -> pd.DataFrame:
     """Follow initially correct images over the budgets, split by their initial confidence.
 
@@ -137,75 +121,60 @@ def by_initial_confidence(
         target: Model that they were shown to.
         protocol: Which images are counted, as in `rates`; of them only those that the target
             classifies correctly when clean.
-        width: Width of the bins in (0, 1]; they are counted down from 1, so that the last one
-            is narrower where the width does not divide 1.
 
     Returns:
         One row per bin that has images and budget (0 included), the highest confidence first and
         by rising budget: `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
         `eps_255`, `n` images, `still_correct`, `robust_accuracy` with its 95 % Wilson interval
         `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean probability of the
-        predicted class), its 95 % interval over the images `confidence_low` and
+        predicted class) and its 95 % interval over the images `confidence_low` and
         `confidence_high` (see `bounded_mean_interval`; at budget 0 no value leaves the bin; NaN
-        for fewer than 10 images), and `true_confidence` (mean probability of the true class).
+        for fewer than 10 images).
 
     Raises:
-        ValueError: As `rates`, or for a width that cannot be.
+        ValueError: As `rates`.
     """
     found = outcomes(predictions, source, [target], protocol)
-    kept = initially_correct(found)[0]
-    lows, highs, bins = _bins(found.confidence[0, kept, 0], width)
-    budgets = len(found.eps_255)
-    # One sample per bin and budget: of all images those that are of the bin and have the row.
-    mine = (bins[None, None, :] == np.arange(len(lows))[:, None, None]) & found.present[0, kept].T
-    mine = mine.reshape(len(lows) * budgets, len(bins))
+    initial, clean = found.confidence[0, :, 0], found.eps_255 == 0
+    kept = initially_correct(found)[0] & ~np.isnan(initial)
+    bins, budgets = round(1 / BIN_WIDTH), len(clean)
+    place = np.floor((initial[kept].round(_DIGITS) * bins).round(_DIGITS)).astype(np.int64)
+    place = np.maximum(bins - 1 - place, 0)  # the first bin is the highest and holds 1
+    rank = pd.Series(place).groupby(place).cumcount().to_numpy(np.int64)
 
     def spread(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Repeat values (images, budgets) for every bin: shape (bins * budgets, images)."""
-        return np.where(mine, np.tile(values.T, (len(lows), 1)), 0.0)
+        """Give every bin and budget a row of its images' values (1, N, K), and zeros after them."""
+        table = np.zeros((bins, budgets, rank.max(initial=0) + 1))
+        table[place, :, rank] = values[0, kept]
+        return table.reshape(bins * budgets, -1)
 
+    shown, confidence = spread(found.present) > 0, spread(found.confidence)
+    n, still = shown.sum(axis=1), spread(found.correct).sum(axis=1).astype(np.int64)
+    low = np.arange(bins - 1, -1, -1) / bins
     table = pd.DataFrame(
         {
-            "bin_low": np.repeat(lows, budgets),
-            "bin_high": np.repeat(highs, budgets),
-            "eps_255": np.tile(found.eps_255, len(lows)),
-            "n": mine.sum(axis=1),
-            "still_correct": spread(found.correct[0, kept]).sum(axis=1).astype(np.int64),
+            "bin_low": np.repeat(low, budgets),
+            "bin_high": np.repeat(np.append(1.0, low[:-1]), budgets),
+            "eps_255": np.tile(found.eps_255, bins),
+            "n": n,
+            "still_correct": still,
+            "robust_accuracy": ratio(still, n),
+            "confidence": ratio(np.where(shown, confidence, 0.0).sum(axis=1), n),
         }
     )
-    still, n = table["still_correct"].to_numpy(), table["n"].to_numpy()
-    table["robust_accuracy"] = ratio(still, n)
     table["robust_accuracy_low"], table["robust_accuracy_high"] = wilson_interval(still, n)
-    confidence = spread(found.confidence[0, kept])
-    table["confidence"] = ratio(confidence.sum(axis=1), n)
-    clean = table["eps_255"] == 0
-    bounds = np.where(clean, table["bin_low"], 0.0), np.where(clean, table["bin_high"], 1.0)
-    ends = bounded_mean_interval(confidence, mine, *bounds, fewest=FEWEST_IMAGES)
+    here = np.tile(clean, bins)
+    bounds = np.where(here, table["bin_low"], 0.0), np.where(here, table["bin_high"], 1.0)
+    ends = bounded_mean_interval(confidence, shown, *bounds, fewest=FEWEST_IMAGES)
     table["confidence_low"], table["confidence_high"] = ends
-    table["true_confidence"] = ratio(spread(found.true_confidence[0, kept]).sum(axis=1), n)
     return table[table["n"] > 0].reset_index(drop=True)
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:
-    """Stack a column of arrays of at most five numbers; what an array lacks is NaN.
-
-    Returns:
-        Shape (rows, 5).
-    """
+    """Stack a column of arrays of up to five numbers: shape (rows, 5), NaN where one lacks."""
     table = np.full((len(column), TOP_K), np.nan)
     lengths = column.map(len).to_numpy(np.int64)
     for length in np.unique(lengths):
         here = lengths == length
         table[here, :length] = np.stack(column[here].to_list())[:, :TOP_K]
     return table
-
-
-def _bins(
-    confidence: NDArray[np.float64], width: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """Return the bounds of the bins, the highest first, and each confidence's bin."""
-    check_number("width", width, 0, 1, open_low=True)
-    count = int(np.ceil(round(1 / width, 9)))
-    edges = np.maximum(np.round(1 - width * np.arange(count + 1), 9), 0.0)  # falling from 1
-    place = np.searchsorted(-edges, -confidence.round(_DIGITS), side="left") - 1
-    return edges[1:], edges[:-1], np.clip(place, 0, count - 1)

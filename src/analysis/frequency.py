@@ -19,14 +19,7 @@ KINDS = ("attack", "noise")
 """Whose parts: the attack's perturbation, or random-sign noise, its control."""
 
 _BOUNDS = ["frequency_low", "frequency_high"]
-_ANSWERS = [
-    *("index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"),
-]
-_RATES = [
-    *("target", "band", "norm", *_BOUNDS, "n", "success", "noise_success"),
-    *("attack_only", "noise_only", "success_rate", "success_rate_low", "success_rate_high"),
-    *("noise_success_rate", "excess", "excess_low", "excess_high", "targeted"),
-]
+_ANSWERS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
 
 
 def filtered_rates(
@@ -50,12 +43,9 @@ def filtered_rates(
         protocol: Which images are counted, as in `rates`.
 
     Returns:
-        One row per (target, norm, band): `target`, `band`, `norm`, `frequency_low`,
-        `frequency_high`, `n` images, `success` and `noise_success`, `attack_only` and `noise_only`
-        (images on which one of the two succeeds), `success_rate` and its 95 % Wilson interval
-        `success_rate_low` and `success_rate_high` (NaN without images), `noise_success_rate`,
-        their difference `excess` with its interval `excess_low` and `excess_high` (see
-        `src.analysis.controls.excess`), and `targeted`, whether success is reaching a class.
+        One row per (target, norm, band) with the columns of `src.analysis.controls.excess`, but
+        `n` for `denominator` and `noise` for `control` in every name; then `norm`, `band`,
+        `frequency_low` and `frequency_high`.
 
     Raises:
         ValueError: As `excess`, also where noise of the same band is not there.
@@ -75,12 +65,10 @@ def filtered_rates(
         names = {"norm": norm, "band": band, **made[_BOUNDS].iloc[0]}
         tables.append(excess(answers, noise, source, [target], protocol).assign(**names))
     result = pd.concat(tables, ignore_index=True).rename(columns={"denominator": "n"})
-    result.columns = [name.replace("control", "noise") for name in result.columns]
-    low, high = wilson_interval(result["success"], result["n"])
-    return result.assign(success_rate_low=low, success_rate_high=high)[_RATES]
+    return result.rename(columns=lambda name: name.replace("control", "noise"))
 
 
-def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = None) -> pd.DataFrame:
+def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     """Count how many clean images are recognised without their high frequencies.
 
     Args:
@@ -95,10 +83,10 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame | None = Non
         `accuracy` and its 95 % Wilson interval `accuracy_low` and `accuracy_high`.
     """
     keys = ["target", "cutoff"]
-    rows = low_passed[["index", *keys, "label", "predicted"]]
-    if clean is not None:
-        images = low_passed[["index", "target"]].drop_duplicates()
-        rows = pd.concat([rows, clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)])
+    images = low_passed[["index", "target"]].drop_duplicates()
+    whole = clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)
+    columns = ["index", *keys, "label", "predicted"]
+    rows = pd.concat([low_passed[columns], whole[columns]])
     order = list(low_passed["target"].unique())
     targets = pd.Categorical(rows["target"].astype(object), categories=order, ordered=True)
     right = rows.assign(target=targets, correct=rows["predicted"] == rows["label"])

@@ -6,9 +6,7 @@ from scipy.stats import spearmanr
 
 from src.analysis.intervals import FEWEST_IMAGES
 
-HYPOTHESIS = "images with a high initial confidence are harder to manipulate"
-
-_COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "p", "verdict", "why"]
+_COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict", "why"]
 
 
 def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
@@ -25,9 +23,9 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per target, in the table's order: `target`, `n` images, `flipped` (how many flip
         at some budget), `rho` in [-1, 1] (above 0 supports the hypothesis), its 95 % interval
-        `rho_low` and `rho_high`, its two-sided p-value `p`, `verdict` (`supported` if the interval
-        lies above 0, `contradicted` if below, else `undecided`) and `why`: one clause that says
-        why there is no rho, else empty. Without rho its numbers are NaN.
+        `rho_low` and `rho_high`, `verdict` (`supported` if the interval lies above 0,
+        `contradicted` if below, else `undecided`) and `why`: one clause that says why there is no
+        rho, else empty. Without rho its numbers are NaN.
 
     Reference:
         C. Spearman, The proof and measurement of association between two things, Am. J.
@@ -47,14 +45,13 @@ def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
     n, flipped = len(first), int(first.notna().sum())
     why = _why_none(confidence, first)
     if why:
-        return (n, flipped, *[np.nan] * 4, "undecided", why)
-    found = spearmanr(confidence, first.fillna(np.inf))  # never: above every budget
-    rho = float(found.statistic)
+        return (n, flipped, *[np.nan] * 3, "undecided", why)
+    rho = float(spearmanr(confidence, first.fillna(np.inf)).statistic)  # never: above every budget
     half = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
     low, high = np.tanh([centre - half, centre + half]).tolist()
     verdict = "supported" if low > 0 else "contradicted" if high < 0 else "undecided"
-    return (n, flipped, rho, low, high, float(found.pvalue), verdict, "")
+    return (n, flipped, rho, low, high, verdict, "")
 
 
 def _why_none(confidence: pd.Series, first: pd.Series) -> str:

@@ -1,5 +1,7 @@
 """Intervals and tests: one proportion, two on the same images, and means of bounded values."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
@@ -8,15 +10,15 @@ from statsmodels.stats.proportion import proportion_confint
 FEWEST_IMAGES = 10
 """Below so many images a mean has no interval."""
 
+Values = NDArray[np.float64]
+
 _Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distribution
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 _DRAWS = 4000  # sets of weights
-_AT_ONCE = 2_000_000  # weights that are held at once
+_AT_ONCE = 1024  # values whose weights are drawn, and kept, together
 
 
-def wilson_interval(
-    successes: ArrayLike, trials: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
     """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
     Args:
@@ -39,7 +41,7 @@ def wilson_interval(
 
 def paired_interval(
     first_only: ArrayLike, second_only: ArrayLike, trials: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Values, Values]:
     """Return Tango's 95 % score interval of the difference of two rates on the same images.
 
     The difference is (first_only - second_only) / trials. The interval holds 0 exactly where
@@ -60,10 +62,8 @@ def paired_interval(
         found by bisection instead of the secant method.
     """
     shape = np.broadcast_shapes(np.shape(first_only), np.shape(second_only), np.shape(trials))
-    b, c, n = (
-        np.broadcast_to(np.asarray(counts, dtype=np.float64), shape)
-        for counts in (first_only, second_only, trials)
-    )
+    every = (first_only, second_only, trials)
+    b, c, n = (np.broadcast_to(np.asarray(counts, np.float64), shape) for counts in every)
     full = np.where(n == 0, 1.0, n)
     low = -_upper_end(c, b, full)
     high = _upper_end(b, c, full)
@@ -71,13 +71,13 @@ def paired_interval(
 
 
 def bounded_mean_interval(
-    values: NDArray[np.float64],
+    values: Values,
     kept: NDArray[np.bool_] | None = None,
     low: ArrayLike = 0.0,
     high: ArrayLike = 1.0,
     seed: int = 0,
     fewest: int = 0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Values, Values]:
     """Return Gaffke's 95 % interval of the mean of values whose range is known.
 
     The lower end is the 2.5 % quantile of the mean of the values and one more, the lowest there
@@ -105,7 +105,6 @@ def bounded_mean_interval(
         new confidence interval for the mean of a bounded random variable (2019),
         arXiv:1905.06208.
     """
-    generator = np.random.default_rng(seed)
     kept = np.ones(values.shape, bool) if kept is None else kept
     least, most = (np.broadcast_to(np.asarray(end, np.float64), len(values)) for end in (low, high))
     enough = np.count_nonzero(kept, axis=1) >= fewest
@@ -115,24 +114,33 @@ def bounded_mean_interval(
     values, kept, least, most = values[enough], kept[enough], least[enough], most[enough]
     samples, images = values.shape
     packed, which = np.unique(np.packbits(kept, axis=1), axis=0, return_inverse=True)
-    masks = np.unpackbits(packed, axis=1, count=images).astype(np.float64)
-    values = np.where(kept, values, 0.0)
-    lows, highs = np.empty((2, samples, _DRAWS))
-    at_once = max(1, _AT_ONCE // (images + 1))
-    for start in range(0, _DRAWS, at_once):
-        some = slice(start, min(start + at_once, _DRAWS))
-        weights = generator.standard_exponential((images + 1, some.stop - start))
-        total = masks @ weights[1:] + weights[0]  # the first is of what was not seen
-        mean, unseen = values @ weights[1:] / total[which], (weights[0] / total)[which]
-        lows[:, some] = mean + unseen * least[:, None]
-        highs[:, some] = mean + unseen * most[:, None]
+    masks = np.unpackbits(packed, axis=1, count=images)
+    # Below the samples their masks; the first column, and weight, is of what was not seen.
+    rows = np.zeros((samples + len(masks), 1 + images))
+    rows[:samples, 1:], rows[samples:, 1:], rows[samples:, 0] = np.where(kept, values, 0), masks, 1
+    sums = np.zeros((len(rows), _DRAWS))
+    for start in range(0, 1 + images, _AT_ONCE):
+        some = rows[:, start : start + _AT_ONCE]
+        weights = _weights(seed, start // _AT_ONCE)[: some.shape[1]]
+        sums += (weights.T @ some.T).T  # this way round threads share the work better
+    total = sums[samples:]
+    mean = sums[:samples] / total[which]
+    unseen = (_weights(seed, 0)[0] / total)[which]
+    lows = np.quantile(mean + unseen * least[:, None], 0.025, axis=1)
+    highs = np.quantile(mean + unseen * most[:, None], 0.975, axis=1)
     # Rounding may leave the range by a last digit.
-    bounds[0, enough] = np.maximum(np.quantile(lows, 0.025, axis=1), least)
-    bounds[1, enough] = np.minimum(np.quantile(highs, 0.975, axis=1), most)
+    bounds[:, enough] = np.maximum(lows, least), np.minimum(highs, most)
     return bounds[0], bounds[1]
 
 
-def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> NDArray[np.float64]:
+@lru_cache(maxsize=2)
+def _weights(seed: int, block: int) -> Values:
+    """Return the weights of the block's values in all draws; kept, since drawing takes longest."""
+    generator = np.random.default_rng([seed, block])
+    return generator.standard_exponential((_AT_ONCE, _DRAWS))
+
+
+def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
     """Return the two-sided exact p-values that two paired rates are equal.
 
     Args:
@@ -154,9 +162,7 @@ def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> NDArray[np.float
     return np.minimum(2 * binom.cdf(np.minimum(b, c), b + c, 0.5), 1.0)
 
 
-def _upper_end(
-    b: NDArray[np.float64], c: NDArray[np.float64], n: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _upper_end(b: Values, c: Values, n: Values) -> Values:
     """Find the largest difference that the score test does not reject."""
     inside, outside = (b - c) / n, np.ones_like(n)
     for _ in range(_HALVINGS):
@@ -168,22 +174,13 @@ def _upper_end(
     return inside
 
 
-def _least_variance(
-    b: NDArray[np.float64],
-    c: NDArray[np.float64],
-    n: NDArray[np.float64],
-    difference: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _least_variance(b: Values, c: Values, n: Values, difference: Values) -> Values:
     """Return n times the variance of the difference, at the likeliest rates that have it."""
     slope = (2 * n - b + c) * difference - (b + c)
     constant = -c * difference * (1 - difference)
     root = np.sqrt(np.maximum(slope**2 - 8 * n * constant, 0.0))
     # Of the two forms of the larger root, the one that subtracts no equal numbers.
     total = slope + root
-    second = np.where(
-        slope > 0,
-        -2 * constant / np.where(total > 0, total, 1.0),
-        (root - slope) / (4 * n),
-    )
-    variance: NDArray[np.float64] = 2 * second + difference * (1 - difference)
+    small, large = -2 * constant / np.where(total > 0, total, 1.0), (root - slope) / (4 * n)
+    variance: Values = 2 * np.where(slope > 0, small, large) + difference * (1 - difference)
     return np.maximum(variance, 0.0)

@@ -59,16 +59,8 @@ def rates_by_protocol(
 ) -> pd.DataFrame:
     """Return the rates under every protocol whose clean rows are there, below each other.
 
-    Args:
-        predictions: As for `rates`.
-        source: As for `rates`.
-        targets: As for `rates`.
-        attack: What to call the attack.
-        norm: Of the budgets.
-
-    Returns:
-        The columns `attack`, `source`, `norm` and `protocol`, so that tables of several jobs may
-        be joined, then those of `rates`.
+    The first columns are `attack`, `source`, `norm` (of the budgets) and `protocol`, so that tables
+    of several jobs may be joined; the others, and the arguments, are those of `rates`.
     """
     found = outcomes(predictions, source, targets, "all")
     parts = {protocol: _rates(under(found, protocol)) for protocol in found.protocols}
@@ -80,19 +72,12 @@ def rates_by_protocol(
 def confidence_bands(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
-    """Return the mean confidences of `rates` with their intervals over the images.
-
-    Args:
-        predictions: As for `rates`.
-        source: As for `rates`.
-        targets: As for `rates`.
-        protocol: As for `rates`.
+    """Return the mean confidence of `rates` with its interval; the arguments are those of `rates`.
 
     Returns:
-        One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`, and for
-        `confidence` and `true_confidence` the mean over the images of the denominator and its
-        95 % interval `NAME_low` and `NAME_high` (see `bounded_mean_interval`; NaN for fewer than
-        10 images).
+        One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`, `confidence`
+        and its 95 % interval over the images of the denominator `confidence_low` and
+        `confidence_high` (see `bounded_mean_interval`; NaN for fewer than 10).
 
     Raises:
         ValueError: As `rates`.
@@ -100,16 +85,10 @@ def confidence_bands(
     found = outcomes(predictions, source, targets, protocol)
     table, shown = shown_budgets(found)
     kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[shown]
-    n = kept.sum(axis=1)
-    names = ("confidence", "true_confidence")
-    values = np.stack([getattr(found, name).transpose(0, 2, 1)[shown] for name in names])
-    means = ratio(np.where(kept, values, 0.0).sum(axis=2), n)
-    stacked = np.concatenate(values), np.concatenate([kept, kept])
-    ends = bounded_mean_interval(*stacked, fewest=FEWEST_IMAGES)
-    low, high = (end.reshape(means.shape) for end in ends)
-    for place, name in enumerate(names):
-        table[name] = means[place]
-        table[f"{name}_low"], table[f"{name}_high"] = low[place], high[place]
+    values = found.confidence.transpose(0, 2, 1)[shown]
+    table["confidence"] = ratio(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
+    ends = bounded_mean_interval(values, kept, fewest=FEWEST_IMAGES)
+    table["confidence_low"], table["confidence_high"] = ends
     return table
 
 

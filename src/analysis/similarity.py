@@ -35,14 +35,14 @@ def pair_similarity(
         protocol: Which images are counted, as in `rates`; the means are over the same images.
 
     Returns:
-        One row per target: `source`, `target`, `eps_255`, `n` images counted, `cosine` (mean over
-        those whose gradients are not zero) with its 95 % t interval over the images `cosine_low`
-        and `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean), `kappa` and
-        `same_wrong` (error consistency: Cohen's kappa of the source's and the target's being
-        right, and the share of the errors of both that have the same class; over all clean
-        images), `success_rate` with its 95 % Wilson interval `success_rate_low` and
-        `success_rate_high`, `white_box`, and `targeted`. What has no images is NaN, and so is the
-        kappa of models that are always right or always wrong.
+        One row per target: `target`, `n` images counted, `cosine` (mean over those whose
+        gradients are not zero) with its 95 % t interval over the images `cosine_low` and
+        `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean), `kappa` and `same_wrong`
+        (error consistency: Cohen's kappa of the source's and the target's being right, and the
+        share of the errors of both that have the same class; over all clean images),
+        `success_rate` with its 95 % Wilson interval `success_rate_low` and `success_rate_high`,
+        and `white_box`. What has no images is NaN, and so is the kappa of models that are always
+        right or always wrong.
 
     Raises:
         ValueError: As `rates`, or if the job lacks the budget or the similarity of an image.
@@ -63,7 +63,7 @@ def pair_similarity(
         )
     n = np.count_nonzero(kept, axis=1)
     successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
-    table = pd.DataFrame({"source": source, "target": list(targets), "eps_255": eps_255, "n": n})
+    table = pd.DataFrame({"target": list(targets), "n": n})
     cosine, signs = (
         np.where(kept, similarity[name].to_numpy(np.float64)[row], np.nan)
         for name in ("cosine", "sign_agreement")
@@ -79,7 +79,7 @@ def pair_similarity(
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
     table["white_box"] = [is_white_box(source, target) for target in targets]
-    return table.assign(targeted=found.aim is not None)
+    return table
 
 
 def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

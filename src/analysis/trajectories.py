@@ -6,16 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.confidence import top_values
-from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import Mask, Outcomes, answer_rows, initially_correct, outcomes
 from src.analysis.rates import ratio
 
 KINDS: dict[str, str] = {
-    "never_flips": "keeps its class at every budget",
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
     "bounce_back": "loses its class, right at a larger budget",
-    "more_confident_wrong": "wrong, surer than clean, at some budget",
     "ends_more_confident_wrong": "wrong, surer than clean, at largest budget",
     "below_8_bits": "loses its class at a budget below 1/255",
 }
@@ -34,15 +30,12 @@ LEAST_RECOVERY = 0.5
 
 Values = NDArray[np.float64]
 
-_AT_FLIPS = ("first_flip_eps_255", "flip_confidence", "gap_1_2", "gap_2_3")
 _ROUNDING = 1e-6  # what float32 may take from a difference of confidences
 
 # Which images tell most of a kind: the order of a gallery, largest first.
 _TELLING = {
-    "never_flips": lambda table: table["lowest_confidence"],
     "dip_and_recovery": lambda table: table["recovered_confidence"] - table["lowest_confidence"],
     "bounce_back": lambda table: table["initial_confidence"],
-    "more_confident_wrong": lambda table: table["wrong_confidence"] - table["initial_confidence"],
     "ends_more_confident_wrong": lambda table: (
         table["end_confidence"] - table["initial_confidence"]
     ),
@@ -60,19 +53,18 @@ def trajectories(
 ) -> pd.DataFrame:
     """Describe the way of every initially correct image over the budgets.
 
-    A flip is any class but the true one, for targeted attacks too; the minimum adversarial budget
-    is where the first one was found, and some images are right again beyond it (`bounce_back`).
+    A flip is any class but the true one, for targeted attacks too. The minimum adversarial budget
+    is the smallest at which one was found: one crossing of the boundary, beyond which some images
+    are right again (`bounce_back`), while smaller ones between the tried may flip too.
 
     Args:
-        predictions: Predictions of a job, clean rows of the targets included; with
-            `top5_confidences`, the gaps are filled in.
+        predictions: Predictions of a job, clean rows of the targets included.
         source: Model that the adversarial images were made on.
         targets: Models that they were shown to.
         protocol: Which images are counted, as in `rates`; of them only those that the target
             classifies correctly when clean.
         flips: Minimum adversarial budgets found between the tried ones, one row per (index,
-            target), with `eps_255`, `confidence` and perhaps `top5_confidences`. They take the
-            place of the first flips and of what was seen there. A row is passed over where the
+            target), with `eps_255`. They take the place of the tried ones, but where the
             predictions flip at a smaller budget (they may be those of rounded images).
         norm: Of the budgets, `linf` or `l2`.
 
@@ -80,24 +72,18 @@ def trajectories(
         One row per target and image, in the order of `targets` and by index:
 
         - `target`, `index`, `label`, `initial_confidence`;
-        - `first_flip_eps_255` (the minimum adversarial budget; NaN if it never flips),
-          `flip_confidence` (probability of the wrong class there), `gap_1_2` and `gap_2_3`
-          (between the first and second, and the second and third of the top five there);
+        - `first_flip_eps_255`: the minimum adversarial budget; NaN if it never flips;
         - `lowest_confidence` and `lowest_eps_255`: the lowest probability of the true class over
           the tried budgets above 0, and the smallest budget that has it;
         - `recovered_confidence`: the highest probability of the true class at a tried budget
           above `lowest_eps_255`; NaN if there is none;
         - `back_eps_255`: the smallest tried budget above the first tried flip where it is right
           again; NaN if there is none;
-        - `wrong_confidence` and `wrong_eps_255`: the highest confidence in a wrong prediction
-          over the tried budgets, and the smallest budget that has it; `end_confidence`: that at
-          the largest budget; NaN where it is not wrong;
-        - `never_flips`;
+        - `end_confidence`: that in a wrong prediction at the largest budget; NaN if it is right;
         - `dip_and_recovery`: never flips, its lowest confidence is at least 0.05 below the
           initial one, and the recovered one regains at least half of that;
         - `bounce_back`: `back_eps_255` exists;
-        - `more_confident_wrong`: `wrong_confidence` exceeds the initial confidence;
-        - `ends_more_confident_wrong`: `end_confidence` does;
+        - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
         - `below_8_bits`, for `linf` alone: flips below 1/255.
 
     Raises:
@@ -108,68 +94,39 @@ def trajectories(
     tried = found.present & (eps > 0)
     wrong = tried & ~found.correct
     initial = found.confidence[:, :, 0]
-    columns = {"initial_confidence": initial, **_at_flips(found, predictions, flips)}
+    first = _refined(found, _first_budget(wrong, eps), flips)
+    columns = {"initial_confidence": initial, "first_flip_eps_255": first}
     true_confidence = np.where(tried, found.true_confidence, np.nan)
-    lowest, columns["lowest_eps_255"] = _largest(-true_confidence, eps)
-    columns["lowest_confidence"] = -lowest
-    after = eps > columns["lowest_eps_255"][:, :, None]
-    later = np.where(after, true_confidence, np.nan)
-    columns["recovered_confidence"] = recovered = _largest(later, eps)[0]
+    lowest = np.fmin.reduce(true_confidence, axis=2)
+    lowest_eps = _first_budget(true_confidence == lowest[:, :, None], eps)
+    columns |= {"lowest_confidence": lowest, "lowest_eps_255": lowest_eps}
+    after = eps > lowest_eps[:, :, None]
+    recovered = np.fmax.reduce(np.where(after, true_confidence, np.nan), axis=2)
+    columns["recovered_confidence"] = recovered
     has_flipped = np.logical_or.accumulate(wrong, axis=2)
     columns["back_eps_255"] = _first_budget(has_flipped & tried & ~wrong, eps)
-    wrong_confidence = np.where(wrong, found.confidence, np.nan)
-    columns["wrong_confidence"], columns["wrong_eps_255"] = _largest(wrong_confidence, eps)
-    columns["end_confidence"] = wrong_confidence[:, :, -1]
-    never = np.isnan(columns["first_flip_eps_255"])
-    dip = initial + lowest
+    columns["end_confidence"] = np.where(wrong, found.confidence, np.nan)[:, :, -1]
+    dip = initial - lowest
     kinds = {
-        "never_flips": never,
-        "dip_and_recovery": never
+        "dip_and_recovery": np.isnan(first)
         & (dip >= LEAST_DIP - _ROUNDING)
-        & (recovered + lowest >= LEAST_RECOVERY * dip - _ROUNDING),
+        & (recovered - lowest >= LEAST_RECOVERY * dip - _ROUNDING),
         "bounce_back": ~np.isnan(columns["back_eps_255"]),
-        "more_confident_wrong": columns["wrong_confidence"] > initial,
         "ends_more_confident_wrong": columns["end_confidence"] > initial,
     }
     if norm == "linf":
-        kinds["below_8_bits"] = columns["first_flip_eps_255"] < SMALLEST_8_BIT_STEP
+        kinds["below_8_bits"] = first < SMALLEST_8_BIT_STEP
     values = {name: array[kept] for name, array in (columns | kinds).items()}
     return _images(found, kept).assign(**values)
 
 
-def kind_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarise each kind of image.
-
-    The gaps are those at the minimum adversarial budget. Bisection moves that to just beyond the
-    boundary of two classes, so that the first gap shrinks by construction.
-
-    Args:
-        table: Rows of `trajectories`.
-
-    Returns:
-        One row per kind of the table, in the order of `KINDS`: `kind`, `images`, `n` (all
-        images), `share` and its 95 % Wilson interval `share_low` and `share_high`, and the medians
-        over the images of the kind `median_initial_confidence`, `median_gap_1_2`, `median_gap_2_3`
-        (NaN without images, or where no image has the gap).
-    """
-    kinds = [kind for kind in KINDS if kind in table]
-    images, n = table[kinds].sum().to_numpy(), np.full(len(kinds), len(table))
-    summary = pd.DataFrame({"kind": kinds, "images": images, "n": n, "share": ratio(images, n)})
-    summary["share_low"], summary["share_high"] = wilson_interval(images, n)
-    for column in ("initial_confidence", "gap_1_2", "gap_2_3"):
-        summary[f"median_{column}"] = [table.loc[table[kind], column].median() for kind in kinds]
-    return summary
-
-
-def gallery(table: pd.DataFrame, kind: str, count: int = 3) -> pd.DataFrame:
+def gallery(table: pd.DataFrame, kind: str, count: int) -> pd.DataFrame:
     """Choose the images that show a kind best, by a rule instead of by hand.
 
-    First comes, of `never_flips`, the image with the highest lowest confidence; of
-    `dip_and_recovery`, the one that regains most after its dip; of `bounce_back`, the one with
-    the highest initial confidence; of `more_confident_wrong` and `ends_more_confident_wrong`,
-    the one whose confidence gains most over the initial one (over the budgets, and at the
-    largest one); of `below_8_bits`, the one with the smallest minimum adversarial budget. Of equal
-    ones the smaller index comes first.
+    First comes, of `dip_and_recovery`, the image that regains most after its dip; of
+    `bounce_back`, the one with the highest initial confidence; of `ends_more_confident_wrong`,
+    the one whose confidence gains most over the initial one; of `below_8_bits`, the one with the
+    smallest minimum adversarial budget. Of equal ones the smaller index comes first.
 
     Args:
         table: Rows of `trajectories` of one target.
@@ -187,11 +144,7 @@ def gallery(table: pd.DataFrame, kind: str, count: int = 3) -> pd.DataFrame:
 def first_flips(
     table: pd.DataFrame, rounded: pd.DataFrame | None = None, norm: str = "linf"
 ) -> pd.DataFrame:
-    """Find the smallest tried budget at which each image is no longer classified correctly.
-
-    A flip is any class but the true one, for targeted attacks too. It is one crossing of the
-    boundary: an image may be classified correctly again at larger budgets, and its class may have
-    changed and come back between two tried ones. Only the first tried flip counts.
+    """Find each image's minimum adversarial budget among the tried ones (see `trajectories`).
 
     Args:
         table: Predictions of the attack, clean rows included. Models that were shown clean
@@ -201,12 +154,11 @@ def first_flips(
 
     Returns:
         One row per (target, index) of the images that the target classifies correctly when
-        clean, in the table's order of targets and by index, with `label`,
-        `first_flip_eps_255` (NaN if it never flips), `below_8_bits` (the first flip lies below
-        1/255, so that no 8-bit image can hold it; missing for `l2`, whose budgets allow single
-        pixels more) and `flips_at_8_bits` (nullable: whether the
-        8-bit image of that same budget flips too; missing if the image never flips or
-        `rounded` is None).
+        clean, in the table's order of targets and by index, with `label`, `first_flip_eps_255`
+        (NaN if it never flips), `below_8_bits` (it is below 1/255, so that no 8-bit image can
+        hold it; missing for `l2`, whose budgets allow single pixels more) and `flips_at_8_bits`
+        (nullable: whether the 8-bit image of that same budget flips too; missing if the image
+        never flips or `rounded` is None).
 
     Raises:
         ValueError: As `rates`, or if `rounded` lacks the row of a first flip.
@@ -214,16 +166,18 @@ def first_flips(
     targets = list(table.loc[table["eps_255"] != 0, "target"].unique())
     found = outcomes(table, "", targets, "target_correct")
     assert found.target_clean is not None  # the protocol needs it
-    first, place = _first_flips(found)
+    wrong = found.present & ~found.correct & (found.eps_255 > 0)
     images = _images(found, found.target_clean)
-    first = images["first_flip_eps_255"] = first[found.target_clean]
+    first = _first_budget(wrong, found.eps_255)[found.target_clean]
+    images["first_flip_eps_255"] = first
     unknown = pd.array([pd.NA] * len(images), dtype="boolean")
     images["below_8_bits"] = first < SMALLEST_8_BIT_STEP if norm == "linf" else unknown
     images["flips_at_8_bits"] = unknown
     flipped = ~np.isnan(first)
     if rounded is not None and flipped.any():
         stored = answer_rows(rounded, targets, found.index, found.eps_255)
-        row = np.take_along_axis(stored, place[:, :, None], axis=2)[found.target_clean, 0][flipped]
+        place = wrong.argmax(axis=2)[:, :, None]
+        row = np.take_along_axis(stored, place, axis=2)[found.target_clean, 0][flipped]
         if (row < 0).any():
             raise ValueError(f"the 8-bit table lacks {(row < 0).sum()} of {len(row)} first flips.")
         still = rounded["predicted"].to_numpy()[row] == images.loc[flipped, "label"].to_numpy()
@@ -272,43 +226,15 @@ def _images(found: Outcomes, kept: Mask) -> pd.DataFrame:
     return pd.DataFrame({"target": names, "index": found.index[image], "label": found.label[image]})
 
 
-def _first_flips(found: Outcomes) -> tuple[Values, NDArray[np.intp]]:
-    """Return the smallest tried budget that flips (NaN: none does) and its place, each (T, N)."""
-    wrong = found.present & ~found.correct & (found.eps_255 > 0)
-    return _first_budget(wrong, found.eps_255), wrong.argmax(axis=2)
-
-
-def _at_flips(
-    found: Outcomes, predictions: pd.DataFrame, flips: pd.DataFrame | None
-) -> dict[str, Values]:
-    """Return minimum adversarial budgets, and what was seen there, by column; (T, N) each."""
-    first, place = _first_flips(found)
-    row = np.take_along_axis(found.row, place[:, :, None], axis=2)[:, :, 0]
-    seen = np.full((4, *first.shape), np.nan)
-    _put(seen, ~np.isnan(first), predictions, row)
-    if flips is not None and len(flips):
-        row = answer_rows(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
-        # Also where no tried budget flips, which is NaN.
-        _put(seen, (row >= 0) & ~(flips["eps_255"].to_numpy()[row] > first), flips, row)
-    return dict(zip(_AT_FLIPS, seen, strict=True))
-
-
-def _put(seen: Values, where: Mask, table: pd.DataFrame, row: NDArray[np.intp]) -> None:
-    """Put what the rows (T, N) of a table say of flips into `seen` (4, T, N), in its order."""
-    there = table.iloc[row[where]]
-    seen[:2, where] = there[["eps_255", "confidence"]].to_numpy(np.float64).T
-    if "top5_confidences" in table:  # the first above the second, the second above the third
-        seen[2:, where] = -np.diff(top_values(there["top5_confidences"])[:, :3], axis=1).T
+def _refined(found: Outcomes, first: Values, flips: pd.DataFrame | None) -> Values:
+    """Return minimum budgets (T, N), in the place of tried ones where they are not larger."""
+    if flips is None or flips.empty:
+        return first
+    row = answer_rows(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
+    known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
+    return np.fmin(first, known)
 
 
 def _first_budget(mask: Mask, eps: Values) -> Values:
     """Return the smallest budget where the mask (T, N, K) holds, (T, N); NaN if it nowhere does."""
     return np.where(mask.any(axis=2), eps[mask.argmax(axis=2)], np.nan)
-
-
-def _largest(values: Values, eps: Values) -> tuple[Values, Values]:
-    """Return the largest of values (T, N, K) that is not NaN, and the smallest budget with it."""
-    known = ~np.isnan(values)
-    largest = np.where(known, values, -np.inf).max(axis=2)
-    where = _first_budget(known & (values == largest[:, :, None]), eps)
-    return np.where(known.any(axis=2), largest, np.nan), where

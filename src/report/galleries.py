@@ -5,11 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 import pyarrow as pa
 
-from src.analysis import gallery, trajectories
+from src.analysis.trajectories import KINDS, gallery, trajectories
 from src.record import JobRecord
 
-SHOWN = ("dip_and_recovery", "bounce_back", "ends_more_confident_wrong", "below_8_bits")
-"""Kinds of images that have a gallery, in its order."""
 EACH = 2
 """Most images of a kind in a pair's gallery."""
 
@@ -20,7 +18,7 @@ def chosen(images: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Args:
         images: Result of `src.analysis.trajectories.trajectories`, of one target.
     """
-    return {kind: gallery(images, kind, EACH) for kind in SHOWN if kind in images}
+    return {kind: gallery(images, kind, EACH) for kind in KINDS if kind in images}
 
 
 def gallery_images(

@@ -56,13 +56,6 @@ def test_class_confidence_is_the_groups_mean():
     assert frame["label"].tolist() == [3, 1, 7, 0]
     assert frame["images"].tolist() == [1, 2, 2, 1]
     np.testing.assert_allclose(frame["confidence"], [0.99, 0.7875, 0.78, 0.3], rtol=1e-6)
-    np.testing.assert_allclose(
-        frame["confidence_sd"],
-        [np.nan, np.std([0.975, 0.6], ddof=1), np.std([0.62, 0.94], ddof=1), np.nan],
-        rtol=1e-6,
-    )
-    np.testing.assert_allclose(frame["true_confidence"], [0.99, 0.5875, 0.32, 0.05], rtol=1e-6)
-    assert frame["correct"].tolist() == [1, 1, 1, 0]
     np.testing.assert_allclose(frame["accuracy"], [1, 0.5, 0.5, 0])
 
 
@@ -108,10 +101,9 @@ def test_fewer_than_five_classes_are_enough():
     frame = top_k(rows)
     assert frame["correct"].tolist() == [1, 2]
     assert frame["confidence"].iloc[1] == pytest.approx((0.02 + 0.99) / 2)
-    profile = confidence_profiles(rows, levels=[1.0])
-    np.testing.assert_allclose(
-        profile["confidence"], [0.985, 0.015, np.nan, np.nan, np.nan], rtol=1e-5
-    )
+    profile = confidence_profiles(rows).query("level == 1")
+    nan = np.nan
+    np.testing.assert_allclose(profile["confidence"], [0.985, 0.015, nan, nan, nan], rtol=1e-5)
     assert profile["images"].tolist() == [2] * 5
 
 
@@ -165,9 +157,6 @@ def test_images_are_split_by_the_targets_clean_confidence():
     assert frame["still_correct"].tolist() == [2, 1, 1, 1, 1, 0]
     np.testing.assert_allclose(frame["robust_accuracy"], [1, 0.5, 1, 1, 1, 0])
     np.testing.assert_allclose(frame["confidence"], [0.96, 0.65, 0.9499, 0.7, 0.05, 0.3], rtol=1e-6)
-    np.testing.assert_allclose(
-        frame["true_confidence"], [0.96, 0.3, 0.9499, 0.7, 0.05, 0.1], rtol=1e-6
-    )
 
 
 def test_the_protocol_decides_which_images_are_counted():
@@ -180,17 +169,18 @@ def test_the_protocol_decides_which_images_are_counted():
 
 def test_intervals_equal_wilsons_and_gaffkes():
     generator = np.random.default_rng(0)
-    n = 40
-    initial = generator.uniform(0.8, 1, n)
+    n = 60
+    initial = generator.uniform(0.9, 1, n)
     later, wrong = generator.random(n), generator.integers(0, 2, n)
-    table = table_of({0: [0] * n, 4: wrong}, {0: initial, 4: later})
-    frame = by_initial_confidence(table, "a", "b", width=0.1)
-    assert frame["bin_low"].tolist() == [0.9, 0.9, 0.8, 0.8]
+    frame = by_initial_confidence(
+        table_of({0: [0] * n, 4: wrong}, {0: initial, 4: later}), "a", "b"
+    )
+    assert frame["bin_low"].tolist() == [0.95, 0.95, 0.9, 0.9]
     for row in frame[frame["eps_255"] == 4].itertuples():
         chosen = (initial >= row.bin_low) & (initial < row.bin_high)
         k = int((wrong[chosen] == 0).sum())
         assert (row.n, row.still_correct) == (chosen.sum(), k)
-        low, high = bounded_mean_interval(later[None], chosen[None])
+        low, high = bounded_mean_interval(later[None, chosen])
         found = row.confidence_low, row.confidence_high
         assert found == pytest.approx((low[0], high[0]), rel=1e-5)
         expected = proportion_confint(k, row.n, method="wilson")
@@ -216,14 +206,25 @@ def test_clean_confidences_are_known_to_lie_in_their_bin():
     assert attacked["confidence_low"] < 0.75  # a twelfth image more might have fallen to 0
 
 
-def test_a_width_that_does_not_divide_1_leaves_a_narrow_last_bin():
-    table = table_of({0: [0] * 4}, {0: [0.05, 0.1, 0.7, 0.69]})
-    frame = by_initial_confidence(table, "a", "b", width=0.3)
-    assert list(zip(frame["bin_low"], frame["bin_high"], frame["n"], strict=True)) == [
-        *((0.7, 1.0, 1), (0.4, 0.7, 1), (0.1, 0.4, 1), (0.0, 0.1, 1)),
-    ]
-    whole = by_initial_confidence(table, "a", "b", width=1)
-    assert whole[["bin_low", "bin_high", "n"]].to_numpy().tolist() == [[0, 1, 4]]
+def test_every_bin_takes_its_lower_bound_and_not_its_upper_one():
+    confidence = np.repeat(np.arange(20) / 20, 2) + np.tile([0, 0.0499], 20)  # float32 of 0.95, ...
+    confidence[-1] = 1
+    table = table_of({0: [0] * 41}, {0: [*confidence, np.nan]})  # the last is of no bin
+    frame = by_initial_confidence(table, "a", "b")
+    np.testing.assert_array_equal(frame["bin_low"], np.arange(20)[::-1] / 20)
+    np.testing.assert_array_equal(frame["bin_high"], np.arange(1, 21)[::-1] / 20)
+    assert frame["n"].eq(2).all()
+
+
+def test_a_budget_that_an_image_was_not_shown_at_is_left_out():
+    table = table_of({0: [0] * 12, 4: [0] * 12}, {0: [0.97] * 12, 4: [0.9] * 6 + [0.8] * 6})
+    gone = (table["eps_255"] == 4) & (table["index"] == 0)
+    clean, attacked = by_initial_confidence(table[~gone], "a", "b").to_dict("records")
+    assert (clean["n"], attacked["n"], attacked["still_correct"]) == (12, 11, 11)
+    assert attacked["confidence"] == pytest.approx((5 * 0.9 + 6 * 0.8) / 11)
+    low, high = bounded_mean_interval(np.repeat([[0.9, 0.8]], [5, 6], axis=1))
+    assert attacked["confidence_low"] == pytest.approx(low[0], abs=0.01)
+    assert attacked["confidence_high"] == pytest.approx(high[0], abs=0.01)
 
 
 def test_images_aimed_at_their_own_label_are_left_out():
@@ -238,11 +239,8 @@ def test_a_target_that_is_never_right_gives_no_bins():
     assert by_initial_confidence(table, "a", "b").empty
 
 
-def test_what_cannot_be_binned_is_refused():
+def test_without_clean_rows_there_are_no_bins():
     table = table_of(ANSWERS, CONFIDENCE)
-    for width in (0, -0.1, 1.5):
-        with pytest.raises(ValueError, match=rf"width .*\(0, 1\], not {width}"):
-            by_initial_confidence(table, "a", "b", width=width)
     attacked = table[(table["eps_255"] > 0) | (table["target"] == "a")]
     with pytest.raises(ValueError, match=r"lacks the clean prediction .* of target 'b'"):
         by_initial_confidence(attacked, "a", "b", "all")

@@ -27,19 +27,6 @@ def steps(median, spread, never):
     return draw
 
 
-def decays(median, spread):
-    """Areas under confidences that start near 1 and fall by half at lognormal budgets."""
-
-    def draw(generator, shape):
-        start = generator.beta(4, 0.6, shape)[..., None]
-        half = median * np.exp(spread * generator.standard_normal(shape))[..., None]
-        sharpness = generator.uniform(1, 4, shape)[..., None]
-        curves = start / (1 + (BUDGETS / half) ** sharpness)
-        return trapezoid(curves, BUDGETS, axis=-1) / BUDGETS[-1]
-
-    return draw
-
-
 def confidences(fallen):
     """Confidences near 1, of which a share has fallen to anything above 0.2."""
 
@@ -56,8 +43,6 @@ AREAS = {
     "white box, 6 % never flip": steps(0.7, 1.2, 0.06),
     "transfer, 30 % never flip": steps(4.0, 1.0, 0.3),
     "transfer, 90 % never flip": steps(8.0, 1.0, 0.9),
-    "confidence, white box": decays(0.3, 1.0),
-    "confidence, transfer": decays(8.0, 1.0),
 }
 BINS = {
     "as sure as before": confidences(0.0),
@@ -128,21 +113,29 @@ def test_the_interval_moves_with_the_range_and_every_sample_has_its_own():
     assert ((low < values.mean(axis=1)) & (values.mean(axis=1) < high)).all()
     moved = bounded_mean_interval(2 * values - 1, None, np.full(3, -1.0), 1.0)
     np.testing.assert_allclose(moved, (2 * low - 1, 2 * high - 1))
-    alone = bounded_mean_interval(values[1:2])
-    np.testing.assert_allclose(alone, (low[1:2], high[1:2]))
+    np.testing.assert_allclose(bounded_mean_interval(values[1:2]), (low[1:2], high[1:2]))
     narrower = bounded_mean_interval(values, None, 0.0, values.max(axis=1))
     assert (narrower[0] == low).all() and (narrower[1] < high).all()
     kept = generator.random(values.shape) < 0.7
-    masked = bounded_mean_interval(np.where(kept, values, np.nan), kept, fewest=10)
+    masked = np.transpose(bounded_mean_interval(np.where(kept, values, np.nan), kept, fewest=10))
     for one, mine in enumerate(kept):
-        bounds = bounded_mean_interval(values[one : one + 1, mine])
-        assert (masked[0][one], masked[1][one]) == pytest.approx(
-            (bounds[0][0], bounds[1][0]), abs=0.02
-        )
+        bounds = np.ravel(bounded_mean_interval(values[one : one + 1, mine]))
+        np.testing.assert_allclose(masked[one], bounds, atol=0.02)
     assert np.isnan(bounded_mean_interval(values, kept, fewest=41)).all()
     values[1, 3] = np.nan
     low, high = bounded_mean_interval(values)
     assert np.isnan([low[1], high[1]]).all() and np.isfinite(low[[0, 2]]).all()
+
+
+def test_of_many_values_the_interval_is_students_and_what_was_asked_before_does_not_count():
+    values = np.random.default_rng(3).random((1, 3000))  # more than are drawn for at once
+    first = bounded_mean_interval(values)
+    half = 1.96 * values.std() / np.sqrt(3000)
+    expected = values.mean() + np.array([[-half], [half]])
+    np.testing.assert_allclose(first, expected, atol=half / 10)
+    lows = [bounded_mean_interval(values[:, :50], seed=seed)[0].item() for seed in (0, 1, 2, 0)]
+    assert len(set(lows)) == 3 and lows[0] == lows[3]
+    np.testing.assert_array_equal(bounded_mean_interval(values), first)
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):

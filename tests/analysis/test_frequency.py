@@ -65,20 +65,10 @@ def test_successes_are_counted_on_the_protocols_images(make_table, make_filtered
     assert frame["success"].tolist() == [1, 2, 2, 0, 3]
     assert frame["frequency_low"].tolist() == [0, 0.125, 0, 0.25, 0]
     assert frame["frequency_high"].tolist() == [0.7, 0.25, 0.125, 0.7, 0.7]
-    np.testing.assert_allclose(frame["success_rate"], [1 / 3, 2 / 3, 2 / 3, 0, 3 / 4])
-    interval = proportion_confint(frame["success"], frame["n"], method="wilson")
-    np.testing.assert_allclose(
-        frame[["success_rate_low", "success_rate_high"]].T, interval, atol=1e-12
-    )
-    assert list(frame.columns[:5]) == ["target", "band", "norm", "frequency_low", "frequency_high"]
-
-
-def test_noise_is_subtracted_image_by_image(make_table, make_filtered):
-    frame = filtered_rates(make_filtered(FILTERED), make_table(PREDICTIONS), "a", ["b", "a"])
+    # Noise is subtracted image by image.
     assert frame["noise_success"].tolist() == [0, 1, 2, 2, 0]
     assert frame["attack_only"].tolist() == [1, 1, 1, 0, 3]
     assert frame["noise_only"].tolist() == [0, 0, 1, 2, 0]
-    np.testing.assert_allclose(frame["noise_success_rate"], [0, 1 / 3, 2 / 3, 2 / 3, 0])
     np.testing.assert_allclose(frame["excess"], [1 / 3, 1 / 3, 0, -2 / 3, 3 / 4])
     interval = paired_interval(frame["attack_only"], frame["noise_only"], frame["n"])
     np.testing.assert_allclose(frame[["excess_low", "excess_high"]].T, interval)
@@ -110,20 +100,6 @@ def test_noise_that_lacks_is_named(make_table, make_filtered):
         filtered_rates(rows, make_table(PREDICTIONS), "a", ["a", "b"])
 
 
-def test_low_pass_accuracy_counts_all_images():
-    low_passed = low_passed_of(
-        {("b", 0.375): [0, 0, 0, 1], ("b", 0.0625): [1, 2, 3, 0], ("a", 0.25): [0, 0, 0, 0]}
-    )
-    frame = low_pass_accuracy(low_passed)
-    assert frame["target"].tolist() == ["b", "b", "a"]
-    assert frame["cutoff"].tolist() == [0.0625, 0.375, 0.25]
-    assert frame["n"].tolist() == [4, 4, 4] and frame["correct"].tolist() == [1, 3, 4]
-    np.testing.assert_allclose(frame["accuracy"], [0.25, 0.75, 1])
-    interval = proportion_confint(frame["correct"], 4, method="wilson")
-    np.testing.assert_allclose(frame[["accuracy_low", "accuracy_high"]].T, interval)
-    assert low_pass_accuracy(low_passed.iloc[:0]).empty
-
-
 def low_passed_of(answers):
     return pd.DataFrame(
         [
@@ -135,12 +111,17 @@ def low_passed_of(answers):
     )
 
 
-def test_unfiltered_images_stand_at_no_cutoff():
-    low_passed = low_passed_of({("b", 0.25): [0, 1, 1], ("a", 0.25): [0, 0, 1]})
+def test_low_passed_images_are_counted_beside_the_same_ones_unfiltered():
+    low_passed = low_passed_of(
+        {("b", 0.375): [0, 0, 1], ("b", 0.0625): [1, 2, 0], ("a", 0.25): [0, 0, 0]}
+    )
     clean = low_passed_of({("a", 0): [0, 0, 0, 0], ("b", 0): [0, 0, 1, 0], ("c", 0): [0, 0, 0]})
     clean = clean.drop(columns="cutoff").sample(frac=1, random_state=0)
     frame = low_pass_accuracy(low_passed, clean)
-    assert frame["target"].tolist() == ["b", "b", "a", "a"]
-    assert frame["cutoff"].tolist() == [0.25, np.inf] * 2
-    assert frame["n"].eq(3).all() and frame["correct"].tolist() == [1, 2, 2, 3]
-    np.testing.assert_allclose(frame["accuracy"], [1 / 3, 2 / 3, 2 / 3, 1])
+    assert frame["target"].tolist() == ["b", "b", "b", "a", "a"]
+    assert frame["cutoff"].tolist() == [0.0625, 0.375, np.inf, 0.25, np.inf]
+    assert frame["n"].eq(3).all() and frame["correct"].tolist() == [1, 2, 2, 3, 3]
+    np.testing.assert_allclose(frame["accuracy"], [1 / 3, 2 / 3, 2 / 3, 1, 1])
+    interval = proportion_confint(frame["correct"], 3, method="wilson")
+    np.testing.assert_allclose(frame[["accuracy_low", "accuracy_high"]].T, interval, atol=1e-12)
+    assert low_pass_accuracy(low_passed.iloc[:0], clean).empty

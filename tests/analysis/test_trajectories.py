@@ -1,17 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 from statsmodels.duration.survfunc import SurvfuncRight
 
-from src.analysis.trajectories import (
-    KINDS,
-    first_flips,
-    flip_summary,
-    gallery,
-    kind_summary,
-    trajectories,
-)
+from src.analysis.trajectories import KINDS, first_flips, flip_summary, gallery, trajectories
 
 EPS = [0, 0.5, 1, 2, 4]
 
@@ -34,12 +26,7 @@ WAYS = {
 }
 
 
-def top_of(confidence):
-    """Five confidences of which the gap to the second is 0.04, to the third another 0.01."""
-    return np.array([confidence, confidence - 0.04, confidence - 0.05, 0.0, 0.0], dtype=np.float32)
-
-
-def make_rows(ways=WAYS, eps=EPS, top=True):
+def make_rows(ways=WAYS, eps=EPS):
     rows = [
         {
             "index": index,
@@ -54,11 +41,7 @@ def make_rows(ways=WAYS, eps=EPS, top=True):
         for index, way in shown.items()
         for budget, said in zip(eps, way, strict=True)
     ]
-    table = pd.DataFrame(rows)
-    if top:
-        values = [top_of(confidence) for confidence in table["confidence"]]
-        table["top5_confidences"] = pd.Series(values, dtype=object)
-    return table.sample(frac=1, random_state=0)
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
 
 @pytest.fixture
@@ -85,28 +68,22 @@ def test_numbers_are_those_seen_by_eye(found):
     assert found.index.tolist() == [10, 11, 12, 13, 15, 16]
     check(found, "initial_confidence", [0.9, 0.9, 0.8, 0.4, 0.7, 0.5])
     check(found, "first_flip_eps_255", [nan, nan, 0.5, 1, nan, 4])
-    check(found, "flip_confidence", [nan, nan, 0.5, 0.45, nan, 0.5])
-    np.testing.assert_allclose(found["gap_1_2"], [nan, nan, 0.04, 0.04, nan, 0.04], rtol=1e-5)
-    np.testing.assert_allclose(found["gap_2_3"], [nan, nan, 0.01, 0.01, nan, 0.01], rtol=1e-5)
     check(found, "lowest_confidence", [0.5, 0.5, 0.1, 0.05, 0.66, 0.3])
     check(found, "lowest_eps_255", [1, 1, 4, 4, 0.5, 4])
     check(found, "recovered_confidence", [0.7, 0.69, nan, nan, 0.72, nan])
     check(found, "back_eps_255", [nan, nan, 2, nan, nan, nan])
-    check(found, "wrong_confidence", [nan, nan, 0.85, 0.7, nan, 0.5])
-    check(found, "wrong_eps_255", [nan, nan, 4, 2, nan, 4])
     check(found, "end_confidence", [nan, nan, 0.85, 0.35, nan, 0.5])
 
 
 def test_kinds_are_those_seen_by_eye(found):
     kinds = {kind: found.index[found[kind]].tolist() for kind in KINDS}
     assert kinds == {
-        "never_flips": [10, 11, 15],
         "dip_and_recovery": [10],
         "bounce_back": [12],
-        "more_confident_wrong": [12, 13],
         "ends_more_confident_wrong": [12],
         "below_8_bits": [12],
     }
+    assert list(kinds) == list(found.columns[-4:]) == list(KINDS)
     assert all(found[kind].dtype == bool for kind in KINDS)
 
 
@@ -122,8 +99,7 @@ def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
 def test_equal_extremes_are_those_of_the_smallest_budget():
     way = [(0, 0.6, 0.6), (1, 0.7, 0.1), (1, 0.7, 0.1), (1, 0.6, 0.2), (1, 0.7, 0.1)]
     row = trajectories(make_rows({1: way}), "a", ["b"]).iloc[0]
-    assert (row["lowest_eps_255"], row["wrong_eps_255"]) == (0.5, 0.5)
-    assert row["recovered_confidence"] == pytest.approx(0.2)
+    assert row["lowest_eps_255"] == 0.5 and row["recovered_confidence"] == pytest.approx(0.2)
 
 
 def test_the_protocol_decides_which_images_are_counted():
@@ -141,52 +117,29 @@ def test_refined_flips_take_the_place_of_tried_ones():
             "index": [13, 16, 12, 15, 99, 13],
             "target": ["b", "b", "b", "b", "b", "a"],
             "eps_255": [0.75, 2.5, 3.0, 3.5, 0.1, 0.01],
-            "confidence": [0.31, 0.32, 0.33, 0.34, 0.35, 0.36],
         }
     )
-    flips["top5_confidences"] = pd.Series([np.array([0.31, 0.3, 0.1])] * len(flips), dtype=object)
     found = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
-    nan = np.nan
     # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
-    check(found, "first_flip_eps_255", [nan, nan, 0.5, 0.75, 3.5, 2.5])
-    check(found, "flip_confidence", [nan, nan, 0.5, 0.31, 0.34, 0.32])
-    np.testing.assert_allclose(found["gap_1_2"], [nan, nan, 0.04, 0.01, 0.01, 0.01], rtol=1e-5)
-    np.testing.assert_allclose(found["gap_2_3"], [nan, nan, 0.01, 0.2, 0.2, 0.2], rtol=1e-5)
-    assert found.index[found["below_8_bits"]].tolist() == [12, 13]
-    assert found.index[found["never_flips"]].tolist() == [10, 11]
-    # Everything else is of the tried budgets.
+    check(found, "first_flip_eps_255", [np.nan, np.nan, 0.5, 0.75, 3.5, 2.5])
+    # What follows from it does so too, and everything else is of the tried budgets.
     without = trajectories(make_rows(), "a", ["b"]).set_index("index")
-    same = ["back_eps_255", "wrong_confidence", "lowest_confidence", "bounce_back"]
-    pd.testing.assert_frame_equal(found[same], without[same])
+    assert found.index[found["below_8_bits"]].tolist() == [12, 13]
+    changed = ["first_flip_eps_255", "below_8_bits"]
+    pd.testing.assert_frame_equal(found.drop(columns=changed), without.drop(columns=changed))
+    dipped = pd.DataFrame({"index": [10], "target": "b", "eps_255": 3.0})
+    assert not trajectories(make_rows(), "a", ["b"], flips=dipped)["dip_and_recovery"].any()
 
 
 def test_flips_at_exactly_1_255_are_not_below_8_bits():
-    flips = pd.DataFrame(
-        {"index": [13, 16], "target": "b", "eps_255": [1.0, 0.999], "confidence": 0.4}
-    )
+    flips = pd.DataFrame({"index": [13, 16], "target": "b", "eps_255": [1.0, 0.999]})
     found = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
     assert not found.loc[13, "below_8_bits"] and found.loc[16, "below_8_bits"]
 
 
-def test_budgets_in_l2_have_no_kind_below_8_bits():
-    found, rest = trajectories(make_rows(), "a", ["b"], norm="l2"), list(KINDS)[:-1]
-    assert list(KINDS)[-1] == "below_8_bits" not in found.columns
-    assert kind_summary(found)["kind"].tolist() == rest
-    assert gallery(found, "bounce_back")["index"].tolist() == [12]
-
-
-def test_without_the_top_five_there_are_no_gaps():
-    found = trajectories(make_rows(top=False), "a", ["b"])
-    assert found[["gap_1_2", "gap_2_3"]].isna().all(axis=None)
-    assert found["flip_confidence"].notna().sum() == 3
-
-
-def test_the_gaps_of_two_classes_are_one():
-    rows = make_rows({1: [(0, 0.9, 0.9), (1, 0.6, 0.4)]}, [0, 8])
-    pairs = [np.array([value, 1 - value]) for value in rows["confidence"]]
-    rows["top5_confidences"] = pd.Series(pairs, index=rows.index, dtype=object)
-    row = trajectories(rows, "a", ["b"]).iloc[0]
-    assert row["gap_1_2"] == pytest.approx(0.2) and np.isnan(row["gap_2_3"])
+def test_budgets_in_l2_have_no_kind_below_8_bits(found):
+    in_l2 = trajectories(make_rows(), "a", ["b"], norm="l2").set_index("index")
+    pd.testing.assert_frame_equal(in_l2, found.drop(columns="below_8_bits"))
 
 
 def test_missing_budgets_and_clean_tables_are_no_trouble():
@@ -199,17 +152,15 @@ def test_missing_budgets_and_clean_tables_are_no_trouble():
     row = trajectories(rows[~later], "a", ["b"]).set_index("index").loc[12]
     assert np.isnan(row["back_eps_255"]) and not row["bounce_back"]
     clean = trajectories(rows[rows["eps_255"] == 0], "a", ["b"])
-    assert clean["never_flips"].all() and not clean["dip_and_recovery"].any()
-    assert clean["lowest_confidence"].isna().all()
+    assert clean["first_flip_eps_255"].isna().all() and clean["lowest_confidence"].isna().all()
+    assert not clean[list(KINDS)].any(axis=None)
 
 
 def test_no_image_gives_an_empty_table():
     rows = make_rows({14: WAYS[14]})
     empty = trajectories(rows, "a", ["b"])
     assert list(empty.columns) == list(trajectories(make_rows(), "a", ["b"]).columns)
-    assert empty.empty and gallery(empty, "bounce_back").empty
-    summary = kind_summary(empty)
-    assert summary["n"].eq(0).all() and summary["share"].isna().all()
+    assert empty.empty and gallery(empty, "bounce_back", 3).empty
 
 
 def test_targeted_attacks_flip_to_any_other_class():
@@ -221,29 +172,11 @@ def test_targeted_attacks_flip_to_any_other_class():
     )
 
 
-def test_the_summary_gives_counts_and_medians(found):
-    summary = kind_summary(found.reset_index()).set_index("kind")
-    assert summary.index.tolist() == list(KINDS)
-    assert summary["images"].tolist() == [3, 1, 1, 2, 1, 1]
-    assert summary["n"].eq(6).all()
-    never = summary.loc["never_flips"]
-    assert never["share"] == 0.5 and never["median_initial_confidence"] == pytest.approx(0.9)
-    interval = binomtest(3, 6).proportion_ci(method="wilson")
-    assert (never["share_low"], never["share_high"]) == pytest.approx(interval)
-    assert np.isnan(never["median_gap_1_2"])
-    gain = summary.loc["more_confident_wrong"]
-    assert gain["median_initial_confidence"] == pytest.approx(0.6)
-    assert gain["median_gap_1_2"] == pytest.approx(0.04, rel=1e-5)
-    assert gain["median_gap_2_3"] == pytest.approx(0.01, rel=1e-4)
-
-
 @pytest.mark.parametrize(
     ("kind", "first"),
     [
-        ("never_flips", [1, 3, 4, 0, 2]),
         ("dip_and_recovery", [3, 4, 1, 0, 2]),
         ("bounce_back", [1, 3, 0, 2, 4]),
-        ("more_confident_wrong", [3, 2, 4, 1, 0]),
         ("ends_more_confident_wrong", [0, 2, 3, 4, 1]),
         ("below_8_bits", [4, 0, 2, 3, 1]),
     ],
@@ -255,7 +188,6 @@ def test_galleries_come_in_their_order(kind, first):
             "initial_confidence": [0.5, 0.7, 0.5, 0.9, 0.6],
             "lowest_confidence": [0.3, 0.4, 0.1, 0.5, 0.2],
             "recovered_confidence": [0.5, 0.7, 0.15, 0.62, 0.3],
-            "wrong_confidence": [0.6, 0.9, 0.6, 0.91, 0.6],
             "end_confidence": [0.55, 0.8, 0.7, 0.91, 0.85],
             "first_flip_eps_255": [0.1, 0.4, 0.3, 0.8, 0.2],
             **dict.fromkeys(KINDS, True),
@@ -263,9 +195,8 @@ def test_galleries_come_in_their_order(kind, first):
     )
     assert gallery(table, kind, 5)["index"].tolist() == first
     assert gallery(table, kind, 2)["index"].tolist() == first[:2]
-    assert gallery(table, kind)["index"].tolist() == first[:3]
     none = table.assign(**{kind: table["index"] == first[-1]})
-    assert gallery(none, kind)["index"].tolist() == first[-1:]
+    assert gallery(none, kind, 2)["index"].tolist() == first[-1:]
 
 
 # Label 0. Image 0 flips at 0.5 and bounces back at 2; 1 flips at 2; 2 never; 3 is wrong when clean;
