@@ -8,7 +8,7 @@ from src.report import sections
 from src.report.definitions import DEFINITIONS
 from src.report.facts import facts, missing
 from src.report.measure import measure
-from src.report.page import Report
+from src.report.page import Report, Section
 from src.report.stored import StoredJob
 
 
@@ -29,8 +29,14 @@ def build_report(
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     what = "Transfer of adversarial examples" if attacked else "Clean images"
+    answers: list[Section] = []
+    sentence = sections.clean_sentence(found)
+    if attacked:
+        first = attacked[0].record  # its reference budget and protocol are shown first
+        sentence = sections.answer_sentence(first, found)
+        answers = [sections.answer(first, found)]
     parts = (
-        sections.answer(attacked, found),
+        *answers,
         sections.hypothesis(found),
         sections.images(found),
         sections.compared(found),
@@ -38,11 +44,12 @@ def build_report(
         *sections.clean(found),
     )
     lacking = missing(attacked, int(settings["pairs"]))
-    sentence = sections.answer_sentence(attacked, found) if attacked else None
     return Report(
         title=f"{what}: {names}",
-        answer=sentence or sections.clean_sentence(found),
-        alarms=tuple((f"{name}: {finding}", CAUSES[name]) for name, finding in found.alarms),
+        answer=sentence,
+        alarms=tuple(
+            (f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms
+        ),
         sections=tuple(part for part in parts if part is not None),
         terms=(
             ("What was run", facts(jobs)),

@@ -1,6 +1,6 @@
 """The sections of the page: charts with captions that hold the numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,10 +8,10 @@ import pandas as pd
 from src.analysis import CLEAN, format_cell, is_white_box, wilson_interval
 from src.analysis.comparisons import asymmetry, paired_tests
 from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
+from src.record import JobRecord
 from src.report import charts
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.stored import StoredJob
 
 WIDEST = 0.3
 """Where the interval of a rate is wider, a section is a sentence: nothing can be told."""
@@ -22,28 +22,23 @@ _NYQUIST = 0.5
 _PARTS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
 
 
-def answer_sentence(jobs: Sequence[StoredJob], found: Measured) -> str:
+def answer_sentence(record: JobRecord, found: Measured) -> str:
     """Name the strongest source and the most robust target at the reference budget."""
-    record = jobs[0].record
-    rows = found.table("rates")
-    at = (rows["source"] != CLEAN) & (rows["eps_255"] == record.standard) & (rows["n"] > 0)
-    rows = rows[at & (rows["protocol"] == record.protocol)]
+    rows = _decisive(record, found.table("rates"))
     if rows.empty:
         return "No image was counted."
-    rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
-    others = rows[~rows["white_box"]]
-    rows = others if len(others) else rows
     best = _pooled(rows, ["attack", "source"]).nlargest(1, "rate").iloc[0]
     if not best["fooled"]:
         return f"At {record.standard:g}/255 no image that was counted is fooled."
     attack, source = best["attack"], best["source"]
     mine = rows[rows["attack"] == attack]
-    count = mine.loc[mine["source"] == source, "target"].nunique()
-    models = f"{count} other {'model' if count == 1 else 'models'}" if len(others) else "itself"
+    others = mine[(mine["source"] == source) & ~mine["white_box"]]
+    models = f"{len(others)} other {'model' if len(others) == 1 else 'models'}"
     does = "takes to its target class" if (mine["sign"] > 0).any() else "fools"
     first = (
         f"At {record.standard:g}/255 the strongest source is {source} with {attack}: it {does} "
-        f"{models} on {format_cell(best['fooled'], best['n'])} of the images counted."
+        f"{models if len(others) else 'itself'} on {format_cell(best['fooled'], best['n'])} of the "
+        "images counted."
     )
     targets = _pooled(mine, ["target"])
     if len(targets) < 2:
@@ -53,6 +48,15 @@ def answer_sentence(jobs: Sequence[StoredJob], found: Measured) -> str:
         f"{first} The most robust target of {attack} is {least['target']}: other sources succeed "
         f"on {format_cell(least['fooled'], least['n'])}."
     )
+
+
+def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
+    """Return the rates that decide who is strongest: without white boxes, if there are others."""
+    at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.standard) & (rates["n"] > 0)
+    rows = rates[at & (rates["protocol"] == record.protocol)]
+    rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
+    others = rows[~rows["white_box"]]
+    return others if len(others) else rows
 
 
 def _pooled(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -71,12 +75,10 @@ def clean_sentence(found: Measured) -> str:
     return " ".join(told)
 
 
-def answer(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
+def answer(record: JobRecord, found: Measured) -> Section:
     """Return the linked matrix and curves, and the variants and controls beside the rates."""
-    if not jobs:
-        return None
-    record = jobs[0].record
     rates = found.table("rates")
+    pooled = _pooled(_decisive(record, rates), ["attack", "source"]).nlargest(1, "rate")
     attacked = rates[rates["source"] != CLEAN]
     budgets = sorted(set(attacked["eps_255"]) - {0.0})
     at = record.standard if record.standard in budgets else budgets[-1]
@@ -90,7 +92,7 @@ def answer(jobs: Sequence[StoredJob], found: Measured) -> Section | None:
             charts.answer_chart(
                 rates.drop(columns="sign"),
                 attack=str(attacked["attack"].iloc[0]),
-                source=str(attacked["source"].iloc[0]),
+                source=str([*pooled["source"], *attacked["source"]][0]),
                 budget=at,
                 protocol=record.protocol,
             ),
