@@ -28,9 +28,10 @@ from src.pipeline import run_job
 from src.preparation import open_datasets
 from src.processes import is_first_process
 from src.record import public
-from src.report import StoredJob, clean_accuracies, find_jobs, sweep_alarms, sweep_matrices
+from src.report import StoredJob, find_jobs
 from src.results import clear
 from src.score_job import read_score
+from src.summary import clean_accuracies, sweep_alarms, sweep_matrices
 from src.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)

@@ -1,14 +1,6 @@
-"""Tables, figures and a page, made from the statistics of `src.analysis`."""
+"""From tables that jobs left to one HTML page of linked charts; reads nothing else."""
 
 from src.report.galleries import gallery_images
 from src.report.stored import StoredJob, find_jobs
-from src.report.sweep_files import clean_accuracies, sweep_alarms, sweep_matrices
 
-__all__ = [
-    "StoredJob",
-    "clean_accuracies",
-    "find_jobs",
-    "gallery_images",
-    "sweep_alarms",
-    "sweep_matrices",
-]
+__all__ = ["StoredJob", "find_jobs", "gallery_images"]

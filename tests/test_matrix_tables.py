@@ -7,7 +7,7 @@ from rich.console import Console
 
 from src.analysis import CLEAN, format_cell
 from src.analysis.controls import format_excess
-from src.report.tables import (
+from src.matrix_tables import (
     excess_table,
     matrix_table,
     wide_matrix,

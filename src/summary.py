@@ -25,9 +25,9 @@ from src.analysis import (
 )
 from src.analysis.confidence import top_k
 from src.files import write_text
+from src.matrix_tables import excess_table, matrix_table, write_excess_csv, write_matrix_csv
 from src.record import ALARMS, HEADLINE
 from src.report.stored import StoredJob
-from src.report.tables import excess_table, matrix_table, write_excess_csv, write_matrix_csv
 
 
 def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) -> None:
