@@ -17,22 +17,14 @@ _AREA = "robust_accuracy_area"
 
 
 def curve_areas(
-    predictions: pd.DataFrame,
-    source: str,
-    targets: Sequence[str],
-    protocol: str = "joint",
+    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
     """Average each target's robust accuracy over the budgets from 0 to the largest one.
 
     The area under a curve (straight lines between the tried budgets) divided by the largest
     budget is the mean of the curve over that range. It equals the mean, over the images, of the
-    areas of each image's own curve, which is what the interval is of.
-
-    Args:
-        predictions: One row per (index, target, eps_255), clean rows (eps_255 = 0) included.
-        source: Model that the adversarial images were made on.
-        targets: Models that the images were shown to, in the order of the result.
-        protocol: Which images form the denominator, as in `rates`.
+    areas of each image's own curve, which is what the interval is of. The arguments are those of
+    `rates`.
 
     Returns:
         One row per target: `target`, `n` (images in the denominator), `robust_accuracy_area` in

@@ -115,12 +115,8 @@ def by_initial_confidence(
 ) -> pd.DataFrame:
     """Follow initially correct images over the budgets, split by their initial confidence.
 
-    Args:
-        predictions: Predictions of a job, clean rows of the target included.
-        source: Model that the adversarial images were made on.
-        target: Model that they were shown to.
-        protocol: Which images are counted, as in `rates`; of them only those that the target
-            classifies correctly when clean.
+    Of the images that the protocol counts they are those that the target classifies correctly
+    when clean. The arguments are those of `rates`, for one target.
 
     Returns:
         One row per bin that has images and budget (0 included), the highest confidence first and

@@ -31,6 +31,15 @@ def stacked(jobs, eps=8, protocol="joint"):
     return pd.concat(parts, ignore_index=True)
 
 
+def difference(first_only, second_only, n):
+    """Return the columns of a single test of four images that differ, three to one."""
+    low, high = map(float, paired_interval(first_only, second_only, n))
+    values = {"difference": (first_only - second_only) / n, "difference_low": low}
+    p = 0.625  # 2 (C(4,3) + C(4,4)) / 16
+    values |= {"difference_high": high, "p": p, "p_holm": p}
+    return {name: pytest.approx(value) for name, value in values.items()}
+
+
 def holm(p):
     """Step down by hand: the k-th smallest p times the tests left, never falling."""
     corrected, last = np.empty(len(p)), 0.0
@@ -59,25 +68,10 @@ def sweep(make_table):
 def test_two_attacks_are_compared_on_the_images_that_they_share(make_table):
     jobs = [Compared(name, "a", make_table(t)) for name, t in (("fgsm", FGSM), ("bim", BIM))]
     (row,) = paired_tests(stacked(jobs)).to_dict("records")
+    names = {"kind": "attack", "target": "b", "common": "a", "first": "fgsm", "second": "bim"}
     # Images 0 to 5 are counted; fgsm flips 0 and 1, bim 1 to 4.
-    low, high = paired_interval(1, 3, 6)
-    assert row == {
-        "kind": "attack",
-        "target": "b",
-        "common": "a",
-        "first": "fgsm",
-        "second": "bim",
-        "n": 6,
-        "first_success": 2,
-        "second_success": 4,
-        "first_only": 1,
-        "second_only": 3,
-        "difference": pytest.approx(-2 / 6),
-        "difference_low": pytest.approx(float(low)),
-        "difference_high": pytest.approx(float(high)),
-        "p": pytest.approx(0.625),  # 2 (C(4,3) + C(4,4)) / 16
-        "p_holm": pytest.approx(0.625),
-    }
+    counts = {"n": 6, "first_success": 2, "second_success": 4, "first_only": 1, "second_only": 3}
+    assert row == {**names, **counts, **difference(1, 3, 6)}
 
 
 def test_every_pair_of_a_sweep_equals_a_count_image_by_image(sweep):
@@ -188,22 +182,9 @@ def test_asymmetry_is_forward_minus_backward_on_the_images_of_both(make_table):
         Compared("fgsm", "b", backward.sample(frac=1, random_state=4)),
     ]
     (row,) = asymmetry(stacked(jobs)).to_dict("records")
-    low, high = paired_interval(3, 1, 6)
-    assert row == {
-        "attack": "fgsm",
-        "first": "a",
-        "second": "b",
-        "n": 6,
-        "forward": 4,
-        "backward": 2,
-        "forward_only": 3,
-        "backward_only": 1,
-        "difference": pytest.approx(2 / 6),
-        "difference_low": pytest.approx(float(low)),
-        "difference_high": pytest.approx(float(high)),
-        "p": pytest.approx(0.625),
-        "p_holm": pytest.approx(0.625),
-    }
+    names = {"attack": "fgsm", "first": "a", "second": "b"}
+    counts = {"n": 6, "forward": 4, "backward": 2, "forward_only": 3, "backward_only": 1}
+    assert row == {**names, **counts, **difference(3, 1, 6)}
 
 
 def test_asymmetry_turns_round_with_the_jobs_and_is_corrected_over_all_rows(sweep):

@@ -54,12 +54,11 @@ def check(frame, column, values):
 
 
 def test_targets_stand_below_each_other_and_do_not_mix(found):
-    rows = make_rows()
-    both = trajectories(rows, "a", ["b", "a"])
+    both = trajectories(make_rows(), "a", ["b", "a"]).set_index("index")
     assert both["target"].unique().tolist() == ["b", "a"]
-    pd.testing.assert_frame_equal(both[both["target"] == "b"].set_index("index"), found)
-    alone = trajectories(rows, "a", ["a"])
-    pd.testing.assert_frame_equal(both[both["target"] == "a"].reset_index(drop=True), alone)
+    pd.testing.assert_frame_equal(both[both["target"] == "b"], found)
+    alone = trajectories(make_rows(), "a", ["a"]).set_index("index")
+    pd.testing.assert_frame_equal(both[both["target"] == "a"], alone)
     assert (alone["initial_confidence"] == np.float32(0.2)).all()
 
 
@@ -96,7 +95,7 @@ def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
     assert trajectories(make_rows({1: way}), "a", ["b"])["dip_and_recovery"].item() is dips
 
 
-def test_equal_extremes_are_those_of_the_smallest_budget():
+def test_of_equal_extremes_the_smallest_budget_counts():
     way = [(0, 0.6, 0.6), (1, 0.7, 0.1), (1, 0.7, 0.1), (1, 0.6, 0.2), (1, 0.7, 0.1)]
     row = trajectories(make_rows({1: way}), "a", ["b"]).iloc[0]
     assert row["lowest_eps_255"] == 0.5 and row["recovered_confidence"] == pytest.approx(0.2)
@@ -111,30 +110,23 @@ def test_the_protocol_decides_which_images_are_counted():
     assert 14 not in trajectories(rows, "a", ["b"], "all")["index"].tolist()
 
 
-def test_refined_flips_take_the_place_of_tried_ones():
-    flips = pd.DataFrame(
-        {
-            "index": [13, 16, 12, 15, 99, 13],
-            "target": ["b", "b", "b", "b", "b", "a"],
-            "eps_255": [0.75, 2.5, 3.0, 3.5, 0.1, 0.01],
-        }
+def refined(indices, budgets, target="b"):
+    return pd.DataFrame({"index": indices, "target": target, "eps_255": budgets})
+
+
+def test_refined_flips_take_the_place_of_tried_ones(found):
+    flips = pd.concat(
+        [refined([13, 16, 12, 15, 99], [0.75, 1, 3, 3.5, 0.1]), refined(13, [0], "a")]
     )
-    found = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
+    table = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
     # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
-    check(found, "first_flip_eps_255", [np.nan, np.nan, 0.5, 0.75, 3.5, 2.5])
-    # What follows from it does so too, and everything else is of the tried budgets.
-    without = trajectories(make_rows(), "a", ["b"]).set_index("index")
-    assert found.index[found["below_8_bits"]].tolist() == [12, 13]
+    check(table, "first_flip_eps_255", [np.nan, np.nan, 0.5, 0.75, 3.5, 1])
+    assert table.index[table["below_8_bits"]].tolist() == [12, 13]
+    # Everything else is of the tried budgets, but that what flips has no dip.
     changed = ["first_flip_eps_255", "below_8_bits"]
-    pd.testing.assert_frame_equal(found.drop(columns=changed), without.drop(columns=changed))
-    dipped = pd.DataFrame({"index": [10], "target": "b", "eps_255": 3.0})
-    assert not trajectories(make_rows(), "a", ["b"], flips=dipped)["dip_and_recovery"].any()
-
-
-def test_flips_at_exactly_1_255_are_not_below_8_bits():
-    flips = pd.DataFrame({"index": [13, 16], "target": "b", "eps_255": [1.0, 0.999]})
-    found = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
-    assert not found.loc[13, "below_8_bits"] and found.loc[16, "below_8_bits"]
+    pd.testing.assert_frame_equal(table.drop(columns=changed), found.drop(columns=changed))
+    dipped = trajectories(make_rows(), "a", ["b"], flips=refined([10], 3.0))
+    assert not dipped["dip_and_recovery"].any()
 
 
 def test_budgets_in_l2_have_no_kind_below_8_bits(found):
@@ -156,20 +148,17 @@ def test_missing_budgets_and_clean_tables_are_no_trouble():
     assert not clean[list(KINDS)].any(axis=None)
 
 
-def test_no_image_gives_an_empty_table():
-    rows = make_rows({14: WAYS[14]})
-    empty = trajectories(rows, "a", ["b"])
-    assert list(empty.columns) == list(trajectories(make_rows(), "a", ["b"]).columns)
+def test_no_image_gives_an_empty_table(found):
+    empty = trajectories(make_rows({14: WAYS[14]}), "a", ["b"])
+    assert list(empty.columns) == list(found.reset_index()[empty.columns])
     assert empty.empty and gallery(empty, "bounce_back", 3).empty
 
 
-def test_targeted_attacks_flip_to_any_other_class():
+def test_targeted_attacks_flip_to_any_other_class(found):
     rows = make_rows()
-    rows["target_label"] = pd.array([7] * len(rows), dtype="Int64")
-    rows.loc[rows["eps_255"] == 0, "target_label"] = pd.NA
-    pd.testing.assert_frame_equal(
-        trajectories(rows, "a", ["b"]), trajectories(make_rows(), "a", ["b"])
-    )
+    aims = pd.Series(7, rows.index, dtype="Int64").mask(rows["eps_255"] == 0)
+    aimed = trajectories(rows.assign(target_label=aims), "a", ["b"])
+    pd.testing.assert_frame_equal(aimed.set_index("index"), found)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +191,8 @@ def test_galleries_come_in_their_order(kind, first):
 # Label 0. Image 0 flips at 0.5 and bounces back at 2; 1 flips at 2; 2 never; 3 is wrong when clean;
 # 4 flips at 0.5 for good.
 FLIPPING = {
-    ("a", 0): [0, 0, 0, 1, 0],
-    ("a", 0.5): [1, 0, 0, 1, 1],
-    ("a", 2): [0, 1, 0, 1, 1],
-    ("b", 0): [1, 1, 1, 1, 0],
-    ("b", 0.5): [1, 1, 1, 1, 0],
-    ("b", 2): [1, 1, 1, 1, 0],
+    **{("a", 0): [0, 0, 0, 1, 0], ("a", 0.5): [1, 0, 0, 1, 1], ("a", 2): [0, 1, 0, 1, 1]},
+    **{("b", eps): [1, 1, 1, 1, 0] for eps in (0, 0.5, 2)},
 }
 STORED = {**FLIPPING, ("a", 0.5): [0, 0, 0, 1, 0]}
 
@@ -236,17 +221,10 @@ def test_flips_are_looked_up_in_the_8_bit_table(make_table):
 def test_flip_summary_gives_counts_and_shares(make_table):
     tables = make_table(FLIPPING), make_table(STORED)
     a, b = flip_summary(first_flips(*tables)).to_dict("records")
-    assert a == {
-        "target": "a",
-        "initially_correct": 4,
-        "flipped": 3,
-        "median_first_flip_eps_255": 0.5,
-        "below_8_bits": 2,
-        "flips_at_8_bits": 1,
-        "flipped_share": 0.75,
-        "below_8_bits_share": 2 / 3,
-        "flips_at_8_bits_share": 1 / 3,
-    }
+    counts = {"initially_correct": 4, "flipped": 3, "below_8_bits": 2, "flips_at_8_bits": 1}
+    shares = {"flipped": 0.75, "below_8_bits": 2 / 3, "flips_at_8_bits": 1 / 3}
+    shares = {f"{name}_share": share for name, share in shares.items()}
+    assert a == {"target": "a", "median_first_flip_eps_255": 0.5, **counts, **shares}
     assert (b["initially_correct"], b["flipped"], b["flips_at_8_bits"]) == (1, 0, 0)
     assert np.isnan([b["median_first_flip_eps_255"], b["below_8_bits_share"]]).all()
     without = flip_summary(first_flips(tables[0]))
