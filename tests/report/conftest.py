@@ -23,6 +23,7 @@ KINDS = {
     "one image": {"images": 1},
     "one class": {"classes": ("cat",)},
     "missing values": {"missing": True},
+    "fine budgets": {"budgets": (0.0234375, 1 / 3, 12345.678), "images": 50},
     "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]", "<b>"), "classes": HOSTILE},
     "many models": {"models": [f"model_{i}" for i in range(10)], "full": False, "images": 60},
 }

@@ -11,7 +11,7 @@ from src.report.page import VEGA_LITE, Figure, save_figures
 
 KINDS = (
     *("ordinary", "one image", "one class", "missing values", "hostile names"),
-    "many models",
+    *("many models", "fine budgets"),
 )
 FULL = {
     *("answer", "variants", "excess-random-sign", "hypothesis", "images", "areas", "spectra"),
@@ -118,6 +118,13 @@ def test_names_stay_text(made_up):
     assert set(rows["attack"]) == {"f.g[0]", "<b>"} and 'a"b\nc.d[0]' in set(rows["target"])
     (data,) = {str(each["format"]) for each in parts(one.spec, "data") if "format" in each}
     assert "'target': 'string'" in data and "'k': 'number'" in data
+
+
+def test_budgets_are_told_exactly(made_up):
+    one = figure(made_up("fine budgets"), "answer")
+    (menu,) = [each for each in one.spec["params"] if each["name"] == "budget"]
+    assert menu["bind"]["options"] == [0.0234375, 1 / 3, 12345.678]
+    assert set(menu["bind"]["options"]) | {0.0} == set(drawn(one)["eps_255"])
 
 
 def test_too_few_images_leave_a_sentence(made_up):

@@ -14,7 +14,6 @@ from src.report.charts.theme import (
     Drawn,
     budget_axis,
     colours,
-    dashes,
     inline,
     menu,
     tooltip,
@@ -184,7 +183,7 @@ def _curves(
         y=value,
         strokeDash=alt.StrokeDash(
             "attack:N",
-            scale=dashes(list(attacks)),
+            scale=alt.Scale(domain=list(attacks)),
             legend=alt.Legend(
                 title="attack (click to select)",
                 orient="bottom",

@@ -8,7 +8,6 @@ import pandas as pd
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
-ATTACK_DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4]]
 GREY = "#888888"
 """Of zero lines, rules and references: legible on light and on dark."""
 PANEL = 190
@@ -45,17 +44,18 @@ def theme() -> alt.theme.ThemeConfig:
 def inline(frame: pd.DataFrame) -> alt.InlineData:
     """Return a table as CSV inside the specification: a third of the size of JSON records.
 
-    Numbers keep four significant digits; missing ones are null. Names are kept as text, even one
-    that reads like a number.
+    Numbers keep four significant digits, but for budgets, which charts compare; missing ones are
+    null. Names are kept as text, even one that reads like a number.
     """
     flags = frame.select_dtypes(bool).columns
     parse: dict[str, Any] = {
         str(name): "boolean" if name in flags else "number" if _numeric(kind) else "string"
         for name, kind in frame.dtypes.items()
     }
-    frame = frame.assign(
-        **{name: frame[name].map({True: "true", False: "false"}) for name in flags}
-    )
+    texts = {name: frame[name].map({True: "true", False: "false"}) for name in flags}
+    if "eps_255" in frame:
+        texts["eps_255"] = frame["eps_255"].map(repr)
+    frame = frame.assign(**texts)
     text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
 
@@ -67,13 +67,6 @@ def _numeric(kind: Any) -> bool:
 def colours(names: list[str]) -> alt.Scale:
     """Return one colour a name, the same in every chart: ten distinct ones, else twenty."""
     return alt.Scale(domain=names, scheme="tableau10" if len(names) <= 10 else "tableau20")
-
-
-def dashes(attacks: list[str]) -> alt.Scale:
-    """Return one dash pattern an attack."""
-    return alt.Scale(
-        domain=attacks, range=[ATTACK_DASHES[i % len(ATTACK_DASHES)] for i in range(len(attacks))]
-    )
 
 
 def attack_colours(frame: pd.DataFrame) -> alt.Color:
