@@ -4,10 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from src.analysis.trajectories import galleries, trajectories
 from src.data import ImageDataset
 from src.files import whole_file
-from src.record import EXAMPLES, IMAGES
+from src.record import EXAMPLES, IMAGES, JobRecord
 
 
 def store_examples(
@@ -48,3 +50,23 @@ def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) 
     batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())
     with whole_file(folder / IMAGES) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, index=index, clean=batch.images.numpy())
+
+
+def gallery_images(
+    predictions: pd.DataFrame, record: JobRecord, flips: pd.DataFrame | None
+) -> set[int]:
+    """Return the index of every image that the galleries of a job's pairs will show.
+
+    Args:
+        predictions: Of the job.
+        record: What the job was.
+        flips: Minimum adversarial budgets found by bisection, if the job did that.
+    """
+    pair = (record.source, record.targets)
+    images = trajectories(predictions, *pair, record.protocol, flips, record.norm)
+    return {
+        int(index)
+        for _, its in images.groupby("target")
+        for rows in galleries(its).values()
+        for index in rows["index"]
+    }

@@ -24,11 +24,10 @@ from src.analysis import (
 )
 from src.data import ImageDataset
 from src.evaluation import CONTROLS, Evaluation, write_table
-from src.example_images import store_examples, store_images
+from src.example_images import gallery_images, store_examples, store_images
 from src.files import write_csv, write_text, writing
 from src.job import Job
 from src.record import ALARMS, EXAMPLES, HEADLINE, IMAGES, JobRecord, with_record
-from src.report import gallery_images
 from src.score_job import breach_alarms
 from src.sets import SetWriter
 
@@ -103,7 +102,8 @@ def write_results(
     if clean is not None and result.examples:  # drawn beside the clean images
         store_examples(dataset, job.budgets, result.examples, folder)
     if clean is not None and job.config.report.name != "none":
-        picked = gallery_images(headline, record, result.probes)
+        flips = result.probes["flips"].to_pandas() if "flips" in result.probes else None
+        picked = gallery_images(headline, record, flips)
         store_images(dataset, picked, folder)
     _write_tables(job, tables, result.probes, folder, record)
     figures = {

@@ -141,6 +141,15 @@ def gallery(table: pd.DataFrame, kind: str, count: int) -> pd.DataFrame:
     return chosen.iloc[order[:count]].reset_index(drop=True)
 
 
+def galleries(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the two images that show each kind best, by kind; see `gallery`.
+
+    Args:
+        table: Rows of `trajectories` of one target.
+    """
+    return {kind: gallery(table, kind, 2) for kind in KINDS if kind in table}
+
+
 def first_flips(
     table: pd.DataFrame, rounded: pd.DataFrame | None = None, norm: str = "linf"
 ) -> pd.DataFrame:

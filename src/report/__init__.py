@@ -1,6 +1,5 @@
 """From tables that jobs left to one HTML page of linked charts; reads nothing else."""
 
-from src.report.galleries import gallery_images
 from src.report.stored import StoredJob, find_jobs
 
-__all__ = ["StoredJob", "find_jobs", "gallery_images"]
+__all__ = ["StoredJob", "find_jobs"]

@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.analysis.trajectories import KINDS
-from src.report.galleries import chosen
+from src.analysis.trajectories import KINDS, galleries
 from src.report.stored import StoredJob
 
 _SIDE = 128  # most pixels of a picture's longer side
@@ -95,7 +94,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
     return Album(title, caption, tuple(strips))
 
 
-def galleries(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
+def gallery_albums(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
     """Return the images that show each kind of trajectory best.
 
     Args:
@@ -103,7 +102,7 @@ def galleries(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
         target: One of its targets.
         images: Its trajectories, see `src.analysis.trajectories`.
     """
-    picked = {kind: rows for kind, rows in chosen(images).items() if len(rows)}
+    picked = {kind: rows for kind, rows in galleries(images).items() if len(rows)}
     wanted = [int(index) for rows in picked.values() for index in rows["index"]]
     top = job.top_five(target, wanted) if wanted else pd.DataFrame()
     albums = []

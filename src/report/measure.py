@@ -25,10 +25,9 @@ from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.matrix import measure_of, words_of
 from src.analysis.rates import confidence_bands
 from src.analysis.similarity import pair_similarity
-from src.analysis.trajectories import KINDS, trajectories
+from src.analysis.trajectories import KINDS, galleries, trajectories
 from src.record import ALARMS, HEADLINE
-from src.report.galleries import chosen
-from src.report.images import Album, examples, galleries
+from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
 
 _RATE = ["k", "n", "rate", "rate_low", "rate_high"]
@@ -248,10 +247,10 @@ def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str
         its = table[table["target"] == target].reset_index(drop=True)
         bins = by_initial_confidence(rows, record.source, target, record.protocol)
         parts.setdefault("bins", []).append(bins.assign(target=target))
-        for kind, images in chosen(its).items():
+        for kind, images in galleries(its).items():
             here = rows[(rows["target"] == target) & rows["index"].isin(images["index"])]
             parts.setdefault("shown", []).append(_shown(job, here, kind))
-        if albums := tuple(galleries(job, target, its)):
+        if albums := tuple(gallery_albums(job, target, its)):
             found.albums.append(
                 (f"{job.attack}: {record.source} \N{RIGHTWARDS ARROW} {target}", albums)
             )
