@@ -28,16 +28,11 @@ def test_an_attack_that_works_raises_nothing(make_table):
     assert check(job(make_table, 0, target_label=[1] * 100), "a", ["a", "b"]) == []
 
 
-def test_every_alarm_tells_its_causes(make_table):
-    table = job(make_table, 60, 0.9)
-    for alarm in check(table, "a", ["a"], 10, 0.5):
+def test_every_alarm_tells_its_causes_and_zero_gradients_are_counted(make_table):
+    for alarm in check(job(make_table, 60, 0.9), "a", ["a"], 10, 0.5):
         assert isinstance(alarm, Alarm) and CAUSES[alarm.name] in alarm.sentence
         assert alarm.sentence.startswith(alarm.finding) and len(alarm.finding) < 130
-
-
-def test_zero_gradients_are_counted(make_table):
-    table = job(make_table, 0)
-    (alarm,) = check(table, "a", ["b"], 10, 0.25, 400)
+    (alarm,) = check(job(make_table, 0), "a", ["b"], 10, 0.25, 400)
     assert alarm[:2] == ("zero_gradients", 0.25)
     assert alarm.finding.startswith("a: 100 / 400 = 25.00% of the gradients")
 
@@ -61,17 +56,13 @@ def test_images_whose_loss_rises_nowhere_are_counted_white_box_only(make_table):
     assert [one.value for one in unmoved(19, "a+b", "ab")] == [19 / 99] * 2
 
 
-def test_a_loss_that_rises_at_one_budget_alone_has_risen(make_table):
+def test_a_loss_that_rises_at_one_budget_has_risen_and_one_image_of_few_is_no_alarm(make_table):
     table = job(make_table, 50, 0.9)  # one step that overshoots at the largest budget
+    (alarm,) = check(table, "a", ["a"], iterative=False)
+    assert alarm.name == "loss_not_rising"
     table.loc[table["eps_255"] == 4, "true_confidence"] = 0.4
     assert check(table, "a", ["a"], iterative=False) == []
-    (alarm,) = check(job(make_table, 50, 0.9), "a", ["a"], iterative=False)
-    assert alarm.name == "loss_not_rising"
-
-
-def test_one_image_of_few_is_no_alarm(make_table):
-    confidence = np.full(19, 0.1)
-    confidence[0] = 0.5
+    confidence = np.append(0.5, np.full(18, 0.1))
     assert check(job(make_table, 0, confidence, n=19), "a", ["a"]) == []
 
 

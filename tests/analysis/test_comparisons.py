@@ -1,5 +1,4 @@
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,6 @@ from src.analysis.intervals import paired_interval
 CLEAN = {("a", 0): [0] * 7 + [1], ("b", 0): [0] * 6 + [1, 0]}
 FGSM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [1, 1, 0, 0, 0, 0, 1, 1]}
 BIM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [0, 2, 2, 2, 2, 0, 0, 1]}
-
-
-class Compared(NamedTuple):
-    attack: str
-    source: str
-    predictions: pd.DataFrame
 
 
 def stacked(jobs, eps=8, protocol="joint"):
@@ -61,12 +54,12 @@ def sweep(make_table):
                 (m, e): generator.integers(0, 2 + strength, 150) for m in "abc" for e in (2, 8)
             }
             table = make_table(clean | answers).sample(frac=1, random_state=1)
-            jobs.append(Compared(attack, source, table))
+            jobs.append((attack, source, table))
     return jobs
 
 
 def test_two_attacks_are_compared_on_the_images_that_they_share(make_table):
-    jobs = [Compared(name, "a", make_table(t)) for name, t in (("fgsm", FGSM), ("bim", BIM))]
+    jobs = [(name, "a", make_table(t)) for name, t in (("fgsm", FGSM), ("bim", BIM))]
     (row,) = paired_tests(stacked(jobs)).to_dict("records")
     names = {"kind": "attack", "target": "b", "common": "a", "first": "fgsm", "second": "bim"}
     # Images 0 to 5 are counted; fgsm flips 0 and 1, bim 1 to 4.
@@ -76,15 +69,8 @@ def test_two_attacks_are_compared_on_the_images_that_they_share(make_table):
 
 def test_every_pair_of_a_sweep_equals_a_count_image_by_image(sweep):
     table = paired_tests(stacked(sweep)).set_index(["kind", "target", "common", "first", "second"])
-    answers = {
-        (job.attack, job.source): {
-            row[:3]: row[3]
-            for row in job.predictions[["target", "eps_255", "index", "predicted"]].itertuples(
-                index=False, name=None
-            )
-        }
-        for job in sweep
-    }
+    keys = ["target", "eps_255", "index"]
+    answers = {job[:2]: job[2].set_index(keys)["predicted"].to_dict() for job in sweep}
     expected = {}
     for (one, first), (other, second) in combinations(answers.items(), 2):
         if (one[0] == other[0]) == (one[1] == other[1]):
@@ -113,8 +99,7 @@ def test_every_pair_of_a_sweep_equals_a_count_image_by_image(sweep):
 
 
 def test_pairs_come_in_the_order_of_the_jobs(sweep):
-    sweep = [job._replace(predictions=job.predictions.sort_values("target")) for job in sweep[:4]]
-    table = paired_tests(stacked(sweep))
+    table = paired_tests(stacked([(*job[:2], job[2].sort_values("target")) for job in sweep[:4]]))
     names = table[["kind", "common", "first", "second", "target"]].to_numpy().tolist()
     attacks = [["attack", "a", "fgsm", "bim", target] for target in "abc"]
     pairs = ("ab", "ac", "bc")
@@ -125,9 +110,8 @@ def test_images_and_targets_of_one_job_alone_are_left_out(make_table):
     more = {("a", 8): [1] * 8, **FGSM}
     first = make_table(more).query("index != 0")
     second = make_table(BIM).query("index != 2")
-    (row,) = paired_tests(
-        stacked([Compared("fgsm", "a", first), Compared("bim", "a", second)])
-    ).to_dict("records")
+    jobs = [("fgsm", "a", first), ("bim", "a", second)]
+    (row,) = paired_tests(stacked(jobs)).to_dict("records")
     assert row["target"] == "b"
     counts = [row[name] for name in ("n", "first_success", "second_success")]
     assert counts == [4, 1, 3]  # images 1, 3, 4, 5
@@ -136,7 +120,7 @@ def test_images_and_targets_of_one_job_alone_are_left_out(make_table):
 def test_targeted_success_is_reaching_the_class(make_table):
     aims = [1, 2, 2, 2, 1, 1, 1, 1]
     tables = [make_table(t, target_label=aims) for t in (FGSM, BIM)]
-    jobs = [Compared(name, "a", t) for name, t in zip(("llc", "illc"), tables, strict=True)]
+    jobs = [(name, "a", t) for name, t in zip(("llc", "illc"), tables, strict=True)]
     (row,) = paired_tests(stacked(jobs)).to_dict("records")
     names = ("n", "first_success", "second_success", "first_only", "second_only")
     assert [row[name] for name in names] == [6, 1, 3, 1, 3]
@@ -146,24 +130,24 @@ def test_only_like_aims_are_compared(make_table):
     aims, others = [1] * 8, [2] + [1] * 7
     plain, aimed, elsewhere = (make_table(FGSM, target_label=t) for t in (None, aims, others))
     for one, other in ((plain, aimed), (aimed, plain), (aimed, elsewhere)):
-        assert paired_tests(stacked([Compared("x", "a", one), Compared("y", "a", other)])).empty
-    alike = paired_tests(stacked([Compared("x", "a", aimed), Compared("y", "a", aimed)]))
+        assert paired_tests(stacked([("x", "a", one), ("y", "a", other)])).empty
+    alike = paired_tests(stacked([("x", "a", aimed), ("y", "a", aimed)]))
     assert list(alike["kind"]) == ["attack"]
     # The least likely class is the source's own choice, so two sources may differ.
-    sources = paired_tests(stacked([Compared("x", "a", aimed), Compared("x", "b", elsewhere)]))
+    sources = paired_tests(stacked([("x", "a", aimed), ("x", "b", elsewhere)]))
     assert sources[["first_success", "second_success"]].to_numpy().tolist() == [[2, 1]]
-    assert paired_tests(stacked([Compared("x", "a", aimed), Compared("x", "b", plain)])).empty
+    assert paired_tests(stacked([("x", "a", aimed), ("x", "b", plain)])).empty
     both = {("a", 8): [1] * 8, ("b", 8): [1] * 8}
     there, back = make_table(CLEAN | both, target_label=aims), make_table(CLEAN | both)
-    assert asymmetry(stacked([Compared("x", "a", there), Compared("x", "b", back)])).empty
+    assert asymmetry(stacked([("x", "a", there), ("x", "b", back)])).empty
     back = make_table(CLEAN | both, target_label=others)
-    row = asymmetry(stacked([Compared("x", "a", there), Compared("x", "b", back)])).iloc[0]
+    row = asymmetry(stacked([("x", "a", there), ("x", "b", back)])).iloc[0]
     assert (row["forward"], row["backward"], row["n"]) == (6, 5, 6)
 
 
 def test_without_images_there_is_no_test_and_none_is_corrected_for(make_table):
     wrong = FGSM | {("c", 0): [1] * 8, ("c", 8): [1] * 8}
-    jobs = [Compared(name, "a", make_table(wrong | t)) for name, t in (("x", FGSM), ("y", BIM))]
+    jobs = [(name, "a", make_table(wrong | t)) for name, t in (("x", FGSM), ("y", BIM))]
     table = paired_tests(stacked(jobs)).set_index("target")
     assert table.loc["c", "n"] == 0
     assert table.loc["c", ["difference", "difference_low", "p", "p_holm"]].isna().all()
@@ -176,10 +160,10 @@ def test_asymmetry_is_forward_minus_backward_on_the_images_of_both(make_table):
     backward = make_table(CLEAN | {("a", 8): [1, 0, 0, 0, 2, 0, 1, 1], ("b", 8): [1] * 8})
     ensemble = make_table(CLEAN | {("a+b", 0): [0] * 8, ("a", 8): [1] * 8, ("b", 8): [1] * 8})
     jobs = [
-        Compared("fgsm", "a", forward),
-        Compared("fgsm", "a+b", ensemble),
-        Compared("bim", "b", backward),  # another attack, so no pair of it
-        Compared("fgsm", "b", backward.sample(frac=1, random_state=4)),
+        ("fgsm", "a", forward),
+        ("fgsm", "a+b", ensemble),
+        ("bim", "b", backward),  # another attack, so no pair of it
+        ("fgsm", "b", backward.sample(frac=1, random_state=4)),
     ]
     (row,) = asymmetry(stacked(jobs)).to_dict("records")
     names = {"attack": "fgsm", "first": "a", "second": "b"}
@@ -216,10 +200,10 @@ def test_categories_and_the_order_of_rows_do_not_count(sweep):
 
 
 def test_jobs_that_do_not_fit_are_refused(make_table):
-    first, second = Compared("fgsm", "a", make_table(FGSM)), Compared("bim", "a", make_table(BIM))
+    first, second = ("fgsm", "a", make_table(FGSM)), ("bim", "a", make_table(BIM))
     with pytest.raises(ValueError, match="no predictions at eps_255 = 3; the budgets are 4, 8"):
         stacked([first], 3)
-    other = second._replace(predictions=make_table(BIM, label=3))
+    other = ("bim", "a", make_table(BIM, label=3))
     for compare in (paired_tests, asymmetry):
         with pytest.raises(ValueError, match="two rows are of the same attack, source, target"):
             compare(stacked([first, second, first]))

@@ -7,32 +7,20 @@ from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.intervals import paired_interval
 from src.analysis.rates import rates
 
+EDGES = {"all": (0, 0.7), "low": (0, 0.125), "band": (0.125, 0.25), "high": (0.25, 0.7)}
+
 
 @pytest.fixture
-def make_filtered():
+def make_filtered(make_table):
     """Make the filtered table of targets' answers in every band and norm, to attack and noise."""
-    edges = {"all": (0, 0.7), "low": (0, 0.125), "band": (0.125, 0.25), "high": (0.25, 0.7)}
 
-    def make(answers, label=0):
+    def make(answers):
         parts = []
         for (target, norm, band), kinds in answers.items():
-            low, high = edges[band]
+            low, high = EDGES[band]
+            what = {"band": band, "norm": norm, "frequency_low": low, "frequency_high": high}
             for kind, predicted in zip(("attack", "noise"), kinds, strict=True):
-                part = pd.DataFrame({"index": np.arange(len(predicted)), "label": label})
-                parts.append(
-                    part.assign(
-                        target=target,
-                        eps_255=8.0,
-                        band=band,
-                        norm=norm,
-                        kind=kind,
-                        frequency_low=low,
-                        frequency_high=high,
-                        predicted=predicted,
-                        confidence=0.5,
-                        true_confidence=0.25,
-                    )
-                )
+                parts.append(make_table({(target, 8): predicted}).assign(kind=kind, **what))
         return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=0)
 
     return make
@@ -101,14 +89,9 @@ def test_noise_that_lacks_is_named(make_table, make_filtered):
 
 
 def low_passed_of(answers):
-    return pd.DataFrame(
-        [
-            (index, 0, target, cutoff, answer)
-            for (target, cutoff), row in answers.items()
-            for index, answer in enumerate(row)
-        ],
-        columns=["index", "label", "target", "cutoff", "predicted"],
-    )
+    names = ["index", "label", "target", "cutoff", "predicted"]
+    rows = [(i, 0, *key, answer) for key, row in answers.items() for i, answer in enumerate(row)]
+    return pd.DataFrame(rows, columns=names)
 
 
 def test_low_passed_images_are_counted_beside_the_same_ones_unfiltered():

@@ -16,24 +16,13 @@ def make_job(make_table):
     """Make a job of source `a` shown to `a` and `b`, with each image's cosine to `b`."""
 
     def make(clean_a, clean_b, fooled_b, cosine, **aims):
-        answers = {
-            ("a", 0): clean_a,
-            ("b", 0): clean_b,
-            ("a", 8): [1] * len(clean_a),
-            ("b", 4): [0] * len(clean_a),
-            ("b", 8): fooled_b,
-        }
         n = len(clean_a)
-        like = pd.DataFrame(
-            {
-                "index": np.tile(np.arange(n), 2),
-                "target": np.repeat(["a", "b"], n),
-                "cosine": [*[1.0] * n, *cosine],
-                "sign_agreement": [*[1.0] * n, *(0.5 + np.array(cosine) / 10)],
-            }
-        )
-        like = like.sample(frac=1, random_state=0)
-        return make_table(answers, **aims), like
+        answers = {("a", 0): clean_a, ("b", 0): clean_b, ("a", 8): [1] * n}
+        answers |= {("b", 4): [0] * n, ("b", 8): fooled_b}
+        like = pd.DataFrame({"index": np.tile(np.arange(n), 2), "target": np.repeat(["a", "b"], n)})
+        like["cosine"] = [*[1.0] * n, *cosine]
+        like["sign_agreement"] = [*[1.0] * n, *(0.5 + np.array(cosine) / 10)]
+        return make_table(answers, **aims), like.sample(frac=1, random_state=0)
 
     return make
 
