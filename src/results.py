@@ -102,7 +102,9 @@ def write_results(
     if clean is not None and result.examples:  # drawn beside the clean images
         store_examples(dataset, job.budgets, result.examples, folder)
     if clean is not None and job.config.report.name != "none":
-        flips = result.probes["flips"].to_pandas() if "flips" in result.probes else None
+        exact = record.config.get("storage") == "float32"  # bisection does not round
+        probed = result.probes.get("flips") if exact else None
+        flips = None if probed is None else probed.to_pandas()
         picked = gallery_images(headline, record, flips)
         store_images(dataset, picked, folder)
     _write_tables(job, tables, result.probes, folder, record)

@@ -109,7 +109,7 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
         for finding, (first, *others) in findings.items():
             more = f" (and {len(others)} more)" if others else ""
             lines.append(f"ALARM {first}{more}: {name}: {finding}")
-        for line in [*lines, f"      {name}: {CAUSES[name]}"]:
+        for line in [*lines, f"      {name}: {CAUSES.get(name, '')}"]:
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
     for path, text in texts.items():  # last: a full disk hides no alarm
         write_text(path, text)

@@ -263,7 +263,7 @@ class SweepCallback(Callback):
                 files = write_report(done, folder, settings, console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"
-            words = f"Interrupted. No report: the jobs' files are complete, and {again} builds it."
+            words = f"Interrupted. The jobs' files are complete, and {again} builds it."
             console.print(words, style="yellow", soft_wrap=True, markup=False)
             return []
         except Exception as error:

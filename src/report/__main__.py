@@ -14,7 +14,7 @@ def run(config: DictConfig) -> None:
     """Build one report; what is wrong is said in one sentence."""
     from src.report.command import report
 
-    words = "\nInterrupted. No report: the jobs' files are untouched, and this command builds it."
+    words = "\nInterrupted. The jobs' files are untouched, and this command builds the report."
     stopping.on_stop(lambda error: print(words))
     try:
         report(config)

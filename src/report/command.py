@@ -14,7 +14,7 @@ from rich.text import Text
 from src.checks import check_report, names_of, plain
 from src.record import HEADLINE
 from src.report.build import build_report
-from src.report.page import save_figures, write_page
+from src.report.page import remove_figures, save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
 from src.tracking import Sweeps, open_sweeps
 
@@ -69,9 +69,7 @@ def write_report(
         content = build_report(jobs, settings, tell)
         tell("page")
         write_page(content, out / PAGE)
-        for file in (out / FIGURES).glob("*.*"):  # of an earlier report
-            if file.suffix in (".png", ".svg", ".csv", ".json"):
-                file.unlink()
+        remove_figures(out / FIGURES)  # of an earlier report
         if not settings["figures"]:
             return [out / PAGE]
         save_figures(content.figures, out / FIGURES, tell)

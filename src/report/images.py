@@ -124,15 +124,21 @@ def _gallery_strip(
     index, label = int(row["index"]), int(row["label"])
     mine = top[top["index"] == index]
     clean = mine[mine["eps_255"] == 0].iloc[0]
-    lowest = kind == "dip_and_recovery"
-    eps = float(row["lowest_eps_255"] if lowest else row["first_flip_eps_255"])
-    words = "lowest confidence" if lowest else "minimum adversarial budget"
-    key = _at_flip(job, target, index, eps, mine)
+    moments = {
+        "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
+        "bounce_back": [
+            (row["first_flip_eps_255"], "minimum adversarial budget"),
+            (row["back_eps_255"], "right again"),
+        ],
+        "ends_more_confident_wrong": [(mine["eps_255"].max(), "largest budget")],
+        "below_8_bits": [(row["first_flip_eps_255"], "minimum adversarial budget")],
+    }
     true = f"image {index}, {_name(job, label)}"
-    return (
-        _picture(job.images.get(index), "clean", (true,), _top(job, clean, label)),
-        Picture("", f"{eps:.3g}/255", (words,), _top(job, key, label)),
-    )
+    strip = [_picture(job.images.get(index), "clean", (true,), _top(job, clean, label))]
+    for eps, words in moments[kind]:
+        key = _at_flip(job, target, index, float(eps), mine)
+        strip.append(Picture("", f"{eps:.3g}/255", (words,), _top(job, key, label)))
+    return tuple(strip)
 
 
 def _at_flip(

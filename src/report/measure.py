@@ -26,7 +26,7 @@ from src.analysis.matrix import measure_of, words_of
 from src.analysis.rates import confidence_bands
 from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import KINDS, galleries, trajectories
-from src.record import ALARMS, HEADLINE
+from src.record import ALARMS, HEADLINE, JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
 
@@ -132,7 +132,11 @@ def _alarms(job: StoredJob) -> list[tuple[str, str]]:
     """Return the alarms that the job left; of tables alone, those that they can raise."""
     left = job.folder / ALARMS
     if left.exists():
-        return [(alarm["name"], alarm["finding"]) for alarm in json.loads(left.read_text())]
+        try:
+            listed = json.loads(left.read_text(encoding="utf-8"))
+            return [(str(alarm["name"]), str(alarm["finding"])) for alarm in listed]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{left} is no list of alarms: {error!r}.") from error
     record = job.record
     if not (job.attacked and job.has_clean):
         return []
@@ -149,24 +153,31 @@ def _alarms(job: StoredJob) -> list[tuple[str, str]]:
     return [(alarm.name, alarm.finding) for alarm in raised]
 
 
+def group(record: JobRecord) -> str:
+    """Name the jobs that can be compared: same images, norm, reference budget and protocol."""
+    return f"{record.data} {record.norm} {record.standard:g} {record.protocol}"
+
+
 def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
     """Return what a job's tables tell, but for single images."""
     record, rows = job.record, job.predictions
     pair, at, protocol = (record.source, record.targets), record.standard, record.protocol
     found = {"rates": _rates(job)}
-    if "spectra" in job.files:
-        found["spectra"] = job.table("spectra")
-    if "low_passed" in job.files:
-        found["low_passed"] = low_pass_accuracy(job.table("low_passed"), rows[rows["eps_255"] == 0])
+    names = ("spectra", "low_passed", "filtered", "similarity")
+    tables = {name: job.table(name) for name in names if name in job.files}
+    tables = {name: table for name, table in tables.items() if len(table)}
+    if "spectra" in tables:
+        found["spectra"] = tables["spectra"]
+    if "low_passed" in tables:
+        found["low_passed"] = low_pass_accuracy(tables["low_passed"], rows[rows["eps_255"] == 0])
     if not job.has_clean:
         return found
-    group = f"{record.data} {record.norm} {at:g} {protocol}"  # jobs that can be compared
-    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group)
+    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
     found["areas"] = curve_areas(rows, *pair, protocol)
-    if "filtered" in job.files:
-        found["filtered"] = filtered_rates(job.table("filtered"), rows, *pair, protocol)
-    if "similarity" in job.files:
-        found["similarity"] = pair_similarity(rows, job.table("similarity"), *pair, at, protocol)
+    if "filtered" in tables:
+        found["filtered"] = filtered_rates(tables["filtered"], rows, *pair, protocol)
+    if "similarity" in tables:
+        found["similarity"] = pair_similarity(rows, tables["similarity"], *pair, at, protocol)
     others = [name for name in job.files if name.startswith(f"{HEADLINE}-")]
     if others:
         found["variants"] = _variants(job, others)
@@ -197,6 +208,7 @@ def _rates(job: StoredJob) -> pd.DataFrame:
     source = together["source"]
     targeted = bool(own["targeted"].iloc[0])
     return together[["protocol", "source", "target", "eps_255", *_RATE, *bands_of]].assign(
+        group=group(record),
         counted=words_of(measure, targeted).counted,
         sign=1 if measure == "success_rate" else -1,
         white_box=[is_white_box(a, b) for a, b in zip(source, together["target"], strict=True)],

@@ -31,6 +31,7 @@ class Figure:
         caption: What it shows, with denominators.
         chart: The chart; its `description` is for readers who cannot see it.
         data: What is drawn, as it is offered as CSV.
+        more: A second table that is drawn beside it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Figure:
     caption: str
     chart: Drawn
     data: pd.DataFrame
+    more: pd.DataFrame | None = None
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -154,6 +156,16 @@ def save_figures(
         write_text(folder / f"{figure.name}.svg", figure.svg)
         write_text(folder / f"{figure.name}.vl.json", json.dumps(figure.spec))
         write_csv(folder / f"{figure.name}.csv", figure.data)
+        if figure.more is not None:
+            write_csv(folder / f"{figure.name}-more.csv", figure.more)
+
+
+def remove_figures(folder: Path) -> None:
+    """Remove what `save_figures` has written into a folder, and nothing else."""
+    for spec in folder.glob("*.vl.json"):
+        stem = spec.name.removesuffix(".vl.json")
+        for name in (f"{stem}.png", f"{stem}.svg", f"{stem}.csv", f"{stem}-more.csv", spec.name):
+            (folder / name).unlink(missing_ok=True)
 
 
 @cache

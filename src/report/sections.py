@@ -10,7 +10,7 @@ from src.analysis.comparisons import asymmetry, paired_tests
 from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
 from src.record import JobRecord
 from src.report import charts
-from src.report.measure import Measured
+from src.report.measure import Measured, group
 from src.report.page import Figure, Section, Table
 
 WIDEST = 0.3
@@ -18,51 +18,65 @@ WIDEST = 0.3
 FEWEST_IN_BIN = 10
 """Bins of fewer images are not drawn."""
 _MOST_ROWS = 60  # of a folded table
+_DIRECTIONS = {
+    "forward": "first_success",
+    "backward": "second_success",
+    "forward_only": "first_only",
+    "backward_only": "second_only",
+}
 _NYQUIST = 0.5
 _PARTS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
 
 
 def answer_sentence(record: JobRecord, found: Measured) -> str:
-    """Name the strongest source and the most robust target at the reference budget."""
+    """Name the strongest source and the most robust target at the reference budget.
+
+    Compared are the jobs that can be: of the first one's data, norm, aim, budget and protocol;
+    and of them those that are judged on as many models, since ensembles are on fewer.
+    """
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
         return "No image was counted."
-    best = _pooled(rows, ["attack", "source"]).nlargest(1, "rate").iloc[0]
+    where = f"At {record.standard:g}/255 ({record.norm}, {record.protocol})"
+    best = _strongest(rows, ["attack", "source"])
     if not best["fooled"]:
-        return f"At {record.standard:g}/255 no image that was counted is fooled."
-    attack, source = best["attack"], best["source"]
-    mine = rows[rows["attack"] == attack]
-    others = mine[(mine["source"] == source) & ~mine["white_box"]]
-    models = f"{len(others)} other {'model' if len(others) == 1 else 'models'}"
-    does = "takes to its target class" if (mine["sign"] > 0).any() else "fools"
+        return f"{where} no image that was counted is fooled."
+    attack, source, targeted = best["attack"], best["source"], (rows["sign"] > 0).any()
+    models = f"{best['pairs']} other {'model' if best['pairs'] == 1 else 'models'}"
+    white = rows["white_box"].all()
+    does = "reaches its target classes on" if targeted else "fools"
     first = (
-        f"At {record.standard:g}/255 the strongest source is {source} with {attack}: it {does} "
-        f"{models if len(others) else 'itself'} on {format_cell(best['fooled'], best['n'])} of the "
+        f"{where} the strongest source is {source} with {attack}: it {does} "
+        f"{'itself' if white else models} for {format_cell(best['fooled'], best['n'])} of the "
         "images counted."
     )
-    targets = _pooled(mine, ["target"])
-    if len(targets) < 2:
+    mine = rows[rows["attack"] == attack]
+    if white or mine["target"].nunique() < 2:
         return first
-    least = targets.nsmallest(1, "rate").iloc[0]
+    least = _strongest(mine.assign(fooled=mine["n"] - mine["fooled"]), ["target"])
     return (
         f"{first} The most robust target of {attack} is {least['target']}: other sources succeed "
-        f"on {format_cell(least['fooled'], least['n'])}."
+        f"on {format_cell(least['n'] - least['fooled'], least['n'])}."
     )
 
 
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rates that decide who is strongest: without white boxes, if there are others."""
     at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.standard) & (rates["n"] > 0)
-    rows = rates[at & (rates["protocol"] == record.protocol)]
+    rows = rates[at & (rates["protocol"] == record.protocol) & (rates["group"] == group(record))]
+    rows = rows[rows["sign"] == rows["sign"].iloc[0]] if len(rows) else rows
     rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
     others = rows[~rows["white_box"]]
     return others if len(others) else rows
 
 
-def _pooled(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Add the successes of several pairs up."""
-    sums = rows.groupby(by, sort=False)[["fooled", "n"]].sum().reset_index()
-    return sums.assign(rate=sums["fooled"] / sums["n"])
+def _strongest(rows: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Add the pairs of each up, and return the highest rate of those with the most pairs."""
+    sums = rows.groupby(by, sort=False).agg(
+        fooled=("fooled", "sum"), n=("n", "sum"), pairs=("n", "size")
+    )
+    sums = sums[sums["pairs"] == sums["pairs"].max()].reset_index()
+    return sums.iloc[(sums["fooled"] / sums["n"]).argmax()]
 
 
 def clean_sentence(found: Measured) -> str:
@@ -78,32 +92,36 @@ def clean_sentence(found: Measured) -> str:
 def answer(record: JobRecord, found: Measured) -> Section:
     """Return the linked matrix and curves, and the variants and controls beside the rates."""
     rates = found.table("rates")
-    pooled = _pooled(_decisive(record, rates), ["attack", "source"]).nlargest(1, "rate")
+    decisive = _decisive(record, rates)
     attacked = rates[rates["source"] != CLEAN]
     budgets = sorted(set(attacked["eps_255"]) - {0.0})
     at = record.standard if record.standard in budgets else budgets[-1]
+    first = _strongest(decisive, ["attack", "source"]) if len(decisive) else attacked.iloc[0]
+    groups = rates["group"].nunique()
+    where = f"{at:g}/255 ({record.protocol})" if groups == 1 else "each job's reference budget"
     figures = [
         Figure(
             "answer",
             "Transfer matrix, and accuracy and confidence over the budget",
-            f"Rows: source; columns: target; k / n of the images that the protocol counts. Choose "
-            f"attack, budget and protocol; click cells or legend entries to choose curves. Bands: "
-            f"95 % intervals (of confidences under {record.protocol} alone).",
+            "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
+            "row clean of all clean images. Choose attack, budget and protocol; click cells or "
+            "legend entries to choose curves. Bands: 95 % intervals (of confidences under the job's own "
+            "protocol alone).",
             charts.answer_chart(
-                rates.drop(columns="sign"),
-                attack=str(attacked["attack"].iloc[0]),
-                source=str([*pooled["source"], *attacked["source"]][0]),
+                rates,
+                attack=str(first["attack"]),
+                source=str(first["source"]),
                 budget=at,
                 protocol=record.protocol,
             ),
-            rates,
+            rates.drop(columns=["sign", "group"]),
         )
     ]
     variants, beyond = found.table("variants"), found.table("excess")
     if len(variants):
         variants = variants.assign(row=variants["attack"] + ": " + _pairs(variants))
         caption = (
-            f"Success rates at {at:g}/255 ({record.protocol}) of the same images in every storage, "
+            f"Success rates at {where} of the same images in every storage, "
             f"and of the controls, on up to {variants['n'].max()} images; 95 % Wilson intervals."
         )
         chart = charts.variants_chart(variants)
@@ -111,7 +129,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
     for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
         rows = rows.assign(row=_pairs(rows))
         caption = (
-            f"Success rate at {at:g}/255 minus that of {control} of the same budget, on the same "
+            f"Success rate at {where} minus that of {control} of the same budget, on the same "
             f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
         )
         name = f"excess-{str(control).split()[0]}"
@@ -139,11 +157,15 @@ def hypothesis(found: Measured) -> Section | None:
         f"Hypothesis 1, images with a high initial confidence are harder to manipulate, is "
         f"{counts} of {len(told)} pairs (95 % intervals, not corrected for the number of pairs)."
     )
+    drawn = len(bins.drop_duplicates(["attack", "source", "target"])) if len(bins) else 0
+    right = (
+        f" Right: accuracy and confidence of the selected pair (of {drawn} pairs) by bins of "
+        f"initial confidence with at least {FEWEST_IN_BIN} images."
+    )
     caption = (
-        "Left: Spearman's correlation between initial confidence and minimum adversarial budget, "
+        "Spearman's correlation between initial confidence and minimum adversarial budget, "
         f"of {told['n'].min()} to {told['n'].max()} initially correct images a pair; above 0, more "
-        "confident images need a larger budget. Right: accuracy and confidence of the selected "
-        f"pair by bins of initial confidence with at least {FEWEST_IN_BIN} images."
+        f"confident images need a larger budget.{right if drawn else ''}"
     )
     chart = charts.hypothesis_chart(told, bins)
     figure = Figure(
@@ -166,7 +188,7 @@ def images(found: Measured) -> Section | None:
         caption = "Confidence in the predicted and in the true class; the images of the galleries."
         chart = charts.trajectories_chart(shown)
         figures.append(Figure("images", "Single images over the budget", caption, chart, shown))
-    text = "Chosen by definition (see below), the clearest cases of each kind; examples by index."
+    text = "Galleries: the clearest cases by definition (see below). Examples: by index."
     return Section("images", "Images", (text,), tuple(figures), albums=tuple(found.albums))
 
 
@@ -178,7 +200,7 @@ def compared(found: Measured) -> Section | None:
     groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
     tests = pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
     gaps = pd.concat([asymmetry(rows) for rows in groups], ignore_index=True)
-    gaps = gaps.rename(columns={"forward": "first_success", "backward": "second_success"})
+    gaps.columns = [_DIRECTIONS.get(name, name) for name in gaps.columns]
     gaps = gaps.assign(kind="direction")
     tests["row"] = _versus(tests, "{first} \N{MINUS SIGN} {second}, {common}")
     gaps["row"] = _versus(gaps, "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back")
@@ -298,7 +320,7 @@ def _spectra(found: Measured) -> Figure | None:
         return None
     rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
     caption = (
-        f"Mean share of the power of {rows['n'].max()} images (grey) and of perturbations at the "
+        f"Mean share of the power of {rows['n'].max()} images and of perturbations at the "
         "reference budget, by spatial frequency; the constant part is left out."
     )
     chart = charts.spectra_chart(rows)
@@ -364,7 +386,10 @@ def _tests_table(tests: pd.DataFrame) -> Table:
             "p (Holm)": ["n/a" if pd.isna(p) else f"{p:.2g}" for p in rows["p_holm"]],
         }
     )
-    caption = f"Two-sided exact McNemar tests, corrected by Holm over all of the same kind.{cut}"
+    caption = (
+        f"Two-sided exact McNemar tests, corrected by Holm over all of the same kind, data, "
+        f"norm and budget.{cut}"
+    )
     return Table("Differences as a table", caption, shown)
 
 

@@ -17,13 +17,14 @@ from src.report.stored import find_jobs
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 SIDE = 8  # pixels of an image
 SETTINGS = {"pairs": 24, "budgets": None}
-HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x} & 'y'")
+HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
 KINDS = {
     "ordinary": {},
     "one image": {"images": 1},
     "one class": {"classes": ("cat",)},
     "missing values": {"missing": True},
     "fine budgets": {"budgets": (0.0234375, 1 / 3, 12345.678), "images": 50},
+    "sparse bins": {"images": 45},
     "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]", "<b>"), "classes": HOSTILE},
     "many models": {"models": [f"model_{i}" for i in range(10)], "full": False, "images": 60},
 }

@@ -11,7 +11,7 @@ from src.report.page import VEGA_LITE, Figure, save_figures
 
 KINDS = (
     *("ordinary", "one image", "one class", "missing values", "hostile names"),
-    *("many models", "fine budgets"),
+    *("many models", "fine budgets", "sparse bins"),
 )
 FULL = {
     *("answer", "variants", "excess-random-sign", "hypothesis", "images", "areas", "spectra"),

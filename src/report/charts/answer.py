@@ -135,7 +135,7 @@ def _matrix(
 
 def _names(orient: Any) -> alt.Axis:
     angle = -40 if orient == "top" else 0
-    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, domain=False, labelLimit=150)
+    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, domain=False, labelLimit=220)
 
 
 def _curves(

@@ -29,9 +29,9 @@ def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
             initial confidence and minimum adversarial budget.
         bins: Of the pairs told in detail: a row per bin of initial confidence (`bin` in words,
             in the order of the table) and budget, with `n`, `robust_accuracy` and `confidence`
-            and their intervals.
+            and their intervals; without any the dots stand alone.
     """
-    first = bins[_PAIR].iloc[0].tolist()
+    first = [*effects[_PAIR].iloc[0]] if bins.empty else [*bins[_PAIR].iloc[0]]
     pair = alt.selection_point(
         name="pair", fields=_PAIR, value=[dict(zip(_PAIR, first, strict=True))], empty=False
     )
@@ -47,6 +47,8 @@ def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
         tooltips=[*_PAIR, "n", "flipped", "verdict"],
         select=pair,
     ).properties(title=alt.Title("Every pair", subtitle="click a dot for its curves"))
+    if bins.empty:
+        return dots
     return alt.hconcat(dots, _by_bin(bins, pair), spacing=30).resolve_scale(color="independent")
 
 

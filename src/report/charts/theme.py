@@ -26,7 +26,7 @@ def theme() -> alt.theme.ThemeConfig:
             "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
             "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "offset": 10},
             "axis": {"labelFontSize": 11, "titleFontSize": 12, "gridOpacity": 0.35},
-            "header": {"labelFontSize": 12, "titleFontSize": 12},
+            "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
             "legend": {
                 "labelFontSize": 12,
                 "titleFontSize": 12,
@@ -35,7 +35,7 @@ def theme() -> alt.theme.ThemeConfig:
                 "symbolOpacity": 1,
             },
             "view": {"stroke": None},
-            "axisY": {"labelLimit": 260},
+            "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},
         }
     }
@@ -57,6 +57,8 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
         texts["eps_255"] = frame["eps_255"].map(repr)
     frame = frame.assign(**texts)
     text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+    if "\r" in text:  # in a name, where pandas leaves it bare, and it would end a row
+        text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n", quoting=1)
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
 
 
