@@ -105,8 +105,8 @@ def answer(record: JobRecord, found: Measured) -> Section:
             "Transfer matrix, and accuracy and confidence over the budget",
             "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
             "row clean of all clean images. Choose attack, budget and protocol; click cells or "
-            "legend entries to choose curves. Bands: 95 % intervals (of confidences under the job's own "
-            "protocol alone).",
+            "legend entries to choose curves. Bands: 95 % intervals (of confidences under the "
+            "job's own protocol alone).",
             charts.answer_chart(
                 rates,
                 attack=str(first["attack"]),

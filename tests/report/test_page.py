@@ -109,6 +109,17 @@ def test_every_chart_is_embedded_and_nothing_overflows(opened, scheme, width):
     assert (label == "#fff") == (scheme == "dark")
 
 
+def test_another_theme_keeps_what_was_chosen(opened):
+    tab = opened("ordinary")
+    tab.select_option("#answer select >> nth=1", label="16")
+    tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
+    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
+    tab.emulate_media(color_scheme="dark")
+    tab.wait_for_selector("#answer svg .role-axis-label text[fill='#fff']", state="attached")
+    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
+    assert "fgsm at 16/255" in tab.inner_text("#answer .vega")
+
+
 def test_hostile_names_are_text(opened):
     tab = opened("hostile names")
     see_all(tab)

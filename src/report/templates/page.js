@@ -9,7 +9,12 @@ async function draw(box) {
     spec.vconcat = spec.hconcat;
     delete spec.hconcat;
   }
-  views.get(box)?.finalize();
+  const before = views.get(box);
+  const chosen = before?.view.getState({
+    signals: (name) => before.spec.params?.some((param) => param.bind && param.name === name),
+    data: (name) => name.endsWith("_store"), // of selections
+  });
+  before?.finalize();
   const shown = await vegaEmbed(box, spec, {
     renderer: "svg",
     theme: dark.matches ? "dark" : undefined,
@@ -18,6 +23,7 @@ async function draw(box) {
     downloadFileName: box.dataset.spec.replace("spec-", ""),
   });
   views.set(box, shown);
+  if (chosen) await shown.view.setState(chosen).runAsync();
 }
 
 const seen = new IntersectionObserver(
