@@ -1,0 +1,110 @@
+"""Which models fall, at which budget."""
+
+import pandas as pd
+
+from src.analysis import CLEAN, format_cell
+from src.record import JobRecord
+from src.report import charts
+from src.report.measure import Measured, group
+from src.report.page import Figure, Section
+from src.report.sections.words import pairs
+
+
+def answer_sentence(record: JobRecord, found: Measured) -> str:
+    """Name the strongest source and the most robust target at the reference budget.
+
+    Compared are the jobs that can be: of the first one's data, norm, aim, budget and protocol;
+    and of them those that are judged on as many models, since ensembles are on fewer.
+    """
+    rows = _decisive(record, found.table("rates"))
+    if rows.empty:
+        return "No image was counted."
+    where = f"At {record.standard:g}/255 ({record.norm}, {record.protocol})"
+    best = _strongest(rows, ["attack", "source"])
+    if not best["fooled"]:
+        return f"{where} no image that was counted is fooled."
+    attack, source, targeted = best["attack"], best["source"], (rows["sign"] > 0).any()
+    models = f"{best['pairs']} other {'model' if best['pairs'] == 1 else 'models'}"
+    white = rows["white_box"].all()
+    does = "reaches its target classes on" if targeted else "fools"
+    first = (
+        f"{where} the strongest source is {source} with {attack}: it {does} "
+        f"{'itself' if white else models} for {format_cell(best['fooled'], best['n'])} of the "
+        "images counted."
+    )
+    mine = rows[rows["attack"] == attack]
+    if white or mine["target"].nunique() < 2:
+        return first
+    least = _strongest(mine.assign(fooled=mine["n"] - mine["fooled"]), ["target"])
+    return (
+        f"{first} The most robust target of {attack} is {least['target']}: other sources succeed "
+        f"on {format_cell(least['n'] - least['fooled'], least['n'])}."
+    )
+
+
+def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
+    """Return the rates that decide who is strongest: without white boxes, if there are others."""
+    at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.standard) & (rates["n"] > 0)
+    rows = rates[at & (rates["protocol"] == record.protocol) & (rates["group"] == group(record))]
+    rows = rows[rows["sign"] == rows["sign"].iloc[0]] if len(rows) else rows
+    rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
+    others = rows[~rows["white_box"]]
+    return others if len(others) else rows
+
+
+def _strongest(rows: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Add the pairs of each up, and return the highest rate of those with the most pairs."""
+    sums = rows.groupby(by, sort=False).agg(
+        fooled=("fooled", "sum"), n=("n", "sum"), pairs=("n", "size")
+    )
+    sums = sums[sums["pairs"] == sums["pairs"].max()].reset_index()
+    return sums.iloc[(sums["fooled"] / sums["n"]).argmax()]
+
+
+def answer(record: JobRecord, found: Measured) -> Section:
+    """Return the linked matrix and curves, and the variants and controls beside the rates."""
+    rates = found.table("rates")
+    decisive = _decisive(record, rates)
+    attacked = rates[rates["source"] != CLEAN]
+    budgets = sorted(set(attacked["eps_255"]) - {0.0})
+    at = record.standard if record.standard in budgets else budgets[-1]
+    first = _strongest(decisive, ["attack", "source"]) if len(decisive) else attacked.iloc[0]
+    groups = rates["group"].nunique()
+    where = f"{at:g}/255 ({record.protocol})" if groups == 1 else "each job's reference budget"
+    figures = [
+        Figure(
+            "answer",
+            "Transfer matrix, and accuracy and confidence over the budget",
+            "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
+            "row clean of all clean images. Choose attack, budget and protocol; click cells or "
+            "legend entries to choose curves. Bands: 95 % intervals (of confidences under the "
+            "job's own protocol alone).",
+            charts.answer_chart(
+                rates,
+                attack=str(first["attack"]),
+                source=str(first["source"]),
+                budget=at,
+                protocol=record.protocol,
+            ),
+            rates.drop(columns=["sign", "group"]),
+        )
+    ]
+    variants, beyond = found.table("variants"), found.table("excess")
+    if len(variants):
+        variants = variants.assign(row=variants["attack"] + ": " + pairs(variants))
+        caption = (
+            f"Success rates at {where} of the same images in every storage, "
+            f"and of the controls, on up to {variants['n'].max()} images; 95 % Wilson intervals."
+        )
+        chart = charts.variants_chart(variants)
+        figures.append(Figure("variants", "Storage and controls", caption, chart, variants))
+    for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
+        rows = rows.assign(row=pairs(rows))
+        caption = (
+            f"Success rate at {where} minus that of {control} of the same budget, on the same "
+            f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
+        )
+        name = f"excess-{str(control).split()[0]}"
+        chart = charts.excess_chart(rows)
+        figures.append(Figure(name, f"Beyond {control}", caption, chart, rows))
+    return Section("answer", "Which models fall, at which budget", figures=tuple(figures))

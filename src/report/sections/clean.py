@@ -1,0 +1,102 @@
+"""The clean images as the models see them."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from src.analysis import format_cell
+from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
+from src.report import charts
+from src.report.measure import Measured
+from src.report.page import Figure, Section, Table
+
+
+def clean_sentence(found: Measured) -> str:
+    """Say how many clean images each model gets right, and how confident it is."""
+    told = []
+    for model, rows in [pair for models in found.clean.values() for pair in models.items()]:
+        first = top_k(rows).iloc[0]
+        cell = format_cell(int(first["correct"]), int(first["n"]))
+        told.append(f"{model}: {cell} correct, mean confidence {first['confidence']:.1%}.")
+    return " ".join(told)
+
+
+def clean(found: Measured) -> tuple[Section, ...]:
+    """Return the clean images of each data set: classes, confidences, accuracy of every model."""
+    several = len(found.clean) > 1
+    return tuple(
+        _clean(f"-{number}" if several else "", f": {data}" if several else "", models)
+        for number, (data, models) in enumerate(found.clean.items(), 1)
+        if models
+    )
+
+
+def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
+    """Return one data set; `end` and `data` tell it from others."""
+    first = next(iter(models.values()))
+    names = first.drop_duplicates("label").set_index("label")["name"]
+    counts = class_counts(first)
+    counts = counts.assign(name=names.loc[counts["label"]].to_numpy())
+    profiles, classes = _stacked(models, confidence_profiles), _stacked(models, class_confidence)
+    classes = classes.assign(
+        name=names.loc[classes["label"]].to_numpy(),
+        place=classes.groupby("model", sort=False).cumcount() + 1,
+    )
+    most, total = charts.MOST_CLASSES, int(counts["images"].sum())
+    cut = f" The first {most} of {len(counts)} classes." if len(counts) > most else ""
+    figures = (
+        Figure(
+            f"class-counts{end}",
+            "Images per class",
+            f"{total} images of {len(counts)} classes.{cut}",
+            charts.class_counts_chart(counts),
+            counts,
+        ),
+        Figure(
+            f"confidence-profiles{end}",
+            "Top five by initial confidence",
+            "Mean probability of the first to fifth class of the clean images whose confidence is "
+            "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
+            charts.profiles_chart(profiles),
+            profiles,
+        ),
+        Figure(
+            f"class-confidence{end}",
+            "Mean confidence per class",
+            f"Of {total} clean images, in descending order.{cut}",
+            charts.class_confidence_chart(classes),
+            classes,
+        ),
+    )
+    title = f"The clean images{data}"
+    return Section(f"clean{end}", title, (), figures, (_top_table(models),))
+
+
+def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
+    rows = _stacked(models, top_k)
+    cells = zip(rows["correct"], rows["n"], strict=True)
+    shown = pd.DataFrame(
+        {
+            "model": rows["model"],
+            "": [f"top {k}" for k in rows["k"]],
+            "accuracy": [format_cell(int(k), int(n)) for k, n in cells],
+            "95 % interval": [
+                f"{low:.1%} to {high:.1%}"
+                for low, high in zip(rows["accuracy_low"], rows["accuracy_high"], strict=True)
+            ],
+            "mean confidence": [f"{value:.2%}" for value in rows["confidence"]],
+        }
+    )
+    caption = (
+        "Top 1: mean confidence in the prediction, over all images. Top 5: mean confidence in the "
+        "true class, over the images where it is among the five."
+    )
+    return Table("Accuracy and confidence on clean images", caption, shown)
+
+
+def _stacked(
+    models: Mapping[str, pd.DataFrame], tell: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """Put a table of each model below the others, with a column `model`."""
+    tables = {model: tell(rows) for model, rows in models.items()}
+    return pd.concat(tables, names=["model"]).reset_index("model").reset_index(drop=True)

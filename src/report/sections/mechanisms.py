@@ -1,0 +1,73 @@
+"""Why adversarial examples transfer, as far as the jobs computed it."""
+
+from src.report import charts
+from src.report.measure import Measured
+from src.report.page import Figure, Section
+from src.report.sections.words import enough, pairs
+
+_NYQUIST = 0.5
+_PARTS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
+
+
+def mechanisms(found: Measured) -> Section | None:
+    """Return what the diagnostics tell of why images transfer."""
+    parts = (_spectra, _filtered, _low_passed, _similarity)
+    figures = [figure for part in parts if (figure := part(found)) is not None]
+    if not figures:
+        return None
+    return Section("mechanisms", "Why it transfers", figures=tuple(figures))
+
+
+def _spectra(found: Measured) -> Figure | None:
+    rows = found.table("spectra")
+    if rows.empty:
+        return None
+    rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
+    caption = (
+        f"Mean share of the power of {rows['n'].max()} images and of perturbations at the "
+        "reference budget, by spatial frequency; the constant part is left out."
+    )
+    chart = charts.spectra_chart(rows)
+    return Figure("spectra", "Power spectra of images and perturbations", caption, chart, rows)
+
+
+def _filtered(found: Measured) -> Figure | None:
+    rows = found.table("filtered")
+    if rows.empty or (rows := rows[(rows["norm"] == "l2") & enough(rows["n"])]).empty:
+        return None
+    rows = rows.assign(band=rows["band"].map(_PARTS))
+    rows = rows.assign(row=pairs(rows) + ", " + rows["band"])
+    caption = (
+        "Success rate of a perturbation's low, middle and high frequencies, each scaled to the L2 "
+        "norm of the whole, minus that of the same part of random-sign noise, on "
+        f"{rows['n'].min()} to {rows['n'].max()} images; Tango's 95 % interval."
+    )
+    chart = charts.filtered_chart(rows)
+    return Figure("filtered", "Parts of perturbations beyond filtered noise", caption, chart, rows)
+
+
+def _low_passed(found: Measured) -> Figure | None:
+    rows = found.table("low_passed")
+    if rows.empty:
+        return None
+    rows = rows.assign(target=rows["model"]).drop_duplicates(["model", "cutoff"])
+    rows = rows.drop(columns=["attack", "source", "model"])
+    caption = (
+        f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
+        "Wilson intervals."
+    )
+    chart = charts.low_pass_chart(rows, _NYQUIST)
+    return Figure("low-passed", "Accuracy on low-passed clean images", caption, chart, rows)
+
+
+def _similarity(found: Measured) -> Figure | None:
+    rows = found.table("similarity")
+    if rows.empty or (rows := rows[~rows["white_box"] & enough(rows["n"])]).empty:
+        return None
+    caption = (
+        f"Success rate at the reference budget over the mean cosine of the two models' loss "
+        f"gradients on {rows['n'].min()} to {rows['n'].max()} clean images, and over the agreement "
+        "of their errors; 95 % Wilson intervals. Pairs share models and images."
+    )
+    chart = charts.similarity_chart(rows)
+    return Figure("similarity", "Transfer, gradients and errors", caption, chart, rows)

@@ -1,0 +1,51 @@
+"""What sections share: names of pairs, and whether there are images enough to tell of."""
+
+from typing import Any
+
+import pandas as pd
+
+from src.analysis import is_white_box, wilson_interval
+
+WIDEST = 0.3
+"""Where the interval of a rate is wider, a section is a sentence: nothing can be told."""
+MOST_ROWS = 60
+"""Most rows of a folded table."""
+
+
+def pairs(rows: pd.DataFrame) -> pd.Series:
+    """Name the pair of each row; a white box has an asterisk."""
+    names = [
+        f"{source} \N{RIGHTWARDS ARROW} {target}{' *' if is_white_box(source, target) else ''}"
+        for source, target in zip(rows["source"], rows["target"], strict=True)
+    ]
+    return pd.Series(names, index=rows.index)
+
+
+def enough(n: pd.Series) -> pd.Series:
+    """Tell where so many images give a rate an interval that is not wider than `WIDEST`."""
+    low, high = wilson_interval(n.to_numpy() // 2, n.to_numpy())
+    return pd.Series(high - low <= WIDEST, index=n.index)
+
+
+def too_few(n: pd.Series, what: str) -> str:
+    """Return the sentence of a section that has too few images."""
+    return (
+        f"Images counted for a pair: {n.max()} at most. The interval of a rate is then wider than "
+        f"{100 * WIDEST:.0f} points, and nothing can be told {what}."
+    )
+
+
+def with_intervals(rows: pd.DataFrame, name: str, form: str) -> list[str]:
+    """Write values with their intervals, as far as there are any."""
+    numbers = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
+    return [
+        "n/a"
+        if pd.isna(v)
+        else f"{v:{form}}" + ("" if pd.isna(a) else f" [{a:{form}}, {b:{form}}]")
+        for v, a, b in numbers
+    ]
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as dictionaries with names as keys."""
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
