@@ -158,6 +158,34 @@ def _curves(
     target = alt.selection_point(
         name="drawn_targets", fields=["target"], bind="legend", toggle="true"
     )
+    band, line = _band_and_line(attacks, targets, budgets)
+    width = PANEL if len(sources) > 1 else math.floor(PANEL * 1.6)
+    return (
+        alt.layer(band.add_params(attack, target), line, data=data)
+        .properties(width=width, height=150)
+        .facet(
+            column=alt.Column("source:N", sort=list(sources), title="source"),
+            row=alt.Row("measure:N", title=None, sort="descending"),
+            spacing=16,
+        )
+        .transform_filter(f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0")
+        .transform_filter(cell)
+        .transform_filter(attack)
+        .transform_filter(target)
+        .transform_calculate(rate="datum.k / datum.n")
+        .transform_fold(["rate", "confidence"], as_=["kind", "value"])
+        .transform_calculate(
+            lower="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
+            upper="datum.kind == 'rate' ? datum.rate_high : datum.confidence_high",
+            measure="datum.kind == 'rate' ? datum.counted : 'mean confidence'",
+        )
+    )
+
+
+def _band_and_line(
+    attacks: Sequence[str], targets: Sequence[str], budgets: Sequence[float]
+) -> tuple[alt.Chart, alt.Chart]:
+    """Return a panel's bands and curves: a colour a target, a dash pattern an attack."""
     base = alt.Chart().encode(
         x=alt.X("eps_255:Q", **budget_axis(list(budgets))),
         color=alt.Color(
@@ -198,24 +226,4 @@ def _curves(
             shares=["value", "lower", "upper"],
         ),
     )
-    width = PANEL if len(sources) > 1 else math.floor(PANEL * 1.6)
-    return (
-        alt.layer(band.add_params(attack, target), line, data=data)
-        .properties(width=width, height=150)
-        .facet(
-            column=alt.Column("source:N", sort=list(sources), title="source"),
-            row=alt.Row("measure:N", title=None, sort="descending"),
-            spacing=16,
-        )
-        .transform_filter(f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0")
-        .transform_filter(cell)
-        .transform_filter(attack)
-        .transform_filter(target)
-        .transform_calculate(rate="datum.k / datum.n")
-        .transform_fold(["rate", "confidence"], as_=["kind", "value"])
-        .transform_calculate(
-            lower="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
-            upper="datum.kind == 'rate' ? datum.rate_high : datum.confidence_high",
-            measure="datum.kind == 'rate' ? datum.counted : 'mean confidence'",
-        )
-    )
+    return band, line
