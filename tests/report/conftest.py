@@ -1,6 +1,7 @@
 """Sweeps made up of random numbers, as files that a report reads."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ KINDS = {
     "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]", "<b>"), "classes": HOSTILE},
     "many models": {"models": [f"model_{i}" for i in range(10)], "full": False, "images": 60},
 }
+
+
+@pytest.fixture(name="make_sweep")
+def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
+    """`make_sweep` in a folder of its own."""
+    return partial(make_sweep, tmp_path / "sweep")
 
 
 @pytest.fixture(scope="session")
