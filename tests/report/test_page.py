@@ -109,7 +109,7 @@ def test_every_chart_is_embedded_and_nothing_overflows(opened, scheme, width):
     assert (label == "#fff") == (scheme == "dark")
 
 
-def test_another_theme_keeps_what_was_chosen(opened):
+def test_another_theme_or_width_keeps_what_was_chosen(opened):
     tab = opened("ordinary")
     tab.select_option("#answer select >> nth=1", label="16")
     tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
@@ -118,6 +118,12 @@ def test_another_theme_keeps_what_was_chosen(opened):
     tab.wait_for_selector("#answer svg .role-axis-label text[fill='#fff']", state="attached")
     tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
     assert "fgsm at 16/255" in tab.inner_text("#answer .vega")
+    wide = tab.query_selector("#answer svg.marks").bounding_box()["width"]
+    tab.set_viewport_size({"width": 600, "height": 800})
+    tab.wait_for_function(
+        "wide => document.querySelector('#answer svg.marks').clientWidth < wide - 200", arg=wide
+    )
+    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
 
 
 def test_hostile_names_are_text(opened):

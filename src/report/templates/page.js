@@ -1,17 +1,17 @@
-// Charts replace their still images when they come into view, in the reader's light or dark theme.
+// Charts replace their still images when they come into view, in the reader's light or dark theme,
+// side by side or below each other. Drawn anew, they keep what the reader chose.
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const views = new Map();
+const narrow = matchMedia("(max-width: 1000px)");
+const drawn = new Map(); // promises, so that of two changes the later one stays
 
-async function draw(box) {
+async function draw(box, before) {
   const spec = JSON.parse(document.getElementById(box.dataset.spec).textContent);
-  const room = document.querySelector("main").clientWidth;
-  if (spec.hconcat && room < 1000) {
+  if (spec.hconcat && narrow.matches) {
     spec.vconcat = spec.hconcat;
     delete spec.hconcat;
   }
-  const before = views.get(box);
   const chosen = before?.view.getState({
-    signals: (name) => before.spec.params?.some((param) => param.bind && param.name === name),
+    signals: (name) => spec.params?.some((param) => param.bind && param.name === name),
     data: (name) => name.endsWith("_store"), // of selections
   });
   before?.finalize();
@@ -22,20 +22,24 @@ async function draw(box) {
     actions: { export: true, source: true, compiled: false, editor: false },
     downloadFileName: box.dataset.spec.replace("spec-", ""),
   });
-  views.set(box, shown);
   if (chosen) await shown.view.setState(chosen).runAsync();
+  return shown;
+}
+
+function redraw(box) {
+  drawn.set(box, Promise.resolve(drawn.get(box)).then((before) => draw(box, before)));
 }
 
 const seen = new IntersectionObserver(
   (entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting) {
-        seen.unobserve(entry.target);
-        draw(entry.target);
-      }
+    for (const entry of entries.filter((one) => one.isIntersecting)) {
+      seen.unobserve(entry.target);
+      redraw(entry.target);
     }
   },
   { rootMargin: "300px" },
 );
 document.querySelectorAll(".vega").forEach((box) => seen.observe(box));
-dark.addEventListener("change", () => [...views.keys()].forEach(draw));
+for (const change of [dark, narrow]) {
+  change.addEventListener("change", () => [...drawn.keys()].forEach(redraw));
+}
