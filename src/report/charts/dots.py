@@ -42,7 +42,7 @@ def dot_plot(
     """
     low, high = f"{value}_low", f"{value}_high"
     base = alt.Chart(inline(frame)).encode(
-        y=alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True, ticks=False)),
+        y=alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True, ticks=False, labelPadding=8)),
         yOffset=alt.YOffset(f"{offset}:N", sort=None),
         color=colour,
         tooltip=tooltip(*tooltips, **{"shares" if percent else "numbers": [value, low, high]}),
