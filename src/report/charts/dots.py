@@ -41,8 +41,9 @@ def dot_plot(
         select: A selection of points.
     """
     low, high = f"{value}_low", f"{value}_high"
+    rows = alt.Axis(grid=True, ticks=False, labelPadding=8)
     base = alt.Chart(inline(frame)).encode(
-        y=alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True, ticks=False, labelPadding=8)),
+        y=alt.Y("row:N", sort=None, title=None, axis=rows),
         yOffset=alt.YOffset(f"{offset}:N", sort=None),
         color=colour,
         tooltip=tooltip(*tooltips, **{"shares" if percent else "numbers": [value, low, high]}),
