@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from src.report.charts.dots import dot_plot
-from src.report.charts.theme import Drawn, attack_colours, colours, inline, tooltip
+from src.report.charts.theme import GREY, Drawn, attack_colours, colours, inline, tooltip
 
 _CLEAN = "(clean images)"
 
@@ -100,13 +100,16 @@ def similarity_chart(pairs: pd.DataFrame) -> Drawn:
         ("kappa", "error consistency (Cohen's kappa)"),
     ):
         base = alt.Chart(inline(pairs)).encode(
-            x=alt.X(f"{column}:Q", title=words, scale=alt.Scale(zero=False, padding=12)),
+            x=alt.X(f"{column}:Q", title=words, scale=alt.Scale(zero=True, padding=12)),
             color=attack_colours(pairs),
         )
         rate = alt.Y("success_rate:Q", title="success rate", axis=alt.Axis(format=".0%"))
         points = base.mark_point(filled=True, size=80).encode(
             y=rate,
-            shape=alt.Shape("source:N", legend=alt.Legend(title="source")),
+            shape=alt.Shape(
+                "source:N",
+                legend=alt.Legend(title="source", symbolFillColor=GREY, symbolStrokeColor=GREY),
+            ),
             tooltip=tooltip(
                 *("attack", "source", "target", "n"),
                 shares=["success_rate", "sign_agreement", "same_wrong"],

@@ -11,6 +11,7 @@ from src.report.sections.words import (
     enough,
     pairs,
     records,
+    span,
     too_few,
     with_intervals,
 )
@@ -62,7 +63,7 @@ def _areas(areas: pd.DataFrame) -> tuple[Figure, ...]:
         return ()
     caption = (
         "Mean robust accuracy over the budgets from 0 to the largest, of "
-        f"{rows['n'].min()} to {rows['n'].max()} images; Gaffke's 95 % interval."
+        f"{span(rows['n'])} images; Gaffke's 95 % interval."
     )
     rows = rows.assign(row=pairs(rows))
     return (Figure("areas", "Areas under the curves", caption, charts.areas_chart(rows), rows),)
@@ -76,7 +77,7 @@ def _differences(
     if rows.empty:
         return None
     caption = (
-        f"Difference of success rates on {rows['n'].min()} to {rows['n'].max()} images that count "
+        f"Difference of success rates on {span(rows['n'])} images that count "
         "for both sides; Tango's 95 % interval."
     )
     shown = rows

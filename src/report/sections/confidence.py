@@ -7,7 +7,7 @@ import pandas as pd
 from src.report import charts
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.sections.words import MOST_ROWS, enough, pairs, records, too_few
+from src.report.sections.words import MOST_ROWS, enough, pairs, records, span, too_few
 
 FEWEST_IN_BIN = 10
 """Bins of fewer images are not drawn."""
@@ -39,7 +39,7 @@ def hypothesis(found: Measured) -> Section | None:
     )
     caption = (
         "Spearman's correlation between initial confidence and minimum adversarial budget, "
-        f"of {told['n'].min()} to {told['n'].max()} initially correct images a pair; above 0, more "
+        f"of {span(told['n'])} initially correct images a pair; above 0, more "
         f"confident images need a larger budget.{right if drawn else ''}"
     )
     chart = charts.hypothesis_chart(told, bins)

@@ -3,7 +3,7 @@
 from src.report import charts
 from src.report.measure import Measured
 from src.report.page import Figure, Section
-from src.report.sections.words import enough, pairs
+from src.report.sections.words import enough, pairs, span
 
 _NYQUIST = 0.5
 _PARTS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
@@ -40,7 +40,7 @@ def _filtered(found: Measured) -> Figure | None:
     caption = (
         "Success rate of a perturbation's low, middle and high frequencies, each scaled to the L2 "
         "norm of the whole, minus that of the same part of random-sign noise, on "
-        f"{rows['n'].min()} to {rows['n'].max()} images; Tango's 95 % interval."
+        f"{span(rows['n'])} images; Tango's 95 % interval."
     )
     chart = charts.filtered_chart(rows)
     return Figure("filtered", "Parts of perturbations beyond filtered noise", caption, chart, rows)
@@ -66,7 +66,7 @@ def _similarity(found: Measured) -> Figure | None:
         return None
     caption = (
         f"Success rate at the reference budget over the mean cosine of the two models' loss "
-        f"gradients on {rows['n'].min()} to {rows['n'].max()} clean images, and over the agreement "
+        f"gradients on {span(rows['n'])} clean images, and over the agreement "
         "of their errors; 95 % Wilson intervals. Pairs share models and images."
     )
     chart = charts.similarity_chart(rows)

@@ -27,6 +27,11 @@ def enough(n: pd.Series) -> pd.Series:
     return pd.Series(high - low <= WIDEST, index=n.index)
 
 
+def span(n: pd.Series) -> str:
+    """Write the least and the largest of some counts, or the one that all are."""
+    return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
+
+
 def too_few(n: pd.Series, what: str) -> str:
     """Return the sentence of a section that has too few images."""
     return (
