@@ -2,10 +2,10 @@
 
 from omegaconf import DictConfig
 
-from src.attack_config import AttackConfig
-from src.checks import names_of
-from src.evaluation import Forms
-from src.job import Job, check_models, check_settings
+from src.config.attack import AttackConfig
+from src.config.read import Job, check_models, check_settings
+from src.evaluation import Variants
+from src.utils.checks import names_of
 
 
 def read_exploration(config: DictConfig) -> Job:
@@ -25,10 +25,10 @@ def read_exploration(config: DictConfig) -> Job:
         ensemble="logits",
         targets=tuple(map(str, models)),
         budgets=(),
-        standard=0.0,
+        reference=0.0,
         protocol="all",
         seed=config.seed,
-        forms=Forms(),
+        forms=Variants(),
         save=False,
         config=config,
     )

@@ -11,8 +11,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import stopping
-from src.explain import REFUSALS, REFUSED, explain
+from src.config.errors import REFUSALS, REFUSED, explain
+from src.utils import stopping
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 INTERRUPTED = 130
@@ -38,8 +38,8 @@ def attempt_here(config: DictConfig) -> None:
     """Run one job in Hydra's output folder."""
     ignore_harmless_warnings()
     # Here, so that --help and --cfg answer without torch.
-    from src.processes import keep_freed_memory
-    from src.sweep import attempt
+    from src.experiment.sweep import attempt
+    from src.utils.processes import keep_freed_memory
 
     keep_freed_memory()
     attempt(config, Path(HydraConfig.get().runtime.output_dir))

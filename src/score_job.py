@@ -13,8 +13,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src.analysis import Alarm, over_budget
-from src.attack_config import AttackConfig
-from src.checks import (
+from src.config.attack import AttackConfig
+from src.config.read import Job, check_models, check_settings, reference_budget
+from src.data import Batch, ImageDataset, ImageRecords, class_numbers
+from src.evaluation import STORED, AdversarialBatch, AdversarialSource, Variants
+from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
+from src.utils.checks import (
     check_choice,
     check_name,
     check_number,
@@ -23,10 +27,6 @@ from src.checks import (
     names_of,
     plain,
 )
-from src.data import Batch, ImageDataset, ImageRecords, class_numbers
-from src.evaluation import STORED, Forms, Made, Maker
-from src.job import Job, check_models, check_settings, standard_budget
-from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
 
 log = logging.getLogger(__name__)
 
@@ -70,24 +70,24 @@ def read_score(config: DictConfig) -> Job:
     check_settings(config)
     budgets = tuple(sorted(float(eps) for eps in stored.budgets_255))
     measured = {breach.told: breach.measured for breach in stored.breaches}
-    standard = measured.get(config.standard, config.standard)
+    reference = measured.get(config.reference, config.reference)
     return Job(
         attack=attack,
         sources=tuple(map(str, sources)),
         ensemble=stored.ensemble,
         targets=tuple(map(str, targets)),
         budgets=budgets,
-        standard=standard_budget(standard, budgets, "standard"),
+        reference=reference_budget(reference, budgets, "reference"),
         protocol=protocol,
         seed=config.seed,
-        forms=Forms(headline=STORED, controls=config.controls, seed=config.seed),
+        forms=Variants(headline=STORED, controls=config.controls, seed=config.seed),
         save=False,
         config=config,
         stored=stored,
     )
 
 
-class StoredImages(Maker):
+class StoredImages(AdversarialSource):
     """What looks a batch's adversarial images up in a set, in the place of an attacker.
 
     Args:
@@ -100,7 +100,7 @@ class StoredImages(Maker):
         self._stored = stored
         self._rows = {int(number): row for row, number in enumerate(stored.index)}
 
-    def forward(self, images: Tensor, batch: Batch) -> Made:
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the stored versions of the batch's images, as they are."""
         rows = [self._rows[number] for number in batch.index.tolist()]
         by_budget = self._stored.by_budget()
@@ -108,8 +108,8 @@ class StoredImages(Maker):
         found = torch.from_numpy(levels).to(images.device).to(images.dtype) / 255
         aims = self._stored.target_labels
         if aims is None:
-            return Made(found)
-        return Made(found, torch.from_numpy(aims[rows]).to(images.device))
+            return AdversarialBatch(found)
+        return AdversarialBatch(found, torch.from_numpy(aims[rows]).to(images.device))
 
 
 def stored_dataset(job: Job) -> ImageDataset:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from src.record import read_record
+from src.experiment.provenance import read_record
 
 COLUMNS = [
     "index",
@@ -84,8 +84,8 @@ def test_a_sweep_leaves_files_runs_and_a_matrix(command_line, workspace, capsys)
     assert {"matrix-fgsm.csv", "matrix-bim.csv"} <= stored
 
     csv = pd.read_csv(folder / "matrix-bim.csv")
-    assert csv["made on"].tolist() == ["clean", "coarse", "fine"]
-    cell = csv.set_index("made on").loc["coarse", "fine"]
+    assert csv["source"].tolist() == ["clean", "coarse", "fine"]
+    cell = csv.set_index("source").loc["coarse", "fine"]
     assert cell in printed
     assert printed.count("compareRunsMode=CHART&searchFilter=tags.sweep") == 2  # one an attack
     assert f"{whole.info.run_id}/artifacts/matrix-bim.csv" in printed
@@ -107,10 +107,12 @@ def test_a_pair_run_says_what_the_table_says(command_line, workspace):
     assert pair.info.run_name == "bim fine -> coarse"
     assert (params["n_images"], params["denominator"]) == ("23", str(joint.sum()))
     assert len(metrics) == 12
-    assert metrics["standard_robust_accuracy"] == pytest.approx(still / joint.sum())
-    assert metrics["standard_success_rate"] == pytest.approx(1 - still / joint.sum())
-    assert metrics["standard_confidence"] == pytest.approx(at["confidence"][joint].mean())
-    assert metrics["standard_true_confidence"] == pytest.approx(at["true_confidence"][joint].mean())
+    assert metrics["reference_robust_accuracy"] == pytest.approx(still / joint.sum())
+    assert metrics["reference_success_rate"] == pytest.approx(1 - still / joint.sum())
+    assert metrics["reference_confidence"] == pytest.approx(at["confidence"][joint].mean())
+    assert metrics["reference_true_confidence"] == pytest.approx(
+        at["true_confidence"][joint].mean()
+    )
     history = client(workspace).get_metric_history(pair.info.run_id, "robust_accuracy")
     assert [point.step for point in history] == [0, 4, 8]  # MLflow's steps hold no 0.5
     assert history[0].value == 1 and history[-1].value == pytest.approx(still / joint.sum())
@@ -314,7 +316,7 @@ def test_a_used_folder_does_not_mix_old_jobs_in(command_line, workspace):
     time.sleep(1.5)  # the clocks of files are coarse
     assert command_line("-m", "attack=bim", "epsilon.grid=[2]", *quiet) == 0
     matrix = pd.read_csv(workspace / "here" / "matrix-bim.csv")
-    assert matrix["made on"].tolist() == ["clean", "coarse"]
+    assert matrix["source"].tolist() == ["clean", "coarse"]
 
 
 def test_parts_can_be_switched_off(command_line, workspace):
@@ -327,7 +329,7 @@ def test_parts_can_be_switched_off(command_line, workspace):
 
 def test_a_failed_job_leaves_the_others_alone(command_line, workspace, capsys):
     gone = "model.fine.expected_accuracy=0.999,null"
-    assert command_line("-m", "gate.tolerance=0.0001", gone) == 1
+    assert command_line("-m", "clean_accuracy_check.tolerance=0.0001", gone) == 1
     printed = capsys.readouterr().out
     assert "FAILED 0-fgsm-coarse: model fine: clean accuracy is" in printed
     folder = outputs(workspace)
@@ -387,8 +389,8 @@ def test_data_that_cannot_be_had_is_refused_before_a_sweep_opens(
 
 
 def test_the_gate_can_warn_instead(command_line, workspace, capsys):
-    wanted = ["model.fine.expected_accuracy=0.999", "gate.tolerance=0.0001"]
-    assert command_line("gate.action=warn", "tracking=none", *wanted) == 0
+    wanted = ["model.fine.expected_accuracy=0.999", "clean_accuracy_check.tolerance=0.0001"]
+    assert command_line("clean_accuracy_check.action=warn", "tracking=none", *wanted) == 0
     assert "its file expects 99.90%" in capsys.readouterr().out
     assert (outputs(workspace) / "predictions.parquet").exists()
 
@@ -429,7 +431,7 @@ def test_controls_and_ensembles_reach_files_terminal_and_runs(command_line, work
     assert "excess transfer over random-sign noise" in printed and "coarse+fine" in printed
     folder = outputs(workspace)
     excess = pd.read_csv(folder / "matrix-bim-excess.csv")
-    assert excess["made on"].tolist() == ["coarse", "coarse+fine"] * 2
+    assert excess["source"].tolist() == ["coarse", "coarse+fine"] * 2
     (job,) = folder.glob("*-fgsm-coarse+fine")
     noise = pd.read_parquet(job / "predictions-noise.parquet")
     assert len(noise) == len(pd.read_parquet(job / "predictions.parquet")) == 23 * (3 + 2 * 3)

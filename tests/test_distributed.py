@@ -28,7 +28,7 @@ def run(words: list[str], workspace: Path, folder: str, *arguments: str):
     words = [word for word in words if word != "trainer=cpu"]
     command = [sys.executable, "-W", "ignore", "-m", "src.main", *words, *arguments]
     return subprocess.run(
-        [*command, f"hydra.run.dir={folder}", "analysis=full", *JOB, *QUICK],
+        [*command, f"hydra.run.dir={folder}", "diagnostics=full", *JOB, *QUICK],
         cwd=workspace,
         capture_output=True,
         text=True,

@@ -40,7 +40,7 @@ KINDS = {
     "excess.csv": ("*/excess.csv", ["control", "target", "eps_255"]),
     "first-flips.csv": ("*/first-flips.csv", ["target", "index"]),
     "flip-summary.csv": ("*/flip-summary.csv", ["target"]),
-    "matrix.csv": ("matrix-*.csv", ["over", "made on"]),
+    "matrix.csv": ("matrix-*.csv", ["control", "source"]),
 }
 METRICS = ["experiment", "run", "metric", "step"]
 TIMINGS = ("images_per_second", "duration")
@@ -48,7 +48,7 @@ TIMINGS = ("images_per_second", "duration")
 SWEEP = [
     *("attack=fgsm,bim3", "model=[wide,flat]", "source=wide,flat", "targets=[wide,flat]"),
     *("dataset=photos", "n_images=20", "seed=35", "epsilon.grid=[0,0.5,1,2,4,8,16]"),
-    *("also_shown=[uint8]", "controls=true", "trainer.batch_size=10", "hydra.sweep.dir=sweep"),
+    *("variants=[uint8]", "controls=true", "trainer.batch_size=10", "hydra.sweep.dir=sweep"),
 ]
 
 

@@ -64,7 +64,7 @@ def sweep_runs(workspace: Path) -> list:
 
 
 def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
-    words = [FEW, *ENOUGH, "report.figures=true", "analysis=full", "hydra.sweep.dir=out"]
+    words = [FEW, *ENOUGH, "report.figures=true", "diagnostics=full", "hydra.sweep.dir=out"]
     assert command_line(*SWEEP, *words) == 0
     folder = workspace / "out"
     assert "report: " in capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_a_sweep_ends_with_its_report(command_line, report, workspace, capsys):
     answer = pd.read_csv(folder / "figures" / "answer.csv").query("protocol == 'all'")
     answer = answer[answer["eps_255"] == 8].set_index(["attack", "source", "target"])
     for attack in ("fgsm", "bim"):
-        cells = pd.read_csv(folder / f"matrix-{attack}.csv").set_index("made on")
+        cells = pd.read_csv(folder / f"matrix-{attack}.csv").set_index("source")
         for source in ("coarse", "fine"):
             for target in ("coarse", "fine"):
                 k, n = answer.loc[(attack, source, target), ["k", "n"]].astype(int)
@@ -196,7 +196,9 @@ def test_the_report_says_what_was_not_computed(command_line, workspace):
     assert command_line("attack=fgsm", "report=default", "tracking=none", "report.pairs=1") == 0
     (folder,) = (workspace / "outputs").iterdir()
     text = page(folder)
-    assert "power spectra" in text and "not computed by 1 of 1 jobs; analysis.spectra=true" in text
+    assert (
+        "power spectra" in text and "not computed by 1 of 1 jobs; diagnostics.spectra=true" in text
+    )
     assert "those of 1 of 2 pairs" in text
     assert not (folder / "figures").exists()  # nobody asked for them
 

@@ -41,7 +41,7 @@ def predictions(folder: Path, form: str = "") -> pd.DataFrame:
 @pytest.fixture
 def saved(command_line, workspace) -> Path:
     """The folder of a job that saved its images."""
-    words = ["save_adversarial=true", "also_shown=[float32,png,jpeg75]", "attack=bim"]
+    words = ["save_adversarial=true", "variants=[float32,png,jpeg75]", "attack=bim"]
     assert command_line(*QUIET, *words, "hydra.run.dir=made") == 0
     return workspace / "made"
 
@@ -190,14 +190,14 @@ def test_an_edited_set_is_refused(saved, score, capfd):
 
 
 def test_an_interrupted_job_leaves_no_half_set(command_line, workspace, monkeypatch):
-    from src.evaluation.module import Transfer
+    from src.evaluation.lightning_module import Transfer
 
     def stop(self):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Transfer, "on_predict_epoch_end", stop)
     words = ["save_adversarial=true", "hydra.run.dir=cut"]
-    monkeypatch.setattr("src.pipeline.score_clean", lambda *args, **words: None)
-    monkeypatch.setattr("src.pipeline._gate", lambda *args: None)
+    monkeypatch.setattr("src.experiment.job.score_clean", lambda *args, **words: None)
+    monkeypatch.setattr("src.experiment.job._gate", lambda *args: None)
     assert command_line(*QUIET, *words) == 130
     assert list((workspace / "cut" / "adversarial").iterdir()) == []

@@ -163,7 +163,7 @@ def weaker_than_fgsm(
     iterative: pd.DataFrame,
     fgsm: pd.DataFrame,
     source: str,
-    standard: float,
+    reference: float,
     attack: str = "the iterative attack",
 ) -> list[Alarm]:
     """Compare an iterative attack with FGSM on the same white-box images.
@@ -176,7 +176,7 @@ def weaker_than_fgsm(
         iterative: Predictions of the iterative attack, clean rows included.
         fgsm: Predictions of FGSM from the same source on the same images.
         source: Model, or ensemble joined by `+`, that both were made on.
-        standard: Headline budget in units of 1/255; compared are it and the largest one.
+        reference: Headline budget in units of 1/255; compared are it and the largest one.
         attack: What the sentence calls the iterative attack.
 
     Returns:
@@ -193,7 +193,7 @@ def weaker_than_fgsm(
     raised = []
     for target in iterative["target"].unique():
         if is_white_box(source, target) and target in set(fgsm["target"]):
-            for eps in sorted({standard, max(shared)} & shared):
+            for eps in sorted({reference, max(shared)} & shared):
                 first, second = (
                     image_outcomes(table, source, [target], eps, "target_correct")
                     for table in (iterative, fgsm)

@@ -11,7 +11,7 @@ from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import target_labels
 from src.analysis.rates import ratio
 
-BANDS = ("all", "low", "band", "high")
+BANDS = ("all", "low", "mid", "high")
 """Parts of a perturbation: the whole, and its low, middle and high frequencies."""
 NORMS = ("linf", "l2")
 """In which norm the parts were given the size of the whole."""
@@ -74,7 +74,7 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     Args:
         low_passed: One row per (index, target, cutoff) with `label` and `predicted`; `cutoff` in
             cycles per pixel, below which frequencies were kept.
-        clean: Answers to the same images as they are: one row per (index, target) with `label`
+        clean: TopPredictions to the same images as they are: one row per (index, target) with `label`
             and `predicted`. Images that were not low-passed are left out.
 
     Returns:

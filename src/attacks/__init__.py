@@ -1,10 +1,10 @@
 """Attacks: pure functions from (model, images, labels, eps) to adversarial images."""
 
-from src.attacks.ball import NORMS, project
-from src.attacks.draws import Draws, image_seeds, noise_signs
-from src.attacks.loop import Model, Settings, Slope, State, Transform, iterate
+from src.attacks.iterate import Model, Settings, Slope, State, Transform, iterate
 from src.attacks.losses import LOSSES
 from src.attacks.momentum import emi_fgsm, mi_fgsm, ni_fgsm, pi_fgsm, vmi_fgsm, vni_fgsm
+from src.attacks.per_image_random import Draws, image_seeds, noise_signs
+from src.attacks.projection import NORMS, project
 from src.attacks.sign import bim, fgsm, pgd, rfgsm
 from src.attacks.transformed import (
     admix_fgsm,

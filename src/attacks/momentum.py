@@ -7,8 +7,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from src.attacks.loop import Model, Settings, Slope, State, iterate
-from src.checks import check_number, check_whole_number
+from src.attacks.iterate import Model, Settings, Slope, State, iterate
+from src.utils.checks import check_number, check_whole_number
 
 
 def mi_fgsm(

@@ -7,9 +7,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from src.attacks.ball import NORMS, direction, project
-from src.attacks.draws import Draws
-from src.checks import check_choice, check_number, check_whole_number
+from src.attacks.per_image_random import Draws
+from src.attacks.projection import NORMS, direction, project
+from src.utils.checks import check_choice, check_number, check_whole_number
 
 STARTS = (None, "uniform", "sign")
 
@@ -23,7 +23,7 @@ class Schedule:
         step_size_255: Length of a step in units of 1/255, the same for every budget.
         relative_step_size: Length of a step as a share of the budget; with neither, a step is
             budget / steps, so that all steps in one direction just reach the border of the ball.
-        long_steps: Allow steps that are longer than the largest budget, which leave the ball at
+        allow_overshoot: Allow steps that are longer than the largest budget, which leave the ball at
             once.
         random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
             clean image plus or minus the radius in every value.
@@ -40,7 +40,7 @@ class Schedule:
         steps: int
         step_size_255: float | None
         relative_step_size: float | None
-        long_steps: bool
+        allow_overshoot: bool
         random_start: str | None
         start_radius: float
         restarts: int
@@ -48,7 +48,7 @@ class Schedule:
     steps: int = 10
     step_size_255: float | None = None
     relative_step_size: float | None = None
-    long_steps: bool = False
+    allow_overshoot: bool = False
     random_start: str | None = None
     start_radius: float = 1.0
     restarts: int = 1
@@ -79,14 +79,14 @@ class Schedule:
         """Check what depends on the budgets: the largest of them, in units of 1/255.
 
         Raises:
-            ValueError: A step is longer than it, and `long_steps` does not say that it may be.
+            ValueError: A step is longer than it, and `allow_overshoot` does not say that it may be.
         """
         check_choice("attack.norm", norm, NORMS)
         if norm == "l2" and self.random_start == "sign":
             raise ValueError("attack.random_start=sign belongs to attack.norm=linf; use uniform.")
-        if self.long_steps or largest_255 == 0:
+        if self.allow_overshoot or largest_255 == 0:
             return
-        reason = "set attack.long_steps=true if that is meant."
+        reason = "set attack.allow_overshoot=true if that is meant."
         if self.step_size_255 is not None and self.step_size_255 > largest_255 + 1e-4:
             raise ValueError(
                 f"attack.step_size_255={self.step_size_255:g} is longer than the largest budget, "

@@ -5,9 +5,9 @@ from typing import Unpack
 
 from torch import Tensor
 
-from src.attacks.loop import Model, Settings, iterate
+from src.attacks.iterate import Model, Settings, iterate
 from src.attacks.schedule import Schedule
-from src.checks import check_number
+from src.utils.checks import check_number
 
 
 def fgsm(

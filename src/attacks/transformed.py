@@ -8,7 +8,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from src.attacks.loop import Model, Settings, Transform, iterate
+from src.attacks.iterate import Model, Settings, Transform, iterate
 from src.attacks.transforms import (
     Admix,
     BlockShuffle,

@@ -21,8 +21,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from src.cache import cache_entry, is_cached
-from src.files import WriteError
+from src.utils.cache import cache_entry, is_cached
+from src.utils.files import WriteError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 Decompressor = Callable[[Path], gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File]

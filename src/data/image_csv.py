@@ -9,7 +9,7 @@ import numpy as np
 
 from src.data.dataset import MOST_CLASSES, ImageRecords, check_split, class_numbers, shortened
 from src.data.files import IMAGE_SUFFIXES, Folder, StoredImages, Tar, is_image, open_files
-from src.files import reason
+from src.utils.files import reason
 
 Rows = list[dict[str, str]]
 

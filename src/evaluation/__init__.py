@@ -3,15 +3,13 @@
 from src.evaluation.attacker import (
     AIMS,
     GIVEN,
+    AdversarialBatch,
+    AdversarialSource,
     Attack,
     Attacker,
-    Made,
-    Maker,
     accepted,
 )
-from src.evaluation.forms import CONTROLS, STORED, Forms
-from src.evaluation.predictions import Predictions
-from src.evaluation.run import (
+from src.evaluation.evaluate import (
     PREDICTIONS,
     Evaluation,
     evaluate,
@@ -19,6 +17,8 @@ from src.evaluation.run import (
     score_clean,
     write_table,
 )
+from src.evaluation.predictions import Predictions
+from src.evaluation.variants import CONTROLS, STORED, Variants
 
 __all__ = [
     "AIMS",
@@ -26,13 +26,13 @@ __all__ = [
     "GIVEN",
     "PREDICTIONS",
     "STORED",
+    "AdversarialBatch",
+    "AdversarialSource",
     "Attack",
     "Attacker",
     "Evaluation",
-    "Forms",
-    "Made",
-    "Maker",
     "Predictions",
+    "Variants",
     "accepted",
     "evaluate",
     "make_trainer",

@@ -23,7 +23,7 @@ Attack = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Made:
+class AdversarialBatch:
     """Adversarial images of a batch.
 
     Attributes:
@@ -62,7 +62,7 @@ class CountedModel(nn.Module):
         self.zeros = self.zeros.to(zero.device) + zero
 
 
-class Maker(nn.Module, ABC):
+class AdversarialSource(nn.Module, ABC):
     """What makes the adversarial images of a batch.
 
     Args:
@@ -82,11 +82,11 @@ class Maker(nn.Module, ABC):
         self.zero_gradients = 0
 
     @abstractmethod
-    def forward(self, images: Tensor, batch: Batch) -> Made:
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the adversarial versions of a batch whose images, in [0, 1], are beside it."""
 
 
-class Attacker(Maker):
+class Attacker(AdversarialSource):
     """An attack on a source, for the whole grid of budgets.
 
     What the attack returns is projected to the ball and to [0, 1], so that no result can come from
@@ -139,7 +139,7 @@ class Attacker(Maker):
         self.pool = pool
         self.max_batch = max_batch
 
-    def forward(self, images: Tensor, batch: Batch) -> Made:
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Attack a batch whose images, in [0, 1], are given beside it."""
         goal = self._goal(images, batch)
         counted = CountedModel(self.source)
@@ -147,7 +147,7 @@ class Attacker(Maker):
         made = self._run(counted, images, batch, goal, eps)
         self.gradients += counted.gradients
         self.zero_gradients += int(counted.zeros)
-        return Made(torch.stack(made), goal)
+        return AdversarialBatch(torch.stack(made), goal)
 
     def at(self, images: Tensor, batch: Batch, goal: Tensor | None, eps_255: Tensor) -> Tensor:
         """Attack each image with a budget of its own, in units of 1/255, (N,).

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from src.probes.probe import answers
+from src.diagnostics.diagnostic import answers
 
 _KNOWN = 5  # numbers of a row before the top classes
 _NO_AIM = -1

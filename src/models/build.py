@@ -9,9 +9,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from src.checks import first_line
-from src.models.classifier import NotLogitsError, PixelClassifier
+from src.models.pixel_classifier import NotLogitsError, PixelClassifier
 from src.models.weights import load_weights
+from src.utils.checks import first_line
 
 KEYS = ("network", "mean", "std", "input_size", "weights", "expected_accuracy")
 INCLUDED = "included"

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.files import reason, whole_file
+from src.utils.files import atomic_write, reason
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 WRAPPERS = ("state_dict", "model")
@@ -84,7 +84,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
         raise ValueError(f"Weights are written as .safetensors, not as {path}.")
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(state))  # what `save_file` raises on a full disk is no OSError
 
 

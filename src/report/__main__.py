@@ -5,8 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from src import stopping
 from src.main import CONF, command_line
+from src.utils import stopping
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from src.checks import check_report, names_of, plain
-from src.record import HEADLINE
+from src.experiment.provenance import HEADLINE
 from src.report.build import build_report
 from src.report.page import remove_figures, save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
 from src.tracking import Sweeps, open_sweeps
+from src.utils.checks import check_report, names_of, plain
 
 OUTPUTS = Path("outputs")
 PAGE = "report.html"

@@ -9,11 +9,11 @@ from src.report.stored import StoredJob
 
 _OWN = ("sweep",)  # words that the program itself adds to the command
 _TABLES = {
-    "flips": ("minimum budgets between those of the grid", "analysis.bisection=6"),
-    "spectra": ("power spectra", "analysis.spectra=true"),
-    "filtered": ("filtered perturbations", "analysis.filters=true"),
-    "low_passed": ("accuracy on low-passed images", "analysis.filters=true"),
-    "similarity": ("gradient similarity", "analysis.similarity=true"),
+    "flips": ("minimum budgets between those of the grid", "diagnostics.bisection=6"),
+    "spectra": ("power spectra", "diagnostics.spectra=true"),
+    "filtered": ("filtered perturbations", "diagnostics.filters=true"),
+    "low_passed": ("accuracy on low-passed images", "diagnostics.filters=true"),
+    "similarity": ("gradient similarity", "diagnostics.similarity=true"),
     "predictions-noise": ("controls", "controls=true"),
 }
 
@@ -133,7 +133,7 @@ def _attack(job: StoredJob) -> str:
 
 def _budgets(job: StoredJob) -> str:
     grid = ", ".join(f"{eps:g}" for eps in job.record.config["epsilon"]["grid"])
-    return f"{grid} (in 1/255, {job.record.norm}); headline at {job.record.standard:g}/255"
+    return f"{grid} (in 1/255, {job.record.norm}); headline at {job.record.reference:g}/255"
 
 
 def _models(job: StoredJob) -> list[str]:

@@ -63,7 +63,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
     stored = job.examples
     if not stored:
         return None
-    tried, reference = stored["eps_255"].tolist(), job.record.standard
+    tried, reference = stored["eps_255"].tolist(), job.record.reference
     rows = job.predictions
     rows = rows[rows["index"].isin(stored["index"].tolist())]
     predicted = {

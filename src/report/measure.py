@@ -24,9 +24,9 @@ from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.matrix import measure_of, words_of
 from src.analysis.rates import confidence_bands
-from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import KINDS, galleries, trajectories
-from src.record import ALARMS, HEADLINE, JobRecord
+from src.analysis.similarity import pair_similarity
+from src.experiment.provenance import ALARMS, HEADLINE, JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
 
@@ -155,13 +155,13 @@ def _alarms(job: StoredJob) -> list[tuple[str, str]]:
 
 def group(record: JobRecord) -> str:
     """Name the jobs that can be compared: same images, norm, reference budget and protocol."""
-    return f"{record.data} {record.norm} {record.standard:g} {record.protocol}"
+    return f"{record.data} {record.norm} {record.reference:g} {record.protocol}"
 
 
 def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
     """Return what a job's tables tell, but for single images."""
     record, rows = job.record, job.predictions
-    pair, at, protocol = (record.source, record.targets), record.standard, record.protocol
+    pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     found = {"rates": _rates(job)}
     names = ("spectra", "low_passed", "filtered", "similarity")
     tables = {name: job.table(name) for name in names if name in job.files}
@@ -229,9 +229,9 @@ def _variants(job: StoredJob, others: Sequence[str]) -> pd.DataFrame:
     parts = []
     for ending, name in sorted(names.items(), key=lambda each: each[1] in CONTROL_NAMES):
         rows = job.table(f"{HEADLINE}{ending}")
-        rows = pd.concat([clean, rows[rows["eps_255"] == record.standard]])
+        rows = pd.concat([clean, rows[rows["eps_255"] == record.reference]])
         table = rates(rows, record.source, record.targets, record.protocol)
-        table = table[table["eps_255"] == record.standard]
+        table = table[table["eps_255"] == record.reference]
         parts.append(table.assign(variant=CONTROL_NAMES.get(name, name)))
     columns = ["success", "denominator", "success_rate", "success_rate_low", "success_rate_high"]
     return _renamed(pd.concat(parts), columns)[["target", "variant", *_RATE]]
@@ -244,7 +244,7 @@ def _excess(job: StoredJob, controls: Sequence[str]) -> pd.DataFrame:
     for name in controls:
         control = job.table(f"{HEADLINE}-{name}")
         table = excess(job.predictions, control, record.source, record.targets, record.protocol)
-        parts.append(table[table["eps_255"] == record.standard])
+        parts.append(table[table["eps_255"] == record.reference])
         parts[-1] = parts[-1].assign(control=CONTROL_NAMES[name])
     return pd.concat(parts)
 

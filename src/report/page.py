@@ -14,9 +14,9 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.files import whole_file, write_csv, write_text
 from src.report.charts.theme import Drawn
 from src.report.images import Album
+from src.utils.files import atomic_write, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
@@ -151,7 +151,7 @@ def save_figures(
     for number, figure in enumerate(figures, 1):
         progress(f"figure {number} of {len(figures)}")
         png = vl_convert.vegalite_to_png(figure.spec, vl_version=VEGA_LITE, scale=2)
-        with whole_file(folder / f"{figure.name}.png") as temporary:
+        with atomic_write(folder / f"{figure.name}.png") as temporary:
             temporary.write_bytes(png)
         write_text(folder / f"{figure.name}.svg", figure.svg)
         write_text(folder / f"{figure.name}.vl.json", json.dumps(figure.spec))

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from src.analysis import usable_protocols
-from src.record import EXAMPLES, HEADLINE, IMAGES, JobRecord, read_record
+from src.experiment.provenance import EXAMPLES, HEADLINE, IMAGES, JobRecord, read_record
 
 _TOP = ("top5_classes", "top5_confidences")
 
@@ -121,7 +121,7 @@ def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[St
             found = None if path.name.startswith(".") else read_record(path)
             if found is not None:
                 name, record = found
-                place = (record.key, record.protocol, record.standard)
+                place = (record.key, record.protocol, record.reference)
                 records.setdefault(place, record)
                 files.setdefault(place, {}).setdefault(name, path)
     jobs = [

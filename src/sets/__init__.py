@@ -4,11 +4,11 @@ from src.sets.foreign import UNKNOWN, Origin
 from src.sets.reader import open_set, read_array, read_folder, read_set
 from src.sets.records import AdversarialSet, Breach, budget_breaches, with_measured_budgets
 from src.sets.storage import (
-    StoredForm,
+    StorageFormat,
     check_budget,
     exceeds,
     jpeg_round_trip,
-    parse_form,
+    parse_storage,
     png_round_trip,
     round_to_8_bits,
 )
@@ -20,13 +20,13 @@ __all__ = [
     "Breach",
     "Origin",
     "SetWriter",
-    "StoredForm",
+    "StorageFormat",
     "budget_breaches",
     "check_budget",
     "exceeds",
     "jpeg_round_trip",
     "open_set",
-    "parse_form",
+    "parse_storage",
     "png_round_trip",
     "read_array",
     "read_folder",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.checks import first_line
+from src.utils.checks import first_line
 
 _BATCH = re.compile(r"batch_([0-9]+)\.npy")
 

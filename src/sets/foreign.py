@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.attacks.ball import NORMS
-from src.checks import check_choice, check_number
+from src.attacks.projection import NORMS
 from src.data.files import Folder, StoredImages
 from src.data.image_csv import check_unique, find_images, numbers, read_rows
 from src.sets.arrays import load_images, load_labels
 from src.sets.manifest import digest_of
 from src.sets.records import AdversarialSet, blocks
+from src.utils.checks import check_choice, check_number
 
 LABELS_CSV = "labels.csv"
 LABELS_NPY = "labels.npy"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from src.attacks.ball import NORMS
-from src.files import reason, write_text
+from src.attacks.projection import NORMS
+from src.utils.files import reason, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = "transferability-set"

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from src.cache import sha256_of
 from src.data.files import is_image
 from src.sets.arrays import has_batches, load_npy
 from src.sets.foreign import NO_ORIGIN, Origin, read_array, read_folder
 from src.sets.manifest import MANIFEST, load_manifest
 from src.sets.records import AdversarialSet, budget_breaches
+from src.utils.cache import sha256_of
 
 __all__ = ["AdversarialSet", "budget_breaches", "open_set", "read_array", "read_folder", "read_set"]
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from src.attacks.ball import NORMS
-from src.checks import check_choice, check_number
+from src.attacks.projection import NORMS
 from src.data.dataset import check_labels
 from src.sets.storage import breaks, sizes
+from src.utils.checks import check_choice, check_number
 
 _BLOCK = 1 << 24  # values of a block of images: 16 MiB as uint8
 

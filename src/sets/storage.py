@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.attacks.ball import NORMS
-from src.checks import check_choice
+from src.attacks.projection import NORMS
 from src.data.files import decode
+from src.utils.checks import check_choice
 
 DUST = 1e-4
 """Grey levels by which a budget may miss a whole number only because it was kept as a float."""
@@ -20,7 +20,7 @@ _AXES = (-3, -2, -1)
 _JPEG = re.compile(r"jpeg([1-9][0-9]?|100)")
 
 
-class StoredForm(NamedTuple):
+class StorageFormat(NamedTuple):
     """How adversarial images are kept before a target sees them.
 
     Attributes:
@@ -32,24 +32,24 @@ class StoredForm(NamedTuple):
     quality: int | None = None
 
 
-def parse_form(text: str) -> StoredForm:
+def parse_storage(text: str) -> StorageFormat:
     """Read the name of a stored form: `float32`, `uint8`, `png`, or `jpeg` with its quality.
 
-    >>> parse_form("jpeg75")
-    StoredForm(kind='jpeg', quality=75)
+    >>> parse_storage("jpeg75")
+    StorageFormat(kind='jpeg', quality=75)
 
     Raises:
         ValueError: It is none of these.
     """
     if text in ("float32", "uint8", "png"):
-        return StoredForm(text)
+        return StorageFormat(text)
     match = _JPEG.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(
             f"The stored form {text!r} is not one of float32, uint8, png, and jpeg1 to jpeg100 "
             f"(the number is the quality, as in jpeg75)."
         )
-    return StoredForm("jpeg", int(match[1]))
+    return StorageFormat("jpeg", int(match[1]))
 
 
 def round_to_8_bits(

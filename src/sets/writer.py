@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.cache import sha256_of
-from src.files import writing
 from src.sets.manifest import (
     FACTS,
     FILES,
@@ -27,6 +25,8 @@ from src.sets.manifest import (
 )
 from src.sets.records import blocks, check_budgets, check_classes, check_index
 from src.sets.storage import check_budget
+from src.utils.cache import sha256_of
+from src.utils.files import writing
 
 _TEMPORARY = ".writing-"
 _CLEAN, _ROWS = "clean", "rows"

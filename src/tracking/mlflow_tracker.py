@@ -19,7 +19,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pytorch_lightning.loggers import Logger
 
-from src.files import write_text
 from src.tracking.mlflow_client import (
     Client,
     SteadyClient,
@@ -30,6 +29,7 @@ from src.tracking.mlflow_client import (
     without_password,
 )
 from src.tracking.tracker import Run, Tracker
+from src.utils.files import write_text
 
 ARTIFACTS = "artifacts"
 _ENDINGS = {"pair": "", "sweep": "-sweeps", "train": "-training"}

@@ -16,14 +16,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from src import stopping
-from src.cache import cache_entry, is_cached
-from src.checks import check_number, check_whole_number
 from src.data import ImageDataset
-from src.files import write_text
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
 from src.training.module import OPTIMIZERS, FineTuning
+from src.utils import stopping
+from src.utils.cache import cache_entry, is_cached
+from src.utils.checks import check_number, check_whole_number
+from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from src import stopping
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
+from src.utils import stopping
 
 OPTIMIZERS = ("adamw", "sgd")
 _FEWEST_STEPS = 5  # of the schedule: with fewer, its rise has no length

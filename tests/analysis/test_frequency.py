@@ -7,7 +7,7 @@ from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.intervals import paired_interval
 from src.analysis.rates import rates
 
-EDGES = {"all": (0, 0.7), "low": (0, 0.125), "band": (0.125, 0.25), "high": (0.25, 0.7)}
+EDGES = {"all": (0, 0.7), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, 0.7)}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ PREDICTIONS = {
 FILTERED = {
     ("b", "l2", "low"): ([1, 1, 0, 0, 0], [1, 0, 1, 2, 1]),
     ("b", "l2", "high"): ([0, 0, 1, 0, 1], [0, 2, 0, 2, 0]),
-    ("b", "linf", "band"): ([0, 3, 3, 3, 0], [0, 0, 3, 3, 3]),
+    ("b", "linf", "mid"): ([0, 3, 3, 3, 0], [0, 0, 3, 3, 3]),
     ("b", "linf", "all"): (PREDICTIONS["b", 8], [0, 0, 0, 0, 0]),
     ("a", "linf", "all"): (PREDICTIONS["a", 8], [0, 0, 0, 0, 0]),
 }
@@ -46,7 +46,7 @@ def test_successes_are_counted_on_the_protocols_images(make_table, make_filtered
     table, filtered = make_table(PREDICTIONS), make_filtered(FILTERED)
     frame = filtered_rates(filtered, table, "a", ["b", "a"])
     assert list(zip(frame["target"], frame["norm"], frame["band"], strict=True)) == [
-        *(("b", "linf", "all"), ("b", "linf", "band"), ("b", "l2", "low"), ("b", "l2", "high")),
+        *(("b", "linf", "all"), ("b", "linf", "mid"), ("b", "l2", "low"), ("b", "l2", "high")),
         ("a", "linf", "all"),
     ]
     assert frame["n"].tolist() == [3, 3, 3, 3, 4]

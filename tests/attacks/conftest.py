@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.attack_config import AttackConfig, read_attack
+from src.config.attack import AttackConfig, read_attack
 from src.models import AVERAGES, Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

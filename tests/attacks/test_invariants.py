@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from src.attack_config import AttackConfig
+from src.config.attack import AttackConfig
 from src.data import Batch
 from src.evaluation import Attacker
 from src.evaluation.attacker import CountedModel

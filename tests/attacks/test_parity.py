@@ -47,7 +47,7 @@ from src.attacks import (
     vni_fgsm,
 )
 from src.attacks import loop as loop_module
-from src.attacks.loop import State
+from src.attacks.iterate import State
 from src.attacks.losses import LOSSES, cross_entropy
 from src.data.photos import photos
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.attack_config import read_attack
 from src.attacks import bim, emi_fgsm, fgsm, iterate, mi_fgsm, pgd, rfgsm, vmi_fgsm, vni_fgsm
+from src.config.attack import read_attack
 
 NAN, INF = float("nan"), float("inf")
 WHOLE = "must be a whole number of at least"
@@ -16,7 +16,7 @@ SCHEDULE = {
     "steps": 20,
     "step_size_255": 1,
     "relative_step_size": 0.1,
-    "long_steps": True,
+    "allow_overshoot": True,
     "random_start": "uniform",
     "start_radius": 0.5,
     "restarts": 2,
@@ -74,7 +74,7 @@ def rows():
             {"norm": "l2"},
             "attack.random_start=sign belongs to attack.norm=linf; use uniform.",
         )
-    long = "set attack.long_steps=true if that is meant."
+    long = "set attack.allow_overshoot=true if that is meant."
     yield (
         bim,
         {"step_size_255": 9},
@@ -146,9 +146,9 @@ def test_refuses_unknown_words(network, batch):
     ("attack", "words"),
     [
         (bim, {"step_size_255": 8}),  # of the largest budget; longer than the smallest
-        (bim, {"step_size_255": 9, "long_steps": True}),
+        (bim, {"step_size_255": 9, "allow_overshoot": True}),
         (bim, {"relative_step_size": 1.0}),
-        (bim, {"relative_step_size": 1.5, "long_steps": True}),
+        (bim, {"relative_step_size": 1.5, "allow_overshoot": True}),
         (pgd, {"restarts": 2, "random_start": "sign"}),
         (pgd, {"start_radius": 0}),
         (pgd, {"steps": 1}),

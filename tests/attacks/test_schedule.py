@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from src.attacks import fgsm
-from src.attacks.draws import Draws
+from src.attacks.per_image_random import Draws
 from src.attacks.schedule import Schedule
 from src.attacks.smoothing import smooth
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from src.attacks.draws import Draws
+from src.attacks.per_image_random import Draws
 from src.attacks.transforms import (
     Admix,
     BlockShuffle,

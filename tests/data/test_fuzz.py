@@ -18,8 +18,8 @@ from safetensors.torch import save
 
 from src.data.files import decode, open_files
 from src.data.image_csv import image_csv
+from src.experiment.provenance import JobRecord, read_record, with_record
 from src.models import load_state
-from src.record import JobRecord, read_record, with_record
 from src.sets import SetWriter, open_set
 from src.sets.manifest import MANIFEST, digest_of
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from src.attacks import bim, fgsm, pgd
 from src.data import ImageDataset, ImageRecords, to_unit
-from src.evaluation import Attacker, Forms, Maker, evaluate
-from src.evaluation.module import Transfer
+from src.diagnostics import DiagnosticSettings, make_diagnostics
+from src.evaluation import AdversarialSource, Attacker, Variants, evaluate
+from src.evaluation.lightning_module import Transfer
 from src.models import Ensemble
-from src.probes import Analysis, make_probes
 
 TRAINER = {
     "accelerator": "cpu",
@@ -25,7 +25,7 @@ TRAINER = {
     "num_workers": 0,
     "progress_bar": False,
 }
-ALL = Analysis("full", bisection=3, spectra=True, filters=True, similarity=True)
+ALL = DiagnosticSettings("full", bisection=3, spectra=True, filters=True, similarity=True)
 GRID = (0.5, 2.0, 8.0)
 
 
@@ -54,9 +54,9 @@ def run(
     source: nn.Module,
     networks: dict[str, nn.Module],
     attack,
-    analysis: Analysis,
+    analysis: DiagnosticSettings,
     precision: str = "32-true",
-    forms: Forms | None = None,
+    forms: Variants | None = None,
     **words,
 ):
     torch.manual_seed(5)
@@ -68,7 +68,7 @@ def run(
         label="test",
         maker=Attacker(source, attack, GRID, num_classes=data.num_classes, **words),
         forms=forms,
-        probes=make_probes(analysis, list(networks), 8.0, 4),
+        diagnostics=make_diagnostics(analysis, list(networks), 8.0, 4),
     )
 
 
@@ -83,18 +83,18 @@ def careless(model, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
 def test_predictions_stay_the_same_to_the_last_bit(attack, headline):
     networks = {"a": network(0), "b": network(1)}
     also = () if headline == "float32" else ("float32",)
-    forms = Forms(headline=headline, also=also, controls=True)
+    forms = Variants(headline=headline, also=also, controls=True)
     results = [
         run(dataset(), networks["a"], networks, attack, analysis, forms=forms)
-        for analysis in (Analysis(), ALL)
+        for analysis in (DiagnosticSettings(), ALL)
     ]
     assert list(results[0].tables) == [headline, *also, "noise", "shuffled"]
     for form, table in results[0].tables.items():
         assert results[1].tables[form].equals(table)
     assert results[0].gradients == results[1].gradients
     assert results[0].zero_gradients == pytest.approx(results[1].zero_gradients, nan_ok=True)
-    assert results[0].probes == {} and len(results[1].probes) == 5
-    assert len(results[1].probes["flips"]) > 0  # attacks were made in between
+    assert results[0].diagnostics == {} and len(results[1].diagnostics) == 5
+    assert len(results[1].diagnostics["flips"]) > 0  # attacks were made in between
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -104,9 +104,9 @@ def test_every_kind_of_job_has_finite_tables(precision, average, aim):
     networks = {"a": network(0), "b": network(1), "c": network(2)}
     source = Ensemble([networks["a"], networks["b"]], average)
     attack = partial(bim, steps=2)
-    forms = Forms(controls=True)
+    forms = Variants(controls=True)
     result = run(dataset(), source, networks, attack, ALL, precision, forms=forms, aim=aim)
-    tables = {name: table.to_pandas() for name, table in result.probes.items()}
+    tables = {name: table.to_pandas() for name, table in result.diagnostics.items()}
     assert list(tables) == ["flips", "spectra", "filtered", "low_passed", "similarity"]
     for frame in tables.values():
         numbers = frame.select_dtypes("number")
@@ -123,8 +123,8 @@ def test_every_kind_of_job_has_finite_tables(precision, average, aim):
 def test_any_number_of_images_and_classes(count, classes, side):
     networks = {"a": network(0, classes, side)}
     result = run(dataset(count, classes, side), networks["a"], networks, fgsm, ALL)
-    assert len(result.probes["low_passed"]) == count * 5
-    top = result.probes["flips"].schema.field("top5_classes").type
+    assert len(result.diagnostics["low_passed"]) == count * 5
+    top = result.diagnostics["flips"].schema.field("top5_classes").type
     assert top == pa.list_(pa.int32(), min(5, classes))
 
 
@@ -135,9 +135,11 @@ def test_batches_do_not_matter():
     for size in (2, 11):
         trainer = TRAINER | {"batch_size": size}
         maker = Attacker(networks["a"], partial(pgd, steps=2), GRID, num_classes=7)
-        probes = make_probes(ALL, list(networks), 8.0)
-        result = evaluate(dataset(), networks, trainer, label="test", maker=maker, probes=probes)
-        tables.append(result.probes)
+        diagnostics = make_diagnostics(ALL, list(networks), 8.0)
+        result = evaluate(
+            dataset(), networks, trainer, label="test", maker=maker, diagnostics=diagnostics
+        )
+        tables.append(result.diagnostics)
     for name, table in tables[0].items():
         first, second = table.to_pandas(), tables[1][name].to_pandas()
         for column in first:
@@ -151,10 +153,12 @@ def test_batches_do_not_matter():
 
 def test_a_second_pass_forgets_the_first():
     networks = {"a": network(0)}
-    probes = make_probes(ALL, ["a"], 8.0)
+    diagnostics = make_diagnostics(ALL, ["a"], 8.0)
     maker = Attacker(networks["a"], fgsm, GRID, num_classes=7)
     first, second = (
-        evaluate(dataset(), networks, TRAINER, label="test", maker=maker, probes=probes).probes
+        evaluate(
+            dataset(), networks, TRAINER, label="test", maker=maker, diagnostics=diagnostics
+        ).diagnostics
         for _ in range(2)
     )
     assert all(second[name].equals(table) for name, table in first.items())
@@ -164,29 +168,29 @@ def test_probes_see_unrounded_images_whatever_the_headline():
     networks = {"a": network(0), "b": network(1)}
     first, second = (
         run(dataset(), networks["a"], networks, fgsm, ALL, forms=forms)
-        for forms in (Forms(), Forms(headline="uint8", also=("png", "float32")))
+        for forms in (Variants(), Variants(headline="uint8", also=("png", "float32")))
     )
     assert not second.table.equals(second.tables["float32"])  # rounding changes answers
     assert second.tables["float32"].equals(first.table)
-    for name, table in first.probes.items():
-        assert second.probes[name].equals(table)
+    for name, table in first.diagnostics.items():
+        assert second.diagnostics[name].equals(table)
 
 
-class Stored(Maker):
+class Stored(AdversarialSource):
     def forward(self, images, batch):
         raise NotImplementedError
 
 
 def test_probes_need_an_attack_and_its_unrounded_images():
-    probes = make_probes(ALL, ["a"], 8.0)
+    diagnostics = make_diagnostics(ALL, ["a"], 8.0)
     maker = Attacker(network(0), fgsm, GRID, num_classes=7)
     for made_by, forms in (
         (None, None),
         (Stored(GRID, "linf"), None),
-        (maker, Forms(headline="uint8")),
+        (maker, Variants(headline="uint8")),
     ):
-        with pytest.raises(ValueError, match="probes need an attack and the form float32"):
-            Transfer({"a": network(0)}, made_by, forms, probes=probes)
+        with pytest.raises(ValueError, match="diagnostics need an attack and the form float32"):
+            Transfer({"a": network(0)}, made_by, forms, diagnostics=diagnostics)
 
 
 def test_only_what_is_asked_for_is_computed():
@@ -196,5 +200,5 @@ def test_only_what_is_asked_for_is_computed():
         ("filters", True, ["filtered", "low_passed"]),
         ("similarity", True, ["similarity"]),
     ):
-        probes = make_probes(Analysis(**{key: value}), ["a"], 8.0)
-        assert [probe.table for probe in probes] == tables
+        diagnostics = make_diagnostics(DiagnosticSettings(**{key: value}), ["a"], 8.0)
+        assert [diagnostic.table for diagnostic in diagnostics] == tables

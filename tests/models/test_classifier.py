@@ -6,7 +6,7 @@ from torch.nn import functional
 from src.models import PixelClassifier
 
 
-class Seen(nn.Module):
+class DiagnosticInput(nn.Module):
     """A classifier whose logits are the pixels that its network sees."""
 
     def __init__(self, **kwargs):
@@ -22,13 +22,13 @@ class Seen(nn.Module):
 
 def test_normalises_each_channel():
     images = torch.rand(2, 3, 4, 5)
-    seen = Seen()(images)
+    seen = DiagnosticInput()(images)
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 2.0)]):
         torch.testing.assert_close(seen[:, channel], (images[:, channel] - mean) / std)
 
 
 def test_resizes_with_antialiasing_only_where_needed():
-    model = Seen(mean=[0, 0, 0], std=[1, 1, 1], input_size=8)
+    model = DiagnosticInput(mean=[0, 0, 0], std=[1, 1, 1], input_size=8)
     exact = torch.rand(1, 3, 8, 8)
     assert torch.equal(model(exact), exact)
     # Every second column black and white: antialiased shrinking gives grey, sampling would not.
@@ -40,7 +40,7 @@ def test_resizes_with_antialiasing_only_where_needed():
 def test_gradient_reaches_pixels_through_the_resize():
     torch.manual_seed(0)
     images = torch.rand(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
-    model = Seen(input_size=4).double()
+    model = DiagnosticInput(input_size=4).double()
     assert torch.autograd.gradcheck(model, images)
     (gradient,) = torch.autograd.grad(model(images).sum(), images)
     assert (gradient != 0).all()
@@ -64,12 +64,12 @@ def test_state_dict_is_that_of_the_network():
 )
 def test_wrong_preprocessing_is_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
-        Seen(**wrong)
+        DiagnosticInput(**wrong)
 
 
 def test_matches_torch_interpolation():
     images = torch.rand(1, 3, 9, 9)
-    model = Seen(mean=[0, 0, 0], std=[1, 1, 1], input_size=5)
+    model = DiagnosticInput(mean=[0, 0, 0], std=[1, 1, 1], input_size=5)
     expected = functional.interpolate(images, (5, 5), mode="bilinear", antialias=True)
     torch.testing.assert_close(model(images), expected)
 

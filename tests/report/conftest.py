@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.record import JobRecord, with_record
+from src.experiment.provenance import JobRecord, with_record
 from src.report.build import build_report
 from src.report.page import Report
 from src.report.stored import find_jobs
@@ -112,7 +112,7 @@ def _record(
         "attack": {"name": attack, "norm": "linf", "steps": 10 if attack == "bim" else 1},
         "dataset": {"name": "made-up"},
         "model": {name: {"network": {"name": name}} for name in models},
-        "epsilon": {"grid": list(budgets), "standard": reference},
+        "epsilon": {"grid": list(budgets), "reference": reference},
         "trainer": {"precision": "32-true"},
         "protocol": "joint",
         "storage": "float32",
@@ -172,7 +172,7 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Tabl
     }
     bands = [
         (band, norm, kind)
-        for band in ("all", "low", "band", "high")
+        for band in ("all", "low", "mid", "high")
         for norm in ("linf", "l2")
         for kind in ("attack", "noise")
     ]

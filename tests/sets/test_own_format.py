@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.cache import sha256_of
 from src.sets import (
     AdversarialSet,
     SetWriter,
@@ -19,6 +18,7 @@ from src.sets import (
     with_measured_budgets,
 )
 from src.sets.manifest import MANIFEST, content_name, digest_of
+from src.utils.cache import sha256_of
 
 INDEX = [17, 3, 5, 40, 8]
 BUDGETS = (0.5, 2.0, 8.0)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.sets import (
-    StoredForm,
+    StorageFormat,
     check_budget,
     exceeds,
     jpeg_round_trip,
-    parse_form,
+    parse_storage,
     png_round_trip,
     round_to_8_bits,
 )
@@ -165,16 +165,16 @@ def test_impossible_jpeg_qualities(quality):
 
 
 def test_names_of_stored_forms():
-    assert parse_form("float32") == StoredForm("float32")
-    assert parse_form("uint8").quality is None
-    assert parse_form("png").kind == "png"
-    assert [parse_form(f"jpeg{q}").quality for q in (1, 75, 100)] == [1, 75, 100]
+    assert parse_storage("float32") == StorageFormat("float32")
+    assert parse_storage("uint8").quality is None
+    assert parse_storage("png").kind == "png"
+    assert [parse_storage(f"jpeg{q}").quality for q in (1, 75, 100)] == [1, 75, 100]
 
 
 @pytest.mark.parametrize("text", ["jpeg", "jpeg0", "jpeg101", "jpeg075", "JPEG75", "", None, 8])
 def test_other_stored_forms_are_refused(text):
     with pytest.raises(ValueError, match=r"not one of float32, uint8, png, and jpeg1 to jpeg100"):
-        parse_form(text)
+        parse_storage(text)
 
 
 def test_wrong_arguments_are_refused():

@@ -15,7 +15,7 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from src.track import pair_metrics
+from src.experiment.metrics import pair_metrics
 from src.tracking import Run, Tracker, open_tracker
 from src.tracking.mlflow_client import SteadyClient
 from src.tracking.mlflow_tracker import MlflowTracker
@@ -61,12 +61,12 @@ def test_whole_budgets_become_steps_and_fractions_do_not(section, store):
         tags={"source": "a"},
         parameters={"steps": 10},
         curves={"robust_accuracy": [(0.0, 1.0), (0.25, 0.9), (8.0, 0.5)]},
-        metrics={"standard_robust_accuracy": 0.5},
+        metrics={"reference_robust_accuracy": 0.5},
     )
     (run,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
     history = store.get_metric_history(run.info.run_id, "robust_accuracy")
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, 0.5)]
-    assert run.data.metrics["standard_robust_accuracy"] == 0.5
+    assert run.data.metrics["reference_robust_accuracy"] == 0.5
     assert run.data.params == {"steps": "10"} and run.info.status == "FINISHED"
     tags = run.data.tags
     assert (tags["kind"], tags["sweep"], tags["job"]) == ("pair", "sweep", "job")
@@ -251,11 +251,11 @@ def test_pair_metrics_are_the_curves_and_their_values_with_intervals():
     assert curves["true_confidence"] == [(0.0, 0.9)]  # what is not a number is left out
     assert len(curves) == 4
     assert metrics == {
-        "standard_robust_accuracy": 0.5,
-        "standard_robust_accuracy_low": 0.1,
-        "standard_robust_accuracy_high": 0.9,
-        "standard_success_rate": 0.5,
-        "standard_success_rate_low": 0.1,
-        "standard_success_rate_high": 0.9,
-        "standard_confidence": 0.6,
+        "reference_robust_accuracy": 0.5,
+        "reference_robust_accuracy_low": 0.1,
+        "reference_robust_accuracy_high": 0.9,
+        "reference_success_rate": 0.5,
+        "reference_success_rate_low": 0.1,
+        "reference_success_rate_high": 0.9,
+        "reference_confidence": 0.6,
     }

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.attacks.draws import Draws
+from src.attacks.per_image_random import Draws
 from src.attacks.transforms.blocks import check_room
-from src.checks import check_number, check_whole_number
+from src.utils.checks import check_number, check_whole_number
 
 
 @dataclass(frozen=True)

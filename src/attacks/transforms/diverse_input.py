@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.draws import Draws
-from src.checks import check_number
+from src.attacks.per_image_random import Draws
+from src.utils.checks import check_number
 
 
 @dataclass(frozen=True)

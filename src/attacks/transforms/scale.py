@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from src.attacks.draws import Draws
-from src.checks import check_whole_number
+from src.attacks.per_image_random import Draws
+from src.utils.checks import check_whole_number
 
 
 @dataclass(frozen=True)

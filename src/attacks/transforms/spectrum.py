@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from src.attacks.draws import Draws
+from src.attacks.per_image_random import Draws
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
-from src.checks import check_number, check_whole_number
+from src.utils.checks import check_number, check_whole_number
 
 
 @dataclass(frozen=True)

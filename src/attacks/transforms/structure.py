@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.draws import Draws
+from src.attacks.per_image_random import Draws
 from src.attacks.transforms.blocks import check_room
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
-from src.checks import check_whole_number
+from src.utils.checks import check_whole_number
 
 NOISE = 16 / 255
 """Largest noise."""

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from src.analysis import CLEAN, format_cell
-from src.record import JobRecord
+from src.experiment.provenance import JobRecord
 from src.report import charts
 from src.report.measure import Measured, group
 from src.report.page import Figure, Section
@@ -19,7 +19,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
         return "No image was counted."
-    where = f"At {record.standard:g}/255 ({record.norm}, {record.protocol})"
+    where = f"At {record.reference:g}/255 ({record.norm}, {record.protocol})"
     best = _strongest(rows, ["attack", "source"])
     if not best["fooled"]:
         return f"{where} no image that was counted is fooled."
@@ -44,7 +44,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
 
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rates that decide who is strongest: without white boxes, if there are others."""
-    at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.standard) & (rates["n"] > 0)
+    at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.reference) & (rates["n"] > 0)
     rows = rates[at & (rates["protocol"] == record.protocol) & (rates["group"] == group(record))]
     rows = rows[rows["sign"] == rows["sign"].iloc[0]] if len(rows) else rows
     rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
@@ -67,7 +67,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
     decisive = _decisive(record, rates)
     attacked = rates[rates["source"] != CLEAN]
     budgets = sorted(set(attacked["eps_255"]) - {0.0})
-    at = record.standard if record.standard in budgets else budgets[-1]
+    at = record.reference if record.reference in budgets else budgets[-1]
     first = _strongest(decisive, ["attack", "source"]) if len(decisive) else attacked.iloc[0]
     groups = rates["group"].nunique()
     where = f"{at:g}/255 ({record.protocol})" if groups == 1 else "each job's reference budget"

@@ -6,7 +6,7 @@ from src.report.page import Figure, Section
 from src.report.sections.words import enough, pairs, span
 
 _NYQUIST = 0.5
-_PARTS = {"low": "low", "band": "mid", "high": "high", "all": "whole"}
+_PARTS = {"low": "low", "mid": "mid", "high": "high", "all": "whole"}
 
 
 def mechanisms(found: Measured) -> Section | None:

@@ -1,0 +1,70 @@
+"""Hydra's errors, which take up to thirty lines and advise `+key`, in a sentence."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from src.utils.checks import first_line, meant
+
+REFUSED = 2  # exit code
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+"""What composing a config raises where the command line or a file cannot be right."""
+
+
+def explain(error: BaseException) -> str:
+    """Say what is wrong with a command line or a config, and what may have been meant."""
+    if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
+        return str(error)  # of this program
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        return _no_option(error)
+    if isinstance(error, OverrideParseException):
+        reason = str(error).split("\nSee ")[0].split("\n")[-1]
+        return f"{error.override} cannot be read as KEY=VALUE: {reason}."
+    if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", str(error)):
+        key, values = several.groups()
+        return f"{key}={values}: -m before the keys runs each in turn, {key}=[{values}] is a list."
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        return _no_key(str(cause.full_key), cause.parent_node)
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
+    reasons = [first_line(one) for one in dict.fromkeys((error, cause)) if str(one)]
+    key = getattr(error, "full_key", None)
+    return ": ".join([*([str(key)] if key else []), *reasons])
+
+
+def _no_option(error: MissingConfigException) -> str:
+    """Say which files there are in the place of one that is not."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    where = re.match(r"In '(\w+/.+)': ", str(error))  # another file's defaults list
+    start = f"{where[1]}: " if where and not where[1].startswith("hydra/") else ""
+    folders = re.findall(r"path=file://(.+)", str(error))
+    files = sorted({file.stem for one in folders for file in Path(one, group).glob("*.yaml")})
+    listed = f" among {', '.join(error.options or files)}" if error.options or files else ""
+    return f"{start}there is no {group}={name}{listed}.{meant(name, error.options or files)}"
+
+
+def _no_key(full_key: str, parent: Any) -> str:
+    """Say which keys there are in the place of one that is not."""
+    section, _, key = full_key.rpartition(".")
+    root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
+    keys = map(str, parent) if isinstance(parent, DictConfig) else ()
+    own = [one for one in keys if one != "hydra"]
+    elsewhere = [one for one in _dotted(root) if one.endswith(f".{key}")]
+    words = meant(key, own) or meant(f".{key}", elsewhere)
+    where = section or "the config"
+    has = f"; it has {', '.join(own)}" if own and not words else ""
+    return f"there is no key {key} in {where}{has}.{words}"
+
+
+def _dotted(value: Any, start: str = "") -> Iterator[str]:
+    """Return the keys of a config, those of its sections included."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield f"{start}{key}"
+        yield from _dotted(inner, f"{start}{key}.")

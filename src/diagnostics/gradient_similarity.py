@@ -1,0 +1,97 @@
+"""How alike the gradients of source and targets are."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from src.attacks import LOSSES, Model
+from src.diagnostics.diagnostic import Diagnostic, DiagnosticInput, numbered
+from src.models import Ensemble
+
+
+class Similarity(Diagnostic):
+    """Compare the gradient of the source with that of each target, at the clean image.
+
+    Both are of the cross-entropy of the true class; that of an ensemble is taken as it is
+    attacked. They count in no figure of the job.
+
+    Args:
+        targets: Names of the targets.
+        max_batch: Most images in one gradient batch; None: no limit.
+
+    Reference:
+        Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
+        (2017), arXiv 1611.02770, section 4.4, for the cosine.
+    """
+
+    table = "similarity"
+
+    def __init__(self, targets: Sequence[str], max_batch: int | None = None) -> None:
+        super().__init__(targets)
+        self.max_batch = max_batch
+
+    def update(self, seen: DiagnosticInput) -> None:
+        """Look at one batch."""
+        index, labels = seen.batch.index, seen.batch.labels
+        own = self._gradient(seen.source, seen)
+        for number, (_, network) in enumerate(seen.networks.items()):
+            other = own if network is seen.source else self._gradient(network, seen)
+            found = [cosines(own, other), sign_agreement(own, other)]
+            self.keep([numbered(number, index), index, labels], found)
+
+    def compute(self) -> pa.Table:
+        """Return one row per image and target, sorted by target and index.
+
+        The columns are `index`, `label`, `target`, `cosine` (of the two gradients, in [-1, 1]) and
+        `sign_agreement` (the share of equal signs among the values where neither is zero); NaN
+        where a gradient is zero everywhere.
+        """
+        whole, real = self.rows(2)
+        return pa.table(
+            {
+                "index": whole[:, 1],
+                "label": whole[:, 2],
+                "target": pa.array(self.names(whole[:, 0]), pa.string()),
+                "cosine": real[:, 0],
+                "sign_agreement": real[:, 1],
+            }
+        )
+
+    def _gradient(self, network: nn.Module, seen: DiagnosticInput) -> Tensor:
+        """Return each image's gradient, float64 (N, 3 H W)."""
+        size = self.max_batch or len(seen.clean)
+        parts = zip(seen.clean.split(size), seen.batch.labels.split(size), strict=True)
+        gradient = torch.cat([_gradient(attacked(network), *part) for part in parts]).flatten(1)
+        return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
+
+
+def attacked(network: nn.Module) -> Model:
+    """Return what an attack on a model differentiates."""
+    return network.attacked if isinstance(network, Ensemble) else network
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Return the cosines between the rows of two tables (N, D), NaN for rows of zeros."""
+    first, second = (rows / rows.abs().amax(dim=1, keepdim=True) for rows in (first, second))
+    products = (first * second).sum(dim=1)
+    return (products / (first.norm(dim=1) * second.norm(dim=1))).clamp(-1, 1)
+
+
+def sign_agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Return the share of equal signs in the rows of two tables (N, D), where neither is zero."""
+    both = (first != 0) & (second != 0)
+    equal = both & (first.sign() == second.sign())
+    return equal.sum(dim=1) / both.sum(dim=1)
+
+
+def _gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:
+    """Return each image's gradient, up to a factor where several models' losses are averaged."""
+    with torch.enable_grad():
+        variable = images.detach().requires_grad_()
+        logits = model(variable)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = LOSSES["cross_entropy"](logits, labels.expand(logits.shape[:-1]), False)
+        (gradient,) = torch.autograd.grad(losses.sum(), variable)
+    return gradient

@@ -1,0 +1,1 @@
+"""The jobs of one command: before, during and after them."""

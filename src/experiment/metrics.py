@@ -1,0 +1,96 @@
+"""What of a job goes to the tracker: a run a target, the job's own figures and alarms."""
+
+import math
+
+import pandas as pd
+
+from src.analysis import rates
+from src.config.read import Job
+from src.experiment.outputs import Outcome
+from src.experiment.provenance import JobRecord
+from src.tracking import Run, Tracker
+
+CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
+
+
+def track_results(
+    job: Job, record: JobRecord, outcome: Outcome, tracker: Tracker, run: Run
+) -> None:
+    """Log a run per target, and the job's own figures and alarms."""
+    frame = next(iter(outcome.frames.values()))
+    found = rates(frame, job.source, job.targets, job.protocol)
+    for target in job.targets:
+        rows = found[found["target"] == target]
+        curves, metrics = pair_metrics(rows, job.reference)
+        tracker.log_pair(
+            run,
+            f"{job.name} -> {target}",
+            tags=_tags(job, record, target),
+            parameters={
+                **_parameters(job, record, target),
+                "denominator": int(rows["denominator"].iloc[0]),
+            },
+            curves=curves,
+            metrics=metrics,
+        )
+    tracker.log_metrics(run, outcome.figures)
+    tracker.set_tags(run, {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms})
+
+
+def pair_metrics(
+    rows: pd.DataFrame, reference: float
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
+    """Turn one pair's rates into the curves and figures that a tracker shows.
+
+    `robust_accuracy` is the share still classified correctly, of targeted attacks too;
+    `success_rate` is what the attack wants: any wrong class, or the one that it aims for.
+
+    Args:
+        rows: Those of `src.analysis.rates` of one target.
+        reference: The budget, in units of 1/255, of the figures named `reference_...`.
+
+    Returns:
+        Curves and figures as `Tracker.log_pair` takes them, without what is not known, such as
+        rates of an empty denominator.
+    """
+    curves: dict[str, list[tuple[float, float]]] = {}
+    metrics: dict[str, float] = {}
+    for name in CURVES:
+        known = rows[["eps_255", name]].dropna().astype(float)
+        if len(known):
+            curves[name] = list(known.itertuples(index=False, name=None))
+        for column in (name, f"{name}_low", f"{name}_high"):
+            if column in rows:
+                metrics[f"reference_{column}"] = float(rows.set_index("eps_255")[column][reference])
+    return curves, {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:
+    return {
+        "dataset": job.config.dataset.name,
+        "source": job.source,
+        "target": target,
+        "attack": job.attack.label,
+        "target_label": job.attack.aim or "none",
+        "seed": str(job.seed),
+        "precision": str(job.config.trainer.precision),
+        "protocol": job.protocol,
+        "storage": job.forms.headline,
+        "source_weights": record.weights.get(job.source, "unknown"),
+        "target_weights": record.weights[target],
+        "data_digest": record.data,
+        "job_key": record.key,
+        "git_commit": record.commit,
+    }
+
+
+def _parameters(job: Job, record: JobRecord, target: str) -> dict[str, object]:
+    return {
+        **{f"attack.{key}": value for key, value in job.attack.settings.items()},
+        "source": job.source,
+        "target": target,
+        "dataset": job.config.dataset.name,
+        "n_images": record.images,
+        "seed": job.seed,
+        "reference_eps_255": job.reference,
+    }

@@ -1,0 +1,1 @@
+"""What every package may use: whole files, checks, processes, interrupts."""

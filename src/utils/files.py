@@ -1,0 +1,66 @@
+"""Files that readers never see half-written."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class WriteError(ValueError):
+    """A file that cannot be written, and why."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` on success and is removed on failure.
+
+    The folder of `path` is made where missing.
+
+    Raises:
+        WriteError: It cannot be: the disk is full, say, or the folder is read-only.
+    """
+    temporary = path.with_name(f".{path.stem[:100]}.{uuid4().hex}.tmp{path.suffix}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, its lines ended as they are, whole or not at all; see `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table without its index, whole or not at all; see `atomic_write`."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into a sentence that names what could not be written.
+
+    Raises:
+        WriteError: It refused something; of nested paths the outermost is named.
+    """
+    try:
+        yield
+    except (OSError, WriteError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        raise WriteError(f"{path} cannot be written: {reason(cause)}.") from cause
+
+
+def reason(error: BaseException | None) -> str:
+    """Return why the system refused, without number and path."""
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,143 @@
+"""What targets say of filtered perturbations and of low-passed images."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.fft import dctn, idctn
+
+from src.attacks import bim, fgsm, noise_signs
+from src.diagnostics.frequency import CORNER
+from src.evaluation import Variants
+
+ONLY = {"filters": True}
+BOUNDS = {"all": (0, CORNER), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, CORNER)}
+
+
+def filtered(change: np.ndarray, low: float, high: float) -> np.ndarray:
+    frequency = np.fft.fftfreq(change.shape[-1])
+    radius = np.hypot(frequency[:, None], frequency[None])
+    mask = (radius >= low) & ((radius < high) | (high == CORNER))
+    return np.fft.ifft2(np.fft.fft2(change.astype(np.float64)) * mask).real
+
+
+def mirrored(images: np.ndarray, cutoff: float) -> np.ndarray:
+    """Low-pass by a cosine transform, which takes images for mirrored at their borders."""
+    frequency = np.arange(images.shape[-1]) / (2 * images.shape[-1])
+    mask = np.hypot(frequency[:, None], frequency[None]) < cutoff
+    spectra = dctn(images.astype(np.float64), axes=(-2, -1)) * mask
+    return idctn(spectra, axes=(-2, -1))
+
+
+def check(rows: pd.DataFrame, network, shown: np.ndarray, labels: torch.Tensor) -> None:
+    said = network(torch.from_numpy(shown.clip(0, 1)).float()).softmax(1)
+    assert rows["predicted"].tolist() == said.argmax(1).tolist()
+    np.testing.assert_allclose(rows["confidence"], said.amax(1), atol=1e-4)
+    true = said[torch.arange(len(labels)), labels]
+    np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-4)
+    assert rows["label"].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_rows_are_answers_to_filtered_perturbations(norm, images, curved, batch_of, probed):
+    networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
+    dataset, attack = images(11, 16, low=0), partial(bim, steps=3, norm=norm)
+    run = probed(dataset, networks["a"], networks, attack, analysis=ONLY, norm=norm)
+    found = run.filtered
+    assert list(found) == [
+        *("index", "label", "target", "eps_255", "band", "norm", "kind", "frequency_low"),
+        *("frequency_high", "predicted", "confidence", "true_confidence"),
+    ]
+    assert len(found) == 11 * 2 * 4 * 2 * 2 and (found["eps_255"] == 8).all()
+    clean, batch = batch_of(dataset)
+    change = (attack(networks["a"], clean, batch.labels, 8 / 255) - clean).numpy()
+    signs = noise_signs(0, batch.index, clean)
+    noise = ((clean + 8 / 255 * signs).clamp(0, 1) - clean).numpy()
+    for (target, size, name, kind), rows in found.groupby(["target", "norm", "band", "kind"]):
+        assert rows["index"].tolist() == list(range(11))
+        low, high = BOUNDS[name]
+        assert set(rows["frequency_low"]) == {low} and set(rows["frequency_high"]) == {high}
+        part = filtered({"attack": change, "noise": noise}[kind], low, high)
+        flat = part.reshape(11, -1)
+        if size == "linf":
+            factor = 8 / 255 / np.abs(flat).max(1)
+        else:
+            factor = np.linalg.norm(change.reshape(11, -1), axis=1) / np.linalg.norm(flat, axis=1)
+        shown = clean.numpy() + part * factor[:, None, None, None]
+        check(rows, networks[target], shown, batch.labels)
+    assert found["target"].drop_duplicates().tolist() == ["b", "a"]
+
+
+def test_the_whole_band_of_equal_length_is_what_the_job_shows(images, curved, probed):
+    networks = {"a": curved(0), "b": curved(1)}
+    run = probed(images(), networks["a"], networks, analysis=ONLY)
+    rows = run.filtered.query("band == 'all' and norm == 'l2' and kind == 'attack'")
+    shown = run.result.table.to_pandas()
+    shown = shown[shown["eps_255"] == 8]
+    for column in ("index", "target", "predicted", "confidence", "true_confidence"):
+        assert rows[column].tolist() == shown[column].tolist()
+
+
+def test_the_noise_is_that_of_the_control(images, curved, probed):
+    networks = {"a": curved(0), "b": curved(1)}
+    forms = Variants(controls=True, seed=3)
+    run = probed(
+        images(), networks["a"], networks, analysis=ONLY, forms=forms, probe_seed=forms.seed
+    )
+    rows = run.filtered.query("band == 'all' and norm == 'linf' and kind == 'noise'")
+    shown = run.result.tables["noise"].to_pandas().query("eps_255 == 8")
+    for column in ("index", "target", "predicted"):
+        assert rows[column].tolist() == shown[column].tolist()
+    np.testing.assert_allclose(rows["confidence"], shown["confidence"], atol=1e-5)
+
+
+def test_the_noise_follows_the_seed(images, curved, probed):
+    networks = {"a": curved(0)}
+    first, second = (
+        probed(images(), networks["a"], networks, analysis=ONLY, probe_seed=seed).filtered
+        for seed in (0, 1)
+    )
+    same = first["confidence"] == second["confidence"]
+    assert same[first["kind"] == "attack"].all() and not same[first["kind"] == "noise"].any()
+
+
+def test_other_bands_and_cutoffs(images, curved, batch_of, probed):
+    model = curved(0, side=16)
+    dataset = images(6, 16)
+    analysis = ONLY | {"bands": [0.2, 0.4], "cutoffs": [0.3]}
+    run = probed(dataset, model, {"a": model}, analysis=analysis)
+    bounds = run.filtered.groupby("band")[["frequency_low", "frequency_high"]].first()
+    assert bounds.loc["mid"].tolist() == [0.2, 0.4] and bounds.loc["low"].tolist() == [0, 0.2]
+    clean, batch = batch_of(dataset)
+    change = (fgsm(model, clean, batch.labels, 8 / 255) - clean).numpy()
+    part = filtered(change, 0.2, 0.4)
+    part *= (8 / 255 / np.abs(part).max((1, 2, 3)))[:, None, None, None]
+    rows = run.filtered.query("band == 'mid' and norm == 'linf' and kind == 'attack'")
+    check(rows, model, clean.numpy() + part, batch.labels)
+    assert set(run.low_passed["cutoff"]) == {0.3}
+
+
+def test_low_passed_rows_are_answers_to_smooth_clean_images(images, curved, batch_of, probed):
+    networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
+    dataset = images(11, 16, low=0)
+    found = probed(dataset, networks["a"], networks, analysis=ONLY).low_passed
+    assert list(found) == [
+        *("index", "label", "target", "cutoff", "predicted", "confidence", "true_confidence"),
+    ]
+    cutoffs = [0.0625, 0.125, 0.1875, 0.25, 0.375]
+    assert len(found) == 11 * 2 * 5 and sorted(set(found["cutoff"])) == cutoffs
+    clean, batch = batch_of(dataset)
+    for (target, cutoff), rows in found.groupby(["target", "cutoff"]):
+        assert rows["index"].tolist() == list(range(11))
+        check(rows, networks[target], mirrored(clean.numpy(), cutoff), batch.labels)
+    assert found["cutoff"].tolist() == sorted(cutoffs * 11) * 2
+
+
+def test_a_cutoff_beyond_the_corner_leaves_the_image(images, curved, batch_of, probed):
+    model, dataset = curved(0), images()
+    analysis = ONLY | {"cutoffs": [0.71]}
+    rows = probed(dataset, model, {"a": model}, analysis=analysis).low_passed
+    clean, batch = batch_of(dataset)
+    check(rows, model, clean.numpy(), batch.labels)

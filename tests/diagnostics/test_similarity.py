@@ -1,0 +1,109 @@
+"""Gradients compared, against autograd and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from src.diagnostics.gradient_similarity import cosines, sign_agreement
+from src.models import Ensemble
+
+ONLY = {"similarity": True}
+
+
+def gradient(loss, clean: torch.Tensor) -> np.ndarray:
+    variable = clean.double().requires_grad_()
+    (found,) = torch.autograd.grad(loss(variable), variable)
+    return found.flatten(1).numpy()
+
+
+def entropy(model: nn.Module, labels: torch.Tensor):
+    double = torch.nn.Sequential(*model).double()
+    return lambda x: nn.functional.cross_entropy(double(x), labels, reduction="sum")
+
+
+def expected(first: np.ndarray, second: np.ndarray):
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return (first * second).sum(1) / norms, (np.sign(first) == np.sign(second)).mean(1)
+
+
+@pytest.mark.parametrize("max_batch", [None, 1, 3])
+def test_rows_compare_the_source_with_each_target(max_batch, images, curved, batch_of, probed):
+    make = {"b": 1, "a": 0}
+    networks = {name: curved(seed) for name, seed in make.items()}
+    dataset = images()
+    run = probed(dataset, networks["a"], networks, analysis=ONLY, max_batch=max_batch)
+    found = run.similarity
+    assert list(found) == ["index", "label", "target", "cosine", "sign_agreement"]
+    clean, batch = batch_of(dataset)
+    each = {n: gradient(entropy(curved(s), batch.labels), clean) for n, s in make.items()}
+    for name in networks:
+        rows = found[found["target"] == name]
+        assert rows["index"].tolist() == list(range(11))
+        assert rows["label"].tolist() == batch.labels.tolist()
+        cosine, agreement = expected(each["a"], each[name])
+        np.testing.assert_allclose(rows["cosine"], cosine, atol=1e-4)
+        np.testing.assert_allclose(rows["sign_agreement"], agreement, atol=0.02)
+    white = found[found["target"] == "a"]
+    np.testing.assert_allclose(white["cosine"], 1, atol=1e-12)
+    assert (white["sign_agreement"] == 1).all()
+    assert found.loc[found["target"] == "b", "cosine"].abs().max() < 0.9
+    assert found["target"].drop_duplicates().tolist() == ["b", "a"]
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])
+def test_an_ensemble_is_differentiated_as_it_is_attacked(average, images, curved, batch_of, probed):
+    networks = {"a": curved(0), "b": curved(1), "c": curved(2)}
+    source = Ensemble([networks["a"], networks["b"]], average)
+    dataset = images()
+    found = probed(dataset, source, networks, analysis=ONLY).similarity
+    clean, batch = batch_of(dataset)
+    members = [torch.nn.Sequential(*curved(seed)).double() for seed in (0, 1)]
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        logits = [model(x) for model in members]
+        if average == "logits":
+            together = (logits[0] + logits[1]) / 2
+            return nn.functional.cross_entropy(together, batch.labels, reduction="sum")
+        if average == "probabilities":
+            together = ((logits[0].softmax(1) + logits[1].softmax(1)) / 2).log()
+            return nn.functional.nll_loss(together, batch.labels, reduction="sum")
+        each = [nn.functional.cross_entropy(z, batch.labels, reduction="sum") for z in logits]
+        return (each[0] + each[1]) / 2
+
+    own = gradient(loss, clean)
+    for number, name in enumerate(networks):
+        other = gradient(entropy(curved(number), batch.labels), clean)
+        rows = found[found["target"] == name]
+        np.testing.assert_allclose(rows["cosine"], expected(own, other)[0], atol=1e-4)
+
+
+def test_a_zero_gradient_gives_nan(images, linear, probed):
+    networks = {"a": linear(0), "dead": linear(1)}
+    networks["dead"][1].weight.data.zero_()
+    found = probed(images(), networks["a"], networks, analysis=ONLY).similarity
+    dead = found["target"] == "dead"
+    assert found.loc[dead, ["cosine", "sign_agreement"]].isna().all(axis=None)
+    np.testing.assert_allclose(found.loc[~dead, ["cosine", "sign_agreement"]], 1, atol=1e-12)
+    found = probed(images(), networks["dead"], networks, analysis=ONLY).similarity
+    assert found[["cosine", "sign_agreement"]].isna().all(axis=None)
+
+
+def test_cosines_and_signs_by_hand():
+    first = torch.tensor([[1.0, 0, -2, 2], [3, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]).double()
+    second = torch.tensor([[2.0, 5, 2, 0], [4, 3, 0, 0], [1, 2, 3, 4], [0, 1, 0, 0]]).double()
+    found = cosines(first, second)
+    np.testing.assert_allclose(found[:2], [-2 / (3 * math.sqrt(33)), 24 / 25])
+    assert found[2].isnan() and found[3] == 0
+    agreement = sign_agreement(first, second)
+    assert agreement[:2].tolist() == [0.5, 1.0]
+    assert agreement[2:].isnan().all()  # no value where neither is zero
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30])
+def test_cosines_of_extreme_gradients(scale):
+    rows = torch.tensor([[3.0, 4]]).double()
+    other = torch.tensor([[4.0, 3]]).double()
+    assert float(cosines(rows * scale, other)) == pytest.approx(0.96)

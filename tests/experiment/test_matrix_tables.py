@@ -1,0 +1,162 @@
+import re
+from collections import Counter
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from src.analysis import CLEAN, format_cell
+from src.analysis.controls import format_excess
+from src.experiment.matrix_tables import (
+    excess_table,
+    matrix_table,
+    wide_matrix,
+    write_excess_csv,
+    write_matrix_csv,
+)
+
+THREE = ["vgg", "resnet", "inception"]
+MANY = [f"model_{letter}" for letter in "abcdefghij"]
+LONG = ["convnext_tiny.in_twelve_k_ft_in_k", "vit_base_patch_sixteen.augreg", "vgg+resnet+vit"]
+MODELS = {"one": THREE[:1], "three": THREE, "many": MANY, "long": LONG, "many long": LONG + MANY}
+RATE = ("", "_low", "_high")
+
+
+def long_form(sources, targets, numbers, cell):
+    """Give every pair another count."""
+    pairs = [(source, target) for source in sources for target in targets]
+    rows = [{"source": s, "target": t, **numbers(k)} for k, (s, t) in enumerate(pairs, 1000)]
+    return pd.DataFrame([{**row, "cell": cell(*list(row.values())[2:])} for row in rows])
+
+
+def matrix_of(names, measure="robust_accuracy", n=10_000):
+    count = {"robust_accuracy": "still_correct", "success_rate": "success"}[measure]
+
+    def numbers(k):
+        k, rate = (k, k / n) if n else (0, float("nan"))
+        rates = dict(zip((measure + end for end in RATE), (rate, 0.125, 0.75), strict=True))
+        return {count: k, "denominator": n, **rates}
+
+    return long_form([CLEAN, *names], names, numbers, lambda k, n, *_: format_cell(k, n))
+
+
+def excess_of(names, n=8139):
+    def numbers(k):
+        shares = {"excess": 900 / n, "excess_low": 0.05, "excess_high": 0.25}
+        return {"success": k, "control": k - 900, "denominator": n, **shares}
+
+    return long_form(names, names, numbers, format_excess)
+
+
+def without(matrix, source, target):
+    return matrix[(matrix["source"] != source) | (matrix["target"] != target)]
+
+
+def shown(matrix, width=80, control=None, heading="an attack"):
+    console = Console(width=width, color_system=None, legacy_windows=False)
+    words = (matrix, heading) if control is None else (matrix, heading, control)
+    with console.capture() as capture:
+        console.print((excess_table if control else matrix_table)(*words, width))
+    return capture.get()
+
+
+def numbers_in(text):
+    return Counter(re.findall(r"\d[\d.]*%?", text))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("names", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("control", [None, "noise"])
+def test_nothing_is_cut_off_at_any_width(names, width, control):
+    matrix = excess_of(names) if control else matrix_of(names)
+    text = shown(matrix, width, control)
+    assert max(map(len, text.splitlines())) <= width
+    said = numbers_in(re.sub(r"95\s+% ", "", text))  # the caption of the excess
+    assert said == numbers_in(" ".join(matrix["cell"]))
+    head = next(line for line in text.splitlines() if line.startswith("source"))
+    start = head.find(" target") + 1 or width  # of the second column of names, in a list
+    lines = [(line[:start], line[start:].split("  ")[0]) for line in text.splitlines()]
+    folded = ["".join(part.strip() for part in column) for column in zip(*lines, strict=True)]
+    for name in names:
+        assert name in folded[0] and (name in folded[1] or f"-> {name}" in head)
+
+
+@pytest.mark.parametrize("names", [THREE, MANY])
+def test_white_boxes_alone_are_marked(names):
+    matrix = matrix_of([*names, f"{names[0]}+{names[1]}"])
+    text = shown(matrix, 120)
+    for row in matrix.itertuples():
+        white = row.source == row.target or row.target in row.source.split("+")
+        assert row.cell in text and (f"*{row.cell}" in text) == white
+    assert "* white box" in text
+    assert "*" not in shown(without(matrix_of(["a"]), "a", "a"))
+
+
+def test_few_models_are_a_grid_and_many_a_list():
+    grid, many = (shown(matrix_of(names, n=8139)).splitlines() for names in (THREE, MANY))
+    assert grid[1].split() == ["source", "->", "vgg", "->", "resnet", "->", "inception"]
+    assert [line.split()[0] for line in grid if "%" in line] == [CLEAN, *THREE]
+    assert [tuple(line.split()[:2]) for line in many if "%" in line] == [
+        (source, target) for source in (CLEAN, *MANY) for target in MANY
+    ]
+
+
+def test_what_is_counted_is_said():
+    heading = "[bold] on photos, eps = 8/255"
+    assert shown(matrix_of(THREE), heading=heading).startswith(heading)
+    assert "still correct / denominator = robust accuracy" in shown(matrix_of(THREE))
+    for targeted, counted in ((False, "misclassified"), (True, "target class reached")):
+        text = shown(matrix_of(THREE, "success_rate").assign(targeted=targeted))
+        assert f"{counted} / denominator" in text and "robust accuracy" not in text
+        assert counted in shown(excess_of(THREE).assign(targeted=targeted), control="noise")
+    for control, words in (("noise", "random-sign noise"), ("shuffled", "shuffled perturbations")):
+        text = shown(excess_of(THREE), control=control, heading=heading)
+        assert heading in text and words in text
+
+
+def test_empty_denominators_and_pairs_that_were_not_run():
+    matrix = without(matrix_of(["a", "b"], n=0), "b", "a")
+    text = shown(matrix)
+    assert text.count("0 / 0 = n/a") == 5
+    assert next(line for line in text.splitlines() if line.startswith("b")).split()[1] == "-"
+    wide = wide_matrix(matrix).set_index("source")
+    assert pd.isna(wide.loc["b", "a"]) and wide.loc["b", "b denominator"] == 0
+
+
+def test_the_csv_of_a_matrix_holds_cells_and_numbers(tmp_path):
+    path = tmp_path / "new" / "matrix.csv"
+    write_matrix_csv(without(matrix_of(["b", "a"]), "a", "b"), path)
+    numbers = ("still_correct", "denominator", *(f"robust_accuracy{end}" for end in RATE))
+    assert path.read_text().splitlines() == [
+        ",".join(
+            ["source", "b", "a", *(f"{name} {number}" for name in "ba" for number in numbers)]
+        ),
+        "clean,1000 / 10000 = 10.00%,1001 / 10000 = 10.01%,"
+        "1000,10000,0.1,0.125,0.75,1001,10000,0.1001,0.125,0.75",
+        "b,1002 / 10000 = 10.02%,1003 / 10000 = 10.03%,"
+        "1002,10000,0.1002,0.125,0.75,1003,10000,0.1003,0.125,0.75",
+        "a,,1005 / 10000 = 10.05%,,,,,,1005,10000,0.1005,0.125,0.75",
+    ]
+
+
+@pytest.mark.parametrize(("targeted", "prefix"), [(False, ""), (True, "targeted_")])
+def test_a_csv_names_the_rate_that_it_holds(targeted, prefix):
+    wide = wide_matrix(matrix_of(["a"], "success_rate").assign(targeted=targeted))
+    rates = [f"a {prefix}success_rate{end}" for end in RATE]
+    assert list(wide.columns) == ["source", "a", "a success", "a denominator", *rates]
+
+
+def test_the_csv_of_excess_holds_every_control(tmp_path):
+    path = tmp_path / "excess.csv"
+    write_excess_csv({"noise": excess_of(["b", "a"]), "shuffled": excess_of(["b"], 9000)}, path)
+    header, first, _, last = path.read_text().splitlines()
+    numbers = ("success", "control", "denominator", *(f"excess{end}" for end in RATE))
+    named = [f"{name} {number}" for name in "ba" for number in numbers]
+    assert header == ",".join(["over", "source", "b", "a", *named])
+    assert first.startswith(
+        'random-sign noise,b,"(1000 - 100) / 8139 = 11.06% [5.00%, 25.00%]","(1'
+    )
+    assert last == (
+        'shuffled perturbations,b,"(1000 - 100) / 9000 = 10.00% [5.00%, 25.00%]",,'
+        "1000,100,9000,0.1,0.05,0.25,,,,,,"
+    )

@@ -1,0 +1,49 @@
+"""What tables say of their job, and what they keep to themselves."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from src.experiment.provenance import JobRecord, public, read_record, with_record
+
+RECORD = JobRecord(
+    key="k",
+    data="d",
+    images=2,
+    class_names=("a", "b"),
+    weights={"net": "w"},
+    config={"source": ["one", "two"], "targets": ["net"], "attack": {"name": "bim"}},
+    overrides=("attack=bim",),
+)
+
+
+def test_a_table_says_what_it_is(tmp_path):
+    table = with_record(pa.table({"x": [1, 2]}), "flips", RECORD)
+    pq.write_table(table, tmp_path / "renamed.parquet")
+    name, record = read_record(tmp_path / "renamed.parquet")
+    assert (name, record) == ("flips", RECORD)
+    assert record.label == "bim"
+    assert (record.source, record.attack, record.targets) == ("one+two", "bim", ["net"])
+
+
+def test_other_files_are_told_from_this_programs(tmp_path):
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "plain.parquet")
+    assert read_record(tmp_path / "plain.parquet") is None
+    (tmp_path / "no.parquet").write_text("no table")
+    with pytest.raises(ValueError, match="cannot be read as a parquet file"):
+        read_record(tmp_path / "no.parquet")
+    newer = pa.table({"x": [1]}).replace_schema_metadata({b"transferability": b'{"format": 99}'})
+    pq.write_table(newer, tmp_path / "newer.parquet")
+    with pytest.raises(ValueError, match="has the format 99"):
+        read_record(tmp_path / "newer.parquet")
+    odd = b'{"format": 1, "table": "flips", "job": {"surprise": 1}}'
+    pq.write_table(
+        newer.replace_schema_metadata({b"transferability": odd}), tmp_path / "odd.parquet"
+    )
+    with pytest.raises(ValueError, match="what no job can be"):
+        read_record(tmp_path / "odd.parquet")
+
+
+def test_passwords_and_the_store_stay_out_of_commands():
+    words = ["a=1", "tracking.uri=postgresql://me:secret@db/x", "+tracking.more=2", "tracking=none"]
+    assert public([*words, "set=s3://me:secret@host/x"]) == ("a=1", "set=s3://...@host/x")
