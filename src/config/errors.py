@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -79,14 +79,13 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> str:
         model: The settings' class.
     """
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
+    path = [str(part) for part in first["loc"] if part != "saved"]  # its keys are the attack's
     keys = [part for part in path if not part.isdigit() and "[" not in part]
     key, value = ".".join(keys), _short(first["input"])
     if first["type"] == "extra_forbidden":
         section = model
-        for part in keys[:-1]:
-            inner = section.model_fields[part].annotation if part in section.model_fields else None
-            section = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else section
+        for part in first["loc"][:-1]:
+            section = _inner(section, str(part))
         own = list(section.model_fields)
         return f"there is no key {key}; there are {', '.join(own)}.{meant(keys[-1], own)}"
     if first["type"] == "missing":
@@ -102,6 +101,16 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> str:
     if allowed.startswith("Input should be"):
         return f"{key}={value} must be {allowed.removeprefix('Input should be ')}."
     return f"{key}={value}: {allowed}."
+
+
+def _inner(section: type[BaseModel], key: str) -> type[BaseModel]:
+    """Return the settings under a key of some settings, or of a dictionary of them."""
+    field = section.model_fields.get(key)
+    if field is None:
+        return section
+    kinds = [field.annotation, *get_args(field.annotation)]
+    found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return found[0] if found else section
 
 
 def _choices(context: Mapping[str, Any]) -> str:

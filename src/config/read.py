@@ -21,7 +21,8 @@ def read_job(config: DictConfig, hydra: DictConfig) -> Settings:
     Raises:
         ValueError: As `read_settings`.
     """
-    return read_settings(config, attack_file(config, hydra))
+    crafted = hydra.runtime.choices.attack not in ("saved", "none")
+    return read_settings(config, attack_file(config, hydra) if crafted else None)
 
 
 def read_settings(config: DictConfig, file: AttackFile | None = None) -> Settings:
@@ -118,13 +119,13 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
 def _attack(section: Mapping[str, Any], file: AttackFile | None) -> dict[str, Any]:
     """Return the attack's settings, typed by what makes the images."""
     name = section.get("name")
+    rest = {key: value for key, value in section.items() if key != "name"}
+    if name == "none":
+        return {"kind": "none", "name": name, "label": "clean images", **rest}
+    if name == "saved":
+        return {"kind": "saved", "name": name, "label": name, "saved": rest}
     if file is not None:
         file.check(section)
-    if name == "none":
-        return {"kind": "none", "name": name, "label": "clean images"}
-    if name == "saved":
-        own = {key: value for key, value in section.items() if key != "name"}
-        return {"kind": "saved", "name": name, "label": name, "saved": own}
     own = {key: section[key] for key in ("norm", "target_label") if key in section}
     label = str(name) if file is None else file.label(section)
     return {"kind": "crafted", "name": name, "label": label, "settings": dict(section), **own}
