@@ -7,17 +7,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from src.analysis import Alarm, over_budget
 from src.config.attack import AttackConfig
 from src.config.read import Job, check_models, check_settings, reference_budget
-from src.data import Batch, ImageDataset, ImageRecords, class_numbers
-from src.evaluation import STORED, AdversarialBatch, AdversarialSource, Variants
-from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
+from src.config.settings import SavedOrigin
+from src.evaluation import (
+    STORED,
+    UNKNOWN,
+    SavedImages,
+    Variants,
+    open_saved_images,
+    with_measured_budgets,
+)
 from src.utils.checks import (
     check_choice,
     check_name,
@@ -50,8 +53,8 @@ def read_score(config: DictConfig) -> Job:
     _check_belongs(config, stored, "+".join(map(str, sources)))
     protocol = config.protocol
     if protocol is None:
-        protocol = "all" if stored.clean is None else "joint" if sources else "target_correct"
-    if stored.clean is None and (protocol != "all" or config.controls):
+        protocol = "all" if stored.read_clean is None else "joint" if sources else "target_correct"
+    if stored.read_clean is None and (protocol != "all" or config.controls):
         what = "controls=true" if config.controls else f"protocol={protocol}"
         raise ValueError(f"{what} needs the clean images of {config.set}; clean=PATH names them.")
     if protocol in ("joint", "source_correct") and not sources:
@@ -69,7 +72,7 @@ def read_score(config: DictConfig) -> Job:
         config.dataset.name = stored.dataset
     check_settings(config)
     budgets = tuple(sorted(float(eps) for eps in stored.budgets_255))
-    measured = {breach.told: breach.measured for breach in stored.breaches}
+    measured = {breach.stated: breach.measured for breach in stored.breaches}
     reference = measured.get(config.reference, config.reference)
     return Job(
         attack=attack,
@@ -80,66 +83,11 @@ def read_score(config: DictConfig) -> Job:
         reference=reference_budget(reference, budgets, "reference"),
         protocol=protocol,
         seed=config.seed,
-        forms=Variants(headline=STORED, controls=config.controls, seed=config.seed),
+        forms=Variants(primary=STORED, controls=config.controls, seed=config.seed),
         save=False,
         config=config,
         stored=stored,
     )
-
-
-class StoredImages(AdversarialSource):
-    """What looks a batch's adversarial images up in a set, in the place of an attacker.
-
-    Args:
-        stored: The set.
-        budgets: In which order its budgets are returned.
-    """
-
-    def __init__(self, stored: AdversarialSet, budgets: tuple[float, ...]) -> None:
-        super().__init__(budgets, stored.norm)
-        self._stored = stored
-        self._rows = {int(number): row for row, number in enumerate(stored.index)}
-
-    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the stored versions of the batch's images, as they are."""
-        rows = [self._rows[number] for number in batch.index.tolist()]
-        by_budget = self._stored.by_budget()
-        levels = np.stack([by_budget[eps][rows] for eps in self.budgets])
-        found = torch.from_numpy(levels).to(images.device).to(images.dtype) / 255
-        aims = self._stored.target_labels
-        if aims is None:
-            return AdversarialBatch(found)
-        return AdversarialBatch(found, torch.from_numpy(aims[rows]).to(images.device))
-
-
-def stored_dataset(job: Job) -> ImageDataset:
-    """Return the clean images of a job's set, or where there are none its first adversarial ones.
-
-    Raises:
-        ValueError: Nothing says how many classes there are.
-    """
-    stored = job.stored
-    assert stored is not None
-    images = stored.adversarial[0] if stored.clean is None else stored.clean
-    rows = {int(number): row for row, number in enumerate(stored.index)}
-    names = stored.class_names
-    if names is None:
-        total = stored.num_classes or job.config.dataset.num_classes
-        if total is None:
-            raise ValueError(
-                f"{job.config.set} does not say how many classes there are; give "
-                "origin.num_classes, or the data set as dataset=NAME."
-            )
-        names = class_numbers(total)
-    records = ImageRecords(
-        labels=stored.labels,
-        class_names=names,
-        read=lambda number: np.ascontiguousarray(images[rows[number]].transpose(1, 2, 0)),
-        content=lambda number: images[rows[number]].tobytes(),
-        target_labels=stored.target_labels,
-    )
-    limit = job.config.n_images
-    return ImageDataset(records, n_images=limit, seed=job.seed, numbers=stored.index)
 
 
 def breach_alarms(job: Job) -> list[Alarm]:
@@ -150,9 +98,9 @@ def breach_alarms(job: Job) -> list[Alarm]:
     return [over_budget(job.attack.label, *one, total, norm) for one in job.stored.breaches]
 
 
-def report_breaches(stored: AdversarialSet) -> dict[str, float]:
+def report_breaches(stored: SavedImages) -> dict[str, float]:
     """Say whether the stored images keep their budget; how many do not, for a tracker."""
-    if stored.clean is None:
+    if stored.read_clean is None:
         log.info("Whether the images keep their budget cannot be told without the clean ones.")
         return {}
     if not stored.breaches:
@@ -160,7 +108,7 @@ def report_breaches(stored: AdversarialSet) -> dict[str, float]:
     return {"budget_breaches": float(sum(breach.images for breach in stored.breaches))}
 
 
-def check_weights(stored: AdversarialSet, digests: Mapping[str, str]) -> None:
+def check_weights(stored: SavedImages, digests: Mapping[str, str]) -> None:
     """Refuse a model that has other weights than the source of its name.
 
     It would be taken for the white box.
@@ -180,7 +128,7 @@ def check_weights(stored: AdversarialSet, digests: Mapping[str, str]) -> None:
             )
 
 
-def _open(config: DictConfig) -> AdversarialSet:
+def _open(config: DictConfig) -> SavedImages:
     """Read the set that a config names.
 
     Raises:
@@ -201,11 +149,11 @@ def _open(config: DictConfig) -> AdversarialSet:
         check_whole_number("origin.num_classes", origin["num_classes"], 2)
     words = ("clean", "labels", "eps_255", "resize_clean")
     given = tuple(config[word] for word in words)
-    stored: AdversarialSet = _opened(config.set, given, tuple(sorted(origin.items())))
+    stored: SavedImages = _opened(config.set, given, tuple(sorted(origin.items())))
     return stored
 
 
-def _check_belongs(config: DictConfig, stored: AdversarialSet, source: str) -> None:
+def _check_belongs(config: DictConfig, stored: SavedImages, source: str) -> None:
     """Refuse a source or a data set that the set says is not its own."""
     if source and stored.source not in (UNKNOWN, source):
         raise ValueError(
@@ -218,7 +166,7 @@ def _check_belongs(config: DictConfig, stored: AdversarialSet, source: str) -> N
         )
 
 
-def _attack(stored: AdversarialSet, path: str) -> AttackConfig:
+def _attack(stored: SavedImages, path: str) -> AttackConfig:
     """Return what is known of a set's attack; one without a name is called by its folder."""
     settings: dict[str, Any] = (
         {"name": stored.attack} if isinstance(stored.attack, str) else dict(stored.attack)
@@ -236,13 +184,13 @@ def _attack(stored: AdversarialSet, path: str) -> AttackConfig:
 @lru_cache(maxsize=2)  # checked before the run, and again in it
 def _opened(path: str, words: tuple[Any, ...], origin: tuple[tuple[str, Any], ...]) -> Any:
     clean, labels, eps_255, resize_clean = words
-    stored = open_set(
+    stored = open_saved_images(
         path,
         clean=clean,
         labels=labels,
         eps_255=eps_255,
         resize_clean=resize_clean,
-        origin=Origin(**dict(origin)),
+        origin=SavedOrigin(**dict(origin)),
     )
     try:
         return with_measured_budgets(stored)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from hydra.errors import InstantiationException
@@ -14,7 +14,8 @@ from torch import nn
 
 from src.attacks import NORMS
 from src.config.attack_file import AttackFile
-from src.evaluation import AIMS, GIVEN, Attack, accepted
+from src.config.settings import GIVEN, Norm, TargetLabelRule
+from src.evaluation import Attack, accepted
 from src.utils.checks import check_choice, check_name, first_line
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
@@ -39,15 +40,16 @@ class AttackConfig:
         return {**self.settings, "label": self.label}
 
     @property
-    def aim(self) -> str | None:
+    def aim(self) -> TargetLabelRule | None:
         """How the classes to reach are chosen; None for an untargeted attack."""
-        aim: str | None = self.settings.get("target_label")
+        aim: TargetLabelRule | None = self.settings.get("target_label")
         return aim
 
     @property
-    def norm(self) -> str:
+    def norm(self) -> Norm:
         """The norm of the budgets."""
-        return str(self.settings.get("norm", "linf"))
+        norm: Norm = self.settings.get("norm", "linf")
+        return norm
 
     @cached_property
     def function(self) -> Attack:
@@ -103,7 +105,7 @@ def read_attack(
     name = str(settings.get("name"))
     check_name("attack.name", name)
     attack = AttackConfig(name, settings, name if file is None else file.label(settings))
-    check_choice("attack.target_label", attack.aim, (None, *AIMS))
+    check_choice("attack.target_label", attack.aim, (None, *get_args(TargetLabelRule)))
     check_choice("attack.norm", attack.norm, NORMS)
     reserved = [word for word in GIVEN if word in settings]
     if reserved:

@@ -13,10 +13,9 @@ from omegaconf import DictConfig, ListConfig, open_dict
 from src.analysis import PROTOCOLS
 from src.config.attack import AttackConfig, read_attack
 from src.config.attack_file import AttackFile
-from src.diagnostics import DiagnosticSettings
-from src.evaluation import Variants
+from src.config.settings import DiagnosticSettings
+from src.evaluation import UNKNOWN, SavedImages, Variants, parse_storage
 from src.models import AVERAGES
-from src.sets import UNKNOWN, AdversarialSet, parse_storage
 from src.training import Recipe
 from src.utils.checks import (
     PRECISIONS,
@@ -67,7 +66,7 @@ class Job:
     forms: Variants
     save: bool
     config: DictConfig
-    stored: AdversarialSet | None = None
+    stored: SavedImages | None = None
     diagnostics: DiagnosticSettings = field(default_factory=DiagnosticSettings)
 
     @property
@@ -108,7 +107,7 @@ class Job:
         with open_dict(config):
             config.source = list(self.sources) if len(self.sources) > 1 else self.source
             config.targets = list(self.targets)
-            config.storage = self.forms.headline
+            config.storage = self.forms.primary
             config.attack = self.attack.stored()
             config.epsilon = {"grid": [0.0, *self.budgets], "reference": self.reference}
         return config
@@ -200,7 +199,7 @@ def _forms(config: DictConfig) -> Variants:
         parse_storage(form)
     if "float32" not in (storage, *also):  # what rounding does can only be seen beside it
         also = ["float32", *also]
-    return Variants(headline=storage, also=tuple(also), controls=config.controls, seed=config.seed)
+    return Variants(primary=storage, others=tuple(also), controls=config.controls, seed=config.seed)
 
 
 def _diagnostics(config: DictConfig) -> DiagnosticSettings:

@@ -1,186 +1,195 @@
-"""A set of adversarial images as every reader returns it."""
+"""A set of adversarial images in files, as a source of adversarial images and as a data set."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from src.attacks.projection import NORMS
-from src.data.dataset import check_labels
-from src.sets.storage import breaks, sizes
-from src.utils.checks import check_choice, check_number
+from src.data import Batch, ImageDataset, ImageRecords, class_numbers
+from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
+from src.evaluation.storage import change_size, exceeds
 
-_BLOCK = 1 << 24  # values of a block of images: 16 MiB as uint8
+_TOGETHER = 32  # images that are measured at once
 
 
 class Breach(NamedTuple):
-    """A budget that images break.
+    """A budget that images exceed.
 
     Attributes:
-        told: what their files or their user say, in 1/255.
-        measured: their largest change, in 1/255.
-        images: how many of them change by more than what is told.
+        stated: By their files or their user, in units of 1/255.
+        measured: Their largest change, in units of 1/255.
+        images: How many of them exceed the stated budget.
     """
 
-    told: float
+    stated: float
     measured: float
     images: int
 
 
 @dataclass(frozen=True, eq=False)
-class AdversarialSet:
-    """The same N images at one or more budgets, as stored.
+class SavedImages:
+    """The same N images at K budgets; what is read of them is never more than was asked for.
 
     Attributes:
-        index: int64 (N,), position of each image in its data set; no two are the same.
-        labels: int64 (N,), 0-based classes.
-        target_labels: int64 (N,), the classes aimed for, or None.
-        clean: uint8 (N, 3, H, W), or None where they are not at hand.
-        budgets_255: K different budgets in 1/255.
-        adversarial: K arrays, uint8 (N, 3, H, W), often memory maps.
-        source: the model that they were made on.
-        attack: its settings, or only its name.
-        norm: of the budgets, `linf` or `l2` (root-mean-square change).
-        dataset: the name of the data set.
-        num_classes: how many classes labels may stand for, or None.
+        index: int64 (N,), position of each image in its data set, ascending.
+        labels: int64 (N,), 0-based true classes.
+        target_labels: int64 (N,), the classes that a targeted attack aimed for, or None.
+        budgets_255: K different budgets in units of 1/255.
+        read_adversarial: Row to its image at each budget, uint8 (K, 3, H, W).
+        read_clean: Row to its clean image, uint8 (3, H, W); None where these are not at hand.
+        source: The model that the images were crafted on.
+        attack: Its settings, or only its name.
+        norm: Of the budgets, `linf` or `l2` (root-mean-square change).
+        dataset: Name of the data set.
         digest: 16 hexadecimal digits that identify all of this by its content.
-        class_names: one name a class, or None.
-        ensemble: what an ensemble of sources averages.
-        weights: digests of the sources' weights by name, where they are known.
-        breaches: what was told in the place of budgets that are measured.
+        num_classes: How many classes labels may stand for, or None.
+        class_names: One name a class, or None.
+        ensemble: What an ensemble of sources averages.
+        weights: Digests of the sources' weights by name, as far as they are known.
+        breaches: Stated budgets that `with_measured_budgets` has replaced.
 
     Raises:
-        ValueError: if these do not fit together.
+        ValueError: An image is there twice, a label is out of range or a budget is repeated.
     """
 
     index: np.ndarray
     labels: np.ndarray
     target_labels: np.ndarray | None
-    clean: np.ndarray | None
     budgets_255: tuple[float, ...]
-    adversarial: tuple[np.ndarray, ...]
+    read_adversarial: Callable[[int], Tensor]
+    read_clean: Callable[[int], Tensor] | None
     source: str
     attack: Mapping[str, Any] | str
     norm: str
     dataset: str
-    num_classes: int | None
     digest: str
+    num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
     ensemble: str = "logits"
     weights: Mapping[str, str] = field(default_factory=dict)
     breaches: tuple[Breach, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check types, shapes and ranges."""
-        check_choice("norm", self.norm, NORMS)
-        check_budgets(self.budgets_255)
-        check_index(self.index)
+        """Check index, labels and budgets."""
+        if not len(self.index) or (np.diff(self.index) <= 0).any():
+            raise ValueError("The index must name one image or more, and none more than once.")
+        highest = np.inf if self.num_classes is None else self.num_classes - 1
         for name, labels in (("labels", self.labels), ("target_labels", self.target_labels)):
             if labels is None:
                 continue
-            check_classes(name, labels, self.num_classes)
             if len(labels) != len(self):
-                raise ValueError(f"{len(labels)} {name} were given for {len(self)} images.")
-        if len(self.adversarial) != len(self.budgets_255):
-            raise ValueError(
-                f"{len(self.adversarial)} arrays were given for {len(self.budgets_255)} budgets."
-            )
-        stored = [(f"images at {eps:g}", a) for eps, a in self.by_budget().items()]
-        if self.clean is not None:
-            stored.append(("clean images", self.clean))
-        expected = (len(self), 3, *self.adversarial[0].shape[2:])
-        for what, array in stored:
-            if array.dtype != np.uint8 or array.ndim != 4 or array.shape != expected:
-                raise ValueError(
-                    f"The {what} must be uint8 (N, 3, H, W) of shape {expected}, not "
-                    f"{array.dtype} of {array.shape}."
-                )
+                raise ValueError(f"There are {len(labels)} {name} for {len(self)} images.")
+            wrong = labels[(labels < 0) | (labels > highest)]
+            if len(wrong):
+                raise ValueError(f"The {name} hold {wrong[0]}, which is not in 0..{highest}.")
+        if len(set(self.budgets_255)) < len(self.budgets_255):
+            raise ValueError(f"The budgets {', '.join(map(str, self.budgets_255))} repeat one.")
 
     def __len__(self) -> int:
         """Return the number of images, N."""
         return len(self.index)
 
-    def by_budget(self) -> dict[float, np.ndarray]:
-        """Return the adversarial images of each eps_255."""
-        return dict(zip(self.budgets_255, self.adversarial, strict=True))
+    def clean(self, rows: Sequence[int]) -> Tensor:
+        """Return the clean images of some rows, uint8 (n, 3, H, W)."""
+        assert self.read_clean is not None
+        return torch.stack([self.read_clean(row) for row in rows])
+
+    def adversarial(self, rows: Sequence[int]) -> Tensor:
+        """Return the adversarial images of some rows, uint8 (K, n, 3, H, W)."""
+        return torch.stack([self.read_adversarial(row) for row in rows], dim=1)
 
 
-def budget_breaches(images: AdversarialSet) -> dict[float, int] | None:
-    """Count, for each eps_255, the images that change by more; None without clean images."""
-    if images.clean is None:
-        return None
-    return {
-        eps_255: sum(
-            int(breaks(size, eps_255, images.norm).sum()) for size in _sizes(images, eps_255)
-        )
-        for eps_255 in images.budgets_255
-    }
+def with_measured_budgets(saved: SavedImages) -> SavedImages:
+    """Return a set whose budgets are the largest changes where images exceed the stated ones.
 
-
-def _sizes(images: AdversarialSet, eps_255: float) -> Iterator[torch.Tensor]:
-    """Measure the changes of one budget's images, some at a time."""
-    stored = images.by_budget()[eps_255]
-    assert images.clean is not None
-    for rows in blocks(stored):
-        changed, clean = (torch.from_numpy(np.array(a[rows])) for a in (stored, images.clean))
-        yield sizes(changed, clean, images.norm)
-
-
-def with_measured_budgets(images: AdversarialSet) -> AdversarialSet:
-    """Return a set whose budgets are the largest changes where images break what is told.
+    All images are read, some at a time. Without clean images nothing can be measured.
 
     Raises:
-        ValueError: if two budgets are then the same.
+        ValueError: Two budgets are then the same.
     """
+    if saved.read_clean is None:
+        return saved
+    rows = range(len(saved))
+    parts = [rows[first : first + _TOGETHER] for first in rows[::_TOGETHER]]
+    sizes = torch.cat(
+        [change_size(saved.adversarial(part), saved.clean(part), saved.norm) for part in parts],
+        dim=1,
+    )
     breaches = []
-    for told, count in (budget_breaches(images) or {}).items():
+    for eps_255, size in zip(saved.budgets_255, sizes, strict=True):
+        count = int(exceeds(size, eps_255, saved.norm).sum())
         if count:
-            largest = max(float(size.max()) for size in _sizes(images, told))
-            breaches.append(Breach(told, math.ceil(1000 * largest) / 1000, count))
-    measured = {breach.told: breach.measured for breach in breaches}
-    budgets = tuple(measured.get(eps, eps) for eps in images.budgets_255)
-    return replace(images, budgets_255=budgets, breaches=tuple(breaches))
+            breaches.append(Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, count))
+    measured = {breach.stated: breach.measured for breach in breaches}
+    budgets = tuple(measured.get(eps_255, eps_255) for eps_255 in saved.budgets_255)
+    return replace(saved, budgets_255=budgets, breaches=tuple(breaches))
 
 
-def blocks(images: np.ndarray) -> Iterator[slice]:
-    """Cut the rows of a large array into slices that fit easily into memory."""
-    step = max(1, _BLOCK // max(1, math.prod(images.shape[1:])))
-    return (slice(start, start + step) for start in range(0, len(images), step))
+class SavedImagesSource(AdversarialSource):
+    """A set of saved images as the source of a batch's adversarial images.
+
+    Args:
+        saved: The set; its budgets come in ascending order.
+    """
+
+    def __init__(self, saved: SavedImages) -> None:
+        super().__init__(sorted(saved.budgets_255), saved.norm)
+        self._saved = saved
+        self._places = [saved.budgets_255.index(eps_255) for eps_255 in self.budgets]
+        self._rows = _rows(saved)
+
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return the saved versions of the batch's images, as they are."""
+        rows = [self._rows[number] for number in batch.index.tolist()]
+        levels = self._saved.adversarial(rows)[self._places]
+        adversarial = levels.to(images.device).to(images.dtype) / 255
+        targets = self._saved.target_labels
+        if targets is None:
+            return AdversarialBatch(adversarial)
+        return AdversarialBatch(adversarial, torch.from_numpy(targets[rows]).to(images.device))
 
 
-def check_budgets(budgets_255: tuple[float, ...]) -> None:
-    """Refuse budgets that are none, out of range or repeated.
+def saved_dataset(
+    saved: SavedImages,
+    *,
+    num_classes: int | None = None,
+    n_images: int | None = None,
+    seed: int = 0,
+) -> ImageDataset:
+    """Return a set's clean images, or where there are none the first adversarial ones.
+
+    Args:
+        saved: The set.
+        num_classes: How many classes there are, for a set that does not say it.
+        n_images: Size of a fixed, class-balanced subset; None: all images.
+        seed: Of the subset.
 
     Raises:
-        ValueError: if so.
+        ValueError: Nothing says how many classes there are.
     """
-    if not budgets_255:
-        raise ValueError("A set needs at least one eps_255.")
-    for eps_255 in budgets_255:
-        check_number("eps_255", eps_255, 0, 255)
-    if len(set(budgets_255)) < len(budgets_255):
-        raise ValueError(f"The budgets {', '.join(map(str, budgets_255))} are not all different.")
+    names, total = saved.class_names, saved.num_classes or num_classes
+    if names is None and total is None:
+        raise ValueError("The saved images do not say how many classes there are: num_classes=N.")
+    row_of = _rows(saved)
+
+    def read(number: int) -> np.ndarray:
+        clean = saved.read_clean or (lambda row: saved.read_adversarial(row)[0])
+        return clean(row_of[number]).permute(1, 2, 0).numpy()
+
+    records = ImageRecords(
+        labels=saved.labels,
+        class_names=class_numbers(int(total or 0)) if names is None else names,
+        read=read,
+        content=lambda number: read(number).tobytes(),
+        target_labels=saved.target_labels,
+    )
+    return ImageDataset(records, n_images=n_images, seed=seed, numbers=saved.index)
 
 
-def check_classes(what: str, labels: np.ndarray, num_classes: int | None) -> None:
-    """Refuse labels that are not int64 (N,) from 0, below the number of classes where it is known.
-
-    Raises:
-        ValueError: if so.
-    """
-    check_labels(what, labels, np.iinfo(np.int64).max if num_classes is None else num_classes)
-
-
-def check_index(index: np.ndarray) -> None:
-    """Refuse positions of images that are none, negative, repeated or not int64 (N,).
-
-    Raises:
-        ValueError: if so.
-    """
-    if index.ndim != 1 or index.dtype != np.int64 or len(index) == 0 or index.min() < 0:
-        raise ValueError("The index must be a non-empty int64 vector of numbers from 0.")
-    if len(np.unique(index)) < len(index):
-        raise ValueError("The index names an image more than once.")
+def _rows(saved: SavedImages) -> dict[int, int]:
+    """Return the row of each image by its index."""
+    return {int(number): row for row, number in enumerate(saved.index)}

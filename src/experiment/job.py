@@ -13,22 +13,26 @@ from torch import nn
 
 from src.analysis import wilson_interval
 from src.config.read import Job, content_key
+from src.config.settings import TrainerSettings
 from src.data import ImageDataset
 from src.diagnostics import make_diagnostics
 from src.evaluation import (
     AdversarialSource,
     Attacker,
+    SavedImagesSource,
+    SavedImagesWriter,
     evaluate,
     make_trainer,
+    saved_dataset,
     score_clean,
     write_table,
 )
 from src.experiment.identity import code_of
 from src.experiment.metrics import track_results
 from src.experiment.models import Model, check_images, open_dataset, prepare_models
-from src.experiment.outputs import save_set, saving, write_results
+from src.experiment.outputs import SET, save_set, write_results
 from src.experiment.provenance import HEADLINE, JobRecord, plain_config, with_record
-from src.score_job import StoredImages, check_weights, report_breaches, stored_dataset
+from src.score_job import check_weights, report_breaches
 from src.tracking import Run, Tracker
 from src.utils.files import write_text
 from src.utils.processes import is_first_process
@@ -45,9 +49,9 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     Raises:
         ValueError: The data, the weights or the clean accuracy are not as the config says.
     """
-    trainer = job.section("trainer")
+    trainer = TrainerSettings(**job.section("trainer"))
     runner = make_trainer(trainer, [])
-    dataset = open_dataset(job, "test") if job.stored is None else stored_dataset(job)
+    dataset = _dataset(job)
     check_images(dataset, together=2 if job.forms.controls else 1)
     known = _known_aims(job, dataset)
     job = job.with_data(dataset.num_classes, dataset.image_size)
@@ -58,7 +62,7 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     networks = {name: model.classifier for name, model in models.items()}
     cache = {name: _clean_cache(job, model, dataset, device) for name, model in models.items()}
     clean = None
-    if job.stored is None or job.stored.clean is not None:
+    if job.stored is None or job.stored.read_clean is not None:
         clean = score_clean(dataset, networks, trainer, cache, refresh=job.distributed)
         _gate(job, models, clean)
     if not job.budgets:
@@ -66,27 +70,27 @@ def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
         tracker.log_files(run, folder)
         return
     pl.seed_everything(job.seed, verbose=False)  # whatever was trained or scored before
-    with saving(job, dataset, folder) as writer:
-        result = evaluate(
-            dataset,
-            {name: networks[name] for name in job.targets},
-            trainer,
-            label=f"{job.name} -> {', '.join(job.targets)}",
-            maker=_maker(job, dataset, networks, known),
-            forms=job.forms,
-            keep=_examples(dataset, job.config.report.examples),
-            writer=writer,
-            diagnostics=make_diagnostics(
-                job.diagnostics, job.targets, job.reference, _gradient_batch(job), job.seed
-            ),
-        )
+    writer = SavedImagesWriter(folder / SET) if job.save else None
+    result = evaluate(
+        dataset,
+        {name: networks[name] for name in job.targets},
+        trainer,
+        label=f"{job.name} -> {', '.join(job.targets)}",
+        adversarial_source=_adversarial_source(job, dataset, networks, known),
+        variants=job.forms,
+        examples=_examples(dataset, job.config.report.examples),
+        writer=writer,
+        diagnostics=make_diagnostics(
+            job.diagnostics, job.targets, job.reference, _gradient_batch(job), job.seed
+        ),
+    )
     if not is_first_process():
         return  # the first process of this job writes the results
     record = _record(job, models, dataset, device, folder)
     outcome = write_results(job, dataset, clean, result, folder, record)
     if writer is not None:
         weights = {name: models[name].digest for name in job.sources}
-        save_set(job, dataset, outcome, weights, writer, folder)
+        save_set(job, dataset, weights, writer, folder)
     track_results(job, record, outcome, tracker, run)
     if job.stored is not None:
         tracker.log_metrics(run, report_breaches(job.stored))
@@ -100,7 +104,16 @@ def _finish_exploration(job: Job, clean: pa.Table | None, record: JobRecord, fol
         write_table(with_record(clean, HEADLINE, record), folder / f"{HEADLINE}.parquet")
 
 
-def _maker(
+def _dataset(job: Job) -> ImageDataset:
+    """Return the images: those of the saved set, or those of the data set."""
+    if job.stored is None:
+        return open_dataset(job, "test")
+    config = job.config
+    known = config.dataset.num_classes
+    return saved_dataset(job.stored, num_classes=known, n_images=config.n_images, seed=job.seed)
+
+
+def _adversarial_source(
     job: Job,
     dataset: ImageDataset,
     networks: Mapping[str, nn.Module],
@@ -108,7 +121,7 @@ def _maker(
 ) -> AdversarialSource:
     """Return what makes the adversarial images: a stored set, or the attack on the source."""
     if job.stored is not None:
-        return StoredImages(job.stored, job.budgets)
+        return SavedImagesSource(job.stored)
     whole = open_dataset(job, "test", whole=True)  # the same pool for every subset of it
     chosen = np.random.default_rng(job.seed).permutation(len(whole))[:_POOL]
     pool = whole.__getitems__(chosen.tolist())
@@ -117,9 +130,9 @@ def _maker(
         job.attack.function,
         job.budgets,
         norm=job.attack.norm,
-        aim=job.attack.aim,
+        target_label_rule=job.attack.aim,
         num_classes=dataset.num_classes,
-        known=known,
+        data_target_labels=known,
         seed=job.seed,
         pool=(pool.images, pool.labels),
         max_batch=_gradient_batch(job),

@@ -75,7 +75,7 @@ def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:
         "seed": str(job.seed),
         "precision": str(job.config.trainer.precision),
         "protocol": job.protocol,
-        "storage": job.forms.headline,
+        "storage": job.forms.primary,
         "source_weights": record.weights.get(job.source, "unknown"),
         "target_weights": record.weights[target],
         "data_digest": record.data,

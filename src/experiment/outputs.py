@@ -3,8 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +19,20 @@ from src.analysis import (
     flip_summary,
     rates,
     rates_by_protocol,
-    target_labels,
 )
 from src.config.read import Job
 from src.data import ImageDataset
-from src.evaluation import CONTROLS, Evaluation, write_table
+from src.evaluation import (
+    CONTROLS,
+    DatasetFacts,
+    Evaluation,
+    SavedImagesFacts,
+    SavedImagesWriter,
+    write_table,
+)
 from src.experiment.example_images import gallery_images, store_examples, store_images
 from src.experiment.provenance import ALARMS, EXAMPLES, HEADLINE, IMAGES, JobRecord, with_record
 from src.score_job import breach_alarms
-from src.sets import SetWriter
 from src.utils.files import write_csv, write_text, writing
 
 log = logging.getLogger(__name__)
@@ -133,7 +137,7 @@ def _write_tables(
     """
     write_text(folder / "config.yaml", OmegaConf.to_yaml(job.stored_config(), resolve=False))
     named = {
-        HEADLINE if form == job.forms.headline else f"{HEADLINE}-{form}": table
+        HEADLINE if form == job.forms.primary else f"{HEADLINE}-{form}": table
         for form, table in tables.items()
     }
     for name, table in [*probed.items(), *reversed(named.items())]:
@@ -202,51 +206,29 @@ def clear(folder: Path) -> None:
                 file.unlink()
 
 
-@contextmanager
-def saving(job: Job, dataset: ImageDataset, folder: Path) -> Iterator[SetWriter | None]:
-    """Yield what saves the job's adversarial images, if they are to be saved.
-
-    What is half-written when something goes wrong is removed.
-    """
-    if not job.save:
-        yield None
-        return
-    shape = (3, *dataset.image_shape)
-    writer = SetWriter(folder / SET, dataset.indices, shape, job.budgets)
-    try:
-        yield writer
-    except BaseException:
-        writer.discard()
-        raise
-
-
 def save_set(
     job: Job,
     dataset: ImageDataset,
-    outcome: Outcome,
     weights: Mapping[str, str],
-    writer: SetWriter,
+    writer: SavedImagesWriter,
     folder: Path,
 ) -> None:
     """Complete the job's set of adversarial images, and put its manifest beside the results."""
-    aims = target_labels(next(iter(outcome.frames.values())))
-    manifest = writer.open().finish(
-        {
-            "source": job.source,
-            "ensemble": job.ensemble,
-            "weights": dict(weights),
-            "attack": job.attack.stored(),
-            "norm": job.attack.norm,
-            "seed": job.seed,
-            "dataset": {
-                "name": job.config.dataset.name,
-                "digest": dataset.digest(),
-                "num_classes": dataset.num_classes,
-                "class_names": list(dataset.class_names),
-            },
-            "labels": dataset.labels,
-            "target_labels": None if aims is None else aims.loc[dataset.indices].to_numpy(),
-        }
+    facts = SavedImagesFacts(
+        source=job.source,
+        ensemble=job.ensemble,
+        weights=dict(weights),
+        attack=job.attack.stored(),
+        norm=job.attack.norm,
+        seed=job.seed,
+        dataset=DatasetFacts(
+            name=job.config.dataset.name,
+            digest=dataset.digest(),
+            num_classes=dataset.num_classes,
+            class_names=tuple(dataset.class_names),
+        ),
+        budgets_255=job.budgets,
     )
+    manifest = writer.finish(facts, dataset.indices)
     write_text(folder / MANIFEST, manifest.read_text(encoding="utf-8"))
     log.info("Saved the adversarial images in %s", manifest.parent)
