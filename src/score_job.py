@@ -15,7 +15,7 @@ from torch import Tensor
 from src.analysis import Alarm, over_budget
 from src.config.attack import AttackConfig
 from src.config.read import Job, check_models, check_settings, reference_budget
-from src.data import Batch, ImageDataset, ImageRecords, class_numbers
+from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation import STORED, AdversarialBatch, AdversarialSource, Variants
 from src.sets import UNKNOWN, AdversarialSet, Origin, open_set, with_measured_budgets
 from src.utils.checks import (
@@ -65,7 +65,7 @@ def read_score(config: DictConfig) -> Job:
     check_name(f"the attack of {config.set}", attack.name)
     for name in stored.source.split("+"):
         check_name(f"the source of {config.set}", name)
-    if config.dataset.loader is None:
+    if config.dataset.get("_target_") is None:
         config.dataset.name = stored.dataset
     check_settings(config)
     budgets = tuple(sorted(float(eps) for eps in stored.budgets_255))
@@ -121,7 +121,6 @@ def stored_dataset(job: Job) -> ImageDataset:
     stored = job.stored
     assert stored is not None
     images = stored.adversarial[0] if stored.clean is None else stored.clean
-    rows = {int(number): row for row, number in enumerate(stored.index)}
     names = stored.class_names
     if names is None:
         total = stored.num_classes or job.config.dataset.num_classes
@@ -130,16 +129,9 @@ def stored_dataset(job: Job) -> ImageDataset:
                 f"{job.config.set} does not say how many classes there are; give "
                 "origin.num_classes, or the data set as dataset=NAME."
             )
-        names = class_numbers(total)
-    records = ImageRecords(
-        labels=stored.labels,
-        class_names=names,
-        read=lambda number: np.ascontiguousarray(images[rows[number]].transpose(1, 2, 0)),
-        content=lambda number: images[rows[number]].tobytes(),
-        target_labels=stored.target_labels,
-    )
-    limit = job.config.n_images
-    return ImageDataset(records, n_images=limit, seed=job.seed, numbers=stored.index)
+        names = tuple(map(str, range(total)))
+    data = LabelledImages(np.moveaxis(images, 1, 3), stored.labels, names, stored.target_labels)
+    return ImageDataset(data, n_images=job.config.n_images, seed=job.seed, numbers=stored.index)
 
 
 def breach_alarms(job: Job) -> list[Alarm]:
@@ -212,7 +204,7 @@ def _check_belongs(config: DictConfig, stored: AdversarialSet, source: str) -> N
             f"source={source}, but {config.set} says that its images were made on {stored.source}."
         )
     name = config.dataset.name
-    if config.dataset.loader is not None and stored.dataset not in (UNKNOWN, name):
+    if config.dataset.get("_target_") is not None and stored.dataset not in (UNKNOWN, name):
         raise ValueError(
             f"dataset={name}, but {config.set} says that its images are of {stored.dataset}."
         )

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, ListConfig, open_dict
 from src.analysis import PROTOCOLS
 from src.config.attack import AttackConfig, read_attack
 from src.config.attack_file import AttackFile
+from src.config.settings import TrainingSettings
 from src.diagnostics import DiagnosticSettings
 from src.evaluation import Variants
 from src.models import AVERAGES
 from src.sets import UNKNOWN, AdversarialSet, parse_storage
-from src.training import Recipe
 from src.utils.checks import (
     PRECISIONS,
     check_choice,
@@ -240,8 +240,8 @@ def check_settings(config: DictConfig) -> None:
         if trainer[key] not in allowed:
             raise ValueError(f"trainer.{key}={trainer[key]} is not one of {', '.join(allowed)}.")
     try:
-        Recipe(**plain(config, "training"))
-    except TypeError as error:
+        TrainingSettings(**plain(config, "training"))
+    except ValueError as error:
         raise ValueError(f"training in the config: {first_line(error)}") from error
 
 

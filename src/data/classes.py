@@ -16,7 +16,9 @@ def class_names_of(names: str | Sequence[str]) -> tuple[str, ...]:
 
         return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
     if isinstance(names, str):
-        raise ValueError(f"dataset.class_names={names!r} is not a list of names, null or 'imagenet'")
+        raise ValueError(
+            f"dataset.class_names={names!r} is not a list of names, null or 'imagenet'"
+        )
     if len(set(names)) < len(names):
         raise ValueError(f"dataset.class_names holds {shortened(sorted(names))} with repetitions")
     return tuple(map(str, names))
@@ -48,12 +50,13 @@ def numbered(
         number = np.array([names.index(name) for name in classes], dtype=np.int64)
     elif len(names) != len(classes):
         raise ValueError(
-            f"dataset.class_names holds {len(names)} names for the {len(classes)} classes of the data "
-            f"({shortened(classes)})"
+            f"dataset.class_names holds {len(names)} names for the {len(classes)} classes of the "
+            f"data ({shortened(classes)})"
         )
     if num_classes not in (None, len(names)):
         raise ValueError(
-            f"dataset.num_classes={num_classes}, but there are {len(names)} classes ({shortened(names)})"
+            f"dataset.num_classes={num_classes}, but there are {len(names)} classes "
+            f"({shortened(names)})"
         )
     return number, names
 

@@ -48,18 +48,18 @@ class LabelledImages(Dataset[tuple[Any, int]]):
         classes: Sequence[str] | None = None,
         target_labels: np.ndarray | None = None,
     ) -> None:
-        self.samples = [*zip(images, targets.tolist(), strict=True)]
+        self.images = images
         self.targets = targets
         self.classes = classes
         self.target_labels = target_labels
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.samples)
+        return len(self.images)
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
         """Return an image and its class."""
-        return self.samples[position]
+        return self.images[position], int(self.targets[position])
 
 
 class ImageDataset(Dataset[tuple[Tensor, int, int]]):
@@ -132,7 +132,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         """Height and width of every image; as stored, those of the first image of the subset."""
         if self._size is not None:
             return self._size, self._size
-        height, width = self._decoded(0).shape[:2]
+        height, width = self._decoded(0)[0].shape[:2]
         return height, width
 
     @property
@@ -184,33 +184,29 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             total.update(self._pixels(i).tobytes())
         return total.hexdigest()[:16]
 
-    def _decoded(self, i: int) -> np.ndarray:
-        """Return image `i` of the subset as uint8 (H, W, 3), in the size that is stored."""
+    def _decoded(self, i: int) -> tuple[np.ndarray, str]:
+        """Return image `i` as stored, uint8 (H, W, 3), and what to call it in a message."""
+        name = f"image {self._chosen[i]}"
         try:
             image, _ = self._data[int(self._chosen[i])]
-            return to_rgb(image)
+            if isinstance(image, str | Path):
+                name = f"{name} ({image})"
+            return to_rgb(image), name
         except UNREADABLE as error:
-            raise ValueError(f"{self._name(i)} cannot be read as an image: {error}") from error
+            raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
         """Return image `i` of the subset as a writable uint8 (3, H, W) array."""
-        image = self._decoded(i)
+        image, name = self._decoded(i)
         if self._size is not None:
             image = resize_and_crop(image, self._size)
         if image.shape[:2] != self.image_shape:
             found, expected = (" x ".join(map(str, s)) for s in (image.shape[:2], self.image_shape))
             raise ValueError(
-                f"{self._name(i)} has {found} pixels (height x width) while the first one has "
-                f"{expected}: set dataset.image_size to bring all to one size"
+                f"{name} has {found} pixels (height x width) while the first one has {expected}: "
+                "set dataset.image_size to bring all to one size"
             )
         return image.transpose(2, 0, 1).copy()
-
-    def _name(self, i: int) -> str:
-        """Name image `i` of the subset for a message, its file too where the data tells it."""
-        position = int(self._chosen[i])
-        samples = getattr(self._data, "samples", None)
-        path = None if samples is None else samples[position][0]
-        return f"image {position}" + (f" ({path})" if isinstance(path, str | Path) else "")
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

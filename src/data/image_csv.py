@@ -52,59 +52,65 @@ def image_csv(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
     folder = open_folder(root, "dataset.root", cache_dir)
-    rows = read_rows(folder / csv, (id_column, label_column))
-    ids = rows[id_column].str.strip()
-    if ids.duplicated().any():
-        twice = ids[ids.duplicated()].iloc[0]
-        raise ValueError(f"{folder / csv} lists the image {twice[:200]!r} more than once")
+    rows = read_rows(folder / csv, id_column, label_column)
+    highest = first_label + HIGHEST_LABEL
     labels = {
-        column: class_column(rows[column], first_label, f"{folder / csv}: {column}")
+        column: class_column(rows[column], first_label, highest)
         for column in (label_column, target_column)
         if column in rows
     }
-    paths = find_images(folder / images, ids)
+    paths = find_images(folder / images, list(rows.index))
     return LabelledImages(paths, labels[label_column], target_labels=labels.get(target_column))
 
 
-def read_rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that must have some columns, all values as text.
+def read_rows(path: Path, id_column: str, label_column: str) -> pd.DataFrame:
+    """Read a CSV of one row an image, all values as text, with the images' names as its index.
 
     Raises:
-        ValueError: if the CSV is missing, no text, without a needed column, or empty.
+        ValueError: if the CSV is missing, no text, without a needed column, or empty, or lists an
+            image twice.
     """
     try:
-        rows = pd.read_csv(
-            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-        )
+        rows = pd.read_csv(path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {reason(error)}") from error
     except ValueError as error:  # among them UnicodeDecodeError and pandas' own
         raise ValueError(f"{path} is not a readable CSV: {str(error)[:200]}") from error
-    missing = [column for column in needed if column not in rows]
+    missing = [column for column in (id_column, label_column) if column not in rows]
     if missing:
         raise ValueError(
-            f"{path} lacks the column(s) {', '.join(missing)}; it has {shortened(list(rows))}"
+            f"{path} lacks the column(s) {', '.join(missing)}; it has "
+            f"{shortened(list(map(str, rows.columns)))}"
         )
     if rows.empty:
         raise ValueError(f"{path} lists no images")
+    rows.index = pd.Index(rows[id_column].str.strip())
+    twice = rows.index[rows.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"{path} lists the image {twice[0][:200]!r} more than once")
     return rows
 
 
-def class_column(texts: pd.Series, first_label: int, what: str) -> np.ndarray:
+def class_column(texts: pd.Series, first: int, last: int) -> np.ndarray:
     """Read a column of class numbers as 0-based int64 (N,).
 
+    Args:
+        texts: the column, its index the names of the images.
+        first: what the column calls the first class.
+        last: what it may call the last one.
+
     Raises:
-        ValueError: if one is not a whole number from the first label on.
+        ValueError: if one is not a whole number from `first` to `last`; it names the image.
     """
-    found = pd.to_numeric(texts.where(texts.str.fullmatch(r"\s*\d{1,7}\s*")), errors="coerce")
-    wrong = ~found.between(first_label, first_label + HIGHEST_LABEL)
-    if wrong.any():
-        row = int(np.argmax(wrong))
+    whole = texts.where(texts.str.fullmatch(r"\s*\d{1,9}\s*"), "-1").astype(np.int64)
+    wrong = np.flatnonzero(~whole.between(first, last))
+    if len(wrong):
+        text, image = texts.iloc[wrong[0]], str(texts.index[wrong[0]])
         raise ValueError(
-            f"{what}={texts.iloc[row][:40]!r} in row {row + 1} is not a whole number from "
-            f"{first_label} to {first_label + HIGHEST_LABEL}"
+            f"{texts.name}={text[:40]!r} of image {image[:200]!r} is not a whole number from "
+            f"{first} to {last}"
         )
-    return found.to_numpy(dtype=np.int64) - first_label
+    return whole.to_numpy() - first
 
 
 def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from src.data.files import is_hidden, is_image, open_folder
@@ -12,7 +11,7 @@ SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
 class ClassFolders(ImageFolder):
-    """torchvision's `ImageFolder` without what operating systems hide or add.
+    """torchvision's `ImageFolder` of paths, without what operating systems hide or add.
 
     Args:
         root: the folder of the class folders.
@@ -23,7 +22,7 @@ class ClassFolders(ImageFolder):
 
     def __init__(self, root: Path) -> None:
         try:
-            super().__init__(root, loader=Image.open, is_valid_file=is_image)
+            super().__init__(root, loader=Path, is_valid_file=is_image)
         except FileNotFoundError as error:
             raise ValueError(f"{root}: {first_line(error)}") from error
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from src.config.read import Job, content_key
+from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, load_dataset, to_unit
 from src.experiment.identity import code_of
 from src.models import (
@@ -23,8 +24,10 @@ from src.models import (
     weights_digest,
 )
 from src.tracking import Tracker
-from src.training import Recipe, trained_weights
-from src.utils.processes import is_first_process
+from src.training import trained_weights
+
+COMMON_KEYS = ("n_images", "seed", "image_size", "num_classes", "class_names")
+"""The keys of every data set; the others are its callable's own."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,13 @@ def open_dataset(job: Job, split: str, *, whole: bool = False) -> ImageDataset:
 
 
 def open_datasets(jobs: Iterable[Job]) -> None:
-    """Open what each data set's loader gives once, so that no job waits for a download in vain.
+    """Open each data set once, so that no job waits for a download in vain.
 
     Raises:
         ValueError: One cannot be had.
     """
     own = [job for job in jobs if job.stored is None]
-    for job in {json.dumps(job.section("dataset")["loader"]): job for job in own}.values():
+    for job in {json.dumps(job.section("dataset")): job for job in own}.values():
         open_dataset(job, "test")
 
 
@@ -91,8 +94,7 @@ def check_images(dataset: ImageDataset, together: int = 1) -> None:
             f"controls=true needs at least {together} images, to show each with the perturbation "
             f"of another one, not {len(dataset)}."
         )
-    if is_first_process():
-        _read_all(dataset)
+    dataset.digest()
 
 
 def prepare_models(job: Job, dataset: ImageDataset, tracker: Tracker) -> dict[str, Model]:
@@ -123,9 +125,13 @@ def _built(job: Job, name: str, dataset: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
     pl.seed_everything(job.config.training.seed, verbose=False)
     settings = job.section(f"model.{name}")
-    attacked = name in job.sources and job.stored is None
+    settings.pop("expected_accuracy", None)
     return build_classifier(
-        name, settings, dataset.num_classes, dataset.image_size, attacked=attacked
+        name,
+        **settings,
+        num_classes=dataset.num_classes,
+        image_size=dataset.image_size,
+        attacked=name in job.sources and job.stored is None,
     )
 
 
@@ -177,7 +183,7 @@ def _trained(
     tracker: Tracker,
 ) -> Path:
     """Return the file of the weights that this model gets from this data by this recipe."""
-    if job.config.dataset.loader is None:
+    if job.config.dataset.get("_target_") is None:
         raise ValueError(
             f"model {name} has no weights, and a stored set brings no images to train it on; give "
             f"model.{name}.weights=PATH, or the data set as dataset=NAME."
@@ -190,14 +196,14 @@ def _trained(
             f"({', '.join(train.class_names[:3])}, ...) are not those of the images "
             f"({', '.join(dataset.class_names[:3])}, ...)."
         )
-    recipe = Recipe(**job.section("training"))
+    recipe = TrainingSettings(**job.section("training"))
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     network = (built, code_of(built), shapes, _rounded_logits(classifier, train))
-    key = content_key(network, train.digest(), asdict(recipe))
+    key = content_key(network, train.digest(), recipe.model_dump())
     where = job.config.dataset.name
     path = Path(job.config.cache_dir) / "checkpoints" / f"{name}-{where}-{key}.safetensors"
     tags = {"model": name, "dataset": where, "seed": str(recipe.seed)}
-    parameters = {**asdict(recipe), "images": len(train), "checkpoint": path.name}
+    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": path.name}
     return trained_weights(
         name,
         path,
@@ -205,17 +211,13 @@ def _trained(
         train,
         open_dataset(job, "test", whole=True),
         recipe,
-        trainer=job.section("trainer"),
+        trainer=TrainerSettings(**job.section("trainer")),
         make_logger=lambda work: tracker.training_logger(f"train {name}", tags, parameters, work),
     )
 
 
 @lru_cache(maxsize=4)
-def _read_all(dataset: ImageDataset) -> None:
-    for position in range(len(dataset)):
-        dataset[position]
-
-
-@lru_cache(maxsize=4)
 def _opened(section: str, split: str) -> ImageDataset:
-    return load_dataset(json.loads(section), split)
+    source = {key: value for key, value in json.loads(section).items() if key != "name"}
+    common = {key: source.pop(key) for key in COMMON_KEYS}
+    return load_dataset(split, source, **common)

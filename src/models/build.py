@@ -57,7 +57,9 @@ def build_classifier(
     try:
         module = call_target(settings)
         if not isinstance(module, nn.Module):
-            raise ValueError(f"{target} must return a torch.nn.Module, not {type(module).__name__}.")
+            raise ValueError(
+                f"{target} must return a torch.nn.Module, not {type(module).__name__}."
+            )
         stated = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or stated.get("mean"), std or stated.get("std")
         if mean is None or std is None:

@@ -136,8 +136,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"The weight file {path} cannot be read: {reason(error)}.") from error
     except DAMAGED as error:
         raise ValueError(
-            f"{path} is damaged, or holds more than a state dict of tensors, which is not unpickled "
-            f"since that can run code: {first_line(error)[:200]}"
+            f"{path} is damaged, or holds more than a state dict of tensors, which is not unpickled"
+            f" since that can run code: {first_line(error)[:200]}"
         ) from error
 
 

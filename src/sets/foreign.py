@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from src.attacks.projection import NORMS
-from src.data.files import Folder, StoredImages
-from src.data.image_csv import check_unique, find_images, numbers, read_rows
+from src.data.files import UNREADABLE, to_rgb
+from src.data.image_csv import HIGHEST_LABEL, class_column, find_images, read_rows
 from src.sets.arrays import load_images, load_labels
 from src.sets.manifest import digest_of
 from src.sets.records import AdversarialSet, blocks
@@ -151,14 +151,12 @@ def _read_csv(
     csv: Path, num_classes: int | None
 ) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Return the file names, labels and target labels of a CSV."""
-    rows = read_rows(Folder(csv.parent), csv.name, ("filename", "label"))
-    names = [row["filename"].strip() for row in rows]
-    check_unique(names, str(csv))
-
-    def column(name: str) -> np.ndarray:
-        return numbers(rows, name, "filename", 0, num_classes, str(csv))
-
-    return names, column("label"), column("targeted_label") if "targeted_label" in rows[0] else None
+    rows = read_rows(csv, "filename", "label")
+    last = HIGHEST_LABEL if num_classes is None else num_classes - 1
+    columns = [
+        class_column(rows[name], 0, last) for name in ("label", "targeted_label") if name in rows
+    ]
+    return list(rows.index), columns[0], columns[1] if len(columns) > 1 else None
 
 
 def _decode_all(
@@ -167,23 +165,29 @@ def _decode_all(
     """Read images as uint8 (N, 3, H, W), of the given size or else of that of the first one."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of images.")
-    files = Folder(folder)
-    stored = StoredImages(files, find_images(files, "", names))
-    height, width = size or stored.read(0).shape[:2]
+    paths = find_images(folder, names)
+    height, width = size or _decode(paths[0]).shape[:2]
     images = np.empty((len(names), 3, height, width), dtype=np.uint8)
     for position in range(len(names)):
-        image = stored.read(position)
+        image = _decode(paths[position])
         if image.shape[:2] != (height, width) and resize:
             resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
             image = np.asarray(resized)
         if image.shape[:2] != (height, width):
             hint = "" if size is None else " (resize_clean brings clean images to that size)"
             raise ValueError(
-                f"{stored.name(position)} must have {height} x {width} pixels like the "
+                f"{paths[position]} must have {height} x {width} pixels like the "
                 f"adversarial images, not {image.shape[0]} x {image.shape[1]}{hint}."
             )
         images[position] = image.transpose(2, 0, 1)
     return images
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        return to_rgb(path)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _assemble(

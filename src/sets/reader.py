@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from src.data.files import is_image
+from src.data import is_image
 from src.sets.arrays import has_batches, load_npy
 from src.sets.foreign import NO_ORIGIN, Origin, read_array, read_folder
 from src.sets.manifest import MANIFEST, load_manifest

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from src.attacks.projection import NORMS
-from src.data.dataset import check_labels
+from src.data import check_labels
 from src.sets.storage import breaks, sizes
 from src.utils.checks import check_choice, check_number
 

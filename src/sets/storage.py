@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from src.attacks.projection import NORMS
-from src.data.files import decode
+from src.data import to_rgb
 from src.utils.checks import check_choice
 
 DUST = 1e-4
@@ -192,7 +192,7 @@ def _round_trip(images: Tensor, **options: Any) -> Tensor:
     for place, image in zip(back, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         file = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(image)).save(file, **options)
-        place[:] = decode(file.getvalue(), options["format"]).transpose(2, 0, 1)
+        place[:] = to_rgb(file).transpose(2, 0, 1)
     return torch.from_numpy(back).to(images.device)
 
 

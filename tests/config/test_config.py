@@ -73,7 +73,7 @@ def test_the_demo_finds_the_same_weights_in_every_command(primary):
         config = compose(primary, ["experiment=demo"])
     for section in ("model", "training", "trainer", "cache_dir"):
         assert config[section] == demo[section]
-    assert config.dataset.loader == demo.dataset.loader
+    assert config.dataset.get("_target_") == demo.dataset._target_
     assert config.model.inception.input_size == 80
 
 

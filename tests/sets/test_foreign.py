@@ -117,8 +117,8 @@ def test_clean_images_of_another_size(images_root):
         ("filename,class", ["a.png,1"], r"lacks the column\(s\) label"),
         ("filename,label", ["a.png,cat"], "label='cat' of image 'a.png' is not a whole number"),
         ("filename,label", ["a.png"], "label='' of image 'a.png'"),
-        ("filename,label", ["a.png,-1"], "label=-1 .* not 0.."),
-        ("filename,label", [f"a.png,{10**30}"], "not 0.."),
+        ("filename,label", ["a.png,-1"], "label=.-1. of"),
+        ("filename,label", [f"a.png,{10**30}"], "label=.10"),
         ("filename,label,targeted_label", ["a.png,1,1.5"], "targeted_label='1.5'"),
         ("filename,label", ["a.png,1", "a.png,1"], "more than once"),
         ("filename,label", ["z.png,1"], "the image 'z.png' is not in"),
@@ -133,7 +133,7 @@ def test_wrong_csvs_are_refused(images_root, header, rows, message):
 
 def test_labels_beyond_the_classes_are_refused(images_root):
     save_csv(images_root / "results")
-    with pytest.raises(ValueError, match=r"label=999 of image 'c10.png' is not 0\.\.9"):
+    with pytest.raises(ValueError, match="label='999' of image 'c10.png'"):
         open_set(images_root / "results", eps_255=8, origin=Origin(num_classes=10))
 
 
