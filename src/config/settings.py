@@ -26,21 +26,27 @@ Item = TypeVar("Item", bound=Hashable)
 Protocol = Literal["all", "source_correct", "target_correct", "joint"]
 Norm = Literal["linf", "l2"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
-GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
-"""Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
 """The targets where none are named, with the source, as far as the catalogue holds them."""
 HIGHEST_FREQUENCY = 0.71
 """Just beyond the highest spatial frequency of an image, sqrt(1/2), in cycles per pixel."""
 
 
-def _name(value: str) -> str:
-    """Refuse what cannot name a folder, an experiment and a column alike."""
+def check_name(key: str, value: str) -> str:
+    """Return what can name a folder, an experiment and a column alike.
+
+    Raises:
+        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", ".."):
         raise ValueError(
-            f"{value[:120]!r} is no name: at most 100 letters, digits and _ . + - are allowed"
+            f"{key}: {value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed"
         )
     return value
+
+
+def _name(value: str) -> str:
+    return check_name("the name", value)
 
 
 def _listed(value: Any) -> Any:
@@ -57,6 +63,14 @@ def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     return values
 
 
+def _variant(value: str) -> str:
+    if not re.fullmatch(r"float32|uint8|png|jpeg([1-9]\d?|100)", value):
+        raise ValueError(
+            f"{value!r} is not one of float32, uint8, png, jpegQ of a quality Q <= 100"
+        )
+    return value
+
+
 def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
     if any(low >= high for low, high in pairwise(values)):
         raise ValueError(f"{list(values)} does not rise")
@@ -67,7 +81,7 @@ Name = Annotated[str, AfterValidator(_name)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 Budget = Annotated[float, Field(ge=0, le=255)]
 Budgets = Annotated[tuple[Budget, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
-Variant = Annotated[str, Field(pattern=r"^(float32|uint8|png|jpeg([1-9]\d?|100))$")]
+Variant = Annotated[str, AfterValidator(_variant)]
 Frequencies = Annotated[tuple[float, ...], BeforeValidator(_listed), AfterValidator(_rising)]
 
 
@@ -127,6 +141,12 @@ class DatasetSettings(Section):
     num_classes: PositiveInt | None = None
     class_names: list[str] | str | None = None
 
+    @property
+    def has_loader(self) -> bool:
+        """Whether the data set brings images of its own; that of a saved set has none."""
+        extra = self.model_extra or {}
+        return bool(extra.get("loader") or extra.get("_target_"))
+
 
 class SavedOrigin(Section):
     """What the files of a foreign set do not say."""
@@ -174,6 +194,7 @@ class AttackSettings(Section):
         label: For runs, tables and headings: the name, and the settings that are not the file's.
         settings: All keys of the file, resolved.
         saved: Of `attack=saved` alone.
+        source: Of a saved set, the model that it says it was crafted on.
     """
 
     kind: Literal["crafted", "saved", "none"] = "crafted"
@@ -183,22 +204,12 @@ class AttackSettings(Section):
     target_label: TargetLabelRule | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     saved: SavedSettings | None = None
-
-    @model_validator(mode="after")
-    def _no_given(self) -> Self:
-        reserved = [f"attack.{word}" for word in GIVEN if word in self.settings]
-        if reserved:
-            raise ValueError(
-                f"{', '.join(reserved)} is filled in by the program: attack.target_label makes an "
-                "attack targeted, seed decides what it draws, trainer.gradient_batch bounds its "
-                "batches"
-            )
-        return self
+    source: str = ""
 
     def flat(self) -> dict[str, Any]:
         """Return the section as tables and saved sets keep it, with the label."""
         own = {"name": self.name, "norm": self.norm, "target_label": self.target_label}
-        return {**self.settings, **own, "label": self.label}
+        return {**self.settings, **own, "label": self.label, "kind": self.kind}
 
 
 class EpsilonSettings(Section):
@@ -346,6 +357,22 @@ class ReportSettings(Section):
     pairs: NonNegativeInt = 24
 
 
+class ReportCommand(Section):
+    """What `python -m src.report` is asked for; the keys of `conf/report.yaml`.
+
+    Attributes:
+        sweep: Run ids of sweeps, or their folders.
+        folder: Any folder of parquet files that jobs have left.
+        out: Where the page goes; None: to the sweep's folder.
+    """
+
+    sweep: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)]
+    folder: str | None
+    out: str | None
+    report: ReportSettings
+    tracking: TrackingSettings
+
+
 class Settings(Section):
     """One job.
 
@@ -354,7 +381,7 @@ class Settings(Section):
         targets: Models that the images are evaluated on.
         ensemble: What is averaged over the models of an ensemble.
         protocol: Which images form the denominator of the matrix.
-        storage: The primary variant, in which every target is evaluated.
+        storage: Format of the primary variant; None: as a saved set holds them.
         variants: More storage formats of the same images.
         controls: Whether noise and shuffled perturbations are evaluated beside the attack.
         save_adversarial: Whether the images are kept.
@@ -369,7 +396,7 @@ class Settings(Section):
     ensemble: Literal["logits", "probabilities", "loss"]
     epsilon: EpsilonSettings
     protocol: Protocol | None
-    storage: Literal["float32", "uint8", "stored"] | None
+    storage: Literal["float32", "uint8"] | None
     variants: Annotated[
         tuple[Variant, ...], BeforeValidator(_listed), AfterValidator(_distinct)
     ] = ()
@@ -398,13 +425,41 @@ class Settings(Section):
 
     @property
     def source_name(self) -> str:
-        """The source's name, of an ensemble `a+b`; empty where no source is at hand."""
-        return "+".join(self.source)
+        """The source's name, of an ensemble `a+b`; empty where nothing is attacked."""
+        return "+".join(self.source) or self.attack.source
 
     @property
     def models(self) -> tuple[str, ...]:
         """Every model that the job builds, the sources first."""
         return (*self.source, *(name for name in self.targets if name not in self.source))
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Budgets in units of 1/255, ascending, without 0; none without an attack."""
+        return () if self.attack.kind == "none" else self.epsilon.grid
+
+    @property
+    def reference(self) -> float:
+        """The reference budget in units of 1/255; 0 without an attack."""
+        if self.epsilon.reference is None or not self.budgets:
+            return reference_budget(self.budgets)
+        return self.epsilon.reference
+
+    @property
+    def job(self) -> str:
+        """A short name of the job, such as `bim vgg16`."""
+        source = "" if self.source_name == "unknown" else self.source_name
+        return f"{self.attack.label} {source}".strip()
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings as tables keep them: plain data without the tracking store.
+
+        The store's address may hold a password.
+        """
+        plain = self.model_dump(mode="json", exclude={"tracking"})
+        source = list(self.source) if len(self.source) > 1 else self.source_name
+        epsilon = {"grid": [0.0, *self.budgets], "reference": self.reference}
+        return {**plain, "attack": self.attack.flat(), "source": source, "epsilon": epsilon}
 
 
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
