@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data import Batch, ImageDataset, ImageRecords, class_numbers
+from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds
 
@@ -174,20 +174,28 @@ def saved_dataset(
     names, total = saved.class_names, saved.num_classes or num_classes
     if names is None and total is None:
         raise ValueError("The saved images do not say how many classes there are: num_classes=N.")
-    row_of = _rows(saved)
-
-    def read(number: int) -> np.ndarray:
-        clean = saved.read_clean or (lambda row: saved.read_adversarial(row)[0])
-        return clean(row_of[number]).permute(1, 2, 0).numpy()
-
-    records = ImageRecords(
-        labels=saved.labels,
-        class_names=class_numbers(int(total or 0)) if names is None else names,
-        read=read,
-        content=lambda number: read(number).tobytes(),
-        target_labels=saved.target_labels,
+    data = LabelledImages(_Unperturbed(saved), saved.labels, names, saved.target_labels)
+    return ImageDataset(
+        data,
+        n_images=n_images,
+        seed=seed,
+        num_classes=total if names is None else None,
+        numbers=saved.index,
     )
-    return ImageDataset(records, n_images=n_images, seed=seed, numbers=saved.index)
+
+
+class _Unperturbed(Sequence[Tensor]):
+    """The clean images of a set by row, or where there are none the first adversarial ones."""
+
+    def __init__(self, saved: SavedImages) -> None:
+        self.saved = saved
+
+    def __len__(self) -> int:
+        return len(self.saved)
+
+    def __getitem__(self, row: Any) -> Any:
+        read = self.saved.read_clean
+        return self.saved.read_adversarial(row)[0] if read is None else read(row)
 
 
 def _rows(saved: SavedImages) -> dict[int, int]:

@@ -25,7 +25,10 @@ from src.models import (
 )
 from src.tracking import Tracker
 from src.training import trained_weights
-from src.utils.processes import is_first_process
+
+
+COMMON_KEYS = ("n_images", "seed", "image_size", "num_classes", "class_names")
+"""The keys of every data set; the others are its callable's own."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def check_images(dataset: ImageDataset, together: int = 1) -> None:
             f"controls=true needs at least {together} images, to show each with the perturbation "
             f"of another one, not {len(dataset)}."
         )
-    if is_first_process():
-        _read_all(dataset)
+    dataset.digest()
 
 
 def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -> dict[str, Model]:
@@ -129,9 +131,13 @@ def _ensemble(settings: Settings, members: list[Model]) -> Model:
 def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
     pl.seed_everything(settings.training.seed, verbose=False)
-    attacked = name in settings.source and settings.attack.kind == "crafted"
-    model = settings.model[name].model_dump()
-    return build_classifier(name, model, images.num_classes, images.image_size, attacked=attacked)
+    return build_classifier(
+        name,
+        **settings.model[name].model_dump(exclude={"expected_accuracy"}),
+        num_classes=images.num_classes,
+        image_size=images.image_size,
+        attacked=name in settings.source and settings.attack.kind == "crafted",
+    )
 
 
 def _ready(
@@ -218,11 +224,7 @@ def _trained(
 
 
 @lru_cache(maxsize=4)
-def _read_all(dataset: ImageDataset) -> None:
-    for position in range(len(dataset)):
-        dataset[position]
-
-
-@lru_cache(maxsize=4)
 def _opened(section: str, split: str) -> ImageDataset:
-    return load_dataset(json.loads(section), split)
+    source = {key: value for key, value in json.loads(section).items() if key != "name"}
+    common = {key: source.pop(key) for key in COMMON_KEYS}
+    return load_dataset(split, source, **common)
