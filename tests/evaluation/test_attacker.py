@@ -37,7 +37,12 @@ def test_target_labels_that_are_next_or_of_the_data():
     targeted = make(Attacker(linear(), fgsm, (8,), target_label_rule="next", num_classes=5), whole)
     assert targeted.target_labels.tolist() == [(label + 1) % 5 for label in whole.labels.tolist()]
     chosen = {number: 4 - int(label) for number, label in enumerate(whole.labels)}
-    targeted = make(Attacker(linear(), fgsm, (8,), target_label_rule="data", num_classes=5, data_target_labels=chosen), whole)
+    targeted = make(
+        Attacker(
+            linear(), fgsm, (8,), target_label_rule="data", num_classes=5, data_target_labels=chosen
+        ),
+        whole,
+    )
     assert targeted.target_labels.tolist() == list(chosen.values())
 
 
