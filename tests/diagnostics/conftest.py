@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import fgsm
-from src.data import Batch, ImageDataset, ImageRecords, to_unit
+from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.diagnostics import DiagnosticSettings, make_diagnostics
 from src.evaluation import Attacker, Evaluation, evaluate
 
@@ -38,7 +38,7 @@ def images() -> Callable[..., ImageDataset]:
 
         labels = np.arange(count) * 7 % classes
         names = tuple(str(number) for number in range(classes))
-        return ImageDataset(ImageRecords(labels, names, pixels, lambda i: pixels(i).tobytes()))
+        return ImageDataset(LabelledImages([pixels(i) for i in range(count)], labels, names))
 
     return make
 
@@ -86,8 +86,7 @@ def correct() -> Callable[[ImageDataset, nn.Module], ImageDataset]:
     def make(dataset: ImageDataset, model: nn.Module) -> ImageDataset:
         whole = dataset.__getitems__(list(range(len(dataset))))
         labels = model(to_unit(whole.images)).argmax(1).numpy()
-        old = dataset._records
-        return ImageDataset(ImageRecords(labels, old.class_names, old.read, old.content))
+        return ImageDataset(LabelledImages(list(whole.images), labels, dataset.class_names))
 
     return make
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import bim, fgsm, pgd
-from src.data import ImageDataset, ImageRecords, to_unit
+from src.data import ImageDataset, LabelledImages, to_unit
 from src.diagnostics import DiagnosticSettings, make_diagnostics
 from src.evaluation import AdversarialSource, Attacker, Variants, evaluate
 from src.evaluation.lightning_module import Transfer
@@ -46,7 +46,7 @@ def dataset(count: int = 11, classes: int = 7, side: int = 12) -> ImageDataset:
     clean = to_unit(torch.from_numpy(stack))
     labels = network(0, classes, side)(clean).argmax(1).numpy()  # right, so that some can flip
     names = tuple(map(str, range(classes)))
-    return ImageDataset(ImageRecords(labels, names, pixels, lambda i: pixels(i).tobytes()))
+    return ImageDataset(LabelledImages([pixels(i) for i in range(count)], labels, names))
 
 
 def run(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from src.attacks import bim, fgsm
-from src.data import ImageDataset, ImageRecords, to_unit
+from src.data import ImageDataset, LabelledImages, to_unit
 from src.evaluation import Attacker, evaluate, score_clean
 
 TRAINER = {
@@ -31,8 +31,8 @@ def pixels(position: int) -> np.ndarray:
 @pytest.fixture
 def dataset() -> ImageDataset:
     labels = np.arange(11) % 3
-    records = ImageRecords(labels, ("x", "y", "z"), pixels, lambda i: pixels(i).tobytes())
-    return ImageDataset(records)
+    images = [pixels(position) for position in range(11)]
+    return ImageDataset(LabelledImages(images, labels, ("x", "y", "z")))
 
 
 def linear(seed: int) -> nn.Module:
