@@ -7,7 +7,6 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-
 from src.sets import read_set
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
 from src.sets import read_set
 
 QUIET = ["tracking=none", "report=none"]

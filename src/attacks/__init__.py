@@ -1,20 +1,31 @@
 """Attacks: pure functions from (model, images, labels, eps) to adversarial images."""
 
-from src.attacks.iterate import Model, Settings, Slope, State, Transform, iterate
-from src.attacks.losses import LOSSES
-from src.attacks.momentum import emi_fgsm, mi_fgsm, ni_fgsm, pi_fgsm, vmi_fgsm, vni_fgsm
-from src.attacks.per_image_random import Draws, image_seeds, noise_signs
-from src.attacks.projection import NORMS, project
-from src.attacks.sign import bim, fgsm, pgd, rfgsm
-from src.attacks.transformed import (
+from src.attacks.family import (
     admix_fgsm,
+    bim,
     bsr_fgsm,
     di_fgsm,
+    emi_fgsm,
+    fgsm,
+    mi_fgsm,
+    ni_fgsm,
+    pgd,
+    pi_fgsm,
+    rfgsm,
     si_ni_fgsm,
     sia_fgsm,
     ssa_fgsm,
+    takes_own_budgets,
     ti_fgsm,
+    vmi_fgsm,
+    vni_fgsm,
 )
+from src.attacks.gradients import Estimator, Gradient, State
+from src.attacks.iterate import iterate
+from src.attacks.losses import LOSSES
+from src.attacks.objective import Model, Transform
+from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
+from src.attacks.projection import NORMS, project
 from src.attacks.transforms import (
     Admix,
     BlockShuffle,
@@ -30,11 +41,11 @@ __all__ = [
     "Admix",
     "BlockShuffle",
     "DiverseInput",
-    "Draws",
+    "Estimator",
+    "Gradient",
     "Model",
+    "PerImageRandom",
     "Scale",
-    "Settings",
-    "Slope",
     "Spectrum",
     "State",
     "StructureInvariant",
@@ -57,6 +68,7 @@ __all__ = [
     "si_ni_fgsm",
     "sia_fgsm",
     "ssa_fgsm",
+    "takes_own_budgets",
     "ti_fgsm",
     "vmi_fgsm",
     "vni_fgsm",

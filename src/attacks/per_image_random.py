@@ -1,4 +1,4 @@
-"""What random attacks draw, image by image: numbers, and other images to mix in."""
+"""Random numbers for attacks, image by image, and other images to mix in."""
 
 from collections.abc import Callable, Hashable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 _NOISE_SEED = 1_618_033  # apart from what attacks draw
 
 
-class Draws:
+class PerImageRandom:
     """One random generator an image.
 
     What an image draws depends on its own seed and on what it drew before, so it is the same in
@@ -90,5 +90,5 @@ def noise_signs(seed: int, index: Tensor, like: Tensor) -> Tensor:
         like: A tensor (N, 3, H, W), whose shape, type and device they get.
     """
     seeds = image_seeds(seed + _NOISE_SEED, index)
-    draws = Draws(seeds, like, index, (like, index))  # labels and pool serve other draws
-    return draws.normal(*like.shape[1:]).sign()
+    random = PerImageRandom(seeds, like, index, (like, index))  # nothing is mixed in
+    return random.normal(*like.shape[1:]).sign()

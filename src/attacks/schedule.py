@@ -1,13 +1,12 @@
-"""How far an attack walks: steps, their size, where it starts and how often."""
+"""The steps of an attack: how many, how long, and where they start."""
 
 import math
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import NORMS, direction, project
 from src.utils.checks import check_choice, check_number, check_whole_number
 
@@ -16,42 +15,19 @@ STARTS = (None, "uniform", "sign")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The walk of an attack.
-
-    Args:
-        steps: Number of gradient steps.
-        step_size_255: Length of a step in units of 1/255, the same for every budget.
-        relative_step_size: Length of a step as a share of the budget; with neither, a step is
-            budget / steps, so that all steps in one direction just reach the border of the ball.
-        allow_overshoot: Allow steps that are longer than the largest budget, which leave the ball at
-            once.
-        random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
-            clean image plus or minus the radius in every value.
-        start_radius: Of the random start, as a share of the budget.
-        restarts: How often the walk is made; each image keeps the result of the highest loss.
+    """The settings of `iterate` that decide on its steps, which are explained there.
 
     Raises:
         ValueError: A value has no meaning.
     """
 
-    class Keys(TypedDict, total=False):
-        """The same as keyword arguments."""
-
-        steps: int
-        step_size_255: float | None
-        relative_step_size: float | None
-        allow_overshoot: bool
-        random_start: str | None
-        start_radius: float
-        restarts: int
-
-    steps: int = 10
-    step_size_255: float | None = None
-    relative_step_size: float | None = None
-    allow_overshoot: bool = False
-    random_start: str | None = None
-    start_radius: float = 1.0
-    restarts: int = 1
+    steps: int
+    step_size_255: float | None
+    relative_step_size: float | None
+    allow_overshoot: bool
+    random_start: str | None
+    start_radius: float
+    restarts: int
 
     def __post_init__(self) -> None:
         """Check the values that do not depend on the budgets."""
@@ -71,12 +47,12 @@ class Schedule:
             )
         if self.restarts > 1 and self.random_start is None:
             raise ValueError(
-                f"attack.restarts={self.restarts} repeats one walk; set attack.random_start to "
-                "uniform or sign."
+                f"attack.restarts={self.restarts} needs a random start; set attack.random_start "
+                "to uniform or sign."
             )
 
     def check(self, largest_255: float, norm: str) -> None:
-        """Check what depends on the budgets: the largest of them, in units of 1/255.
+        """Check what depends on the norm and on the largest budget, in units of 1/255.
 
         Raises:
             ValueError: A step is longer than it, and `allow_overshoot` does not say that it may be.
@@ -106,24 +82,24 @@ class Schedule:
             return eps * self.relative_step_size
         return eps / self.steps
 
-    def start(self, images: Tensor, eps: Tensor, norm: str, draws: Draws) -> Tensor:
-        """Return where the walk begins.
+    def start(self, images: Tensor, eps: Tensor, norm: str, random: PerImageRandom) -> Tensor:
+        """Return the first iterate.
 
         Args:
             images: Clean images, (K, N, 3, H, W), expanded over the budgets.
             eps: Budgets, (K, 1, 1, 1, 1) or (K, N, 1, 1, 1).
             norm: `linf` or `l2`.
-            draws: Random numbers for the N images, which all budgets share.
+            random: Random numbers for the N images, which all budgets share.
         """
         if self.random_start is None:
             return images
         radius = eps * self.start_radius
         shape = images.shape[2:]
         if norm == "l2":  # uniform in the ball: a direction, and a length of density r^(D - 1)
-            length = draws.uniform(1, 1, 1) ** (1 / math.prod(shape))
-            noise = direction(draws.normal(*shape), norm) * length
+            length = random.uniform(1, 1, 1) ** (1 / math.prod(shape))
+            noise = direction(random.normal(*shape), norm) * length
         elif self.random_start == "sign":
-            noise = draws.normal(*shape).sign()
+            noise = random.normal(*shape).sign()
         else:
-            noise = draws.uniform(*shape, low=-1.0, high=1.0)
+            noise = random.uniform(*shape, low=-1.0, high=1.0)
         return project(images + radius * noise, images, eps, norm)

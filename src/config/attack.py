@@ -10,8 +10,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from src.config.settings import AttackSettings
-from src.evaluation import GIVEN, Attack, accepted
+from src.config.settings import GIVEN, AttackSettings
+from src.evaluation import Attack, accepted
 from src.utils.checks import first_line
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
@@ -50,7 +50,7 @@ def attack_function(attack: AttackSettings) -> Attack:
             f"attack={attack.name} cannot take attack.target_label={attack.target_label}: its "
             "function has no argument `targeted`."
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> None:

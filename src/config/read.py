@@ -15,7 +15,7 @@ from src.utils.checks import first_line
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def read_job(config: DictConfig, hydra: DictConfig) -> Settings:
+def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a job that Hydra composed, `hydra` being its section of that name.
 
     Raises:

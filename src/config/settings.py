@@ -26,6 +26,8 @@ Item = TypeVar("Item", bound=Hashable)
 Protocol = Literal["all", "source_correct", "target_correct", "joint"]
 Norm = Literal["linf", "l2"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
+GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
+"""Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
 """The targets where none are named, with the source, as far as the catalogue holds them."""
 HIGHEST_FREQUENCY = 0.71

@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from src.attacks import image_seeds, project
+from src.attacks import image_seeds, project, takes_own_budgets
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
@@ -130,7 +129,7 @@ class Attacker(AdversarialSource):
         """
         counted = CountedModel(self.source)
         eps = eps_255.to(images.device, images.dtype) / 255
-        if _is_own(self.attack):
+        if takes_own_budgets(self.attack):
             return self._attacked(counted, images, batch, target_labels, eps[None])[0]
         largest = eps.new_tensor(max(self.budgets)) / 255
         adversarial = []
@@ -196,10 +195,3 @@ def accepted(attack: Attack) -> tuple[str, ...]:
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return GIVEN if every else tuple(word for word in GIVEN if word in parameters)
-
-
-def _is_own(attack: Attack) -> bool:
-    """Tell whether an attack is of this package, whose loop takes budgets per image."""
-    while isinstance(attack, partial):
-        attack = attack.func
-    return str(getattr(attack, "__module__", "")).startswith("src.attacks.")

@@ -47,11 +47,11 @@ class Evaluation:
         diagnostics: The tables of the diagnostics, by name.
     """
 
-    tables: dict[str, pa.Table]
-    examples: dict[int, np.ndarray]
-    gradients: float
-    zero_gradients: float
-    images_per_second: float
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    examples: dict[int, np.ndarray] = field(default_factory=dict)
+    gradients: float = 0.0
+    zero_gradients: float = math.nan
+    images_per_second: float = math.nan
     diagnostics: dict[str, pa.Table] = field(default_factory=dict)
 
     @property

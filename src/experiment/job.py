@@ -16,9 +16,11 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.diagnostics import make_diagnostics
 from src.evaluation import (
+    STORED,
     AdversarialSource,
     Attacker,
-    NoAttack,
+    Diagnostic,
+    Evaluation,
     SavedImages,
     SavedImagesSource,
     SavedImagesWriter,
@@ -65,7 +67,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         check_weights(saved, {name: model.digest for name, model in models.items()})
     networks = {name: model.classifier for name, model in models.items()}
     clean = None
-    if saved is None or saved.has_clean:
+    if saved is None or saved.read_clean is not None:
         cache = {
             name: _clean_cache(settings, model, images, device) for name, model in models.items()
         }
@@ -74,23 +76,19 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         check_clean_accuracies(settings, clean)
     pl.seed_everything(settings.seed, verbose=False)  # whatever was trained or scored before
     writer = SavedImagesWriter(folder / SAVED) if settings.save_adversarial else None
-    result = evaluate(
-        images,
-        {name: networks[name] for name in settings.targets},
-        settings.trainer,
-        label=f"{settings.job} -> {', '.join(settings.targets)}",
-        source=_adversarial_source(settings, saved, images, networks),
-        variants=_variants(settings),
-        keep=example_indices(images, settings.report.examples),
-        writer=writer,
-        diagnostics=make_diagnostics(
-            settings.diagnostics,
-            settings.targets,
-            settings.reference,
-            settings.trainer.max_gradient_batch,
-            settings.seed,
-        ),
-    )
+    result = Evaluation()
+    if settings.budgets:
+        result = evaluate(
+            images,
+            {name: networks[name] for name in settings.targets},
+            settings.trainer,
+            label=f"{settings.job} -> {', '.join(settings.targets)}",
+            adversarial_source=_adversarial_source(settings, saved, images, networks),
+            variants=_variants(settings),
+            examples=example_indices(images, settings.report.examples),
+            writer=writer,
+            diagnostics=_diagnostics(settings),
+        )
     if not is_first_process():
         return  # the first process of this job writes the results
     record = JobRecord(
@@ -169,11 +167,9 @@ def _adversarial_source(
     images: ImageDataset,
     networks: Mapping[str, nn.Module],
 ) -> AdversarialSource:
-    """Return what makes the adversarial images: a saved set, nothing, or the attack."""
+    """Return what makes the adversarial images: a saved set, or the attack on the source."""
     if saved is not None:
         return SavedImagesSource(saved)
-    if not settings.budgets:
-        return NoAttack()
     attack = settings.attack
     whole = open_dataset(settings, "test", whole=True)  # the same pool for every subset of it
     chosen = np.random.default_rng(settings.seed).permutation(len(whole))[:_POOL]
@@ -185,7 +181,7 @@ def _adversarial_source(
         norm=attack.norm,
         target_label_rule=attack.target_label,
         num_classes=images.num_classes,
-        known_target_labels=_known_target_labels(settings, images),
+        data_target_labels=_known_target_labels(settings, images),
         seed=settings.seed,
         pool=(pool.images, pool.labels),
         max_batch=settings.trainer.max_gradient_batch,
@@ -217,10 +213,20 @@ def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, 
 
 def _variants(settings: Settings) -> Variants:
     return Variants(
-        primary=settings.storage or "stored",
-        also=settings.variants,
+        primary=settings.storage or STORED,
+        others=settings.variants,
         controls=settings.controls,
         seed=settings.seed,
+    )
+
+
+def _diagnostics(settings: Settings) -> list[Diagnostic]:
+    return make_diagnostics(
+        settings.diagnostics,
+        settings.targets,
+        settings.reference,
+        settings.trainer.max_gradient_batch,
+        settings.seed,
     )
 
 

@@ -26,7 +26,6 @@ from src.models import (
 from src.tracking import Tracker
 from src.training import trained_weights
 
-
 COMMON_KEYS = ("n_images", "seed", "image_size", "num_classes", "class_names")
 """The keys of every data set; the others are its callable's own."""
 

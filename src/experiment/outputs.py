@@ -23,7 +23,15 @@ from src.analysis import (
 )
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.evaluation import CONTROLS, Evaluation, SavedImages, SavedImagesWriter, write_table
+from src.evaluation import (
+    CONTROLS,
+    DatasetFacts,
+    Evaluation,
+    SavedImages,
+    SavedImagesFacts,
+    SavedImagesWriter,
+    write_table,
+)
 from src.experiment.example_images import gallery_images, store_examples, store_images
 from src.experiment.provenance import ALARMS, EXAMPLES, IMAGES, PREDICTIONS, JobRecord, with_record
 from src.experiment.saved_set import budget_alarms
@@ -209,21 +217,20 @@ def finish_set(
     folder: Path,
 ) -> None:
     """Complete the job's set of adversarial images with what it says of itself."""
-    writer.finish(
-        {
-            "source": record.source,
-            "ensemble": settings.ensemble,
-            "weights": {name: record.weights[name] for name in settings.source},
-            "attack": settings.attack.flat(),
-            "norm": record.norm,
-            "seed": record.seed,
-            "budgets_255": list(settings.budgets),
-            "dataset": {
-                "name": record.dataset,
-                "digest": record.data,
-                "num_classes": images.num_classes,
-                "class_names": list(images.class_names),
-            },
-        }
+    facts = SavedImagesFacts(
+        source=record.source,
+        ensemble=settings.ensemble,
+        weights={name: record.weights[name] for name in settings.source},
+        attack=settings.attack.flat(),
+        norm=settings.attack.norm,
+        seed=settings.seed,
+        budgets_255=settings.budgets,
+        dataset=DatasetFacts(
+            name=record.dataset,
+            digest=record.data,
+            num_classes=images.num_classes,
+            class_names=tuple(images.class_names),
+        ),
     )
+    writer.finish(facts, images.indices)
     log.info("Saved the adversarial images in %s", folder / SAVED)

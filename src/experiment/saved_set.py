@@ -16,11 +16,9 @@ from src.config.settings import (
     check_units,
     reference_budget,
 )
-from src.evaluation import Origin, SavedImages, open_saved_images, with_measured_budgets
+from src.evaluation import UNKNOWN, SavedImages, open_saved_images, with_measured_budgets
 
 log = logging.getLogger(__name__)
-
-UNKNOWN = "unknown"
 
 
 def open_set(settings: Settings) -> SavedImages | None:
@@ -95,7 +93,7 @@ def budget_alarms(saved: SavedImages, label: str) -> list[Alarm]:
 
 def report_breaches(saved: SavedImages) -> dict[str, float]:
     """Say whether the images keep their budgets; how many do not, for a tracker."""
-    if not saved.has_clean:
+    if saved.read_clean is None:
         log.info("Whether the images keep their budget cannot be told without the clean ones.")
         return {}
     if not saved.breaches:
@@ -107,8 +105,8 @@ def _protocol(settings: Settings, saved: SavedImages, path: str) -> str:
     protocol: str | None = settings.protocol
     if protocol is None:
         known = "joint" if settings.source else "target_correct"
-        protocol = known if saved.has_clean else "all"
-    if not saved.has_clean and (protocol != "all" or settings.controls):
+        protocol = known if saved.read_clean is not None else "all"
+    if saved.read_clean is None and (protocol != "all" or settings.controls):
         what = "controls=true" if settings.controls else f"protocol={protocol}"
         raise ValueError(f"{what} needs the clean images of {path}; attack.clean=PATH names them.")
     if protocol in ("joint", "source_correct") and not settings.source:
@@ -151,7 +149,7 @@ def _opened(settings: str) -> SavedImages:
         labels=saved.labels,
         eps_255=saved.eps_255,
         resize_clean=saved.resize_clean,
-        origin=Origin(**saved.origin.model_dump()),
+        origin=saved.origin,
     )
     try:
         return with_measured_budgets(opened)

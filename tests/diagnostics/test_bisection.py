@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from src.diagnostics.diagnostic import DiagnosticInput
 
 from src.attacks import bim, fgsm, mi_fgsm, pgd
 from src.data import Batch
 from src.diagnostics import Bisection
-from src.diagnostics.diagnostic import DiagnosticInput
 from src.diagnostics.minimum_budget import _brackets
 from src.models import Ensemble
 

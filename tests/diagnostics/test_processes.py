@@ -3,10 +3,10 @@
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from src.diagnostics.diagnostic import DiagnosticInput
 
 from src.data import Batch
 from src.diagnostics import Bisection, Spectra
-from src.diagnostics.diagnostic import DiagnosticInput
 
 
 def fake(index: list[int], flips: bool) -> DiagnosticInput:

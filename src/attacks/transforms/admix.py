@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.utils.checks import check_number, check_whole_number
 
 
@@ -47,9 +47,9 @@ class Admix:
         """How many versions are made."""
         return self.scales * self.admixed
 
-    def __call__(self, images: Tensor, draws: Draws, copy: int) -> Tensor:
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return copy number `copy` of images of shape (K, N, 3, H, W)."""
         scale = copy % self.scales
-        if scale == 0 or self not in draws.kept:
-            draws.kept[self] = draws.others().detach().to(images)
-        return (images + self.strength * draws.kept[self]) / 2**scale
+        if scale == 0 or self not in random.kept:
+            random.kept[self] = random.others().detach().to(images)
+        return (images + self.strength * random.kept[self]) / 2**scale

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.blocks import check_room
 from src.utils.checks import check_number, check_whole_number
 
@@ -48,13 +48,13 @@ class BlockShuffle:
         check_whole_number("attack.blocks", self.blocks, 1)
         check_number("attack.max_angle", self.max_angle, 0, 180)
 
-    def __call__(self, images: Tensor, draws: Draws, copy: int) -> Tensor:
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return shuffled images of shape (K, N, 3, H, W)."""
         check_room(self.blocks, images)
         height, width = images.shape[-2:]
-        rows = _shuffled_axis(draws, self.blocks, height)
-        columns = _shuffled_axis(draws, self.blocks, width)
-        degrees = self.max_angle * draws.uniform(self.blocks, self.blocks, low=-1, high=1)
+        rows = _shuffled_axis(random, self.blocks, height)
+        columns = _shuffled_axis(random, self.blocks, width)
+        degrees = self.max_angle * random.uniform(self.blocks, self.blocks, low=-1, high=1)
         angles = (degrees.float() * (math.pi / 180)).flatten(1)
         block = (rows.block[:, :, None] * self.blocks + columns.block[:, None, :]).flatten(1)
         cos, sin = (
@@ -96,10 +96,10 @@ class _Axis(NamedTuple):
         return self.offset - (self.size - 1) / 2
 
 
-def _shuffled_axis(draws: Draws, blocks: int, length: int) -> _Axis:
-    weights = 1 - draws.uniform(blocks).float()  # in (0, 1], so that their sum is not 0
+def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> _Axis:
+    weights = 1 - random.uniform(blocks).float()  # in (0, 1], so that their sum is not 0
     shares = weights.cumsum(1) / weights.sum(1, keepdim=True)
-    order = draws.permutations(blocks)
+    order = random.permutations(blocks)
     one_each = torch.arange(1, blocks + 1, device=order.device)
     ends = (shares * (length - blocks)).round().long() + one_each
     sizes = ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.utils.checks import check_number
 
 
@@ -50,15 +50,15 @@ class DiverseInput:
         """How many versions are made."""
         return 1
 
-    def __call__(self, images: Tensor, draws: Draws, copy: int) -> Tensor:
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return resized and padded images of shape (K, N, 3, H, W); `copy` has no influence."""
         size = images.shape[-1]
         largest = math.floor(size * self.resize_rate + 1e-6)  # 100 * 1.15 is 114.99...
         if largest <= size or self.probability == 0:
             return images
-        changes = draws.uniform().tolist()
-        sides = draws.integers(size, largest).tolist()
-        offsets = draws.uniform(2).tolist()
+        changes = random.uniform().tolist()
+        sides = random.integers(size, largest).tolist()
+        offsets = random.uniform(2).tolist()
         return torch.stack(
             [
                 self._resize(image, side, largest, *offset) if change < self.probability else image

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.utils.checks import check_whole_number
 
 
@@ -31,6 +31,6 @@ class Scale:
         """Check the values."""
         check_whole_number("attack.copies", self.copies, 1)
 
-    def __call__(self, images: Tensor, draws: Draws, copy: int) -> Tensor:
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return copy number `copy` of images of shape (K, N, 3, H, W); nothing is drawn."""
         return images / 2**copy

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
 from src.utils.checks import check_number, check_whole_number
 
@@ -41,11 +41,11 @@ class Spectrum:
         check_number("attack.rho", self.rho, 0, 1)
         check_number("attack.sigma_255", self.sigma_255, 0, 255)
 
-    def __call__(self, images: Tensor, draws: Draws, copy: int) -> Tensor:
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W) with another spectrum."""
         shape = images.shape[2:]
-        noise = self.sigma_255 / 255 * draws.normal(*shape)
-        weights = draws.uniform(*shape, low=1 - self.rho, high=1 + self.rho)
+        noise = self.sigma_255 / 255 * random.normal(*shape)
+        weights = random.uniform(*shape, low=1 - self.rho, high=1 + self.rho)
         noisy = at_least_float32(images.detach()) + noise
         changed = idct2(dct2(noisy) * weights).to(images.dtype)
         return changed + (images - images.detach())  # 0, with the gradient of the identity

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.per_image_random import Draws
+from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.blocks import check_room
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
 from src.utils.checks import check_whole_number
@@ -28,7 +27,7 @@ MUTED = 0.4
 class StructureInvariant:
     """Cut the image into blocks x blocks and do to each one of ten things.
 
-    Cuts are distinct random places. Each block draws, all with the same probability: a cyclic
+    Cuts are distinct random places. Each block undergoes, all with the same probability: a cyclic
     shift down or to the right; a flip of either axis; a half turn; a factor from [0, 1); uniform
     noise of up to 16/255, clipped to [0, 1]; resizing to 0.8 of its side and back; the removal of
     the highest 40 % of its frequencies on either axis; or dropout of whole channels, of
@@ -60,23 +59,23 @@ class StructureInvariant:
         check_whole_number("attack.copies", self.copies, 1)
         check_whole_number("attack.blocks", self.blocks, 1)
 
-    def __call__(self, images: Tensor, draws: Draws, copy: int) -> Tensor:
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W), changed block by block."""
         check_room(self.blocks, images)
         height, width = images.shape[-2:]
-        grid = (self.blocks, self.blocks)
-        rows, columns = (_cuts(draws, self.blocks, side).tolist() for side in (height, width))
-        kinds = draws.integers(0, len(CHANGES), *grid).tolist()
-        amounts = draws.uniform(*grid).tolist()
-        kept = (draws.uniform(*grid, 3, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
-        noise = draws.uniform(3, height, width, low=-NOISE, high=NOISE).to(images.dtype)
+        grid, changes = (self.blocks, self.blocks), list(CHANGES.values())
+        rows, columns = (_cuts(random, self.blocks, side).tolist() for side in (height, width))
+        kinds = random.integers(0, len(changes), *grid).tolist()
+        shares = random.uniform(*grid).tolist()
+        scales = (random.uniform(*grid, 3, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
+        noise = random.uniform(3, height, width, low=-NOISE, high=NOISE).to(images.dtype)
 
         def changed(image: Tensor, n: int) -> Tensor:
             strips = []
             for i, strip in enumerate(image.split(rows[n], dim=-2)):
                 noises = noise[n].split(rows[n], dim=-2)[i].split(columns[n], dim=-1)
                 blocks = [
-                    CHANGES[kinds[n][i][j]](block, Luck(amounts[n][i][j], kept[n, i, j], noises[j]))
+                    changes[kinds[n][i][j]](block, shares[n][i][j], scales[n, i, j], noises[j])
                     for j, block in enumerate(strip.split(columns[n], dim=-1))
                 ]
                 strips.append(torch.cat(blocks, dim=-1))
@@ -85,71 +84,22 @@ class StructureInvariant:
         return torch.stack([changed(image, n) for n, image in enumerate(images.unbind(1))], dim=1)
 
 
-class Luck(NamedTuple):
-    """What a block of h x w pixels has drawn.
-
-    Args:
-        amount: A number in [0, 1).
-        kept: 0 for channels that are dropped, else what makes up for them, shape (3, 1, 1).
-        noise: Shape (3, h, w).
-    """
-
-    amount: float
-    kept: Tensor
-    noise: Tensor
-
-
-def _cuts(draws: Draws, blocks: int, length: int) -> Tensor:
+def _cuts(random: PerImageRandom, blocks: int, length: int) -> Tensor:
     """Return for each image the lengths between distinct random cuts, whole numbers (N, blocks)."""
-    inner = (draws.permutations(length - 1)[:, : blocks - 1] + 1).sort(dim=1).values
+    inner = (random.permutations(length - 1)[:, : blocks - 1] + 1).sort(dim=1).values
     ends = functional.pad(functional.pad(inner, (1, 0)), (0, 1), value=length)
     return ends.diff(dim=1)
 
 
-def shift_down(block: Tensor, luck: Luck) -> Tensor:
-    """Shift a block (K, 3, h, w) down; what leaves below enters above."""
-    return block.roll(math.floor(luck.amount * block.shape[-2]), dims=-2)
-
-
-def shift_right(block: Tensor, luck: Luck) -> Tensor:
-    """Shift a block (K, 3, h, w) to the right; what leaves there enters at the left."""
-    return block.roll(math.floor(luck.amount * block.shape[-1]), dims=-1)
-
-
-def flip_vertically(block: Tensor, luck: Luck) -> Tensor:
-    """Put a block (K, 3, h, w) upside down."""
-    return block.flip(-2)
-
-
-def flip_horizontally(block: Tensor, luck: Luck) -> Tensor:
-    """Mirror a block (K, 3, h, w)."""
-    return block.flip(-1)
-
-
-def half_turn(block: Tensor, luck: Luck) -> Tensor:
-    """Rotate a block (K, 3, h, w) by 180 degrees."""
-    return block.flip(-2, -1)
-
-
-def darken(block: Tensor, luck: Luck) -> Tensor:
-    """Scale the values of a block (K, 3, h, w)."""
-    return luck.amount * block
-
-
-def add_noise(block: Tensor, luck: Luck) -> Tensor:
-    """Add noise to a block (K, 3, h, w) and clip it to [0, 1]."""
-    return (block + luck.noise).clamp(0, 1)
-
-
-def resize(block: Tensor, luck: Luck) -> Tensor:
-    """Shrink a block (K, 3, h, w) and blow it up again, both bilinearly."""
+def _resize(block: Tensor) -> Tensor:
+    """Shrink a block (K, 3, h, w) and enlarge it again, both bilinearly."""
     height, width = block.shape[-2:]
     smaller = (math.floor(SHRUNK * height) + 1, math.floor(SHRUNK * width) + 1)
     shrunk = functional.interpolate(block, smaller, mode="bilinear", align_corners=False)
     return functional.interpolate(shrunk, (height, width), mode="bilinear", align_corners=False)
 
 
-def mute(block: Tensor, luck: Luck) -> Tensor:
+def _low_pass(block: Tensor) -> Tensor:
     """Set the highest frequencies of a block (K, 3, h, w) to 0."""
     height, width = block.shape[-2:]
     left = (height - math.floor(MUTED * height), width - math.floor(MUTED * width))
@@ -158,21 +108,17 @@ def mute(block: Tensor, luck: Luck) -> Tensor:
     return idct2(functional.pad(low, missing)).to(block.dtype)
 
 
-def drop(block: Tensor, luck: Luck) -> Tensor:
-    """Drop channels of a block (K, 3, h, w) and make the others brighter by as much."""
-    return luck.kept * block
-
-
-CHANGES: tuple[Callable[[Tensor, Luck], Tensor], ...] = (
-    shift_down,
-    shift_right,
-    flip_vertically,
-    flip_horizontally,
-    half_turn,
-    darken,
-    add_noise,
-    resize,
-    mute,
-    drop,
-)
-"""What may happen to a block."""
+CHANGES: dict[str, Callable[[Tensor, float, Tensor, Tensor], Tensor]] = {
+    "shift down": lambda block, share, *_: block.roll(math.floor(share * block.shape[-2]), -2),
+    "shift right": lambda block, share, *_: block.roll(math.floor(share * block.shape[-1]), -1),
+    "flip vertically": lambda block, *_: block.flip(-2),
+    "flip horizontally": lambda block, *_: block.flip(-1),
+    "rotate by 180 degrees": lambda block, *_: block.flip(-2, -1),
+    "darken": lambda block, share, *_: share * block,
+    "add noise": lambda block, share, scale, noise: (block + noise).clamp(0, 1),
+    "resize": lambda block, *_: _resize(block),
+    "low-pass": lambda block, *_: _low_pass(block),
+    "drop channels": lambda block, share, scale, noise: scale * block,
+}
+"""The changes of a block (K, 3, h, w), whose random numbers are a share in [0, 1), a scale of the
+channels, (3, 1, 1), and noise (3, h, w). What a shift moves out enters at the other side."""

@@ -1,0 +1,124 @@
+"""Gradient estimators: how the gradient of a step is made of gradients of the loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from src.attacks.per_image_random import PerImageRandom
+from src.utils.checks import check_number, check_whole_number
+
+
+@dataclass
+class State:
+    """The state of an attack, which a gradient estimator may read and add to.
+
+    Attributes:
+        iterate: x_t, shape (K, N, 3, H, W).
+        at: Where the gradient of this step is to be taken: x_t, or ahead of it.
+        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
+        step_size: In [0, 1] units, of the same shape.
+        random: Random numbers for the N images.
+        is_last_step: Whether no step follows this one.
+        last_gradient: The estimate of the step before, over its mean absolute value; 0 at first.
+        kept: What the estimator keeps from step to step; 0 at first.
+    """
+
+    iterate: Tensor
+    at: Tensor
+    eps: Tensor
+    step_size: Tensor
+    random: PerImageRandom
+    is_last_step: bool = False
+    last_gradient: Tensor | float = 0.0
+    kept: Tensor | float = 0.0
+
+
+Gradient = Callable[[Tensor], Tensor]
+"""Images (K, N, 3, H, W) to the gradient of their loss, transforms and smoothing included."""
+Estimator = Callable[[Gradient, State], Tensor]
+"""How the gradient of a step is estimated, (K, N, 3, H, W)."""
+
+
+def single_gradient(gradient: Gradient, state: State) -> Tensor:
+    """Return the one gradient at `state.at`."""
+    return gradient(state.at)
+
+
+@dataclass(frozen=True)
+class EnhancedMomentum:
+    """Average the gradients at several points along the direction of the last one.
+
+    g_t = mean over i of grad L(f(x_t + c_i * a * g_{t-1} / mean|g_{t-1}|), y), the c_i evenly
+    spaced in [-radius, radius]. In the first step all points are one, and one gradient is taken.
+
+    Args:
+        samples: How many points.
+        radius: Of the line, in steps.
+
+    Raises:
+        ValueError: A value has no meaning.
+
+    Reference:
+        Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
+        arXiv 2103.10609, equations 7 to 9, with linear sampling.
+    """
+
+    samples: int = 11
+    radius: float = 7.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_whole_number("attack.samples", self.samples, 2)
+        check_number("attack.radius", self.radius, 0, 1000)
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        """Return the averaged gradient."""
+        if isinstance(state.last_gradient, float):
+            return gradient(state.at)
+        total = torch.zeros_like(state.last_gradient)
+        for factor in torch.linspace(-self.radius, self.radius, self.samples).tolist():
+            total = total + gradient(state.at + factor * state.step_size * state.last_gradient)
+        return total / self.samples
+
+
+@dataclass(frozen=True)
+class VarianceTuning:
+    """Correct each gradient by how those around the last iterate differed from the one there.
+
+    The estimate is g_t + v_{t-1}, with v_t = mean over i of grad L(f(x_t + r_i), y) - g_t and
+    r_i ~ U(-radius * eps, radius * eps), with `norm=l2` too. The last v is not used, and not
+    computed. Where g_t is taken ahead, the r_i stay around x_t, as in the authors' code.
+
+    Args:
+        neighbours: How many r_i.
+        radius: Of their cube, as a share of the budget (beta).
+
+    Raises:
+        ValueError: A value has no meaning.
+
+    Reference:
+        Wang, He: Enhancing the Transferability of Adversarial Attacks through Variance Tuning
+        (2021), arXiv 2103.15571, algorithm 1.
+    """
+
+    neighbours: int = 20
+    radius: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_whole_number("attack.neighbours", self.neighbours, 1)
+        check_number("attack.radius", self.radius, 0, 1000)
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        """Return the tuned gradient, and keep the variance."""
+        current = gradient(state.at)
+        tuned = current + state.kept
+        if not state.is_last_step:
+            total = torch.zeros_like(current)
+            for _ in range(self.neighbours):
+                noise = state.random.uniform(*current.shape[2:], low=-self.radius, high=self.radius)
+                total = total + gradient(state.iterate + state.eps * noise)
+            state.kept = total / self.neighbours - current
+        return tuned
