@@ -66,7 +66,12 @@ def test_target_labels_and_own_numbers_follow_the_subset():
 def test_images_may_come_as_pictures_paths_arrays_and_tensors(tmp_path):
     (array,) = random_images(1)
     Image.fromarray(array).save(tmp_path / "x.png")
-    forms = [array, Image.fromarray(array), tmp_path / "x.png", torch.tensor(array).permute(2, 0, 1)]
+    forms = [
+        array,
+        Image.fromarray(array),
+        tmp_path / "x.png",
+        torch.tensor(array).permute(2, 0, 1),
+    ]
     dataset = ImageDataset(split(forms))
     assert all(torch.equal(dataset[i][0], dataset[0][0]) for i in range(4))
     grey = ImageDataset(split([array[:, :, 0], torch.tensor(array)[None, :, :, 0]]))

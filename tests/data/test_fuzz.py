@@ -17,7 +17,7 @@ from safetensors.torch import save
 from src.data import ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
 from src.data.image_folder import image_folder
-from src.models import load_state
+from src.models import load_weights
 
 
 def picture(kind: str) -> bytes:
@@ -66,6 +66,10 @@ def read_archive(path: Path) -> None:
     image_folder("test", root=str(path), cache_dir=str(path.parent / "cache"))
 
 
+def read_weights(path: Path) -> None:
+    load_weights(torch.nn.Linear(3, 2), path, num_classes=2)
+
+
 CSV = b"ImageId,TrueLabel,TargetClass\nx1,1,2\nx2,2,1\n"
 READERS = {
     "images.csv": (CSV, read_csv),
@@ -75,8 +79,8 @@ READERS = {
     "x.tar": (tar(), read_archive),
     "x.tar.gz": (gzip.compress(tar()), read_archive),
     "x.zip": (zipped(), read_archive),
-    "x.pt": (state("pt"), load_state),
-    "x.safetensors": (state("safetensors"), load_state),
+    "x.pt": (state("pt"), read_weights),
+    "x.safetensors": (state("safetensors"), read_weights),
 }
 TOKENS = [b'"', b"(", b"[", b"{", b"\0", b"\n", b"-1", b"1e400", b"null", b"9" * 30, b"1" * 140_000]
 ADDED = st.one_of(st.binary(max_size=4), st.sampled_from(TOKENS))

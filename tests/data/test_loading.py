@@ -70,7 +70,10 @@ def test_the_split_is_passed_as_torchvision_takes_it(tmp_path, monkeypatch):
         source = {"_target_": "torchvision.datasets.Own", "root": "here"}
         dataset = load_dataset(split, source)
     assert calls == [("here", True), ("here", False)]
-    assert (dataset.class_names, dataset.__getitems__([1]).images.unique().tolist()) == (("x", "y"), [1])
+    assert (dataset.class_names, dataset.__getitems__([1]).images.unique().tolist()) == (
+        ("x", "y"),
+        [1],
+    )
 
 
 @pytest.mark.parametrize(
