@@ -27,6 +27,7 @@ import itertools
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -91,9 +92,9 @@ def foolbox():
 
 
 def crops(split: str, count: int) -> tuple[Tensor, Tensor]:
-    records = photos(split, n_train=count, n_test=count)
-    images = torch.stack([torch.from_numpy(records.read(i).copy()) for i in range(count)])
-    return images.permute(0, 3, 1, 2).contiguous().float() / 255, torch.from_numpy(records.labels)
+    data = photos(split, n_train=count, n_test=count)
+    images = torch.from_numpy(np.stack(data.images)).permute(0, 3, 1, 2).contiguous()
+    return images.float() / 255, torch.from_numpy(data.targets)
 
 
 @pytest.fixture(scope="module")

@@ -28,16 +28,17 @@ def models(real_data):
             "input_size": 224,
             "weights": str(real_data / f"imagenet-{name}.pt"),
         }
-        model = build_classifier(name, settings, 1000, 299)
+        model = build_classifier(name, **settings, num_classes=1000, image_size=299)
         built.append(model.eval().requires_grad_(False))
     return built
 
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_momentum_and_input_diversity_transfer_better_than_bim(real_data, models):
+def test_momentum_and_input_diversity_transfer_better_than_bim(real_data, models, tmp_path):
     source, target = models
-    dataset = ImageDataset(image_csv("test", root=str(real_data / "imagenet-nips2017-250.tar")))
+    root = str(real_data / "imagenet-nips2017-250.tar")
+    dataset = ImageDataset(image_csv("test", root=root, cache_dir=str(tmp_path)))
     batch = dataset.__getitems__(list(range(60)))
     images = to_unit(batch.images)
     right = torch.stack([model(images).argmax(1) == batch.labels for model in models]).all(0)
