@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
 
 from src.attacks import (
     LOSSES,
@@ -178,42 +177,3 @@ def test_an_ensemble_of_equals_is_its_member(average, attack, norm, members, net
         assert torch.equal(result, expected)
     else:
         torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
-
-
-WEIGHTS = torch.tensor([[0.5, 4.0, -3.0, 1.0, 0.3, -0.6], [4.0, -1.9, 0.7, -5.0, -0.4, 0.1]])
-PLACE = torch.tensor([0.45, 0.5, 0.55, 0.4, 0.6, 0.5])
-
-
-def gradient_by_hand(average: str) -> Tensor:
-    """The ascent of class 0's loss at `PLACE`, for two models of logits (w.x, -w.x)."""
-    scores = WEIGHTS @ PLACE
-    p = torch.sigmoid(2 * scores)  # the probability of class 0
-    if average == "logits":  # - log sigmoid(2 mean w.x)
-        return -WEIGHTS.mean(0)
-    if average == "probabilities":  # - log mean p, and p' = 2 p (1 - p) w
-        return -(2 * p * (1 - p)) @ WEIGHTS / p.sum()
-    return -(2 * (1 - p)) @ WEIGHTS / 2  # mean of - log p
-
-
-class TwoWays(torch.nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = images.flatten(1) @ self.weight
-        return torch.stack([score, -score], dim=1)
-
-
-@pytest.mark.parametrize("average", AVERAGES)
-def test_an_ensemble_of_two_linear_models_by_hand(average):
-    model = CountedModel(Ensemble([TwoWays(weight) for weight in WEIGHTS], average))
-    images, labels = PLACE.reshape(1, 3, 1, 2), torch.tensor([0])
-    gradient = gradient_by_hand(average)
-    moved = PLACE + 0.1 * gradient.sign()
-    result = fgsm(model, images, labels, 0.1)
-    torch.testing.assert_close(result, moved.reshape(1, 3, 1, 2))
-    moved = PLACE + 0.1 * gradient * (6**0.5 / gradient.norm())
-    result = fgsm(model, images, labels, 0.1, norm="l2")
-    torch.testing.assert_close(result, moved.reshape(1, 3, 1, 2), atol=1e-6, rtol=0)
-    assert model.gradients == 4

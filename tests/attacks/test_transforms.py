@@ -110,7 +110,7 @@ def test_can_be_pickled_compared_and_hashed(transform):
 def test_refuses_more_blocks_than_pixels_and_takes_as_many(kind):
     images = batch(2, 8)
     assert kind(blocks=8)(images, random_for(images), 0).shape == images.shape
-    with pytest.raises(ValueError, match=r"attack.blocks must be at most 8, .* not 9"):
+    with pytest.raises(ValueError, match=r"attack\.blocks .* 8, not 9"):
         kind(blocks=9)(images, random_for(images), 0)
 
 
@@ -251,9 +251,9 @@ def changed_by_hand(kind: int, block: Tensor, share: float, kept: Tensor, noise:
     ][kind]()
 
 
-@pytest.mark.parametrize("blocks", [1, 3, 8])
-def test_structure_invariant_by_hand(blocks):
-    images = batch(100, 13, budgets=1, dtype=torch.float64)[..., :11, :]
+@pytest.mark.parametrize(("blocks", "count"), [(1, 80), (3, 30), (8, 10)])
+def test_structure_invariant_by_hand(blocks, count):
+    images = batch(count, 13, budgets=1, dtype=torch.float64)[..., :11, :]
     random, sides = random_for(images), images.shape[-2:]
     cuts = []
     for length in sides:
