@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.experiment.provenance import JobRecord, with_record
 from src.config.settings import ReportSettings
+from src.experiment.provenance import JobRecord, with_record
 from src.report.build import build_report
 from src.report.page import Report
 from src.report.stored import find_jobs
