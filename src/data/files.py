@@ -17,7 +17,8 @@ from filelock import FileLock
 from PIL import Image
 from torchvision.datasets.folder import is_image_file
 
-from src.utils.files import reason, writing
+from src.utils.checks import first_line
+from src.utils.files import writing
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 # What the standard library raises for archives that are damaged, locked or hostile.
@@ -112,7 +113,7 @@ def _extract(archive: Path, folder: Path) -> None:
             with tarfile.open(archive) as members:
                 members.extractall(folder, filter="data")
     except UNPACKABLE as error:
-        raise ValueError(f"{archive} cannot be unpacked: {reason(error)[:400]}") from error
+        raise ValueError(f"{archive} cannot be unpacked: {first_line(error)[:400]}") from error
 
 
 def to_rgb(image: Any) -> np.ndarray:

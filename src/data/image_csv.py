@@ -1,5 +1,6 @@
 """Images listed in a CSV with their true class and the class to aim for (NIPS 2017 layout)."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,7 +72,11 @@ def read_rows(path: Path, id_column: str, label_column: str) -> pd.DataFrame:
             image twice.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():  # of fields beyond the header, which are left out
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            rows = pd.read_csv(
+                path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig"
+            )
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {reason(error)}") from error
     except ValueError as error:  # among them UnicodeDecodeError and pandas' own

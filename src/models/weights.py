@@ -5,6 +5,7 @@ import struct
 import textwrap
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,40 +26,23 @@ DAMAGED = (
 )
 
 
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a file, without running any code that the file may hold.
+def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None:
+    """Load a file's state dict into a network, in place, without running code the file may hold.
 
     A dict under ``state_dict`` or ``model`` is unwrapped, and a prefix (``module.``, ``model.``,
     ``network.``) that all names share is stripped. In a ``.ckpt``, which may hold more than the
-    network, names without that prefix are dropped.
-
-    Args:
-        path: A .pt, .pth, .ckpt or .safetensors file.
-
-    Returns:
-        Tensors by name, on the CPU, in the file's own types.
-
-    Raises:
-        ValueError: If the file is missing, damaged, of another kind, or holds Python objects that
-            only code of the file could make.
-    """
-    return _strip(_read(Path(path)), partly=Path(path).suffix == ".ckpt")
-
-
-def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None:
-    """Load a file's weights into a network, in place.
-
-    Float types are converted. Counters of batches seen may be missing, and heads that only training
-    uses may be left over; neither changes a prediction.
+    network, names without that prefix are dropped. Float types are converted. Counters of batches
+    seen may be missing, and heads that only training uses may be left over: neither changes a
+    prediction.
 
     Args:
         network: The network to fill.
-        path: As for `load_state`.
+        path: A .pt, .pth, .ckpt or .safetensors file.
         num_classes: Number of classes of the data set, for the error message.
 
     Raises:
-        ValueError: If the file cannot be read, its names or shapes do not fit, or its values are
-            no finite floats.
+        ValueError: If the file is missing, damaged or of another kind, its names or shapes do not
+            fit, its values are no finite floats, or only code of its own could unpickle it.
     """
     path = Path(path)
     own = network.state_dict()
@@ -70,10 +54,10 @@ def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None
         for name, value in state.items()
         if name in own or not name.startswith(TRAINING_HEADS)
     }
+    wrong = [name for name in own.keys() & state.keys() if not _is_like(state[name], own[name])]
+    if wrong:
+        raise ValueError(f"{path} holds values that are not finite floats in {wrong[0]}.")
     _check_classes(own, state, path, num_classes)
-    for name in own.keys() & state.keys():
-        if own[name].is_floating_point() and not _is_finite(state[name]):
-            raise ValueError(f"{path} holds values that are not finite floats in {name}.")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -151,9 +135,11 @@ def _strip(state: dict[str, Tensor], partly: bool) -> dict[str, Tensor]:
     return state
 
 
-def _is_finite(value: Tensor) -> bool:
-    """Tell whether a tensor holds finite floating-point numbers alone."""
-    return torch.is_tensor(value) and value.is_floating_point() and bool(value.isfinite().all())
+def _is_like(value: Any, own: Tensor) -> bool:
+    """Tell whether a value is a tensor of finite numbers, floating-point ones if its like is."""
+    if not torch.is_tensor(value) or (own.is_floating_point() and not value.is_floating_point()):
+        return False
+    return bool(value.isfinite().all())
 
 
 def _check_classes(
