@@ -1,4 +1,4 @@
-"""Two processes that share a job give the table of one."""
+"""Two processes that share a job leave the files of one."""
 
 import subprocess
 import sys
@@ -6,28 +6,22 @@ from pathlib import Path
 
 import mlflow
 import pyarrow.parquet as pq
-import pytest
-from src.sets import read_set
+
+from src.evaluation import open_saved_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-QUICK = ["dataset.n_train=100", "training.epochs=1", "report=none"]
-JOB = ["attack=pgd", "controls=true", "save_adversarial=true", "attack.target_label=random"]
-PROBES = {
-    "flips": None,
-    "spectra": 44,
-    "filtered": 23 * 2 * 16,
-    "low_passed": 230,
-    "similarity": 46,
-}
-"""How many rows the tables have beside the predictions; None: as many as images flip."""
+JOB = [
+    *("attack=pgd", "controls=true", "save_adversarial=true", "attack.target_label=random"),
+    *("dataset.n_train=100", "training.epochs=1", "report=none", "attack.steps=3"),
+]
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+TABLES = ("predictions", "predictions-noise", "predictions-shuffled")
 
 
-def run(words: list[str], workspace: Path, folder: str, *arguments: str):
+def on_two_processes(words: list[str], workspace: Path) -> subprocess.CompletedProcess[str]:
     words = [word for word in words if word != "trainer=cpu"]
-    command = [sys.executable, "-W", "ignore", "-m", "src.main", *words, *arguments]
     return subprocess.run(
-        [*command, f"hydra.run.dir={folder}", "diagnostics=full", *JOB, *QUICK],
+        [sys.executable, "-W", "ignore", "-m", "src.main", *words, *DDP],
         cwd=workspace,
         capture_output=True,
         text=True,
@@ -36,27 +30,17 @@ def run(words: list[str], workspace: Path, folder: str, *arguments: str):
     )
 
 
-@pytest.mark.parametrize("batch_size", [20, 50])  # of 23 images: a batch each, and one for both
-def test_two_processes_equal_one(workspace, tiny_run, batch_size):
-    words = [*tiny_run, f"trainer.batch_size={batch_size}"]
-    one = run(words, workspace, "one", "trainer=cpu")
-    assert one.returncode == 0, one.stderr
-    two = run(words, workspace, "two", *DDP)
+def test_two_processes_equal_one(workspace, command_line, tiny_run):
+    assert command_line(*JOB, "hydra.run.dir=one") == 0
+    two = on_two_processes([*tiny_run, *JOB, "hydra.run.dir=two"], workspace)
     assert two.returncode == 0, two.stdout + two.stderr
-    for form in ("", "-noise", "-shuffled"):
-        first, second = (
-            pq.read_table(workspace / name / f"predictions{form}.parquet")
-            for name in ("one", "two")
-        )
-        assert len(first) == 23 * 2 * 4
-        assert second.equals(first)  # batches are laid out before they are dealt
-    for name, rows in PROBES.items():
+    for name in TABLES:
         first, second = (
             pq.read_table(workspace / folder / f"{name}.parquet") for folder in ("one", "two")
         )
-        assert second.equals(first)
-        assert len(first) > 0 and rows in (None, len(first))
-    sets = [read_set(workspace / name / "adversarial") for name in ("one", "two")]
+        assert second.equals(first)  # batches are laid out before they are dealt
+        assert len(first) == 23 * 2 * 4
+    sets = [open_saved_images(workspace / name / "adversarial") for name in ("one", "two")]
     assert sets[0].digest == sets[1].digest
     assert (workspace / "two" / "train_ddp_process_1.log").exists()  # there was a second process
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
