@@ -103,19 +103,8 @@ class Configured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def read_section() -> Callable[..., Configured]:
-    """A function that reads a section of a config, which tries the attack on dummy images."""
-
-    def make(section: Mapping[str, Any]) -> Configured:
-        attack = read_attack(section, (1.0, 8.0))
-        return Configured(attack.function, attack.settings)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def read(read_section) -> Callable[..., Configured]:
-    """A function that reads an attack's config file, with some keys changed."""
+def read() -> Callable[..., Configured]:
+    """A function that reads an attack's config file, with some keys changed, and tries it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sections = {
             name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
@@ -126,7 +115,8 @@ def read(read_section) -> Callable[..., Configured]:
     def make(name: str, **changes) -> Configured:
         key = repr((name, sorted(changes.items())))
         if key not in known:
-            known[key] = read_section({**sections[name], **changes})
+            attack = read_attack({**sections[name], **changes}, (1.0, 8.0))
+            known[key] = Configured(attack.function, attack.settings)
         return known[key]
 
     return make
