@@ -23,9 +23,14 @@ HARMLESS = (
     ".*does not have many workers",  # attacks take far longer than decoding
 )
 
-OmegaConf.register_new_resolver(
-    "joined", lambda value: value if isinstance(value, str) else "+".join(value)[:100], replace=True
-)
+
+def _joined(attack: str, source: str | list[str] | None) -> str:
+    """Return the name of a job's folder, such as `bim-vgg16`."""
+    source = source if isinstance(source, str) else "+".join(source or [])
+    return f"{attack}-{source[:100]}".strip("-")
+
+
+OmegaConf.register_new_resolver("joined", _joined, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -38,7 +43,7 @@ def attempt_here(config: DictConfig) -> None:
     """Run one job in Hydra's output folder."""
     ignore_harmless_warnings()
     # Here, so that --help and --cfg answer without torch.
-    from src.experiment.sweep import attempt
+    from src.experiment.attempt import attempt
     from src.utils.processes import keep_freed_memory
 
     keep_freed_memory()
@@ -79,7 +84,7 @@ def _run_to_the_end(run: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """Attack, show and track, as the words of the command line say.
+    """Attack, evaluate and track, as the words of the command line say.
 
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
     steps; with `++` it does not. Each attack refuses what its own file does not have.

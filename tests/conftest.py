@@ -104,7 +104,7 @@ def command_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         flags = [argument for argument in arguments if argument.startswith("-")]
         words = [argument for argument in arguments if argument not in flags]
         if not any(argument.startswith("dataset=") for argument in arguments):
-            words = ["dataset.loader.n_train=200", *words]
+            words = ["dataset.n_train=200", *words]
         monkeypatch.setattr(sys, "argv", ["src.main", *flags, *TINY_RUN, *words])
         try:
             main()

@@ -7,11 +7,10 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-
 from src.sets import read_set
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-QUICK = ["dataset.loader.n_train=100", "training.epochs=1", "report=none"]
+QUICK = ["dataset.n_train=100", "training.epochs=1", "report=none"]
 JOB = ["attack=pgd", "controls=true", "save_adversarial=true", "attack.target_label=random"]
 PROBES = {
     "flips": None,

@@ -30,7 +30,7 @@ def explore(workspace, monkeypatch, tiny_run):
     """A function that runs `python -m src.explore` here and returns its exit code."""
     kept = ("--config-dir", "model=", "training.", "trainer", "dataset", "n_images")
     words = [word for word in tiny_run if word.startswith(kept)]
-    return program("src.explore", [*words, "dataset.loader.n_train=200"], monkeypatch)
+    return program("src.explore", [*words, "dataset.n_train=200"], monkeypatch)
 
 
 def program(module: str, words: list[str], monkeypatch):
@@ -150,7 +150,7 @@ def test_a_stored_set_without_clean_images_has_a_report(command_line, workspace,
         "trainer=cpu",
         "trainer.progress_bar=false",
     ]
-    words += ["dataset=photos", "dataset.loader.n_train=200", "training.epochs=2"]
+    words += ["dataset=photos", "dataset.n_train=200", "training.epochs=2"]
     run = program("src.score", [*words, "training.batch_size=50"], monkeypatch)
     given = ["set=advs.npy", "labels=labels.npy", "eps_255=8", "origin.num_classes=10"]
     assert run(*given, "targets=[coarse,fine]", "tracking=none", "hydra.run.dir=shown") == 0

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
 from src.sets import read_set
 
 QUIET = ["tracking=none", "report=none"]
-TRAIN = ["dataset=photos", "dataset.loader.n_train=200"]
+TRAIN = ["dataset=photos", "dataset.n_train=200"]
 
 
 @pytest.fixture

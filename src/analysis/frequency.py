@@ -74,7 +74,7 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     Args:
         low_passed: One row per (index, target, cutoff) with `label` and `predicted`; `cutoff` in
             cycles per pixel, below which frequencies were kept.
-        clean: TopPredictions to the same images as they are: one row per (index, target) with `label`
+        clean: Predictions on the same images as they are: one row per (index, target) with `label`
             and `predicted`. Images that were not low-passed are left out.
 
     Returns:

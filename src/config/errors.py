@@ -1,13 +1,14 @@
-"""Hydra's errors, which take up to thirty lines and advise `+key`, in a sentence."""
+"""What is wrong with a command line or a config, in one sentence."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from src.utils.checks import first_line, meant
@@ -68,3 +69,54 @@ def _dotted(value: Any, start: str = "") -> Iterator[str]:
     for key, inner in value.items() if isinstance(value, dict) else ():
         yield f"{start}{key}"
         yield from _dotted(inner, f"{start}{key}.")
+
+
+def refusal(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say which key of some settings has which wrong value, and what is allowed.
+
+    Args:
+        error: What validating them raised; its first finding is told.
+        model: The settings' class.
+    """
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part != "saved"]  # its keys are the attack's
+    keys = [part for part in path if not part.isdigit() and "[" not in part]
+    key, value = ".".join(keys), _short(first["input"])
+    if first["type"] == "extra_forbidden":
+        section = model
+        for part in first["loc"][:-1]:
+            section = _inner(section, str(part))
+        own = list(section.model_fields)
+        return f"there is no key {key}; there are {', '.join(own)}.{meant(keys[-1], own)}"
+    if first["type"] == "missing":
+        return f"{key} is missing."
+    if first["type"] == "literal_error":
+        return f"{key}={value} is not one of {_choices(first['ctx'])}."
+    if first["type"] == "value_error":
+        reason = str(first["ctx"]["error"])
+        reason = reason if not key or reason.startswith(key) else f"{key}: {reason}"
+        return reason if reason.endswith("?") else f"{reason}."
+    allowed = str(first["msg"]).replace("valid ", "").replace("a tuple", "a list")
+    allowed = allowed.replace("integer", "whole number").replace(" after validation", "")
+    if allowed.startswith("Input should be"):
+        return f"{key}={value} must be {allowed.removeprefix('Input should be ')}."
+    return f"{key}={value}: {allowed}."
+
+
+def _inner(section: type[BaseModel], key: str) -> type[BaseModel]:
+    """Return the settings under a key of some settings, or of a dictionary of them."""
+    field = section.model_fields.get(key)
+    if field is None:
+        return section
+    kinds = [field.annotation, *get_args(field.annotation)]
+    found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return found[0] if found else section
+
+
+def _choices(context: Mapping[str, Any]) -> str:
+    return str(context["expected"]).replace("'", "").replace(" or ", ", ")
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

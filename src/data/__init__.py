@@ -1,28 +1,21 @@
-"""Data sets: loaders that return one split as `ImageRecords`, and `ImageDataset` on top of them."""
+"""Data sets: callables that return one split as torchvision's do, and `ImageDataset` on top."""
 
-from src.data.dataset import (
-    SPLITS,
-    Batch,
-    ImageDataset,
-    ImageRecords,
-    check_split,
-    class_numbers,
-    keep_batch,
-    to_unit,
-)
-from src.data.loading import class_names_of, load_dataset
+from src.data.classes import check_labels, class_names_of
+from src.data.dataset import Batch, ImageDataset, LabelledImages, keep_batch, to_unit
+from src.data.files import is_image, to_rgb
+from src.data.loading import load_dataset
 from src.data.subset import balanced_subset
 
 __all__ = [
-    "SPLITS",
     "Batch",
     "ImageDataset",
-    "ImageRecords",
+    "LabelledImages",
     "balanced_subset",
-    "check_split",
+    "check_labels",
     "class_names_of",
-    "class_numbers",
+    "is_image",
     "keep_batch",
     "load_dataset",
+    "to_rgb",
     "to_unit",
 ]

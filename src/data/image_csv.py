@@ -1,17 +1,20 @@
 """Images listed in a CSV with their true class and the class to aim for (NIPS 2017 layout)."""
 
-import csv
-import io
+import warnings
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from src.data.dataset import MOST_CLASSES, ImageRecords, check_split, class_numbers, shortened
-from src.data.files import IMAGE_SUFFIXES, Folder, StoredImages, Tar, is_image, open_files
+from src.data.classes import shortened
+from src.data.dataset import LabelledImages
+from src.data.files import open_folder
 from src.utils.files import reason
 
-Rows = list[dict[str, str]]
+HIGHEST_LABEL = 1_000_000
+"""More classes would be a mistake, and their names alone would fill the memory."""
 
 
 def image_csv(
@@ -24,149 +27,112 @@ def image_csv(
     label_column: str = "TrueLabel",
     target_column: str = "TargetClass",
     first_label: int = 1,
-    num_classes: int | None = 1000,
     cache_dir: str | None = None,
-) -> ImageRecords:
-    """Load images that a CSV lists, in the order of its rows.
+) -> LabelledImages:
+    """Load images that a CSV lists, in the order of its rows; their classes have no names.
 
     The defaults are the layout of the NIPS 2017 adversarial competition's development set.
 
     Args:
         split: `test`; this layout has no training split.
-        root: the folder, tar or compressed tar that holds the CSV and the images.
+        root: the folder or archive that holds the CSV and the images.
         csv: path of the CSV in `root`.
         images: path of the images' folder in `root`.
         id_column: column of the image's name, with or without its suffix.
         label_column: column of the true class.
         target_column: column of the class that targeted attacks aim for; it may be missing.
         first_label: what the CSV calls the first class (1 in the competition).
-        num_classes: how many classes labels may stand for; None: up to the highest there is.
-        cache_dir: where compressed tars are decompressed to, once.
+        cache_dir: where archives are unpacked to, once.
 
     Raises:
         ValueError: if the split is `train`, or the CSV, a column, a label or an image is missing
-            or wrong. An unreadable image is refused when it is read.
+            or wrong.
     """
-    check_split(split)
     if split == "train":
         raise ValueError(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
-    files = open_files(root, "dataset.root", cache_dir)
-    where = str(files.root / csv)
-    rows = read_rows(files, csv, (id_column, label_column))
-    ids = [row[id_column].strip() for row in rows]
-    check_unique(ids, where)
-    labels = numbers(rows, label_column, id_column, first_label, num_classes, where)
-    targets = None
-    if target_column in rows[0]:
-        targets = numbers(rows, target_column, id_column, first_label, num_classes, where)
-    highest = max(int(part.max()) for part in (labels, targets) if part is not None)
-    total = highest + 1 if num_classes is None else num_classes
-    stored = StoredImages(files, find_images(files, images, ids))
-    return ImageRecords(
-        labels=labels,
-        class_names=class_numbers(total, first_label),
-        read=stored.read,
-        content=stored.content,
-        target_labels=targets,
-        name=stored.name,
-    )
+    folder = open_folder(root, "dataset.root", cache_dir)
+    rows = read_rows(folder / csv, id_column, label_column)
+    highest = first_label + HIGHEST_LABEL
+    labels = {
+        column: class_column(rows[column], first_label, highest)
+        for column in (label_column, target_column)
+        if column in rows
+    }
+    paths = find_images(folder / images, list(rows.index))
+    return LabelledImages(paths, labels[label_column], target_labels=labels.get(target_column))
 
 
-def read_rows(files: Folder | Tar, name: str, needed: Sequence[str]) -> Rows:
-    """Read the rows of a CSV that must have some columns.
+def read_rows(path: Path, id_column: str, label_column: str) -> pd.DataFrame:
+    """Read a CSV of one row an image, all values as text, with the images' names as its index.
 
     Raises:
-        ValueError: if the CSV is missing, no text, without a needed column, or empty.
+        ValueError: if the CSV is missing, no text, without a needed column, or empty, or lists an
+            image twice.
     """
-    where = files.root / name
     try:
-        text = files.content(name).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ValueError(f"{where} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8 text") from error
+        with warnings.catch_warnings():  # of fields beyond the header, which are left out
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            rows = pd.read_csv(
+                path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig"
+            )
     except OSError as error:
-        raise ValueError(f"{where} cannot be read: {reason(error)}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    try:
-        columns, rows = reader.fieldnames or [], list(reader)
-    except csv.Error as error:
-        raise ValueError(f"{where} is not a readable CSV: {error}") from error
-    missing = [column for column in needed if column not in columns]
+        raise ValueError(f"{path} cannot be read: {reason(error)}") from error
+    except ValueError as error:  # among them UnicodeDecodeError and pandas' own
+        raise ValueError(f"{path} is not a readable CSV: {str(error)[:200]}") from error
+    missing = [column for column in (id_column, label_column) if column not in rows]
     if missing:
         raise ValueError(
-            f"{where} lacks the column(s) {', '.join(missing)}; it has {shortened(columns)}"
+            f"{path} lacks the column(s) {', '.join(missing)}; it has "
+            f"{shortened(list(map(str, rows.columns)))}"
         )
-    if not rows:
-        raise ValueError(f"{where} lists no images")
+    if rows.empty:
+        raise ValueError(f"{path} lists no images")
+    rows.index = pd.Index(rows[id_column].str.strip())
+    twice = rows.index[rows.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"{path} lists the image {twice[0][:200]!r} more than once")
     return rows
 
 
-def check_unique(ids: Sequence[str], where: str) -> None:
-    """Refuse an image that is listed twice.
-
-    Raises:
-        ValueError: if so; it names the first one.
-    """
-    seen: set[str] = set()
-    for image_id in ids:
-        if image_id in seen:
-            raise ValueError(f"{where} lists the image {image_id[:200]!r} more than once")
-        seen.add(image_id)
-
-
-def numbers(
-    rows: Rows,
-    column: str,
-    id_column: str,
-    first_label: int,
-    num_classes: int | None,
-    where: str,
-) -> np.ndarray:
+def class_column(texts: pd.Series, first: int, last: int) -> np.ndarray:
     """Read a column of class numbers as 0-based int64 (N,).
 
+    Args:
+        texts: the column, its index the names of the images.
+        first: what the column calls the first class.
+        last: what it may call the last one.
+
     Raises:
-        ValueError: if one is not a whole number or out of range; it names the image.
+        ValueError: if one is not a whole number from `first` to `last`; it names the image.
     """
-    last = first_label + min(num_classes or MOST_CLASSES, MOST_CLASSES) - 1
-    found = []
-    for row in rows:
-        text = row[column].strip()
-        try:
-            value = int(text)
-        except ValueError as error:
-            raise ValueError(
-                f"{where}: {column}={text[:40]!r} of image {row[id_column][:200]!r} is not a whole "
-                "number"
-            ) from error
-        if not first_label <= value <= last:
-            raise ValueError(
-                f"{where}: {column}={text[:40]} of image {row[id_column][:200]!r} is not "
-                f"{first_label}..{last}"
-            )
-        found.append(value - first_label)
-    return np.array(found, dtype=np.int64)
+    whole = texts.where(texts.str.fullmatch(r"\s*\d{1,9}\s*"), "-1").astype(np.int64)
+    wrong = np.flatnonzero(~whole.between(first, last))
+    if len(wrong):
+        text, image = texts.iloc[wrong[0]], str(texts.index[wrong[0]])
+        raise ValueError(
+            f"{texts.name}={text[:40]!r} of image {image[:200]!r} is not a whole number from "
+            f"{first} to {last}"
+        )
+    return whole.to_numpy() - first
 
 
-def find_images(files: Folder | Tar, folder: str, ids: Sequence[str]) -> tuple[str, ...]:
+def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     """Find the file of each image id; an id may lack the suffix.
 
     Raises:
         ValueError: if an image is missing.
     """
-    inside = "" if folder in ("", ".") else PurePosixPath(folder).as_posix()
-    there = {path for path in files.files(inside) if is_image(path)}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     found = []
     for image_id in ids:
-        path = str(PurePosixPath(inside) / image_id)
-        candidates = [path, *(path + suffix for suffix in IMAGE_SUFFIXES)]
-        match = next((candidate for candidate in candidates if candidate in there), None)
-        if match is None:
+        names = [image_id + suffix for suffix in ("", ".png", *IMG_EXTENSIONS)]
+        name = next((name for name in names if name in there), None)
+        if name is None:
             raise ValueError(
-                f"the image {image_id[:200]!r} is not in {files.root / inside} "
-                f"(tried {', '.join(IMAGE_SUFFIXES)})"
+                f"the image {image_id[:200]!r} is not in {folder} "
+                f"(tried {', '.join(IMG_EXTENSIONS)})"
             )
-        found.append(match)
-    return tuple(found)
+        found.append(folder / name)
+    return found

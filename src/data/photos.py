@@ -22,13 +22,13 @@ apart.
 """
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
-from src.data.dataset import ImageRecords, check_split
+from src.data.dataset import LabelledImages
 
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -47,30 +47,6 @@ BLOCK = 64
 MIN_CONTRAST = 8.0  # grey levels of 0..255
 
 
-@dataclass(frozen=True, eq=False)
-class PhotoCrops:
-    """Crops of photographs by position, interleaved: crop i is of photograph i modulo their number.
-
-    Attributes:
-        photographs: uint8 (H, W, 3) RGB or (H, W) grey each.
-        corners: int64 (N, 2), row and column of each crop's upper left pixel.
-    """
-
-    photographs: tuple[np.ndarray, ...]
-    corners: np.ndarray
-
-    def read(self, position: int) -> np.ndarray:
-        """Return a crop as uint8 (32, 32, 3) RGB."""
-        photograph = self.photographs[position % len(self.photographs)]
-        row, column = self.corners[position]
-        crop = photograph[row : row + CROP, column : column + CROP]
-        return crop if crop.ndim == 3 else np.repeat(crop[:, :, None], 3, axis=2)
-
-    def content(self, position: int) -> bytes:
-        """Return the pixels of a crop as bytes."""
-        return self.read(position).tobytes()
-
-
 def photos(
     split: str,
     *,
@@ -78,11 +54,11 @@ def photos(
     n_train: int = 4000,
     n_test: int = 1000,
     crop_seed: int = 0,
-) -> ImageRecords:
+) -> LabelledImages:
     """Load 32 x 32 RGB crops of ten photographs; the class is the photograph.
 
     The module's docstring names the photographs and says how training and test crops are kept
-    apart. Crop i is the same whatever the number of crops.
+    apart. Crop i is of photograph i modulo their number, and the same whatever the number of crops.
 
     Args:
         split: `train` or `test`.
@@ -94,28 +70,25 @@ def photos(
     Raises:
         ValueError: if photographs are missing, or more crops are asked for than there are.
     """
-    check_split(split)
     key, wanted = ("n_train", n_train) if split == "train" else ("n_test", n_test)
     if wanted < 1:
         raise ValueError(f"{key}={wanted} is not at least 1")
     if not 0 <= crop_seed <= 2**32 - 11:
         raise ValueError(f"crop_seed={crop_seed} is not between 0 and 2**32 - 11")
     folder = photograph_folder() if root is None else Path(root).expanduser()
-    photographs = tuple(read_photograph(folder / name) for name in PHOTOGRAPHS)
-    labels = np.arange(wanted, dtype=np.int64) % len(PHOTOGRAPHS)
-    corners = np.empty((wanted, 2), dtype=np.int64)
-    for number, photograph in enumerate(photographs):
-        mine = np.flatnonzero(labels == number)
-        there = crop_corners(photograph, split, crop_seed + number)
-        if len(mine) > len(there):
+    crops = []
+    for number, name in enumerate(PHOTOGRAPHS):
+        photograph = read_photograph(folder / name)
+        corners = crop_corners(photograph, split, crop_seed + number)
+        count = len(range(number, wanted, len(PHOTOGRAPHS)))
+        if count > len(corners):
             raise ValueError(
-                f"{key}={wanted} needs {len(mine)} crops of {PHOTOGRAPHS[number]}, "
-                f"which has {len(there)}"
+                f"{key}={wanted} needs {count} crops of {name}, which has {len(corners)}"
             )
-        corners[mine] = there[: len(mine)]
-    crops = PhotoCrops(photographs, corners)
-    names = tuple(Path(name).stem for name in PHOTOGRAPHS)
-    return ImageRecords(labels=labels, class_names=names, read=crops.read, content=crops.content)
+        crops.append([photograph[r : r + CROP, c : c + CROP] for r, c in corners[:count]])
+    targets = np.arange(wanted, dtype=np.int64) % len(PHOTOGRAPHS)
+    images = np.stack([crops[target][i // len(PHOTOGRAPHS)] for i, target in enumerate(targets)])
+    return LabelledImages(images, targets, tuple(Path(name).stem for name in PHOTOGRAPHS))
 
 
 def photograph_folder() -> Path:
@@ -131,14 +104,14 @@ def photograph_folder() -> Path:
 
 
 def read_photograph(path: Path) -> np.ndarray:
-    """Read a photograph as uint8 (H, W, 3) RGB or (H, W) grey.
+    """Read a photograph as uint8 (H, W, 3) RGB.
 
     Raises:
         ValueError: if it is missing or no image.
     """
     try:
         with Image.open(path) as image:
-            return np.array(image if image.mode == "L" else image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except OSError as error:
         raise ValueError(f"the photograph {path} cannot be read: {error}") from error
 
@@ -147,7 +120,7 @@ def crop_corners(photograph: np.ndarray, split: str, seed: int) -> np.ndarray:
     """List the upper left corners of all crops of a split, in a random order.
 
     Args:
-        photograph: uint8 (H, W, 3) or (H, W).
+        photograph: uint8 (H, W, 3).
         split: `train` or `test`.
         seed: of the choice of blocks and of the order.
 
@@ -192,18 +165,8 @@ def fit(starts: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
 
 def local_contrast(photograph: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the grey levels of every crop, (H - 31, W - 31)."""
-    levels = photograph.astype(np.float64)
-    grey = levels.mean(axis=2) if levels.ndim == 3 else levels
-    mean, mean_square = window_mean(grey), window_mean(grey**2)
+    grey = photograph.mean(axis=2)
+    mean, mean_square = (uniform_filter(values, CROP) for values in (grey, grey**2))
     deviation: np.ndarray = np.sqrt(np.maximum(mean_square - mean**2, 0))
-    return deviation
-
-
-def window_mean(values: np.ndarray) -> np.ndarray:
-    """Average over every crop-sized window by means of a summed-area table."""
-    table = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    total = (
-        table[CROP:, CROP:] - table[:-CROP, CROP:] - table[CROP:, :-CROP] + table[:-CROP, :-CROP]
-    )
-    mean: np.ndarray = total / CROP**2
-    return mean
+    first, last = CROP // 2, CROP // 2 - 1  # pixels whose window leaves the photograph
+    return deviation[first:-last, first:-last]

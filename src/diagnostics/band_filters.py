@@ -1,41 +1,77 @@
-"""What targets say of perturbations and of images that lack some of their frequencies."""
+"""Predictions for perturbations and for images that lack some of their frequencies."""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from src.attacks import noise_signs
-from src.diagnostics.diagnostic import Diagnostic, DiagnosticInput, answers, numbered
+from src.attacks import NORMS, noise_signs
 from src.diagnostics.frequency import CORNER, band, low_passed
+from src.evaluation import Diagnostic, DiagnosticInput
+from src.evaluation.predictions import top_predictions
 
-NORMS = ("linf", "l2")
 KINDS = ("attack", "noise")
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
 """The largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
 
 
-class Filtered(Diagnostic):
-    """Show every target the low, middle and high frequencies of the perturbations alone.
+class _Filter(Diagnostic):
+    """Predictions for variants of the images, each of which some numbers stand for."""
+
+    def _append(
+        self, inputs: DiagnosticInput, logits: Mapping[str, Tensor], numbers: Sequence[int]
+    ) -> None:
+        """Append every target's predictions for the variant of these numbers."""
+        index, labels = inputs.batch.index, inputs.batch.labels
+        for number, name in enumerate(inputs.networks):
+            top = top_predictions(name, logits[name], labels)
+            keys = [torch.full_like(index, key) for key in (number, *numbers)]
+            self.append([*keys, index, labels, top.predicted], [top.confidences[:, 0], top.true])
+
+    def _table(self, keys: int, columns: Callable[[np.ndarray], dict[str, Any]]) -> pa.Table:
+        """Return the table, sorted by target, numbers and index.
+
+        Args:
+            keys: How many columns the rows are sorted by.
+            columns: From the numbers of the variants to their columns of the table.
+        """
+        whole, real = self.rows(keys)
+        index, label, predicted = whole[:, -3:].T
+        return pa.table(
+            {
+                "index": index,
+                "label": label,
+                "target": self.target_names(whole[:, 0]),
+                **columns(whole[:, 1:-3]),
+                "predicted": predicted,
+                "confidence": real[:, 0].astype(np.float32),
+                "true_confidence": real[:, 1].astype(np.float32),
+            }
+        )
+
+
+class Filtered(_Filter):
+    """Evaluate every target on the low, middle and high frequencies of the perturbations alone.
 
     Each part is scaled to the strength of a whole perturbation, added to the clean image and
     clipped to [0, 1]. With `linf` its largest absolute value becomes the budget, whatever the
     norm of the attack; with `l2` its length becomes that of the perturbation before the filter.
-    The band `all` is the perturbation itself, scaled likewise: with `l2` it is what the job shows.
-    A part that is zero stays zero.
+    The band `all` is the perturbation itself, scaled likewise: with `l2` it is the job's own
+    adversarial image. A part that is zero stays zero.
 
-    The control is random-sign noise of the budget, clipped to [0, 1], of which the targets are
-    shown the same parts at the same strengths: with `l2` the length of the attack's perturbation.
+    The control is random-sign noise of the budget, clipped to [0, 1], of which the same parts are
+    taken at the same strengths: with `l2` the length of the attack's perturbation.
 
     Args:
         targets: Names of the targets.
-        reference: The budget of the perturbations, in units of 1/255.
-        bands: Bounds between low and band, and between band and high, in cycles per pixel; a
+        reference_eps_255: The budget of the perturbations, in units of 1/255.
+        bands: Bounds between low and mid, and between mid and high, in cycles per pixel; a
             frequency on a bound belongs above it, the constant term to low.
         seed: Of the noise, which is that of the control `noise`.
     """
@@ -43,10 +79,14 @@ class Filtered(Diagnostic):
     table = "filtered"
 
     def __init__(
-        self, targets: Sequence[str], reference: float, bands: Sequence[float], seed: int = 0
+        self,
+        targets: Sequence[str],
+        reference_eps_255: float,
+        bands: Sequence[float],
+        seed: int = 0,
     ) -> None:
         super().__init__(targets)
-        self.reference = reference
+        self.reference_eps_255 = reference_eps_255
         self.seed = seed
         low, high = bands
         self.bands = {
@@ -56,50 +96,48 @@ class Filtered(Diagnostic):
             "high": (high, CORNER),
         }
 
-    def update(self, seen: DiagnosticInput) -> None:
-        """Look at one batch."""
-        place = seen.budgets.index(self.reference)
-        eps = self.reference / 255
-        change = seen.made[place] - seen.clean
-        signs = noise_signs(self.seed, seen.batch.index, seen.clean)
-        noise = (seen.clean + eps * signs).clamp(0, 1) - seen.clean
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
+        place = inputs.budgets.index(self.reference_eps_255)
+        eps = self.reference_eps_255 / 255
+        change = inputs.adversarial[place] - inputs.clean
+        signs = noise_signs(self.seed, inputs.batch.index, inputs.clean)
+        noise = (inputs.clean + eps * signs).clamp(0, 1) - inputs.clean
         parts = itertools.product(enumerate(self.bands.items()), enumerate((change, noise)))
         for (number, (name, bounds)), (kind, whole) in parts:
             part = whole if name == "all" else split(whole, *bounds)
             for order, norm in enumerate(NORMS):
                 if (name, norm) == ("all", "l2") and whole is change:
-                    logits = {target: said[place] for target, said in seen.logits.items()}
+                    logits = {target: of_grid[place] for target, of_grid in inputs.logits.items()}
                 else:
                     scaled = rescaled(part, change, eps, norm)
-                    logits = _shown(seen, (seen.clean + scaled).clamp(0, 1))
-                _note(self, seen, logits, (order, number, kind))
+                    logits = _logits(inputs, (inputs.clean + scaled).clamp(0, 1))
+                self._append(inputs, logits, (order, number, kind))
 
     def compute(self) -> pa.Table:
         """Return one row per image, target, norm, band and kind, sorted by these but the image.
 
-        The columns are `index`, `label`, `target`, `eps_255`, `band` (`all`, `low`, `band` or
+        The columns are `index`, `label`, `target`, `eps_255`, `band` (`all`, `low`, `mid` or
         `high`), `norm` (`linf` or `l2`), `kind` (`attack` or `noise`), `frequency_low` and
         `frequency_high` (in cycles per pixel), `predicted`, `confidence` and `true_confidence`.
         """
-        whole, real = self.rows(5)
-        bounds = np.array(list(self.bands.values()))[whole[:, 2]]
-        answered = _answered(self, whole, real)
-        return pa.table(
-            {
-                **{name: answered[name] for name in ("index", "label", "target")},
-                "eps_255": np.full(len(whole), self.reference),
-                "band": pa.array(np.array(list(self.bands), dtype=object)[whole[:, 2]]),
-                "norm": pa.array(np.array(NORMS, dtype=object)[whole[:, 1]]),
-                "kind": pa.array(np.array(KINDS, dtype=object)[whole[:, 3]]),
-                "frequency_low": bounds[:, 0],
-                "frequency_high": bounds[:, 1],
-                **{name: answered[name] for name in _SAID},
-            }
-        )
+        return self._table(5, self._columns)
+
+    def _columns(self, numbers: np.ndarray) -> dict[str, Any]:
+        norm, band_number, kind = numbers.T
+        bounds = np.array(list(self.bands.values()))[band_number]
+        return {
+            "eps_255": np.full(len(numbers), self.reference_eps_255),
+            "band": np.array(list(self.bands), dtype=object)[band_number],
+            "norm": np.array(NORMS, dtype=object)[norm],
+            "kind": np.array(KINDS, dtype=object)[kind],
+            "frequency_low": bounds[:, 0],
+            "frequency_high": bounds[:, 1],
+        }
 
 
-class LowPassed(Diagnostic):
-    """Show every target the clean images without their high frequencies.
+class LowPassed(_Filter):
+    """Evaluate every target on the clean images without their high frequencies.
 
     Args:
         targets: Names of the targets.
@@ -113,11 +151,11 @@ class LowPassed(Diagnostic):
         super().__init__(targets)
         self.cutoffs = tuple(cutoffs)
 
-    def update(self, seen: DiagnosticInput) -> None:
-        """Look at one batch."""
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
         for place, cutoff in enumerate(self.cutoffs):
-            logits = _shown(seen, low_passed(seen.clean, cutoff).clamp(0, 1))
-            _note(self, seen, logits, (place,))
+            logits = _logits(inputs, low_passed(inputs.clean, cutoff).clamp(0, 1))
+            self._append(inputs, logits, (place,))
 
     def compute(self) -> pa.Table:
         """Return one row per image, target and cutoff, sorted by target and cutoff.
@@ -125,18 +163,7 @@ class LowPassed(Diagnostic):
         The columns are `index`, `label`, `target`, `cutoff` (in cycles per pixel), `predicted`,
         `confidence` and `true_confidence`.
         """
-        whole, real = self.rows(3)
-        answered = _answered(self, whole, real)
-        return pa.table(
-            {
-                **{name: answered[name] for name in ("index", "label", "target")},
-                "cutoff": np.array(self.cutoffs)[whole[:, 1]],
-                **{name: answered[name] for name in _SAID},
-            }
-        )
-
-
-_SAID = ("predicted", "confidence", "true_confidence")
+        return self._table(3, lambda numbers: {"cutoff": np.array(self.cutoffs)[numbers[:, 0]]})
 
 
 def split(change: Tensor, low: float, high: float) -> Tensor:
@@ -162,37 +189,6 @@ def rescaled(part: Tensor, whole: Tensor, eps: float, norm: str) -> Tensor:
     return part * torch.where(size > _NOTHING, factor, 1)
 
 
-def _shown(seen: DiagnosticInput, images: Tensor) -> dict[str, Tensor]:
+def _logits(inputs: DiagnosticInput, images: Tensor) -> dict[str, Tensor]:
     """Return every target's logits, (N, C)."""
-    return {name: network(images) for name, network in seen.networks.items()}
-
-
-def _note(
-    diagnostic: Diagnostic,
-    seen: DiagnosticInput,
-    logits: Mapping[str, Tensor],
-    images: Sequence[int],
-) -> None:
-    """Note what every target says of images that some numbers stand for."""
-    index, labels = seen.batch.index, seen.batch.labels
-    for number, name in enumerate(seen.networks):
-        said = answers(name, logits[name], labels)
-        where = [numbered(value, index) for value in (number, *images)]
-        diagnostic.keep(
-            [*where, index, labels, said.predicted], [said.confidences[:, 0], said.true]
-        )
-
-
-def _answered(
-    diagnostic: Diagnostic, whole: np.ndarray, real: np.ndarray
-) -> dict[str, np.ndarray | pa.Array]:
-    """Return the columns that do not depend on the kind of the images."""
-    index, label, predicted = whole[:, -3:].T
-    return {
-        "index": index,
-        "label": label,
-        "target": pa.array(diagnostic.names(whole[:, 0]), pa.string()),
-        "predicted": predicted,
-        "confidence": real[:, 0].astype(np.float32),
-        "true_confidence": real[:, 1].astype(np.float32),
-    }
+    return {name: network(images) for name, network in inputs.networks.items()}

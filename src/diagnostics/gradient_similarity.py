@@ -1,4 +1,4 @@
-"""How alike the gradients of source and targets are."""
+"""How similar the gradients of source and targets are."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import LOSSES, Model
-from src.diagnostics.diagnostic import Diagnostic, DiagnosticInput, numbered
+from src.evaluation import Diagnostic, DiagnosticInput
 from src.models import Ensemble
 
 
@@ -15,7 +15,7 @@ class Similarity(Diagnostic):
     """Compare the gradient of the source with that of each target, at the clean image.
 
     Both are of the cross-entropy of the true class; that of an ensemble is taken as it is
-    attacked. They count in no figure of the job.
+    attacked. These gradients are not counted.
 
     Args:
         targets: Names of the targets.
@@ -32,14 +32,17 @@ class Similarity(Diagnostic):
         super().__init__(targets)
         self.max_batch = max_batch
 
-    def update(self, seen: DiagnosticInput) -> None:
-        """Look at one batch."""
-        index, labels = seen.batch.index, seen.batch.labels
-        own = self._gradient(seen.source, seen)
-        for number, (_, network) in enumerate(seen.networks.items()):
-            other = own if network is seen.source else self._gradient(network, seen)
-            found = [cosines(own, other), sign_agreement(own, other)]
-            self.keep([numbered(number, index), index, labels], found)
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
+        index, labels = inputs.batch.index, inputs.batch.labels
+        of_source = self._gradient(inputs.source, inputs)
+        for number, network in enumerate(inputs.networks.values()):
+            same = network is inputs.source
+            of_target = of_source if same else self._gradient(network, inputs)
+            whole = [torch.full_like(index, number), index, labels]
+            self.append(
+                whole, [cosines(of_source, of_target), sign_agreement(of_source, of_target)]
+            )
 
     def compute(self) -> pa.Table:
         """Return one row per image and target, sorted by target and index.
@@ -53,23 +56,19 @@ class Similarity(Diagnostic):
             {
                 "index": whole[:, 1],
                 "label": whole[:, 2],
-                "target": pa.array(self.names(whole[:, 0]), pa.string()),
+                "target": self.target_names(whole[:, 0]),
                 "cosine": real[:, 0],
                 "sign_agreement": real[:, 1],
             }
         )
 
-    def _gradient(self, network: nn.Module, seen: DiagnosticInput) -> Tensor:
+    def _gradient(self, network: nn.Module, inputs: DiagnosticInput) -> Tensor:
         """Return each image's gradient, float64 (N, 3 H W)."""
-        size = self.max_batch or len(seen.clean)
-        parts = zip(seen.clean.split(size), seen.batch.labels.split(size), strict=True)
-        gradient = torch.cat([_gradient(attacked(network), *part) for part in parts]).flatten(1)
+        model: Model = network.attacked if isinstance(network, Ensemble) else network
+        size = self.max_batch or len(inputs.clean)
+        parts = zip(inputs.clean.split(size), inputs.batch.labels.split(size), strict=True)
+        gradient = torch.cat([_gradient(model, *part) for part in parts]).flatten(1)
         return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
-
-
-def attacked(network: nn.Module) -> Model:
-    """Return what an attack on a model differentiates."""
-    return network.attacked if isinstance(network, Ensemble) else network
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:

@@ -1,32 +1,25 @@
-"""The smallest budget that flips each image, between the budgets of the grid."""
+"""Each image's minimum adversarial budget, between the budgets of the grid."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from src.diagnostics.diagnostic import (
-    Diagnostic,
-    DiagnosticInput,
-    TopPredictions,
-    answers,
-    lists,
-    numbered,
-)
+from src.evaluation import Diagnostic, DiagnosticInput
+from src.evaluation.predictions import TopPredictions, prediction_columns, top_predictions
 
 
 class Bisection(Diagnostic):
-    """Narrow down each image's smallest flipping budget by attacking it again, target by target.
+    """Bracket each image's minimum adversarial budget by attacking it again, target by target.
 
-    An image flips if the target, right on the clean image, answers with another class than the
+    An image flips if the target, correct on the clean image, predicts another class than the
     true one. The bracket goes from the largest budget of the grid below the first one that flips,
     or 0, to that one, and is halved by attacks with its middle: it flips, so that the upper bound
     comes down, or it does not, and the lower one comes up. Whether an image flips need not be
     monotonous in the budget; what is found is one crossing inside the bracket.
 
-    The attack is the job's own, its images unrounded. It counts in no figure of the job.
+    The attack is the job's own, its images unrounded. Its gradients are not counted.
 
     Args:
         targets: Names of the targets.
@@ -39,54 +32,50 @@ class Bisection(Diagnostic):
         super().__init__(targets)
         self.halvings = halvings
 
-    def update(self, seen: DiagnosticInput) -> None:
-        """Look at one batch."""
-        for number, (name, network) in enumerate(seen.networks.items()):
-            self._look(seen, number, name, network)
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
+        for number, name in enumerate(inputs.networks):
+            self._bisect(inputs, number, name)
 
     def compute(self) -> pa.Table:
         """Return one row per image and target that flips at all, sorted by target and index.
 
         The columns are `index`, `label`, `target`, `below_eps_255` and `eps_255` (the bracket, in
-        units of 1/255: the former does not flip, or is 0; the latter does), and what the target
-        says at `eps_255`: `predicted`, `confidence`, `true_confidence`, `top5_classes` and
+        units of 1/255: the former does not flip, or is 0; the latter does), and the target's
+        predictions at `eps_255`: `predicted`, `confidence`, `true_confidence`, `top5_classes` and
         `top5_confidences`.
         """
         whole, real = self.rows(2)
-        classes, confidences = whole[:, 3:], real[:, 3:].astype(np.float32)
         return pa.table(
             {
                 "index": whole[:, 1],
                 "label": whole[:, 2],
-                "target": pa.array(self.names(whole[:, 0]), pa.string()),
+                "target": self.target_names(whole[:, 0]),
                 "below_eps_255": real[:, 0],
                 "eps_255": real[:, 1],
-                "predicted": classes[:, 0],
-                "confidence": confidences[:, 0],
-                "true_confidence": real[:, 2].astype(np.float32),
-                "top5_classes": lists(classes.astype(np.int32)),
-                "top5_confidences": lists(confidences),
+                **prediction_columns(whole[:, 3:], real[:, 3:], real[:, 2]),
             }
         )
 
-    def _look(self, seen: DiagnosticInput, number: int, name: str, network: nn.Module) -> None:
-        labels, logits = seen.batch.labels, seen.logits[name]
-        right = answers(name, network(seen.clean), labels).predicted == labels
-        grid = answers(name, logits.flatten(0, 1), labels.repeat(len(logits)))
-        flips = (grid.predicted.reshape(logits.shape[:2]) != labels) & right
+    def _bisect(self, inputs: DiagnosticInput, number: int, name: str) -> None:
+        labels, logits, network = inputs.batch.labels, inputs.logits[name], inputs.networks[name]
+        correct = top_predictions(name, network(inputs.clean), labels).predicted == labels
+        grid = top_predictions(name, logits.flatten(0, 1), labels.repeat(len(logits)))
+        flips = (grid.predicted.reshape(logits.shape[:2]) != labels) & correct
         rows = flips.any(dim=0).nonzero()[:, 0]
-        low, high, first = _brackets(flips[:, rows], seen.budgets)
+        low, high, first = _brackets(flips[:, rows], inputs.budgets)
         at_first = first.to(rows.device) * len(labels) + rows  # their places in the whole grid
         found = TopPredictions(*(column[at_first] for column in grid))
         for _ in range(self.halvings if len(rows) else 0):
             middle = (low + high) / 2
-            said = answers(name, network(seen.attack(rows, middle)), labels[rows])
-            flipped = said.predicted != labels[rows]
-            found = said.where(flipped, found)
-            low, high = _halved(low, high, middle, flipped.cpu())
-        index = seen.batch.index[rows]
-        whole = [numbered(number, index), index, labels[rows], found.classes]
-        self.keep(whole, [low, high, found.true, found.confidences])
+            top = top_predictions(name, network(inputs.attack(rows, middle)), labels[rows])
+            flipped = top.predicted != labels[rows]
+            found = top.where(flipped, found)
+            low = torch.where(flipped.cpu(), low, middle)
+            high = torch.where(flipped.cpu(), middle, high)
+        index = inputs.batch.index[rows]
+        whole = [torch.full_like(index, number), index, labels[rows], found.classes]
+        self.append(whole, [low, high, found.true, found.confidences])
 
 
 def _brackets(flips: Tensor, budgets: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,7 +83,7 @@ def _brackets(flips: Tensor, budgets: Sequence[float]) -> tuple[Tensor, Tensor, 
 
     Args:
         flips: Whether image n flips at budget k, bool (K, M), at one budget at least.
-        budgets: In units of 1/255.
+        budgets: In units of 1/255, in any order.
 
     Returns:
         float64 (M,), twice, and int64 (M,), on the CPU.
@@ -103,8 +92,3 @@ def _brackets(flips: Tensor, budgets: Sequence[float]) -> tuple[Tensor, Tensor, 
     high, first = tried.where(flips.cpu(), torch.inf).min(dim=0)
     low = tried.where(tried < high, 0).amax(dim=0)
     return low, high, first
-
-
-def _halved(low: Tensor, high: Tensor, middle: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the half of each bracket whose upper end flips and whose lower end does not."""
-    return torch.where(flips, low, middle), torch.where(flips, middle, high)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from src.diagnostics.diagnostic import Diagnostic, DiagnosticInput
 from src.diagnostics.frequency import radial_edges, radial_power
+from src.evaluation import Diagnostic, DiagnosticInput
 
 _ROUNDING = 1e-12
 """Power, as a share of the whole, that float32 leaves where there is none."""
@@ -17,25 +17,25 @@ class Spectra(Diagnostic):
 
     Args:
         targets: Names of the targets.
-        reference: The budget of the perturbations, in units of 1/255.
+        reference_eps_255: The budget of the perturbations, in units of 1/255.
     """
 
     table = "spectra"
 
-    def __init__(self, targets: Sequence[str], reference: float) -> None:
+    def __init__(self, targets: Sequence[str], reference_eps_255: float) -> None:
         super().__init__(targets)
-        self.reference = reference
+        self.reference_eps_255 = reference_eps_255
         self.height, self.width = 0, 0
 
-    def update(self, seen: DiagnosticInput) -> None:
-        """Look at one batch."""
-        self.height, self.width = seen.clean.shape[-2:]
-        change = seen.made[seen.budgets.index(self.reference)] - seen.clean
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
+        self.height, self.width = inputs.clean.shape[-2:]
+        place = inputs.budgets.index(self.reference_eps_255)
         columns = []
-        for images in (seen.clean, change):
+        for images in (inputs.clean, inputs.adversarial[place] - inputs.clean):
             sums, self.coefficients, constant = radial_power(images)
             columns += [constant, sums]
-        self.keep([seen.batch.index], columns)
+        self.append([inputs.batch.index], columns)
 
     def compute(self) -> pa.Table:
         """Return one row per kind and radial bin, images first, by ascending frequency.
@@ -46,7 +46,7 @@ class Spectra(Diagnostic):
         images and coefficients, see `radial_power`), `share` (mean over images of the bin's part
         of the image's power without the constant term) and `share_sd` (their standard deviation;
         NaN for one image). Images without power, as where an attack found no gradient, are not
-        among the n; if all are, the figures are NaN.
+        among the n; if all are, the averages are NaN.
         """
         _, real = self.rows(1)
         edges = radial_edges(self.height, self.width).numpy()
@@ -56,7 +56,7 @@ class Spectra(Diagnostic):
             _averages(rows, coefficients)
             for rows in np.split(real, 2, axis=1)  # of images and of perturbations
         ]
-        kinds = (("image", 0.0), ("perturbation", self.reference))
+        kinds = (("image", 0.0), ("perturbation", self.reference_eps_255))
         return pa.concat_tables(
             pa.table(
                 {

@@ -1,14 +1,8 @@
-"""Attack once, show every target the same images, and gather tables of predictions."""
+"""Attack once, evaluate every target on the same images, and gather tables of predictions."""
 
-from src.evaluation.attacker import (
-    AIMS,
-    GIVEN,
-    AdversarialBatch,
-    AdversarialSource,
-    Attack,
-    Attacker,
-    accepted,
-)
+from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource, CleanImages
+from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
+from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import (
     PREDICTIONS,
     Evaluation,
@@ -17,25 +11,50 @@ from src.evaluation.evaluate import (
     score_clean,
     write_table,
 )
+from src.evaluation.image_shards import DatasetFacts, SavedImagesFacts, SavedImagesWriter
+from src.evaluation.open_images import UNKNOWN, UNKNOWN_ORIGIN, open_saved_images
 from src.evaluation.predictions import Predictions
+from src.evaluation.saved_images import (
+    Breach,
+    SavedImages,
+    SavedImagesSource,
+    saved_dataset,
+    with_measured_budgets,
+)
+from src.evaluation.storage import parse_storage, round_to_8_bits
 from src.evaluation.variants import CONTROLS, STORED, Variants
 
 __all__ = [
-    "AIMS",
     "CONTROLS",
-    "GIVEN",
     "PREDICTIONS",
     "STORED",
+    "UNKNOWN",
+    "UNKNOWN_ORIGIN",
     "AdversarialBatch",
     "AdversarialSource",
     "Attack",
     "Attacker",
+    "Breach",
+    "CleanImages",
+    "CountedModel",
+    "DatasetFacts",
+    "Diagnostic",
+    "DiagnosticInput",
     "Evaluation",
     "Predictions",
+    "SavedImages",
+    "SavedImagesFacts",
+    "SavedImagesSource",
+    "SavedImagesWriter",
     "Variants",
     "accepted",
     "evaluate",
     "make_trainer",
+    "open_saved_images",
+    "parse_storage",
+    "round_to_8_bits",
+    "saved_dataset",
     "score_clean",
+    "with_measured_budgets",
     "write_table",
 ]

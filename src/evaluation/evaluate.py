@@ -1,4 +1,4 @@
-"""Run the evaluation module over a data set, on one device or on several."""
+"""Evaluate targets on a data set, on one device or on several."""
 
 import math
 import time
@@ -13,18 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
+from src.config.settings import TrainerSettings
 from src.data import ImageDataset
-from src.diagnostics import Diagnostic
-from src.evaluation.attacker import AdversarialSource
+from src.evaluation.adversarial_source import AdversarialSource, CleanImages
 from src.evaluation.batches import Batches, pairs, partners, singles
+from src.evaluation.diagnostic import Diagnostic
+from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.lightning_module import Transfer
-from src.evaluation.progress import ImageProgress
 from src.evaluation.variants import Variants
-from src.sets import SetWriter
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.files import atomic_write
@@ -38,65 +39,85 @@ class Evaluation:
     """What a pass over the images yields.
 
     Attributes:
-        tables: The rows of `Predictions` by form, the headline's first.
+        tables: The rows of `Predictions` by variant, the primary one first.
         examples: Adversarial versions, float32 (K, 3, H, W) in [0, 1], by image index.
         gradients: Gradient evaluations per image.
         zero_gradients: The share of them that were zero in every pixel; NaN if there were none.
-        images_per_second: Images of the data set per second of the pass.
-        diagnostics: The tables of the diagnostics, by name; what they cost is part of `images_per_second`
-            alone.
+        images_per_second: Images of the data set per second of the pass, diagnostics included.
+        diagnostics: The tables of the diagnostics, by name.
     """
 
-    tables: dict[str, pa.Table]
-    examples: dict[int, np.ndarray]
-    gradients: float
-    zero_gradients: float
-    images_per_second: float
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    examples: dict[int, np.ndarray] = field(default_factory=dict)
+    gradients: float = 0.0
+    zero_gradients: float = math.nan
+    images_per_second: float = math.nan
     diagnostics: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
     def table(self) -> pa.Table:
-        """The rows of the headline's form."""
+        """The rows of the primary variant."""
         return next(iter(self.tables.values()))
+
+
+class LabelledProgressBar(TQDMProgressBar):
+    """Count batches beside a label that says what is being done."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label = label
+
+    def on_predict_batch_start(self, *arguments: Any, **keywords: Any) -> None:
+        """Set the label, which Lightning sets to the number of the data loader."""
+        super().on_predict_batch_start(*arguments, **keywords)
+        self.predict_progress_bar.set_description(self.label)
 
 
 def evaluate(
     dataset: ImageDataset,
     targets: Mapping[str, nn.Module],
-    trainer: Mapping[str, Any],
+    trainer: TrainerSettings,
     *,
     label: str,
-    maker: AdversarialSource | None = None,
-    forms: Variants | None = None,
-    keep: Sequence[int] = (),
-    writer: SetWriter | None = None,
+    adversarial_source: AdversarialSource | None = None,
+    variants: Variants | None = None,
+    examples: Sequence[int] = (),
+    writer: SavedImagesWriter | None = None,
     diagnostics: Sequence[Diagnostic] = (),
 ) -> Evaluation:
-    """Show the images, attacked or clean, to every target.
+    """Evaluate every target on the images, attacked or clean.
 
     Args:
         dataset: The images.
         targets: The models, by name.
-        trainer: The `trainer` section of the config.
+        trainer: The device and the batches.
         label: What the progress bar says.
-        maker: What makes the adversarial images; None shows the clean ones.
-        forms: In which forms they are shown.
-        keep: Index of the images to return as examples.
+        adversarial_source: What makes the adversarial images; None: they are the clean ones.
+        variants: Which variants of them the targets are evaluated on; None: as they are.
+        examples: Index of the images to return as examples.
         writer: Where the adversarial images are saved.
-        diagnostics: What else looks at each batch; its gradients do not count.
+        diagnostics: What else is computed of each batch; its gradients do not count.
 
     Returns:
         The result; on several processes each gets the merged one.
     """
+    variants = variants or Variants()
     groups = singles(len(dataset))
-    if forms is not None and forms.controls:
-        groups = pairs(len(dataset), forms.seed)
-        forms = replace(forms, partners=partners(groups, dataset.indices))
-    progress = [ImageProgress(label, len(dataset))] if trainer["progress_bar"] else []
-    runner = make_trainer(trainer, progress)
-    batches = Batches(dataset, groups, trainer["batch_size"], runner.world_size, runner.global_rank)
-    module = Transfer(targets, maker, forms, keep, writer, diagnostics, idle=batches.idle)
-    loader = DataLoader(batches, batch_size=None, num_workers=trainer["num_workers"])
+    if variants.controls:
+        groups = pairs(len(dataset), variants.seed)
+        variants = replace(variants, partners=partners(groups, dataset.indices))
+    runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
+    batches = Batches(dataset, groups, trainer.batch_size, runner.world_size, runner.global_rank)
+    module = Transfer(
+        targets,
+        adversarial_source or CleanImages(),
+        variants,
+        examples,
+        writer,
+        diagnostics,
+        idle=batches.idle,
+    )
+    loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     start = time.perf_counter()
     with stopping.insist():
         runner.predict(module, loader, return_predictions=False)
@@ -107,27 +128,27 @@ def evaluate(
         gradients=module.gradients / len(dataset),
         zero_gradients=module.zero_gradients / module.gradients if module.gradients else math.nan,
         images_per_second=len(dataset) / seconds,
-        diagnostics=module.probed,
+        diagnostics=module.diagnostic_tables,
     )
 
 
 def score_clean(
     dataset: ImageDataset,
     targets: Mapping[str, nn.Module],
-    trainer: Mapping[str, Any],
+    trainer: TrainerSettings,
     cache: Mapping[str, Path],
     *,
     refresh: bool = False,
 ) -> pa.Table:
-    """Return the models' answers on the clean images, computed once per model and data.
+    """Return the models' predictions for the clean images, computed once per model and data.
 
     Args:
         dataset: The images.
         targets: The models, by name.
-        trainer: The `trainer` section of the config.
+        trainer: The device and the batches.
         cache: Where each model's rows are kept, by name; the path must tell model and data.
-        refresh: Compute them all anew. Processes that share a job need it: if one of them found
-            rows that another did not, they would wait for each other without end.
+        refresh: Compute them all anew. Required where processes share a job: a cache hit on one
+            of them only would deadlock.
 
     Returns:
         The rows of all targets, in their order.
@@ -154,35 +175,35 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary)
 
 
-def make_trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Return a Lightning trainer that leaves gradients possible while it predicts.
 
     Raises:
-        ValueError: This machine lacks what the config asks for.
+        ValueError: This machine lacks what the settings ask for.
     """
-    if config["precision"] == "32-true":  # the reference: on a GPU too, no shortened mantissas
+    if settings.precision == "32-true":  # the reference: on a GPU too, no shortened mantissas
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     try:
-        return _trainer(config, callbacks)
+        return _trainer(settings, callbacks)
     except MisconfigurationException as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"trainer in the config: {reason}") from error
 
 
-def _trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+def _trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
-        accelerator=config["accelerator"],
-        devices=config["devices"],
-        num_nodes=config["num_nodes"],
-        strategy=config["strategy"],
-        precision=config["precision"],
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,
         use_distributed_sampler=False,  # `Batches` deals them out
         inference_mode=False,  # attacks need gradients, which inference mode forbids
         callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(one, TQDMProgressBar) for one in callbacks),
         enable_model_summary=False,
     )
 

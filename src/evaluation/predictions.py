@@ -1,39 +1,124 @@
 """The table that a job produces, gathered exactly on any number of processes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-from src.diagnostics.diagnostic import answers
-
-_KNOWN = 5  # numbers of a row before the top classes
-_NO_AIM = -1
+TOP_K = 5
+_UNTARGETED = -1
 
 
-class Predictions(Metric):
-    """One row per (image, target, budget), kept as the state of a metric.
+class TopPredictions(NamedTuple):
+    """What a model predicts for N images.
 
-    Ranks are merged by concatenation, so no image is counted twice and none is lost.
+    Attributes:
+        true: Probability of the true class, (N,).
+        classes: The five most likely classes, int64 (N, 5), or all if there are fewer.
+        confidences: Their probabilities, descending.
+    """
+
+    true: Tensor
+    classes: Tensor
+    confidences: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """The most likely class, (N,)."""
+        return self.classes[:, 0]
+
+    def where(self, chosen: Tensor, others: "TopPredictions") -> "TopPredictions":
+        """Return these predictions for the chosen images, bool (N,), and others for the rest."""
+        return TopPredictions(
+            torch.where(chosen, self.true, others.true),
+            torch.where(chosen[:, None], self.classes, others.classes),
+            torch.where(chosen[:, None], self.confidences, others.confidences),
+        )
+
+
+def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictions:
+    """Return what a target's logits (N, C) predict for images of the classes `labels`, (N,).
+
+    Raises:
+        ValueError: The shapes do not fit, or the logits are not finite.
+    """
+    if logits.ndim != 2 or len(labels) != len(logits):
+        raise ValueError(
+            f"{target} gave logits of shape {tuple(logits.shape)} for {len(labels)} images."
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(f"{target} gave logits that are not finite.")
+    probabilities = logits.float().softmax(dim=1)
+    top = probabilities.topk(min(TOP_K, logits.shape[1]), dim=1)
+    true = probabilities.gather(1, labels[:, None])[:, 0]
+    return TopPredictions(true, top.indices, top.values)
+
+
+class RowMetric(Metric, ABC):
+    """A table gathered in rows, which processes merge by concatenation: none is counted twice.
 
     Args:
         targets: Names of the models, in the order in which the table lists them.
-        budgets: L-infinity budgets in units of 1/255; 0 stands for the clean images.
     """
 
     full_state_update = False
     whole: list[Tensor]
     real: list[Tensor]
 
-    def __init__(self, targets: Sequence[str], budgets: Sequence[float]) -> None:
+    def __init__(self, targets: Sequence[str]) -> None:
         super().__init__()
         self.targets = list(targets)
-        self.budgets = list(budgets)
         self.add_state("whole", default=[], dist_reduce_fx="cat")
         self.add_state("real", default=[], dist_reduce_fx="cat")
+
+    @abstractmethod
+    def compute(self) -> pa.Table:
+        """Return the table of all processes' rows."""
+
+    def append(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
+        """Append rows, none as well: processes merge their rows only if all of them have some.
+
+        Args:
+            whole: Columns of whole numbers, (M,) or (M, c) each.
+            real: Columns of other numbers, likewise.
+        """
+        device = torch.device("cpu") if self.device.type == "mps" else self.device  # no float64
+        self.whole.append(torch.column_stack([column.to(device) for column in whole]).int())
+        self.real.append(torch.column_stack([column.to(device).double() for column in real]))
+
+    def empty(self) -> None:
+        """Drop the rows, but keep the numbers of their columns, by which processes merge."""
+        self.whole = [rows[:0] for rows in self.whole]
+        self.real = [rows[:0] for rows in self.real]
+
+    def rows(self, keys: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows' whole numbers and their others, sorted by the first columns."""
+        whole, real = (dim_zero_cat(state).cpu().numpy() for state in (self.whole, self.real))
+        order = np.lexsort(whole[:, :keys].T[::-1])
+        return whole[order].astype(np.int64), real[order]
+
+    def target_names(self, numbers: np.ndarray) -> pa.Array:
+        """Return the targets' names by their numbers."""
+        return pa.array(np.array(self.targets, dtype=object)[numbers], pa.string())
+
+
+class Predictions(RowMetric):
+    """One row per (image, target, budget).
+
+    Args:
+        targets: Names of the models, in the order in which the table lists them.
+        budgets: Budgets in units of 1/255; 0 stands for the clean images.
+    """
+
+    def __init__(self, targets: Sequence[str], budgets: Sequence[float]) -> None:
+        super().__init__(targets)
+        self.budgets = list(budgets)
 
     def update(
         self,
@@ -47,59 +132,64 @@ class Predictions(Metric):
         """Add one batch.
 
         Args:
-            target: Which model answered.
-            eps_255: The budget of the images shown to it.
+            target: The model that was evaluated.
+            eps_255: The budget of the images.
             index: Positions of the images in the data set, shape (N,).
             labels: True classes, shape (N,).
-            logits: The model's answers, shape (N, C).
+            logits: The model's logits, shape (N, C).
             target_labels: The classes that a targeted attack aims for, shape (N,).
 
         Raises:
             ValueError: The shapes do not fit, or the logits are not finite.
         """
-        if logits.ndim != 2 or not len(index) == len(labels) == len(logits):
-            raise ValueError(
-                f"{target} answered with logits of shape {tuple(logits.shape)} "
-                f"for {len(index)} images and {len(labels)} labels."
-            )
-        said = answers(target, logits, labels)
-        where = torch.tensor(
-            [self.targets.index(target), self.budgets.index(eps_255)], device=logits.device
-        ).expand(len(index), 2)
-        aims = torch.full_like(labels, _NO_AIM) if target_labels is None else target_labels
-        known = torch.stack([index, labels, aims], dim=1)
-        self.whole.append(torch.cat([where, known, said.classes], dim=1).int())
-        self.real.append(torch.cat([said.true[:, None], said.confidences], dim=1))
+        top = top_predictions(target, logits, labels)
+        numbers = (self.targets.index(target), self.budgets.index(eps_255))
+        if target_labels is None:
+            target_labels = torch.full_like(labels, _UNTARGETED)
+        keys = [torch.full_like(index, number) for number in numbers]
+        self.append([*keys, index, labels, target_labels, top.classes], [top.true, top.confidences])
 
     def compute(self) -> pa.Table:
         """Return the table of all processes' rows, sorted by target, budget and index.
 
-        The columns are `index`, `label`, `target_label` (null without an aim), `target`,
+        The columns are `index`, `label`, `target_label` (null of an untargeted attack), `target`,
         `eps_255`, `predicted`, `confidence`, `true_confidence`, `top5_classes` and
         `top5_confidences`.
         """
-        whole = _joined(self.whole).cpu().numpy()
-        real = _joined(self.real).cpu().numpy()
-        order = np.lexsort((whole[:, 2], whole[:, 1], whole[:, 0]))
-        whole, real = whole[order], real[order]
-        top = whole.shape[1] - _KNOWN
-        aims = whole[:, 4].astype(np.int64)
+        whole, real = self.rows(3)
+        target, budget, index, label, target_label = whole[:, :5].T
         return pa.table(
             {
-                "index": whole[:, 2].astype(np.int64),
-                "label": whole[:, 3].astype(np.int64),
-                "target_label": pa.array(aims, mask=aims == _NO_AIM),
-                "target": np.array(self.targets, dtype=object)[whole[:, 0]],
-                "eps_255": np.array(self.budgets, dtype=np.float64)[whole[:, 1]],
-                "predicted": whole[:, _KNOWN].astype(np.int64),
-                "confidence": real[:, 1],
-                "true_confidence": real[:, 0],
-                "top5_classes": pa.FixedSizeListArray.from_arrays(whole[:, _KNOWN:].ravel(), top),
-                "top5_confidences": pa.FixedSizeListArray.from_arrays(real[:, 1:].ravel(), top),
+                "index": index,
+                "label": label,
+                "target_label": pa.array(target_label, mask=target_label == _UNTARGETED),
+                "target": self.target_names(target),
+                "eps_255": np.array(self.budgets, dtype=np.float64)[budget],
+                **prediction_columns(whole[:, 5:], real[:, 1:], real[:, 0]),
             }
         )
 
 
-def _joined(state: list[Tensor] | Tensor) -> Tensor:
-    """Return the rows whether or not the metric has already concatenated them."""
-    return state if isinstance(state, Tensor) else torch.cat(state)
+def prediction_columns(
+    classes: np.ndarray, confidences: np.ndarray, true: np.ndarray
+) -> dict[str, pa.Array]:
+    """Return the columns of a table that hold `TopPredictions`.
+
+    Args:
+        classes: The most likely classes, (N, 5), or all if there are fewer.
+        confidences: Their probabilities.
+        true: Probabilities of the true class, (N,).
+    """
+    top = confidences.astype(np.float32)
+    return {
+        "predicted": pa.array(classes[:, 0]),
+        "confidence": pa.array(top[:, 0]),
+        "true_confidence": pa.array(true.astype(np.float32)),
+        "top5_classes": _lists(classes.astype(np.int32)),
+        "top5_confidences": _lists(top),
+    }
+
+
+def _lists(rows: np.ndarray) -> pa.Array:
+    """Return each row of a table (N, c) as a list of fixed length."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])

@@ -1,4 +1,4 @@
-"""One job from config to files: data, models, clean answers, attack, rates, figures, tracking."""
+"""One job from top to bottom: images, models, clean predictions, adversarial images, tables."""
 
 import logging
 from collections.abc import Mapping
@@ -8,29 +8,41 @@ import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from src.analysis import wilson_interval
-from src.config.read import Job, content_key
+from src.config.attack import attack_function, try_attack
+from src.config.settings import Settings
 from src.data import ImageDataset
 from src.diagnostics import make_diagnostics
 from src.evaluation import (
+    STORED,
     AdversarialSource,
     Attacker,
+    Diagnostic,
+    Evaluation,
+    SavedImages,
+    SavedImagesSource,
+    SavedImagesWriter,
+    Variants,
     evaluate,
     make_trainer,
+    saved_dataset,
     score_clean,
-    write_table,
 )
 from src.experiment.identity import code_of
 from src.experiment.metrics import track_results
-from src.experiment.models import Model, check_images, open_dataset, prepare_models
-from src.experiment.outputs import save_set, saving, write_results
-from src.experiment.provenance import HEADLINE, JobRecord, plain_config, with_record
-from src.score_job import StoredImages, check_weights, report_breaches, stored_dataset
+from src.experiment.models import (
+    Model,
+    check_images,
+    content_key,
+    open_dataset,
+    prepare_models,
+)
+from src.experiment.outputs import SAVED, example_indices, finish_set, write_results
+from src.experiment.provenance import JobRecord
+from src.experiment.saved_set import check_weights, open_set, report_breaches, with_set
 from src.tracking import Run, Tracker
-from src.utils.files import write_text
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
@@ -39,189 +51,214 @@ _POOL = 32  # images that attacks may mix in
 _COLUMNS = 2  # version of the table of predictions, in the names of cached ones
 
 
-def run_job(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
+def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> None:
     """Compute a job, write its files into a folder and log its pairs.
 
     Raises:
-        ValueError: The data, the weights or the clean accuracy are not as the config says.
+        ValueError: The data, the weights or the clean accuracy are not as the settings say.
     """
-    trainer = job.section("trainer")
-    runner = make_trainer(trainer, [])
-    dataset = open_dataset(job, "test") if job.stored is None else stored_dataset(job)
-    check_images(dataset, together=2 if job.forms.controls else 1)
-    known = _known_aims(job, dataset)
-    job = job.with_data(dataset.num_classes, dataset.image_size)
-    device = runner.strategy.root_device.type
-    models = prepare_models(job, dataset, tracker)
-    if job.stored is not None:
-        check_weights(job.stored, {name: model.digest for name, model in models.items()})
+    saved = open_set(settings)
+    settings = settings if saved is None else with_set(settings, saved)
+    device = make_trainer(settings.trainer, []).strategy.root_device.type
+    images = _images(settings, saved)
+    check_images(images, together=2 if settings.controls else 1)
+    models = prepare_models(settings, images, tracker)
+    if saved is not None:
+        check_weights(saved, {name: model.digest for name, model in models.items()})
     networks = {name: model.classifier for name, model in models.items()}
-    cache = {name: _clean_cache(job, model, dataset, device) for name, model in models.items()}
     clean = None
-    if job.stored is None or job.stored.clean is not None:
-        clean = score_clean(dataset, networks, trainer, cache, refresh=job.distributed)
-        _gate(job, models, clean)
-    if not job.budgets:
-        _finish_exploration(job, clean, _record(job, models, dataset, device, folder), folder)
-        tracker.log_files(run, folder)
-        return
-    pl.seed_everything(job.seed, verbose=False)  # whatever was trained or scored before
-    with saving(job, dataset, folder) as writer:
+    if saved is None or saved.read_clean is not None:
+        cache = {
+            name: _clean_cache(settings, model, images, device) for name, model in models.items()
+        }
+        refresh = settings.trainer.distributed
+        clean = score_clean(images, networks, settings.trainer, cache, refresh=refresh)
+        check_clean_accuracies(settings, clean)
+    pl.seed_everything(settings.seed, verbose=False)  # whatever was trained or scored before
+    writer = SavedImagesWriter(folder / SAVED) if settings.save_adversarial else None
+    result = Evaluation()
+    if settings.budgets:
         result = evaluate(
-            dataset,
-            {name: networks[name] for name in job.targets},
-            trainer,
-            label=f"{job.name} -> {', '.join(job.targets)}",
-            maker=_maker(job, dataset, networks, known),
-            forms=job.forms,
-            keep=_examples(dataset, job.config.report.examples),
+            images,
+            {name: networks[name] for name in settings.targets},
+            settings.trainer,
+            label=f"{settings.job} -> {', '.join(settings.targets)}",
+            adversarial_source=_adversarial_source(settings, saved, images, networks),
+            variants=_variants(settings),
+            examples=example_indices(images, settings.report.examples),
             writer=writer,
-            diagnostics=make_diagnostics(
-                job.diagnostics, job.targets, job.reference, _gradient_batch(job), job.seed
-            ),
+            diagnostics=_diagnostics(settings),
         )
     if not is_first_process():
         return  # the first process of this job writes the results
-    record = _record(job, models, dataset, device, folder)
-    outcome = write_results(job, dataset, clean, result, folder, record)
+    record = JobRecord(
+        key=_job_key(settings, saved, models, images, device),
+        data=images.digest(),
+        images=len(images),
+        class_names=tuple(images.class_names),
+        weights={name: model.digest for name, model in models.items()},
+        config=settings.public(),
+        device=device,
+    ).complete(folder)
+    outcome = write_results(settings, record, images, clean, result, saved, folder)
     if writer is not None:
-        weights = {name: models[name].digest for name in job.sources}
-        save_set(job, dataset, outcome, weights, writer, folder)
-    track_results(job, record, outcome, tracker, run)
-    if job.stored is not None:
-        tracker.log_metrics(run, report_breaches(job.stored))
+        finish_set(settings, record, images, writer, folder)
+    if settings.budgets:
+        track_results(settings, record, outcome, tracker, run)
+    if saved is not None:
+        tracker.log_metrics(run, report_breaches(saved))
     tracker.log_files(run, folder)
 
 
-def _finish_exploration(job: Job, clean: pa.Table | None, record: JobRecord, folder: Path) -> None:
-    """Write what the models say of the clean images, of a job that attacks nothing."""
-    if clean is not None and is_first_process():
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(job.stored_config(), resolve=False))
-        write_table(with_record(clean, HEADLINE, record), folder / f"{HEADLINE}.parquet")
-
-
-def _maker(
-    job: Job,
-    dataset: ImageDataset,
-    networks: Mapping[str, nn.Module],
-    known: Mapping[int, int],
-) -> AdversarialSource:
-    """Return what makes the adversarial images: a stored set, or the attack on the source."""
-    if job.stored is not None:
-        return StoredImages(job.stored, job.budgets)
-    whole = open_dataset(job, "test", whole=True)  # the same pool for every subset of it
-    chosen = np.random.default_rng(job.seed).permutation(len(whole))[:_POOL]
-    pool = whole.__getitems__(chosen.tolist())
-    return Attacker(
-        networks[job.source],
-        job.attack.function,
-        job.budgets,
-        norm=job.attack.norm,
-        aim=job.attack.aim,
-        num_classes=dataset.num_classes,
-        known=known,
-        seed=job.seed,
-        pool=(pool.images, pool.labels),
-        max_batch=_gradient_batch(job),
-    )
-
-
-def _gradient_batch(job: Job) -> int:
-    """Return how many images may be in one gradient batch."""
-    trainer = job.config.trainer
-    return int(trainer.gradient_batch or trainer.batch_size)
-
-
-def _known_aims(job: Job, dataset: ImageDataset) -> dict[int, int]:
-    """Return the data set's class to reach, by image index, if the attack aims for it.
+def check_job(settings: Settings) -> None:
+    """Refuse a job whose attack or saved set cannot work, before any job of a command runs.
 
     Raises:
-        ValueError: The data set does not give one for every image.
+        ValueError: It cannot.
     """
-    if job.attack.aim != "data" or job.stored is not None:
-        return {}
-    name = job.config.dataset.name
-    if dataset.target_labels is None:
-        raise ValueError(
-            f"attack.target_label=data, but the data set {name} names no target labels; "
-            "least_likely, random and next need none."
-        )
-    own = dataset.indices[dataset.target_labels == dataset.labels]
-    if len(own):
-        raise ValueError(
-            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
-            "true class."
-        )
-    return dict(zip(dataset.indices.tolist(), dataset.target_labels.tolist(), strict=True))
+    if settings.attack.kind == "crafted":
+        try_attack(settings.attack, settings.budgets)
+    saved = open_set(settings)
+    if saved is not None:
+        with_set(settings, saved)
 
 
-def _record(
-    job: Job, models: Mapping[str, Model], dataset: ImageDataset, device: str, folder: Path
-) -> JobRecord:
-    """Return what the job's tables will say of it."""
-    record = JobRecord(
-        key=_job_key(job, models, dataset, device),
-        data=dataset.digest(),
-        images=len(dataset),
-        class_names=tuple(dataset.class_names),
-        weights={name: model.digest for name, model in models.items()},
-        config=plain_config(job.stored_config(), job.models),
-        device=device,
-    )
-    return record.complete(folder)
-
-
-def _clean_cache(job: Job, model: Model, dataset: ImageDataset, device: str) -> Path:
-    """Return where the model's answers on these clean images are kept."""
-    key = content_key(_COLUMNS, model.key, dataset.digest(), _numerics(job, device))
-    return Path(job.config.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
-
-
-def _numerics(job: Job, device: str) -> list[str]:
-    """Return what can change the last digits of a logit."""
-    trainer = job.config.trainer
-    how = ("precision", "fold_batch_norms", "channels_last", "batch_size")
-    return [*(str(trainer[key]) for key in how), device, torch.__version__]
-
-
-def _job_key(job: Job, models: Mapping[str, Model], dataset: ImageDataset, device: str) -> str:
-    """Return the job's identity: equal keys mean equal tables."""
-    keys = {name: models[name].key for name in job.models}
-    how = [job.forms, job.ensemble, job.config.trainer.gradient_batch, job.budgets, job.seed]
-    made = code_of(job.attack.settings) if job.stored is None else job.stored.digest
-    what = [dataset.digest(), job.attack.settings, made, job.sources, job.targets, keys, how]
-    return content_key(what, _numerics(job, device))
-
-
-def _gate(job: Job, models: Mapping[str, Model], clean: pa.Table) -> None:
+def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:
     """Compare the clean accuracies with those that the model files expect.
 
     A model misses if the 95 % interval of its accuracy lies outside `expected_accuracy` plus or
     minus the tolerance, so that a small subset does not stop a job by chance.
+
+    Raises:
+        ValueError: One misses, and a miss is to stop the job.
     """
     frame = clean.select(["target", "label", "predicted"]).to_pandas()
-    right = (frame["label"] == frame["predicted"]).groupby(frame["target"]).agg(["sum", "count"])
-    words = [f"{name} {k / n:.2%}" for name, (k, n) in right.loc[list(models)].iterrows()]
-    log.info("%d clean images, right: %s", len(clean) // len(models), ", ".join(words))
-    for name, model in models.items():
-        k, n = (int(value) for value in right.loc[name])
-        expected = model.settings.get("expected_accuracy")
+    correct = (frame["label"] == frame["predicted"]).groupby(frame["target"], sort=False)
+    counts = correct.agg(["sum", "count"])
+    words = [f"{name} {k / n:.2%}" for name, (k, n) in counts.iterrows()]
+    log.info("%d clean images, correct: %s", counts["count"].iloc[0], ", ".join(words))
+    for name in settings.models:
+        k, n = (int(value) for value in counts.loc[name])
+        expected = settings.model[name].expected_accuracy
         if expected is None:
             continue
         low, high = (float(bound) for bound in wilson_interval(k, n))
-        tolerance = job.config.clean_accuracy_check.tolerance
+        tolerance = settings.clean_accuracy_check.tolerance
         if low > expected + tolerance or high < expected - tolerance:
             message = (
                 f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its file expects "
                 f"{expected:.2%} +- {tolerance:.2%}; check weights, mean, std and input_size."
             )
-            if job.config.clean_accuracy_check.action == "stop":
+            if settings.clean_accuracy_check.action == "stop":
                 raise ValueError(message)
             log.warning(message)
 
 
-def _examples(dataset: ImageDataset, count: int) -> list[int]:
-    """Return the index of images spread evenly over the classes."""
-    by_class = dataset.indices[np.argsort(dataset.labels, kind="stable")]
-    count = min(count, len(dataset))
-    return [int(by_class[position * len(dataset) // count]) for position in range(count)]
+def _images(settings: Settings, saved: SavedImages | None) -> ImageDataset:
+    if saved is None:
+        return open_dataset(settings, "test")
+    classes, count = settings.dataset.num_classes, settings.n_images
+    return saved_dataset(saved, num_classes=classes, n_images=count, seed=settings.seed)
+
+
+def _adversarial_source(
+    settings: Settings,
+    saved: SavedImages | None,
+    images: ImageDataset,
+    networks: Mapping[str, nn.Module],
+) -> AdversarialSource:
+    """Return what makes the adversarial images: a saved set, or the attack on the source."""
+    if saved is not None:
+        return SavedImagesSource(saved)
+    attack = settings.attack
+    whole = open_dataset(settings, "test", whole=True)  # the same pool for every subset of it
+    chosen = np.random.default_rng(settings.seed).permutation(len(whole))[:_POOL]
+    pool = whole.__getitems__(chosen.tolist())
+    return Attacker(
+        networks[settings.source_name],
+        attack_function(attack),
+        settings.budgets,
+        norm=attack.norm,
+        target_label_rule=attack.target_label,
+        num_classes=images.num_classes,
+        data_target_labels=_known_target_labels(settings, images),
+        seed=settings.seed,
+        pool=(pool.images, pool.labels),
+        max_batch=settings.trainer.max_gradient_batch,
+    )
+
+
+def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
+    """Return the data set's target labels by image index, if the attack takes those.
+
+    Raises:
+        ValueError: The data set does not give one for every image.
+    """
+    if settings.attack.target_label != "data":
+        return {}
+    name = settings.dataset.name
+    if images.target_labels is None:
+        raise ValueError(
+            f"attack.target_label=data, but the data set {name} names no target labels; "
+            "least_likely, random and next need none."
+        )
+    own = images.indices[images.target_labels == images.labels]
+    if len(own):
+        raise ValueError(
+            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
+            "true class."
+        )
+    return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))
+
+
+def _variants(settings: Settings) -> Variants:
+    return Variants(
+        primary=settings.storage or STORED,
+        others=settings.variants,
+        controls=settings.controls,
+        seed=settings.seed,
+    )
+
+
+def _diagnostics(settings: Settings) -> list[Diagnostic]:
+    return make_diagnostics(
+        settings.diagnostics,
+        settings.targets,
+        settings.reference,
+        settings.trainer.max_gradient_batch,
+        settings.seed,
+    )
+
+
+def _clean_cache(settings: Settings, model: Model, images: ImageDataset, device: str) -> Path:
+    """Return where the model's predictions on these clean images are kept."""
+    key = content_key(_COLUMNS, model.key, images.digest(), _numerics(settings, device))
+    return Path(settings.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
+
+
+def _numerics(settings: Settings, device: str) -> list[str]:
+    """Return what can change the last digits of a logit."""
+    trainer = settings.trainer
+    how = (trainer.precision, trainer.fold_batch_norms, trainer.channels_last, trainer.batch_size)
+    return [*map(str, how), device, torch.__version__]
+
+
+def _job_key(
+    settings: Settings,
+    saved: SavedImages | None,
+    models: Mapping[str, Model],
+    images: ImageDataset,
+    device: str,
+) -> str:
+    """Return the job's identity: equal keys mean equal tables."""
+    attack = settings.attack.flat()
+    crafted = code_of(attack) if saved is None else saved.digest
+    how = settings.model_dump(
+        include={"storage", "variants", "controls", "ensemble", "epsilon", "seed", "source"}
+    )
+    return content_key(
+        *(images.digest(), attack, crafted, how, list(settings.targets)),
+        {name: models[name].key for name in settings.models},
+        settings.trainer.gradient_batch,
+        _numerics(settings, device),
+    )

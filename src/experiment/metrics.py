@@ -1,11 +1,11 @@
-"""What of a job goes to the tracker: a run a target, the job's own figures and alarms."""
+"""What of a job goes to the tracker: a run for each target, and the job's metrics and alarms."""
 
 import math
 
 import pandas as pd
 
 from src.analysis import rates
-from src.config.read import Job
+from src.config.settings import Settings
 from src.experiment.outputs import Outcome
 from src.experiment.provenance import JobRecord
 from src.tracking import Run, Tracker
@@ -14,26 +14,31 @@ CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
 def track_results(
-    job: Job, record: JobRecord, outcome: Outcome, tracker: Tracker, run: Run
+    settings: Settings, record: JobRecord, outcome: Outcome, tracker: Tracker, run: Run
 ) -> None:
-    """Log a run per target, and the job's own figures and alarms."""
-    frame = next(iter(outcome.frames.values()))
-    found = rates(frame, job.source, job.targets, job.protocol)
-    for target in job.targets:
+    """Log a run per target, and the job's own metrics and alarms."""
+    found = rates(outcome.primary, record.source, record.targets, record.protocol)
+    for target in record.targets:
         rows = found[found["target"] == target]
-        curves, metrics = pair_metrics(rows, job.reference)
+        curves, metrics = pair_metrics(rows, record.reference)
         tracker.log_pair(
             run,
-            f"{job.name} -> {target}",
-            tags=_tags(job, record, target),
+            f"{settings.job} -> {target}",
+            tags=_tags(settings, record, target),
             parameters={
-                **_parameters(job, record, target),
+                **{f"attack.{key}": value for key, value in settings.attack.settings.items()},
+                "source": record.source,
+                "target": target,
+                "dataset": record.dataset,
+                "n_images": record.images,
+                "seed": record.seed,
+                "reference_eps_255": record.reference,
                 "denominator": int(rows["denominator"].iloc[0]),
             },
             curves=curves,
             metrics=metrics,
         )
-    tracker.log_metrics(run, outcome.figures)
+    tracker.log_metrics(run, outcome.metrics)
     tracker.set_tags(run, {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms})
 
 
@@ -65,32 +70,20 @@ def pair_metrics(
     return curves, {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
-def _tags(job: Job, record: JobRecord, target: str) -> dict[str, str]:
+def _tags(settings: Settings, record: JobRecord, target: str) -> dict[str, str]:
     return {
-        "dataset": job.config.dataset.name,
-        "source": job.source,
+        "dataset": record.dataset,
+        "source": record.source,
         "target": target,
-        "attack": job.attack.label,
-        "target_label": job.attack.aim or "none",
-        "seed": str(job.seed),
-        "precision": str(job.config.trainer.precision),
-        "protocol": job.protocol,
-        "storage": job.forms.headline,
-        "source_weights": record.weights.get(job.source, "unknown"),
+        "attack": record.label,
+        "target_label": settings.attack.target_label or "none",
+        "seed": str(record.seed),
+        "precision": record.precision,
+        "protocol": record.protocol,
+        "storage": record.storage,
+        "source_weights": record.weights.get(record.source, "unknown"),
         "target_weights": record.weights[target],
         "data_digest": record.data,
         "job_key": record.key,
         "git_commit": record.commit,
-    }
-
-
-def _parameters(job: Job, record: JobRecord, target: str) -> dict[str, object]:
-    return {
-        **{f"attack.{key}": value for key, value in job.attack.settings.items()},
-        "source": job.source,
-        "target": target,
-        "dataset": job.config.dataset.name,
-        "n_images": record.images,
-        "seed": job.seed,
-        "reference_eps_255": job.reference,
     }

@@ -1,8 +1,9 @@
 """What a job needs before it can attack: its images, and its models with their weights."""
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from src.config.read import Job, content_key
+from src.config.settings import Settings
 from src.data import ImageDataset, load_dataset, to_unit
 from src.experiment.identity import code_of
 from src.models import (
@@ -23,8 +24,10 @@ from src.models import (
     weights_digest,
 )
 from src.tracking import Tracker
-from src.training import Recipe, trained_weights
-from src.utils.processes import is_first_process
+from src.training import trained_weights
+
+COMMON_KEYS = ("n_images", "seed", "image_size", "num_classes", "class_names")
+"""The keys of every data set; the others are its callable's own."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +37,42 @@ class Model:
     Attributes:
         name: In the catalogue; of an ensemble `a+b`.
         classifier: Frozen, in evaluation mode.
-        settings: Its resolved file; empty for an ensemble.
         digest: Of its weights.
         key: Of everything that decides its logits but the trainer.
     """
 
     name: str
     classifier: nn.Module
-    settings: Mapping[str, Any]
     digest: str
     key: str
 
 
-def open_dataset(job: Job, split: str, *, whole: bool = False) -> ImageDataset:
+def content_key(*parts: Any) -> str:
+    """Return a short hash of plain values: equal content, equal key."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
     """Return a split of the job's data set; opened once for all jobs of a process.
 
     Args:
-        job: What is run.
+        settings: Of the job.
         split: `train` or `test`.
         whole: All images of the split, whatever `n_images` says.
     """
-    section = job.section("dataset")
-    if whole:
-        section["n_images"] = None
-    return _opened(json.dumps(section), split)
+    changes = {"n_images": None} if whole else {}
+    return _opened(settings.dataset.model_copy(update=changes).model_dump_json(), split)
 
 
-def open_datasets(jobs: Iterable[Job]) -> None:
-    """Open what each data set's loader gives once, so that no job waits for a download in vain.
+def open_datasets(jobs: Iterable[Settings]) -> None:
+    """Open each data set once, so that no job waits for a download in vain.
 
     Raises:
         ValueError: One cannot be had.
     """
-    own = [job for job in jobs if job.stored is None]
-    for job in {json.dumps(job.section("dataset")["loader"]): job for job in own}.values():
+    crafted = [job for job in jobs if job.attack.kind != "saved"]
+    for job in {job.dataset.model_dump_json(): job for job in crafted}.values():
         open_dataset(job, "test")
 
 
@@ -91,11 +96,10 @@ def check_images(dataset: ImageDataset, together: int = 1) -> None:
             f"controls=true needs at least {together} images, to show each with the perturbation "
             f"of another one, not {len(dataset)}."
         )
-    if is_first_process():
-        _read_all(dataset)
+    dataset.digest()
 
 
-def prepare_models(job: Job, dataset: ImageDataset, tracker: Tracker) -> dict[str, Model]:
+def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -> dict[str, Model]:
     """Build all models of a job, then train those without weights.
 
     All are built before one is trained, so that what does not fit the data shows at once. An
@@ -104,48 +108,58 @@ def prepare_models(job: Job, dataset: ImageDataset, tracker: Tracker) -> dict[st
     Raises:
         ValueError: A model or its weights do not fit the data.
     """
-    classifiers = {name: _built(job, name, dataset) for name in job.models}
-    models = {name: _ready(job, name, classifiers[name], dataset, tracker) for name in job.models}
-    if len(job.sources) > 1:
-        models[job.source] = _ensemble(job, [models[name] for name in job.sources])
+    built = {name: _built(settings, name, images) for name in settings.models}
+    models = {
+        name: _ready(settings, name, classifier, images, tracker)
+        for name, classifier in built.items()
+    }
+    if len(settings.source) > 1:
+        members = [models[name] for name in settings.source]
+        models[settings.source_name] = _ensemble(settings, members)
     return models
 
 
-def _ensemble(job: Job, members: list[Model]) -> Model:
+def _ensemble(settings: Settings, members: list[Model]) -> Model:
     """Return several models as one."""
-    classifier = Ensemble([member.classifier for member in members], job.ensemble)
+    classifier = Ensemble([member.classifier for member in members], settings.ensemble)
     digest = content_key([member.digest for member in members])
-    key = content_key([member.key for member in members], job.ensemble)
-    return Model(job.source, classifier.eval(), {}, digest, key)
+    key = content_key([member.key for member in members], settings.ensemble)
+    return Model(settings.source_name, classifier.eval(), digest, key)
 
 
-def _built(job: Job, name: str, dataset: ImageDataset) -> PixelClassifier:
+def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
-    pl.seed_everything(job.config.training.seed, verbose=False)
-    settings = job.section(f"model.{name}")
-    attacked = name in job.sources and job.stored is None
+    pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
-        name, settings, dataset.num_classes, dataset.image_size, attacked=attacked
+        name,
+        **settings.model[name].model_dump(exclude={"expected_accuracy"}),
+        num_classes=images.num_classes,
+        image_size=images.image_size,
+        attacked=name in settings.source and settings.attack.kind == "crafted",
     )
 
 
 def _ready(
-    job: Job, name: str, classifier: PixelClassifier, dataset: ImageDataset, tracker: Tracker
+    settings: Settings,
+    name: str,
+    classifier: PixelClassifier,
+    images: ImageDataset,
+    tracker: Tracker,
 ) -> Model:
     """Train a model if it has no weights, and make it fast to differentiate."""
-    settings = job.section(f"model.{name}")
-    built = {key: settings[key] for key in ("network", "mean", "std", "input_size")}
-    if settings["weights"] is None:
-        path = _trained(job, name, built, classifier, dataset, tracker)
-        load_weights(classifier.network, path, dataset.num_classes)
+    model = settings.model[name]
+    built = model.model_dump(include={"network", "mean", "std", "input_size"})
+    if model.weights is None:
+        path = _trained(settings, name, built, classifier, images, tracker)
+        load_weights(classifier.network, path, images.num_classes)
     digest = weights_digest(classifier.network)
-    key = content_key(built, code_of(built), digest, _logits(classifier.eval(), dataset).tolist())
+    key = content_key(built, code_of(built), digest, _logits(classifier.eval(), images).tolist())
     classifier.eval().requires_grad_(False)
-    if job.config.trainer.fold_batch_norms:
+    if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
-    if job.config.trainer.channels_last:
+    if settings.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
-    return Model(name, classifier, settings, digest, key)
+    return Model(name, classifier, digest, key)
 
 
 def _logits(classifier: PixelClassifier, dataset: ImageDataset) -> Tensor:
@@ -169,53 +183,47 @@ def _rounded_logits(classifier: PixelClassifier, dataset: ImageDataset) -> list[
 
 
 def _trained(
-    job: Job,
+    settings: Settings,
     name: str,
-    built: Mapping[str, Any],
+    built: dict[str, Any],
     classifier: PixelClassifier,
-    dataset: ImageDataset,
+    images: ImageDataset,
     tracker: Tracker,
 ) -> Path:
     """Return the file of the weights that this model gets from this data by this recipe."""
-    if job.config.dataset.loader is None:
+    dataset, recipe = settings.dataset.name, settings.training
+    if not settings.dataset.has_loader:
         raise ValueError(
-            f"model {name} has no weights, and a stored set brings no images to train it on; give "
+            f"model {name} has no weights, and a saved set brings no images to train it on; give "
             f"model.{name}.weights=PATH, or the data set as dataset=NAME."
         )
-    train = open_dataset(job, "train")
-    named = job.stored is None or job.stored.class_names is not None
-    if named and train.class_names != dataset.class_names:
+    train = open_dataset(settings, "train")
+    if train.class_names != images.class_names and not all(map(str.isdigit, images.class_names)):
         raise ValueError(
-            f"model {name} cannot be trained on {job.config.dataset.name}, whose classes "
+            f"model {name} cannot be trained on {dataset}, whose classes "
             f"({', '.join(train.class_names[:3])}, ...) are not those of the images "
-            f"({', '.join(dataset.class_names[:3])}, ...)."
+            f"({', '.join(images.class_names[:3])}, ...)."
         )
-    recipe = Recipe(**job.section("training"))
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     network = (built, code_of(built), shapes, _rounded_logits(classifier, train))
-    key = content_key(network, train.digest(), asdict(recipe))
-    where = job.config.dataset.name
-    path = Path(job.config.cache_dir) / "checkpoints" / f"{name}-{where}-{key}.safetensors"
-    tags = {"model": name, "dataset": where, "seed": str(recipe.seed)}
-    parameters = {**asdict(recipe), "images": len(train), "checkpoint": path.name}
+    key = content_key(network, train.digest(), recipe.model_dump())
+    path = Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
+    tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
+    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": path.name}
     return trained_weights(
         name,
         path,
         classifier,
         train,
-        open_dataset(job, "test", whole=True),
+        open_dataset(settings, "test", whole=True),
         recipe,
-        trainer=job.section("trainer"),
+        trainer=settings.trainer,
         make_logger=lambda work: tracker.training_logger(f"train {name}", tags, parameters, work),
     )
 
 
 @lru_cache(maxsize=4)
-def _read_all(dataset: ImageDataset) -> None:
-    for position in range(len(dataset)):
-        dataset[position]
-
-
-@lru_cache(maxsize=4)
 def _opened(section: str, split: str) -> ImageDataset:
-    return load_dataset(json.loads(section), split)
+    source = {key: value for key, value in json.loads(section).items() if key != "name"}
+    common = {key: source.pop(key) for key in COMMON_KEYS}
+    return load_dataset(split, source, **common)

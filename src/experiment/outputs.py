@@ -3,14 +3,14 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-from omegaconf import OmegaConf
+import yaml
 
 from src.analysis import (
     Alarm,
@@ -20,28 +20,33 @@ from src.analysis import (
     flip_summary,
     rates,
     rates_by_protocol,
-    target_labels,
 )
-from src.config.read import Job
+from src.config.settings import Settings
 from src.data import ImageDataset
-from src.evaluation import CONTROLS, Evaluation, write_table
+from src.evaluation import (
+    CONTROLS,
+    DatasetFacts,
+    Evaluation,
+    SavedImages,
+    SavedImagesFacts,
+    SavedImagesWriter,
+    write_table,
+)
 from src.experiment.example_images import gallery_images, store_examples, store_images
-from src.experiment.provenance import ALARMS, EXAMPLES, HEADLINE, IMAGES, JobRecord, with_record
-from src.score_job import breach_alarms
-from src.sets import SetWriter
+from src.experiment.provenance import ALARMS, EXAMPLES, IMAGES, PREDICTIONS, JobRecord, with_record
+from src.experiment.saved_set import budget_alarms
 from src.utils.files import write_csv, write_text, writing
 
 log = logging.getLogger(__name__)
 
-SET = "adversarial"
-MANIFEST = "adversarial-manifest.json"
+SAVED = "adversarial"
+"""The folder of a job's saved images."""
 _LEFT = (
     *("predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES),
+    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "storage.csv", "first-flips.csv", "flip-summary.csv"),
     *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
-    *("figures/*.vl.json",),
-    *(ALARMS, MANIFEST),
+    *("figures/*.vl.json", "adversarial-manifest.json"),
 )
 
 
@@ -50,120 +55,96 @@ class Outcome:
     """What a job found.
 
     Attributes:
-        frames: Predictions by form, the headline's first, without the top five.
-        excess: By control, the rows of `src.analysis.excess`.
+        primary: Predictions of the primary variant, without the top five.
         alarms: Signs that the attack is broken.
-        figures: Of the job as a whole.
+        metrics: Of the job as a whole.
     """
 
-    frames: dict[str, pd.DataFrame]
-    excess: dict[str, pd.DataFrame]
+    primary: pd.DataFrame
     alarms: list[Alarm]
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def write_results(
-    job: Job,
-    dataset: ImageDataset,
+    settings: Settings,
+    record: JobRecord,
+    images: ImageDataset,
     clean: pa.Table | None,
     result: Evaluation,
+    saved: SavedImages | None,
     folder: Path,
-    record: JobRecord,
 ) -> Outcome:
     """Write a job's tables, example images and alarms into its folder.
 
+    The tables of predictions come last, that of the primary variant after all other files: a job
+    that has it has the others.
+
     Args:
-        job: What was run.
-        dataset: Its images.
-        clean: The models' answers on the clean images; None where those are not at hand, and
-            nothing is said that needs them.
-        result: What the pass over the images yielded.
+        settings: Of the job.
+        record: What the tables say of it.
+        images: Its images.
+        clean: Predictions on the clean images; None where those are not at hand, and nothing is
+            said that needs them.
+        result: Of the pass over the images.
+        saved: The set that took the attack's place, if one did.
         folder: Where the files go.
-        record: What the tables say of the job.
     """
-    tables = {
-        form: rows if clean is None else pa.concat_tables([clean, rows])
-        for form, rows in result.tables.items()
-    }
-    frames = {
-        form: table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
-        for form, table in tables.items()
-    }
-    headline = next(iter(frames.values()))
-    _write_storages(job, frames, folder)
-    beyond = _write_excess(job, frames, folder)
-    raised: list[Alarm] = []
+    tables = dict(result.tables)
     if clean is not None:
-        _write_flips(frames, folder, record.norm)
-        raised = [*breach_alarms(job), *_alarms(record, headline, result)]
-    write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
-    every = rates_by_protocol(headline, job.source, job.targets, job.attack.label, record.norm)
-    write_csv(folder / "rates.csv", every)
-    if clean is not None and result.examples:  # drawn beside the clean images
-        store_examples(dataset, job.budgets, result.examples, folder)
-    if clean is not None and job.config.report.name != "none":
-        exact = record.config.get("storage") == "float32"  # bisection does not round
-        probed = result.diagnostics.get("flips") if exact else None
-        flips = None if probed is None else probed.to_pandas()
-        picked = gallery_images(headline, record, flips)
-        store_images(dataset, picked, folder)
-    _write_tables(job, tables, result.diagnostics, folder, record)
-    figures = {
+        tables = {name: pa.concat_tables([clean, rows]) for name, rows in tables.items()}
+    if not tables and clean is not None:  # nothing was attacked
+        tables = {record.storage: clean}
+    frames = {
+        name: table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
+        for name, table in tables.items()
+    }
+    primary = frames[record.storage]
+    raised: list[Alarm] = []
+    if settings.budgets:
+        _write_rates(record, frames, folder)
+        if clean is not None:
+            _write_flips(frames, record, folder)
+            raised = [] if saved is None else budget_alarms(saved, record.label)
+            raised += _alarms(record, primary, result)
+            _write_images(settings, record, primary, images, result, folder)
+        write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
+    write_text(folder / "config.yaml", yaml.safe_dump(dict(record.config), sort_keys=False))
+    others = [(name, rows) for name, rows in tables.items() if name != record.storage]
+    named = [(f"{PREDICTIONS}-{name}", rows) for name, rows in others]
+    last = (PREDICTIONS, tables[record.storage])
+    for name, table in [*result.diagnostics.items(), *named, last]:
+        write_table(with_record(table, name, record), folder / f"{name}.parquet")
+    metrics = {
         "gradients_per_image": result.gradients,
         "zero_gradients": result.zero_gradients,
         "images_per_second": result.images_per_second,
         "alarms": len(raised),
-        "n": len(dataset),
+        "n": len(images),
     }
-    known = {name: value for name, value in figures.items() if not math.isnan(value)}
-    return Outcome(frames, beyond, raised, known)
+    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+    return Outcome(primary, raised, known)
 
 
-def _write_tables(
-    job: Job,
-    tables: Mapping[str, pa.Table],
-    probed: Mapping[str, pa.Table],
-    folder: Path,
-    record: JobRecord,
-) -> None:
-    """Write the config, the diagnostics' tables and the predictions of every form.
-
-    The headline's are `predictions.parquet`, another form's `predictions-FORM.parquet`. The
-    headline's come last of all files: a job that has them has the others.
-    """
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(job.stored_config(), resolve=False))
-    named = {
-        HEADLINE if form == job.forms.headline else f"{HEADLINE}-{form}": table
-        for form, table in tables.items()
-    }
-    for name, table in [*probed.items(), *reversed(named.items())]:
-        write_table(with_record(table, name, record), folder / f"{name}.parquet")
-
-
-def _write_storages(job: Job, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write the rates of the images in every storage, if there is more than one."""
+def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Write the rates under every protocol, of every storage format, and beyond every control."""
+    pair = (record.source, record.targets)
+    primary = frames[record.storage]
+    every = rates_by_protocol(primary, *pair, record.label, record.norm)
+    write_csv(folder / "rates.csv", every)
     storages = {
-        form: rates(rows, job.source, job.targets, job.protocol)
-        for form, rows in frames.items()
-        if form not in CONTROLS
+        name: rates(rows, *pair, record.protocol)
+        for name, rows in frames.items()
+        if name not in CONTROLS
     }
     if len(storages) > 1:
         _stack(storages, "storage", folder / "storage.csv")
-
-
-def _write_excess(
-    job: Job, frames: Mapping[str, pd.DataFrame], folder: Path
-) -> dict[str, pd.DataFrame]:
-    """Write what the attack achieves beyond each control, and return it."""
-    attacked = next(iter(frames.values()))
     beyond = {
-        name: excess(attacked, frames[name], job.source, job.targets, job.protocol)
+        name: excess(primary, frames[name], *pair, record.protocol)
         for name in CONTROLS
         if name in frames
     }
     if beyond:
         _stack(beyond, "control", folder / "excess.csv")
-    return beyond
 
 
 def _stack(tables: Mapping[str, pd.DataFrame], name: str, path: Path) -> None:
@@ -185,13 +166,39 @@ def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[
     )
 
 
-def _write_flips(frames: Mapping[str, pd.DataFrame], folder: Path, norm: str) -> None:
-    """Write each image's smallest flipping budget, and whether 8 bits can hold that image."""
-    headline = next(iter(frames.values()))  # of a stored set: what it would be in float is lost
+def _write_flips(frames: Mapping[str, pd.DataFrame], record: JobRecord, folder: Path) -> None:
+    """Write each image's minimum adversarial budget, and whether 8 bits can hold that image."""
     rounded = frames.get("uint8") if "float32" in frames else None
-    flips = first_flips(frames.get("float32", headline), rounded, norm)
+    unrounded = frames.get("float32", frames[record.storage])  # a saved set holds 8 bits alone
+    flips = first_flips(unrounded, rounded, record.norm)
     write_csv(folder / "first-flips.csv", flips)
     write_csv(folder / "flip-summary.csv", flip_summary(flips))
+
+
+def _write_images(
+    settings: Settings,
+    record: JobRecord,
+    primary: pd.DataFrame,
+    images: ImageDataset,
+    result: Evaluation,
+    folder: Path,
+) -> None:
+    """Write the images that a report shows beside its charts."""
+    if result.examples:
+        store_examples(images, settings.budgets, result.examples, folder)
+    if settings.report.name == "none":
+        return
+    exact = record.storage == "float32"  # bisection does not round
+    flips = result.diagnostics.get("flips") if exact else None
+    picked = gallery_images(primary, record, None if flips is None else flips.to_pandas())
+    store_images(images, picked, folder)
+
+
+def example_indices(images: ImageDataset, count: int) -> list[int]:
+    """Return the index of images spread evenly over the classes."""
+    by_class = images.indices[np.argsort(images.labels, kind="stable")]
+    count = min(count, len(images))
+    return [int(by_class[position * len(images) // count]) for position in range(count)]
 
 
 def clear(folder: Path) -> None:
@@ -202,51 +209,28 @@ def clear(folder: Path) -> None:
                 file.unlink()
 
 
-@contextmanager
-def saving(job: Job, dataset: ImageDataset, folder: Path) -> Iterator[SetWriter | None]:
-    """Yield what saves the job's adversarial images, if they are to be saved.
-
-    What is half-written when something goes wrong is removed.
-    """
-    if not job.save:
-        yield None
-        return
-    shape = (3, *dataset.image_shape)
-    writer = SetWriter(folder / SET, dataset.indices, shape, job.budgets)
-    try:
-        yield writer
-    except BaseException:
-        writer.discard()
-        raise
-
-
-def save_set(
-    job: Job,
-    dataset: ImageDataset,
-    outcome: Outcome,
-    weights: Mapping[str, str],
-    writer: SetWriter,
+def finish_set(
+    settings: Settings,
+    record: JobRecord,
+    images: ImageDataset,
+    writer: SavedImagesWriter,
     folder: Path,
 ) -> None:
-    """Complete the job's set of adversarial images, and put its manifest beside the results."""
-    aims = target_labels(next(iter(outcome.frames.values())))
-    manifest = writer.open().finish(
-        {
-            "source": job.source,
-            "ensemble": job.ensemble,
-            "weights": dict(weights),
-            "attack": job.attack.stored(),
-            "norm": job.attack.norm,
-            "seed": job.seed,
-            "dataset": {
-                "name": job.config.dataset.name,
-                "digest": dataset.digest(),
-                "num_classes": dataset.num_classes,
-                "class_names": list(dataset.class_names),
-            },
-            "labels": dataset.labels,
-            "target_labels": None if aims is None else aims.loc[dataset.indices].to_numpy(),
-        }
+    """Complete the job's set of adversarial images with what it says of itself."""
+    facts = SavedImagesFacts(
+        source=record.source,
+        ensemble=settings.ensemble,
+        weights={name: record.weights[name] for name in settings.source},
+        attack=settings.attack.flat(),
+        norm=settings.attack.norm,
+        seed=settings.seed,
+        budgets_255=settings.budgets,
+        dataset=DatasetFacts(
+            name=record.dataset,
+            digest=record.data,
+            num_classes=images.num_classes,
+            class_names=tuple(images.class_names),
+        ),
     )
-    write_text(folder / MANIFEST, manifest.read_text(encoding="utf-8"))
-    log.info("Saved the adversarial images in %s", manifest.parent)
+    writer.finish(facts, images.indices)
+    log.info("Saved the adversarial images in %s", folder / SAVED)

@@ -17,15 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, OmegaConf, open_dict
+import yaml
 
-HEADLINE = "predictions"
-"""Table of a job's main predictions; those of a variant or control are `predictions-NAME`."""
+PREDICTIONS = "predictions"
+"""Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
 
-FORMAT = 1
+FORMAT = 2
 _KEY = b"transferability"
 _PACKAGES = (
     "transferability",
@@ -50,7 +50,7 @@ class JobRecord:
         images: How many there are.
         class_names: One a class.
         weights: Digests of the models' weights, by name.
-        config: Of the job: resolved, with the models that it names, without the tracking store.
+        config: The job's settings, with the models that it names, without the tracking store.
         overrides: Words of the command line that this job got, see `public`.
         flags: What stood before them, as `--config-dir PATH`.
         created: When the job ended, UTC, as `2026-01-31T12:00:00+00:00`.
@@ -98,22 +98,23 @@ class JobRecord:
     @property
     def attack(self) -> str:
         """Return the attack's name; empty if nothing was attacked."""
-        return str(self.config.get("attack", {}).get("name", ""))
+        attack = self.config["attack"]
+        return "" if attack["kind"] == "none" else str(attack["name"])
 
     @property
     def label(self) -> str:
         """Return the attack's name with the settings that are not its file's."""
-        return str(self.config.get("attack", {}).get("label", self.attack))
+        return str(self.config["attack"].get("label", self.attack))
 
     @property
     def iterative(self) -> bool:
         """Tell whether the attack takes more than one step, as far as its settings say."""
-        return int(self.config.get("attack", {}).get("steps") or 1) > 1
+        return int(self.config["attack"].get("steps") or 1) > 1
 
     @property
     def norm(self) -> str:
         """Return the norm of the budgets."""
-        return str(self.config.get("attack", {}).get("norm", "linf"))
+        return str(self.config["attack"].get("norm", "linf"))
 
     @property
     def dataset(self) -> str:
@@ -121,13 +122,33 @@ class JobRecord:
         return str(self.config["dataset"]["name"])
 
     @property
+    def storage(self) -> str:
+        """Return the storage format of the primary variant, `stored` for those of a saved set."""
+        return str(self.config["storage"] or "stored")
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the subset and of random attacks."""
+        return int(self.config["seed"])
+
+    @property
+    def precision(self) -> str:
+        """Return the precision of Lightning's trainer."""
+        return str(self.config["trainer"]["precision"])
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Return the budgets in units of 1/255, ascending, 0 first."""
+        return tuple(self.config["epsilon"]["grid"])
+
+    @property
     def protocol(self) -> str:
-        """Return which images form the headline's denominator."""
+        """Return which images form the denominator of the matrix."""
         return str(self.config["protocol"])
 
     @property
     def reference(self) -> float:
-        """Return the headline's budget in units of 1/255."""
+        """Return the reference budget in units of 1/255."""
         return float(self.config["epsilon"]["reference"])
 
 
@@ -140,18 +161,6 @@ def public(words: Iterable[str]) -> tuple[str, ...]:
     kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
     kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
     return tuple(re.sub(r"://[^/@\s]*@", "://...@", word) for word in kept)
-
-
-def plain_config(config: DictConfig, models: tuple[str, ...]) -> dict[str, Any]:
-    """Return a config as plain data: models that are named, and nothing of the tracking store.
-
-    The store's address may hold a password.
-    """
-    config = config.copy()
-    with open_dict(config):
-        config.model = {name: config.model[name] for name in models}
-        config.pop("tracking", None)
-    return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
@@ -210,9 +219,10 @@ def _command(noted: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the words and the flags of a command, of the files that Hydra left."""
     if not (noted / "overrides.yaml").exists():
         return (), ()
-    words: Any = OmegaConf.load(noted / "overrides.yaml")
-    runtime: Any = OmegaConf.load(noted / "hydra.yaml").hydra.runtime
-    own = [source.path for source in runtime.config_sources if source.provider == "command-line"]
+    words = yaml.safe_load((noted / "overrides.yaml").read_text())
+    runtime = yaml.safe_load((noted / "hydra.yaml").read_text())["hydra"]["runtime"]
+    sources = runtime["config_sources"]
+    own = [source["path"] for source in sources if source["provider"] == "command-line"]
     return public(words), tuple(f"--config-dir {folder}" for folder in own)
 
 

@@ -30,7 +30,7 @@ from src.experiment.matrix_tables import (
     write_excess_csv,
     write_matrix_csv,
 )
-from src.experiment.provenance import ALARMS, HEADLINE
+from src.experiment.provenance import ALARMS, PREDICTIONS
 from src.report.stored import StoredJob
 from src.utils.files import write_text
 
@@ -130,7 +130,7 @@ def _excess(done: Sequence[StoredJob], eps_255: float) -> dict[str, pd.DataFrame
     """Return by control the matrix of excess, of the controls that all jobs have."""
     beyond = {}
     for control in CONTROL_NAMES:
-        table = f"{HEADLINE}-{control}"
+        table = f"{PREDICTIONS}-{control}"
         if all(table in job.files for job in done):
             by_source = {}
             for job in done:

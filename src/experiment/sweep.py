@@ -7,97 +7,32 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
-from src.config.attack_file import attack_file
-from src.config.errors import REFUSALS, REFUSED, explain
-from src.config.read import Job, read_job
-from src.evaluation import PREDICTIONS
-from src.experiment.job import run_job
+from src.config.compose import compose_jobs, has_basic_sweeper
+from src.config.errors import REFUSALS, explain
+from src.config.read import read_job
+from src.config.settings import Settings
+from src.experiment.attempt import failure_of, has_failed, refuse, share_tracker
+from src.experiment.job import check_job
 from src.experiment.models import open_datasets
 from src.experiment.outputs import clear
-from src.experiment.provenance import public
+from src.experiment.provenance import PREDICTIONS, public
 from src.experiment.summary import clean_accuracies, sweep_alarms, sweep_matrices
-from src.explore_job import read_exploration
 from src.report import StoredJob, find_jobs
-from src.score_job import read_score
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
-from src.utils.checks import first_line, plain
-from src.utils.files import WriteError, reason, write_text, writing
+from src.utils.checks import first_line
+from src.utils.files import WriteError, reason, writing
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
-FAILURE = "error.txt"
-_unnoted: dict[Path, str] = {}  # why jobs of this process failed that could not leave word
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
-_TRACKERS: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
-
-
-def attempt(config: DictConfig, folder: Path) -> None:
-    """Run one job; why it failed, if it did, is noted beside its files, and a sweep goes on.
-
-    Args:
-        config: The composed config.
-        folder: Where the job's files go.
-    """
-    tracker = Tracker()
-    try:
-        (folder / FAILURE).unlink(missing_ok=True)
-        clear(folder)
-        job = _read(config, HydraConfig.get())
-        name = job.config.dataset.name
-        if is_first_process():
-            tracker = _tracker(job, config.sweep)
-        parameters: dict[str, Any] = {"targets": ",".join(job.targets), "seed": job.seed}
-        if job.budgets:
-            parameters["source"] = job.source
-            parameters["attack"] = job.attack.label
-            parameters["budgets_255"] = ",".join(f"{budget:g}" for budget in job.budgets)
-        log.info("%s -> %s on %s", job.name, ", ".join(job.targets), name)
-        with tracker.job(job.name, config.sweep, parameters) as tracked, stopping.insist():
-            run_job(job, tracker, tracked, folder)
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
-        if is_first_process():
-            _note_failure(folder, "it was interrupted")
-        raise KeyboardInterrupt from stop
-    except ValueError as error:
-        _note_failure(folder, str(error))
-    except OSError as error:
-        _note_failure(folder, f"A file could not be read or written: {error}.")
-    except Exception as error:
-        log.exception("This should not happen; please report it with the lines below.")
-        _note_failure(folder, f"{type(error).__name__}: {error}")
-
-
-def _tracker(job: Job, sweep: str | None) -> Tracker:
-    """Return the tracker of a sweep's jobs, opened once a process; without its store, none."""
-    name = job.config.dataset.name
-    if (sweep, name) not in _TRACKERS:
-        try:
-            _TRACKERS[sweep, name] = open_tracker(job.section("tracking"), name)
-        except ValueError as error:
-            log.warning("%s This sweep's jobs are not tracked from here on.", error)
-            _TRACKERS[sweep, name] = Tracker()
-    return _TRACKERS[sweep, name]
-
-
-def _note_failure(folder: Path, sentence: str) -> None:
-    """Leave word beside the job's files; a process that is not the first tells the others."""
-    if not is_first_process():
-        _stop(sentence)
-    try:
-        write_text(folder / FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
-    except WriteError:  # the disk is full, say, which may be why
-        _unnoted[folder.absolute()] = sentence
 
 
 class SweepCallback(Callback):
@@ -111,6 +46,7 @@ class SweepCallback(Callback):
         self.started = time.time()
         self.stopped = ""
         self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
+        self.settings: Settings | None = None  # of the first job
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the job and open the sweep, on the first process of the job."""
@@ -119,7 +55,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
-        self._start(config, lambda: _compose_all(config), sweep=True)
+        self._start(config, lambda: compose_jobs(config), sweep=True)
         if config.sweep:
             with open_dict(config):
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
@@ -142,36 +78,38 @@ class SweepCallback(Callback):
         self, config: DictConfig, compose: Callable[[], Sequence[DictConfig]], sweep: bool
     ) -> None:
         try:
-            jobs = [_read(_without_hydra(job), job.hydra) for job in compose()]
-            if sweep and any(job.distributed for job in jobs):
+            jobs = [read_job(job, job.hydra) for job in compose()]
+            self.settings = jobs[0]
+            if sweep and any(job.trainer.distributed for job in jobs):
                 raise ValueError(
                     "trainer.devices and trainer.strategy share one job among several devices, "
                     "which works for a single run only; in a sweep give every job one device "
                     "(trainer=default) and let a Hydra launcher run jobs side by side."
                 )
-            name = jobs[0].config.dataset.name
-            self.tracker = open_tracker(jobs[0].section("tracking"), name)
+            for job in jobs:
+                check_job(job)
+            self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
             open_datasets(jobs)
             stopping.check()
             with writing(_folder(config)):
                 _folder(config).mkdir(parents=True, exist_ok=True)
             self.started = time.time()
             stopping.on_stop(lambda error: self._stop_early(config, error))
-            self.jobs = len(jobs) if sweep and _is_basic(config) else 0
+            self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
             parameters = {
                 "command": " ".join(public(config.hydra.overrides.task)),
                 "jobs": len(jobs),
                 "folder": str(_folder(config).absolute()),
             }
-            with open_dict(config):
+            with open_dict(config):  # handed on to the jobs, which may run in other processes
                 config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
-            _TRACKERS[config.sweep, name] = self.tracker
+            share_tracker(self.tracker, jobs[0], config.sweep)
         except REFUSALS as error:
-            _stop(explain(error))
+            refuse(explain(error))
         except OSError as error:
-            _stop(f"A file could not be read or written: {error}.")
+            refuse(f"A file could not be read or written: {error}.")
         except Exception:  # Hydra would turn it into a warning and go on
-            _stop(traceback.format_exc())
+            refuse(traceback.format_exc())
 
     def _jobs(self, config: DictConfig) -> list[Path]:
         """Return the folders of the jobs that were begun, in their order."""
@@ -205,7 +143,7 @@ class SweepCallback(Callback):
         try:
             complete = self._sum_up(config)
         except Exception:  # Hydra would turn it into a warning and report success
-            _stop(traceback.format_exc())
+            refuse(traceback.format_exc())
         stopping.on_stop(lambda error: None)
         if self.stopped:
             raise KeyboardInterrupt
@@ -215,9 +153,8 @@ class SweepCallback(Callback):
     def _sum_up(self, config: DictConfig) -> bool:
         """Report the finished jobs, close the sweep, and tell whether nothing failed."""
         folder, jobs = _folder(config), self._jobs(config)
-        failed = [
-            job for job in jobs if (job / FAILURE).exists() or not (job / PREDICTIONS).exists()
-        ]
+        tables = f"{PREDICTIONS}.parquet"
+        failed = [job for job in jobs if has_failed(job) or not (job / tables).exists()]
         console = Console(markup=False, record=True)
         done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
         written = jobs == [folder] or _goes(console, lambda: clear(folder))  # a job clears its own
@@ -227,14 +164,12 @@ class SweepCallback(Callback):
         written &= _goes(console, lambda: clean_accuracies(done, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
         files = sorted(folder.glob("matrix-*"))
-        if done and config.report.name != "none" and not self.stopped:
-            page = self._report(done, folder, plain(config, "report"), console)
+        if done and self._wants_report():
+            page = self._report(done, folder, console)
             files, written = [*page, *files], written and bool(page)
         for job in failed:
-            note = job / FAILURE
-            why = _unnoted.pop(job.absolute(), "it left no word why")
-            why = note.read_text().split("\n\n")[0] if note.exists() else why
-            console.print(f"FAILED {job.name}: {why}", style="red", soft_wrap=True, markup=False)
+            words = f"FAILED {job.name}: {failure_of(job)}"
+            console.print(words, style="red", soft_wrap=True, markup=False)
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
             console.print(
@@ -251,16 +186,19 @@ class SweepCallback(Callback):
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return written and not failed and not missing
 
-    def _report(
-        self, done: Sequence[StoredJob], folder: Path, settings: dict[str, Any], console: Console
-    ) -> list[Path]:
+    def _wants_report(self) -> bool:
+        assert self.settings is not None
+        return self.settings.report.name != "none" and not self.stopped
+
+    def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> list[Path]:
         """Build the report; if it fails, the jobs' results are none the worse."""
         from src.report.command import write_report  # here: its statistics take long to load
 
+        assert self.settings is not None
         again = f"python -m src.report folder={folder}"
         try:
             with stopping.insist():
-                files = write_report(done, folder, settings, console)
+                files = write_report(done, folder, self.settings.report, console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"
             words = f"Interrupted. The jobs' files are complete, and {again} builds it."
@@ -291,49 +229,9 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
     return True
 
 
-def _read(config: DictConfig, hydra: Any) -> Job:
-    if "set" in config:
-        return read_score(config)
-    if "attack" in config:
-        return read_job(config, attack_file(config, hydra))
-    return read_exploration(config)
-
-
-def _compose_all(config: DictConfig) -> list[DictConfig]:
-    """Compose every job of Hydra's basic sweeper; of other sweepers, the first job's config."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    if not _is_basic(config):
-        return [config]
-    loader = GlobalHydra.instance().config_loader()
-    fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(
-        [*fixed, *config.hydra.overrides.task]
-    )
-    (batch,) = BasicSweeper.split_arguments(parsed, None)
-    return [loader.load_sweep_config(config, list(job)) for job in batch]
-
-
-def _is_basic(config: DictConfig) -> bool:
-    return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    config = config.copy()
-    with open_dict(config):
-        config.pop("hydra", None)
-    return config
-
-
 def _folder(config: DictConfig) -> Path:
     return Path(config.hydra.sweep.dir if _is_sweep(config) else config.hydra.run.dir)
 
 
 def _is_sweep(config: DictConfig) -> bool:
     return str(config.hydra.mode).endswith("MULTIRUN")
-
-
-def _stop(message: str) -> NoReturn:
-    stopping.check()
-    print(message, file=sys.stderr)
-    sys.exit(REFUSED)

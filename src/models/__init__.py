@@ -4,7 +4,7 @@ from src.models.batch_norm_folding import fold_batch_norms
 from src.models.build import build_classifier
 from src.models.ensemble import AVERAGES, Ensemble
 from src.models.pixel_classifier import PixelClassifier
-from src.models.weights import load_state, load_weights, save_weights, weights_digest
+from src.models.weights import load_weights, save_weights, weights_digest
 
 __all__ = [
     "AVERAGES",
@@ -12,7 +12,6 @@ __all__ = [
     "PixelClassifier",
     "build_classifier",
     "fold_batch_norms",
-    "load_state",
     "load_weights",
     "save_weights",
     "weights_digest",

@@ -1,59 +1,48 @@
 """Weight files: read safely, load strictly, write atomically, identify by content."""
 
 import hashlib
-import pickle
 import struct
+import textwrap
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from src.utils.checks import first_line
 from src.utils.files import atomic_write, reason
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
-WRAPPERS = ("state_dict", "model")
 PREFIXES = ("module.", "model.", "network.")
 TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 COUNTER = "num_batches_tracked"
+# What torch.load raises on damaged files, depending on where the damage lies.
+DAMAGED = (
+    *(EOFError, RuntimeError, KeyError, IndexError, ValueError, TypeError, AttributeError),
+    *(OverflowError, MemoryError, AssertionError, struct.error, SafetensorError),
+)
 
 
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a file, without running any code that the file may hold.
+def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None:
+    """Load a file's state dict into a network, in place, without running code the file may hold.
 
     A dict under ``state_dict`` or ``model`` is unwrapped, and a prefix (``module.``, ``model.``,
     ``network.``) that all names share is stripped. In a ``.ckpt``, which may hold more than the
-    network, names without that prefix are dropped.
-
-    Args:
-        path: A .pt, .pth, .ckpt or .safetensors file.
-
-    Returns:
-        Tensors by name, on the CPU, in the file's own types.
-
-    Raises:
-        ValueError: If the file is missing, damaged, of another kind, or holds anything but tensors.
-    """
-    return _strip(_read(Path(path)), partly=Path(path).suffix == ".ckpt")
-
-
-def load_weights(network: nn.Module, path: str | Path, num_classes: int | None = None) -> None:
-    """Load a file's weights into a network, in place; all or nothing.
-
-    Float types are converted. Counters of batches seen may be missing, and heads that only training
-    uses may be left over; neither changes a prediction.
+    network, names without that prefix are dropped. Float types are converted. Counters of batches
+    seen may be missing, and heads that only training uses may be left over: neither changes a
+    prediction.
 
     Args:
         network: The network to fill.
-        path: As for `load_state`.
+        path: A .pt, .pth, .ckpt or .safetensors file.
         num_classes: Number of classes of the data set, for the error message.
 
     Raises:
-        ValueError: If the file cannot be read, or its names, shapes or types do not fit.
+        ValueError: If the file is missing, damaged or of another kind, its names or shapes do not
+            fit, its values are no finite floats, or only code of its own could unpickle it.
     """
     path = Path(path)
     own = network.state_dict()
@@ -65,8 +54,15 @@ def load_weights(network: nn.Module, path: str | Path, num_classes: int | None =
         for name, value in state.items()
         if name in own or not name.startswith(TRAINING_HEADS)
     }
-    _check_fit(own, state, path, num_classes)
-    network.load_state_dict(state, strict=False)
+    wrong = [name for name in own.keys() & state.keys() if not _is_like(state[name], own[name])]
+    if wrong:
+        raise ValueError(f"{path} holds values that are not finite floats in {wrong[0]}.")
+    _check_classes(own, state, path, num_classes)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        misfits = textwrap.shorten(str(error).partition("\n")[2], 400)
+        raise ValueError(f"{path} does not fit the network: {misfits}") from error
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
@@ -111,54 +107,22 @@ def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Read and unwrap a file's state dict, names as stored."""
+    from timm.models import load_state_dict  # here, since models without a file need not wait
+
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is no weight file: it should end in {', '.join(SUFFIXES)}.")
     try:
         path.open("rb").close()
-    except FileNotFoundError as error:
-        raise ValueError(f"The weight file {path} does not exist.") from error
+        with warnings.catch_warnings():  # of a newer pickle protocol, which loads or is refused
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return load_state_dict(str(path), use_ema=False, weights_only=True)
     except OSError as error:
         raise ValueError(f"The weight file {path} cannot be read: {reason(error)}.") from error
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():  # of a newer pickle protocol, which loads or is refused
-                warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except DAMAGED as error:
         raise ValueError(
-            f"{path} is damaged or holds Python objects beside tensors, which are not unpickled "
-            "since they can run code; save the network's state_dict alone."
+            f"{path} is damaged, or holds more than a state dict of tensors, which is not unpickled"
+            f" since that can run code: {first_line(error)[:200]}"
         ) from error
-    except (SafetensorError, OSError, *_DAMAGED) as error:
-        raise ValueError(f"{path} cannot be read as weights; it is damaged or cut off.") from error
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path} holds no state dict, but {_describe(content)}.")
-    odd = [key for key, value in content.items() if not _is_entry(key, value)]
-    if odd:
-        raise ValueError(f"{path} holds more than named tensors, among them {odd[0]!r}.")
-    return dict(content)
-
-
-# What torch.load raises on damaged files, depending on where the damage lies.
-_DAMAGED = (
-    *(EOFError, RuntimeError, KeyError, IndexError, ValueError),
-    *(TypeError, AttributeError, OverflowError, MemoryError, AssertionError, struct.error),
-)
-
-
-def _is_entry(key: object, value: object) -> bool:
-    """Tell whether an item belongs in a state dict; torch adds ``_extra_state`` to some."""
-    return isinstance(key, str) and isinstance(value, Tensor)
-
-
-def _describe(content: object) -> str:
-    """Name what a file holds instead of a state dict."""
-    return "an empty dict" if isinstance(content, Mapping) else f"a {type(content).__name__}"
 
 
 def _strip(state: dict[str, Tensor], partly: bool) -> dict[str, Tensor]:
@@ -171,58 +135,19 @@ def _strip(state: dict[str, Tensor], partly: bool) -> dict[str, Tensor]:
     return state
 
 
-def _check_fit(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, num_classes: int | None
-) -> None:
-    """Refuse a state dict whose names, shapes or types differ from the network's own."""
-    missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
-    unexpected = [name for name in state if name not in own]
-    shared = [name for name in state if name in own]
-    reshaped = [name for name in shared if state[name].shape != own[name].shape]
-    if not missing and not unexpected and reshaped:
-        _check_classes(own, state, reshaped, path, num_classes)
-    problems = [
-        *_listing("missing", missing),
-        *_listing("unexpected", unexpected),
-        *_listing(
-            "of another shape",
-            [
-                f"{name} {tuple(state[name].shape)} not {tuple(own[name].shape)}"
-                for name in reshaped
-            ],
-        ),
-    ]
-    if problems:
-        raise ValueError(f"{path} does not fit the network: {'; '.join(problems)}.")
-    floats = [name for name in shared if own[name].is_floating_point()]
-    quantised = [name for name in floats if not state[name].is_floating_point()]
-    if quantised:
-        raise ValueError(f"{path} holds {state[quantised[0]].dtype} values in {quantised[0]}.")
-    infinite = [name for name in floats if not bool(state[name].isfinite().all())]
-    if infinite:
-        raise ValueError(f"{path} holds values that are not finite in {infinite[0]}.")
+def _is_like(value: Any, own: Tensor) -> bool:
+    """Tell whether a value is a tensor of finite numbers, floating-point ones if its like is."""
+    if not torch.is_tensor(value) or (own.is_floating_point() and not value.is_floating_point()):
+        return False
+    return bool(value.isfinite().all())
 
 
 def _check_classes(
-    own: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    reshaped: list[str],
-    path: Path,
-    num_classes: int | None,
+    own: dict[str, Tensor], state: dict[str, Tensor], path: Path, num_classes: int
 ) -> None:
-    """Raise if all that differs is the number of classes of one last layer."""
-    pairs = {(len(state[name]), len(own[name])) for name in reshaped if own[name].ndim}
-    parents = {name.rpartition(".")[0] for name in reshaped}
-    same_rest = all(state[name].shape[1:] == own[name].shape[1:] for name in reshaped)
-    if len(pairs) == 1 and len(parents) == 1 and same_rest:
-        found, wanted = pairs.pop()
-        if num_classes in (None, wanted):
-            raise ValueError(f"{path} is for {found} classes, the data set has {wanted}.")
-
-
-def _listing(what: str, names: list[str]) -> list[str]:
-    """Return up to three names as one clause, and how many more there are."""
-    if not names:
-        return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"{what}: {', '.join(names[:3])}{more}"]
+    """Raise if layers differ in the number of classes alone."""
+    shapes = [(state[name].shape, own[name].shape) for name in own.keys() & state.keys()]
+    unlike = {(theirs, ours) for theirs, ours in shapes if theirs != ours}
+    if unlike and all(o[:1] == (num_classes,) and t[1:] == o[1:] for t, o in unlike):
+        found = next(iter(unlike))[0][0]
+        raise ValueError(f"{path} is for {found} classes, the data set has {num_classes}.")

@@ -12,12 +12,13 @@ from src.utils import stopping
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
 def run(config: DictConfig) -> None:
     """Build one report; what is wrong is said in one sentence."""
+    from src.config.read import read_report_command
     from src.report.command import report
 
     words = "\nInterrupted. The jobs' files are untouched, and this command builds the report."
     stopping.on_stop(lambda error: print(words))
     try:
-        report(config)
+        report(read_report_command(config))
     except OSError as error:
         print(f"A file could not be read or written: {error}.", file=sys.stderr)
         sys.exit(2)

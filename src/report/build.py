@@ -1,9 +1,9 @@
 """Stored jobs to a report, from the answer down."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from src.analysis import CAUSES
+from src.config.settings import ReportSettings
 from src.report import sections
 from src.report.definitions import DEFINITIONS
 from src.report.facts import facts, missing
@@ -14,17 +14,17 @@ from src.report.stored import StoredJob
 
 def build_report(
     jobs: Sequence[StoredJob],
-    settings: Mapping[str, Any],
+    settings: ReportSettings,
     progress: Callable[[str], None] = lambda words: None,
 ) -> Report:
     """Turn stored jobs into a report.
 
     Args:
         jobs: The jobs; those without an attack tell of their clean images alone.
-        settings: The `report` section of a config.
+        settings: What the report shows.
         progress: Told what is being worked on.
     """
-    found = measure(jobs, int(settings["pairs"]), settings["budgets"], progress)
+    found = measure(jobs, settings.pairs, settings.budgets, progress)
     progress("charts")
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
@@ -43,7 +43,7 @@ def build_report(
         sections.mechanisms(found),
         *sections.clean(found),
     )
-    lacking = missing(attacked, int(settings["pairs"]))
+    lacking = missing(attacked, settings.pairs)
     return Report(
         title=f"{what}: {names}",
         answer=sentence,

@@ -1,58 +1,50 @@
 """Find the jobs that a report is wanted of, build it, and note it where they are tracked."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from src.experiment.provenance import HEADLINE
+from src.config.settings import ReportCommand, ReportSettings, TrackingSettings
+from src.experiment.provenance import PREDICTIONS
 from src.report.build import build_report
 from src.report.page import remove_figures, save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
-from src.tracking import Sweeps, open_sweeps
-from src.utils.checks import check_report, names_of, plain
+from src.tracking import download_sweep
 
 OUTPUTS = Path("outputs")
 PAGE = "report.html"
 FIGURES = "figures"
 
 
-def report(config: DictConfig) -> None:
-    """Build the report that a config of `python -m src.report` asks for.
+def report(settings: ReportCommand) -> None:
+    """Build the report that `python -m src.report` is asked for.
 
     Raises:
-        ValueError: There is nothing to report on, or a key has a wrong value.
+        ValueError: There is nothing to report on.
     """
     console = Console(markup=False)
-    settings = plain(config, "report")
-    check_report(settings)
-    sweeps = open_sweeps(plain(config, "tracking"))
     with TemporaryDirectory() as spare:
-        folders = _folders(config, sweeps, Path(spare))
+        folders = _folders(settings, Path(spare))
         jobs = find_jobs(folders)
-        out = Path(config.out) if config.out is not None else _out(folders, Path(spare))
-        files = write_report(jobs, out, settings, console)
-        tracked = {job.record.config.get("sweep") for job in jobs} - {None}
-        if len(tracked) == 1:
-            sweeps.attach(str(tracked.pop()), files)
+        out = Path(settings.out) if settings.out is not None else _out(folders, Path(spare))
+        write_report(jobs, out, settings.report, console)
     console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
 
 
 def write_report(
-    jobs: Sequence[StoredJob], out: Path, settings: Mapping[str, Any], console: Console
+    jobs: Sequence[StoredJob], out: Path, settings: ReportSettings, console: Console
 ) -> list[Path]:
     """Write the page and, if the settings ask for it, every figure of it singly with its data.
 
     Args:
         jobs: What the report is of.
         out: Folder for `report.html` and `figures/`; figures of an earlier report are removed.
-        settings: The `report` section of a config.
+        settings: What it shows.
         console: Where progress is shown.
 
     Returns:
@@ -70,20 +62,20 @@ def write_report(
         tell("page")
         write_page(content, out / PAGE)
         remove_figures(out / FIGURES)  # of an earlier report
-        if not settings["figures"]:
+        if not settings.figures:
             return [out / PAGE]
         save_figures(content.figures, out / FIGURES, tell)
     return [out / PAGE, out / FIGURES]
 
 
-def _folders(config: DictConfig, sweeps: Sweeps, spare: Path) -> list[Path]:
-    """Return the folders of the sweeps, or the one, that a config names; else the newest."""
-    if config.folder is not None:
-        if config.sweep is not None:
+def _folders(settings: ReportCommand, spare: Path) -> list[Path]:
+    """Return the folders of the sweeps, or the one, that are named; else the newest."""
+    if settings.folder is not None:
+        if settings.sweep:
             raise ValueError("sweep and folder are both given; give one of them.")
-        return [Path(str(config.folder))]
-    if config.sweep is not None:
-        return [_folder(str(name), sweeps, spare) for name in names_of(config.sweep)]
+        return [Path(settings.folder)]
+    if settings.sweep:
+        return [_folder(name, settings.tracking, spare) for name in settings.sweep]
     dated = [path for path in OUTPUTS.glob("*") if _tables(path)]
     if not dated:
         raise ValueError(
@@ -93,7 +85,7 @@ def _folders(config: DictConfig, sweeps: Sweeps, spare: Path) -> list[Path]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return list(folder.rglob(f"{HEADLINE}.parquet"))
+    return list(folder.rglob(f"{PREDICTIONS}.parquet"))
 
 
 def _out(folders: Sequence[Path], spare: Path) -> Path:
@@ -104,16 +96,13 @@ def _out(folders: Sequence[Path], spare: Path) -> Path:
     return OUTPUTS / folder.name if folder.is_relative_to(spare) else folder
 
 
-def _folder(name: str, sweeps: Sweeps, spare: Path) -> Path:
+def _folder(name: str, tracking: TrackingSettings, spare: Path) -> Path:
     """Return where a sweep's tables lie; what is gone from here comes from the store."""
     for path in (OUTPUTS / name, Path(name)):
         if path.is_dir():
             return path
-    known = sweeps.folder(name)
-    if known is not None and known.is_dir():
-        return known
     here = spare / re.sub(r"\W", "-", name)
-    if not sweeps.download(name, here):
+    if not download_sweep(tracking, name, here):
         raise ValueError(
             f"sweep={name} is neither a folder under {OUTPUTS}/ nor the id of a tracked sweep "
             "whose files are at hand."

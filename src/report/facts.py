@@ -33,10 +33,10 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     found += sorted({("model", line) for job in jobs for line in _models(job)})
     found += [
         ("images counted", "; ".join(_each(record.protocol for record in records))),
-        ("seed", ", ".join(_each(str(record.config["seed"]) for record in records))),
+        ("seed", ", ".join(_each(str(record.seed) for record in records))),
         (
             "precision and device",
-            "; ".join(_each(f"{r.config['trainer']['precision']} on {r.device}" for r in records)),
+            "; ".join(_each(f"{r.precision} on {r.device}" for r in records)),
         ),
         ("finished", _span([record.created for record in records])),
         ("code", ", ".join(_each(f"commit {record.commit}" for record in records))),
@@ -73,7 +73,7 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
     if every > pairs:
         words = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
         found.append(("bins of initial confidence and galleries", words))
-    if any(job.record.config.get("storage", "float32") != "float32" for job in jobs):
+    if any(job.record.storage != "float32" for job in jobs):
         found.append(
             (
                 "8-bit predictions",
@@ -94,9 +94,7 @@ def _commands(jobs: Sequence[StoredJob]) -> list[str]:
 
 def _of_sweep(jobs: Sequence[StoredJob]) -> list[str]:
     """Return one command that stands for these jobs; where none does, one for each."""
-    program = "src.main" if jobs[0].attacked else "src.explore"
-    program = "src.score" if "set" in jobs[0].record.config else program
-    start = f"python -m {program}"
+    start = "python -m src.main"
     words = [[w for w in job.record.overrides if w.split("=")[0] not in _OWN] for job in jobs]
     flags = jobs[0].record.flags
     values: dict[str, list[str]] = {}
@@ -126,14 +124,14 @@ def _attack(job: StoredJob) -> str:
     words = [
         f"{key}={value}"
         for key, value in settings.items()
-        if key not in ("name", "_target_", "label") and value is not None
+        if key not in ("name", "_target_", "label", "kind") and value is not None
     ]
     return f"{job.record.attack} ({', '.join(words)})" if words else job.record.attack
 
 
 def _budgets(job: StoredJob) -> str:
-    grid = ", ".join(f"{eps:g}" for eps in job.record.config["epsilon"]["grid"])
-    return f"{grid} (in 1/255, {job.record.norm}); headline at {job.record.reference:g}/255"
+    grid = ", ".join(f"{eps:g}" for eps in job.record.budgets)
+    return f"{grid} (in 1/255, {job.record.norm}); reference budget {job.record.reference:g}/255"
 
 
 def _models(job: StoredJob) -> list[str]:

@@ -24,9 +24,9 @@ from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.matrix import measure_of, words_of
 from src.analysis.rates import confidence_bands
-from src.analysis.trajectories import KINDS, galleries, trajectories
 from src.analysis.similarity import pair_similarity
-from src.experiment.provenance import ALARMS, HEADLINE, JobRecord
+from src.analysis.trajectories import KINDS, galleries, trajectories
+from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
 
@@ -178,10 +178,10 @@ def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
         found["filtered"] = filtered_rates(tables["filtered"], rows, *pair, protocol)
     if "similarity" in tables:
         found["similarity"] = pair_similarity(rows, tables["similarity"], *pair, at, protocol)
-    others = [name for name in job.files if name.startswith(f"{HEADLINE}-")]
+    others = [name for name in job.files if name.startswith(f"{PREDICTIONS}-")]
     if others:
         found["variants"] = _variants(job, others)
-    if controls := [name for name in CONTROL_NAMES if f"{HEADLINE}-{name}" in others]:
+    if controls := [name for name in CONTROL_NAMES if f"{PREDICTIONS}-{name}" in others]:
         found["excess"] = _excess(job, controls)
     return found
 
@@ -221,14 +221,16 @@ def _renamed(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _variants(job: StoredJob, others: Sequence[str]) -> pd.DataFrame:
-    """Return success rates at the reference budget of the headline, every storage and control."""
+    """Return success rates at the reference budget, of every storage and control."""
     record = job.record
     clean = job.predictions[job.predictions["eps_255"] == 0]
-    names = {"": str(record.config.get("storage", "float32"))}
-    names |= {table.removeprefix(HEADLINE): table.removeprefix(f"{HEADLINE}-") for table in others}
+    names = {"": record.storage}
+    names |= {
+        table.removeprefix(PREDICTIONS): table.removeprefix(f"{PREDICTIONS}-") for table in others
+    }
     parts = []
     for ending, name in sorted(names.items(), key=lambda each: each[1] in CONTROL_NAMES):
-        rows = job.table(f"{HEADLINE}{ending}")
+        rows = job.table(f"{PREDICTIONS}{ending}")
         rows = pd.concat([clean, rows[rows["eps_255"] == record.reference]])
         table = rates(rows, record.source, record.targets, record.protocol)
         table = table[table["eps_255"] == record.reference]
@@ -242,7 +244,7 @@ def _excess(job: StoredJob, controls: Sequence[str]) -> pd.DataFrame:
     record = job.record
     parts = []
     for name in controls:
-        control = job.table(f"{HEADLINE}-{name}")
+        control = job.table(f"{PREDICTIONS}-{name}")
         table = excess(job.predictions, control, record.source, record.targets, record.protocol)
         parts.append(table[table["eps_255"] == record.reference])
         parts[-1] = parts[-1].assign(control=CONTROL_NAMES[name])

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from src.analysis import usable_protocols
-from src.experiment.provenance import EXAMPLES, HEADLINE, IMAGES, JobRecord, read_record
+from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
 
 _TOP = ("top5_classes", "top5_confidences")
 
@@ -24,7 +24,7 @@ class StoredJob:
     Attributes:
         record: What it was.
         folder: Where its tables lie.
-        files: They, by the table's name.
+        files: Paths of the job's tables, by table name.
         varied: The words of the command line that tell it from the other jobs of its command,
             but for source, attack and its settings, such as ` seed=1`.
     """
@@ -41,23 +41,23 @@ class StoredJob:
 
     @property
     def attacked(self) -> bool:
-        """Tell whether adversarial images were shown, or clean ones alone."""
+        """Tell whether there are adversarial images, or clean ones alone."""
         return bool(self.record.attack)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The predictions in the headline's form, without the top five."""
-        return self.table(HEADLINE)
+        """The predictions of the primary variant, without the top five."""
+        return self.table(PREDICTIONS)
 
     @cached_property
     def clean(self) -> pd.DataFrame:
         """The predictions on clean images, with the top five."""
-        return pq.read_table(self.files[HEADLINE], filters=[("eps_255", "==", 0)]).to_pandas()
+        return pq.read_table(self.files[PREDICTIONS], filters=[("eps_255", "==", 0)]).to_pandas()
 
     def top_five(self, target: str, indices: Sequence[int]) -> pd.DataFrame:
         """Return a target's predictions for some images, with the top five, by rising budget."""
         wanted = [("target", "==", target), ("index", "in", list(indices))]
-        table = pq.read_table(self.files[HEADLINE], filters=wanted).to_pandas()
+        table = pq.read_table(self.files[PREDICTIONS], filters=wanted).to_pandas()
         return table.sort_values("eps_255", kind="stable")
 
     def forget(self) -> None:
@@ -67,18 +67,18 @@ class StoredJob:
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The smallest flipping budgets with the top five there.
+        """The minimum adversarial budgets with the top five there.
 
         None if they were not computed, or are not of the images that the predictions are of:
         bisection does not round.
         """
-        if "flips" not in self.files or self.record.config.get("storage") != "float32":
+        if "flips" not in self.files or self.record.storage != "float32":
             return None
         return pq.read_table(self.files["flips"]).to_pandas()
 
     @cached_property
     def has_clean(self) -> bool:
-        """Tell whether the targets' answers on the clean images are known."""
+        """Tell whether the targets' predictions on the clean images are known."""
         return "target_correct" in usable_protocols(self.predictions, self.record.source)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -125,9 +125,9 @@ def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[St
                 records.setdefault(place, record)
                 files.setdefault(place, {}).setdefault(name, path)
     jobs = [
-        StoredJob(records[place], tables[HEADLINE].parent, tables)
+        StoredJob(records[place], tables[PREDICTIONS].parent, tables)
         for place, tables in files.items()
-        if HEADLINE in tables
+        if PREDICTIONS in tables
     ]
     if not jobs and not none_is_fine:
         where = ", ".join(map(str, folders))

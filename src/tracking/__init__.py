@@ -1,51 +1,48 @@
 """What a run leaves behind for comparison: MLflow, or nothing."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from src.tracking.sweeps import Sweeps
+from src.config.settings import TrackingSettings
 from src.tracking.tracker import Run, Tracker
 
-__all__ = ["Run", "Sweeps", "Tracker", "open_sweeps", "open_tracker"]
+__all__ = ["Run", "Tracker", "download_sweep", "open_tracker"]
 
 
-def open_tracker(section: Mapping[str, Any], dataset: str) -> Tracker:
-    """Return the tracker that a config's `tracking` section asks for.
+def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
+    """Return the tracker that some settings ask for.
 
     Args:
-        section: The resolved section.
+        settings: Where runs are tracked.
         dataset: Name of the data set, which names the experiments.
 
     Raises:
         ValueError: MLflow is wanted but not installed, or its store cannot be reached.
     """
-    if section["name"] == "none":
+    if settings.name == "none":
         return Tracker()
     try:
         from src.tracking.mlflow_tracker import MlflowTracker
     except ModuleNotFoundError as error:
         raise ValueError(_lacking(error)) from error
-    return MlflowTracker(section["uri"], section["directory"], dataset)
+    return MlflowTracker(settings.uri, settings.directory, dataset)
 
 
-def open_sweeps(section: Mapping[str, Any]) -> Sweeps:
-    """Return what the store of a config's `tracking` section knows of earlier sweeps.
+def download_sweep(settings: TrackingSettings, sweep: str, folder: Path) -> bool:
+    """Copy the files of a tracked sweep's jobs into a folder each; False if there are none.
 
     No store is created for it.
 
     Raises:
-        ValueError: As `open_tracker`.
+        ValueError: MLflow is not installed, or its store cannot be read.
     """
-    if section["name"] == "none":
-        return Sweeps()
-    if section["uri"] is None and not (Path(section["directory"]) / "mlflow.db").exists():
-        return Sweeps()
+    local = settings.uri is None
+    if settings.name == "none" or (local and not Path(settings.directory, "mlflow.db").exists()):
+        return False
     try:
-        from src.tracking.mlflow_sweeps import MlflowSweeps
+        from src.tracking import mlflow_store
     except ModuleNotFoundError as error:
         raise ValueError(_lacking(error)) from error
-    return MlflowSweeps(section["uri"], section["directory"])
+    return mlflow_store.download_sweep(settings.uri, settings.directory, sweep, folder)
 
 
 def _lacking(error: ModuleNotFoundError) -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from src.tracking.mlflow_client import open_client
+from src.tracking.mlflow_store import open_client
 
 
 def main() -> None:

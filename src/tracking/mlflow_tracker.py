@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pytorch_lightning.loggers import Logger
 
-from src.tracking.mlflow_client import (
+from src.tracking.mlflow_store import (
     Client,
     SteadyClient,
     log_files,

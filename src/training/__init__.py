@@ -1,5 +1,6 @@
 """Fine-tuning, used when a model has no weights, and the cache of what was trained."""
 
-from src.training.checkpoint import Recipe, trained_weights
+from src.training.checkpoint import trained_weights
+from src.training.data import augment
 
-__all__ = ["Recipe", "trained_weights"]
+__all__ = ["augment", "trained_weights"]

@@ -4,8 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +15,19 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
 from src.training.data import TrainingData
-from src.training.module import OPTIMIZERS, FineTuning
+from src.training.module import FineTuning
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
-from src.utils.checks import check_number, check_whole_number
 from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
-TRAINING_PRECISIONS = ("auto", "32-true", "bf16-mixed")
-
 LoggerFactory = Callable[[Path], Logger | None]
 """Makes the logger of a training; it may keep what it needs to go on in the given folder."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained; the keys of `conf/training/`."""
-
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    gradient_clip: float
-    label_smoothing: float
-    crop_padding: int
-    flip: bool
-    precision: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot train.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        for key, lowest in (("epochs", 1), ("batch_size", 1), ("crop_padding", 0)):
-            check_whole_number(f"training.{key}", getattr(self, key), lowest)
-        check_whole_number("training.seed", self.seed, 0, 2**32 - 1)
-        check_number("training.learning_rate", self.learning_rate, 0, 1000, open_low=True)
-        check_number("training.label_smoothing", self.label_smoothing, 0, 1, open_high=True)
-        check_number("training.weight_decay", self.weight_decay, 0, 1000)
-        check_number("training.gradient_clip", self.gradient_clip, 0, 1000)
-        if self.precision not in TRAINING_PRECISIONS:
-            raise ValueError(
-                f"training.precision must be one of {', '.join(TRAINING_PRECISIONS)}, "
-                f"not {self.precision}."
-            )
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"training.optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer}."
-            )
 
 
 def trained_weights(
@@ -79,9 +36,9 @@ def trained_weights(
     classifier: PixelClassifier,
     train: ImageDataset,
     test: ImageDataset,
-    recipe: Recipe,
+    settings: TrainingSettings,
     *,
-    trainer: Mapping[str, Any],
+    trainer: TrainerSettings,
     make_logger: LoggerFactory,
 ) -> Path:
     """Return the file of a model's trained weights, training it first if it is not there.
@@ -91,12 +48,12 @@ def trained_weights(
 
     Args:
         name: The model's name, for messages.
-        path: The file, `.safetensors`; its name must tell model, data and recipe.
+        path: The file, `.safetensors`; its name must tell model, data and settings.
         classifier: Freshly built; trained in place.
         train: Images to learn from.
         test: Images whose accuracy is reported.
-        recipe: How to train.
-        trainer: The `trainer` section of the config; training uses one device of it.
+        settings: How to train.
+        trainer: The device, of which training uses one.
         make_logger: Makes the logger, called only when there is something to train.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +70,7 @@ def trained_weights(
             work = path.with_suffix(".training")
             work.mkdir(exist_ok=True)
             logger = make_logger(work)
-            _train(name, path, work, classifier, train, test, recipe, trainer, logger)
+            _train(name, path, work, classifier, train, test, settings, trainer, logger)
             shutil.rmtree(work)
     finally:
         lock.release()
@@ -127,8 +84,8 @@ def _train(
     classifier: PixelClassifier,
     train: ImageDataset,
     test: ImageDataset,
-    recipe: Recipe,
-    trainer: Mapping[str, Any],
+    settings: TrainingSettings,
+    trainer: TrainerSettings,
     logger: Logger | None,
 ) -> None:
     """Train, report, and store the weights."""
@@ -136,29 +93,14 @@ def _train(
     resuming = is_cached(last)
     log.info(
         "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-        *(name, len(train), recipe.epochs, " (resuming)" if resuming else "", path),
+        *(name, len(train), settings.epochs, " (resuming)" if resuming else "", path),
     )
-    pl.seed_everything(recipe.seed, verbose=False)
+    pl.seed_everything(settings.seed, verbose=False)
     classifier.train()
-    module = FineTuning(
-        classifier,
-        train.num_classes,
-        optimizer=recipe.optimizer,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        gradient_clip=recipe.gradient_clip,
-        label_smoothing=recipe.label_smoothing,
-    ).to(memory_format=torch.channels_last)
-    data = TrainingData(
-        train,
-        test,
-        batch_size=recipe.batch_size,
-        padding=recipe.crop_padding,
-        flip=recipe.flip,
-        num_workers=trainer["num_workers"],
-        seed=recipe.seed,
-    )
-    runner = _runner(work, recipe, trainer, logger, steps=len(train) // data.batch_size)
+    module = FineTuning(classifier, train.num_classes, settings)
+    module.to(memory_format=torch.channels_last)
+    data = TrainingData(train, test, settings, trainer.num_workers)
+    runner = _runner(work, settings, trainer, logger, steps=len(train) // data.batch_size)
     start = time.perf_counter()
     with stopping.insist():
         runner.fit(module, data, ckpt_path=last if resuming else None, weights_only=True)
@@ -171,23 +113,28 @@ def _train(
         *(name, 100 * accuracy, len(test), seconds),
     )
     classifier.eval()
-    facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **asdict(recipe)}
+    facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **settings.model_dump()}
     write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))
     with cache_entry(path) as temporary:
         save_weights(classifier.network, temporary)
 
 
 def _runner(
-    work: Path, recipe: Recipe, trainer: Mapping[str, Any], logger: Logger | None, *, steps: int
+    work: Path,
+    settings: TrainingSettings,
+    trainer: TrainerSettings,
+    logger: Logger | None,
+    *,
+    steps: int,
 ) -> pl.Trainer:
     """Return a trainer on one device that keeps the last whole epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
-    bar = [TQDMProgressBar(refresh_rate=10)] if trainer["progress_bar"] else []
+    bar = [TQDMProgressBar(refresh_rate=10)] if trainer.progress_bar else []
     return pl.Trainer(
-        accelerator=trainer["accelerator"],
+        accelerator=trainer.accelerator,
         devices=1,
-        precision=_precision(recipe.precision, trainer["accelerator"]),
-        max_epochs=recipe.epochs,
+        precision=_precision(settings.precision, trainer.accelerator),
+        max_epochs=settings.epochs,
         logger=logger or False,
         callbacks=[keep_last, *bar],
         plugins=[_ProvenCheckpoints()],

@@ -1,13 +1,12 @@
 """Batches for training: shuffled, cropped and flipped, reproducible from any epoch on."""
 
-from collections.abc import Iterator
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from src.config.settings import TrainingSettings
 from src.data import Batch, ImageDataset, keep_batch
 
 IN_MEMORY_BYTES = 2**30
@@ -40,63 +39,28 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
     return padded[pick, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class EpochShuffle(Sampler[int]):
-    """A shuffle that depends on the seed and the epoch alone, so that training can resume.
-
-    Args:
-        length: Number of images.
-        seed: Of all epochs.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; Lightning calls this at the start of every epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield every position once."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.length, generator=generator).tolist())
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return self.length
-
-
 class TrainingData(pl.LightningDataModule):
     """The training images, augmented, and the test images, as they are.
 
     Args:
         train: Images to learn from.
         test: Images whose accuracy is reported; nothing is chosen by it.
-        batch_size: Images per step.
-        padding: See `augment`.
-        flip: See `augment`.
+        settings: `batch_size`, `crop_padding`, `flip` and the `seed` of shuffling and augmentation.
         num_workers: Processes that decode images.
-        seed: Of shuffling and augmentation.
     """
 
     def __init__(
         self,
         train: ImageDataset,
         test: ImageDataset,
-        *,
-        batch_size: int,
-        padding: int,
-        flip: bool,
+        settings: TrainingSettings,
         num_workers: int,
-        seed: int,
     ) -> None:
         super().__init__()
         self.train, self.test = train, test
-        self.batch_size = min(batch_size, len(train))
-        self.padding, self.flip = padding, flip
+        self.settings = settings
+        self.batch_size = min(settings.batch_size, len(train))
         self.num_workers = num_workers
-        self.seed = seed
 
     def setup(self, stage: str) -> None:
         """Decode the training images once if they fit into memory."""
@@ -104,11 +68,13 @@ class TrainingData(pl.LightningDataModule):
         self.source: Dataset = self.train if size > IN_MEMORY_BYTES else _Decoded(self.train)
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled uint8 batches."""
+        """Return uint8 batches, shuffled by seed and epoch alone, so that a resumed run agrees."""
         return DataLoader(
             self.source,
             batch_size=self.batch_size,
-            sampler=EpochShuffle(len(self.train), self.seed),
+            sampler=DistributedSampler(
+                self.source, num_replicas=1, rank=0, shuffle=True, seed=self.settings.seed
+            ),
             drop_last=True,  # a batch norm cannot learn from one image
             num_workers=self.num_workers,
             collate_fn=keep_batch,
@@ -128,8 +94,9 @@ class TrainingData(pl.LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return batch
         step = self.trainer.global_step
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return batch._replace(images=augment(batch.images, self.padding, self.flip, generator))
+        own = self.settings
+        generator = torch.Generator().manual_seed(own.seed * 1_000_003 + step)
+        return batch._replace(images=augment(batch.images, own.crop_padding, own.flip, generator))
 
 
 class _Decoded(Dataset):

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
+from src.config.settings import TrainingSettings
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
 from src.utils import stopping
 
-OPTIMIZERS = ("adamw", "sgd")
 _FEWEST_STEPS = 5  # of the schedule: with fewer, its rise has no length
 
 
@@ -22,12 +22,10 @@ class FineTuning(pl.LightningModule):
     Args:
         classifier: The model; trained in place.
         num_classes: Number of classes.
-        optimizer: `adamw`, which learns much in few epochs, or `sgd` (Nesterov momentum 0.9),
-            which ends higher after many.
-        learning_rate: Peak of the schedule.
-        weight_decay: On weights of two axes or more; biases and norms are left out.
-        gradient_clip: Largest norm of the gradient of all weights; 0: no limit.
-        label_smoothing: Share of the target probability spread over all classes.
+        settings: `optimizer` (`sgd` has Nesterov momentum 0.9), `learning_rate` (peak of the
+            schedule), `weight_decay` (of weights of two axes or more; biases and norms are left
+            out), `gradient_clip` (largest norm of the gradient of all weights; 0: no limit) and
+            `label_smoothing` (share of the target probability spread over all classes).
 
     Reference:
         Smith, Topin: Super-Convergence (2018), arXiv 1708.07120; label smoothing: Szegedy et al.
@@ -35,23 +33,11 @@ class FineTuning(pl.LightningModule):
     """
 
     def __init__(
-        self,
-        classifier: PixelClassifier,
-        num_classes: int,
-        *,
-        optimizer: str,
-        learning_rate: float,
-        weight_decay: float,
-        gradient_clip: float,
-        label_smoothing: float,
+        self, classifier: PixelClassifier, num_classes: int, settings: TrainingSettings
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.gradient_clip = gradient_clip
-        self.label_smoothing = label_smoothing
+        self.settings = settings
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
@@ -60,7 +46,7 @@ class FineTuning(pl.LightningModule):
         stopping.check()
         logits = self.classifier(to_unit(batch.images))
         loss = functional.cross_entropy(
-            logits.float(), batch.labels, label_smoothing=self.label_smoothing
+            logits.float(), batch.labels, label_smoothing=self.settings.label_smoothing
         )
         self.train_accuracy(logits, batch.labels)
         self.log("train_loss", loss, prog_bar=True)
@@ -78,28 +64,25 @@ class FineTuning(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient here, since Lightning refuses to for fused optimizers."""
-        if self.gradient_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip)
+        if self.settings.gradient_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, one step a batch."""
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
         parameters = list(self.classifier.parameters())
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        rate = self.learning_rate
         optimizer: torch.optim.Optimizer
-        if self.optimizer == "adamw":
+        if self.settings.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
         else:
             optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = max(int(self.trainer.estimated_stepping_batches), _FEWEST_STEPS)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.learning_rate,
-            total_steps=max(steps, _FEWEST_STEPS),
-            pct_start=0.25,
+            optimizer, max_lr=rate, total_steps=steps, pct_start=0.25
         )
         return {
             "optimizer": optimizer,

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
+
 from src.analysis.similarity import pair_similarity
 
 

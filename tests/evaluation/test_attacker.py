@@ -1,4 +1,4 @@
-"""What makes adversarial images: budgets, aims, seeds and counts."""
+"""An attack as the source of adversarial images: budgets, target labels, seeds and counts."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from src.attacks import admix_fgsm, bim, fgsm, pgd
 from src.data import Batch, to_unit
-from src.evaluation.attacker import Attacker, CountedModel, accepted
+from src.evaluation import Attacker, CountedModel, accepted
 from src.models import Ensemble
 
 
@@ -32,32 +32,37 @@ def make(attacker: Attacker, one: Batch):
     return attacker(to_unit(one.images), one)
 
 
-def test_next_and_data_aims():
+def test_target_labels_that_are_next_or_of_the_data():
     whole = batch()
-    aimed = make(Attacker(linear(), fgsm, (8,), aim="next", num_classes=5), whole)
-    assert aimed.target_labels.tolist() == [(label + 1) % 5 for label in whole.labels.tolist()]
-    known = {number: 4 - int(label) for number, label in enumerate(whole.labels)}
-    aimed = make(Attacker(linear(), fgsm, (8,), aim="data", num_classes=5, known=known), whole)
-    assert aimed.target_labels.tolist() == list(known.values())
+    targeted = make(Attacker(linear(), fgsm, (8,), target_label_rule="next", num_classes=5), whole)
+    assert targeted.target_labels.tolist() == [(label + 1) % 5 for label in whole.labels.tolist()]
+    chosen = {number: 4 - int(label) for number, label in enumerate(whole.labels)}
+    targeted = make(
+        Attacker(
+            linear(), fgsm, (8,), target_label_rule="data", num_classes=5, data_target_labels=chosen
+        ),
+        whole,
+    )
+    assert targeted.target_labels.tolist() == list(chosen.values())
 
 
-def test_random_aims_belong_to_the_image():
-    attacker = Attacker(linear(), fgsm, (8,), aim="random", num_classes=5, seed=3)
+def test_random_target_labels_belong_to_the_image():
+    attacker = Attacker(linear(), fgsm, (8,), target_label_rule="random", num_classes=5, seed=3)
     whole = make(attacker, batch()).target_labels
     assert torch.equal(make(attacker, batch(4, first=2)).target_labels, whole[2:])
     assert not (whole == batch().labels).any()
     many = batch(200)
-    goals = make(attacker, many).target_labels
-    counts = torch.bincount((goals - many.labels) % 5, minlength=5).tolist()
+    targets = make(attacker, many).target_labels
+    counts = torch.bincount((targets - many.labels) % 5, minlength=5).tolist()
     assert counts[0] == 0 and min(counts[1:]) > 30
-    other = Attacker(linear(), fgsm, (8,), aim="random", num_classes=5, seed=4)
-    assert not torch.equal(make(other, many).target_labels, goals)
+    other = Attacker(linear(), fgsm, (8,), target_label_rule="random", num_classes=5, seed=4)
+    assert not torch.equal(make(other, many).target_labels, targets)
 
 
-@pytest.mark.parametrize("aim", ["random", "next", "least_likely", "data"])
-def test_an_aim_needs_another_class(aim):
-    with pytest.raises(ValueError, match=f"^attack.target_label={aim} needs at least two classes"):
-        Attacker(linear(), fgsm, (8,), aim=aim, num_classes=1)
+@pytest.mark.parametrize("rule", ["random", "next", "least_likely", "data"])
+def test_a_target_label_needs_another_class(rule):
+    with pytest.raises(ValueError, match=f"^attack.target_label={rule} needs at least two classes"):
+        Attacker(linear(), fgsm, (8,), target_label_rule=rule, num_classes=1)
     Attacker(linear(), fgsm, (8,), num_classes=1)
 
 
@@ -65,21 +70,21 @@ def test_least_likely_is_never_the_true_class():
     images = batch(50)
     model = linear()
     logits = model(to_unit(images.images))
-    goals = make(
-        Attacker(model, fgsm, (8,), aim="least_likely", num_classes=5), images
+    targets = make(
+        Attacker(model, fgsm, (8,), target_label_rule="least_likely", num_classes=5), images
     ).target_labels
     lowest = logits.argmin(dim=1)
-    assert (lowest == images.labels).any() and (lowest == goals).any()
-    assert (goals == images.labels).sum() == 0
-    assert torch.equal(goals[lowest != images.labels], lowest[lowest != images.labels])
+    assert (lowest == images.labels).any() and (lowest == targets).any()
+    assert (targets == images.labels).sum() == 0
+    assert torch.equal(targets[lowest != images.labels], lowest[lowest != images.labels])
 
 
-def test_an_aimed_attack_comes_nearer_its_aim():
+def test_a_targeted_attack_comes_nearer_its_target():
     images, model = batch(), linear()
-    made = make(Attacker(model, bim, (8,), aim="next", num_classes=5), images)
-    goals = made.target_labels[:, None]
-    before = model(to_unit(images.images)).log_softmax(1).gather(1, goals)
-    after = model(made.images[0]).log_softmax(1).gather(1, goals)
+    adversarial = make(Attacker(model, bim, (8,), target_label_rule="next", num_classes=5), images)
+    targets = adversarial.target_labels[:, None]
+    before = model(to_unit(images.images)).log_softmax(1).gather(1, targets)
+    after = model(adversarial.images[0]).log_softmax(1).gather(1, targets)
     assert (after > before).all()
 
 
@@ -97,13 +102,13 @@ def test_what_leaves_the_ball_is_taken_back(norm):
         return (images - 3 * eps.reshape(-1, 1, 1, 1, 1)).expand(len(eps), *images.shape)
 
     images = batch()
-    made = make(Attacker(linear(), far, (2, 16), norm=norm, num_classes=5), images).images
-    change = made - to_unit(images.images)
+    adversarial = make(Attacker(linear(), far, (2, 16), norm=norm, num_classes=5), images).images
+    change = adversarial - to_unit(images.images)
     size = (
         change.abs().amax((2, 3, 4)) if norm == "linf" else change.square().mean((2, 3, 4)).sqrt()
     )
     assert (size <= torch.tensor([[2.0], [16.0]]) / 255 + 1e-6).all()
-    assert made.min() >= 0 and (size > 1 / 255).all()
+    assert adversarial.min() >= 0 and (size > 1 / 255).all()
 
 
 def test_gradients_of_an_ensemble_count_for_each_member():
@@ -149,25 +154,25 @@ def part_of(whole: Batch, rows: list[int]) -> Batch:
 def check_at(attacker: Attacker, rows: tuple[int, ...] = (4, 1, 3)) -> None:
     """Ask for the budgets of the grid, each for another image: the grid's own images come back."""
     whole = batch()
-    made = make(attacker, whole)
+    adversarial = make(attacker, whole)
     counts = (attacker.gradients, attacker.zero_gradients)
     part, places = part_of(whole, list(rows)), torch.arange(len(rows))
-    goal = None if made.target_labels is None else made.target_labels[list(rows)]
-    again = attacker.at(to_unit(part.images), part, goal, torch.tensor(AT[: len(rows)]))
-    expected = made.images[places, list(rows)]
+    targets = None if adversarial.target_labels is None else adversarial.target_labels[list(rows)]
+    again = attacker.at(to_unit(part.images), part, targets, torch.tensor(AT[: len(rows)]))
+    expected = adversarial.images[places, list(rows)]
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
     assert again.dtype == torch.float32 and not torch.equal(again, to_unit(part.images))
     assert (attacker.gradients, attacker.zero_gradients) == counts
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("aim", [None, "random", "next", "least_likely"])
+@pytest.mark.parametrize("rule", [None, "random", "next", "least_likely"])
 @pytest.mark.parametrize("rows", [(4, 1, 3), (2,)])
-def test_at_is_the_same_attack(norm, aim, rows):
+def test_at_is_the_same_attack(norm, rule, rows):
     attack = partial(pgd, steps=3, norm=norm)
     model = Ensemble([linear(0), linear(1)], "loss")
     words = {"num_classes": 5, "seed": 3, "max_batch": 2}
-    check_at(Attacker(model, attack, AT, norm=norm, aim=aim, **words), rows)
+    check_at(Attacker(model, attack, AT, norm=norm, target_label_rule=rule, **words), rows)
 
 
 def test_at_mixes_in_the_same_images():
@@ -186,7 +191,7 @@ def test_attacks_of_the_users_own_get_lists_of_budgets():
         settings = {"steps": 3, "step_size_255": 5, "targeted": targeted, "seeds": seeds}
         return pgd(model, images, labels, eps, **settings)
 
-    attacker = Attacker(linear(), partial(own), AT, aim="random", num_classes=5)
+    attacker = Attacker(linear(), partial(own), AT, target_label_rule="random", num_classes=5)
     check_at(attacker)
     assert seen == [(6, [0.5, 4, 16]), (1, [0.5, 16]), (1, [4, 16]), (1, [16, 16])]
 

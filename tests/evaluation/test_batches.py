@@ -5,16 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data import ImageDataset, ImageRecords
+from src.data import ImageDataset, LabelledImages
 from src.evaluation.batches import Batches, pairs, partners, singles
 
 
 def dataset(count: int) -> ImageDataset:
-    def read(position: int) -> np.ndarray:
-        return np.full((4, 4, 3), position, dtype=np.uint8)
-
-    labels = np.zeros(count, dtype=np.int64)
-    return ImageDataset(ImageRecords(labels, ("x",), read, lambda i: bytes([i])))
+    pixels = np.zeros((count, 4, 4, 3), dtype=np.uint8)
+    return ImageDataset(LabelledImages(pixels, np.zeros(count, dtype=np.int64)))
 
 
 @settings(max_examples=60, deadline=None)

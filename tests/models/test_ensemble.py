@@ -8,7 +8,7 @@ from src.models import AVERAGES, Ensemble
 
 
 class Fixed(nn.Module):
-    """TopPredictions with the same logits whatever it is shown."""
+    """Answers with the same logits whatever it is shown."""
 
     def __init__(self, *logits: float) -> None:
         super().__init__()

@@ -1,34 +1,30 @@
 """Training once, storing whole files, and going on after an interruption."""
 
+import itertools
 import json
 import multiprocessing
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from safetensors.torch import load_file
 from torch import nn
 
-from src.data import ImageDataset, ImageRecords
-from src.models import PixelClassifier, load_state
-from src.training import Recipe, trained_weights
-from src.training import checkpoint as module
+from src.config.settings import TrainerSettings, TrainingSettings
+from src.data import ImageDataset, LabelledImages
+from src.models import PixelClassifier
+from src.training import trained_weights
 
-TRAINER = {"accelerator": "cpu", "num_workers": 0, "progress_bar": False}
-
-
-def pixels(position: int) -> np.ndarray:
-    """Images whose class is their brightest channel: easy to learn."""
-    image = np.random.default_rng(position).integers(0, 128, (8, 8, 3), dtype=np.uint8)
-    image[:, :, position % 3] += 100
-    return image
+STEPS = 6  # of an epoch
 
 
 def dataset(count: int = 60) -> ImageDataset:
+    """Images whose class is their brightest channel: easy to learn."""
     labels = np.arange(count) % 3
-    return ImageDataset(
-        ImageRecords(labels, ("r", "g", "b"), pixels, lambda i: pixels(i).tobytes())
-    )
+    images = np.random.default_rng(0).integers(0, 128, (count, 8, 8, 3), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, label] += 100
+    return ImageDataset(LabelledImages(images, labels, ("r", "g", "b")))
 
 
 def classifier() -> PixelClassifier:
@@ -39,7 +35,7 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def recipe(**changes) -> Recipe:
+def train(path, make_logger=lambda work: None, **changes):
     settings = {
         "epochs": 4,
         "batch_size": 10,
@@ -53,124 +49,108 @@ def recipe(**changes) -> Recipe:
         "precision": "32-true",
         "seed": 0,
     }
-    return Recipe(**{**settings, **changes})
-
-
-def train(path, **changes):
     return trained_weights(
         "net",
         path,
         classifier(),
         dataset(),
         dataset(30),
-        recipe(**changes),
-        trainer=TRAINER,
-        make_logger=lambda work: None,
+        TrainingSettings(**{**settings, **changes}),
+        trainer=TrainerSettings(accelerator="cpu", progress_bar=False),
+        make_logger=make_logger,
     )
 
 
-class Stop(Callback):
-    """Ends a training in its third epoch, as a power cut would."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights of a training that nothing interrupted."""
+    return train(tmp_path_factory.mktemp("whole") / "net.safetensors")
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == 2:
-            raise RuntimeError("power cut")
+
+def assert_same_weights(path, other):
+    ours, theirs = load_file(path), load_file(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name])
 
 
 def cut_short(path, monkeypatch) -> None:
-    """Train until the third epoch."""
+    """Train until the third epoch, as in a power cut."""
+    checks = itertools.count()
 
-    def stopping(**words):
-        return Trainer(**{**words, "callbacks": [*words["callbacks"], Stop()]})
+    def check():
+        if next(checks) > 2 * STEPS:
+            raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.pl, "Trainer", stopping)
+        patch.setattr("src.utils.stopping.check", check)
         with pytest.raises(RuntimeError, match="power cut"):
             train(path)
+    assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("optimizer", [("sgd", 0.05, "32-true"), ("adamw", 0.01, "bf16-mixed")])
-def test_learns_and_stores(tmp_path, optimizer):
-    name, rate, precision = optimizer
-    path = tmp_path / "net.safetensors"
-    train(path, optimizer=name, learning_rate=rate, precision=precision)
-    facts = json.loads(path.with_suffix(".json").read_text())
-    assert facts["test_accuracy"] > 0.9
-    network = classifier().network
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    after = load_state(path)
-    assert set(after) == set(before)
-    assert not torch.equal(after["1.running_mean"], before["1.running_mean"])  # norms learnt too
-    assert not torch.equal(after["4.weight"], before["4.weight"])
+def test_learns_and_stores(whole, tmp_path):
+    changes = {"optimizer": "adamw", "learning_rate": 0.01, "precision": "bf16-mixed"}
+    for path in (whole, train(tmp_path / "net.safetensors", **changes)):
+        assert json.loads(path.with_suffix(".json").read_text())["test_accuracy"] > 0.9
+        before, after = classifier().network.state_dict(), load_file(path)
+        assert set(after) == set(before)
+        for name in ("1.running_mean", "4.weight"):  # norms learnt too
+            assert not torch.equal(after[name], before[name])
 
 
-def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
-    path = train(tmp_path / "net.safetensors")
-    content = path.read_bytes()
-    monkeypatch.setattr(module, "_train", lambda *args: pytest.fail("trained again"))
-    assert train(path).read_bytes() == content
+def test_a_second_call_trains_nothing(whole):
+    content = whole.read_bytes()
+    train(whole, make_logger=lambda work: pytest.fail("trained again"))
+    assert whole.read_bytes() == content
 
 
-def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
-    whole = load_state(train(tmp_path / "whole.safetensors"))
+def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch, whole):
     path = tmp_path / "cut.safetensors"
     cut_short(path, monkeypatch)
-    assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
-    cut = load_state(train(path))
+    assert_same_weights(train(path), whole)
     assert not path.with_suffix(".training").exists()
-    for name, value in whole.items():
-        torch.testing.assert_close(cut[name], value)
 
 
-def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog, whole):
+    path = tmp_path / "cut.safetensors"
+    cut_short(path, monkeypatch)
+    flip_a_bit(path.with_suffix(".training") / "last.ckpt")
+    assert_same_weights(train(path), whole)
+    assert "last.ckpt is damaged" in caplog.text
+
+
+def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatch, whole):
     path = tmp_path / "net.safetensors"
+
+    def full(*_):
+        raise OSError("full")
+
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_weights", lambda *args: (_ for _ in ()).throw(OSError("full")))
-        with pytest.raises(ValueError, match=r"net\.safetensors cannot be written: full"):
+        patch.setattr("src.training.checkpoint.save_weights", full)
+        with pytest.raises(ValueError, match=r"net\.safetensors .*full"):
             train(path)
     assert not path.exists()
-    cut = load_state(train(path))
+    assert_same_weights(train(path), whole)
     assert json.loads(path.with_suffix(".json").read_text())["test_accuracy"] > 0.9
-    for name, value in load_state(train(tmp_path / "whole.safetensors")).items():
-        torch.testing.assert_close(cut[name], value)
 
 
 def test_two_processes_train_once(tmp_path):
     path = tmp_path / "net.safetensors"
+    trained = multiprocessing.get_context("fork").Value("i", 0)
+
+    def count(work):
+        with trained.get_lock():
+            trained.value += 1
+
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=train, args=(path,)) for _ in range(2)]
+    workers = [context.Process(target=train, args=(path, count)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        ".net.safetensors.lock",
-        "net.json",
-        "net.lock",
-        "net.safetensors",
-        "net.safetensors.sha256",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "training.epochs must be a whole number of at least 1, not 0"),
-        ({"batch_size": 1.5}, "training.batch_size must be a whole number"),
-        ({"seed": 2**32}, "training.seed must be a whole number of at most 4294967295"),
-        ({"learning_rate": 0}, "training.learning_rate must be a number"),
-        ({"optimizer": "adam"}, "training.optimizer must be one of adamw, sgd, not adam"),
-        ({"label_smoothing": 1}, "training.label_smoothing must be a number in"),
-        (
-            {"crop_padding": -1},
-            "training.crop_padding must be a whole number",
-        ),
-    ],
-)
-def test_a_recipe_that_cannot_train_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        recipe(**changes)
+    assert trained.value == 1 and path.exists()
 
 
 def flip_a_bit(path):
@@ -180,20 +160,9 @@ def flip_a_bit(path):
 
 
 def test_damaged_weights_are_named_set_aside_and_trained_again(tmp_path, caplog):
-    path = train(tmp_path / "net.safetensors")
+    path = train(tmp_path / "net.safetensors", epochs=1)
     content = path.read_bytes()
     flip_a_bit(path)
-    assert train(path).read_bytes() == content
+    assert train(path, epochs=1).read_bytes() == content
     assert f"{path} is damaged" in caplog.text
     assert (tmp_path / "net.safetensors.damaged").exists()
-
-
-def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog):
-    whole = load_state(train(tmp_path / "whole.safetensors"))
-    path = tmp_path / "cut.safetensors"
-    cut_short(path, monkeypatch)
-    flip_a_bit(path.with_suffix(".training") / "last.ckpt")
-    trained = load_state(train(path))
-    assert "last.ckpt is damaged" in caplog.text
-    for name, value in whole.items():
-        torch.testing.assert_close(trained[name], value)

@@ -77,6 +77,35 @@ def refusing(address: str) -> Iterator[None]:
         ) from error
 
 
+def download_sweep(uri: str | None, directory: str, sweep: str, folder: Path) -> bool:
+    """Copy the files of a sweep's jobs into a folder each; False if the store knows none.
+
+    Args:
+        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
+        directory: Where the SQLite file lies.
+        sweep: The id of its run.
+        folder: Where the jobs' folders go.
+
+    Raises:
+        ValueError: The store cannot be read.
+    """
+    client, address = open_client(uri, directory)
+    with refusing(address):
+        every = client.search_experiments()
+        experiments = [e.experiment_id for e in every if e.name.endswith("-sweeps")]
+        wanted = f"tags.kind = 'job' and tags.sweep = '{sweep.replace(chr(39), '')}'"
+        oldest_first = ["attributes.start_time ASC"]
+        jobs = client.search_runs(experiments, wanted, order_by=oldest_first, max_results=1000)
+        for number, job in enumerate(jobs if experiments else []):
+            name = re.sub(r"[^A-Za-z0-9+_-]", "-", job.info.run_name)[:200]
+            here = folder / f"{number}-{name}"
+            here.mkdir(parents=True)
+            mlflow.artifacts.download_artifacts(
+                run_id=job.info.run_id, dst_path=str(here), tracking_uri=address
+            )
+    return bool(experiments and jobs)
+
+
 class SteadyClient:
     """An MLflow client whose store may go away: that is said once, and no call raises.
 

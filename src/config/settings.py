@@ -1,0 +1,467 @@
+"""What one job is asked to do: frozen, typed settings, checked before anything is read or built.
+
+A field's name is the key of the config; its type, range and choices are what the key allows.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+Item = TypeVar("Item", bound=Hashable)
+
+Protocol = Literal["all", "source_correct", "target_correct", "joint"]
+Norm = Literal["linf", "l2"]
+TargetLabelRule = Literal["data", "least_likely", "random", "next"]
+GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
+"""Keyword arguments of attacks that the program fills in."""
+STUDY = ("vgg16", "resnet50", "inception")
+"""The targets where none are named, with the source, as far as the catalogue holds them."""
+HIGHEST_FREQUENCY = 0.71
+"""Just beyond the highest spatial frequency of an image, sqrt(1/2), in cycles per pixel."""
+
+
+def check_name(key: str, value: str) -> str:
+    """Return what can name a folder, an experiment and a column alike.
+
+    Raises:
+        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", ".."):
+        raise ValueError(
+            f"{key}: {value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed"
+        )
+    return value
+
+
+def _name(value: str) -> str:
+    return check_name("the name", value)
+
+
+def _listed(value: Any) -> Any:
+    """Take one item for a list of one."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return value if value is None else (value,)
+
+
+def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands there more than once")
+    return values
+
+
+def _variant(value: str) -> str:
+    if not re.fullmatch(r"float32|uint8|png|jpeg([1-9]\d?|100)", value):
+        raise ValueError(
+            f"{value!r} is not one of float32, uint8, png, jpegQ of a quality Q <= 100"
+        )
+    return value
+
+
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in pairwise(values)):
+        raise ValueError(f"{list(values)} does not rise")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Budget = Annotated[float, Field(ge=0, le=255)]
+Budgets = Annotated[tuple[Budget, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Variant = Annotated[str, AfterValidator(_variant)]
+Frequencies = Annotated[tuple[float, ...], BeforeValidator(_listed), AfterValidator(_rising)]
+
+
+class Section(BaseModel):
+    """A section of the config: it has no other keys, and nothing changes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    """A model of the catalogue; the keys of `conf/model/`.
+
+    Attributes:
+        network: `_target_`, a callable that returns a module from normalised images to logits, and
+            its arguments; `num_classes` and `image_size` that are null are filled from the data.
+        mean, std: Of the normalisation, by channel; None: the network's own.
+        input_size: Side that images are resized to inside the model; None: as they come.
+        weights: A file; `included`: the network comes trained; None: the cache, else fine-tuning.
+        expected_accuracy: On clean images, in [0, 1]; None: not checked.
+    """
+
+    network: dict[str, Any]
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    input_size: PositiveInt | None = None
+    weights: str | None = None
+    expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _exist(cls, value: str | None) -> str | None:
+        if value not in (None, "included") and not Path(str(value)).is_file():
+            raise ValueError(
+                f"{value} is not a file; give one, or null (train here), or included (the network "
+                "comes trained)"
+            )
+        return value
+
+
+class DatasetSettings(Section):
+    """The images; the keys of `conf/dataset/`, of which a loader may have more of its own.
+
+    Attributes:
+        name: Of the data set, in tables and experiments.
+        n_images: Size of the class-balanced subset; None: the whole test split.
+        seed: Of the subset.
+        image_size: Shorter side in pixels, then the central square; None: as stored.
+        num_classes: None: as the data say.
+        class_names: None: as the data say; a list; or `imagenet`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    name: Name
+    n_images: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    image_size: PositiveInt | None = None
+    num_classes: PositiveInt | None = None
+    class_names: list[str] | str | None = None
+
+    @property
+    def has_loader(self) -> bool:
+        """Whether the data set brings images of its own; that of a saved set has none."""
+        extra = self.model_extra or {}
+        return bool(extra.get("loader") or extra.get("_target_"))
+
+
+class SavedOrigin(Section):
+    """What the files of a foreign set do not say."""
+
+    source: str
+    attack: str
+    norm: Norm
+    dataset: str
+    num_classes: Annotated[int, Field(ge=2)] | None
+
+
+class SavedSettings(Section):
+    """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`.
+
+    Attributes:
+        path: A set of this program, a folder of images, or `.npy` files.
+        clean: The clean images of a foreign set.
+        labels: Their labels, CSV or `.npy`.
+        eps_255: Budget of a foreign set in units of 1/255.
+        resize_clean: Whether clean images are brought to the size of the adversarial ones.
+        origin: What else a foreign set does not say.
+    """
+
+    path: str | None
+    clean: str | None
+    labels: str | None
+    eps_255: Annotated[float, Field(gt=0, le=255)] | None
+    resize_clean: bool
+    origin: SavedOrigin
+
+    @field_validator("path")
+    @classmethod
+    def _given(cls, value: str | None) -> str:
+        if value is None:
+            raise ValueError("it names the adversarial images; give attack.path=PATH")
+        return value
+
+
+class AttackSettings(Section):
+    """What makes the adversarial images.
+
+    Attributes:
+        kind: `crafted` by an attack on the source, `saved` in files, or `none`.
+        name: Of the attack's file.
+        label: For runs, tables and headings: the name, and the settings that are not the file's.
+        settings: All keys of the file, resolved.
+        saved: Of `attack=saved` alone.
+        source: Of a saved set, the model that it says it was crafted on.
+    """
+
+    kind: Literal["crafted", "saved", "none"] = "crafted"
+    name: Name
+    label: str
+    norm: Norm = "linf"
+    target_label: TargetLabelRule | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    saved: SavedSettings | None = None
+    source: str = ""
+
+    def flat(self) -> dict[str, Any]:
+        """Return the section as tables and saved sets keep it, with the label."""
+        own = {"name": self.name, "norm": self.norm, "target_label": self.target_label}
+        return {**self.settings, **own, "label": self.label, "kind": self.kind}
+
+
+class EpsilonSettings(Section):
+    """The budgets.
+
+    Attributes:
+        grid: In units of 1/255, ascending, without 0, which is always evaluated.
+        reference: The budget of the matrix, one of the grid; None: 8 where the grid has it, else
+            the largest.
+    """
+
+    grid: Budgets
+    reference: Budget | None = None
+
+    @field_validator("grid")
+    @classmethod
+    def _ascend(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        positive = tuple(sorted(float(value) for value in values if value > 0))
+        if not positive:
+            raise ValueError(f"{list(values)} holds no budget above 0")
+        check_units(positive)
+        return positive
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.reference is not None and self.reference not in self.grid:
+            listed = ", ".join(f"{budget:g}" for budget in self.grid)
+            raise ValueError(
+                f"epsilon.reference={self.reference:g} is not among the budgets {listed}"
+            )
+        return self
+
+
+def check_units(budgets: Sequence[float]) -> None:
+    """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
+
+    Raises:
+        ValueError: The largest is positive and below 0.1.
+    """
+    if 0 < max(budgets) < 0.1:
+        levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
+        given = ", ".join(f"{eps:g}" for eps in budgets)
+        raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
+
+
+def reference_budget(budgets: Sequence[float]) -> float:
+    """Return the reference budget where none is named: 8/255 if it is there, else the largest."""
+    return 8.0 if 8.0 in budgets else max(budgets, default=0.0)
+
+
+class DiagnosticSettings(Section):
+    """What is computed beside the predictions while models and perturbations are at hand.
+
+    Attributes:
+        bisection: How often the bracket of each minimum adversarial budget is halved; 0: none.
+        spectra: Power spectra of images and perturbations.
+        filters: Filtered perturbations, noise filtered likewise, and low-passed images.
+        similarity: Gradients of the source compared with those of the targets.
+        bands: Bounds between low, mid and high, in cycles per pixel.
+        cutoffs: Of low-passed clean images, in cycles per pixel.
+    """
+
+    name: str = "basic"
+    bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
+    spectra: bool = False
+    filters: bool = False
+    similarity: bool = False
+    bands: Annotated[Frequencies, Field(min_length=2, max_length=2)] = (0.125, 0.25)
+    cutoffs: Annotated[Frequencies, Field(min_length=1)] = (0.0625, 0.125, 0.1875, 0.25, 0.375)
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        for key, highest in (("bands", 0.5), ("cutoffs", HIGHEST_FREQUENCY)):
+            if not all(0 < value <= highest for value in getattr(self, key)):
+                given = list(getattr(self, key))
+                raise ValueError(f"diagnostics.{key}={given} must lie in (0, {highest:g}]")
+        return self
+
+
+class CheckSettings(Section):
+    """The check of clean accuracies against `expected_accuracy`, and what a miss does."""
+
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
+    action: Literal["stop", "warn"] = "stop"
+
+
+class TrainerSettings(Section):
+    """The device and the batches; the keys of `conf/trainer/`."""
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    num_nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    batch_size: PositiveInt = 50
+    gradient_batch: PositiveInt | None = None
+    num_workers: NonNegativeInt = 0
+    fold_batch_norms: bool = True
+    channels_last: bool = True
+    progress_bar: bool = True
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes share a job's images."""
+        one = len(self.devices) == 1 if isinstance(self.devices, list) else str(self.devices) == "1"
+        return not one or self.num_nodes > 1 or self.strategy == "ddp"
+
+    @property
+    def max_gradient_batch(self) -> int:
+        """Most images in one gradient batch, all budgets together."""
+        return self.gradient_batch or self.batch_size
+
+
+class TrainingSettings(Section):
+    """How a model without weights is fine-tuned; the keys of `conf/training/`."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, le=1000)]
+    weight_decay: Annotated[float, Field(ge=0, le=1000)]
+    gradient_clip: Annotated[float, Field(ge=0, le=1000)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    crop_padding: NonNegativeInt
+    flip: bool
+    precision: Literal["auto", "32-true", "bf16-mixed"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class TrackingSettings(Section):
+    """Where runs are tracked; None for `uri`: a SQLite file in `directory`."""
+
+    name: Literal["mlflow", "none"]
+    uri: str | None = None
+    directory: str = "mlruns"
+
+
+class ReportSettings(Section):
+    """The page of a sweep; the keys of `conf/report/`."""
+
+    name: str = "default"
+    examples: NonNegativeInt = 4
+    budgets: Budgets | None = None
+    figures: bool = False
+    pairs: NonNegativeInt = 24
+
+
+class ReportCommand(Section):
+    """What `python -m src.report` is asked for; the keys of `conf/report.yaml`.
+
+    Attributes:
+        sweep: Run ids of sweeps, or their folders.
+        folder: Any folder of parquet files that jobs have left.
+        out: Where the page goes; None: to the sweep's folder.
+    """
+
+    sweep: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)]
+    folder: str | None
+    out: str | None
+    report: ReportSettings
+    tracking: TrackingSettings
+
+
+class Settings(Section):
+    """One job.
+
+    Attributes:
+        source: Models whose gradients make the adversarial images; several form an ensemble.
+        targets: Models that the images are evaluated on.
+        ensemble: What is averaged over the models of an ensemble.
+        protocol: Which images form the denominator of the matrix.
+        storage: Format of the primary variant; None: as a saved set holds them.
+        variants: More storage formats of the same images.
+        controls: Whether noise and shuffled perturbations are evaluated beside the attack.
+        save_adversarial: Whether the images are kept.
+        model: The models that the job names.
+        cache_dir: Of checkpoints, clean predictions and unpacked archives.
+        sweep: Id of the tracked sweep.
+    """
+
+    attack: AttackSettings
+    source: Names
+    targets: Annotated[Names, Field(min_length=1)]
+    ensemble: Literal["logits", "probabilities", "loss"]
+    epsilon: EpsilonSettings
+    protocol: Protocol | None
+    storage: Literal["float32", "uint8"] | None
+    variants: Annotated[
+        tuple[Variant, ...], BeforeValidator(_listed), AfterValidator(_distinct)
+    ] = ()
+    controls: bool
+    save_adversarial: bool
+    seed: NonNegativeInt
+    n_images: PositiveInt | None
+    dataset: DatasetSettings
+    model: dict[str, ModelSettings]
+    trainer: TrainerSettings
+    training: TrainingSettings
+    tracking: TrackingSettings
+    diagnostics: DiagnosticSettings
+    clean_accuracy_check: CheckSettings
+    report: ReportSettings
+    cache_dir: str
+    sweep: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_grid(self) -> Self:
+        for eps in self.report.budgets or ():
+            if eps not in (0, *self.epsilon.grid) and self.attack.kind == "crafted":
+                listed = ", ".join(f"{budget:g}" for budget in self.epsilon.grid)
+                raise ValueError(f"report.budgets names {eps:g}, which is not among {listed}")
+        return self
+
+    @property
+    def source_name(self) -> str:
+        """The source's name, of an ensemble `a+b`; empty where nothing is attacked."""
+        return "+".join(self.source) or self.attack.source
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that the job builds, the sources first."""
+        return (*self.source, *(name for name in self.targets if name not in self.source))
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Budgets in units of 1/255, ascending, without 0; none without an attack."""
+        return () if self.attack.kind == "none" else self.epsilon.grid
+
+    @property
+    def reference(self) -> float:
+        """The reference budget in units of 1/255; 0 without an attack."""
+        if self.epsilon.reference is None or not self.budgets:
+            return reference_budget(self.budgets)
+        return self.epsilon.reference
+
+    @property
+    def job(self) -> str:
+        """A short name of the job, such as `bim vgg16`."""
+        source = "" if self.source_name == "unknown" else self.source_name
+        return f"{self.attack.label} {source}".strip()
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings as tables keep them: plain data without the tracking store.
+
+        The store's address may hold a password.
+        """
+        plain = self.model_dump(mode="json", exclude={"tracking"})
+        source = list(self.source) if len(self.source) > 1 else self.source_name
+        epsilon = {"grid": [0.0, *self.budgets], "reference": self.reference}
+        return {**plain, "attack": self.attack.flat(), "source": source, "epsilon": epsilon}
+
+
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)

@@ -1,0 +1,66 @@
+"""What makes the adversarial images of a batch: an attack, a saved set, or nothing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from src.data import Batch
+
+
+@dataclass(frozen=True)
+class AdversarialBatch:
+    """Adversarial images of a batch.
+
+    Attributes:
+        images: float32 (K, N, 3, H, W) in [0, 1].
+        target_labels: int64 (N,), the classes aimed for; None of an untargeted attack.
+    """
+
+    images: Tensor
+    target_labels: Tensor | None = None
+
+
+class AdversarialSource(nn.Module, ABC):
+    """What makes the adversarial images of a batch.
+
+    Args:
+        budgets: The K budgets in units of 1/255.
+        norm: Of the budgets, `linf` or `l2`.
+
+    Attributes:
+        gradients: Gradient evaluations so far.
+        zero_gradients: How many of them were zero in every pixel.
+    """
+
+    def __init__(self, budgets: Sequence[float], norm: str) -> None:
+        super().__init__()
+        self.budgets = tuple(budgets)
+        self.norm = norm
+        self.gradients = 0
+        self.zero_gradients = 0
+
+    @abstractmethod
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return the adversarial versions of a batch.
+
+        Args:
+            images: The batch's images, float32 (N, 3, H, W) in [0, 1].
+            batch: The same images in 8 bits, with labels and index.
+        """
+
+    def reset(self) -> None:
+        """Count gradients from 0 again."""
+        self.gradients = self.zero_gradients = 0
+
+
+class CleanImages(AdversarialSource):
+    """No attack: the clean images, under the budget 0."""
+
+    def __init__(self) -> None:
+        super().__init__((0.0,), "linf")
+
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return the batch's images as they are."""
+        return AdversarialBatch(images[None])

@@ -1,0 +1,136 @@
+"""What an image file can hold of an adversarial image: 256 grey levels, exactly or through JPEG."""
+
+import io
+import math
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+DUST = 1e-4
+"""Grey levels by which a budget may miss a whole number only because it was kept as a float."""
+_AXES = (-3, -2, -1)
+_JPEG = re.compile(r"jpeg([1-9][0-9]?|100)")
+
+
+class StorageFormat(NamedTuple):
+    """How adversarial images are stored before a target is evaluated on them.
+
+    Attributes:
+        kind: `float32`, `uint8`, `png` or `jpeg`.
+        quality: Of a JPEG, 1..100.
+    """
+
+    kind: str
+    quality: int | None = None
+
+
+def parse_storage(text: str) -> StorageFormat:
+    """Read the name of a storage format: `float32`, `uint8`, `png`, or `jpeg` with its quality.
+
+    >>> parse_storage("jpeg75")
+    StorageFormat(kind='jpeg', quality=75)
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if text in ("float32", "uint8", "png"):
+        return StorageFormat(text)
+    match = _JPEG.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(
+            f"The storage format {text!r} is not one of float32, uint8, png, and jpeg1 to jpeg100 "
+            f"(the number is the quality, as in jpeg75)."
+        )
+    return StorageFormat("jpeg", int(match[1]))
+
+
+def round_to_8_bits(
+    adversarial: Tensor, clean: Tensor, eps_255: float, norm: str = "linf"
+) -> Tensor:
+    """Return the nearest grey levels that keep the budget.
+
+    For L-infinity these are the levels at most floor(eps_255) from the clean ones, so a budget
+    below 1 gives the clean images back. For L2, an image outside the ball is first scaled onto
+    it; an image whose nearest levels still change it by more than a root mean square of eps_255
+    has its changes rounded toward zero instead, which only shrinks them.
+
+    Args:
+        adversarial: Floats in [0, 1], shape (N, 3, H, W).
+        clean: uint8 (N, 3, H, W).
+        eps_255: The budget in units of 1/255.
+        norm: `linf` or `l2`.
+
+    Returns:
+        uint8 (N, 3, H, W).
+
+    Raises:
+        ValueError: A value is not finite, or a type is wrong.
+    """
+    if clean.dtype != torch.uint8:
+        raise ValueError(f"clean images must be uint8, not {clean.dtype}.")
+    if not adversarial.is_floating_point() or not bool(adversarial.isfinite().all()):
+        raise ValueError("adversarial images must hold finite floats in [0, 1].")
+    dtype = torch.promote_types(adversarial.dtype, torch.float32)
+    levels = (adversarial.to(dtype) * 255).clamp(0, 255)
+    origin = clean.to(dtype)
+    if norm == "linf":
+        radius = math.floor(eps_255 + DUST)
+        lower, upper = (origin - radius).clamp_min(0), (origin + radius).clamp_max(255)
+        return levels.round().clamp(lower, upper).to(torch.uint8)
+    change = levels - origin
+    size = torch.linalg.vector_norm(change, dim=_AXES, keepdim=True, dtype=torch.float64)
+    size = size / math.sqrt(math.prod(clean.shape[-3:]))
+    change = change * (eps_255 / size.clamp_min(DUST)).clamp_max(1).to(dtype)
+    nearest = (origin + change).round().to(torch.uint8)
+    smaller = (origin + change.trunc()).to(torch.uint8)
+    too_far = exceeds(change_size(nearest, clean, norm), eps_255, norm)
+    return torch.where(too_far[..., None, None, None], smaller, nearest)
+
+
+def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
+    """Measure by how much stored images differ from the clean ones.
+
+    Args:
+        stored: uint8 (..., N, 3, H, W).
+        clean: uint8 of a shape that broadcasts to it.
+        norm: `linf` or `l2` (the root mean square).
+
+    Returns:
+        float64 (..., N), in units of 1/255.
+    """
+    change = stored.to(torch.int16) - clean.to(torch.int16)
+    if norm == "linf":
+        return change.abs().amax(dim=_AXES).to(torch.float64)
+    squares = change.to(torch.int32).square().sum(dim=_AXES, dtype=torch.int64)
+    return (squares.to(torch.float64) / math.prod(change.shape[-3:])).sqrt()
+
+
+def exceeds(size: Tensor, eps_255: float, norm: str) -> Tensor:
+    """Tell which sizes of changes of 8-bit images, see `change_size`, are beyond a budget."""
+    return size > (math.floor(eps_255 + DUST) if norm == "linf" else eps_255 + DUST)
+
+
+def png_round_trip(images: Tensor) -> Tensor:
+    """Return uint8 (N, 3, H, W) images as they come back from PNG files: unchanged."""
+    return _round_trip(images, format="PNG", compress_level=1)
+
+
+def jpeg_round_trip(images: Tensor, quality: int) -> Tensor:
+    """Return uint8 (N, 3, H, W) images as they come back from JPEG files of a quality in 1..100.
+
+    Pillow's default halves the resolution of the colours (4:2:0) at every quality.
+    """
+    return _round_trip(images, format="JPEG", quality=quality)
+
+
+def _round_trip(images: Tensor, **options: Any) -> Tensor:
+    decoded = np.empty(tuple(images.shape), dtype=np.uint8)
+    for place, image in zip(decoded, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image)).save(file, **options)
+        place[:] = np.asarray(Image.open(file)).transpose(2, 0, 1)
+    return torch.from_numpy(decoded).to(images.device)

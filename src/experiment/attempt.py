@@ -1,0 +1,111 @@
+"""One job of a command: what stops it is noted beside its files, and the others go on."""
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.config.errors import REFUSED
+from src.config.read import read_job
+from src.config.settings import Settings
+from src.experiment.job import run_job
+from src.experiment.outputs import clear
+from src.tracking import Tracker, open_tracker
+from src.utils import stopping
+from src.utils.files import WriteError, write_text
+from src.utils.processes import is_first_process
+
+log = logging.getLogger(__name__)
+
+_FAILURE = "error.txt"
+_unnoted: dict[Path, str] = {}  # why jobs of this process failed whose folder took no note
+_trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
+
+
+def attempt(config: DictConfig, folder: Path) -> None:
+    """Run one job; why it failed, if it did, is noted beside its files, and a sweep goes on.
+
+    Args:
+        config: The composed config.
+        folder: Where the job's files go.
+    """
+    try:
+        (folder / _FAILURE).unlink(missing_ok=True)
+        clear(folder)
+        settings = read_job(config, HydraConfig.get())
+        tracker = tracker_of(settings, settings.sweep) if is_first_process() else Tracker()
+        parameters: dict[str, object] = {
+            "targets": ",".join(settings.targets),
+            "seed": settings.seed,
+        }
+        if settings.attack.kind == "crafted":
+            parameters["source"] = settings.source_name
+            parameters["attack"] = settings.attack.label
+            parameters["budgets_255"] = ",".join(f"{budget:g}" for budget in settings.budgets)
+        targets = ", ".join(settings.targets)
+        log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
+        job = tracker.job(settings.job, settings.sweep, parameters)
+        with job as run, stopping.insist():
+            run_job(settings, tracker, run, folder)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        if is_first_process():
+            _note(folder, "it was interrupted")
+        raise KeyboardInterrupt from stop
+    except ValueError as error:
+        _note(folder, str(error))
+    except OSError as error:
+        _note(folder, f"A file could not be read or written: {error}.")
+    except Exception as error:
+        log.exception("This should not happen; please report it with the lines below.")
+        _note(folder, f"{type(error).__name__}: {error}")
+
+
+def has_failed(folder: Path) -> bool:
+    """Tell whether a job has left word of a failure."""
+    return (folder / _FAILURE).exists() or folder.absolute() in _unnoted
+
+
+def failure_of(folder: Path) -> str:
+    """Return why a job failed, as far as it could leave word."""
+    note = folder / _FAILURE
+    if note.exists():
+        return note.read_text().split("\n\n")[0]
+    return _unnoted.pop(folder.absolute(), "it left no word why")
+
+
+def tracker_of(settings: Settings, sweep: str | None) -> Tracker:
+    """Return the tracker of a sweep's jobs, opened once a process; without its store, none."""
+    place = (sweep, settings.dataset.name)
+    if place not in _trackers:
+        try:
+            _trackers[place] = open_tracker(settings.tracking, settings.dataset.name)
+        except ValueError as error:
+            log.warning("%s This sweep's jobs are not tracked from here on.", error)
+            _trackers[place] = Tracker()
+    return _trackers[place]
+
+
+def share_tracker(tracker: Tracker, settings: Settings, sweep: str | None) -> None:
+    """Let the jobs of this process use a tracker that is open already."""
+    _trackers[sweep, settings.dataset.name] = tracker
+
+
+def refuse(message: str) -> NoReturn:
+    """Print why a command cannot run, and leave with the exit code of a refusal."""
+    stopping.check()
+    print(message, file=sys.stderr)
+    sys.exit(REFUSED)
+
+
+def _note(folder: Path, sentence: str) -> None:
+    """Leave word beside the job's files; a process that is not the first tells the others."""
+    if not is_first_process():
+        refuse(sentence)
+    try:
+        write_text(folder / _FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
+    except WriteError:  # the disk is full, say, which may be why
+        _unnoted[folder.absolute()] = sentence

@@ -1,0 +1,157 @@
+"""A saved set in the place of an attack: what it says of itself becomes the job's settings."""
+
+import logging
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from src.analysis import Alarm, over_budget
+from src.config.settings import (
+    AttackSettings,
+    EpsilonSettings,
+    SavedSettings,
+    Settings,
+    check_name,
+    check_units,
+    reference_budget,
+)
+from src.evaluation import UNKNOWN, SavedImages, open_saved_images, with_measured_budgets
+
+log = logging.getLogger(__name__)
+
+
+def open_set(settings: Settings) -> SavedImages | None:
+    """Return the saved set that takes the attack's place, its budgets measured; else None.
+
+    Raises:
+        ValueError: The set cannot be read.
+    """
+    saved = settings.attack.saved
+    return None if saved is None else _opened(saved.model_dump_json())
+
+
+def with_set(settings: Settings, saved: SavedImages) -> Settings:
+    """Return the settings of a job with what its saved set says: attack, budgets and protocol.
+
+    Raises:
+        ValueError: The set is not of this source or data set, or lacks what the job needs.
+    """
+    path = settings.attack.saved.path if settings.attack.saved else ""
+    given, own = settings.source_name, settings.dataset.name
+    if given and saved.source not in (UNKNOWN, given):
+        raise ValueError(
+            f"source={given}, but {path} says that its images were crafted on {saved.source}."
+        )
+    if settings.dataset.has_loader and saved.dataset not in (UNKNOWN, own):
+        raise ValueError(f"dataset={own}, but {path} says that its images are of {saved.dataset}.")
+    budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
+    measured = {breach.stated: breach.measured for breach in saved.breaches}
+    reference = settings.epsilon.reference
+    reference = reference_budget(budgets) if reference is None else reference
+    reference = measured.get(reference, reference)
+    if reference not in budgets:
+        listed = ", ".join(f"{budget:g}" for budget in budgets)
+        raise ValueError(
+            f"epsilon.reference={reference:g} is not among the budgets of {path}: {listed}."
+        )
+    changes: dict[str, Any] = {
+        "attack": _attack(settings.attack, saved),
+        "protocol": _protocol(settings, saved, path or ""),
+        "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
+    }
+    if not settings.dataset.has_loader:
+        name = check_name(f"the data set of {path}", saved.dataset)
+        changes["dataset"] = settings.dataset.model_copy(update={"name": name})
+    return settings.model_copy(update=changes)
+
+
+def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
+    """Refuse a model that has other weights than the source of its name.
+
+    It would be taken for the white box.
+
+    Args:
+        saved: The set.
+        digests: Of the weights of the models at hand, by name.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, digest in saved.weights.items():
+        if digests.get(name, digest) != digest:
+            raise ValueError(
+                f"model {name} has other weights here than when the images were crafted on it; "
+                f"give model.{name}.weights=PATH, or name this model otherwise."
+            )
+
+
+def budget_alarms(saved: SavedImages, label: str) -> list[Alarm]:
+    """Return an alarm for each budget that the images exceed."""
+    return [over_budget(label, *one, len(saved), saved.norm) for one in saved.breaches]
+
+
+def report_breaches(saved: SavedImages) -> dict[str, float]:
+    """Say whether the images keep their budgets; how many do not, for a tracker."""
+    if saved.read_clean is None:
+        log.info("Whether the images keep their budget cannot be told without the clean ones.")
+        return {}
+    if not saved.breaches:
+        log.info("All %d images keep their budget at every eps.", len(saved))
+    return {"budget_breaches": float(sum(breach.images for breach in saved.breaches))}
+
+
+def _protocol(settings: Settings, saved: SavedImages, path: str) -> str:
+    protocol: str | None = settings.protocol
+    if protocol is None:
+        known = "joint" if settings.source else "target_correct"
+        protocol = known if saved.read_clean is not None else "all"
+    if saved.read_clean is None and (protocol != "all" or settings.controls):
+        what = "controls=true" if settings.controls else f"protocol={protocol}"
+        raise ValueError(f"{what} needs the clean images of {path}; attack.clean=PATH names them.")
+    if protocol in ("joint", "source_correct") and not settings.source:
+        raise ValueError(
+            f"protocol={protocol} needs the clean predictions of the model that the images were "
+            "crafted on; source=NAME names it."
+        )
+    return protocol
+
+
+def _attack(attack: AttackSettings, saved: SavedImages) -> AttackSettings:
+    """Return what is known of a set's attack; one without a name is called by its folder."""
+    own = {"name": saved.attack} if isinstance(saved.attack, str) else dict(saved.attack)
+    if own.get("name", UNKNOWN) == UNKNOWN:
+        path = Path(str(attack.saved.path if attack.saved else "")).resolve()
+        own["name"] = re.sub(r"[^A-Za-z0-9_.+-]+", "-", path.name.removesuffix(".npy"))[:100]
+    name = check_name("the attack of the saved set", str(own["name"]))
+    for member in saved.source.split("+"):
+        check_name("the source of the saved set", member)
+    rule = own.get("target_label", None if saved.target_labels is None else "data")
+    update = {
+        "name": name,
+        "label": str(own.pop("label", name)),
+        "norm": saved.norm,
+        "target_label": rule,
+        "settings": own,
+        "source": saved.source,
+    }
+    return attack.model_copy(update=update)
+
+
+@lru_cache(maxsize=2)  # checked before the sweep, and again in the job
+def _opened(settings: str) -> SavedImages:
+    saved = SavedSettings.model_validate_json(settings)
+    if saved.eps_255 is not None:
+        check_units([saved.eps_255])
+    opened = open_saved_images(
+        str(saved.path),
+        clean=saved.clean,
+        labels=saved.labels,
+        eps_255=saved.eps_255,
+        resize_clean=saved.resize_clean,
+        origin=saved.origin,
+    )
+    try:
+        return with_measured_budgets(opened)
+    except ValueError as error:
+        raise ValueError(f"{saved.path}, as its images are measured: {error}") from error

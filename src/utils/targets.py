@@ -1,0 +1,31 @@
+"""Call what a section of a config names as `_target_`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from src.utils.checks import first_line
+
+
+def call_target(settings: Mapping[str, Any]) -> Any:
+    """Call `_target_` with the other keys, of nested sections too.
+
+    Args:
+        settings: `_target_` and keyword arguments, as plain data.
+
+    Raises:
+        ValueError: in one sentence, whatever goes wrong.
+    """
+    target = settings.get("_target_")
+    try:
+        return instantiate(dict(settings), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):
+            raise ValueError(first_line(cause)) from error
+        if cause is None or isinstance(cause, ImportError):
+            raise ValueError(f"_target_ {target} cannot be found.") from error
+        reason = f"{type(cause).__name__}: {first_line(cause)}"
+        raise ValueError(f"{target} failed with {reason}") from error

@@ -1,0 +1,272 @@
+"""What a config means, and what it may not ask for."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import src.main
+from src.config.attack import try_attack
+from src.config.errors import REFUSALS, explain
+from src.config.read import read_job
+from src.config.settings import Settings
+
+GROUPS = [
+    (group.name, option.stem)
+    for group in sorted(src.main.CONF.iterdir())
+    if group.is_dir() and group.name not in ("hydra", "model", "attack")
+    for option in sorted(group.glob("*.yaml"))
+]
+ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
+MODELS = sorted(path.stem for path in (src.main.CONF / "model").glob("*.yaml"))
+
+
+def read(*words: str, extra: Path | None = None) -> Settings:
+    """Compose a command line, as Hydra does, and read it."""
+    search = [f"hydra.searchpath=[file://{extra}]"] if extra else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+        config = compose("config", [*words, *search], return_hydra_config=True)
+        settings = read_job(config, config.hydra)
+        tried = any(word.lstrip("+").startswith("attack") for word in words)
+        if settings.attack.kind == "crafted" and (tried or not words):
+            try_attack(settings.attack, settings.budgets)
+        return settings
+
+
+def test_settings_hold_what_the_config_says(tmp_path):
+    weights = tmp_path / "file.pt"
+    weights.touch()
+    settings = read(
+        *("attack=bim", "attack.steps=3", "attack.target_label=next", "source=resnet50"),
+        *("targets=[vgg16]", "epsilon.grid=[8,0,0.25]", f"model.vgg16.weights={weights}"),
+        *("dataset=image_folder", "dataset.root=/some/where", "n_images=7", "training.epochs=2"),
+    )
+    assert (settings.source_name, settings.targets) == ("resnet50", ("vgg16",))
+    assert settings.budgets == (0.25, 8.0) and settings.reference == 8
+    assert settings.models == ("resnet50", "vgg16") and set(settings.model) == {*settings.models}
+    assert settings.attack.settings["steps"] == 3 and settings.attack.target_label == "next"
+    assert settings.attack.label == "bim (steps=3, target_label=next)"
+    assert settings.dataset.n_images == 7 and settings.model["vgg16"].weights == str(weights)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("words", "targets", "budgets", "reference", "protocol"),
+    [
+        ("", "vgg16 resnet50 inception", 6, 8, "joint"),
+        ("source=resnet18", "vgg16 resnet50 inception resnet18", 6, 8, "joint"),
+        ("epsilon.grid=[1,2]", "vgg16 resnet50 inception", 2, 2, "joint"),
+        ("epsilon.reference=4", "vgg16 resnet50 inception", 6, 4, "joint"),
+        ("epsilon.grid=[0,0.01,0.1]", "vgg16 resnet50 inception", 2, 0.1, "joint"),
+        ("attack=none targets=[vit]", "vit", 0, 0, "all"),
+        ("attack=saved attack.path=x targets=vit", "vit", 6, 8, None),
+    ],
+)
+def test_what_is_left_open_has_a_rule(words, targets, budgets, reference, protocol):
+    settings = read(*words.split())
+    assert " ".join(settings.targets) == targets and settings.protocol == protocol
+    assert (len(settings.budgets), settings.reference) == (budgets, reference)
+
+
+@pytest.mark.parametrize(
+    ("words", "storage", "variants"),
+    [
+        ("", "float32", ()),
+        ("save_adversarial=true", "uint8", ("float32",)),
+        ("storage=uint8 variants=[png]", "uint8", ("float32", "png")),
+        ("variants=[uint8,jpeg75]", "float32", ("uint8", "jpeg75")),
+    ],
+)
+def test_float32_stands_beside_rounded_images(words, storage, variants):
+    settings = read(*words.split())
+    assert (settings.storage, settings.variants) == (storage, variants)
+
+
+@pytest.mark.parametrize(("group", "option"), [*GROUPS, *ATTACKS])
+def test_every_option_makes_a_job(group, option):
+    saved = ["attack=saved", "attack.path=x"] if option == "saved" else []
+    assert read(f"{group}={option}", *saved)
+
+
+def test_the_catalogue_lists_every_model_file():
+    for name in MODELS:
+        entry = "inception" if name == "inception_resized" else name
+        words = [f"model.{name}.network.name=x"] if name in ("timm", "torchvision") else []
+        assert read(f"model=[{name}]", f"source={entry}", *words).models == (entry,)
+    with pytest.raises(ValueError, match=", ".join(sorted({*MODELS} - {"inception_resized"}))):
+        read("source=nope")
+
+
+def test_a_model_of_the_users_own_is_one_file(workspace):
+    words = ("model=[vgg16,coarse]", "source=coarse")
+    assert read(*words, extra=workspace / "conf").targets == ("vgg16", "coarse")
+
+
+# Words of a command line, and what the refusal names: the key, and the value or the way out.
+REFUSED = [
+    ("source=vgg61", "source .*vgg61.*among the models: .*vgg16"),
+    ("targets=[vgg16,nonet]", "targets .*nonet"),
+    ("targets=5", "targets .*5"),
+    ("targets=[]", "targets .*empty"),
+    ("targets=[vgg16,resnet50,vgg16]", "targets.*vgg16.*more than once"),
+    ("source=[vgg16,vgg16]", "source.*vgg16.*more than once"),
+    ("source=[]", "source .*empty"),
+    ("ensemble=votes", "ensemble=votes .*logits, probabilities, loss"),
+    ("protocol=some", "protocol=some .*all, source_correct"),
+    ("controls=perhaps", "controls=perhaps .*boolean"),
+    ("storage=int4", "storage=int4 .*float32, uint8"),
+    ("variants=[gif]", "variants.*gif.*float32, uint8, png"),
+    ("variants=[png,png]", "variants.*png.*more than once"),
+    ("n_images=0", "n_images=0"),
+    ("n_images=1.5", "n_images=1.5 .*whole number"),
+    ("seed=-1", "seed=-1"),
+    ("+foo=1", "no key foo"),
+    ("epsilon.grid=[0,-1]", "epsilon.grid=-1"),
+    ("epsilon.grid=[nan]", "epsilon.grid=nan"),
+    ("epsilon.grid=[256]", "epsilon.grid=256 .*255"),
+    ("epsilon.grid=[eight]", "epsilon.grid=eight"),
+    ("epsilon.grid=null", "epsilon.grid=null"),
+    ("epsilon.grid=[0]", "epsilon.grid.*above 0"),
+    ("epsilon.grid=[]", "epsilon.grid.*above 0"),
+    ("epsilon.grid=[4,4]", "epsilon.grid.*more than once"),
+    ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255: did you mean 0.255, 8\?"),
+    ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
+    ("report.budgets=[3]", "report.budgets .*3"),
+    ("dataset.name='[/x]'", r"dataset.name.*\[/x\]"),
+    ("dataset.name=..", r"dataset.name.*\.\."),
+    (f"dataset.name={'x' * 101}", "dataset.name.*x"),
+    ("trainer.batch_size=0", "trainer.batch_size=0"),
+    ("trainer.gradient_batch=0", "trainer.gradient_batch=0"),
+    ("trainer.num_workers=-1", "trainer.num_workers=-1"),
+    ("trainer.precision=64-true", "trainer.precision=64-true .*32-true, bf16-mixed"),
+    ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn .*auto, ddp"),
+    ("training.epochs=0", "training.epochs=0"),
+    ("training.learning_rate=fast", "training.learning_rate=fast"),
+    ("training.label_smoothing=1", "training.label_smoothing=1"),
+    ("training.precision=16", "training.precision=16 .*auto, 32-true"),
+    ("+training.epoch=1", "no key training.epoch.*Did you mean epochs"),
+    ("clean_accuracy_check.tolerance=abc", "clean_accuracy_check.tolerance=abc"),
+    ("clean_accuracy_check.action=shrug", "clean_accuracy_check.action=shrug .*stop, warn"),
+    ("model.vgg16.expected_accuracy=2", "model.vgg16.expected_accuracy=2"),
+    ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
+    ("+model.vgg16.meen=[0]", "no key model.vgg16.meen.*Did you mean mean"),
+    ("diagnostics.bisection=21", "diagnostics.bisection=21"),
+    ("diagnostics.bisection=true", "diagnostics.bisection=True"),
+    ("diagnostics.spectra=some", "diagnostics.spectra=some"),
+    ("diagnostics.bands=[0.1]", "diagnostics.bands.*2 items"),
+    ("diagnostics.bands=[0.2,0.2]", "diagnostics.bands.*rise"),
+    ("diagnostics.bands=[0.1,0.51]", r"diagnostics.bands.*\(0, 0.5\]"),
+    ("diagnostics.cutoffs=[]", "diagnostics.cutoffs"),
+    ("diagnostics.cutoffs=[0.72]", r"diagnostics.cutoffs.*\(0, 0.71\]"),
+    ("+diagnostics.spectrum=true", "no key diagnostics.spectrum.*Did you mean spectra"),
+    ("attack.steps=0", "attack.steps .*0"),
+    ("attack.step_size_255=17", "attack.step_size_255=17 .*16"),
+    ("attack.loss=hinge", "attack.loss=hinge .*cross_entropy"),
+    ("attack.norm=l1", "attack.norm=l1 .*linf, l2"),
+    ("attack.target_label=most", "attack.target_label=most .*data, least_likely"),
+    ("+attack.stepz=3", r"attack=bim .*stepz; .*bim\.yaml.*Did you mean steps"),
+    ("+attack.decay=1", "attack=bim .*decay"),  # which would make it mi
+    ("attack=fgsm ++attack.steps=20", r"attack=fgsm .*steps; .*attack/fgsm\.yaml"),
+    ("attack.name=pgd", r"attack.name=pgd .*bim\.yaml"),
+    ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
+    ("attack._target_=math.sqrt", "attack=bim: it has no key attack.steps"),
+    ("attack=none source=vgg16", "source .*attack=none"),
+    ("attack=none controls=true", "controls=true .*attack=none"),
+    ("attack=none diagnostics=full", "diagnostics .*attack=none"),
+    ("attack=saved", "attack.path"),
+    ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),
+    ("attack=saved attack.path=x attack.eps_255=0", "eps_255=0"),
+    ("attack=saved attack.path=x attack.origin.norm=l1", "origin.norm=l1 .*linf, l2"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_refused_in_one_sentence(words, named):
+    with pytest.raises(ValueError, match=named) as caught:
+        read("dataset=photos", *([] if "attack=" in words else ["attack=bim"]), *words.split(" "))
+    assert "\n" not in str(caught.value)
+
+
+def returns_one_image(model, images, labels, eps, **settings):
+    return images
+
+
+def without_targets(model, images, labels, eps, *, norm, loss):
+    return images.expand(len(eps), *images.shape)
+
+
+def takes_seeds(model, images, labels, eps, *, seeds, **settings):
+    return images.expand(len(eps), *images.shape)
+
+
+def test_an_attack_of_ones_own_must_fit(monkeypatch, tmp_path):
+    monkeypatch.setattr("src.attacks.fgsm", returns_one_image)
+    with pytest.raises(ValueError, match=r"must return a tensor \(6, 2, 3, 64, 64\)"):
+        read()
+    monkeypatch.setattr("src.attacks.fgsm", without_targets)
+    read()
+    with pytest.raises(ValueError, match="its function has no argument `targeted`"):
+        read("attack.target_label=next")
+    (tmp_path / "attack").mkdir()
+    text = f"name: own\n_target_: {__name__}.takes_seeds\nseeds: 3\n"
+    (tmp_path / "attack" / "own.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"attack\.seeds is filled in"):
+        read("attack=own", extra=tmp_path)
+
+
+# Command lines that Hydra itself cannot compose.
+WRONG = [
+    ("attack=fgsmm", "there is no attack=fgsmm among admix, .* Did you mean fgsm"),
+    ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, gpu.$"),
+    ("model=[vgg61]", "there is no model=vgg61 among .* Did you mean vgg16"),
+    ("trainer.batchsize=4", "there is no key batchsize in trainer. Did you mean batch_size"),
+    ("batch_size=4", "there is no key batch_size in the config. Did you mean train.*.batch_size"),
+    ("atack.norm=l2", "Did you mean attack"),
+    ("zzz=4", "there is no key zzz in the config; it has model, trainer, "),
+    ("n_images.x=4", "there is no key x in n_images"),
+    ("attack=fgsm,bim", "attack=fgsm,bim: -m before the keys runs each in turn"),
+    ("seed", "seed cannot be read as KEY=VALUE: missing EQUAL"),
+    ("epsilon.grid=[1", r"epsilon.grid=\[1 cannot be read"),
+    ("+seed=1", "An item is already at 'seed'"),
+    ("seed=${nope}", "'nope' not found"),
+    ("hydra.mode=never", "hydra.mode=never: Invalid value"),
+]
+
+
+@pytest.mark.parametrize(("word", "message"), WRONG, ids=[word for word, _ in WRONG])
+def test_one_line_says_what_hydra_means(word, message):
+    conf = initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF))
+    with conf, pytest.raises(REFUSALS) as caught:
+        _ = compose("config", [word]).seed
+    sentence = explain(caught.value)
+    assert re.search(message, sentence), sentence
+    assert "\n" not in sentence and "use +" not in sentence and "HYDRA_FULL_ERROR" not in sentence
+
+
+@pytest.mark.parametrize("module", ["main", "report.__main__"])
+def test_every_command_is_short_and_exits_with_2(module, workspace, monkeypatch, capfd):
+    for word in ("report=defalt", "report.pair=3", "report=a,b"):
+        monkeypatch.setattr(sys, "argv", [module, word])
+        with pytest.raises(SystemExit) as stop:
+            importlib.import_module(f"src.{module}").main()
+        out, err = capfd.readouterr()
+        assert stop.value.code == 2 and not out
+        assert len(err.splitlines()) == 1 and "report" in err
+
+
+def test_a_sweep_is_refused_likewise(command_line, workspace, capfd):
+    assert command_line("-m", "attack=bim,fgsm", "attack.steps=5", "tracking=none") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "attack=fgsm has no setting steps; its settings are norm, loss, target_label" in line
+
+
+def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):
+    text = "# @package model.coarse\na: [1\nb: 2"
+    (workspace / "conf" / "model" / "coarse.yaml").write_text(text)
+    assert command_line() == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "coarse.yaml" in line

@@ -1,0 +1,138 @@
+"""What 8 bits hold of an adversarial image."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.evaluation import parse_storage, round_to_8_bits
+from src.evaluation.storage import change_size, exceeds, jpeg_round_trip, png_round_trip
+
+seeds = st.integers(0, 2**31)
+budgets = st.one_of(st.integers(0, 40).map(float), st.floats(0, 40, allow_nan=False))
+
+
+def pair(seed, eps_255, number=3, size=4, spread=1.5):
+    """Clean images and float images around them, some outside the ball."""
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
+    change = (torch.rand(clean.shape, generator=generator) * 2 - 1) * spread * eps_255 / 255
+    return clean, (clean / 255 + change).clamp(0, 1)
+
+
+def beyond(stored, clean, eps_255, norm="linf"):
+    return exceeds(change_size(stored, clean, norm), eps_255, norm)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, budgets)
+def test_linf_is_the_nearest_level_in_the_ball(seed, eps_255):
+    clean, adversarial = pair(seed, eps_255)
+    stored = round_to_8_bits(adversarial, clean, eps_255)
+    radius = math.floor(eps_255 + 1e-4)
+    assert (stored.int() - clean.int()).abs().max() <= radius
+    levels = np.arange(256).reshape(256, 1)
+    inside = np.abs(levels - clean.numpy().reshape(1, -1).astype(int)) <= radius
+    wanted = adversarial.double().numpy().reshape(1, -1) * 255
+    distance = np.where(inside, np.abs(levels - wanted), np.inf).min(axis=0)
+    found = np.abs(stored.numpy().reshape(-1) - wanted[0])
+    np.testing.assert_allclose(found, distance, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, budgets, st.sampled_from(["linf", "l2"]))
+def test_rounding_keeps_the_budget_and_is_idempotent(seed, eps_255, norm):
+    clean, adversarial = pair(seed, eps_255, spread=2.5)
+    stored = round_to_8_bits(adversarial, clean, eps_255, norm)
+    assert not beyond(stored, clean, eps_255, norm).any()
+    assert torch.equal(round_to_8_bits(stored / 255, clean, eps_255, norm), stored)
+
+
+@pytest.mark.parametrize(("eps_255", "norm"), [(0, "linf"), (0, "l2"), (0.99, "linf")])
+def test_less_than_one_level_gives_the_clean_image(eps_255, norm):
+    clean, adversarial = pair(0, 8.0)
+    assert torch.equal(round_to_8_bits(adversarial, clean, eps_255, norm), clean)
+
+
+@pytest.mark.parametrize("eps_255", [8.000001, 7.999999, float(np.float32(8 / 255)) * 255])
+def test_float_dust_does_not_move_the_budget(eps_255):
+    clean = torch.full((1, 3, 2, 2), 100, dtype=torch.uint8)
+    stored = round_to_8_bits(torch.ones(1, 3, 2, 2), clean, eps_255)
+    assert torch.equal(stored, clean + 8) and not beyond(stored, clean, eps_255).any()
+
+
+def test_rounding_down_breaks_the_budget_and_rounding_does_not():
+    clean = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    adversarial = (clean / 255 - 8 / 255).clamp(0, 1)
+    assert beyond((adversarial * 255).to(torch.uint8), clean, 8).all()
+    stored = round_to_8_bits(adversarial, clean, 8)
+    assert torch.equal(stored.int(), (clean.int() - 8).clamp_min(0))
+
+
+def test_l2_rounds_to_nearest_or_toward_the_clean_image_or_onto_the_ball():
+    clean, adversarial = pair(1, 8.0, spread=1.0)  # uniform changes: RMS 8 / sqrt(3)
+    stored = round_to_8_bits(adversarial, clean, 8.0, "l2")
+    assert torch.equal(stored, (adversarial * 255).round().to(torch.uint8))
+    clean = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
+    adversarial = clean / 255 + 2.6 / 255  # RMS 2.6, nearest levels 3 away
+    adversarial[1] = (clean[1].float() + 2.4) / 255  # nearest levels 2 away
+    assert torch.equal(round_to_8_bits(adversarial, clean, 2.6, "l2"), clean + 2)
+    clean, adversarial = pair(5, 60.0)
+    stored = round_to_8_bits(adversarial, clean, 10.0, "l2")
+    size = change_size(stored, clean, "l2")
+    assert (size <= 10).all() and (size > 9).all()
+    assert (stored.int() - clean.int()).abs().max() > 10  # the L2 ball is no box
+
+
+def test_sizes_are_exact_at_the_border():
+    clean = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
+    stored = clean.clone()
+    stored[0, 0, 0, 0], stored[1, 0, 0, 0], stored[2] = 8, 9, 255
+    size = 8 / math.sqrt(12)
+    assert change_size(stored, clean, "linf").tolist() == [8, 9, 255]
+    assert change_size(stored[:1], clean[:1], "l2").tolist() == [pytest.approx(size)]
+    for eps_255, norm, expected in (
+        (8, "linf", [False, True, True]),
+        (8.9, "linf", [False, True, True]),
+        (size, "l2", [False, True, True]),
+        (size - 0.001, "l2", [True, True, True]),
+    ):
+        assert beyond(stored, clean, eps_255, norm).tolist() == expected
+
+
+def test_half_precision_and_doubles_are_rounded_alike():
+    clean, adversarial = pair(2, 8.0)
+    stored = round_to_8_bits(adversarial, clean, 8)
+    assert torch.equal(round_to_8_bits(adversarial.double(), clean, 8), stored)
+    assert not beyond(round_to_8_bits(adversarial.bfloat16(), clean, 8), clean, 8).any()
+
+
+def test_png_is_lossless_and_jpeg_is_not():
+    clean, adversarial = pair(7, 8.0, size=16)
+    stored = round_to_8_bits(adversarial, clean, 8)
+    assert torch.equal(png_round_trip(stored), stored)
+    coarse, fine = (jpeg_round_trip(stored, quality) for quality in (30, 95))
+    assert coarse.dtype == torch.uint8 and beyond(fine, clean, 8).all()
+    assert (change_size(coarse, stored, "l2") > change_size(fine, stored, "l2")).all()
+
+
+def test_names_of_storage_formats():
+    assert [parse_storage(name).kind for name in ("float32", "uint8", "png")] == [
+        *("float32", "uint8", "png")
+    ]
+    assert [parse_storage(f"jpeg{q}").quality for q in (1, 75, 100)] == [1, 75, 100]
+    for text in ("jpeg", "jpeg0", "jpeg101", "jpeg075", "JPEG75", "", None, 8):
+        with pytest.raises(ValueError, match="jpeg75"):
+            parse_storage(text)
+
+
+def test_values_that_are_no_images_are_refused():
+    clean = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    for adversarial in (clean, clean + math.nan, clean + math.inf):
+        with pytest.raises(ValueError, match="finite floats"):
+            round_to_8_bits(adversarial, clean, 8)
+    with pytest.raises(ValueError, match="uint8"):
+        round_to_8_bits(clean / 255, clean / 255, 8)
