@@ -10,13 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import attack_function, try_attack
-from src.config.settings import AttackSettings
+from src.config.attack import read_attack
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-FILES = {file.stem for file in (CONF / "attack").glob("*.yaml")}
-ATTACKS = sorted(FILES - {"none", "saved"})
+ATTACKS = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - {"none", "saved"})
 CLASSES = 5
 SMALL = {
     "steps": 3,
@@ -105,21 +103,8 @@ class Configured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def read_section() -> Callable[..., Configured]:
-    """A function that reads a section of a config, which tries the attack on dummy images."""
-
-    def make(section: Mapping[str, Any]) -> Configured:
-        own = {key: section[key] for key in ("norm", "target_label") if key in section}
-        attack = AttackSettings(name=section["name"], label="", settings=dict(section), **own)
-        try_attack(attack, (1.0, 8.0))
-        return Configured(attack_function(attack), attack.settings)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def read(read_section) -> Callable[..., Configured]:
-    """A function that reads an attack's config file, with some keys changed."""
+def read() -> Callable[..., Configured]:
+    """A function that reads an attack's config file, with some keys changed, and tries it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sections = {
             name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
@@ -130,7 +115,8 @@ def read(read_section) -> Callable[..., Configured]:
     def make(name: str, **changes) -> Configured:
         key = repr((name, sorted(changes.items())))
         if key not in known:
-            known[key] = read_section({**sections[name], **changes})
+            attack = read_attack({**sections[name], **changes}, (1.0, 8.0))
+            known[key] = Configured(attack.function, attack.settings)
         return known[key]
 
     return make

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from src.attacks import takes_own_budgets
 from src.evaluation.attacker import CountedModel
 from src.models import Ensemble
 
@@ -110,6 +111,13 @@ def test_a_config_states_the_defaults_of_its_function(attack_name, read):
     stated = keys.keys() - {"name", "_target_", "target_label"}
     different = {key for key in stated if keys[key] != parameters[key].default}
     assert different == COMBINED.get(attack_name, set())
+
+
+def test_takes_own_budgets(attack_name, read):
+    """Unlike a function that calls it, which may do anything with its budgets."""
+    function = read(attack_name).function
+    assert takes_own_budgets(function)
+    assert not takes_own_budgets(lambda *given: function(*given))
 
 
 @pytest.mark.parametrize("aim", [None, "next"])
