@@ -159,7 +159,7 @@ def odd(monkeypatch):
 
 @pytest.mark.parametrize("oddity", ["detach", "argmax", "numpy"])
 def test_a_source_without_a_gradient_is_refused_and_a_target_is_not(oddity, odd):
-    with pytest.raises(ValueError, match="^model mine: .* no gradient") as caught:
+    with pytest.raises(ValueError, match=r"^model mine: .* no gradient") as caught:
         odd(oddity, attacked=True)
     assert "\n" not in str(caught.value)
     with torch.no_grad():
@@ -178,7 +178,7 @@ def test_a_network_that_stays_in_training_mode_is_refused(odd):
 
 def test_images_of_a_size_that_the_network_refuses():
     changes = {"network__pretrained": False, "input_size": None, "network__img_size": 64}
-    with pytest.raises(ValueError, match="^model vit: .*32 pixels .*input_size"):
+    with pytest.raises(ValueError, match=r"^model vit: .*32 pixels .*input_size"):
         build("vit", **changes)
 
 
