@@ -35,10 +35,6 @@ class PerImageRandom:
             torch.Generator(like.device).manual_seed(seed) for seed in seeds.tolist()
         ]
 
-    def __len__(self) -> int:
-        """Return the number of images, N."""
-        return len(self.generators)
-
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Return numbers from [low, high), shape (N, *shape)."""
         return low + (high - low) * self._each(lambda g: torch.rand(shape, **self._as(g)))

@@ -1,7 +1,8 @@
 """Small sources, small images and every attack of `conf/attack/`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import AttackConfig, read_attack
-from src.models import AVERAGES, Ensemble
+from src.config.attack import read_attack
+from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ATTACKS = sorted(file.stem for file in (CONF / "attack").glob("*.yaml"))
+ATTACKS = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - {"none", "saved"})
 CLASSES = 5
 SMALL = {
     "steps": 3,
@@ -28,9 +29,22 @@ SMALL = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let a test that asks for `attack_name` run for every attack that has a config file."""
-    if "attack_name" in metafunc.fixturenames:
+    """Let a test that asks for `attack_name` run for every config file, and for every `norm`."""
+    if {"attack_name", "norm"} <= set(metafunc.fixturenames):
+        pairs = [(name, norm) for name in ATTACKS for norm in ("linf", "l2")]
+        pairs.remove(("rfgsm", "l2"))  # refused: a sign step fills no L2 ball
+        metafunc.parametrize(("attack_name", "norm"), pairs)
+    elif "attack_name" in metafunc.fixturenames:
         metafunc.parametrize("attack_name", ATTACKS)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, since images of twelve pixels gain nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -66,12 +80,6 @@ def source(network) -> Callable[[str], nn.Module]:
     return make
 
 
-@pytest.fixture(params=("single", *AVERAGES))
-def kind(request) -> str:
-    """The kind of a source."""
-    return request.param
-
-
 @pytest.fixture(scope="session")
 def batch() -> Callable[..., tuple[Tensor, Tensor]]:
     """A function that makes 8-bit images, black and white among their values, with classes."""
@@ -87,31 +95,48 @@ def batch() -> Callable[..., tuple[Tensor, Tensor]]:
     return make
 
 
+class Configured(NamedTuple):
+    """An attack of a config: its function, and all keys of its section."""
+
+    function: Callable[..., Tensor]
+    settings: Mapping[str, Any]
+
+
 @pytest.fixture(scope="session")
-def read() -> Callable[..., AttackConfig]:
+def read_section() -> Callable[..., Configured]:
+    """A function that reads a section of a config, which tries the attack on dummy images."""
+
+    def make(section: Mapping[str, Any]) -> Configured:
+        attack = read_attack(section, (1.0, 8.0))
+        return Configured(attack.function, attack.settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def read(read_section) -> Callable[..., Configured]:
     """A function that reads an attack's config file, with some keys changed."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sections = {
             name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
             for name in ATTACKS
         }
+    known: dict[str, Configured] = {}
 
-    known: dict[str, AttackConfig] = {}
-
-    def make(name: str, **changes) -> AttackConfig:
+    def make(name: str, **changes) -> Configured:
         key = repr((name, sorted(changes.items())))
         if key not in known:
-            known[key] = read_attack({**sections[name], **changes}, (8.0,))
+            known[key] = read_section({**sections[name], **changes})
         return known[key]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def small(read) -> Callable[..., AttackConfig]:
+def small(read) -> Callable[..., Configured]:
     """A function like `read` that also makes the attack quick."""
 
-    def make(name: str, **changes) -> AttackConfig:
+    def make(name: str, **changes) -> Configured:
         keys = read(name).settings
         return read(name, **({k: v for k, v in SMALL.items() if k in keys} | changes))
 

@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
 
 from src.attacks import (
+    LOSSES,
     Scale,
     admix_fgsm,
     bim,
@@ -31,7 +31,6 @@ from src.attacks import (
     vmi_fgsm,
     vni_fgsm,
 )
-from src.attacks.losses import LOSSES
 from src.evaluation.attacker import CountedModel
 from src.models import AVERAGES, Ensemble
 
@@ -87,8 +86,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("norm", "targeted"), [("linf", False), ("l2", True)])
 @pytest.mark.parametrize("case", SAME)
 def test_the_same_to_the_bit(case, norm, targeted, network, batch):
     first, second = SAME[case]
@@ -120,18 +118,17 @@ def test_the_same_up_to_rounding(case, network, batch):
     torch.testing.assert_close(result, second(model, images, labels, GRID), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("norm", "targeted"), [("linf", False), ("l2", True)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_more_restarts_never_lower_the_loss(loss, norm, targeted, network, batch):
     model, (images, labels) = network(), batch(8)
-    heights = []
+    losses = []
     for restarts in (1, 2, 5):
         attack = partial(pgd, steps=2, norm=norm, loss=loss, targeted=targeted)
         result = attack(model, images, labels, EPS, restarts=restarts)
-        heights.append(LOSSES[loss](model(result), labels, targeted))
-    assert (heights[1] >= heights[0] - 1e-6).all() and (heights[2] >= heights[1] - 1e-6).all()
-    assert (heights[2] > heights[0] + 1e-6).any()
+        losses.append(LOSSES[loss](model(result), labels, targeted))
+    assert (losses[1] >= losses[0] - 1e-6).all() and (losses[2] >= losses[1] - 1e-6).all()
+    assert (losses[2] > losses[0] + 1e-6).any()
 
 
 def test_restarts_are_judged_for_each_budget(network, batch):
@@ -142,12 +139,30 @@ def test_restarts_are_judged_for_each_budget(network, batch):
         torch.testing.assert_close(alone, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    "attack",
+    [partial(bim, steps=4), partial(pgd, steps=4, restarts=2), partial(bim, steps=1)],
+    ids=["bim", "pgd", "one step"],
+)
+def test_own_budgets_may_all_be_shorter_than_a_fixed_step(attack, norm, network, batch):
+    """They are as in a grid whose largest budget has room for it."""
+    images, labels = batch()
+    images, model, seeds = images.double(), network().double(), torch.tensor([5, 17, 3, 1000])
+    own = torch.tensor([0.5, 1, 2, 0.125], dtype=torch.float64) / 255
+    words = {"norm": norm, "step_size_255": 3}
+    result = attack(model, images, labels, own[None], seeds=seeds, **words)[0]
+    for n in range(4):
+        grid, row = torch.stack([own[n], torch.tensor(16 / 255)]), slice(n, n + 1)
+        expected = attack(model, images[row], labels[row], grid, seeds=seeds[row], **words)[0]
+        torch.testing.assert_close(result[row], expected, atol=1e-12, rtol=0)
+
+
 # Ensembles
 
 
 @pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("attack", [bim, mi_fgsm, ni_fgsm])
+@pytest.mark.parametrize(("attack", "norm"), [(bim, "l2"), (ni_fgsm, "linf")])
 @pytest.mark.parametrize("average", AVERAGES)
 def test_an_ensemble_of_equals_is_its_member(average, attack, norm, members, network, batch):
     """To the bit for `logits` and `loss`, since halves are exact; log-probabilities round."""
@@ -162,48 +177,3 @@ def test_an_ensemble_of_equals_is_its_member(average, attack, norm, members, net
         assert torch.equal(result, expected)
     else:
         torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
-
-
-WEIGHTS = torch.tensor([[0.5, 4.0, -3.0, 1.0, 0.3, -0.6], [4.0, -1.9, 0.7, -5.0, -0.4, 0.1]])
-PLACE = torch.tensor([0.45, 0.5, 0.55, 0.4, 0.6, 0.5])
-
-
-def slope_by_hand(average: str) -> Tensor:
-    """The ascent of class 0's loss at `PLACE`, for two models of logits (w.x, -w.x)."""
-    scores = WEIGHTS @ PLACE
-    right = torch.sigmoid(2 * scores)  # the probability of class 0
-    if average == "logits":  # - log sigmoid(2 mean w.x)
-        return -WEIGHTS.mean(0)
-    if average == "probabilities":  # - log mean p, and p' = 2 p (1 - p) w
-        return -(2 * right * (1 - right)) @ WEIGHTS / right.sum()
-    return -(2 * (1 - right)) @ WEIGHTS / 2  # mean of - log p
-
-
-class TwoWays(torch.nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = images.flatten(1) @ self.weight
-        return torch.stack([score, -score], dim=1)
-
-
-@pytest.mark.parametrize("average", AVERAGES)
-def test_an_ensemble_of_two_linear_models_by_hand(average):
-    model = CountedModel(Ensemble([TwoWays(weight) for weight in WEIGHTS], average))
-    images, labels = PLACE.reshape(1, 3, 1, 2), torch.tensor([0])
-    slope = slope_by_hand(average)
-    moved = PLACE + 0.1 * slope.sign()
-    result = fgsm(model, images, labels, 0.1)
-    torch.testing.assert_close(result, moved.reshape(1, 3, 1, 2))
-    moved = PLACE + 0.1 * slope * (6**0.5 / slope.norm())
-    result = fgsm(model, images, labels, 0.1, norm="l2")
-    torch.testing.assert_close(result, moved.reshape(1, 3, 1, 2), atol=1e-6, rtol=0)
-    assert model.gradients == 4
-
-
-def test_the_three_averages_differ_in_that_case():
-    slopes = [slope_by_hand(average) / slope_by_hand(average).norm() for average in AVERAGES]
-    for i in range(3):
-        assert (slopes[i] - slopes[i - 1]).abs().max() > 0.03

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.attacks import fgsm, iterate
-from src.attacks.losses import LOSSES, dlr
+from src.attacks import LOSSES, iterate
 
 TARGETED = (False, True)
 
@@ -38,7 +37,7 @@ def random_logits(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor
     return logits, torch.randint(0, shape[-1], shape[:-1], generator=generator)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(4, 12), st.integers(1, 5), st.integers(0, 10**6), st.booleans())
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_by_hand(name, classes, count, seed, targeted):
@@ -49,14 +48,6 @@ def test_losses_by_hand(name, classes, count, seed, targeted):
     ]
     result = LOSSES[name](logits, labels, targeted)
     torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("targeted", TARGETED)
-@pytest.mark.parametrize("name", LOSSES)
-def test_losses_take_any_leading_axes(name, targeted):
-    logits, labels = random_logits((2, 3, 6))
-    rows = torch.stack([LOSSES[name](z, y, targeted) for z, y in zip(logits, labels, strict=True)])
-    assert torch.equal(LOSSES[name](logits, labels, targeted), rows)
 
 
 @pytest.mark.parametrize("targeted", TARGETED)
@@ -80,41 +71,6 @@ def test_gradients_are_finite_at_ties_and_at_the_ends(row, name, targeted):
 
 
 @pytest.mark.parametrize("targeted", TARGETED)
-def test_dlr_does_not_change_with_scale_and_shift(targeted):
-    logits, labels = random_logits((20, 10))
-    expected = dlr(logits, labels, targeted)
-    torch.testing.assert_close(dlr(1000 * logits, labels, targeted), expected)
-    torch.testing.assert_close(dlr(0.01 * logits + 5, labels, targeted), expected)
-
-
-def test_untargeted_dlr_is_minus_one_to_one():
-    """As published: at most 0 where the answer is right (at least -1), positive where wrong."""
-    logits, labels = random_logits((200, 10))
-    loss = dlr(logits, labels, False)
-    right = logits.argmax(1) == labels
-    assert (loss[right] >= -1).all() and (loss[right] < 0).all() and (loss[~right] > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("classes", "targeted", "needed"), [(2, False, 3), (2, True, 4), (3, True, 4)]
-)
-def test_dlr_refuses_too_few_classes(classes, targeted, needed):
-    logits, labels = random_logits((3, classes))
-    with pytest.raises(
-        ValueError, match=rf"attack.loss=dlr needs at least {needed} classes, not {classes}\."
-    ):
-        dlr(logits, labels, targeted)
-
-
-def test_an_attack_passes_that_refusal_on():
-    def model(images: Tensor) -> Tensor:
-        return images.flatten(1)[:, :2]
-
-    with pytest.raises(ValueError, match=r"attack\.loss=dlr needs at least 3 classes, not 2"):
-        fgsm(model, torch.rand(1, 3, 2, 2), torch.tensor([0]), 0.1, loss="dlr")
-
-
-@pytest.mark.parametrize("targeted", TARGETED)
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_of_several_models_are_averaged(name, targeted):
     """Logits (M, N, C): the gradient is that of the mean of the losses, not of the logits."""
@@ -128,7 +84,7 @@ def test_losses_of_several_models_are_averaged(name, targeted):
 
     variable = images.clone().requires_grad_()
     losses = sum(LOSSES[name](variable.flatten(1) @ w, labels, targeted) for w in weights) / 3
-    (slope,) = torch.autograd.grad(losses.sum(), variable)
-    expected = slope / slope.square().mean((1, 2, 3), keepdim=True).sqrt() * 0.05
+    (gradient,) = torch.autograd.grad(losses.sum(), variable)
+    expected = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt() * 0.05
     result = iterate(model, images, labels, 0.05, steps=1, norm="l2", loss=name, targeted=targeted)
     torch.testing.assert_close(result, (images + expected).clamp(0, 1), atol=1e-12, rtol=0)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from src.attacks import (
-    Draws,
+    PerImageRandom,
     admix_fgsm,
     bim,
     di_fgsm,
@@ -41,13 +41,13 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass
 class Case:
-    """One image (3, H, W), its class, its budget and what it draws."""
+    """One image (3, H, W), its class, its budget and its random numbers."""
 
     model: nn.Module
     clean: Image
     label: int
     eps: float
-    draws: Draws
+    random: PerImageRandom
 
     @property
     def alpha(self) -> float:
@@ -66,7 +66,7 @@ class Case:
         return np.clip(self.clean + inside, 0, 1)
 
     def drawn(self, kind: str, *words, **more) -> np.ndarray:
-        return getattr(self.draws, kind)(*words, **more)[0].numpy()
+        return getattr(self.random, kind)(*words, **more)[0].numpy()
 
 
 def unit(gradient: Image) -> Image:
@@ -234,8 +234,8 @@ def test_is_the_published_rule(name, network, batch):
     made = ours(model, images, labels, eps, seeds=seeds, pool=pool, **words).numpy()
     for k, budget in enumerate(BUDGETS):
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
-            draws = Draws(seeds[n, None], images, labels[n, None], pool)
-            case = Case(model, image.numpy(), int(label), budget, draws)
+            random = PerImageRandom(seeds[n, None], images, labels[n, None], pool)
+            case = Case(model, image.numpy(), int(label), budget, random)
             expected = published(case)
             np.testing.assert_allclose(made[k, n], expected, atol=1e-12, rtol=0)
             assert np.abs(expected - case.clean).max() > 0.9 * budget

@@ -3,7 +3,6 @@
 import dataclasses
 import pickle
 
-import numpy as np
 import pytest
 import scipy.fft
 import torch
@@ -107,37 +106,11 @@ def test_can_be_pickled_compared_and_hashed(transform):
     assert dataclasses.replace(transform) == transform
 
 
-NAN = float("nan")
-REFUSED = [
-    (DiverseInput, "probability", [1.5, -0.1, NAN, None]),
-    (DiverseInput, "resize_rate", [0.9, 4.5]),
-    (Scale, "copies", [0, 2.0, True]),
-    (Admix, "scales", [0]),
-    (Admix, "admixed", [True, 0]),
-    (Admix, "strength", [-0.1, 2]),
-    (Spectrum, "copies", [-1]),
-    (Spectrum, "rho", [2]),
-    (Spectrum, "sigma_255", [256]),
-    (BlockShuffle, "copies", [None]),
-    (BlockShuffle, "blocks", [0]),
-    (BlockShuffle, "max_angle", [181]),
-    (StructureInvariant, "copies", [0]),
-    (StructureInvariant, "blocks", ["3"]),
-]
-
-
-@pytest.mark.parametrize(("kind", "key", "values"), REFUSED)
-def test_refuses_values_without_a_meaning(kind, key, values):
-    for value in values:
-        with pytest.raises(ValueError, match=rf"^attack\.{key} .* not {value}\."):
-            kind(**{key: value})
-
-
 @pytest.mark.parametrize("kind", [BlockShuffle, StructureInvariant])
 def test_refuses_more_blocks_than_pixels_and_takes_as_many(kind):
     images = batch(2, 8)
     assert kind(blocks=8)(images, random_for(images), 0).shape == images.shape
-    with pytest.raises(ValueError, match=r"attack.blocks must be at most 8, .* not 9"):
+    with pytest.raises(ValueError, match=r"attack\.blocks .* 8, not 9"):
         kind(blocks=9)(images, random_for(images), 0)
 
 
@@ -152,35 +125,12 @@ def test_diverse_input_changes_the_given_share_of_images():
         assert low <= changed.float().mean() <= high
 
 
-@pytest.mark.parametrize("size", [10, 32])
-def test_diverse_input_has_a_black_border(size):
-    """White images get dark at the edges, by at most the free room, and stay white inside."""
-    images = torch.ones(1, 30, 3, size, size)
-    result = DiverseInput(probability=1, resize_rate=1.25)(images, random_for(images), 0)[0]
-    largest = int(size * 1.25)
-    assert result.min() >= 0 and result.max() <= 1 + 1e-6
-    # at least one of the free pixels lies below and right: there the edge is black or grey
-    assert (result[:, :, -1] < 0.999).all() and (result[..., -1] < 0.999).all()
-    covered = result.mean((1, 2, 3))
-    assert covered.min() > (size / largest) ** 2 - 0.1 and covered.max() < 1
-    margin = largest - size + 2
-    inside = result[..., margin:-margin, margin:-margin]
-    torch.testing.assert_close(inside, torch.ones_like(inside))
-
-
 def test_diverse_input_leaves_images_that_have_no_room_to_grow():
     images = batch(size=8)  # 8 * 1.1 is less than 9
     assert torch.equal(DiverseInput(probability=1)(images, random_for(images), 0), images)
 
 
-# Scale and Admix
-
-
-def test_scale_halves_with_every_copy():
-    images = batch()
-    copies = all_copies(Scale(), images, random_for(images))
-    for copy, divisor in zip(copies, (1, 2, 4, 8, 16), strict=True):
-        assert torch.equal(copy, images / divisor)
+# Admix
 
 
 def test_admix_keeps_the_other_image_through_the_scales_only():
@@ -221,31 +171,12 @@ def test_spectrum_without_weights_and_noise_is_the_identity(size):
     torch.testing.assert_close(result, images, atol=2e-6, rtol=0)
 
 
-def test_spectrum_weights_every_frequency_within_bounds():
-    images = batch(dtype=torch.float64)
-    result = Spectrum(rho=0.3, sigma_255=0)(images, random_for(images), 0)
-    before, after = (
-        scipy.fft.dctn(x.numpy(), axes=(-2, -1), norm="ortho") for x in (images, result)
-    )
-    weights = after / before
-    assert weights.min() >= 0.7 - 1e-6 and weights.max() <= 1.3 + 1e-6
-    assert weights.std() == pytest.approx(0.6 / 12**0.5, rel=0.03)
-    np.testing.assert_allclose(weights[0], weights[1], rtol=1e-6)
-
-
 def test_spectrum_passes_on_the_gradient_at_the_transformed_image():
     images = batch(dtype=torch.float64).requires_grad_()
     weights = torch.randn(images.shape, dtype=torch.float64)
     changed = Spectrum()(images, random_for(images), 0)
     (gradient,) = torch.autograd.grad((weights * changed.square()).sum(), images)
     assert torch.equal(gradient, 2 * weights * changed.detach())
-
-
-def test_spectrum_noise_has_the_given_deviation():
-    images = torch.zeros(1, 6, 3, 32, 32)
-    noise = Spectrum(rho=0, sigma_255=20)(images, random_for(images), 0)
-    assert noise.std().item() * 255 == pytest.approx(20, rel=0.03)
-    assert noise.mean().item() * 255 == pytest.approx(0, abs=1)
 
 
 # Block shuffle
@@ -285,18 +216,6 @@ def test_block_shuffle_by_hand(blocks):
     torch.testing.assert_close(result, expected, atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("blocks", [2, 9])
-def test_block_shuffle_without_rotation_moves_pixels_and_loses_none(blocks):
-    numbers = torch.arange(11.0 * 14).reshape(11, 14)
-    images = numbers.expand(1, 30, 3, 11, 14)
-    result = BlockShuffle(blocks=blocks, max_angle=0)(images, random_for(images), 0)
-    assert torch.equal(result.flatten(3).sort().values, images.flatten(3).sort().values)
-    # rows and columns move as wholes: a pixel's column of origin is that of its column
-    assert ((result % 14) == (result % 14)[..., :1, :]).all()
-    breaks = ((result % 14)[..., 0, :].diff() != 1).sum(-1)
-    assert 0 < breaks.max() <= blocks - 1  # inside a block neighbours stay neighbours
-
-
 # Structure invariant
 
 
@@ -332,9 +251,9 @@ def changed_by_hand(kind: int, block: Tensor, share: float, kept: Tensor, noise:
     ][kind]()
 
 
-@pytest.mark.parametrize("blocks", [1, 3, 8])
-def test_structure_invariant_by_hand(blocks):
-    images = batch(100, 13, budgets=1, dtype=torch.float64)[..., :11, :]
+@pytest.mark.parametrize(("blocks", "count"), [(1, 80), (3, 30), (8, 10)])
+def test_structure_invariant_by_hand(blocks, count):
+    images = batch(count, 13, budgets=1, dtype=torch.float64)[..., :11, :]
     random, sides = random_for(images), images.shape[-2:]
     cuts = []
     for length in sides:

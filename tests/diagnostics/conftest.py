@@ -4,47 +4,47 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from src.attacks import fgsm
+from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.diagnostics import DiagnosticSettings, make_diagnostics
-from src.evaluation import Attacker, Evaluation, evaluate
+from src.diagnostics import make_diagnostics
+from src.evaluation import Attacker, Variants, evaluate
 
-TRAINER = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "num_nodes": 1,
-    "strategy": "auto",
-    "precision": "32-true",
-    "batch_size": 4,
-    "num_workers": 0,
-    "progress_bar": False,
-}
-FULL = {"bisection": 6, "spectra": True, "filters": True, "similarity": True}
+FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
 
 
 @pytest.fixture(scope="session")
 def images() -> Callable[..., ImageDataset]:
-    """A function that makes a data set of grey-ish noise, so that no attack leaves [0, 1]."""
+    """A function that makes a data set of grey-ish noise, so that no attack leaves [0, 1].
 
-    def make(count: int = 11, side: int = 8, classes: int = 3, low: int = 90) -> ImageDataset:
-        def pixels(position: int) -> np.ndarray:
-            random = np.random.default_rng(position)
-            return random.integers(low, 256 - low, (side, side, 3), dtype=np.uint8)
+    With a `model` its classes are those that the model predicts, so that some can flip.
+    """
 
+    def make(
+        count: int = 11,
+        side: int = 8,
+        classes: int = 3,
+        low: int = 90,
+        model: nn.Module | None = None,
+    ) -> ImageDataset:
+        size = (side, side, 3)
+        draws = [np.random.default_rng(number) for number in range(count)]
+        pixels = np.stack([draw.integers(low, 256 - low, size, dtype=np.uint8) for draw in draws])
         labels = np.arange(count) * 7 % classes
-        names = tuple(str(number) for number in range(classes))
-        return ImageDataset(LabelledImages([pixels(i) for i in range(count)], labels, names))
+        if model is not None:
+            clean = to_unit(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+            labels = model(clean).argmax(1).numpy()
+        return ImageDataset(LabelledImages(pixels, labels, tuple(map(str, range(classes)))))
 
     return make
 
 
 def related(rows: int, columns: int, seed: int, size: float) -> nn.Linear:
-    """Return a layer like those of other seeds, which answers grey images with 0."""
+    """Return a layer like those of other seeds, whose logits of grey images are 0."""
     layer = nn.Linear(columns, rows)
     common, own = (
         torch.randn(rows, columns, generator=torch.Generator().manual_seed(number))
@@ -69,24 +69,12 @@ def linear() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def curved() -> Callable[..., nn.Module]:
-    """A function that makes a small network whose answers are not monotonous in the budget."""
+    """A function that makes a small network whose predictions are not monotonous in the budget."""
 
     def make(seed: int = 0, classes: int = 3, side: int = 8) -> nn.Module:
         first, last = related(32, 3 * side * side, seed, 0.6), related(classes, 32, seed, 1.0)
         layers = nn.Sequential(nn.Flatten(), first, nn.Tanh(), last)
         return layers.eval().requires_grad_(False)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def correct() -> Callable[[ImageDataset, nn.Module], ImageDataset]:
-    """A function that gives a data set the classes that a model sees in it."""
-
-    def make(dataset: ImageDataset, model: nn.Module) -> ImageDataset:
-        whole = dataset.__getitems__(list(range(len(dataset))))
-        labels = model(to_unit(whole.images)).argmax(1).numpy()
-        return ImageDataset(LabelledImages(list(whole.images), labels, dataset.class_names))
 
     return make
 
@@ -103,8 +91,8 @@ def batch_of() -> Callable[[ImageDataset], tuple[Tensor, Batch]]:
 
 
 @pytest.fixture(scope="session")
-def probed() -> Callable[..., SimpleNamespace]:
-    """A function that attacks a data set with diagnostics; returns tables as pandas, and the rest."""
+def diagnosed() -> Callable[..., SimpleNamespace]:
+    """A function that attacks a data set with diagnostics: their tables in pandas, and the rest."""
 
     def make(
         dataset: ImageDataset,
@@ -112,30 +100,32 @@ def probed() -> Callable[..., SimpleNamespace]:
         networks: dict[str, nn.Module],
         attack: Callable[..., Tensor] = fgsm,
         budgets: Sequence[float] = (2.0, 8.0, 16.0),
-        standard: float = 8.0,
-        analysis: dict | None = None,
+        reference: float = 8.0,
+        only: dict | None = None,
         trainer: dict | None = None,
-        forms=None,
+        variants: Variants | None = None,
         max_batch: int | None = None,
-        probe_seed: int = 0,
+        noise_seed: int = 0,
         **words,
     ) -> SimpleNamespace:
-        maker = Attacker(
-            source, attack, budgets, num_classes=dataset.num_classes, max_batch=max_batch, **words
+        classes = dataset.num_classes
+        attacker = Attacker(
+            source, attack, budgets, num_classes=classes, max_batch=max_batch, **words
         )
-        settings = DiagnosticSettings(**(FULL if analysis is None else analysis))
-        result: Evaluation = evaluate(
+        settings = DiagnosticSettings(**(FULL if only is None else only))
+        given = {"accelerator": "cpu", "batch_size": 4, "progress_bar": False}
+        result = evaluate(
             dataset,
             networks,
-            TRAINER | (trainer or {}),
+            TrainerSettings(**given | (trainer or {})),
             label="test",
-            maker=maker,
-            forms=forms,
-            diagnostics=make_diagnostics(settings, list(networks), standard, max_batch, probe_seed),
+            adversarial_source=attacker,
+            variants=variants,
+            diagnostics=make_diagnostics(
+                settings, list(networks), reference, max_batch, noise_seed
+            ),
         )
-        frames: dict[str, pd.DataFrame] = {
-            name: table.to_pandas() for name, table in result.diagnostics.items()
-        }
-        return SimpleNamespace(maker=maker, result=result, **frames)
+        frames = {name: table.to_pandas() for name, table in result.diagnostics.items()}
+        return SimpleNamespace(attacker=attacker, result=result, **frames)
 
     return make

@@ -1,4 +1,4 @@
-"""What targets say of filtered perturbations and of low-passed images."""
+"""Predictions for filtered perturbations and for low-passed images."""
 
 from functools import partial
 
@@ -31,20 +31,20 @@ def mirrored(images: np.ndarray, cutoff: float) -> np.ndarray:
     return idctn(spectra, axes=(-2, -1))
 
 
-def check(rows: pd.DataFrame, network, shown: np.ndarray, labels: torch.Tensor) -> None:
-    said = network(torch.from_numpy(shown.clip(0, 1)).float()).softmax(1)
-    assert rows["predicted"].tolist() == said.argmax(1).tolist()
-    np.testing.assert_allclose(rows["confidence"], said.amax(1), atol=1e-4)
-    true = said[torch.arange(len(labels)), labels]
+def check(rows: pd.DataFrame, network, images: np.ndarray, labels: torch.Tensor) -> None:
+    top = network(torch.from_numpy(images.clip(0, 1)).float()).softmax(1)
+    assert rows["predicted"].tolist() == top.argmax(1).tolist()
+    np.testing.assert_allclose(rows["confidence"], top.amax(1), atol=1e-4)
+    true = top[torch.arange(len(labels)), labels]
     np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-4)
     assert rows["label"].tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_rows_are_answers_to_filtered_perturbations(norm, images, curved, batch_of, probed):
+def test_rows_are_predictions_for_filtered_perturbations(norm, images, curved, batch_of, diagnosed):
     networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
     dataset, attack = images(11, 16, low=0), partial(bim, steps=3, norm=norm)
-    run = probed(dataset, networks["a"], networks, attack, analysis=ONLY, norm=norm)
+    run = diagnosed(dataset, networks["a"], networks, attack, only=ONLY, norm=norm)
     found = run.filtered
     assert list(found) == [
         *("index", "label", "target", "eps_255", "band", "norm", "kind", "frequency_low"),
@@ -65,49 +65,49 @@ def test_rows_are_answers_to_filtered_perturbations(norm, images, curved, batch_
             factor = 8 / 255 / np.abs(flat).max(1)
         else:
             factor = np.linalg.norm(change.reshape(11, -1), axis=1) / np.linalg.norm(flat, axis=1)
-        shown = clean.numpy() + part * factor[:, None, None, None]
-        check(rows, networks[target], shown, batch.labels)
+        expected = clean.numpy() + part * factor[:, None, None, None]
+        check(rows, networks[target], expected, batch.labels)
     assert found["target"].drop_duplicates().tolist() == ["b", "a"]
 
 
-def test_the_whole_band_of_equal_length_is_what_the_job_shows(images, curved, probed):
+def test_the_whole_band_of_equal_length_is_the_adversarial_image(images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
-    run = probed(images(), networks["a"], networks, analysis=ONLY)
+    run = diagnosed(images(), networks["a"], networks, only=ONLY)
     rows = run.filtered.query("band == 'all' and norm == 'l2' and kind == 'attack'")
-    shown = run.result.table.to_pandas()
-    shown = shown[shown["eps_255"] == 8]
+    expected = run.result.table.to_pandas()
+    expected = expected[expected["eps_255"] == 8]
     for column in ("index", "target", "predicted", "confidence", "true_confidence"):
-        assert rows[column].tolist() == shown[column].tolist()
+        assert rows[column].tolist() == expected[column].tolist()
 
 
-def test_the_noise_is_that_of_the_control(images, curved, probed):
+def test_the_noise_is_that_of_the_control(images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
-    forms = Variants(controls=True, seed=3)
-    run = probed(
-        images(), networks["a"], networks, analysis=ONLY, forms=forms, probe_seed=forms.seed
+    variants = Variants(controls=True, seed=3)
+    run = diagnosed(
+        images(), networks["a"], networks, only=ONLY, variants=variants, noise_seed=variants.seed
     )
     rows = run.filtered.query("band == 'all' and norm == 'linf' and kind == 'noise'")
-    shown = run.result.tables["noise"].to_pandas().query("eps_255 == 8")
+    expected = run.result.tables["noise"].to_pandas().query("eps_255 == 8")
     for column in ("index", "target", "predicted"):
-        assert rows[column].tolist() == shown[column].tolist()
-    np.testing.assert_allclose(rows["confidence"], shown["confidence"], atol=1e-5)
+        assert rows[column].tolist() == expected[column].tolist()
+    np.testing.assert_allclose(rows["confidence"], expected["confidence"], atol=1e-5)
 
 
-def test_the_noise_follows_the_seed(images, curved, probed):
+def test_the_noise_follows_the_seed(images, curved, diagnosed):
     networks = {"a": curved(0)}
     first, second = (
-        probed(images(), networks["a"], networks, analysis=ONLY, probe_seed=seed).filtered
+        diagnosed(images(), networks["a"], networks, only=ONLY, noise_seed=seed).filtered
         for seed in (0, 1)
     )
     same = first["confidence"] == second["confidence"]
     assert same[first["kind"] == "attack"].all() and not same[first["kind"] == "noise"].any()
 
 
-def test_other_bands_and_cutoffs(images, curved, batch_of, probed):
+def test_other_bands_and_cutoffs(images, curved, batch_of, diagnosed):
     model = curved(0, side=16)
     dataset = images(6, 16)
-    analysis = ONLY | {"bands": [0.2, 0.4], "cutoffs": [0.3]}
-    run = probed(dataset, model, {"a": model}, analysis=analysis)
+    only = ONLY | {"bands": [0.2, 0.4], "cutoffs": [0.3]}
+    run = diagnosed(dataset, model, {"a": model}, only=only)
     bounds = run.filtered.groupby("band")[["frequency_low", "frequency_high"]].first()
     assert bounds.loc["mid"].tolist() == [0.2, 0.4] and bounds.loc["low"].tolist() == [0, 0.2]
     clean, batch = batch_of(dataset)
@@ -119,10 +119,10 @@ def test_other_bands_and_cutoffs(images, curved, batch_of, probed):
     assert set(run.low_passed["cutoff"]) == {0.3}
 
 
-def test_low_passed_rows_are_answers_to_smooth_clean_images(images, curved, batch_of, probed):
+def test_rows_are_predictions_for_smooth_clean_images(images, curved, batch_of, diagnosed):
     networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
     dataset = images(11, 16, low=0)
-    found = probed(dataset, networks["a"], networks, analysis=ONLY).low_passed
+    found = diagnosed(dataset, networks["a"], networks, only=ONLY).low_passed
     assert list(found) == [
         *("index", "label", "target", "cutoff", "predicted", "confidence", "true_confidence"),
     ]
@@ -135,9 +135,9 @@ def test_low_passed_rows_are_answers_to_smooth_clean_images(images, curved, batc
     assert found["cutoff"].tolist() == sorted(cutoffs * 11) * 2
 
 
-def test_a_cutoff_beyond_the_corner_leaves_the_image(images, curved, batch_of, probed):
+def test_a_cutoff_beyond_the_corner_leaves_the_image(images, curved, batch_of, diagnosed):
     model, dataset = curved(0), images()
-    analysis = ONLY | {"cutoffs": [0.71]}
-    rows = probed(dataset, model, {"a": model}, analysis=analysis).low_passed
+    only = ONLY | {"cutoffs": [0.71]}
+    rows = diagnosed(dataset, model, {"a": model}, only=only).low_passed
     clean, batch = batch_of(dataset)
     check(rows, model, clean.numpy(), batch.labels)

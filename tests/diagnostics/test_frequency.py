@@ -9,7 +9,7 @@ import torch
 from src.diagnostics.band_filters import rescaled, split
 from src.diagnostics.frequency import CORNER, band, radial_edges, radial_power, radii
 
-SIDES = [(8, 8), (32, 32), (33, 33), (49, 49), (64, 64), (299, 299), (48, 20), (96, 130), (5, 64)]
+SIDES = [(8, 8), (33, 33), (64, 64), (299, 299), (48, 20), (96, 130), (5, 64)]
 
 
 def cosine(side: int, vertical: int, horizontal: int, phase: float = 0.3) -> torch.Tensor:

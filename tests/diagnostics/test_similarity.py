@@ -30,11 +30,11 @@ def expected(first: np.ndarray, second: np.ndarray):
 
 
 @pytest.mark.parametrize("max_batch", [None, 1, 3])
-def test_rows_compare_the_source_with_each_target(max_batch, images, curved, batch_of, probed):
+def test_rows_compare_the_source_with_each_target(max_batch, images, curved, batch_of, diagnosed):
     make = {"b": 1, "a": 0}
     networks = {name: curved(seed) for name, seed in make.items()}
     dataset = images()
-    run = probed(dataset, networks["a"], networks, analysis=ONLY, max_batch=max_batch)
+    run = diagnosed(dataset, networks["a"], networks, only=ONLY, max_batch=max_batch)
     found = run.similarity
     assert list(found) == ["index", "label", "target", "cosine", "sign_agreement"]
     clean, batch = batch_of(dataset)
@@ -54,11 +54,13 @@ def test_rows_compare_the_source_with_each_target(max_batch, images, curved, bat
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])
-def test_an_ensemble_is_differentiated_as_it_is_attacked(average, images, curved, batch_of, probed):
+def test_an_ensemble_is_differentiated_as_it_is_attacked(
+    average, images, curved, batch_of, diagnosed
+):
     networks = {"a": curved(0), "b": curved(1), "c": curved(2)}
     source = Ensemble([networks["a"], networks["b"]], average)
     dataset = images()
-    found = probed(dataset, source, networks, analysis=ONLY).similarity
+    found = diagnosed(dataset, source, networks, only=ONLY).similarity
     clean, batch = batch_of(dataset)
     members = [torch.nn.Sequential(*curved(seed)).double() for seed in (0, 1)]
 
@@ -80,14 +82,14 @@ def test_an_ensemble_is_differentiated_as_it_is_attacked(average, images, curved
         np.testing.assert_allclose(rows["cosine"], expected(own, other)[0], atol=1e-4)
 
 
-def test_a_zero_gradient_gives_nan(images, linear, probed):
+def test_a_zero_gradient_gives_nan(images, linear, diagnosed):
     networks = {"a": linear(0), "dead": linear(1)}
     networks["dead"][1].weight.data.zero_()
-    found = probed(images(), networks["a"], networks, analysis=ONLY).similarity
+    found = diagnosed(images(), networks["a"], networks, only=ONLY).similarity
     dead = found["target"] == "dead"
     assert found.loc[dead, ["cosine", "sign_agreement"]].isna().all(axis=None)
     np.testing.assert_allclose(found.loc[~dead, ["cosine", "sign_agreement"]], 1, atol=1e-12)
-    found = probed(images(), networks["dead"], networks, analysis=ONLY).similarity
+    found = diagnosed(images(), networks["dead"], networks, only=ONLY).similarity
     assert found[["cosine", "sign_agreement"]].isna().all(axis=None)
 
 

@@ -26,16 +26,16 @@ def reference(images: np.ndarray):
     return np.array(per_bin), np.array(shares)
 
 
-def test_rows_are_the_spectra_of_images_and_perturbations(images, linear, batch_of, probed):
+def test_rows_are_the_spectra_of_images_and_perturbations(images, linear, batch_of, diagnosed):
     dataset, model = images(11, 64), linear(0, side=64)
-    found = probed(dataset, model, {"a": model}, analysis=ONLY).spectra
+    found = diagnosed(dataset, model, {"a": model}, only=ONLY).spectra
     assert list(found) == [
         *("kind", "eps_255", "frequency_low", "frequency_high", "coefficients"),
         *("n", "power", "share", "share_sd"),
     ]
     clean, batch = batch_of(dataset)
-    made = fgsm(model, clean, batch.labels, 8 / 255)
-    for kind, eps_255, what in (("image", 0, clean), ("perturbation", 8, made - clean)):
+    adversarial = fgsm(model, clean, batch.labels, 8 / 255)
+    for kind, eps_255, what in (("image", 0, clean), ("perturbation", 8, adversarial - clean)):
         rows = found[found["kind"] == kind]
         power, shares = reference(what.numpy())
         assert (rows["eps_255"] == eps_255).all() and (rows["n"] == 11).all()
@@ -49,9 +49,9 @@ def test_rows_are_the_spectra_of_images_and_perturbations(images, linear, batch_
 
 
 @pytest.mark.parametrize("side", [8, 20, 32])
-def test_bins_without_frequencies_are_left_out(side, images, linear, probed):
+def test_bins_without_frequencies_are_left_out(side, images, linear, diagnosed):
     model = linear(0, side=side)
-    found = probed(images(5, side), model, {"a": model}, analysis=ONLY).spectra
+    found = diagnosed(images(5, side), model, {"a": model}, only=ONLY).spectra
     edges = radial_edges(side, side).numpy()
     rows = found[found["kind"] == "image"]
     np.testing.assert_allclose(rows["frequency_low"], edges[1:-1])  # but that of the constant
@@ -59,14 +59,14 @@ def test_bins_without_frequencies_are_left_out(side, images, linear, probed):
     assert (rows["coefficients"] > 0).all() and not rows["power"].isna().any()
 
 
-def test_images_without_power_are_not_counted(images, probed):
+def test_images_without_power_are_not_counted(images, diagnosed):
     class Blind(torch.nn.Module):
         def forward(self, images):  # sees bright images alone
             sees = images[:, :1, 0, 0] > 0.5
             return torch.where(sees, images[:, :, 0, 1], images[:, :, 0, 1].detach() * 0)
 
     dataset = images(11)
-    found = probed(dataset, Blind(), {"a": Blind()}, analysis=ONLY).spectra
+    found = diagnosed(dataset, Blind(), {"a": Blind()}, only=ONLY).spectra
     whole = dataset.__getitems__(list(range(11)))
     bright = int((whole.images[:, 0, 0, 0] > 127.5).sum())
     rows = found[found["kind"] == "perturbation"]
@@ -75,21 +75,21 @@ def test_images_without_power_are_not_counted(images, probed):
     assert (found.loc[found["kind"] == "image", "n"] == 11).all()
 
 
-def test_one_image_has_no_deviation_and_no_perturbation_no_share(images, linear, probed):
+def test_one_image_has_no_deviation_and_no_perturbation_no_share(images, linear, diagnosed):
     model = linear(0)
-    found = probed(images(1), model, {"a": model}, analysis=ONLY).spectra
+    found = diagnosed(images(1), model, {"a": model}, only=ONLY).spectra
     assert found["share_sd"].isna().all() and not found["share"].isna().any()
     model[1].weight.data.zero_()
-    found = probed(images(3), model, {"a": model}, analysis=ONLY).spectra
+    found = diagnosed(images(3), model, {"a": model}, only=ONLY).spectra
     rows = found[found["kind"] == "perturbation"]
     assert (rows["n"] == 0).all() and rows[["power", "share", "share_sd"]].isna().all(axis=None)
 
 
-def test_a_constant_perturbation_has_no_share(images, probed):
+def test_a_constant_perturbation_has_no_share(images, diagnosed):
     class Mean(torch.nn.Module):
         def forward(self, images):
             mean = images.mean((1, 2, 3))
             return torch.stack([mean, -mean, 0 * mean - 1], dim=1)
 
-    found = probed(images(4), Mean(), {"a": Mean()}, analysis=ONLY).spectra
+    found = diagnosed(images(4), Mean(), {"a": Mean()}, only=ONLY).spectra
     assert (found.loc[found["kind"] == "perturbation", "n"] == 0).all()

@@ -12,7 +12,11 @@ RECORD = JobRecord(
     images=2,
     class_names=("a", "b"),
     weights={"net": "w"},
-    config={"source": ["one", "two"], "targets": ["net"], "attack": {"name": "bim"}},
+    config={
+        "source": ["one", "two"],
+        "targets": ["net"],
+        "attack": {"kind": "crafted", "name": "bim"},
+    },
     overrides=("attack=bim",),
 )
 
@@ -36,7 +40,7 @@ def test_other_files_are_told_from_this_programs(tmp_path):
     pq.write_table(newer, tmp_path / "newer.parquet")
     with pytest.raises(ValueError, match="has the format 99"):
         read_record(tmp_path / "newer.parquet")
-    odd = b'{"format": 1, "table": "flips", "job": {"surprise": 1}}'
+    odd = b'{"format": 2, "table": "flips", "job": {"surprise": 1}}'
     pq.write_table(
         newer.replace_schema_metadata({b"transferability": odd}), tmp_path / "odd.parquet"
     )
@@ -46,4 +50,7 @@ def test_other_files_are_told_from_this_programs(tmp_path):
 
 def test_passwords_and_the_store_stay_out_of_commands():
     words = ["a=1", "tracking.uri=postgresql://me:secret@db/x", "+tracking.more=2", "tracking=none"]
-    assert public([*words, "set=s3://me:secret@host/x"]) == ("a=1", "set=s3://...@host/x")
+    assert public([*words, "attack.path=s3://me:secret@host/x"]) == (
+        "a=1",
+        "attack.path=s3://...@host/x",
+    )

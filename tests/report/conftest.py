@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src.config.settings import ReportSettings
 from src.experiment.provenance import JobRecord, with_record
 from src.report.build import build_report
 from src.report.page import Report
@@ -17,7 +18,7 @@ from src.report.stored import find_jobs
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 SIDE = 8  # pixels of an image
-SETTINGS = {"pairs": 24, "budgets": None}
+SETTINGS = ReportSettings()
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
 KINDS = {
     "ordinary": {},
@@ -109,7 +110,12 @@ def _record(
     config: dict[str, Any] = {
         "source": source,
         "targets": list(models),
-        "attack": {"name": attack, "norm": "linf", "steps": 10 if attack == "bim" else 1},
+        "attack": {
+            "kind": "crafted",
+            "name": attack,
+            "norm": "linf",
+            "steps": 10 if attack == "bim" else 1,
+        },
         "dataset": {"name": "made-up"},
         "model": {name: {"network": {"name": name}} for name in models},
         "epsilon": {"grid": list(budgets), "reference": reference},

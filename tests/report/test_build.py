@@ -5,10 +5,11 @@ import json
 import pytest
 
 from src.analysis import format_cell
+from src.config.settings import ReportSettings
 from src.report.build import build_report
 from src.report.stored import find_jobs
 
-SETTINGS = {"pairs": 24, "budgets": None}
+SETTINGS = ReportSettings()
 
 
 def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
@@ -69,7 +70,7 @@ def test_tables_alone_raise_the_alarms_that_they_can(make_sweep):
 
 
 def test_no_pair_in_detail_leaves_the_other_charts(make_sweep):
-    report = build_report(find_jobs([make_sweep()]), {"pairs": 0, "budgets": None})
+    report = build_report(find_jobs([make_sweep()]), ReportSettings(pairs=0))
     names = {one.name for one in report.figures}
     assert {"answer", "hypothesis", "compared-sources"} <= names and "images" not in names
     lacking = dict(dict(report.terms)["What was not computed"])

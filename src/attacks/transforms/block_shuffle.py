@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.transforms.blocks import check_room
 from src.utils.checks import check_number, check_whole_number
 
 
@@ -50,8 +49,8 @@ class BlockShuffle:
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return shuffled images of shape (K, N, 3, H, W)."""
-        check_room(self.blocks, images)
         height, width = images.shape[-2:]
+        check_whole_number("attack.blocks", self.blocks, 1, min(height, width))
         rows = _shuffled_axis(random, self.blocks, height)
         columns = _shuffled_axis(random, self.blocks, width)
         degrees = self.max_angle * random.uniform(self.blocks, self.blocks, low=-1, high=1)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,16 +40,12 @@ class DiverseInput:
 
     probability: float = 0.5
     resize_rate: float = 1.1
+    copies: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_number("attack.probability", self.probability, 0, 1)
         check_number("attack.resize_rate", self.resize_rate, 1, 4)
-
-    @property
-    def copies(self) -> int:
-        """How many versions are made."""
-        return 1
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return resized and padded images of shape (K, N, 3, H, W); `copy` has no influence."""

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.transforms.blocks import check_room
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
 from src.utils.checks import check_whole_number
 
@@ -61,8 +60,8 @@ class StructureInvariant:
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W), changed block by block."""
-        check_room(self.blocks, images)
         height, width = images.shape[-2:]
+        check_whole_number("attack.blocks", self.blocks, 1, min(height, width))
         grid, changes = (self.blocks, self.blocks), list(CHANGES.values())
         rows, columns = (_cuts(random, self.blocks, side).tolist() for side in (height, width))
         kinds = random.integers(0, len(changes), *grid).tolist()

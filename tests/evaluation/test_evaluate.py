@@ -1,0 +1,129 @@
+"""The pass over a small data set."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from src.attacks import bim, fgsm
+from src.config.settings import TrainerSettings
+from src.data import ImageDataset, LabelledImages, to_unit
+from src.evaluation import (
+    Attacker,
+    SavedImagesWriter,
+    Variants,
+    evaluate,
+    open_saved_images,
+    round_to_8_bits,
+    score_clean,
+)
+
+TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
+BUDGETS = (2.0, 16.0)
+
+
+@pytest.fixture
+def dataset() -> ImageDataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
+    return ImageDataset(LabelledImages(pixels, np.arange(11) % 3, ("x", "y", "z")))
+
+
+def linear(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def networks() -> dict[str, nn.Module]:
+    return {"a": linear(0), "b": linear(1)}
+
+
+def run(dataset, networks, attack=fgsm, **words):
+    source = Attacker(networks["a"], attack, BUDGETS, num_classes=3)
+    return evaluate(dataset, networks, TRAINER, label="test", adversarial_source=source, **words)
+
+
+def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(dataset, networks):
+    result = run(dataset, networks, examples=[3, 10])
+    assert len(result.table) == 11 * 2 * 2
+    batch = dataset.__getitems__(list(range(11)))
+    eps = torch.tensor(BUDGETS) / 255
+    adversarial = fgsm(networks["a"], to_unit(batch.images), batch.labels, eps)
+    frame = result.table.to_pandas()
+    for target, network in networks.items():
+        for budget, images in zip(BUDGETS, adversarial, strict=True):
+            rows = frame[(frame["target"] == target) & (frame["eps_255"] == budget)]
+            assert rows["predicted"].tolist() == network(images).argmax(1).tolist()
+    assert sorted(result.examples) == [3, 10]
+    np.testing.assert_allclose(result.examples[10], adversarial[:, 10].numpy(), atol=1e-6)
+
+
+def test_variants_are_of_the_same_adversarial_images(dataset, networks):
+    variants = Variants(primary="uint8", others=("float32", "png", "jpeg75"), controls=True)
+    tables = run(dataset, networks, variants=variants).tables
+    assert list(tables) == ["uint8", "float32", "png", "jpeg75", "noise", "shuffled"]
+    assert tables["png"].equals(tables["uint8"])
+    for name in ("float32", "jpeg75", "noise", "shuffled"):
+        assert not tables[name].equals(tables["uint8"])
+    again = run(dataset, networks, variants=variants).tables
+    assert all(again[name].equals(table) for name, table in tables.items())
+
+
+@pytest.mark.parametrize(("attack", "gradients"), [(fgsm, 1), (partial(bim, steps=4), 1 + 2 * 3)])
+def test_gradients_are_counted_per_image(dataset, networks, attack, gradients):
+    assert run(dataset, networks, attack).gradients == gradients
+
+
+def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
+    writer = SavedImagesWriter(tmp_path)
+    result = run(dataset, networks, writer=writer, examples=range(11))
+    batch = dataset.__getitems__(list(range(11)))
+    with pytest.raises(ValueError, match="manifest"):
+        open_saved_images(tmp_path)
+    shards = sorted(tmp_path.iterdir())
+    assert len(shards) == 3  # of batches of 4
+    found = {}
+    for shard in map(load_file, shards):
+        assert torch.equal(shard["clean"], batch.images[shard["index"]])
+        assert torch.equal(shard["label"], batch.labels[shard["index"]])
+        found |= dict(zip(shard["index"].tolist(), shard["adversarial"].unbind(1), strict=True))
+    for index, images in result.examples.items():
+        for eps, stored, image in zip(BUDGETS, found[index], images, strict=True):
+            clean = batch.images[index : index + 1]
+            assert torch.equal(stored, round_to_8_bits(torch.tensor(image[None]), clean, eps)[0])
+
+
+def test_clean_predictions_are_computed_once(dataset, networks, tmp_path):
+    cache = {name: tmp_path / f"{name}.parquet" for name in networks}
+    first = score_clean(dataset, {"a": networks["a"]}, TRAINER, cache)
+    assert set(first["eps_255"].to_pylist()) == {0.0}
+    stamp = cache["a"].stat().st_mtime_ns
+    both = score_clean(dataset, networks, TRAINER, cache)
+    assert cache["a"].stat().st_mtime_ns == stamp
+    assert both.slice(0, 11).equals(first)
+    assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
+    expected = networks["b"](to_unit(dataset.__getitems__(list(range(11))).images)).argmax(1)
+    assert both["predicted"].to_pylist()[11:] == expected.tolist()
+    names = {"a.parquet", "a.parquet.sha256", "b.parquet", "b.parquet.sha256"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == names
+
+
+def test_damaged_clean_predictions_are_named_and_computed_again(
+    dataset, networks, tmp_path, caplog
+):
+    cache = {name: tmp_path / f"{name}.parquet" for name in networks}
+    first = score_clean(dataset, networks, TRAINER, cache)
+    for other in (b"", cache["b"].read_bytes(), flipped(cache["a"].read_bytes())):
+        caplog.clear()
+        cache["a"].write_bytes(other)
+        assert score_clean(dataset, networks, TRAINER, cache).equals(first)
+        assert f"{cache['a']} is damaged" in caplog.text and "b.parquet is" not in caplog.text
+
+
+def flipped(content: bytes) -> bytes:
+    """Return bytes of which one bit, in the middle, is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
