@@ -6,6 +6,7 @@ variants have the state-dict names and shapes of the public CIFAR-10 checkpoints
 https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -57,7 +58,8 @@ def resnet50(
 
     Args: see `vgg16`.
     """
-    return _resnet("resnet50", num_classes, image_size, stem, pretrained)
+    own = (num_classes, image_size, stem, pretrained)
+    return _with_stem("resnet50", *own, lambda net: net.set_submodule("conv1", _convolution()))
 
 
 def resnet18(
@@ -67,7 +69,8 @@ def resnet18(
 
     Args: see `vgg16`.
     """
-    return _resnet("resnet18", num_classes, image_size, stem, pretrained)
+    own = (num_classes, image_size, stem, pretrained)
+    return _with_stem("resnet18", *own, lambda net: net.set_submodule("conv1", _convolution()))
 
 
 def inception_v3(
@@ -117,11 +120,9 @@ def densenet121(
 
     Args: see `vgg16`.
     """
-    stem = _stem(stem, image_size)
-    network = torchvision.models.densenet121(weights=None, num_classes=num_classes)
-    if stem == "cifar":
-        network.set_submodule("features.conv0", _small_convolution())
-    return _finish(network, "densenet121", stem, pretrained)
+    own = (num_classes, image_size, stem, pretrained)
+    place = "features.conv0"
+    return _with_stem("densenet121", *own, lambda net: net.set_submodule(place, _convolution()))
 
 
 def mobilenet_v2(
@@ -131,17 +132,14 @@ def mobilenet_v2(
 
     Args: see `vgg16`.
     """
-    stem = _stem(stem, image_size)
-    network = torchvision.models.mobilenet_v2(weights=None, num_classes=num_classes)
-    if stem == "cifar":
-        strided = [
-            module
-            for module in network.modules()
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2)
-        ]
-        for convolution in strided[:2]:
+
+    def keep_resolution(network: nn.Module) -> None:
+        convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+        for convolution in [part for part in convolutions if part.stride == (2, 2)][:2]:
             convolution.stride = (1, 1)
-    return _finish(network, "mobilenet_v2", stem, pretrained)
+
+    own = (num_classes, image_size, stem, pretrained)
+    return _with_stem("mobilenet_v2", *own, keep_resolution)
 
 
 def torchvision_model(
@@ -209,14 +207,19 @@ def _try_hub() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def _resnet(
-    name: str, num_classes: int, image_size: int, stem: str | None, pretrained: bool
+def _with_stem(
+    name: str,
+    num_classes: int,
+    image_size: int,
+    stem: str | None,
+    pretrained: bool,
+    make_cifar: Callable[[nn.Module], None],
 ) -> nn.Module:
-    """Build a ResNet by its torchvision name."""
+    """Build a network by its torchvision name, its stem changed in place for the ``cifar`` one."""
     stem = _stem(stem, image_size)
     network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     if stem == "cifar":
-        network.set_submodule("conv1", _small_convolution())
+        make_cifar(network)
     return _finish(network, name, stem, pretrained)
 
 
@@ -229,7 +232,7 @@ def _stem(stem: str | None, image_size: int) -> str:
     return stem
 
 
-def _small_convolution() -> nn.Conv2d:
+def _convolution() -> nn.Conv2d:
     """Return the 3x3, stride-1 replacement of a 7x7, stride-2 first convolution."""
     convolution = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

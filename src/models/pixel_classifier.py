@@ -1,7 +1,7 @@
 """The classifier every attack and every evaluation sees: pixels in [0, 1] -> logits."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,19 +78,14 @@ class PixelClassifier(nn.Module):
         logits = self.network((images - self.mean) / self.std)
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
+            got = type(logits).__name__
+            if torch.is_tensor(logits):
+                got = f"{logits.dtype} of shape {tuple(logits.shape)}"
             raise NotLogitsError(
                 f"model {self.name}: the network must return logits, floating-point numbers of "
-                f"shape (N, num_classes), but for N = {len(images)} images it returned "
-                f"{_described(logits)}."
+                f"shape (N, num_classes), but for N = {len(images)} images it returned {got}."
             )
         return cast(Tensor, logits)
-
-
-def _described(answer: Any) -> str:
-    """Return a few words on what a network returned."""
-    if torch.is_tensor(answer):
-        return f"{str(answer.dtype).removeprefix('torch.')} of shape {tuple(answer.shape)}"
-    return f"a {type(answer).__name__}"
 
 
 def _per_channel(name: str, values: Sequence[float]) -> Tensor:

@@ -1,6 +1,7 @@
 """Weight files: read safely, load strictly, write atomically, identify by content."""
 
 import hashlib
+import pickle
 import struct
 import textwrap
 import warnings
@@ -9,20 +10,22 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from src.utils.checks import first_line
 from src.utils.files import atomic_write, reason
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
-PREFIXES = ("module.", "model.", "network.")
+WRAPPERS = ("state_dict", "model")
+PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
 TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 COUNTER = "num_batches_tracked"
 # What torch.load raises on damaged files, depending on where the damage lies.
 DAMAGED = (
     *(EOFError, RuntimeError, KeyError, IndexError, ValueError, TypeError, AttributeError),
-    *(OverflowError, MemoryError, AssertionError, struct.error, SafetensorError),
+    *(OverflowError, MemoryError, AssertionError, struct.error),
+    *(pickle.UnpicklingError, SafetensorError),
 )
 
 
@@ -107,15 +110,22 @@ def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Read and unwrap a file's state dict, names as stored."""
-    from timm.models import load_state_dict  # here, since models without a file need not wait
-
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is no weight file: it should end in {', '.join(SUFFIXES)}.")
     try:
         path.open("rb").close()
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with warnings.catch_warnings():  # of a newer pickle protocol, which loads or is refused
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return load_state_dict(str(path), use_ema=False, weights_only=True)
+            # Not timm's load_state_dict, which unpickles everything in older versions.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        for key in WRAPPERS:
+            if isinstance(content.get(key), dict):
+                content = content[key]
+        if not all(isinstance(name, str) for name in content):
+            raise TypeError("it holds names that are none")
+        return dict(content)
     except OSError as error:
         raise ValueError(f"The weight file {path} cannot be read: {reason(error)}.") from error
     except DAMAGED as error:
