@@ -147,7 +147,7 @@ class DatasetSettings(Section):
     def has_loader(self) -> bool:
         """Whether the data set brings images of its own; that of a saved set has none."""
         extra = self.model_extra or {}
-        return bool(extra.get("loader") or extra.get("_target_"))
+        return "_target_" in extra
 
 
 class SavedOrigin(Section):
