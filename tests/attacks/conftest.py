@@ -10,11 +10,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import read_attack
+from src.config.attack import attack_function, try_attack
+from src.config.settings import AttackSettings
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ATTACKS = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - {"none", "saved"})
+FILES = {file.stem for file in (CONF / "attack").glob("*.yaml")}
+ATTACKS = sorted(FILES - {"none", "saved"})
 CLASSES = 5
 SMALL = {
     "steps": 3,
@@ -107,8 +109,10 @@ def read_section() -> Callable[..., Configured]:
     """A function that reads a section of a config, which tries the attack on dummy images."""
 
     def make(section: Mapping[str, Any]) -> Configured:
-        attack = read_attack(section, (1.0, 8.0))
-        return Configured(attack.function, attack.settings)
+        own = {key: section[key] for key in ("norm", "target_label") if key in section}
+        attack = AttackSettings(name=section["name"], label="", settings=dict(section), **own)
+        try_attack(attack, (1.0, 8.0))
+        return Configured(attack_function(attack), attack.settings)
 
     return make
 
