@@ -235,15 +235,6 @@ class EpsilonSettings(Section):
         check_units(positive)
         return positive
 
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if self.reference is not None and self.reference not in self.grid:
-            listed = ", ".join(f"{budget:g}" for budget in self.grid)
-            raise ValueError(
-                f"epsilon.reference={self.reference:g} is not among the budgets {listed}"
-            )
-        return self
-
 
 def check_units(budgets: Sequence[float]) -> None:
     """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
@@ -255,6 +246,18 @@ def check_units(budgets: Sequence[float]) -> None:
         levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
         given = ", ".join(f"{eps:g}" for eps in budgets)
         raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
+
+
+def check_among(key: str, values: Sequence[float], budgets: Sequence[float]) -> None:
+    """Refuse a value that is neither 0 nor one of the budgets.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for value in values:
+        if value not in (0, *budgets):
+            listed = ", ".join(f"{budget:g}" for budget in budgets)
+            raise ValueError(f"{key}={value:g} is not among the budgets {listed}")
 
 
 def reference_budget(budgets: Sequence[float]) -> float:
@@ -419,10 +422,9 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_the_grid(self) -> Self:
-        for eps in self.report.budgets or ():
-            if eps not in (0, *self.epsilon.grid) and self.attack.kind == "crafted":
-                listed = ", ".join(f"{budget:g}" for budget in self.epsilon.grid)
-                raise ValueError(f"report.budgets names {eps:g}, which is not among {listed}")
+        if self.attack.kind == "crafted":  # a saved set has budgets of its own
+            check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
+            check_among("report.budgets", self.report.budgets or (), self.epsilon.grid)
         return self
 
     @property

@@ -12,6 +12,7 @@ from src.config.settings import (
     EpsilonSettings,
     SavedSettings,
     Settings,
+    check_among,
     check_name,
     check_units,
     reference_budget,
@@ -50,11 +51,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
     reference = measured.get(reference, reference)
-    if reference not in budgets:
-        listed = ", ".join(f"{budget:g}" for budget in budgets)
-        raise ValueError(
-            f"epsilon.reference={reference:g} is not among the budgets of {path}: {listed}."
-        )
+    check_among(f"epsilon.reference of {path}", [reference], budgets)
     changes: dict[str, Any] = {
         "attack": _attack(settings.attack, saved),
         "protocol": _protocol(settings, saved, path or ""),
