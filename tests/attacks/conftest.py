@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import read_attack
+from src.config.attack import attack_function, try_attack
+from src.config.settings import AttackSettings
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -115,8 +116,11 @@ def read() -> Callable[..., Configured]:
     def make(name: str, **changes) -> Configured:
         key = repr((name, sorted(changes.items())))
         if key not in known:
-            attack = read_attack({**sections[name], **changes}, (1.0, 8.0))
-            known[key] = Configured(attack.function, attack.settings)
+            section = {**sections[name], **changes}
+            own = {word: section[word] for word in ("norm", "target_label")}
+            attack = AttackSettings(name=name, label=name, settings=section, **own)
+            try_attack(attack, (1.0, 8.0))
+            known[key] = Configured(attack_function(attack), section)
         return known[key]
 
     return make

@@ -162,8 +162,6 @@ def test_dlr_refuses_too_few_classes(classes, targeted):
     ("name", "key", "value"),
     [
         ("bim", "steps", 0),
-        ("bim", "target_label", "cat"),
-        ("bim", "norm", "l0"),
         ("emi", "samples", 1),
         ("vmi", "neighbours", 0),
         ("admix", "strength", 2),
