@@ -1,30 +1,50 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import save_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+POOLS = {"coarse": 8, "fine": 4}
 TINY = """# @package model.{name}
 network:
   _target_: torch.nn.Sequential
   _args_:
     - {{_target_: torch.nn.AvgPool2d, kernel_size: {pool}}}
     - {{_target_: torch.nn.Flatten}}
-    - {{_target_: torch.nn.Linear, in_features: {features}, out_features: {classes}}}
+    - {{_target_: torch.nn.Linear, in_features: {features}, out_features: 10}}
 mean: [0.5, 0.5, 0.5]
 std: [0.25, 0.25, 0.25]
 input_size: null
-weights: null
+weights: {weights}
 expected_accuracy: null
 """
+TINY_RUN = [
+    "--config-dir=conf",
+    "model=[coarse,fine]",
+    "source=coarse",
+    "targets=[coarse,fine]",
+    "dataset=photos",
+    "n_images=23",
+    "epsilon.grid=[0,0.5,8]",
+    "trainer=cpu",
+    "trainer.batch_size=10",
+    "trainer.progress_bar=false",
+    "tracking=none",
+    "report=none",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # halves Hydra's time
 
 
 @pytest.fixture
@@ -36,18 +56,107 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights of the tiny models: linear regression on photographs, no training."""
+    from src.data import load_dataset
+
+    images = load_dataset("train", {"_target_": "src.data.photos.photos", "n_train": 400})
+    batch = images.__getitems__(list(range(len(images))))
+    normalised = (batch.images / 255 - 0.5) / 0.25
+    wanted = torch.nn.functional.one_hot(batch.labels, 10).double()
+    folder = tmp_path_factory.mktemp("weights")
+    for name, pool in POOLS.items():
+        pixels = torch.nn.functional.avg_pool2d(normalised, pool).flatten(1).double()
+        ridge = pixels.T @ pixels + 5 * torch.eye(pixels.shape[1], dtype=torch.double)
+        weight = 8 * torch.linalg.solve(ridge, pixels.T @ wanted).T.float().contiguous()
+        save_file({"2.weight": weight, "2.bias": torch.zeros(10)}, folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_workspace(
+    tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path
+) -> Callable[[], Path]:
+    """A function that makes a folder whose `conf/model/` holds two tiny models with weights."""
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("workspace")
+        (folder / "conf" / "model").mkdir(parents=True)
+        (folder / "conf" / "attack").mkdir()
+        for name, pool in POOLS.items():
+            weights, features = tiny_weights / f"{name}.safetensors", 3 * (32 // pool) ** 2
+            text = TINY.format(name=name, pool=pool, features=features, weights=weights)
+            (folder / "conf" / "model" / f"{name}.yaml").write_text(text)
+        return folder
+
+    return make
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory; its `conf/model/` holds two tiny models, `coarse` and `fine`."""
-    models = tmp_path / "conf" / "model"
-    models.mkdir(parents=True)
-    for name, pool in (("coarse", 8), ("fine", 4)):
-        features = 3 * (32 // pool) ** 2
-        text = TINY.format(name=name, pool=pool, features=features, classes=10)
-        (models / f"{name}.yaml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    return tmp_path
+def workspace(new_workspace: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two tiny models, `coarse` and `fine`."""
+    folder = new_workspace()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without runs, to be copied: building its tables takes seconds."""
+    from src.config.settings import TrackingSettings
+    from src.tracking import open_tracker
+
+    folder = tmp_path_factory.mktemp("store") / "mlruns"
+    open_tracker(TrackingSettings(name="mlflow", directory=str(folder)), "photos")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_in() -> Callable[..., int]:
+    """A function that runs a command line in a folder, as a process of its own would."""
+
+    def run(folder: Path, *arguments: str, module: str = "src.main") -> int:
+        flags_first = sorted(arguments, key=lambda word: not word.startswith("-"))
+        known = set(sys.modules)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.syspath_prepend(folder)
+            patch.setattr(sys, "argv", [module, *flags_first])
+            try:
+                import_module(module).main()
+            except SystemExit as stop:
+                return int(stop.code or 0)
+            finally:
+                for name in set(sys.modules) - known:
+                    file = getattr(sys.modules[name], "__file__", None)
+                    if file and Path(file).is_relative_to(folder):
+                        del sys.modules[name]
+        return 0
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
+    """A function that runs `python -m src.main` in a folder on the two tiny models."""
+
+    def run(folder: Path, *arguments: str) -> int:
+        return run_in(folder, *TINY_RUN, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def command_line(workspace: Path, run_tiny: Callable[..., int]) -> Callable[..., int]:
+    """A function that runs `python -m src.main` here on the two tiny models."""
+    return partial(run_tiny, workspace)
+
+
+@pytest.fixture
+def tiny_run() -> list[str]:
+    """Words that make any job small."""
+    return list(TINY_RUN)
 
 
 CONSTANT = """
@@ -62,54 +171,9 @@ def build():
 
 
 @pytest.fixture
-def coarse_guesses(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def coarse_guesses(workspace: Path) -> None:
     """Make the tiny model `coarse` one that gives every image the same class."""
-    monkeypatch.syspath_prepend(workspace)
     (workspace / "guessing.py").write_text(CONSTANT)
     numbers = "mean: [0.5, 0.5, 0.5]\nstd: [0.25, 0.25, 0.25]\ninput_size: null\n"
     text = f"# @package model.coarse\nnetwork: {{_target_: guessing.build}}\n{numbers}"
     (workspace / "conf" / "model" / "coarse.yaml").write_text(text + "weights: included\n")
-
-
-TINY_RUN = [
-    "--config-dir=conf",
-    "model=[coarse,fine]",
-    "source=coarse",
-    "targets=[coarse,fine]",
-    "dataset=photos",
-    "n_images=23",
-    "training.epochs=2",
-    "training.batch_size=50",
-    "epsilon.grid=[0,0.5,4,8]",
-    "trainer=cpu",
-    "trainer.batch_size=10",
-    "trainer.progress_bar=false",
-    "report=none",
-]
-
-
-@pytest.fixture
-def tiny_run() -> list[str]:
-    """Words that make any job small."""
-    return list(TINY_RUN)
-
-
-@pytest.fixture
-def command_line(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A function that runs the command line here with two tiny models and returns its exit code."""
-
-    def run(*arguments: str) -> int:
-        from src.main import main
-
-        flags = [argument for argument in arguments if argument.startswith("-")]
-        words = [argument for argument in arguments if argument not in flags]
-        if not any(argument.startswith("dataset=") for argument in arguments):
-            words = ["dataset.n_train=200", *words]
-        monkeypatch.setattr(sys, "argv", ["src.main", *flags, *TINY_RUN, *words])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return run

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,23 @@ def attack_file(config: DictConfig, hydra: DictConfig) -> AttackFile:
     """
     name = str(hydra.runtime.choices.attack)
     search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    folders = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
     config = config.copy()
     with open_dict(config):
-        config.attack = compose(hydra.job.config_name, [f"attack={name}", *search]).attack
+        config.attack = _composed(hydra.job.config_name, name, tuple(search), tuple(folders))
     settings: Any = OmegaConf.to_container(config.attack, resolve=True)
-    places = [
-        Path(source.path) / "attack" / f"{name}.yaml"
-        for source in hydra.runtime.config_sources
-        if source.schema == "file"
-    ]
+    places = [Path(folder) / "attack" / f"{name}.yaml" for folder in folders]
     place = next((path for path in places if path.is_file()), Path(f"attack/{name}.yaml"))
     here = Path.cwd()
     return AttackFile(
         name, str(place.relative_to(here) if here in place.parents else place), settings
     )
+
+
+@lru_cache(maxsize=32)  # a sweep reads each of its jobs twice
+def _composed(
+    config_name: str, name: str, search: tuple[str, ...], folders: tuple[str, ...]
+) -> DictConfig:
+    """Return the section of an attack whose file lies in one of the folders of Hydra's search."""
+    section: DictConfig = compose(config_name, [f"attack={name}", *search]).attack
+    return section
