@@ -46,7 +46,7 @@ _LEFT = (
     *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "storage.csv", "first-flips.csv", "flip-summary.csv"),
     *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
-    *("figures/*.vl.json", "adversarial-manifest.json"),
+    "figures/*.vl.json",
 )
 
 
@@ -83,8 +83,8 @@ def write_results(
         settings: Of the job.
         record: What the tables say of it.
         images: Its images.
-        clean: Predictions on the clean images; None where those are not at hand, and nothing is
-            said that needs them.
+        clean: Predictions on the clean images; None where those are not at hand, and
+            nothing that needs them is written.
         result: Of the pass over the images.
         saved: The set that took the attack's place, if one did.
         folder: Where the files go.
