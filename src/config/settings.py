@@ -235,15 +235,6 @@ class EpsilonSettings(Section):
         check_units(positive)
         return positive
 
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if self.reference is not None and self.reference not in self.grid:
-            listed = ", ".join(f"{budget:g}" for budget in self.grid)
-            raise ValueError(
-                f"epsilon.reference={self.reference:g} is not among the budgets {listed}"
-            )
-        return self
-
 
 def check_units(budgets: Sequence[float]) -> None:
     """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
@@ -419,9 +410,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_the_grid(self) -> Self:
+        listed = ", ".join(f"{budget:g}" for budget in self.epsilon.grid)
+        reference = self.epsilon.reference
+        saved = self.attack.kind == "saved"  # whose budgets are those of the files
+        if reference is not None and reference not in self.epsilon.grid and not saved:
+            raise ValueError(f"epsilon.reference={reference:g} is not among the budgets {listed}")
         for eps in self.report.budgets or ():
             if eps not in (0, *self.epsilon.grid) and self.attack.kind == "crafted":
-                listed = ", ".join(f"{budget:g}" for budget in self.epsilon.grid)
                 raise ValueError(f"report.budgets names {eps:g}, which is not among {listed}")
         return self
 
