@@ -1,5 +1,6 @@
-"""Two processes that share a job give the table of one."""
+"""Two processes that share a job give the tables of one."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,59 +8,44 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-from src.sets import read_set
+
+from src.evaluation import open_saved_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-QUICK = ["dataset.n_train=100", "training.epochs=1", "report=none"]
-JOB = ["attack=pgd", "controls=true", "save_adversarial=true", "attack.target_label=random"]
-PROBES = {
-    "flips": None,
-    "spectra": 44,
-    "filtered": 23 * 2 * 16,
-    "low_passed": 230,
-    "similarity": 46,
-}
-"""How many rows the tables have beside the predictions; None: as many as images flip."""
+JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
+KEPT = ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 
 
-def run(words: list[str], workspace: Path, folder: str, *arguments: str):
-    words = [word for word in words if word != "trainer=cpu"]
-    command = [sys.executable, "-W", "ignore", "-m", "src.main", *words, *arguments]
-    return subprocess.run(
-        [*command, f"hydra.run.dir={folder}", "diagnostics=full", *JOB, *QUICK],
+# Of 23 images: a batch for each process, and one for both.
+@pytest.mark.parametrize("batch_size", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_two_processes_equal_one(workspace, tiny_run, empty_store, command_line, batch_size):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    words = [*JOB, *KEPT, f"trainer.batch_size={batch_size}"]
+    assert command_line(*words, "hydra.run.dir=one") == 0
+    both = [*(word for word in tiny_run if not word.startswith("trainer=")), *words, *DDP]
+    two = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "src.main", *both, "hydra.run.dir=two"],
         cwd=workspace,
         capture_output=True,
         text=True,
         timeout=300,
         env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
     )
-
-
-@pytest.mark.parametrize("batch_size", [20, 50])  # of 23 images: a batch each, and one for both
-def test_two_processes_equal_one(workspace, tiny_run, batch_size):
-    words = [*tiny_run, f"trainer.batch_size={batch_size}"]
-    one = run(words, workspace, "one", "trainer=cpu")
-    assert one.returncode == 0, one.stderr
-    two = run(words, workspace, "two", *DDP)
     assert two.returncode == 0, two.stdout + two.stderr
-    for form in ("", "-noise", "-shuffled"):
-        first, second = (
-            pq.read_table(workspace / name / f"predictions{form}.parquet")
-            for name in ("one", "two")
-        )
-        assert len(first) == 23 * 2 * 4
-        assert second.equals(first)  # batches are laid out before they are dealt
-    for name, rows in PROBES.items():
+    assert (workspace / "two" / "train_ddp_process_1.log").exists()  # there was a second process
+
+    predictions = ["predictions", "predictions-noise", "predictions-shuffled"]
+    for name in [*predictions, *DIAGNOSTICS]:
         first, second = (
             pq.read_table(workspace / folder / f"{name}.parquet") for folder in ("one", "two")
         )
-        assert second.equals(first)
-        assert len(first) > 0 and rows in (None, len(first))
-    sets = [read_set(workspace / name / "adversarial") for name in ("one", "two")]
+        assert second.equals(first), name  # batches are laid out before they are dealt
+        assert len(first) == 23 * 2 * 3 if name in predictions else len(first)
+    sets = [open_saved_images(workspace / name / "adversarial") for name in ("one", "two")]
     assert sets[0].digest == sets[1].digest
-    assert (workspace / "two" / "train_ddp_process_1.log").exists()  # there was a second process
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    for experiment, kinds in (("photos", 4), ("photos-sweeps", 4)):
+    for experiment in ("photos", "photos-sweeps"):
         number = store.get_experiment_by_name(experiment).experiment_id
-        assert len(store.search_runs([number])) == kinds  # no run was written twice
+        assert len(store.search_runs([number])) == 4  # no run was written twice

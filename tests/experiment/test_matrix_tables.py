@@ -152,7 +152,7 @@ def test_the_csv_of_excess_holds_every_control(tmp_path):
     header, first, _, last = path.read_text().splitlines()
     numbers = ("success", "control", "denominator", *(f"excess{end}" for end in RATE))
     named = [f"{name} {number}" for name in "ba" for number in numbers]
-    assert header == ",".join(["over", "source", "b", "a", *named])
+    assert header == ",".join(["control", "source", "b", "a", *named])
     assert first.startswith(
         'random-sign noise,b,"(1000 - 100) / 8139 = 11.06% [5.00%, 25.00%]","(1'
     )
