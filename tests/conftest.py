@@ -1,8 +1,10 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,18 @@ def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
         return run_in(folder, *TINY_RUN, *arguments)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def printed_by() -> Callable[..., tuple[int, str]]:
+    """A function that calls another one, and returns its result with what it has printed."""
+
+    def call(function: Callable[..., int], *arguments: str | Path) -> tuple[int, str]:
+        with redirect_stdout(StringIO()) as printed:
+            result = function(*arguments)
+        return result, printed.getvalue()
+
+    return call
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Adversarial images from a job to files, and from files back to targets."""
 
-import sys
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,178 +9,199 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.evaluation import SavedImages, open_saved_images
+from src.evaluation import open_saved_images
 
-QUIET = ["tracking=none", "report=none"]
-TRAIN = ["dataset=photos", "dataset.n_train=200"]
+BOTH = ["dataset=photos", "targets=[coarse,fine]"]
+
+
+@pytest.fixture(scope="module")
+def line(new_workspace, run_in):
+    """A folder, and a function that runs `python -m src.main` there with the words given."""
+    folder = new_workspace()
+    words = ["--config-dir=conf", "model=[coarse,fine]", "trainer=cpu", "trainer.batch_size=10"]
+    words += ["trainer.progress_bar=false", "tracking=none", "report=none"]
+    return folder, partial(run_in, folder, *words)
 
 
 @pytest.fixture
-def evaluate_saved(workspace, monkeypatch, tiny_run):
-    """A function that runs `attack=saved` with two tiny models and returns its exit code."""
+def saved_attack(line, made):
+    """A function that runs `attack=saved` with the words given."""
+    return partial(line[1], "attack=saved")
 
-    def run(*arguments: str) -> int:
-        from src.main import main
 
-        kept = ("--config-dir", "model=", "training.", "trainer")
-        words = [word for word in tiny_run if word.startswith(kept)]
-        monkeypatch.setattr(sys, "argv", ["src.main", *words, *QUIET, "attack=saved", *arguments])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
+@pytest.fixture(scope="module")
+def made(line):
+    """The folder of a job that saved its images."""
+    folder, run = line
+    words = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[0.5,4,8]"]
+    words += ["save_adversarial=true", "variants=[float32,png,jpeg75]", "hydra.run.dir=made"]
+    assert run(*BOTH, *words) == 0
+    return folder / "made"
 
-    return run
+
+@pytest.fixture(scope="module")
+def foreign(made):
+    """The same images as another project would store them: PNG files and a CSV."""
+    saved, folder = open_saved_images(made / "adversarial"), made.parent / "foreign"
+    rows = range(len(saved))
+    for name, images in (("adv", saved.adversarial(rows)[-1]), ("clean", saved.clean(rows))):
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(images.numpy().transpose(0, 2, 3, 1)):
+            Image.fromarray(image).save(folder / name / f"{number}.png")
+    lines = [f"{number}.png,{label}" for number, label in enumerate(saved.labels)]
+    (folder / "adv" / "labels.csv").write_text("\n".join(["filename,label", *lines]))
+    return folder
 
 
 def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
     return pd.read_parquet(folder / f"predictions{variant}.parquet")
 
 
-@pytest.fixture
-def saved(command_line, workspace) -> Path:
-    """The folder of a job that saved its images."""
-    words = ["save_adversarial=true", "variants=[float32,png,jpeg75]", "attack=bim"]
-    assert command_line(*QUIET, *words, "hydra.run.dir=made") == 0
-    return workspace / "made"
-
-
-def images(stored: SavedImages) -> tuple[np.ndarray, np.ndarray]:
-    """Return all clean images, (N, 3, H, W), and all adversarial ones, (K, N, 3, H, W)."""
-    rows = range(len(stored))
-    return stored.clean(rows).numpy(), stored.adversarial(rows).numpy()
-
-
-def test_the_primary_variant_is_what_the_files_hold(saved):
-    stored = open_saved_images(saved / "adversarial")
-    assert stored.budgets_255 == (0.5, 4.0, 8.0) and stored.source == "coarse"
-    assert stored.attack["name"] == "bim"
-    clean, adversarial = images(stored)
-    change = np.abs(adversarial.astype(int) - clean.astype(int))
-    assert change.max((1, 2, 3, 4)).tolist() == [0, 4, 8]  # 8 bits hold whole levels only
-    primary = predictions(saved)
+def test_the_matrix_is_of_what_the_files_hold(made):
+    saved = open_saved_images(made / "adversarial")
+    assert saved.budgets_255 == (0.5, 4.0, 8.0)
+    assert saved.source == "coarse" and saved.attack["name"] == "bim"
+    rows = range(len(saved))
+    for eps, images in zip(saved.budgets_255, saved.adversarial(rows).int(), strict=True):
+        assert (images - saved.clean(rows).int()).abs().max() == int(eps)  # whole levels only
+    primary = predictions(made)
     at_half = primary[primary["eps_255"] == 0.5].reset_index(drop=True)
-    unattacked = primary[primary["eps_255"] == 0].reset_index(drop=True)
-    for column in ("predicted", "confidence"):
-        assert at_half[column].equals(unattacked[column])
-    png, exact, jpeg = (predictions(saved, name) for name in ("-png", "-float32", "-jpeg75"))
+    clean = primary[primary["eps_255"] == 0].reset_index(drop=True)
+    same = ["predicted", "confidence"]
+    assert at_half[same].equals(clean[same])
+    png, exact, jpeg = (predictions(made, form) for form in ("-png", "-float32", "-jpeg75"))
     pd.testing.assert_frame_equal(png, primary)
     assert not exact["confidence"].equals(primary["confidence"])
     assert not jpeg["confidence"].equals(primary["confidence"])
-    flips = pd.read_csv(saved / "first-flips.csv")
+    flips = pd.read_csv(made / "first-flips.csv")
     assert set(flips["first_flip_eps_255"].dropna()) <= {0.5, 4.0, 8.0}
     assert not flips.loc[flips["below_8_bits"], "flips_at_8_bits"].any()
 
 
-def test_saved_images_give_the_same_predictions(saved, evaluate_saved, capsys):
-    words = [*TRAIN, f"attack.path={saved / 'adversarial'}"]
-    both = ["source=coarse", "targets=[coarse,fine]", "hydra.run.dir=again"]
-    assert evaluate_saved(*words, *both) == 0
+def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
+    words = [f"attack.path={made / 'adversarial'}", "source=coarse", "hydra.run.dir=shown"]
+    assert saved_attack(*BOTH, *words) == 0
     assert "All 23 images keep their budget at every eps." in capsys.readouterr().out
-    pd.testing.assert_frame_equal(predictions(saved.parent / "again"), predictions(saved))
-    config = (saved.parent / "again" / "config.yaml").read_text()
+    shown = predictions(made.parent / "shown")
+    pd.testing.assert_frame_equal(shown, predictions(made))
+    config = (made.parent / "shown" / "config.yaml").read_text()
     assert "name: bim" in config and "protocol: joint" in config
-    assert evaluate_saved(*words, "targets=[fine]", "n_images=10") == 0
+
+
+def test_without_its_source_the_protocol_is_the_targets(saved_attack, made, capsys):
+    assert saved_attack(f"attack.path={made / 'adversarial'}", "targets=[fine]", "n_images=10") == 0
     assert "protocol: target_correct" in capsys.readouterr().out
 
 
-def test_ensembles_and_weights_are_those_of_the_set(command_line, workspace, evaluate_saved, capfd):
-    words = ["save_adversarial=true", "source=[coarse,fine]", "ensemble=probabilities"]
-    assert command_line(*QUIET, *words, "hydra.run.dir=both") == 0
-    own = ["targets=[coarse,fine]", "source=[coarse,fine]", "ensemble=probabilities", *TRAIN]
-    own.append("attack.path=both/adversarial")
-    assert evaluate_saved(*own, "hydra.run.dir=again") == 0
-    pd.testing.assert_frame_equal(predictions(Path("again")), predictions(Path("both")))
+def test_ensembles_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
+    folder, run = line
+    words = ["source=[coarse,fine]", *BOTH]
+    job = ["save_adversarial=true", "ensemble=probabilities", "n_images=23", "epsilon.grid=[8]"]
+    assert run(*words, *job, "hydra.run.dir=both") == 0
+    own = [*words, "attack=saved", "attack.path=both/adversarial"]
+    assert run(*own, "hydra.run.dir=again") == 0
+    pd.testing.assert_frame_equal(predictions(folder / "again"), predictions(folder / "both"))
+    content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "other.safetensors").write_bytes(content)
     capfd.readouterr()
-    assert evaluate_saved(*own, "training.epochs=1") == 1
-    assert "has other weights here" in capfd.readouterr().out
+    assert run(*own, "model.fine.weights=other.safetensors") == 1
+    assert "model fine has other weights here than when the images" in capfd.readouterr().out
 
 
-@pytest.fixture
-def foreign(saved) -> Path:
-    """The same images as another project would store them: PNG files and a CSV."""
-    stored = open_saved_images(saved / "adversarial")
-    folder = saved.parent / "foreign"
-    clean, adversarial = images(stored)
-    for name, part in (("adv", adversarial[-1]), ("clean", clean)):
-        (folder / name).mkdir(parents=True)
-        for number, image in enumerate(part):
-            Image.fromarray(image.transpose(1, 2, 0)).save(folder / name / f"{number}.png")
-    rows = [f"{number}.png,{label}" for number, label in enumerate(stored.labels)]
-    (folder / "adv" / "labels.csv").write_text("\n".join(["filename,label", *rows]))
-    return folder
-
-
-def test_foreign_images_are_measured_where_clean_ones_are_at_hand(
-    foreign, saved, evaluate_saved, capsys
-):
-    words = [*TRAIN, f"attack.path={foreign}/adv", "targets=[coarse,fine]"]
-    measured = [*words, f"attack.clean={foreign}/clean"]
-    assert evaluate_saved(*measured, "attack.eps_255=8", "source=coarse", "hydra.run.dir=a") == 0
-    found, own = predictions(saved.parent / "a"), predictions(saved)
+def test_a_foreign_set_is_checked_against_its_clean_images(foreign, made, saved_attack, capsys):
+    words = [*BOTH, f"attack.path={foreign}/adv", f"attack.clean={foreign}/clean"]
+    given = ["attack.eps_255=8", "source=coarse", "hydra.run.dir=given"]
+    assert saved_attack(*words, *given) == 0
+    shown, own = predictions(made.parent / "given"), predictions(made)
     own = own[own["eps_255"].isin([0, 8])]
-    assert found["confidence"].tolist() == own["confidence"].tolist()
+    assert shown["confidence"].tolist() == own["confidence"].tolist()  # both in the set's order
     capsys.readouterr()
-    loose = ["attack.eps_255=5", "hydra.run.dir=b"]
-    assert evaluate_saved(*measured, *loose) == 0
+    loose = ["attack.eps_255=5", "epsilon.reference=5", "hydra.run.dir=loose"]
+    assert saved_attack(*words, *loose) == 0
     printed = capsys.readouterr().out
-    assert "eps = 8/255" in printed and "unknown unknown" not in printed
-    assert "over_budget: adv: 23 / 23 = 100.00%" in printed
-    assert set(predictions(saved.parent / "b")["eps_255"]) == {0.0, 8.0}
-    assert evaluate_saved(*words, "attack.eps_255=8", "hydra.run.dir=c", "report=default") == 0
-    assert "protocol: all" in capsys.readouterr().out
-    frame = predictions(saved.parent / "c")
-    assert len(frame) == 46 and set(frame["eps_255"]) == {8.0}
-    assert not (saved.parent / "c" / "examples.npz").exists()  # drawn beside clean images
+    assert "adv on photos, eps = 8/255" in printed and "unknown unknown" not in printed
+    assert "over_budget: adv: 23 / 23 = 100.00% of the images change by more" in printed
+    assert set(predictions(made.parent / "loose")["eps_255"]) == {0.0, 8.0}
 
 
+@pytest.mark.parametrize("layout", ["folder", "arrays"])
+def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_attack, capsys, layout):
+    folder = made.parent
+    words = ["dataset=photos", "targets=[fine]", "attack.eps_255=8", f"hydra.run.dir={layout}"]
+    words += [f"attack.path={foreign}/adv", "report=default", "report.pairs=0"]
+    if layout == "arrays":  # of a set whose data set is unknown
+        saved = open_saved_images(folder / "made" / "adversarial")
+        np.save(folder / "advs.npy", saved.adversarial(range(len(saved)))[-1].numpy())
+        np.save(folder / "labels.npy", saved.labels)
+        words += ["attack.path=advs.npy", "attack.labels=labels.npy", "dataset=saved"]
+        words += ["attack.origin.num_classes=10"]
+    assert saved_attack(*words) == 0
+    printed = capsys.readouterr().out
+    assert "protocol: all" in printed and "cannot be told without the clean ones" in printed
+    frame = predictions(folder / layout)
+    assert len(frame) == 23 and set(frame["eps_255"]) == {8.0}
+    text = (folder / layout / "report.html").read_text()
+    assert "clean predictions" in text and "1 of 1 jobs have none" in text
+
+
+OWN = ["attack.path={own}", "targets=[fine]"]
+OTHER = ["attack.path={other}/adv", "targets=[fine]"]
+AT_8 = [*OTHER, "attack.eps_255=8"]
 REFUSED = [
-    (["{own}", "targets=[fine]"], "model fine has no weights"),
+    ([*OWN, "model.fine.weights=null"], "model fine has no weights, and a saved set brings no"),
     (["targets=[fine]"], "attack.path"),
     (["attack.path=gone", "targets=[fine]"], "gone"),
-    (["{own}", "targets=[fine]", "protocol=joint"], "source=NAME names it"),
-    (["{own}", "targets=[fine]", "source=fine"], "crafted on coarse"),
-    (["{own}", "targets=[fine]", "dataset=cifar10"], "images are of photos"),
-    (["{other}", "targets=[fine]", "attack.eps_255=0.0314"], "did you mean 8?"),
-    (["{other}", "targets=[fine]", "attack.eps_255=8", "attack.origin.attack=a/b"], "a/b"),
-    (["{other}", "targets=[fine]", "attack.eps_255=8", "attack.origin.source=a b"], "a b"),
-    (["{own}", "targets=[fine]", "attack.eps_255=8"], "eps_255"),
-    (["{own}", "targets=[fine]", "epsilon.reference=5"], "epsilon.reference=5"),
-    (["{other}", "targets=[fine]"], "give eps_255"),
-    (["{other}", "targets=[fine]", "attack.eps_255=8"], "how many classes there are"),
-    (
-        ["{other}", "targets=[fine]", "attack.eps_255=8", "protocol=target_correct"],
-        "protocol=target_correct needs the clean images",
-    ),
-    (
-        ["{other}", "targets=[fine]", "attack.eps_255=8", "controls=true"],
-        "controls=true needs the clean images",
-    ),
+    (["attack.path={own}", "targets=[nonet]"], "targets names 'nonet'"),
+    ([*OWN, "protocol=joint"], "source=NAME names it"),
+    ([*OWN, "source=fine"], "says that its images were crafted on coarse"),
+    ([*OWN, "attack.eps_255=8"], "says itself what"),
+    ([*OWN, "epsilon.reference=5"], "epsilon.reference=5 is not among the budgets"),
+    ([*OTHER, "attack.eps_255=0.0314"], "did you mean 8?"),
+    ([*OTHER, "attack.labels=[a]"], "attack.labels=['a']"),
+    ([*OTHER, "attack.origin.norm=[a]"], "attack.origin.norm=['a']"),
+    ([*OTHER, "attack.origin.num_classes=x"], "attack.origin.num_classes=x"),
+    ([*AT_8, "attack.origin.attack=a/b"], "a/b"),
+    ([*AT_8, "attack.origin.source=a b"], "a b"),
+    ([*AT_8, "attack.origin.dataset=.."], ".."),
+    (OTHER, "do not say their budget: give"),
+    (AT_8, "how many classes there are"),
+    ([*AT_8, "protocol=target_correct"], "protocol=target_correct needs the clean images"),
+    ([*AT_8, "controls=true"], "controls=true needs the clean images"),
 ]
 
 
-def test_bad_sets_are_refused_in_a_sentence(foreign, saved, evaluate_saved, capfd):
-    own, other = f"attack.path={saved}/adversarial", f"attack.path={foreign}/adv"
-    for words, message in REFUSED:
-        given = [word.format(own=own, other=other) for word in words]
-        assert evaluate_saved(*given) != 0, words
-        out, err = capfd.readouterr()
-        assert message in (out + err).replace("\n", ""), words
-        assert "Traceback" not in out + err, words
-    shard = next((saved / "adversarial").glob("batch-*"))
-    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    assert evaluate_saved(*TRAIN, own, "targets=[fine]") != 0
-    assert f"{shard.name} is missing or damaged" in capfd.readouterr().err.replace("\n", "")
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(w) for w, _ in REFUSED])
+def test_bad_sets_are_refused_in_a_sentence(foreign, made, saved_attack, capfd, words, message):
+    own = made / "adversarial"
+    assert saved_attack(*[word.format(own=own, other=foreign) for word in words]) != 0
+    out, err = capfd.readouterr()
+    assert message in (out + err).replace("\n", "")
+    assert "Traceback" not in out + err
 
 
-def test_an_interrupted_job_leaves_no_set(command_line, workspace, monkeypatch):
+def test_an_edited_set_is_refused(made, saved_attack, capfd):
+    own = made.parent / "edited"
+    shutil.copytree(made / "adversarial", own)
+    shard = next(own.glob("*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert saved_attack(*BOTH, f"attack.path={own}") != 0
+    out, err = capfd.readouterr()
+    assert "SHA-256" in out + err and "Traceback" not in out + err
+
+
+def test_an_interrupted_job_leaves_no_half_set(line, monkeypatch):
     from src.evaluation.lightning_module import Transfer
 
     def stop(self):
         raise KeyboardInterrupt
 
+    folder, run = line
     monkeypatch.setattr(Transfer, "on_predict_epoch_end", stop)
-    assert command_line(*QUIET, "save_adversarial=true", "hydra.run.dir=cut") == 130
-    with pytest.raises(ValueError, match="manifest"):
-        open_saved_images(workspace / "cut" / "adversarial")
+    monkeypatch.setattr("src.experiment.job.score_clean", lambda *args, **words: None)
+    monkeypatch.setattr("src.experiment.job.check_clean_accuracies", lambda *args: None)
+    words = ["source=coarse", "n_images=23", "save_adversarial=true", "hydra.run.dir=cut"]
+    assert run(*BOTH, *words) == 130
+    assert not (folder / "cut" / "adversarial" / "manifest.json").exists()

@@ -53,6 +53,8 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
         "protocol": _protocol(settings, saved, path or ""),
         "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
     }
+    if saved.source != UNKNOWN:
+        changes["ensemble"] = saved.ensemble
     if not settings.dataset.has_loader:
         name = check_name(f"the data set of {path}", saved.dataset)
         changes["dataset"] = settings.dataset.model_copy(update={"name": name})

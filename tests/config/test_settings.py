@@ -93,10 +93,11 @@ def test_every_option_makes_a_job(group, option):
 
 
 def test_the_catalogue_lists_every_model_file():
-    for name in MODELS:
-        entry = "inception" if name == "inception_resized" else name
-        words = [f"model.{name}.network.name=x"] if name in ("timm", "torchvision") else []
-        assert read(f"model=[{name}]", f"source={entry}", *words).models == (entry,)
+    catalogue = {"inception" if name == "inception_resized" else name for name in MODELS}
+    names = [f"model.{name}.network.name=x" for name in ("timm", "torchvision")]
+    every = ",".join(name for name in MODELS if name != "inception")
+    settings = read(f"model=[{every}]", f"targets=[{','.join(catalogue)}]", "source=vit", *names)
+    assert set(settings.models) == catalogue and settings.model["inception"].input_size == 80
     with pytest.raises(ValueError, match=", ".join(sorted({*MODELS} - {"inception_resized"}))):
         read("source=nope")
 

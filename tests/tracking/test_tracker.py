@@ -1,12 +1,13 @@
 """What is logged, read back through MLflow's own client."""
 
-import multiprocessing
 import pickle
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import mlflow
@@ -15,30 +16,30 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
+from src.config.settings import TrackingSettings
 from src.experiment.metrics import pair_metrics
-from src.tracking import Run, Tracker, open_tracker
-from src.tracking.mlflow_client import SteadyClient
-from src.tracking.mlflow_tracker import MlflowTracker
+from src.tracking import Run, Tracker, download_sweep, open_tracker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def section(tmp_path):
-    return {"name": "mlflow", "uri": None, "directory": str(tmp_path / "mlruns")}
+def settings(tmp_path, empty_store):
+    shutil.copytree(empty_store, tmp_path / "mlruns")
+    return TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
 
 
 @pytest.fixture
-def store(section):
-    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{section['directory']}/mlflow.db")
+def store(settings):
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{settings.directory}/mlflow.db")
 
 
 def status(store, run: str) -> str:
     return store.get_run(run).info.status
 
 
-def test_a_job_ends_as_what_happened_to_it(section, store):
-    tracker = open_tracker(section, "images")
+def test_a_job_ends_as_what_happened_to_it(settings, store):
+    tracker = open_tracker(settings, "images")
     sweep = tracker.start_sweep("sweep", {"jobs": 3})
     with tracker.job("good", sweep, {}) as good:
         assert status(store, good.id) == "RUNNING"
@@ -53,8 +54,8 @@ def test_a_job_ends_as_what_happened_to_it(section, store):
     assert status(store, sweep) == "FAILED"
 
 
-def test_whole_budgets_become_steps_and_fractions_do_not(section, store):
-    tracker = open_tracker(section, "images")
+def test_whole_budgets_become_steps_and_fractions_do_not(settings, store):
+    tracker = open_tracker(settings, "images")
     tracker.log_pair(
         Run("job", "sweep"),
         "fgsm a -> b",
@@ -73,8 +74,8 @@ def test_whole_budgets_become_steps_and_fractions_do_not(section, store):
     assert tags["source"] == "a"
 
 
-def test_files_of_a_folder_are_stored(section, store, tmp_path):
-    tracker = open_tracker(section, "images")
+def test_files_of_a_folder_are_stored(settings, store, tmp_path):
+    tracker = open_tracker(settings, "images")
     folder = tmp_path / "job"
     (folder / ".hydra").mkdir(parents=True)
     (folder / "a.csv").write_text("1")
@@ -84,8 +85,22 @@ def test_files_of_a_folder_are_stored(section, store, tmp_path):
     assert [file.path for file in store.list_artifacts(run.id)] == ["a.csv"]
 
 
-def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
-    tracker = open_tracker(section, "images")
+def test_a_sweeps_files_can_be_fetched(settings, tmp_path):
+    tracker = open_tracker(settings, "images")
+    sweep = tracker.start_sweep("sweep", {})
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.csv").write_text(name)
+        with tracker.job(name, sweep, {}) as run:
+            tracker.log_files(run, tmp_path / name)
+    assert download_sweep(settings, sweep, tmp_path / "back")
+    found = {path.parent.name: path.read_text() for path in tmp_path.glob("back/*/a.csv")}
+    assert found == {"0-one": "one", "1-two": "two"}
+    assert not download_sweep(settings, "another", tmp_path / "none")
+
+
+def test_a_training_whose_run_is_gone_gets_a_new_one(settings, store, tmp_path):
+    tracker = open_tracker(settings, "images")
     first = tracker.training_logger("train", {}, {}, tmp_path)
     assert tracker.training_logger("train", {}, {}, tmp_path).version == first.version
     (tmp_path / "mlflow_run_id").write_text("0123456789abcdef0123456789abcdef")
@@ -94,8 +109,8 @@ def test_a_training_whose_run_is_gone_gets_a_new_one(section, store, tmp_path):
     assert store.get_run(second.version).data.tags["kind"] == "training"
 
 
-def test_a_tracker_can_be_sent_to_a_launchers_worker(section, store):
-    sent = pickle.loads(pickle.dumps(open_tracker(section, "images")))
+def test_a_tracker_can_be_sent_to_a_launchers_worker(settings, store):
+    sent = pickle.loads(pickle.dumps(open_tracker(settings, "images")))
     with sent.job("job", None, {}) as run:
         pass
     assert store.get_run(run.id).info.status == "FINISHED"
@@ -104,8 +119,8 @@ def test_a_tracker_can_be_sent_to_a_launchers_worker(section, store):
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
 )
-def test_a_training_ends_as_what_stopped_it(section, store, tmp_path, error, status):
-    run = open_tracker(section, "images").training_logger("train", {}, {}, tmp_path)
+def test_a_training_ends_as_what_stopped_it(settings, store, tmp_path, error, status):
+    run = open_tracker(settings, "images").training_logger("train", {}, {}, tmp_path)
 
     class Stopped(BoringModel):
         def training_step(self, batch, batch_idx):
@@ -118,21 +133,18 @@ def test_a_training_ends_as_what_stopped_it(section, store, tmp_path, error, sta
 
 
 @pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host"])
-def test_links_hide_a_password(uri):
-    tracker = MlflowTracker.__new__(MlflowTracker)
-    tracker.uri, tracker.local, tracker.client = uri, False, SteadyClient(None, uri)
-    tracker.experiments = {"pair": "1", "sweep": "2"}
-    links = tracker.links("abc", ["bim"])
+def test_links_hide_a_password(uri, monkeypatch):
+    client = Mock(**{"experiment.return_value": "1"})
+    monkeypatch.setattr("src.tracking.mlflow_tracker.open_client", lambda *args: (client, uri))
+    links = open_tracker(TrackingSettings(name="mlflow", uri=uri), "images").links("abc", ["bim"])
     assert "secret" not in str(links)
-    if uri.startswith("http"):
-        assert links["bim curves"].startswith("http://host/#/experiments/1/")
-    else:
-        assert "mlflow ui --backend-store-uri postgresql://" in links["serve"]
-        assert links["bim curves"].startswith("http://127.0.0.1:5000/#/experiments/1/")
+    server = "http://host" if uri.startswith("http") else "http://127.0.0.1:5000"
+    assert links["bim curves"].startswith(f"{server}/#/experiments/1/")
+    assert ("serve" in links) == uri.startswith("postgresql")
 
 
-def test_links_lead_to_the_pairs_of_each_attack_and_to_the_report(section):
-    tracker = open_tracker(section, "images")
+def test_links_lead_to_the_pairs_of_each_attack_and_to_the_report(settings):
+    tracker = open_tracker(settings, "images")
     sweep = tracker.start_sweep("sweep", {})
     links = tracker.links(sweep, ["fgsm", "bim"], "report.html")
     assert "sqlite:///" in links["serve"]
@@ -142,53 +154,52 @@ def test_links_lead_to_the_pairs_of_each_attack_and_to_the_report(section):
     assert f"/runs/{sweep}/artifacts/report.html?" in links["artifacts"]
 
 
-def start_here(section: dict) -> None:
-    open_tracker(section, "images").start_sweep("sweep", {})
+CREATE = """
+from src.tracking.mlflow_store import open_client
+client, _ = open_client(None, "mlruns")
+print(client.experiment("images-sweeps", None))
+"""
 
 
-def test_sweeps_and_the_ui_can_create_a_store_at_once(section, store, tmp_path, monkeypatch):
+def test_sweeps_and_the_ui_can_create_a_store_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    serve = [sys.executable, "-m", "src.tracking", "--help"]
-    servers = [
-        subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    commands = [["-m", "src.tracking", "--help"], ["-c", CREATE], ["-c", CREATE]]
+    running = [
+        subprocess.Popen([sys.executable, *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        for words in commands
     ]
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=start_here, args=(section,)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for server in servers:
-        out, _ = server.communicate()
-        assert server.returncode == 0 and "mlflow ui" in out
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
-    names = {experiment.name for experiment in store.search_experiments()}
-    assert names == {"Default", "images-sweeps"}  # none without runs
-    (sweeps,) = store.search_experiments(filter_string="name = 'images-sweeps'")
-    assert len(store.search_runs([sweeps.experiment_id])) == 2
+    served, *experiments = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert "mlflow ui" in served and experiments[0] == experiments[1]
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    names = [experiment.name for experiment in store.search_experiments()]
+    assert sorted(names) == ["Default", "images-sweeps"]
 
 
 def test_a_store_that_cannot_be_opened_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"tracking.uri: the MLflow store nonsense://x"):
-        open_tracker({"name": "mlflow", "uri": "nonsense://x", "directory": str(tmp_path)}, "d")
     (tmp_path / "file").touch()
-    here = {"name": "mlflow", "uri": None, "directory": str(tmp_path / "file" / "mlruns")}
-    with pytest.raises(ValueError, match=r"file/mlruns/mlflow.db cannot be used \(.*irectory"):
-        open_tracker(here, "d")
+    for changes, named in (
+        ({"uri": "nonsense://x"}, r"tracking.uri: the MLflow store nonsense://x"),
+        ({"directory": str(tmp_path / "file" / "mlruns")}, r"file/mlruns/mlflow.db .*irectory"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            open_tracker(TrackingSettings(name="mlflow", **changes), "images")
 
 
 @pytest.mark.parametrize("experiments", ["known", "new"])
-def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(section, capfd, experiments):
-    open_tracker(section, "known").start_sweep("sweep", {})
-    file = f"sqlite:///file:{section['directory']}/mlflow.db?mode=ro&uri=true"
-    with pytest.raises(ValueError, match=r"attempt to write a readonly database\); use") as caught:
-        open_tracker(section | {"uri": file}, experiments).start_sweep("sweep", {})
+def test_a_store_that_cannot_be_written_is_refused_in_a_sentence(settings, capfd, experiments):
+    open_tracker(settings, "known").start_sweep("sweep", {})
+    file = f"sqlite:///file:{settings.directory}/mlflow.db?mode=ro&uri=true"
+    with pytest.raises(ValueError, match="attempt to write a readonly database") as caught:
+        open_tracker(settings.model_copy(update={"uri": file}), experiments).start_sweep(
+            "sweep", {}
+        )
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("accepting", [True, False])
-def test_a_server_that_does_not_answer_is_refused_within_seconds(section, accepting):
+def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, accepting):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if accepting:
@@ -196,13 +207,13 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(section, accept
         uri = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
         started = time.monotonic()
         with pytest.raises(ValueError, match="timed out" if accepting else "refused") as caught:
-            open_tracker(section | {"uri": uri}, "images")
+            open_tracker(settings.model_copy(update={"uri": uri}), "images")
     assert time.monotonic() - started < 10
     assert "secret" not in str(caught.value) and len(str(caught.value)) < 200
 
 
-def test_a_store_that_goes_away_is_named_once_and_costs_no_job(section, monkeypatch, caplog):
-    tracker = open_tracker(section, "images")
+def test_a_store_that_goes_away_is_named_once_and_costs_no_job(settings, monkeypatch, caplog):
+    tracker = open_tracker(settings, "images")
     sweep = tracker.start_sweep("sweep", {})
     tried = []
 
@@ -224,7 +235,7 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(section, monkeypa
 
 def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tracker = open_tracker({"name": "none"}, "images")
+    tracker = open_tracker(TrackingSettings(name="none"), "images")
     assert type(tracker) is Tracker
     assert tracker.start_sweep("sweep", {}) is None
     with tracker.job("job", None, {}) as run:
@@ -233,29 +244,14 @@ def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_pair_metrics_are_the_curves_and_their_values_with_intervals():
-    rows = pd.DataFrame(
-        {
-            "eps_255": [0.0, 8.0],
-            "robust_accuracy": [1.0, 0.5],
-            "robust_accuracy_low": [0.5, 0.1],
-            "robust_accuracy_high": [1.0, 0.9],
-            "success_rate": [0.0, 0.5],
-            "success_rate_low": [0.0, 0.1],
-            "success_rate_high": [0.5, 0.9],
-            "confidence": [0.9, 0.6],
-            "true_confidence": [0.9, float("nan")],
-        }
-    )
+    rows = pd.DataFrame({"eps_255": [0.0, 8.0], "confidence": [0.9, 0.6]})
+    rows["true_confidence"] = [0.9, float("nan")]
+    for name, values in {"robust_accuracy": [1.0, 0.5], "success_rate": [0.0, 0.5]}.items():
+        rows[name], rows[f"{name}_low"], rows[f"{name}_high"] = values, 0.0, [1.0, 0.9]
     curves, metrics = pair_metrics(rows, 8.0)
     assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)]
     assert curves["true_confidence"] == [(0.0, 0.9)]  # what is not a number is left out
     assert len(curves) == 4
-    assert metrics == {
-        "reference_robust_accuracy": 0.5,
-        "reference_robust_accuracy_low": 0.1,
-        "reference_robust_accuracy_high": 0.9,
-        "reference_success_rate": 0.5,
-        "reference_success_rate_low": 0.1,
-        "reference_success_rate_high": 0.9,
-        "reference_confidence": 0.6,
-    }
+    rates = {"reference_robust_accuracy": 0.5, "reference_success_rate": 0.5}
+    ends = {f"{name}_{end}": value for name in rates for end, value in (("low", 0), ("high", 0.9))}
+    assert metrics == {**rates, **ends, "reference_confidence": 0.6}
