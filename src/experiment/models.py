@@ -144,7 +144,7 @@ def _ready(
     built = model.model_dump(include={"network", "mean", "std", "input_size"})
     if model.weights is None:
         path = _trained(settings, name, built, classifier, images, tracker)
-        load_weights(classifier.network, path, images.num_classes)
+        load_weights(classifier.network, path)
     digest = weights_digest(classifier.network)
     key = content_key(built, code_of(built), digest, _logits(classifier.eval(), images).tolist())
     classifier.eval().requires_grad_(False)
