@@ -8,7 +8,7 @@ from scipy.integrate import trapezoid
 
 from src.analysis.intervals import bounded_mean_interval
 from src.analysis.outcomes import outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 FEWEST_IMAGES = 30
 """Below so many images an area has no interval."""

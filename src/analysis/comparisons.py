@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from src.analysis.intervals import mcnemar_p, paired_interval
 from src.analysis.outcomes import Mask, at_budget, outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 Indices = NDArray[np.intp]
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
 from src.analysis.outcomes import initially_correct, outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Initial confidences of the profiles."""

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import paired_interval
-from src.analysis.matrix import gather
+from src.analysis.matrices import gather
 from src.analysis.outcomes import answer_rows, outcomes
-from src.analysis.rates import ratio, shown_budgets
+from src.analysis.transfer_rates import ratio, shown_budgets
 
 CONTROL_NAMES = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """What people call the controls, by the name of their table; the headline's first."""

@@ -9,7 +9,7 @@ import pandas as pd
 from src.analysis.controls import excess
 from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import target_labels
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
 """Parts of a perturbation: the whole, and its low, middle and high frequencies."""

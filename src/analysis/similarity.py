@@ -9,9 +9,9 @@ from scipy.stats import t as student_t
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.matrix import is_white_box
+from src.analysis.matrices import is_white_box
 from src.analysis.outcomes import answer_rows, at_budget, outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 
 def pair_similarity(

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.outcomes import Mask, Outcomes, answer_rows, initially_correct, outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",

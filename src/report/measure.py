@@ -22,10 +22,10 @@ from src.analysis.comparisons import image_outcomes
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
-from src.analysis.matrix import measure_of, words_of
-from src.analysis.rates import confidence_bands
+from src.analysis.matrices import measure_of, words_of
 from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import KINDS, galleries, trajectories
+from src.analysis.transfer_rates import confidence_bands
 from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob

@@ -7,7 +7,7 @@ from src.experiment.provenance import JobRecord
 from src.report import charts
 from src.report.measure import Measured, group
 from src.report.page import Figure, Section
-from src.report.sections.words import pairs
+from src.report.sections.text import pairs
 
 
 def answer_sentence(record: JobRecord, found: Measured) -> str:

@@ -6,7 +6,7 @@ from src.analysis.comparisons import asymmetry, paired_tests
 from src.report import charts
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.sections.words import (
+from src.report.sections.text import (
     MOST_ROWS,
     enough,
     pairs,

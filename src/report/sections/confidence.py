@@ -7,7 +7,7 @@ import pandas as pd
 from src.report import charts
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.sections.words import MOST_ROWS, enough, pairs, records, span, too_few
+from src.report.sections.text import MOST_ROWS, enough, pairs, records, span, too_few
 
 FEWEST_IN_BIN = 10
 """Bins of fewer images are not drawn."""

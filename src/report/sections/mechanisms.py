@@ -3,7 +3,7 @@
 from src.report import charts
 from src.report.measure import Measured
 from src.report.page import Figure, Section
-from src.report.sections.words import enough, pairs, span
+from src.report.sections.text import enough, pairs, span
 
 _NYQUIST = 0.5
 _PARTS = {"low": "low", "mid": "mid", "high": "high", "all": "whole"}

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from src.analysis.comparisons import image_outcomes
 from src.analysis.intervals import wilson_interval
-from src.analysis.matrix import format_cell, is_white_box
+from src.analysis.matrices import format_cell, is_white_box
 from src.analysis.outcomes import Outcomes, outcomes, under
 
 ZERO_GRADIENTS = 0.01

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 CLEAN = "clean"
 """Name of the matrix row that holds the figures of clean images."""
