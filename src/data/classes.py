@@ -5,26 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def class_names_of(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return class names: `imagenet` stands for the 1000 names of ImageNet-1k, a list for itself.
-
-    Raises:
-        ValueError: if `names` is another word, or holds one name twice.
-    """
-    if names == "imagenet":
-        from torchvision.models import ResNet50_Weights
-
-        return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    if isinstance(names, str):
-        raise ValueError(
-            f"dataset.class_names={names!r} is not a list of names, null or 'imagenet'"
-        )
-    if len(set(names)) < len(names):
-        raise ValueError(f"dataset.class_names holds {shortened(sorted(names))} with repetitions")
-    return tuple(map(str, names))
-
-
-def numbered(
+def number_classes(
     classes: Sequence[str], num_classes: int | None, class_names: str | Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Number the classes of the data as configured, and name them.
@@ -36,7 +17,7 @@ def numbered(
     Args:
         classes: names in the data, in its order.
         num_classes: how many there must be; None: as many as there are names.
-        class_names: names, or `imagenet`; None: those of the data.
+        class_names: names, or `imagenet` for the 1000 of ImageNet-1k; None: those of the data.
 
     Returns:
         The number of each class of the data, int64, and all names.
@@ -44,39 +25,44 @@ def numbered(
     Raises:
         ValueError: if numbers and names do not fit together.
     """
-    names = tuple(classes) if class_names is None else class_names_of(class_names)
+    names = tuple(classes if class_names is None else map(str, class_names))
+    if class_names == "imagenet":
+        from torchvision.models import ResNet50_Weights
+
+        names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+    elif isinstance(class_names, str):
+        raise ValueError(
+            f"dataset.class_names={class_names!r} is not a list of names, null or 'imagenet'"
+        )
     number = np.arange(len(classes), dtype=np.int64)
     if class_names is not None and set(classes) <= set(names):
         number = np.array([names.index(name) for name in classes], dtype=np.int64)
     elif len(names) != len(classes):
         raise ValueError(
             f"dataset.class_names holds {len(names)} names for the {len(classes)} classes of the "
-            f"data ({shortened(classes)})"
+            f"data ({', '.join(classes[:5])}, ...)"
         )
     if num_classes not in (None, len(names)):
         raise ValueError(
             f"dataset.num_classes={num_classes}, but there are {len(names)} classes "
-            f"({shortened(names)})"
+            f"({', '.join(names[:5])}, ...)"
         )
     return number, names
 
 
-def check_labels(what: str, labels: np.ndarray, num_classes: int) -> None:
-    """Check that labels are a non-empty int64 vector of values in 0..num_classes - 1.
+def checked_labels(what: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
+    """Return labels as int64 (N,).
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if there are none, or one is not a whole number in 0..num_classes - 1.
     """
-    if len(labels) == 0:
-        raise ValueError("the data set holds no images")
-    if labels.ndim != 1 or labels.dtype != np.int64:
-        raise ValueError(f"{what} must be int64 (N,), not {labels.dtype} {labels.shape}")
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    found = np.asarray(labels)
+    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"the data set holds no images, or {what} are no whole numbers (N,) but "
+            f"{found.dtype} {found.shape}"
+        )
+    wrong = found[(found < 0) | (found >= num_classes)]
     if len(wrong):
         raise ValueError(f"{what} hold {wrong[0]}, which is not between 0 and {num_classes - 1}")
-
-
-def shortened(names: Sequence[str], most: int = 5) -> str:
-    """List some names for a message."""
-    listed = ", ".join(name[:100] for name in names[:most])
-    return f"{listed}, ..." if len(names) > most else listed
+    return found.astype(np.int64)

@@ -1,20 +1,23 @@
 """Images, labels and positions: a chosen subset of one split, in batches."""
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from hydra.utils import get_object
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.data.classes import check_labels, numbered
-from src.data.files import UNREADABLE, to_rgb
+from src.data.classes import checked_labels, number_classes
+from src.data.files import to_rgb
 from src.data.subset import balanced_subset
+from src.utils.targets import call_target
 
 
 class Batch(NamedTuple):
@@ -78,7 +81,8 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         image_size: N brings the shorter side to N and cuts out the central N x N square;
             None leaves the images as stored, which must then all have one size.
         num_classes: how many classes there must be; None: as many as there are names.
-        class_names: names in place of the data's own, or `imagenet`; see `numbered`.
+        class_names: names in place of the data's own, or `imagenet`; see
+            `number_classes`.
         numbers: int64 (N,), what `data` calls its images where that is not 0, 1, ..., as for a
             saved part of another data set.
 
@@ -89,7 +93,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         class_names: one name a class.
 
     Raises:
-        ValueError: if an argument is out of range, or labels and classes do not fit together.
+        ValueError: if there are not so many images, or labels and classes do not fit together.
     """
 
     def __init__(
@@ -104,23 +108,23 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         numbers: np.ndarray | None = None,
     ) -> None:
         """Choose the subset; nothing is decoded yet."""
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size={image_size} is not at least 1 (or null: as stored)")
-        labels = np.asarray(data.targets)
         target_labels = getattr(data, "target_labels", None)
         classes = getattr(data, "classes", None)
         if classes is None:
-            classes = range(num_classes or int(labels.max(initial=0)) + 1)
-        number, self.class_names = numbered(tuple(map(str, classes)), num_classes, class_names)
-        check_labels("labels", labels, len(number))
+            classes = range(num_classes or int(np.max(data.targets, initial=0)) + 1)
+        number, self.class_names = number_classes(
+            tuple(map(str, classes)), num_classes, class_names
+        )
+        labels = checked_labels("labels", data.targets, len(number))
         chosen = balanced_subset(labels, n_images, seed)
         self.labels = number[labels[chosen]]
         self.target_labels = None
         if target_labels is not None:
-            check_labels("target_labels", target_labels, len(number))
-            self.target_labels = number[target_labels[chosen]]
+            wanted = checked_labels("target_labels", target_labels, len(number))
+            self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
         self._data, self._chosen, self._size = data, chosen, image_size
+        self._digest: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -173,16 +177,14 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         Raises:
             ValueError: as `__getitem__`.
         """
+        if self._digest is None:
+            total = hashlib.sha256(f"{self.image_shape} {self.num_classes}".encode())
+            for numbers in (self.indices, self.labels, self.target_labels):
+                total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
+            for i in range(len(self)):
+                total.update(self._pixels(i).tobytes())
+            self._digest = total.hexdigest()[:16]
         return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
-        total = hashlib.sha256(f"{self.image_shape} {self.num_classes}".encode())
-        for numbers in (self.indices, self.labels, self.target_labels):
-            total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
-        for i in range(len(self)):
-            total.update(self._pixels(i).tobytes())
-        return total.hexdigest()[:16]
 
     def _decoded(self, i: int) -> tuple[np.ndarray, str]:
         """Return image `i` as stored, uint8 (H, W, 3), and what to call it in a message."""
@@ -192,7 +194,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             if isinstance(image, str | Path):
                 name = f"{name} ({image})"
             return to_rgb(image), name
-        except UNREADABLE as error:
+        except Exception as error:  # of many kinds, depending on where the damage lies
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
@@ -207,6 +209,36 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
                 "set dataset.image_size to bring all to one size"
             )
         return image.transpose(2, 0, 1).copy()
+
+
+def load_dataset(
+    split: str, source: Mapping[str, Any], *, n_images: int | None = None, **options: Any
+) -> ImageDataset:
+    """Load one split of the data set that a `dataset` configuration describes.
+
+    Args:
+        split: `train` or `test`.
+        source: `_target_`, a callable that returns a map-style data set, such as a class of
+            torchvision's, and its keyword arguments but the split: that is passed as `train`
+            (true or false) where the callable takes it, else as `split`.
+        n_images: size of a fixed, class-balanced subset of the test split; training takes all.
+        options: further arguments of `ImageDataset`.
+
+    Raises:
+        ValueError: if an argument is wrong, or the data cannot be read as it says.
+    """
+    target = str(source.get("_target_"))
+    try:
+        takes_train = "train" in inspect.signature(get_object(target)).parameters
+    except (ImportError, AttributeError, ValueError, TypeError):
+        takes_train = False  # it cannot be found, which the call says
+    chosen = {"train": split == "train"} if takes_train else {"split": split}
+    data = call_target({**source, **chosen})
+    if not hasattr(data, "targets"):
+        raise ValueError(
+            f"dataset._target_={target} returned {type(data).__name__}, which has no `targets`"
+        )
+    return ImageDataset(data, n_images=n_images if split == "test" else None, **options)
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

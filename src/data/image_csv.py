@@ -1,20 +1,18 @@
 """Images listed in a CSV with their true class and the class to aim for (NIPS 2017 layout)."""
 
-import warnings
+import csv as csv_module
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from src.data.classes import shortened
 from src.data.dataset import LabelledImages
 from src.data.files import open_folder
-from src.utils.files import reason
+from src.utils.checks import first_line
 
-HIGHEST_LABEL = 1_000_000
-"""More classes would be a mistake, and their names alone would fill the memory."""
+MOST_CLASSES = 1_000_000
+"""More would be a mistake, and their names alone would fill the memory."""
 
 
 def image_csv(
@@ -53,69 +51,46 @@ def image_csv(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
     folder = open_folder(root, "dataset.root", cache_dir)
-    rows = read_rows(folder / csv, id_column, label_column)
-    highest = first_label + HIGHEST_LABEL
+    rows = read_rows(folder / csv, (id_column, label_column))
     labels = {
-        column: class_column(rows[column], first_label, highest)
+        column: np.array([class_number(row, column, first_label) for row in rows])
         for column in (label_column, target_column)
-        if column in rows
+        if column in rows[0]
     }
-    paths = find_images(folder / images, list(rows.index))
+    paths = find_images(folder / images, [row[id_column].strip() for row in rows])
     return LabelledImages(paths, labels[label_column], target_labels=labels.get(target_column))
 
 
-def read_rows(path: Path, id_column: str, label_column: str) -> pd.DataFrame:
-    """Read a CSV of one row an image, all values as text, with the images' names as its index.
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV of one row an image.
 
     Raises:
-        ValueError: if the CSV is missing, no text, without a needed column, or empty, or lists an
-            image twice.
+        ValueError: if it cannot be read, has no rows or lacks a needed column.
     """
     try:
-        with warnings.catch_warnings():  # of fields beyond the header, which are left out
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            rows = pd.read_csv(
-                path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig"
-            )
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {reason(error)}") from error
-    except ValueError as error:  # among them UnicodeDecodeError and pandas' own
-        raise ValueError(f"{path} is not a readable CSV: {str(error)[:200]}") from error
-    missing = [column for column in (id_column, label_column) if column not in rows]
-    if missing:
-        raise ValueError(
-            f"{path} lacks the column(s) {', '.join(missing)}; it has "
-            f"{shortened(list(map(str, rows.columns)))}"
-        )
-    if rows.empty:
-        raise ValueError(f"{path} lists no images")
-    rows.index = pd.Index(rows[id_column].str.strip())
-    twice = rows.index[rows.index.duplicated()]
-    if len(twice):
-        raise ValueError(f"{path} lists the image {twice[0][:200]!r} more than once")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv_module.DictReader(file, restval=""))
+    except (OSError, UnicodeError, csv_module.Error) as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
+    if not rows or not set(columns) <= set(rows[0]):
+        raise ValueError(f"{path} holds no images, or lacks a column of {', '.join(columns)}")
     return rows
 
 
-def class_column(texts: pd.Series, first: int, last: int) -> np.ndarray:
-    """Read a column of class numbers as 0-based int64 (N,).
-
-    Args:
-        texts: the column, its index the names of the images.
-        first: what the column calls the first class.
-        last: what it may call the last one.
+def class_number(row: dict[str, str], column: str, first: int) -> int:
+    """Return a row's class, counted from 0.
 
     Raises:
-        ValueError: if one is not a whole number from `first` to `last`; it names the image.
+        ValueError: if it is not a whole number from `first` on.
     """
-    whole = texts.where(texts.str.fullmatch(r"\s*\d{1,9}\s*"), "-1").astype(np.int64)
-    wrong = np.flatnonzero(~whole.between(first, last))
-    if len(wrong):
-        text, image = texts.iloc[wrong[0]], str(texts.index[wrong[0]])
+    text = row[column].strip()
+    number = int(text) - first if text.isdecimal() and len(text) < 10 else -1
+    if not 0 <= number < MOST_CLASSES:
         raise ValueError(
-            f"{texts.name}={text[:40]!r} of image {image[:200]!r} is not a whole number from "
-            f"{first} to {last}"
+            f"{column}={text[:40]!r} of image {next(iter(row.values()))[:200]!r} is not a whole "
+            f"number from {first} to {first + MOST_CLASSES - 1}"
         )
-    return whole.to_numpy() - first
+    return number
 
 
 def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
@@ -130,9 +105,6 @@ def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
         names = [image_id + suffix for suffix in ("", ".png", *IMG_EXTENSIONS)]
         name = next((name for name in names if name in there), None)
         if name is None:
-            raise ValueError(
-                f"the image {image_id[:200]!r} is not in {folder} "
-                f"(tried {', '.join(IMG_EXTENSIONS)})"
-            )
+            raise ValueError(f"the image {image_id[:200]!r} is not in {folder}")
         found.append(folder / name)
     return found

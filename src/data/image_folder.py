@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import is_image_file
 
-from src.data.files import is_hidden, is_image, open_folder
-from src.utils.checks import first_line
-
-SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
+from src.data.files import open_folder
 
 
 class ClassFolders(ImageFolder):
@@ -17,14 +15,12 @@ class ClassFolders(ImageFolder):
         root: the folder of the class folders.
 
     Raises:
-        ValueError: if there is no class folder, or one has no image.
+        ValueError: if there is no class folder.
+        FileNotFoundError: if one has no image.
     """
 
     def __init__(self, root: Path) -> None:
-        try:
-            super().__init__(root, loader=Path, is_valid_file=is_image)
-        except FileNotFoundError as error:
-            raise ValueError(f"{root}: {first_line(error)}") from error
+        super().__init__(root, loader=Path, is_valid_file=is_image)
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Return the class folders, sorted, and their numbers."""
@@ -55,51 +51,41 @@ def image_folder(
         cache_dir: where archives are unpacked to, once.
 
     Raises:
-        ValueError: if the root, the split or the classes are missing, a class has no images, or
-            training and test classes differ.
+        ValueError: if the root, the split or the classes are missing, or training and test classes
+            differ.
+        FileNotFoundError: if a class has no images.
     """
-    folder = open_folder(root, "dataset.root", cache_dir)
-    test, train = split_folder(folder, "test"), None
-    if train_root is None:
-        train = split_folder(folder, "train")
-    elif split == "train":
+    folders = split_folders(open_folder(root, "dataset.root", cache_dir), plain="test")
+    if train_root is not None and split == "train":
         elsewhere = open_folder(train_root, "dataset.train_root", cache_dir)
-        train = split_folder(elsewhere, "train", plain_is="train")
-        if train is None:
-            raise ValueError(f"dataset.train_root={train_root} holds test/ or val/ but no train/")
-    chosen = train if split == "train" else test
+        folders["train"] = split_folders(elsewhere, plain="train").get("train")
+    chosen = folders.get(split)
     if chosen is None:
+        needed = "test/ or val/" if split == "test" else "train/, or model.NAME.weights=PATH"
         raise ValueError(
-            f"dataset.root={root} has no training split: give model.NAME.weights=PATH, or "
-            "dataset.train_root=FOLDER, or a root that holds train/ and test/"
-            if split == "train"
-            else f"dataset.root={root} holds train/ but neither test/ nor val/"
+            f"dataset.root={root}, train_root={train_root} has no {split} split: give {needed}"
         )
-    if train is not None and test is not None:
-        unlike = sorted(set(subfolders(train)) ^ set(subfolders(test)))
-        if unlike:
-            raise ValueError(f"training and test split do not both have the class folders {unlike}")
+    classes = [set(subfolders(folder)) for folder in folders.values() if folder is not None]
+    if unlike := classes[0] ^ classes[-1]:
+        raise ValueError(f"training and test split do not both have the classes {sorted(unlike)}")
     return ClassFolders(chosen)
 
 
-def split_folder(root: Path, split: str, plain_is: str = "test") -> Path | None:
-    """Find the folder that holds the class folders of a split.
+def split_folders(root: Path, plain: str) -> dict[str, Path | None]:
+    """Find the folders that hold the class folders of each split.
 
     Args:
         root: where to look.
-        split: `train` or `test`.
-        plain_is: the split that class folders stand for which lie directly in the root.
-
-    Returns:
-        The folder (it may be the root itself), or None if there is no such split.
+        plain: the split that class folders stand for which lie directly in the root.
     """
     while (below := only_folder(root)) is not None:
         root = below
-    folders = subfolders(root)
+    names = subfolders(root)
     # A folder `train` beside other classes is a class (CIFAR-100 has one), not a split.
-    if not ({"test", "val"} & set(folders) or folders == ["train"]):
-        return root if split == plain_is else None
-    return next((root / name for name in SPLIT_FOLDERS[split] if name in folders), None)
+    if not {"test", "val"} & set(names) and names != ["train"]:
+        return {plain: root}
+    places = {"train": "train", "test": "test" if "test" in names else "val"}
+    return {split: root / name for split, name in places.items() if name in names}
 
 
 def only_folder(folder: Path) -> Path | None:
@@ -119,3 +105,13 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(
         path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)
     )
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether operating systems hide or add a file or folder (`.x`, `__MACOSX`)."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(path: str) -> bool:
+    """Tell by its name whether a file is an image, and not hidden."""
+    return is_image_file(path) and not is_hidden(Path(path).name)

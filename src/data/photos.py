@@ -21,14 +21,14 @@ test crop is in any training crop. Crops whose grey levels have a standard devia
 apart.
 """
 
-import importlib.util
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from src.data.dataset import LabelledImages
+from src.data.files import to_rgb
 
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -65,55 +65,26 @@ def photos(
         root: the folder of the photographs; None: the one inside the scikit-image package.
         n_train: training crops, evenly over the classes.
         n_test: test crops, evenly over the classes.
-        crop_seed: of the blocks and crops, 0..2**32 - 11.
+        crop_seed: of the blocks and crops, at least 0.
 
     Raises:
-        ValueError: if photographs are missing, or more crops are asked for than there are.
+        ValueError: if more crops are asked for than there are.
     """
     key, wanted = ("n_train", n_train) if split == "train" else ("n_test", n_test)
-    if wanted < 1:
-        raise ValueError(f"{key}={wanted} is not at least 1")
-    if not 0 <= crop_seed <= 2**32 - 11:
-        raise ValueError(f"crop_seed={crop_seed} is not between 0 and 2**32 - 11")
-    folder = photograph_folder() if root is None else Path(root).expanduser()
+    if root is None:
+        root = str(distribution("scikit-image").locate_file("skimage/data"))
+    folder = Path(root).expanduser()
     crops = []
     for number, name in enumerate(PHOTOGRAPHS):
-        photograph = read_photograph(folder / name)
+        photograph = to_rgb(folder / name)
         corners = crop_corners(photograph, split, crop_seed + number)
         count = len(range(number, wanted, len(PHOTOGRAPHS)))
-        if count > len(corners):
-            raise ValueError(
-                f"{key}={wanted} needs {count} crops of {name}, which has {len(corners)}"
-            )
+        if wanted < 1 or count > len(corners):
+            raise ValueError(f"{key}={wanted} is less than 1, or {name} has too few crops for it")
         crops.append([photograph[r : r + CROP, c : c + CROP] for r, c in corners[:count]])
     targets = np.arange(wanted, dtype=np.int64) % len(PHOTOGRAPHS)
     images = np.stack([crops[target][i // len(PHOTOGRAPHS)] for i, target in enumerate(targets)])
     return LabelledImages(images, targets, tuple(Path(name).stem for name in PHOTOGRAPHS))
-
-
-def photograph_folder() -> Path:
-    """Find the data folder of the installed scikit-image, without importing the package.
-
-    Raises:
-        ValueError: if scikit-image is not installed.
-    """
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError("dataset=photos needs the package scikit-image: install it")
-    return Path(spec.submodule_search_locations[0]) / "data"
-
-
-def read_photograph(path: Path) -> np.ndarray:
-    """Read a photograph as uint8 (H, W, 3) RGB.
-
-    Raises:
-        ValueError: if it is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"the photograph {path} cannot be read: {error}") from error
 
 
 def crop_corners(photograph: np.ndarray, split: str, seed: int) -> np.ndarray:

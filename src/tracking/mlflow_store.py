@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ def open_client(uri: str | None, directory: str | Path) -> tuple[Client, str]:
     address = uri or f"sqlite:///{where / 'mlflow.db'}"
     with refusing(address), patience(seconds=5, retries=0):
         where.mkdir(parents=True, exist_ok=True)
-        client = Client(tracking_uri=address)
         with FileLock(where / "mlflow.lock"):  # not twice at once
+            client = Client(tracking_uri=address)
             client.search_experiments(max_results=1)
     return client, address
 
@@ -91,19 +91,20 @@ def download_sweep(uri: str | None, directory: str, sweep: str, folder: Path) ->
     """
     client, address = open_client(uri, directory)
     with refusing(address):
-        every = client.search_experiments()
-        experiments = [e.experiment_id for e in every if e.name.endswith("-sweeps")]
-        wanted = f"tags.kind = 'job' and tags.sweep = '{sweep.replace(chr(39), '')}'"
-        oldest_first = ["attributes.start_time ASC"]
-        jobs = client.search_runs(experiments, wanted, order_by=oldest_first, max_results=1000)
-        for number, job in enumerate(jobs if experiments else []):
+        experiments = client.search_experiments(filter_string="name LIKE '%-sweeps'")
+        jobs = client.search_runs(
+            [experiment.experiment_id for experiment in experiments],
+            f"tags.kind = 'job' and tags.sweep = '{sweep.replace(chr(39), '')}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        for number, job in enumerate(jobs):
             name = re.sub(r"[^A-Za-z0-9+_-]", "-", job.info.run_name)[:200]
             here = folder / f"{number}-{name}"
             here.mkdir(parents=True)
             mlflow.artifacts.download_artifacts(
                 run_id=job.info.run_id, dst_path=str(here), tracking_uri=address
             )
-    return bool(experiments and jobs)
+    return bool(jobs)
 
 
 class SteadyClient:
@@ -148,15 +149,6 @@ class SteadyClient:
 def without_password(address: str) -> str:
     """Return an address without the name and the password in it."""
     return re.sub("://[^/@]*@", "://", address)
-
-
-def log_files(client: Client | SteadyClient, run: str, files: Sequence[Path]) -> None:
-    """Store files, and the files of folders under the folder's name."""
-    for file in files:
-        if file.is_dir():
-            client.log_artifacts(run, str(file), artifact_path=file.name)
-        else:
-            client.log_artifact(run, str(file))
 
 
 def _reason(error: BaseException) -> str:

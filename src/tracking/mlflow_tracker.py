@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from pytorch_lightning.loggers import Logger
@@ -22,7 +22,6 @@ from pytorch_lightning.loggers import Logger
 from src.tracking.mlflow_store import (
     Client,
     SteadyClient,
-    log_files,
     open_client,
     patience,
     refusing,
@@ -31,11 +30,11 @@ from src.tracking.mlflow_store import (
 from src.tracking.tracker import Run, Tracker
 from src.utils.files import write_text
 
-ARTIFACTS = "artifacts"
-_ENDINGS = {"pair": "", "sweep": "-sweeps", "train": "-training"}
-_BATCH = 1000  # metrics that a store takes in one request
-_LONGEST_PARAMETER = 6000
-_LONGEST_NOTE = 7900
+_ENDINGS = {"pair": "", "job": "-sweeps", "sweep": "-sweeps", "training": "-training"}
+_LONGEST_NOTE = 7900  # characters; other texts are cut by MLflow
+
+Points = Sequence[tuple[str, float, int]]
+"""Metrics by name, value and step."""
 
 
 class MlflowTracker(Tracker):
@@ -65,16 +64,13 @@ class MlflowTracker(Tracker):
             ValueError: The store does not take it. What fails later costs no job its results.
         """
         with refusing(self.uri), patience(seconds=20, retries=3):
-            experiment = self._experiment("sweep", self.opened)
-            run = self.opened.create_run(experiment, tags={"kind": "sweep"}, run_name=name)
-            self.opened.log_batch(run.info.run_id, params=_params(parameters))
-        return str(run.info.run_id)
+            return self._start("sweep", name, {}, parameters, client=self.opened)
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path] = (), note: str = ""
     ) -> None:
         """Close a sweep, and store its files and folders; the note becomes its description."""
-        log_files(self.client, sweep, files)
+        self._store(sweep, files)
         if note:
             shown = f"```text\n{note[:_LONGEST_NOTE]}\n```"  # as it is, in a fixed width
             self.client.set_tag(sweep, MLFLOW_RUN_NOTE, shown)
@@ -83,36 +79,33 @@ class MlflowTracker(Tracker):
     @contextmanager
     def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
         """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
-        tags = {"kind": "job", "sweep": sweep or ""}
-        if sweep:
-            tags[MLFLOW_PARENT_RUN_ID] = sweep
-        run = self._create("sweep", name, tags)
+        tags = {"sweep": sweep or ""} | ({MLFLOW_PARENT_RUN_ID: sweep} if sweep else {})
+        run = self._start("job", name, tags, parameters)
+        status = "KILLED"
         try:
-            self._log(run, parameters=parameters)
             yield Run(run, sweep or "")
+            status = "FINISHED"
         except Exception as error:
-            self.client.set_tag(run, "error", f"{type(error).__name__}: {error}"[:4000])
-            self.client.set_terminated(run, "FAILED")
+            status = "FAILED"
+            self.client.set_tag(run, "error", f"{type(error).__name__}: {error}")
             raise
-        except BaseException:
-            self.client.set_terminated(run, "KILLED")
-            raise
-        self.client.set_terminated(run, "FINISHED")
+        finally:
+            self.client.set_terminated(run, status)
 
     def log_metrics(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Note figures of a job."""
-        self._log(run.id, metrics=[(name, value, 0) for name, value in metrics.items()])
+        points = [(name, value, 0) for name, value in metrics.items()]
+        self.client.log_batch(run.id, metrics=_metrics(points))
 
     def set_tags(self, run: Run, tags: Mapping[str, str]) -> None:
         """Add tags to a job."""
-        for name, value in tags.items():
-            key = re.sub(r"[^\w.\-/: ]", "-", name)  # MLflow allows no other characters
-            self.client.set_tag(run.id, key, value[:_LONGEST_PARAMETER])
+        # MLflow allows no other characters in a name.
+        clean = [RunTag(re.sub(r"[^\w.\-/: ]", "-", name), tags[name]) for name in tags]
+        self.client.log_batch(run.id, tags=clean)
 
     def log_files(self, run: Run, folder: Path) -> None:
         """Store a job's files; folders inside it are left out."""
-        for file in sorted(path for path in folder.iterdir() if path.is_file()):
-            self.client.log_artifact(run.id, str(file))
+        self._store(run.id, sorted(path for path in folder.iterdir() if path.is_file()))
 
     def log_pair(
         self,
@@ -125,8 +118,6 @@ class MlflowTracker(Tracker):
         metrics: Mapping[str, float],
     ) -> None:
         """Log one source -> target pair as a flat run of its own."""
-        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
-        pair = self._create("pair", name, tags)
         points = [
             (metric, value, int(eps))
             for metric, curve in curves.items()
@@ -134,12 +125,9 @@ class MlflowTracker(Tracker):
             if float(eps).is_integer()
         ]
         points += [(metric, value, 0) for metric, value in metrics.items()]
-        status = "FAILED"
-        try:
-            self._log(pair, parameters=parameters, metrics=points)
-            status = "FINISHED"
-        finally:
-            self.client.set_terminated(pair, status)
+        tags = {"sweep": run.sweep, "job": run.id, **tags}
+        pair = self._start("pair", name, tags, parameters, points)
+        self.client.set_terminated(pair, "FINISHED")
 
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], work: Path
@@ -148,10 +136,9 @@ class MlflowTracker(Tracker):
         memory = work / "mlflow_run_id"
         run = memory.read_text() if memory.exists() else ""
         if not self._knows(run):
-            run = self._create("train", name, {"kind": "training", **tags})
-            self._log(run, parameters=parameters)
+            run = self._start("training", name, tags, parameters)
             write_text(memory, run)
-        return _TrainingLogger(self, run)
+        return _TrainingLogger(self.client, run)
 
     def links(self, sweep: str, attacks: Sequence[str], shown: str = "") -> dict[str, str]:
         """Return the command that serves the UI and where to look there.
@@ -161,20 +148,20 @@ class MlflowTracker(Tracker):
         if self.client.lost:
             return {}
         served, uri = self.uri.startswith("http"), without_password(self.uri)
-        server = uri.rstrip("/") if served else "http://127.0.0.1:5000"
+        server = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
         opened = "?workflowType=machine_learning"  # else new experiments open on an empty overview
+        pairs = f"{server}/{self._experiment('pair', self.client)}/runs{opened}"
+        run = f"{server}/{self._experiment('sweep', self.client)}/runs/{sweep}"
         links = {}
+        if not served:
+            command = f"mlflow ui --backend-store-uri {uri}"
+            links["serve"] = f"make ui, or: {command}" if self.local else command
         for attack in attacks:
-            pairs = f"{server}/#/experiments/{self._experiment('pair', self.client)}/runs{opened}"
             wanted = quote(f"tags.sweep = '{sweep}' and tags.attack = '{attack}'")
             links[f"{attack} curves"] = f"{pairs}&compareRunsMode=CHART&searchFilter={wanted}"
-        run = f"{server}/#/experiments/{self._experiment('sweep', self.client)}/runs/{sweep}"
         links["sweep"] = f"{run}{opened}"
         links["artifacts"] = f"{run}/artifacts/{quote(shown)}{opened}"
-        if served:
-            return links
-        command = f"mlflow ui --backend-store-uri {uri}"
-        return {"serve": f"make ui, or: {command}" if self.local else command, **links}
+        return links
 
     def _knows(self, run: str) -> bool:
         """Tell whether the store holds a run; it may be another one than that of yesterday."""
@@ -188,36 +175,45 @@ class MlflowTracker(Tracker):
         """Return an experiment's id; it is created when its first run is."""
         if kind not in self.experiments:
             name = self.dataset + _ENDINGS[kind]
-            location = (self.directory / ARTIFACTS / name).as_uri() if self.local else None
+            location = (self.directory / "artifacts" / name).as_uri() if self.local else None
             self.experiments[kind] = client.experiment(name, location)
         return self.experiments[kind]
 
-    def _create(self, kind: str, name: str, tags: Mapping[str, str]) -> str:
-        experiment = self._experiment(kind, self.client)
-        run = self.client.create_run(experiment, tags=dict(tags), run_name=name)
-        return str(run.info.run_id) if run else ""
-
-    def _log(
+    def _start(
         self,
-        run: str,
+        kind: str,
+        name: str,
+        tags: Mapping[str, str],
+        parameters: Mapping[str, Any],
+        points: Points = (),
         *,
-        parameters: Mapping[str, Any] | None = None,
-        metrics: Sequence[tuple[str, float, int]] = (),
-    ) -> None:
-        """Write in as few requests as the store allows."""
-        now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, step) for name, value, step in metrics]
-        self.client.log_batch(run, metrics=points[:_BATCH], params=_params(parameters or {}))
-        for start in range(_BATCH, len(points), _BATCH):
-            self.client.log_batch(run, metrics=points[start : start + _BATCH])
+        client: Client | SteadyClient | None = None,
+    ) -> str:
+        """Open a run with all that is known of it, and return its id; empty without a store."""
+        client = client or self.client
+        experiment = self._experiment(kind, client)
+        run = client.create_run(experiment, tags={"kind": kind, **tags}, run_name=name)
+        if run is None:
+            return ""
+        params = [Param(key, str(value)) for key, value in parameters.items()]
+        client.log_batch(run.info.run_id, metrics=_metrics(points), params=params)
+        return str(run.info.run_id)
+
+    def _store(self, run: str, paths: Sequence[Path]) -> None:
+        """Store files, and the files of folders under the folder's name."""
+        for path in paths:
+            if path.is_dir():
+                self.client.log_artifacts(run, str(path), artifact_path=path.name)
+            else:
+                self.client.log_artifact(run, str(path))
 
 
 class _TrainingLogger(Logger):
     """Notes a training's figures with its run."""
 
-    def __init__(self, tracker: MlflowTracker, run: str) -> None:
+    def __init__(self, client: SteadyClient, run: str) -> None:
         super().__init__()
-        self.tracker, self.run = tracker, run
+        self.client, self.run = client, run
 
     @property
     def name(self) -> str:
@@ -234,16 +230,17 @@ class _TrainingLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Note figures of a step."""
-        figures = [(name, value, step or 0) for name, value in metrics.items()]
-        self.tracker._log(self.run, metrics=figures)
+        points = [(name, value, step or 0) for name, value in metrics.items()]
+        self.client.log_batch(self.run, metrics=_metrics(points))
 
     def finalize(self, status: str) -> None:
         """Close the run; of an interrupt Lightning says that the training failed."""
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
         ended = "FINISHED" if status in ("success", "finished") else "FAILED"
         ended = "KILLED" if interrupted else ended
-        self.tracker.client.set_terminated(self.run, ended)
+        self.client.set_terminated(self.run, ended)
 
 
-def _params(parameters: Mapping[str, Any]) -> list[Param]:
-    return [Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in parameters.items()]
+def _metrics(points: Points) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step) for name, value, step in points]

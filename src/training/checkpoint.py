@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -57,23 +57,16 @@ def trained_weights(
         make_logger: Makes the logger, called only when there is something to train.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
     if is_cached(path):
         return path
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("Another process trains %s; waiting for it.", name)
-        lock.acquire()
-    try:
+    log.info("Training %s, or waiting for another process that does.", name)
+    with FileLock(path.with_suffix(".lock")):
         if not is_cached(path):
             work = path.with_suffix(".training")
             work.mkdir(exist_ok=True)
             logger = make_logger(work)
             _train(name, path, work, classifier, train, test, settings, trainer, logger)
             shutil.rmtree(work)
-    finally:
-        lock.release()
     return path
 
 

@@ -1,10 +1,12 @@
 """Batches for training: shuffled, cropped and flipped, reproducible from any epoch on."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from src.config.settings import TrainingSettings
 from src.data import Batch, ImageDataset, keep_batch
@@ -69,24 +71,23 @@ class TrainingData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return uint8 batches, shuffled by seed and epoch alone, so that a resumed run agrees."""
-        return DataLoader(
-            self.source,
-            batch_size=self.batch_size,
-            sampler=DistributedSampler(
-                self.source, num_replicas=1, rank=0, shuffle=True, seed=self.settings.seed
-            ),
-            drop_last=True,  # a batch norm cannot learn from one image
-            num_workers=self.num_workers,
-            collate_fn=keep_batch,
+        sampler: Sampler = DistributedSampler(
+            self.source, num_replicas=1, rank=0, shuffle=True, seed=self.settings.seed
         )
+        # A batch norm cannot learn from one image, which the last batch might have.
+        return self._loader(self.source, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """Return the test images in uint8 batches."""
+        return self._loader(self.test)
+
+    def _loader(self, source: Dataset, **options: Any) -> DataLoader:
         return DataLoader(
-            self.test,
-            batch_size=self.batch_size,
+            source,
+            self.batch_size,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
+            **options,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -96,23 +97,18 @@ class TrainingData(pl.LightningDataModule):
         step = self.trainer.global_step
         own = self.settings
         generator = torch.Generator().manual_seed(own.seed * 1_000_003 + step)
-        return batch._replace(images=augment(batch.images, own.crop_padding, own.flip, generator))
+        images = augment(batch.images, own.crop_padding, own.flip, generator)
+        return batch._replace(images=images)
 
 
 class _Decoded(Dataset):
-    """A data set's images as one uint8 tensor."""
+    """A data set's images, decoded once."""
 
     def __init__(self, dataset: ImageDataset) -> None:
-        size = dataset.image_size
-        self.images = torch.empty(len(dataset), 3, size, size, dtype=torch.uint8)
-        self.labels = torch.as_tensor(dataset.labels)
-        for start in range(0, len(dataset), 500):
-            chosen = list(range(start, min(start + 500, len(dataset))))
-            self.images[start : start + 500] = dataset.__getitems__(chosen).images
+        self.all = dataset.__getitems__(range(len(dataset)))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.all.labels)
 
     def __getitems__(self, positions: list[int]) -> Batch:
-        chosen = torch.tensor(positions)
-        return Batch(self.images[chosen], self.labels[chosen], chosen)
+        return Batch(*(part[positions] for part in self.all))

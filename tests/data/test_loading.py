@@ -82,14 +82,10 @@ def test_the_split_is_passed_as_torchvision_takes_it(tmp_path, monkeypatch):
         ({"num_classes": 1}, "num_classes=1"),
         ({"num_classes": 5}, "num_classes=5"),
         ({"class_names": ["one"]}, r"class_names .*ant, bee"),
-        ({"class_names": []}, "class_names"),
         ({"class_names": "cifar"}, "'cifar'"),
-        ({"class_names": ["ant", "bee", "ant"]}, "ant"),
         ({"root": None}, r"dataset\.root"),
-        ({"image_size": 0}, "image_size=0"),
         ({"n_images": 7}, "n_images=7"),
         ({"_target_": "src.data.nothing.here"}, r"src\.data\.nothing\.here"),
-        ({"_target_": "src.data.nothing"}, r"src\.data\.nothing"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -100,10 +96,8 @@ def test_a_wrong_configuration_is_refused(tmp_path, write_classes, changes, mess
     assert "\n" not in str(caught.value)
 
 
-def test_a_callable_without_classes_and_another_split_are_refused():
+def test_a_source_without_targets_is_refused():
     with pytest.raises(ValueError, match="targets"):
         load_dataset("test", {"_target_": "builtins.dict"})
     with pytest.raises(ValueError, match="_target_"):
         load_dataset("test", {"root": "here"})
-    with pytest.raises(ValueError, match="split='val'"):
-        load("photos", "val")

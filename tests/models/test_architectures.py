@@ -91,18 +91,6 @@ def test_meta_built_vgg_is_torchvisions_network():
     assert network.classifier[0].bias.eq(0).all()
 
 
-def test_image_size_decides_the_stem_unless_it_is_given():
-    def first_kernel(size, stem=None):
-        return resnet18(10, size, stem=stem).conv1.kernel_size
-
-    assert first_kernel(64) == (3, 3)
-    assert first_kernel(65) == (7, 7)
-    assert first_kernel(224, "cifar") == (3, 3)
-    assert first_kernel(32, "imagenet") == (7, 7)
-    with pytest.raises(ValueError, match="small"):
-        resnet18(10, 32, stem="small")
-
-
 @pytest.mark.parametrize(
     "network",
     [inception_v3(10, 80), torchvision_model("inception_v3", 10)],
@@ -158,3 +146,16 @@ def test_any_model_of_the_libraries_by_its_name():
     for name, says in (("convnext_ato", "convnext_ato"), ("resnet50.nope", "nope")):
         with pytest.raises(RuntimeError, match=says):
             timm_model(name, 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "kernel"),
+    [(64, None, 3), (65, None, 7), (224, "cifar", 3), (32, "imagenet", 7)],
+)
+def test_image_size_decides_the_stem_unless_it_is_given(size, stem, kernel):
+    assert resnet18(10, size, stem=stem).conv1.kernel_size == (kernel, kernel)
+
+
+def test_an_unknown_stem_is_refused():
+    with pytest.raises(ValueError, match="small"):
+        resnet18(10, 32, stem="small")

@@ -171,12 +171,6 @@ def test_a_network_that_stays_in_training_mode_is_refused(odd):
         odd("always in training mode")
 
 
-def test_images_of_a_size_that_the_network_refuses():
-    changes = {"network__pretrained": False, "input_size": None, "network__img_size": 64}
-    with pytest.raises(ValueError, match=r"^model vit: .*32 pixels .*input_size"):
-        build("vit", **changes)
-
-
 TIMM = {"_target_": "src.models.architectures.timm_model", "pad_type": "same"}
 TORCHVISION = {"_target_": "src.models.architectures.torchvision_model"}
 

@@ -154,16 +154,3 @@ def test_what_cannot_be_folded_stays(build):
     assert count(folded) == 1
     images = torch.rand(2, 3, 4, 4)
     torch.testing.assert_close(folded(images), copy.deepcopy(network).eval()(images))
-
-
-def test_folds_whatever_the_networks_own_eval_does():
-    class Stubborn(nn.Sequential):
-        def train(self, mode=True):
-            return super().train(True)
-
-        def eval(self):
-            return None
-
-    network = Stubborn(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    assert count(fold_batch_norms(network)) == 0
-    assert network.training and count(network) == 1
