@@ -171,7 +171,8 @@ def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
     found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
     found["areas"] = curve_areas(rows, *pair, protocol)
     if "filtered" in tables:
-        found["filtered"] = filtered_rates(tables["filtered"], rows, *pair, protocol)
+        equal_l2 = tables["filtered"][tables["filtered"]["norm"] == "l2"]
+        found["filtered"] = filtered_rates(equal_l2, rows, *pair, protocol)
     if "similarity" in tables:
         found["similarity"] = pair_similarity(rows, tables["similarity"], *pair, at, protocol)
     prefix = f"{PREDICTIONS}-"

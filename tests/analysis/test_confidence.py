@@ -16,11 +16,11 @@ from src.analysis.intervals import bounded_mean_interval
 # Six images of four classes; the top five of each, as a model with six classes gives them.
 LABELS = [3, 1, 1, 7, 7, 0]
 TOP = [
-    ([3, 1, 7, 0, 5], [0.99, 0.005, 0.003, 0.001, 0.001]),  # right
-    ([1, 3, 7, 0, 5], [0.975, 0.01, 0.005, 0.004, 0.003]),  # right
-    ([7, 1, 3, 0, 5], [0.60, 0.20, 0.10, 0.05, 0.03]),  # the second is right
-    ([7, 1, 3, 0, 5], [0.62, 0.20, 0.10, 0.05, 0.02]),  # right
-    ([3, 1, 7, 0, 5], [0.94, 0.03, 0.02, 0.005, 0.004]),  # the third is right
+    ([3, 1, 7, 0, 5], [0.99, 0.005, 0.003, 0.001, 0.001]),  # correct
+    ([1, 3, 7, 0, 5], [0.975, 0.01, 0.005, 0.004, 0.003]),  # correct
+    ([7, 1, 3, 0, 5], [0.60, 0.20, 0.10, 0.05, 0.03]),  # the second is correct
+    ([7, 1, 3, 0, 5], [0.62, 0.20, 0.10, 0.05, 0.02]),  # correct
+    ([3, 1, 7, 0, 5], [0.94, 0.03, 0.02, 0.005, 0.004]),  # the third is correct
     ([3, 1, 7, 2, 5], [0.3, 0.25, 0.2, 0.1, 0.1]),  # not among the five
 ]
 TRUE = [0.99, 0.975, 0.20, 0.62, 0.02, 0.05]
@@ -110,9 +110,9 @@ def test_no_images_give_no_classes_and_no_rates():
 def table_of(make_table):
     """Make rows of target `b` (label 0) at each budget, and of source `a` clean."""
 
-    def make(answers, confidence, source=None, **more):
-        rows = {("b", eps): predicted for eps, predicted in answers.items()}
-        rows["a", 0] = source or [0] * len(answers[0])
+    def make(predicted_by_budget, confidence, source=None, **more):
+        rows = {("b", eps): predicted for eps, predicted in predicted_by_budget.items()}
+        rows["a", 0] = source or [0] * len(predicted_by_budget[0])
         known = {("b", eps): np.array(its, dtype=np.float32) for eps, its in confidence.items()}
         return make_table(rows, confidence=known, **more)
 
@@ -121,13 +121,13 @@ def table_of(make_table):
 
 # Initial confidences 0.97, 1.0, 0.95 | 0.94 (wrong at first) | 0.9499 | 0.05; the source errs on
 # image 1.
-ANSWERS = {0: [0, 0, 0, 1, 0, 0], 4: [0, 1, 1, 0, 0, 1]}
+PREDICTED = {0: [0, 0, 0, 1, 0, 0], 4: [0, 1, 1, 0, 0, 1]}
 CONFIDENCE = {0: [0.97, 1.0, 0.95, 0.94, 0.9499, 0.05], 4: [0.5, 0.6, 0.8, 0.9, 0.7, 0.3]}
 SOURCE = [0, 1, 0, 0, 0, 0]
 
 
 def test_images_are_split_by_the_targets_clean_confidence(table_of):
-    frame = by_initial_confidence(table_of(ANSWERS, CONFIDENCE, SOURCE), "a", "b")
+    frame = by_initial_confidence(table_of(PREDICTED, CONFIDENCE, SOURCE), "a", "b")
     bins = list(zip(frame["bin_low"], frame["bin_high"], frame["eps_255"], strict=True))
     assert bins == [
         *((0.95, 1.0, 0), (0.95, 1.0, 4), (0.9, 0.95, 0), (0.9, 0.95, 4)),
@@ -140,7 +140,7 @@ def test_images_are_split_by_the_targets_clean_confidence(table_of):
 
 
 def test_the_protocol_decides_which_images_are_counted(table_of):
-    table = table_of(ANSWERS, CONFIDENCE, SOURCE)
+    table = table_of(PREDICTED, CONFIDENCE, SOURCE)
     for protocol, n in (("all", 3), ("target_correct", 3), ("joint", 2), ("source_correct", 2)):
         frame = by_initial_confidence(table, "a", "b", protocol)
         assert frame["n"].iloc[0] == n
@@ -198,13 +198,15 @@ def test_a_budget_that_an_image_was_not_shown_at_is_left_out(table_of):
     np.testing.assert_allclose(found, ends, atol=0.01)
 
 
-def test_images_aimed_at_their_own_label_are_left_out(table_of):
-    answers, confidence = {0: [0, 0], 4: [1, 0]}, {0: [0.99, 0.98], 4: [0.5, 0.6]}
-    frame = by_initial_confidence(table_of(answers, confidence, target_label=[1, 0]), "a", "b")
+def test_images_whose_target_label_is_their_own_are_left_out(table_of):
+    predicted_by_budget, confidence = {0: [0, 0], 4: [1, 0]}, {0: [0.99, 0.98], 4: [0.5, 0.6]}
+    frame = by_initial_confidence(
+        table_of(predicted_by_budget, confidence, target_label=[1, 0]), "a", "b"
+    )
     assert frame["n"].tolist() == [1, 1] and frame["still_correct"].tolist() == [1, 0]
 
 
-def test_without_images_that_are_right_or_known_when_clean_there_are_no_bins(table_of):
+def test_without_images_that_are_correct_or_known_when_clean_there_are_no_bins(table_of):
     wrong = table_of({0: [1, 1], 4: [0, 1]}, {0: [0.9, 0.8], 4: [0.5, 0.6]})
     assert by_initial_confidence(wrong, "a", "b").empty
     attacked = wrong[(wrong["eps_255"] > 0) | (wrong["target"] == "a")]

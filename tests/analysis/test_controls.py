@@ -1,20 +1,19 @@
 import numpy as np
-import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from src.analysis import excess, excess_matrix, rates
 from src.analysis.intervals import paired_interval
 
-# Label 0, eight images; b is right on the clean images 0 to 6, a on all.
-CLEAN_ANSWERS = {("a", 0): [0] * 8, ("b", 0): [0, 0, 0, 0, 0, 0, 0, 1]}
+# Label 0, eight images; b is correct on the clean images 0 to 6, a on all.
+CLEAN = {("a", 0): [0] * 8, ("b", 0): [0, 0, 0, 0, 0, 0, 0, 1]}
 ATTACK = {("b", 4): [1, 0, 0, 0, 0, 0, 0, 1], ("b", 8): [1, 1, 1, 1, 2, 0, 0, 1]}
 NOISE = {("b", 4): [1, 0, 0, 0, 0, 0, 0, 0], ("b", 8): [1, 0, 0, 0, 0, 0, 2, 1]}
 
 
 def test_excess_subtracts_the_controls_successes_on_the_same_images(make_table):
-    attacked = make_table(CLEAN_ANSWERS | ATTACK)
-    control = make_table(CLEAN_ANSWERS | NOISE)
+    attacked = make_table(CLEAN | ATTACK)
+    control = make_table(CLEAN | NOISE)
     table = excess(attacked, control.sample(frac=1, random_state=0), "a", ["b"])
     assert list(table["eps_255"]) == [4, 8] and list(table["denominator"]) == [7, 7]
     assert list(table["success"]) == [1, 5] and list(table["control_success"]) == [1, 2]
@@ -34,8 +33,8 @@ def test_excess_agrees_with_the_rates_of_both_tables(make_table, protocol):
     keys = [(model, eps) for model in "abc" for eps in (0, 2, 8)]
     attack = {key: generator.integers(0, 3, 200) for key in keys}
     noise = {key: attack[key] if key[1] == 0 else generator.integers(0, 3, 200) for key in keys}
-    for aims in (None, generator.integers(0, 3, 200)):
-        tables = [make_table(answers, target_label=aims) for answers in (attack, noise)]
+    for labels in (None, generator.integers(0, 3, 200)):
+        tables = [make_table(predictions, target_label=labels) for predictions in (attack, noise)]
         table = excess(*tables, "a", ["c", "b"], protocol)
         expected = [rates(one, "a", ["c", "b"], protocol).query("eps_255 > 0") for one in tables]
         for frame, name in zip(expected, ("success", "control_success"), strict=True):
@@ -43,7 +42,7 @@ def test_excess_agrees_with_the_rates_of_both_tables(make_table, protocol):
             np.testing.assert_array_equal(table[f"{name}_rate"], frame["success_rate"])
             np.testing.assert_array_equal(table["denominator"], frame["denominator"])
         assert list(table["target"]) == ["c", "c", "b", "b"]
-        assert set(table["targeted"]) == {aims is not None}
+        assert set(table["targeted"]) == {labels is not None}
         for row in table.itertuples():
             assert row.success - row.control_success == row.attack_only - row.control_only
             test = mcnemar(
@@ -52,38 +51,26 @@ def test_excess_agrees_with_the_rates_of_both_tables(make_table, protocol):
             assert (row.excess_low <= 0 <= row.excess_high) == (test.pvalue >= 0.05)
 
 
-def test_targeted_excess_is_about_the_images_own_target_class(make_table):
-    aims = [1, 1, 1, 2, 2, 2, 2, 2]
-    attacked = make_table(CLEAN_ANSWERS | ATTACK, target_label=aims)
-    control = make_table(CLEAN_ANSWERS | NOISE, target_label=aims)
+def test_targeted_excess_counts_each_images_target_label(make_table):
+    labels = [1, 1, 1, 2, 2, 2, 2, 2]
+    attacked = make_table(CLEAN | ATTACK, target_label=labels)
+    control = make_table(CLEAN | NOISE, target_label=labels)
     row = excess(attacked, control, "a", ["b"]).iloc[1]
     assert (row["success"], row["control_success"], row["denominator"]) == (4, 2, 7)
 
 
 def test_excess_of_an_empty_denominator_is_nan(make_table):
     wrong = {("a", 0): [1] * 8}
-    tables = [make_table(CLEAN_ANSWERS | answers | wrong) for answers in (ATTACK, NOISE)]
+    tables = [make_table(CLEAN | predictions | wrong) for predictions in (ATTACK, NOISE)]
     table = excess(*tables, "a", ["b"])
     assert (table["denominator"] == 0).all()
     assert table[["excess", "excess_low", "excess_high", "success_rate"]].isna().all(axis=None)
     assert list(excess_matrix({"a": table}, 8)["cell"]) == ["(0 - 0) / 0 = n/a"]
 
 
-def test_a_control_that_does_not_fit_is_refused(make_table):
-    attacked, control = make_table(CLEAN_ANSWERS | ATTACK), make_table(CLEAN_ANSWERS | NOISE)
-    with pytest.raises(ValueError, match=r"lacks 8 of 16 rows.*index 0, target 'b', eps_255 4"):
-        excess(attacked, control[control["eps_255"] != 4], "a", ["b"])
-    with pytest.raises(ValueError, match="repeats an image, target and budget"):
-        excess(attacked, pd.concat([control, control.tail(1)]), "a", ["b"])
-    more = pd.concat([control, control.tail(8).assign(eps_255=16.0)])  # is nobody's trouble
-    pd.testing.assert_frame_equal(
-        excess(attacked, more, "a", ["b"]), excess(attacked, control, "a", ["b"])
-    )
-
-
 def test_excess_matrix_holds_both_counts(make_table):
-    answers = CLEAN_ANSWERS | {("a", 8): [1] * 8}
-    tables = [make_table(answers | {("b", 8): one["b", 8]}) for one in (ATTACK, NOISE)]
+    predictions = CLEAN | {("a", 8): [1] * 8}
+    tables = [make_table(predictions | {("b", 8): one["b", 8]}) for one in (ATTACK, NOISE)]
     by_source = {source: excess(*tables, source, ["a", "b"]) for source in ("a", "b")}
     cells = excess_matrix(by_source, 8)
     assert list(zip(cells["source"], cells["target"], strict=True)) == [

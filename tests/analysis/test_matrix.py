@@ -6,14 +6,14 @@ from src.analysis import CLEAN, PROTOCOLS, is_white_box, matrix, rates
 
 
 def two_models(make_table, target_label=None):
-    """Label 0. Clean: a is right on images 0, 1, 2; b on 0, 1, 3. At 8: a on 0; b on 0, 2, 3."""
-    answers = {
+    """Label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3. At 8: a on 0; b on 0, 2, 3."""
+    predictions = {
         ("a", 0): [0, 0, 0, 1],
         ("a", 8): [0, 1, 1, 1],
         ("b", 0): [0, 0, 1, 0],
         ("b", 8): [0, 1, 0, 0],
     }
-    return make_table(answers, target_label=target_label)
+    return make_table(predictions, target_label=target_label)
 
 
 def test_matrix_holds_the_clean_row_and_a_cell_for_each_pair(make_table):
@@ -47,12 +47,12 @@ def test_matrix_refuses_what_it_cannot_compare(make_table):
         matrix({"clean": table}, 8)
     with pytest.raises(ValueError, match=r"different numbers of images: \[3, 4\]"):
         matrix({"a": table, "b": table.assign(n=3)}, 8)
-    aimed = rates(two_models(make_table, [1, 1, 1, 1]), "b", ["a", "b"])
+    targeted = rates(two_models(make_table, [1, 1, 1, 1]), "b", ["a", "b"])
     with pytest.raises(ValueError, match="attacks on b are targeted and the others are not"):
-        matrix({"a": table, "b": aimed}, 8)
+        matrix({"a": table, "b": targeted}, 8)
 
 
-def test_a_matrix_without_clean_answers_has_no_clean_cells(make_table):
+def test_a_matrix_without_clean_predictions_has_no_clean_cells(make_table):
     table = two_models(make_table)
     blind = rates(table[(table["eps_255"] > 0) | (table["target"] == "a")], "a", ["b"], "all")
     assert list(matrix({"a": blind}, 8)["source"]) == ["a"]
@@ -75,13 +75,13 @@ def test_success_matrix_counts_errors_and_its_clean_row_the_clean_errors(make_ta
 
 
 def test_targeted_matrix_counts_what_reached_its_target_class(make_table):
-    # Image 0 is aimed at its own label: nobody counts it.
+    # Image 0 has its own label as target label and is not counted.
     table = rates(two_models(make_table, [0, 1, 1, 2]), "a", ["a", "b"])
     cells = matrix({"a": table}, 8.0)
     assert cells["targeted"].all()
     assert list(zip(cells["source"], cells["target"], cells["cell"], strict=True)) == [
         (CLEAN, "a", "0 / 3 = 0.00%"),
-        (CLEAN, "b", "1 / 3 = 33.33%"),  # b takes the clean image 2 for class 1
+        (CLEAN, "b", "1 / 3 = 33.33%"),  # b classifies the clean image 2 as class 1
         ("a", "a", "2 / 2 = 100.00%"),
         ("a", "b", "1 / 1 = 100.00%"),
     ]

@@ -18,24 +18,31 @@ from src.report.stored import find_jobs
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 SIDE = 8  # pixels of an image
-SETTINGS = ReportSettings()
+SETTINGS = ReportSettings(pairs=4)
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
-KINDS = {
+SMALL = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
+KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
-    "one image": {"images": 1},
-    "one class": {"classes": ("cat",)},
-    "missing values": {"missing": True},
-    "fine budgets": {"budgets": (0.0234375, 1 / 3, 12345.678), "images": 50},
-    "sparse bins": {"images": 45},
-    "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]", "<b>"), "classes": HOSTILE},
-    "many models": {"models": [f"model_{i}" for i in range(10)], "full": False, "images": 60},
+    "one image": {**SMALL, "images": 1, "classes": ("cat",)},
+    "missing values": {**SMALL, "images": 45, "missing": True},
+    "fine budgets": {
+        **SMALL,
+        "images": 50,
+        "full": False,
+        "budgets": (0.0234375, 1 / 3, 12345.678),
+    },
+    "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
+    "many models": {
+        **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
+        **{"full": False, "images": 60},
+    },
 }
 
 
 @pytest.fixture(name="make_sweep")
 def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
-    """`make_sweep` in a folder of its own."""
-    return partial(make_sweep, tmp_path / "sweep")
+    """`make_sweep` in a folder of its own; of two models and one attack without other words."""
+    return partial(make_sweep, tmp_path / "sweep", **SMALL)
 
 
 @pytest.fixture(scope="session")
@@ -137,11 +144,11 @@ def _predictions(random, label, initial, models, budgets, strength) -> pa.Table:
     true = np.clip(true, 0.01, 0.99)
     classes = int(label.max()) + 1  # one class: nothing else can be predicted
     other = (label + 1) % classes
-    right = true >= 0.5
-    predicted = np.where(right, label, other)
+    correct = true >= 0.5
+    predicted = np.where(correct, label, other)
     rest = 1 - true
     top = np.stack([np.maximum(true, rest), np.minimum(true, rest), *[np.zeros(shape)] * 3], -1)
-    second = np.where(right, other, label)
+    second = np.where(correct, other, label)
     names = np.stack([predicted, second, *[np.broadcast_to((label + 2) % classes, shape)] * 3], -1)
     wide = np.broadcast_to
     index = np.arange(len(label))
@@ -186,7 +193,7 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Tabl
     cosine[:, : len(label) * missing // 2] = np.nan
     return {
         "spectra": pa.table(spectra),
-        "filtered": _answers(
+        "filtered": _predicted(
             random,
             label,
             models,
@@ -196,7 +203,7 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Tabl
             frequency_low=0.0,
             frequency_high=0.25,
         ),
-        "low_passed": _answers(random, label, models, [(0.1,), (0.2,), (0.4,)], ("cutoff",)),
+        "low_passed": _predicted(random, label, models, [(0.1,), (0.2,), (0.4,)], ("cutoff",)),
         "similarity": pa.table(
             {
                 "index": np.tile(np.arange(len(label)), len(models)),
@@ -209,7 +216,7 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Tabl
     }
 
 
-def _answers(random, label, models, cases, names, **constants) -> pa.Table:
+def _predicted(random, label, models, cases, names, **constants) -> pa.Table:
     """Return a prediction for every model, case and image."""
     count = len(models) * len(cases)
     predicted = np.where(

@@ -1,4 +1,4 @@
-"""The page in a browser: it asks for nothing, answers to its controls, and escapes names."""
+"""The page in a browser: it requests nothing, its controls work, and names are escaped."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ def chromium():
 
 @pytest.fixture
 def opened(chromium, written):
-    """A function that opens a page; what it logs and asks for must be nothing."""
+    """A function that opens a page; it must log nothing and request nothing."""
     noise: list[str] = []
     contexts = []
 
@@ -71,7 +71,7 @@ def see_all(tab) -> None:
         box.wait_for_selector("svg.marks", state="attached")
 
 
-def test_controls_change_what_is_drawn(opened):
+def test_menus_cells_and_dots_choose_what_is_drawn(opened):
     tab = opened("ordinary")
     assert len(tab.query_selector_all(LINES)) == 2 * 3 * 3 * 2  # measures, pairs, attacks
     cells = "#answer svg .mark-rect [aria-label*='k: ']"
@@ -83,10 +83,6 @@ def test_controls_change_what_is_drawn(opened):
     tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="bim at 16/255")
     tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
     tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
-
-
-def test_a_dot_chooses_the_pair_of_the_curves(opened):
-    tab = opened("ordinary")
     see_all(tab)
     title = "#hypothesis .vega svg .role-title-text"
     assert "fgsm, vgg to vgg" in tab.inner_text("section#hypothesis .vega")
@@ -98,8 +94,7 @@ def test_a_dot_chooses_the_pair_of_the_curves(opened):
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
 def test_every_chart_is_embedded_and_nothing_overflows(opened, scheme, width):
     tab = opened("ordinary", color_scheme=scheme, viewport={"width": width, "height": 800})
     see_all(tab)

@@ -34,7 +34,7 @@ def _spectra(found: Measured) -> Figure | None:
 
 def _filtered(found: Measured) -> Figure | None:
     rows = found.table("filtered")
-    if rows.empty or (rows := rows[(rows["norm"] == "l2") & enough(rows["n"])]).empty:
+    if rows.empty or (rows := rows[enough(rows["n"])]).empty:
         return None
     rows = rows.assign(band=rows["band"].map(_PARTS))
     rows = rows.assign(row=pair_names(rows) + ", " + rows["band"])
