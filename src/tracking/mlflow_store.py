@@ -55,8 +55,8 @@ def open_client(uri: str | None, directory: str | Path) -> tuple[Client, str]:
     address = uri or f"sqlite:///{where / 'mlflow.db'}"
     with refusing(address), patience(seconds=5, retries=0):
         where.mkdir(parents=True, exist_ok=True)
-        client = Client(tracking_uri=address)
-        with FileLock(where / "mlflow.lock"):  # not twice at once
+        with FileLock(where / "mlflow.lock"):  # a new file's tables, not twice at once
+            client = Client(tracking_uri=address)
             client.search_experiments(max_results=1)
     return client, address
 
