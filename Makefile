@@ -29,10 +29,11 @@ test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
 test-all: $(READY) lint ## The same with the long tests
 	$(BIN)/python -m pytest -q
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY) ## Put the code into its standard form
 	$(BIN)/ruff check --fix .
@@ -42,5 +43,5 @@ ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:50
 	$(BIN)/python -m src.tracking --port 5000
 
 clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

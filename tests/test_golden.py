@@ -49,6 +49,7 @@ SWEEP = [
     *("attack=fgsm,bim3", "model=[wide,flat]", "source=wide,flat", "targets=[wide,flat]"),
     *("dataset=photos", "n_images=20", "seed=35", "epsilon.grid=[0,0.5,1,2,4,8,16]"),
     *("variants=[uint8]", "controls=true", "trainer.batch_size=10", "hydra.sweep.dir=sweep"),
+    "tracking=mlflow",
 ]
 
 

@@ -1,6 +1,10 @@
 """Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
 
-from src.analysis.alarms import (
+from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix
+from src.analysis.intervals import wilson_interval
+from src.analysis.matrices import CLEAN, MEASURES, format_cell, is_white_box, matrix
+from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
+from src.analysis.sanity_checks import (
     CAUSES,
     Alarm,
     alarms,
@@ -8,12 +12,8 @@ from src.analysis.alarms import (
     over_budget,
     weaker_than_fgsm,
 )
-from src.analysis.controls import CONTROL_NAMES, excess, excess_matrix
-from src.analysis.intervals import wilson_interval
-from src.analysis.matrix import CLEAN, MEASURES, format_cell, is_white_box, matrix
-from src.analysis.outcomes import PROTOCOLS, target_labels, usable_protocols
-from src.analysis.rates import rates, rates_by_protocol
 from src.analysis.trajectories import first_flips, flip_summary
+from src.analysis.transfer_rates import rates, rates_by_protocol
 
 __all__ = [
     "CAUSES",

@@ -8,7 +8,7 @@ from scipy.integrate import trapezoid
 
 from src.analysis.intervals import bounded_mean_interval
 from src.analysis.outcomes import outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 FEWEST_IMAGES = 30
 """Below so many images an area has no interval."""
@@ -33,19 +33,9 @@ def curve_areas(
         curve). Without an image the area is NaN, with fewer than 30 the interval is.
 
     Raises:
-        ValueError: As `rates`, or if no attacked images were shown, or a counted image lacks a
-            budget that others have, or the clean one.
+        ValueError: As `rates`.
     """
     found = outcomes(predictions, source, targets, protocol)
-    if found.eps_255[-1] == 0:
-        raise ValueError("the targets were shown no attacked images, so they have no curves.")
-    lacking = np.argwhere(found.counted[:, :, None] & ~found.present)
-    if len(lacking):
-        target, image, budget = lacking[0]
-        raise ValueError(
-            f"image {found.index[image]} was not shown to '{targets[target]}' at "
-            f"{found.eps_255[budget]:g}/255; a curve needs every budget, and the clean image."
-        )
     n = np.count_nonzero(found.counted, axis=1)
     areas = trapezoid(found.correct.astype(np.float64), found.eps_255) / found.eps_255[-1]
     table = pd.DataFrame({"target": list(targets), "n": n})

@@ -1,4 +1,4 @@
-"""How sure a model is: by class, by rank, and over the budgets by how sure it was at first."""
+"""Confidence by class, by rank, and over the budgets by initial confidence."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
 from src.analysis.outcomes import initially_correct, outcomes
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Initial confidences of the profiles."""
@@ -45,10 +45,10 @@ def class_confidence(clean: pd.DataFrame) -> pd.DataFrame:
         `label` (the true class), `images`, `confidence` (mean probability of the predicted
         class) and `accuracy`.
     """
-    rows = clean.assign(right=clean["predicted"] == clean["label"])
+    rows = clean.assign(correct=clean["predicted"] == clean["label"])
     groups = rows.astype({"confidence": np.float64}).groupby("label")
     table = groups.agg(
-        images=("right", "size"), confidence=("confidence", "mean"), accuracy=("right", "mean")
+        images=("correct", "size"), confidence=("confidence", "mean"), accuracy=("correct", "mean")
     ).reset_index()
     return table.sort_values(["confidence", "label"], ascending=[False, True], ignore_index=True)
 
@@ -144,8 +144,8 @@ def by_initial_confidence(
         table[place, :, rank] = values[0, kept]
         return table.reshape(bins * budgets, -1)
 
-    shown, confidence = spread(found.present) > 0, spread(found.confidence)
-    n, still = shown.sum(axis=1), spread(found.correct).sum(axis=1).astype(np.int64)
+    present, confidence = spread(found.present) > 0, spread(found.confidence)
+    n, still = present.sum(axis=1), spread(found.correct).sum(axis=1).astype(np.int64)
     low = np.arange(bins - 1, -1, -1) / bins
     table = pd.DataFrame(
         {
@@ -155,13 +155,13 @@ def by_initial_confidence(
             "n": n,
             "still_correct": still,
             "robust_accuracy": ratio(still, n),
-            "confidence": ratio(np.where(shown, confidence, 0.0).sum(axis=1), n),
+            "confidence": ratio(np.where(present, confidence, 0.0).sum(axis=1), n),
         }
     )
     table["robust_accuracy_low"], table["robust_accuracy_high"] = wilson_interval(still, n)
     here = np.tile(clean, bins)
     bounds = np.where(here, table["bin_low"], 0.0), np.where(here, table["bin_high"], 1.0)
-    ends = bounded_mean_interval(confidence, shown, *bounds, fewest=FEWEST_IMAGES)
+    ends = bounded_mean_interval(confidence, present, *bounds, fewest=FEWEST_IMAGES)
     table["confidence_low"], table["confidence_high"] = ends
     return table[table["n"] > 0].reset_index(drop=True)
 

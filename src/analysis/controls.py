@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import paired_interval
-from src.analysis.matrix import gather
-from src.analysis.outcomes import answer_rows, outcomes
-from src.analysis.rates import ratio, shown_budgets
+from src.analysis.matrices import gather
+from src.analysis.outcomes import outcomes, row_positions
+from src.analysis.transfer_rates import evaluated_budgets, ratio
 
 CONTROL_NAMES = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
-"""What people call the controls, by the name of their table; the headline's first."""
+"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation.
+
+`src.evaluation.CONTROLS` holds the same names; this package does not import it, nor torch.
+"""
 
 
 def excess(
@@ -29,8 +32,8 @@ def excess(
     Args:
         attacked: Predictions of the attack, clean rows included; they decide the denominator.
         control: Predictions of a control, with a row for every attacked row of the targets.
-        source: Model that the adversarial images were made on.
-        targets: Models that the images were shown to, in the order of the result.
+        source: Model that the adversarial images were crafted on.
+        targets: Models that the images were evaluated on, in the order of the result.
         protocol: Which images form the denominator, as in `rates`.
 
     Returns:
@@ -41,24 +44,16 @@ def excess(
         1998; see `paired_interval`). With an empty denominator the rates are NaN.
 
     Raises:
-        ValueError: As `rates`, or if the control lacks a row.
+        ValueError: As `rates`.
     """
     found = outcomes(attacked, source, targets, protocol)
-    row = answer_rows(control, targets, found.index, found.eps_255)
+    row = row_positions(control, targets, found.index, found.eps_255)
     attack_rows = found.present & (found.eps_255 > 0)
-    lacking = np.argwhere(attack_rows & (row < 0))
-    if len(lacking):
-        target, image, budget = lacking[0]
-        raise ValueError(
-            f"the control's table lacks {len(lacking)} of {attack_rows.sum()} rows of the attack, "
-            f"first index {found.index[image]}, target '{targets[target]}', "
-            f"eps_255 {found.eps_255[budget]:g}."
-        )
     counted = attack_rows & found.counted[:, :, None]
     by_attack = counted & found.success
-    by_control = counted & found.wanted(control["predicted"].to_numpy()[row])
-    result, shown = shown_budgets(found)
-    result["targeted"] = found.aim is not None
+    by_control = counted & found.is_success(control["predicted"].to_numpy()[row])
+    result, evaluated = evaluated_budgets(found)
+    result["targeted"] = found.target_labels is not None
     for name, mask in (
         ("denominator", counted),
         ("success", by_attack),
@@ -66,7 +61,7 @@ def excess(
         ("attack_only", by_attack & ~by_control),
         ("control_only", by_control & ~by_attack),
     ):
-        result[name] = np.count_nonzero(mask, axis=1)[shown]
+        result[name] = np.count_nonzero(mask, axis=1)[evaluated]
     result = result[result["eps_255"] > 0].reset_index(drop=True)
     n = result["denominator"].to_numpy()
     b, c = result["attack_only"].to_numpy(), result["control_only"].to_numpy()
@@ -85,7 +80,7 @@ def excess_matrix(excess_by_source: Mapping[str, pd.DataFrame], eps_255: float) 
         eps_255: Budget, one of those in every table.
 
     Returns:
-        One row per cell: `source` (made on), `target` (shown to), `eps_255`, `targeted`,
+        One row per cell: `source`, `target`, `eps_255`, `targeted`,
         `success` and `control` (counts), `denominator`, `excess`, `excess_low`, `excess_high`
         and `cell` (see `format_excess`).
 

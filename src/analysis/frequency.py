@@ -1,6 +1,5 @@
 """What of a perturbation transfers, and what of an image is needed, by spatial frequency."""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 from src.analysis.controls import excess
 from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import target_labels
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
 """Parts of a perturbation: the whole, and its low, middle and high frequencies."""
@@ -19,7 +18,7 @@ KINDS = ("attack", "noise")
 """Whose parts: the attack's perturbation, or random-sign noise, its control."""
 
 _BOUNDS = ["frequency_low", "frequency_high"]
-_ANSWERS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
+_COLUMNS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
 
 
 def filtered_rates(
@@ -37,9 +36,9 @@ def filtered_rates(
             `confidence` and `true_confidence`. `band` is one of `BANDS`, `norm` (in which the
             part has the size of the whole) one of `NORMS`, `kind` one of `KINDS`.
         predictions: Predictions of the same job, clean rows included; they decide which images
-            are counted, and hold the classes of a targeted attack.
-        source: Model that the adversarial images were made on.
-        targets: Models that the images were shown to, in the order of the result.
+            are counted, and hold the target labels.
+        source: Model that the adversarial images were crafted on.
+        targets: Models that the images were evaluated on, in the order of the result.
         protocol: Which images are counted, as in `rates`.
 
     Returns:
@@ -48,28 +47,30 @@ def filtered_rates(
         `frequency_low` and `frequency_high`.
 
     Raises:
-        ValueError: As `excess`, also where noise of the same band is not there.
+        ValueError: As `excess`.
     """
-    aims = target_labels(predictions)
-    rows = filtered
-    if aims is not None:
-        rows = rows.assign(target_label=aims.reindex(rows["index"]).to_numpy())
-    clean = predictions.loc[predictions["eps_255"] == 0, _ANSWERS]
+    wanted = target_labels(predictions)
+    if wanted is not None:
+        filtered = filtered.assign(target_label=wanted.reindex(filtered["index"]).to_numpy())
+    clean = predictions.loc[predictions["eps_255"] == 0, _COLUMNS]
     tables = []
-    for target, norm, band in itertools.product(targets, NORMS, BANDS):
-        part = rows[(rows["target"] == target) & (rows["norm"] == norm) & (rows["band"] == band)]
-        if part.empty:
-            continue
-        made, noise = (part[part["kind"] == kind] for kind in KINDS)
-        answers = pd.concat([clean, made.drop(columns=["norm", "band", "kind", *_BOUNDS])])
-        names = {"norm": norm, "band": band, **made[_BOUNDS].iloc[0]}
-        tables.append(excess(answers, noise, source, [target], protocol).assign(**names))
+    for (norm, band), part in filtered.groupby(["norm", "band"]):
+        attack, noise = (
+            part[part["kind"] == kind].drop(columns=["norm", "band", "kind"]) for kind in KINDS
+        )
+        names = {"norm": norm, "band": band, **attack[_BOUNDS].iloc[0]}
+        rows = pd.concat([clean, attack.drop(columns=_BOUNDS)])
+        evaluated = [target for target in targets if (attack["target"] == target).any()]
+        tables.append(excess(rows, noise, source, evaluated, protocol).assign(**names))
     result = pd.concat(tables, ignore_index=True).rename(columns={"denominator": "n"})
+    places = {"target": list(targets), "norm": NORMS, "band": BANDS}
+    order = [result[name].map(list(values).index) for name, values in places.items()]
+    result = result.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
     return result.rename(columns=lambda name: name.replace("control", "noise"))
 
 
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
-    """Count how many clean images are recognised without their high frequencies.
+    """Count the clean images that are classified correctly without their high frequencies.
 
     Args:
         low_passed: One row per (index, target, cutoff) with `label` and `predicted`; `cutoff` in
@@ -89,8 +90,8 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     rows = pd.concat([low_passed[columns], whole[columns]])
     order = list(low_passed["target"].unique())
     targets = pd.Categorical(rows["target"].astype(object), categories=order, ordered=True)
-    right = rows.assign(target=targets, correct=rows["predicted"] == rows["label"])
-    groups = right.groupby(keys, observed=True)["correct"]
+    rows = rows.assign(target=targets, correct=rows["predicted"] == rows["label"])
+    groups = rows.groupby(keys, observed=True)["correct"]
     table = groups.agg(n="size", correct="sum").reset_index().astype({"target": object})
     k, n = table["correct"].to_numpy(), table["n"].to_numpy()
     table["accuracy"] = ratio(k, n)

@@ -12,7 +12,7 @@ _COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict", "
 def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
     """Relate each image's initial confidence to its minimum adversarial budget.
 
-    The answer is Spearman's rank correlation over the images. An image that never flips stands
+    The measure is Spearman's rank correlation over the images. An image that never flips ranks
     above every budget, and ties share their mean rank, so that a coarse grid of budgets or many
     images that never flip bring rho nearer to 0.
 
@@ -24,8 +24,8 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
         One row per target, in the table's order: `target`, `n` images, `flipped` (how many flip
         at some budget), `rho` in [-1, 1] (above 0 supports the hypothesis), its 95 % interval
         `rho_low` and `rho_high`, `verdict` (`supported` if the interval lies above 0,
-        `contradicted` if below, else `undecided`) and `why`: one clause that says why there is no
-        rho, else empty. Without rho its numbers are NaN.
+        `contradicted` if below, else `undecided`) and `why`: the reason why there is no rho,
+        else empty. Without rho its numbers are NaN.
 
     Reference:
         C. Spearman, The proof and measurement of association between two things, Am. J.
@@ -55,7 +55,7 @@ def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
 
 
 def _why_none(confidence: pd.Series, first: pd.Series) -> str:
-    """Say why there is no correlation; empty if there is one."""
+    """Return why there is no correlation; empty if there is one."""
     if len(first) < FEWEST_IMAGES:
         return f"fewer than {FEWEST_IMAGES} images"
     if first.isna().all():

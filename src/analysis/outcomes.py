@@ -1,4 +1,4 @@
-"""What every target says of every image at every budget: counted, still correct, a success."""
+"""Predictions laid out by target, image and budget: counted, still correct, a success."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,21 +9,19 @@ from numpy.typing import ArrayLike, NDArray
 
 PROTOCOLS = ("all", "source_correct", "target_correct", "joint")
 
-_COLUMNS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
-
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What T targets say of N images at K budgets, as arrays of the shape (T, N, K).
+    """Predictions of T targets for N images at K budgets, as arrays of the shape (T, N, K).
 
     Attributes:
-        source: Model that the adversarial images were made on.
+        source: Model that the adversarial images were crafted on.
         targets: Names of the targets.
         index: Of the images, rising, shape (N,).
         label: Their true classes, shape (N,).
-        aim: The classes that a targeted attack aims for, shape (N,); None if it is untargeted.
+        target_labels: Of a targeted attack, shape (N,); None of an untargeted one.
         eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
         row: Position of the row in the predictions table; -1 where the table has none.
         predicted: Predicted class; without meaning where there is no row.
@@ -39,7 +37,7 @@ class Outcomes:
     targets: list[str]
     index: NDArray[np.int64]
     label: NDArray[np.int64]
-    aim: NDArray[np.int64] | None
+    target_labels: NDArray[np.int64] | None
     eps_255: NDArray[np.float64]
     row: NDArray[np.intp]
     predicted: NDArray[np.int64]
@@ -61,17 +59,18 @@ class Outcomes:
 
     @property
     def success(self) -> Mask:
-        """Where the prediction is what the attack wants.
+        """Where the prediction is the target label or, of an untargeted attack, not the label.
 
-        That is the class aimed for, or, if it aims for none, any but the true one. It is false
-        where `aimed_at_label`.
+        False where `aimed_at_label`.
         """
-        return self.present & self.wanted(self.predicted)
+        return self.present & self.is_success(self.predicted)
 
     @property
     def aimed_at_label(self) -> Mask:
-        """Which images are aimed at their true class, shape (N,); they are never counted."""
-        return np.zeros(len(self.label), bool) if self.aim is None else self.aim == self.label
+        """Which images have their true class as target label, shape (N,); never counted."""
+        if self.target_labels is None:
+            return np.zeros(len(self.label), bool)
+        return self.target_labels == self.label
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -80,11 +79,11 @@ class Outcomes:
         known = (True, of_source, of_targets, of_source and of_targets)
         return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
 
-    def wanted(self, predicted: NDArray[np.int64]) -> Mask:
-        """Say of predictions, shape (T, N, K), whether they are what the attack wants."""
-        if self.aim is None:
+    def is_success(self, predicted: NDArray[np.int64]) -> Mask:
+        """Tell which predictions, shape (T, N, K), are successes of the attack."""
+        if self.target_labels is None:
             return predicted != self.label[:, None]
-        return (predicted == self.aim[:, None]) & ~self.aimed_at_label[:, None]
+        return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
 
 
 def outcomes(
@@ -95,48 +94,45 @@ def outcomes(
     Args:
         predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. The
             clean rows may lack where the protocol needs none.
-        source: Model that the adversarial images were made on.
-        targets: Models that the images were shown to.
+        source: Model that the adversarial images were crafted on.
+        targets: Models that the images were evaluated on.
         protocol: Which images form the denominator, one of `PROTOCOLS`.
 
     Raises:
-        ValueError: For an unknown protocol, a missing column, a target or needed clean rows that
-            are not in the table, two rows for one image, target and budget, or classes aimed for
-            that do not fit (see `target_labels`).
+        ValueError: The table lacks the clean rows that the protocol needs.
     """
-    check_predictions(predictions, targets)
     mine = predictions["target"].isin(list(targets)).to_numpy()
     index = np.unique(predictions["index"].to_numpy()[mine])
     eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
-    row = answer_rows(predictions, targets, index, eps)
+    row = row_positions(predictions, targets, index, eps)
     present = row >= 0
     any_row = row.max(axis=(0, 2))  # of each image: they have the same label
     label = predictions["label"].to_numpy()[any_row]
     predicted = predictions["predicted"].to_numpy()[row]
-    of_source = answer_rows(predictions, [source], index, [0.0])[0, :, 0]
-    source_right = predictions["predicted"].to_numpy()[of_source] == label
-    aims = target_labels(predictions)
+    of_source = row_positions(predictions, [source], index, [0.0])[0, :, 0]
+    source_correct = predictions["predicted"].to_numpy()[of_source] == label
+    wanted = target_labels(predictions)
     confidence, true_confidence = (
         np.where(present, predictions[column].to_numpy(np.float64)[row], np.nan)
         for column in ("confidence", "true_confidence")
     )
-    shown: Mask = np.any(present, axis=2)
+    evaluated: Mask = np.any(present, axis=2)
     found = Outcomes(
         source=source,
         targets=list(targets),
         index=index,
         label=label,
-        aim=None if aims is None else aims.loc[index.tolist()].to_numpy(),
+        target_labels=None if wanted is None else wanted.loc[index.tolist()].to_numpy(),
         eps_255=eps,
         row=row,
         predicted=predicted,
         confidence=confidence,
         true_confidence=true_confidence,
-        source_clean=source_right if (of_source >= 0).all() else None,
+        source_clean=source_correct if (of_source >= 0).all() else None,
         target_clean=present[:, :, 0] & (predicted[:, :, 0] == label)
-        if (present[:, :, 0] | ~shown).all()
+        if (present[:, :, 0] | ~evaluated).all()
         else None,
-        counted=shown,
+        counted=evaluated,
     )
     return under(found, protocol)
 
@@ -145,10 +141,8 @@ def under(found: Outcomes, protocol: str) -> Outcomes:
     """Return the same outcomes with the denominator of a protocol.
 
     Raises:
-        ValueError: The protocol is unknown, or the table lacks the clean rows that it needs.
+        ValueError: The table lacks the clean rows that the protocol needs.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol '{protocol}' is unknown; choose one of {', '.join(PROTOCOLS)}.")
     counted = found.present.any(axis=2) & ~found.aimed_at_label
     if protocol in ("target_correct", "joint"):
         if found.target_clean is None:
@@ -198,14 +192,14 @@ def usable_protocols(predictions: pd.DataFrame, source: str) -> tuple[str, ...]:
 
     Args:
         predictions: A predictions table.
-        source: Model that the adversarial images were made on.
+        source: Model that the adversarial images were crafted on.
     """
     targets = list(predictions.loc[predictions["eps_255"] != 0, "target"].unique())
     return outcomes(predictions, source, targets, "all").protocols if targets else PROTOCOLS
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
-    """Return the class that a targeted attack aims for, by image index.
+    """Return the target labels of a targeted attack, by image index.
 
     Args:
         predictions: A predictions table. The column `target_label` may be missing.
@@ -213,25 +207,19 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
     Returns:
         int64 series by `index`; None if the attack is untargeted, so that the column is missing
         or null on every attacked row (eps_255 > 0). Clean rows are not looked at.
-
-    Raises:
-        ValueError: Some attacked rows have a class and some have none, or an image has two.
     """
     if "target_label" not in predictions.columns:
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]
     if not attacked["target_label"].notna().any():
         return None
-    pairs = attacked.drop_duplicates().set_index("index")["target_label"]
-    if not pairs.index.is_unique or pairs.isna().any():
-        raise ValueError("attacked rows of one image differ in their target_label, or lack it.")
-    return pairs.astype("int64")
+    return attacked.drop_duplicates("index").set_index("index")["target_label"].astype("int64")
 
 
-def answer_rows(
+def row_positions(
     table: pd.DataFrame, targets: Sequence[str], index: ArrayLike, eps_255: ArrayLike
 ) -> NDArray[np.intp]:
-    """Return where in a table the rows of targets, images and budgets are.
+    """Find the rows of targets, images and budgets in a table.
 
     Args:
         table: Has `target`, `index` and `eps_255`; rows of others are passed over.
@@ -241,9 +229,6 @@ def answer_rows(
 
     Returns:
         Positions, shape (T, N, K); -1 where the table has no such row.
-
-    Raises:
-        ValueError: Two rows are of one target, image and budget.
     """
     names = table["target"].astype("category").cat
     axes = (pd.Index(list(targets)), pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
@@ -255,26 +240,4 @@ def answer_rows(
     known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in place]))
     rows = np.full([len(axis) for axis in axes], -1)
     rows[tuple(axis[known] for axis in place)] = known
-    if np.count_nonzero(rows >= 0) < len(known):
-        raise ValueError("the table repeats an image, target and budget.")
     return rows
-
-
-def check_predictions(predictions: pd.DataFrame, targets: Sequence[str]) -> None:
-    """Refuse a table that cannot be that of a job with these targets.
-
-    Raises:
-        ValueError: A column or a target is missing, or there is no target.
-    """
-    missing = [column for column in _COLUMNS if column not in predictions.columns]
-    if missing:
-        raise ValueError(f"the predictions table lacks the columns {', '.join(missing)}.")
-    if not targets:
-        raise ValueError("targets is empty; name at least one model.")
-    present = list(predictions["target"].unique())
-    absent = [target for target in targets if target not in present]
-    if absent:
-        raise ValueError(
-            f"no predictions of the targets {', '.join(absent)}; "
-            f"the table holds {', '.join(map(str, present)) or 'none'}."
-        )

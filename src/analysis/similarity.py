@@ -9,9 +9,9 @@ from scipy.stats import t as student_t
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.matrix import is_white_box
-from src.analysis.outcomes import answer_rows, at_budget, outcomes
-from src.analysis.rates import ratio
+from src.analysis.matrices import is_white_box
+from src.analysis.outcomes import at_budget, outcomes, row_positions
+from src.analysis.transfer_rates import ratio
 
 
 def pair_similarity(
@@ -29,8 +29,8 @@ def pair_similarity(
         similarity: One row per (index, target) with `cosine` in [-1, 1] (of the source's and the
             target's gradient of the loss on the clean image) and `sign_agreement` in [0, 1];
             NaN for a gradient that is zero.
-        source: Model, or ensemble joined by `+`, that the images were made on.
-        targets: Models that they were shown to.
+        source: Model, or ensemble joined by `+`, that the images were crafted on.
+        targets: Models that they were evaluated on.
         eps_255: Budget in units of 1/255.
         protocol: Which images are counted, as in `rates`; the means are over the same images.
 
@@ -38,14 +38,14 @@ def pair_similarity(
         One row per target: `target`, `n` images counted, `cosine` (mean over those whose
         gradients are not zero) with its 95 % t interval over the images `cosine_low` and
         `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean), `kappa` and `same_wrong`
-        (error consistency: Cohen's kappa of the source's and the target's being right, and the
+        (error consistency: Cohen's kappa of the source and the target being correct, and the
         share of the errors of both that have the same class; over all clean images),
         `success_rate` with its 95 % Wilson interval `success_rate_low` and `success_rate_high`,
         and `white_box`. What has no images is NaN, and so is the kappa of models that are always
-        right or always wrong.
+        correct or always wrong.
 
     Raises:
-        ValueError: As `rates`, or if the job lacks the budget or the similarity of an image.
+        ValueError: As `rates`, or the job lacks the budget.
 
     Reference:
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
@@ -54,13 +54,7 @@ def pair_similarity(
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
     kept = found.counted & found.present[:, :, -1]
     gradients = similarity.assign(eps_255=0.0)
-    row = answer_rows(gradients, targets, found.index, [0.0])[:, :, 0]
-    lacking = np.argwhere(kept & (row < 0))
-    if len(lacking):
-        target, image = lacking[0]
-        raise ValueError(
-            f"the similarity table lacks image {found.index[image]} of '{targets[target]}'."
-        )
+    row = row_positions(gradients, targets, found.index, [0.0])[:, :, 0]
     n = np.count_nonzero(kept, axis=1)
     successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})
@@ -71,10 +65,10 @@ def pair_similarity(
     table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
     table["sign_agreement"] = _mean_interval(signs)[0]
     clean = predictions[predictions["eps_255"] == 0]
-    answers = clean.pivot(index="index", columns="target", values="predicted")
+    predicted = clean.pivot(index="index", columns="target", values="predicted")
     label = clean.drop_duplicates("index").set_index("index")["label"]
     table[["kappa", "same_wrong"]] = [
-        _error_consistency(answers[[source, target]].dropna(), label) for target in targets
+        _error_consistency(predicted[[source, target]].dropna(), label) for target in targets
     ]
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
@@ -94,15 +88,15 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
 
 
-def _error_consistency(answers: pd.DataFrame, label: pd.Series) -> tuple[float, float]:
-    """Return the kappa of two models' being right, and the share of same wrong classes."""
-    first, second = answers.to_numpy().T
-    truth = label.loc[answers.index].to_numpy()
-    right, also = first == truth, second == truth
-    counts = np.histogram2d(right, also, bins=2, range=[[0, 1], [0, 1]])[0]
-    # Models that are both always right, or both always wrong, agree by necessity.
+def _error_consistency(predicted: pd.DataFrame, label: pd.Series) -> tuple[float, float]:
+    """Return the kappa of two models being correct, and the share of equal wrong classes."""
+    first, second = predicted.to_numpy().T
+    truth = label.loc[predicted.index].to_numpy()
+    correct, also = first == truth, second == truth
+    counts = np.histogram2d(correct, also, bins=2, range=[[0, 1], [0, 1]])[0]
+    # Models that are both always correct, or both always wrong, agree by necessity.
     defined = np.diag(counts).max() < len(truth)
     kappa = cohens_kappa(counts, return_results=False) if defined else np.nan
-    both_wrong = ~right & ~also
+    both_wrong = ~correct & ~also
     same = np.count_nonzero(both_wrong & (first == second))
     return float(kappa), same / both_wrong.sum() if both_wrong.any() else np.nan

@@ -1,4 +1,4 @@
-"""What becomes of single images over the budgets: flips, dips, bounces, gains in confidence."""
+"""Single images over the budgets: flips, dips, bounces, gains in confidence."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.outcomes import Mask, Outcomes, answer_rows, initially_correct, outcomes
-from src.analysis.rates import ratio
+from src.analysis.outcomes import Mask, Outcomes, initially_correct, outcomes, row_positions
+from src.analysis.transfer_rates import ratio
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
-    "bounce_back": "loses its class, right at a larger budget",
-    "ends_more_confident_wrong": "wrong, surer than clean, at largest budget",
+    "bounce_back": "loses its class, correct at a larger budget",
+    "ends_more_confident_wrong": "wrong, more confident than clean, at largest budget",
     "below_8_bits": "loses its class at a budget below 1/255",
 }
-"""Kinds of images, each a boolean column of `trajectories`, with what readers call them.
+"""Kinds of images, each a boolean column of `trajectories`, with their descriptions.
 
 No 8-bit image holds a change below 1/255; of a budget that is true for L-infinity alone, so that
 attacks in L2 have no `below_8_bits`.
@@ -32,8 +32,8 @@ Values = NDArray[np.float64]
 
 _ROUNDING = 1e-6  # what float32 may take from a difference of confidences
 
-# Which images tell most of a kind: the order of a gallery, largest first.
-_TELLING = {
+# The clearest images of a kind: the order of a gallery, largest first.
+_CLEAREST = {
     "dip_and_recovery": lambda table: table["recovered_confidence"] - table["lowest_confidence"],
     "bounce_back": lambda table: table["initial_confidence"],
     "ends_more_confident_wrong": lambda table: (
@@ -51,16 +51,16 @@ def trajectories(
     flips: pd.DataFrame | None = None,
     norm: str = "linf",
 ) -> pd.DataFrame:
-    """Describe the way of every initially correct image over the budgets.
+    """Describe every initially correct image over the budgets.
 
     A flip is any class but the true one, for targeted attacks too. The minimum adversarial budget
     is the smallest at which one was found: one crossing of the boundary, beyond which some images
-    are right again (`bounce_back`), while smaller ones between the tried may flip too.
+    are correct again (`bounce_back`), while smaller ones between the tried may flip too.
 
     Args:
         predictions: Predictions of a job, clean rows of the targets included.
-        source: Model that the adversarial images were made on.
-        targets: Models that they were shown to.
+        source: Model that the adversarial images were crafted on.
+        targets: Models that they were evaluated on.
         protocol: Which images are counted, as in `rates`; of them only those that the target
             classifies correctly when clean.
         flips: Minimum adversarial budgets found between the tried ones, one row per (index,
@@ -77,9 +77,9 @@ def trajectories(
           the tried budgets above 0, and the smallest budget that has it;
         - `recovered_confidence`: the highest probability of the true class at a tried budget
           above `lowest_eps_255`; NaN if there is none;
-        - `back_eps_255`: the smallest tried budget above the first tried flip where it is right
-          again; NaN if there is none;
-        - `end_confidence`: that in a wrong prediction at the largest budget; NaN if it is right;
+        - `back_eps_255`: the smallest tried budget above the first tried flip where it is
+          correct again; NaN if there is none;
+        - `end_confidence`: that in a wrong prediction at the largest budget; NaN if it is correct;
         - `dip_and_recovery`: never flips, its lowest confidence is at least 0.05 below the
           initial one, and the recovered one regains at least half of that;
         - `bounce_back`: `back_eps_255` exists;
@@ -87,7 +87,7 @@ def trajectories(
         - `below_8_bits`, for `linf` alone: flips below 1/255.
 
     Raises:
-        ValueError: As `rates`, or if clean rows of a target lack.
+        ValueError: As `rates`, or the clean rows of a target lack.
     """
     found = outcomes(predictions, source, targets, protocol)
     kept, eps = initially_correct(found), found.eps_255
@@ -120,8 +120,8 @@ def trajectories(
     return _images(found, kept).assign(**values)
 
 
-def gallery(table: pd.DataFrame, kind: str, count: int) -> pd.DataFrame:
-    """Choose the images that show a kind best, by a rule instead of by hand.
+def galleries(table: pd.DataFrame, count: int = 2) -> dict[str, pd.DataFrame]:
+    """Choose the images that show each kind best, by a rule instead of by hand.
 
     First comes, of `dip_and_recovery`, the image that regains most after its dip; of
     `bounce_back`, the one with the highest initial confidence; of `ends_more_confident_wrong`,
@@ -130,24 +130,17 @@ def gallery(table: pd.DataFrame, kind: str, count: int) -> pd.DataFrame:
 
     Args:
         table: Rows of `trajectories` of one target.
-        kind: One of `KINDS` that the table has.
-        count: How many images at most.
+        count: How many images of a kind at most.
 
     Returns:
-        Those rows of the table.
+        Those rows of the table, by kind.
     """
-    chosen = table[table[kind]]
-    order = np.lexsort((chosen["index"].to_numpy(), -_TELLING[kind](chosen).to_numpy()))
-    return chosen.iloc[order[:count]].reset_index(drop=True)
-
-
-def galleries(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the two images that show each kind best, by kind; see `gallery`.
-
-    Args:
-        table: Rows of `trajectories` of one target.
-    """
-    return {kind: gallery(table, kind, 2) for kind in KINDS if kind in table}
+    chosen = {}
+    for kind in [kind for kind in KINDS if kind in table]:
+        rows = table[table[kind]]
+        order = np.lexsort((rows["index"].to_numpy(), -_CLEAREST[kind](rows).to_numpy()))
+        chosen[kind] = rows.iloc[order[:count]].reset_index(drop=True)
+    return chosen
 
 
 def first_flips(
@@ -156,8 +149,8 @@ def first_flips(
     """Find each image's minimum adversarial budget among the tried ones (see `trajectories`).
 
     Args:
-        table: Predictions of the attack, clean rows included. Models that were shown clean
-            images alone are passed over.
+        table: Predictions of the attack, clean rows included. Models that were evaluated on
+            clean images alone are passed over.
         rounded: Predictions of the same adversarial images stored with 8 bits.
         norm: Of the budgets, `linf` or `l2`.
 
@@ -170,7 +163,7 @@ def first_flips(
         never flips or `rounded` is None).
 
     Raises:
-        ValueError: As `rates`, or if `rounded` lacks the row of a first flip.
+        ValueError: As `rates`.
     """
     targets = list(table.loc[table["eps_255"] != 0, "target"].unique())
     found = outcomes(table, "", targets, "target_correct")
@@ -184,11 +177,9 @@ def first_flips(
     images["flips_at_8_bits"] = unknown
     flipped = ~np.isnan(first)
     if rounded is not None and flipped.any():
-        stored = answer_rows(rounded, targets, found.index, found.eps_255)
+        stored = row_positions(rounded, targets, found.index, found.eps_255)
         place = wrong.argmax(axis=2)[:, :, None]
         row = np.take_along_axis(stored, place, axis=2)[found.target_clean, 0][flipped]
-        if (row < 0).any():
-            raise ValueError(f"the 8-bit table lacks {(row < 0).sum()} of {len(row)} first flips.")
         still = rounded["predicted"].to_numpy()[row] == images.loc[flipped, "label"].to_numpy()
         images.loc[flipped, "flips_at_8_bits"] = ~still
     return images
@@ -216,10 +207,10 @@ def flip_summary(flips: pd.DataFrame) -> pd.DataFrame:
     median = never.quantile(0.5, interpolation="lower")
     summary["median_first_flip_eps_255"] = median.where(median < np.inf)
     summary["below_8_bits"] = groups["below_8_bits"].sum(min_count=1)
-    answered = groups["flips_at_8_bits"].count()
-    nobody = not flips["flips_at_8_bits"].notna().any() and bool(summary["flipped"].any())
+    known = groups["flips_at_8_bits"].count()
+    unknown = not flips["flips_at_8_bits"].notna().any() and bool(summary["flipped"].any())
     survivors = groups["flips_at_8_bits"].sum().astype("Int64")
-    summary["flips_at_8_bits"] = survivors.mask(nobody | answered.lt(summary["flipped"]))
+    summary["flips_at_8_bits"] = survivors.mask(unknown | known.lt(summary["flipped"]))
     flipped = summary["flipped"].to_numpy()
     summary["flipped_share"] = ratio(flipped, summary["initially_correct"].to_numpy())
     for name in ("below_8_bits", "flips_at_8_bits"):
@@ -239,7 +230,7 @@ def _refined(found: Outcomes, first: Values, flips: pd.DataFrame | None) -> Valu
     """Return minimum budgets (T, N), in the place of tried ones where they are not larger."""
     if flips is None or flips.empty:
         return first
-    row = answer_rows(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
+    row = row_positions(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
     known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
     return np.fmin(first, known)
 

@@ -75,7 +75,7 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> str:
     """Say which key of some settings has which wrong value, and what is allowed.
 
     Args:
-        error: What validating them raised; its first finding is told.
+        error: What validating them raised; its first finding is reported.
         model: The settings' class.
     """
     first = error.errors()[0]

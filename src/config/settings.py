@@ -147,7 +147,7 @@ class DatasetSettings(Section):
     def has_loader(self) -> bool:
         """Whether the data set brings images of its own; that of a saved set has none."""
         extra = self.model_extra or {}
-        return bool(extra.get("loader") or extra.get("_target_"))
+        return "_target_" in extra
 
 
 class SavedOrigin(Section):
@@ -246,6 +246,18 @@ def check_units(budgets: Sequence[float]) -> None:
         levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
         given = ", ".join(f"{eps:g}" for eps in budgets)
         raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
+
+
+def check_among(key: str, values: Sequence[float], budgets: Sequence[float]) -> None:
+    """Refuse a value that is neither 0 nor one of the budgets.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for value in values:
+        if value not in (0, *budgets):
+            listed = ", ".join(f"{budget:g}" for budget in budgets)
+            raise ValueError(f"{key}={value:g} is not among the budgets {listed}")
 
 
 def reference_budget(budgets: Sequence[float]) -> float:
@@ -410,14 +422,9 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_the_grid(self) -> Self:
-        listed = ", ".join(f"{budget:g}" for budget in self.epsilon.grid)
-        reference = self.epsilon.reference
-        saved = self.attack.kind == "saved"  # whose budgets are those of the files
-        if reference is not None and reference not in self.epsilon.grid and not saved:
-            raise ValueError(f"epsilon.reference={reference:g} is not among the budgets {listed}")
-        for eps in self.report.budgets or ():
-            if eps not in (0, *self.epsilon.grid) and self.attack.kind == "crafted":
-                raise ValueError(f"report.budgets names {eps:g}, which is not among {listed}")
+        if self.attack.kind == "crafted":  # a saved set has budgets of its own
+            check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
+            check_among("report.budgets", self.report.budgets or (), self.epsilon.grid)
         return self
 
     @property

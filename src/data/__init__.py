@@ -1,8 +1,7 @@
 """Data sets: callables that return one split as torchvision's do, and `ImageDataset` on top."""
 
-from src.data.classes import check_labels, class_names_of
 from src.data.dataset import Batch, ImageDataset, LabelledImages, keep_batch, to_unit
-from src.data.files import is_image, to_rgb
+from src.data.files import to_rgb
 from src.data.loading import load_dataset
 from src.data.subset import balanced_subset
 
@@ -11,9 +10,6 @@ __all__ = [
     "ImageDataset",
     "LabelledImages",
     "balanced_subset",
-    "check_labels",
-    "class_names_of",
-    "is_image",
     "keep_batch",
     "load_dataset",
     "to_rgb",

@@ -40,7 +40,7 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is not one of {', '.join(SPLITS)}")
-    target = str(source["_target_"])
+    target = str(source.get("_target_"))
     chosen = {"train": split == "train"} if _takes_train(target) else {"split": split}
     data = call_target({**source, **chosen})
     if not hasattr(data, "targets"):

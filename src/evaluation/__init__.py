@@ -21,7 +21,7 @@ from src.evaluation.saved_images import (
     saved_dataset,
     with_measured_budgets,
 )
-from src.evaluation.storage import parse_storage, round_to_8_bits
+from src.evaluation.storage import round_to_8_bits
 from src.evaluation.variants import CONTROLS, STORED, Variants
 
 __all__ = [
@@ -51,7 +51,6 @@ __all__ = [
     "evaluate",
     "make_trainer",
     "open_saved_images",
-    "parse_storage",
     "round_to_8_bits",
     "saved_dataset",
     "score_clean",

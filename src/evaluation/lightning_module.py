@@ -188,7 +188,7 @@ class Transfer(pl.LightningModule):
 
     def _start_counts(self) -> None:
         self.examples = {}
-        self.adversarial_source.gradients = self.adversarial_source.zero_gradients = 0
+        self.adversarial_source.reset()
 
     def _metrics(self) -> list[RowMetric]:
         return [*self.predictions.values(), *self.diagnostics]

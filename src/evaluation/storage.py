@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,38 +14,6 @@ DUST = 1e-4
 """Grey levels by which a budget may miss a whole number only because it was kept as a float."""
 _AXES = (-3, -2, -1)
 _JPEG = re.compile(r"jpeg([1-9][0-9]?|100)")
-
-
-class StorageFormat(NamedTuple):
-    """How adversarial images are stored before a target is evaluated on them.
-
-    Attributes:
-        kind: `float32`, `uint8`, `png` or `jpeg`.
-        quality: Of a JPEG, 1..100.
-    """
-
-    kind: str
-    quality: int | None = None
-
-
-def parse_storage(text: str) -> StorageFormat:
-    """Read the name of a storage format: `float32`, `uint8`, `png`, or `jpeg` with its quality.
-
-    >>> parse_storage("jpeg75")
-    StorageFormat(kind='jpeg', quality=75)
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    if text in ("float32", "uint8", "png"):
-        return StorageFormat(text)
-    match = _JPEG.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(
-            f"The storage format {text!r} is not one of float32, uint8, png, and jpeg1 to jpeg100 "
-            f"(the number is the quality, as in jpeg75)."
-        )
-    return StorageFormat("jpeg", int(match[1]))
 
 
 def round_to_8_bits(
@@ -114,20 +82,33 @@ def exceeds(size: Tensor, eps_255: float, norm: str) -> Tensor:
     return size > (math.floor(eps_255 + DUST) if norm == "linf" else eps_255 + DUST)
 
 
-def png_round_trip(images: Tensor) -> Tensor:
-    """Return uint8 (N, 3, H, W) images as they come back from PNG files: unchanged."""
-    return _round_trip(images, format="PNG", compress_level=1)
+def round_trip(images: Tensor, storage: str) -> Tensor:
+    """Return images as they come back from a storage format of 8 bits.
 
+    Pillow's default halves the resolution of a JPEG's colours (4:2:0) at every quality.
 
-def jpeg_round_trip(images: Tensor, quality: int) -> Tensor:
-    """Return uint8 (N, 3, H, W) images as they come back from JPEG files of a quality in 1..100.
+    Args:
+        images: uint8 (N, 3, H, W).
+        storage: `uint8` or `png`, which change nothing, or `jpegQ` of a quality Q in 1..100.
 
-    Pillow's default halves the resolution of the colours (4:2:0) at every quality.
+    Raises:
+        ValueError: The storage format is none of these.
     """
-    return _round_trip(images, format="JPEG", quality=quality)
+    if storage == "uint8":
+        return images
+    if storage == "png":
+        return _decoded(images, format="PNG", compress_level=1)
+    match = _JPEG.fullmatch(storage)
+    if match is None:
+        raise ValueError(
+            f"The variant {storage!r} is not one of float32, uint8, png, and jpeg1 to jpeg100 (the "
+            "number is the quality, as in jpeg75)."
+        )
+    return _decoded(images, format="JPEG", quality=int(match[1]))
 
 
-def _round_trip(images: Tensor, **options: Any) -> Tensor:
+def _decoded(images: Tensor, **options: Any) -> Tensor:
+    """Return images as they come back from files that Pillow writes with some options."""
     decoded = np.empty(tuple(images.shape), dtype=np.uint8)
     for place, image in zip(decoded, images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         file = io.BytesIO()

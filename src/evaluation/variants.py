@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.attacks import noise_signs, project
 from src.data import Batch
-from src.evaluation.storage import jpeg_round_trip, parse_storage, png_round_trip, round_to_8_bits
+from src.evaluation.storage import round_to_8_bits, round_trip
 
 CONTROLS = ("noise", "shuffled")
 STORED = "stored"
@@ -95,12 +95,7 @@ class Variants:
 
 def _stored_as(storage: str, images: Tensor, attacked: Attacked) -> Tensor:
     """Return images as they come back from a storage format."""
-    kind, quality = parse_storage(storage)
-    if kind == "float32":
+    if storage == "float32":
         return images
     levels = round_to_8_bits(images, attacked.batch.images, attacked.eps_255, attacked.norm)
-    if kind == "png":
-        levels = png_round_trip(levels)
-    if quality is not None:
-        levels = jpeg_round_trip(levels, quality)
-    return levels.to(images.dtype) / 255
+    return round_trip(levels, storage).to(images.dtype) / 255

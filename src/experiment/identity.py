@@ -1,20 +1,70 @@
-"""Which code the callables are that a config names."""
+"""What determines the numbers of a job: content, the code that a config names, arithmetic."""
 
+import hashlib
 import inspect
+import json
 import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from hydra.utils import get_object
 
+from src.config.settings import Settings
+from src.data import ImageDataset
+from src.evaluation import SavedImages
 from src.utils.cache import sha256_of
 
+if TYPE_CHECKING:
+    from src.experiment.models import Model
+
+_COLUMNS = 2  # version of the table of predictions, in the names of cached ones
 _INSTALLED = {"site-packages", "dist-packages"}
+
+
+def content_key(*parts: Any) -> str:
+    """Return a short hash of plain values: equal content, equal key."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def clean_cache(settings: Settings, model: "Model", images: ImageDataset, device: str) -> Path:
+    """Return where the model's predictions on these clean images are kept."""
+    key = content_key(_COLUMNS, model.key, images.digest(), _numerics(settings, device))
+    return Path(settings.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
+
+
+def job_key(
+    settings: Settings,
+    saved: SavedImages | None,
+    models: Mapping[str, "Model"],
+    images: ImageDataset,
+    device: str,
+) -> str:
+    """Return the job's identity: equal keys mean equal tables."""
+    attack = settings.attack.flat()
+    crafted = code_of(attack) if saved is None else saved.digest
+    how = settings.model_dump(
+        include={"storage", "variants", "controls", "ensemble", "epsilon", "seed", "source"}
+    )
+    return content_key(
+        *(images.digest(), attack, crafted, how, list(settings.targets)),
+        {name: models[name].key for name in settings.models},
+        settings.trainer.gradient_batch,
+        _numerics(settings, device),
+    )
+
+
+def _numerics(settings: Settings, device: str) -> list[str]:
+    """Return what can change the last digits of a logit."""
+    trainer = settings.trainer
+    how = (trainer.precision, trainer.fold_batch_norms, trainer.channels_last, trainer.batch_size)
+    return [*map(str, how), device, torch.__version__]
 
 
 def code_of(settings: Any) -> dict[str, str]:

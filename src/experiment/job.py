@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
-import torch
 from torch import nn
 
 from src.analysis import wilson_interval
@@ -30,25 +29,22 @@ from src.evaluation import (
     saved_dataset,
     score_clean,
 )
-from src.experiment.identity import code_of
+from src.experiment.identity import clean_cache, job_key
 from src.experiment.metrics import track_results
 from src.experiment.models import (
-    Model,
     check_images,
-    content_key,
     open_dataset,
     prepare_models,
 )
 from src.experiment.outputs import SAVED, example_indices, finish_set, write_results
 from src.experiment.provenance import JobRecord
-from src.experiment.saved_set import check_weights, open_set, report_breaches, with_set
+from src.experiment.saved_set import check_weights, open_set, with_set
 from src.tracking import Run, Tracker
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
 _POOL = 32  # images that attacks may mix in
-_COLUMNS = 2  # version of the table of predictions, in the names of cached ones
 
 
 def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> None:
@@ -69,7 +65,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     clean = None
     if saved is None or saved.read_clean is not None:
         cache = {
-            name: _clean_cache(settings, model, images, device) for name, model in models.items()
+            name: clean_cache(settings, model, images, device) for name, model in models.items()
         }
         refresh = settings.trainer.distributed
         clean = score_clean(images, networks, settings.trainer, cache, refresh=refresh)
@@ -92,7 +88,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     if not is_first_process():
         return  # the first process of this job writes the results
     record = JobRecord(
-        key=_job_key(settings, saved, models, images, device),
+        key=job_key(settings, saved, models, images, device),
         data=images.digest(),
         images=len(images),
         class_names=tuple(images.class_names),
@@ -105,8 +101,6 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         finish_set(settings, record, images, writer, folder)
     if settings.budgets:
         track_results(settings, record, outcome, tracker, run)
-    if saved is not None:
-        tracker.log_metrics(run, report_breaches(saved))
     tracker.log_files(run, folder)
 
 
@@ -227,38 +221,4 @@ def _diagnostics(settings: Settings) -> list[Diagnostic]:
         settings.reference,
         settings.trainer.max_gradient_batch,
         settings.seed,
-    )
-
-
-def _clean_cache(settings: Settings, model: Model, images: ImageDataset, device: str) -> Path:
-    """Return where the model's predictions on these clean images are kept."""
-    key = content_key(_COLUMNS, model.key, images.digest(), _numerics(settings, device))
-    return Path(settings.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
-
-
-def _numerics(settings: Settings, device: str) -> list[str]:
-    """Return what can change the last digits of a logit."""
-    trainer = settings.trainer
-    how = (trainer.precision, trainer.fold_batch_norms, trainer.channels_last, trainer.batch_size)
-    return [*map(str, how), device, torch.__version__]
-
-
-def _job_key(
-    settings: Settings,
-    saved: SavedImages | None,
-    models: Mapping[str, Model],
-    images: ImageDataset,
-    device: str,
-) -> str:
-    """Return the job's identity: equal keys mean equal tables."""
-    attack = settings.attack.flat()
-    crafted = code_of(attack) if saved is None else saved.digest
-    how = settings.model_dump(
-        include={"storage", "variants", "controls", "ensemble", "epsilon", "seed", "source"}
-    )
-    return content_key(
-        *(images.digest(), attack, crafted, how, list(settings.targets)),
-        {name: models[name].key for name in settings.models},
-        settings.trainer.gradient_batch,
-        _numerics(settings, device),
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, CONTROL_NAMES, MEASURES, is_white_box
-from src.analysis.matrix import is_targeted, measure_of, words_of
+from src.analysis.matrices import is_targeted, measure_of, words_of
 from src.utils.files import write_csv
 
 WHITE_BOX_MARK = "*"

@@ -45,17 +45,17 @@ def track_results(
 def pair_metrics(
     rows: pd.DataFrame, reference: float
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
-    """Turn one pair's rates into the curves and figures that a tracker shows.
+    """Turn one pair's rates into the curves and scalar metrics of a tracked run.
 
     `robust_accuracy` is the share still classified correctly, of targeted attacks too;
-    `success_rate` is what the attack wants: any wrong class, or the one that it aims for.
+    `success_rate` is the attack's goal: any wrong class, or the target label.
 
     Args:
         rows: Those of `src.analysis.rates` of one target.
-        reference: The budget, in units of 1/255, of the figures named `reference_...`.
+        reference: The budget, in units of 1/255, of the metrics named `reference_...`.
 
     Returns:
-        Curves and figures as `Tracker.log_pair` takes them, without what is not known, such as
+        Curves and metrics as `Tracker.log_pair` takes them, without what is not known, such as
         rates of an empty denominator.
     """
     curves: dict[str, list[tuple[float, float]]] = {}

@@ -1,6 +1,5 @@
 """What a job needs before it can attack: its images, and its models with their weights."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from src.config.settings import Settings
 from src.data import ImageDataset, load_dataset, to_unit
-from src.experiment.identity import code_of
+from src.experiment.identity import code_of, content_key
 from src.models import (
     Ensemble,
     PixelClassifier,
@@ -45,12 +44,6 @@ class Model:
     classifier: nn.Module
     digest: str
     key: str
-
-
-def content_key(*parts: Any) -> str:
-    """Return a short hash of plain values: equal content, equal key."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
@@ -151,7 +144,7 @@ def _ready(
     built = model.model_dump(include={"network", "mean", "std", "input_size"})
     if model.weights is None:
         path = _trained(settings, name, built, classifier, images, tracker)
-        load_weights(classifier.network, path, images.num_classes)
+        load_weights(classifier.network, path)
     digest = weights_digest(classifier.network)
     key = content_key(built, code_of(built), digest, _logits(classifier.eval(), images).tolist())
     classifier.eval().requires_grad_(False)

@@ -18,6 +18,7 @@ from src.analysis import (
     excess,
     first_flips,
     flip_summary,
+    over_budget,
     rates,
     rates_by_protocol,
 )
@@ -34,7 +35,6 @@ from src.evaluation import (
 )
 from src.experiment.example_images import gallery_images, store_examples, store_images
 from src.experiment.provenance import ALARMS, EXAMPLES, IMAGES, PREDICTIONS, JobRecord, with_record
-from src.experiment.saved_set import budget_alarms
 from src.utils.files import write_csv, write_text, writing
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _LEFT = (
     *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "storage.csv", "first-flips.csv", "flip-summary.csv"),
     *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
-    *("figures/*.vl.json", "adversarial-manifest.json"),
+    "figures/*.vl.json",
 )
 
 
@@ -83,8 +83,8 @@ def write_results(
         settings: Of the job.
         record: What the tables say of it.
         images: Its images.
-        clean: Predictions on the clean images; None where those are not at hand, and nothing is
-            said that needs them.
+        clean: Predictions on the clean images; None where those are not at hand, and
+            nothing that needs them is written.
         result: Of the pass over the images.
         saved: The set that took the attack's place, if one did.
         folder: Where the files go.
@@ -104,7 +104,7 @@ def write_results(
         _write_rates(record, frames, folder)
         if clean is not None:
             _write_flips(frames, record, folder)
-            raised = [] if saved is None else budget_alarms(saved, record.label)
+            raised = [] if saved is None else _over_budget(saved, record)
             raised += _alarms(record, primary, result)
             _write_images(settings, record, primary, images, result, folder)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
@@ -121,6 +121,8 @@ def write_results(
         "alarms": len(raised),
         "n": len(images),
     }
+    if saved is not None and saved.read_clean is not None:
+        metrics["budget_breaches"] = sum(breach.images for breach in saved.breaches)
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
     return Outcome(primary, raised, known)
 
@@ -164,6 +166,14 @@ def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[
         protocol=record.protocol,
         iterative=record.iterative,
     )
+
+
+def _over_budget(saved: SavedImages, record: JobRecord) -> list[Alarm]:
+    """Return an alarm for each budget that images of a saved set exceed."""
+    if not saved.breaches:
+        log.info("All %d images keep their budget at every eps.", len(saved))
+    total, norm = len(saved), record.norm
+    return [over_budget(record.label, *breach, total, norm) for breach in saved.breaches]
 
 
 def _write_flips(frames: Mapping[str, pd.DataFrame], record: JobRecord, folder: Path) -> None:

@@ -1,24 +1,21 @@
 """A saved set in the place of an attack: what it says of itself becomes the job's settings."""
 
-import logging
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from src.analysis import Alarm, over_budget
 from src.config.settings import (
     AttackSettings,
     EpsilonSettings,
     SavedSettings,
     Settings,
+    check_among,
     check_name,
     check_units,
     reference_budget,
 )
 from src.evaluation import UNKNOWN, SavedImages, open_saved_images, with_measured_budgets
-
-log = logging.getLogger(__name__)
 
 
 def open_set(settings: Settings) -> SavedImages | None:
@@ -50,11 +47,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
     reference = measured.get(reference, reference)
-    if reference not in budgets:
-        listed = ", ".join(f"{budget:g}" for budget in budgets)
-        raise ValueError(
-            f"epsilon.reference={reference:g} is not among the budgets of {path}: {listed}."
-        )
+    check_among(f"epsilon.reference of {path}", [reference], budgets)
     changes: dict[str, Any] = {
         "attack": _attack(settings.attack, saved),
         "protocol": _protocol(settings, saved, path or ""),
@@ -86,21 +79,6 @@ def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
                 f"model {name} has other weights here than when the images were crafted on it; "
                 f"give model.{name}.weights=PATH, or name this model otherwise."
             )
-
-
-def budget_alarms(saved: SavedImages, label: str) -> list[Alarm]:
-    """Return an alarm for each budget that the images exceed."""
-    return [over_budget(label, *one, len(saved), saved.norm) for one in saved.breaches]
-
-
-def report_breaches(saved: SavedImages) -> dict[str, float]:
-    """Say whether the images keep their budgets; how many do not, for a tracker."""
-    if saved.read_clean is None:
-        log.info("Whether the images keep their budget cannot be told without the clean ones.")
-        return {}
-    if not saved.breaches:
-        log.info("All %d images keep their budget at every eps.", len(saved))
-    return {"budget_breaches": float(sum(breach.images for breach in saved.breaches))}
 
 
 def _protocol(settings: Settings, saved: SavedImages, path: str) -> str:

@@ -6,7 +6,8 @@ variants have the state-dict names and shapes of the public CIFAR-10 checkpoints
 https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,28 +18,18 @@ from torchvision.models.inception import BasicConv2d
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
 LARGEST_CIFAR_STEM = 64  # pixels; above it the original stems leave enough resolution
-SMALLEST_INCEPTION = 75  # pixels; below it the original Inception v3 runs out of them
 STEMS = ("cifar", "imagenet")
+# One output in training, and the normalisation that `pretrained_cfg` states: torchvision's weights
+# expect images normalised by 0.5/0.5, and `transform_input` makes those of images normalised by the
+# ImageNet constants. PyTorch's default initialisation: torchvision's own one is slow.
+_INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
 
 
-def vgg16(
-    num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
-) -> nn.Module:
-    """Build VGG-16 with batch normalisation.
+def _vgg(num_classes: int, stem: str) -> nn.Module:
+    """Build VGG-16 with batch normalisation; ``cifar`` averages the last feature map to one pixel.
 
-    The ``cifar`` stem averages the last feature map to one pixel, so that the first fully connected
-    layer has 512 inputs rather than 25,088.
-
-    Args:
-        num_classes: Number of logits.
-        image_size: Side in pixels of the images that the network gets; decides a stem of None.
-        stem: ``cifar``, ``imagenet`` or None.
-        pretrained: Start from torchvision's ImageNet weights wherever name and shape fit.
-
-    Returns:
-        The network, its normalisation in ``pretrained_cfg``.
+    The first fully connected layer then has 512 inputs rather than 25,088.
     """
-    stem = _stem(stem, image_size)
     # On the meta device nothing is allocated or drawn, so each weight is initialised once.
     with torch.device("meta"):
         network = torchvision.models.vgg16_bn(num_classes=num_classes, init_weights=False)
@@ -46,60 +37,25 @@ def vgg16(
             network.avgpool = nn.AdaptiveAvgPool2d((1, 1))
             network.classifier[0] = nn.Linear(512, 4096)
     network = network.to_empty(device="cpu")
-    _initialise(network)
-    return _finish(network, "vgg16_bn", stem, pretrained)
+    for module in network.modules():  # as torchvision does it
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return network
 
 
-def resnet50(
-    num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
-) -> nn.Module:
-    """Build ResNet-50; the ``cifar`` stem is a 3x3 convolution of stride 1, the max-pool kept.
+def _inception(num_classes: int, stem: str) -> nn.Module:
+    """Build Inception v3 without its auxiliary head; ``cifar`` is one 3x3 convolution to 192.
 
-    Args: see `vgg16`.
+    The inception blocks then run at full resolution, about 4 GMACs for a 32-pixel image.
     """
-    return _resnet("resnet50", num_classes, image_size, stem, pretrained)
-
-
-def resnet18(
-    num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
-) -> nn.Module:
-    """Build ResNet-18; the ``cifar`` stem is that of `resnet50`.
-
-    Args: see `vgg16`.
-    """
-    return _resnet("resnet18", num_classes, image_size, stem, pretrained)
-
-
-def inception_v3(
-    num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
-) -> nn.Module:
-    """Build Inception v3 without its auxiliary head.
-
-    The ``cifar`` stem is one 3x3 convolution to 192 channels: the inception blocks then run at full
-    resolution, about 4 GMACs for a 32-pixel image.
-
-    Args: see `vgg16`.
-
-    Raises:
-        ValueError: If the ``imagenet`` stem is asked for on images below 75 pixels.
-    """
-    stem = _stem(stem, image_size)
-    if stem == "imagenet" and image_size < SMALLEST_INCEPTION:
-        raise ValueError(
-            f"Inception v3 with the imagenet stem needs images of at least {SMALLEST_INCEPTION} "
-            f"pixels, not {image_size}: give it an input_size, or stem=cifar."
-        )
-    # torchvision's weights expect images normalised by 0.5/0.5, and `transform_input` makes those
-    # of images normalised by the ImageNet constants, which is what `pretrained_cfg` states. It
-    # is on for every imagenet stem, so that a weight file means the same however it is loaded.
-    # PyTorch's default initialisation: torchvision's own one of this network is slow.
-    network = torchvision.models.inception_v3(
-        weights=None,
-        num_classes=num_classes,
-        aux_logits=False,
-        init_weights=False,
-        transform_input=stem == "imagenet",
-    )
+    options = {**_INCEPTION, "transform_input": stem == "imagenet"}
+    network = torchvision.models.inception_v3(weights=None, num_classes=num_classes, **options)
     if stem == "cifar":
         network.Conv2d_1a_3x3 = BasicConv2d(3, 192, kernel_size=3, stride=1, padding=1)
         for name in (
@@ -107,41 +63,72 @@ def inception_v3(
             *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
         ):
             network.set_submodule(name, nn.Identity())
-    return _finish(network, "inception_v3", stem, pretrained)
+    return network
 
 
-def densenet121(
-    num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
-) -> nn.Module:
-    """Build DenseNet-121; the ``cifar`` stem is a 3x3 convolution of stride 1, the max-pool kept.
-
-    Args: see `vgg16`.
-    """
-    stem = _stem(stem, image_size)
-    network = torchvision.models.densenet121(weights=None, num_classes=num_classes)
+def _mobilenet(num_classes: int, stem: str) -> nn.Module:
+    """Build MobileNet v2; in the ``cifar`` stem the first two strides of 2 become 1."""
+    network: nn.Module = torchvision.models.mobilenet_v2(weights=None, num_classes=num_classes)
     if stem == "cifar":
-        network.set_submodule("features.conv0", _small_convolution())
-    return _finish(network, "densenet121", stem, pretrained)
-
-
-def mobilenet_v2(
-    num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
-) -> nn.Module:
-    """Build MobileNet v2; in the ``cifar`` stem the first two strides of 2 become 1.
-
-    Args: see `vgg16`.
-    """
-    stem = _stem(stem, image_size)
-    network = torchvision.models.mobilenet_v2(weights=None, num_classes=num_classes)
-    if stem == "cifar":
-        strided = [
-            module
-            for module in network.modules()
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2)
-        ]
-        for convolution in strided[:2]:
+        convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+        for convolution in [part for part in convolutions if part.stride == (2, 2)][:2]:
             convolution.stride = (1, 1)
-    return _finish(network, "mobilenet_v2", stem, pretrained)
+    return network
+
+
+def _first_convolution(name: str, place: str, num_classes: int, stem: str) -> nn.Module:
+    """Build a network whose ``cifar`` stem is a 3x3 convolution of stride 1, the max-pool kept."""
+    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    if stem == "cifar":
+        convolution = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        network.set_submodule(place, convolution)
+    return network
+
+
+_BUILDERS: dict[str, Callable[[int, str], nn.Module]] = {
+    "vgg16_bn": _vgg,
+    "resnet18": partial(_first_convolution, "resnet18", "conv1"),
+    "resnet50": partial(_first_convolution, "resnet50", "conv1"),
+    "inception_v3": _inception,
+    "densenet121": partial(_first_convolution, "densenet121", "features.conv0"),
+    "mobilenet_v2": _mobilenet,
+}
+
+
+def model_with_stem(
+    name: str, num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
+) -> nn.Module:
+    """Build one of the networks that have a ``cifar`` stem; `resnet50` and the like know the name.
+
+    Args:
+        name: torchvision's, of the networks below.
+        num_classes: Number of logits.
+        image_size: Side in pixels of the images that the network gets.
+        stem: ``cifar``, ``imagenet`` or None: ``cifar`` up to 64 pixels.
+        pretrained: Start from torchvision's ImageNet weights wherever name and shape fit.
+
+    Returns:
+        The network, its normalisation in ``pretrained_cfg``: CIFAR-10's with the ``cifar`` stem,
+        ImageNet's with the other, whatever the weights, so that a file means the same everywhere.
+
+    Raises:
+        ValueError: If there is no such stem, or the weights cannot be downloaded.
+    """
+    if stem is None:
+        stem = "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"
+    if stem not in STEMS:
+        raise ValueError(f"stem must be null, {' or '.join(STEMS)}, not {stem!r}.")
+    network = _BUILDERS[name](num_classes, stem)
+    return _finish(network, name, CIFAR10 if stem == "cifar" else IMAGENET, pretrained)
+
+
+vgg16 = partial(model_with_stem, "vgg16_bn")
+resnet18 = partial(model_with_stem, "resnet18")
+resnet50 = partial(model_with_stem, "resnet50")
+inception_v3 = partial(model_with_stem, "inception_v3")
+densenet121 = partial(model_with_stem, "densenet121")
+mobilenet_v2 = partial(model_with_stem, "mobilenet_v2")
 
 
 def torchvision_model(
@@ -159,10 +146,9 @@ def torchvision_model(
         ValueError: If torchvision has no such model, or its weights cannot be downloaded.
     """
     if name in ("inception_v3", "googlenet"):
-        # One output in training, and the normalisation that `pretrained_cfg` states.
-        options = {"aux_logits": False, "transform_input": True, "init_weights": False} | options
+        options = _INCEPTION | options
     network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
-    return _finish(network, name, "imagenet", pretrained)
+    return _finish(network, name, IMAGENET, pretrained)
 
 
 def timm_model(name: str, num_classes: int, pretrained: bool = False, **options: Any) -> nn.Module:
@@ -209,68 +195,22 @@ def _try_hub() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def _resnet(
-    name: str, num_classes: int, image_size: int, stem: str | None, pretrained: bool
+def _finish(
+    network: nn.Module, name: str, normalisation: dict[str, Any], pretrained: bool
 ) -> nn.Module:
-    """Build a ResNet by its torchvision name."""
-    stem = _stem(stem, image_size)
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-    if stem == "cifar":
-        network.set_submodule("conv1", _small_convolution())
-    return _finish(network, name, stem, pretrained)
-
-
-def _stem(stem: str | None, image_size: int) -> str:
-    """Return the stem asked for, or the one that suits the image size."""
-    if stem is None:
-        return "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"
-    if stem not in STEMS:
-        raise ValueError(f"stem must be null, {' or '.join(STEMS)}, not {stem!r}.")
-    return stem
-
-
-def _small_convolution() -> nn.Conv2d:
-    """Return the 3x3, stride-1 replacement of a 7x7, stride-2 first convolution."""
-    convolution = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return convolution
-
-
-def _initialise(network: nn.Module) -> None:
-    """Initialise a VGG in place, as torchvision does: He-normal convolutions, small linears."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.01)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _finish(network: nn.Module, torchvision_name: str, stem: str, pretrained: bool) -> nn.Module:
-    """State the normalisation and, if asked, load the ImageNet weights that fit."""
-    # By the stem alone, so that a file of weights does not depend on what training started from.
+    """State the normalisation and, if asked, copy the ImageNet weights of equal name and shape."""
     stated: Any = network
-    stated.pretrained_cfg = dict(CIFAR10 if stem == "cifar" else IMAGENET)
+    stated.pretrained_cfg = dict(normalisation)
     if pretrained:
-        _load_imagenet(network, torchvision_name)
+        try:
+            entry = torchvision.models.get_model_weights(name).DEFAULT
+            state = entry.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:  # no network; a cut-off download
+            raise ValueError(_no_download(name)) from error
+        own = network.state_dict()
+        fitting = [key for key in own.keys() & state.keys() if own[key].shape == state[key].shape]
+        network.load_state_dict({key: state[key] for key in fitting}, strict=False)
     return network
-
-
-def _load_imagenet(network: nn.Module, name: str) -> None:
-    """Copy torchvision's ImageNet weights into every tensor of the same name and shape."""
-    try:
-        entry = torchvision.models.get_model_weights(name).DEFAULT
-        state = entry.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; a cut-off download
-        raise ValueError(_no_download(name)) from error
-    own = network.state_dict()
-    fitting = {
-        key: value for key, value in state.items() if key in own and own[key].shape == value.shape
-    }
-    network.load_state_dict(fitting, strict=False)
 
 
 def _no_download(name: str) -> str:

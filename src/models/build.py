@@ -6,12 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.models.pixel_classifier import NotLogitsError, PixelClassifier
+from src.models.pixel_classifier import PixelClassifier
 from src.models.weights import load_weights
 from src.utils.checks import first_line
 from src.utils.targets import call_target
-
-INCLUDED = "included"
 
 
 def build_classifier(
@@ -47,7 +45,7 @@ def build_classifier(
     Raises:
         ValueError: If the network, the weights or the number of classes do not fit.
     """
-    file = None if weights == INCLUDED else weights
+    file = None if weights == "included" else weights
     settings = _filled(network, num_classes, input_size or image_size)
     if input_size is not None and "image_size" in settings:
         settings["image_size"] = input_size  # the network sees resized images
@@ -64,12 +62,10 @@ def build_classifier(
         mean, std = mean or stated.get("mean"), std or stated.get("std")
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
-        classifier = PixelClassifier(module, mean, std, input_size, name).eval()
+        classifier = PixelClassifier(module, mean, std, input_size).eval()
         if file is not None:
-            load_weights(module, file, num_classes)
+            load_weights(module, file)
         _try(classifier, num_classes, image_size, attacked)
-    except NotLogitsError:
-        raise  # names the model itself
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
     return classifier
@@ -96,23 +92,19 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacke
     try:
         with torch.no_grad():
             logits = classifier(grey)
-    except NotLogitsError:
-        raise
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"it cannot take images of {image_size} pixels (input_size resizes them): "
             f"{first_line(error)}"
         ) from error
     if logits.shape[1] != num_classes:
         raise ValueError(f"it has {logits.shape[1]} classes, the data set {num_classes}.")
-    if not attacked:
-        return
-    grey.requires_grad_()
-    try:
-        with torch.enable_grad():
-            torch.autograd.grad(classifier(grey).sum(), grey)  # may be 0 everywhere
-    except RuntimeError as error:
-        raise ValueError(
-            "it cannot be attacked, since its logits have no gradient with respect to the images "
-            f"(detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
-        ) from error
+    if attacked:
+        try:
+            with torch.enable_grad():  # the gradient may be 0 everywhere
+                torch.autograd.grad(classifier(grey.requires_grad_()).sum(), grey)
+        except RuntimeError as error:
+            raise ValueError(
+                "it cannot be attacked: its logits have no gradient with respect to the images "
+                f"(detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
+            ) from error

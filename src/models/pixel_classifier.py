@@ -1,15 +1,11 @@
 """The classifier every attack and every evaluation sees: pixels in [0, 1] -> logits."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-
-class NotLogitsError(ValueError):
-    """A network returned something else than logits."""
 
 
 class PixelClassifier(nn.Module):
@@ -24,10 +20,9 @@ class PixelClassifier(nn.Module):
         std: Channel standard deviations of the same normalisation, all positive.
         input_size: Side in pixels that images are resized to (antialiased, bilinear); None takes
             them as they come.
-        name: In the catalogue, for messages; None: that of the network's class.
 
     Raises:
-        ValueError: If mean, std or input_size cannot describe a preprocessing of RGB images.
+        ValueError: If mean or std is not three finite numbers, or std not positive.
     """
 
     mean: Tensor
@@ -39,21 +34,17 @@ class PixelClassifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int | None = None,
-        name: str | None = None,
     ) -> None:
         super().__init__()
-        if input_size is not None and input_size < 1:
-            raise ValueError(
-                f"input_size must be null or a positive side in pixels, not {input_size}."
-            )
         self.network = network
         self.input_size = input_size
-        self.name = name or type(network).__name__
-        # Not persistent: a saved state dict is the network's alone.
-        self.register_buffer("mean", _per_channel("mean", mean), persistent=False)
-        self.register_buffer("std", _per_channel("std", std), persistent=False)
-        if not bool((self.std > 0).all()):
-            raise ValueError(f"std must hold three positive numbers, not {list(std)}.")
+        for key, values in (("mean", mean), ("std", std)):
+            tensor = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
+            fits = tensor.numel() == 3 and bool(tensor.isfinite().all())
+            if not fits or (key == "std" and bool((tensor <= 0).any())):
+                raise ValueError(f"{key}={list(values)} is not three finite numbers, std above 0.")
+            # Not persistent: a saved state dict is the network's alone.
+            self.register_buffer(key, tensor, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits.
@@ -65,7 +56,7 @@ class PixelClassifier(nn.Module):
             Logits (N, num_classes).
 
         Raises:
-            NotLogitsError: The network returned something else, be it for this batch alone.
+            ValueError: The network returned something else.
         """
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             images = functional.interpolate(
@@ -78,24 +69,9 @@ class PixelClassifier(nn.Module):
         logits = self.network((images - self.mean) / self.std)
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
-            raise NotLogitsError(
-                f"model {self.name}: the network must return logits, floating-point numbers of "
-                f"shape (N, num_classes), but for N = {len(images)} images it returned "
-                f"{_described(logits)}."
+            got = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+            raise ValueError(
+                "the network must return logits, floating-point numbers of shape (N, num_classes), "
+                f"but for N = {len(images)} images it returned {got}."
             )
         return cast(Tensor, logits)
-
-
-def _described(answer: Any) -> str:
-    """Return a few words on what a network returned."""
-    if torch.is_tensor(answer):
-        return f"{str(answer.dtype).removeprefix('torch.')} of shape {tuple(answer.shape)}"
-    return f"a {type(answer).__name__}"
-
-
-def _per_channel(name: str, values: Sequence[float]) -> Tensor:
-    """Return three finite numbers as a float32 tensor (1, 3, 1, 1)."""
-    tensor = torch.tensor([float(value) for value in values], dtype=torch.float32)
-    if tensor.numel() != 3 or not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} must hold three finite numbers (red, green, blue), not {values}.")
-    return tensor.view(1, 3, 1, 1)

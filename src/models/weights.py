@@ -1,32 +1,24 @@
 """Weight files: read safely, load strictly, write atomically, identify by content."""
 
 import hashlib
-import struct
 import textwrap
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from src.utils.checks import first_line
 from src.utils.files import atomic_write, reason
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
-PREFIXES = ("module.", "model.", "network.")
+WRAPPERS = ("state_dict", "model")
+PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
 TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 COUNTER = "num_batches_tracked"
-# What torch.load raises on damaged files, depending on where the damage lies.
-DAMAGED = (
-    *(EOFError, RuntimeError, KeyError, IndexError, ValueError, TypeError, AttributeError),
-    *(OverflowError, MemoryError, AssertionError, struct.error, SafetensorError),
-)
 
 
-def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None:
+def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a file's state dict into a network, in place, without running code the file may hold.
 
     A dict under ``state_dict`` or ``model`` is unwrapped, and a prefix (``module.``, ``model.``,
@@ -37,8 +29,7 @@ def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None
 
     Args:
         network: The network to fill.
-        path: A .pt, .pth, .ckpt or .safetensors file.
-        num_classes: Number of classes of the data set, for the error message.
+        path: A safetensors file or one of torch.save's, such as a .pt, .pth or .ckpt.
 
     Raises:
         ValueError: If the file is missing, damaged or of another kind, its names or shapes do not
@@ -57,7 +48,6 @@ def load_weights(network: nn.Module, path: str | Path, num_classes: int) -> None
     wrong = [name for name in own.keys() & state.keys() if not _is_like(state[name], own[name])]
     if wrong:
         raise ValueError(f"{path} holds values that are not finite floats in {wrong[0]}.")
-    _check_classes(own, state, path, num_classes)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -107,18 +97,18 @@ def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Read and unwrap a file's state dict, names as stored."""
-    from timm.models import load_state_dict  # here, since models without a file need not wait
-
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} is no weight file: it should end in {', '.join(SUFFIXES)}.")
     try:
-        path.open("rb").close()
-        with warnings.catch_warnings():  # of a newer pickle protocol, which loads or is refused
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return load_state_dict(str(path), use_ema=False, weights_only=True)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Not timm's load_state_dict, which unpickles everything in older versions.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for key in WRAPPERS:
+            if isinstance(content.get(key), dict):
+                content = content[key]
+        return {str(name): value for name, value in content.items()}
     except OSError as error:
         raise ValueError(f"The weight file {path} cannot be read: {reason(error)}.") from error
-    except DAMAGED as error:
+    except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(
             f"{path} is damaged, or holds more than a state dict of tensors, which is not unpickled"
             f" since that can run code: {first_line(error)[:200]}"
@@ -140,14 +130,3 @@ def _is_like(value: Any, own: Tensor) -> bool:
     if not torch.is_tensor(value) or (own.is_floating_point() and not value.is_floating_point()):
         return False
     return bool(value.isfinite().all())
-
-
-def _check_classes(
-    own: dict[str, Tensor], state: dict[str, Tensor], path: Path, num_classes: int
-) -> None:
-    """Raise if layers differ in the number of classes alone."""
-    shapes = [(state[name].shape, own[name].shape) for name in own.keys() & state.keys()]
-    unlike = {(theirs, ours) for theirs, ours in shapes if theirs != ours}
-    if unlike and all(o[:1] == (num_classes,) and t[1:] == o[1:] for t, o in unlike):
-        found = next(iter(unlike))[0][0]
-        raise ValueError(f"{path} is for {found} classes, the data set has {num_classes}.")

@@ -11,12 +11,12 @@ from src.utils import stopping
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
 def run(config: DictConfig) -> None:
-    """Build one report; what is wrong is said in one sentence."""
+    """Build one report; an error is one sentence."""
     from src.config.read import read_report_command
     from src.report.command import report
 
-    words = "\nInterrupted. The jobs' files are untouched, and this command builds the report."
-    stopping.on_stop(lambda error: print(words))
+    message = "\nInterrupted. The jobs' files are untouched, and this command builds the report."
+    stopping.on_stop(lambda error: print(message))
     try:
         report(read_report_command(config))
     except OSError as error:

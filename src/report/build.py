@@ -1,52 +1,51 @@
-"""Stored jobs to a report, from the answer down."""
+"""Stored jobs to a report, from the strongest source down to the definitions."""
 
 from collections.abc import Callable, Sequence
 
 from src.analysis import CAUSES
 from src.config.settings import ReportSettings
-from src.report import sections
 from src.report.definitions import DEFINITIONS
 from src.report.facts import facts, missing
 from src.report.measure import measure
 from src.report.page import Report, Section
+from src.report.sections.answer import answer, answer_sentence
+from src.report.sections.clean import clean, clean_sentence
+from src.report.sections.compared import compared
+from src.report.sections.confidence import hypothesis, images
+from src.report.sections.mechanisms import mechanisms
 from src.report.stored import StoredJob
 
 
 def build_report(
     jobs: Sequence[StoredJob],
     settings: ReportSettings,
-    progress: Callable[[str], None] = lambda words: None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Turn stored jobs into a report.
 
     Args:
-        jobs: The jobs; those without an attack tell of their clean images alone.
-        settings: What the report shows.
-        progress: Told what is being worked on.
+        jobs: The jobs; of those without an attack the report holds the clean images alone.
+        settings: Of the report.
+        progress: Called with each step.
     """
     found = measure(jobs, settings.pairs, settings.budgets, progress)
     progress("charts")
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     what = "Transfer of adversarial examples" if attacked else "Clean images"
-    answers: list[Section] = []
-    sentence = sections.clean_sentence(found)
-    if attacked:
-        first = attacked[0].record  # its reference budget and protocol are shown first
-        sentence = sections.answer_sentence(first, found)
-        answers = [sections.answer(first, found)]
-    parts = (
-        *answers,
-        sections.hypothesis(found),
-        sections.images(found),
-        sections.compared(found),
-        sections.mechanisms(found),
-        *sections.clean(found),
+    first = attacked[0].record if attacked else None  # the source of the initial choices
+    parts: tuple[Section | None, ...] = (
+        answer(first, found) if first else None,
+        hypothesis(found),
+        images(found),
+        compared(found),
+        mechanisms(found),
+        *clean(found),
     )
     lacking = missing(attacked, settings.pairs)
     return Report(
         title=f"{what}: {names}",
-        answer=sentence,
+        answer=answer_sentence(first, found) if first else clean_sentence(found),
         alarms=tuple(
             (f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms
         ),

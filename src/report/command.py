@@ -1,4 +1,4 @@
-"""Find the jobs that a report is wanted of, build it, and note it where they are tracked."""
+"""Find the jobs of a report, build it, and write its page and figures."""
 
 import re
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ FIGURES = "figures"
 
 
 def report(settings: ReportCommand) -> None:
-    """Build the report that `python -m src.report` is asked for.
+    """Build the report of `python -m src.report`.
 
     Raises:
-        ValueError: There is nothing to report on.
+        ValueError: There are no jobs, or sweep and folder are both given.
     """
     console = Console(markup=False)
-    with TemporaryDirectory() as spare:
-        folders = _folders(settings, Path(spare))
+    with TemporaryDirectory() as downloads:
+        folders = _folders(settings, Path(downloads))
         jobs = find_jobs(folders)
-        out = Path(settings.out) if settings.out is not None else _out(folders, Path(spare))
+        out = Path(settings.out) if settings.out is not None else _out(folders, Path(downloads))
         write_report(jobs, out, settings.report, console)
     console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
 
@@ -39,13 +39,13 @@ def report(settings: ReportCommand) -> None:
 def write_report(
     jobs: Sequence[StoredJob], out: Path, settings: ReportSettings, console: Console
 ) -> list[Path]:
-    """Write the page and, if the settings ask for it, every figure of it singly with its data.
+    """Write the page and, with `settings.figures`, every figure as files with its data.
 
     Args:
-        jobs: What the report is of.
+        jobs: The jobs of the report.
         out: Folder for `report.html` and `figures/`; figures of an earlier report are removed.
-        settings: What it shows.
-        console: Where progress is shown.
+        settings: Of the report.
+        console: Where progress is displayed.
 
     Returns:
         The page, and the folder of figures if there is one.
@@ -55,27 +55,27 @@ def write_report(
     """
     with Status("Building the report", console=console) as status:
 
-        def tell(words: str) -> None:
-            status.update(Text(f"Building the report: {words}"))  # a plain str may hold markup
+        def progress(step: str) -> None:
+            status.update(Text(f"Building the report: {step}"))  # a plain str may hold markup
 
-        content = build_report(jobs, settings, tell)
-        tell("page")
+        content = build_report(jobs, settings, progress)
+        progress("page")
         write_page(content, out / PAGE)
         remove_figures(out / FIGURES)  # of an earlier report
         if not settings.figures:
             return [out / PAGE]
-        save_figures(content.figures, out / FIGURES, tell)
+        save_figures(content.figures, out / FIGURES, progress)
     return [out / PAGE, out / FIGURES]
 
 
-def _folders(settings: ReportCommand, spare: Path) -> list[Path]:
-    """Return the folders of the sweeps, or the one, that are named; else the newest."""
+def _folders(settings: ReportCommand, downloads: Path) -> list[Path]:
+    """Return the folders of the named sweeps, or the named folder; else the newest sweep's."""
     if settings.folder is not None:
         if settings.sweep:
             raise ValueError("sweep and folder are both given; give one of them.")
         return [Path(settings.folder)]
     if settings.sweep:
-        return [_folder(name, settings.tracking, spare) for name in settings.sweep]
+        return [_folder(name, settings.tracking, downloads) for name in settings.sweep]
     dated = [path for path in OUTPUTS.glob("*") if _tables(path)]
     if not dated:
         raise ValueError(
@@ -88,20 +88,20 @@ def _tables(folder: Path) -> list[Path]:
     return list(folder.rglob(f"{PREDICTIONS}.parquet"))
 
 
-def _out(folders: Sequence[Path], spare: Path) -> Path:
-    """Return where the report of some sweeps goes: to the one, or to a folder of its own."""
+def _out(folders: Sequence[Path], downloads: Path) -> Path:
+    """Return the folder of the report: the sweep's, or of several sweeps a folder of its own."""
     if len(folders) > 1:
         return OUTPUTS / "+".join(folder.name for folder in folders)[:200]
     (folder,) = folders
-    return OUTPUTS / folder.name if folder.is_relative_to(spare) else folder
+    return OUTPUTS / folder.name if folder.is_relative_to(downloads) else folder
 
 
-def _folder(name: str, tracking: TrackingSettings, spare: Path) -> Path:
-    """Return where a sweep's tables lie; what is gone from here comes from the store."""
+def _folder(name: str, tracking: TrackingSettings, downloads: Path) -> Path:
+    """Return the folder of a sweep's tables; without one they are downloaded from the store."""
     for path in (OUTPUTS / name, Path(name)):
         if path.is_dir():
             return path
-    here = spare / re.sub(r"\W", "-", name)
+    here = downloads / re.sub(r"\W", "-", name)
     if not download_sweep(tracking, name, here):
         raise ValueError(
             f"sweep={name} is neither a folder under {OUTPUTS}/ nor the id of a tracked sweep "

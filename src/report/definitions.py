@@ -1,4 +1,4 @@
-"""What every number of the report means."""
+"""Definitions of every number of the report."""
 
 DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
@@ -31,15 +31,15 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "minimum adversarial budget",
         "The smallest budget at which a counted image is misclassified: of those tried, refined by "
-        "bisection where the job did that. Some images are right again at larger budgets, and "
+        "bisection where the job did that. Some images are correct again at larger budgets, and "
         "smaller ones between those tried may suffice.",
     ),
     (
         "galleries",
         "Dip and recovery: never misclassified, loses at least 5 points of confidence at some "
         "budget and regains at least half of that at a larger one. Bounce back: misclassified, and "
-        "right again at a larger budget. Surer than clean: at the largest budget the confidence in "
-        "a wrong class exceeds the initial one. Below 1/255: misclassified by a change that no "
+        "correct again at a larger budget. More confident than clean: at the largest budget the "
+        "confidence in a wrong class exceeds the initial one. Below 1/255: misclassified by a change that no "
         "8-bit image can hold (L-infinity alone).",
     ),
     (

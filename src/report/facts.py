@@ -2,12 +2,11 @@
 
 import math
 import shlex
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from src.experiment.provenance import JobRecord
 from src.report.stored import StoredJob
 
-_OWN = ("sweep",)  # words that the program itself adds to the command
 _TABLES = {
     "flips": ("minimum budgets between those of the grid", "diagnostics.bisection=6"),
     "spectra": ("power spectra", "diagnostics.spectra=true"),
@@ -19,46 +18,32 @@ _TABLES = {
 
 
 def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
-    """Return (term, value) pairs that say what the jobs were."""
+    """Return (term, value) pairs that describe the jobs."""
     records = [job.record for job in jobs]
-    found: list[tuple[str, str]] = [("command", command) for command in _commands(jobs)]
-    found += [
-        ("data", "; ".join(_each(_data(job) for job in jobs))),
-        ("attacks", "; ".join(_each(_attack(job) for job in jobs if job.attacked))),
-        (
-            "budgets",
-            "; ".join(_each(_budgets(job) for job in jobs if job.attacked)),
-        ),
-    ]
-    found += sorted({("model", line) for job in jobs for line in _models(job)})
-    found += [
-        ("images counted", "; ".join(_each(record.protocol for record in records))),
-        ("seed", ", ".join(_each(str(record.seed) for record in records))),
-        (
-            "precision and device",
-            "; ".join(_each(f"{r.precision} on {r.device}" for r in records)),
-        ),
-        ("finished", _span([record.created for record in records])),
-        ("code", ", ".join(_each(f"commit {record.commit}" for record in records))),
-        (
-            "versions",
-            "; ".join(
-                _each(
-                    ", ".join(f"{name} {number}" for name, number in (r.versions or {}).items())
-                    for r in records
-                )
-            ),
-        ),
-    ]
+    attacked = [job for job in jobs if job.attacked]
+    values = {
+        "data": [_data(record) for record in records],
+        "attacks": [_attack(job) for job in attacked],
+        "budgets": [_budgets(job.record) for job in attacked],
+        "images counted": [record.protocol for record in records],
+        "seed": [str(record.seed) for record in records],
+        "precision and device": [f"{one.precision} on {one.device}" for one in records],
+        "finished": sorted(record.created for record in records),
+        "code": [f"commit {record.commit}" for record in records],
+        "versions": [_versions(record) for record in records],
+    }
+    found = [("command", command) for command in _commands(jobs)]
+    found += sorted({("model", line) for record in records for line in _models(record)})
+    found += [(term, "; ".join(dict.fromkeys(each))) for term, each in values.items()]
     return tuple((term, value) for term, value in found if value)
 
 
 def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...]:
-    """Return what jobs did not compute, with how many did not and the setting that has it.
+    """Return what jobs did not compute, how many did not, and the setting that computes it.
 
     Args:
         jobs: Jobs that attacked.
-        pairs: How many pairs at most are told in detail.
+        pairs: How many source-target pairs at most have galleries.
     """
     total, every = len(jobs), sum(len(job.record.targets) for job in jobs)
     found = [
@@ -71,46 +56,42 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
             ("clean predictions", f"{count} of {total} jobs have none: rates of all images alone")
         )
     if every > pairs:
-        words = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
-        found.append(("bins of initial confidence and galleries", words))
+        text = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
+        found.append(("bins of initial confidence and galleries", text))
     if any(job.record.storage != "float32" for job in jobs):
-        found.append(
-            (
-                "8-bit predictions",
-                "bisection and filters do not round: minimum budgets are those of the grid, and "
-                "filtered perturbations are unrounded",
-            )
+        text = (
+            "bisection and filters do not round: minimum budgets are those of the grid, and "
+            "filtered perturbations are unrounded"
         )
+        found.append(("8-bit predictions", text))
     return tuple(found)
 
 
 def _commands(jobs: Sequence[StoredJob]) -> list[str]:
     """Return the command of every sweep, with swept keys listed by commas."""
-    sweeps: dict[object, list[StoredJob]] = {}
+    sweeps: dict[object, list[JobRecord]] = {}
     for job in jobs:
-        sweeps.setdefault((job.record.config.get("sweep"), job.folder.parent), []).append(job)
-    return [command for own in sweeps.values() for command in _of_sweep(own)]
+        key = (job.record.config.get("sweep"), job.folder.parent)
+        sweeps.setdefault(key, []).append(job.record)
+    return [command for records in sweeps.values() for command in _of_sweep(records)]
 
 
-def _of_sweep(jobs: Sequence[StoredJob]) -> list[str]:
+def _of_sweep(records: Sequence[JobRecord]) -> list[str]:
     """Return one command that stands for these jobs; where none does, one for each."""
-    start = "python -m src.main"
-    words = [[w for w in job.record.overrides if w.split("=")[0] not in _OWN] for job in jobs]
-    flags = jobs[0].record.flags
+    # The sweep's id is the program's own word.
+    words = [[word for word in one.overrides if not word.startswith("sweep=")] for one in records]
     values: dict[str, list[str]] = {}
-    for word in (word for one in words for word in one):
+    for word in dict.fromkeys(word for one in words for word in one):
         key, _, value = word.partition("=")
-        if value not in values.setdefault(key, []):
-            values[key].append(value)
-    swept = any(len(value) > 1 for value in values.values())
-    if math.prod(map(len, values.values())) == len(jobs):
-        listed = [f"{key}={','.join(value)}" for key, value in values.items()]
-        return [" ".join([start, *(["-m"] if swept else []), *flags, *map(shlex.quote, listed)])]
-    return [" ".join([start, *flags, *map(shlex.quote, one)]) for one in words]
+        values.setdefault(key, []).append(value)
+    if math.prod(map(len, values.values())) == len(records):
+        words = [[f"{key}={','.join(value)}" for key, value in values.items()]]
+    swept = ["-m"] if len(records) > len(words) else []
+    start = ["python -m src.main", *swept, *records[0].flags]
+    return [" ".join([*start, *map(shlex.quote, one)]) for one in words]
 
 
-def _data(job: StoredJob) -> str:
-    record = job.record
+def _data(record: JobRecord) -> str:
     size = record.config["dataset"].get("image_size")
     pixels = f" of {size} x {size} pixels" if size else ""
     return (
@@ -120,25 +101,27 @@ def _data(job: StoredJob) -> str:
 
 
 def _attack(job: StoredJob) -> str:
-    settings = job.record.config["attack"]
-    words = [
+    settings = [
         f"{key}={value}"
-        for key, value in settings.items()
+        for key, value in job.record.config["attack"].items()
         if key not in ("name", "_target_", "label", "kind") and value is not None
     ]
-    return f"{job.record.attack} ({', '.join(words)})" if words else job.record.attack
+    return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
 
 
-def _budgets(job: StoredJob) -> str:
-    grid = ", ".join(f"{eps:g}" for eps in job.record.budgets)
-    return f"{grid} (in 1/255, {job.record.norm}); reference budget {job.record.reference:g}/255"
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
 
 
-def _models(job: StoredJob) -> list[str]:
-    models = job.record.config["model"]
+def _versions(record: JobRecord) -> str:
+    return ", ".join(f"{name} {number}" for name, number in (record.versions or {}).items())
+
+
+def _models(record: JobRecord) -> list[str]:
     lines = []
-    for name, digest in job.record.weights.items():
-        settings = models.get(name)
+    for name, digest in record.weights.items():
+        settings = record.config["model"].get(name)
         if settings is None:
             continue  # an ensemble: its members are listed
         network = settings["network"]
@@ -148,15 +131,3 @@ def _models(job: StoredJob) -> list[str]:
         weights = settings.get("weights") or "trained here"
         lines.append(f"{name}: {what}{resized}; weights {weights}, digest {digest}")
     return lines
-
-
-def _each(values: Iterable[str]) -> list[str]:
-    """Return every value once, in order."""
-    return list(Counter(values))
-
-
-def _span(times: Sequence[str]) -> str:
-    known = sorted(time for time in times if time)
-    if not known:
-        return ""
-    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"

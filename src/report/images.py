@@ -1,4 +1,4 @@
-"""Strips of small pictures with what the targets predict: examples, and galleries by definition."""
+"""Strips of small pictures with predictions: examples, and galleries by definition."""
 
 import base64
 import io
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.analysis.trajectories import KINDS, galleries
+from src.report.sections.text import records
 from src.report.stored import StoredJob
 
 _SIDE = 128  # most pixels of a picture's longer side
@@ -21,12 +22,12 @@ _SMALL = 64  # up to here pixels are kept as they are, and enlarged without smoo
 
 @dataclass(frozen=True)
 class Picture:
-    """A small picture with what stands below it.
+    """A small picture with the text below it.
 
     Attributes:
         source: Data URI; empty if the image was not stored.
         title: Heading, as `4/255`.
-        lines: What stands below.
+        lines: The text below.
         top: (class, probability in [0, 1], whether it is the true one) of the likeliest classes.
         pixelated: Whether it is enlarged without smoothing.
     """
@@ -44,7 +45,7 @@ class Album:
 
     Attributes:
         title: Heading.
-        caption: What it shows, with denominators.
+        caption: With denominators.
         strips: Pictures of each image.
     """
 
@@ -69,7 +70,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
     predicted = {
         (row["index"], row["eps_255"], row["target"]): f"{_name(job, row['predicted'])} "
         f"{row['confidence']:.0%}"
-        for row in _records(rows)
+        for row in records(rows)
     }
     at = reference if reference in tried else max(tried)
     strips = []
@@ -95,7 +96,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
 
 
 def gallery_albums(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
-    """Return the images that show each kind of trajectory best.
+    """Return the clearest images of each kind of trajectory.
 
     Args:
         job: The job.
@@ -112,7 +113,7 @@ def gallery_albums(job: StoredJob, target: str, images: pd.DataFrame) -> list[Al
             f"{job.attack} from {job.record.source} on {target}: {len(rows)} of {count} such "
             f"images among {len(images)} initially correct ones."
         )
-        strips = tuple(_gallery_strip(job, target, kind, row, top) for row in _records(rows))
+        strips = tuple(_gallery_strip(job, target, kind, row, top) for row in records(rows))
         albums.append(Album(KINDS[kind].capitalize(), caption, strips))
     return albums
 
@@ -120,7 +121,7 @@ def gallery_albums(job: StoredJob, target: str, images: pd.DataFrame) -> list[Al
 def _gallery_strip(
     job: StoredJob, target: str, kind: str, row: Mapping[str, Any], top: pd.DataFrame
 ) -> tuple[Picture, ...]:
-    """Return an image with its top five when clean and at the budget that the kind is about."""
+    """Return an image with its top five when clean and at the budgets of the kind."""
     index, label = int(row["index"]), int(row["label"])
     mine = top[top["index"] == index]
     clean = mine[mine["eps_255"] == 0].iloc[0]
@@ -128,7 +129,7 @@ def _gallery_strip(
         "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
         "bounce_back": [
             (row["first_flip_eps_255"], "minimum adversarial budget"),
-            (row["back_eps_255"], "right again"),
+            (row["back_eps_255"], "correct again"),
         ],
         "ends_more_confident_wrong": [(mine["eps_255"].max(), "largest budget")],
         "below_8_bits": [(row["first_flip_eps_255"], "minimum adversarial budget")],
@@ -149,7 +150,7 @@ def _at_flip(
     if tried.empty and job.flips is not None:
         flips = job.flips
         tried = flips[(flips["target"] == target) & (flips["index"] == index)]
-    return _records(tried)[0]
+    return records(tried)[0]
 
 
 def _top(
@@ -205,7 +206,3 @@ def _spread(tried: Sequence[float], budgets: Sequence[float] | None, at: float) 
 
 def _name(job: StoredJob, label: int) -> str:
     return job.record.class_names[label]
-
-
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

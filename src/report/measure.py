@@ -1,4 +1,4 @@
-"""Small tables of all jobs: each job's predictions are read, counted and let go in turn."""
+"""Small tables of all jobs: each job's predictions are read, counted and released in turn."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from src.analysis.comparisons import image_outcomes
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
-from src.analysis.matrix import measure_of, words_of
-from src.analysis.rates import confidence_bands
+from src.analysis.matrices import measure_of, words_of
 from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import KINDS, galleries, trajectories
+from src.analysis.transfer_rates import confidence_bands
 from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
@@ -35,15 +35,14 @@ _RATE = ["k", "n", "rate", "rate_low", "rate_high"]
 
 @dataclass
 class Measured:
-    """What the report tells.
+    """The numbers and pictures of a report.
 
     Attributes:
         tables: Rows of all jobs, with `attack` and `source`: `rates`, `variants`, `excess`,
-            `outcomes`, `areas`, `effects`, `bins`, `shown` (predictions for the images of the
-            galleries), `spectra`, `filtered`, `low_passed`, `similarity`. One that no job has is
-            missing.
+            `outcomes`, `areas`, `effects`, `bins`, `gallery_predictions`, `spectra`, `filtered`,
+            `low_passed`, `similarity`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
-        albums: Pictures by the job or pair that they are of.
+        albums: Pictures by job or pair.
         alarms: (name, finding) of every job.
     """
 
@@ -68,10 +67,10 @@ def measure(
     Args:
         jobs: Finished jobs.
         most: How many pairs have bins of initial confidence and pictures, white boxes first.
-        budgets: At which example images are shown; None chooses.
-        progress: Told which job is being read.
+        budgets: Of the example images; None chooses.
+        progress: Called with each step.
     """
-    told = _told(jobs, most)
+    detailed = _detailed_pairs(jobs, most)
     parts: dict[str, list[pd.DataFrame]] = {}
     found = Measured()
     names: dict[str, str] = {}
@@ -80,7 +79,7 @@ def measure(
         _add_clean(job, names, found)
         found.alarms += [one for one in _alarms(job) if one not in found.alarms]
         if job.attacked:
-            mine = [target for owner, target in told if owner is job]
+            mine = [target for owner, target in detailed if owner is job]
             tables = _tables(job) | (_images(job, mine, found) if job.has_clean else {})
             if mine and (album := examples(job, budgets)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
@@ -94,14 +93,14 @@ def measure(
     return found
 
 
-def _told(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
-    """Return the pairs to tell in detail; where they are too many, the white boxes first."""
+def _detailed_pairs(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
+    """Return the pairs with bins and pictures; where they are too many, the white boxes first."""
     every = [(job, target) for job in jobs if job.attacked for target in job.record.targets]
     return sorted(every, key=lambda pair: not is_white_box(pair[0].record.source, pair[1]))[:most]
 
 
 def _named(job: StoredJob, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """Say of a job's rows which they are."""
+    """Add attack and source to a job's rows."""
     columns = {"attack": job.attack, "source": job.record.source}
     named = table.assign(**{key: value for key, value in columns.items() if key not in table})
     if "cutoff" in table:  # does not depend on the attack
@@ -110,7 +109,7 @@ def _named(job: StoredJob, table: pd.DataFrame, names: dict[str, str]) -> pd.Dat
 
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
-    """Return a model's name, told from one of that name with other weights or on other data."""
+    """Return a model's name, distinct from that of other weights or other data."""
     record = job.record
     digest = record.weights.get(name, "")
     known = names.setdefault(name, f"{record.data}{digest}")
@@ -118,7 +117,7 @@ def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
 
 
 def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
-    """Note every model's rows on clean images, with the names of the classes."""
+    """Collect every model's rows on clean images, with the names of the classes."""
     rows = job.clean
     classes = job.record.class_names
     mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
@@ -129,14 +128,11 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
 
 
 def _alarms(job: StoredJob) -> list[tuple[str, str]]:
-    """Return the alarms that the job left; of tables alone, those that they can raise."""
+    """Return the alarms that the job left; without its file, those that the tables can raise."""
     left = job.folder / ALARMS
     if left.exists():
-        try:
-            listed = json.loads(left.read_text(encoding="utf-8"))
-            return [(str(alarm["name"]), str(alarm["finding"])) for alarm in listed]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{left} is no list of alarms: {error!r}.") from error
+        listed = json.loads(left.read_text(encoding="utf-8"))
+        return [(alarm["name"], alarm["finding"]) for alarm in listed]
     record = job.record
     if not (job.attacked and job.has_clean):
         return []
@@ -145,7 +141,7 @@ def _alarms(job: StoredJob) -> list[tuple[str, str]]:
         record.source,
         record.targets,
         len(record.class_names),
-        zero_gradients=0.0,  # not told by tables
+        zero_gradients=0.0,  # not in the tables
         gradient_evaluations=0,
         protocol=record.protocol,
         iterative=record.iterative,
@@ -159,7 +155,7 @@ def group(record: JobRecord) -> str:
 
 
 def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
-    """Return what a job's tables tell, but for single images."""
+    """Return the statistics of a job's tables, except those of single images."""
     record, rows = job.record, job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     found = {"rates": _rates(job)}
@@ -178,10 +174,11 @@ def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
         found["filtered"] = filtered_rates(tables["filtered"], rows, *pair, protocol)
     if "similarity" in tables:
         found["similarity"] = pair_similarity(rows, tables["similarity"], *pair, at, protocol)
-    others = [name for name in job.files if name.startswith(f"{PREDICTIONS}-")]
+    prefix = f"{PREDICTIONS}-"
+    others = [name.removeprefix(prefix) for name in job.files if name.startswith(prefix)]
     if others:
         found["variants"] = _variants(job, others)
-    if controls := [name for name in CONTROL_NAMES if f"{PREDICTIONS}-{name}" in others]:
+    if controls := [name for name in CONTROL_NAMES if name in others]:
         found["excess"] = _excess(job, controls)
     return found
 
@@ -224,13 +221,11 @@ def _variants(job: StoredJob, others: Sequence[str]) -> pd.DataFrame:
     """Return success rates at the reference budget, of every storage and control."""
     record = job.record
     clean = job.predictions[job.predictions["eps_255"] == 0]
-    names = {"": record.storage}
-    names |= {
-        table.removeprefix(PREDICTIONS): table.removeprefix(f"{PREDICTIONS}-") for table in others
-    }
+    tables = {record.storage: job.predictions}
+    tables |= {name: job.table(f"{PREDICTIONS}-{name}") for name in others}
     parts = []
-    for ending, name in sorted(names.items(), key=lambda each: each[1] in CONTROL_NAMES):
-        rows = job.table(f"{PREDICTIONS}{ending}")
+    for name in sorted(tables, key=CONTROL_NAMES.__contains__):  # controls last
+        rows = tables[name]
         rows = pd.concat([clean, rows[rows["eps_255"] == record.reference]])
         table = rates(rows, record.source, record.targets, record.protocol)
         table = table[table["eps_255"] == record.reference]
@@ -240,7 +235,7 @@ def _variants(job: StoredJob, others: Sequence[str]) -> pd.DataFrame:
 
 
 def _excess(job: StoredJob, controls: Sequence[str]) -> pd.DataFrame:
-    """Return what the attack achieves beyond each control at the reference budget."""
+    """Return the excess transfer over each control at the reference budget."""
     record = job.record
     parts = []
     for name in controls:
@@ -252,7 +247,7 @@ def _excess(job: StoredJob, controls: Sequence[str]) -> pd.DataFrame:
 
 
 def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str, pd.DataFrame]:
-    """Return what single images tell: of all targets the effect of confidence, of some more."""
+    """Return the effect of confidence for all targets, bins and galleries for some."""
     record, rows = job.record, job.predictions
     pair = (record.source, record.targets)
     table = trajectories(rows, *pair, record.protocol, job.flips, record.norm)
@@ -263,7 +258,7 @@ def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str
         parts.setdefault("bins", []).append(bins.assign(target=target))
         for kind, images in galleries(its).items():
             here = rows[(rows["target"] == target) & rows["index"].isin(images["index"])]
-            parts.setdefault("shown", []).append(_shown(job, here, kind))
+            parts.setdefault("gallery_predictions", []).append(_with_names(job, here, kind))
         if albums := tuple(gallery_albums(job, target, its)):
             found.albums.append(
                 (f"{job.attack}: {record.source} \N{RIGHTWARDS ARROW} {target}", albums)
@@ -271,8 +266,8 @@ def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str
     return {name: pd.concat(tables) for name, tables in parts.items()}
 
 
-def _shown(job: StoredJob, rows: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Return the predictions for images of a gallery, with the names of classes."""
+def _with_names(job: StoredJob, rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return the predictions for the images of a gallery, with the names of classes."""
     names = job.record.class_names
     pairs = zip(rows["index"], rows["label"], strict=True)
     return rows[["target", "eps_255", "confidence", "true_confidence"]].assign(

@@ -23,15 +23,14 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its words and its data.
+    """A chart with its title, caption and data.
 
     Attributes:
         name: Stem of its files, unique in the report: letters, digits and hyphens.
         title: Heading.
         caption: What it shows, with denominators.
         chart: The chart; its `description` is for readers who cannot see it.
-        data: What is drawn, as it is offered as CSV.
-        more: A second table that is drawn beside it.
+        data: The rows behind the chart, as they are saved as CSV.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Figure:
     caption: str
     chart: Drawn
     data: pd.DataFrame
-    more: pd.DataFrame | None = None
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -49,7 +47,7 @@ class Figure:
 
     @cached_property
     def svg(self) -> str:
-        """The chart as it stands before anybody touches it."""
+        """The chart with its initial choices."""
         return str(vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE))
 
 
@@ -75,10 +73,10 @@ class Section:
     Attributes:
         id: Anchor, unique in the page.
         title: Heading.
-        text: Paragraphs; one alone where there is too little to tell.
+        text: Paragraphs; one alone where there are too few images.
         figures: Charts.
         tables: Folded tables.
-        albums: Pictures by what they are of, each group folded but for the first.
+        albums: Pictures by job or pair, each group folded but for the first.
     """
 
     id: str
@@ -91,12 +89,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a page shows, in its order.
+    """The content of a page, in its order.
 
     Attributes:
         title: Of the page.
         answer: The finding in a sentence or two.
-        alarms: (finding, what such findings come from).
+        alarms: (finding, usual causes).
         sections: From the answer down.
         terms: (heading, (term, description) pairs), folded at the end.
     """
@@ -138,14 +136,14 @@ def write_page(report: Report, path: Path) -> None:
 
 
 def save_figures(
-    figures: Sequence[Figure], folder: Path, progress: Callable[[str], None] = lambda words: None
+    figures: Sequence[Figure], folder: Path, progress: Callable[[str], None] = lambda step: None
 ) -> None:
     """Write every chart as NAME.png, NAME.svg, NAME.vl.json and its data as NAME.csv.
 
     Args:
         figures: The charts.
         folder: Where the files go.
-        progress: Told which figure of how many is being written.
+        progress: Called with each step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number, figure in enumerate(figures, 1):
@@ -156,16 +154,14 @@ def save_figures(
         write_text(folder / f"{figure.name}.svg", figure.svg)
         write_text(folder / f"{figure.name}.vl.json", json.dumps(figure.spec))
         write_csv(folder / f"{figure.name}.csv", figure.data)
-        if figure.more is not None:
-            write_csv(folder / f"{figure.name}-more.csv", figure.more)
 
 
 def remove_figures(folder: Path) -> None:
     """Remove what `save_figures` has written into a folder, and nothing else."""
     for spec in folder.glob("*.vl.json"):
         stem = spec.name.removesuffix(".vl.json")
-        for name in (f"{stem}.png", f"{stem}.svg", f"{stem}.csv", f"{stem}-more.csv", spec.name):
-            (folder / name).unlink(missing_ok=True)
+        for ending in ("png", "svg", "csv", "vl.json"):
+            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Finished jobs as a report reads them: tables that say what they are, and example images."""
+"""Finished jobs as a report reads them: tables with their provenance, and example images."""
 
 import re
 from collections import Counter
@@ -25,19 +25,19 @@ class StoredJob:
         record: What it was.
         folder: Where its tables lie.
         files: Paths of the job's tables, by table name.
-        varied: The words of the command line that tell it from the other jobs of its command,
-            but for source, attack and its settings, such as ` seed=1`.
+        distinction: Overrides that distinguish it from the other jobs of its command, except
+            source, attack and its settings, such as ` seed=1`.
     """
 
     record: JobRecord
     folder: Path
     files: Mapping[str, Path]
-    varied: str = ""
+    distinction: str = ""
 
     @property
     def attack(self) -> str:
-        """Return what to call the attack: its label, and what else tells the job apart."""
-        return f"{self.record.label}{self.varied}"
+        """Return the attack's label with the job's distinction."""
+        return f"{self.record.label}{self.distinction}"
 
     @property
     def attacked(self) -> bool:
@@ -61,7 +61,7 @@ class StoredJob:
         return table.sort_values("eps_255", kind="stable")
 
     def forget(self) -> None:
-        """Let go of the tables that were read."""
+        """Release the tables that were read."""
         for name in ("predictions", "clean", "flips", "examples", "images"):
             self.__dict__.pop(name, None)
 
@@ -93,7 +93,7 @@ class StoredJob:
 
     @cached_property
     def images(self) -> dict[int, np.ndarray]:
-        """Clean images, uint8 (3, H, W), by index, as far as they were stored."""
+        """Stored clean images, uint8 (3, H, W), by index."""
         return {
             int(number): image
             for found in (_arrays(self.folder / IMAGES), self.examples)
@@ -105,7 +105,7 @@ class StoredJob:
 def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[StoredJob]:
     """Return the finished jobs whose tables lie in some folders or below, in their order there.
 
-    What was computed twice, as two sweeps may do, is one job, which has the tables of both.
+    A job that two sweeps computed is one job with the tables of both.
 
     Raises:
         ValueError: A folder is not there, a table cannot be read, or there is no job and that is
@@ -134,37 +134,35 @@ def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[St
         raise ValueError(
             f"{where} holds no predictions of this program (parquet files as its jobs leave them)."
         )
-    return told_apart(jobs)
+    return disambiguated(jobs)
 
 
-def told_apart(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return jobs with the words that not all of them share, and what else it takes.
+def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return jobs whose attack and source are unique, distinguished by their overrides.
 
-    Where jobs of one attack were run on other data or with other weights of a model of the same
-    name, or are of one source too, the folder of their command is added, then a number.
+    Jobs of one attack with other data, with other weights of a model of the same name, or with
+    one source get the folder of their command too, then a number.
     """
     shared = set.intersection(*(set(job.record.overrides) for job in jobs)) if jobs else set()
+    named = [replace(job, distinction=_distinction(job.record.overrides, shared)) for job in jobs]
     named = [
-        replace(job, varied="".join(f" {w}" for w in job.record.overrides if _tells(w, shared)))
-        for job in jobs
-    ]
-    named = [
-        replace(job, varied=f"{job.varied} ({_sweep_folder(job).name})")
+        replace(job, distinction=f"{job.distinction} ({_sweep_folder(job).name})")
         if any(_clash(job, other) for other in named if other is not job)
         else job
         for job in named
     ]
     seen: Counter[tuple[str, str]] = Counter()
-    told = []
+    unique = []
     for job in named:
         name = (job.attack, job.record.source)
         seen[name] += 1
-        told.append(job if seen[name] == 1 else replace(job, varied=f"{job.varied} {seen[name]}"))
-    return told
+        number = f" {seen[name]}" if seen[name] > 1 else ""
+        unique.append(replace(job, distinction=f"{job.distinction}{number}"))
+    return unique
 
 
 def _clash(job: StoredJob, other: StoredJob) -> bool:
-    """Tell whether two jobs must not stand in one matrix."""
+    """Tell whether two jobs must not share a matrix."""
     if job.attack != other.attack:
         return False
     one, two = job.record, other.record
@@ -174,14 +172,15 @@ def _clash(job: StoredJob, other: StoredJob) -> bool:
 
 
 def _sweep_folder(job: StoredJob) -> Path:
-    """Return the folder of the command that a job is of."""
+    """Return the folder of a job's command."""
     return job.folder.parent if re.match(r"\d+-", job.folder.name) else job.folder
 
 
-def _tells(word: str, shared: set[str]) -> bool:
-    key = word.split("=")[0].lstrip("+~")
-    told = key in ("attack", "source", "sweep") or key.startswith("attack.")  # in the label
-    return word not in shared and not told
+def _distinction(overrides: Sequence[str], shared: set[str]) -> str:
+    """Join the overrides that not all jobs share and that are not in the attack's label."""
+    labelled = re.compile(r"[+~]*(attack|source|sweep)(=|$)|[+~]*attack\.")
+    words = [word for word in overrides if word not in shared and not labelled.match(word)]
+    return "".join(f" {word}" for word in words)
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

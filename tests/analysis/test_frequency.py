@@ -5,7 +5,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.intervals import paired_interval
-from src.analysis.rates import rates
+from src.analysis.transfer_rates import rates
 
 EDGES = {"all": (0, 0.7), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, 0.7)}
 

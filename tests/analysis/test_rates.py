@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from src.analysis import rates, rates_by_protocol, usable_protocols
 from src.analysis.intervals import bounded_mean_interval
-from src.analysis.rates import confidence_bands
+from src.analysis.transfer_rates import confidence_bands
 
 # Four images, label 0. Clean: a is right on images 0, 1, 2; b on 0, 1, 3 - so both on 0 and 1.
 # At 8/255: a is right on image 0 only; b on 0, 2 and 3.

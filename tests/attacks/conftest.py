@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import read_attack
+from src.config.attack import attack_function, try_attack
+from src.config.settings import AttackSettings
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -103,19 +104,8 @@ class Configured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def read_section() -> Callable[..., Configured]:
-    """A function that reads a section of a config, which tries the attack on dummy images."""
-
-    def make(section: Mapping[str, Any]) -> Configured:
-        attack = read_attack(section, (1.0, 8.0))
-        return Configured(attack.function, attack.settings)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def read(read_section) -> Callable[..., Configured]:
-    """A function that reads an attack's config file, with some keys changed."""
+def read() -> Callable[..., Configured]:
+    """A function that reads an attack's config file, with some keys changed, and tries it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sections = {
             name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
@@ -126,7 +116,11 @@ def read(read_section) -> Callable[..., Configured]:
     def make(name: str, **changes) -> Configured:
         key = repr((name, sorted(changes.items())))
         if key not in known:
-            known[key] = read_section({**sections[name], **changes})
+            section = {**sections[name], **changes}
+            own = {word: section[word] for word in ("norm", "target_label")}
+            attack = AttackSettings(name=name, label=name, settings=section, **own)
+            try_attack(attack, (1.0, 8.0))
+            known[key] = Configured(attack_function(attack), section)
         return known[key]
 
     return make

@@ -42,7 +42,7 @@ ATTACKS = {
 }
 CASES = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
-LOSSES = pytest.mark.parametrize("loss", ["cross_entropy", "logit", "margin"])
+LOSSES = pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 
 
 @CASES
@@ -141,53 +141,12 @@ def test_takes_steps_of_the_given_size(name):
 
 def test_bim_projects_after_every_step():
     """The loss has a ridge at 0.6: a step past it must be taken back from the ball's border."""
-    images, labels = torch.full(SHAPE, 0.55), torch.tensor([0])
-    words = {"steps": 2, "step_size_255": 0.2 * 255, "allow_overshoot": True}
-    result = bim(ridge(0.6), images, labels, 0.07, **words)
-    torch.testing.assert_close(result, torch.full_like(images, 0.48))
-
-
-def ridge(place: float):
-    """A loss that rises up to `place`, in every value, and falls beyond."""
 
     def model(images: Tensor) -> Tensor:
-        distance = (images.flatten(1) - place).abs().sum(1)
+        distance = (images.flatten(1) - 0.6).abs().sum(1)
         return torch.stack([distance, torch.zeros_like(distance)], dim=1)
 
-    return model
-
-
-BY_HAND = [  # all in steps of 0.015 from 0.5; g is 1 below the ridge and -1 above it
-    # 0.515, 0.530, 0.515
-    (bim, 0.52, 3, {}, 0.515),
-    # g = 1, 1, -1 and m = 1, 1 + mu, mu + mu^2 - 1, which is positive from mu = 0.62
-    (mi_fgsm, 0.52, 3, {"decay": 1.0}, 0.545),
-    (mi_fgsm, 0.52, 3, {"decay": 0.7}, 0.545),
-    (mi_fgsm, 0.52, 3, {"decay": 0.5}, 0.515),
-    # second gradient at 0.515 + 0.015 mu: 0.53, beyond the ridge, m = 0; then at 0.515
-    (ni_fgsm, 0.52, 2, {"decay": 1.0}, 0.515),
-    (ni_fgsm, 0.52, 3, {"decay": 1.0}, 0.53),
-    # 0.5225, before the ridge
-    (ni_fgsm, 0.525, 2, {"decay": 0.5}, 0.53),
-    # second gradient at 0.515 + 0.015 whatever mu: beyond the ridge, m = mu - 1
-    (pi_fgsm, 0.525, 2, {"decay": 0.5}, 0.5),
-    # second gradient at 0.5, 0.515 and 0.53: 1, 1 and -1, mean 1 / 3
-    (emi_fgsm, 0.5175, 2, {"decay": 0.5, "samples": 3, "radius": 1}, 0.53),
-    # at 0.5 and 0.53: 1 and -1, mean 0, so that m = mu
-    (emi_fgsm, 0.5175, 2, {"decay": 0.5, "samples": 2, "radius": 1}, 0.53),
-    (emi_fgsm, 0.5175, 2, {"decay": 0.0, "samples": 2, "radius": 1}, 0.515),
-]
-
-
-@pytest.mark.parametrize(("attack", "place", "steps", "keys", "expected"), BY_HAND)
-def test_momentum_by_hand(attack, place, steps, keys, expected):
-    images, labels = torch.full(SHAPE, 0.5), torch.tensor([0])
-    keys_of_steps = {
-        "steps": steps,
-        "step_size_255": 0.015 * 255,
-        "loss": "logit",
-        "targeted": False,
-    }
-    # -z_0 is the distance from the ridge, times -1: away from label 0 is towards the ridge
-    result = attack(ridge(place), images, labels, 0.1, **keys_of_steps, **keys)
-    torch.testing.assert_close(result, torch.full_like(images, expected))
+    images, labels = torch.full(SHAPE, 0.55), torch.tensor([0])
+    words = {"steps": 2, "step_size_255": 0.2 * 255, "allow_overshoot": True}
+    result = bim(model, images, labels, 0.07, **words)
+    torch.testing.assert_close(result, torch.full_like(images, 0.48))

@@ -22,7 +22,6 @@ import itertools
 import warnings
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -87,21 +86,8 @@ def foolbox():
         return pytest.importorskip("foolbox", reason=REASON, exc_type=ImportError)
 
 
-<<<<<<< HEAD
-def crops(split: str, count: int) -> tuple[Tensor, Tensor]:
-    data = photos(split, n_train=count, n_test=count)
-    images = torch.from_numpy(np.stack(data.images)).permute(0, 3, 1, 2).contiguous()
-    return images.float() / 255, torch.from_numpy(data.targets)
-
-
-@pytest.fixture(scope="module")
-def trained() -> nn.Module:
-    """A network that tells the ten photographs apart."""
-    images, labels = crops("train", 1000)
-=======
 def rough() -> nn.Module:
     """Return a network whose gradient changes from step to step."""
->>>>>>> w-attacks
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = nn.Sequential(

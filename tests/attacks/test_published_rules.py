@@ -33,7 +33,7 @@ from src.attacks import (
     vni_fgsm,
 )
 
-SIDE, STEPS, MU = 20, 4, 1.0
+SIDE, STEPS, MU = 20, 4, 0.7
 BUDGETS = (4 / 255, 16 / 255)
 Image = np.ndarray
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -229,7 +229,7 @@ def test_is_the_published_rule(name, network, batch):
     model, (images, labels) = network().double(), batch(3, SIDE)
     images, (others, classes) = images.double(), batch(6, SIDE, seed=2)
     pool, seeds = (others.double(), classes), torch.tensor([3, 1, 4])
-    words = {} if ours is fgsm else {"steps": STEPS}
+    words = {fgsm: {}, bim: {"steps": STEPS}}.get(ours, {"steps": STEPS, "decay": MU})
     eps = torch.tensor(BUDGETS, dtype=torch.float64)
     made = ours(model, images, labels, eps, seeds=seeds, pool=pool, **words).numpy()
     for k, budget in enumerate(BUDGETS):

@@ -1,7 +1,6 @@
 """What attacks refuse, with a sentence that names the key and the value."""
 
 import re
-from functools import partial
 
 import pytest
 import torch
@@ -163,8 +162,6 @@ def test_dlr_refuses_too_few_classes(classes, targeted):
     ("name", "key", "value"),
     [
         ("bim", "steps", 0),
-        ("bim", "target_label", "cat"),
-        ("bim", "norm", "l0"),
         ("emi", "samples", 1),
         ("vmi", "neighbours", 0),
         ("admix", "strength", 2),
@@ -190,44 +187,3 @@ def test_every_config_refuses_keys_that_its_attack_does_not_have(attack_name, re
 def test_attacks_of_one_step_refuse_the_keys_of_several(name, key, read):
     with pytest.raises(ValueError, match=rf"attack\.{key}\b"):
         read(name, **{key: 20})
-
-
-def untargeted(model, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
-    """An attack of a user's own that takes four arguments."""
-    return fgsm(model, images, labels, eps)
-
-
-def single(model, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
-    return images
-
-
-def broken(model, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
-    raise RuntimeError("first line\nsecond line")
-
-
-def section(monkeypatch, function) -> dict[str, str]:
-    monkeypatch.setattr("src.attacks.mine", function, raising=False)
-    return {"name": "mine", "_target_": "src.attacks.mine"}
-
-
-@pytest.mark.parametrize("function", [untargeted, partial(untargeted)])
-def test_an_attack_of_ones_own_needs_nothing_but_four_arguments(
-    monkeypatch, function, read_section, batch
-):
-    attack = read_section(section(monkeypatch, function))
-    images, labels = batch()
-    assert attack.function(torch.nn.Flatten(), images, labels, torch.ones(3)).shape[0] == 3
-
-
-REFUSED = [
-    (untargeted, {"target_label": "next"}, r"attack\.target_label=next"),
-    (single, {}, r"attack=mine returns \(2, 3, 64, 64\)"),
-    (broken, {}, "attack=mine: first line$"),
-    (untargeted, {"_target_": "no.such"}, r"attack=mine: .* no\.such"),
-]
-
-
-@pytest.mark.parametrize(("function", "keys", "message"), REFUSED)
-def test_an_attack_of_ones_own_is_tried(monkeypatch, function, keys, message, read_section):
-    with pytest.raises(ValueError, match=message):
-        read_section({**section(monkeypatch, function), **keys})

@@ -59,7 +59,7 @@ def all_copies(transform, images: Tensor, random: PerImageRandom) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("sides", [(8, 8), (33, 33), (24, 40), (40, 24)])
+@pytest.mark.parametrize("sides", [(33, 33), (24, 40)])
 def test_shape_and_type_stay_and_gradients_flow(transform, sides, dtype):
     images = batch(3, 40, dtype=dtype)[..., : sides[0], : sides[1]].requires_grad_()
     result = transform(images, random_for(images), 0)
@@ -71,7 +71,7 @@ def test_shape_and_type_stay_and_gradients_flow(transform, sides, dtype):
 def test_gradient_is_the_derivative(transform):
     if isinstance(transform, Spectrum):
         pytest.skip("its gradient is that at the transformed image, as in the authors' code")
-    images = 0.25 + batch(2, 6, budgets=1, dtype=torch.float64) / 2  # away from clipping
+    images = 0.25 + batch(1, 6, budgets=1, dtype=torch.float64) / 2  # away from clipping
     images.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: transform(x, random_for(x), 0), images)
 

@@ -71,7 +71,7 @@ def test_splits_of_different_classes_are_refused(both, write_classes, split):
     with pytest.raises(ValueError, match=r"\['dog'\]"):
         image_folder(split, root=str(both))
     other = write_classes(both.parent / "other", ["ant", "bee"])
-    with pytest.raises(ValueError, match=r"\['bee'\].*\['cat', 'dog'\]"):
+    with pytest.raises(ValueError, match=r"\['bee', 'cat', 'dog'\]"):
         image_folder("train", root=str(both), train_root=str(other))
 
 

@@ -103,5 +103,7 @@ def test_a_wrong_configuration_is_refused(tmp_path, write_classes, changes, mess
 def test_a_callable_without_classes_and_another_split_are_refused():
     with pytest.raises(ValueError, match="targets"):
         load_dataset("test", {"_target_": "builtins.dict"})
+    with pytest.raises(ValueError, match="_target_"):
+        load_dataset("test", {"root": "here"})
     with pytest.raises(ValueError, match="split='val'"):
         load("photos", "val")

@@ -16,7 +16,6 @@ from src.data.photos import (
     photos,
     read_photograph,
 )
-from src.data.photos import test_blocks as choose_test_blocks
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +72,6 @@ def test_crops_are_fixed_and_follow_their_seed(splits):
     # Brick is stored without loss, so its crops are the same on every machine.
     brick = splits["test"].images[1::10].tobytes()
     assert hashlib.sha256(brick).hexdigest()[:16] == "aebca34d9f0e97f9"
-
-
-def test_one_test_block_of_each_group_of_four():
-    chosen = choose_test_blocks(5, 7, np.random.RandomState(0))
-    assert chosen.shape == (5, 7)
-    for top in range(0, 5, 2):
-        for left in range(0, 7, 2):
-            group = chosen[top : top + 2, left : left + 2]
-            assert group.sum() == (1 if group.size > 1 else 0)
 
 
 @pytest.mark.parametrize(

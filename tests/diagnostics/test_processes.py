@@ -1,14 +1,23 @@
-"""Two processes give exactly the table of one, also where one of them has no rows."""
+"""Several processes give exactly the tables of one, also where one of them has no rows."""
 
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from src.data import Batch
-from src.diagnostics import Bisection, Spectra
-from src.evaluation import DiagnosticInput
+from src.attacks import pgd
+from src.config.settings import DiagnosticSettings, TrainerSettings
+from src.data import Batch, ImageDataset, LabelledImages
+from src.diagnostics import Bisection, Spectra, make_diagnostics
+from src.evaluation import Attacker, DiagnosticInput, SavedImagesWriter, Variants, evaluate
 
 
 def fake(index: list[int], flips: bool) -> DiagnosticInput:
@@ -69,3 +78,76 @@ def test_rows_on_one_process_on_both_and_on_none(tmp_path):
                 assert found.equals(one)
             rows[case, name] = len(one)
     assert [rows[case, "flips"] for case in DEALT] == [4, 2, 2, 0]
+
+
+def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> dict[str, pa.Table]:
+    """Evaluate two networks on random starts, controls and diagnostics, and save the images."""
+    networks = {name: network(seed) for seed, name in enumerate("ab")}
+    settings = DiagnosticSettings(bisection=2, spectra=True, filters=True, similarity=True)
+    trainer = TrainerSettings(
+        accelerator="cpu",
+        batch_size=batch_size,
+        progress_bar=False,
+        devices=processes,
+        strategy="auto" if processes == 1 else "ddp",
+    )
+    result = evaluate(
+        data,
+        networks,
+        trainer,
+        label="test",
+        adversarial_source=Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3),
+        variants=Variants(controls=True),
+        examples=(0, 10),
+        writer=SavedImagesWriter(folder),
+        diagnostics=make_diagnostics(settings, list(networks), 8.0),
+    )
+    gradients = pa.table({"gradients": [result.gradients], "zero": [result.zero_gradients]})
+    examples = pa.table({str(k): v.ravel() for k, v in sorted(result.examples.items())})
+    return {**result.tables, **result.diagnostics, "gradients": gradients, "examples": examples}
+
+
+def network(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(192, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3)]
+    return torch.nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def images() -> ImageDataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
+    clean = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    return ImageDataset(LabelledImages(pixels, network(0)(clean).argmax(1).numpy(), "xyz"))
+
+
+def as_torchrun(number: int, processes: int, port: int, folder: str) -> None:
+    """Run the job as one of several processes that torchrun has started."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")
+    values = (number, number, processes, processes, 0, port)
+    os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
+    os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="x")
+    torch.set_num_threads(1)
+    for size in BATCH_SIZES:
+        for name, table in job(images(), size, processes, Path(folder) / str(size)).items():
+            pq.write_table(table, f"{folder}/{size}-{name}-{number}.parquet")
+
+
+BATCH_SIZES = (4, 50)  # of 11 images: several batches, and one that all processes work on
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_job_on_several_processes_gives_the_tables_and_images_of_one(processes, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (processes, port, str(tmp_path))
+    mp.start_processes(as_torchrun, args=arguments, nprocs=processes, start_method="fork")
+    for size in BATCH_SIZES:
+        for name, one in job(images(), size, 1, tmp_path / "one").items():
+            for number in range(processes):
+                found = pq.read_table(tmp_path / f"{size}-{name}-{number}.parquet")
+                assert found.equals(one), name
+        folders = (tmp_path / "one", tmp_path / str(size))
+        one, found = (
+            sorted(path.read_bytes() for path in folder.glob("*.safetensors")) for folder in folders
+        )
+        assert found == one and len(one) > 0

@@ -96,6 +96,12 @@ def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
             assert torch.equal(stored, round_to_8_bits(torch.tensor(image[None]), clean, eps)[0])
 
 
+def test_the_progress_bar_says_what_is_done(dataset, networks, capsys):
+    trainer = TRAINER.model_copy(update={"progress_bar": True})
+    evaluate(dataset, networks, trainer, label="bim a -> a, b")
+    assert "bim a -> a, b: 100%" in capsys.readouterr().out
+
+
 def test_clean_predictions_are_computed_once(dataset, networks, tmp_path):
     cache = {name: tmp_path / f"{name}.parquet" for name in networks}
     first = score_clean(dataset, {"a": networks["a"]}, TRAINER, cache)

@@ -52,36 +52,32 @@ def test_state_dict_is_that_of_the_network():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("key", "wrong"),
     [
-        ({"mean": [0.5]}, "mean must hold three"),
-        ({"mean": [0.5, float("nan"), 0.5]}, "mean must hold three"),
-        ({"std": [1, 1, 1, 1]}, "std must hold three"),
-        ({"std": [1, 0, 1]}, "three positive numbers"),
-        ({"input_size": 0}, "input_size"),
+        ("mean", [0.5]),
+        ("mean", [0.5, float("nan"), 0.5]),
+        ("std", [1, 1, 1, 1]),
+        ("std", [1, 0, 1]),
     ],
 )
-def test_wrong_preprocessing_is_refused(wrong, says):
-    with pytest.raises(ValueError, match=says):
-        Preprocessing(**wrong)
+def test_wrong_preprocessing_is_refused(key, wrong):
+    with pytest.raises(ValueError, match=key):
+        Preprocessing(**{key: wrong})
 
 
 class Returns(nn.Module):
-    """A network that returns what a function makes of its logits, if there are enough of them."""
+    """A network that returns what a function makes of its logits."""
 
-    def __init__(self, change, least=1):
+    def __init__(self, change):
         super().__init__()
-        self.linear = nn.Linear(12, 3)
-        self.change, self.least = change, least
+        self.linear, self.change = nn.Linear(12, 3), change
 
     def forward(self, images):
-        logits = self.linear(images.flatten(1))
-        return self.change(logits) if len(images) >= self.least else logits
+        return self.change(self.linear(images.flatten(1)))
 
 
 NO_LOGITS = {
     "integers": lambda logits: logits.argmax(1),
-    "tuple": lambda logits: (logits, logits),
     "dictionary": lambda logits: {"logits": logits},
     "a row too few": lambda logits: logits[1:],
     "an axis too many": lambda logits: logits[None],
@@ -89,8 +85,7 @@ NO_LOGITS = {
 
 
 @pytest.mark.parametrize("kind", NO_LOGITS)
-def test_what_is_no_logits_is_refused_for_any_batch(kind):
-    model = PixelClassifier(Returns(NO_LOGITS[kind], least=2), [0] * 3, [1] * 3, name="mine")
-    assert model(torch.rand(1, 3, 2, 2)).shape == (1, 3)
-    with pytest.raises(ValueError, match=r"^model mine: .* N = 5"):
+def test_what_is_no_logits_is_refused(kind):
+    model = PixelClassifier(Returns(NO_LOGITS[kind]), [0] * 3, [1] * 3)
+    with pytest.raises(ValueError, match="N = 5"):
         model(torch.rand(5, 3, 2, 2))

@@ -38,14 +38,12 @@ def count(network):
         (lambda: inception_v3(10, 75), 94, 0),
         (lambda: densenet121(10, 32), 121, 62),  # the others come before their convolutions
         (lambda: mobilenet_v2(10, 32), 52, 0),
-        (lambda: timm_model("resnet18.a1_in1k", 10), 20, 0),
         (lambda: timm_model("mobilenetv2_100", 10, pad_type="same"), 52, 0),  # BatchNormAct2d
-        (lambda: timm_model("resnetv2_50", 10), 49, 17),
         (lambda: timm_model("convnext_atto", 10), 0, 0),
     ],
     ids=[
         *("resnet18", "inception", "densenet121", "mobilenet_v2"),
-        *("timm-resnet18", "timm-mobilenetv2", "timm-resnetv2", "timm-convnext"),
+        *("timm-mobilenetv2", "timm-convnext"),
     ],
 )
 def test_logits_and_input_gradients_stay(build, before, after):
@@ -67,16 +65,6 @@ def test_logits_and_input_gradients_stay(build, before, after):
     for mine, theirs in zip(*outputs, strict=True):
         assert theirs.std() > 0
         assert (mine - theirs).abs().max() <= 1e-9 * mine.abs().max()
-
-
-def test_single_precision_is_close():
-    torch.manual_seed(0)
-    network = lively(inception_v3(10, 32))
-    images = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        mine, folded = network(images), fold_batch_norms(network)(images)
-    assert not torch.equal(mine, folded)
-    assert (mine - folded).abs().max() <= 1e-4 * mine.abs().max()
 
 
 def test_a_classifier_is_folded_inside():

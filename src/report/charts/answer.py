@@ -1,4 +1,4 @@
-"""The answer: transfer matrix and curves over the budget, linked."""
+"""Transfer matrix and curves over the budget, linked."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from src.report.charts.theme import (
     PANEL,
     Drawn,
     budget_axis,
-    colours,
+    colour_by,
     inline,
     menu,
     tooltip,
@@ -23,7 +23,7 @@ MOST_COUNTS = 8
 """With more targets a cell holds the rate alone; its counts are in the tooltip."""
 _MOST_PANELS = 4
 _WHITE_BOX = "indexof(split(datum.source, '+'), datum.target) >= 0 || datum.source == datum.target"
-_TOLD = [
+_COLUMNS = [
     *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate_low", "rate_high"),
     *("confidence", "confidence_low", "confidence_high", "counted"),
 ]
@@ -42,10 +42,10 @@ def answer_chart(
             `source` (`clean`: on clean images, at budget 0), `target`, `eps_255`, `k` of `n`
             counted images, the interval of their rate, `confidence` with its interval, and
             `counted` (what k counts).
-        attack: Shown first in the matrix.
-        source: Whose curves are shown first where there are too many for all.
-        budget: In 1/255; shown first in the matrix.
-        protocol: Shown first.
+        attack: Initial choice of the matrix.
+        source: Initial choice of the curves where there are too many for all.
+        budget: In 1/255; initial choice of the matrix.
+        protocol: Initial choice.
     """
     attacked = rates[rates["source"] != CLEAN]
     attacks, sources, targets = (
@@ -61,15 +61,15 @@ def answer_chart(
     )
     drawn = attacks if len(attacks) <= 2 else list(dict.fromkeys([attack, *attacks]))[:2]
     # A parameter named as a column would hide it in the menus' labels.
-    shown = menu("matrix_attack", "attack", attacks, attack)
+    matrix_attack = menu("matrix_attack", "attack", attacks, attack)
     at = menu("budget", "budget (1/255)", [eps for eps in budgets if eps > 0], budget)
     counted = menu("counted", "protocol", list(dict.fromkeys(rates["protocol"])), protocol)
-    data = inline(rates[_TOLD])
+    data = inline(rates[_COLUMNS])
     matrix = _matrix(data, cell, sources, targets)
     curves = _curves(data, cell, drawn, attacks, sources, targets, budgets)
     return (
         alt.hconcat(matrix, curves, spacing=30)
-        .add_params(shown, at, counted)
+        .add_params(matrix_attack, at, counted)
         .resolve_scale(color="independent", strokeDash="independent")
         .properties(
             description=(
@@ -95,11 +95,11 @@ def _matrix(
         legend=alt.Legend(title="rate", format=".0%", orient="bottom", gradientLength=160),
     )
     # On the cells alone: words with a tooltip would catch the clicks.
-    told = tooltip(
+    lines = tooltip(
         *("attack", "source", "target", "white_box", "counted", "k", "n"),
         shares=["rate", "rate_low", "rate_high", "confidence"],
     )
-    rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=told)
+    rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=lines)
     clean = rects.transform_filter(f"datum.source == '{CLEAN}'")
     attacked = rects.transform_filter(f"datum.source != '{CLEAN}'").encode(
         stroke=alt.condition("datum.white_box", alt.value("#e15759"), alt.value("transparent")),
@@ -107,8 +107,8 @@ def _matrix(
     )
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
     size, below = (13, 7) if wide else (10, 0)
-    words = base.mark_text(fontSize=size, dy=below, fontWeight="bold")
-    layers = [clean, attacked.add_params(cell), words.encode(text="share:N", color=ink)]
+    shares = base.mark_text(fontSize=size, dy=below, fontWeight="bold")
+    layers = [clean, attacked.add_params(cell), shares.encode(text="share:N", color=ink)]
     if wide:
         counts = base.mark_text(fontSize=11, dy=-9)
         layers.append(counts.encode(text="counts:N", color=ink))
@@ -188,17 +188,15 @@ def _band_and_line(
     """Return a panel's bands and curves: a colour a target, a dash pattern an attack."""
     base = alt.Chart().encode(
         x=alt.X("eps_255:Q", **budget_axis(list(budgets))),
-        color=alt.Color(
-            "target:N",
-            scale=colours(list(targets)),
-            legend=alt.Legend(
-                title="target (click to select)",
-                orient="bottom",
-                columns=3,
-                symbolOpacity=1,
-                symbolType="stroke",
-                symbolStrokeWidth=4,
-            ),
+        color=colour_by(
+            "target",
+            targets,
+            "target (click to select)",
+            orient="bottom",
+            columns=3,
+            symbolOpacity=1,
+            symbolType="stroke",
+            symbolStrokeWidth=4,
         ),
     )
     value = alt.Y(

@@ -1,4 +1,4 @@
-"""The clean images as the models see them."""
+"""Charts of the clean images: classes and confidences."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pandas as pd
 from src.report.charts.theme import GREY, Drawn, inline, menu, tooltip
 
 MOST_CLASSES = 40
-"""Most classes that are drawn; the table of a figure holds all."""
+"""Most classes in a chart; the table of a figure holds all."""
 
 
 def class_counts_chart(counts: pd.DataFrame) -> Drawn:
@@ -37,7 +37,7 @@ def profiles_chart(profiles: pd.DataFrame) -> Drawn:
             with its 10 % and 90 % quantiles.
     """
     models = list(dict.fromkeys(profiles["model"]))
-    shown = menu("profiles_of", "model", models, models[0])
+    chosen = menu("profiles_of", "model", models, models[0])
     scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
     levels = [f"{level:.0%}" for level in sorted(set(profiles["level"]), reverse=True)]
     frame = profiles.assign(level=[f"{level:.0%}" for level in profiles["level"]])
@@ -62,7 +62,7 @@ def profiles_chart(profiles: pd.DataFrame) -> Drawn:
         tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
     )
     spread = base.mark_rule(color=GREY).encode(y="confidence_low:Q", y2="confidence_high:Q")
-    return alt.layer(bars, spread).properties(width=460, height=220).add_params(shown)
+    return alt.layer(bars, spread).properties(width=460, height=220).add_params(chosen)
 
 
 def class_confidence_chart(classes: pd.DataFrame) -> Drawn:
@@ -72,7 +72,7 @@ def class_confidence_chart(classes: pd.DataFrame) -> Drawn:
         classes: With `model`, `name`, `images`, `confidence`, `accuracy`, `place` (from 1).
     """
     models = list(dict.fromkeys(classes["model"]))
-    shown = menu("classes_of", "model", models, models[0])
+    chosen = menu("classes_of", "model", models, models[0])
     return (
         alt.Chart(inline(classes[classes["place"] <= MOST_CLASSES]))
         .transform_filter("datum.model == classes_of")
@@ -88,5 +88,5 @@ def class_confidence_chart(classes: pd.DataFrame) -> Drawn:
             tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
         )
         .properties(width=320)
-        .add_params(shown)
+        .add_params(chosen)
     )

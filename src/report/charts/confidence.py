@@ -10,7 +10,6 @@ from src.report.charts.theme import (
     GREY,
     PANEL,
     Drawn,
-    attack_colours,
     budget_axis,
     inline,
     menu,
@@ -27,7 +26,7 @@ def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
         effects: A row per attack, source and target, with `row` (the pair in words), `n` images,
             `flipped` ones, and `rho` with `rho_low` and `rho_high`: rank correlation between
             initial confidence and minimum adversarial budget.
-        bins: Of the pairs told in detail: a row per bin of initial confidence (`bin` in words,
+        bins: Of the pairs in detail: a row per bin of initial confidence (`bin` in words,
             in the order of the table) and budget, with `n`, `robust_accuracy` and `confidence`
             and their intervals; without any the dots stand alone.
     """
@@ -38,13 +37,9 @@ def hypothesis_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
     dots = dot_plot(
         effects,
         "rho",
-        colour=attack_colours(effects),
-        offset="attack",
-        title="rank correlation (Spearman's rho)",
-        name="effects",
-        divided_by="source",
+        "rank correlation (Spearman's rho)",
+        [*_PAIR, "n", "flipped", "verdict"],
         percent=False,
-        tooltips=[*_PAIR, "n", "flipped", "verdict"],
         select=pair,
     ).properties(title=alt.Title("Every pair", subtitle="click a dot for its curves"))
     if bins.empty:
@@ -69,27 +64,28 @@ def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> Drawn:
         ("confidence", "mean confidence"),
     ):
         limits = [value, f"{value}_low", f"{value}_high"]
-        told = tooltip(*_PAIR, "bin", "eps_255", "n", shares=limits)
+        lines = tooltip(*_PAIR, "bin", "eps_255", "n", shares=limits)
         y = alt.Y(f"{value}:Q", title=words, axis=alt.Axis(format=".0%"))
         base = alt.Chart(inline(bins)).transform_filter(pair).encode(x=x, color=colour)
         band = base.mark_area(opacity=0.08).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
-        line = base.mark_line(point=True).encode(y=y.scale(domain=[0, 1]), tooltip=told)
+        line = base.mark_line(point=True).encode(y=y.scale(domain=[0, 1]), tooltip=lines)
         panels.append(alt.layer(band, line).properties(width=PANEL + 30, height=170))
     name = "pair.attack ? pair.attack[0] + ', ' + pair.source[0] + ' to ' + pair.target[0] : ''"
     return alt.vconcat(*panels).properties(title=alt.Title(alt.ExprRef(name)))
 
 
-def trajectories_chart(shown: pd.DataFrame) -> Drawn:
+def trajectories_chart(images: pd.DataFrame) -> Drawn:
     """Show the confidence over the budget, image by image, of one pair's galleries.
 
     Args:
-        shown: A row per image and budget: `pair` (in words), `image` (number and class), `kind`,
-            `eps_255`, `confidence`, `true_confidence` and `correct` (whether the prediction is).
+        images: A row per image and budget: `pair` (in words), `image` (number and class), `kind`,
+            `eps_255`, `confidence`, `true_confidence`, `predicted_name` and `outcome` (`correct` or
+            `wrong`).
     """
-    pairs = list(dict.fromkeys(shown["pair"]))
+    pairs = list(dict.fromkeys(images["pair"]))
     chosen = menu("images_of", "pair", pairs, pairs[0])
-    x = alt.X("eps_255:Q", **budget_axis(sorted(set(shown["eps_255"]))))
-    told = tooltip(
+    x = alt.X("eps_255:Q", **budget_axis(sorted(set(images["eps_255"]))))
+    lines = tooltip(
         *("pair", "image", "kind", "eps_255", "predicted_name"),
         shares=["confidence", "true_confidence"],
     )
@@ -103,10 +99,10 @@ def trajectories_chart(shown: pd.DataFrame) -> Drawn:
         y=y.scale(domain=[0, 1]),
         color=alt.Color("outcome:N", scale=scale, legend=words),
         shape=alt.Shape("outcome:N", scale=alt.Scale(domain=["correct", "wrong"]), legend=words),
-        tooltip=told,
+        tooltip=lines,
     )
     return (
-        alt.layer(line, true, points, data=inline(shown))
+        alt.layer(line, true, points, data=inline(images))
         .properties(width=PANEL, height=110)
         .facet(facet=alt.Facet("image:N", sort=None, title=None), columns=4)
         .transform_filter("datum.pair == images_of")

@@ -1,12 +1,14 @@
 """Why adversarial examples transfer: spatial frequencies and gradients."""
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
-from src.report.charts.dots import dot_plot
-from src.report.charts.theme import GREY, Drawn, attack_colours, colours, inline, tooltip
+from src.report.charts.theme import GREY, Drawn, colour_by, inline, tooltip
 
 _CLEAN = "(clean images)"
+_STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 3, "symbolSize": 400}
 
 
 def spectra_chart(spectra: pd.DataFrame) -> Drawn:
@@ -17,43 +19,24 @@ def spectra_chart(spectra: pd.DataFrame) -> Drawn:
             of the ring, cycles per pixel) and `share`.
     """
     sources = list(dict.fromkeys(spectra["source"]))
-    told = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
+    lines = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
     x = alt.X("frequency:Q", title="spatial frequency (cycles per pixel)")
     y = alt.Y(
         "share:Q", title="share of power", scale=alt.Scale(type="log"), axis=alt.Axis(format="~%")
     )
     base = alt.Chart(inline(spectra)).transform_filter("datum.share > 0").encode(x=x, y=y)
     images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
-    lines = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
+    curves = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
     return alt.layer(
-        images.encode(color=alt.datum(_CLEAN), tooltip=told[2:], detail="source:N"),
-        lines.encode(
-            color=alt.Color(
-                "source:N", scale=colours([*sources, _CLEAN]), legend=_stroked("perturbations from")
+        images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail="source:N"),
+        curves.encode(
+            color=colour_by("source", [*sources, _CLEAN], "perturbations from", **_STROKES),
+            strokeDash=alt.StrokeDash(
+                "attack:N", sort=None, legend=alt.Legend(title="attack", **_STROKES)
             ),
-            strokeDash=alt.StrokeDash("attack:N", sort=None, legend=_stroked("attack")),
-            tooltip=told,
+            tooltip=lines,
         ),
     ).properties(width=420, height=260)
-
-
-def filtered_chart(filtered: pd.DataFrame) -> Drawn:
-    """Show what parts of perturbations achieve beyond the same parts of noise.
-
-    Args:
-        filtered: At equal L2 norm: `row` (pair and part), `attack`, `source`, `target`, `n`,
-            `success`, `noise_success`, and `excess` with its interval.
-    """
-    return dot_plot(
-        filtered,
-        "excess",
-        colour=attack_colours(filtered),
-        offset="attack",
-        title="success rate beyond filtered noise",
-        name="filtered",
-        divided_by="source",
-        tooltips=["attack", "source", "target", "band", "n", "success", "noise_success"],
-    )
 
 
 def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> Drawn:
@@ -68,10 +51,9 @@ def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> Drawn:
         at=accuracy["cutoff"].clip(upper=nyquist),
         kept=[f"below {c:g}" if c < nyquist else "everything" for c in accuracy["cutoff"]],
     ).drop(columns="cutoff")
-    targets = list(dict.fromkeys(frame["target"]))
     base = alt.Chart(inline(frame)).encode(
         x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
-        color=alt.Color("target:N", scale=colours(targets), legend=_stroked("model")),
+        color=colour_by("target", frame["target"], "model", **_STROKES),
     )
     band = base.mark_area(opacity=0.13).encode(y="accuracy_low:Q", y2="accuracy_high:Q")
     line = base.mark_line(point=True).encode(
@@ -101,7 +83,7 @@ def similarity_chart(pairs: pd.DataFrame) -> Drawn:
     ):
         base = alt.Chart(inline(pairs)).encode(
             x=alt.X(f"{column}:Q", title=words, scale=alt.Scale(zero=True, padding=12)),
-            color=attack_colours(pairs),
+            color=colour_by("attack", pairs["attack"]),
         )
         rate = alt.Y("success_rate:Q", title="success rate", axis=alt.Axis(format=".0%"))
         points = base.mark_point(filled=True, size=80).encode(
@@ -121,7 +103,3 @@ def similarity_chart(pairs: pd.DataFrame) -> Drawn:
         )
         panels.append(alt.layer(bars, points).properties(width=270, height=240))
     return alt.hconcat(*panels, spacing=24)
-
-
-def _stroked(title: str) -> alt.Legend:
-    return alt.Legend(title=title, symbolType="stroke", symbolStrokeWidth=3, symbolSize=400)

@@ -1,10 +1,11 @@
 """What all charts share: the theme, and data as CSV inside the specification."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
@@ -49,7 +50,7 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     """
     flags = frame.select_dtypes(bool).columns
     parse: dict[str, Any] = {
-        str(name): "boolean" if name in flags else "number" if _numeric(kind) else "string"
+        str(name): "boolean" if name in flags else "number" if is_numeric_dtype(kind) else "string"
         for name, kind in frame.dtypes.items()
     }
     texts = {name: frame[name].map({True: "true", False: "false"}) for name in flags}
@@ -62,23 +63,24 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
 
 
-def _numeric(kind: Any) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(kind))
+def colour_by(
+    column: str, names: Iterable[str], title: str | None = None, **legend: Any
+) -> alt.Color:
+    """Return one colour a name, the same in every chart: ten distinct ones, else twenty.
 
-
-def colours(names: list[str]) -> alt.Scale:
-    """Return one colour a name, the same in every chart: ten distinct ones, else twenty."""
-    return alt.Scale(domain=names, scheme="tableau10" if len(names) <= 10 else "tableau20")
-
-
-def attack_colours(frame: pd.DataFrame) -> alt.Color:
-    """Return a colour for each attack of a table."""
-    attacks = list(dict.fromkeys(frame["attack"]))
-    return alt.Color("attack:N", scale=colours(attacks), legend=alt.Legend(title="attack"))
+    Args:
+        column: Column of the names.
+        names: All names, in the order of their colours.
+        title: Of the legend; None: the column's name.
+        legend: Further properties of the legend.
+    """
+    domain = list(dict.fromkeys(names))
+    scale = alt.Scale(domain=domain, scheme="tableau10" if len(domain) <= 10 else "tableau20")
+    return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
 def budget_axis(budgets: list[float]) -> dict[str, Any]:
-    """Return what makes an x axis one of budgets: square-root scale, ticks at those tried."""
+    """Return the properties of an x axis of budgets: square-root scale, ticks at those tried."""
     return {
         "scale": alt.Scale(type="sqrt", domain=[0, max(budgets)]),
         "axis": alt.Axis(values=budgets, title="budget (1/255)", labelOverlap=True, format="~g"),
@@ -92,7 +94,7 @@ def menu(name: str, label: str, options: list[Any], value: Any) -> alt.Parameter
 
 
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:
-    """Return what a tooltip tells.
+    """Return the lines of a tooltip.
 
     Args:
         names: Columns of words and counts.

@@ -1,20 +1,23 @@
-"""Which models fall, at which budget."""
+"""Which models are fooled, at which budget."""
 
 import pandas as pd
 
 from src.analysis import CLEAN, format_cell
 from src.experiment.provenance import JobRecord
-from src.report import charts
+from src.report.charts.answer import answer_chart
+from src.report.charts.dots import dot_plot
 from src.report.measure import Measured, group
 from src.report.page import Figure, Section
-from src.report.sections.words import pairs
+from src.report.sections.text import pair_names
+
+_PAIR = ["attack", "source", "target"]
 
 
 def answer_sentence(record: JobRecord, found: Measured) -> str:
     """Name the strongest source and the most robust target at the reference budget.
 
-    Compared are the jobs that can be: of the first one's data, norm, aim, budget and protocol;
-    and of them those that are judged on as many models, since ensembles are on fewer.
+    Compared are the jobs with the first one's data, norm, budget, protocol and kind of attack
+    (targeted or not); and of them those with the most targets, since ensembles have fewer.
     """
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
@@ -26,7 +29,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     attack, source, targeted = best["attack"], best["source"], (rows["sign"] > 0).any()
     models = f"{best['pairs']} other {'model' if best['pairs'] == 1 else 'models'}"
     white = rows["white_box"].all()
-    does = "reaches its target classes on" if targeted else "fools"
+    does = "reaches its target labels on" if targeted else "fools"
     first = (
         f"{where} the strongest source is {source} with {attack}: it {does} "
         f"{'itself' if white else models} for {format_cell(best['fooled'], best['n'])} of the "
@@ -43,7 +46,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
 
 
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rates that decide who is strongest: without white boxes, if there are others."""
+    """Return the rates that the sources are ranked by: without white boxes, if there are others."""
     at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.reference) & (rates["n"] > 0)
     rows = rates[at & (rates["protocol"] == record.protocol) & (rates["group"] == group(record))]
     rows = rows[rows["sign"] == rows["sign"].iloc[0]] if len(rows) else rows
@@ -79,7 +82,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
             "row clean of all clean images. Choose attack, budget and protocol; click cells or "
             "legend entries to choose curves. Bands: 95 % intervals (of confidences under the "
             "job's own protocol alone).",
-            charts.answer_chart(
+            answer_chart(
                 rates,
                 attack=str(first["attack"]),
                 source=str(first["source"]),
@@ -91,20 +94,22 @@ def answer(record: JobRecord, found: Measured) -> Section:
     ]
     variants, beyond = found.table("variants"), found.table("excess")
     if len(variants):
-        variants = variants.assign(row=variants["attack"] + ": " + pairs(variants))
+        variants = variants.assign(row=variants["attack"] + ": " + pair_names(variants))
         caption = (
             f"Success rates at {where} of the same images in every storage, "
             f"and of the controls, on up to {variants['n'].max()} images; 95 % Wilson intervals."
         )
-        chart = charts.variants_chart(variants)
+        columns = [*_PAIR, "variant", "k", "n"]
+        chart = dot_plot(variants, "rate", "success rate", columns, by="variant")
         figures.append(Figure("variants", "Storage and controls", caption, chart, variants))
     for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
-        rows = rows.assign(row=pairs(rows))
+        rows = rows.assign(row=pair_names(rows))
         caption = (
             f"Success rate at {where} minus that of {control} of the same budget, on the same "
             f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
         )
         name = f"excess-{str(control).split()[0]}"
-        chart = charts.excess_chart(rows)
+        columns = [*_PAIR, "control", "success", "control_success", "denominator"]
+        chart = dot_plot(rows, "excess", "success rate beyond the control", columns)
         figures.append(Figure(name, f"Beyond {control}", caption, chart, rows))
-    return Section("answer", "Which models fall, at which budget", figures=tuple(figures))
+    return Section("answer", "Which models are fooled, at which budget", figures=tuple(figures))

@@ -1,4 +1,4 @@
-"""The clean images as the models see them."""
+"""The clean images: classes, confidences, and the accuracy of every model."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,19 +6,24 @@ import pandas as pd
 
 from src.analysis import format_cell
 from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
-from src.report import charts
+from src.report.charts.clean import (
+    MOST_CLASSES,
+    class_confidence_chart,
+    class_counts_chart,
+    profiles_chart,
+)
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
 
 
 def clean_sentence(found: Measured) -> str:
-    """Say how many clean images each model gets right, and how confident it is."""
-    told = []
+    """Return every model's accuracy and mean confidence on clean images."""
+    sentences = []
     for model, rows in [pair for models in found.clean.values() for pair in models.items()]:
         first = top_k(rows).iloc[0]
         cell = format_cell(int(first["correct"]), int(first["n"]))
-        told.append(f"{model}: {cell} correct, mean confidence {first['confidence']:.1%}.")
-    return " ".join(told)
+        sentences.append(f"{model}: {cell} correct, mean confidence {first['confidence']:.1%}.")
+    return " ".join(sentences)
 
 
 def clean(found: Measured) -> tuple[Section, ...]:
@@ -42,14 +47,14 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
         name=names.loc[classes["label"]].to_numpy(),
         place=classes.groupby("model", sort=False).cumcount() + 1,
     )
-    most, total = charts.MOST_CLASSES, int(counts["images"].sum())
+    most, total = MOST_CLASSES, int(counts["images"].sum())
     cut = f" The first {most} of {len(counts)} classes." if len(counts) > most else ""
     figures = (
         Figure(
             f"class-counts{end}",
             "Images per class",
             f"{total} images of {len(counts)} classes.{cut}",
-            charts.class_counts_chart(counts),
+            class_counts_chart(counts),
             counts,
         ),
         Figure(
@@ -57,14 +62,14 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
             "Top five by initial confidence",
             "Mean probability of the first to fifth class of the clean images whose confidence is "
             "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
-            charts.profiles_chart(profiles),
+            profiles_chart(profiles),
             profiles,
         ),
         Figure(
             f"class-confidence{end}",
             "Mean confidence per class",
             f"Of {total} clean images, in descending order.{cut}",
-            charts.class_confidence_chart(classes),
+            class_confidence_chart(classes),
             classes,
         ),
     )
@@ -75,7 +80,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
 def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
     rows = _stacked(models, top_k)
     cells = zip(rows["correct"], rows["n"], strict=True)
-    shown = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "model": rows["model"],
             "": [f"top {k}" for k in rows["k"]],
@@ -91,12 +96,12 @@ def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
         "Top 1: mean confidence in the prediction, over all images. Top 5: mean confidence in the "
         "true class, over the images where it is among the five."
     )
-    return Table("Accuracy and confidence on clean images", caption, shown)
+    return Table("Accuracy and confidence on clean images", caption, frame)
 
 
 def _stacked(
-    models: Mapping[str, pd.DataFrame], tell: Callable[[pd.DataFrame], pd.DataFrame]
+    models: Mapping[str, pd.DataFrame], statistic: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
     """Put a table of each model below the others, with a column `model`."""
-    tables = {model: tell(rows) for model, rows in models.items()}
+    tables = {model: statistic(rows) for model, rows in models.items()}
     return pd.concat(tables, names=["model"]).reset_index("model").reset_index(drop=True)

@@ -1,16 +1,17 @@
-"""Why adversarial examples transfer, as far as the jobs computed it."""
+"""Why adversarial examples transfer: spectra, filtered perturbations, gradients and errors."""
 
-from src.report import charts
+from src.report.charts.dots import dot_plot
+from src.report.charts.mechanisms import low_pass_chart, similarity_chart, spectra_chart
 from src.report.measure import Measured
 from src.report.page import Figure, Section
-from src.report.sections.words import enough, pairs, span
+from src.report.sections.text import enough, pair_names, span
 
 _NYQUIST = 0.5
 _PARTS = {"low": "low", "mid": "mid", "high": "high", "all": "whole"}
 
 
 def mechanisms(found: Measured) -> Section | None:
-    """Return what the diagnostics tell of why images transfer."""
+    """Return the charts of the diagnostics."""
     parts = (_spectra, _filtered, _low_passed, _similarity)
     figures = [figure for part in parts if (figure := part(found)) is not None]
     if not figures:
@@ -27,7 +28,7 @@ def _spectra(found: Measured) -> Figure | None:
         f"Mean share of the power of {rows['n'].max()} images and of perturbations at the "
         "reference budget, by spatial frequency; the constant part is left out."
     )
-    chart = charts.spectra_chart(rows)
+    chart = spectra_chart(rows)
     return Figure("spectra", "Power spectra of images and perturbations", caption, chart, rows)
 
 
@@ -36,13 +37,14 @@ def _filtered(found: Measured) -> Figure | None:
     if rows.empty or (rows := rows[(rows["norm"] == "l2") & enough(rows["n"])]).empty:
         return None
     rows = rows.assign(band=rows["band"].map(_PARTS))
-    rows = rows.assign(row=pairs(rows) + ", " + rows["band"])
+    rows = rows.assign(row=pair_names(rows) + ", " + rows["band"])
     caption = (
-        "Success rate of a perturbation's low, middle and high frequencies, each scaled to the L2 "
+        "Success rate of a perturbation's low, mid and high frequencies, each scaled to the L2 "
         "norm of the whole, minus that of the same part of random-sign noise, on "
         f"{span(rows['n'])} images; Tango's 95 % interval."
     )
-    chart = charts.filtered_chart(rows)
+    columns = ["attack", "source", "target", "band", "n", "success", "noise_success"]
+    chart = dot_plot(rows, "excess", "success rate beyond filtered noise", columns)
     return Figure("filtered", "Parts of perturbations beyond filtered noise", caption, chart, rows)
 
 
@@ -56,7 +58,7 @@ def _low_passed(found: Measured) -> Figure | None:
         f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
         "Wilson intervals."
     )
-    chart = charts.low_pass_chart(rows, _NYQUIST)
+    chart = low_pass_chart(rows, _NYQUIST)
     return Figure("low-passed", "Accuracy on low-passed clean images", caption, chart, rows)
 
 
@@ -69,5 +71,5 @@ def _similarity(found: Measured) -> Figure | None:
         f"gradients on {span(rows['n'])} clean images, and over the agreement "
         "of their errors; 95 % Wilson intervals. Pairs share models and images."
     )
-    chart = charts.similarity_chart(rows)
+    chart = similarity_chart(rows)
     return Figure("similarity", "Transfer, gradients and errors", caption, chart, rows)

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
-from src.analysis.rates import ratio
+from src.analysis.transfer_rates import ratio
 
 CLEAN = "clean"
-"""Name of the matrix row that holds the figures of clean images."""
+"""Name of the matrix row of clean images."""
 
 MEASURES = {"robust_accuracy": "still_correct", "success_rate": "success"}
-"""What a matrix can show, and the count that it is made of."""
+"""What a matrix can hold, and the count behind it."""
 
 _CLEAN_COUNTS = {"still_correct": "target_clean_correct", "success": "target_clean_success"}
 
@@ -44,13 +44,13 @@ def matrix(
             attacks and the robust accuracy of others.
 
     Returns:
-        One row per cell: `source` (made on; first `clean`), `target` (shown to), `eps_255`,
+        One row per cell: `source` (first `clean`), `target`, `eps_255`,
         `targeted`, the count (`still_correct` or `success`), `denominator`, the measure with
         its `_low` and `_high`, and `cell` (see `format_cell`). The columns' names say what is
         counted. The clean row is over all clean images, whatever the protocol: how many the
-        target gets right, or, of the success rate, how many are a success without an attack
-        (images aimed at their own label left out). A target's clean counts are those of the
-        first source that was shown to it; where they are not known, the cell is missing.
+        target classifies correctly, or, of the success rate, how many are a success without an
+        attack (images whose target label is their label left out). A target's clean counts are
+        those of the first source evaluated on it; where they are not known, the cell is missing.
 
     Raises:
         ValueError: If a source is called `clean`, a table lacks the budget, the tables count
@@ -92,7 +92,7 @@ def words_of(measure: str, targeted: bool) -> Words:
     if measure == "robust_accuracy":
         return Words("still correct", "robust accuracy", "accuracy on all clean images")
     if targeted:
-        clean = "clean images already taken for their target class"
+        clean = "clean images already classified as their target label"
         return Words("target class reached", "targeted success rate", clean)
     return Words("misclassified", "success rate", "error rate on all clean images")
 
@@ -103,7 +103,7 @@ def is_targeted(frame: pd.DataFrame) -> bool:
 
 
 def is_white_box(source: str, target: str) -> bool:
-    """Tell whether a target's own gradients made the images.
+    """Tell whether the images were crafted on the target's own gradients.
 
     An ensemble's members are joined by `+`; each of them is a white-box target.
 
@@ -122,9 +122,9 @@ def gather(tables: Mapping[str, pd.DataFrame], eps_255: float) -> pd.DataFrame:
     rows = [_at_budget(table, source, eps_255) for source, table in tables.items()]
     together = pd.concat(rows, ignore_index=True)
     if together["targeted"].nunique() > 1:
-        aiming = [source for source, table in tables.items() if is_targeted(table)]
+        targeted = [source for source, table in tables.items() if is_targeted(table)]
         raise ValueError(
-            f"the attacks on {', '.join(aiming)} are targeted and the others are not; "
+            f"the attacks on {', '.join(targeted)} are targeted and the others are not; "
             "they do not fit into one matrix."
         )
     return together

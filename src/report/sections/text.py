@@ -1,4 +1,4 @@
-"""What sections share: names of pairs, and whether there are images enough to tell of."""
+"""Texts of all sections: names of pairs, counts, intervals, and sections with too few images."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import pandas as pd
 from src.analysis import is_white_box, wilson_interval
 
 WIDEST = 0.3
-"""Where the interval of a rate is wider, a section is a sentence: nothing can be told."""
+"""Where the interval of a rate is wider, a section is a sentence instead of charts."""
 MOST_ROWS = 60
 """Most rows of a folded table."""
 
 
-def pairs(rows: pd.DataFrame) -> pd.Series:
-    """Name the pair of each row; a white box has an asterisk."""
+def pair_names(rows: pd.DataFrame) -> pd.Series:
+    """Name the source-target pair of each row; a white box has an asterisk."""
     names = [
         f"{source} \N{RIGHTWARDS ARROW} {target}{' *' if is_white_box(source, target) else ''}"
         for source, target in zip(rows["source"], rows["target"], strict=True)
@@ -22,26 +22,26 @@ def pairs(rows: pd.DataFrame) -> pd.Series:
 
 
 def enough(n: pd.Series) -> pd.Series:
-    """Tell where so many images give a rate an interval that is not wider than `WIDEST`."""
+    """Tell where a rate of so many images has an interval no wider than `WIDEST`."""
     low, high = wilson_interval(n.to_numpy() // 2, n.to_numpy())
     return pd.Series(high - low <= WIDEST, index=n.index)
 
 
 def span(n: pd.Series) -> str:
-    """Write the least and the largest of some counts, or the one that all are."""
+    """Write the least and the largest count, or the one that all have."""
     return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
 
 
-def too_few(n: pd.Series, what: str) -> str:
+def too_few(n: pd.Series) -> str:
     """Return the sentence of a section that has too few images."""
     return (
         f"Images counted for a pair: {n.max()} at most. The interval of a rate is then wider than "
-        f"{100 * WIDEST:.0f} points, and nothing can be told {what}."
+        f"{100 * WIDEST:.0f} points, too wide for a comparison."
     )
 
 
 def with_intervals(rows: pd.DataFrame, name: str, form: str) -> list[str]:
-    """Write values with their intervals, as far as there are any."""
+    """Write values with their intervals; `n/a` without a value."""
     numbers = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
     return [
         "n/a"
@@ -52,5 +52,5 @@ def with_intervals(rows: pd.DataFrame, name: str, form: str) -> list[str]:
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as dictionaries with names as keys."""
+    """Return rows as dictionaries by column name."""
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

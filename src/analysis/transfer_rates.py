@@ -16,17 +16,17 @@ def rates(
     """Count, per target and budget, the images that are still classified correctly.
 
     A success of an untargeted attack is an image that is no longer classified correctly; of a
-    targeted one, an image that is taken for its `target_label`. An image whose `target_label`
-    is its label could be both correct and a success: no protocol counts it, and
-    `aimed_at_label` says how many there are.
+    targeted one, an image that is classified as its `target_label`. An image whose
+    `target_label` is its label could be both correct and a success: no protocol counts it, and
+    `aimed_at_label` is the number of such images.
 
     Args:
         predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. A
             table whose attacked rows have a `target_label` is that of a targeted attack.
-        source: Model that the adversarial images were made on. Its clean rows are needed by
+        source: Model that the adversarial images were crafted on. Its clean rows are needed by
             the protocols `source_correct` and `joint`, those of the targets by
             `target_correct` and `joint`.
-        targets: Models that the images were shown to, in the order of the result.
+        targets: Models that the images were evaluated on, in the order of the result.
         protocol: Which images form the denominator: `all` of them, those that the source
             classifies correctly when clean (`source_correct`), those that the target does
             (`target_correct`), or those that both do (`joint`).
@@ -34,10 +34,10 @@ def rates(
     Returns:
         One row per (target, eps_255) in the order of `targets` and of rising budget, with
 
-        - `targeted`: whether the attack aims for a class;
+        - `targeted`: whether the attack has target labels;
         - `n`: images in the table; `source_clean_correct` and `target_clean_correct`: how many
-          of them each model gets right clean; `target_clean_success`: how many of them are a
-          success before any attack (nullable: missing if the model's clean rows are);
+          of them each model classifies correctly when clean; `target_clean_success`: how many
+          of them are a success before any attack (nullable: missing if the model's clean rows are);
         - `aimed_at_label`: how many of them no protocol counts;
         - `denominator` (by protocol), `still_correct`, `robust_accuracy` in [0, 1],
           `success`, `success_rate`;
@@ -49,7 +49,7 @@ def rates(
         With an empty denominator the rates, intervals and confidences are NaN.
 
     Raises:
-        ValueError: As `src.analysis.outcomes.outcomes`.
+        ValueError: The table lacks the clean rows that the protocol needs.
     """
     return _rates(outcomes(predictions, source, targets, protocol))
 
@@ -83,25 +83,25 @@ def confidence_bands(
         ValueError: As `rates`.
     """
     found = outcomes(predictions, source, targets, protocol)
-    table, shown = shown_budgets(found)
-    kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[shown]
-    values = found.confidence.transpose(0, 2, 1)[shown]
+    table, evaluated = evaluated_budgets(found)
+    kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[evaluated]
+    values = found.confidence.transpose(0, 2, 1)[evaluated]
     table["confidence"] = ratio(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
     ends = bounded_mean_interval(values, kept, fewest=FEWEST_IMAGES)
     table["confidence_low"], table["confidence_high"] = ends
     return table
 
 
-def shown_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
-    """List what budgets each target was shown, in the order of the targets and of rising budget.
+def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
+    """List the budgets that each target was evaluated at, by target and rising budget.
 
     Returns:
         A frame with `target` and `eps_255`, and the same as a mask of shape (T, K).
     """
-    shown: Mask = np.any(found.present, axis=1)
-    target, budget = np.nonzero(shown)
+    evaluated: Mask = np.any(found.present, axis=1)
+    target, budget = np.nonzero(evaluated)
     names = [found.targets[place] for place in target]
-    return pd.DataFrame({"target": names, "eps_255": found.eps_255[budget]}), shown
+    return pd.DataFrame({"target": names, "eps_255": found.eps_255[budget]}), evaluated
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -112,14 +112,14 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDA
 
 
 def _rates(found: Outcomes) -> pd.DataFrame:
-    table, shown = shown_budgets(found)
+    table, evaluated = evaluated_budgets(found)
     counted = found.counted[:, :, None]
 
     def count(mask: Mask) -> NDArray[np.int64]:
-        return np.count_nonzero(mask & found.present, axis=1)[shown]
+        return np.count_nonzero(mask & found.present, axis=1)[evaluated]
 
     denominator = count(counted)
-    table["targeted"] = found.aim is not None
+    table["targeted"] = found.target_labels is not None
     table["n"] = count(np.ones_like(counted))
     source_clean, target_clean = found.source_clean, found.target_clean
     for name, mask in (
@@ -143,5 +143,5 @@ def _rates(found: Outcomes) -> pd.DataFrame:
         # Zero, not a product with the mask: a NaN outside the denominator must not leak in,
         # while a NaN inside it must show.
         values = np.where(counted & found.present, getattr(found, name), 0.0)
-        table[name] = ratio(values.sum(axis=1)[shown], denominator)
+        table[name] = ratio(values.sum(axis=1)[evaluated], denominator)
     return table

@@ -1,4 +1,4 @@
-"""Signs that an attack is broken, or a model, rather than a model robust."""
+"""Sanity checks: signs that an attack or a model is broken, rather than a model robust."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from src.analysis.comparisons import image_outcomes
 from src.analysis.intervals import wilson_interval
-from src.analysis.matrix import format_cell, is_white_box
+from src.analysis.matrices import format_cell, is_white_box
 from src.analysis.outcomes import Outcomes, outcomes, under
 
 ZERO_GRADIENTS = 0.01
@@ -29,21 +29,21 @@ CAUSES = {
     "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
-    "over_budget": "the rates are told at the measured budget; usual causes: eps_255 in another "
+    "over_budget": "the rates stand at the measured budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
-    "models that get more of them right",
+    "models that classify more of them correctly",
     "weaker_than_fgsm": "usual causes: too few steps, too small a step size, masked gradients",
 }
-"""What each alarm comes from, by its name."""
+"""Usual causes of each alarm, by its name."""
 
 
 class Alarm(NamedTuple):
-    """One sign of trouble.
+    """A sanity check that failed.
 
     Attributes:
         name: One of `CAUSES`.
-        value: The share, or number of images, that the finding gives.
+        value: The share, or number of images, in the finding.
         finding: The model or pair, and the counts with their denominator.
         sentence: The same with budget, interval or test, and the causes.
     """
@@ -65,7 +65,7 @@ def alarms(
     protocol: str,
     iterative: bool,
 ) -> list[Alarm]:
-    """Check one job.
+    """Run the sanity checks of one job.
 
     - `clean_at_chance`: see `clean_at_chance`.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
@@ -73,19 +73,19 @@ def alarms(
     - `loss_not_rising`: in the white box, of the images that the target classifies correctly
       when clean, the share on which the attack nowhere raises the loss is above 5 % by the lower
       end of its interval: at no budget is the `true_confidence` below the clean one; for
-      targeted attacks, nor is the target class reached. (The probability of the target class is
-      not in the table where it is not among the top five.)
+      targeted attacks, nor is the target label reached. (Its probability is not in the table
+      where it is not among the top five.)
     - `above_chance`: untargeted iterative attacks in the white box only: at the largest budget
       the accuracy over all images is above 1 / `num_classes` by the lower end of its interval.
-      A single step leaves many images right without being broken.
+      A single step leaves many images correct without being broken.
 
     Args:
         table: Predictions of the job, clean rows included.
-        source: Model, or ensemble joined by `+`, that the images were made on.
-        targets: Models that the images were shown to.
+        source: Model, or ensemble joined by `+`, that the images were crafted on.
+        targets: Models that the images were evaluated on.
         num_classes: Number of classes, at least 2.
         zero_gradients: Share in [0, 1] of gradient evaluations that were zero in every pixel.
-        gradient_evaluations: How many there were, for the sentence.
+        gradient_evaluations: How many there were.
         protocol: Which images the job's rates count.
         iterative: Whether the attack takes more than one step.
 
@@ -93,7 +93,7 @@ def alarms(
         The alarms that went off, none of them if all is well. Intervals are Wilson's, 95 %.
 
     Raises:
-        ValueError: As `rates`, also if clean rows of a target lack.
+        ValueError: As `rates`, or the clean rows of a target lack.
     """
     raised = clean_at_chance(table, num_classes)
     if zero_gradients > ZERO_GRADIENTS:
@@ -101,18 +101,18 @@ def alarms(
         finding = f"{source}: {counted} of the gradients are zero in every pixel"
         raised.append(_alarm("zero_gradients", zero_gradients, finding))
     found = outcomes(table, source, targets, protocol)
-    right = under(found, "target_correct")
+    correct = under(found, "target_correct")
     for place, target in enumerate(targets):
         raised += _few_images(found, place, protocol)
         if is_white_box(source, target):
-            raised += _loss_not_rising(right, place)
-            if iterative and found.aim is None:
+            raised += _loss_not_rising(correct, place)
+            if iterative and found.target_labels is None:
                 raised += _above_chance(found, place, num_classes)
     return raised
 
 
 def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
-    """Name the models that are no better than guessing on the clean images.
+    """Find the models that are no better than guessing on the clean images.
 
     Args:
         table: Predictions, clean rows (eps_255 = 0) included.
@@ -123,15 +123,15 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
         the lower end of its 95 % Wilson interval.
     """
     clean = table[table["eps_255"] == 0]
-    right = clean["predicted"] == clean["label"]
+    correct = clean["predicted"] == clean["label"]
     raised = []
-    for model, its in right.groupby(clean["target"].astype(object), sort=False):
+    for model, its in correct.groupby(clean["target"].astype(object), sort=False):
         k, n = int(its.sum()), len(its)
         low, high = wilson_interval(k, n)
         if low > 1 / num_classes:
             continue
         finding = (
-            f"{model}: right on {format_cell(k, n)} of the clean images, chance is "
+            f"{model}: correct on {format_cell(k, n)} of the clean images, chance is "
             f"{_chance(num_classes)}"
         )
         detail = f" (95 % interval {low:.2%} to {high:.2%})"
@@ -140,21 +140,21 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
 
 
 def over_budget(
-    attack: str, told: float, measured: float, count: int, total: int, norm: str
+    attack: str, stated: float, measured: float, count: int, total: int, norm: str
 ) -> Alarm:
-    """Say that images change by more than the budget that is told of them.
+    """Return the alarm of images that change by more than their stated budget.
 
     Args:
-        attack: What to call the images.
-        told: Budget in 1/255.
-        measured: Their largest change in 1/255.
-        count: How many change by more than what is told.
+        attack: Label of the attack.
+        stated: Budget in 1/255.
+        measured: Largest change of the images in 1/255.
+        count: How many images exceed the stated budget.
         total: How many there are.
         norm: Of the budget.
     """
     finding = (
         f"{attack}: {format_cell(count, total)} of the images change by more than the "
-        f"{told:g}/255 that is told, by up to {measured:g}/255 ({norm})"
+        f"stated {stated:g}/255, by up to {measured:g}/255 ({norm})"
     )
     return _alarm("over_budget", count / total, finding)
 
@@ -175,21 +175,19 @@ def weaker_than_fgsm(
     Args:
         iterative: Predictions of the iterative attack, clean rows included.
         fgsm: Predictions of FGSM from the same source on the same images.
-        source: Model, or ensemble joined by `+`, that both were made on.
-        reference: Headline budget in units of 1/255; compared are it and the largest one.
-        attack: What the sentence calls the iterative attack.
+        source: Model, or ensemble joined by `+`, that both were crafted on.
+        reference: Reference budget in units of 1/255; compared are it and the largest one.
+        attack: Label of the iterative attack.
 
     Returns:
         An alarm per white-box target and budget that both tables have; its value is FGSM's
         lead as a share of the images counted.
 
     Raises:
-        ValueError: As `rates`, or if the tables have different images, labels, clean
-            predictions or classes aimed for, or share no budget.
+        ValueError: As `rates`, or the tables differ in images, labels, clean predictions or
+            target labels.
     """
     shared = set(iterative["eps_255"]) & set(fgsm["eps_255"]) - {0.0}
-    if not shared:
-        raise ValueError(f"{attack} and FGSM share no budget above 0.")
     raised = []
     for target in iterative["target"].unique():
         if is_white_box(source, target) and target in set(fgsm["target"]):
@@ -205,10 +203,11 @@ def weaker_than_fgsm(
 
 def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str, attack: str) -> list[Alarm]:
     """Compare two attacks on one target at one budget."""
-    alike = ["index", "label", "aim", "counted"]
+    alike = ["index", "label", "target_label", "counted"]
     if not first[alike].equals(second[alike]):
         raise ValueError(
-            f"{pair}: {attack} and FGSM differ in images, labels, clean predictions or aims."
+            f"{pair}: {attack} and FGSM differ in images, labels, clean predictions or target "
+            "labels."
         )
     by_first, by_second = (table["success"] & table["counted"] for table in (first, second))
     k_first, k_second, n = (int(mask.sum()) for mask in (by_first, by_second, first["counted"]))
@@ -219,7 +218,7 @@ def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str, attack: str) -
     if p > LARGEST_P:
         return []
     size = f"= {p:.2g}" if p > 1e-12 else "< 1e-12"
-    what = "fools" if first["aim"].isna().all() else "reaches the target class on"
+    what = "fools" if first["target_label"].isna().all() else "reaches the target label on"
     counts = f"{format_cell(k_first, n)}, FGSM {format_cell(k_second, n)}"
     finding = f"{pair}: {attack} {what} {counts}"
     detail = f" (one-sided exact McNemar p {size})"
@@ -237,16 +236,16 @@ def _few_images(found: Outcomes, place: int, protocol: str) -> list[Alarm]:
 
 def _loss_not_rising(found: Outcomes, place: int) -> list[Alarm]:
     """Count the images whose true class is at no budget less likely than when clean."""
-    confidence, shown = found.true_confidence[place], found.present[place, :, 1:]
+    confidence, present = found.true_confidence[place], found.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
-    if found.aim is not None:
+    if found.target_labels is not None:
         risen |= found.success[place, :, 1:]
-    counted = found.counted[place] & shown.any(axis=1)
-    k, n = int((counted & ~(shown & risen).any(axis=1)).sum()), int(counted.sum())
+    counted = found.counted[place] & present.any(axis=1)
+    k, n = int((counted & ~(present & risen).any(axis=1)).sum()), int(counted.sum())
     low, high = wilson_interval(k, n)
     if not low > LOSS_NOT_RISING:  # NaN without an image
         return []
-    missed = "" if found.aim is None else ", nor takes them for their target class"
+    missed = "" if found.target_labels is None else ", nor is the target label reached"
     finding = (
         f"{found.source} -> {found.targets[place]}, white box: at no budget is the true class less "
         f"likely than when clean on {format_cell(k, n)}"
@@ -263,7 +262,7 @@ def _above_chance(found: Outcomes, place: int, num_classes: int) -> list[Alarm]:
     if eps == 0 or not low > 1 / num_classes:
         return []
     finding = (
-        f"{found.source} -> {found.targets[place]}, white box at {eps:g}/255: still right on "
+        f"{found.source} -> {found.targets[place]}, white box at {eps:g}/255: still correct on "
         f"{format_cell(k, n)}, chance is {_chance(num_classes)}"
     )
     detail = f" of all images, at the largest budget (95 % interval from {low:.2%})"
