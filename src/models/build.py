@@ -62,12 +62,12 @@ def build_classifier(
         mean, std = mean or stated.get("mean"), std or stated.get("std")
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
-        classifier = PixelClassifier(module, mean, std, input_size).eval()
+        classifier = PixelClassifier(module, mean, std, input_size, name).eval()
         if file is not None:
             load_weights(module, file)
-        _try(classifier, num_classes, image_size, attacked)
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
+    _try(classifier, num_classes, image_size, attacked)
     return classifier
 
 
@@ -86,25 +86,28 @@ def _filled(value: Any, num_classes: int, side: int) -> Any:
 
 def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacked: bool) -> None:
     """Classify one grey image, so that what does not fit shows here and not later."""
+    who = f"model {classifier.name}"
     if any(module.training for module in classifier.modules()):
-        raise ValueError("the network, or a part of it, stays in training mode after eval().")
+        raise ValueError(
+            f"{who}: the network, or a part of it, stays in training mode after eval()."
+        )
     grey = torch.full((1, 3, image_size, image_size), 0.5)
     try:
         with torch.no_grad():
             logits = classifier(grey)
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
-            f"it cannot take images of {image_size} pixels (input_size resizes them): "
+            f"{who}: it cannot take images of {image_size} pixels (input_size resizes them): "
             f"{first_line(error)}"
         ) from error
     if logits.shape[1] != num_classes:
-        raise ValueError(f"it has {logits.shape[1]} classes, the data set {num_classes}.")
+        raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")
     if attacked:
         try:
             with torch.enable_grad():  # the gradient may be 0 everywhere
                 torch.autograd.grad(classifier(grey.requires_grad_()).sum(), grey)
         except RuntimeError as error:
             raise ValueError(
-                "it cannot be attacked: its logits have no gradient with respect to the images "
-                f"(detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
+                f"{who}: it cannot be attacked, since its logits have no gradient with respect to "
+                f"the images (detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
             ) from error

@@ -20,6 +20,7 @@ class PixelClassifier(nn.Module):
         std: Channel standard deviations of the same normalisation, all positive.
         input_size: Side in pixels that images are resized to (antialiased, bilinear); None takes
             them as they come.
+        name: In the catalogue, for messages; None: that of the network's class.
 
     Raises:
         ValueError: If mean or std is not three finite numbers, or std not positive.
@@ -34,10 +35,12 @@ class PixelClassifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.input_size = input_size
+        self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
             tensor = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
             fits = tensor.numel() == 3 and bool(tensor.isfinite().all())
@@ -71,7 +74,7 @@ class PixelClassifier(nn.Module):
         if not fits or not logits.is_floating_point():
             got = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
             raise ValueError(
-                "the network must return logits, floating-point numbers of shape (N, num_classes), "
-                f"but for N = {len(images)} images it returned {got}."
+                f"model {self.name}: the network must return logits, floating-point numbers of "
+                f"shape (N, num_classes), but for N = {len(images)} images it returned {got}."
             )
         return cast(Tensor, logits)
