@@ -136,7 +136,7 @@ REFUSED = [
     ("epsilon.grid=[4,4]", "epsilon.grid.*more than once"),
     ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255: did you mean 0.255, 8\?"),
     ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
-    ("report.budgets=[3]", "report.budgets .*3"),
+    ("report.budgets=[3]", "report.budgets=3 .*1, 2, 4, 8, 12, 16"),
     ("dataset.name='[/x]'", r"dataset.name.*\[/x\]"),
     ("dataset.name=..", r"dataset.name.*\.\."),
     (f"dataset.name={'x' * 101}", "dataset.name.*x"),
