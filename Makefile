@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
+PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format ui clean
@@ -24,10 +25,10 @@ demo: $(READY) ## Run the daily command on embedded images: six jobs in some min
 	$(BIN)/python -m src.main -m experiment=demo attack=fgsm,bim source=vgg16,resnet50,inception
 
 test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: $(READY) lint ## The same with the long tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .

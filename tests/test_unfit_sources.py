@@ -1,5 +1,7 @@
 """Sources and data that cannot be attacked: one sentence, exit code 1, no traceback."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,15 +45,15 @@ def odd(workspace):
 @pytest.mark.parametrize(
     ("oddity", "message"),
     [
-        ("detach", "model odd: it cannot be attacked, since its logits have no gradient"),
-        ("tuple", "model odd: the network must return logits, floating-point numbers of shape"),
-        ("mode", "model odd: the network, or a part of it, stays in training mode"),
+        ("detach", "model odd: .* no gradient"),
+        ("tuple", "the network must return logits"),
+        ("mode", "model odd: .* training mode"),
     ],
 )
 def test_an_odd_source_is_refused_in_a_sentence(command_line, odd, capfd, oddity, message):
     assert command_line(*odd, "source=odd", f"model.odd.network.oddity={oddity}") == 1
     out, err = capfd.readouterr()
-    assert message in (out + err).replace("\n", " ")
+    assert re.search(message, (out + err).replace("\n", " "))
     assert "Traceback" not in out + err
 
 
