@@ -39,8 +39,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Dip and recovery: never misclassified, loses at least 5 points of confidence at some "
         "budget and regains at least half of that at a larger one. Bounce back: misclassified, and "
         "correct again at a larger budget. More confident than clean: at the largest budget the "
-        "confidence in a wrong class exceeds the initial one. Below 1/255: misclassified by a change that no "
-        "8-bit image can hold (L-infinity alone).",
+        "confidence in a wrong class exceeds the initial one. Below 1/255: misclassified by a "
+        "change that no 8-bit image can hold (L-infinity alone).",
     ),
     (
         "rho",
