@@ -17,7 +17,7 @@ WHITE_BOX_MARK = "*"
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     """Lay out a transfer matrix for the terminal.
 
-    A cell reads `k / n = rate`; the lines below the table say what is counted. White boxes, whose
+    A cell reads `k / n = rate`; the caption names what is counted. White boxes, whose
     target is the source or a member of it, are marked `*`.
 
     Args:
