@@ -46,7 +46,7 @@ def matrix(
     Returns:
         One row per cell: `source` (first `clean`), `target`, `eps_255`,
         `targeted`, the count (`still_correct` or `success`), `denominator`, the measure with
-        its `_low` and `_high`, and `cell` (see `format_cell`). The columns' names say what is
+        its `_low` and `_high`, and `cell` (see `format_cell`). The columns' names state what is
         counted. The clean row is over all clean images, whatever the protocol: how many the
         target classifies correctly, or, of the success rate, how many are a success without an
         attack (images whose target label is their label left out). A target's clean counts are

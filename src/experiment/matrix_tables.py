@@ -1,7 +1,6 @@
-"""Transfer matrices, of rates and of excess over a control, in the terminal and as CSV files."""
+"""Transfer matrices, of rates and of excess over a control, for the terminal and CSV files."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich import box
@@ -11,7 +10,6 @@ from rich.text import Text
 
 from src.analysis import CLEAN, CONTROL_NAMES, MEASURES, is_white_box
 from src.analysis.matrices import is_targeted, measure_of, words_of
-from src.utils.files import write_csv
 
 WHITE_BOX_MARK = "*"
 
@@ -19,12 +17,12 @@ WHITE_BOX_MARK = "*"
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     """Lay out a transfer matrix for the terminal.
 
-    A cell reads `k / n = rate`; the lines below the table say what is counted. White boxes, whose
+    A cell reads `k / n = rate`; the caption names what is counted. White boxes, whose
     target is the source or a member of it, are marked `*`.
 
     Args:
         matrix: Result of `src.analysis.matrix`.
-        heading: What the numbers are of.
+        heading: Title of the table.
         width: Width of the terminal in characters. Where a row per source and a column per
             target are too wide for it, each pair has a row.
     """
@@ -80,16 +78,6 @@ def wide_excess(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     counts, rates = ["success", "control", "denominator"], ["excess", "excess_low", "excess_high"]
     tables = {CONTROL_NAMES[name]: _wide(one, counts, rates) for name, one in matrices.items()}
     return pd.concat(tables, names=["control"]).reset_index("control").reset_index(drop=True)
-
-
-def write_matrix_csv(matrix: pd.DataFrame, path: Path) -> None:
-    """Write `wide_matrix` as CSV (UTF-8), whole or not at all."""
-    write_csv(path, wide_matrix(matrix))
-
-
-def write_excess_csv(matrices: Mapping[str, pd.DataFrame], path: Path) -> None:
-    """Write `wide_excess` as CSV (UTF-8), whole or not at all."""
-    write_csv(path, wide_excess(matrices))
 
 
 def _wide(matrix: pd.DataFrame, counts: Sequence[str], rates: Sequence[str]) -> pd.DataFrame:

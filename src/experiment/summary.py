@@ -24,15 +24,10 @@ from src.analysis import (
     weaker_than_fgsm,
 )
 from src.analysis.confidence import top_k
-from src.experiment.matrix_tables import (
-    excess_table,
-    matrix_table,
-    write_excess_csv,
-    write_matrix_csv,
-)
+from src.experiment.matrix_tables import excess_table, matrix_table, wide_excess, wide_matrix
 from src.experiment.provenance import ALARMS, PREDICTIONS
 from src.report.stored import StoredJob
-from src.utils.files import write_text
+from src.utils.files import write_csv, write_text
 
 
 def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) -> None:
@@ -48,31 +43,39 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     Raises:
         ValueError: The jobs' tables do not fit into one matrix.
     """
-    found: dict[str, tuple[pd.DataFrame, dict[str, pd.DataFrame]]] = {}
-    for name, done in by_attack(jobs).items():
+    attacks: dict[str, list[StoredJob]] = {}
+    for job in jobs:
+        if job.attacked:
+            attacks.setdefault(job.attack, []).append(job)
+    files: dict[str, pd.DataFrame] = {}
+    for name, done in attacks.items():
         record = done[0].record
         eps = record.reference
-        cells = matrix({job.record.source: job_rates(job) for job in done}, eps)
+        tables = [(job.predictions, job.record) for job in done]
+        cells = matrix(
+            {r.source: rates(t, r.source, r.targets, r.protocol) for t, r in tables}, eps
+        )
         beyond = _excess(done, eps)
         heading = f"{name} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
         console.print("", matrix_table(cells, heading, console.width))
         for control, table in beyond.items():
             console.print("", excess_table(table, heading, control, console.width))
-        stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
-        found[f"{stem}-{len(found)}" if stem in found else stem] = cells, beyond
-    console.print()
-    for stem, (cells, beyond) in found.items():  # last: a full disk hides no matrix
-        write_matrix_csv(cells, folder / f"matrix-{stem}.csv")
+        stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
+        stem = f"{stem}-{len(files)}" if stem in files else stem
+        files[stem] = wide_matrix(cells)
         if beyond:
-            write_excess_csv(beyond, folder / f"matrix-{stem}-excess.csv")
+            files[f"{stem}-excess"] = wide_excess(beyond)
+    console.print()
+    for stem, frame in files.items():  # last: a full disk hides no matrix
+        write_csv(folder / f"{stem}.csv", frame)
 
 
 def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
-    """Print the accuracy and confidence of every model of the jobs that attacked nothing."""
+    """Print the accuracy and confidence of every model of the jobs without an attack."""
     rows = [job.clean for job in jobs if not job.attacked]
     if not rows:
         return
-    headings = ("model", "", "right", "mean confidence")
+    headings = ("model", "", "correct", "mean confidence")
     table = Table(*headings, title="clean images", box=box.SIMPLE_HEAD)
     for model, its in pd.concat(rows).groupby("target", sort=False):
         for row in top_k(its).to_dict("records"):
@@ -81,21 +84,12 @@ def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
     console.print(table)
 
 
-def by_attack(jobs: Sequence[StoredJob]) -> dict[str, list[StoredJob]]:
-    """Return the jobs that attacked, by what their matrix is called."""
-    groups: dict[str, list[StoredJob]] = {}
-    for job in jobs:
-        if job.attacked:
-            groups.setdefault(job.attack, []).append(job)
-    return groups
-
-
 def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
-    """Complete every job's alarms with what only the end can tell, and print a line for each.
+    """Complete every job's alarms with those of the whole sweep, and print a line for each.
 
-    That is the comparison of iterative attacks with FGSM from the same source, and the alarms of
-    jobs that attacked nothing. A finding that several jobs share is printed once, and so is what
-    an alarm comes from; whole sentences are in the jobs' `alarms.json`.
+    Iterative attacks are compared with FGSM from the same source, and jobs without an attack are
+    checked. A finding of several jobs is printed once, and so are the causes of an alarm; the
+    whole sentences are in the jobs' `alarms.json`.
     """
     where: dict[str, dict[str, list[str]]] = {}
     texts: dict[Path, str] = {}
@@ -120,29 +114,23 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
         write_text(path, text)
 
 
-def job_rates(job: StoredJob, protocol: str | None = None) -> pd.DataFrame:
-    """Return a job's rates, under its own protocol or another one."""
-    record = job.record
-    return rates(job.predictions, record.source, record.targets, protocol or record.protocol)
-
-
 def _excess(done: Sequence[StoredJob], eps_255: float) -> dict[str, pd.DataFrame]:
     """Return by control the matrix of excess, of the controls that all jobs have."""
     beyond = {}
     for control in CONTROL_NAMES:
-        table = f"{PREDICTIONS}-{control}"
-        if all(table in job.files for job in done):
+        name = f"{PREDICTIONS}-{control}"
+        if all(name in job.files for job in done):
             by_source = {}
             for job in done:
                 own = job.record
-                tables = job.predictions, job.table(table)
+                tables = job.predictions, job.table(name)
                 by_source[own.source] = excess(*tables, own.source, own.targets, own.protocol)
             beyond[control] = excess_matrix(by_source, eps_255)
     return beyond
 
 
 def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
-    """Look at clean images, or compare an iterative attack with FGSM of the same source and aim."""
+    """Check clean images, or compare an iterative attack with FGSM of the same settings."""
     record = job.record
     if not job.attacked:
         return clean_at_chance(job.predictions, len(record.class_names))
@@ -157,7 +145,7 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
 
 
 def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two jobs differ in nothing but how they attack."""
+    """Tell whether two jobs differ in nothing but the rule of their attack."""
     alike = all(one.get(key) == other.get(key) for key in (set(one) | set(other)) - {"attack"})
     return alike and all(
         one["attack"].get(key, default) == other["attack"].get(key, default)

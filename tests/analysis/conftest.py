@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_table():
     """Make a predictions table of images 0, 1, ... from the classes of each (target, eps_255)."""
 

@@ -17,7 +17,7 @@ BUDGETS = np.array([0, 1, 2, 4, 8, 12, 16])
 
 
 def steps(median, spread, never):
-    """Areas under still-right curves: lognormal flipping budgets, a share that never flips."""
+    """Areas under robust accuracy curves: lognormal flipping budgets, a share that never flips."""
 
     def draw(generator, shape):
         flip = median * np.exp(spread * generator.standard_normal(shape))

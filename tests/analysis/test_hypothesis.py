@@ -95,8 +95,8 @@ def test_each_target_has_a_row_in_the_order_of_the_table(noisy):
 def test_rows_of_trajectories_are_taken_as_they_are(make_table):
     generator = np.random.default_rng(3)
     flips = np.sort(generator.integers(0, 2, (2, 40)), axis=0)
-    answers = {("b", 0): np.zeros(40, int), ("b", 4): flips[0], ("b", 8): flips[1]}
-    table = make_table(answers).assign(confidence=generator.random(120))
+    predictions = {("b", 0): np.zeros(40, int), ("b", 4): flips[0], ("b", 8): flips[1]}
+    table = make_table(predictions).assign(confidence=generator.random(120))
     found = initial_confidence_effect(trajectories(table, "b", ["b"])).iloc[0]
     first = np.where(flips[0], 4, np.where(flips[1], 8, np.inf))
     assert (found["n"], found["flipped"]) == (40, np.isfinite(first).sum())

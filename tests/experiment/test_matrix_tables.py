@@ -10,9 +10,8 @@ from src.analysis.controls import format_excess
 from src.experiment.matrix_tables import (
     excess_table,
     matrix_table,
+    wide_excess,
     wide_matrix,
-    write_excess_csv,
-    write_matrix_csv,
 )
 
 THREE = ["vgg", "resnet", "inception"]
@@ -52,7 +51,7 @@ def without(matrix, source, target):
     return matrix[(matrix["source"] != source) | (matrix["target"] != target)]
 
 
-def shown(matrix, width=80, control=None, heading="an attack"):
+def printed(matrix, width=80, control=None, heading="an attack"):
     console = Console(width=width, color_system=None, legacy_windows=False)
     words = (matrix, heading) if control is None else (matrix, heading, control)
     with console.capture() as capture:
@@ -69,10 +68,10 @@ def numbers_in(text):
 @pytest.mark.parametrize("control", [None, "noise"])
 def test_nothing_is_cut_off_at_any_width(names, width, control):
     matrix = excess_of(names) if control else matrix_of(names)
-    text = shown(matrix, width, control)
+    text = printed(matrix, width, control)
     assert max(map(len, text.splitlines())) <= width
-    said = numbers_in(re.sub(r"95\s+% ", "", text))  # the caption of the excess
-    assert said == numbers_in(" ".join(matrix["cell"]))
+    numbers = numbers_in(re.sub(r"95\s+% ", "", text))  # the caption of the excess
+    assert numbers == numbers_in(" ".join(matrix["cell"]))
     head = next(line for line in text.splitlines() if line.startswith("source"))
     start = head.find(" target") + 1 or width  # of the second column of names, in a list
     lines = [(line[:start], line[start:].split("  ")[0]) for line in text.splitlines()]
@@ -84,16 +83,16 @@ def test_nothing_is_cut_off_at_any_width(names, width, control):
 @pytest.mark.parametrize("names", [THREE, MANY])
 def test_white_boxes_alone_are_marked(names):
     matrix = matrix_of([*names, f"{names[0]}+{names[1]}"])
-    text = shown(matrix, 120)
+    text = printed(matrix, 120)
     for row in matrix.itertuples():
         white = row.source == row.target or row.target in row.source.split("+")
         assert row.cell in text and (f"*{row.cell}" in text) == white
     assert "* white box" in text
-    assert "*" not in shown(without(matrix_of(["a"]), "a", "a"))
+    assert "*" not in printed(without(matrix_of(["a"]), "a", "a"))
 
 
 def test_few_models_are_a_grid_and_many_a_list():
-    grid, many = (shown(matrix_of(names, n=8139)).splitlines() for names in (THREE, MANY))
+    grid, many = (printed(matrix_of(names, n=8139)).splitlines() for names in (THREE, MANY))
     assert grid[1].split() == ["source", "->", "vgg", "->", "resnet", "->", "inception"]
     assert [line.split()[0] for line in grid if "%" in line] == [CLEAN, *THREE]
     assert [tuple(line.split()[:2]) for line in many if "%" in line] == [
@@ -101,62 +100,65 @@ def test_few_models_are_a_grid_and_many_a_list():
     ]
 
 
-def test_what_is_counted_is_said():
+def test_captions_name_what_is_counted():
     heading = "[bold] on photos, eps = 8/255"
-    assert shown(matrix_of(THREE), heading=heading).startswith(heading)
-    assert "still correct / denominator = robust accuracy" in shown(matrix_of(THREE))
+    assert printed(matrix_of(THREE), heading=heading).startswith(heading)
+    assert "still correct / denominator = robust accuracy" in printed(matrix_of(THREE))
     for targeted, counted in ((False, "misclassified"), (True, "target class reached")):
-        text = shown(matrix_of(THREE, "success_rate").assign(targeted=targeted))
+        text = printed(matrix_of(THREE, "success_rate").assign(targeted=targeted))
         assert f"{counted} / denominator" in text and "robust accuracy" not in text
-        assert counted in shown(excess_of(THREE).assign(targeted=targeted), control="noise")
+        assert counted in printed(excess_of(THREE).assign(targeted=targeted), control="noise")
     for control, words in (("noise", "random-sign noise"), ("shuffled", "shuffled perturbations")):
-        text = shown(excess_of(THREE), control=control, heading=heading)
+        text = printed(excess_of(THREE), control=control, heading=heading)
         assert heading in text and words in text
 
 
 def test_empty_denominators_and_pairs_that_were_not_run():
     matrix = without(matrix_of(["a", "b"], n=0), "b", "a")
-    text = shown(matrix)
+    text = printed(matrix)
     assert text.count("0 / 0 = n/a") == 5
     assert next(line for line in text.splitlines() if line.startswith("b")).split()[1] == "-"
     wide = wide_matrix(matrix).set_index("source")
     assert pd.isna(wide.loc["b", "a"]) and wide.loc["b", "b denominator"] == 0
 
 
-def test_the_csv_of_a_matrix_holds_cells_and_numbers(tmp_path):
-    path = tmp_path / "new" / "matrix.csv"
-    write_matrix_csv(without(matrix_of(["b", "a"]), "a", "b"), path)
+def test_a_wide_matrix_holds_cells_and_numbers():
+    wide = wide_matrix(without(matrix_of(["b", "a"]), "a", "b"))
     numbers = ("still_correct", "denominator", *(f"robust_accuracy{end}" for end in RATE))
-    assert path.read_text().splitlines() == [
-        ",".join(
-            ["source", "b", "a", *(f"{name} {number}" for name in "ba" for number in numbers)]
-        ),
-        "clean,1000 / 10000 = 10.00%,1001 / 10000 = 10.01%,"
-        "1000,10000,0.1,0.125,0.75,1001,10000,0.1001,0.125,0.75",
-        "b,1002 / 10000 = 10.02%,1003 / 10000 = 10.03%,"
-        "1002,10000,0.1002,0.125,0.75,1003,10000,0.1003,0.125,0.75",
-        "a,,1005 / 10000 = 10.05%,,,,,,1005,10000,0.1005,0.125,0.75",
+    assert list(wide) == [
+        "source",
+        "b",
+        "a",
+        *(f"{name} {one}" for name in "ba" for one in numbers),
     ]
+    nothing = [pd.NA] * 5
+    for row, source, b, a in (
+        (0, CLEAN, [1000, 10_000, 0.1, 0.125, 0.75], [1001, 10_000, 0.1001, 0.125, 0.75]),
+        (1, "b", [1002, 10_000, 0.1002, 0.125, 0.75], [1003, 10_000, 0.1003, 0.125, 0.75]),
+        (2, "a", nothing, [1005, 10_000, 0.1005, 0.125, 0.75]),
+    ):
+        cells = [format_cell(*one[:2]) if one is not nothing else pd.NA for one in (b, a)]
+        expected = pd.Series([source, *cells, *b, *a], dtype=object).fillna("empty")
+        assert wide.iloc[row].astype(object).fillna("empty").tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("targeted", "prefix"), [(False, ""), (True, "targeted_")])
-def test_a_csv_names_the_rate_that_it_holds(targeted, prefix):
+def test_columns_name_the_rate_that_they_hold(targeted, prefix):
     wide = wide_matrix(matrix_of(["a"], "success_rate").assign(targeted=targeted))
     rates = [f"a {prefix}success_rate{end}" for end in RATE]
     assert list(wide.columns) == ["source", "a", "a success", "a denominator", *rates]
 
 
-def test_the_csv_of_excess_holds_every_control(tmp_path):
-    path = tmp_path / "excess.csv"
-    write_excess_csv({"noise": excess_of(["b", "a"]), "shuffled": excess_of(["b"], 9000)}, path)
-    header, first, _, last = path.read_text().splitlines()
+def test_a_wide_excess_holds_every_control():
+    wide = wide_excess({"noise": excess_of(["b", "a"]), "shuffled": excess_of(["b"], 9000)})
     numbers = ("success", "control", "denominator", *(f"excess{end}" for end in RATE))
     named = [f"{name} {number}" for name in "ba" for number in numbers]
-    assert header == ",".join(["control", "source", "b", "a", *named])
-    assert first.startswith(
-        'random-sign noise,b,"(1000 - 100) / 8139 = 11.06% [5.00%, 25.00%]","(1'
-    )
-    assert last == (
-        'shuffled perturbations,b,"(1000 - 100) / 9000 = 10.00% [5.00%, 25.00%]",,'
-        "1000,100,9000,0.1,0.05,0.25,,,,,,"
-    )
+    assert list(wide) == ["control", "source", "b", "a", *named]
+    assert wide["control"].tolist() == [*["random-sign noise"] * 2, "shuffled perturbations"]
+    assert wide["b"].tolist()[::2] == [
+        f"(1000 - 100) / {n} = {share} [5.00%, 25.00%]"
+        for n, share in ((8139, "11.06%"), (9000, "10.00%"))
+    ]
+    last = wide.iloc[-1]
+    assert last[named[:6]].tolist() == [1000, 100, 9000, 0.1, 0.05, 0.25]
+    assert last[["a", *named[6:]]].isna().all()

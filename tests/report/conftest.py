@@ -17,6 +17,7 @@ from src.report.page import Report
 from src.report.stored import find_jobs
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
+FINE = (0.0234375, 1 / 3, 12345.678)
 SIDE = 8  # pixels of an image
 SETTINGS = ReportSettings(pairs=4)
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
@@ -24,13 +25,7 @@ SMALL = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "one image": {**SMALL, "images": 1, "classes": ("cat",)},
-    "missing values": {**SMALL, "images": 45, "missing": True},
-    "fine budgets": {
-        **SMALL,
-        "images": 50,
-        "full": False,
-        "budgets": (0.0234375, 1 / 3, 12345.678),
-    },
+    "missing values": {**SMALL, "images": 45, "missing": True, "budgets": FINE},
     "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},

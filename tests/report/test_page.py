@@ -60,7 +60,7 @@ def opened(chromium, written):
     assert asked == []
 
 
-def shown(tab, selector: str) -> list[str]:
+def labels(tab, selector: str) -> list[str]:
     return [each.get_attribute("aria-label") for each in tab.query_selector_all(selector)]
 
 
@@ -75,10 +75,10 @@ def test_menus_cells_and_dots_choose_what_is_drawn(opened):
     tab = opened("ordinary")
     assert len(tab.query_selector_all(LINES)) == 2 * 3 * 3 * 2  # measures, pairs, attacks
     cells = "#answer svg .mark-rect [aria-label*='k: ']"
-    before = shown(tab, cells)
+    before = labels(tab, cells)
     tab.select_option("#answer select >> nth=1", label="16")
     tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="fgsm at 16/255")
-    assert shown(tab, cells) != before
+    assert labels(tab, cells) != before
     tab.select_option("#answer select >> nth=0", label="bim")
     tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="bim at 16/255")
     tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")

@@ -37,7 +37,7 @@ def clean(found: Measured) -> tuple[Section, ...]:
 
 
 def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
-    """Return one data set; `end` and `data` tell it from others."""
+    """Return one data set; `end` and `data` distinguish it from others."""
     first = next(iter(models.values()))
     names = first.drop_duplicates("label").set_index("label")["name"]
     counts = class_counts(first)

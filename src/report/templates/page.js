@@ -15,15 +15,15 @@ async function draw(box, before) {
     data: (name) => name.endsWith("_store"), // of selections
   });
   before?.finalize();
-  const shown = await vegaEmbed(box, spec, {
+  const result = await vegaEmbed(box, spec, {
     renderer: "svg",
     theme: dark.matches ? "dark" : undefined,
     config: { background: "transparent" },
     actions: { export: true, source: true, compiled: false, editor: false },
     downloadFileName: box.dataset.spec.replace("spec-", ""),
   });
-  if (chosen) await shown.view.setState(chosen).runAsync();
-  return shown;
+  if (chosen) await result.view.setState(chosen).runAsync();
+  return result;
 }
 
 function redraw(box) {
