@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from src.data import Batch
 from src.evaluation import (
     Breach,
-    CleanImages,
     DatasetFacts,
     SavedImagesFacts,
     SavedImagesSource,
@@ -120,14 +119,6 @@ def test_a_set_is_a_source_of_adversarial_images_and_a_data_set(tmp_path):
         saved_dataset(bare, num_classes=2)
     shown = saved_dataset(bare, num_classes=7)
     assert shown.num_classes == 7 and torch.equal(shown[0][0], adversarial[0, 1])
-
-
-def test_no_attack_gives_the_clean_images():
-    batch, _ = images()
-    source = CleanImages()
-    found = source(batch.images / 255, batch)
-    assert source.budgets == (0.0,) and found.target_labels is None
-    assert torch.equal(found.images, batch.images[None] / 255)
 
 
 def test_budgets_that_images_exceed_are_measured(tmp_path):
