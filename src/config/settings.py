@@ -164,7 +164,7 @@ class SavedSettings(Section):
     """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`.
 
     Attributes:
-        path: A set of this program, a folder of images, or `.npy` files.
+        path: A folder: a set of this program, image files, or `batch_0.npy`, ...
         clean: The clean images of a foreign set.
         labels: Their labels, CSV or `.npy`.
         eps_255: Budget of a foreign set in units of 1/255.

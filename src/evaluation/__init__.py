@@ -11,12 +11,14 @@ from src.evaluation.evaluate import (
     score_clean,
     write_table,
 )
-from src.evaluation.image_shards import DatasetFacts, SavedImagesFacts, SavedImagesWriter
+from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.open_images import UNKNOWN, UNKNOWN_ORIGIN, open_saved_images
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
     Breach,
+    DatasetFacts,
     SavedImages,
+    SavedImagesFacts,
     SavedImagesSource,
     saved_dataset,
     with_measured_budgets,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks import image_seeds, project, takes_own_budgets
+from src.attacks import image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
@@ -107,16 +107,14 @@ class Attacker(AdversarialSource):
         adversarial = self._attacked(counted, images, batch, target_labels, eps)
         self.gradients += counted.gradients
         self.zero_gradients += int(counted.zeros)
-        return AdversarialBatch(torch.stack(adversarial), target_labels)
+        return AdversarialBatch(adversarial, target_labels)
 
     def at(
         self, images: Tensor, batch: Batch, target_labels: Tensor | None, eps_255: Tensor
     ) -> Tensor:
         """Attack each image with a budget of its own, in units of 1/255, (N,).
 
-        An attack that is not of this package knows nothing of such budgets and gets the images
-        one by one, each with its budget and, so that a step of fixed length still fits, the
-        largest of the grid. Gradients taken here are not counted.
+        Only attacks of `src.attacks` take such budgets. Gradients taken here are not counted.
 
         Args:
             images: Clean images in [0, 1], (N, 3, H, W).
@@ -127,19 +125,8 @@ class Attacker(AdversarialSource):
         Returns:
             Shape (N, 3, H, W).
         """
-        counted = CountedModel(self.source)
         eps = eps_255.to(images.device, images.dtype) / 255
-        if takes_own_budgets(self.attack):
-            return self._attacked(counted, images, batch, target_labels, eps[None])[0]
-        largest = eps.new_tensor(max(self.budgets)) / 255
-        adversarial = []
-        for row, size in enumerate(eps):
-            one = slice(row, row + 1)
-            part = Batch(*(column[one] for column in batch))
-            targets = None if target_labels is None else target_labels[one]
-            sizes = torch.stack([size, largest])
-            adversarial += self._attacked(counted, images[one], part, targets, sizes)[:1]
-        return torch.cat(adversarial)
+        return self._attacked(CountedModel(self.source), images, batch, target_labels, eps[None])[0]
 
     def _attacked(
         self,
@@ -148,7 +135,7 @@ class Attacker(AdversarialSource):
         batch: Batch,
         target_labels: Tensor | None,
         eps: Tensor,
-    ) -> list[Tensor]:
+    ) -> Tensor:
         """Return the attack's images for K budgets, (K,) or (K, N), inside their balls."""
         given = {
             "targeted": target_labels is not None,
@@ -160,9 +147,8 @@ class Attacker(AdversarialSource):
         arguments = {key: given[key] for key in accepted(self.attack)}
         labels = batch.labels if target_labels is None else target_labels
         adversarial = self.attack(counted, images, labels, eps, **arguments)
-        sizes = eps[..., None, None, None] if eps.ndim == 2 else eps
-        pairs = zip(adversarial, sizes, strict=True)
-        return [project(one, images, size, self.norm) for one, size in pairs]
+        pairs = zip(adversarial, eps[..., None, None, None], strict=True)
+        return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.pool is None:

@@ -1,7 +1,5 @@
 """How images fall into batches, the same for any number of processes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -16,10 +14,10 @@ class Batches(Dataset[Batch]):
 
     Args:
         dataset: The images.
-        groups: Positions in the data set that must share a batch, each position once.
-        batch_size: Images in a batch; a group is never cut.
+        batch_size: Images in a batch.
         processes: How many processes share the batches.
         rank: Which of the processes this is.
+        shuffle_seed: Of a random order of the images, which then come in pairs: see `layout`.
 
     Attributes:
         idle: Whether there are too few batches for this process to get one. It then works on the
@@ -30,16 +28,13 @@ class Batches(Dataset[Batch]):
     def __init__(
         self,
         dataset: ImageDataset,
-        groups: Sequence[Sequence[int]],
         batch_size: int,
         processes: int = 1,
         rank: int = 0,
+        shuffle_seed: int | None = None,
     ) -> None:
         self.dataset = dataset
-        widest = max(map(len, groups))
-        count = max(1, batch_size // widest)
-        cut = [groups[first : first + count] for first in range(0, len(groups), count)]
-        batches = [[position for group in part for position in group] for part in cut]
+        batches = layout(len(dataset), batch_size, shuffle_seed)
         self.idle = rank >= len(batches)
         self.own = batches[:1] if self.idle else batches[rank::processes]
 
@@ -52,27 +47,18 @@ class Batches(Dataset[Batch]):
         return self.dataset.__getitems__(self.own[number])
 
 
-def singles(count: int) -> list[list[int]]:
-    """Return groups of one position each, in order."""
-    return [[position] for position in range(count)]
+def layout(count: int, batch_size: int, shuffle_seed: int | None) -> list[list[int]]:
+    """Return the positions in each batch, in order or, with a seed, shuffled.
 
-
-def pairs(count: int, seed: int) -> list[list[int]]:
-    """Return `count` positions, at least two, in random groups of two; the last may have three."""
-    order = np.random.default_rng(seed).permutation(count).tolist()
-    groups = [order[first : first + 2] for first in range(0, count, 2)]
-    if len(groups[-1]) == 1:
-        last = groups.pop()
-        groups[-1] += last
-    return groups
-
-
-def partners(
-    groups: Sequence[Sequence[int]], indices: Sequence[int] | np.ndarray
-) -> dict[int, int]:
-    """Return for each image of the groups the next one of its group, both by index."""
-    return {
-        int(indices[position]): int(indices[group[(place + 1) % len(group)]])
-        for group in groups
-        for place, position in enumerate(group)
-    }
+    Shuffled batches hold two images at least: all but the last one hold pairs, and the last one
+    holds a triple too where the number of images, which is at least two, is odd.
+    """
+    order, size = list(range(count)), batch_size
+    if shuffle_seed is not None:
+        order = np.random.default_rng(shuffle_seed).permutation(count).tolist()
+        size = 2 * max(1, batch_size // (2 + count % 2))
+    batches = [order[first : first + size] for first in range(0, count, size)]
+    if shuffle_seed is not None and len(batches[-1]) == 1:
+        single = batches.pop()
+        batches[-1] += single
+    return batches

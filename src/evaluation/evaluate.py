@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader
 from src.config.settings import TrainerSettings
 from src.data import ImageDataset
 from src.evaluation.adversarial_source import AdversarialSource, CleanImages
-from src.evaluation.batches import Batches, pairs, partners, singles
+from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic
 from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.lightning_module import Transfer
 from src.evaluation.variants import Variants
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
+from src.utils.checks import first_line
 from src.utils.files import atomic_write
 from src.utils.processes import is_first_process
 
@@ -102,12 +103,14 @@ def evaluate(
         The result; on several processes each gets the merged one.
     """
     variants = variants or Variants()
-    groups = singles(len(dataset))
-    if variants.controls:
-        groups = pairs(len(dataset), variants.seed)
-        variants = replace(variants, partners=partners(groups, dataset.indices))
     runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
-    batches = Batches(dataset, groups, trainer.batch_size, runner.world_size, runner.global_rank)
+    batches = Batches(
+        dataset,
+        trainer.batch_size,
+        runner.world_size,
+        runner.global_rank,
+        shuffle_seed=variants.seed if variants.controls else None,
+    )
     module = Transfer(
         targets,
         adversarial_source or CleanImages(),
@@ -185,27 +188,22 @@ def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) ->
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     try:
-        return _trainer(settings, callbacks)
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            use_distributed_sampler=False,  # `Batches` deals them out
+            inference_mode=False,  # attacks need gradients, which inference mode forbids
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=any(isinstance(one, TQDMProgressBar) for one in callbacks),
+            enable_model_summary=False,
+        )
     except MisconfigurationException as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"trainer in the config: {reason}") from error
-
-
-def _trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        use_distributed_sampler=False,  # `Batches` deals them out
-        inference_mode=False,  # attacks need gradients, which inference mode forbids
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=any(isinstance(one, TQDMProgressBar) for one in callbacks),
-        enable_model_summary=False,
-    )
+        raise ValueError(f"trainer in the config: {first_line(error)}") from error
 
 
 def _renamed(table: pa.Table, name: str) -> pa.Table:

@@ -16,7 +16,6 @@ from src.evaluation.attacker import Attacker
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.predictions import Predictions, RowMetric
-from src.evaluation.storage import round_to_8_bits
 from src.evaluation.variants import Attacked, Variants
 from src.utils import stopping
 
@@ -27,15 +26,13 @@ class Transfer(pl.LightningModule):
     """Make a batch's adversarial images once and evaluate every target on the same ones.
 
     Args:
-        targets: The models that are evaluated, by name.
+        targets: See `evaluate`, as of all but the last one.
         adversarial_source: What makes the adversarial images.
         variants: Which variants of them the targets are evaluated on.
-        examples: Index of the images whose adversarial versions are kept as examples, in the
-            primary variant.
-        writer: Where the adversarial images are saved, in 8 bits.
+        examples: Index of the images whose adversarial versions are kept.
+        writer: Where they are saved.
         diagnostics: What else is computed of each batch.
-        idle: Whether this process works along on a batch of another one; nothing that it finds
-            counts.
+        idle: Whether this process works along on a batch of another one, so that nothing counts.
 
     Raises:
         ValueError: There are diagnostics, but no attack or no unrounded images.
@@ -91,12 +88,17 @@ class Transfer(pl.LightningModule):
         """Attack a batch, add every target's predictions, and return its images' index."""
         stopping.check()
         clean = to_unit(batch.images)
-        adversarial: AdversarialBatch = self.adversarial_source(clean, batch)
-        logits = self._evaluate(clean, adversarial, batch)
+        source = self.adversarial_source
+        adversarial: AdversarialBatch = source(clean, batch)
+        levels = [
+            Attacked(clean, images, batch, eps_255, source.norm)
+            for eps_255, images in zip(source.budgets, adversarial.images, strict=True)
+        ]
+        logits = self._evaluate(levels, adversarial.target_labels)
         if self.diagnostics:
             self._diagnose(clean, adversarial, batch, logits)
         if self.writer is not None and not self.idle:
-            rounded = self._rounded(adversarial, batch)
+            rounded = torch.stack([level.rounded(level.adversarial) for level in levels])
             self.writer.write(batch, rounded, adversarial.target_labels)
         return batch.index
 
@@ -118,7 +120,7 @@ class Transfer(pl.LightningModule):
         self.examples = {index: image for part in parts for index, image in part[2].items()}
 
     def _evaluate(
-        self, clean: Tensor, adversarial: AdversarialBatch, batch: Batch
+        self, levels: Sequence[Attacked], target_labels: Tensor | None
     ) -> dict[str, Tensor]:
         """Add the predictions for every budget and variant.
 
@@ -126,17 +128,16 @@ class Transfer(pl.LightningModule):
             Each target's logits of the unrounded images, (K, N, C), if these are a variant.
         """
         unrounded: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        source = self.adversarial_source
-        for number, eps_255 in enumerate(source.budgets):  # one at a time: a grid is large
-            attacked = Attacked(clean, adversarial.images[number], batch, eps_255, source.norm)
+        for level in levels:  # one at a time: a grid is large
+            index, labels = level.batch.index, level.batch.labels
             for variant in self.variants.names:
-                images = self.variants.make(variant, attacked)
+                images = self.variants.make(variant, level)
                 if variant == self.variants.primary:
-                    self._keep_examples(batch.index, images)
+                    self._keep_examples(index, images)
                 for name, network in zip(self.names, self.networks, strict=True):
                     logits = network(images)
-                    columns = (batch.index, batch.labels, logits, adversarial.target_labels)
-                    self.predictions[variant].update(name, eps_255, *columns)
+                    columns = (index, labels, logits, target_labels)
+                    self.predictions[variant].update(name, level.eps_255, *columns)
                     if variant == UNROUNDED:
                         unrounded[name].append(logits)
         return {name: torch.stack(parts) for name, parts in unrounded.items() if parts}
@@ -171,14 +172,6 @@ class Transfer(pl.LightningModule):
         with isolate_rng():
             for diagnostic in self.diagnostics:
                 diagnostic.update(given)
-
-    def _rounded(self, adversarial: AdversarialBatch, batch: Batch) -> Tensor:
-        """Return the images as a file holds them, uint8 (K, N, 3, H, W)."""
-        source = self.adversarial_source
-        pairs = zip(source.budgets, adversarial.images, strict=True)
-        return torch.stack(
-            [round_to_8_bits(images, batch.images, eps, source.norm) for eps, images in pairs]
-        )
 
     def _keep_examples(self, index: Tensor, adversarial: Tensor) -> None:
         for position, number in enumerate(index.tolist()):

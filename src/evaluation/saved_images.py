@@ -1,19 +1,60 @@
 """A set of adversarial images in files, as a source of adversarial images and as a data set."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from src.config.settings import Budget, Norm
 from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds
 
 _TOGETHER = 32  # images that are measured at once
+
+
+class Facts(BaseModel):
+    """What is read from a manifest, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DatasetFacts(Facts):
+    """The data set that saved images are of."""
+
+    name: str
+    digest: str
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None
+    class_names: tuple[str, ...] | None
+
+
+class SavedImagesFacts(Facts):
+    """What a set of saved images says of itself.
+
+    Attributes:
+        source: The model that the images were crafted on, of an ensemble `a+b`.
+        ensemble: What the ensemble averages.
+        weights: Digests of the sources' weights by name, as far as they are known.
+        attack: Its settings.
+        norm: Of the budgets, `linf` or `l2` (root-mean-square change).
+        seed: Of the attack.
+        dataset: The data set.
+        budgets_255: The K budgets in units of 1/255.
+    """
+
+    source: str
+    ensemble: str
+    weights: dict[str, str]
+    attack: dict[str, Any]
+    norm: Norm
+    seed: int
+    dataset: DatasetFacts
+    budgets_255: Annotated[tuple[Budget, ...], Field(min_length=1)]
 
 
 class Breach(NamedTuple):
@@ -35,59 +76,34 @@ class SavedImages:
     """The same N images at K budgets; what is read of them is never more than was asked for.
 
     Attributes:
+        facts: What the set says of itself, or what its user says of it.
         index: int64 (N,), position of each image in its data set, ascending.
         labels: int64 (N,), 0-based true classes.
         target_labels: int64 (N,), the classes that a targeted attack aimed for, or None.
-        budgets_255: K different budgets in units of 1/255.
         read_adversarial: Row to its image at each budget, uint8 (K, 3, H, W).
         read_clean: Row to its clean image, uint8 (3, H, W); None where these are not at hand.
-        source: The model that the images were crafted on.
-        attack: Its settings, or only its name.
-        norm: Of the budgets, `linf` or `l2` (root-mean-square change).
-        dataset: Name of the data set.
         digest: 16 hexadecimal digits that identify all of this by its content.
-        num_classes: How many classes labels may stand for, or None.
-        class_names: One name a class, or None.
-        ensemble: What an ensemble of sources averages.
-        weights: Digests of the sources' weights by name, as far as they are known.
         breaches: Stated budgets that `with_measured_budgets` has replaced.
 
     Raises:
-        ValueError: An image is there twice, a label is out of range or a budget is repeated.
+        ValueError: There is no image, one is there twice, or a budget is repeated.
     """
 
+    facts: SavedImagesFacts
     index: np.ndarray
     labels: np.ndarray
     target_labels: np.ndarray | None
-    budgets_255: tuple[float, ...]
     read_adversarial: Callable[[int], Tensor]
     read_clean: Callable[[int], Tensor] | None
-    source: str
-    attack: Mapping[str, Any] | str
-    norm: str
-    dataset: str
     digest: str
-    num_classes: int | None = None
-    class_names: tuple[str, ...] | None = None
-    ensemble: str = "logits"
-    weights: Mapping[str, str] = field(default_factory=dict)
     breaches: tuple[Breach, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check index, labels and budgets."""
+        """Check index and budgets."""
         if not len(self.index) or (np.diff(self.index) <= 0).any():
             raise ValueError("The index must name one image or more, and none more than once.")
-        highest = np.inf if self.num_classes is None else self.num_classes - 1
-        for name, labels in (("labels", self.labels), ("target_labels", self.target_labels)):
-            if labels is None:
-                continue
-            if len(labels) != len(self):
-                raise ValueError(f"There are {len(labels)} {name} for {len(self)} images.")
-            wrong = labels[(labels < 0) | (labels > highest)]
-            if len(wrong):
-                raise ValueError(f"The {name} hold {wrong[0]}, which is not in 0..{highest}.")
-        if len(set(self.budgets_255)) < len(self.budgets_255):
-            raise ValueError(f"The budgets {', '.join(map(str, self.budgets_255))} repeat one.")
+        if len(set(self.facts.budgets_255)) < len(self.facts.budgets_255):
+            raise ValueError(f"The budgets {list(self.facts.budgets_255)} repeat one.")
 
     def __len__(self) -> int:
         """Return the number of images, N."""
@@ -113,20 +129,24 @@ def with_measured_budgets(saved: SavedImages) -> SavedImages:
     """
     if saved.read_clean is None:
         return saved
-    rows = range(len(saved))
-    parts = [rows[first : first + _TOGETHER] for first in rows[::_TOGETHER]]
+    norm, stated = saved.facts.norm, saved.facts.budgets_255
+    parts = torch.arange(len(saved)).split(_TOGETHER)
     sizes = torch.cat(
-        [change_size(saved.adversarial(part), saved.clean(part), saved.norm) for part in parts],
+        [
+            change_size(saved.adversarial(rows), saved.clean(rows), norm)
+            for rows in (part.tolist() for part in parts)
+        ],
         dim=1,
     )
-    breaches = []
-    for eps_255, size in zip(saved.budgets_255, sizes, strict=True):
-        count = int(exceeds(size, eps_255, saved.norm).sum())
+    breaches = {}
+    for eps_255, size in zip(stated, sizes, strict=True):
+        count = int(exceeds(size, eps_255, norm).sum())
         if count:
-            breaches.append(Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, count))
-    measured = {breach.stated: breach.measured for breach in breaches}
-    budgets = tuple(measured.get(eps_255, eps_255) for eps_255 in saved.budgets_255)
-    return replace(saved, budgets_255=budgets, breaches=tuple(breaches))
+            measured = math.ceil(1000 * float(size.max())) / 1000
+            breaches[eps_255] = Breach(eps_255, measured, count)
+    budgets = tuple(breaches[eps].measured if eps in breaches else eps for eps in stated)
+    facts = saved.facts.model_copy(update={"budgets_255": budgets})
+    return replace(saved, facts=facts, breaches=tuple(breaches.values()))
 
 
 class SavedImagesSource(AdversarialSource):
@@ -137,20 +157,20 @@ class SavedImagesSource(AdversarialSource):
     """
 
     def __init__(self, saved: SavedImages) -> None:
-        super().__init__(sorted(saved.budgets_255), saved.norm)
+        stated = saved.facts.budgets_255
+        super().__init__(sorted(stated), saved.facts.norm)
         self._saved = saved
-        self._places = [saved.budgets_255.index(eps_255) for eps_255 in self.budgets]
-        self._rows = _rows(saved)
+        self._places = [stated.index(eps_255) for eps_255 in self.budgets]
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the saved versions of the batch's images, as they are."""
-        rows = [self._rows[number] for number in batch.index.tolist()]
-        levels = self._saved.adversarial(rows)[self._places]
-        adversarial = levels.to(images.device).to(images.dtype) / 255
+        rows = np.searchsorted(self._saved.index, batch.index.cpu().numpy())
+        levels = self._saved.adversarial(rows.tolist())[self._places]
         targets = self._saved.target_labels
-        if targets is None:
-            return AdversarialBatch(adversarial)
-        return AdversarialBatch(adversarial, torch.from_numpy(targets[rows]).to(images.device))
+        return AdversarialBatch(
+            levels.to(images.device).to(images.dtype) / 255,
+            None if targets is None else torch.from_numpy(targets[rows]).to(images.device),
+        )
 
 
 def saved_dataset(
@@ -169,19 +189,13 @@ def saved_dataset(
         seed: Of the subset.
 
     Raises:
-        ValueError: Nothing says how many classes there are.
+        ValueError: Nothing says how many classes there are, or a label is not among them.
     """
-    names, total = saved.class_names, saved.num_classes or num_classes
-    if names is None and total is None:
+    total, names = saved.facts.dataset.num_classes or num_classes, saved.facts.dataset.class_names
+    if total is None:
         raise ValueError("The saved images do not say how many classes there are: num_classes=N.")
     data = LabelledImages(_Unperturbed(saved), saved.labels, names, saved.target_labels)
-    return ImageDataset(
-        data,
-        n_images=n_images,
-        seed=seed,
-        num_classes=total if names is None else None,
-        numbers=saved.index,
-    )
+    return ImageDataset(data, n_images=n_images, seed=seed, num_classes=total, numbers=saved.index)
 
 
 class _Unperturbed(Sequence[Tensor]):
@@ -196,8 +210,3 @@ class _Unperturbed(Sequence[Tensor]):
     def __getitem__(self, row: Any) -> Any:
         read = self.saved.read_clean
         return self.saved.read_adversarial(row)[0] if read is None else read(row)
-
-
-def _rows(saved: SavedImages) -> dict[int, int]:
-    """Return the row of each image by its index."""
-    return {int(number): row for row, number in enumerate(saved.index)}

@@ -1,6 +1,6 @@
 """Variants of adversarial images that targets are evaluated on: storage formats and controls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,14 +32,13 @@ class Attacked:
     eps_255: float
     norm: str
 
-    @property
-    def eps(self) -> Tensor:
-        """The budget in [0, 1] units."""
-        return self.clean.new_tensor(self.eps_255 / 255)
-
     def projected(self, images: Tensor) -> Tensor:
         """Return images projected to the ball and to [0, 1]."""
-        return project(images, self.clean, self.eps, self.norm)
+        return project(images, self.clean, self.clean.new_tensor(self.eps_255 / 255), self.norm)
+
+    def rounded(self, images: Tensor) -> Tensor:
+        """Return the nearest grey levels of images inside the ball, uint8 (N, 3, H, W)."""
+        return round_to_8_bits(images, self.batch.images, self.eps_255, self.norm)
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,13 @@ class Variants:
         primary: `float32`; `uint8`: rounded inside the ball; or `stored`: as a file holds them.
         others: More of those, `png`, or `jpegQ` of a quality Q.
         controls: Whether targets are evaluated on random-sign noise, and on each image with the
-            perturbation of another one; both in the storage of the primary variant.
-        partners: With `controls`, by image index the image whose perturbation it gets, which
-            must be in the same batch.
+            perturbation of another one of its batch; both in the storage of the primary variant.
         seed: Of the noise.
     """
 
     primary: str = "float32"
     others: Sequence[str] = ()
     controls: bool = False
-    partners: Mapping[int, int] | None = None
     seed: int = 0
 
     @property
@@ -70,32 +66,25 @@ class Variants:
 
     def make(self, name: str, attacked: Attacked) -> Tensor:
         """Return the images of one variant, float32 (N, 3, H, W) in [0, 1]."""
-        if name == STORED:
-            return attacked.adversarial
-        if name not in CONTROLS:
-            return _stored_as(name, attacked.adversarial, attacked)
-        control = self._noise(attacked) if name == "noise" else self._shuffled(attacked)
-        return _stored_as("uint8" if self.primary == STORED else self.primary, control, attacked)
-
-    def _noise(self, attacked: Attacked) -> Tensor:
-        clean = attacked.clean
-        signs = noise_signs(self.seed, attacked.batch.index, clean)
-        return attacked.projected(clean + attacked.eps * signs)
-
-    def _shuffled(self, attacked: Attacked) -> Tensor:
-        assert self.partners is not None
-        numbers = attacked.batch.index.tolist()
-        place = {number: position for position, number in enumerate(numbers)}
-        change = attacked.adversarial - attacked.clean
-        order = torch.tensor(
-            [place[self.partners[number]] for number in numbers], device=change.device
-        )
-        return attacked.projected(attacked.clean + change[order])
+        images, storage = attacked.adversarial, name
+        if name in CONTROLS:
+            change = _noise(self.seed, attacked) if name == "noise" else _shuffled(attacked)
+            images = attacked.projected(attacked.clean + change)
+            storage = "uint8" if self.primary == STORED else self.primary
+        if storage in ("float32", STORED):
+            return images
+        return round_trip(attacked.rounded(images), storage).to(images.dtype) / 255
 
 
-def _stored_as(storage: str, images: Tensor, attacked: Attacked) -> Tensor:
-    """Return images as they come back from a storage format."""
-    if storage == "float32":
-        return images
-    levels = round_to_8_bits(images, attacked.batch.images, attacked.eps_255, attacked.norm)
-    return round_trip(levels, storage).to(images.dtype) / 255
+def _noise(seed: int, attacked: Attacked) -> Tensor:
+    eps = attacked.clean.new_tensor(attacked.eps_255 / 255)
+    return eps * noise_signs(seed, attacked.batch.index, attacked.clean)
+
+
+def _shuffled(attacked: Attacked) -> Tensor:
+    """Return the perturbations swapped within pairs, or in a cycle of the last three images."""
+    order = torch.arange(len(attacked.clean)) ^ 1
+    if len(order) % 2:
+        order[-3:] = torch.tensor([len(order) - 2, len(order) - 1, len(order) - 3])
+    change = attacked.adversarial - attacked.clean
+    return change[order.to(change.device)]

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 from src.analysis import wilson_interval
+from src.attacks import takes_own_budgets
 from src.config.attack import attack_function, try_attack
 from src.config.settings import Settings
 from src.data import ImageDataset
@@ -112,6 +113,12 @@ def check_job(settings: Settings) -> None:
     """
     if settings.attack.kind == "crafted":
         try_attack(settings.attack, settings.budgets)
+        own = takes_own_budgets(attack_function(settings.attack))
+        if settings.diagnostics.bisection and not own:
+            raise ValueError(
+                f"diagnostics.bisection={settings.diagnostics.bisection} attacks each image with a "
+                f"budget of its own, which attack={settings.attack.name} cannot; set it to 0."
+            )
     saved = open_set(settings)
     if saved is not None:
         with_set(settings, saved)

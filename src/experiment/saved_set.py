@@ -36,13 +36,14 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     """
     path = settings.attack.saved.path if settings.attack.saved else ""
     given, own = settings.source_name, settings.dataset.name
-    if given and saved.source not in (UNKNOWN, given):
+    source, dataset = saved.facts.source, saved.facts.dataset.name
+    if given and source not in (UNKNOWN, given):
         raise ValueError(
-            f"source={given}, but {path} says that its images were crafted on {saved.source}."
+            f"source={given}, but {path} says that its images were crafted on {source}."
         )
-    if settings.dataset.has_loader and saved.dataset not in (UNKNOWN, own):
-        raise ValueError(f"dataset={own}, but {path} says that its images are of {saved.dataset}.")
-    budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
+    if settings.dataset.has_loader and dataset not in (UNKNOWN, own):
+        raise ValueError(f"dataset={own}, but {path} says that its images are of {dataset}.")
+    budgets = tuple(sorted(float(eps) for eps in saved.facts.budgets_255))
     measured = {breach.stated: breach.measured for breach in saved.breaches}
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
@@ -56,7 +57,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     if saved.source != UNKNOWN:
         changes["ensemble"] = saved.ensemble
     if not settings.dataset.has_loader:
-        name = check_name(f"the data set of {path}", saved.dataset)
+        name = check_name(f"the data set of {path}", dataset)
         changes["dataset"] = settings.dataset.model_copy(update={"name": name})
     return settings.model_copy(update=changes)
 
@@ -73,7 +74,7 @@ def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
     Raises:
         ValueError: There is one.
     """
-    for name, digest in saved.weights.items():
+    for name, digest in saved.facts.weights.items():
         if digests.get(name, digest) != digest:
             raise ValueError(
                 f"model {name} has other weights here than when the images were crafted on it; "
@@ -99,21 +100,21 @@ def _protocol(settings: Settings, saved: SavedImages, path: str) -> str:
 
 def _attack(attack: AttackSettings, saved: SavedImages) -> AttackSettings:
     """Return what is known of a set's attack; one without a name is called by its folder."""
-    own = {"name": saved.attack} if isinstance(saved.attack, str) else dict(saved.attack)
+    own = dict(saved.facts.attack)
     if own.get("name", UNKNOWN) == UNKNOWN:
         path = Path(str(attack.saved.path if attack.saved else "")).resolve()
-        own["name"] = re.sub(r"[^A-Za-z0-9_.+-]+", "-", path.name.removesuffix(".npy"))[:100]
+        own["name"] = re.sub(r"[^A-Za-z0-9_.+-]+", "-", path.name)[:100]
     name = check_name("the attack of the saved set", str(own["name"]))
-    for member in saved.source.split("+"):
+    for member in saved.facts.source.split("+"):
         check_name("the source of the saved set", member)
     rule = own.get("target_label", None if saved.target_labels is None else "data")
     update = {
         "name": name,
         "label": str(own.pop("label", name)),
-        "norm": saved.norm,
+        "norm": saved.facts.norm,
         "target_label": rule,
         "settings": own,
-        "source": saved.source,
+        "source": saved.facts.source,
     }
     return attack.model_copy(update=update)
 

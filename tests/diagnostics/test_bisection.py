@@ -107,24 +107,6 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
         np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-5)
 
 
-def test_rows_are_the_images_that_flip_in_the_grid(images, curved, batch_of, diagnosed):
-    networks = {"a": curved(0), "b": curved(1)}
-    dataset = images(30, model=networks["a"])
-    run = diagnosed(dataset, networks["a"], networks, partial(pgd, steps=3), GRID, only=ONLY)
-    rows = run.result.table.to_pandas()
-    clean, batch = batch_of(dataset)
-    for name, network in networks.items():
-        correct = (network(clean).argmax(1) == batch.labels).numpy()
-        own = rows[(rows["target"] == name) & (rows["predicted"] != rows["label"])]
-        first = own.groupby("index")["eps_255"].min()
-        first = first[correct[first.index]]
-        found = run.flips[run.flips["target"] == name].set_index("index")
-        assert found.index.tolist() == first.index.tolist()
-        assert (found["eps_255"] <= first).all()
-        cell = {high: low for low, high in zip((0, *GRID), GRID, strict=False)}
-        assert (found["below_eps_255"] >= first.map(cell)).all()
-
-
 def test_images_that_do_not_flip_have_no_row(images, linear, diagnosed):
     model = linear(0)
     dataset = images(model=model)

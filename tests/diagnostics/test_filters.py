@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from src.attacks import bim, fgsm, noise_signs
+from src.attacks import bim, noise_signs
 from src.diagnostics.frequency import CORNER
 from src.evaluation import Variants
 
@@ -93,32 +93,6 @@ def test_the_noise_is_that_of_the_control(images, curved, diagnosed):
     np.testing.assert_allclose(rows["confidence"], expected["confidence"], atol=1e-5)
 
 
-def test_the_noise_follows_the_seed(images, curved, diagnosed):
-    networks = {"a": curved(0)}
-    first, second = (
-        diagnosed(images(), networks["a"], networks, only=ONLY, noise_seed=seed).filtered
-        for seed in (0, 1)
-    )
-    same = first["confidence"] == second["confidence"]
-    assert same[first["kind"] == "attack"].all() and not same[first["kind"] == "noise"].any()
-
-
-def test_other_bands_and_cutoffs(images, curved, batch_of, diagnosed):
-    model = curved(0, side=16)
-    dataset = images(6, 16)
-    only = ONLY | {"bands": [0.2, 0.4], "cutoffs": [0.3]}
-    run = diagnosed(dataset, model, {"a": model}, only=only)
-    bounds = run.filtered.groupby("band")[["frequency_low", "frequency_high"]].first()
-    assert bounds.loc["mid"].tolist() == [0.2, 0.4] and bounds.loc["low"].tolist() == [0, 0.2]
-    clean, batch = batch_of(dataset)
-    change = (fgsm(model, clean, batch.labels, 8 / 255) - clean).numpy()
-    part = filtered(change, 0.2, 0.4)
-    part *= (8 / 255 / np.abs(part).max((1, 2, 3)))[:, None, None, None]
-    rows = run.filtered.query("band == 'mid' and norm == 'linf' and kind == 'attack'")
-    check(rows, model, clean.numpy() + part, batch.labels)
-    assert set(run.low_passed["cutoff"]) == {0.3}
-
-
 def test_rows_are_predictions_for_smooth_clean_images(images, curved, batch_of, diagnosed):
     networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
     dataset = images(11, 16, low=0)
@@ -133,11 +107,3 @@ def test_rows_are_predictions_for_smooth_clean_images(images, curved, batch_of, 
         assert rows["index"].tolist() == list(range(11))
         check(rows, networks[target], mirrored(clean.numpy(), cutoff), batch.labels)
     assert found["cutoff"].tolist() == sorted(cutoffs * 11) * 2
-
-
-def test_a_cutoff_beyond_the_corner_leaves_the_image(images, curved, batch_of, diagnosed):
-    model, dataset = curved(0), images()
-    only = ONLY | {"cutoffs": [0.71]}
-    rows = diagnosed(dataset, model, {"a": model}, only=only).low_passed
-    clean, batch = batch_of(dataset)
-    check(rows, model, clean.numpy(), batch.labels)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from src.diagnostics.band_filters import rescaled, split
-from src.diagnostics.frequency import CORNER, band, radial_edges, radial_power, radii
+from src.diagnostics.frequency import CORNER, band, radial_edges, radial_power
 
-SIDES = [(8, 8), (33, 33), (64, 64), (299, 299), (48, 20), (96, 130), (5, 64)]
+SIDES = [(8, 8), (33, 33), (48, 20), (96, 130)]
 
 
 def cosine(side: int, vertical: int, horizontal: int, phase: float = 0.3) -> torch.Tensor:
@@ -43,15 +43,7 @@ def test_parseval(sides):
     torch.testing.assert_close(constant, mean, rtol=1e-12, atol=0)
 
 
-def test_white_noise_is_flat():
-    noise = 0.1 * torch.randn(40, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    sums, coefficients, _ = radial_power(noise)
-    power = (sums.mean(0) / coefficients)[coefficients > 0]
-    assert len(power) == 45
-    np.testing.assert_allclose(power, 0.01, rtol=0.15)
-
-
-@pytest.mark.parametrize("side", [32, 64, 128, 299])
+@pytest.mark.parametrize("side", [32, 299])
 @pytest.mark.parametrize(("vertical", "horizontal"), [(0, 3), (5, 0), (4, 3), (-6, 8), (16, 16)])
 def test_a_cosine_lands_in_its_bin(side, vertical, horizontal):
     sums, _, constant = radial_power(cosine(side, vertical, horizontal))
@@ -61,12 +53,6 @@ def test_a_cosine_lands_in_its_bin(side, vertical, horizontal):
     energy = cosine(side, vertical, horizontal)[0, 0].square().sum()
     assert sums[0, place] == pytest.approx(float(energy), rel=1e-9)
     assert float(sums.sum() - sums[0, place] + constant) < 1e-9 * float(energy)
-
-
-def test_channels_are_averaged():
-    images = torch.rand(1, 3, 16, 16, dtype=torch.float64)
-    each = [radial_power(images[:, [c]].expand(-1, 3, -1, -1))[0] for c in range(3)]
-    torch.testing.assert_close(radial_power(images)[0], torch.stack(each).mean(0))
 
 
 @pytest.mark.parametrize("sides", SIDES)
@@ -86,16 +72,6 @@ def test_bands_add_up_and_share_nothing(sides, dtype):
                 assert (products.abs() < 1e2 * accuracy * images.square().sum()).all()
 
 
-@pytest.mark.parametrize("sides", SIDES)
-def test_a_band_is_what_the_full_transform_masked_gives(sides):
-    images = torch.randn(2, 3, *sides, dtype=torch.float64)
-    for low, high in ((0, 0.2), (0.125, 0.3), (0.25, math.inf)):
-        mask = (radii(*sides) >= low - 1e-9) & (radii(*sides) < high - 1e-9)
-        masked = torch.fft.ifft2(torch.fft.fft2(images) * mask)
-        torch.testing.assert_close(band(images, low, high), masked.real, atol=1e-12, rtol=0)
-        assert masked.imag.abs().max() < 1e-12  # the mask treats both halves alike
-
-
 @pytest.mark.parametrize("side", [16, 24, 32, 48, 392])  # 49 * (1 / 392) is below 1 / 8
 def test_a_frequency_on_a_bound_belongs_above_it(side):
     wave = cosine(side, 0, side // 8)  # 1/8 cycle per pixel
@@ -103,13 +79,6 @@ def test_a_frequency_on_a_bound_belongs_above_it(side):
     assert band(wave, 0, 0.125).abs().max() < 1e-12
     grey = torch.full((1, 3, side, side), 0.4)
     torch.testing.assert_close(band(grey, 0, 0.01), grey)
-
-
-def test_half_precision_does_not_reach_the_transform():
-    images = torch.rand(2, 3, 32, 32)
-    with torch.autocast("cpu", torch.bfloat16):
-        narrow, (sums, _, _) = band(images, 0, 0.25), radial_power(images)
-    assert torch.equal(narrow, band(images, 0, 0.25)) and torch.equal(sums, radial_power(images)[0])
 
 
 def test_rescaled_reaches_the_budget_or_the_length():

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from src.attacks import fgsm
-from src.diagnostics.frequency import radial_edges
 
 ONLY = {"spectra": True}
 
@@ -48,17 +47,6 @@ def test_rows_are_the_spectra_of_images_and_perturbations(images, linear, batch_
     assert found["kind"].tolist() == ["image"] * 45 + ["perturbation"] * 45
 
 
-@pytest.mark.parametrize("side", [8, 20, 32])
-def test_bins_without_frequencies_are_left_out(side, images, linear, diagnosed):
-    model = linear(0, side=side)
-    found = diagnosed(images(5, side), model, {"a": model}, only=ONLY).spectra
-    edges = radial_edges(side, side).numpy()
-    rows = found[found["kind"] == "image"]
-    np.testing.assert_allclose(rows["frequency_low"], edges[1:-1])  # but that of the constant
-    np.testing.assert_allclose(rows["frequency_high"], edges[2:])
-    assert (rows["coefficients"] > 0).all() and not rows["power"].isna().any()
-
-
 def test_images_without_power_are_not_counted(images, diagnosed):
     class Blind(torch.nn.Module):
         def forward(self, images):  # sees bright images alone
@@ -83,13 +71,3 @@ def test_one_image_has_no_deviation_and_no_perturbation_no_share(images, linear,
     found = diagnosed(images(3), model, {"a": model}, only=ONLY).spectra
     rows = found[found["kind"] == "perturbation"]
     assert (rows["n"] == 0).all() and rows[["power", "share", "share_sd"]].isna().all(axis=None)
-
-
-def test_a_constant_perturbation_has_no_share(images, diagnosed):
-    class Mean(torch.nn.Module):
-        def forward(self, images):
-            mean = images.mean((1, 2, 3))
-            return torch.stack([mean, -mean, 0 * mean - 1], dim=1)
-
-    found = diagnosed(images(4), Mean(), {"a": Mean()}, only=ONLY).spectra
-    assert (found.loc[found["kind"] == "perturbation", "n"] == 0).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import admix_fgsm, bim, fgsm, pgd
+from src.attacks import bim, fgsm, pgd
 from src.data import Batch, to_unit
 from src.evaluation import Attacker, CountedModel, accepted
 from src.models import Ensemble
@@ -88,14 +88,6 @@ def test_a_targeted_attack_comes_nearer_its_target():
     assert (after > before).all()
 
 
-def test_draws_belong_to_the_image_and_the_seed():
-    whole = make(Attacker(linear(), pgd, (4, 8), num_classes=5), batch()).images
-    part = make(Attacker(linear(), pgd, (4, 8), num_classes=5), batch(3, first=2)).images
-    torch.testing.assert_close(part, whole[:, 2:5], rtol=0, atol=1e-6)
-    other = make(Attacker(linear(), pgd, (4, 8), num_classes=5, seed=1), batch()).images
-    assert not torch.equal(other, whole)
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_what_leaves_the_ball_is_taken_back(norm):
     def far(model, images, labels, eps):
@@ -173,39 +165,3 @@ def test_at_is_the_same_attack(norm, rule, rows):
     model = Ensemble([linear(0), linear(1)], "loss")
     words = {"num_classes": 5, "seed": 3, "max_batch": 2}
     check_at(Attacker(model, attack, AT, norm=norm, target_label_rule=rule, **words), rows)
-
-
-def test_at_mixes_in_the_same_images():
-    pool = batch(5, first=50)
-    attack = partial(admix_fgsm, steps=2)
-    words = {"num_classes": 5, "seed": 3, "pool": (pool.images, pool.labels)}
-    check_at(Attacker(linear(), attack, AT, **words))
-
-
-def test_attacks_of_the_users_own_get_lists_of_budgets():
-    seen = []
-
-    def own(model, images, labels, eps, *, targeted, seeds):
-        assert eps.ndim == 1
-        seen.append((len(images), [round(float(e) * 255, 3) for e in eps]))
-        settings = {"steps": 3, "step_size_255": 5, "targeted": targeted, "seeds": seeds}
-        return pgd(model, images, labels, eps, **settings)
-
-    attacker = Attacker(linear(), partial(own), AT, target_label_rule="random", num_classes=5)
-    check_at(attacker)
-    assert seen == [(6, [0.5, 4, 16]), (1, [0.5, 16]), (1, [4, 16]), (1, [16, 16])]
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_at_takes_back_what_leaves_the_ball(norm):
-    def far(model, images, labels, eps):
-        return (images - 3 * eps.reshape(-1, 1, 1, 1, 1)).expand(len(eps), *images.shape)
-
-    images, eps = batch(3), torch.tensor([0.5, 4, 16])
-    clean = to_unit(images.images)
-    attacker = Attacker(linear(), far, (2, 16), norm=norm, num_classes=5)
-    change = attacker.at(clean, images, None, eps) - clean
-    size = (
-        change.abs().amax((1, 2, 3)) if norm == "linf" else change.square().mean((1, 2, 3)).sqrt()
-    )
-    assert (size <= eps / 255 + 1e-6).all() and (size > 0.2 * eps / 255).all()

@@ -96,12 +96,6 @@ def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
             assert torch.equal(stored, round_to_8_bits(torch.tensor(image[None]), clean, eps)[0])
 
 
-def test_the_progress_bar_says_what_is_done(dataset, networks, capsys):
-    trainer = TRAINER.model_copy(update={"progress_bar": True})
-    evaluate(dataset, networks, trainer, label="bim a -> a, b")
-    assert "bim a -> a, b: 100%" in capsys.readouterr().out
-
-
 def test_clean_predictions_are_computed_once(dataset, networks, tmp_path):
     cache = {name: tmp_path / f"{name}.parquet" for name in networks}
     first = score_clean(dataset, {"a": networks["a"]}, TRAINER, cache)
@@ -113,23 +107,3 @@ def test_clean_predictions_are_computed_once(dataset, networks, tmp_path):
     assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
     expected = networks["b"](to_unit(dataset.__getitems__(list(range(11))).images)).argmax(1)
     assert both["predicted"].to_pylist()[11:] == expected.tolist()
-    names = {"a.parquet", "a.parquet.sha256", "b.parquet", "b.parquet.sha256"}
-    assert {path.name for path in tmp_path.glob("[!.]*")} == names
-
-
-def test_damaged_clean_predictions_are_named_and_computed_again(
-    dataset, networks, tmp_path, caplog
-):
-    cache = {name: tmp_path / f"{name}.parquet" for name in networks}
-    first = score_clean(dataset, networks, TRAINER, cache)
-    for other in (b"", cache["b"].read_bytes(), flipped(cache["a"].read_bytes())):
-        caplog.clear()
-        cache["a"].write_bytes(other)
-        assert score_clean(dataset, networks, TRAINER, cache).equals(first)
-        assert f"{cache['a']} is damaged" in caplog.text and "b.parquet is" not in caplog.text
-
-
-def flipped(content: bytes) -> bytes:
-    """Return bytes of which one bit, in the middle, is another."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

@@ -3,7 +3,6 @@
 import pyarrow as pa
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from src.evaluation import Predictions
 
@@ -20,31 +19,12 @@ def fill(predictions: Predictions, images: torch.Tensor) -> None:
             predictions.update(name, eps, images, images % 7, logits)
 
 
-def rank(number: int, folder: str) -> None:
-    """One of two processes, which gets every second of 103 images."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=2
-    )
-    predictions = Predictions(TARGETS, BUDGETS)
-    for part in torch.arange(number, 103, 2).split(8):
-        fill(predictions, part)
-    torch.save(predictions.compute().to_pydict(), f"{folder}/{number}.pt")
-    torch.distributed.destroy_process_group()
-
-
 @pytest.fixture
 def one_process() -> pa.Table:
     predictions = Predictions(TARGETS, BUDGETS)
     for part in torch.arange(103).split(16):
         fill(predictions, part)
     return predictions.compute()
-
-
-def test_two_processes_give_the_table_of_one(one_process, tmp_path):
-    mp.start_processes(rank, args=(str(tmp_path),), nprocs=2, start_method="fork")
-    for number in range(2):
-        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
-        assert found == one_process.to_pydict()
 
 
 def test_rows_are_complete_and_sorted(one_process):
