@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,33 +22,30 @@ _NOTHING = 1e-6
 
 
 class _Filter(Diagnostic):
-    """Predictions for variants of the images, each of which some numbers stand for."""
+    """Predictions for variants of the images, which are told apart by their numbers."""
 
-    def _append(
-        self, inputs: DiagnosticInput, logits: Mapping[str, Tensor], numbers: Sequence[int]
-    ) -> None:
-        """Append every target's predictions for the variant of these numbers."""
+    def _append(self, inputs: DiagnosticInput, logits: Mapping[str, Tensor], variant: int) -> None:
+        """Append every target's predictions for a variant."""
         index, labels = inputs.batch.index, inputs.batch.labels
         for number, name in enumerate(inputs.networks):
             top = top_predictions(name, logits[name], labels)
-            keys = [torch.full_like(index, key) for key in (number, *numbers)]
+            keys = [torch.full_like(index, key) for key in (number, variant)]
             self.append([*keys, index, labels, top.predicted], [top.confidences[:, 0], top.true])
 
-    def _table(self, keys: int, columns: Callable[[np.ndarray], dict[str, Any]]) -> pa.Table:
-        """Return the table, sorted by target, numbers and index.
+    def _table(self, variants: Mapping[str, Sequence[Any]]) -> pa.Table:
+        """Return the table, sorted by target, variant and index.
 
         Args:
-            keys: How many columns the rows are sorted by.
-            columns: From the numbers of the variants to their columns of the table.
+            variants: Columns that tell what each variant is.
         """
-        whole, real = self.rows(keys)
-        index, label, predicted = whole[:, -3:].T
+        whole, real = self.rows(3)
+        target, variant, index, label, predicted = whole.T
         return pa.table(
             {
                 "index": index,
                 "label": label,
-                "target": self.target_names(whole[:, 0]),
-                **columns(whole[:, 1:-3]),
+                "target": self.target_names(target),
+                **{name: pa.array(values).take(variant) for name, values in variants.items()},
                 "predicted": predicted,
                 "confidence": real[:, 0].astype(np.float32),
                 "true_confidence": real[:, 1].astype(np.float32),
@@ -89,12 +86,11 @@ class Filtered(_Filter):
         self.reference_eps_255 = reference_eps_255
         self.seed = seed
         low, high = bands
-        self.bands = {
-            "all": (0.0, CORNER),
-            "low": (0.0, low),
-            "mid": (low, high),
-            "high": (high, CORNER),
-        }
+        bounds = {"all": (0, CORNER), "low": (0, low), "mid": (low, high), "high": (high, CORNER)}
+        self.variants = [
+            (norm, name, kind, *bounds[name])
+            for norm, name, kind in itertools.product(NORMS, bounds, KINDS)
+        ]
 
     def update(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
@@ -103,16 +99,15 @@ class Filtered(_Filter):
         change = inputs.adversarial[place] - inputs.clean
         signs = noise_signs(self.seed, inputs.batch.index, inputs.clean)
         noise = (inputs.clean + eps * signs).clamp(0, 1) - inputs.clean
-        parts = itertools.product(enumerate(self.bands.items()), enumerate((change, noise)))
-        for (number, (name, bounds)), (kind, whole) in parts:
-            part = whole if name == "all" else split(whole, *bounds)
-            for order, norm in enumerate(NORMS):
-                if (name, norm) == ("all", "l2") and whole is change:
-                    logits = {target: of_grid[place] for target, of_grid in inputs.logits.items()}
-                else:
-                    scaled = rescaled(part, change, eps, norm)
-                    logits = _logits(inputs, (inputs.clean + scaled).clamp(0, 1))
-                self._append(inputs, logits, (order, number, kind))
+        for number, (norm, name, kind, *bounds) in enumerate(self.variants):
+            if (norm, name, kind) == ("l2", "all", "attack"):
+                logits = {target: of_grid[place] for target, of_grid in inputs.logits.items()}
+            else:
+                whole = change if kind == "attack" else noise
+                part = whole if name == "all" else split(whole, *bounds)
+                scaled = rescaled(part, change, eps, norm)
+                logits = _logits(inputs, (inputs.clean + scaled).clamp(0, 1))
+            self._append(inputs, logits, number)
 
     def compute(self) -> pa.Table:
         """Return one row per image, target, norm, band and kind, sorted by these but the image.
@@ -121,19 +116,17 @@ class Filtered(_Filter):
         `high`), `norm` (`linf` or `l2`), `kind` (`attack` or `noise`), `frequency_low` and
         `frequency_high` (in cycles per pixel), `predicted`, `confidence` and `true_confidence`.
         """
-        return self._table(5, self._columns)
-
-    def _columns(self, numbers: np.ndarray) -> dict[str, Any]:
-        norm, band_number, kind = numbers.T
-        bounds = np.array(list(self.bands.values()))[band_number]
-        return {
-            "eps_255": np.full(len(numbers), self.reference_eps_255),
-            "band": np.array(list(self.bands), dtype=object)[band_number],
-            "norm": np.array(NORMS, dtype=object)[norm],
-            "kind": np.array(KINDS, dtype=object)[kind],
-            "frequency_low": bounds[:, 0],
-            "frequency_high": bounds[:, 1],
-        }
+        norms, names, kinds, lows, highs = zip(*self.variants, strict=True)
+        return self._table(
+            {
+                "eps_255": [float(self.reference_eps_255)] * len(norms),
+                "band": names,
+                "norm": norms,
+                "kind": kinds,
+                "frequency_low": list(map(float, lows)),
+                "frequency_high": list(map(float, highs)),
+            }
+        )
 
 
 class LowPassed(_Filter):
@@ -155,7 +148,7 @@ class LowPassed(_Filter):
         """Add one batch."""
         for place, cutoff in enumerate(self.cutoffs):
             logits = _logits(inputs, low_passed(inputs.clean, cutoff).clamp(0, 1))
-            self._append(inputs, logits, (place,))
+            self._append(inputs, logits, place)
 
     def compute(self) -> pa.Table:
         """Return one row per image, target and cutoff, sorted by target and cutoff.
@@ -163,7 +156,7 @@ class LowPassed(_Filter):
         The columns are `index`, `label`, `target`, `cutoff` (in cycles per pixel), `predicted`,
         `confidence` and `true_confidence`.
         """
-        return self._table(3, lambda numbers: {"cutoff": np.array(self.cutoffs)[numbers[:, 0]]})
+        return self._table({"cutoff": self.cutoffs})
 
 
 def split(change: Tensor, low: float, high: float) -> Tensor:

@@ -4,7 +4,6 @@ from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSourc
 from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import (
-    PREDICTIONS,
     Evaluation,
     evaluate,
     make_trainer,
@@ -28,7 +27,6 @@ from src.evaluation.variants import CONTROLS, STORED, Variants
 
 __all__ = [
     "CONTROLS",
-    "PREDICTIONS",
     "STORED",
     "UNKNOWN",
     "UNKNOWN_ORIGIN",

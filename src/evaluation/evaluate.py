@@ -32,8 +32,6 @@ from src.utils.checks import first_line
 from src.utils.files import atomic_write
 from src.utils.processes import is_first_process
 
-PREDICTIONS = "predictions.parquet"
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -156,19 +154,15 @@ def score_clean(
     Returns:
         The rows of all targets, in their order.
     """
-    rows: dict[str, pa.Table] = {}
-    missing = [name for name in targets if refresh or not is_cached(cache[name])]
+    missing = {name: targets[name] for name in targets if refresh or not is_cached(cache[name])}
+    rows = {name: _renamed(pq.read_table(cache[name]), name) for name in targets.keys() - missing}
     if missing:
-        networks = {name: targets[name] for name in missing}
-        table = evaluate(dataset, networks, trainer, label="clean images").table
+        table = evaluate(dataset, missing, trainer, label="clean images").table
         for name in missing:
             rows[name] = table.filter(pc.equal(table["target"], name))
             if is_first_process():
                 with cache_entry(cache[name]) as temporary:
                     pq.write_table(rows[name], temporary)
-    for name in targets:
-        if name not in rows:
-            rows[name] = _renamed(pq.read_table(cache[name]), name)
     return pa.concat_tables(rows[name] for name in targets)
 
 

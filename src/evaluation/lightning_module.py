@@ -63,7 +63,8 @@ class Transfer(pl.LightningModule):
         budgets = adversarial_source.budgets
         self.predictions = {name: Predictions(self.names, budgets) for name in variants.names}
         self.diagnostics = list(diagnostics)
-        self.metrics = nn.ModuleList([*self.predictions.values(), *self.diagnostics])
+        self.metrics: Sequence[RowMetric] = [*self.predictions.values(), *self.diagnostics]
+        self.on_device = nn.ModuleList(self.metrics)
         self.example_indices = frozenset(examples)
         self.examples: dict[int, list[np.ndarray]] = {}
         self.tables: dict[str, pa.Table] = {}
@@ -80,7 +81,7 @@ class Transfer(pl.LightningModule):
 
     def on_predict_epoch_start(self) -> None:
         """Drop what an earlier pass has found."""
-        for metric in self._metrics():
+        for metric in self.metrics:
             metric.reset()
         self._start_counts()
 
@@ -105,7 +106,7 @@ class Transfer(pl.LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Merge the processes' rows, gradient counts and examples."""
         if self.idle:
-            for metric in self._metrics():
+            for metric in self.metrics:
                 metric.empty()
             self._start_counts()
         self.tables = {name: table.compute() for name, table in self.predictions.items()}
@@ -182,6 +183,3 @@ class Transfer(pl.LightningModule):
     def _start_counts(self) -> None:
         self.examples = {}
         self.adversarial_source.reset()
-
-    def _metrics(self) -> list[RowMetric]:
-        return [*self.predictions.values(), *self.diagnostics]

@@ -209,4 +209,4 @@ class _Unperturbed(Sequence[Tensor]):
 
     def __getitem__(self, row: Any) -> Any:
         read = self.saved.read_clean
-        return self.saved.read_adversarial(row)[0] if read is None else read(row)
+        return read(row) if read else self.saved.read_adversarial(row)[0]

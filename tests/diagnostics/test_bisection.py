@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.attacks import bim, fgsm, mi_fgsm, pgd
+from src.attacks import bim, fgsm, pgd
 from src.data import Batch
 from src.diagnostics import Bisection
 from src.evaluation import DiagnosticInput
@@ -33,7 +33,7 @@ def smallest(dataset, batch_of, source, target):
 
 @pytest.mark.parametrize(
     ("attack", "halvings"),
-    [(fgsm, 1), (fgsm, 12), (partial(bim, steps=4), 6), (partial(mi_fgsm, steps=3), 6)],
+    [(fgsm, 1), (fgsm, 12), (partial(bim, steps=4), 6)],
 )
 def test_linear_models_flip_where_the_closed_form_says(
     attack, halvings, images, linear, batch_of, diagnosed
@@ -63,10 +63,8 @@ def test_linear_models_flip_where_the_closed_form_says(
 ATTACKS = {
     "fgsm": (fgsm, {}),
     "pgd in small batches": (partial(pgd, steps=3), {"max_batch": 2}),
-    "fixed step": (partial(bim, steps=3, step_size_255=3), {}),
     "l2": (partial(pgd, steps=3, norm="l2"), {"norm": "l2"}),
     "random target labels": (partial(pgd, steps=3), {"target_label_rule": "random"}),
-    "next target labels": (fgsm, {"target_label_rule": "next"}),
     **{
         f"ensemble of {average}": (partial(bim, steps=3), {"average": average})
         for average in ("logits", "probabilities", "loss")
