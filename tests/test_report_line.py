@@ -222,7 +222,7 @@ def test_exploring_names_models_that_guess(explore, workspace, capsys):
     printed = capsys.readouterr().out
     (folder,) = (workspace / "outputs").iterdir()
     (named,) = json.loads((folder / "alarms.json").read_text())
-    assert named["finding"].startswith("coarse: right on")
+    assert named["finding"].startswith("coarse: correct on")
     assert f"clean_at_chance: {named['finding']}" in printed
 
 

@@ -119,7 +119,8 @@ def test_a_foreign_set_is_checked_against_its_clean_images(foreign, saved, score
     printed = capsys.readouterr().out
     assert "adv on photos, eps = 8/255" in printed and "unknown unknown" not in printed
     assert (
-        "over_budget: adv: 23 / 23 = 100.00% of the images change by more than the 5/2" in printed
+        "over_budget: adv: 23 / 23 = 100.00% of the images change by more than the stated 5/2"
+        in printed
     )
     assert set(predictions(saved.parent / "loose")["eps_255"]) == {0.0, 8.0}
 
