@@ -109,5 +109,6 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacke
         except RuntimeError as error:
             raise ValueError(
                 f"{who}: it cannot be attacked, since its logits have no gradient with respect to "
-                f"the images (detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
+                "the images (detach, no_grad, argmax or NumPy in the network?): "
+                f"{first_line(error)}"
             ) from error
