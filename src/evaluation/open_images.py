@@ -23,8 +23,7 @@ from torch import Tensor
 
 from src.config.settings import SavedOrigin
 from src.data import to_rgb
-from src.data.files import UNREADABLE
-from src.data.image_csv import HIGHEST_LABEL, class_column, find_images, read_rows
+from src.data.image_csv import class_number, find_images, read_rows
 from src.evaluation.image_shards import MANIFEST, read_shards
 from src.evaluation.saved_images import DatasetFacts, SavedImages, SavedImagesFacts
 
@@ -123,12 +122,13 @@ def _facts(origin: SavedOrigin, eps_255: float) -> SavedImagesFacts:
 
 def _find_files(folders: Sequence[Path], table: Path | None) -> _Found:
     """Find the files that a CSV lists."""
-    rows = read_rows(table or folders[0] / "labels.csv", "filename", "label")
-    labels, targets = (
-        class_column(rows[name], 0, HIGHEST_LABEL).tolist() if name in rows else None
-        for name in ("label", "targeted_label")
-    )
-    return labels or [], targets, [find_images(folder, list(rows.index)) for folder in folders]
+    rows = read_rows(table or folders[0] / "labels.csv", ["filename", "label"])
+    labels = [class_number(row, "label", 0) for row in rows]
+    targets = None
+    if "targeted_label" in rows[0]:
+        targets = [class_number(row, "targeted_label", 0) for row in rows]
+    names = [row["filename"].strip() for row in rows]
+    return labels, targets, [find_images(folder, names) for folder in folders]
 
 
 def _find_arrays(folders: Sequence[Path], table: Path | None) -> _Found:
@@ -163,5 +163,5 @@ def _decoded(image: Path | np.ndarray) -> np.ndarray:
     """Return the pixels of a file or an array, uint8 (H, W, 3)."""
     try:
         return to_rgb(image)
-    except UNREADABLE as error:
+    except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(f"{image} cannot be read as an image: {error}") from error

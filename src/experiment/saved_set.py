@@ -54,8 +54,8 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
         "protocol": _protocol(settings, saved, path or ""),
         "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
     }
-    if saved.source != UNKNOWN:
-        changes["ensemble"] = saved.ensemble
+    if saved.facts.source != UNKNOWN:
+        changes["ensemble"] = saved.facts.ensemble
     if not settings.dataset.has_loader:
         name = check_name(f"the data set of {path}", dataset)
         changes["dataset"] = settings.dataset.model_copy(update={"name": name})
