@@ -59,10 +59,10 @@ def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
 
 def test_the_matrix_is_of_what_the_files_hold(made):
     saved = open_saved_images(made / "adversarial")
-    assert saved.budgets_255 == (0.5, 4.0, 8.0)
-    assert saved.source == "coarse" and saved.attack["name"] == "bim"
+    assert saved.facts.budgets_255 == (0.5, 4.0, 8.0)
+    assert saved.facts.source == "coarse" and saved.facts.attack["name"] == "bim"
     rows = range(len(saved))
-    for eps, images in zip(saved.budgets_255, saved.adversarial(rows).int(), strict=True):
+    for eps, images in zip(saved.facts.budgets_255, saved.adversarial(rows).int(), strict=True):
         assert (images - saved.clean(rows).int()).abs().max() == int(eps)  # whole levels only
     primary = predictions(made)
     at_half = primary[primary["eps_255"] == 0.5].reset_index(drop=True)
@@ -132,9 +132,10 @@ def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_atta
     words += [f"attack.path={foreign}/adv", "report=default", "report.pairs=0"]
     if layout == "arrays":  # of a set whose data set is unknown
         saved = open_saved_images(folder / "made" / "adversarial")
-        np.save(folder / "advs.npy", saved.adversarial(range(len(saved)))[-1].numpy())
-        np.save(folder / "labels.npy", saved.labels)
-        words += ["attack.path=advs.npy", "attack.labels=labels.npy", "dataset=saved"]
+        (folder / "advs").mkdir()
+        np.save(folder / "advs" / "batch_0.npy", saved.adversarial(range(len(saved)))[-1].numpy())
+        np.save(folder / "advs" / "labels.npy", saved.labels)
+        words += ["attack.path=advs", "dataset=saved"]
         words += ["attack.origin.num_classes=10"]
     assert saved_attack(*words) == 0
     assert "protocol: all" in capsys.readouterr().out
@@ -163,7 +164,7 @@ REFUSED = [
     ([*AT_8, "attack.origin.attack=a/b"], "a/b"),
     ([*AT_8, "attack.origin.source=a b"], "a b"),
     ([*AT_8, "attack.origin.dataset=.."], ".."),
-    (OTHER, "do not say their budget: give"),
+    (OTHER, "give eps_255"),
     (AT_8, "how many classes there are"),
     ([*AT_8, "protocol=target_correct"], "protocol=target_correct needs the clean images"),
     ([*AT_8, "controls=true"], "controls=true needs the clean images"),

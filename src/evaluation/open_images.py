@@ -54,8 +54,8 @@ def open_saved_images(
         path: The folder.
         clean: Clean images of a foreign set: a folder of the same layout.
         labels: Its labels, 0-based: a CSV of columns `filename`, `label` and perhaps
-            `targeted_label`, or for arrays a `.npy` file. None takes `labels.csv` or `labels.npy`
-            in the folder.
+            `targeted_label`, or for arrays a `.npy` file. None takes `labels.csv` in the folder, or
+            else beside that of the clean images; or `labels.npy` in the folder.
         eps_255: Its budget in units of 1/255.
         resize_clean: Bring clean images of another size to that of the adversarial ones, by the
             bicubic filter that TransferAttack applies before its attacks.
@@ -122,7 +122,9 @@ def _facts(origin: SavedOrigin, eps_255: float) -> SavedImagesFacts:
 
 def _find_files(folders: Sequence[Path], table: Path | None) -> _Found:
     """Find the files that a CSV lists."""
-    rows = read_rows(table or folders[0] / "labels.csv", ["filename", "label"])
+    places = [folders[0] / "labels.csv", folders[-1].parent / "labels.csv"]
+    found = table or next((place for place in places if place.is_file()), places[0])
+    rows = read_rows(found, ["filename", "label"])
     labels = [class_number(row, "label", 0) for row in rows]
     targets = None
     if "targeted_label" in rows[0]:

@@ -198,7 +198,7 @@ def test_imagenet_models_reach_their_accuracy(
     )
     model = fold_batch_norms(model).to(memory_format=torch.channels_last)
     root = str(real_data / "imagenet-nips2017-250.tar")
-    dataset = ImageDataset(image_csv("test", root=root, cache_dir=str(tmp_path)))
+    dataset = ImageDataset(image_csv("test", root=root, cache_dir=str(tmp_path)), num_classes=1000)
     labels = torch.as_tensor(dataset.labels)
     batches = [list(range(start, start + 50)) for start in range(0, 250, 50)]
     with torch.inference_mode():
