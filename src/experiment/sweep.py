@@ -163,7 +163,7 @@ class SweepCallback(Callback):
         written &= _goes(console, lambda: sweep_matrices(done, folder, console))
         written &= _goes(console, lambda: clean_accuracies(done, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
-        files = sorted(folder.glob("matrix-*"))
+        files = sorted(folder.glob("matrix-*"), key=lambda path: path.stem)
         if done and self._wants_report():
             page = self._report(done, folder, console)
             files, written = [*page, *files], written and bool(page)
