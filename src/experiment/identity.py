@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from hydra.utils import get_object
@@ -19,9 +19,6 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import SavedImages
 from src.utils.cache import sha256_of
-
-if TYPE_CHECKING:
-    from src.experiment.models import Model
 
 _COLUMNS = 2  # version of the table of predictions, in the names of cached ones
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -33,16 +30,18 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def clean_cache(settings: Settings, model: "Model", images: ImageDataset, device: str) -> Path:
-    """Return where the model's predictions on these clean images are kept."""
-    key = content_key(_COLUMNS, model.key, images.digest(), _numerics(settings, device))
-    return Path(settings.cache_dir) / "clean" / f"{model.name[:100]}-{key}.parquet"
+def clean_cache(
+    settings: Settings, name: str, model_key: str, images: ImageDataset, device: str
+) -> Path:
+    """Return where a model's predictions on these clean images are kept."""
+    key = content_key(_COLUMNS, model_key, images.digest(), _numerics(settings, device))
+    return Path(settings.cache_dir) / "clean" / f"{name[:100]}-{key}.parquet"
 
 
 def job_key(
     settings: Settings,
     saved: SavedImages | None,
-    models: Mapping[str, "Model"],
+    model_keys: Mapping[str, str],
     images: ImageDataset,
     device: str,
 ) -> str:
@@ -50,11 +49,11 @@ def job_key(
     attack = settings.attack.flat()
     crafted = code_of(attack) if saved is None else saved.digest
     how = settings.model_dump(
-        include={"storage", "variants", "controls", "ensemble", "epsilon", "seed", "source"}
+        include={"storage", "variants", "controls", "ensemble", "seed", "source", "targets"}
     )
     return content_key(
-        *(images.digest(), attack, crafted, how, list(settings.targets)),
-        {name: models[name].key for name in settings.models},
+        *(images.digest(), attack, crafted, how, settings.budgets),
+        {name: model_keys[name] for name in settings.models},
         settings.trainer.gradient_batch,
         _numerics(settings, device),
     )

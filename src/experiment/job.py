@@ -66,7 +66,8 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     clean = None
     if saved is None or saved.read_clean is not None:
         cache = {
-            name: clean_cache(settings, model, images, device) for name, model in models.items()
+            name: clean_cache(settings, name, model.key, images, device)
+            for name, model in models.items()
         }
         refresh = settings.trainer.distributed
         clean = score_clean(images, networks, settings.trainer, cache, refresh=refresh)
@@ -88,8 +89,9 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         )
     if not is_first_process():
         return  # the first process of this job writes the results
+    keys = {name: model.key for name, model in models.items()}
     record = JobRecord(
-        key=job_key(settings, saved, models, images, device),
+        key=job_key(settings, saved, keys, images, device),
         data=images.digest(),
         images=len(images),
         class_names=tuple(images.class_names),
