@@ -46,7 +46,7 @@ def job_key(
     device: str,
 ) -> str:
     """Return the job's identity: equal keys mean equal tables."""
-    attack = settings.attack.flat()
+    attack = settings.attack.settings
     crafted = code_of(attack) if saved is None else saved.digest
     how = settings.model_dump(
         include={"storage", "variants", "controls", "ensemble", "seed", "source", "targets"}

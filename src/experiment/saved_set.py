@@ -54,7 +54,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
         "protocol": _protocol(settings, saved, path or ""),
         "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
     }
-    if saved.facts.source != UNKNOWN:
+    if saved.facts.ensemble != UNKNOWN:
         changes["ensemble"] = saved.facts.ensemble
     if not settings.dataset.has_loader:
         name = check_name(f"the data set of {path}", dataset)
