@@ -3,11 +3,9 @@
 A field's name is the key of the config; its type, range and choices are what the key allows.
 """
 
-import re
-from collections.abc import Hashable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +19,18 @@ from pydantic import (
     model_validator,
 )
 
-Item = TypeVar("Item", bound=Hashable)
+from src.config.fields import (
+    Budget,
+    Budgets,
+    Frequencies,
+    Name,
+    Names,
+    Variant,
+    check_among,
+    check_units,
+    distinct,
+    listed,
+)
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint"]
 Norm = Literal["linf", "l2"]
@@ -32,59 +41,6 @@ STUDY = ("vgg16", "resnet50", "inception")
 """The targets where none are named, with the source, as far as the catalogue holds them."""
 HIGHEST_FREQUENCY = 0.71
 """Just beyond the highest spatial frequency of an image, sqrt(1/2), in cycles per pixel."""
-
-
-def check_name(key: str, value: str) -> str:
-    """Return what can name a folder, an experiment and a column alike.
-
-    Raises:
-        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", ".."):
-        raise ValueError(
-            f"{key}: {value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed"
-        )
-    return value
-
-
-def _name(value: str) -> str:
-    return check_name("the name", value)
-
-
-def _listed(value: Any) -> Any:
-    """Take one item for a list of one."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return value if value is None else (value,)
-
-
-def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
-    twice = sorted({str(value) for value in values if values.count(value) > 1})
-    if twice:
-        raise ValueError(f"{', '.join(twice)} stands there more than once")
-    return values
-
-
-def _variant(value: str) -> str:
-    if not re.fullmatch(r"float32|uint8|png|jpeg([1-9]\d?|100)", value):
-        raise ValueError(
-            f"{value!r} is not one of float32, uint8, png, jpegQ of a quality Q <= 100"
-        )
-    return value
-
-
-def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
-    if any(low >= high for low, high in pairwise(values)):
-        raise ValueError(f"{list(values)} does not rise")
-    return values
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
-Budget = Annotated[float, Field(ge=0, le=255)]
-Budgets = Annotated[tuple[Budget, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
-Variant = Annotated[str, AfterValidator(_variant)]
-Frequencies = Annotated[tuple[float, ...], BeforeValidator(_listed), AfterValidator(_rising)]
 
 
 class Section(BaseModel):
@@ -236,30 +192,6 @@ class EpsilonSettings(Section):
         return positive
 
 
-def check_units(budgets: Sequence[float]) -> None:
-    """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
-
-    Raises:
-        ValueError: The largest is positive and below 0.1.
-    """
-    if 0 < max(budgets) < 0.1:
-        levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
-        given = ", ".join(f"{eps:g}" for eps in budgets)
-        raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
-
-
-def check_among(key: str, values: Sequence[float], budgets: Sequence[float]) -> None:
-    """Refuse a value that is neither 0 nor one of the budgets.
-
-    Raises:
-        ValueError: There is one.
-    """
-    for value in values:
-        if value not in (0, *budgets):
-            listed = ", ".join(f"{budget:g}" for budget in budgets)
-            raise ValueError(f"{key}={value:g} is not among the budgets {listed}")
-
-
 def reference_budget(budgets: Sequence[float]) -> float:
     """Return the reference budget where none is named: 8/255 if it is there, else the largest."""
     return 8.0 if 8.0 in budgets else max(budgets, default=0.0)
@@ -371,7 +303,7 @@ class ReportCommand(Section):
         out: Where the page goes; None: to the sweep's folder.
     """
 
-    sweep: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)]
+    sweep: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     folder: str | None
     out: str | None
     report: ReportSettings
@@ -402,9 +334,7 @@ class Settings(Section):
     epsilon: EpsilonSettings
     protocol: Protocol | None
     storage: Literal["float32", "uint8"] | None
-    variants: Annotated[
-        tuple[Variant, ...], BeforeValidator(_listed), AfterValidator(_distinct)
-    ] = ()
+    variants: Annotated[tuple[Variant, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
     controls: bool
     save_adversarial: bool
     seed: NonNegativeInt

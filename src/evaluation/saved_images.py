@@ -10,7 +10,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from src.config.settings import Budget, Norm
+from src.config.fields import Budget
+from src.config.settings import Norm
 from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds

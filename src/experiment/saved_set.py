@@ -5,14 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from src.config.fields import check_among, check_name, check_units
 from src.config.settings import (
     AttackSettings,
     EpsilonSettings,
     SavedSettings,
     Settings,
-    check_among,
-    check_name,
-    check_units,
     reference_budget,
 )
 from src.evaluation import UNKNOWN, SavedImages, open_saved_images, with_measured_budgets

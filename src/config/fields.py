@@ -1,0 +1,92 @@
+"""What the value of a key may be: names, lists without repetition, budgets, frequencies."""
+
+import re
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+def check_name(key: str, value: str) -> str:
+    """Return what can name a folder, an experiment and a column alike.
+
+    Raises:
+        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", ".."):
+        raise ValueError(
+            f"{key}: {value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed"
+        )
+    return value
+
+
+def _name(value: str) -> str:
+    return check_name("the name", value)
+
+
+def listed(value: Any) -> Any:
+    """Take one item for a list of one."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return value if value is None else (value,)
+
+
+def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Return values of which none stands there twice.
+
+    Raises:
+        ValueError: One does.
+    """
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands there more than once")
+    return values
+
+
+def _variant(value: str) -> str:
+    if not re.fullmatch(r"float32|uint8|png|jpeg([1-9]\d?|100)", value):
+        raise ValueError(
+            f"{value!r} is not one of float32, uint8, png, jpegQ of a quality Q <= 100"
+        )
+    return value
+
+
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in pairwise(values)):
+        raise ValueError(f"{list(values)} does not rise")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)]
+Budget = Annotated[float, Field(ge=0, le=255)]
+Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
+Variant = Annotated[str, AfterValidator(_variant)]
+Frequencies = Annotated[tuple[float, ...], BeforeValidator(listed), AfterValidator(_rising)]
+
+
+def check_units(budgets: Sequence[float]) -> None:
+    """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
+
+    Raises:
+        ValueError: The largest is positive and below 0.1.
+    """
+    if 0 < max(budgets) < 0.1:
+        levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
+        given = ", ".join(f"{eps:g}" for eps in budgets)
+        raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
+
+
+def check_among(key: str, values: Sequence[float], budgets: Sequence[float]) -> None:
+    """Refuse a value that is neither 0 nor one of the budgets.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for value in values:
+        if value not in (0, *budgets):
+            listed = ", ".join(f"{budget:g}" for budget in budgets)
+            raise ValueError(f"{key}={value:g} is not among the budgets {listed}")
