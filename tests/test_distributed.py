@@ -9,6 +9,7 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 
+from src.config.settings import SavedSettings
 from src.evaluation import open_saved_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -43,7 +44,10 @@ def test_two_processes_equal_one(workspace, tiny_run, empty_store, command_line,
         )
         assert second.equals(first), name  # batches are laid out before they are dealt
         assert len(first) == 23 * 2 * 3 if name in predictions else len(first)
-    sets = [open_saved_images(workspace / name / "adversarial") for name in ("one", "two")]
+    sets = [
+        open_saved_images(SavedSettings(path=str(workspace / name / "adversarial")))
+        for name in ("one", "two")
+    ]
     assert sets[0].digest == sets[1].digest
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
     for experiment in ("photos", "photos-sweeps"):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from src.config.settings import SavedSettings
 from src.evaluation import open_saved_images
 
 BOTH = ["dataset=photos", "targets=[coarse,fine]"]
@@ -42,7 +43,10 @@ def made(line):
 @pytest.fixture(scope="module")
 def foreign(made):
     """The same images as another project would store them: PNG files and a CSV."""
-    saved, folder = open_saved_images(made / "adversarial"), made.parent / "foreign"
+    saved, folder = (
+        open_saved_images(SavedSettings(path=str(made / "adversarial"))),
+        made.parent / "foreign",
+    )
     rows = range(len(saved))
     for name, images in (("adv", saved.adversarial(rows)[-1]), ("clean", saved.clean(rows))):
         (folder / name).mkdir(parents=True)
@@ -58,7 +62,7 @@ def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
 
 
 def test_the_matrix_is_of_what_the_files_hold(made):
-    saved = open_saved_images(made / "adversarial")
+    saved = open_saved_images(SavedSettings(path=str(made / "adversarial")))
     assert saved.facts.budgets_255 == (0.5, 4.0, 8.0)
     assert saved.facts.source == "coarse" and saved.facts.attack["name"] == "bim"
     rows = range(len(saved))
@@ -131,7 +135,7 @@ def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_atta
     words = ["dataset=photos", "targets=[fine]", "attack.eps_255=8", f"hydra.run.dir={layout}"]
     words += [f"attack.path={foreign}/adv", "report=default", "report.pairs=0"]
     if layout == "arrays":  # of a set whose data set is unknown
-        saved = open_saved_images(folder / "made" / "adversarial")
+        saved = open_saved_images(SavedSettings(path=str(folder / "made" / "adversarial")))
         (folder / "advs").mkdir()
         np.save(folder / "advs" / "batch_0.npy", saved.adversarial(range(len(saved)))[-1].numpy())
         np.save(folder / "advs" / "labels.npy", saved.labels)

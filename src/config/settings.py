@@ -109,11 +109,11 @@ class DatasetSettings(Section):
 class SavedOrigin(Section):
     """What the files of a foreign set do not say."""
 
-    source: str
-    attack: str
-    norm: Norm
-    dataset: str
-    num_classes: Annotated[int, Field(ge=2)] | None
+    source: str = "unknown"
+    attack: str = "unknown"
+    norm: Norm = "linf"
+    dataset: str = "unknown"
+    num_classes: Annotated[int, Field(ge=2)] | None = None
 
 
 class SavedSettings(Section):
@@ -121,25 +121,34 @@ class SavedSettings(Section):
 
     Attributes:
         path: A folder: a set of this program, image files, or `batch_0.npy`, ...
-        clean: The clean images of a foreign set.
-        labels: Their labels, CSV or `.npy`.
+        clean: The clean images of a foreign set: a folder of the same layout.
+        labels: Its labels, 0-based: a CSV of columns `filename`, `label` and perhaps
+            `targeted_label`, or for arrays a `.npy` file. None: `labels.csv` in the folder or
+            else beside that of the clean images; or `labels.npy` in the folder.
         eps_255: Budget of a foreign set in units of 1/255.
-        resize_clean: Whether clean images are brought to the size of the adversarial ones.
+        resize_clean: Whether clean images are brought to the size of the adversarial ones, by
+            the bicubic filter that TransferAttack applies before its attacks.
         origin: What else a foreign set does not say.
     """
 
-    path: str | None
-    clean: str | None
-    labels: str | None
-    eps_255: Annotated[float, Field(gt=0, le=255)] | None
-    resize_clean: bool
-    origin: SavedOrigin
+    path: str
+    clean: str | None = None
+    labels: str | None = None
+    eps_255: Annotated[float, Field(gt=0, le=255)] | None = None
+    resize_clean: bool = False
+    origin: SavedOrigin = SavedOrigin()
 
-    @field_validator("path")
+    @field_validator("path", mode="before")
     @classmethod
     def _given(cls, value: str | None) -> str:
         if value is None:
             raise ValueError("it names the adversarial images; give attack.path=PATH")
+        return value
+
+    @field_validator("eps_255")
+    @classmethod
+    def _in_levels(cls, value: float | None) -> float | None:
+        check_units([value or 0])
         return value
 
 

@@ -11,11 +11,11 @@ from src.evaluation.evaluate import (
     write_table,
 )
 from src.evaluation.image_shards import SavedImagesWriter
-from src.evaluation.open_images import UNKNOWN, UNKNOWN_ORIGIN, open_saved_images
+from src.evaluation.open_images import open_saved_images
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
+    UNKNOWN,
     Breach,
-    DatasetFacts,
     SavedImages,
     SavedImagesFacts,
     SavedImagesSource,
@@ -29,7 +29,6 @@ __all__ = [
     "CONTROLS",
     "STORED",
     "UNKNOWN",
-    "UNKNOWN_ORIGIN",
     "AdversarialBatch",
     "AdversarialSource",
     "Attack",
@@ -37,7 +36,6 @@ __all__ = [
     "Breach",
     "CleanImages",
     "CountedModel",
-    "DatasetFacts",
     "Diagnostic",
     "DiagnosticInput",
     "Evaluation",

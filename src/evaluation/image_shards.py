@@ -17,19 +17,20 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from src.config.settings import Section
 from src.data import Batch
-from src.evaluation.saved_images import Facts, SavedImages, SavedImagesFacts
+from src.evaluation.saved_images import SavedImages, SavedImagesFacts
 from src.utils.cache import sha256_of
 from src.utils.files import atomic_write, reason, write_text, writing
 
 MANIFEST = "manifest.json"
 
 
-class Manifest(Facts):
+class Manifest(Section):
     """The manifest: format and version, the facts, and the SHA-256 of every shard by name."""
 
     format: Literal["transferability-images"] = "transferability-images"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     facts: SavedImagesFacts
     shards: dict[str, str]
 

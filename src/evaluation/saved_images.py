@@ -7,11 +7,11 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from src.config.fields import Budget
-from src.config.settings import Norm
+from src.config.settings import Norm, Section
 from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds
@@ -19,43 +19,33 @@ from src.evaluation.storage import change_size, exceeds
 _TOGETHER = 32  # images that are measured at once
 
 
-class Facts(BaseModel):
-    """What is read from a manifest, and nothing else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+UNKNOWN = "unknown"
 
 
-class DatasetFacts(Facts):
-    """The data set that saved images are of."""
-
-    name: str
-    digest: str
-    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None
-    class_names: tuple[str, ...] | None
-
-
-class SavedImagesFacts(Facts):
-    """What a set of saved images says of itself.
+class SavedImagesFacts(Section):
+    """What a set of saved images says of itself, or its user of it.
 
     Attributes:
         source: The model that the images were crafted on, of an ensemble `a+b`.
-        ensemble: What the ensemble averages.
-        weights: Digests of the sources' weights by name, as far as they are known.
         attack: Its settings.
         norm: Of the budgets, `linf` or `l2` (root-mean-square change).
-        seed: Of the attack.
-        dataset: The data set.
         budgets_255: The K budgets in units of 1/255.
+        dataset: Name of the data set.
+        num_classes: How many classes it has, as far as that is known.
+        class_names: Their names, likewise.
+        ensemble: What the ensemble averages.
+        weights: Digests of the sources' weights by name, as far as they are known.
     """
 
     source: str
-    ensemble: str
-    weights: dict[str, str]
     attack: dict[str, Any]
     norm: Norm
-    seed: int
-    dataset: DatasetFacts
     budgets_255: Annotated[tuple[Budget, ...], Field(min_length=1)]
+    dataset: str
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    class_names: tuple[str, ...] | None = None
+    ensemble: str = UNKNOWN
+    weights: dict[str, str] = Field(default_factory=dict)
 
 
 class Breach(NamedTuple):
@@ -192,7 +182,7 @@ def saved_dataset(
     Raises:
         ValueError: Nothing says how many classes there are, or a label is not among them.
     """
-    total, names = saved.facts.dataset.num_classes or num_classes, saved.facts.dataset.class_names
+    total, names = saved.facts.num_classes or num_classes, saved.facts.class_names
     if total is None:
         raise ValueError("The saved images do not say how many classes there are: num_classes=N.")
     data = LabelledImages(_Unperturbed(saved), saved.labels, names, saved.target_labels)

@@ -26,7 +26,6 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import (
     CONTROLS,
-    DatasetFacts,
     Evaluation,
     SavedImages,
     SavedImagesFacts,
@@ -233,14 +232,10 @@ def finish_set(
         weights={name: record.weights[name] for name in settings.source},
         attack=settings.attack.flat(),
         norm=settings.attack.norm,
-        seed=settings.seed,
         budgets_255=settings.budgets,
-        dataset=DatasetFacts(
-            name=record.dataset,
-            digest=record.data,
-            num_classes=images.num_classes,
-            class_names=tuple(images.class_names),
-        ),
+        dataset=record.dataset,
+        num_classes=images.num_classes,
+        class_names=tuple(images.class_names),
     )
     writer.finish(facts, images.indices)
     log.info("Saved the adversarial images in %s", folder / SAVED)

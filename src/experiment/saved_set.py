@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from src.config.fields import check_among, check_name, check_units
+from src.config.fields import check_among, check_name
 from src.config.settings import (
     AttackSettings,
     EpsilonSettings,
@@ -23,7 +23,7 @@ def open_set(settings: Settings) -> SavedImages | None:
         ValueError: The set cannot be read.
     """
     saved = settings.attack.saved
-    return None if saved is None else _opened(saved.model_dump_json())
+    return None if saved is None else _opened(saved)
 
 
 def with_set(settings: Settings, saved: SavedImages) -> Settings:
@@ -34,7 +34,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     """
     path = settings.attack.saved.path if settings.attack.saved else ""
     given, own = settings.source_name, settings.dataset.name
-    source, dataset = saved.facts.source, saved.facts.dataset.name
+    source, dataset = saved.facts.source, saved.facts.dataset
     if given and source not in (UNKNOWN, given):
         raise ValueError(
             f"source={given}, but {path} says that its images were crafted on {source}."
@@ -118,19 +118,8 @@ def _attack(attack: AttackSettings, saved: SavedImages) -> AttackSettings:
 
 
 @lru_cache(maxsize=2)  # checked before the sweep, and again in the job
-def _opened(settings: str) -> SavedImages:
-    saved = SavedSettings.model_validate_json(settings)
-    if saved.eps_255 is not None:
-        check_units([saved.eps_255])
-    opened = open_saved_images(
-        str(saved.path),
-        clean=saved.clean,
-        labels=saved.labels,
-        eps_255=saved.eps_255,
-        resize_clean=saved.resize_clean,
-        origin=saved.origin,
-    )
+def _opened(settings: SavedSettings) -> SavedImages:
     try:
-        return with_measured_budgets(opened)
+        return with_measured_budgets(open_saved_images(settings))
     except ValueError as error:
-        raise ValueError(f"{saved.path}, as its images are measured: {error}") from error
+        raise ValueError(f"attack.path={settings.path}: {error}") from error

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from src.config.settings import SavedOrigin
-from src.evaluation import Breach, SavedImages, open_saved_images, with_measured_budgets
+from src.config.settings import SavedOrigin, SavedSettings
+from src.evaluation import Breach, SavedImages, with_measured_budgets
+from src.evaluation import open_saved_images as open_settings
 
 NAMES = ["b.png", "a.png", "c10.png", "c9.png"]
 LABELS = [4, 0, 999, 4]
@@ -26,6 +27,11 @@ def save_images(folder, images):
     folder.mkdir(parents=True, exist_ok=True)
     for image, name in zip(images, NAMES, strict=True):
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(folder / name)
+
+
+def open_saved_images(path, **words) -> SavedImages:
+    paths = {key: str(value) for key, value in words.items() if key in ("clean", "labels")}
+    return open_settings(SavedSettings(path=str(path), **{**words, **paths}))
 
 
 def adversarial(saved: SavedImages) -> np.ndarray:
@@ -67,7 +73,7 @@ def test_a_folder_of_images(folder):
     assert np.array_equal(adversarial(found), changed)
     assert torch.equal(found.clean([3, 1]), torch.from_numpy(clean[[3, 1]]))
     assert (found.facts.source, found.facts.attack) == ("resnet50", {"name": "mifgsm"})
-    assert found.facts.dataset.num_classes == 1000
+    assert found.facts.num_classes == 1000
     assert with_measured_budgets(found).breaches == ()
     other = open_saved_images(folder / "results", **words)
     assert other.digest != found.digest and other.facts.source == "unknown"

@@ -9,21 +9,25 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.config.settings import SavedSettings
 from src.data import Batch
 from src.evaluation import (
     Breach,
-    DatasetFacts,
     SavedImagesFacts,
     SavedImagesSource,
     SavedImagesWriter,
-    open_saved_images,
     saved_dataset,
     with_measured_budgets,
 )
+from src.evaluation import open_saved_images as open_settings
 
 INDEX = torch.tensor([17, 3, 5, 40, 8])
 ORDER = [1, 2, 4, 0, 3]  # by index
 BUDGETS = (0.5, 2.0, 8.0)
+
+
+def open_saved_images(path, **words):
+    return open_settings(SavedSettings(path=str(path), **words))
 
 
 def images(variant=0):
@@ -44,10 +48,9 @@ def facts(**changes):
             "weights": {"a": "0123", "b": "4567"},
             "attack": {"name": "bim", "steps": 10, "alpha_255": 0.8},
             "norm": "linf",
-            "seed": 7,
-            "dataset": DatasetFacts(
-                name="photos", digest="ab", num_classes=3, class_names=("a", "b", "c")
-            ),
+            "dataset": "photos",
+            "num_classes": 3,
+            "class_names": ("a", "b", "c"),
             "budgets_255": BUDGETS,
             **changes,
         }
@@ -111,8 +114,7 @@ def test_a_set_is_a_source_of_adversarial_images_and_a_data_set(tmp_path):
     assert dataset.indices.tolist() == [3, 5, 8, 17, 40] and dataset.class_names == ("a", "b", "c")
     assert torch.equal(dataset.__getitems__([0, 4]).images, batch.images[[1, 3]])
     assert len(saved_dataset(saved, n_images=3)) == 3
-    unknown = DatasetFacts(name="photos", digest="", num_classes=None, class_names=None)
-    bare = replace(saved, read_clean=None, facts=facts(dataset=unknown))
+    bare = replace(saved, read_clean=None, facts=facts(num_classes=None, class_names=None))
     with pytest.raises(ValueError, match="num_classes"):
         saved_dataset(bare)
     with pytest.raises(ValueError, match="labels hold 2"):
