@@ -64,7 +64,7 @@ def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
 def test_the_matrix_is_of_what_the_files_hold(made):
     saved = open_saved_images(SavedSettings(path=str(made / "adversarial")))
     assert saved.facts.budgets_255 == (0.5, 4.0, 8.0)
-    assert saved.facts.source == "coarse" and saved.facts.attack["name"] == "bim"
+    assert saved.facts.source == "coarse" and saved.facts.attack.name == "bim"
     rows = range(len(saved))
     for eps, images in zip(saved.facts.budgets_255, saved.adversarial(rows).int(), strict=True):
         assert (images - saved.clean(rows).int()).abs().max() == int(eps)  # whole levels only

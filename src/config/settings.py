@@ -173,11 +173,6 @@ class AttackSettings(Section):
     saved: SavedSettings | None = None
     source: str = ""
 
-    def flat(self) -> dict[str, Any]:
-        """Return the section as tables and saved sets keep it, with the label."""
-        own = {"name": self.name, "norm": self.norm, "target_label": self.target_label}
-        return {**self.settings, **own, "label": self.label, "kind": self.kind}
-
 
 class EpsilonSettings(Section):
     """The budgets.
@@ -393,16 +388,6 @@ class Settings(Section):
         """A short name of the job, such as `bim vgg16`."""
         source = "" if self.source_name == "unknown" else self.source_name
         return f"{self.attack.label} {source}".strip()
-
-    def public(self) -> dict[str, Any]:
-        """Return the settings as tables keep them: plain data without the tracking store.
-
-        The store's address may hold a password.
-        """
-        plain = self.model_dump(mode="json", exclude={"tracking"})
-        source = list(self.source) if len(self.source) > 1 else self.source_name
-        epsilon = {"grid": [0.0, *self.budgets], "reference": self.reference}
-        return {**plain, "attack": self.attack.flat(), "source": source, "epsilon": epsilon}
 
 
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)

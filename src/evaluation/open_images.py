@@ -11,6 +11,7 @@ Reference:
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.config.settings import SavedSettings
+from src.config.settings import AttackSettings, SavedSettings, TargetLabelRule
 from src.data import LabelledImages, image_csv, to_rgb
 from src.evaluation.image_shards import MANIFEST, read_shards
-from src.evaluation.saved_images import SavedImages, SavedImagesFacts
+from src.evaluation.saved_images import UNKNOWN, SavedImages, SavedImagesFacts
 
 
 def open_saved_images(settings: SavedSettings) -> SavedImages:
@@ -50,12 +51,12 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
     adversarial, *clean = find(folders, Path(settings.labels) if settings.labels else None)
     size = _pixels(adversarial, 0).shape[:2]
     read = partial(_image, adversarial, size, resize=False)
+    labels, aimed = adversarial.targets, adversarial.target_labels
     facts = SavedImagesFacts(
-        **settings.origin.model_dump(exclude={"attack"}),
-        attack={"name": settings.origin.attack},
+        **settings.origin.model_dump(exclude={"attack", "norm"}),
+        attack=_attack(settings, targeted=aimed is not None),
         budgets_255=(settings.eps_255,),
     )
-    labels, aimed = adversarial.targets, adversarial.target_labels
     content = hashlib.sha256(repr((facts, labels.tolist(), aimed)).encode())
     for row in range(len(adversarial)):
         content.update(read(row).numpy().tobytes())
@@ -68,6 +69,15 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
         read_clean=partial(_image, clean[0], size, resize=settings.resize_clean) if clean else None,
         digest=content.hexdigest()[:16],
     )
+
+
+def _attack(settings: SavedSettings, *, targeted: bool) -> AttackSettings:
+    """Return what is known of a set's attack; one without a name is called by its folder."""
+    name = settings.origin.attack
+    if name == UNKNOWN:
+        name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", Path(settings.path).resolve().name)[:100]
+    rule: TargetLabelRule | None = "data" if targeted else None
+    return AttackSettings(name=name, label=name, norm=settings.origin.norm, target_label=rule)
 
 
 def _files(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from src.config.fields import Budget
-from src.config.settings import Norm, Section
+from src.config.settings import AttackSettings, Section
 from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds
@@ -27,8 +27,7 @@ class SavedImagesFacts(Section):
 
     Attributes:
         source: The model that the images were crafted on, of an ensemble `a+b`.
-        attack: Its settings.
-        norm: Of the budgets, `linf` or `l2` (root-mean-square change).
+        attack: What crafted them.
         budgets_255: The K budgets in units of 1/255.
         dataset: Name of the data set.
         num_classes: How many classes it has, as far as that is known.
@@ -38,8 +37,7 @@ class SavedImagesFacts(Section):
     """
 
     source: str
-    attack: dict[str, Any]
-    norm: Norm
+    attack: AttackSettings
     budgets_255: Annotated[tuple[Budget, ...], Field(min_length=1)]
     dataset: str
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -120,7 +118,7 @@ def with_measured_budgets(saved: SavedImages) -> SavedImages:
     """
     if saved.read_clean is None:
         return saved
-    norm, stated = saved.facts.norm, saved.facts.budgets_255
+    norm, stated = saved.facts.attack.norm, saved.facts.budgets_255
     parts = torch.arange(len(saved)).split(_TOGETHER)
     sizes = torch.cat(
         [
@@ -149,7 +147,7 @@ class SavedImagesSource(AdversarialSource):
 
     def __init__(self, saved: SavedImages) -> None:
         stated = saved.facts.budgets_255
-        super().__init__(sorted(stated), saved.facts.norm)
+        super().__init__(sorted(stated), saved.facts.attack.norm)
         self._saved = saved
         self._places = [stated.index(eps_255) for eps_255 in self.budgets]
 

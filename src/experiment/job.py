@@ -38,7 +38,7 @@ from src.experiment.models import (
     prepare_models,
 )
 from src.experiment.outputs import SAVED, example_indices, finish_set, write_results
-from src.experiment.provenance import JobRecord
+from src.experiment.provenance import record_of
 from src.experiment.saved_set import check_weights, open_set, with_set
 from src.tracking import Run, Tracker
 from src.utils.processes import is_first_process
@@ -90,15 +90,16 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     if not is_first_process():
         return  # the first process of this job writes the results
     keys = {name: model.key for name, model in models.items()}
-    record = JobRecord(
+    record = record_of(
+        settings,
+        folder,
         key=job_key(settings, saved, keys, images, device),
         data=images.digest(),
         images=len(images),
-        class_names=tuple(images.class_names),
+        class_names=images.class_names,
         weights={name: model.digest for name, model in models.items()},
-        config=settings.public(),
         device=device,
-    ).complete(folder)
+    )
     outcome = write_results(settings, record, images, clean, result, saved, folder)
     if writer is not None:
         finish_set(settings, record, images, writer, folder)

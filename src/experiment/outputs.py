@@ -107,7 +107,7 @@ def write_results(
             raised += _alarms(record, primary, result)
             _write_images(settings, record, primary, images, result, folder)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
-    write_text(folder / "config.yaml", yaml.safe_dump(dict(record.config), sort_keys=False))
+    write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
     others = [(name, rows) for name, rows in tables.items() if name != record.storage]
     named = [(f"{PREDICTIONS}-{name}", rows) for name, rows in others]
     last = (PREDICTIONS, tables[record.storage])
@@ -230,8 +230,7 @@ def finish_set(
         source=record.source,
         ensemble=settings.ensemble,
         weights={name: record.weights[name] for name in settings.source},
-        attack=settings.attack.flat(),
-        norm=settings.attack.norm,
+        attack=settings.attack,
         budgets_255=settings.budgets,
         dataset=record.dataset,
         num_classes=images.num_classes,

@@ -7,8 +7,7 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from src.config.settings import Settings
+from src.utils.checks import first_line
 
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
@@ -25,7 +28,7 @@ ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
 
-FORMAT = 2
+FORMAT = 3
 _KEY = b"transferability"
 _PACKAGES = (
     "transferability",
@@ -40,8 +43,7 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
-class JobRecord:
+class JobRecord(BaseModel):
     """What a job's tables came from.
 
     Attributes:
@@ -50,106 +52,88 @@ class JobRecord:
         images: How many there are.
         class_names: One a class.
         weights: Digests of the models' weights, by name.
-        config: The job's settings, with the models that it names, without the tracking store.
+        device: `cpu`, `cuda` or another.
+        source: The source's name, of an ensemble `a+b`; empty if nothing was attacked.
+        targets: Names of the targets.
+        attack: The attack's name; empty if nothing was attacked.
+        label: The same with the settings that are not its file's.
+        iterative: Whether the attack takes more than one step, as far as its settings say.
+        norm: Of the budgets.
+        budgets: In units of 1/255, ascending, 0 first.
+        reference: The reference budget in units of 1/255.
+        protocol: Which images form the denominator of the matrix.
+        storage: Format of the primary variant, `stored` for that of a saved set.
+        dataset: The data set's name.
+        seed: Of the subset and of random attacks.
+        precision: Of Lightning's trainer.
+        config: The job's settings without the tracking store.
         overrides: Words of the command line that this job got, see `public`.
         flags: What stood before them, as `--config-dir PATH`.
         created: When the job ended, UTC, as `2026-01-31T12:00:00+00:00`.
         commit: Of the code, see `git_commit`.
         versions: Of the packages that can change a number, and of Python's own.
-        device: `cpu`, `cuda` or another.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     key: str
     data: str
     images: int
     class_names: tuple[str, ...]
-    weights: Mapping[str, str]
-    config: Mapping[str, Any]
+    weights: dict[str, str]
+    device: str = ""
+    source: str
+    targets: list[str]
+    attack: str
+    label: str
+    iterative: bool = False
+    norm: str = "linf"
+    budgets: tuple[float, ...]
+    reference: float
+    protocol: str
+    storage: str
+    dataset: str
+    seed: int = 0
+    precision: str = "32-true"
+    config: dict[str, Any]
     overrides: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     created: str = ""
     commit: str = ""
-    versions: Mapping[str, str] | None = None
-    device: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
 
-    def complete(self, folder: Path) -> "JobRecord":
-        """Return the record with the command that Hydra noted in a folder, and here and now."""
-        overrides, flags = _command(folder / ".hydra")
-        return replace(
-            self,
-            overrides=overrides,
-            flags=flags,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=git_commit(),
-            versions=_versions(),
-        )
 
-    @property
-    def source(self) -> str:
-        """Return the source's name, of an ensemble `a+b`; empty if nothing was attacked."""
-        source = self.config.get("source") or ""
-        return source if isinstance(source, str) else "+".join(source)
+def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
+    """Return the record of a job that ends here and now.
 
-    @property
-    def targets(self) -> list[str]:
-        """Return the names of the models that were shown the images."""
-        return list(self.config["targets"])
-
-    @property
-    def attack(self) -> str:
-        """Return the attack's name; empty if nothing was attacked."""
-        attack = self.config["attack"]
-        return "" if attack["kind"] == "none" else str(attack["name"])
-
-    @property
-    def label(self) -> str:
-        """Return the attack's name with the settings that are not its file's."""
-        return str(self.config["attack"].get("label", self.attack))
-
-    @property
-    def iterative(self) -> bool:
-        """Tell whether the attack takes more than one step, as far as its settings say."""
-        return int(self.config["attack"].get("steps") or 1) > 1
-
-    @property
-    def norm(self) -> str:
-        """Return the norm of the budgets."""
-        return str(self.config["attack"].get("norm", "linf"))
-
-    @property
-    def dataset(self) -> str:
-        """Return the data set's name."""
-        return str(self.config["dataset"]["name"])
-
-    @property
-    def storage(self) -> str:
-        """Return the storage format of the primary variant, `stored` for those of a saved set."""
-        return str(self.config["storage"] or "stored")
-
-    @property
-    def seed(self) -> int:
-        """Return the seed of the subset and of random attacks."""
-        return int(self.config["seed"])
-
-    @property
-    def precision(self) -> str:
-        """Return the precision of Lightning's trainer."""
-        return str(self.config["trainer"]["precision"])
-
-    @property
-    def budgets(self) -> tuple[float, ...]:
-        """Return the budgets in units of 1/255, ascending, 0 first."""
-        return tuple(self.config["epsilon"]["grid"])
-
-    @property
-    def protocol(self) -> str:
-        """Return which images form the denominator of the matrix."""
-        return str(self.config["protocol"])
-
-    @property
-    def reference(self) -> float:
-        """Return the reference budget in units of 1/255."""
-        return float(self.config["epsilon"]["reference"])
+    Args:
+        settings: Of the job.
+        folder: Where Hydra has noted its command.
+        **found: `key`, `data`, `images`, `class_names`, `weights` and `device`.
+    """
+    attack = settings.attack
+    overrides, flags = _command(folder / ".hydra")
+    return JobRecord(
+        source=settings.source_name,
+        targets=list(settings.targets),
+        attack="" if attack.kind == "none" else attack.name,
+        label=attack.label,
+        iterative=int(attack.settings.get("steps") or 1) > 1,
+        norm=attack.norm,
+        budgets=(0.0, *settings.budgets),
+        reference=settings.reference,
+        protocol=str(settings.protocol),
+        storage=settings.storage or "stored",
+        dataset=settings.dataset.name,
+        seed=settings.seed,
+        precision=settings.trainer.precision,
+        config=settings.model_dump(mode="json", exclude={"tracking"}),  # may hold a password
+        overrides=overrides,
+        flags=flags,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=git_commit(),
+        versions=_versions(),
+        **found,
+    )
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:
@@ -165,7 +149,7 @@ def public(words: Iterable[str]) -> tuple[str, ...]:
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
     """Return a table whose metadata say which of a job's tables it is, and what the job was."""
-    text = json.dumps({"format": FORMAT, "table": name, "job": asdict(record)}, default=str)
+    text = json.dumps({"format": FORMAT, "table": name, "job": record.model_dump(mode="json")})
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text.encode()})
 
 
@@ -185,22 +169,17 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
     if found is None:
         return None
     try:
-        return _understood(json.loads(found))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} says of its job what no job can be: {error}") from error
-
-
-def _understood(content: Any) -> tuple[str, JobRecord]:
-    if content["format"] != FORMAT:
-        shown = str(content["format"])[:40]
+        content = json.loads(found)
+        if content["format"] != FORMAT:
+            raise ValueError(
+                f"it has the format {str(content['format'])[:40]} and this program reads {FORMAT}; "
+                "use the version that wrote it."
+            )
+        return str(content["table"]), JobRecord.model_validate(content["job"])
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"it has the format {shown} and this program reads {FORMAT}; use the version that "
-            "wrote it."
-        )
-    job = content["job"]
-    for field in ("class_names", "overrides", "flags"):
-        job[field] = tuple(job.get(field, ()))
-    return str(content["table"]), JobRecord(**{**job, "config": dict(job["config"])})
+            f"{path} says of its job what no job can be: {first_line(error)}"
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -1,13 +1,10 @@
 """A saved set in the place of an attack: what it says of itself becomes the job's settings."""
 
-import re
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from src.config.fields import check_among, check_name
 from src.config.settings import (
-    AttackSettings,
     EpsilonSettings,
     SavedSettings,
     Settings,
@@ -47,8 +44,12 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = reference_budget(budgets) if reference is None else reference
     reference = measured.get(reference, reference)
     check_among(f"epsilon.reference of {path}", [reference], budgets)
+    for member in source.split("+"):
+        check_name("the source of the saved set", member)
     changes: dict[str, Any] = {
-        "attack": _attack(settings.attack, saved),
+        "attack": saved.facts.attack.model_copy(
+            update={"kind": "saved", "saved": settings.attack.saved, "source": source}
+        ),
         "protocol": _protocol(settings, saved, path or ""),
         "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
     }
@@ -94,27 +95,6 @@ def _protocol(settings: Settings, saved: SavedImages, path: str) -> str:
             "crafted on; source=NAME names it."
         )
     return protocol
-
-
-def _attack(attack: AttackSettings, saved: SavedImages) -> AttackSettings:
-    """Return what is known of a set's attack; one without a name is called by its folder."""
-    own = dict(saved.facts.attack)
-    if own.get("name", UNKNOWN) == UNKNOWN:
-        path = Path(str(attack.saved.path if attack.saved else "")).resolve()
-        own["name"] = re.sub(r"[^A-Za-z0-9_.+-]+", "-", path.name)[:100]
-    name = check_name("the attack of the saved set", str(own["name"]))
-    for member in saved.facts.source.split("+"):
-        check_name("the source of the saved set", member)
-    rule = own.get("target_label", None if saved.target_labels is None else "data")
-    update = {
-        "name": name,
-        "label": str(own.pop("label", name)),
-        "norm": saved.facts.norm,
-        "target_label": rule,
-        "settings": own,
-        "source": saved.facts.source,
-    }
-    return attack.model_copy(update=update)
 
 
 @lru_cache(maxsize=2)  # checked before the sweep, and again in the job

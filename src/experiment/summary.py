@@ -147,7 +147,8 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
 def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two jobs differ in nothing but the rule of their attack."""
     alike = all(one.get(key) == other.get(key) for key in (set(one) | set(other)) - {"attack"})
-    return alike and all(
-        one["attack"].get(key, default) == other["attack"].get(key, default)
-        for key, default in (("target_label", None), ("norm", "linf"), ("loss", "cross_entropy"))
-    )
+    rules = [
+        (attack["target_label"], attack["norm"], attack["settings"].get("loss", "cross_entropy"))
+        for attack in (one["attack"], other["attack"])
+    ]
+    return alike and rules[0] == rules[1]

@@ -103,8 +103,8 @@ def _data(record: JobRecord) -> str:
 def _attack(job: StoredJob) -> str:
     settings = [
         f"{key}={value}"
-        for key, value in job.record.config["attack"].items()
-        if key not in ("name", "_target_", "label", "kind") and value is not None
+        for key, value in job.record.config["attack"]["settings"].items()
+        if key not in ("name", "_target_") and value is not None
     ]
     return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
 

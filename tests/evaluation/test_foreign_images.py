@@ -72,7 +72,7 @@ def test_a_folder_of_images(folder):
     assert found.target_labels.tolist() == TARGETS
     assert np.array_equal(adversarial(found), changed)
     assert torch.equal(found.clean([3, 1]), torch.from_numpy(clean[[3, 1]]))
-    assert (found.facts.source, found.facts.attack) == ("resnet50", {"name": "mifgsm"})
+    assert (found.facts.source, found.facts.attack.name) == ("resnet50", "mifgsm")
     assert found.facts.num_classes == 1000
     assert with_measured_budgets(found).breaches == ()
     other = open_saved_images(folder / "results", **words)

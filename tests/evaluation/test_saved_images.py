@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.config.settings import SavedSettings
+from src.config.settings import AttackSettings, SavedSettings
 from src.data import Batch
 from src.evaluation import (
     Breach,
@@ -24,6 +24,9 @@ from src.evaluation import open_saved_images as open_settings
 INDEX = torch.tensor([17, 3, 5, 40, 8])
 ORDER = [1, 2, 4, 0, 3]  # by index
 BUDGETS = (0.5, 2.0, 8.0)
+
+
+L2 = AttackSettings(name="bim", label="bim", norm="l2")
 
 
 def open_saved_images(path, **words):
@@ -46,8 +49,7 @@ def facts(**changes):
             "source": "a+b",
             "ensemble": "loss",
             "weights": {"a": "0123", "b": "4567"},
-            "attack": {"name": "bim", "steps": 10, "alpha_255": 0.8},
-            "norm": "linf",
+            "attack": AttackSettings(name="bim", label="bim", settings={"steps": 10}),
             "dataset": "photos",
             "num_classes": 3,
             "class_names": ("a", "b", "c"),
@@ -129,7 +131,7 @@ def test_budgets_that_images_exceed_are_measured(tmp_path):
     measured = with_measured_budgets(saved)
     assert measured.facts.budgets_255 == (0.5, 2.0, 8.0)
     assert measured.breaches == (Breach(1.0, 2.0, 5),)
-    changed = replace(saved, facts=facts(budgets_255=(0.5, 1.0, 8.0), norm="l2"))
+    changed = replace(saved, facts=facts(budgets_255=(0.5, 1.0, 8.0), attack=L2))
     assert with_measured_budgets(changed).breaches[0].measured == 2
     assert with_measured_budgets(replace(saved, read_clean=None)).breaches == ()
     with pytest.raises(ValueError, match=r"2.0"):  # 2 is then stated twice

@@ -109,25 +109,28 @@ def _record(
     reference: float,
     key: str,
 ) -> JobRecord:
-    config: dict[str, Any] = {
-        "source": source,
-        "targets": list(models),
-        "attack": {
-            "kind": "crafted",
-            "name": attack,
-            "norm": "linf",
-            "steps": 10 if attack == "bim" else 1,
+    return JobRecord(
+        key=key,
+        data="data",
+        images=images,
+        class_names=tuple(classes),
+        weights={name: f"{name}-digest" for name in models},
+        source=source,
+        targets=list(models),
+        attack=attack,
+        label=attack,
+        iterative=attack == "bim",
+        budgets=tuple(budgets),
+        reference=reference,
+        protocol="joint",
+        storage="float32",
+        dataset="made-up",
+        config={
+            "attack": {"target_label": None, "norm": "linf", "settings": {}},
+            "dataset": {"name": "made-up"},
+            "model": {name: {"network": {"name": name}} for name in models},
         },
-        "dataset": {"name": "made-up"},
-        "model": {name: {"network": {"name": name}} for name in models},
-        "epsilon": {"grid": list(budgets), "reference": reference},
-        "trainer": {"precision": "32-true"},
-        "protocol": "joint",
-        "storage": "float32",
-        "seed": 0,
-    }
-    weights = {name: f"{name}-digest" for name in models}
-    return JobRecord(key, "data", images, tuple(classes), weights, config)
+    )
 
 
 def _predictions(random, label, initial, models, budgets, strength) -> pa.Table:
