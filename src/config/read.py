@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from src.config.attack_file import AttackFile, attack_file
+from src.config.attack_file import attack_settings
 from src.config.errors import refusal
 from src.config.settings import STUDY, ReportCommand, Settings
 from src.utils.checks import first_line
@@ -17,20 +17,6 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a job that Hydra composed, `hydra` being its section of that name.
-
-    Raises:
-        ValueError: As `read_settings`.
-    """
-    crafted = hydra.runtime.choices.attack not in ("saved", "none")
-    return read_settings(config, attack_file(config, hydra) if crafted else None)
-
-
-def read_settings(config: DictConfig, file: AttackFile | None = None) -> Settings:
-    """Return the settings of one job.
-
-    Args:
-        config: What Hydra composed.
-        file: Of its attack; None where that is not known.
 
     Raises:
         ValueError: The config cannot work; one sentence names the key, the value and what is
@@ -44,8 +30,14 @@ def read_settings(config: DictConfig, file: AttackFile | None = None) -> Setting
     for key, names in (("source", source), ("targets", targets)):
         _in_catalogue(key, names, config.model)
     section = _plain(config, keep_models={*source, *targets})
-    attack = _attack(section["attack"], file)
-    kind = attack["kind"]
+    kind = hydra.runtime.choices.attack
+    if kind == "none":
+        attack = {"kind": kind, "label": "clean images", **section["attack"]}
+    elif kind == "saved":
+        saved = {key: value for key, value in section["attack"].items() if key != "name"}
+        attack = {"kind": kind, "name": kind, "label": kind, "saved": saved}
+    else:
+        kind, attack = "crafted", attack_settings(config, hydra, section["attack"])
     if kind == "crafted" and not source:
         raise ValueError(f"source is empty; name one of {', '.join(sorted(config.model))}.")
     if not targets:
@@ -114,21 +106,6 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or "the config"
         raise ValueError(f"{key}: {first_line(error)}") from error
     return dict(plain)
-
-
-def _attack(section: Mapping[str, Any], file: AttackFile | None) -> dict[str, Any]:
-    """Return the attack's settings, typed by what makes the images."""
-    name = section.get("name")
-    rest = {key: value for key, value in section.items() if key != "name"}
-    if name == "none":
-        return {"kind": "none", "name": name, "label": "clean images", **rest}
-    if name == "saved":
-        return {"kind": "saved", "name": name, "label": name, "saved": rest}
-    if file is not None:
-        file.check(section)
-    own = {key: section[key] for key in ("norm", "target_label") if key in section}
-    label = str(name) if file is None else file.label(section)
-    return {"kind": "crafted", "name": name, "label": label, "settings": dict(section), **own}
 
 
 def _refuse_what_needs_an_attack(kind: str, section: Mapping[str, Any]) -> None:
