@@ -3,14 +3,9 @@
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource, CleanImages
 from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
-from src.evaluation.evaluate import (
-    Evaluation,
-    evaluate,
-    make_trainer,
-    score_clean,
-    write_table,
-)
+from src.evaluation.evaluate import evaluate, make_trainer, score_clean, write_table
 from src.evaluation.image_shards import SavedImagesWriter
+from src.evaluation.lightning_module import Evaluation
 from src.evaluation.open_images import open_saved_images
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (

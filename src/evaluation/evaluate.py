@@ -1,13 +1,11 @@
 """Evaluate targets on a data set, on one device or on several."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,39 +22,13 @@ from src.evaluation.adversarial_source import AdversarialSource, CleanImages
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic
 from src.evaluation.image_shards import SavedImagesWriter
-from src.evaluation.lightning_module import Transfer
+from src.evaluation.lightning_module import Evaluation, Transfer
 from src.evaluation.variants import Variants
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
 from src.utils.files import atomic_write
 from src.utils.processes import is_first_process
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a pass over the images yields.
-
-    Attributes:
-        tables: The rows of `Predictions` by variant, the primary one first.
-        examples: Adversarial versions, float32 (K, 3, H, W) in [0, 1], by image index.
-        gradients: Gradient evaluations per image.
-        zero_gradients: The share of them that were zero in every pixel; NaN if there were none.
-        images_per_second: Images of the data set per second of the pass, diagnostics included.
-        diagnostics: The tables of the diagnostics, by name.
-    """
-
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    examples: dict[int, np.ndarray] = field(default_factory=dict)
-    gradients: float = 0.0
-    zero_gradients: float = math.nan
-    images_per_second: float = math.nan
-    diagnostics: dict[str, pa.Table] = field(default_factory=dict)
-
-    @property
-    def table(self) -> pa.Table:
-        """The rows of the primary variant."""
-        return next(iter(self.tables.values()))
 
 
 class LabelledProgressBar(TQDMProgressBar):
@@ -122,15 +94,7 @@ def evaluate(
     start = time.perf_counter()
     with stopping.insist():
         runner.predict(module, loader, return_predictions=False)
-    seconds = time.perf_counter() - start
-    return Evaluation(
-        tables=module.tables,
-        examples={index: np.stack(images) for index, images in module.examples.items()},
-        gradients=module.gradients / len(dataset),
-        zero_gradients=module.zero_gradients / module.gradients if module.gradients else math.nan,
-        images_per_second=len(dataset) / seconds,
-        diagnostics=module.diagnostic_tables,
-    )
+    return replace(module.found, seconds=time.perf_counter() - start)
 
 
 def score_clean(
@@ -157,7 +121,7 @@ def score_clean(
     missing = {name: targets[name] for name in targets if refresh or not is_cached(cache[name])}
     rows = {name: _renamed(pq.read_table(cache[name]), name) for name in targets.keys() - missing}
     if missing:
-        table = evaluate(dataset, missing, trainer, label="clean images").table
+        (table,) = evaluate(dataset, missing, trainer, label="clean images").tables.values()
         for name in missing:
             rows[name] = table.filter(pc.equal(table["target"], name))
             if is_first_process():

@@ -1,6 +1,8 @@
 """The LightningModule that evaluates all targets on the same adversarial images."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,32 @@ from src.evaluation.variants import Attacked, Variants
 from src.utils import stopping
 
 UNROUNDED = "float32"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over the images yields.
+
+    Attributes:
+        tables: The rows of `Predictions` by variant, the primary one first.
+        diagnostics: The tables of the diagnostics, by name.
+        examples: Adversarial versions, float32 (K, 3, H, W) in [0, 1], by image index.
+        gradients: Gradient evaluations.
+        zero_gradients: How many of them were zero in every pixel.
+        seconds: How long the pass took, diagnostics included.
+    """
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    diagnostics: dict[str, pa.Table] = field(default_factory=dict)
+    examples: dict[int, np.ndarray] = field(default_factory=dict)
+    gradients: int = 0
+    zero_gradients: int = 0
+    seconds: float = math.nan
+
+    @property
+    def zero_share(self) -> float:
+        """The share of gradients that were zero in every pixel; NaN without a gradient."""
+        return self.zero_gradients / self.gradients if self.gradients else math.nan
 
 
 class Transfer(pl.LightningModule):
@@ -67,10 +95,7 @@ class Transfer(pl.LightningModule):
         self.on_device = nn.ModuleList(self.metrics)
         self.example_indices = frozenset(examples)
         self.examples: dict[int, list[np.ndarray]] = {}
-        self.tables: dict[str, pa.Table] = {}
-        self.diagnostic_tables: dict[str, pa.Table] = {}
-        self.gradients = 0
-        self.zero_gradients = 0
+        self.found = Evaluation()
 
     def on_predict_start(self) -> None:
         """Remove an earlier set of saved images, before any process writes."""
@@ -109,16 +134,19 @@ class Transfer(pl.LightningModule):
             for metric in self.metrics:
                 metric.empty()
             self._start_counts()
-        self.tables = {name: table.compute() for name, table in self.predictions.items()}
-        self.diagnostic_tables = {one.table: one.compute() for one in self.diagnostics}
         source = self.adversarial_source
         parts: list[Any] = [(source.gradients, source.zero_gradients, self.examples)]
         if torch.distributed.is_initialized():
             (own,), parts = parts, [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, own)
-        self.gradients = sum(part[0] for part in parts)
-        self.zero_gradients = sum(part[1] for part in parts)
-        self.examples = {index: image for part in parts for index, image in part[2].items()}
+        gradients, zeros, examples = zip(*parts, strict=True)
+        self.found = Evaluation(
+            tables={name: table.compute() for name, table in self.predictions.items()},
+            diagnostics={one.table: one.compute() for one in self.diagnostics},
+            examples={i: np.stack(images) for part in examples for i, images in part.items()},
+            gradients=sum(gradients),
+            zero_gradients=sum(zeros),
+        )
 
     def _evaluate(
         self, levels: Sequence[Attacked], target_labels: Tensor | None

@@ -114,9 +114,9 @@ def write_results(
     for name, table in [*result.diagnostics.items(), *named, last]:
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
     metrics = {
-        "gradients_per_image": result.gradients,
-        "zero_gradients": result.zero_gradients,
-        "images_per_second": result.images_per_second,
+        "gradients_per_image": result.gradients / len(images),
+        "zero_gradients": result.zero_share,
+        "images_per_second": len(images) / result.seconds,
         "alarms": len(raised),
         "n": len(images),
     }
@@ -160,8 +160,8 @@ def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[
         record.source,
         record.targets,
         len(record.class_names),
-        0.0 if math.isnan(result.zero_gradients) else result.zero_gradients,
-        round(result.gradients * record.images),
+        result.zero_share,
+        result.gradients,
         protocol=record.protocol,
         iterative=record.iterative,
     )

@@ -74,7 +74,7 @@ def test_the_whole_band_of_equal_length_is_the_adversarial_image(images, curved,
     networks = {"a": curved(0), "b": curved(1)}
     run = diagnosed(images(), networks["a"], networks, only=ONLY)
     rows = run.filtered.query("band == 'all' and norm == 'l2' and kind == 'attack'")
-    expected = run.result.table.to_pandas()
+    expected = run.result.tables["float32"].to_pandas()
     expected = expected[expected["eps_255"] == 8]
     for column in ("index", "target", "predicted", "confidence", "true_confidence"):
         assert rows[column].tolist() == expected[column].tolist()

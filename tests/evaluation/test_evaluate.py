@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from src.attacks import bim, fgsm
-from src.config.settings import TrainerSettings
+from src.config.settings import SavedSettings, TrainerSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.evaluation import (
     Attacker,
@@ -48,11 +48,12 @@ def run(dataset, networks, attack=fgsm, **words):
 
 def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(dataset, networks):
     result = run(dataset, networks, examples=[3, 10])
-    assert len(result.table) == 11 * 2 * 2
+    (table,) = result.tables.values()
+    assert len(table) == 11 * 2 * 2
     batch = dataset.__getitems__(list(range(11)))
     eps = torch.tensor(BUDGETS) / 255
     adversarial = fgsm(networks["a"], to_unit(batch.images), batch.labels, eps)
-    frame = result.table.to_pandas()
+    frame = table.to_pandas()
     for target, network in networks.items():
         for budget, images in zip(BUDGETS, adversarial, strict=True):
             rows = frame[(frame["target"] == target) & (frame["eps_255"] == budget)]
@@ -74,7 +75,7 @@ def test_variants_are_of_the_same_adversarial_images(dataset, networks):
 
 @pytest.mark.parametrize(("attack", "gradients"), [(fgsm, 1), (partial(bim, steps=4), 1 + 2 * 3)])
 def test_gradients_are_counted_per_image(dataset, networks, attack, gradients):
-    assert run(dataset, networks, attack).gradients == gradients
+    assert run(dataset, networks, attack).gradients == 11 * gradients
 
 
 def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
@@ -82,7 +83,7 @@ def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
     result = run(dataset, networks, writer=writer, examples=range(11))
     batch = dataset.__getitems__(list(range(11)))
     with pytest.raises(ValueError, match="manifest"):
-        open_saved_images(tmp_path)
+        open_saved_images(SavedSettings(path=str(tmp_path)))
     shards = sorted(tmp_path.iterdir())
     assert len(shards) == 3  # of batches of 4
     found = {}
