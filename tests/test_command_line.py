@@ -235,7 +235,7 @@ def test_an_attack_of_ones_own_has_the_settings_of_its_file(command_line, worksp
     own_attack(workspace, "mine", "defaults: [mi, _self_]\nkernel_size: 3")
     assert command_line("attack=mine", "++attack.lookahead=momentum") == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "lookahead" in line and "kernel_size" in line and "(conf/attack/mine.yaml)" in line
+    assert "lookahead" in line and "kernel_size" in line and "conf/attack/mine.yaml)" in line
 
 
 def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, store, capsys):

@@ -2,7 +2,6 @@
 
 from src.data.dataset import Batch, ImageDataset, LabelledImages, keep_batch, load_dataset, to_unit
 from src.data.files import to_rgb
-from src.data.image_csv import image_csv
 from src.data.subset import balanced_subset
 
 __all__ = [
@@ -10,7 +9,6 @@ __all__ = [
     "ImageDataset",
     "LabelledImages",
     "balanced_subset",
-    "image_csv",
     "keep_batch",
     "load_dataset",
     "to_rgb",

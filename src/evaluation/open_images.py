@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from src.config.settings import AttackSettings, SavedSettings, TargetLabelRule
-from src.data import LabelledImages, image_csv, to_rgb
+from src.data import LabelledImages, to_rgb
+from src.data.image_csv import image_csv
 from src.evaluation.image_shards import MANIFEST, read_shards
 from src.evaluation.saved_images import UNKNOWN, SavedImages, SavedImagesFacts
 

@@ -14,6 +14,7 @@ from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.job import run_job
 from src.experiment.outputs import clear
+from src.experiment.provenance import PREDICTIONS
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError, write_text
@@ -22,7 +23,6 @@ from src.utils.processes import is_first_process
 log = logging.getLogger(__name__)
 
 _FAILURE = "error.txt"
-_unnoted: dict[Path, str] = {}  # why jobs of this process failed whose folder took no note
 _trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
 
 
@@ -38,15 +38,14 @@ def attempt(config: DictConfig, folder: Path) -> None:
         clear(folder)
         settings = read_job(config, HydraConfig.get())
         tracker = tracker_of(settings, settings.sweep) if is_first_process() else Tracker()
-        parameters: dict[str, object] = {
-            "targets": ",".join(settings.targets),
+        targets = ", ".join(settings.targets)
+        parameters = {
+            "source": settings.source_name,
+            "attack": settings.attack.label,
+            "targets": targets,
+            "budgets_255": ", ".join(f"{budget:g}" for budget in settings.budgets),
             "seed": settings.seed,
         }
-        if settings.attack.kind == "crafted":
-            parameters["source"] = settings.source_name
-            parameters["attack"] = settings.attack.label
-            parameters["budgets_255"] = ",".join(f"{budget:g}" for budget in settings.budgets)
-        targets = ", ".join(settings.targets)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         job = tracker.job(settings.job, settings.sweep, parameters)
         with job as run, stopping.insist():
@@ -64,17 +63,13 @@ def attempt(config: DictConfig, folder: Path) -> None:
         _note(folder, f"{type(error).__name__}: {error}")
 
 
-def has_failed(folder: Path) -> bool:
-    """Tell whether a job has left word of a failure."""
-    return (folder / _FAILURE).exists() or folder.absolute() in _unnoted
-
-
-def failure_of(folder: Path) -> str:
-    """Return why a job failed, as far as it could leave word."""
+def failure_of(folder: Path) -> str | None:
+    """Return why a job failed; None if it has left its predictions and no word of a failure."""
     note = folder / _FAILURE
     if note.exists():
         return note.read_text().split("\n\n")[0]
-    return _unnoted.pop(folder.absolute(), "it left no word why")
+    finished = (folder / f"{PREDICTIONS}.parquet").exists()
+    return None if finished else "it left no note"
 
 
 def tracker_of(settings: Settings, sweep: str | None) -> Tracker:
@@ -108,4 +103,4 @@ def _note(folder: Path, sentence: str) -> None:
     try:
         write_text(folder / _FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
     except WriteError:  # the disk is full, say, which may be why
-        _unnoted[folder.absolute()] = sentence
+        log.error(sentence)

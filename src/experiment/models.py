@@ -1,6 +1,5 @@
 """What a job needs before it can attack: its images, and its models with their weights."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,9 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from src.config.settings import Settings
+from src.config.settings import DatasetSettings, Settings
 from src.data import ImageDataset, load_dataset, to_unit
 from src.experiment.identity import code_of, content_key
 from src.models import (
@@ -25,22 +24,17 @@ from src.models import (
 from src.tracking import Tracker
 from src.training import trained_weights
 
-COMMON_KEYS = ("n_images", "seed", "image_size", "num_classes", "class_names")
-"""The keys of every data set; the others are its callable's own."""
-
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier that is ready to be shown images.
+    """A classifier with its weights.
 
     Attributes:
-        name: In the catalogue; of an ensemble `a+b`.
         classifier: Frozen, in evaluation mode.
         digest: Of its weights.
         key: Of everything that decides its logits but the trainer.
     """
 
-    name: str
     classifier: nn.Module
     digest: str
     key: str
@@ -108,16 +102,12 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
     }
     if len(settings.source) > 1:
         members = [models[name] for name in settings.source]
-        models[settings.source_name] = _ensemble(settings, members)
+        models[settings.source_name] = Model(
+            Ensemble([member.classifier for member in members], settings.ensemble).eval(),
+            digest=content_key([member.digest for member in members]),
+            key=content_key([member.key for member in members], settings.ensemble),
+        )
     return models
-
-
-def _ensemble(settings: Settings, members: list[Model]) -> Model:
-    """Return several models as one."""
-    classifier = Ensemble([member.classifier for member in members], settings.ensemble)
-    digest = content_key([member.digest for member in members])
-    key = content_key([member.key for member in members], settings.ensemble)
-    return Model(settings.source_name, classifier.eval(), digest, key)
 
 
 def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
@@ -146,30 +136,24 @@ def _ready(
         path = _trained(settings, name, built, classifier, images, tracker)
         load_weights(classifier.network, path)
     digest = weights_digest(classifier.network)
-    key = content_key(built, code_of(built), digest, _logits(classifier.eval(), images).tolist())
+    key = content_key(built, code_of(built), digest, _fingerprint(classifier.eval(), images))
     classifier.eval().requires_grad_(False)
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
     if settings.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
-    return Model(name, classifier, digest, key)
+    return Model(classifier, digest, key)
 
 
-def _logits(classifier: PixelClassifier, dataset: ImageDataset) -> Tensor:
-    """Return the logits of the first two images, which tell apart networks of equal weights."""
+def _fingerprint(classifier: PixelClassifier, dataset: ImageDataset) -> list[list[float]]:
+    """Return the logits of the first two images, which distinguish networks of equal weights.
+
+    They are in hundredths of the largest: other numbers of threads or versions of libraries
+    change the last digits, which is no reason to train anew.
+    """
     images = dataset.__getitems__(list(range(min(2, len(dataset))))).images
     with torch.no_grad():
-        logits: Tensor = classifier(to_unit(images))
-    return logits
-
-
-def _rounded_logits(classifier: PixelClassifier, dataset: ImageDataset) -> list[list[float]]:
-    """Return `_logits` in hundredths of the largest: no rounding of kernels makes others of them.
-
-    Other numbers of threads or versions of libraries change the last digits, which is no reason
-    to train anew.
-    """
-    logits = _logits(classifier, dataset).double()
+        logits = classifier(to_unit(images)).double()
     largest = logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
     rounded: list[list[float]] = ((logits / largest).round(decimals=2) + 0.0).tolist()  # no -0.0
     return rounded
@@ -198,7 +182,7 @@ def _trained(
             f"({', '.join(images.class_names[:3])}, ...)."
         )
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
-    network = (built, code_of(built), shapes, _rounded_logits(classifier, train))
+    network = (built, code_of(built), shapes, _fingerprint(classifier, train))
     key = content_key(network, train.digest(), recipe.model_dump())
     path = Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
     tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
@@ -217,6 +201,6 @@ def _trained(
 
 @lru_cache(maxsize=4)
 def _opened(section: str, split: str) -> ImageDataset:
-    source = {key: value for key, value in json.loads(section).items() if key != "name"}
-    common = {key: source.pop(key) for key in COMMON_KEYS}
-    return load_dataset(split, source, **common)
+    dataset = DatasetSettings.model_validate_json(section)
+    common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
+    return load_dataset(split, dataset.model_extra or {}, **common)

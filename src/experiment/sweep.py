@@ -17,11 +17,11 @@ from src.config.compose import compose_jobs, has_basic_sweeper
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
-from src.experiment.attempt import failure_of, has_failed, refuse, share_tracker
+from src.experiment.attempt import failure_of, refuse, share_tracker
 from src.experiment.job import check_job
 from src.experiment.models import open_datasets
 from src.experiment.outputs import clear
-from src.experiment.provenance import PREDICTIONS, public
+from src.experiment.provenance import public
 from src.experiment.summary import clean_accuracies, sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker
@@ -153,10 +153,9 @@ class SweepCallback(Callback):
     def _sum_up(self, config: DictConfig) -> bool:
         """Report the finished jobs, close the sweep, and tell whether nothing failed."""
         folder, jobs = _folder(config), self._jobs(config)
-        tables = f"{PREDICTIONS}.parquet"
-        failed = [job for job in jobs if has_failed(job) or not (job / tables).exists()]
+        failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True)
-        done = find_jobs([job for job in jobs if job not in failed], none_is_fine=True)
+        done = find_jobs([job for job in jobs if job not in failures], none_is_fine=True)
         written = jobs == [folder] or _goes(console, lambda: clear(folder))  # a job clears its own
         written &= _goes(console, lambda: sweep_alarms(done, console))
         alarms = console.export_text()
@@ -167,8 +166,8 @@ class SweepCallback(Callback):
         if done and self._wants_report():
             page = self._report(done, folder, console)
             files, written = [*page, *files], written and bool(page)
-        for job in failed:
-            words = f"FAILED {job.name}: {failure_of(job)}"
+        for job, failure in failures.items():
+            words = f"FAILED {job.name}: {failure}"
             console.print(words, style="red", soft_wrap=True, markup=False)
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
@@ -177,14 +176,14 @@ class SweepCallback(Callback):
             )
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
-            status = self.stopped or ("FAILED" if failed or missing else "FINISHED")
+            status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             self.tracker.end_sweep(config.sweep, status, files, summary)
             attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
             shown = files[0].name if files else ""
             links = self.tracker.links(config.sweep, attacks, shown) if done else {}
             for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
-        return written and not failed and not missing
+        return written and not failures and not missing
 
     def _wants_report(self) -> bool:
         assert self.settings is not None
