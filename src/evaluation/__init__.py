@@ -5,7 +5,7 @@ from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import evaluate, make_trainer, score_clean, write_table
 from src.evaluation.image_shards import SavedImagesWriter
-from src.evaluation.lightning_module import Evaluation
+from src.evaluation.lightning_module import Evaluation, Transfer
 from src.evaluation.open_images import open_saved_images
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
@@ -39,6 +39,7 @@ __all__ = [
     "SavedImagesFacts",
     "SavedImagesSource",
     "SavedImagesWriter",
+    "Transfer",
     "Variants",
     "accepted",
     "evaluate",

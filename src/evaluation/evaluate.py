@@ -18,12 +18,9 @@ from torch.utils.data import DataLoader
 
 from src.config.settings import TrainerSettings
 from src.data import ImageDataset
-from src.evaluation.adversarial_source import AdversarialSource, CleanImages
+from src.evaluation.adversarial_source import CleanImages
 from src.evaluation.batches import Batches
-from src.evaluation.diagnostic import Diagnostic
-from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.lightning_module import Evaluation, Transfer
-from src.evaluation.variants import Variants
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
@@ -45,35 +42,18 @@ class LabelledProgressBar(TQDMProgressBar):
 
 
 def evaluate(
-    dataset: ImageDataset,
-    targets: Mapping[str, nn.Module],
-    trainer: TrainerSettings,
-    *,
-    label: str,
-    adversarial_source: AdversarialSource | None = None,
-    variants: Variants | None = None,
-    examples: Sequence[int] = (),
-    writer: SavedImagesWriter | None = None,
-    diagnostics: Sequence[Diagnostic] = (),
+    dataset: ImageDataset, module: Transfer, trainer: TrainerSettings, label: str
 ) -> Evaluation:
-    """Evaluate every target on the images, attacked or clean.
+    """Pass over the images, on one device or on several.
 
     Args:
         dataset: The images.
-        targets: The models, by name.
+        module: What is done with each batch.
         trainer: The device and the batches.
         label: What the progress bar says.
-        adversarial_source: What makes the adversarial images; None: they are the clean ones.
-        variants: Which variants of them the targets are evaluated on; None: as they are.
-        examples: Index of the images to return as examples.
-        writer: Where the adversarial images are saved.
-        diagnostics: What else is computed of each batch; its gradients do not count.
-
-    Returns:
-        The result; on several processes each gets the merged one.
     """
-    variants = variants or Variants()
     runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
+    variants = module.variants
     batches = Batches(
         dataset,
         trainer.batch_size,
@@ -81,15 +61,7 @@ def evaluate(
         runner.global_rank,
         shuffle_seed=variants.seed if variants.controls else None,
     )
-    module = Transfer(
-        targets,
-        adversarial_source or CleanImages(),
-        variants,
-        examples,
-        writer,
-        diagnostics,
-        idle=batches.idle,
-    )
+    module.idle = batches.idle
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     start = time.perf_counter()
     with stopping.insist():
@@ -121,7 +93,8 @@ def score_clean(
     missing = {name: targets[name] for name in targets if refresh or not is_cached(cache[name])}
     rows = {name: _renamed(pq.read_table(cache[name]), name) for name in targets.keys() - missing}
     if missing:
-        (table,) = evaluate(dataset, missing, trainer, label="clean images").tables.values()
+        module = Transfer(missing, CleanImages())
+        (table,) = evaluate(dataset, module, trainer, "clean images").tables.values()
         for name in missing:
             rows[name] = table.filter(pc.equal(table["target"], name))
             if is_first_process():

@@ -18,10 +18,8 @@ from src.evaluation.attacker import Attacker
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.predictions import Predictions, RowMetric
-from src.evaluation.variants import Attacked, Variants
+from src.evaluation.variants import UNROUNDED, Attacked, Variants
 from src.utils import stopping
-
-UNROUNDED = "float32"
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,16 @@ class Transfer(pl.LightningModule):
     """Make a batch's adversarial images once and evaluate every target on the same ones.
 
     Args:
-        targets: See `evaluate`, as of all but the last one.
+        targets: The models, by name.
         adversarial_source: What makes the adversarial images.
         variants: Which variants of them the targets are evaluated on.
         examples: Index of the images whose adversarial versions are kept.
-        writer: Where they are saved.
-        diagnostics: What else is computed of each batch.
+        writer: Where the adversarial images are saved.
+        diagnostics: What else is computed of each batch; its gradients do not count.
+
+    Attributes:
         idle: Whether this process works along on a batch of another one, so that nothing counts.
+        found: What the pass has found; on several processes each gets the merged one.
 
     Raises:
         ValueError: There are diagnostics, but no attack or no unrounded images.
@@ -70,19 +71,19 @@ class Transfer(pl.LightningModule):
         self,
         targets: Mapping[str, nn.Module],
         adversarial_source: AdversarialSource,
-        variants: Variants,
+        variants: Variants = UNROUNDED,
         examples: Collection[int] = (),
         writer: SavedImagesWriter | None = None,
         diagnostics: Sequence[Diagnostic] = (),
-        idle: bool = False,
     ) -> None:
         super().__init__()
         attacked = isinstance(adversarial_source, Attacker)
-        if diagnostics and not (attacked and UNROUNDED in variants.names):
+        if diagnostics and not (attacked and UNROUNDED.primary in variants.names):
             raise ValueError(
-                f"diagnostics need an attack and the variant {UNROUNDED}, not {variants.names}."
+                "diagnostics need an attack and the variant float32 of its images, not "
+                f"{', '.join(variants.names)}."
             )
-        self.idle = idle
+        self.idle = False
         self.names = tuple(targets)
         self.networks = nn.ModuleList(targets.values())
         self.adversarial_source = adversarial_source
@@ -167,7 +168,7 @@ class Transfer(pl.LightningModule):
                     logits = network(images)
                     columns = (index, labels, logits, target_labels)
                     self.predictions[variant].update(name, level.eps_255, *columns)
-                    if variant == UNROUNDED:
+                    if variant == UNROUNDED.primary:
                         unrounded[name].append(logits)
         return {name: torch.stack(parts) for name, parts in unrounded.items() if parts}
 

@@ -76,6 +76,10 @@ class Variants:
         return round_trip(attacked.rounded(images), storage).to(images.dtype) / 255
 
 
+UNROUNDED = Variants()
+"""The adversarial images as they are, alone."""
+
+
 def _noise(seed: int, attacked: Attacked) -> Tensor:
     eps = attacked.clean.new_tensor(attacked.eps_255 / 255)
     return eps * noise_signs(seed, attacked.batch.index, attacked.clean)

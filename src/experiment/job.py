@@ -24,6 +24,7 @@ from src.evaluation import (
     SavedImages,
     SavedImagesSource,
     SavedImagesWriter,
+    Transfer,
     Variants,
     evaluate,
     make_trainer,
@@ -76,17 +77,16 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     writer = SavedImagesWriter(folder / SAVED) if settings.save_adversarial else None
     result = Evaluation()
     if settings.budgets:
-        result = evaluate(
-            images,
+        module = Transfer(
             {name: networks[name] for name in settings.targets},
-            settings.trainer,
-            label=f"{settings.job} -> {', '.join(settings.targets)}",
-            adversarial_source=_adversarial_source(settings, saved, images, networks),
-            variants=_variants(settings),
-            examples=example_indices(images, settings.report.examples),
-            writer=writer,
-            diagnostics=_diagnostics(settings),
+            _adversarial_source(settings, saved, images, networks),
+            _variants(settings),
+            example_indices(images, settings.report.examples),
+            writer,
+            _diagnostics(settings),
         )
+        label = f"{settings.job} -> {', '.join(settings.targets)}"
+        result = evaluate(images, module, settings.trainer, label)
     if not is_first_process():
         return  # the first process of this job writes the results
     keys = {name: model.key for name, model in models.items()}

@@ -49,16 +49,11 @@ class SweepCallback(Callback):
         self.settings: Settings | None = None  # of the first job
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the job and open the sweep, on the first process of the job."""
-        if is_first_process():
-            self._start(config, lambda: [config], sweep=False)
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
-        self._start(config, lambda: compose_jobs(config), sweep=True)
-        if config.sweep:
-            with open_dict(config):
-                config.hydra.overrides.task.append(f"sweep={config.sweep}")
+        if is_first_process():
+            self._start(config)
+
+    on_multirun_start = on_run_start
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Say how far the sweep is."""
@@ -70,15 +65,14 @@ class SweepCallback(Callback):
         if is_first_process():
             self._end(config)
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Sum up."""
-        self._end(config)
+    on_multirun_end = on_run_end
 
-    def _start(
-        self, config: DictConfig, compose: Callable[[], Sequence[DictConfig]], sweep: bool
-    ) -> None:
+    def _start(self, config: DictConfig) -> None:
+        sweep, folder = _is_sweep(config), _folder(config)
         try:
-            jobs = [read_job(job, job.hydra) for job in compose()]
+            jobs = [
+                read_job(job, job.hydra) for job in (compose_jobs(config) if sweep else [config])
+            ]
             self.settings = jobs[0]
             if sweep and any(job.trainer.distributed for job in jobs):
                 raise ValueError(
@@ -91,18 +85,20 @@ class SweepCallback(Callback):
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
             open_datasets(jobs)
             stopping.check()
-            with writing(_folder(config)):
-                _folder(config).mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             self.started = time.time()
             stopping.on_stop(lambda error: self._stop_early(config, error))
             self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
             parameters = {
                 "command": " ".join(public(config.hydra.overrides.task)),
                 "jobs": len(jobs),
-                "folder": str(_folder(config).absolute()),
+                "folder": str(folder.absolute()),
             }
             with open_dict(config):  # handed on to the jobs, which may run in other processes
-                config.sweep = self.tracker.start_sweep(_folder(config).name, parameters)
+                config.sweep = self.tracker.start_sweep(folder.name, parameters)
+                if sweep and config.sweep:
+                    config.hydra.overrides.task.append(f"sweep={config.sweep}")
             share_tracker(self.tracker, jobs[0], config.sweep)
         except REFUSALS as error:
             refuse(explain(error))

@@ -12,8 +12,9 @@ from src.attacks import fgsm
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.diagnostics import make_diagnostics
-from src.evaluation import Attacker, Variants, evaluate
+from src.evaluation import Attacker, Transfer, Variants, evaluate
 
+UNROUNDED = Variants()
 FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
 
 
@@ -103,7 +104,7 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         reference: float = 8.0,
         only: dict | None = None,
         trainer: dict | None = None,
-        variants: Variants | None = None,
+        variants: Variants = UNROUNDED,
         max_batch: int | None = None,
         noise_seed: int = 0,
         **words,
@@ -114,17 +115,9 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         )
         settings = DiagnosticSettings(**(FULL if only is None else only))
         given = {"accelerator": "cpu", "batch_size": 4, "progress_bar": False}
-        result = evaluate(
-            dataset,
-            networks,
-            TrainerSettings(**given | (trainer or {})),
-            label="test",
-            adversarial_source=attacker,
-            variants=variants,
-            diagnostics=make_diagnostics(
-                settings, list(networks), reference, max_batch, noise_seed
-            ),
-        )
+        diagnostics = make_diagnostics(settings, list(networks), reference, max_batch, noise_seed)
+        module = Transfer(networks, attacker, variants, diagnostics=diagnostics)
+        result = evaluate(dataset, module, TrainerSettings(**given | (trainer or {})), "test")
         frames = {name: table.to_pandas() for name, table in result.diagnostics.items()}
         return SimpleNamespace(attacker=attacker, result=result, **frames)
 

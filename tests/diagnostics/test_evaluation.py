@@ -9,7 +9,7 @@ import torch
 from src.attacks import fgsm, pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.diagnostics import make_diagnostics
-from src.evaluation import AdversarialSource, Attacker, Variants, evaluate
+from src.evaluation import AdversarialSource, Attacker, CleanImages, Transfer, Variants, evaluate
 
 TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
@@ -54,12 +54,9 @@ def test_a_second_pass_forgets_the_first(images, linear):
     networks, dataset = {"a": linear(0)}, images()
     settings = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True)
     diagnostics = make_diagnostics(settings, ["a"], 8.0)
-    words = {
-        "label": "test",
-        "adversarial_source": Attacker(networks["a"], fgsm, GRID, num_classes=3),
-        "diagnostics": diagnostics,
-    }
-    first, second = (evaluate(dataset, networks, TRAINER, **words).diagnostics for _ in range(2))
+    source = Attacker(networks["a"], fgsm, GRID, num_classes=3)
+    module = Transfer(networks, source, diagnostics=diagnostics)
+    first, second = (evaluate(dataset, module, TRAINER, "test").diagnostics for _ in range(2))
     assert all(second[name].equals(table) for name, table in first.items())
 
 
@@ -73,17 +70,9 @@ def test_diagnostics_need_an_attack_and_its_unrounded_images(images, linear):
     diagnostics = make_diagnostics(DiagnosticSettings(spectra=True), ["a"], 8.0)
     attacker = Attacker(model, fgsm, GRID, num_classes=3)
     for source, variants in (
-        (None, None),
-        (Unattacked(GRID, "linf"), None),
+        (CleanImages(), Variants()),
+        (Unattacked(GRID, "linf"), Variants()),
         (attacker, Variants(primary="uint8")),
     ):
         with pytest.raises(ValueError, match="diagnostics need an attack and the variant float32"):
-            evaluate(
-                images(),
-                {"a": model},
-                TRAINER,
-                label="test",
-                adversarial_source=source,
-                variants=variants,
-                diagnostics=diagnostics,
-            )
+            Transfer({"a": model}, source, variants, diagnostics=diagnostics)

@@ -16,7 +16,14 @@ from src.attacks import pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages
 from src.diagnostics import Bisection, Spectra, make_diagnostics
-from src.evaluation import Attacker, DiagnosticInput, SavedImagesWriter, Variants, evaluate
+from src.evaluation import (
+    Attacker,
+    DiagnosticInput,
+    SavedImagesWriter,
+    Transfer,
+    Variants,
+    evaluate,
+)
 
 
 def fake(index: list[int], flips: bool) -> DiagnosticInput:
@@ -90,17 +97,15 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
         devices=processes,
         strategy="auto" if processes == 1 else "ddp",
     )
-    result = evaluate(
-        data,
+    module = Transfer(
         networks,
-        trainer,
-        label="test",
-        adversarial_source=Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3),
-        variants=Variants(controls=True),
+        Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3),
+        Variants(controls=True),
         examples=(0, 10),
         writer=SavedImagesWriter(folder),
         diagnostics=make_diagnostics(settings, list(networks), 8.0),
     )
+    result = evaluate(data, module, trainer, "test")
     gradients = pa.table({"gradients": [result.gradients], "zero": [result.zero_gradients]})
     examples = pa.table({str(k): v.ravel() for k, v in sorted(result.examples.items())})
     return {**result.tables, **result.diagnostics, "gradients": gradients, "examples": examples}

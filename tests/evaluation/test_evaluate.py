@@ -14,6 +14,7 @@ from src.data import ImageDataset, LabelledImages, to_unit
 from src.evaluation import (
     Attacker,
     SavedImagesWriter,
+    Transfer,
     Variants,
     evaluate,
     open_saved_images,
@@ -43,7 +44,7 @@ def networks() -> dict[str, nn.Module]:
 
 def run(dataset, networks, attack=fgsm, **words):
     source = Attacker(networks["a"], attack, BUDGETS, num_classes=3)
-    return evaluate(dataset, networks, TRAINER, label="test", adversarial_source=source, **words)
+    return evaluate(dataset, Transfer(networks, source, **words), TRAINER, "test")
 
 
 def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(dataset, networks):
