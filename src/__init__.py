@@ -1,1 +1,1 @@
-"""Measure how adversarial examples transfer from the model they were made on to other models."""
+"""Measure how adversarial examples transfer from their source model to others."""

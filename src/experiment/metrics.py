@@ -48,7 +48,7 @@ def pair_metrics(
     """Turn one pair's rates into the curves and scalar metrics of a tracked run.
 
     `robust_accuracy` is the share still classified correctly, of targeted attacks too;
-    `success_rate` is the attack's goal: any wrong class, or the target label.
+    `success_rate` the share predicted as any wrong class or, of those, as the target label.
 
     Args:
         rows: Those of `src.analysis.rates` of one target.

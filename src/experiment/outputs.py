@@ -149,7 +149,7 @@ def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: 
 
 
 def _stack(tables: Mapping[str, pd.DataFrame], name: str, path: Path) -> None:
-    """Write tables below each other, told apart by a first column."""
+    """Write tables below each other, distinguished by a first column."""
     write_csv(path, pd.concat(tables, names=[name]).reset_index(name))
 
 
