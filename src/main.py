@@ -19,7 +19,7 @@ INTERRUPTED = 130
 HARMLESS = (
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6 with torch 2.15
     "The ``noload`` loader strategy is deprecated",  # MLflow 3.17 with SQLAlchemy 2.1
-    "Checkpoint directory .* exists and is not empty",  # it also holds the tracking run's id
+    "Checkpoint directory .* exists and is not empty",  # of a training that goes on
     ".*does not have many workers",  # attacks take far longer than decoding
 )
 

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -105,12 +106,23 @@ def workspace(new_workspace: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without runs, to be copied: building its tables takes seconds."""
+    """An MLflow store to be copied, built by two processes at once, which takes seconds."""
     from src.config.settings import TrackingSettings
-    from src.tracking import open_tracker
+    from src.tracking import mlflow_store, open_tracker
 
+    assert mlflow_store  # loaded once, here
     folder = tmp_path_factory.mktemp("store") / "mlruns"
-    open_tracker(TrackingSettings(name="mlflow", directory=str(folder)), "photos")
+    settings = TrackingSettings(name="mlflow", directory=str(folder))
+
+    def build() -> None:
+        open_tracker(settings, "atonce").start_sweep("sweep", {})
+
+    processes = [multiprocessing.get_context("fork").Process(target=build) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
     return folder
 
 

@@ -98,7 +98,7 @@ def test_a_sweep_leaves_runs(sweep):
     stored = {file.path for file in store.list_artifacts(whole.info.run_id)}
     assert {"matrix-fgsm.csv", "matrix-bim.csv"} <= stored
     assert printed.count("compareRunsMode=CHART&searchFilter=tags.sweep") == 2  # one an attack
-    assert f"{whole.info.run_id}/artifacts/matrix-bim" in printed
+    assert f"/runs/{whole.info.run_id}" in printed
     cell = pd.read_csv(output(workspace) / "matrix-bim.csv").set_index("source").loc["coarse"]
     described = whole.data.tags["mlflow.note.content"]
     assert described.index(cell["fine"]) < described.index("ALARM")

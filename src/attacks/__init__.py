@@ -7,6 +7,7 @@ from src.attacks.family import (
     di_fgsm,
     emi_fgsm,
     fgsm,
+    iterate,
     mi_fgsm,
     ni_fgsm,
     pgd,
@@ -21,7 +22,6 @@ from src.attacks.family import (
     vni_fgsm,
 )
 from src.attacks.gradients import Estimator, Gradient, State
-from src.attacks.iterate import iterate
 from src.attacks.losses import LOSSES
 from src.attacks.objective import Model, Transform
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs

@@ -1,22 +1,22 @@
 """The published attacks: `iterate` with the settings of a paper.
 
-All take the arguments of `iterate` as keywords, with the defaults given here, and return and raise
-what it does. Those that are made with a transform or with a gradient estimator take its fields too;
-its docstring gives its formula. Where an attack is not the paper's, it says so.
+All take the keywords of `iterate`, with the defaults given here, and return and raise what it does.
+Those that are made with a transform or with a gradient estimator take its fields too; its docstring
+gives its formula. Where an attack is not the paper's, it says so.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import fields
+from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature, signature
 from typing import Any
 
 from torch import Tensor
 
-from src.attacks.gradients import EnhancedMomentum, Estimator, VarianceTuning
-from src.attacks.iterate import iterate
+from src.attacks.gradients import EnhancedMomentum, VarianceTuning
+from src.attacks.iterate import ascend
 from src.attacks.objective import Transform
-from src.attacks.schedule import Schedule
+from src.attacks.settings import Settings
 from src.attacks.transforms import (
     Admix,
     BlockShuffle,
@@ -25,88 +25,78 @@ from src.attacks.transforms import (
     Spectrum,
     StructureInvariant,
 )
-from src.utils.checks import check_number, check_whole_number
 
-Settings = dict[str, Any]
-SCHEDULE = frozenset(field.name for field in fields(Schedule))
+SCHEDULE = (
+    *("steps", "step_size_255", "relative_step_size", "allow_overshoot"),
+    *("random_start", "start_radius", "restarts"),
+)
 
 
-class Adapted:
-    """`iterate` under another signature, some of whose keywords are translated.
+class Attack:
+    """`ascend` as a function whose keywords are the settings.
 
     Args:
-        translate: All keywords, defaults included, to those of `iterate`.
-        part: A class whose arguments are keywords too; None: there are no others.
-        without: Keywords of `iterate` that the attack does not take.
-        **defaults: Defaults that are not those of `iterate`.
+        part: A class of transforms, put before those in `transforms`, or of gradient estimators;
+            its arguments are keywords too.
+        fixed: Settings that are no keywords.
+        adapt: From the settings as given to those of `ascend`.
+        **defaults: Of settings, where they are not those of `Settings`.
     """
 
     def __init__(
         self,
-        translate: Callable[[Settings], Settings],
         part: Callable[..., Any] | None = None,
-        without: Collection[str] = (),
+        fixed: Collection[str] = (),
+        adapt: Callable[[Settings], Settings] = lambda settings: settings,
         **defaults: Any,
     ) -> None:
-        taken = {k: v for k, v in signature(iterate).parameters.items() if k not in without}
-        taken |= {key: taken[key].replace(default=value) for key, value in defaults.items()}
-        own = signature(part).parameters.values() if part else ()
-        keywords = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own]
-        self.translate = translate
-        self.__signature__ = Signature([*taken.values(), *keywords])
+        own = signature(part).parameters if part else {}
+        known = {
+            name: parameter.replace(
+                kind=Parameter.KEYWORD_ONLY, default=defaults.get(name, parameter.default)
+            )
+            for name, parameter in {**signature(Settings).parameters, **own}.items()
+        }
+        given = {k: v for k, v in signature(ascend).parameters.items() if k != "settings"}
+        keywords = {k: v for k, v in known.items() if k not in fixed}
+        self.part, self.own, self.adapt = part, tuple(own), adapt
+        self.defaults = {name: parameter.default for name, parameter in known.items()}
+        self.__signature__ = Signature([*given.values(), *keywords.values()])
 
-    def __call__(self, *given: Any, **settings: Any) -> Tensor:
-        """Return adversarial images; see `iterate`."""
-        bound = self.__signature__.bind(*given, **settings)
-        bound.apply_defaults()
-        return iterate(*bound.args, **self.translate(bound.kwargs))
-
-
-def through(kind: Callable[..., Transform], **defaults: Any) -> Adapted:
-    """Return the attack through a transform of this class, before those in `transforms`."""
-    return Adapted(partial(_with_transform, kind), kind, **defaults)
-
-
-def estimating(kind: Callable[..., Estimator], **defaults: Any) -> Adapted:
-    """Return the attack with a gradient estimator of this class."""
-    return Adapted(partial(_with_estimator, kind), kind, without=["estimator"], **defaults)
+    def __call__(self, *given: Any, **keywords: Any) -> Tensor:
+        """Return adversarial images; see `ascend` and `Settings`."""
+        words = self.__signature__.bind(*given, **keywords).arguments
+        settings = {name: words.pop(name, default) for name, default in self.defaults.items()}
+        if self.part:
+            part = self.part(**{name: settings.pop(name) for name in self.own})
+            if isinstance(part, Transform):
+                settings["transforms"] = (part, *(settings["transforms"] or ()))
+            else:
+                settings["estimator"] = part
+        return ascend(**words, settings=self.adapt(Settings(**settings)))
 
 
 def takes_own_budgets(attack: Callable[..., Tensor]) -> bool:
     """Tell whether an attack is of this family, which takes a budget for each image, (K, N)."""
     while isinstance(attack, partial):
         attack = attack.func
-    return attack is iterate or isinstance(attack, Adapted)
+    return isinstance(attack, Attack)
 
 
-def _with_transform(kind: Callable[..., Transform], settings: Settings) -> Settings:
-    own = {name: settings.pop(name) for name in signature(kind).parameters}
-    return settings | {"transforms": (kind(**own), *(settings["transforms"] or ()))}
-
-
-def _with_estimator(kind: Callable[..., Estimator], settings: Settings) -> Settings:
-    own = {name: settings.pop(name) for name in signature(kind).parameters}
-    return settings | {"estimator": kind(**own)}
-
-
-def _one_step(settings: Settings) -> Settings:
-    return settings | {"steps": 1}
-
-
-def _random_sign_step(settings: Settings) -> Settings:
-    radius = settings["start_radius"]
-    check_number("attack.start_radius", radius, 0, 1, open_high=True)  # 1 leaves no step
-    return settings | {"steps": 1, "random_start": "sign", "relative_step_size": 1 - radius}
+def _rest_of_the_budget(settings: Settings) -> Settings:
+    return replace(settings, relative_step_size=1 - settings.start_radius)
 
 
 def _long_steps(settings: Settings) -> Settings:
-    if settings["step_size_255"] is None and settings["relative_step_size"] is None:
-        check_whole_number("attack.steps", settings["steps"], 1)
-        settings["relative_step_size"] = min(1.0, 2.5 / settings["steps"])
-    return settings
+    if settings.step_size_255 is not None or settings.relative_step_size is not None:
+        return settings
+    return replace(settings, relative_step_size=min(1.0, 2.5 / settings.steps))
 
 
-fgsm = Adapted(_one_step, without=SCHEDULE)
+iterate = Attack()
+"""`ascend` with every setting of `Settings` as a keyword, and its defaults."""
+
+fgsm = Attack(fixed=SCHEDULE, steps=1)
 """Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
 
 One gradient serves every budget. With `targeted` and the least likely class as label it is the
@@ -117,7 +107,13 @@ Reference:
     arXiv 1412.6572, section 4. The clipping to the pixel range is common practice since.
 """
 
-rfgsm = Adapted(_random_sign_step, without=SCHEDULE - {"start_radius"}, start_radius=0.5)
+rfgsm = Attack(
+    fixed=[key for key in SCHEDULE if key != "start_radius"],
+    adapt=_rest_of_the_budget,
+    steps=1,
+    random_start="sign",
+    start_radius=0.5,
+)
 """R+FGSM: a random sign step, then a gradient step with what is left of the budget.
 
 x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
@@ -129,7 +125,7 @@ Reference:
 Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
 """
 
-bim = partial(iterate)
+bim = iterate
 """Basic iterative method (I-FGSM): sign steps, each projected to the ball and the pixel range.
 
 With `targeted` and the least likely class as label it is the iterative least-likely-class method
@@ -142,7 +138,7 @@ Reference:
 Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
 """
 
-pgd = Adapted(_long_steps, random_start="uniform")
+pgd = Attack(adapt=_long_steps, random_start="uniform")
 """Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
 
 For `norm=l2` the start is uniform in that ball. With neither step size given, a is
@@ -155,14 +151,14 @@ Reference:
 Deviation: 10 steps of 2.5 eps / 10; the paper's appendix takes 100 of 2.5 eps / 100.
 """
 
-mi_fgsm = partial(iterate, decay=1.0)
+mi_fgsm = Attack(decay=1.0)
 """Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
 Reference:
     Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081, algorithm 1.
 """
 
-ni_fgsm = partial(iterate, decay=1.0, lookahead="momentum")
+ni_fgsm = Attack(decay=1.0, lookahead="momentum")
 """Nesterov: the gradient is taken where the momentum would lead, x_t + a * mu * m_{t-1}.
 
 Reference:
@@ -170,7 +166,7 @@ Reference:
     equations 6 to 8.
 """
 
-pi_fgsm = partial(iterate, decay=1.0, lookahead="gradient")
+pi_fgsm = Attack(decay=1.0, lookahead="gradient")
 """Pre-gradient guided: the gradient is taken where the last one alone would lead.
 
 That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is called PI-FGSM too.
@@ -180,22 +176,22 @@ Reference:
     arXiv 2103.10609, section 3.2.
 """
 
-emi_fgsm = estimating(EnhancedMomentum, decay=1.0)
+emi_fgsm = Attack(EnhancedMomentum, fixed=["estimator"], decay=1.0)
 """Enhanced momentum, of the same paper; see `EnhancedMomentum`."""
 
-vmi_fgsm = estimating(VarianceTuning, decay=1.0)
+vmi_fgsm = Attack(VarianceTuning, fixed=["estimator"], decay=1.0)
 """Variance tuning with momentum (Wang and He 2021); see `VarianceTuning`."""
 
-vni_fgsm = estimating(VarianceTuning, decay=1.0, lookahead="momentum")
+vni_fgsm = Attack(VarianceTuning, fixed=["estimator"], decay=1.0, lookahead="momentum")
 """Variance tuning with the look-ahead of `ni_fgsm`, of the same paper."""
 
-di_fgsm = through(DiverseInput, decay=1.0)
+di_fgsm = Attack(DiverseInput, decay=1.0)
 """Input diversity (Xie et al. 2019): images resized and padded at random; see `DiverseInput`.
 
 Deviation: with momentum and steps of eps / 10; the authors' code has none, and steps of 1/255.
 """
 
-ti_fgsm = partial(iterate, decay=1.0, kernel_size=15)
+ti_fgsm = Attack(decay=1.0, kernel_size=15)
 """Translation invariance: smoothed gradients, which approximates attacking shifted images.
 
 Reference:
@@ -205,20 +201,20 @@ Reference:
 Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
 """
 
-si_ni_fgsm = through(Scale, decay=1.0, lookahead="momentum")
+si_ni_fgsm = Attack(Scale, decay=1.0, lookahead="momentum")
 """Scale invariance (Lin et al. 2020): darker copies of the image, and `ni_fgsm`; see `Scale`."""
 
-admix_fgsm = through(Admix, decay=1.0)
+admix_fgsm = Attack(Admix, decay=1.0)
 """Admix (Wang et al. 2021): darker copies with a part of other images; see `Admix`."""
 
-ssa_fgsm = through(Spectrum, decay=1.0)
+ssa_fgsm = Attack(Spectrum, decay=1.0)
 """Spectrum simulation (Long et al. 2022): copies with another spectrum; see `Spectrum`.
 
 Deviation: with momentum, which the authors' script leaves out.
 """
 
-bsr_fgsm = through(BlockShuffle, decay=1.0)
+bsr_fgsm = Attack(BlockShuffle, decay=1.0)
 """Block shuffle and rotation (Wang et al. 2024); see `BlockShuffle`."""
 
-sia_fgsm = through(StructureInvariant, decay=1.0)
+sia_fgsm = Attack(StructureInvariant, decay=1.0)
 """Structure invariance (Wang, Zhang, Zhang 2023): every block changed; see `StructureInvariant`."""

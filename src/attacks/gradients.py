@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from src.attacks.checked import checked
 from src.attacks.per_image_random import PerImageRandom
-from src.utils.checks import check_number, check_whole_number
 
 
 @dataclass
@@ -46,7 +48,7 @@ def single_gradient(gradient: Gradient, state: State) -> Tensor:
     return gradient(state.at)
 
 
-@dataclass(frozen=True)
+@checked
 class EnhancedMomentum:
     """Average the gradients at several points along the direction of the last one.
 
@@ -57,21 +59,13 @@ class EnhancedMomentum:
         samples: How many points.
         radius: Of the line, in steps.
 
-    Raises:
-        ValueError: A value has no meaning.
-
     Reference:
         Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
         arXiv 2103.10609, equations 7 to 9, with linear sampling.
     """
 
-    samples: int = 11
-    radius: float = 7.0
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_whole_number("attack.samples", self.samples, 2)
-        check_number("attack.radius", self.radius, 0, 1000)
+    samples: Annotated[int, Field(ge=2)] = 11
+    radius: NonNegativeFloat = 7.0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         """Return the averaged gradient."""
@@ -83,7 +77,7 @@ class EnhancedMomentum:
         return total / self.samples
 
 
-@dataclass(frozen=True)
+@checked
 class VarianceTuning:
     """Correct each gradient by how those around the last iterate differed from the one there.
 
@@ -95,21 +89,13 @@ class VarianceTuning:
         neighbours: How many r_i.
         radius: Of their cube, as a share of the budget (beta).
 
-    Raises:
-        ValueError: A value has no meaning.
-
     Reference:
         Wang, He: Enhancing the Transferability of Adversarial Attacks through Variance Tuning
         (2021), arXiv 2103.15571, algorithm 1.
     """
 
-    neighbours: int = 20
-    radius: float = 1.5
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_whole_number("attack.neighbours", self.neighbours, 1)
-        check_number("attack.radius", self.radius, 0, 1000)
+    neighbours: PositiveInt = 20
+    radius: NonNegativeFloat = 1.5
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         """Return the tuned gradient, and keep the variance."""

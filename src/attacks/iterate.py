@@ -1,43 +1,26 @@
-"""The iterations that all attacks have in common, and the settings in which they differ."""
+"""The iterations that all attacks have in common."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from src.attacks.gradients import Estimator, State, single_gradient
+from src.attacks.gradients import State, single_gradient
 from src.attacks.losses import LOSSES
-from src.attacks.objective import Model, Objective, Transform, evaluation_mode
+from src.attacks.objective import Model, Objective, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import as_budgets, check_pixels, direction, project
-from src.attacks.schedule import Schedule
-from src.utils.checks import check_choice, check_number, check_whole_number
-
-LOOKAHEADS = (None, "momentum", "gradient")
+from src.attacks.settings import Settings
 
 
-def iterate(
+def ascend(
     model: Model,
     images: Tensor,
     labels: Tensor,
     eps: float | Tensor,
+    settings: Settings,
     *,
-    loss: str = "cross_entropy",
-    norm: str = "linf",
-    steps: int = 10,
-    step_size_255: float | None = None,
-    relative_step_size: float | None = None,
-    allow_overshoot: bool = False,
-    random_start: str | None = None,
-    start_radius: float = 1.0,
-    restarts: int = 1,
-    decay: float = 0.0,
-    lookahead: str | None = None,
-    kernel_size: int = 0,
-    transforms: Sequence[Transform] = (),
-    estimator: Estimator = single_gradient,
     targeted: bool = False,
     true_labels: Tensor | None = None,
     seeds: Tensor | None = None,
@@ -63,23 +46,7 @@ def iterate(
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
         eps: One budget in [0, 1] units; K of them; or K for each image, (K, N). Among these any
             may be smaller than a step of fixed length.
-        loss: `cross_entropy`, `logit`, `margin` or `dlr`.
-        norm: `linf` or `l2`, whose radius is eps * sqrt(D), see `project`.
-        steps: Number of gradient steps.
-        step_size_255: Length of a step in units of 1/255, the same for every budget.
-        relative_step_size: Length of a step as a share of the budget; with neither, a step is
-            budget / steps, so that all steps in one direction just reach the border of the ball.
-        allow_overshoot: Allow steps longer than the largest budget, which leave the ball at once.
-        random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
-            clean image plus or minus the radius in every value.
-        start_radius: Of the random start, as a share of the budget.
-        restarts: How often all steps are made; each image keeps the result of the highest loss.
-        decay: mu, of the momentum; 0: none.
-        lookahead: Where the gradient is taken: None, at x_t; `momentum`, at
-            x_t + a * mu * m_{t-1}; `gradient`, at x_t + a * g_{t-1} / mean|g_{t-1}|.
-        kernel_size: Side of the Gaussian that gradients are smoothed with; 0: none.
-        transforms: Applied to the images in this order; their numbers of copies multiply.
-        estimator: How g_t is made of gradients, instead of the one gradient at p_t.
+        settings: Everything else that makes the attack.
         targeted: Minimise the loss of `labels` instead.
         true_labels: The true classes where `labels` are others; images of another class are
             mixed in.
@@ -92,44 +59,32 @@ def iterate(
         (K, N, 3, H, W).
 
     Raises:
-        ValueError: A setting has no meaning, or a budget or a pixel lies outside [0, 1].
+        ValueError: A step of fixed length is longer than every budget, or a budget or a pixel lies
+            outside [0, 1].
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
         algorithm 1. The gradient is divided by its mean size rather than by its L1 norm, as in
         the authors' code; that matters for `lookahead` alone.
     """
-    schedule = Schedule(
-        steps,
-        step_size_255,
-        relative_step_size,
-        allow_overshoot,
-        random_start,
-        start_radius,
-        restarts,
-    )
-    check_choice("attack.loss", loss, LOSSES)
-    check_choice("attack.lookahead", lookahead, LOOKAHEADS)
-    check_number("attack.decay", decay, 0, math.inf)
-    _check_kernel(kernel_size)
-    _check_transforms(transforms := tuple(transforms or ()))
-    if max_batch is not None:
-        check_whole_number("max_batch", max_batch, 1)
     check_pixels(images)
     budgets = as_budgets(eps, images)
     own = budgets.ndim == 2  # each image has its own
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
-    schedule.check(math.inf if own else float(flat.max() * 255), norm)
-    objective = Objective(model, LOSSES[loss], targeted, transforms, kernel_size)
-    ascent = _Ascent(objective, schedule, norm, decay, lookahead, estimator)
+    if not own:
+        settings.check_step(float(flat.max() * 255))
+    loss = LOSSES[settings.loss]
+    objective = Objective(model, loss, targeted, settings.transforms, settings.kernel_size)
+    ascent = _Ascent(objective, settings)
     seeds = torch.arange(len(images)) if seeds is None else seeds
     pool = (images, labels) if pool is None else pool
+    others_than = labels if true_labels is None else true_labels
     limit = len(flat) * len(images) if max_batch is None else max_batch
     rows = min(len(flat), limit)
     columns = max(1, limit // rows)
-    if steps == 1 and random_start is None and estimator is single_gradient:
-        rows, columns = len(flat), limit  # one gradient serves all budgets
-    others_than = labels if true_labels is None else true_labels
+    if settings.estimator is single_gradient and settings.steps == 1 and not settings.random_start:
+        # One gradient serves all budgets.
+        rows, columns = len(flat), limit
     result = images.new_empty((len(flat), *images.shape))
     with evaluation_mode(model):
         for first in range(0, len(flat), rows):
@@ -143,37 +98,21 @@ def iterate(
     return result.reshape(budgets.shape[:1] + images.shape)
 
 
-def _check_kernel(size: int) -> None:
-    check_whole_number("attack.kernel_size", size, 0)
-    if size and size % 2 == 0:
-        raise ValueError(f"attack.kernel_size must be odd, or 0 for none, not {size}.")
-
-
-def _check_transforms(transforms: Sequence[Transform]) -> None:
-    for transform in transforms:
-        if not callable(transform) or not hasattr(transform, "copies"):
-            raise ValueError(f"attack.transforms holds {transform}, which is no transform.")
-
-
 @dataclass(frozen=True)
 class _Ascent:
     """Projected gradient ascent, for images whose iterations are computed together."""
 
     objective: Objective
-    schedule: Schedule
-    norm: str
-    decay: float
-    lookahead: str | None
-    estimator: Estimator
+    settings: Settings
 
     def best(self, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
         """Return the result of the restart with the highest loss, image by image."""
         best = self.once(images, labels, eps, random)
-        if self.schedule.restarts == 1:
+        if self.settings.restarts == 1:
             return best
         with torch.no_grad():
             highest = self.objective.losses(best, labels)
-        for _ in range(self.schedule.restarts - 1):
+        for _ in range(self.settings.restarts - 1):
             result = self.once(images, labels, eps, random)
             with torch.no_grad():
                 losses = self.objective.losses(result, labels)
@@ -184,24 +123,42 @@ class _Ascent:
 
     def once(self, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
         """Return the last iterate, shape (K, N, 3, H, W)."""
-        x = self.schedule.start(images.expand(len(eps), *images.shape), eps, self.norm, random)
-        state = State(x, x, eps, self.schedule.step_size(eps), random)
+        norm, steps = self.settings.norm, self.settings.steps
+        x = self.start(images.expand(len(eps), *images.shape), eps, random)
+        state = State(x, x, eps, self.settings.step_size(eps), random)
         momentum: Tensor | float = 0.0
-        for step in range(self.schedule.steps):
-            state.is_last_step = step == self.schedule.steps - 1
+        for step in range(steps):
+            state.is_last_step = step == steps - 1
             state.iterate = x
-            state.at = x if step == 0 else self._ahead(momentum, state)
-            gradient = self.estimator(lambda at: self.objective.gradient(at, labels, random), state)
+            state.at = x if step == 0 else self.ahead(momentum, state)
+            gradient = self.settings.estimator(
+                lambda at: self.objective.gradient(at, labels, random), state
+            )
             state.last_gradient = gradient / _mean_size(gradient)
-            momentum = self.decay * momentum + state.last_gradient
-            moved = x + state.step_size * direction(momentum, self.norm)
-            x = project(moved, images, eps, self.norm)
+            momentum = self.settings.decay * momentum + state.last_gradient
+            x = project(x + state.step_size * direction(momentum, norm), images, eps, norm)
         return x
 
-    def _ahead(self, momentum: Tensor | float, state: State) -> Tensor:
-        if self.lookahead == "momentum":
-            return state.iterate + state.step_size * self.decay * momentum
-        if self.lookahead == "gradient":
+    def start(self, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
+        """Return the first iterate for clean images (K, N, 3, H, W)."""
+        kind, norm = self.settings.random_start, self.settings.norm
+        if kind is None:
+            return images
+        shape = images.shape[2:]
+        if norm == "l2":  # uniform in the ball: a direction, and a length of density r^(D - 1)
+            length = random.uniform(1, 1, 1) ** (1 / math.prod(shape))
+            noise = direction(random.normal(*shape), norm) * length
+        elif kind == "sign":
+            noise = random.normal(*shape).sign()
+        else:
+            noise = random.uniform(*shape, low=-1.0, high=1.0)
+        return project(images + eps * self.settings.start_radius * noise, images, eps, norm)
+
+    def ahead(self, momentum: Tensor | float, state: State) -> Tensor:
+        """Return where the gradient is taken, in all steps but the first."""
+        if self.settings.lookahead == "momentum":
+            return state.iterate + state.step_size * self.settings.decay * momentum
+        if self.settings.lookahead == "gradient":
             return state.iterate + state.step_size * state.last_gradient
         return state.iterate
 

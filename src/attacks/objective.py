@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ Model = Callable[[Tensor], Tensor]
 are averaged."""
 
 
+@runtime_checkable
 class Transform(Protocol):
     """What is done to the images before the source model classifies them.
 

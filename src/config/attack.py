@@ -1,15 +1,16 @@
 """From the settings of an attack to a function that has been tried."""
 
 import inspect
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from pydantic import ValidationError
 from torch import nn
 
+from src.config.errors import refusal
 from src.config.settings import GIVEN, AttackSettings
 from src.evaluation import Attack, accepted
 from src.utils.checks import first_line
@@ -33,13 +34,10 @@ def attack_function(attack: AttackSettings) -> Attack:
     try:
         function: Any = instantiate(words, _partial_=True, _convert_="all")
     except InstantiationException as error:
-        inner = error.__cause__
-        if isinstance(inner, ValueError):  # of a transform that the section builds
-            raise ValueError(f"attack={attack.name}: {first_line(inner)}") from error
-        raise ValueError(
-            f"attack={attack.name}: its _target_ {words.get('_target_')} cannot be imported: "
-            f"{first_line(error)}"
-        ) from error
+        reason = f"its _target_ {words.get('_target_')} cannot be imported: {first_line(error)}"
+        if isinstance(error.__cause__, ValidationError):  # of a transform that the section builds
+            reason = _reason(error.__cause__)
+        raise ValueError(f"attack={attack.name}: {reason}") from error
     parameters = inspect.signature(function.func).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
         unknown = [key for key in function.keywords if key not in parameters]
@@ -74,9 +72,7 @@ def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> None:
             model = nn.Sequential(nn.Flatten(), linear).requires_grad_(False)
             result = function(model, images, labels, torch.tensor(budgets) / 255, **words)
     except Exception as error:  # an attack of the user's own may raise anything
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        reason = f"it has no key {_keys([unknown[1]])}." if unknown else first_line(error)
-        raise ValueError(f"attack={attack.name}: {reason}") from error
+        raise ValueError(f"attack={attack.name}: {_reason(error)}") from error
     expected = (len(budgets), *images.shape)
     if not isinstance(result, torch.Tensor) or result.shape != expected:
         shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
@@ -84,6 +80,12 @@ def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> None:
             f"attack={attack.name} returns {shape} for {len(budgets)} budgets and images of "
             f"shape {tuple(images.shape)}; it must return a tensor {expected}."
         )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return refusal(error, within="attack")
+    return first_line(error)
 
 
 def _keys(names: Iterable[str]) -> str:

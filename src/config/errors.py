@@ -71,18 +71,22 @@ def _dotted(value: Any, start: str = "") -> Iterator[str]:
         yield from _dotted(inner, f"{start}{key}.")
 
 
-def refusal(error: ValidationError, model: type[BaseModel]) -> str:
+def refusal(error: ValidationError, model: type[BaseModel] | None = None, within: str = "") -> str:
     """Say which key of some settings has which wrong value, and what is allowed.
 
     Args:
         error: What validating them raised; its first finding is reported.
-        model: The settings' class.
+        model: The settings' class; None: of something whose keys it does not know.
+        within: The section where they stand in the config.
     """
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "saved"]  # its keys are the attack's
+    loc = (within, *first["loc"]) if within else first["loc"]
+    path = [str(part) for part in loc if part != "saved"]  # its keys are the attack's
     keys = [part for part in path if not part.isdigit() and "[" not in part]
     key, value = ".".join(keys), _short(first["input"])
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "unexpected_keyword_argument":
+        return f"there is no key {key}."
+    if first["type"] == "extra_forbidden" and model is not None:
         section = model
         for part in first["loc"][:-1]:
             section = _inner(section, str(part))

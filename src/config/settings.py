@@ -302,7 +302,7 @@ class ReportCommand(Section):
     """What `python -m src.report` is asked for; the keys of `conf/report.yaml`.
 
     Attributes:
-        sweep: Run ids of sweeps, or their folders.
+        sweep: Folders of sweeps under `outputs/`.
         folder: Any folder of parquet files that jobs have left.
         out: Where the page goes; None: to the sweep's folder.
     """
@@ -311,7 +311,6 @@ class ReportCommand(Section):
     folder: str | None
     out: str | None
     report: ReportSettings
-    tracking: TrackingSettings
 
 
 class Settings(Section):

@@ -38,8 +38,8 @@ def track_results(
             curves=curves,
             metrics=metrics,
         )
-    tracker.log_metrics(run, outcome.metrics)
-    tracker.set_tags(run, {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms})
+    alarms = {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms}
+    tracker.log_job(run, outcome.metrics, alarms)
 
 
 def pair_metrics(

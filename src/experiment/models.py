@@ -195,7 +195,7 @@ def _trained(
         open_dataset(settings, "test", whole=True),
         recipe,
         trainer=settings.trainer,
-        make_logger=lambda work: tracker.training_logger(f"train {name}", tags, parameters, work),
+        make_logger=lambda: tracker.training_logger(f"train {name}", tags, parameters),
     )
 
 

@@ -175,8 +175,7 @@ class SweepCallback(Callback):
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             self.tracker.end_sweep(config.sweep, status, files, summary)
             attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
-            shown = files[0].name if files else ""
-            links = self.tracker.links(config.sweep, attacks, shown) if done else {}
+            links = self.tracker.links(config.sweep, attacks) if done else {}
             for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         return written and not failures and not missing

@@ -3,16 +3,17 @@
 import os
 import sys
 
-from src.tracking.mlflow_store import open_client
+from src.config.settings import TrackingSettings
+from src.tracking.tracker import open_tracker
 
 
 def main() -> None:
     """Become `mlflow ui`, with the flags that follow the module's name."""
     try:
-        _, address = open_client(None, "mlruns")
+        tracker = open_tracker(TrackingSettings(name="mlflow"), dataset="")
     except ValueError as error:
         sys.exit(str(error))
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracker.address]
     os.execv(sys.executable, [*command, *sys.argv[1:]])
 
 

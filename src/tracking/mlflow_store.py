@@ -1,172 +1,86 @@
-"""Opening an MLflow store, and storing files in it."""
+"""The MLflow client: the one module that imports mlflow."""
 
 import logging
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-import mlflow
 from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-
-log = logging.getLogger(__name__)
 
 # Before anything is asked of a server, which otherwise adds two lines to each run that ends.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # It prints a traceback of every error that it then raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
+Points = Sequence[tuple[str, float, int]]
+"""Metrics by name, value and step."""
 
-class Client(mlflow.MlflowClient):
-    """An MLflow client that finds experiments or creates them."""
 
-    def experiment(self, name: str, location: str | None) -> str:
-        """Return the id of an experiment; a new one keeps its artifacts at a location."""
-        found = self.get_experiment_by_name(name)
-        if found is None:
+class Store(MlflowClient):
+    """An MLflow client that knows its experiments by name, and asks little of a server.
+
+    Args:
+        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
+        directory: Where the SQLite file, its lock and the artifacts live.
+    """
+
+    def __init__(self, uri: str | None, directory: str) -> None:
+        folder = Path(directory).absolute()
+        self.artifacts = None if uri else (folder / "artifacts").as_uri()
+        self.experiments: dict[str, str] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "mlflow.lock"):  # of several processes one builds the tables
+            super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
+            self.search_experiments(max_results=1)
+
+    def experiment(self, name: str) -> str:
+        """Return the id of an experiment, which is created if it is not there."""
+        if name not in self.experiments:
+            location = self.artifacts and f"{self.artifacts}/{quote(name)}"
             try:
-                return str(self.create_experiment(name, artifact_location=location))
+                self.experiments[name] = self.create_experiment(name, artifact_location=location)
             except MlflowException:
                 found = self.get_experiment_by_name(name)
-                if found is None:  # no other process was faster
+                if found is None:
                     raise
-        if found.lifecycle_stage == "deleted":
-            self.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+                if found.lifecycle_stage == "deleted":
+                    self.restore_experiment(found.experiment_id)
+                self.experiments[name] = found.experiment_id
+        return self.experiments[name]
+
+    def start(
+        self,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        parameters: Mapping[str, object],
+        points: Points = (),
+    ) -> str:
+        """Open a run with all that is known of it, and return its id."""
+        created = self.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
+        params = [Param(key, str(value)) for key, value in parameters.items()]
+        self.log_batch(created.info.run_id, metrics=_metrics(points), params=params)
+        return str(created.info.run_id)
+
+    def log(self, run: str, points: Points, tags: Mapping[str, str] | None = None) -> None:
+        """Log metrics and tags in one request."""
+        named = [RunTag(name, value) for name, value in (tags or {}).items()]
+        self.log_batch(run, metrics=_metrics(points), tags=named)
+
+    def keep(self, run: str, paths: Sequence[Path]) -> None:
+        """Store files, and the files of folders under the folder's name."""
+        for path in paths:
+            if path.is_dir():
+                self.log_artifacts(run, str(path), artifact_path=path.name)
+            else:
+                self.log_artifact(run, str(path))
 
 
-def open_client(uri: str | None, directory: str | Path) -> tuple[Client, str]:
-    """Open a store, building the tables of a new SQLite file once.
-
-    Args:
-        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
-        directory: Where the SQLite file and its lock live.
-
-    Returns:
-        The client, and the URI that it uses.
-
-    Raises:
-        ValueError: The store cannot be opened, or a server does not answer within seconds.
-    """
-    where = Path(directory).absolute()
-    address = uri or f"sqlite:///{where / 'mlflow.db'}"
-    with refusing(address), patience(seconds=5, retries=0):
-        where.mkdir(parents=True, exist_ok=True)
-        with FileLock(where / "mlflow.lock"):  # not twice at once
-            client = Client(tracking_uri=address)
-            client.search_experiments(max_results=1)
-    return client, address
-
-
-@contextmanager
-def refusing(address: str) -> Iterator[None]:
-    """Turn what a store cannot do into one sentence.
-
-    Raises:
-        ValueError: It cannot do what was asked of it here.
-    """
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise ValueError(
-            f"tracking.uri: the MLflow store {without_password(address)} cannot be used "
-            f"({_reason(error)}); use another, or tracking=none."
-        ) from error
-
-
-def download_sweep(uri: str | None, directory: str, sweep: str, folder: Path) -> bool:
-    """Copy the files of a sweep's jobs into a folder each; False if the store knows none.
-
-    Args:
-        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
-        directory: Where the SQLite file lies.
-        sweep: The id of its run.
-        folder: Where the jobs' folders go.
-
-    Raises:
-        ValueError: The store cannot be read.
-    """
-    client, address = open_client(uri, directory)
-    with refusing(address):
-        experiments = client.search_experiments(filter_string="name LIKE '%-sweeps'")
-        jobs = client.search_runs(
-            [experiment.experiment_id for experiment in experiments],
-            f"tags.kind = 'job' and tags.sweep = '{sweep.replace(chr(39), '')}'",
-            order_by=["attributes.start_time ASC"],
-        )
-        for number, job in enumerate(jobs):
-            name = re.sub(r"[^A-Za-z0-9+_-]", "-", job.info.run_name)[:200]
-            here = folder / f"{number}-{name}"
-            here.mkdir(parents=True)
-            mlflow.artifacts.download_artifacts(
-                run_id=job.info.run_id, dst_path=str(here), tracking_uri=address
-            )
-    return bool(jobs)
-
-
-class SteadyClient:
-    """An MLflow client whose store may go away: that is said once, and no call raises.
-
-    Args:
-        client: The client whose methods this one has; they return None when the store is lost.
-        address: Of the store.
-
-    Attributes:
-        lost: Whether a call has failed; none is tried after it.
-    """
-
-    def __init__(self, client: Client, address: str) -> None:
-        self.client, self.address, self.lost = client, address, False
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a method of the client that does not raise."""
-        if name == "client" or name.startswith("__"):  # of one that is being unpickled
-            raise AttributeError(name)
-        method = getattr(self.client, name)
-
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            if self.lost:
-                return None
-            try:
-                with patience(seconds=20, retries=3):
-                    return method(*arguments, **keywords)
-            except Exception as error:  # whatever a store does, it costs nobody a result
-                self.lost = True
-                log.warning(
-                    "The MLflow store %s fails (%s): nothing more is tracked there, all files are "
-                    "written.",
-                    without_password(self.address),
-                    _reason(error),
-                )
-                return None
-
-        return call
-
-
-def without_password(address: str) -> str:
-    """Return an address without the name and the password in it."""
-    return re.sub("://[^/@]*@", "://", address)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of what lies at the bottom of an error, but for a failed look-up."""
-    while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
-        error = cause
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-@contextmanager
-def patience(seconds: int, retries: int) -> Iterator[None]:
-    """Limit how long MLflow waits for a server, as far as the environment does not."""
-    wanted = {"TIMEOUT": seconds, "MAX_RETRIES": retries}
-    ours = {f"MLFLOW_HTTP_REQUEST_{key}": str(value) for key, value in wanted.items()}
-    ours = {name: value for name, value in ours.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
+def _metrics(points: Points) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step) for name, value, step in points]

@@ -1,54 +1,103 @@
-"""The tracking interface; its base class tracks nothing."""
+"""Runs of sweeps, jobs, pairs and trainings, in three experiments a data set.
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+`DATASET` holds flat pair runs, so that the Chart view overlays them at once;
+`DATASET-sweeps` holds a run per sweep with its jobs nested in it;
+`DATASET-training` holds a run per fine-tuning.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pytorch_lightning.loggers import Logger
+
+from src.config.settings import TrackingSettings
+from src.utils.checks import first_line
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+    from src.tracking.mlflow_store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A tracked job.
-
-    Attributes:
-        id: The run's id in the store; empty if nothing is tracked.
-        sweep: The id of the sweep that it belongs to.
-    """
+    """A tracked job: the ids of its run and of its sweep; empty if nothing is tracked."""
 
     id: str = ""
     sweep: str = ""
 
 
 class Tracker:
-    """A tracker that tracks nothing, and the interface of those that do."""
+    """Tracks what is done on one data set; a store that goes away costs no results.
+
+    Args:
+        store: Where it is tracked; None: nowhere.
+        dataset: Names the experiments.
+    """
+
+    store: "Store | None" = None
+
+    def __init__(self, store: "Store | None" = None, dataset: str = "") -> None:
+        self.store, self.dataset = store, dataset
+
+    @property
+    def address(self) -> str:
+        """Where the store is."""
+        return "" if self.store is None else str(self.store.tracking_uri)
 
     def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str | None:
-        """Open a sweep and return its id, which its jobs are started with."""
-        return None
+        """Open a sweep and return its id, which its jobs are started with.
+
+        Raises:
+            ValueError: The store does not take it.
+        """
+        if self.store is None:
+            return None
+        with _refusing(self.address), _patience(seconds=20, retries=3):
+            return self.store.start(f"{self.dataset}-sweeps", name, {"kind": "sweep"}, parameters)
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path] = (), note: str = ""
     ) -> None:
-        """Close a sweep as FINISHED, FAILED or KILLED, and store its files and what to read."""
+        """Close a sweep as FINISHED, FAILED or KILLED; the note becomes its description."""
+        self._ask("keep", sweep, files)
+        shown = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
+        self._ask("set_tag", sweep, "mlflow.note.content", shown)
+        self._ask("set_terminated", sweep, status)
 
-    def job(
-        self, name: str, sweep: str | None, parameters: Mapping[str, Any]
-    ) -> AbstractContextManager[Run]:
-        """Open a job under a sweep; leaving the context closes it as what happened to it."""
-        return nullcontext(Run())
+    @contextmanager
+    def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
+        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
+        tags = {"kind": "job", "sweep": sweep or ""}
+        if sweep:
+            tags["mlflow.parentRunId"] = sweep
+        run = self._ask("start", f"{self.dataset}-sweeps", name, tags, parameters) or ""
+        status = "KILLED"
+        try:
+            yield Run(run, sweep or "")
+            status = "FINISHED"
+        except Exception as error:
+            status = "FAILED"
+            self._ask("set_tag", run, "error", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self._ask("set_terminated", run, status)
 
-    def log_metrics(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Note figures of a job."""
-
-    def set_tags(self, run: Run, tags: Mapping[str, str]) -> None:
-        """Add tags to a job."""
+    def log_job(self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Log a job's own metrics and tags."""
+        self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
 
     def log_files(self, run: Run, folder: Path) -> None:
-        """Store a job's files."""
+        """Store a job's files; folders inside it are left out."""
+        self._ask("keep", run.id, sorted(path for path in folder.iterdir() if path.is_file()))
 
     def log_pair(
         self,
@@ -60,7 +109,7 @@ class Tracker:
         curves: Mapping[str, Sequence[tuple[float, float]]],
         metrics: Mapping[str, float],
     ) -> None:
-        """Log one source -> target pair of a job.
+        """Log one source -> target pair of a job as a flat run of its own.
 
         Args:
             run: The job.
@@ -68,22 +117,154 @@ class Tracker:
             tags: To filter by.
             parameters: Settings.
             curves: By metric name, the (eps_255, value) pairs. MLflow's steps are whole numbers,
-                so it draws the whole budgets alone.
-            metrics: Figures without a budget.
+                so fractional budgets are left out.
+            metrics: Values without a budget.
         """
+        points = [
+            (metric, value, int(eps))
+            for metric, curve in curves.items()
+            for eps, value in curve
+            if float(eps).is_integer()
+        ]
+        points += [(metric, value, 0) for metric, value in metrics.items()]
+        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
+        pair = self._ask("start", self.dataset, name, tags, parameters, points)
+        self._ask("set_terminated", pair, "FINISHED")
 
     def training_logger(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], work: Path
-    ) -> "Logger | None":
-        """Return a Lightning logger for one training, continued if `work` remembers it."""
-        return None
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+    ) -> Logger | None:
+        """Return a Lightning logger for one training, or None where nothing is tracked."""
+        tags = {"kind": "training", **tags}
+        run = self._ask("start", f"{self.dataset}-training", name, tags, parameters)
+        return _TrainingLogger(self, run) if run else None
 
-    def links(self, sweep: str, attacks: Sequence[str], shown: str = "") -> dict[str, str]:
-        """Return what to open to see a sweep, by description.
+    def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
+        """Return, by description, the command that serves the UI and where to look there.
 
-        Args:
-            sweep: Its id.
-            attacks: Names of those whose curves there are.
-            shown: Name of the sweep's file to open.
+        The curves of each attack have a link, since the UI draws ten runs at first.
         """
-        return {}
+        pairs, sweeps = (
+            self._ask("experiment", f"{self.dataset}{ending}") for ending in ("", "-sweeps")
+        )
+        if self.store is None:
+            return {}
+        uri = _without_password(self.address)
+        served = uri.startswith("http")
+        ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
+        opened = "?workflowType=machine_learning"  # else new experiments open on an empty overview
+        links = {} if served else {"serve": f"mlflow ui --backend-store-uri {uri}"}
+        for attack in attacks:
+            wanted = quote(f"tags.sweep = '{sweep}' and tags.attack = '{attack}'")
+            curves = f"{opened}&compareRunsMode=CHART&searchFilter={wanted}"
+            links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
+        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{opened}"}
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the store; None where there is none, or none any more."""
+        if self.store is None:
+            return None
+        try:
+            with _patience(seconds=20, retries=3):
+                return getattr(self.store, method)(*arguments)
+        except Exception as error:  # whatever a store does, it costs nobody a result
+            log.warning(
+                "The MLflow store %s fails (%s): nothing more is tracked there, all files are "
+                "written.",
+                _without_password(self.address),
+                _reason(error),
+            )
+            self.store = None
+            return None
+
+
+def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
+    """Return the tracker that some settings ask for.
+
+    Args:
+        settings: Where runs are tracked.
+        dataset: Name of the data set, which names the experiments.
+
+    Raises:
+        ValueError: MLflow is not installed, its store cannot be opened, or a server does not
+            answer within seconds.
+    """
+    if settings.name == "none":
+        return Tracker()
+    with (
+        _refusing(settings.uri or str(Path(settings.directory).absolute())),
+        _patience(seconds=5, retries=0),
+    ):
+        from src.tracking.mlflow_store import Store  # here: tracking=none needs no mlflow
+
+        return Tracker(Store(settings.uri, settings.directory), dataset)
+
+
+def _without_password(text: str) -> str:
+    """Return a text without the names and passwords in its addresses."""
+    return re.sub("://[^/@]*@", "://", text)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what lies at the bottom of an error, but for a failed look-up."""
+    while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
+        error = cause
+    return _without_password(first_line(error)) or type(error).__name__
+
+
+@contextmanager
+def _refusing(address: str) -> Iterator[None]:
+    """Turn what a store cannot do into one sentence."""
+    try:
+        yield
+    except Exception as error:  # of many kinds, depending on the store
+        why = _without_password(f"{address} cannot be used ({_reason(error)})")
+        raise ValueError(
+            f"tracking.uri: the MLflow store {why}; use another, or tracking=none."
+        ) from error
+
+
+@contextmanager
+def _patience(seconds: int, retries: int) -> Iterator[None]:
+    """Limit how long MLflow waits for a server, as far as the environment does not."""
+    wanted = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
+    ours = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in wanted.items()}
+    ours = {name: value for name, value in ours.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+class _TrainingLogger(Logger):
+    """Logs the metrics of a training; its recipe is with the run since its start."""
+
+    def __init__(self, tracker: Tracker, run: str) -> None:
+        super().__init__()
+        self.tracker, self.run = tracker, run
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls a folder by."""
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return self.run
+
+    def log_hyperparams(self, *parameters: Any, **more: Any) -> None:
+        """Log nothing more."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics of a step."""
+        points = [(name, value, step or 0) for name, value in metrics.items()]
+        self.tracker._ask("log", self.run, points)
+
+    def finalize(self, status: str) -> None:
+        """Close the run; of an interrupt Lightning says that the training failed."""
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        ended = "FINISHED" if status in ("success", "finished") else "FAILED"
+        self.tracker._ask("set_terminated", self.run, "KILLED" if interrupted else ended)

@@ -26,9 +26,6 @@ from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
-LoggerFactory = Callable[[Path], Logger | None]
-"""Makes the logger of a training; it may keep what it needs to go on in the given folder."""
-
 
 def trained_weights(
     name: str,
@@ -39,7 +36,7 @@ def trained_weights(
     settings: TrainingSettings,
     *,
     trainer: TrainerSettings,
-    make_logger: LoggerFactory,
+    make_logger: Callable[[], Logger | None],
 ) -> Path:
     """Return the file of a model's trained weights, training it first if it is not there.
 
@@ -64,8 +61,7 @@ def trained_weights(
         if not is_cached(path):
             work = path.with_suffix(".training")
             work.mkdir(exist_ok=True)
-            logger = make_logger(work)
-            _train(name, path, work, classifier, train, test, settings, trainer, logger)
+            _train(name, path, work, classifier, train, test, settings, trainer, make_logger())
             shutil.rmtree(work)
     return path
 

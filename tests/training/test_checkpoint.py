@@ -35,7 +35,7 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda work: None, **changes):
+def train(path, make_logger=lambda: None, **changes):
     settings = {
         "epochs": 4,
         "batch_size": 10,
@@ -101,7 +101,7 @@ def test_learns_and_stores(whole, tmp_path):
 
 def test_a_second_call_trains_nothing(whole):
     content = whole.read_bytes()
-    train(whole, make_logger=lambda work: pytest.fail("trained again"))
+    train(whole, make_logger=lambda: pytest.fail("trained again"))
     assert whole.read_bytes() == content
 
 
@@ -139,7 +139,7 @@ def test_two_processes_train_once(tmp_path):
     path = tmp_path / "net.safetensors"
     trained = multiprocessing.get_context("fork").Value("i", 0)
 
-    def count(work):
+    def count():
         with trained.get_lock():
             trained.value += 1
 

@@ -1,14 +1,13 @@
 """Admix: a little of another image, at several scales."""
 
-from dataclasses import dataclass
-
+from pydantic import PositiveInt
 from torch import Tensor
 
+from src.attacks.checked import Share, checked
 from src.attacks.per_image_random import PerImageRandom
-from src.utils.checks import check_number, check_whole_number
 
 
-@dataclass(frozen=True)
+@checked
 class Admix:
     """Add a faint image of another class, then halve the values: (x + strength * x') / 2^i.
 
@@ -21,9 +20,6 @@ class Admix:
         admixed: How many other images are mixed in, one at a time.
         strength: Weight of the other image.
 
-    Raises:
-        ValueError: A value has no meaning.
-
     Reference:
         Wang et al.: Admix: Enhancing the Transferability of Adversarial Attacks (2021),
         arXiv 2102.00436, algorithm 1 (there m1 = 5, m2 = 3, eta = 0.2).
@@ -32,15 +28,9 @@ class Admix:
         towards black (authors: any image of the batch as it stands, towards grey).
     """
 
-    scales: int = 5
-    admixed: int = 3
-    strength: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_whole_number("attack.scales", self.scales, 1)
-        check_whole_number("attack.admixed", self.admixed, 1)
-        check_number("attack.strength", self.strength, 0, 1)
+    scales: PositiveInt = 5
+    admixed: PositiveInt = 3
+    strength: Share = 0.2
 
     @property
     def copies(self) -> int:

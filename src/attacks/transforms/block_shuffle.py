@@ -1,17 +1,17 @@
 """Block shuffle and rotation."""
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from src.attacks.checked import checked
 from src.attacks.per_image_random import PerImageRandom
-from src.utils.checks import check_number, check_whole_number
 
 
-@dataclass(frozen=True)
+@checked
 class BlockShuffle:
     """Cut the image into blocks x blocks, shuffle them and rotate each a little.
 
@@ -26,7 +26,7 @@ class BlockShuffle:
         max_angle: Largest angle, in degrees.
 
     Raises:
-        ValueError: A value has no meaning, or an image has fewer pixels along a side than blocks.
+        ValueError: An image has fewer pixels along a side than blocks.
 
     Reference:
         Wang et al.: Boosting Adversarial Transferability by Block Shuffle and Rotation (2024),
@@ -37,20 +37,14 @@ class BlockShuffle:
         blocks, the columns of each strip shuffled by themselves).
     """
 
-    copies: int = 20
-    blocks: int = 2
-    max_angle: float = 24
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_whole_number("attack.copies", self.copies, 1)
-        check_whole_number("attack.blocks", self.blocks, 1)
-        check_number("attack.max_angle", self.max_angle, 0, 180)
+    copies: PositiveInt = 20
+    blocks: PositiveInt = 2
+    max_angle: Annotated[float, Field(ge=0, le=180)] = 24
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return shuffled images of shape (K, N, 3, H, W)."""
         height, width = images.shape[-2:]
-        check_whole_number("attack.blocks", self.blocks, 1, min(height, width))
+        check_blocks(self.blocks, images)
         rows = _shuffled_axis(random, self.blocks, height)
         columns = _shuffled_axis(random, self.blocks, width)
         degrees = self.max_angle * random.uniform(self.blocks, self.blocks, low=-1, high=1)
@@ -73,6 +67,14 @@ class BlockShuffle:
                 weight = (weight_y * weight_x).flatten(1)[:, None].to(images.dtype)
                 total = total + weight * pixels.gather(-1, index)
         return total.unflatten(-1, (height, width))
+
+
+def check_blocks(blocks: int, images: Tensor) -> None:
+    """Refuse more blocks along a side than images (..., H, W) have pixels."""
+    if blocks > min(images.shape[-2:]):
+        raise ValueError(
+            f"attack.blocks={blocks} is more than images of {tuple(images.shape[-2:])} pixels have."
+        )
 
 
 class _Axis(NamedTuple):

@@ -1,18 +1,18 @@
 """Input diversity: random resizing and padding."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from src.attacks.checked import Share, checked
 from src.attacks.per_image_random import PerImageRandom
-from src.utils.checks import check_number
 
 
-@dataclass(frozen=True)
+@checked
 class DiverseInput:
     """With some probability, enlarge the image a little and pad it with zeros.
 
@@ -25,9 +25,6 @@ class DiverseInput:
         probability: Of changing an image at all; 0 leaves every bit as it is.
         resize_rate: Largest side, as a multiple of the image's.
 
-    Raises:
-        ValueError: A value has no meaning.
-
     Reference:
         Xie et al.: Improving Transferability of Adversarial Examples with Input Diversity (2019),
         arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299 pixels become 330, hence 1.1,
@@ -38,14 +35,9 @@ class DiverseInput:
         batches).
     """
 
-    probability: float = 0.5
-    resize_rate: float = 1.1
+    probability: Share = 0.5
+    resize_rate: Annotated[float, Field(ge=1, le=4)] = 1.1
     copies: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_number("attack.probability", self.probability, 0, 1)
-        check_number("attack.resize_rate", self.resize_rate, 1, 4)
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return resized and padded images of shape (K, N, 3, H, W); `copy` has no influence."""

@@ -1,15 +1,16 @@
 """Spectrum simulation: random weights on the frequencies."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from src.attacks.checked import Share, checked
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
-from src.utils.checks import check_number, check_whole_number
 
 
-@dataclass(frozen=True)
+@checked
 class Spectrum:
     """Add noise and reweight every frequency: IDCT(DCT(x + n) * m).
 
@@ -22,24 +23,15 @@ class Spectrum:
         rho: Half the width of the weights' range.
         sigma_255: Standard deviation of the noise in units of 1/255.
 
-    Raises:
-        ValueError: A value has no meaning.
-
     Reference:
         Long et al.: Frequency Domain Model Augmentation for Adversarial Attack (2022),
         arXiv 2207.05382, algorithm 1 (there N = 20, rho = 0.5, sigma = 16, which is also the
         budget; TransferAttack lets sigma follow the budget).
     """
 
-    copies: int = 20
-    rho: float = 0.5
-    sigma_255: float = 16
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_whole_number("attack.copies", self.copies, 1)
-        check_number("attack.rho", self.rho, 0, 1)
-        check_number("attack.sigma_255", self.sigma_255, 0, 255)
+    copies: PositiveInt = 20
+    rho: Share = 0.5
+    sigma_255: Annotated[float, Field(ge=0, le=255)] = 16
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W) with another spectrum."""

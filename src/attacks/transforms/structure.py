@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
+from src.attacks.checked import checked
 from src.attacks.per_image_random import PerImageRandom
+from src.attacks.transforms.block_shuffle import check_blocks
 from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
-from src.utils.checks import check_whole_number
 
 NOISE = 16 / 255
 """Largest noise."""
@@ -22,7 +23,7 @@ MUTED = 0.4
 """Share of the frequencies of either axis, counted from the highest, that are set to 0."""
 
 
-@dataclass(frozen=True)
+@checked
 class StructureInvariant:
     """Cut the image into blocks x blocks and do to each one of ten things.
 
@@ -37,7 +38,7 @@ class StructureInvariant:
         blocks: Blocks along a side.
 
     Raises:
-        ValueError: A value has no meaning, or an image has fewer pixels along a side than blocks.
+        ValueError: An image has fewer pixels along a side than blocks.
 
     Reference:
         Wang, Zhang, Zhang: Structure Invariant Transformation for better Adversarial
@@ -50,18 +51,13 @@ class StructureInvariant:
         drawn batch by batch).
     """
 
-    copies: int = 20
-    blocks: int = 3
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_whole_number("attack.copies", self.copies, 1)
-        check_whole_number("attack.blocks", self.blocks, 1)
+    copies: PositiveInt = 20
+    blocks: PositiveInt = 3
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W), changed block by block."""
         height, width = images.shape[-2:]
-        check_whole_number("attack.blocks", self.blocks, 1, min(height, width))
+        check_blocks(self.blocks, images)
         grid, changes = (self.blocks, self.blocks), list(CHANGES.values())
         rows, columns = (_cuts(random, self.blocks, side).tolist() for side in (height, width))
         kinds = random.integers(0, len(changes), *grid).tolist()

@@ -1,0 +1,21 @@
+"""Settings that are checked as they are made, by the ranges and choices of their types."""
+
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, dataclasses
+
+T = TypeVar("T")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass_transform(frozen_default=True)
+def checked(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass that takes exactly its fields' types, and of numbers finite ones.
+
+    A value without a meaning raises pydantic's `ValidationError`, which is a `ValueError`.
+    """
+    config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+    made: Any = dataclasses.dataclass(frozen=True, config=config)(cls)
+    return made
