@@ -46,12 +46,8 @@ def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictio
     """Return what a target's logits (N, C) predict for images of the classes `labels`, (N,).
 
     Raises:
-        ValueError: The shapes do not fit, or the logits are not finite.
+        ValueError: The logits are not finite.
     """
-    if logits.ndim != 2 or len(labels) != len(logits):
-        raise ValueError(
-            f"{target} gave logits of shape {tuple(logits.shape)} for {len(labels)} images."
-        )
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(f"{target} gave logits that are not finite.")
     probabilities = logits.float().softmax(dim=1)
@@ -140,7 +136,7 @@ class Predictions(RowMetric):
             target_labels: The classes that a targeted attack aims for, shape (N,).
 
         Raises:
-            ValueError: The shapes do not fit, or the logits are not finite.
+            ValueError: The logits are not finite.
         """
         top = top_predictions(target, logits, labels)
         numbers = (self.targets.index(target), self.budgets.index(eps_255))
