@@ -2,6 +2,7 @@
 
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource, CleanImages
 from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
+from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import evaluate, make_trainer, score_clean, write_table
 from src.evaluation.image_shards import SavedImagesWriter
@@ -28,6 +29,7 @@ __all__ = [
     "AdversarialSource",
     "Attack",
     "Attacker",
+    "Batches",
     "Breach",
     "CleanImages",
     "CountedModel",

@@ -19,10 +19,8 @@ class Batches(Dataset[Batch]):
         rank: Which of the processes this is.
         shuffle_seed: Of a random order of the images, which then come in pairs: see `layout`.
 
-    Attributes:
-        idle: Whether there are too few batches for this process to get one. It then works on the
-            first one along with its owner, since processes must meet in every pass, and what it
-            finds must be dropped.
+    Raises:
+        ValueError: There are fewer batches than processes.
     """
 
     def __init__(
@@ -35,8 +33,12 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self.dataset = dataset
         batches = layout(len(dataset), batch_size, shuffle_seed)
-        self.idle = rank >= len(batches)
-        self.own = batches[:1] if self.idle else batches[rank::processes]
+        if len(batches) < processes:
+            raise ValueError(
+                f"trainer.batch_size={batch_size} makes {len(batches)} batches of {len(dataset)} "
+                f"images, fewer than the {processes} devices; take a smaller one, or fewer devices."
+            )
+        self.own = batches[rank::processes]
 
     def __len__(self) -> int:
         """Return the number of batches of this process."""

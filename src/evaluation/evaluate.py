@@ -51,6 +51,9 @@ def evaluate(
         module: What is done with each batch.
         trainer: The device and the batches.
         label: What the progress bar says.
+
+    Raises:
+        ValueError: There are fewer batches than processes.
     """
     runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
     variants = module.variants
@@ -61,7 +64,6 @@ def evaluate(
         runner.global_rank,
         shuffle_seed=variants.seed if variants.controls else None,
     )
-    module.idle = batches.idle
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     start = time.perf_counter()
     with stopping.insist():

@@ -60,7 +60,6 @@ class Transfer(pl.LightningModule):
         diagnostics: What else is computed of each batch; its gradients do not count.
 
     Attributes:
-        idle: Whether this process works along on a batch of another one, so that nothing counts.
         found: What the pass has found; on several processes each gets the merged one.
 
     Raises:
@@ -83,7 +82,6 @@ class Transfer(pl.LightningModule):
                 "diagnostics need an attack and the variant float32 of its images, not "
                 f"{', '.join(variants.names)}."
             )
-        self.idle = False
         self.names = tuple(targets)
         self.networks = nn.ModuleList(targets.values())
         self.adversarial_source = adversarial_source
@@ -109,7 +107,8 @@ class Transfer(pl.LightningModule):
         """Drop what an earlier pass has found."""
         for metric in self.metrics:
             metric.reset()
-        self._start_counts()
+        self.examples = {}
+        self.adversarial_source.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Attack a batch, add every target's predictions, and return its images' index."""
@@ -124,17 +123,13 @@ class Transfer(pl.LightningModule):
         logits = self._evaluate(levels, adversarial.target_labels)
         if self.diagnostics:
             self._diagnose(clean, adversarial, batch, logits)
-        if self.writer is not None and not self.idle:
+        if self.writer is not None:
             rounded = torch.stack([level.rounded(level.adversarial) for level in levels])
             self.writer.write(batch, rounded, adversarial.target_labels)
         return batch.index
 
     def on_predict_epoch_end(self) -> None:
         """Merge the processes' rows, gradient counts and examples."""
-        if self.idle:
-            for metric in self.metrics:
-                metric.empty()
-            self._start_counts()
         source = self.adversarial_source
         parts: list[Any] = [(source.gradients, source.zero_gradients, self.examples)]
         if torch.distributed.is_initialized():
@@ -208,7 +203,3 @@ class Transfer(pl.LightningModule):
             if number in self.example_indices:
                 image = adversarial[position].float().cpu().numpy()
                 self.examples.setdefault(number, []).append(image)
-
-    def _start_counts(self) -> None:
-        self.examples = {}
-        self.adversarial_source.reset()

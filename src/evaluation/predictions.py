@@ -88,11 +88,6 @@ class RowMetric(Metric, ABC):
         self.whole.append(torch.column_stack([column.to(device) for column in whole]).int())
         self.real.append(torch.column_stack([column.to(device).double() for column in real]))
 
-    def empty(self) -> None:
-        """Drop the rows, but keep the numbers of their columns, by which processes merge."""
-        self.whole = [rows[:0] for rows in self.whole]
-        self.real = [rows[:0] for rows in self.real]
-
     def rows(self, keys: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows' whole numbers and their others, sorted by the first columns."""
         whole, real = (dim_zero_cat(state).cpu().numpy() for state in (self.whole, self.real))

@@ -19,6 +19,7 @@ from src.evaluation import (
     STORED,
     AdversarialSource,
     Attacker,
+    Batches,
     Diagnostic,
     Evaluation,
     SavedImages,
@@ -57,9 +58,11 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     """
     saved = open_set(settings)
     settings = settings if saved is None else with_set(settings, saved)
-    device = make_trainer(settings.trainer, []).strategy.root_device.type
+    runner = make_trainer(settings.trainer, [])
+    device = runner.strategy.root_device.type
     images = _images(settings, saved)
     check_images(images, together=2 if settings.controls else 1)
+    Batches(images, settings.trainer.batch_size, runner.world_size)  # refuses, before any training
     models = prepare_models(settings, images, tracker)
     if saved is not None:
         check_weights(saved, {name: model.digest for name, model in models.items()})

@@ -21,10 +21,18 @@ def test_every_image_is_in_one_batch_of_one_process(seed, count, size, processes
     data, whole = dataset(count), layout(count, size, seed)
     assert sorted(position for batch in whole for position in batch) == list(range(count))
     assert all(len(batch) <= max(size, 3) for batch in whole)
+    if len(whole) < processes:
+        with pytest.raises(ValueError, match=f"trainer.batch_size={size} .* {processes} devices"):
+            Batches(data, size, processes, 0, seed)
+        return
     parts = [Batches(data, size, processes, rank, seed) for rank in range(processes)]
-    shared = [part.own for part in parts if not part.idle]
-    assert whole == [own[turn] for turn in range(len(whole)) for own in shared if turn < len(own)]
-    assert all(part.own == whole[:1] for part in parts if part.idle)
+    own = [part.own for part in parts]
+    assert whole == [
+        own[rank][turn]
+        for turn in range(len(whole))
+        for rank in range(processes)
+        if turn < len(own[rank])
+    ]
     assert parts[-1][0].index.tolist() == parts[-1].own[0]
 
 

@@ -60,5 +60,5 @@ def test_three_classes_have_a_top_three():
 def test_logits_that_are_not_finite_are_refused():
     predictions = Predictions(["net"], [0.0])
     labels, logits = torch.zeros(3).long(), torch.full((3, 4), float("nan"))
-    with pytest.raises(ValueError, match="net .* finite"):
+    with pytest.raises(ValueError, match=r"net .* finite"):
         predictions.update("net", 0.0, torch.arange(3), labels, logits)
