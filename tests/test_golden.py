@@ -35,12 +35,11 @@ ROUNDING = 1e-5
 # By name of the stored table: which files of the sweep it stacks, and what tells their rows apart.
 KINDS = {
     "predictions.parquet": ("*/predictions*.parquet", ["index", "target", "eps_255"]),
-    "rates.csv": ("*/rates.csv", ["protocol", "target", "eps_255"]),
-    "storage.csv": ("*/storage.csv", ["storage", "target", "eps_255"]),
+    "rates.csv": ("*/rates.csv", ["variant", "protocol", "target", "eps_255"]),
     "excess.csv": ("*/excess.csv", ["control", "target", "eps_255"]),
-    "first-flips.csv": ("*/first-flips.csv", ["target", "index"]),
+    "minimum-budgets.csv": ("*/minimum-budgets.csv", ["target", "index"]),
     "flip-summary.csv": ("*/flip-summary.csv", ["target"]),
-    "matrix.csv": ("matrix-*.csv", ["control", "source"]),
+    "matrix.csv": ("matrix-*.csv", ["source"]),
 }
 METRICS = ["experiment", "run", "metric", "step"]
 TIMINGS = ("images_per_second", "duration")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
+from src.analysis.intervals import bounded_mean_interval, wilson_interval
 from src.analysis.outcomes import initially_correct, outcomes
 from src.analysis.transfer_rates import ratio
 
@@ -19,31 +19,16 @@ _DIGITS = 7
 """Decimals to which confidences are compared with bounds: a float32 0.95 counts as 0.95."""
 
 
-def class_counts(clean: pd.DataFrame) -> pd.DataFrame:
-    """Count the images of each class.
+def by_class(clean: pd.DataFrame) -> pd.DataFrame:
+    """Count the images of each class, and average their confidence.
 
     Args:
         clean: Clean rows (eps_255 = 0) of one model: a row per image.
 
     Returns:
-        One row per class that has images, most images first, then by class: `label`, `images`
-        and `share` of all images, in (0, 1].
-    """
-    images = clean.groupby("label").size().rename("images").reset_index()
-    images["share"] = images["images"] / max(len(clean), 1)
-    return images.sort_values(["images", "label"], ascending=[False, True], ignore_index=True)
-
-
-def class_confidence(clean: pd.DataFrame) -> pd.DataFrame:
-    """Average the confidence over the images of each class.
-
-    Args:
-        clean: Clean rows (eps_255 = 0) of one model: a row per image.
-
-    Returns:
-        One row per class that has images, highest mean confidence first, then by class:
-        `label` (the true class), `images`, `confidence` (mean probability of the predicted
-        class) and `accuracy`.
+        One row per class that has images, highest mean confidence first, then by class: `label`
+        (the true class), `images`, `confidence` (mean probability of the predicted class) and
+        `accuracy`.
     """
     rows = clean.assign(correct=clean["predicted"] == clean["label"])
     groups = rows.astype({"confidence": np.float64}).groupby("label")
@@ -57,17 +42,16 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
     """Average the five highest probabilities of images with about the same initial confidence.
 
     An image belongs to a level of `LEVELS` if its initial confidence is at least 0.025 below it
-    and less than 0.025 above (up to 1 for the level 1.0), whether or not it is predicted
-    correctly.
+    and less than 0.025 above, whether or not it is predicted correctly.
 
     Args:
         clean: Clean rows (eps_255 = 0) of one model with `top5_confidences`: a row per image.
 
     Returns:
-        Five rows per level: `level`, `rank` (1 is the predicted class), `images` of the level,
-        `confidence` (mean probability at that rank), `confidence_low` and `confidence_high`
-        (10 % and 90 % quantile over the images). They are NaN for a level without images, and
-        for ranks beyond the number of classes.
+        Five rows per level that has images: `level`, `rank` (1 is the predicted class), `images`
+        of the level, `confidence` (mean probability at that rank), `confidence_low` and
+        `confidence_high` (10 % and 90 % quantile over the images). They are NaN for ranks beyond
+        the number of classes.
     """
     top = top_values(clean["top5_confidences"])
     initial = clean["confidence"].to_numpy(np.float64).round(_DIGITS)
@@ -75,13 +59,13 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
     for level in LEVELS:
         low, high = np.round([level - BIN_WIDTH / 2, level + BIN_WIDTH / 2], _DIGITS)
         chosen = top[(initial >= low) & (initial < high)]
-        part = pd.DataFrame({"level": level, "rank": np.arange(1, TOP_K + 1)})
-        part["images"] = len(chosen)
-        known = chosen if len(chosen) else np.full((1, TOP_K), np.nan)
-        part["confidence"] = known.mean(axis=0)
-        part["confidence_low"], part["confidence_high"] = np.quantile(known, [0.1, 0.9], axis=0)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        if len(chosen):
+            part = pd.DataFrame({"level": level, "rank": np.arange(1, TOP_K + 1)})
+            part["images"], part["confidence"] = len(chosen), chosen.mean(axis=0)
+            quantiles = np.quantile(chosen, [0.1, 0.9], axis=0)
+            part["confidence_low"], part["confidence_high"] = quantiles
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def top_k(clean: pd.DataFrame) -> pd.DataFrame:
@@ -94,9 +78,8 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
         Two rows, for `k` = 1 and 5 (with fewer than five classes, all there are): `n` images,
         `correct` (the true class is among the k likeliest), `accuracy` with its 95 % Wilson
         interval `accuracy_low` and `accuracy_high`, and `confidence`: for k = 1 the mean
-        probability of the predicted class over all images, for k = 5 the mean probability of
-        the true class over the images where it is among the five; the sum of five probabilities
-        could not be below the first. NaN without images.
+        probability of the predicted class over all images, for k = 5 that of the true class over
+        the images where it is among the five. NaN without images.
     """
     first = (clean["predicted"] == clean["label"]).to_numpy()
     label = clean["label"].to_numpy(dtype=np.float64)
@@ -123,9 +106,8 @@ def by_initial_confidence(
         by rising budget: `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
         `eps_255`, `n` images, `still_correct`, `robust_accuracy` with its 95 % Wilson interval
         `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean probability of the
-        predicted class) and its 95 % interval over the images `confidence_low` and
-        `confidence_high` (see `bounded_mean_interval`; at budget 0 no value leaves the bin; NaN
-        for fewer than 10 images).
+        predicted class) and its 95 % interval `confidence_low` and `confidence_high` (see
+        `bounded_mean_interval`; at budget 0 no value leaves the bin).
 
     Raises:
         ValueError: As `rates`.
@@ -133,37 +115,27 @@ def by_initial_confidence(
     found = outcomes(predictions, source, [target], protocol)
     initial, clean = found.confidence[0, :, 0], found.eps_255 == 0
     kept = initially_correct(found)[0] & ~np.isnan(initial)
-    bins, budgets = round(1 / BIN_WIDTH), len(clean)
-    place = np.floor((initial[kept].round(_DIGITS) * bins).round(_DIGITS)).astype(np.int64)
-    place = np.maximum(bins - 1 - place, 0)  # the first bin is the highest and holds 1
-    rank = pd.Series(place).groupby(place).cumcount().to_numpy(np.int64)
-
-    def spread(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Give every bin and budget a row of its images' values (1, N, K), and zeros after them."""
-        table = np.zeros((bins, budgets, rank.max(initial=0) + 1))
-        table[place, :, rank] = values[0, kept]
-        return table.reshape(bins * budgets, -1)
-
-    present, confidence = spread(found.present) > 0, spread(found.confidence)
-    n, still = present.sum(axis=1), spread(found.correct).sum(axis=1).astype(np.int64)
-    low = np.arange(bins - 1, -1, -1) / bins
-    table = pd.DataFrame(
-        {
-            "bin_low": np.repeat(low, budgets),
-            "bin_high": np.repeat(np.append(1.0, low[:-1]), budgets),
-            "eps_255": np.tile(found.eps_255, bins),
-            "n": n,
-            "still_correct": still,
-            "robust_accuracy": ratio(still, n),
-            "confidence": ratio(np.where(present, confidence, 0.0).sum(axis=1), n),
-        }
-    )
-    table["robust_accuracy_low"], table["robust_accuracy_high"] = wilson_interval(still, n)
-    here = np.tile(clean, bins)
-    bounds = np.where(here, table["bin_low"], 0.0), np.where(here, table["bin_high"], 1.0)
-    ends = bounded_mean_interval(confidence, present, *bounds, fewest=FEWEST_IMAGES)
-    table["confidence_low"], table["confidence_high"] = ends
-    return table[table["n"] > 0].reset_index(drop=True)
+    bins = round(1 / BIN_WIDTH)
+    place = np.floor((np.where(kept, initial, 0).round(_DIGITS) * bins).round(_DIGITS))
+    place = np.minimum(place, bins - 1)  # the highest bin holds 1
+    parts = [pd.DataFrame()]
+    for one in sorted(set(place[kept]), reverse=True):
+        low, high = one / bins, (one + 1) / bins
+        present, correct, confidence = (
+            values[0, kept & (place == one)].T
+            for values in (found.present, found.correct, found.confidence)
+        )
+        n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
+        part = pd.DataFrame({"bin_low": low, "bin_high": high, "eps_255": found.eps_255, "n": n})
+        part["still_correct"], part["robust_accuracy"] = still, ratio(still, n)
+        ends = wilson_interval(still, n)
+        part["robust_accuracy_low"], part["robust_accuracy_high"] = ends
+        part["confidence"] = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)
+        bounds = np.where(clean, low, 0.0), np.where(clean, high, 1.0)
+        ends = bounded_mean_interval(confidence, present, *bounds)
+        part["confidence_low"], part["confidence_high"] = ends
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:

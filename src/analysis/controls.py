@@ -6,15 +6,11 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import paired_interval
-from src.analysis.matrices import gather
 from src.analysis.outcomes import outcomes, row_positions
 from src.analysis.transfer_rates import evaluated_budgets, ratio
 
 CONTROL_NAMES = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
-"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation.
-
-`src.evaluation.CONTROLS` holds the same names; this package does not import it, nor torch.
-"""
+"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
 
 
 def excess(
@@ -40,16 +36,15 @@ def excess(
         One row per (target, eps_255 > 0) with `targeted`, `denominator`, the counts `success`
         and `control_success`, `attack_only` and `control_only` (images on which one of the two
         succeeds), `success_rate`, `control_success_rate`, their difference `excess` in [-1, 1]
-        and its 95 % interval for paired proportions `excess_low` and `excess_high` (Tango
-        1998; see `paired_interval`). With an empty denominator the rates are NaN.
+        and its 95 % interval `excess_low` and `excess_high` (see `paired_interval`). With an
+        empty denominator the rates are NaN.
 
     Raises:
         ValueError: As `rates`.
     """
     found = outcomes(attacked, source, targets, protocol)
     row = row_positions(control, targets, found.index, found.eps_255)
-    attack_rows = found.present & (found.eps_255 > 0)
-    counted = attack_rows & found.counted[:, :, None]
+    counted = found.present & (found.eps_255 > 0) & found.counted[:, :, None]
     by_attack = counted & found.success
     by_control = counted & found.is_success(control["predicted"].to_numpy()[row])
     result, evaluated = evaluated_budgets(found)
@@ -72,38 +67,38 @@ def excess(
     return result
 
 
-def excess_matrix(excess_by_source: Mapping[str, pd.DataFrame], eps_255: float) -> pd.DataFrame:
-    """Gather one budget of several sources' excess into a matrix in long form.
+def excess_by_control(
+    variants: Mapping[str, pd.DataFrame],
+    primary: str,
+    source: str,
+    targets: Sequence[str],
+    protocol: str,
+) -> pd.DataFrame:
+    """Return the excess over each control of a job, with a first column `control`.
 
     Args:
-        excess_by_source: Result of `excess` for each source, in the order of the rows.
-        eps_255: Budget, one of those in every table.
+        variants: Predictions by variant, controls among them.
+        primary: Which of the variants the attack's images are.
+        source: As for `excess`.
+        targets: As for `excess`.
+        protocol: As for `excess`.
 
     Returns:
-        One row per cell: `source`, `target`, `eps_255`, `targeted`,
-        `success` and `control` (counts), `denominator`, `excess`, `excess_low`, `excess_high`
-        and `cell` (see `format_excess`).
-
-    Raises:
-        ValueError: If a table lacks the budget, or targeted and untargeted attacks meet.
+        Rows of `excess` by control; empty without a control.
     """
-    cells = gather(excess_by_source, eps_255).rename(columns={"control_success": "control"})
-    counts = ["success", "control", "denominator"]
-    shares = ["excess", "excess_low", "excess_high"]
-    values = cells[counts + shares].itertuples(index=False, name=None)
-    cells["cell"] = [format_excess(*row) for row in values]
-    return cells[["source", "target", "eps_255", "targeted", *counts, *shares, "cell"]]
+    pair = (source, targets, protocol)
+    tables = {
+        name: excess(variants[primary], variants[name], *pair)
+        for name in CONTROL_NAMES
+        if name in variants
+    }
+    if not tables:
+        return pd.DataFrame()
+    return pd.concat(tables, names=["control"]).reset_index("control").reset_index(drop=True)
 
 
-def format_excess(
-    success: int, control: int, denominator: int, excess: float, low: float, high: float
-) -> str:
-    """Write a difference of rates with its counts and interval.
-
-    >>> format_excess(6713, 214, 8139, 6499 / 8139, 0.7895, 0.8070)
-    '(6713 - 214) / 8139 = 79.85% [78.95%, 80.70%]'
-    >>> format_excess(0, 0, 0, float("nan"), float("nan"), float("nan"))
-    '(0 - 0) / 0 = n/a'
-    """
-    rate = f"{excess:.2%} [{low:.2%}, {high:.2%}]" if denominator else "n/a"
-    return f"({success} - {control}) / {denominator} = {rate}"
+def format_excess(row: pd.Series) -> str:
+    """Write a row of `excess`, as `(6713 - 214) / 8139 = 79.85% [78.95%, 80.70%]`."""
+    rate = f"{row['excess']:.2%} [{row['excess_low']:.2%}, {row['excess_high']:.2%}]"
+    counts = f"({row['success']} - {row['control_success']}) / {row['denominator']}"
+    return f"{counts} = {rate if row['denominator'] else 'n/a'}"

@@ -1,6 +1,7 @@
 """What of a perturbation transfers, and what of an image is needed, by spatial frequency."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -42,9 +43,8 @@ def filtered_rates(
         protocol: Which images are counted, as in `rates`.
 
     Returns:
-        One row per (target, norm, band) with the columns of `src.analysis.controls.excess`, but
-        `n` for `denominator` and `noise` for `control` in every name; then `norm`, `band`,
-        `frequency_low` and `frequency_high`.
+        One row per (target, norm, band) with the columns of `src.analysis.controls.excess`, then
+        `norm`, `band`, `frequency_low` and `frequency_high`.
 
     Raises:
         ValueError: As `excess`.
@@ -54,19 +54,18 @@ def filtered_rates(
         filtered = filtered.assign(target_label=wanted.reindex(filtered["index"]).to_numpy())
     clean = predictions.loc[predictions["eps_255"] == 0, _COLUMNS]
     tables = []
-    for (norm, band), part in filtered.groupby(["norm", "band"]):
-        attack, noise = (
-            part[part["kind"] == kind].drop(columns=["norm", "band", "kind"]) for kind in KINDS
-        )
+    for norm, band in product(NORMS, BANDS):
+        part = filtered[(filtered["norm"] == norm) & (filtered["band"] == band)]
+        if part.empty:
+            continue
+        attack, noise = (part[part["kind"] == kind] for kind in KINDS)
         names = {"norm": norm, "band": band, **attack[_BOUNDS].iloc[0]}
-        rows = pd.concat([clean, attack.drop(columns=_BOUNDS)])
-        evaluated = [target for target in targets if (attack["target"] == target).any()]
-        tables.append(excess(rows, noise, source, evaluated, protocol).assign(**names))
-    result = pd.concat(tables, ignore_index=True).rename(columns={"denominator": "n"})
-    places = {"target": list(targets), "norm": NORMS, "band": BANDS}
-    order = [result[name].map(list(values).index) for name, values in places.items()]
-    result = result.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
-    return result.rename(columns=lambda name: name.replace("control", "noise"))
+        rows = pd.concat([clean, attack])
+        tables.append(excess(rows, noise, source, targets, protocol).assign(**names))
+    order = list(targets)
+    return pd.concat(tables).sort_values(
+        "target", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
+    )
 
 
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:

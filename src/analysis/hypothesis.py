@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from src.analysis.intervals import FEWEST_IMAGES
 
-_COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict", "why"]
+_COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict"]
 
 
 def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
@@ -23,9 +23,9 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per target, in the table's order: `target`, `n` images, `flipped` (how many flip
         at some budget), `rho` in [-1, 1] (above 0 supports the hypothesis), its 95 % interval
-        `rho_low` and `rho_high`, `verdict` (`supported` if the interval lies above 0,
-        `contradicted` if below, else `undecided`) and `why`: the reason why there is no rho,
-        else empty. Without rho its numbers are NaN.
+        `rho_low` and `rho_high`, and `verdict` (`supported` if the interval lies above 0,
+        `contradicted` if below, else `undecided`). Of fewer than 10 images, or where all budgets
+        or all confidences are equal, rho is NaN.
 
     Reference:
         C. Spearman, The proof and measurement of association between two things, Am. J.
@@ -43,25 +43,12 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
 def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
     """Return everything of one target but its name."""
     n, flipped = len(first), int(first.notna().sum())
-    why = _why_none(confidence, first)
-    if why:
-        return (n, flipped, *[np.nan] * 3, "undecided", why)
-    rho = float(spearmanr(confidence, first.fillna(np.inf)).statistic)  # never: above every budget
+    budgets = first.fillna(np.inf)  # never: above every budget
+    if n < FEWEST_IMAGES or budgets.nunique() == 1 or confidence.nunique() == 1:
+        return (n, flipped, np.nan, np.nan, np.nan, "undecided")
+    rho = float(spearmanr(confidence, budgets).statistic)
     half = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
     low, high = np.tanh([centre - half, centre + half]).tolist()
     verdict = "supported" if low > 0 else "contradicted" if high < 0 else "undecided"
-    return (n, flipped, rho, low, high, verdict, "")
-
-
-def _why_none(confidence: pd.Series, first: pd.Series) -> str:
-    """Return why there is no correlation; empty if there is one."""
-    if len(first) < FEWEST_IMAGES:
-        return f"fewer than {FEWEST_IMAGES} images"
-    if first.isna().all():
-        return "no image flips at any budget"
-    if first.nunique(dropna=False) == 1:
-        return f"every image first flips at {first.iloc[0]:g}/255"
-    if confidence.isna().any():
-        return "an initial confidence is not a number"
-    return "all images have the same initial confidence" if confidence.nunique() == 1 else ""
+    return (n, flipped, rho, low, high, verdict)

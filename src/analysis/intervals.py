@@ -45,8 +45,7 @@ def paired_interval(
     """Return Tango's 95 % score interval of the difference of two rates on the same images.
 
     The difference is (first_only - second_only) / trials. The interval holds 0 exactly where
-    McNemar's test (without continuity correction) does not reject; it is sensible where no pair
-    disagrees, and is Wilson's where all that disagree do so in one direction and far from 0.
+    McNemar's test (without continuity correction) does not reject.
 
     Args:
         first_only: Images b on which only the first succeeds, any shape.
@@ -61,43 +60,32 @@ def paired_interval(
         the paired-sample design, Stat. Med. 17 (1998), equations 6, 13 and 15. The roots are
         found by bisection instead of the secant method.
     """
-    shape = np.broadcast_shapes(np.shape(first_only), np.shape(second_only), np.shape(trials))
-    every = (first_only, second_only, trials)
-    b, c, n = (np.broadcast_to(np.asarray(counts, np.float64), shape) for counts in every)
-    full = np.where(n == 0, 1.0, n)
-    low = -_upper_end(c, b, full)
-    high = _upper_end(b, c, full)
+    counts = (first_only, second_only, trials)
+    b, c, n = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in counts))
+    full = np.maximum(n, 1.0)
+    low, high = -_upper_end(c, b, full), _upper_end(b, c, full)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
 def bounded_mean_interval(
-    values: Values,
-    kept: NDArray[np.bool_] | None = None,
-    low: ArrayLike = 0.0,
-    high: ArrayLike = 1.0,
-    seed: int = 0,
-    fewest: int = 0,
+    values: Values, kept: NDArray[np.bool_], low: ArrayLike = 0.0, high: ArrayLike = 1.0
 ) -> tuple[Values, Values]:
     """Return Gaffke's 95 % interval of the mean of values whose range is known.
 
     The lower end is the 2.5 % quantile of the mean of the values and one more, the lowest there
     can be, under random weights (exponential, with sum 1); the upper end likewise with the
     highest one. So what was not seen counts, as it does in Clopper and Pearson's interval, which
-    this is for values of 0 and 1: the bootstrap and Student's t know nothing of rare values that
-    the sample lacks, and cover the mean of skewed values too seldom. That this interval covers it
-    in at least 95 % of all cases is conjectured, and no distribution is known where it does not;
-    `tests/analysis/test_coverage.py` simulates both.
+    this is for values of 0 and 1. That it covers the mean in at least 95 % of all cases is
+    conjectured; `tests/analysis/test_coverage.py` simulates it, and the bootstrap, which does not.
 
     Args:
         values: Samples of at most N values each, shape (V, N).
-        kept: Which values belong to their sample, shape (V, N); all without it.
+        kept: Which values belong to their sample, shape (V, N).
         low: Smallest value that there can be, a number or shape (V,).
         high: Largest one, likewise.
-        seed: Of the weights, from 0; every sample gets the same ones.
-        fewest: A sample of fewer values has no interval.
 
     Returns:
-        Lower and upper bounds, shape (V,); NaN without an interval, or where a kept value is.
+        Lower and upper bounds, shape (V,); NaN for fewer than 10 values, or where a kept one is.
 
     Reference:
         N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
@@ -105,38 +93,30 @@ def bounded_mean_interval(
         new confidence interval for the mean of a bounded random variable (2019),
         arXiv:1905.06208.
     """
-    kept = np.ones(values.shape, bool) if kept is None else kept
-    least, most = (np.broadcast_to(np.asarray(end, np.float64), len(values)) for end in (low, high))
-    enough = np.count_nonzero(kept, axis=1) >= fewest
-    bounds = np.full((2, len(values)), np.nan)
-    if not enough.any():
-        return bounds[0], bounds[1]
-    values, kept, least, most = values[enough], kept[enough], least[enough], most[enough]
     samples, images = values.shape
-    packed, which = np.unique(np.packbits(kept, axis=1), axis=0, return_inverse=True)
-    masks = np.unpackbits(packed, axis=1, count=images)
+    least, most = (np.broadcast_to(np.asarray(end, np.float64), samples) for end in (low, high))
     # Below the samples their masks; the first column, and weight, is of what was not seen.
-    rows = np.zeros((samples + len(masks), 1 + images))
-    rows[:samples, 1:], rows[samples:, 1:], rows[samples:, 0] = np.where(kept, values, 0), masks, 1
-    sums = np.zeros((len(rows), _DRAWS))
+    rows = np.zeros((2 * samples, 1 + images))
+    rows[:samples, 1:], rows[samples:, 1:], rows[samples:, 0] = np.where(kept, values, 0), kept, 1
+    sums = np.zeros((2 * samples, _DRAWS))
     for start in range(0, 1 + images, _AT_ONCE):
         some = rows[:, start : start + _AT_ONCE]
-        weights = _weights(seed, start // _AT_ONCE)[: some.shape[1]]
+        weights = _weights(start // _AT_ONCE)[: some.shape[1]]
         sums += (weights.T @ some.T).T  # this way round threads share the work better
     total = sums[samples:]
-    mean = sums[:samples] / total[which]
-    unseen = (_weights(seed, 0)[0] / total)[which]
+    mean, unseen = sums[:samples] / total, _weights(0)[0] / total
     lows = np.quantile(mean + unseen * least[:, None], 0.025, axis=1)
     highs = np.quantile(mean + unseen * most[:, None], 0.975, axis=1)
+    enough = np.count_nonzero(kept, axis=1) >= FEWEST_IMAGES
     # Rounding may leave the range by a last digit.
-    bounds[:, enough] = np.maximum(lows, least), np.minimum(highs, most)
-    return bounds[0], bounds[1]
+    lows, highs = np.maximum(lows, least), np.minimum(highs, most)
+    return np.where(enough, lows, np.nan), np.where(enough, highs, np.nan)
 
 
 @lru_cache(maxsize=2)
-def _weights(seed: int, block: int) -> Values:
+def _weights(block: int) -> Values:
     """Return the weights of the block's values in all draws; kept, since drawing takes longest."""
-    generator = np.random.default_rng([seed, block])
+    generator = np.random.default_rng([0, block])
     return generator.standard_exponential((_AT_ONCE, _DRAWS))
 
 
@@ -154,9 +134,6 @@ def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
         Q. McNemar, Note on the sampling error of the difference between correlated proportions
         or percentages, Psychometrika 12 (1947), with the binomial distribution in place of its
         approximation.
-
-    >>> mcnemar_p([0, 0, 1], [2, 0, 3]).tolist()
-    [0.5, 1.0, 0.625]
     """
     b, c = np.asarray(first_only), np.asarray(second_only)
     return np.minimum(2 * binom.cdf(np.minimum(b, c), b + c, 0.5), 1.0)

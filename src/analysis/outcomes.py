@@ -23,7 +23,7 @@ class Outcomes:
         label: Their true classes, shape (N,).
         target_labels: Of a targeted attack, shape (N,); None of an untargeted one.
         eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
-        row: Position of the row in the predictions table; -1 where the table has none.
+        present: Where the table has a row.
         predicted: Predicted class; without meaning where there is no row.
         confidence: Probability of the predicted class; NaN where there is no row.
         true_confidence: Probability of the true class, likewise.
@@ -39,7 +39,7 @@ class Outcomes:
     label: NDArray[np.int64]
     target_labels: NDArray[np.int64] | None
     eps_255: NDArray[np.float64]
-    row: NDArray[np.intp]
+    present: Mask
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
     true_confidence: NDArray[np.float64]
@@ -48,21 +48,13 @@ class Outcomes:
     counted: Mask
 
     @property
-    def present(self) -> Mask:
-        """Where the table has a row."""
-        return self.row >= 0
-
-    @property
     def correct(self) -> Mask:
         """Where the prediction is the true class."""
         return self.present & (self.predicted == self.label[:, None])
 
     @property
     def success(self) -> Mask:
-        """Where the prediction is the target label or, of an untargeted attack, not the label.
-
-        False where `aimed_at_label`.
-        """
+        """Where the prediction is a success of the attack."""
         return self.present & self.is_success(self.predicted)
 
     @property
@@ -80,7 +72,10 @@ class Outcomes:
         return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
-        """Tell which predictions, shape (T, N, K), are successes of the attack."""
+        """Tell which predictions, shape (T, N, K), are successes of the attack.
+
+        None is where `aimed_at_label`.
+        """
         if self.target_labels is None:
             return predicted != self.label[:, None]
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
@@ -124,7 +119,7 @@ def outcomes(
         label=label,
         target_labels=None if wanted is None else wanted.loc[index.tolist()].to_numpy(),
         eps_255=eps,
-        row=row,
+        present=present,
         predicted=predicted,
         confidence=confidence,
         true_confidence=true_confidence,
@@ -172,42 +167,12 @@ def initially_correct(found: Outcomes) -> Mask:
 
 
 def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
-    """Return the rows of one budget above 0, and the clean ones.
-
-    Raises:
-        ValueError: The table has no such budget.
-    """
-    eps = predictions["eps_255"].to_numpy(np.float64)
-    here = np.isclose(eps, eps_255) & (eps != 0)
-    if not here.any():
-        tried = ", ".join(f"{one:g}" for one in np.unique(eps[eps != 0]))
-        raise ValueError(
-            f"there are no predictions at eps_255 = {eps_255:g}; the budgets are {tried or 'none'}."
-        )
-    return predictions[here | (eps == 0)]
-
-
-def usable_protocols(predictions: pd.DataFrame, source: str) -> tuple[str, ...]:
-    """Return the protocols for which a table holds the clean rows, in the order of `PROTOCOLS`.
-
-    Args:
-        predictions: A predictions table.
-        source: Model that the adversarial images were crafted on.
-    """
-    targets = list(predictions.loc[predictions["eps_255"] != 0, "target"].unique())
-    return outcomes(predictions, source, targets, "all").protocols if targets else PROTOCOLS
+    """Return the rows of one budget above 0, and the clean ones."""
+    return predictions[predictions["eps_255"].isin([0.0, eps_255])]
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
-    """Return the target labels of a targeted attack, by image index.
-
-    Args:
-        predictions: A predictions table. The column `target_label` may be missing.
-
-    Returns:
-        int64 series by `index`; None if the attack is untargeted, so that the column is missing
-        or null on every attacked row (eps_255 > 0). Clean rows are not looked at.
-    """
+    """Return the target labels by image index; None if no attacked row (eps_255 > 0) has one."""
     if "target_label" not in predictions.columns:
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]

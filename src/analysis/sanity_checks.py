@@ -1,8 +1,12 @@
-"""Sanity checks: signs that an attack or a model is broken, rather than a model robust."""
+"""Sanity checks: signs that an attack or a model is broken, rather than a model robust.
+
+Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 95 %.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -43,15 +47,16 @@ class Alarm(NamedTuple):
 
     Attributes:
         name: One of `CAUSES`.
-        value: The share, or number of images, in the finding.
         finding: The model or pair, and the counts with their denominator.
-        sentence: The same with budget, interval or test, and the causes.
     """
 
     name: str
-    value: float
     finding: str
-    sentence: str
+
+    @property
+    def sentence(self) -> str:
+        """The finding with its usual causes."""
+        return f"{self.finding}; {CAUSES[self.name]}."
 
 
 def alarms(
@@ -60,7 +65,6 @@ def alarms(
     targets: Sequence[str],
     num_classes: int,
     zero_gradients: float,
-    gradient_evaluations: int,
     *,
     protocol: str,
     iterative: bool,
@@ -73,42 +77,38 @@ def alarms(
     - `loss_not_rising`: in the white box, of the images that the target classifies correctly
       when clean, the share on which the attack nowhere raises the loss is above 5 % by the lower
       end of its interval: at no budget is the `true_confidence` below the clean one; for
-      targeted attacks, nor is the target label reached. (Its probability is not in the table
-      where it is not among the top five.)
+      targeted attacks, nor is the target label reached.
     - `above_chance`: untargeted iterative attacks in the white box only: at the largest budget
       the accuracy over all images is above 1 / `num_classes` by the lower end of its interval.
-      A single step leaves many images correct without being broken.
 
     Args:
         table: Predictions of the job, clean rows included.
         source: Model, or ensemble joined by `+`, that the images were crafted on.
         targets: Models that the images were evaluated on.
         num_classes: Number of classes, at least 2.
-        zero_gradients: Share in [0, 1] of gradient evaluations that were zero in every pixel.
-        gradient_evaluations: How many there were.
+        zero_gradients: Share in [0, 1] of gradients that were zero in every pixel; NaN if unknown.
         protocol: Which images the job's rates count.
         iterative: Whether the attack takes more than one step.
 
     Returns:
-        The alarms that went off, none of them if all is well. Intervals are Wilson's, 95 %.
+        The alarms that went off.
 
     Raises:
         ValueError: As `rates`, or the clean rows of a target lack.
     """
-    raised = clean_at_chance(table, num_classes)
-    if zero_gradients > ZERO_GRADIENTS:
-        counted = format_cell(round(zero_gradients * gradient_evaluations), gradient_evaluations)
-        finding = f"{source}: {counted} of the gradients are zero in every pixel"
-        raised.append(_alarm("zero_gradients", zero_gradients, finding))
     found = outcomes(table, source, targets, protocol)
     correct = under(found, "target_correct")
+    raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
+    if zero_gradients > ZERO_GRADIENTS:
+        finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
+        raised.append(Alarm("zero_gradients", finding))
     for place, target in enumerate(targets):
-        raised += _few_images(found, place, protocol)
+        raised.append(_few_images(found, place, protocol))
         if is_white_box(source, target):
-            raised += _loss_not_rising(correct, place)
+            raised.append(_loss_not_rising(correct, place))
             if iterative and found.target_labels is None:
-                raised += _above_chance(found, place, num_classes)
-    return raised
+                raised.append(_above_chance(found, place, num_classes))
+    return [alarm for alarm in raised if alarm is not None]
 
 
 def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
@@ -120,22 +120,17 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
 
     Returns:
         An alarm per model whose accuracy over all clean images is not above 1 / `num_classes` by
-        the lower end of its 95 % Wilson interval.
+        the lower end of its interval.
     """
     clean = table[table["eps_255"] == 0]
     correct = clean["predicted"] == clean["label"]
     raised = []
     for model, its in correct.groupby(clean["target"].astype(object), sort=False):
         k, n = int(its.sum()), len(its)
-        low, high = wilson_interval(k, n)
-        if low > 1 / num_classes:
-            continue
-        finding = (
-            f"{model}: correct on {format_cell(k, n)} of the clean images, chance is "
-            f"{_chance(num_classes)}"
-        )
-        detail = f" (95 % interval {low:.2%} to {high:.2%})"
-        raised.append(_alarm("clean_at_chance", k / n, finding, detail))
+        if wilson_interval(k, n)[0] <= 1 / num_classes:
+            counts = f"correct on {format_cell(k, n)} of the clean images"
+            finding = f"{model}: {counts}, chance is {_chance(num_classes)}"
+            raised.append(Alarm("clean_at_chance", finding))
     return raised
 
 
@@ -156,15 +151,16 @@ def over_budget(
         f"{attack}: {format_cell(count, total)} of the images change by more than the "
         f"stated {stated:g}/255, by up to {measured:g}/255 ({norm})"
     )
-    return _alarm("over_budget", count / total, finding)
+    return Alarm("over_budget", finding)
 
 
 def weaker_than_fgsm(
     iterative: pd.DataFrame,
     fgsm: pd.DataFrame,
     source: str,
+    targets: Sequence[str],
     reference: float,
-    attack: str = "the iterative attack",
+    attack: str,
 ) -> list[Alarm]:
     """Compare an iterative attack with FGSM on the same white-box images.
 
@@ -174,104 +170,83 @@ def weaker_than_fgsm(
 
     Args:
         iterative: Predictions of the iterative attack, clean rows included.
-        fgsm: Predictions of FGSM from the same source on the same images.
+        fgsm: Predictions of FGSM from the same source on the same images, at the same budgets.
         source: Model, or ensemble joined by `+`, that both were crafted on.
+        targets: Models that both were evaluated on.
         reference: Reference budget in units of 1/255; compared are it and the largest one.
         attack: Label of the iterative attack.
 
     Returns:
-        An alarm per white-box target and budget that both tables have; its value is FGSM's
-        lead as a share of the images counted.
+        An alarm per white-box target and budget.
 
     Raises:
-        ValueError: As `rates`, or the tables differ in images, labels, clean predictions or
-            target labels.
+        ValueError: As `rates`.
     """
-    shared = set(iterative["eps_255"]) & set(fgsm["eps_255"]) - {0.0}
     raised = []
-    for target in iterative["target"].unique():
-        if is_white_box(source, target) and target in set(fgsm["target"]):
-            for eps in sorted({reference, max(shared)} & shared):
-                first, second = (
-                    image_outcomes(table, source, [target], eps, "target_correct")
-                    for table in (iterative, fgsm)
-                )
-                pair = f"{source} -> {target}, white box at {eps:g}/255"
-                raised += _weaker(first, second, pair, attack)
+    for target in targets:
+        for eps in sorted({reference, iterative["eps_255"].max()}):
+            first, second = (
+                image_outcomes(table, source, [target], eps, "target_correct")
+                for table in (iterative, fgsm)
+            )
+            pair = f"{source} -> {target}, white box at {eps:g}/255: {attack}"
+            alarm = _weaker(first, second, pair) if is_white_box(source, target) else None
+            raised += [alarm] if alarm else []
     return raised
 
 
-def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str, attack: str) -> list[Alarm]:
+def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str) -> Alarm | None:
     """Compare two attacks on one target at one budget."""
-    alike = ["index", "label", "target_label", "counted"]
-    if not first[alike].equals(second[alike]):
-        raise ValueError(
-            f"{pair}: {attack} and FGSM differ in images, labels, clean predictions or target "
-            "labels."
-        )
     by_first, by_second = (table["success"] & table["counted"] for table in (first, second))
-    k_first, k_second, n = (int(mask.sum()) for mask in (by_first, by_second, first["counted"]))
-    if k_first >= k_second:
-        return []
-    only, unlike = int((by_second & ~by_first).sum()), int((by_second ^ by_first).sum())
-    p = float(binomtest(only, unlike, alternative="greater").pvalue)
+    n, unlike = int(first["counted"].sum()), int((by_second ^ by_first).sum())
+    only = int((by_second & ~by_first).sum())
+    if not unlike:
+        return None
+    p = binomtest(only, unlike, alternative="greater").pvalue
     if p > LARGEST_P:
-        return []
-    size = f"= {p:.2g}" if p > 1e-12 else "< 1e-12"
+        return None
     what = "fools" if first["target_label"].isna().all() else "reaches the target label on"
-    counts = f"{format_cell(k_first, n)}, FGSM {format_cell(k_second, n)}"
-    finding = f"{pair}: {attack} {what} {counts}"
-    detail = f" (one-sided exact McNemar p {size})"
-    return [_alarm("weaker_than_fgsm", (k_second - k_first) / n, finding, detail)]
+    cells = (format_cell(int(mask.sum()), n) for mask in (by_first, by_second))
+    test = f"one-sided exact McNemar p = {p:.2g}"
+    return Alarm("weaker_than_fgsm", f"{pair} {what} {', FGSM '.join(cells)} ({test})")
 
 
-def _few_images(found: Outcomes, place: int, protocol: str) -> list[Alarm]:
-    """Count the images behind the rates of a pair."""
+def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:
     n = int(found.counted[place].sum())
-    if n >= FEWEST_IMAGES:
-        return []
-    pair, images = f"{found.source} -> {found.targets[place]}", "image" if n == 1 else "images"
-    return [_alarm("few_images", n, f"{pair}: {n} {images} counted ({protocol})")]
+    finding = f"{found.source} -> {found.targets[place]}: images counted: {n} ({protocol})"
+    return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
 
 
-def _loss_not_rising(found: Outcomes, place: int) -> list[Alarm]:
+def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
     """Count the images whose true class is at no budget less likely than when clean."""
     confidence, present = found.true_confidence[place], found.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
     if found.target_labels is not None:
         risen |= found.success[place, :, 1:]
     counted = found.counted[place] & present.any(axis=1)
-    k, n = int((counted & ~(present & risen).any(axis=1)).sum()), int(counted.sum())
-    low, high = wilson_interval(k, n)
-    if not low > LOSS_NOT_RISING:  # NaN without an image
-        return []
-    missed = "" if found.target_labels is None else ", nor is the target label reached"
+    k = int(np.count_nonzero(counted & ~(present & risen).any(axis=1)))
+    n = int(np.count_nonzero(counted))
+    if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN without an image
+        return None
     finding = (
         f"{found.source} -> {found.targets[place]}, white box: at no budget is the true class less "
         f"likely than when clean on {format_cell(k, n)}"
     )
-    detail = f" of the initially correct images{missed} (95 % interval {low:.2%} to {high:.2%})"
-    return [_alarm("loss_not_rising", k / n, finding, detail)]
+    return Alarm("loss_not_rising", finding)
 
 
-def _above_chance(found: Outcomes, place: int, num_classes: int) -> list[Alarm]:
+def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:
     """Compare the accuracy at the largest budget with guessing."""
     eps = found.eps_255[-1]
-    k, n = int(found.correct[place, :, -1].sum()), int(found.present[place, :, -1].sum())
-    low = wilson_interval(k, n)[0]
-    if eps == 0 or not low > 1 / num_classes:
-        return []
+    k, n = (int(mask[place, :, -1].sum()) for mask in (found.correct, found.present))
+    if not wilson_interval(k, n)[0] > 1 / num_classes:
+        return None
     finding = (
         f"{found.source} -> {found.targets[place]}, white box at {eps:g}/255: still correct on "
         f"{format_cell(k, n)}, chance is {_chance(num_classes)}"
     )
-    detail = f" of all images, at the largest budget (95 % interval from {low:.2%})"
-    return [_alarm("above_chance", k / n, finding, detail)]
+    return Alarm("above_chance", finding)
 
 
 def _chance(num_classes: int) -> str:
     return f"1 / {num_classes} = {1 / num_classes:.2%}"
-
-
-def _alarm(name: str, value: float, finding: str, detail: str = "") -> Alarm:
-    return Alarm(name, value, finding, f"{finding}{detail}; {CAUSES[name]}.")

@@ -27,8 +27,7 @@ def pair_similarity(
     Args:
         predictions: Predictions of the job, clean rows of the source and the targets included.
         similarity: One row per (index, target) with `cosine` in [-1, 1] (of the source's and the
-            target's gradient of the loss on the clean image) and `sign_agreement` in [0, 1];
-            NaN for a gradient that is zero.
+            target's gradient of the loss on the clean image); NaN for a gradient that is zero.
         source: Model, or ensemble joined by `+`, that the images were crafted on.
         targets: Models that they were evaluated on.
         eps_255: Budget in units of 1/255.
@@ -37,15 +36,13 @@ def pair_similarity(
     Returns:
         One row per target: `target`, `n` images counted, `cosine` (mean over those whose
         gradients are not zero) with its 95 % t interval over the images `cosine_low` and
-        `cosine_high` (NaN for fewer than 10), `sign_agreement` (mean), `kappa` and `same_wrong`
-        (error consistency: Cohen's kappa of the source and the target being correct, and the
-        share of the errors of both that have the same class; over all clean images),
-        `success_rate` with its 95 % Wilson interval `success_rate_low` and `success_rate_high`,
-        and `white_box`. What has no images is NaN, and so is the kappa of models that are always
-        correct or always wrong.
+        `cosine_high` (NaN for fewer than 10), `kappa` (error consistency: Cohen's kappa of the
+        source and the target being correct, over all clean images), `success_rate` with its 95 %
+        Wilson interval `success_rate_low` and `success_rate_high`, and `white_box`. What has no
+        images is NaN, and so is the kappa of models that are always correct or always wrong.
 
     Raises:
-        ValueError: As `rates`, or the job lacks the budget.
+        ValueError: As `rates`.
 
     Reference:
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
@@ -58,18 +55,12 @@ def pair_similarity(
     n = np.count_nonzero(kept, axis=1)
     successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})
-    cosine, signs = (
-        np.where(kept, similarity[name].to_numpy(np.float64)[row], np.nan)
-        for name in ("cosine", "sign_agreement")
-    )
+    cosine = np.where(kept, similarity["cosine"].to_numpy(np.float64)[row], np.nan)
     table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
-    table["sign_agreement"] = _mean_interval(signs)[0]
     clean = predictions[predictions["eps_255"] == 0]
-    predicted = clean.pivot(index="index", columns="target", values="predicted")
-    label = clean.drop_duplicates("index").set_index("index")["label"]
-    table[["kappa", "same_wrong"]] = [
-        _error_consistency(predicted[[source, target]].dropna(), label) for target in targets
-    ]
+    clean = clean.assign(correct=clean["predicted"] == clean["label"])
+    correct = clean.pivot(index="index", columns="target", values="correct")
+    table["kappa"] = [_error_consistency(correct[[source, target]].dropna()) for target in targets]
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
     table["white_box"] = [is_white_box(source, target) for target in targets]
@@ -88,15 +79,10 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
 
 
-def _error_consistency(predicted: pd.DataFrame, label: pd.Series) -> tuple[float, float]:
-    """Return the kappa of two models being correct, and the share of equal wrong classes."""
-    first, second = predicted.to_numpy().T
-    truth = label.loc[predicted.index].to_numpy()
-    correct, also = first == truth, second == truth
-    counts = np.histogram2d(correct, also, bins=2, range=[[0, 1], [0, 1]])[0]
+def _error_consistency(correct: pd.DataFrame) -> float:
+    """Return the kappa of two models being correct."""
+    first, second = correct.to_numpy(dtype=np.float64).T
+    counts = np.histogram2d(first, second, bins=2, range=[[0, 1], [0, 1]])[0]
     # Models that are both always correct, or both always wrong, agree by necessity.
-    defined = np.diag(counts).max() < len(truth)
-    kappa = cohens_kappa(counts, return_results=False) if defined else np.nan
-    both_wrong = ~correct & ~also
-    same = np.count_nonzero(both_wrong & (first == second))
-    return float(kappa), same / both_wrong.sum() if both_wrong.any() else np.nan
+    defined = np.diag(counts).max() < len(correct)
+    return float(cohens_kappa(counts, return_results=False)) if defined else np.nan

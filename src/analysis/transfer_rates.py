@@ -1,12 +1,12 @@
 """Robust accuracy, success rate and confidence per target and budget, with their denominators."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import FEWEST_IMAGES, bounded_mean_interval, wilson_interval
+from src.analysis.intervals import bounded_mean_interval, wilson_interval
 from src.analysis.outcomes import Mask, Outcomes, outcomes, under
 
 
@@ -17,8 +17,7 @@ def rates(
 
     A success of an untargeted attack is an image that is no longer classified correctly; of a
     targeted one, an image that is classified as its `target_label`. An image whose
-    `target_label` is its label could be both correct and a success: no protocol counts it, and
-    `aimed_at_label` is the number of such images.
+    `target_label` is its label could be both correct and a success: no protocol counts it.
 
     Args:
         predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. A
@@ -35,10 +34,6 @@ def rates(
         One row per (target, eps_255) in the order of `targets` and of rising budget, with
 
         - `targeted`: whether the attack has target labels;
-        - `n`: images in the table; `source_clean_correct` and `target_clean_correct`: how many
-          of them each model classifies correctly when clean; `target_clean_success`: how many
-          of them are a success before any attack (nullable: missing if the model's clean rows are);
-        - `aimed_at_label`: how many of them no protocol counts;
         - `denominator` (by protocol), `still_correct`, `robust_accuracy` in [0, 1],
           `success`, `success_rate`;
         - `robust_accuracy_low` and `_high`, `success_rate_low` and `_high`: 95 % Wilson score
@@ -55,29 +50,41 @@ def rates(
 
 
 def rates_by_protocol(
-    predictions: pd.DataFrame, source: str, targets: Sequence[str], attack: str, norm: str
+    variants: Mapping[str, pd.DataFrame],
+    source: str,
+    targets: Sequence[str],
+    attack: str,
+    norm: str,
 ) -> pd.DataFrame:
-    """Return the rates under every protocol whose clean rows are there, below each other.
+    """Return a job's rates of every variant, under every protocol whose clean rows are there.
 
-    The first columns are `attack`, `source`, `norm` (of the budgets) and `protocol`, so that tables
-    of several jobs may be joined; the others, and the arguments, are those of `rates`.
+    Args:
+        variants: Predictions by variant, such as `float32`, or control.
+        source: As for `rates`.
+        targets: As for `rates`.
+        attack: Label of the attack.
+        norm: Of the budgets.
+
+    Returns:
+        Rows of `rates`, after `variant`, `attack`, `source`, `norm` and `protocol`.
     """
-    found = outcomes(predictions, source, targets, "all")
-    parts = {protocol: _rates(under(found, protocol)) for protocol in found.protocols}
-    table = pd.concat(parts, names=["protocol"]).reset_index("protocol")
-    origin = pd.DataFrame({"attack": attack, "source": source, "norm": norm}, index=table.index)
-    return pd.concat([origin, table], axis=1).reset_index(drop=True)
+    parts = {}
+    for name, predictions in variants.items():
+        found = outcomes(predictions, source, targets, "all")
+        for protocol in found.protocols:
+            parts[name, attack, source, norm, protocol] = _rates(under(found, protocol))
+    names = ["variant", "attack", "source", "norm", "protocol"]
+    return pd.concat(parts, names=names).reset_index(names).reset_index(drop=True)
 
 
 def confidence_bands(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
-    """Return the mean confidence of `rates` with its interval; the arguments are those of `rates`.
+    """Return the 95 % intervals of the mean confidence of `rates`, whose arguments these are.
 
     Returns:
-        One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`, `confidence`
-        and its 95 % interval over the images of the denominator `confidence_low` and
-        `confidence_high` (see `bounded_mean_interval`; NaN for fewer than 10).
+        One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`,
+        `confidence_low` and `confidence_high` (see `bounded_mean_interval`).
 
     Raises:
         ValueError: As `rates`.
@@ -86,9 +93,7 @@ def confidence_bands(
     table, evaluated = evaluated_budgets(found)
     kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[evaluated]
     values = found.confidence.transpose(0, 2, 1)[evaluated]
-    table["confidence"] = ratio(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
-    ends = bounded_mean_interval(values, kept, fewest=FEWEST_IMAGES)
-    table["confidence_low"], table["confidence_high"] = ends
+    table["confidence_low"], table["confidence_high"] = bounded_mean_interval(values, kept)
     return table
 
 
@@ -113,35 +118,20 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDA
 
 def _rates(found: Outcomes) -> pd.DataFrame:
     table, evaluated = evaluated_budgets(found)
-    counted = found.counted[:, :, None]
-
-    def count(mask: Mask) -> NDArray[np.int64]:
-        return np.count_nonzero(mask & found.present, axis=1)[evaluated]
-
-    denominator = count(counted)
+    counted = found.present & found.counted[:, :, None]
+    denominator = np.count_nonzero(counted, axis=1)[evaluated]
     table["targeted"] = found.target_labels is not None
-    table["n"] = count(np.ones_like(counted))
-    source_clean, target_clean = found.source_clean, found.target_clean
-    for name, mask in (
-        ("source_clean_correct", None if source_clean is None else source_clean[:, None]),
-        ("target_clean_correct", None if target_clean is None else target_clean[:, :, None]),
-        ("target_clean_success", None if target_clean is None else found.success[:, :, :1]),
-    ):
-        values = [pd.NA] * len(table) if mask is None else count(mask)
-        table[name] = pd.array(values, dtype="Int64")
-    table["aimed_at_label"] = count(found.aimed_at_label[:, None])
     table["denominator"] = denominator
     for name, rate, mask in (
         ("still_correct", "robust_accuracy", found.correct),
         ("success", "success_rate", found.success),
     ):
-        table[name] = count(counted & mask)
-        table[rate] = ratio(table[name].to_numpy(), denominator)
-        low, high = wilson_interval(table[name].to_numpy(), denominator)
-        table[f"{rate}_low"], table[f"{rate}_high"] = low, high
+        k = np.count_nonzero(counted & mask, axis=1)[evaluated]
+        table[name], table[rate] = k, ratio(k, denominator)
+        table[f"{rate}_low"], table[f"{rate}_high"] = wilson_interval(k, denominator)
     for name in ("confidence", "true_confidence"):
         # Zero, not a product with the mask: a NaN outside the denominator must not leak in,
         # while a NaN inside it must show.
-        values = np.where(counted & found.present, getattr(found, name), 0.0)
+        values = np.where(counted, getattr(found, name), 0.0)
         table[name] = ratio(values.sum(axis=1)[evaluated], denominator)
     return table

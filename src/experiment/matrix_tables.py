@@ -1,15 +1,12 @@
 """Transfer matrices, of rates and of excess over a control, for the terminal and CSV files."""
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 from rich import box
 from rich.console import Console, Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis import CLEAN, CONTROL_NAMES, MEASURES, is_white_box
-from src.analysis.matrices import is_targeted, measure_of, words_of
+from src.analysis import CLEAN, CONTROL_NAMES, format_excess, is_white_box
 
 WHITE_BOX_MARK = "*"
 
@@ -26,24 +23,31 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
         width: Width of the terminal in characters. Where a row per source and a column per
             target are too wide for it, each pair has a row.
     """
-    words = words_of(measure_of(matrix), is_targeted(matrix))
-    clean = [f"{CLEAN}: {words.clean}"] if (matrix["source"] == CLEAN).any() else []
-    counted = f"{words.counted} / denominator = {words.rate}"
-    return _laid_out(matrix, words.rate, heading, [counted, *clean], width)
+    counted = "still correct / denominator = robust accuracy"
+    clean = "accuracy on all clean images"
+    if matrix["targeted"].any():
+        counted = "target class reached / denominator = targeted success rate"
+        clean = "clean images already classified as their target label"
+    caption = [counted, *([f"{CLEAN}: {clean}"] if (matrix["source"] == CLEAN).any() else [])]
+    return _laid_out(matrix, heading, caption, width)
 
 
-def excess_table(matrix: pd.DataFrame, heading: str, control: str, width: int = 80) -> Group:
-    """Lay out the excess over a control, one of `CONTROL_NAMES`, as `matrix_table` does.
+def excess_table(excess: pd.DataFrame, heading: str, width: int = 80) -> Group:
+    """Lay out the excess over a control as `matrix_table` does.
 
-    A cell reads `(attack - control) / n = difference of the rates [95 % interval]`.
+    Args:
+        excess: Rows of `src.analysis.excess_by_control` of one control and budget, with `source`.
+        heading: Title of the table.
+        width: Width of the terminal in characters.
     """
-    words = words_of("success_rate", is_targeted(matrix))
-    counted = [
-        f"({words.counted} by attack - by control) / denominator",
+    cells = [format_excess(row) for _, row in excess.iterrows()]
+    counted = "target class reached" if excess["targeted"].any() else "misclassified"
+    caption = [
+        f"({counted} by attack - by control) / denominator",
         "= difference of the rates [95 % interval, same images]",
     ]
-    heading = f"excess transfer over {CONTROL_NAMES[control]}\n{heading}"
-    return _laid_out(matrix, "excess", heading, counted, width)
+    heading = f"excess transfer over {CONTROL_NAMES[excess['control'].iloc[0]]}\n{heading}"
+    return _laid_out(excess.assign(cell=cells), heading, caption, width)
 
 
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
@@ -52,56 +56,36 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `source`, one per target with the readable cells, then for each target its
         count (`TARGET still_correct`, or `TARGET success`), `TARGET denominator`, its rate
-        (`TARGET robust_accuracy`, or `TARGET success_rate`; of a targeted attack
-        `TARGET targeted_success_rate`) and the rate's 95 % interval, with `_low` and `_high`.
-        A pair that was not run is empty; a rate with an empty denominator is NaN.
+        (`TARGET robust_accuracy`; of a targeted attack `TARGET targeted_success_rate`) and the
+        rate's 95 % interval, with `_low` and `_high`. A pair that was not run is empty; a rate
+        with an empty denominator is NaN.
     """
-    measure = measure_of(matrix)
-    rates = [measure, f"{measure}_low", f"{measure}_high"]
-    if measure == "success_rate" and is_targeted(matrix):
-        matrix = matrix.rename(columns={rate: f"targeted_{rate}" for rate in rates})
-        rates = [f"targeted_{rate}" for rate in rates]
-    return _wide(matrix, [MEASURES[measure], "denominator"], rates)
-
-
-def wide_excess(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Turn long matrices of excess into a row per control and source, for spreadsheets.
-
-    Args:
-        matrices: Result of `src.analysis.excess_matrix` by control, at least one.
-
-    Returns:
-        Columns `control` (the control in words), `source`, one per target with the readable
-        cells, then for each target `TARGET success`, `TARGET control`, `TARGET denominator`,
-        `TARGET excess` and its 95 % interval, `TARGET excess_low` and `_high`.
-    """
-    counts, rates = ["success", "control", "denominator"], ["excess", "excess_low", "excess_high"]
-    tables = {CONTROL_NAMES[name]: _wide(one, counts, rates) for name, one in matrices.items()}
-    return pd.concat(tables, names=["control"]).reset_index("control").reset_index(drop=True)
-
-
-def _wide(matrix: pd.DataFrame, counts: Sequence[str], rates: Sequence[str]) -> pd.DataFrame:
-    """Lay a long matrix out in a row per source: all cells first, then each target's numbers."""
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    whole = matrix.astype(dict.fromkeys(counts, "Int64"))
-    names = [*counts, *rates]
-    pivots = {name: whole.pivot(index="source", columns="target", values=name) for name in names}
-    columns = {f"{target} {name}": pivots[name][target] for target in targets for name in names}
-    cells = whole.pivot(index="source", columns="target", values="cell")[targets]
-    return cells.assign(**columns).loc[sources].rename_axis("source").reset_index()
+    targeted = matrix["targeted"].any()
+    count, rate = (
+        ("success", "targeted_success_rate") if targeted else ("still_correct", "robust_accuracy")
+    )
+    names = {"k": count, "n": "denominator", "rate": rate}
+    names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
+    pivoted = matrix.astype({"k": "Int64", "n": "Int64"}).pivot(index="source", columns="target")
+    columns = {
+        f"{target} {name}": pivoted[column, target]
+        for target in targets
+        for column, name in names.items()
+    }
+    wide = pivoted["cell"][targets].assign(**columns).loc[sources]
+    return wide.rename_axis("source").reset_index()
 
 
-def _laid_out(
-    matrix: pd.DataFrame, rate: str, heading: str, caption: list[str], width: int
-) -> Group:
+def _laid_out(matrix: pd.DataFrame, heading: str, caption: list[str], width: int) -> Group:
     """Take the first that fits of a grid and a list, their cells on one line or folded."""
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     names = zip(matrix["source"], matrix["target"], strict=True)
     marks = [WHITE_BOX_MARK if is_white_box(*pair) else "" for pair in names]
     if any(marks):
         caption = [*caption, f"{WHITE_BOX_MARK} white box: the target is the source or part of it"]
-    pairs = matrix[["source", "target"]].assign(**{rate: marks + matrix["cell"]})
-    grid = pairs.pivot(index="source", columns="target", values=rate).loc[sources, targets]
+    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
+    grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
     grid = grid.fillna("-").add_prefix("-> ").reset_index()
     tables = (_table(frame, fold) for frame in (grid, pairs) for fold in (" = ", "\n= "))
     room = Console(width=10_000)

@@ -15,17 +15,15 @@ import yaml
 from src.analysis import (
     Alarm,
     alarms,
-    excess,
-    first_flips,
+    excess_by_control,
     flip_summary,
     over_budget,
-    rates,
     rates_by_protocol,
+    trajectories,
 )
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import (
-    CONTROLS,
     Evaluation,
     SavedImages,
     SavedImagesFacts,
@@ -43,7 +41,7 @@ SAVED = "adversarial"
 _LEFT = (
     *("predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
     *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
-    *("rates.csv", "excess.csv", "storage.csv", "first-flips.csv", "flip-summary.csv"),
+    *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv"),
     *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
     "figures/*.vl.json",
 )
@@ -127,30 +125,12 @@ def write_results(
 
 
 def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write the rates under every protocol, of every storage format, and beyond every control."""
+    """Write the rates of every variant under every protocol, and those beyond every control."""
     pair = (record.source, record.targets)
-    primary = frames[record.storage]
-    every = rates_by_protocol(primary, *pair, record.label, record.norm)
-    write_csv(folder / "rates.csv", every)
-    storages = {
-        name: rates(rows, *pair, record.protocol)
-        for name, rows in frames.items()
-        if name not in CONTROLS
-    }
-    if len(storages) > 1:
-        _stack(storages, "storage", folder / "storage.csv")
-    beyond = {
-        name: excess(primary, frames[name], *pair, record.protocol)
-        for name in CONTROLS
-        if name in frames
-    }
-    if beyond:
-        _stack(beyond, "control", folder / "excess.csv")
-
-
-def _stack(tables: Mapping[str, pd.DataFrame], name: str, path: Path) -> None:
-    """Write tables below each other, distinguished by a first column."""
-    write_csv(path, pd.concat(tables, names=[name]).reset_index(name))
+    write_csv(folder / "rates.csv", rates_by_protocol(frames, *pair, record.label, record.norm))
+    beyond = excess_by_control(frames, record.storage, *pair, record.protocol)
+    if len(beyond):
+        write_csv(folder / "excess.csv", beyond)
 
 
 def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[Alarm]:
@@ -161,7 +141,6 @@ def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[
         record.targets,
         len(record.class_names),
         result.zero_share,
-        result.gradients,
         protocol=record.protocol,
         iterative=record.iterative,
     )
@@ -176,12 +155,12 @@ def _over_budget(saved: SavedImages, record: JobRecord) -> list[Alarm]:
 
 
 def _write_flips(frames: Mapping[str, pd.DataFrame], record: JobRecord, folder: Path) -> None:
-    """Write each image's minimum adversarial budget, and whether 8 bits can hold that image."""
-    rounded = frames.get("uint8") if "float32" in frames else None
+    """Write each initially correct image's minimum adversarial budget among the tried ones."""
     unrounded = frames.get("float32", frames[record.storage])  # a saved set holds 8 bits alone
-    flips = first_flips(unrounded, rounded, record.norm)
-    write_csv(folder / "first-flips.csv", flips)
-    write_csv(folder / "flip-summary.csv", flip_summary(flips))
+    pair = (record.source, record.targets)
+    table = trajectories(unrounded, *pair, "target_correct", norm=record.norm)
+    write_csv(folder / "minimum-budgets.csv", table)
+    write_csv(folder / "flip-summary.csv", flip_summary(table))
 
 
 def _write_images(

@@ -2,9 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich import box
@@ -13,35 +12,28 @@ from rich.table import Table
 
 from src.analysis import (
     CAUSES,
-    CONTROL_NAMES,
     Alarm,
     clean_at_chance,
-    excess,
-    excess_matrix,
+    excess_by_control,
     format_cell,
     matrix,
-    rates,
+    rates_by_protocol,
     weaker_than_fgsm,
 )
 from src.analysis.confidence import top_k
-from src.experiment.matrix_tables import excess_table, matrix_table, wide_excess, wide_matrix
-from src.experiment.provenance import ALARMS, PREDICTIONS
+from src.experiment.matrix_tables import excess_table, matrix_table, wide_matrix
+from src.experiment.provenance import ALARMS, JobRecord
 from src.report.stored import StoredJob
 from src.utils.files import write_csv, write_text
 
 
 def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) -> None:
-    """Print the matrix of every attack among finished jobs and write it as CSV.
-
-    Where all jobs of an attack have controls, the excess over them follows.
+    """Print the matrix of every attack, then its excess over controls, and write it as CSV.
 
     Args:
         jobs: Finished jobs.
         folder: Where the files go.
         console: Where the tables are printed.
-
-    Raises:
-        ValueError: The jobs' tables do not fit into one matrix.
     """
     attacks: dict[str, list[StoredJob]] = {}
     for job in jobs:
@@ -51,20 +43,16 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     for name, done in attacks.items():
         record = done[0].record
         eps = record.reference
-        tables = [(job.predictions, job.record) for job in done]
-        cells = matrix(
-            {r.source: rates(t, r.source, r.targets, r.protocol) for t, r in tables}, eps
-        )
-        beyond = _excess(done, eps)
+        cells = matrix(pd.concat(map(_rates, done), ignore_index=True), eps, record.protocol)
         heading = f"{name} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
         console.print("", matrix_table(cells, heading, console.width))
-        for control, table in beyond.items():
-            console.print("", excess_table(table, heading, control, console.width))
+        beyond = pd.concat(map(_excess, done))
+        here = beyond[beyond["eps_255"] == eps] if len(beyond) else beyond
+        for _, table in here.groupby("control", sort=False) if len(here) else ():
+            console.print("", excess_table(table, heading, console.width))
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
         stem = f"{stem}-{len(files)}" if stem in files else stem
         files[stem] = wide_matrix(cells)
-        if beyond:
-            files[f"{stem}-excess"] = wide_excess(beyond)
     console.print()
     for stem, frame in files.items():  # last: a full disk hides no matrix
         write_csv(folder / f"{stem}.csv", frame)
@@ -88,8 +76,7 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     """Complete every job's alarms with those of the whole sweep, and print a line for each.
 
     Iterative attacks are compared with FGSM from the same source, and jobs without an attack are
-    checked. A finding of several jobs is printed once, and so are the causes of an alarm; the
-    whole sentences are in the jobs' `alarms.json`.
+    checked. A finding of several jobs is printed once, and so are the causes of an alarm.
     """
     where: dict[str, dict[str, list[str]]] = {}
     texts: dict[Path, str] = {}
@@ -114,41 +101,39 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
         write_text(path, text)
 
 
-def _excess(done: Sequence[StoredJob], eps_255: float) -> dict[str, pd.DataFrame]:
-    """Return by control the matrix of excess, of the controls that all jobs have."""
-    beyond = {}
-    for control in CONTROL_NAMES:
-        name = f"{PREDICTIONS}-{control}"
-        if all(name in job.files for job in done):
-            by_source = {}
-            for job in done:
-                own = job.record
-                tables = job.predictions, job.table(name)
-                by_source[own.source] = excess(*tables, own.source, own.targets, own.protocol)
-            beyond[control] = excess_matrix(by_source, eps_255)
-    return beyond
+def _rates(job: StoredJob) -> pd.DataFrame:
+    own = job.record
+    tables = {own.storage: job.predictions}
+    return rates_by_protocol(tables, own.source, own.targets, job.attack, own.norm)
+
+
+def _excess(job: StoredJob) -> pd.DataFrame:
+    own = job.record
+    tables = (job.variants(), own.storage)
+    return excess_by_control(*tables, own.source, own.targets, own.protocol).assign(
+        source=own.source
+    )
 
 
 def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
     """Check clean images, or compare an iterative attack with FGSM of the same settings."""
-    record = job.record
+    own = job.record
     if not job.attacked:
-        return clean_at_chance(job.predictions, len(record.class_names))
-    for other in jobs if record.iterative else []:
-        if other.record.attack == "fgsm" and _comparable(record.config, other.record.config):
+        return clean_at_chance(job.predictions, len(own.class_names))
+    for other in jobs if own.iterative else []:
+        if other.record.attack == "fgsm" and _comparable(own, other.record):
             tables = (job.predictions, other.predictions)
-            try:
-                return weaker_than_fgsm(*tables, record.source, record.reference, record.label)
-            except ValueError:  # other images or models after all
-                continue
+            return weaker_than_fgsm(*tables, own.source, own.targets, own.reference, own.label)
     return []
 
 
-def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _comparable(one: JobRecord, other: JobRecord) -> bool:
     """Tell whether two jobs differ in nothing but the rule of their attack."""
-    alike = all(one.get(key) == other.get(key) for key in (set(one) | set(other)) - {"attack"})
+    configs = [dict(record.config) for record in (one, other)]
+    attacks = [config.pop("attack") for config in configs]
     rules = [
         (attack["target_label"], attack["norm"], attack["settings"].get("loss", "cross_entropy"))
-        for attack in (one["attack"], other["attack"])
+        for attack in attacks
     ]
-    return alike and rules[0] == rules[1]
+    sames = (one.data, one.weights, configs[0], rules[0])
+    return sames == (other.data, other.weights, configs[1], rules[1])

@@ -26,7 +26,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "confidence",
         "Softmax probability of the predicted class; initial confidence: on the clean image. "
-        "Intervals of means are Gaffke's (2005), 95 %, none below 10 images (areas: 30).",
+        "Intervals of means are Gaffke's (2005), 95 %, none below 10 images.",
     ),
     (
         "minimum adversarial budget",
@@ -53,10 +53,6 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "On the same images, with Tango's score interval for paired proportions (1998), 95 %. p: "
         "two-sided exact McNemar test, corrected by Holm within one kind of comparison. Excess is "
         "the attack's success rate minus that of a control of the same budget.",
-    ),
-    (
-        "area under a curve",
-        "The curve's mean over the budgets from 0 to the largest, by trapezoids.",
     ),
     (
         "rounding",

@@ -7,30 +7,22 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from src.analysis import (
-    CLEAN,
-    CONTROL_NAMES,
-    MEASURES,
-    alarms,
-    excess,
+    excess_by_control,
     is_white_box,
-    matrix,
-    rates,
+    measured,
     rates_by_protocol,
+    trajectories,
 )
-from src.analysis.areas import curve_areas
 from src.analysis.comparisons import image_outcomes
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
-from src.analysis.matrices import measure_of, words_of
 from src.analysis.similarity import pair_similarity
-from src.analysis.trajectories import KINDS, galleries, trajectories
+from src.analysis.trajectories import KINDS, galleries
 from src.analysis.transfer_rates import confidence_bands
-from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord
+from src.experiment.provenance import ALARMS, JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
-
-_RATE = ["k", "n", "rate", "rate_low", "rate_high"]
 
 
 @dataclass
@@ -38,9 +30,9 @@ class Measured:
     """The numbers and pictures of a report.
 
     Attributes:
-        tables: Rows of all jobs, with `attack` and `source`: `rates`, `variants`, `excess`,
-            `outcomes`, `areas`, `effects`, `bins`, `gallery_predictions`, `spectra`, `filtered`,
-            `low_passed`, `similarity`. One that no job has is missing.
+        tables: Rows of all jobs, with `attack` and `source`: `rates`, `excess`, `outcomes`,
+            `effects`, `bins`, `gallery_predictions`, `spectra`, `filtered`, `low_passed`,
+            `similarity`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         albums: Pictures by job or pair.
         alarms: (name, finding) of every job.
@@ -80,16 +72,14 @@ def measure(
         found.alarms += [one for one in _alarms(job) if one not in found.alarms]
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
-            tables = _tables(job) | (_images(job, mine, found) if job.has_clean else {})
+            tables = _tables(job, names) | (_images(job, mine, found) if job.has_clean else {})
             if mine and (album := examples(job, budgets)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
+            origin = {"attack": job.attack, "source": job.record.source}
             for name, table in tables.items():
-                parts.setdefault(name, []).append(_named(job, table, names))
+                parts.setdefault(name, []).append(table.assign(**origin))
         job.forget()
     found.tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
-    if "rates" in found.tables:  # a model's clean images stand in every job
-        keys = ["attack", "protocol", "source", "target", "eps_255"]
-        found.tables["rates"] = found.tables["rates"].drop_duplicates(keys, ignore_index=True)
     return found
 
 
@@ -97,15 +87,6 @@ def _detailed_pairs(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJo
     """Return the pairs with bins and pictures; where they are too many, the white boxes first."""
     every = [(job, target) for job in jobs if job.attacked for target in job.record.targets]
     return sorted(every, key=lambda pair: not is_white_box(pair[0].record.source, pair[1]))[:most]
-
-
-def _named(job: StoredJob, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """Add attack and source to a job's rows."""
-    columns = {"attack": job.attack, "source": job.record.source}
-    named = table.assign(**{key: value for key, value in columns.items() if key not in table})
-    if "cutoff" in table:  # does not depend on the attack
-        named["model"] = [_model(job, str(target), names) for target in table["target"]]
-    return named
 
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
@@ -128,25 +109,10 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
 
 
 def _alarms(job: StoredJob) -> list[tuple[str, str]]:
-    """Return the alarms that the job left; without its file, those that the tables can raise."""
+    """Return the alarms that the job left."""
     left = job.folder / ALARMS
-    if left.exists():
-        listed = json.loads(left.read_text(encoding="utf-8"))
-        return [(alarm["name"], alarm["finding"]) for alarm in listed]
-    record = job.record
-    if not (job.attacked and job.has_clean):
-        return []
-    raised = alarms(
-        job.predictions,
-        record.source,
-        record.targets,
-        len(record.class_names),
-        zero_gradients=0.0,  # not in the tables
-        gradient_evaluations=0,
-        protocol=record.protocol,
-        iterative=record.iterative,
-    )
-    return [(alarm.name, alarm.finding) for alarm in raised]
+    listed = json.loads(left.read_text(encoding="utf-8")) if left.exists() else []
+    return [(alarm["name"], alarm["finding"]) for alarm in listed]
 
 
 def group(record: JobRecord) -> str:
@@ -154,97 +120,51 @@ def group(record: JobRecord) -> str:
     return f"{record.data} {record.norm} {record.reference:g} {record.protocol}"
 
 
-def _tables(job: StoredJob) -> dict[str, pd.DataFrame]:
+def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     """Return the statistics of a job's tables, except those of single images."""
     record, rows = job.record, job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    found = {"rates": _rates(job)}
-    names = ("spectra", "low_passed", "filtered", "similarity")
-    tables = {name: job.table(name) for name in names if name in job.files}
-    tables = {name: table for name, table in tables.items() if len(table)}
-    if "spectra" in tables:
-        found["spectra"] = tables["spectra"]
-    if "low_passed" in tables:
-        found["low_passed"] = low_pass_accuracy(tables["low_passed"], rows[rows["eps_255"] == 0])
+    variants = job.variants()
+    found = {"rates": _rates(job, variants)}
+    stored = {
+        name: table
+        for name in ("spectra", "low_passed", "filtered", "similarity")
+        if name in job.files and len(table := job.table(name))
+    }
+    if "spectra" in stored:
+        found["spectra"] = stored["spectra"]
+    if "low_passed" in stored:
+        table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
+        own = [_model(job, str(target), names) for target in table["target"]]
+        found["low_passed"] = table.assign(target=own)
     if not job.has_clean:
         return found
     found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
-    found["areas"] = curve_areas(rows, *pair, protocol)
-    if "filtered" in tables:
-        equal_l2 = tables["filtered"][tables["filtered"]["norm"] == "l2"]
+    if "filtered" in stored:
+        equal_l2 = stored["filtered"][stored["filtered"]["norm"] == "l2"]
         found["filtered"] = filtered_rates(equal_l2, rows, *pair, protocol)
-    if "similarity" in tables:
-        found["similarity"] = pair_similarity(rows, tables["similarity"], *pair, at, protocol)
-    prefix = f"{PREDICTIONS}-"
-    others = [name.removeprefix(prefix) for name in job.files if name.startswith(prefix)]
-    if others:
-        found["variants"] = _variants(job, others)
-    if controls := [name for name in CONTROL_NAMES if name in others]:
-        found["excess"] = _excess(job, controls)
+    if "similarity" in stored:
+        found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
+    beyond = excess_by_control(variants, record.storage, *pair, protocol)
+    if len(beyond):
+        found["excess"] = beyond[beyond["eps_255"] == at]
     return found
 
 
-def _rates(job: StoredJob) -> pd.DataFrame:
-    """Return rates and mean confidence by protocol, target and budget, and of clean images."""
+def _rates(job: StoredJob, variants: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rates of every variant, those of the job's protocol with confidence intervals."""
     record = job.record
     pair = (record.source, record.targets)
-    every = rates_by_protocol(job.predictions, *pair, job.attack, record.norm)
-    own = rates(job.predictions, *pair, record.protocol)
-    top = max(own["eps_255"])
-    clean = matrix({record.source: own}, top)
-    measure = measure_of(clean)
-    clean = clean[clean["source"] == CLEAN].assign(protocol=record.protocol, eps_255=0.0)
-    bands = confidence_bands(job.predictions, *pair, record.protocol).assign(
-        protocol=record.protocol
-    )
-    keys = ["protocol", "target", "eps_255"]
-    limits = bands[[*keys, "confidence_low", "confidence_high"]]
-    together = pd.concat([clean, every.merge(limits, on=keys, how="left")], ignore_index=True)
-    columns = [MEASURES[measure], "denominator", measure, f"{measure}_low", f"{measure}_high"]
-    together = _renamed(together, columns)
-    bands_of = ["confidence", "confidence_low", "confidence_high"]
-    source = together["source"]
-    targeted = bool(own["targeted"].iloc[0])
-    return together[["protocol", "source", "target", "eps_255", *_RATE, *bands_of]].assign(
+    table = measured(rates_by_protocol(variants, *pair, job.attack, record.norm))
+    bands = confidence_bands(job.predictions, *pair, record.protocol)
+    own = {"variant": record.storage, "protocol": record.protocol}
+    keys = [*own, "target", "eps_255"]
+    return table.merge(bands.assign(**own), on=keys, how="left").assign(
         group=group(record),
-        counted=words_of(measure, targeted).counted,
-        sign=1 if measure == "success_rate" else -1,
-        white_box=[is_white_box(a, b) for a, b in zip(source, together["target"], strict=True)],
+        primary=table["variant"] == record.storage,
+        reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
+        white_box=[is_white_box(record.source, target) for target in table["target"]],
     )
-
-
-def _renamed(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Call a count, its denominator, their ratio and its interval as `_RATE` does."""
-    return table.drop(columns="n").rename(columns=dict(zip(columns, _RATE, strict=True)))
-
-
-def _variants(job: StoredJob, others: Sequence[str]) -> pd.DataFrame:
-    """Return success rates at the reference budget, of every storage and control."""
-    record = job.record
-    clean = job.predictions[job.predictions["eps_255"] == 0]
-    tables = {record.storage: job.predictions}
-    tables |= {name: job.table(f"{PREDICTIONS}-{name}") for name in others}
-    parts = []
-    for name in sorted(tables, key=CONTROL_NAMES.__contains__):  # controls last
-        rows = tables[name]
-        rows = pd.concat([clean, rows[rows["eps_255"] == record.reference]])
-        table = rates(rows, record.source, record.targets, record.protocol)
-        table = table[table["eps_255"] == record.reference]
-        parts.append(table.assign(variant=CONTROL_NAMES.get(name, name)))
-    columns = ["success", "denominator", "success_rate", "success_rate_low", "success_rate_high"]
-    return _renamed(pd.concat(parts), columns)[["target", "variant", *_RATE]]
-
-
-def _excess(job: StoredJob, controls: Sequence[str]) -> pd.DataFrame:
-    """Return the excess transfer over each control at the reference budget."""
-    record = job.record
-    parts = []
-    for name in controls:
-        control = job.table(f"{PREDICTIONS}-{name}")
-        table = excess(job.predictions, control, record.source, record.targets, record.protocol)
-        parts.append(table[table["eps_255"] == record.reference])
-        parts[-1] = parts[-1].assign(control=CONTROL_NAMES[name])
-    return pd.concat(parts)
 
 
 def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str, pd.DataFrame]:

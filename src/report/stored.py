@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from src.analysis import usable_protocols
+from src.analysis import CONTROL_NAMES
 from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
 
 _TOP = ("top5_classes", "top5_confidences")
@@ -78,8 +78,16 @@ class StoredJob:
 
     @cached_property
     def has_clean(self) -> bool:
-        """Tell whether the targets' predictions on the clean images are known."""
-        return "target_correct" in usable_protocols(self.predictions, self.record.source)
+        """Tell whether the predictions on the clean images are known."""
+        return bool((self.predictions["eps_255"] == 0).any())
+
+    def variants(self) -> dict[str, pd.DataFrame]:
+        """Return the predictions by variant, the primary one first, controls last."""
+        start = f"{PREDICTIONS}-"
+        others = [name.removeprefix(start) for name in self.files if name.startswith(start)]
+        others.sort(key=CONTROL_NAMES.__contains__)
+        tables = {name: self.table(f"{start}{name}") for name in others}
+        return {self.record.storage: self.predictions} | tables
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name, without the top five."""

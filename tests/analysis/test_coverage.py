@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.integrate import trapezoid
 from scipy.stats import binom, binomtest, bootstrap, norm, spearmanr
 
 from src.analysis.hypothesis import initial_confidence_effect
@@ -13,18 +12,6 @@ REPLICATES = 2000
 LEAST = 0.93
 # A method that covers 93 % stays above this in 2,000 replicates in all but one of 1,000 cases.
 LEAST_SEEN = binom.ppf(0.001, REPLICATES, LEAST) / REPLICATES
-BUDGETS = np.array([0, 1, 2, 4, 8, 12, 16])
-
-
-def steps(median, spread, never):
-    """Areas under robust accuracy curves: lognormal flipping budgets, a share that never flips."""
-
-    def draw(generator, shape):
-        flip = median * np.exp(spread * generator.standard_normal(shape))
-        flip[generator.random(shape) < never] = np.inf
-        return trapezoid(flip[..., None] > BUDGETS, BUDGETS, axis=-1) / BUDGETS[-1]
-
-    return draw
 
 
 def confidences(fallen):
@@ -38,34 +25,28 @@ def confidences(fallen):
     return draw
 
 
-AREAS = {
-    "white box, 2 % never flip": steps(0.5, 1.0, 0.02),
-    "white box, 6 % never flip": steps(0.7, 1.2, 0.06),
-    "transfer, 30 % never flip": steps(4.0, 1.0, 0.3),
-    "transfer, 90 % never flip": steps(8.0, 1.0, 0.9),
-}
 BINS = {
     "as sure as before": confidences(0.0),
     "one in 20 has fallen": confidences(0.05),
     "one in 7 has fallen": confidences(0.15),
     "spread": lambda generator, shape: generator.beta(2, 0.7, shape),
 }
-CASES = [(name, draw, n) for n in (30, 113) for name, draw in AREAS.items()]
-CASES += [(name, draw, n) for n in (10, 30) for name, draw in BINS.items()]
+CASES = [(name, draw, n) for n in (10, 30) for name, draw in BINS.items()]
 
 
 def coverage(draw, n, interval):
     """Return the share of replicates whose interval holds the mean of many more values."""
     generator = np.random.default_rng(0)
     truth = draw(generator, (2_000_000,)).mean()
-    low, high = interval(draw(generator, (REPLICATES, n)))
+    values = draw(generator, (REPLICATES, n))
+    low, high = interval(values, np.ones(values.shape, bool))
     return np.mean((low <= truth) & (truth <= high))
 
 
 def bootstrapped(method):
     """Return scipy's bootstrap interval of the mean of each row."""
 
-    def interval(values):
+    def interval(values, kept):
         found = bootstrap(
             (values,),
             np.mean,
@@ -89,53 +70,47 @@ def test_the_interval_covers_means_of_skewed_values(name, draw, n):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::scipy.stats.DegenerateDataWarning")  # equal values, for BCa
 @pytest.mark.parametrize("method", ["percentile", "BCa"])
-@pytest.mark.parametrize(
-    ("draw", "n"),
-    [(AREAS["white box, 2 % never flip"], 30), (BINS["one in 7 has fallen"], 10)],
-    ids=["areas", "bins"],
-)
-def test_the_bootstrap_fails_the_same_simulation(draw, n, method):
-    assert coverage(draw, n, bootstrapped(method)) < 0.9
+def test_the_bootstrap_fails_the_same_simulation(method):
+    assert coverage(BINS["one in 7 has fallen"], 10, bootstrapped(method)) < 0.9
+
+
+def whole(values, low=0.0, high=1.0):
+    return bounded_mean_interval(values, np.ones(values.shape, bool), low, high)
 
 
 def test_of_zeros_and_ones_the_interval_is_clopper_and_pearsons():
     for k, n in ((0, 30), (3, 30), (30, 30), (40, 113)):
-        values = np.repeat([[0.0, 1.0]], [n - k, k], axis=1)
-        ends = np.mean([bounded_mean_interval(values, seed=seed) for seed in range(4)], axis=0)
+        ends = whole(np.repeat([[0.0, 1.0]], [n - k, k], axis=1))
         expected = binomtest(k, n).proportion_ci(method="exact")
-        assert ends[:, 0] == pytest.approx((expected.low, expected.high), abs=0.006)
+        assert np.ravel(ends) == pytest.approx((expected.low, expected.high), abs=0.012)
 
 
 def test_the_interval_moves_with_the_range_and_every_sample_has_its_own():
     generator = np.random.default_rng(2)
     values = generator.random((3, 40))
-    low, high = bounded_mean_interval(values)
+    low, high = whole(values)
     assert ((low < values.mean(axis=1)) & (values.mean(axis=1) < high)).all()
-    moved = bounded_mean_interval(2 * values - 1, None, np.full(3, -1.0), 1.0)
+    moved = whole(2 * values - 1, np.full(3, -1.0), 1.0)
     np.testing.assert_allclose(moved, (2 * low - 1, 2 * high - 1))
-    np.testing.assert_allclose(bounded_mean_interval(values[1:2]), (low[1:2], high[1:2]))
-    narrower = bounded_mean_interval(values, None, 0.0, values.max(axis=1))
+    np.testing.assert_allclose(whole(values[1:2]), (low[1:2], high[1:2]))
+    narrower = whole(values, 0.0, values.max(axis=1))
     assert (narrower[0] == low).all() and (narrower[1] < high).all()
     kept = generator.random(values.shape) < 0.7
-    masked = np.transpose(bounded_mean_interval(np.where(kept, values, np.nan), kept, fewest=10))
+    masked = np.transpose(bounded_mean_interval(np.where(kept, values, np.nan), kept))
     for one, mine in enumerate(kept):
-        bounds = np.ravel(bounded_mean_interval(values[one : one + 1, mine]))
+        bounds = np.ravel(whole(values[one : one + 1, mine]))
         np.testing.assert_allclose(masked[one], bounds, atol=0.02)
-    assert np.isnan(bounded_mean_interval(values, kept, fewest=41)).all()
+    assert np.isnan(whole(values[:, :9])).all()
     values[1, 3] = np.nan
-    low, high = bounded_mean_interval(values)
+    low, high = whole(values)
     assert np.isnan([low[1], high[1]]).all() and np.isfinite(low[[0, 2]]).all()
 
 
-def test_of_many_values_the_interval_is_students_and_what_was_asked_before_does_not_count():
+def test_of_many_values_the_interval_is_students():
     values = np.random.default_rng(3).random((1, 3000))  # more than are drawn for at once
-    first = bounded_mean_interval(values)
     half = 1.96 * values.std() / np.sqrt(3000)
     expected = values.mean() + np.array([[-half], [half]])
-    np.testing.assert_allclose(first, expected, atol=half / 10)
-    lows = [bounded_mean_interval(values[:, :50], seed=seed)[0].item() for seed in (0, 1, 2, 0)]
-    assert len(set(lows)) == 3 and lows[0] == lows[3]
-    np.testing.assert_array_equal(bounded_mean_interval(values), first)
+    np.testing.assert_allclose(whole(values), expected, atol=half / 10)
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):
@@ -147,9 +122,9 @@ def confidences_and_budgets(generator, n, rho, never, shares):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [40, 100, 300, 1000])
-@pytest.mark.parametrize("never", [0.0, 0.6, 0.9])
-@pytest.mark.parametrize("rho", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("n", [40, 300])
+@pytest.mark.parametrize("never", [0.0, 0.9])
+@pytest.mark.parametrize("rho", [0.0, 0.6])
 @pytest.mark.parametrize("shares", [[1 / 7] * 7, [0.55, 0.15, 0.1, 0.08, 0.05, 0.04, 0.03]])
 def test_the_interval_of_rho_covers_it_on_tied_budgets(n, never, rho, shares):
     generator, replicates = np.random.default_rng(n), 500
@@ -157,7 +132,7 @@ def test_the_interval_of_rho_covers_it_on_tied_budgets(n, never, rho, shares):
     confidence, budget = confidences_and_budgets(generator, replicates * n, rho, never, shares)
     ways = {"target": np.repeat(np.arange(replicates), n), "initial_confidence": confidence}
     ways["first_flip_eps_255"] = np.where(budget < 7, budget, np.nan)
-    found = initial_confidence_effect(pd.DataFrame(ways)).query("why == ''")
+    found = initial_confidence_effect(pd.DataFrame(ways)).dropna(subset="rho")
     covered = ((found["rho_low"] <= truth) & (truth <= found["rho_high"])).mean()
     assert binom.ppf(0.001, len(found), 0.93) / len(found) <= covered
     assert covered <= binom.ppf(0.999, len(found), 0.98) / len(found)

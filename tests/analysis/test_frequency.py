@@ -49,16 +49,16 @@ def test_successes_are_counted_on_the_protocols_images(make_table, make_filtered
         *(("b", "linf", "all"), ("b", "linf", "mid"), ("b", "l2", "low"), ("b", "l2", "high")),
         ("a", "linf", "all"),
     ]
-    assert frame["n"].tolist() == [3, 3, 3, 3, 4]
+    assert frame["denominator"].tolist() == [3, 3, 3, 3, 4]
     assert frame["success"].tolist() == [1, 2, 2, 0, 3]
     assert frame["frequency_low"].tolist() == [0, 0.125, 0, 0.25, 0]
     assert frame["frequency_high"].tolist() == [0.7, 0.25, 0.125, 0.7, 0.7]
     # Noise is subtracted image by image.
-    assert frame["noise_success"].tolist() == [0, 1, 2, 2, 0]
+    assert frame["control_success"].tolist() == [0, 1, 2, 2, 0]
     assert frame["attack_only"].tolist() == [1, 1, 1, 0, 3]
-    assert frame["noise_only"].tolist() == [0, 0, 1, 2, 0]
+    assert frame["control_only"].tolist() == [0, 0, 1, 2, 0]
     np.testing.assert_allclose(frame["excess"], [1 / 3, 1 / 3, 0, -2 / 3, 3 / 4])
-    interval = paired_interval(frame["attack_only"], frame["noise_only"], frame["n"])
+    interval = paired_interval(frame["attack_only"], frame["control_only"], frame["denominator"])
     np.testing.assert_allclose(frame[["excess_low", "excess_high"]].T, interval)
 
 
@@ -69,7 +69,7 @@ def test_the_whole_perturbation_has_the_rates_success(make_table, make_filtered,
     frame = filtered_rates(filtered, table, "a", ["a", "b"], protocol)
     whole = frame[frame["band"] == "all"].set_index("target")
     expected = rates(table, "a", ["a", "b"], protocol).query("eps_255 == 8").set_index("target")
-    assert whole["n"].tolist() == expected["denominator"].tolist()
+    assert whole["denominator"].tolist() == expected["denominator"].tolist()
     assert whole["success"].tolist() == expected["success"].tolist()
     assert frame["targeted"].tolist() == [labels is not None] * len(frame)
 
@@ -78,8 +78,8 @@ def test_noise_succeeds_where_it_reaches_the_target_label(make_table, make_filte
     table = make_table(PREDICTIONS, target_label=[1, 2, 1, 2, 1])
     frame = filtered_rates(make_filtered(FILTERED), table, "a", ["b"]).query("band == 'low'")
     row = frame.iloc[0]  # of images 0, 1 and 3, the noise reaches the target label on 0 and 3
-    assert (row["n"], row["success"], row["noise_success"]) == (3, 1, 2)
-    assert (row["attack_only"], row["noise_only"]) == (0, 1)
+    assert (row["denominator"], row["success"], row["control_success"]) == (3, 1, 2)
+    assert (row["attack_only"], row["control_only"]) == (0, 1)
 
 
 def low_passed_of(predictions):

@@ -12,7 +12,7 @@ from src.report.page import VEGA_LITE, Figure, save_figures
 DRAWN = ("ordinary", "missing values")  # some of Vega's warnings come from drawing alone
 COMPILED = ("one image", "hostile names", "many models")
 FULL = {
-    *("answer", "variants", "excess-random-sign", "hypothesis", "images", "areas", "spectra"),
+    *("answer", "variants", "excess-noise", "hypothesis", "images", "spectra"),
     *("compared-attacks", "compared-sources", "compared-directions", "filtered", "low-passed"),
     *("similarity", "class-counts", "confidence-profiles", "class-confidence"),
 }
@@ -91,19 +91,18 @@ def test_the_answer_links_matrix_and_curves(made_up):
 @pytest.mark.parametrize(
     ("name", "encoded"),
     [
-        ("variants", {"x=rate", "x2=rate_high", "color=variant"}),
-        ("excess-random-sign", {"x=excess", "x2=excess_high", "color=attack"}),
+        ("variants", {"x=success_rate", "x2=success_rate_high", "color=variant"}),
+        ("excess-noise", {"x=excess", "x2=excess_high", "color=attack"}),
         ("hypothesis", {"x=rho", "x2=rho_high", "y=robust_accuracy", "y=confidence", "color=bin"}),
         ("images", {"x=eps_255", "y=confidence", "y=true_confidence", "facet=image"}),
         ("compared-attacks", {"x=difference", "x2=difference_high", "color=target"}),
         ("compared-directions", {"x=difference", "color=attack"}),
-        ("areas", {"x=robust_accuracy_area", "x2=robust_accuracy_area_high"}),
         ("spectra", {"x=frequency", "y=share", "color=source", "strokeDash=attack"}),
         ("filtered", {"x=excess", "x2=excess_high", "y=row", "color=attack"}),
         ("low-passed", {"x=at", "y=accuracy", "y2=accuracy_high", "color=target"}),
         ("similarity", {"x=cosine", "x=kappa", "y=success_rate", "y2=success_rate_high"}),
         ("class-counts", {"x=images", "y=name"}),
-        ("confidence-profiles", {"x=rank", "y=confidence", "color=level"}),
+        ("confidence-profiles", {"x=rank", "y=confidence", "color=words"}),
         ("class-confidence", {"x=confidence", "y=name"}),
     ],
 )

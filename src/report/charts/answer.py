@@ -11,9 +11,11 @@ from src.analysis import CLEAN
 from src.report.charts.theme import (
     GREY,
     PANEL,
+    STROKES,
     Drawn,
-    budget_axis,
+    budgets,
     colour_by,
+    curve,
     inline,
     menu,
     tooltip,
@@ -22,11 +24,11 @@ from src.report.charts.theme import (
 MOST_COUNTS = 8
 """With more targets a cell holds the rate alone; its counts are in the tooltip."""
 _MOST_PANELS = 4
-_WHITE_BOX = "indexof(split(datum.source, '+'), datum.target) >= 0 || datum.source == datum.target"
-_COLUMNS = [
-    *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate_low", "rate_high"),
-    *("confidence", "confidence_low", "confidence_high", "counted"),
+COLUMNS = [
+    *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate", "rate_low"),
+    *("rate_high", "confidence", "confidence_low", "confidence_high", "counted", "white_box"),
 ]
+"""Of the rates behind the chart."""
 
 
 def answer_chart(
@@ -38,10 +40,7 @@ def answer_chart(
     entry of a legend, selects what the curves show.
 
     Args:
-        rates: A row per attack, protocol, source, target and budget: `attack`, `protocol`,
-            `source` (`clean`: on clean images, at budget 0), `target`, `eps_255`, `k` of `n`
-            counted images, the interval of their rate, `confidence` with its interval, and
-            `counted` (what k counts).
+        rates: `COLUMNS` of the rows of `src.analysis.measured` and `clean_rows`.
         attack: Initial choice of the matrix.
         source: Initial choice of the curves where there are too many for all.
         budget: In 1/255; initial choice of the matrix.
@@ -51,7 +50,6 @@ def answer_chart(
     attacks, sources, targets = (
         list(dict.fromkeys(attacked[name])) for name in ("attack", "source", "target")
     )
-    budgets = sorted(set(attacked["eps_255"]))
     few = len(sources) <= _MOST_PANELS
     cell = alt.selection_point(
         name="cell",
@@ -60,23 +58,20 @@ def answer_chart(
         value=alt.Undefined if few else [{"source": source, "target": one} for one in targets],
     )
     drawn = attacks if len(attacks) <= 2 else list(dict.fromkeys([attack, *attacks]))[:2]
+    tried = sorted(set(attacked["eps_255"]) - {0.0})
     # A parameter named as a column would hide it in the menus' labels.
-    matrix_attack = menu("matrix_attack", "attack", attacks, attack)
-    at = menu("budget", "budget (1/255)", [eps for eps in budgets if eps > 0], budget)
-    counted = menu("counted", "protocol", list(dict.fromkeys(rates["protocol"])), protocol)
-    data = inline(rates[_COLUMNS])
+    menus = (
+        menu("matrix_attack", "attack", attacks, attack),
+        menu("budget", "budget (1/255)", tried, budget),
+        menu("counted", "protocol", list(dict.fromkeys(rates["protocol"])), protocol),
+    )
+    data = inline(rates)
     matrix = _matrix(data, cell, sources, targets)
-    curves = _curves(data, cell, drawn, attacks, sources, targets, budgets)
+    curves = _curves(data, attacked, cell, drawn)
     return (
         alt.hconcat(matrix, curves, spacing=30)
-        .add_params(matrix_attack, at, counted)
+        .add_params(*menus)
         .resolve_scale(color="independent", strokeDash="independent")
-        .properties(
-            description=(
-                "Transfer matrix, rows: source, columns: target; beside it accuracy and mean "
-                "confidence of every target over the budget."
-            ),
-        )
     )
 
 
@@ -120,9 +115,7 @@ def _matrix(
             "datum.protocol == counted && datum.eps_255 == budget)"
         )
         .transform_calculate(
-            rate="datum.n > 0 ? datum.k / datum.n : null",
-            white_box=_WHITE_BOX,
-            share="datum.n > 0 ? format(datum.k / datum.n, '.1%') : 'n/a'",
+            share="datum.n > 0 ? format(datum.rate, '.1%') : 'n/a'",
             counts="format(datum.k, ',') + ' / ' + format(datum.n, ',')",
         )
         .properties(
@@ -139,15 +132,10 @@ def _names(orient: Any) -> alt.Axis:
 
 
 def _curves(
-    data: alt.InlineData,
-    cell: alt.Parameter,
-    drawn: Sequence[str],
-    attacks: Sequence[str],
-    sources: Sequence[str],
-    targets: Sequence[str],
-    budgets: Sequence[float],
+    data: alt.InlineData, attacked: pd.DataFrame, cell: alt.Parameter, drawn: Sequence[str]
 ) -> Drawn:
     """Return accuracy and confidence of every selected pair with bands, a column a source."""
+    sources, attacks = (list(dict.fromkeys(attacked[name])) for name in ("source", "attack"))
     attack = alt.selection_point(
         name="drawn_attacks",
         fields=["attack"],
@@ -158,13 +146,36 @@ def _curves(
     target = alt.selection_point(
         name="drawn_targets", fields=["target"], bind="legend", toggle="true"
     )
-    band, line = _band_and_line(attacks, targets, budgets)
-    width = PANEL if len(sources) > 1 else math.floor(PANEL * 1.6)
+    legend: dict[str, Any] = {"orient": "bottom", **STROKES}
+    patterns = alt.Legend(
+        title="attack (click to select)",
+        columns=4,
+        symbolSize=700,
+        symbolStrokeColor=GREY,
+        **legend,
+    )
+    base = alt.Chart().encode(
+        x=budgets(attacked),
+        color=colour_by(
+            "target", attacked["target"], "target (click to select)", columns=3, **legend
+        ),
+        detail="attack:N",
+    )
+    dashes = alt.StrokeDash("attack:N", scale=alt.Scale(domain=attacks), legend=patterns)
+    lines = tooltip(
+        *("attack", "source", "target", "eps_255", "measure", "n"),
+        shares=["value", "lower", "upper"],
+    )
     return (
-        alt.layer(band.add_params(attack, target), line, data=data)
-        .properties(width=width, height=150)
+        curve(base, "value", None, lines, ("lower", "upper"), strokeDash=dashes)
+        .add_params(attack, target)
+        .properties(
+            data=data,
+            width=PANEL if len(sources) > 1 else math.floor(PANEL * 1.6),
+            height=150,
+        )
         .facet(
-            column=alt.Column("source:N", sort=list(sources), title="source"),
+            column=alt.Column("source:N", sort=sources, title="source"),
             row=alt.Row("measure:N", title=None, sort="descending"),
             spacing=16,
         )
@@ -172,7 +183,6 @@ def _curves(
         .transform_filter(cell)
         .transform_filter(attack)
         .transform_filter(target)
-        .transform_calculate(rate="datum.k / datum.n")
         .transform_fold(["rate", "confidence"], as_=["kind", "value"])
         .transform_calculate(
             lower="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
@@ -180,48 +190,3 @@ def _curves(
             measure="datum.kind == 'rate' ? datum.counted : 'mean confidence'",
         )
     )
-
-
-def _band_and_line(
-    attacks: Sequence[str], targets: Sequence[str], budgets: Sequence[float]
-) -> tuple[alt.Chart, alt.Chart]:
-    """Return a panel's bands and curves: a colour a target, a dash pattern an attack."""
-    base = alt.Chart().encode(
-        x=alt.X("eps_255:Q", **budget_axis(list(budgets))),
-        color=colour_by(
-            "target",
-            targets,
-            "target (click to select)",
-            orient="bottom",
-            columns=3,
-            symbolOpacity=1,
-            symbolType="stroke",
-            symbolStrokeWidth=4,
-        ),
-    )
-    value = alt.Y(
-        "value:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%")
-    )
-    band = base.mark_area(opacity=0.13).encode(
-        y=alt.Y("lower:Q", title=None), y2="upper:Q", detail="attack:N"
-    )
-    line = base.mark_line(point=alt.OverlayMarkDef(size=28)).encode(
-        y=value,
-        strokeDash=alt.StrokeDash(
-            "attack:N",
-            scale=alt.Scale(domain=list(attacks)),
-            legend=alt.Legend(
-                title="attack (click to select)",
-                orient="bottom",
-                columns=4,
-                symbolType="stroke",
-                symbolSize=700,
-                symbolStrokeColor=GREY,
-            ),
-        ),
-        tooltip=tooltip(
-            *("attack", "source", "target", "eps_255", "measure", "n"),
-            shares=["value", "lower", "upper"],
-        ),
-    )
-    return band, line

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from src.report.charts.theme import GREY, Drawn, colour_by, inline, menu, tooltip
+from src.report.charts.theme import GREY, Drawn, colour_by, inline, one_part, tooltip
 
 MOST_ROWS = 60
 """A longer dot plot has a menu and shows one part of its rows at a time."""
@@ -46,11 +46,8 @@ def dot_plot(
         color=colour_by(by, frame[by] if names is None else names),
         tooltip=tooltip(*tooltips, **{"shares" if percent else "numbers": [value, low, high]}),
     )
-    menus = []
-    parts = list(dict.fromkeys(frame[divided_by]))
-    if len(frame) > MOST_ROWS and len(parts) > 1:
-        menus = [menu("selected_part", divided_by, parts, parts[0])]
-        base = base.transform_filter(f"datum['{divided_by}'] == selected_part")
+    if len(frame) > MOST_ROWS:
+        base = one_part(base, frame, divided_by)
     axis = alt.Axis(format=".0%" if percent else ".1f")
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         x=alt.X(f"{value}:Q", title=title, axis=axis)
@@ -61,4 +58,4 @@ def dot_plot(
     bars = base.mark_rule(strokeWidth=1.5).encode(x=f"{low}:Q", x2=f"{high}:Q")
     rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
     step: Any = {"step": 11 if frame[by].nunique() <= 3 else 8, "for": "offset"}
-    return alt.layer(rule, bars, points).properties(height=step, width=320).add_params(*menus)
+    return alt.layer(rule, bars, points).properties(height=step, width=320)

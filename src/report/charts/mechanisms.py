@@ -1,14 +1,20 @@
 """Why adversarial examples transfer: spatial frequencies and gradients."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
-from src.report.charts.theme import GREY, Drawn, colour_by, inline, tooltip
+from src.report.charts.theme import (
+    GREY,
+    PERCENT,
+    STROKES,
+    Drawn,
+    colour_by,
+    curve,
+    inline,
+    tooltip,
+)
 
 _CLEAN = "(clean images)"
-_STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 3, "symbolSize": 400}
 
 
 def spectra_chart(spectra: pd.DataFrame) -> Drawn:
@@ -30,9 +36,9 @@ def spectra_chart(spectra: pd.DataFrame) -> Drawn:
     return alt.layer(
         images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail="source:N"),
         curves.encode(
-            color=colour_by("source", [*sources, _CLEAN], "perturbations from", **_STROKES),
+            color=colour_by("source", [*sources, _CLEAN], "perturbations from", **STROKES),
             strokeDash=alt.StrokeDash(
-                "attack:N", sort=None, legend=alt.Legend(title="attack", **_STROKES)
+                "attack:N", sort=None, legend=alt.Legend(title="attack", **STROKES)
             ),
             tooltip=lines,
         ),
@@ -53,19 +59,10 @@ def low_pass_chart(accuracy: pd.DataFrame, nyquist: float) -> Drawn:
     ).drop(columns="cutoff")
     base = alt.Chart(inline(frame)).encode(
         x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
-        color=colour_by("target", frame["target"], "model", **_STROKES),
+        color=colour_by("target", frame["target"], "model", **STROKES),
     )
-    band = base.mark_area(opacity=0.13).encode(y="accuracy_low:Q", y2="accuracy_high:Q")
-    line = base.mark_line(point=True).encode(
-        y=alt.Y(
-            "accuracy:Q",
-            title="accuracy",
-            scale=alt.Scale(domain=[0, 1]),
-            axis=alt.Axis(format=".0%"),
-        ),
-        tooltip=tooltip("target", "kept", "correct", "n", shares=["accuracy"]),
-    )
-    return alt.layer(band, line).properties(width=420, height=230)
+    lines = tooltip("target", "kept", "correct", "n", shares=["accuracy"])
+    return curve(base, "accuracy", "accuracy", lines).properties(width=420, height=230)
 
 
 def similarity_chart(pairs: pd.DataFrame) -> Drawn:
@@ -85,7 +82,7 @@ def similarity_chart(pairs: pd.DataFrame) -> Drawn:
             x=alt.X(f"{column}:Q", title=words, scale=alt.Scale(zero=True, padding=12)),
             color=colour_by("attack", pairs["attack"]),
         )
-        rate = alt.Y("success_rate:Q", title="success rate", axis=alt.Axis(format=".0%"))
+        rate = alt.Y("success_rate:Q", title="success rate", axis=PERCENT)
         points = base.mark_point(filled=True, size=80).encode(
             y=rate,
             shape=alt.Shape(
@@ -94,7 +91,7 @@ def similarity_chart(pairs: pd.DataFrame) -> Drawn:
             ),
             tooltip=tooltip(
                 *("attack", "source", "target", "n"),
-                shares=["success_rate", "sign_agreement", "same_wrong"],
+                shares=["success_rate"],
                 numbers=["cosine", "kappa"],
             ),
         )

@@ -13,6 +13,11 @@ GREY = "#888888"
 """Of zero lines, rules and references: legible on light and on dark."""
 PANEL = 190
 """Width of one panel of several, in pixels."""
+STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
+"""Of the legends of curves."""
+PERCENT = alt.Axis(format=".0%")
+WHOLE = alt.Scale(domain=[0, 1])
+"""Of shares of which none is left out."""
 
 
 @alt.theme.register("transferability", enable=True)
@@ -79,18 +84,65 @@ def colour_by(
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
-def budget_axis(budgets: list[float]) -> dict[str, Any]:
-    """Return the properties of an x axis of budgets: square-root scale, ticks at those tried."""
-    return {
-        "scale": alt.Scale(type="sqrt", domain=[0, max(budgets)]),
-        "axis": alt.Axis(values=budgets, title="budget (1/255)", labelOverlap=True, format="~g"),
-    }
+def colour_of_levels(column: str, frame: pd.DataFrame, level: str, **legend: Any) -> alt.Color:
+    """Return a colour for each level of initial confidence.
+
+    Args:
+        column: Column of the levels in words.
+        frame: The rows.
+        level: Column of the levels as numbers; the highest comes first.
+        legend: Properties of the legend.
+    """
+    order = list(dict.fromkeys(frame.sort_values(level, ascending=False)[column]))
+    scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
+    named = alt.Legend(title="initial confidence", **legend)
+    return alt.Color(f"{column}:O", sort=order, scale=alt.Scale(scheme=scheme), legend=named)
+
+
+def budgets(frame: pd.DataFrame) -> alt.X:
+    """Return an x axis of budgets: square-root scale, ticks at those tried."""
+    tried = sorted(set(frame["eps_255"]))
+    axis = alt.Axis(values=tried, labelOverlap=True, format="~g")
+    scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
+    return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
+
+
+def curve(
+    base: alt.Chart,
+    value: str,
+    title: str | None,
+    lines: list[Any],
+    ends: Sequence[str] = (),
+    **encodings: Any,
+) -> Any:
+    """Return curves of shares with bands, from 0 to 1.
+
+    Args:
+        base: A chart with its x axis.
+        value: Column of the shares.
+        title: Of the y axis.
+        lines: Of the tooltip.
+        ends: Columns of the band, else `VALUE_low` and `VALUE_high`.
+        encodings: Of the curves alone.
+    """
+    low, high = ends or (f"{value}_low", f"{value}_high")
+    band = base.mark_area(opacity=0.13).encode(y=f"{low}:Q", y2=f"{high}:Q")
+    y = alt.Y(f"{value}:Q", title=title, scale=WHOLE, axis=PERCENT)
+    line = base.mark_line(point=alt.OverlayMarkDef(size=28))
+    return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
 
 
 def menu(name: str, label: str, options: list[Any], value: Any) -> alt.Parameter:
     """Return a parameter that the reader chooses from a list."""
     bound = alt.binding_select(options=options, name=f"{label} ")
     return alt.param(name=name, value=value, bind=bound)
+
+
+def one_part(chart: Any, frame: pd.DataFrame, column: str) -> Any:
+    """Return the chart of one value's rows at a time, with a menu of the values of a column."""
+    parts = list(dict.fromkeys(frame[column]))
+    chosen = menu("selected_part", column, parts, parts[0])
+    return chart.transform_filter(f"datum['{column}'] == selected_part").add_params(chosen)
 
 
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from src.analysis import CLEAN, format_cell
+from src.analysis import CONTROL_NAMES, clean_rows, format_cell
 from src.experiment.provenance import JobRecord
-from src.report.charts.answer import answer_chart
+from src.report.charts.answer import COLUMNS, answer_chart
 from src.report.charts.dots import dot_plot
 from src.report.measure import Measured, group
 from src.report.page import Figure, Section
@@ -26,7 +26,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     best = _strongest(rows, ["attack", "source"])
     if not best["fooled"]:
         return f"{where} no image that was counted is fooled."
-    attack, source, targeted = best["attack"], best["source"], (rows["sign"] > 0).any()
+    attack, source, targeted = best["attack"], best["source"], rows["targeted"].any()
     models = f"{best['pairs']} other {'model' if best['pairs'] == 1 else 'models'}"
     white = rows["white_box"].all()
     does = "reaches its target labels on" if targeted else "fools"
@@ -47,10 +47,10 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
 
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rates that the sources are ranked by: without white boxes, if there are others."""
-    at = (rates["source"] != CLEAN) & (rates["eps_255"] == record.reference) & (rates["n"] > 0)
-    rows = rates[at & (rates["protocol"] == record.protocol) & (rates["group"] == group(record))]
-    rows = rows[rows["sign"] == rows["sign"].iloc[0]] if len(rows) else rows
-    rows = rows.assign(fooled=rows["k"].where(rows["sign"] > 0, rows["n"] - rows["k"]))
+    at = rates["primary"] & rates["reference"] & (rates["n"] > 0)
+    rows = rates[at & (rates["group"] == group(record))]
+    rows = rows[rows["targeted"] == rows["targeted"].iloc[0]] if len(rows) else rows
+    rows = rows.assign(fooled=rows["success"])
     others = rows[~rows["white_box"]]
     return others if len(others) else rows
 
@@ -67,49 +67,51 @@ def _strongest(rows: pd.DataFrame, by: list[str]) -> pd.Series:
 def answer(record: JobRecord, found: Measured) -> Section:
     """Return the linked matrix and curves, and the variants and controls beside the rates."""
     rates = found.table("rates")
-    decisive = _decisive(record, rates)
-    attacked = rates[rates["source"] != CLEAN]
-    budgets = sorted(set(attacked["eps_255"]) - {0.0})
+    primary = rates[rates["primary"]]
+    rows = pd.concat([clean_rows(primary).assign(white_box=False), primary])[COLUMNS]
+    budgets = sorted(set(primary["eps_255"]) - {0.0})
     at = record.reference if record.reference in budgets else budgets[-1]
-    first = _strongest(decisive, ["attack", "source"]) if len(decisive) else attacked.iloc[0]
-    groups = rates["group"].nunique()
-    where = f"{at:g}/255 ({record.protocol})" if groups == 1 else "each job's reference budget"
-    figures = [
-        Figure(
-            "answer",
-            "Transfer matrix, and accuracy and confidence over the budget",
-            "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
-            "row clean of all clean images. Choose attack, budget and protocol; click cells or "
-            "legend entries to choose curves. Bands: 95 % intervals (of confidences under the "
-            "job's own protocol alone).",
-            answer_chart(
-                rates,
-                attack=str(first["attack"]),
-                source=str(first["source"]),
-                budget=at,
-                protocol=record.protocol,
-            ),
-            rates.drop(columns=["sign", "group"]),
+    decisive = _decisive(record, rates)
+    first = _strongest(decisive, ["attack", "source"]) if len(decisive) else primary.iloc[0]
+    chart = answer_chart(
+        rows,
+        attack=str(first["attack"]),
+        source=str(first["source"]),
+        budget=at,
+        protocol=record.protocol,
+    )
+    caption = (
+        "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
+        "row clean of all clean images. Choose attack, budget and protocol; click cells or "
+        "legend entries to choose curves. Bands: 95 % intervals (of confidences under the "
+        "job's own protocol alone)."
+    )
+    title = "Transfer matrix, and accuracy and confidence over the budget"
+    figures = [Figure("answer", title, caption, chart, rows)]
+    several = rates["group"].nunique() > 1
+    where = "each job's reference budget" if several else f"{at:g}/255 ({record.protocol})"
+    variants = rates[rates["reference"]]
+    if variants["variant"].nunique() > 1:
+        variants = variants.assign(
+            row=variants["attack"] + ": " + pair_names(variants),
+            variant=variants["variant"].replace(CONTROL_NAMES),
         )
-    ]
-    variants, beyond = found.table("variants"), found.table("excess")
-    if len(variants):
-        variants = variants.assign(row=variants["attack"] + ": " + pair_names(variants))
         caption = (
-            f"Success rates at {where} of the same images in every storage, "
-            f"and of the controls, on up to {variants['n'].max()} images; 95 % Wilson intervals."
+            f"Success rates at {where} of the same images in every storage, and of the controls, "
+            f"on up to {variants['denominator'].max()} images; 95 % Wilson intervals."
         )
-        columns = [*_PAIR, "variant", "k", "n"]
-        chart = dot_plot(variants, "rate", "success rate", columns, by="variant")
+        columns = [*_PAIR, "variant", "success", "denominator"]
+        chart = dot_plot(variants, "success_rate", "success rate", columns, by="variant")
         figures.append(Figure("variants", "Storage and controls", caption, chart, variants))
+    beyond = found.table("excess")
     for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
         rows = rows.assign(row=pair_names(rows))
+        words = CONTROL_NAMES[str(control)]
         caption = (
-            f"Success rate at {where} minus that of {control} of the same budget, on the same "
+            f"Success rate at {where} minus that of {words} of the same budget, on the same "
             f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
         )
-        name = f"excess-{str(control).split()[0]}"
-        columns = [*_PAIR, "control", "success", "control_success", "denominator"]
+        columns = [*_PAIR, "success", "control_success", "denominator"]
         chart = dot_plot(rows, "excess", "success rate beyond the control", columns)
-        figures.append(Figure(name, f"Beyond {control}", caption, chart, rows))
+        figures.append(Figure(f"excess-{control}", f"Beyond {words}", caption, chart, rows))
     return Section("answer", "Which models are fooled, at which budget", figures=tuple(figures))

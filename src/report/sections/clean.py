@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from src.analysis import format_cell
-from src.analysis.confidence import class_confidence, class_counts, confidence_profiles, top_k
+from src.analysis.confidence import by_class, confidence_profiles, top_k
 from src.report.charts.clean import (
     MOST_CLASSES,
     class_confidence_chart,
@@ -38,15 +38,12 @@ def clean(found: Measured) -> tuple[Section, ...]:
 
 def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
     """Return one data set; `end` and `data` distinguish it from others."""
-    first = next(iter(models.values()))
-    names = first.drop_duplicates("label").set_index("label")["name"]
-    counts = class_counts(first)
-    counts = counts.assign(name=names.loc[counts["label"]].to_numpy())
-    profiles, classes = _stacked(models, confidence_profiles), _stacked(models, class_confidence)
-    classes = classes.assign(
-        name=names.loc[classes["label"]].to_numpy(),
-        place=classes.groupby("model", sort=False).cumcount() + 1,
-    )
+    profiles, classes = _stacked(models, confidence_profiles), _stacked(models, by_class)
+    names = next(iter(models.values())).drop_duplicates("label").set_index("label")["name"]
+    classes = classes.assign(name=names.loc[classes["label"]].to_numpy())
+    counts = classes.drop_duplicates("label").sort_values(
+        ["images", "label"], ascending=[False, True], ignore_index=True
+    )[["label", "name", "images"]]
     most, total = MOST_CLASSES, int(counts["images"].sum())
     cut = f" The first {most} of {len(counts)} classes." if len(counts) > most else ""
     figures = (

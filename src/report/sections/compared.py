@@ -2,26 +2,23 @@
 
 import pandas as pd
 
-from src.analysis.comparisons import asymmetry, paired_tests
+from src.analysis.comparisons import paired_tests
 from src.report.charts.dots import dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.sections.text import (
-    MOST_ROWS,
-    enough,
-    pair_names,
-    records,
-    span,
-    too_few,
-    with_intervals,
-)
+from src.report.sections.text import MOST_ROWS, enough, records, span, too_few, with_intervals
 
+_ROW = "{first} \N{MINUS SIGN} {second}, {common}"
 _KINDS = {
-    "attack": ("Attacks, from the same source", "target"),
-    "source": ("Sources, of the same attack", "target"),
-    "direction": ("Directions between two models", "attack"),
+    "attack": ("Attacks, from the same source", "target", _ROW),
+    "source": ("Sources, of the same attack", "target", _ROW),
+    "direction": (
+        "Directions between two models",
+        "attack",
+        "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back",
+    ),
 }
-"""Headings of the kinds of comparison, and the columns of their colours."""
+"""Headings of the kinds of comparison, the columns of their colours, and their rows in words."""
 
 
 def compared(found: Measured) -> Section | None:
@@ -31,44 +28,21 @@ def compared(found: Measured) -> Section | None:
         return None
     groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
     tests = pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
-    gaps = pd.concat([asymmetry(rows) for rows in groups], ignore_index=True)
-    gaps = gaps.assign(kind="direction")
-    tests["row"] = _rows(tests, "{first} \N{MINUS SIGN} {second}, {common}")
-    gaps["row"] = _rows(gaps, "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back")
-    every = pd.concat([tests, gaps], ignore_index=True)
-    sufficient = every[enough(every["n"])] if len(every) else every
-    areas = _areas(found.table("areas"))
+    tests["row"] = [_KINDS[row["kind"]][2].format(**row) for row in records(tests)]
+    tests["attack"] = tests["common"]  # of directions
+    sufficient = tests[enough(tests["n"])] if len(tests) else tests
     title = "Compared on the same images"
     if sufficient.empty:
-        text = too_few(every["n"]) if len(every) else "A comparison needs two jobs."
-        return Section("compared", title, (text,), areas)
+        text = too_few(tests["n"]) if len(tests) else "A comparison needs two jobs."
+        return Section("compared", title, (text,))
     kinds = sufficient.groupby("kind", sort=False)
     figures = tuple(_differences(str(kind), rows, outcomes) for kind, rows in kinds)
-    return Section("compared", title, (), (*figures, *areas), (_tests_table(sufficient),))
-
-
-def _rows(tests: pd.DataFrame, form: str) -> list[str]:
-    return [form.format(**row) for row in records(tests)]
-
-
-def _areas(areas: pd.DataFrame) -> tuple[Figure, ...]:
-    """Return the areas under the curves of every pair with enough images."""
-    rows = areas[enough(areas["n"])] if len(areas) else areas
-    if rows.empty:
-        return ()
-    caption = (
-        "Mean robust accuracy over the budgets from 0 to the largest, of "
-        f"{span(rows['n'])} images; Gaffke's 95 % interval."
-    )
-    rows = rows.assign(row=pair_names(rows))
-    columns = ["attack", "source", "target", "n"]
-    chart = dot_plot(rows, "robust_accuracy_area", "area under robust accuracy", columns)
-    return (Figure("areas", "Areas under the curves", caption, chart, rows),)
+    return Section("compared", title, (), figures, (_tests_table(sufficient),))
 
 
 def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figure:
     """Return the differences of one kind; of very many those with the smallest p."""
-    title, by = _KINDS[kind]
+    title, by, _ = _KINDS[kind]
     caption = (
         f"Difference of success rates on {span(tests['n'])} images that count "
         "for both sides; Tango's 95 % interval."
@@ -93,7 +67,7 @@ def _tests_table(tests: pd.DataFrame) -> Table:
     frame = pd.DataFrame(
         {
             "compared": rows["row"],
-            "on": rows["target"].fillna(rows["attack"]),
+            "on": rows["target"].fillna(rows["common"]),
             "successes": [f"{first} and {second} of {n}" for first, second, n in counts],
             "difference": with_intervals(rows, "difference", "+.1%"),
             "p (Holm)": ["n/a" if pd.isna(p) else f"{p:.2g}" for p in rows["p_holm"]],

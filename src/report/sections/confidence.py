@@ -67,7 +67,7 @@ def _effects_table(effects: pd.DataFrame) -> Table:
             "pair": rows["row"],
             "misclassified": [f"{flipped} of {n}" for flipped, n in counts],
             "rho": with_intervals(rows, "rho", ".2f"),
-            "Hypothesis 1": rows["verdict"].where(rows["why"] == "", rows["why"]),
+            "Hypothesis 1": rows["verdict"],
         }
     )
     caption = "Images misclassified at some budget, and rank correlation with its 95 % interval."

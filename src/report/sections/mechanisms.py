@@ -7,7 +7,6 @@ from src.report.page import Figure, Section
 from src.report.sections.text import enough, pair_names, span
 
 _NYQUIST = 0.5
-_PARTS = {"low": "low", "mid": "mid", "high": "high", "all": "whole"}
 
 
 def mechanisms(found: Measured) -> Section | None:
@@ -34,16 +33,15 @@ def _spectra(found: Measured) -> Figure | None:
 
 def _filtered(found: Measured) -> Figure | None:
     rows = found.table("filtered")
-    if rows.empty or (rows := rows[enough(rows["n"])]).empty:
+    if rows.empty or (rows := rows[enough(rows["denominator"])]).empty:
         return None
-    rows = rows.assign(band=rows["band"].map(_PARTS))
-    rows = rows.assign(row=pair_names(rows) + ", " + rows["band"])
+    rows = rows.assign(row=pair_names(rows) + ", " + rows["band"].replace("all", "whole"))
     caption = (
         "Success rate of a perturbation's low, mid and high frequencies, each scaled to the L2 "
         "norm of the whole, minus that of the same part of random-sign noise, on "
-        f"{span(rows['n'])} images; Tango's 95 % interval."
+        f"{span(rows['denominator'])} images; Tango's 95 % interval."
     )
-    columns = ["attack", "source", "target", "band", "n", "success", "noise_success"]
+    columns = ["attack", "source", "target", "band", "denominator", "success", "control_success"]
     chart = dot_plot(rows, "excess", "success rate beyond filtered noise", columns)
     return Figure("filtered", "Parts of perturbations beyond filtered noise", caption, chart, rows)
 
@@ -52,8 +50,7 @@ def _low_passed(found: Measured) -> Figure | None:
     rows = found.table("low_passed")
     if rows.empty:
         return None
-    rows = rows.assign(target=rows["model"]).drop_duplicates(["model", "cutoff"])
-    rows = rows.drop(columns=["attack", "source", "model"])
+    rows = rows.drop_duplicates(["target", "cutoff"]).drop(columns=["attack", "source"])
     caption = (
         f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
         "Wilson intervals."
