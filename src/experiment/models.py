@@ -128,6 +128,7 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
         **settings.model[name].model_dump(exclude={"expected_accuracy"}),
         num_classes=images.num_classes,
         image_size=images.image_size,
+        attacked=name in settings.source and settings.attack.kind == "crafted",
     )
 
 

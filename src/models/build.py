@@ -22,6 +22,7 @@ def build_classifier(
     std: Sequence[float] | None = None,
     input_size: int | None = None,
     weights: str | None = None,
+    attacked: bool = False,
 ) -> PixelClassifier:
     """Build a classifier, load its weights and try it on one image.
 
@@ -36,6 +37,7 @@ def build_classifier(
         std: Channel standard deviations, likewise.
         input_size: Side in pixels that images are resized to; None: as they come.
         weights: A file; ``included`` or None: the network's as built.
+        attacked: Whether gradients with respect to the images will be asked of it.
 
     Returns:
         The classifier in evaluation mode on the CPU.
@@ -65,7 +67,7 @@ def build_classifier(
             load_weights(module, file)
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
-    _try(classifier, num_classes, image_size)
+    _try(classifier, num_classes, image_size, attacked)
     return classifier
 
 
@@ -82,7 +84,7 @@ def _filled(value: Any, num_classes: int, side: int) -> Any:
     }
 
 
-def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
+def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacked: bool) -> None:
     """Classify one grey image, so that what does not fit shows here and not later."""
     who = f"model {classifier.name}"
     if any(module.training for module in classifier.modules()):
@@ -100,3 +102,12 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None
         ) from error
     if logits.shape[1] != num_classes:
         raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")
+    try:
+        if attacked:
+            with torch.enable_grad():  # the gradient may be 0 everywhere
+                torch.autograd.grad(classifier(grey.requires_grad_()).sum(), grey)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{who}: it cannot be attacked, since its logits have no gradient with respect to the "
+            f"images (detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
+        ) from error

@@ -130,10 +130,25 @@ class AlwaysTraining(nn.Flatten):
         return super().train(True)
 
 
-def test_a_network_that_stays_in_training_mode_is_refused(monkeypatch):
-    monkeypatch.setattr("torch.nn.always_training", AlwaysTraining, raising=False)
+class Detached(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class Constant(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images).round()  # whose gradient is 0
+
+
+def test_an_odd_network_is_refused_where_it_cannot_serve(monkeypatch):
+    for kind in (AlwaysTraining, Detached, Constant):
+        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
     with pytest.raises(ValueError, match=r"^model mine: .* training mode"):
-        own({"_target_": "torch.nn.always_training"}, classes=3072)
+        own({"_target_": "torch.nn.AlwaysTraining"}, classes=3072)
+    with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
+        own({"_target_": "torch.nn.Detached"}, classes=3072, attacked=True)
+    assert own({"_target_": "torch.nn.Detached"}, classes=3072)
+    assert own({"_target_": "torch.nn.Constant"}, classes=3072, attacked=True)
 
 
 TIMM = {
