@@ -12,7 +12,6 @@ from src.attacks.family import (
     ni_fgsm,
     pgd,
     pi_fgsm,
-    rfgsm,
     si_ni_fgsm,
     sia_fgsm,
     ssa_fgsm,
@@ -23,9 +22,10 @@ from src.attacks.family import (
 )
 from src.attacks.gradients import Estimator, Gradient, State
 from src.attacks.losses import LOSSES
-from src.attacks.objective import Model, Transform
+from src.attacks.objective import Model
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
-from src.attacks.projection import NORMS, project
+from src.attacks.projection import project
+from src.attacks.settings import Transform
 from src.attacks.transforms import (
     Admix,
     BlockShuffle,
@@ -37,7 +37,6 @@ from src.attacks.transforms import (
 
 __all__ = [
     "LOSSES",
-    "NORMS",
     "Admix",
     "BlockShuffle",
     "DiverseInput",
@@ -64,7 +63,6 @@ __all__ = [
     "pgd",
     "pi_fgsm",
     "project",
-    "rfgsm",
     "si_ni_fgsm",
     "sia_fgsm",
     "ssa_fgsm",

@@ -6,7 +6,6 @@ gives its formula. Where an attack is not the paper's, it says so.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from functools import partial
 from inspect import Parameter, Signature, signature
 from typing import Any
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from src.attacks.gradients import EnhancedMomentum, VarianceTuning
 from src.attacks.iterate import ascend
-from src.attacks.objective import Transform
-from src.attacks.settings import Settings
+from src.attacks.settings import Settings, Transform
 from src.attacks.transforms import (
     Admix,
     BlockShuffle,
@@ -24,11 +22,6 @@ from src.attacks.transforms import (
     Scale,
     Spectrum,
     StructureInvariant,
-)
-
-SCHEDULE = (
-    *("steps", "step_size_255", "relative_step_size", "allow_overshoot"),
-    *("random_start", "start_radius", "restarts"),
 )
 
 
@@ -39,7 +32,6 @@ class Attack:
         part: A class of transforms, put before those in `transforms`, or of gradient estimators;
             its arguments are keywords too.
         fixed: Settings that are no keywords.
-        adapt: From the settings as given to those of `ascend`.
         **defaults: Of settings, where they are not those of `Settings`.
     """
 
@@ -47,7 +39,6 @@ class Attack:
         self,
         part: Callable[..., Any] | None = None,
         fixed: Collection[str] = (),
-        adapt: Callable[[Settings], Settings] = lambda settings: settings,
         **defaults: Any,
     ) -> None:
         own = signature(part).parameters if part else {}
@@ -59,7 +50,7 @@ class Attack:
         }
         given = {k: v for k, v in signature(ascend).parameters.items() if k != "settings"}
         keywords = {k: v for k, v in known.items() if k not in fixed}
-        self.part, self.own, self.adapt = part, tuple(own), adapt
+        self.part, self.own = part, tuple(own)
         self.defaults = {name: parameter.default for name, parameter in known.items()}
         self.__signature__ = Signature([*given.values(), *keywords.values()])
 
@@ -73,7 +64,7 @@ class Attack:
                 settings["transforms"] = (part, *(settings["transforms"] or ()))
             else:
                 settings["estimator"] = part
-        return ascend(**words, settings=self.adapt(Settings(**settings)))
+        return ascend(**words, settings=Settings(**settings))
 
 
 def takes_own_budgets(attack: Callable[..., Tensor]) -> bool:
@@ -83,20 +74,10 @@ def takes_own_budgets(attack: Callable[..., Tensor]) -> bool:
     return isinstance(attack, Attack)
 
 
-def _rest_of_the_budget(settings: Settings) -> Settings:
-    return replace(settings, relative_step_size=1 - settings.start_radius)
-
-
-def _long_steps(settings: Settings) -> Settings:
-    if settings.step_size_255 is not None or settings.relative_step_size is not None:
-        return settings
-    return replace(settings, relative_step_size=min(1.0, 2.5 / settings.steps))
-
-
 iterate = Attack()
 """`ascend` with every setting of `Settings` as a keyword, and its defaults."""
 
-fgsm = Attack(fixed=SCHEDULE, steps=1)
+fgsm = Attack(fixed=["steps"], steps=1)
 """Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
 
 One gradient serves every budget. With `targeted` and the least likely class as label it is the
@@ -105,24 +86,6 @@ one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236, equ
 Reference:
     Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
     arXiv 1412.6572, section 4. The clipping to the pixel range is common practice since.
-"""
-
-rfgsm = Attack(
-    fixed=[key for key in SCHEDULE if key != "start_radius"],
-    adapt=_rest_of_the_budget,
-    steps=1,
-    random_start="sign",
-    start_radius=0.5,
-)
-"""R+FGSM: a random sign step, then a gradient step with what is left of the budget.
-
-x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
-`start_radius`.
-
-Reference:
-    Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204, equation 7.
-
-Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
 """
 
 bim = iterate
@@ -138,17 +101,16 @@ Reference:
 Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
 """
 
-pgd = Attack(adapt=_long_steps, random_start="uniform")
+pgd = Attack(random_start="uniform", relative_step_size=0.25)
 """Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
 
-For `norm=l2` the start is uniform in that ball. With neither step size given, a is
-2.5 * eps / steps, and at most eps.
+For `norm=l2` the start is uniform in that ball.
 
 Reference:
     Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
     arXiv 1706.06083, equation 1 and appendix B.
 
-Deviation: 10 steps of 2.5 eps / 10; the paper's appendix takes 100 of 2.5 eps / 100.
+Deviation: 10 steps of eps / 4; the paper's appendix takes 100 of 2.5 eps / 100.
 """
 
 mi_fgsm = Attack(decay=1.0)

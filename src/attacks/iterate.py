@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from src.attacks.gradients import State, single_gradient
-from src.attacks.losses import LOSSES
 from src.attacks.objective import Model, Objective, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import as_budgets, check_pixels, direction, project
@@ -44,8 +43,7 @@ def ascend(
             in the mode that it was in.
         images: Clean images in [0, 1], shape (N, 3, H, W).
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
-        eps: One budget in [0, 1] units; K of them; or K for each image, (K, N). Among these any
-            may be smaller than a step of fixed length.
+        eps: One budget in [0, 1] units; K of them; or K for each image, (K, N).
         settings: Everything else that makes the attack.
         targeted: Minimise the loss of `labels` instead.
         true_labels: The true classes where `labels` are others; images of another class are
@@ -59,8 +57,7 @@ def ascend(
         (K, N, 3, H, W).
 
     Raises:
-        ValueError: A step of fixed length is longer than every budget, or a budget or a pixel lies
-            outside [0, 1].
+        ValueError: A budget or a pixel lies outside [0, 1].
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
@@ -71,11 +68,7 @@ def ascend(
     budgets = as_budgets(eps, images)
     own = budgets.ndim == 2  # each image has its own
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
-    if not own:
-        settings.check_step(float(flat.max() * 255))
-    loss = LOSSES[settings.loss]
-    objective = Objective(model, loss, targeted, settings.transforms, settings.kernel_size)
-    ascent = _Ascent(objective, settings)
+    ascent = _Ascent(Objective(model, settings, targeted), settings)
     seeds = torch.arange(len(images)) if seeds is None else seeds
     pool = (images, labels) if pool is None else pool
     others_than = labels if true_labels is None else true_labels

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LEAST_SPREAD = 1e-12  # as in the authors' code; over less, float32 gradients are not finite
 Loss = Callable[[Tensor, Tensor, bool], Tensor]
 """(logits (..., C), labels (...), targeted) to losses (...), which the attack raises."""
 
@@ -42,37 +41,10 @@ def margin(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     return -difference if targeted else difference
 
 
-def dlr(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
-    """Return the margin over the spread of the largest logits, which no scale of logits changes.
-
-    Untargeted: (max_{i != y} z_i - z_y) / (z_1 - z_3), with z_1 >= z_2 >= ... sorted. Targeted:
-    (z_t - z_best) / (z_1 - (z_3 + z_4) / 2), z_best the largest logit of another class than t.
-    The published targeted loss has the true class in z_best's place; an attack here is not told
-    the true class.
-
-    Raises:
-        ValueError: There are fewer than three classes, or targeted four.
-
-    Reference:
-        Croce, Hein: Reliable Evaluation of Adversarial Robustness (2020), arXiv 2003.01690,
-        equations 6 and 7.
-    """
-    needed = 4 if targeted else 3
-    if logits.shape[-1] < needed:
-        raise ValueError(
-            f"attack.loss=dlr needs at least {needed} classes, not {logits.shape[-1]}."
-        )
-    largest = logits.topk(needed, dim=-1).values
-    low = largest[..., 2:].mean(dim=-1)
-    spread = (largest[..., 0] - low).clamp_min(_LEAST_SPREAD)
-    return margin(logits, labels, targeted) / spread
-
-
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "logit": logit,
     "margin": margin,
-    "dlr": dlr,
 }
 
 

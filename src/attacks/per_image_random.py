@@ -1,6 +1,7 @@
 """Random numbers for attacks, image by image, and other images to mix in."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,21 +38,19 @@ class PerImageRandom:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Return numbers from [low, high), shape (N, *shape)."""
-        return low + (high - low) * self._each(lambda g: torch.rand(shape, **self._as(g)))
+        return low + (high - low) * self._each(torch.rand, shape, dtype=self.like.dtype)
 
     def normal(self, *shape: int) -> Tensor:
         """Return standard normal numbers, shape (N, *shape)."""
-        return self._each(lambda g: torch.randn(shape, **self._as(g)))
+        return self._each(torch.randn, shape, dtype=self.like.dtype)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Return whole numbers from low to high - 1, int64 (N, *shape)."""
-        device = self.like.device
-        return self._each(lambda g: torch.randint(low, high, shape, generator=g, device=device))
+        return self._each(torch.randint, low, high, shape)
 
     def permutations(self, length: int) -> Tensor:
         """Return an order of `length` things for each image, int64 (N, length)."""
-        device = self.like.device
-        return self._each(lambda g: torch.randperm(length, generator=g, device=device))
+        return self._each(torch.randperm, length)
 
     def others(self) -> Tensor:
         """Return for each image one of the pool, of another class where there is one.
@@ -65,11 +64,9 @@ class PerImageRandom:
         first = foreign.int().argmax(dim=1)  # 0, any image, where all have the same class
         return images[orders.gather(1, first[:, None])[:, 0]]
 
-    def _each(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        return torch.stack([draw(generator) for generator in self.generators])
-
-    def _as(self, generator: torch.Generator) -> dict:
-        return {"generator": generator, "device": self.like.device, "dtype": self.like.dtype}
+    def _each(self, draw: Callable[..., Tensor], *what: Any, **options: Any) -> Tensor:
+        options["device"] = self.like.device
+        return torch.stack([draw(*what, generator=own, **options) for own in self.generators])
 
 
 def image_seeds(seed: int, index: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-NORMS = ("linf", "l2")
 _AXES = (-3, -2, -1)
 
 

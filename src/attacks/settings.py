@@ -1,6 +1,6 @@
 """The settings in which the attacks differ."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,23 @@ from torch import Tensor, full_like
 
 from src.attacks.checked import Share, checked
 from src.attacks.gradients import Estimator, single_gradient
-from src.attacks.objective import Transform
+from src.attacks.per_image_random import PerImageRandom
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """What is done to the images before the source model classifies them.
+
+    `copies` versions are made, one by one, and their gradients averaged. Images have the shape
+    (K, N, 3, H, W): K budgets of the same N images; random numbers belong to the N.
+    """
+
+    @property
+    def copies(self) -> int:
+        """How many versions are made."""
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        """Return version number `copy`, of the images' shape."""
 
 
 def _odd(size: int) -> int:
@@ -33,11 +49,10 @@ class Settings:
         norm: `linf` or `l2`, whose radius is eps * sqrt(D), see `project`.
         steps: Number of gradient steps.
         step_size_255: Length of a step in units of 1/255, the same for every budget.
-        relative_step_size: Length of a step as a share of the budget; with neither, a step is
+        relative_step_size: Without that, the length of a step as a share of the budget; None:
             budget / steps, so that all steps in one direction just reach the border of the ball.
-        allow_overshoot: Allow steps longer than the largest budget, which leave the ball at once.
         random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
-            clean image plus or minus the radius in every value.
+            clean image plus or minus the radius in every value, for `linf` alone.
         start_radius: Of the random start, as a share of the budget.
         restarts: How often all steps are made; each image keeps the result of the highest loss.
         decay: mu, of the momentum; 0: none.
@@ -48,12 +63,11 @@ class Settings:
         estimator: How g_t is made of gradients, instead of the one gradient at p_t.
     """
 
-    loss: Literal["cross_entropy", "logit", "margin", "dlr"] = "cross_entropy"
+    loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
     norm: Literal["linf", "l2"] = "linf"
     steps: PositiveInt = 10
     step_size_255: Annotated[float, Field(gt=0, le=255)] | None = None
     relative_step_size: PositiveFloat | None = None
-    allow_overshoot: bool = False
     random_start: Literal["uniform", "sign"] | None = None
     start_radius: Share = 1.0
     restarts: PositiveInt = 1
@@ -64,37 +78,13 @@ class Settings:
     estimator: Estimator = single_gradient
 
     @model_validator(mode="after")
-    def _go_together(self) -> Self:
-        if None not in (self.step_size_255, self.relative_step_size):
-            raise ValueError(
-                "attack.step_size_255 and attack.relative_step_size are both set; set one of them"
-            )
-        if (self.relative_step_size or 0) > 1 and not self.allow_overshoot:
-            raise ValueError(
-                f"attack.relative_step_size={self.relative_step_size:g} is longer than the "
-                "budget; set attack.allow_overshoot=true if that is meant"
-            )
-        if self.restarts > 1 and self.random_start is None:
-            raise ValueError(
-                f"attack.restarts={self.restarts} needs attack.random_start, uniform or sign"
-            )
+    def _go_together(self) -> "Settings":
         if self.norm == "l2" and self.random_start == "sign":
             raise ValueError("attack.random_start=sign belongs to attack.norm=linf; use uniform")
         return self
-
-    def check_step(self, largest_255: float) -> None:
-        """Refuse a step of fixed length that is longer than the largest budget, in 1/255."""
-        size = self.step_size_255
-        if size is not None and size > largest_255 + 1e-4 and not self.allow_overshoot:
-            raise ValueError(
-                f"attack.step_size_255={size:g} is longer than the largest budget, "
-                f"{largest_255:g}; set attack.allow_overshoot=true if that is meant."
-            )
 
     def step_size(self, eps: Tensor) -> Tensor:
         """Return the length of a step for each budget, in [0, 1] units."""
         if self.step_size_255 is not None:
             return full_like(eps, self.step_size_255 / 255)
-        if self.relative_step_size is not None:
-            return eps * self.relative_step_size
-        return eps / self.steps
+        return eps * self.relative_step_size if self.relative_step_size else eps / self.steps

@@ -1,69 +1,77 @@
 """Predictions for perturbations and for images that lack some of their frequencies."""
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, product
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from src.attacks import NORMS, noise_signs
+from src.attacks import noise_signs
 from src.diagnostics.frequency import CORNER, band, low_passed
 from src.evaluation import Diagnostic, DiagnosticInput
-from src.evaluation.predictions import top_predictions
+from src.evaluation.predictions import prediction_columns, top_predictions
 
-KINDS = ("attack", "noise")
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
 """The largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
 
 
 class _Filter(Diagnostic):
-    """Predictions for variants of the images, which are told apart by their numbers."""
+    """Predictions for variants of the images.
 
-    def _append(self, inputs: DiagnosticInput, logits: Mapping[str, Tensor], variant: int) -> None:
-        """Append every target's predictions for a variant."""
+    Args:
+        targets: Names of the targets.
+        variants: Columns of the table that tell what each variant is.
+    """
+
+    def __init__(self, targets: Sequence[str], variants: Mapping[str, Sequence[Any]]) -> None:
+        super().__init__(targets)
+        self.variants = variants
+
+    @abstractmethod
+    def images(self, inputs: DiagnosticInput) -> Iterator[Tensor]:
+        """Yield the images (N, 3, H, W) of each variant, clipped to [0, 1] afterwards."""
+
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
         index, labels = inputs.batch.index, inputs.batch.labels
-        for number, name in enumerate(inputs.networks):
-            top = top_predictions(name, logits[name], labels)
-            keys = [torch.full_like(index, key) for key in (number, variant)]
-            self.append([*keys, index, labels, top.predicted], [top.confidences[:, 0], top.true])
+        for variant, images in enumerate(self.images(inputs)):
+            for number, (name, network) in enumerate(inputs.networks.items()):
+                top = top_predictions(name, network(images.clamp(0, 1)), labels)
+                keys = [torch.full_like(index, key) for key in (number, variant)]
+                self.append([*keys, index, labels, top.classes], [top.true, top.confidences])
 
-    def _table(self, variants: Mapping[str, Sequence[Any]]) -> pa.Table:
-        """Return the table, sorted by target, variant and index.
+    def compute(self) -> pa.Table:
+        """Return one row per image, target and variant, sorted by target, variant and index.
 
-        Args:
-            variants: Columns that tell what each variant is.
+        The columns are `index`, `label`, `target`, those that tell what the variant is, and
+        `predicted`, `confidence`, `true_confidence`, `top5_classes` and `top5_confidences`.
         """
         whole, real = self.rows(3)
-        target, variant, index, label, predicted = whole.T
+        target, variant, index, label = whole[:, :4].T
         return pa.table(
             {
                 "index": index,
                 "label": label,
                 "target": self.target_names(target),
-                **{name: pa.array(values).take(variant) for name, values in variants.items()},
-                "predicted": predicted,
-                "confidence": real[:, 0].astype(np.float32),
-                "true_confidence": real[:, 1].astype(np.float32),
+                **{name: pa.array(values).take(variant) for name, values in self.variants.items()},
+                **prediction_columns(whole[:, 4:], real[:, 1:], real[:, 0]),
             }
         )
 
 
 class Filtered(_Filter):
-    """Evaluate every target on the low, middle and high frequencies of the perturbations alone.
+    """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
 
-    Each part is scaled to the strength of a whole perturbation, added to the clean image and
-    clipped to [0, 1]. With `linf` its largest absolute value becomes the budget, whatever the
-    norm of the attack; with `l2` its length becomes that of the perturbation before the filter.
-    The band `all` is the perturbation itself, scaled likewise: with `l2` it is the job's own
-    adversarial image. A part that is zero stays zero.
-
-    The control is random-sign noise of the budget, clipped to [0, 1], of which the same parts are
-    taken at the same strengths: with `l2` the length of the attack's perturbation.
+    Each part is scaled to the length (L2 norm) of the whole perturbation, added to the clean image
+    and clipped to [0, 1]. The band `all` is the perturbation itself. A part that is zero stays
+    zero. The control, of kind `noise`, is random-sign noise of the budget, clipped to [0, 1], of
+    which the same parts are taken at the length of the attack's perturbation. `frequency_low` and
+    `frequency_high`, in cycles per pixel, tell a band's bounds.
 
     Args:
         targets: Names of the targets.
@@ -82,51 +90,28 @@ class Filtered(_Filter):
         bands: Sequence[float],
         seed: int = 0,
     ) -> None:
-        super().__init__(targets)
-        self.reference_eps_255 = reference_eps_255
-        self.seed = seed
-        low, high = bands
-        bounds = {"all": (0, CORNER), "low": (0, low), "mid": (low, high), "high": (high, CORNER)}
-        self.variants = [
-            (norm, name, kind, *bounds[name])
-            for norm, name, kind in itertools.product(NORMS, bounds, KINDS)
-        ]
+        self.reference_eps_255, self.seed = reference_eps_255, seed
+        parts = zip(("low", "mid", "high"), pairwise([0.0, *bands, math.inf]), strict=True)
+        self.bounds = {"all": (0.0, math.inf), **dict(parts)}
+        names, kinds = zip(*product(self.bounds, ("attack", "noise")), strict=True)
+        variants = {
+            "eps_255": [float(reference_eps_255)] * len(names),
+            "band": names,
+            "norm": ["l2"] * len(names),  # in which the parts are as long as the whole
+            "kind": kinds,
+            "frequency_low": [self.bounds[name][0] for name in names],
+            "frequency_high": [min(CORNER, self.bounds[name][1]) for name in names],
+        }
+        super().__init__(targets, variants)
 
-    def update(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        place = inputs.budgets.index(self.reference_eps_255)
-        eps = self.reference_eps_255 / 255
-        change = inputs.adversarial[place] - inputs.clean
-        signs = noise_signs(self.seed, inputs.batch.index, inputs.clean)
-        noise = (inputs.clean + eps * signs).clamp(0, 1) - inputs.clean
-        for number, (norm, name, kind, *bounds) in enumerate(self.variants):
-            if (norm, name, kind) == ("l2", "all", "attack"):
-                logits = {target: of_grid[place] for target, of_grid in inputs.logits.items()}
-            else:
-                whole = change if kind == "attack" else noise
-                part = whole if name == "all" else split(whole, *bounds)
-                scaled = rescaled(part, change, eps, norm)
-                logits = _logits(inputs, (inputs.clean + scaled).clamp(0, 1))
-            self._append(inputs, logits, number)
-
-    def compute(self) -> pa.Table:
-        """Return one row per image, target, norm, band and kind, sorted by these but the image.
-
-        The columns are `index`, `label`, `target`, `eps_255`, `band` (`all`, `low`, `mid` or
-        `high`), `norm` (`linf` or `l2`), `kind` (`attack` or `noise`), `frequency_low` and
-        `frequency_high` (in cycles per pixel), `predicted`, `confidence` and `true_confidence`.
-        """
-        norms, names, kinds, lows, highs = zip(*self.variants, strict=True)
-        return self._table(
-            {
-                "eps_255": [float(self.reference_eps_255)] * len(norms),
-                "band": names,
-                "norm": norms,
-                "kind": kinds,
-                "frequency_low": list(map(float, lows)),
-                "frequency_high": list(map(float, highs)),
-            }
-        )
+    def images(self, inputs: DiagnosticInput) -> Iterator[Tensor]:
+        """Yield the clean images with each part of the perturbations and of the noise."""
+        clean, eps = inputs.clean, self.reference_eps_255 / 255
+        change = inputs.adversarial[inputs.budgets.index(self.reference_eps_255)] - clean
+        signs = noise_signs(self.seed, inputs.batch.index, clean)
+        noise = (clean + eps * signs).clamp(0, 1) - clean
+        for bounds, whole in product(self.bounds.values(), (change, noise)):
+            yield clean + rescaled(band(whole, *bounds), change)
 
 
 class LowPassed(_Filter):
@@ -141,47 +126,16 @@ class LowPassed(_Filter):
     table = "low_passed"
 
     def __init__(self, targets: Sequence[str], cutoffs: Sequence[float]) -> None:
-        super().__init__(targets)
-        self.cutoffs = tuple(cutoffs)
+        super().__init__(targets, {"cutoff": cutoffs})
 
-    def update(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        for place, cutoff in enumerate(self.cutoffs):
-            logits = _logits(inputs, low_passed(inputs.clean, cutoff).clamp(0, 1))
-            self._append(inputs, logits, place)
-
-    def compute(self) -> pa.Table:
-        """Return one row per image, target and cutoff, sorted by target and cutoff.
-
-        The columns are `index`, `label`, `target`, `cutoff` (in cycles per pixel), `predicted`,
-        `confidence` and `true_confidence`.
-        """
-        return self._table({"cutoff": self.cutoffs})
+    def images(self, inputs: DiagnosticInput) -> Iterator[Tensor]:
+        """Yield the clean images below each cutoff."""
+        for cutoff in self.variants["cutoff"]:
+            yield low_passed(inputs.clean, cutoff)
 
 
-def split(change: Tensor, low: float, high: float) -> Tensor:
-    """Return the part of changes (..., H, W) in [low, high), up to the corner if that is high."""
-    return band(change, low, math.inf if high == CORNER else high)
-
-
-def rescaled(part: Tensor, whole: Tensor, eps: float, norm: str) -> Tensor:
-    """Return parts of perturbations, each at the strength of a whole one.
-
-    Args:
-        part: Shape (N, 3, H, W).
-        whole: The perturbations that they are parts of.
-        eps: The budget in [0, 1] units, which `linf` makes the largest absolute value.
-        norm: `linf`; or `l2`: the length of the whole perturbation.
-    """
-    size = part.abs().amax(dim=_AXES, keepdim=True)
-    if norm == "linf":
-        factor = eps / size.clamp_min(_NOTHING)
-    else:
-        lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (whole, part)]
-        factor = lengths[0] / lengths[1].clamp_min(_NOTHING)
-    return part * torch.where(size > _NOTHING, factor, 1)
-
-
-def _logits(inputs: DiagnosticInput, images: Tensor) -> dict[str, Tensor]:
-    """Return every target's logits, (N, C)."""
-    return {name: network(images) for name, network in inputs.networks.items()}
+def rescaled(part: Tensor, whole: Tensor) -> Tensor:
+    """Return parts (N, 3, H, W) of perturbations, each with the L2 norm of a whole one."""
+    lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (whole, part)]
+    factor = lengths[0] / lengths[1].clamp_min(_NOTHING)
+    return part * torch.where(part.abs().amax(dim=_AXES, keepdim=True) > _NOTHING, factor, 1)

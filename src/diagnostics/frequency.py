@@ -1,4 +1,4 @@
-"""Images by their spatial frequencies, in cycles per pixel: binned power, and ideal filters."""
+"""Images by their spatial frequencies, in cycles per pixel: bins, and ideal filters."""
 
 import math
 
@@ -11,57 +11,49 @@ _FINEST = 64
 _ROUNDING = 1e-9  # a frequency on a bound must not fall below it
 
 
-def radial_edges(height: int, width: int) -> Tensor:
-    """Return the bounds of the radial bins of a spectrum, float64 (B + 1,), from 0 to the corner.
+def radii(height: int, width: int) -> Tensor:
+    """Return the frequency of each Fourier coefficient, float64 (H, W), in cycles per pixel."""
+    axes = [torch.fft.fftfreq(side, dtype=torch.float64) for side in (height, width)]
+    return torch.hypot(axes[0][:, None], axes[1][None, :])
+
+
+def radial_bins(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the bounds of the radial bins of a spectrum, and the bin of each coefficient.
 
     Bins are 1/64 cycle per pixel wide for images of 64 pixels and more, and 1/H below, H being
     the shorter side: a finer bin would lie between the frequencies that the image can hold. The
     last one is cut off at sqrt(1/2).
+
+    Returns:
+        float64 (B + 1,), from 0 to the corner; and int64 (H, W).
     """
-    bins = _bins(height, width)
+    bins = min(_FINEST, height, width)  # in one cycle per pixel
     edges = torch.arange(math.ceil(CORNER * bins) + 1, dtype=torch.float64) / bins
-    return edges.clamp_max(CORNER)
+    number = (radii(height, width) * bins + _ROUNDING).long()
+    return edges.clamp_max(CORNER), number.clamp_max(len(edges) - 2)
 
 
-def radial_power(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def radial_power(images: Tensor) -> Tensor:
     """Return each image's power by radial frequency, without its constant term.
 
     With F the orthonormal two-dimensional Fourier transform of a channel, power is the mean over
     channels of |F|^2, so that the power of all frequencies adds up to the mean over channels of
-    the sum of squares (Parseval), and white noise of variance v has power v at each.
+    the sum of squares about the channel's mean (Parseval).
 
     Args:
         images: Shape (N, 3, H, W).
 
     Returns:
-        The power summed over each bin of `radial_edges`, float64 (N, B); the number of
-        frequencies in each, int64 (B,); and the power of the constant term, float64 (N,).
+        The power summed over each bin of `radial_bins`, float64 (N, B).
     """
-    height, width = images.shape[-2:]
+    edges, number = radial_bins(*images.shape[-2:])
+    images = _real(images)
     with torch.autocast(images.device.type, enabled=False):
-        spectra = torch.fft.fft2(_real(images), norm="ortho")
+        spectra = torch.fft.fft2(images - images.mean(dim=(-2, -1), keepdim=True), norm="ortho")
         power = spectra.abs().square().mean(dim=1).flatten(1)
     power = (power.cpu() if power.device.type == "mps" else power).double()
-    count = len(radial_edges(height, width)) - 1
-    radius = radii(height, width).flatten()
-    place = (radius * _bins(height, width) + _ROUNDING).long().clamp_max(count - 1)
-    member = torch.nn.functional.one_hot(place, count)
-    member[0] = 0  # the constant term
-    sums = power @ member.to(power)  # not scattered: on a GPU that would add in random order
-    return sums, member.sum(dim=0), power[:, 0]
-
-
-def radii(height: int, width: int, *, half: bool = False) -> Tensor:
-    """Return the frequency of each coefficient of a spectrum, float64 (H, W), in cycles per pixel.
-
-    Args:
-        height: H.
-        width: W.
-        half: Return (H, W // 2 + 1), as real transforms have it.
-    """
-    columns = torch.fft.rfftfreq if half else torch.fft.fftfreq
-    vertical = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
-    return torch.hypot(vertical, columns(width, dtype=torch.float64)[None, :].abs())
+    member = torch.nn.functional.one_hot(number.flatten(), len(edges) - 1)
+    return power @ member.to(power)  # not scattered: on a GPU that would add in random order
 
 
 def band(images: Tensor, low: float, high: float) -> Tensor:
@@ -69,12 +61,10 @@ def band(images: Tensor, low: float, high: float) -> Tensor:
 
     Bands that share a bound share no frequency, so the bands of a partition add up to the image.
     """
-    height, width = images.shape[-2:]
-    radius = radii(height, width, half=True) + _ROUNDING
+    radius = radii(*images.shape[-2:]) + _ROUNDING
     mask = ((radius >= low) & (radius < high)).to(images.device)
     with torch.autocast(images.device.type, enabled=False):
-        spectra = torch.fft.rfft2(_real(images)) * mask
-        return torch.fft.irfft2(spectra, s=(height, width)).to(images.dtype)
+        return torch.fft.ifft2(torch.fft.fft2(_real(images)) * mask).real.to(images.dtype)
 
 
 def low_passed(images: Tensor, cutoff: float) -> Tensor:
@@ -91,8 +81,3 @@ def low_passed(images: Tensor, cutoff: float) -> Tensor:
 
 def _real(images: Tensor) -> Tensor:
     return images.to(torch.promote_types(images.dtype, torch.float32))
-
-
-def _bins(height: int, width: int) -> int:
-    """Return the number of bins in one cycle per pixel."""
-    return min(_FINEST, height, width)

@@ -38,11 +38,9 @@ class Similarity(Diagnostic):
         of_source = self._gradient(inputs.source, inputs)
         for number, network in enumerate(inputs.networks.values()):
             same = network is inputs.source
-            of_target = of_source if same else self._gradient(network, inputs)
+            pair = of_source, of_source if same else self._gradient(network, inputs)
             whole = [torch.full_like(index, number), index, labels]
-            self.append(
-                whole, [cosines(of_source, of_target), sign_agreement(of_source, of_target)]
-            )
+            self.append(whole, [cosines(*pair), sign_agreement(*pair)])
 
     def compute(self) -> pa.Table:
         """Return one row per image and target, sorted by target and index.
@@ -86,7 +84,7 @@ def sign_agreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:
-    """Return each image's gradient, up to a factor where several models' losses are averaged."""
+    """Return each image's gradient; of several models the sum, which has the same direction."""
     with torch.enable_grad():
         variable = images.detach().requires_grad_()
         logits = model(variable)

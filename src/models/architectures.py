@@ -7,7 +7,7 @@ https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,14 +15,12 @@ import torchvision
 from torch import nn
 from torchvision.models.inception import BasicConv2d
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
+NORMALISATION = {
+    "cifar": {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)},
+    "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+}
+"""By stem."""
 LARGEST_CIFAR_STEM = 64  # pixels; above it the original stems leave enough resolution
-STEMS = ("cifar", "imagenet")
-# One output in training, and the normalisation that `pretrained_cfg` states: torchvision's weights
-# expect images normalised by 0.5/0.5, and `transform_input` makes those of images normalised by the
-# ImageNet constants. PyTorch's default initialisation: torchvision's own one is slow.
-_INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
 
 
 def _vgg(num_classes: int, stem: str) -> nn.Module:
@@ -54,8 +52,13 @@ def _inception(num_classes: int, stem: str) -> nn.Module:
 
     The inception blocks then run at full resolution, about 4 GMACs for a 32-pixel image.
     """
-    options = {**_INCEPTION, "transform_input": stem == "imagenet"}
-    network = torchvision.models.inception_v3(weights=None, num_classes=num_classes, **options)
+    network = torchvision.models.inception_v3(
+        num_classes=num_classes,
+        aux_logits=False,
+        # torchvision's weights expect images normalised by 0.5/0.5: makes those of ImageNet's.
+        transform_input=stem == "imagenet",
+        init_weights=False,  # PyTorch's default initialisation: torchvision's own one is slow
+    )
     if stem == "cifar":
         network.Conv2d_1a_3x3 = BasicConv2d(3, 192, kernel_size=3, stride=1, padding=1)
         for name in (
@@ -113,14 +116,21 @@ def model_with_stem(
         ImageNet's with the other, whatever the weights, so that a file means the same everywhere.
 
     Raises:
-        ValueError: If there is no such stem, or the weights cannot be downloaded.
+        ValueError: If there is no such stem.
     """
     if stem is None:
         stem = "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"
-    if stem not in STEMS:
-        raise ValueError(f"stem must be null, {' or '.join(STEMS)}, not {stem!r}.")
-    network = _BUILDERS[name](num_classes, stem)
-    return _finish(network, name, CIFAR10 if stem == "cifar" else IMAGENET, pretrained)
+    if stem not in NORMALISATION:
+        raise ValueError(f"stem must be null, {' or '.join(NORMALISATION)}, not {stem!r}.")
+    network: Any = _BUILDERS[name](num_classes, stem)
+    network.pretrained_cfg = dict(NORMALISATION[stem])
+    if pretrained:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        state = weights.get_state_dict(progress=False, check_hash=True)
+        own = network.state_dict()
+        fitting = [key for key in own.keys() & state.keys() if own[key].shape == state[key].shape]
+        network.load_state_dict({key: state[key] for key in fitting}, strict=False)
+    return network
 
 
 vgg16 = partial(model_with_stem, "vgg16_bn")
@@ -129,93 +139,3 @@ resnet50 = partial(model_with_stem, "resnet50")
 inception_v3 = partial(model_with_stem, "inception_v3")
 densenet121 = partial(model_with_stem, "densenet121")
 mobilenet_v2 = partial(model_with_stem, "mobilenet_v2")
-
-
-def torchvision_model(
-    name: str, num_classes: int, pretrained: bool = False, **options: Any
-) -> nn.Module:
-    """Build any torchvision classifier by its name, as torchvision builds it.
-
-    Args:
-        name: A name that ``torchvision.models.list_models(torchvision.models)`` lists.
-        num_classes: Number of logits.
-        pretrained: Start from torchvision's ImageNet weights wherever name and shape fit.
-        options: Further keyword arguments of the torchvision builder.
-
-    Raises:
-        ValueError: If torchvision has no such model, or its weights cannot be downloaded.
-    """
-    if name in ("inception_v3", "googlenet"):
-        options = _INCEPTION | options
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
-    return _finish(network, name, IMAGENET, pretrained)
-
-
-def timm_model(name: str, num_classes: int, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Build any timm model by its name; pin a recipe as ``architecture.tag``.
-
-    Args:
-        name: A name that timm knows, such as ``convnext_atto.d2_in1k``.
-        num_classes: Number of logits.
-        pretrained: Start from the weights of that tag.
-        options: Further keyword arguments of ``timm.create_model``.
-
-    Returns:
-        The network; timm sets ``pretrained_cfg`` (mean, std, input_size) from the tag.
-
-    Raises:
-        ValueError: If the weights cannot be downloaded.
-        RuntimeError: If timm has no such model or tag.
-    """
-    import timm  # here, since its import takes a second that other models need not wait for
-
-    if pretrained:
-        _try_hub()
-    try:
-        network: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, **options
-        )
-    except OSError as error:
-        raise ValueError(_no_download(name)) from error
-    return network
-
-
-@lru_cache(maxsize=1)
-def _try_hub() -> None:
-    """Ask once whether timm's weights can be downloaded; else only those kept from before are used.
-
-    The hub's own client asks for each of several files, six times in half a minute.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # of whatever library it asks with
-        constants.HF_HUB_OFFLINE = True
-
-
-def _finish(
-    network: nn.Module, name: str, normalisation: dict[str, Any], pretrained: bool
-) -> nn.Module:
-    """State the normalisation and, if asked, copy the ImageNet weights of equal name and shape."""
-    stated: Any = network
-    stated.pretrained_cfg = dict(normalisation)
-    if pretrained:
-        try:
-            entry = torchvision.models.get_model_weights(name).DEFAULT
-            state = entry.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:  # no network; a cut-off download
-            raise ValueError(_no_download(name)) from error
-        own = network.state_dict()
-        fitting = [key for key in own.keys() & state.keys() if own[key].shape == state[key].shape]
-        network.load_state_dict({key: state[key] for key in fitting}, strict=False)
-    return network
-
-
-def _no_download(name: str) -> str:
-    """Return the sentence for weights that could not be fetched."""
-    return (
-        f"The pretrained weights of {name} could not be downloaded: without a network give a file, "
-        "model.NAME.weights=PATH, or start untrained, model.NAME.network.pretrained=false."
-    )

@@ -50,7 +50,7 @@ def build_classifier(
     if input_size is not None and "image_size" in settings:
         settings["image_size"] = input_size  # the network sees resized images
     target = str(settings.get("_target_"))
-    if file is not None and target.startswith("src.models.") and "pretrained" in settings:
+    if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces it all: download nothing
     try:
         module = call_target(settings)
@@ -102,13 +102,12 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacke
         ) from error
     if logits.shape[1] != num_classes:
         raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")
-    if attacked:
-        try:
+    try:
+        if attacked:
             with torch.enable_grad():  # the gradient may be 0 everywhere
                 torch.autograd.grad(classifier(grey.requires_grad_()).sum(), grey)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{who}: it cannot be attacked, since its logits have no gradient with respect to "
-                "the images (detach, no_grad, argmax or NumPy in the network?): "
-                f"{first_line(error)}"
-            ) from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"{who}: it cannot be attacked, since its logits have no gradient with respect to the "
+            f"images (detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
+        ) from error

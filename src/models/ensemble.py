@@ -9,12 +9,12 @@ AVERAGES = ("logits", "probabilities", "loss")
 
 
 class Ensemble(nn.Module):
-    """Classifiers whose answers, or whose losses, are averaged.
+    """Classifiers whose predictions, or whose losses, are averaged.
 
     Args:
         members: Images in [0, 1], shape (N, 3, H, W), to logits of shape (N, C) each.
         average: `logits`; `probabilities`; or `loss`: an attack then raises the mean of the
-            members' losses, and the ensemble's own answer is the mean of the log-probabilities.
+            members' losses, and the ensemble itself predicts the mean of the log-probabilities.
 
     Reference:
         Liu et al.: Delving into Transferable Adversarial Examples and Black-Box Attacks (2017),

@@ -3,7 +3,6 @@
 import hashlib
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -33,7 +32,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         ValueError: If the file is missing, damaged or of another kind, its names or shapes do not
-            fit, its values are no finite floats, or only code of its own could unpickle it.
+            fit, or only code of its own could unpickle it.
     """
     path = Path(path)
     own = network.state_dict()
@@ -45,9 +44,6 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         for name, value in state.items()
         if name in own or not name.startswith(TRAINING_HEADS)
     }
-    wrong = [name for name in own.keys() & state.keys() if not _is_like(state[name], own[name])]
-    if wrong:
-        raise ValueError(f"{path} holds values that are not finite floats in {wrong[0]}.")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -55,19 +51,13 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         raise ValueError(f"{path} does not fit the network: {misfits}") from error
 
 
-def save_weights(network: nn.Module, path: str | Path) -> None:
+def save_weights(network: nn.Module, path: Path) -> None:
     """Write a network's state dict as safetensors; readers never see a half-written file.
 
     Args:
         network: The network.
         path: The .safetensors file to write; its folder is made where missing.
-
-    Raises:
-        ValueError: If the path has another suffix.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"Weights are written as .safetensors, not as {path}.")
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
     with atomic_write(path) as temporary:
@@ -123,10 +113,3 @@ def _strip(state: dict[str, Tensor], partly: bool) -> dict[str, Tensor]:
             bare = {name.removeprefix(prefix): value for name, value in carriers.items()}
             return _strip(bare, partly)
     return state
-
-
-def _is_like(value: Any, own: Tensor) -> bool:
-    """Tell whether a value is a tensor of finite numbers, floating-point ones if its like is."""
-    if not torch.is_tensor(value) or (own.is_floating_point() and not value.is_floating_point()):
-        return False
-    return bool(value.isfinite().all())

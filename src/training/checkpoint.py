@@ -1,9 +1,8 @@
 """Weights that are trained once, stored whole or not at all, and found again by content."""
 
-import json
 import logging
+import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,14 @@ import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
-from src.training.data import TrainingData
+from src.training.data import loaders
 from src.training.module import FineTuning
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
-from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -51,61 +48,38 @@ def trained_weights(
         test: Images whose accuracy is reported.
         settings: How to train.
         trainer: The device, of which training uses one.
-        make_logger: Makes the logger, called only when there is something to train.
+        make_logger: Called only when there is something to train.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_cached(path):
         return path
     log.info("Training %s, or waiting for another process that does.", name)
     with FileLock(path.with_suffix(".lock")):
-        if not is_cached(path):
-            work = path.with_suffix(".training")
-            work.mkdir(exist_ok=True)
-            _train(name, path, work, classifier, train, test, settings, trainer, make_logger())
-            shutil.rmtree(work)
+        if is_cached(path):
+            return path
+        work = path.with_suffix(".training")
+        work.mkdir(exist_ok=True)
+        last = work / "last.ckpt"
+        log.info(
+            "Training %s on %d images for %d epochs%s; the result is kept in %s.",
+            *(name, len(train), settings.epochs, " (resuming)" if last.exists() else "", path),
+        )
+        pl.seed_everything(settings.seed, verbose=False)
+        classifier.train()
+        module = FineTuning(classifier, train.num_classes, settings)
+        module.to(memory_format=torch.channels_last)
+        batches = loaders(train, test, settings, trainer.num_workers)
+        runner = _runner(work, settings, trainer, make_logger(), steps=len(batches[0]))
+        with stopping.insist():
+            resumed = last if last.exists() else None
+            runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
+        accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
+        log.info("Trained %s: %.2f%% of %d test images correct.", name, 100 * accuracy, len(test))
+        classifier.eval()
+        with cache_entry(path) as temporary:
+            save_weights(classifier.network, temporary)
+        shutil.rmtree(work)
     return path
-
-
-def _train(
-    name: str,
-    path: Path,
-    work: Path,
-    classifier: PixelClassifier,
-    train: ImageDataset,
-    test: ImageDataset,
-    settings: TrainingSettings,
-    trainer: TrainerSettings,
-    logger: Logger | None,
-) -> None:
-    """Train, report, and store the weights."""
-    last = work / "last.ckpt"
-    resuming = is_cached(last)
-    log.info(
-        "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-        *(name, len(train), settings.epochs, " (resuming)" if resuming else "", path),
-    )
-    pl.seed_everything(settings.seed, verbose=False)
-    classifier.train()
-    module = FineTuning(classifier, train.num_classes, settings)
-    module.to(memory_format=torch.channels_last)
-    data = TrainingData(train, test, settings, trainer.num_workers)
-    runner = _runner(work, settings, trainer, logger, steps=len(train) // data.batch_size)
-    start = time.perf_counter()
-    with stopping.insist():
-        runner.fit(module, data, ckpt_path=last if resuming else None, weights_only=True)
-    seconds = time.perf_counter() - start
-    if "test_accuracy" not in runner.callback_metrics:  # it was interrupted after its last epoch
-        runner.validate(module, data, verbose=False)
-    accuracy = float(runner.callback_metrics["test_accuracy"])
-    log.info(
-        "Trained %s: %.2f%% of %d test images right, %.0f s.",
-        *(name, 100 * accuracy, len(test), seconds),
-    )
-    classifier.eval()
-    facts = {"model": name, "test_accuracy": accuracy, "seconds": seconds, **settings.model_dump()}
-    write_text(path.with_suffix(".json"), json.dumps(facts, indent=2))
-    with cache_entry(path) as temporary:
-        save_weights(classifier.network, temporary)
 
 
 def _runner(
@@ -126,23 +100,11 @@ def _runner(
         max_epochs=settings.epochs,
         logger=logger or False,
         callbacks=[keep_last, *bar],
-        plugins=[_ProvenCheckpoints()],
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(10, steps)),
     )
-
-
-class _ProvenCheckpoints(TorchCheckpointIO):
-    """Writes what a training goes on from as a cache entry, which shows damage."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint, whole or not at all."""
-        with cache_entry(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 def _precision(wanted: str, accelerator: str) -> Any:

@@ -1,18 +1,14 @@
-"""Batches for training: shuffled, cropped and flipped, reproducible from any epoch on."""
+"""Batches for training, and how their images are cropped and flipped."""
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from src.config.settings import TrainingSettings
-from src.data import Batch, ImageDataset, keep_batch
-
-IN_MEMORY_BYTES = 2**30
-"""Decoded training images up to this size are held in memory, larger sets read batch by batch."""
+from src.data import ImageDataset, keep_batch
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -41,74 +37,16 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
     return padded[pick, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class TrainingData(pl.LightningDataModule):
-    """The training images, augmented, and the test images, as they are.
+def loaders(
+    train: ImageDataset, test: ImageDataset, settings: TrainingSettings, num_workers: int
+) -> tuple[DataLoader, DataLoader]:
+    """Return uint8 batches: of the training images, shuffled, and of the test images.
 
-    Args:
-        train: Images to learn from.
-        test: Images whose accuracy is reported; nothing is chosen by it.
-        settings: `batch_size`, `crop_padding`, `flip` and the `seed` of shuffling and augmentation.
-        num_workers: Processes that decode images.
+    The order depends on seed and epoch alone, so that a resumed run agrees.
     """
-
-    def __init__(
-        self,
-        train: ImageDataset,
-        test: ImageDataset,
-        settings: TrainingSettings,
-        num_workers: int,
-    ) -> None:
-        super().__init__()
-        self.train, self.test = train, test
-        self.settings = settings
-        self.batch_size = min(settings.batch_size, len(train))
-        self.num_workers = num_workers
-
-    def setup(self, stage: str) -> None:
-        """Decode the training images once if they fit into memory."""
-        size = 3 * self.train.image_size**2 * len(self.train)
-        self.source: Dataset = self.train if size > IN_MEMORY_BYTES else _Decoded(self.train)
-
-    def train_dataloader(self) -> DataLoader:
-        """Return uint8 batches, shuffled by seed and epoch alone, so that a resumed run agrees."""
-        sampler: Sampler = DistributedSampler(
-            self.source, num_replicas=1, rank=0, shuffle=True, seed=self.settings.seed
-        )
-        # A batch norm cannot learn from one image, which the last batch might have.
-        return self._loader(self.source, sampler=sampler, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader:
-        """Return the test images in uint8 batches."""
-        return self._loader(self.test)
-
-    def _loader(self, source: Dataset, **options: Any) -> DataLoader:
-        return DataLoader(
-            source,
-            self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=keep_batch,
-            **options,
-        )
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment training batches on the device; seeded by the step, so a resumed run agrees."""
-        if self.trainer is None or not self.trainer.training:
-            return batch
-        step = self.trainer.global_step
-        own = self.settings
-        generator = torch.Generator().manual_seed(own.seed * 1_000_003 + step)
-        images = augment(batch.images, own.crop_padding, own.flip, generator)
-        return batch._replace(images=images)
-
-
-class _Decoded(Dataset):
-    """A data set's images, decoded once."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self.all = dataset.__getitems__(range(len(dataset)))
-
-    def __len__(self) -> int:
-        return len(self.all.labels)
-
-    def __getitems__(self, positions: list[int]) -> Batch:
-        return Batch(*(part[positions] for part in self.all))
+    words: dict[str, Any] = {"num_workers": num_workers, "collate_fn": keep_batch}
+    order: Sampler = DistributedSampler(train, num_replicas=1, rank=0, seed=settings.seed)
+    size = min(settings.batch_size, len(train))
+    # A batch norm cannot learn from one image, which the last batch might have.
+    shuffled = DataLoader(train, size, sampler=order, drop_last=True, **words)
+    return shuffled, DataLoader(test, size, **words)

@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from src.config.settings import TrainingSettings
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
+from src.training.data import augment
 from src.utils import stopping
 
 _FEWEST_STEPS = 5  # of the schedule: with fewer, its rise has no length
@@ -24,8 +25,9 @@ class FineTuning(pl.LightningModule):
         num_classes: Number of classes.
         settings: `optimizer` (`sgd` has Nesterov momentum 0.9), `learning_rate` (peak of the
             schedule), `weight_decay` (of weights of two axes or more; biases and norms are left
-            out), `gradient_clip` (largest norm of the gradient of all weights; 0: no limit) and
-            `label_smoothing` (share of the target probability spread over all classes).
+            out), `gradient_clip` (largest norm of the gradient of all weights; 0: no limit),
+            `label_smoothing` (share of the target probability spread over all classes), and
+            `crop_padding`, `flip` and `seed` of the augmentation.
 
     Reference:
         Smith, Topin: Super-Convergence (2018), arXiv 1708.07120; label smoothing: Szegedy et al.
@@ -38,28 +40,23 @@ class FineTuning(pl.LightningModule):
         super().__init__()
         self.classifier = classifier
         self.settings = settings
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed cross-entropy of a batch."""
+        """Return the smoothed cross-entropy of a batch, augmented by seed and step alone."""
         stopping.check()
-        logits = self.classifier(to_unit(batch.images))
-        loss = functional.cross_entropy(
-            logits.float(), batch.labels, label_smoothing=self.settings.label_smoothing
-        )
-        self.train_accuracy(logits, batch.labels)
+        own = self.settings
+        generator = torch.Generator().manual_seed(own.seed * 1_000_003 + self.global_step)
+        images = augment(batch.images, own.crop_padding, own.flip, generator)
+        logits = self.classifier(to_unit(images)).float()
+        smoothing = own.label_smoothing
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         self.log("train_loss", loss, prog_bar=True)
-        self.log("train_accuracy", self.train_accuracy, prog_bar=True)
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Note the loss and the accuracy on test images."""
-        logits = self.classifier(to_unit(batch.images)).float()
-        self.test_accuracy(logits, batch.labels)
-        loss = functional.cross_entropy(logits, batch.labels)
-        self.log("test_loss", loss, batch_size=len(batch.labels))
+        """Note the accuracy on test images, by which nothing is chosen."""
+        self.test_accuracy(self.classifier(to_unit(batch.images)), batch.labels)
         self.log("test_accuracy", self.test_accuracy, prog_bar=True, batch_size=len(batch.labels))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -104,13 +104,18 @@ class Configured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def read() -> Callable[..., Configured]:
-    """A function that reads an attack's config file, with some keys changed, and tries it."""
+def sections() -> Mapping[str, Any]:
+    """The resolved sections of all attacks."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        sections = {
+        return {
             name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
             for name in ATTACKS
         }
+
+
+@pytest.fixture(scope="session")
+def read(sections) -> Callable[..., Configured]:
+    """A function that reads an attack's config file, with some keys changed, and tries it."""
     known: dict[str, Configured] = {}
 
     def make(name: str, **changes) -> Configured:
@@ -127,11 +132,10 @@ def read() -> Callable[..., Configured]:
 
 
 @pytest.fixture(scope="session")
-def small(read) -> Callable[..., Configured]:
+def small(sections, read) -> Callable[..., Configured]:
     """A function like `read` that also makes the attack quick."""
 
     def make(name: str, **changes) -> Configured:
-        keys = read(name).settings
-        return read(name, **({k: v for k, v in SMALL.items() if k in keys} | changes))
+        return read(name, **{k: v for k, v in SMALL.items() if k in sections[name]} | changes)
 
     return make

@@ -1,5 +1,6 @@
 """Exact answers on linear models, whose optimum is known in closed form."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -42,33 +43,26 @@ ATTACKS = {
 }
 CASES = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
-LOSSES = pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 
 
 @CASES
 @NORMS
-@LOSSES
-@pytest.mark.parametrize("targeted", [False, True])
-def test_reaches_the_optimum_of_the_ball(attack, norm, loss, targeted):
+def test_reaches_the_optimum_of_the_ball(attack, norm):
     images, labels = torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
-    result = attack(linear, images, labels, 0.1, norm=norm, loss=loss, targeted=targeted)
-    sign = -1 if targeted else 1
-    expected = torch.cat(
-        [optimum(images[:1], -sign * W, 0.1, norm), optimum(images[:1], sign * W, 0.1, norm)]
-    )
-    torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
+    for loss, sign in itertools.product(("cross_entropy", "margin"), (1, -1)):
+        words = {"norm": norm, "loss": loss, "targeted": sign == -1}
+        result = attack(linear, images, labels, 0.1, **words)
+        ways = (-sign * W, sign * W)
+        expected = torch.cat([optimum(images[:1], way, 0.1, norm) for way in ways])
+        torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("start", ["uniform", "sign"])
-def test_pgd_reaches_it_from_anywhere(start):
+def test_pgd_reaches_it_from_anywhere():
     """From any start 10 steps of a quarter of the radius cross the L-infinity ball."""
     images, labels = torch.full(SHAPE, 0.5).expand(5, -1, -1, -1), torch.tensor([1] * 5)
-    result = pgd(linear, images, labels, 0.1, random_start=start)
-    torch.testing.assert_close(result, optimum(images, W, 0.1, "linf").expand_as(images))
-
-
-def test_pgd_comes_close_to_it_in_the_l2_ball():
-    images, labels = torch.full(SHAPE, 0.5).expand(5, -1, -1, -1), torch.tensor([1] * 5)
+    for start in ("uniform", "sign"):
+        result = pgd(linear, images, labels, 0.1, random_start=start)
+        torch.testing.assert_close(result, optimum(images, W, 0.1, "linf").expand_as(images))
     result = pgd(linear, images, labels, 0.1, norm="l2", steps=60, relative_step_size=0.25)
     expected = optimum(images[:1], W, 0.1, "l2")  # each step leaves 1 / 1.25 of the angle
     torch.testing.assert_close(result, expected.expand_as(images), atol=1e-5, rtol=0)
@@ -147,6 +141,5 @@ def test_bim_projects_after_every_step():
         return torch.stack([distance, torch.zeros_like(distance)], dim=1)
 
     images, labels = torch.full(SHAPE, 0.55), torch.tensor([0])
-    words = {"steps": 2, "step_size_255": 0.2 * 255, "allow_overshoot": True}
-    result = bim(model, images, labels, 0.07, **words)
+    result = bim(model, images, labels, 0.07, steps=2, step_size_255=0.2 * 255)
     torch.testing.assert_close(result, torch.full_like(images, 0.48))

@@ -38,7 +38,6 @@ from src.attacks import (
     mi_fgsm,
     ni_fgsm,
     pgd,
-    rfgsm,
     si_ni_fgsm,
     ti_fgsm,
     vmi_fgsm,
@@ -193,7 +192,8 @@ def test_torchattacks_rfgsm_from_the_same_start(torchattacks, case, monkeypatch)
     monkeypatch.setattr(torch, "randn_like", lambda images: random.normal(3, SIDE, SIDE))
     theirs = torchattacks.RFGSM(case.model, eps=case.eps, alpha=case.eps / 2, steps=1)
     expected = theirs(case.images, case.labels)
-    case.compare(rfgsm(case.model, case.images, case.labels, case.eps), expected)
+    words = {"steps": 1, "random_start": "sign", "start_radius": 0.5, "relative_step_size": 0.5}
+    case.compare(pgd(case.model, case.images, case.labels, case.eps, **words), expected)
 
 
 def test_torchattacks_pgdl2(torchattacks, case):

@@ -1,8 +1,5 @@
 """Input transformations: what holds for all of them, and each against its rule written out."""
 
-import dataclasses
-import pickle
-
 import pytest
 import scipy.fft
 import torch
@@ -58,14 +55,13 @@ def all_copies(transform, images: Tensor, random: PerImageRandom) -> Tensor:
 # All of them
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("sides", [(33, 33), (24, 40)])
-def test_shape_and_type_stay_and_gradients_flow(transform, sides, dtype):
-    images = batch(3, 40, dtype=dtype)[..., : sides[0], : sides[1]].requires_grad_()
-    result = transform(images, random_for(images), 0)
-    assert result.shape == images.shape and result.dtype == dtype
-    (gradient,) = torch.autograd.grad(result.sum(), images)
-    assert result.isfinite().all() and gradient.isfinite().all() and gradient.any()
+def test_shape_and_type_stay_and_gradients_flow(transform):
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        images = batch(3, 40, dtype=dtype)[..., :24, :].requires_grad_()
+        result = transform(images, random_for(images), 0)
+        assert result.shape == images.shape and result.dtype == dtype
+        (gradient,) = torch.autograd.grad(result.sum(), images)
+        assert result.isfinite().all() and gradient.isfinite().all() and gradient.any()
 
 
 def test_gradient_is_the_derivative(transform):
@@ -98,22 +94,6 @@ def test_copies_differ(transform):
     assert len({tuple(copy[0].sum((1, 2, 3)).tolist()) for copy in copies}) == transform.copies
 
 
-def test_can_be_pickled_compared_and_hashed(transform):
-    images = batch()
-    transform(images, random_for(images), 0)
-    other = pickle.loads(pickle.dumps(transform))
-    assert other == transform and hash(other) == hash(transform)
-    assert dataclasses.replace(transform) == transform
-
-
-@pytest.mark.parametrize("kind", [BlockShuffle, StructureInvariant])
-def test_refuses_more_blocks_than_pixels_and_takes_as_many(kind):
-    images = batch(2, 8)
-    assert kind(blocks=8)(images, random_for(images), 0).shape == images.shape
-    with pytest.raises(ValueError, match=r"attack\.blocks=9 .*8"):
-        kind(blocks=9)(images, random_for(images), 0)
-
-
 # Diverse input
 
 
@@ -123,11 +103,6 @@ def test_diverse_input_changes_the_given_share_of_images():
         result = DiverseInput(probability, resize_rate=1.5)(images, random_for(images), 0)
         changed = (result != images).flatten(2).any(2)
         assert low <= changed.float().mean() <= high
-
-
-def test_diverse_input_leaves_images_that_have_no_room_to_grow():
-    images = batch(size=8)  # 8 * 1.1 is less than 9
-    assert torch.equal(DiverseInput(probability=1)(images, random_for(images), 0), images)
 
 
 # Admix
@@ -162,13 +137,6 @@ def test_spectrum_keeps_its_precision_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         result = Spectrum()(images, random_for(images), 0)
     assert torch.equal(result, Spectrum()(images, random_for(images), 0))
-
-
-@pytest.mark.parametrize("size", [1, 8, 33, 299])
-def test_spectrum_without_weights_and_noise_is_the_identity(size):
-    images = batch(1, size)
-    result = Spectrum(rho=0, sigma_255=0)(images, random_for(images), 0)
-    torch.testing.assert_close(result, images, atol=2e-6, rtol=0)
 
 
 def test_spectrum_passes_on_the_gradient_at_the_transformed_image():

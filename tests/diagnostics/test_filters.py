@@ -13,6 +13,10 @@ from src.diagnostics.frequency import CORNER
 from src.evaluation import Variants
 
 ONLY = {"filters": True}
+PREDICTED = (
+    *("predicted", "confidence", "true_confidence"),
+    *("top5_classes", "top5_confidences"),
+)
 BOUNDS = {"all": (0, CORNER), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, CORNER)}
 
 
@@ -48,58 +52,46 @@ def test_rows_are_predictions_for_filtered_perturbations(norm, images, curved, b
     found = run.filtered
     assert list(found) == [
         *("index", "label", "target", "eps_255", "band", "norm", "kind", "frequency_low"),
-        *("frequency_high", "predicted", "confidence", "true_confidence"),
+        *("frequency_high", *PREDICTED),
     ]
-    assert len(found) == 11 * 2 * 4 * 2 * 2 and (found["eps_255"] == 8).all()
+    assert len(found) == 11 * 2 * 4 * 2 and (found["eps_255"] == 8).all()
     clean, batch = batch_of(dataset)
     change = (attack(networks["a"], clean, batch.labels, 8 / 255) - clean).numpy()
     signs = noise_signs(0, batch.index, clean)
     noise = ((clean + 8 / 255 * signs).clamp(0, 1) - clean).numpy()
-    for (target, size, name, kind), rows in found.groupby(["target", "norm", "band", "kind"]):
+    for (target, name, kind), rows in found.groupby(["target", "band", "kind"]):
         assert rows["index"].tolist() == list(range(11))
         low, high = BOUNDS[name]
         assert set(rows["frequency_low"]) == {low} and set(rows["frequency_high"]) == {high}
         part = filtered({"attack": change, "noise": noise}[kind], low, high)
         flat = part.reshape(11, -1)
-        if size == "linf":
-            factor = 8 / 255 / np.abs(flat).max(1)
-        else:
-            factor = np.linalg.norm(change.reshape(11, -1), axis=1) / np.linalg.norm(flat, axis=1)
+        factor = np.linalg.norm(change.reshape(11, -1), axis=1) / np.linalg.norm(flat, axis=1)
         expected = clean.numpy() + part * factor[:, None, None, None]
         check(rows, networks[target], expected, batch.labels)
     assert found["target"].drop_duplicates().tolist() == ["b", "a"]
 
 
-def test_the_whole_band_of_equal_length_is_the_adversarial_image(images, curved, diagnosed):
-    networks = {"a": curved(0), "b": curved(1)}
-    run = diagnosed(images(), networks["a"], networks, only=ONLY)
-    rows = run.filtered.query("band == 'all' and norm == 'l2' and kind == 'attack'")
-    expected = run.result.tables["float32"].to_pandas()
-    expected = expected[expected["eps_255"] == 8]
-    for column in ("index", "target", "predicted", "confidence", "true_confidence"):
-        assert rows[column].tolist() == expected[column].tolist()
-
-
-def test_the_noise_is_that_of_the_control(images, curved, diagnosed):
+def test_the_whole_band_is_the_adversarial_image_and_the_control(images, curved, diagnosed):
+    """FGSM and noise of signs have the same length, away from the pixel range."""
     networks = {"a": curved(0), "b": curved(1)}
     variants = Variants(controls=True, seed=3)
-    run = diagnosed(
-        images(), networks["a"], networks, only=ONLY, variants=variants, noise_seed=variants.seed
-    )
-    rows = run.filtered.query("band == 'all' and norm == 'linf' and kind == 'noise'")
-    expected = run.result.tables["noise"].to_pandas().query("eps_255 == 8")
-    for column in ("index", "target", "predicted"):
-        assert rows[column].tolist() == expected[column].tolist()
-    np.testing.assert_allclose(rows["confidence"], expected["confidence"], atol=1e-5)
+    words = {"only": ONLY, "variants": variants, "noise_seed": variants.seed}
+    run = diagnosed(images(), networks["a"], networks, **words)
+    tables = {"attack": run.result.tables["float32"], "noise": run.result.tables["noise"]}
+    for kind, table in tables.items():
+        rows = run.filtered.query(f"band == 'all' and kind == '{kind}'")
+        expected = table.to_pandas().query("eps_255 == 8")
+        for column in ("index", "target", "predicted"):
+            assert rows[column].tolist() == expected[column].tolist()
+        for column in ("confidence", "true_confidence"):
+            np.testing.assert_allclose(rows[column], expected[column], atol=1e-5)
 
 
 def test_rows_are_predictions_for_smooth_clean_images(images, curved, batch_of, diagnosed):
     networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
     dataset = images(11, 16, low=0)
     found = diagnosed(dataset, networks["a"], networks, only=ONLY).low_passed
-    assert list(found) == [
-        *("index", "label", "target", "cutoff", "predicted", "confidence", "true_confidence"),
-    ]
+    assert list(found) == ["index", "label", "target", "cutoff", *PREDICTED]
     cutoffs = [0.0625, 0.125, 0.1875, 0.25, 0.375]
     assert len(found) == 11 * 2 * 5 and sorted(set(found["cutoff"])) == cutoffs
     clean, batch = batch_of(dataset)

@@ -1,7 +1,6 @@
 """Training once, storing whole files, and going on after an interruption."""
 
 import itertools
-import json
 import multiprocessing
 
 import numpy as np
@@ -11,8 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from src.config.settings import TrainerSettings, TrainingSettings
-from src.data import ImageDataset, LabelledImages
-from src.models import PixelClassifier
+from src.data import ImageDataset, LabelledImages, to_unit
+from src.models import PixelClassifier, load_weights
 from src.training import trained_weights
 
 STEPS = 6  # of an epoch
@@ -91,12 +90,15 @@ def cut_short(path, monkeypatch) -> None:
 
 def test_learns_and_stores(whole, tmp_path):
     changes = {"optimizer": "adamw", "learning_rate": 0.01, "precision": "bf16-mixed"}
+    images = dataset(30).__getitems__(range(30))
     for path in (whole, train(tmp_path / "net.safetensors", **changes)):
-        assert json.loads(path.with_suffix(".json").read_text())["test_accuracy"] > 0.9
-        before, after = classifier().network.state_dict(), load_file(path)
-        assert set(after) == set(before)
+        trained = classifier()
+        before = {name: value.clone() for name, value in trained.network.state_dict().items()}
+        load_weights(trained.network, path)
+        predicted = trained(to_unit(images.images)).argmax(1)
+        assert (predicted == images.labels).float().mean() > 0.9
         for name in ("1.running_mean", "4.weight"):  # norms learnt too
-            assert not torch.equal(after[name], before[name])
+            assert not torch.equal(trained.network.state_dict()[name], before[name])
 
 
 def test_a_second_call_trains_nothing(whole):
@@ -112,14 +114,6 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert not path.with_suffix(".training").exists()
 
 
-def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog, whole):
-    path = tmp_path / "cut.safetensors"
-    cut_short(path, monkeypatch)
-    flip_a_bit(path.with_suffix(".training") / "last.ckpt")
-    assert_same_weights(train(path), whole)
-    assert "last.ckpt is damaged" in caplog.text
-
-
 def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatch, whole):
     path = tmp_path / "net.safetensors"
 
@@ -132,7 +126,6 @@ def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatc
             train(path)
     assert not path.exists()
     assert_same_weights(train(path), whole)
-    assert json.loads(path.with_suffix(".json").read_text())["test_accuracy"] > 0.9
 
 
 def test_two_processes_train_once(tmp_path):
@@ -153,16 +146,10 @@ def test_two_processes_train_once(tmp_path):
     assert trained.value == 1 and path.exists()
 
 
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
 def test_damaged_weights_are_named_set_aside_and_trained_again(tmp_path, caplog):
     path = train(tmp_path / "net.safetensors", epochs=1)
     content = path.read_bytes()
-    flip_a_bit(path)
+    path.write_bytes(bytes([content[0] ^ 4]) + content[1:])
     assert train(path, epochs=1).read_bytes() == content
     assert f"{path} is damaged" in caplog.text
     assert (tmp_path / "net.safetensors.damaged").exists()

@@ -1,9 +1,8 @@
 """What is done to the images before the source sees them: input transformations, one file each."""
 
-from src.attacks.transforms.admix import Admix
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput
-from src.attacks.transforms.scale import Scale
+from src.attacks.transforms.scales import Admix, Scale
 from src.attacks.transforms.spectrum import Spectrum
 from src.attacks.transforms.structure import StructureInvariant
 

@@ -9,32 +9,19 @@ from torch import Tensor
 def dct2(images: Tensor) -> Tensor:
     """Return the orthonormal two-dimensional DCT-II over the last two axes: C_H x C_W^T.
 
-    Args:
-        images: Shape (..., H, W), float32 or float64.
+    It is float32 or better, also of images (..., H, W) in half precision.
     """
-    rows, columns = _matrices(images)
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    rows, columns = (dct_matrix(side, images.dtype, images.device) for side in images.shape[-2:])
     with torch.autocast(images.device.type, enabled=False):
         return rows @ images @ columns.mT
 
 
 def idct2(spectra: Tensor) -> Tensor:
     """Return the images, shape (..., H, W), whose `dct2` is `spectra`: C_H^T s C_W."""
-    rows, columns = _matrices(spectra)
+    rows, columns = (dct_matrix(side, spectra.dtype, spectra.device) for side in spectra.shape[-2:])
     with torch.autocast(spectra.device.type, enabled=False):
         return rows.mT @ spectra @ columns
-
-
-def at_least_float32(images: Tensor) -> Tensor:
-    """Return the images in a type whose sums over a row are exact enough for a transform."""
-    return images.to(torch.promote_types(images.dtype, torch.float32))
-
-
-def _matrices(images: Tensor) -> tuple[Tensor, Tensor]:
-    height, width = images.shape[-2:]
-    return (
-        dct_matrix(height, images.dtype, images.device),
-        dct_matrix(width, images.dtype, images.device),
-    )
 
 
 @lru_cache(maxsize=256)  # random blocks come in many sizes

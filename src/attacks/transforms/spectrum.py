@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src.attacks.checked import Share, checked
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
+from src.attacks.transforms.cosine import dct2, idct2
 
 
 @checked
@@ -38,6 +38,5 @@ class Spectrum:
         shape = images.shape[2:]
         noise = self.sigma_255 / 255 * random.normal(*shape)
         weights = random.uniform(*shape, low=1 - self.rho, high=1 + self.rho)
-        noisy = at_least_float32(images.detach()) + noise
-        changed = idct2(dct2(noisy) * weights).to(images.dtype)
+        changed = idct2(dct2(images.detach() + noise) * weights).to(images.dtype)
         return changed + (images - images.detach())  # 0, with the gradient of the identity

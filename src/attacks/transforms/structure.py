@@ -11,7 +11,7 @@ from torch.nn import functional
 from src.attacks.checked import checked
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.block_shuffle import check_blocks
-from src.attacks.transforms.cosine import at_least_float32, dct2, idct2
+from src.attacks.transforms.cosine import dct2, idct2
 
 NOISE = 16 / 255
 """Largest noise."""
@@ -98,7 +98,7 @@ def _low_pass(block: Tensor) -> Tensor:
     """Set the highest frequencies of a block (K, 3, h, w) to 0."""
     height, width = block.shape[-2:]
     left = (height - math.floor(MUTED * height), width - math.floor(MUTED * width))
-    low = dct2(at_least_float32(block))[..., : left[0], : left[1]]
+    low = dct2(block)[..., : left[0], : left[1]]
     missing = (0, width - left[1], 0, height - left[0])
     return idct2(functional.pad(low, missing)).to(block.dtype)
 
