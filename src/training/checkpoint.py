@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
@@ -60,9 +61,10 @@ def trained_weights(
         work = path.with_suffix(".training")
         work.mkdir(exist_ok=True)
         last = work / "last.ckpt"
+        resumed = last if is_cached(last) else None
         log.info(
             "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-            *(name, len(train), settings.epochs, " (resuming)" if last.exists() else "", path),
+            *(name, len(train), settings.epochs, " (resuming)" if resumed else "", path),
         )
         pl.seed_everything(settings.seed, verbose=False)
         classifier.train()
@@ -71,7 +73,6 @@ def trained_weights(
         batches = loaders(train, test, settings, trainer.num_workers)
         runner = _runner(work, settings, trainer, make_logger(), steps=len(batches[0]))
         with stopping.insist():
-            resumed = last if last.exists() else None
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
         log.info("Trained %s: %.2f%% of %d test images correct.", name, 100 * accuracy, len(test))
@@ -100,11 +101,23 @@ def _runner(
         max_epochs=settings.epochs,
         logger=logger or False,
         callbacks=[keep_last, *bar],
+        plugins=[_ProvenCheckpoints()],
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(10, steps)),
     )
+
+
+class _ProvenCheckpoints(TorchCheckpointIO):
+    """Writes what a training goes on from as a cache entry, which shows damage."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, whole or not at all."""
+        with cache_entry(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 def _precision(wanted: str, accelerator: str) -> Any:

@@ -114,6 +114,14 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert not path.with_suffix(".training").exists()
 
 
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog, whole):
+    path = tmp_path / "cut.safetensors"
+    cut_short(path, monkeypatch)
+    flip_a_bit(path.with_suffix(".training") / "last.ckpt")
+    assert_same_weights(train(path), whole)
+    assert "last.ckpt is damaged" in caplog.text
+
+
 def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatch, whole):
     path = tmp_path / "net.safetensors"
 
@@ -144,6 +152,12 @@ def test_two_processes_train_once(tmp_path):
         worker.join()
         assert worker.exitcode == 0
     assert trained.value == 1 and path.exists()
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
 
 
 def test_damaged_weights_are_named_set_aside_and_trained_again(tmp_path, caplog):
