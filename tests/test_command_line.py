@@ -216,20 +216,17 @@ def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, 
     words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]"]
     assert command_line("-m", *words, "tracking=mlflow") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    folder = output(workspace)
     labels = ["bim (steps=2, norm=l2)", "bim (norm=l2)"]
-    names = {path.name for path in folder.glob("matrix*")}
+    assert all(f"{label} on photos, eps = 8/255" in printed for label in labels)
+    names = {path.name for path in output(workspace).glob("matrix*")}
     assert names == {"matrix-bim-steps=2-norm=l2.csv", "matrix-bim-norm=l2.csv"}
-    assert {pair.info.run_name for pair in runs(store, "photos", "pair")} == {
-        f"{label} coarse -> fine" for label in labels
-    }
-    together = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*/rates.csv"))])
+    pairs = {pair.info.run_name for pair in runs(store, "photos", "pair")}
+    assert pairs == {f"{label} coarse -> fine" for label in labels}
+    rates = [pd.read_csv(file) for file in sorted(output(workspace).glob("*/rates.csv"))]
+    together = pd.concat(rates)  # files of several jobs may be joined
     own = ["attack", "source", "norm", "protocol", "target", "eps_255"]
     assert list(together.columns[:6]) == own and not together.duplicated(own).any()
     assert list(together["attack"].unique()) == labels and set(together["norm"]) == {"l2"}
-    assert set(together["protocol"]) == {"all", "source_correct", "target_correct", "joint"}
-    for label in labels:
-        assert f"{label} on photos, eps = 8/255" in printed
 
 
 NOISE = """
@@ -248,14 +245,14 @@ def test_a_random_attack_depends_on_the_seed_alone(command_line, workspace):
 
 
 def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
-    words = ["attack=admix", "attack.scales=1", "attack.steps=3", "epsilon.grid=[8]"]
+    words = ["attack=admix", "attack.scales=1", "attack.steps=3", "targets=[fine]"]
     tables = []
     for count in (10, 20):
         assert command_line(*words, f"n_images={count}", f"hydra.run.dir={count}") == 0
-        rows = table(workspace / str(count)).set_index(["index", "target", "eps_255"])
-        tables.append(rows["true_confidence"])
+        rows = table(workspace / str(count)).query("target == 'fine'")
+        tables.append(rows.set_index(["index", "eps_255"])["true_confidence"])
     both = pd.concat(tables, axis=1, join="inner")
-    assert len(both) == 10 * 2 * 2  # of clean and attacked images, by two targets
+    assert len(both) == 10 * 3  # of clean and attacked images
     np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], atol=1e-5)
 
 
@@ -358,20 +355,15 @@ def test_long_names_of_an_ensemble_fit_the_file_system(command_line, workspace):
 
 
 def test_a_target_label_makes_success_reaching_it(command_line, workspace, capsys):
-    words = ["attack=bim", "attack.target_label=random,next,data"]
-    assert command_line("-m", *words, "targets=[coarse]") == 1
+    words = ["attack=bim", "attack.target_label=next,data", "targets=[coarse]"]
+    assert command_line("-m", *words) == 1
     printed = capsys.readouterr().out
     assert "target class reached / denominator" in printed
-    assert "FAILED 2-bim-coarse: attack.target_label=data, but the data set photos names" in printed
-    for number, rule in enumerate(("random", "next")):
-        frame = table(output(workspace) / f"{number}-bim-coarse")
-        attacked = frame[frame["eps_255"] > 0]
-        assert attacked["target_label"].notna().all() and frame["target_label"].isna().any()
-        assert (attacked["target_label"] != attacked["label"]).all()
-        if rule == "next":
-            assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
-        cells = pd.read_csv(output(workspace) / f"matrix-bim-target_label={rule}.csv")
-        assert "coarse targeted_success_rate" in cells.columns
+    assert "FAILED 1-bim-coarse: attack.target_label=data, but the data set photos names" in printed
+    frame = table(output(workspace) / "0-bim-coarse").query("eps_255 > 0")
+    assert (frame["target_label"] == (frame["label"] + 1) % 10).all()
+    cells = pd.read_csv(output(workspace) / "matrix-bim-target_label=next.csv")
+    assert "coarse targeted_success_rate" in cells.columns
 
 
 STILL = """
@@ -406,20 +398,5 @@ def test_a_model_that_guesses_is_named_once_before_the_matrix(command_line, work
     (few,) = [line for line in lines if "few_images" in line]
     assert "coarse -> coarse" in few
     for job in output(workspace).glob("*-coarse"):
-        listed = {one["name"]: one for one in json.loads((job / "alarms.json").read_text())}
-        assert {"clean_at_chance", "few_images", "zero_gradients"} <= set(listed)
-        assert "wrong mean or std" in listed["clean_at_chance"]["sentence"]
-
-
-@pytest.mark.usefixtures("coarse_guesses")
-def test_without_an_attack_models_that_guess_are_named(command_line, workspace, capsys):
-    assert command_line("attack=none", "source=null") == 0
-    printed = capsys.readouterr().out
-    frame = table(output(workspace))
-    assert set(frame["target"]) == {"coarse", "fine"} and (frame["eps_255"] == 0).all()
-    of_fine = frame[frame["target"] == "fine"]
-    k, n = int((of_fine["label"] == of_fine["predicted"]).sum()), len(of_fine)
-    assert f"{k} / {n} = {k / n:.2%}" in printed
-    (named,) = json.loads((output(workspace) / "alarms.json").read_text())
-    assert named["finding"].startswith("coarse: ")
-    assert f"clean_at_chance: {named['finding']}" in printed
+        listed = {alarm["name"] for alarm in json.loads((job / "alarms.json").read_text())}
+        assert {"clean_at_chance", "few_images", "zero_gradients"} <= listed
