@@ -30,17 +30,13 @@ def number_classes(
         from torchvision.models import ResNet50_Weights
 
         names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    elif isinstance(class_names, str):
-        raise ValueError(
-            f"dataset.class_names={class_names!r} is not a list of names, null or 'imagenet'"
-        )
     number = np.arange(len(classes), dtype=np.int64)
     if class_names is not None and set(classes) <= set(names):
         number = np.array([names.index(name) for name in classes], dtype=np.int64)
     elif len(names) != len(classes):
         raise ValueError(
-            f"dataset.class_names holds {len(names)} names for the {len(classes)} classes of the "
-            f"data ({', '.join(classes[:5])}, ...)"
+            f"dataset.class_names={str(class_names)[:200]} must be null, imagenet or a list of "
+            f"{len(classes)} names for the classes {', '.join(classes[:5])}, ..."
         )
     if num_classes not in (None, len(names)):
         raise ValueError(
@@ -57,11 +53,8 @@ def checked_labels(what: str, labels: Sequence[int] | np.ndarray, num_classes: i
         ValueError: if there are none, or one is not a whole number in 0..num_classes - 1.
     """
     found = np.asarray(labels)
-    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
-        raise ValueError(
-            f"the data set holds no images, or {what} are no whole numbers (N,) but "
-            f"{found.dtype} {found.shape}"
-        )
+    if found.dtype.kind not in "iu" or not len(found):
+        raise ValueError(f"the data set holds no images, or {what} are {found.dtype}, not integers")
     wrong = found[(found < 0) | (found >= num_classes)]
     if len(wrong):
         raise ValueError(f"{what} hold {wrong[0]}, which is not between 0 and {num_classes - 1}")

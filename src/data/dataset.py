@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from hydra.utils import get_object
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.functional import center_crop, resize
 
 from src.data.classes import checked_labels, number_classes
 from src.data.files import to_rgb
@@ -34,39 +36,31 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
 
 
-class LabelledImages(Dataset[tuple[Any, int]]):
+@dataclass
+class LabelledImages:
     """One split with the attributes of torchvision's data sets.
 
-    Args:
+    Attributes:
         images: each as `to_rgb` takes it, such as uint8 arrays (H, W, 3), or paths.
         targets: int64 (N,), 0-based classes.
         classes: one name a class; None: they have none.
         target_labels: int64 (N,), the classes that targeted attacks aim for, or None.
     """
 
-    def __init__(
-        self,
-        images: Sequence[Any] | np.ndarray,
-        targets: np.ndarray,
-        classes: Sequence[str] | None = None,
-        target_labels: np.ndarray | None = None,
-    ) -> None:
-        self.images = images
-        self.targets = targets
-        self.classes = classes
-        self.target_labels = target_labels
+    images: Sequence[Any] | np.ndarray
+    targets: np.ndarray
+    classes: Sequence[str] | None = None
+    target_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
-        """Return an image and its class."""
         return self.images[position], int(self.targets[position])
 
 
-class ImageDataset(Dataset[tuple[Tensor, int, int]]):
-    """A chosen subset of one split, at one image size, decoded image by image.
+class ImageDataset(Dataset[Batch]):
+    """A chosen subset of one split, of square images of one size, decoded image by image.
 
     Use it with `DataLoader(dataset, collate_fn=keep_batch)`: whole batches come from
     `__getitems__`, so nothing needs collating.
@@ -78,11 +72,10 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             it has them, the classes that targeted attacks aim for.
         n_images: size of the fixed, class-balanced subset; None takes all.
         seed: of the subset.
-        image_size: N brings the shorter side to N and cuts out the central N x N square;
-            None leaves the images as stored, which must then all have one size.
+        image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
+            N x N square; None leaves the images as stored.
         num_classes: how many classes there must be; None: as many as there are names.
-        class_names: names in place of the data's own, or `imagenet`; see
-            `number_classes`.
+        class_names: names in place of the data's own, or `imagenet`; see `number_classes`.
         numbers: int64 (N,), what `data` calls its images where that is not 0, 1, ..., as for a
             saved part of another data set.
 
@@ -107,7 +100,6 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
     ) -> None:
-        """Choose the subset; nothing is decoded yet."""
         target_labels = getattr(data, "target_labels", None)
         classes = getattr(data, "classes", None)
         if classes is None:
@@ -124,7 +116,6 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
         self._data, self._chosen, self._size = data, chosen, image_size
-        self._digest: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -132,35 +123,19 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         return len(self.class_names)
 
     @cached_property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of every image; as stored, those of the first image of the subset."""
-        if self._size is not None:
-            return self._size, self._size
-        height, width = self._decoded(0)[0].shape[:2]
-        return height, width
-
-    @property
     def image_size(self) -> int:
-        """The side of the square images; of images that are not square, the shorter side."""
-        return min(self.image_shape)
+        """The side of the images; as stored, the height of the first one."""
+        return self._size or len(self._decoded(0))
 
     def __len__(self) -> int:
-        """Return the number of chosen images."""
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
-        """Read image `i` of the subset.
-
-        Returns:
-            The image as uint8 (3, H, W), its label, and its position in the full split.
+    def __getitems__(self, chosen: Sequence[int]) -> Batch:
+        """Read several images of the subset.
 
         Raises:
-            ValueError: if it cannot be decoded, or has another size than the first image.
+            ValueError: if one cannot be decoded, or has another size than it should.
         """
-        return torch.from_numpy(self._pixels(i)), int(self.labels[i]), int(self.indices[i])
-
-    def __getitems__(self, chosen: Sequence[int]) -> Batch:
-        """Read several images of the subset as one `Batch`; raises as `__getitem__` does."""
         rows = list(chosen)
         return Batch(
             torch.from_numpy(np.stack([self._pixels(i) for i in rows])),
@@ -175,40 +150,45 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         digest from a folder as from an archive. Every image is decoded, once for all calls.
 
         Raises:
-            ValueError: as `__getitem__`.
+            ValueError: as `__getitems__`.
         """
-        if self._digest is None:
-            total = hashlib.sha256(f"{self.image_shape} {self.num_classes}".encode())
-            for numbers in (self.indices, self.labels, self.target_labels):
-                total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
-            for i in range(len(self)):
-                total.update(self._pixels(i).tobytes())
-            self._digest = total.hexdigest()[:16]
         return self._digest
 
-    def _decoded(self, i: int) -> tuple[np.ndarray, str]:
-        """Return image `i` as stored, uint8 (H, W, 3), and what to call it in a message."""
+    @cached_property
+    def _digest(self) -> str:
+        shape = (self.image_size, self.image_size)
+        total = hashlib.sha256(f"{shape} {self.num_classes}".encode())
+        for numbers in (self.indices, self.labels, self.target_labels):
+            total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
+        for i in range(len(self)):
+            total.update(self._pixels(i).tobytes())
+        return total.hexdigest()[:16]
+
+    def _decoded(self, i: int) -> np.ndarray:
+        """Return image `i` of the subset as stored, uint8 (H, W, 3)."""
         name = f"image {self._chosen[i]}"
         try:
             image, _ = self._data[int(self._chosen[i])]
             if isinstance(image, str | Path):
                 name = f"{name} ({image})"
-            return to_rgb(image), name
+            return to_rgb(image)
         except Exception as error:  # of many kinds, depending on where the damage lies
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
-        """Return image `i` of the subset as a writable uint8 (3, H, W) array."""
-        image, name = self._decoded(i)
+        """Return image `i` of the subset, uint8 (3, N, N)."""
+        image = self._decoded(i)
         if self._size is not None:
-            image = resize_and_crop(image, self._size)
-        if image.shape[:2] != self.image_shape:
-            found, expected = (" x ".join(map(str, s)) for s in (image.shape[:2], self.image_shape))
+            picture = Image.fromarray(image)
+            image = np.asarray(center_crop(resize(picture, [self._size]), [self._size]))
+        height, width = image.shape[:2]
+        if not height == width == self.image_size:
             raise ValueError(
-                f"{name} has {found} pixels (height x width) while the first one has {expected}: "
-                "set dataset.image_size to bring all to one size"
+                f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
+                f"{self.image_size} x {self.image_size}: set dataset.image_size to bring all to "
+                "one size"
             )
-        return image.transpose(2, 0, 1).copy()
+        return image.transpose(2, 0, 1)
 
 
 def load_dataset(
@@ -255,23 +235,3 @@ def to_unit(images_uint8: Tensor) -> Tensor:
 def keep_batch(batch: Any) -> Any:
     """Return the batch as it is: the `collate_fn` for loaders over `ImageDataset`."""
     return batch
-
-
-def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize the shorter side to `size` (bilinear, antialiased) and cut out the central square.
-
-    Args:
-        image: uint8 (H, W, 3).
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 (size, size, 3); the image itself where it has that size already.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
-    shorter = min(height, width)
-    new_height, new_width = round(height * size / shorter), round(width * size / shorter)
-    left, top = (new_width - size) // 2, (new_height - size) // 2
-    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))

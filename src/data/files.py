@@ -4,7 +4,7 @@ import hashlib
 import logging
 import tarfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,64 +19,48 @@ from src.utils.files import writing
 log = logging.getLogger(__name__)
 
 
-def open_folder(root: str | Path | None, key: str, cache_dir: str | Path | None) -> Path:
+def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
     """Return a folder, or that of an archive's files.
+
+    An archive is unpacked once, to a folder known by its path, size and time of change. That is
+    filled under a lock and moved into place when complete, so several processes may ask at once.
 
     Args:
         root: path of a folder, a tar (also compressed by gzip, xz or bzip2) or a zip.
         key: the configuration key that holds `root`, for messages.
-        cache_dir: where archives are unpacked to, once.
+        cache_dir: where archives are unpacked to.
 
     Raises:
-        ValueError: if there is no such folder or archive, or it cannot be unpacked.
+        ValueError: if there is no such folder or archive, or the archive is damaged or holds
+            members or links that lead out of it.
     """
-    if not root:
-        raise ValueError(f"{key} is not set: give a folder or an archive")
-    path = Path(root).expanduser()
-    if path.is_dir():
+    path = Path(root or "").expanduser()
+    if root and path.is_dir():
         return path
     if not path.is_file():
-        raise ValueError(f"{key}={root} does not exist (seen from {Path.cwd()})")
-    if cache_dir is None:
-        raise ValueError(f"{key}={root} is an archive: set cache_dir to a folder for its files")
-    return unpacked(path, Path(cache_dir).expanduser())
-
-
-def unpacked(archive: Path, cache_dir: Path) -> Path:
-    """Unpack an archive into `cache_dir`, unless that has been done, and return the folder.
-
-    The folder is known by path, size and time of change of the archive. It is filled under a lock
-    and moved into place when complete, so several processes may ask at once.
-
-    Raises:
-        ValueError: if the archive is damaged, or holds members or links that lead out of it.
-    """
-    stat = archive.stat()
-    identity = f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        raise ValueError(f"{key}={root or 'null'} is no folder and no archive (in {Path.cwd()})")
+    stat = path.stat()
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = cache_dir / "archives" / f"{archive.name}-{key}"
+    folder = Path(cache_dir).expanduser() / "archives" / f"{path.name}-{key}"
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
-                log.info("Unpacking %s once to %s.", archive, folder)
+                log.info("Unpacking %s once to %s.", path, folder)
                 with TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
                     files = Path(temporary, "files")
-                    _extract(archive, files)
+                    files.mkdir()
+                    _extract(path, files)
                     files.rename(folder)
     return folder
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Extract a tar or zip into a new folder, and nothing outside it."""
-    folder.mkdir()
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as members:
-                for name in members.namelist():
-                    if ".." in PurePosixPath(name).parts:
-                        raise ValueError(f"{name!r} would be outside the destination")
-                members.extractall(folder)
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(folder)  # nothing outside: it drops `..` and leading slashes
         else:
             # Not torchvision's extract_archive, which extracts unfiltered in older versions.
             with tarfile.open(archive) as members:
@@ -105,12 +89,10 @@ def to_rgb(image: Any) -> np.ndarray:
             return image
         image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
     with image if isinstance(image, Image.Image) else Image.open(image) as picture:
-        if picture.mode == "F":
-            raise ValueError("floating-point pixels have no fixed range")
-        if picture.mode.startswith("I"):
-            grey = np.asarray(picture).astype(np.int64)
-            if grey.min() < 0 or grey.max() > 65535:
-                raise ValueError("its grey levels do not fit 16 bits")
+        if picture.mode[0] in "FI":  # also I;16 and the like
+            grey = np.asarray(picture)
+            if picture.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+                raise ValueError("its grey levels are not whole numbers of 16 bits")
             return np.repeat(np.rint(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2)
         # A palette with transparency goes by way of RGBA, or Pillow warns.
         through = picture.convert("RGBA") if picture.mode == "P" else picture

@@ -1,6 +1,7 @@
 """Images listed in a CSV with their true class and the class to aim for (NIPS 2017 layout)."""
 
 import csv as csv_module
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,6 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from src.data.dataset import LabelledImages
 from src.data.files import open_folder
 from src.utils.checks import first_line
-
-MOST_CLASSES = 1_000_000
-"""More would be a mistake, and their names alone would fill the memory."""
 
 
 def image_csv(
@@ -25,7 +23,7 @@ def image_csv(
     label_column: str = "TrueLabel",
     target_column: str = "TargetClass",
     first_label: int = 1,
-    cache_dir: str | None = None,
+    cache_dir: str = "cache",
 ) -> LabelledImages:
     """Load images that a CSV lists, in the order of its rows; their classes have no names.
 
@@ -81,16 +79,15 @@ def class_number(row: dict[str, str], column: str, first: int) -> int:
     """Return a row's class, counted from 0.
 
     Raises:
-        ValueError: if it is not a whole number from `first` on.
+        ValueError: if it is not a whole number from `first` on, of at most six digits.
     """
     text = row[column].strip()
-    number = int(text) - first if text.isdecimal() and len(text) < 10 else -1
-    if not 0 <= number < MOST_CLASSES:
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) < first:
         raise ValueError(
             f"{column}={text[:40]!r} of image {next(iter(row.values()))[:200]!r} is not a whole "
-            f"number from {first} to {first + MOST_CLASSES - 1}"
+            f"number from {first} to 999999"
         )
-    return number
+    return int(text) - first
 
 
 def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:

@@ -71,13 +71,8 @@ def check_images(dataset: ImageDataset, together: int = 1) -> None:
         together: How many images at least must share a batch.
 
     Raises:
-        ValueError: An image cannot be read, the images are not square, or there are too few.
+        ValueError: An image cannot be read, not all are squares of one size, or there are too few.
     """
-    height, width = dataset.image_shape
-    if height != width:
-        raise ValueError(
-            f"the images are {height} x {width} pixels; dataset.image_size=N makes them N x N."
-        )
     if len(dataset) < together:
         raise ValueError(
             f"controls=true needs at least {together} images, to show each with the perturbation "

@@ -20,10 +20,7 @@ class WriteError(ValueError):
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success and is removed on failure.
 
-    The folder of `path` is made where missing.
-
-    Raises:
-        WriteError: It cannot be: the disk is full, say, or the folder is read-only.
+    The folder of `path` is made where missing. Raises as `writing`.
     """
     temporary = path.with_name(f".{path.stem[:100]}.{uuid4().hex}.tmp{path.suffix}")
     try:
@@ -49,7 +46,7 @@ def write_csv(path: Path, table: "pd.DataFrame") -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses into a sentence that names what could not be written.
+    """Turn what the system refuses (the disk is full, say) into a sentence.
 
     Raises:
         WriteError: It refused something; of nested paths the outermost is named.

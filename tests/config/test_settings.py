@@ -3,10 +3,14 @@
 import importlib
 import re
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 import src.main
 from src.config.attack import try_attack
@@ -24,11 +28,23 @@ ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
 MODELS = sorted(path.stem for path in (src.main.CONF / "model").glob("*.yaml"))
 
 
+@cache
+def composed(*choices: str) -> DictConfig:
+    return compose("config", list(choices), return_hydra_config=True)
+
+
 def read(*words: str, extra: Path | None = None) -> Settings:
-    """Compose a command line, as Hydra does, and read it."""
-    search = [f"hydra.searchpath=[file://{extra}]"] if extra else []
+    """Compose a command line as Hydra does, each choice of groups once, and read it."""
+    groups = {group.name for group in src.main.CONF.iterdir() if group.is_dir()}
+    values = [word for word in words if word.split("=")[0] not in groups]
+    choices = [word for word in words if word not in values]
+    if extra:
+        choices.append(f"hydra.searchpath=[file://{extra}]")
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        config = compose("config", [*words, *search], return_hydra_config=True)
+        config = deepcopy(composed(*choices))
+        for word in OverridesParser.create().parse_overrides(values):
+            added = word.is_add() or word.is_force_add()
+            OmegaConf.update(config, word.key_or_group, word.value(), force_add=added)
         settings = read_job(config, config.hydra)
         tried = any(word.lstrip("+").startswith("attack") for word in words)
         if settings.attack.kind == "crafted" and (tried or not words):

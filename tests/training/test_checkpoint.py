@@ -160,10 +160,9 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-def test_damaged_weights_are_named_set_aside_and_trained_again(tmp_path, caplog):
+def test_damaged_weights_are_named_and_trained_again(tmp_path, caplog):
     path = train(tmp_path / "net.safetensors", epochs=1)
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 4]) + content[1:])
     assert train(path, epochs=1).read_bytes() == content
     assert f"{path} is damaged" in caplog.text
-    assert (tmp_path / "net.safetensors.damaged").exists()
