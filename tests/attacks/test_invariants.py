@@ -43,8 +43,8 @@ def iterative(k: int, keys: Mapping[str, Any]) -> int:
     return 1 + k * (keys["steps"] - 1)
 
 
-def restarted(k: int, keys: Mapping[str, Any]) -> int:
-    return k * keys["steps"] * keys["restarts"]
+def random_start(k: int, keys: Mapping[str, Any]) -> int:
+    return k * keys["steps"]
 
 
 def copied(k: int, keys: Mapping[str, Any]) -> int:
@@ -59,7 +59,7 @@ GRADIENTS: dict[str, Callable[[int, Mapping[str, Any]], int]] = {
     **dict.fromkeys(("fgsm", "fgsm_l2", "llc"), one_step),
     **dict.fromkeys(("bim", "illc", "mi", "ni", "pi_pregradient"), iterative),
     **dict.fromkeys(("di", "ti", "mi_di_ti"), iterative),
-    **dict.fromkeys(("pgd", "pgd_l2", "rfgsm"), restarted),
+    **dict.fromkeys(("pgd", "pgd_l2", "rfgsm"), random_start),
     "emi": lambda k, keys: 1 + k * keys["samples"] * (keys["steps"] - 1),
     **dict.fromkeys(("vmi", "vni"), tuned),
     **dict.fromkeys(("si_ni", "si_ni_di_ti", "ssa", "bsr", "sia"), copied),

@@ -26,7 +26,6 @@ from src.attacks import (
 NAN, INF = float("nan"), float("inf")
 MEANINGLESS = [
     ([bim, pgd], "steps", [0, -1, 2.5, True, "3", None]),
-    ([pgd], "restarts", [0, 1.5, False]),
     ([pgd], "random_start", ["normal"]),
     ([pgd], "start_radius", [-0.1, 1.1, NAN, None, True, "x"]),
     ([bim], "step_size_255", [0, -1, 256, NAN, INF, "1"]),
