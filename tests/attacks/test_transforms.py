@@ -86,12 +86,7 @@ def test_random_numbers_belong_to_the_image(transform):
     other = all_copies(transform, images, random_for(images, seed=1))
     assert torch.equal(whole, other) == isinstance(transform, Scale)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_copies_differ(transform):
-    images = batch()
-    copies = all_copies(transform, images, random_for(images))
-    assert len({tuple(copy[0].sum((1, 2, 3)).tolist()) for copy in copies}) == transform.copies
+    assert len({tuple(copy[0].sum((1, 2, 3)).tolist()) for copy in whole}) == transform.copies
 
 
 # Diverse input

@@ -148,9 +148,9 @@ def test_halves_towards_one_crossing_by_hand():
     assert rows["top5_classes"][0].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("grid", [(1.0, 2.0, 4.0), (4.0, 1.0, 2.0)])
 @pytest.mark.parametrize(("flips", "bracket"), [((1, 4), [0, 1]), ((2,), [1, 2]), ((4,), [2, 4])])
-def test_the_bracket_is_about_the_first_flip_in_any_order_of_the_grid(grid, flips, bracket):
+def test_the_bracket_is_about_the_first_flip(flips, bracket):
+    grid = (4.0, 1.0, 2.0)  # in any order
     rows, _ = bisected(lambda eps: torch.isin(eps, torch.tensor(flips)), grid, 0, labels=(0, 0))
     assert rows[["below_eps_255", "eps_255"]].to_numpy().tolist() == [bracket, bracket]
     assert rows["confidence"].tolist() == pytest.approx([1 / (1 + np.exp(-bracket[1]))] * 2)

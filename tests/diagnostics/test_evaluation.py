@@ -51,17 +51,6 @@ def test_batches_do_not_matter(images, curved, diagnosed):
                 assert first[column].tolist() == second[column].tolist()
 
 
-def test_a_second_pass_forgets_the_first(images, linear):
-    networks, dataset = {"a": linear(0)}, images()
-    words = {
-        "label": "test",
-        "adversarial_source": Attacker(networks["a"], fgsm, GRID, num_classes=3),
-        "diagnostics": make_diagnostics(FULL, ["a"], 8.0),
-    }
-    first, second = (evaluate(dataset, networks, TRAINER, **words).diagnostics for _ in range(2))
-    assert all(second[name].equals(table) for name, table in first.items())
-
-
 def test_diagnostics_need_an_attack_and_its_unrounded_images(images, linear):
     model = linear(0)
     words = {"label": "test", "diagnostics": make_diagnostics(FULL, ["a"], 8.0)}
