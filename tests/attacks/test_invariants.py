@@ -165,9 +165,9 @@ def test_seeds_change_random_attacks_only(attack_name, small, network, batch):
     assert torch.equal(one, other) == (attack_name in DETERMINISTIC)
 
 
-def test_budgets_batches_and_order_do_not_matter(attack_name, norm, small, network, batch):
+def test_budgets_batches_and_order_do_not_matter(attack_name, small, network, batch):
     images, labels, pool = in_float64(batch)
-    attack, model, eps = small(attack_name, norm=norm), network().double(), EPS.double()
+    attack, model, eps = small(attack_name), network().double(), EPS.double()
 
     def run(rows: Any, budgets: Tensor = eps, **words: Any) -> Tensor:
         words["seeds"] = SEEDS[rows]
