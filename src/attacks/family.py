@@ -1,8 +1,7 @@
-"""The published attacks: `iterate` with the settings of a paper.
+"""The published attacks: `ascend` with the settings of a paper.
 
-All take the keywords of `iterate`, with the defaults given here, and return and raise what it does.
-Those that are made with a transform or with a gradient estimator take its fields too; its docstring
-gives its formula. Where an attack is not the paper's, it says so.
+Those with a transform or a gradient estimator take its fields too; its docstring gives its formula.
+Where an attack is not the paper's, it says so.
 """
 
 from collections.abc import Callable, Collection
@@ -36,10 +35,7 @@ class Attack:
     """
 
     def __init__(
-        self,
-        part: Callable[..., Any] | None = None,
-        fixed: Collection[str] = (),
-        **defaults: Any,
+        self, part: Callable[..., Any] | None = None, fixed: Collection[str] = (), **defaults: Any
     ) -> None:
         own = signature(part).parameters if part else {}
         known = {
@@ -102,7 +98,7 @@ Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of
 """
 
 pgd = Attack(random_start="uniform", relative_step_size=0.25)
-"""Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
+"""Projected gradient descent: `bim` from x + U(-eps, eps).
 
 For `norm=l2` the start is uniform in that ball.
 
@@ -110,7 +106,7 @@ Reference:
     Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
     arXiv 1706.06083, equation 1 and appendix B.
 
-Deviation: 10 steps of eps / 4; the paper's appendix takes 100 of 2.5 eps / 100.
+Deviation: 10 steps of eps / 4; the paper's appendix takes 100 of eps / 40.
 """
 
 mi_fgsm = Attack(decay=1.0)

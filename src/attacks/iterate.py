@@ -1,7 +1,6 @@
 """The iterations that all attacks have in common."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from src.attacks.gradients import State, single_gradient
 from src.attacks.objective import Model, Objective, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import as_budgets, check_pixels, direction, project
+from src.attacks.projection import checked_budgets, direction, project
 from src.attacks.settings import Settings
 
 
@@ -34,9 +33,8 @@ def ascend(
         m_t     = mu * m_{t-1} + g_t / mean|g_t|
         x_{t+1} = project(x_t + a * sign(m_t))
 
-    and for `norm=l2` m_t over its root mean square in the sign's place. A budget's images are
-    computed together with those of the other budgets, at most `max_batch` at a time. As long as
-    all budgets are at the clean image they share the gradient.
+    and for `norm=l2` m_t over its root mean square in the sign's place. As long as all budgets are
+    at the clean image they share the gradient.
 
     Args:
         model: Maps images to logits; see `Model`. A module is attacked in evaluation mode, and left
@@ -64,11 +62,10 @@ def ascend(
         algorithm 1. The gradient is divided by its mean size rather than by its L1 norm, as in
         the authors' code; that matters for `lookahead` alone.
     """
-    check_pixels(images)
-    budgets = as_budgets(eps, images)
+    budgets = checked_budgets(eps, images)
     own = budgets.ndim == 2  # each image has its own
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
-    ascent = _Ascent(Objective(model, settings, targeted), settings)
+    objective = Objective(model, settings, targeted)
     seeds = torch.arange(len(images)) if seeds is None else seeds
     pool = (images, labels) if pool is None else pool
     others_than = labels if true_labels is None else true_labels
@@ -85,75 +82,54 @@ def ascend(
                 part = slice(left, left + columns)
                 random = PerImageRandom(seeds[part], images, others_than[part], pool)
                 sizes = flat[first : first + rows, part if own else slice(None)]
-                result[first : first + rows, part] = ascent.best(
-                    images[part], labels[part], sizes, random
+                result[first : first + rows, part] = _iterated(
+                    objective, images[part], labels[part], sizes, random
                 )
     return result.reshape(budgets.shape[:1] + images.shape)
 
 
-@dataclass(frozen=True)
-class _Ascent:
-    """Projected gradient ascent, for images whose iterations are computed together."""
+def _iterated(
+    objective: Objective, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom
+) -> Tensor:
+    """Return the last iterate, shape (K, N, 3, H, W), of images that are computed together."""
+    settings = objective.settings
+    x = _start(settings, images.expand(len(eps), *images.shape), eps, random)
+    state = State(x, x, eps, settings.step_size(eps), random)
+    momentum: Tensor | float = 0.0
+    for step in range(settings.steps):
+        state.is_last_step = step == settings.steps - 1
+        state.iterate = x
+        state.at = x if step == 0 else _ahead(settings, momentum, state)
+        gradient = settings.estimator(lambda at: objective.gradient(at, labels, random), state)
+        state.last_gradient = gradient / _mean_size(gradient)
+        momentum = settings.decay * momentum + state.last_gradient
+        moved = x + state.step_size * direction(momentum, settings.norm)
+        x = project(moved, images, eps, settings.norm)
+    return x
 
-    objective: Objective
-    settings: Settings
 
-    def best(self, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
-        """Return the result of the restart with the highest loss, image by image."""
-        best = self.once(images, labels, eps, random)
-        if self.settings.restarts == 1:
-            return best
-        with torch.no_grad():
-            highest = self.objective.losses(best, labels)
-        for _ in range(self.settings.restarts - 1):
-            result = self.once(images, labels, eps, random)
-            with torch.no_grad():
-                losses = self.objective.losses(result, labels)
-            better = losses > highest
-            best = torch.where(better[..., None, None, None], result, best)
-            highest = torch.where(better, losses, highest)
-        return best
+def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
+    """Return the first iterate for clean images (K, N, 3, H, W)."""
+    if settings.random_start is None:
+        return images
+    shape = images.shape[2:]
+    if settings.norm == "l2":  # uniform in the ball: a direction, a length of density r^(D - 1)
+        length = random.uniform(1, 1, 1) ** (1 / math.prod(shape))
+        noise = direction(random.normal(*shape), "l2") * length
+    elif settings.random_start == "sign":
+        noise = random.normal(*shape).sign()
+    else:
+        noise = random.uniform(*shape, low=-1.0, high=1.0)
+    return project(images + eps * settings.start_radius * noise, images, eps, settings.norm)
 
-    def once(self, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
-        """Return the last iterate, shape (K, N, 3, H, W)."""
-        norm, steps = self.settings.norm, self.settings.steps
-        x = self.start(images.expand(len(eps), *images.shape), eps, random)
-        state = State(x, x, eps, self.settings.step_size(eps), random)
-        momentum: Tensor | float = 0.0
-        for step in range(steps):
-            state.is_last_step = step == steps - 1
-            state.iterate = x
-            state.at = x if step == 0 else self.ahead(momentum, state)
-            gradient = self.settings.estimator(
-                lambda at: self.objective.gradient(at, labels, random), state
-            )
-            state.last_gradient = gradient / _mean_size(gradient)
-            momentum = self.settings.decay * momentum + state.last_gradient
-            x = project(x + state.step_size * direction(momentum, norm), images, eps, norm)
-        return x
 
-    def start(self, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
-        """Return the first iterate for clean images (K, N, 3, H, W)."""
-        kind, norm = self.settings.random_start, self.settings.norm
-        if kind is None:
-            return images
-        shape = images.shape[2:]
-        if norm == "l2":  # uniform in the ball: a direction, and a length of density r^(D - 1)
-            length = random.uniform(1, 1, 1) ** (1 / math.prod(shape))
-            noise = direction(random.normal(*shape), norm) * length
-        elif kind == "sign":
-            noise = random.normal(*shape).sign()
-        else:
-            noise = random.uniform(*shape, low=-1.0, high=1.0)
-        return project(images + eps * self.settings.start_radius * noise, images, eps, norm)
-
-    def ahead(self, momentum: Tensor | float, state: State) -> Tensor:
-        """Return where the gradient is taken, in all steps but the first."""
-        if self.settings.lookahead == "momentum":
-            return state.iterate + state.step_size * self.settings.decay * momentum
-        if self.settings.lookahead == "gradient":
-            return state.iterate + state.step_size * state.last_gradient
-        return state.iterate
+def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor:
+    """Return where the gradient is taken, in all steps but the first."""
+    if settings.lookahead == "momentum":
+        return state.iterate + state.step_size * settings.decay * momentum
+    if settings.lookahead == "gradient":
+        return state.iterate + state.step_size * state.last_gradient
+    return state.iterate
 
 
 def _mean_size(gradient: Tensor) -> Tensor:

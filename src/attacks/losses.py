@@ -36,17 +36,9 @@ def margin(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
         arXiv 1608.04644, f_6.
     """
     own = logits.gather(-1, labels[..., None])
-    others = logits.masked_fill(_one_hot(logits, labels), -torch.inf)
+    others = logits.scatter(-1, labels[..., None], -torch.inf)
     difference = others.amax(dim=-1) - own[..., 0]
     return -difference if targeted else difference
 
 
-LOSSES: dict[str, Loss] = {
-    "cross_entropy": cross_entropy,
-    "logit": logit,
-    "margin": margin,
-}
-
-
-def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
-    return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, labels[..., None], True)
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "logit": logit, "margin": margin}

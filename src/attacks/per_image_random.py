@@ -32,9 +32,7 @@ class PerImageRandom:
         self.labels = labels
         self.pool = pool
         self.kept: dict[Hashable, Tensor] = {}
-        self.generators = [
-            torch.Generator(like.device).manual_seed(seed) for seed in seeds.tolist()
-        ]
+        self.generators = [torch.Generator(like.device).manual_seed(s) for s in seeds.tolist()]
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Return numbers from [low, high), shape (N, *shape)."""
@@ -53,11 +51,7 @@ class PerImageRandom:
         return self._each(torch.randperm, length)
 
     def others(self) -> Tensor:
-        """Return for each image one of the pool, of another class where there is one.
-
-        Returns:
-            Shape (N, 3, H, W).
-        """
+        """Return for each image one of the pool, of another class where there is one, (N, ...)."""
         images, labels = self.pool
         orders = self.permutations(len(images))
         foreign = labels[orders] != self.labels[:, None]

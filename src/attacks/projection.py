@@ -6,12 +6,17 @@ from torch import Tensor
 _AXES = (-3, -2, -1)
 
 
-def as_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
+def checked_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
     """Return `eps` as a tensor of the images' type and device, of shape (), (K,) or (K, N).
 
     Raises:
-        ValueError: A budget is not finite or lies outside [0, 1], or `eps` has another shape.
+        ValueError: A budget or a pixel lies outside [0, 1], or `eps` has another shape.
     """
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(
+            "images must hold numbers in [0, 1], normalised by the model itself, not from "
+            f"{float(images.min()):g} to {float(images.max()):g}."
+        )
     budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
     fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
     if not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
@@ -20,19 +25,6 @@ def as_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
             f"one for each of the {len(images)} images, not {eps}."
         )
     return budgets
-
-
-def check_pixels(images: Tensor) -> None:
-    """Refuse images outside the pixel range, which no ball around them is inside of.
-
-    Raises:
-        ValueError: A value is not finite or lies outside [0, 1].
-    """
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError(
-            "images must hold numbers in [0, 1], normalised by the model itself, not from "
-            f"{float(images.min()):g} to {float(images.max()):g}."
-        )
 
 
 def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf") -> Tensor:

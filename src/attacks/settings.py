@@ -54,7 +54,6 @@ class Settings:
         random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
             clean image plus or minus the radius in every value, for `linf` alone.
         start_radius: Of the random start, as a share of the budget.
-        restarts: How often all steps are made; each image keeps the result of the highest loss.
         decay: mu, of the momentum; 0: none.
         lookahead: Where the gradient is taken: None, at x_t; `momentum`, at
             x_t + a * mu * m_{t-1}; `gradient`, at x_t + a * g_{t-1} / mean|g_{t-1}|.
@@ -70,7 +69,6 @@ class Settings:
     relative_step_size: PositiveFloat | None = None
     random_start: Literal["uniform", "sign"] | None = None
     start_radius: Share = 1.0
-    restarts: PositiveInt = 1
     decay: NonNegativeFloat = 0.0
     lookahead: Literal["momentum", "gradient"] | None = None
     kernel_size: Annotated[NonNegativeInt, AfterValidator(_odd)] = 0

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import attack_function, try_attack
+from src.config.attack import attack_function
 from src.config.settings import AttackSettings
 from src.models import Ensemble
 
@@ -114,28 +114,24 @@ def sections() -> Mapping[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def read(sections) -> Callable[..., Configured]:
-    """A function that reads an attack's config file, with some keys changed, and tries it."""
-    known: dict[str, Configured] = {}
+def section(sections) -> Callable[..., AttackSettings]:
+    """A function that returns the settings of a config file, with some keys changed."""
 
-    def make(name: str, **changes) -> Configured:
-        key = repr((name, sorted(changes.items())))
-        if key not in known:
-            section = {**sections[name], **changes}
-            own = {word: section[word] for word in ("norm", "target_label")}
-            attack = AttackSettings(name=name, label=name, settings=section, **own)
-            try_attack(attack, (1.0, 8.0))
-            known[key] = Configured(attack_function(attack), section)
-        return known[key]
+    def make(name: str, **changes) -> AttackSettings:
+        keys = {**sections[name], **changes}
+        own = {word: keys[word] for word in ("norm", "target_label")}
+        return AttackSettings(name=name, label=name, settings=keys, **own)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def small(sections, read) -> Callable[..., Configured]:
-    """A function like `read` that also makes the attack quick."""
+def small(sections, section) -> Callable[..., Configured]:
+    """A function that makes an attack of a config file, with keys that make it quick."""
 
     def make(name: str, **changes) -> Configured:
-        return read(name, **{k: v for k, v in SMALL.items() if k in sections[name]} | changes)
+        quick = {key: value for key, value in SMALL.items() if key in sections[name]}
+        settings = section(name, **quick | changes)
+        return Configured(attack_function(settings), settings.settings)
 
     return make

@@ -46,20 +46,10 @@ def test_losses_by_hand(name, classes, count, seed, targeted):
 
 @pytest.mark.parametrize("targeted", TARGETED)
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradients_are_right_and_finite(name, targeted):
-    logits, labels = random_logits((5, 7))
-    logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, labels, targeted), logits)
-
-
-@pytest.mark.parametrize("targeted", TARGETED)
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(
-    "row", [[0.0] * 5, [1e4, 0, 0, 0, 0], [0, 1e4, 0, 0, 0], [-1e4, 3, 3, 3, 3]]
-)
-def test_gradients_are_finite_at_ties_and_at_the_ends(row, name, targeted):
-    logits = torch.tensor([row, row], requires_grad=True)
-    loss = LOSSES[name](logits, torch.tensor([0, 1]), targeted)
+def test_gradients_are_finite_at_ties_and_at_the_ends(name, targeted):
+    rows = [[0.0] * 5, [1e4, 0, 0, 0, 0], [0, 1e4, 0, 0, 0], [-1e4, 3, 3, 3, 3]]
+    logits = torch.tensor([*rows, *rows], requires_grad=True)
+    loss = LOSSES[name](logits, torch.tensor([0, 1] * 4), targeted)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert loss.isfinite().all() and gradient.isfinite().all()
 

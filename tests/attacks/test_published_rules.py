@@ -19,10 +19,8 @@ from torch import nn
 from src.attacks import (
     PerImageRandom,
     admix_fgsm,
-    bim,
     di_fgsm,
     emi_fgsm,
-    fgsm,
     mi_fgsm,
     ni_fgsm,
     pi_fgsm,
@@ -60,8 +58,8 @@ class Case:
         (logits.logsumexp(0) - logits[self.label]).backward()
         return x.grad.numpy()
 
-    def step(self, image: Image, way: Image, alpha: float | None = None) -> Image:
-        moved = image + (self.alpha if alpha is None else alpha) * np.sign(way)
+    def step(self, image: Image, way: Image) -> Image:
+        moved = image + self.alpha * np.sign(way)
         inside = np.clip(moved - self.clean, -self.eps, self.eps)
         return np.clip(self.clean + inside, 0, 1)
 
@@ -71,17 +69,6 @@ class Case:
 
 def unit(gradient: Image) -> Image:
     return gradient / np.abs(gradient).mean()
-
-
-def one_step(case: Case) -> Image:
-    return case.step(case.clean, case.gradient(case.clean), case.eps)
-
-
-def iterative(case: Case) -> Image:
-    x = case.clean
-    for _ in range(STEPS):
-        x = case.step(x, case.gradient(x))
-    return x
 
 
 def momentum(case: Case, gradient: Callable[[Image], Image] | None = None) -> Image:
@@ -207,8 +194,6 @@ def spectral(case: Case) -> Image:
 
 
 RULES = {
-    "fgsm": (fgsm, one_step),
-    "bim": (bim, iterative),
     "mi": (mi_fgsm, momentum),
     "ni": (ni_fgsm, nesterov),
     "pi": (pi_fgsm, pre_gradient),
@@ -229,7 +214,7 @@ def test_is_the_published_rule(name, network, batch):
     model, (images, labels) = network().double(), batch(3, SIDE)
     images, (others, classes) = images.double(), batch(6, SIDE, seed=2)
     pool, seeds = (others.double(), classes), torch.tensor([3, 1, 4])
-    words = {fgsm: {}, bim: {"steps": STEPS}}.get(ours, {"steps": STEPS, "decay": MU})
+    words = {"steps": STEPS, "decay": MU}
     eps = torch.tensor(BUDGETS, dtype=torch.float64)
     made = ours(model, images, labels, eps, seeds=seeds, pool=pool, **words).numpy()
     for k, budget in enumerate(BUDGETS):

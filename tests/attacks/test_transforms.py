@@ -86,12 +86,7 @@ def test_random_numbers_belong_to_the_image(transform):
     other = all_copies(transform, images, random_for(images, seed=1))
     assert torch.equal(whole, other) == isinstance(transform, Scale)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_copies_differ(transform):
-    images = batch()
-    copies = all_copies(transform, images, random_for(images))
-    assert len({tuple(copy[0].sum((1, 2, 3)).tolist()) for copy in copies}) == transform.copies
+    assert len({tuple(copy[0].sum((1, 2, 3)).tolist()) for copy in whole}) == transform.copies
 
 
 # Diverse input
@@ -103,21 +98,6 @@ def test_diverse_input_changes_the_given_share_of_images():
         result = DiverseInput(probability, resize_rate=1.5)(images, random_for(images), 0)
         changed = (result != images).flatten(2).any(2)
         assert low <= changed.float().mean() <= high
-
-
-# Admix
-
-
-def test_admix_keeps_the_other_image_through_the_scales_only():
-    """Another transform may draw in between."""
-    images, noise = batch(), Spectrum()
-    random, expected = random_for(images), random_for(images)
-    for _ in range(3):
-        other = expected.others()
-        for scale in range(5):
-            result = Admix()(images, random, scale)
-            assert torch.equal(result, (images + 0.2 * other) / 2**scale)
-            assert torch.equal(noise(images, random, 0), noise(images, expected, 0))
 
 
 def test_images_mixed_in_are_of_another_class():
@@ -137,14 +117,6 @@ def test_spectrum_keeps_its_precision_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         result = Spectrum()(images, random_for(images), 0)
     assert torch.equal(result, Spectrum()(images, random_for(images), 0))
-
-
-def test_spectrum_passes_on_the_gradient_at_the_transformed_image():
-    images = batch(dtype=torch.float64).requires_grad_()
-    weights = torch.randn(images.shape, dtype=torch.float64)
-    changed = Spectrum()(images, random_for(images), 0)
-    (gradient,) = torch.autograd.grad((weights * changed.square()).sum(), images)
-    assert torch.equal(gradient, 2 * weights * changed.detach())
 
 
 # Block shuffle

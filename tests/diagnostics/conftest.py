@@ -57,38 +57,37 @@ def related(rows: int, columns: int, seed: int, size: float) -> nn.Linear:
     return layer
 
 
-@pytest.fixture(scope="session")
+def make_linear(seed: int = 0, classes: int = 3, side: int = 8) -> nn.Module:
+    layers = nn.Sequential(nn.Flatten(), related(classes, 3 * side * side, seed, 1.0))
+    return layers.eval().requires_grad_(False)
+
+
+def make_curved(seed: int = 0, classes: int = 3, side: int = 8) -> nn.Module:
+    first, last = related(32, 3 * side * side, seed, 0.6), related(classes, 32, seed, 1.0)
+    return nn.Sequential(nn.Flatten(), first, nn.Tanh(), last).eval().requires_grad_(False)
+
+
+def all_of(dataset: ImageDataset) -> tuple[Tensor, Batch]:
+    whole = dataset.__getitems__(range(len(dataset)))
+    return to_unit(whole.images), whole
+
+
+@pytest.fixture
 def linear() -> Callable[..., nn.Module]:
     """A function that makes a linear classifier; different seeds agree on many images."""
-
-    def make(seed: int = 0, classes: int = 3, side: int = 8) -> nn.Module:
-        layers = nn.Sequential(nn.Flatten(), related(classes, 3 * side * side, seed, 1.0))
-        return layers.eval().requires_grad_(False)
-
-    return make
+    return make_linear
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def curved() -> Callable[..., nn.Module]:
     """A function that makes a small network whose predictions are not monotonous in the budget."""
-
-    def make(seed: int = 0, classes: int = 3, side: int = 8) -> nn.Module:
-        first, last = related(32, 3 * side * side, seed, 0.6), related(classes, 32, seed, 1.0)
-        layers = nn.Sequential(nn.Flatten(), first, nn.Tanh(), last)
-        return layers.eval().requires_grad_(False)
-
-    return make
+    return make_curved
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def batch_of() -> Callable[[ImageDataset], tuple[Tensor, Batch]]:
     """A function that returns all images of a data set, in [0, 1] and as a batch."""
-
-    def make(dataset: ImageDataset) -> tuple[Tensor, Batch]:
-        whole = dataset.__getitems__(list(range(len(dataset))))
-        return to_unit(whole.images), whole
-
-    return make
+    return all_of
 
 
 @pytest.fixture(scope="session")

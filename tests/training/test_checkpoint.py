@@ -122,20 +122,6 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog,
     assert "last.ckpt is damaged" in caplog.text
 
 
-def test_a_training_that_ended_but_was_not_stored_is_stored(tmp_path, monkeypatch, whole):
-    path = tmp_path / "net.safetensors"
-
-    def full(*_):
-        raise OSError("full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("src.training.checkpoint.save_weights", full)
-        with pytest.raises(ValueError, match=r"net\.safetensors .*full"):
-            train(path)
-    assert not path.exists()
-    assert_same_weights(train(path), whole)
-
-
 def test_two_processes_train_once(tmp_path):
     path = tmp_path / "net.safetensors"
     trained = multiprocessing.get_context("fork").Value("i", 0)

@@ -1,6 +1,7 @@
 """Input diversity: random resizing and padding."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ class DiverseInput:
     For images of side H and with L = floor(H * resize_rate), the image is resized to a side r
     drawn from H, ..., L - 1, put on black of side L with its corner at an offset drawn from
     0, ..., L - r - 1 on either axis, and the whole is resized to H again. Images too small for
-    L > H stay as they are. Other formats than squares keep their aspect, up to rounding.
+    L > H stay as they are. Images that are not square are, in between.
 
     Args:
         probability: Of changing an image at all; 0 leaves every bit as it is.
@@ -60,14 +61,12 @@ class DiverseInput:
 
     def _resize(self, images: Tensor, side: int, largest: int, top: float, left: float) -> Tensor:
         """Resize and pad images (K, 3, H, W); `top` and `left` are shares of the free room."""
-        height, width = images.shape[-2:]
-        inner = (max(1, round(height * side / width)), side)
-        outer = (max(inner[0], round(height * largest / width)), largest)
-        above = math.floor(top * (outer[0] - inner[0]))
-        before = math.floor(left * (outer[1] - inner[1]))
-        frame = (before, outer[1] - inner[1] - before, above, outer[0] - inner[0] - above)
-        return _bilinear(functional.pad(_bilinear(images, inner), frame), (height, width))
+        room = largest - side
+        above, before = math.floor(top * room), math.floor(left * room)
+        frame = (before, room - before, above, room - above)
+        padded = functional.pad(_bilinear(images, (side, side)), frame)
+        return _bilinear(padded, images.shape[-2:])
 
 
-def _bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+def _bilinear(images: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(images, list(size), mode="bilinear", align_corners=False)
