@@ -55,7 +55,7 @@ def ascend(
         (K, N, 3, H, W).
 
     Raises:
-        ValueError: A budget or a pixel lies outside [0, 1].
+        ValueError: A budget or a pixel lies outside [0, 1], or a step is longer than the budgets.
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
@@ -63,6 +63,7 @@ def ascend(
         the authors' code; that matters for `lookahead` alone.
     """
     budgets = checked_budgets(eps, images)
+    settings.check_steps(float(budgets.max()))
     own = budgets.ndim == 2  # each image has its own
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
     objective = Objective(model, settings, targeted)
@@ -82,10 +83,23 @@ def ascend(
                 part = slice(left, left + columns)
                 random = PerImageRandom(seeds[part], images, others_than[part], pool)
                 sizes = flat[first : first + rows, part if own else slice(None)]
-                result[first : first + rows, part] = _iterated(
+                result[first : first + rows, part] = _best(
                     objective, images[part], labels[part], sizes, random
                 )
     return result.reshape(budgets.shape[:1] + images.shape)
+
+
+def _best(
+    objective: Objective, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom
+) -> Tensor:
+    """Return the iterations of the restart with the highest loss, image by image."""
+    best = _iterated(objective, images, labels, eps, random)
+    for _ in range(objective.settings.restarts - 1):
+        other = _iterated(objective, images, labels, eps, random)
+        with torch.no_grad():
+            better = objective.losses(other, labels) > objective.losses(best, labels)
+        best = torch.where(better[..., None, None, None], other, best)
+    return best
 
 
 def _iterated(

@@ -51,9 +51,11 @@ class Settings:
         step_size_255: Length of a step in units of 1/255, the same for every budget.
         relative_step_size: Without that, the length of a step as a share of the budget; None:
             budget / steps, so that all steps in one direction just reach the border of the ball.
+        allow_overshoot: Allow steps longer than the largest budget, which leave the ball at once.
         random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
             clean image plus or minus the radius in every value, for `linf` alone.
         start_radius: Of the random start, as a share of the budget.
+        restarts: How often all steps are made; each image keeps the result of the highest loss.
         decay: mu, of the momentum; 0: none.
         lookahead: Where the gradient is taken: None, at x_t; `momentum`, at
             x_t + a * mu * m_{t-1}; `gradient`, at x_t + a * g_{t-1} / mean|g_{t-1}|.
@@ -67,8 +69,10 @@ class Settings:
     steps: PositiveInt = 10
     step_size_255: Annotated[float, Field(gt=0, le=255)] | None = None
     relative_step_size: PositiveFloat | None = None
+    allow_overshoot: bool = False
     random_start: Literal["uniform", "sign"] | None = None
     start_radius: Share = 1.0
+    restarts: PositiveInt = 1
     decay: NonNegativeFloat = 0.0
     lookahead: Literal["momentum", "gradient"] | None = None
     kernel_size: Annotated[NonNegativeInt, AfterValidator(_odd)] = 0
@@ -79,7 +83,25 @@ class Settings:
     def _go_together(self) -> "Settings":
         if self.norm == "l2" and self.random_start == "sign":
             raise ValueError("attack.random_start=sign belongs to attack.norm=linf; use uniform")
+        if self.restarts > 1 and self.random_start is None:
+            raise ValueError(f"attack.restarts={self.restarts} needs attack.random_start")
         return self
+
+    def check_steps(self, largest: float) -> None:
+        """Refuse steps that leave the ball of the largest budget, in [0, 1] units, at once.
+
+        Raises:
+            ValueError: A step is longer, and `allow_overshoot` does not say that it may be.
+        """
+        for key, value, limit in (
+            ("step_size_255", self.step_size_255, 255 * largest + 1e-4),
+            ("relative_step_size", None if self.step_size_255 else self.relative_step_size, 1),
+        ):
+            if value and largest and value > limit and not self.allow_overshoot:
+                raise ValueError(
+                    f"attack.{key}={value:g} is longer than the largest budget, "
+                    f"{255 * largest:g}/255; set attack.allow_overshoot=true if that is meant."
+                )
 
     def step_size(self, eps: Tensor) -> Tensor:
         """Return the length of a step for each budget, in [0, 1] units."""

@@ -60,7 +60,10 @@ def _extract(archive: Path, folder: Path) -> None:
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                zipped.extractall(folder)  # nothing outside: it drops `..` and leading slashes
+                for name in zipped.namelist():
+                    if ".." in Path(name).parts:
+                        raise ValueError(f"{name!r} would be outside the destination")
+                zipped.extractall(folder)
         else:
             # Not torchvision's extract_archive, which extracts unfiltered in older versions.
             with tarfile.open(archive) as members:

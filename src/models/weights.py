@@ -32,7 +32,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         ValueError: If the file is missing, damaged or of another kind, its names or shapes do not
-            fit, or only code of its own could unpickle it.
+            fit, its values are not finite, or only code of its own could unpickle it.
     """
     path = Path(path)
     own = network.state_dict()
@@ -49,6 +49,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     except RuntimeError as error:
         misfits = textwrap.shorten(str(error).partition("\n")[2], 400)
         raise ValueError(f"{path} does not fit the network: {misfits}") from error
+    for name, value in _tensors(network):
+        if not value.isfinite().all():
+            raise ValueError(f"{path} holds values that are not finite in {name}.")
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from src.attacks import (
+    LOSSES,
     Scale,
     admix_fgsm,
     bim,
@@ -129,3 +130,16 @@ def test_an_ensemble_of_equals_is_its_member(average, attack, norm, members, net
         assert torch.equal(result, expected)
     else:
         torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_more_restarts_never_lower_the_loss_at_any_budget(loss, targeted, network, batch):
+    model, (images, labels) = network(), batch(8)
+    losses = []
+    for restarts in (1, 5):
+        words = {"steps": 2, "loss": loss, "targeted": targeted, "restarts": restarts}
+        grid = pgd(model, images, labels, GRID, **words)
+        losses.append(torch.stack([LOSSES[loss](model(one), labels, targeted) for one in grid]))
+    assert (losses[1] >= losses[0] - 1e-6).all()
+    assert (losses[1] > losses[0] + 1e-6).any(dim=1).all()

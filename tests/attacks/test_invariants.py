@@ -27,7 +27,6 @@ RANDOM_STARTS = {"pgd", "pgd_l2", "rfgsm"}
 COMBINED = {
     "fgsm_l2": {"norm"},
     "pgd_l2": {"norm"},
-    "rfgsm": {"steps", "random_start", "start_radius", "relative_step_size"},
     "mi_di_ti": {"probability", "kernel_size"},
     "si_ni_di_ti": {"kernel_size", "transforms"},
 }
@@ -42,8 +41,8 @@ def iterative(k: int, keys: Mapping[str, Any]) -> int:
     return 1 + k * (keys["steps"] - 1)
 
 
-def random_start(k: int, keys: Mapping[str, Any]) -> int:
-    return k * keys["steps"]
+def restarted(k: int, keys: Mapping[str, Any]) -> int:
+    return k * keys.get("steps", 1) * keys.get("restarts", 1)
 
 
 def copied(k: int, keys: Mapping[str, Any]) -> int:
@@ -58,7 +57,7 @@ GRADIENTS: dict[str, Callable[[int, Mapping[str, Any]], int]] = {
     **dict.fromkeys(("fgsm", "fgsm_l2", "llc"), one_step),
     **dict.fromkeys(("bim", "illc", "mi", "ni", "pi_pregradient"), iterative),
     **dict.fromkeys(("di", "ti", "mi_di_ti"), iterative),
-    **dict.fromkeys(("pgd", "pgd_l2", "rfgsm"), random_start),
+    **dict.fromkeys(("pgd", "pgd_l2", "rfgsm"), restarted),
     "emi": lambda k, keys: 1 + k * keys["samples"] * (keys["steps"] - 1),
     **dict.fromkeys(("vmi", "vni"), tuned),
     **dict.fromkeys(("si_ni", "si_ni_di_ti", "ssa", "bsr", "sia"), copied),

@@ -118,5 +118,6 @@ def test_bim_projects_after_every_step():
         return torch.stack([distance, torch.zeros_like(distance)], dim=1)
 
     images, labels = torch.full(SHAPE, 0.55), torch.tensor([0])
-    result = bim(model, images, labels, 0.07, steps=2, step_size_255=0.2 * 255)
+    words = {"steps": 2, "step_size_255": 0.2 * 255, "allow_overshoot": True}
+    result = bim(model, images, labels, 0.07, **words)
     torch.testing.assert_close(result, torch.full_like(images, 0.48))

@@ -27,6 +27,7 @@ from src.config.attack import try_attack
 NAN, INF = float("nan"), float("inf")
 MEANINGLESS = [
     ([bim, pgd], "steps", [0, -1, 2.5, True, "3", None]),
+    ([pgd], "restarts", [0, 1.5, False]),
     ([pgd], "random_start", ["normal"]),
     ([pgd], "start_radius", [-0.1, 1.1, NAN, None, True, "x"]),
     ([bim], "step_size_255", [0, -1, 256, NAN, INF, "1"]),
@@ -63,6 +64,9 @@ def test_refuses_values_without_a_meaning(network, batch):
 
 
 CONTRADICTIONS = [
+    (bim, {"restarts": 2}, "restarts=2"),
+    (bim, {"step_size_255": 9}, "step_size_255=9"),  # longer than the largest budget
+    (bim, {"relative_step_size": 1.5}, "relative_step_size=1.5"),
     (pgd, {"norm": "l2", "random_start": "sign"}, "random_start=sign"),
     (bsr_fgsm, {"blocks": 13}, "blocks=13"),  # of images of 12 pixels
     (sia_fgsm, {"blocks": 13}, "blocks=13"),
@@ -75,8 +79,14 @@ def test_refuses_values_that_do_not_go_together(attack, words, named, network, b
         attack(network(), *batch(), torch.tensor([1, 8]) / 255, **words)
 
 
+def test_steps_may_be_as_long_as_the_largest_budget_or_longer_where_that_is_meant(network, batch):
+    eps = torch.tensor([1, 8]) / 255
+    for words in ({"step_size_255": 8}, {"step_size_255": 9, "allow_overshoot": True}):
+        assert bim(network(), *batch(), eps, **words).isfinite().all()
+
+
 NOT_TAKEN = [
-    (fgsm, "steps"),
+    *((fgsm, key) for key in ("steps", "step_size_255", "random_start", "restarts")),
     *((attack, "stepz") for attack in (iterate, bim, pgd, vni_fgsm)),
     (vmi_fgsm, "estimator"),
 ]

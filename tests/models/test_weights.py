@@ -88,6 +88,8 @@ REFUSED = {
     "another shape": (GOOD | {"0.weight": torch.zeros(4, 3, 5, 5)}, r"0\.weight"),
     "a missing name": ({name: GOOD[name] for name in list(GOOD)[:-1]}, r"3\.bias"),
     "more names": (GOOD | {f"extra.{i}": torch.zeros(1) for i in range(500)}, r"extra\.0"),
+    "not a number": (GOOD | {"3.bias": torch.full((10,), torch.nan)}, r"3\.bias"),
+    "infinite": (GOOD | {"1.running_var": torch.full((4,), torch.inf)}, r"1\.running_var"),
     "no tensor": (GOOD | {"3.weight": 3}, r"3\.weight"),
     "a list": ([torch.ones(1)], ""),
     "an empty dict": ({}, ""),
