@@ -347,18 +347,6 @@ def test_a_file_that_is_no_image_is_named_before_training(command_line, workspac
     assert "Traceback" not in out + err
 
 
-def test_long_names_of_an_ensemble_fit_the_file_system(command_line, workspace):
-    models = workspace / "conf" / "model"
-    names = ["coarse" + "x" * 94, "fine" + "x" * 96]
-    for name in names:
-        short = name.rstrip("x")
-        text = (models / f"{short}.yaml").read_text()
-        (models / f"{name}.yaml").write_text(text.replace(f"model.{short}", f"model.{name}"))
-    both = ",".join(names)
-    assert command_line("-m", f"model=[{both}]", f"source=[{both}]", f"targets=[{names[0]}]") == 0
-    assert len(list(output(workspace).glob("0-fgsm-*/predictions.parquet"))) == 1
-
-
 def test_a_target_label_makes_success_reaching_it(command_line, workspace, capsys):
     words = ["attack=bim", "attack.target_label=next,data", "targets=[coarse]"]
     assert command_line("-m", *words) == 1
