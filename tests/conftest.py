@@ -183,23 +183,3 @@ def command_line(workspace: Path, run_tiny: Callable[..., int]) -> Callable[...,
 def tiny_run() -> list[str]:
     """Words that make any job small."""
     return list(TINY_RUN)
-
-
-CONSTANT = """
-from torch import nn
-
-
-def build():
-    network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))
-    nn.init.zeros_(network[2].weight)
-    return network
-"""
-
-
-@pytest.fixture
-def coarse_guesses(workspace: Path) -> None:
-    """Make the tiny model `coarse` one that gives every image the same class."""
-    (workspace / "guessing.py").write_text(CONSTANT)
-    numbers = "mean: [0.5, 0.5, 0.5]\nstd: [0.25, 0.25, 0.25]\ninput_size: null\n"
-    text = f"# @package model.coarse\nnetwork: {{_target_: guessing.build}}\n{numbers}"
-    (workspace / "conf" / "model" / "coarse.yaml").write_text(text + "weights: included\n")

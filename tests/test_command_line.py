@@ -169,13 +169,18 @@ def build():
 """
 
 
-def test_a_changed_builder_is_trained_anew(command_line, workspace):
-    text = (workspace / "conf" / "model" / "coarse.yaml").read_text()
+def own_builder(workspace: Path, code: str) -> None:
+    """Let the model `coarse` be built by a module of the user's own."""
+    file = workspace / "conf" / "model" / "coarse.yaml"
+    text = file.read_text()
     network = "network: {_target_: handmade.build}\n"
-    own = text[: text.index("network:")] + network + text[text.index("mean:") :]
-    (workspace / "conf" / "model" / "coarse.yaml").write_text(own)
+    file.write_text(text[: text.index("network:")] + network + text[text.index("mean:") :])
+    (workspace / "handmade.py").write_text(code)
+
+
+def test_a_changed_builder_is_trained_anew(command_line, workspace):
     for count, activation in enumerate(["ReLU", "Tanh"], 1):
-        (workspace / "handmade.py").write_text(NETWORK.replace("ACTIVATION", activation))
+        own_builder(workspace, NETWORK.replace("ACTIVATION", activation))
         assert command_line("targets=[coarse]", *FRESH, "training.epochs=1") == 0
         assert len(list((workspace / "cache" / "checkpoints").glob("*.safetensors"))) == count
 
@@ -342,18 +347,6 @@ def test_a_file_that_is_no_image_is_named_before_training(command_line, workspac
     assert "Traceback" not in out + err
 
 
-def test_long_names_of_an_ensemble_fit_the_file_system(command_line, workspace):
-    models = workspace / "conf" / "model"
-    names = ["coarse" + "x" * 94, "fine" + "x" * 96]
-    for name in names:
-        short = name.rstrip("x")
-        text = (models / f"{short}.yaml").read_text()
-        (models / f"{name}.yaml").write_text(text.replace(f"model.{short}", f"model.{name}"))
-    both = ",".join(names)
-    assert command_line("-m", f"model=[{both}]", f"source=[{both}]", f"targets=[{names[0]}]") == 0
-    assert len(list(output(workspace).glob("0-fgsm-*/predictions.parquet"))) == 1
-
-
 def test_a_target_label_makes_success_reaching_it(command_line, workspace, capsys):
     words = ["attack=bim", "attack.target_label=next,data", "targets=[coarse]"]
     assert command_line("-m", *words) == 1
@@ -386,9 +379,20 @@ def test_an_attack_that_does_nothing_raises_alarms(command_line, workspace, stor
     assert "ALARM 1-still-coarse+fine: weaker_than_fgsm" in sweep.data.tags["mlflow.note.content"]
 
 
-@pytest.mark.usefixtures("coarse_guesses")
+GUESSING = """
+from torch import nn
+
+def build():
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))
+    nn.init.zeros_(network[2].weight)
+    return network
+"""
+
+
 def test_a_model_that_guesses_is_named_once_before_the_matrix(command_line, workspace, capsys):
-    assert command_line("-m", "attack=fgsm,bim", "targets=[coarse]") == 0
+    own_builder(workspace, GUESSING)
+    words = ["targets=[coarse]", "model.coarse.weights=included"]
+    assert command_line("-m", "attack=fgsm,bim", *words) == 0
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if line.startswith("ALARM")]
     (named,) = [line for line in lines if "clean_at_chance: coarse" in line]

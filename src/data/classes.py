@@ -14,16 +14,8 @@ def number_classes(
     there (so folders named after some of a model's classes get that model's numbers); else
     `class_names` are new names for the classes in the order of the data.
 
-    Args:
-        classes: names in the data, in its order.
-        num_classes: how many there must be; None: as many as there are names.
-        class_names: names, or `imagenet` for the 1000 of ImageNet-1k; None: those of the data.
-
     Returns:
         The number of each class of the data, int64, and all names.
-
-    Raises:
-        ValueError: if numbers and names do not fit together.
     """
     names = tuple(classes if class_names is None else map(str, class_names))
     if class_names == "imagenet":
@@ -47,11 +39,7 @@ def number_classes(
 
 
 def checked_labels(what: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
-    """Return labels as int64 (N,).
-
-    Raises:
-        ValueError: if there are none, or one is not a whole number in 0..num_classes - 1.
-    """
+    """Return labels as int64 (N,), whole numbers in 0..num_classes - 1."""
     found = np.asarray(labels)
     if found.dtype.kind not in "iu" or not len(found):
         raise ValueError(f"the data set holds no images, or {what} are {found.dtype}, not integers")

@@ -75,7 +75,8 @@ class ImageDataset(Dataset[Batch]):
         image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
             N x N square; None leaves the images as stored.
         num_classes: how many classes there must be; None: as many as there are names.
-        class_names: names in place of the data's own, or `imagenet`; see `number_classes`.
+        class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k;
+            where all of the data's are among them, its classes are numbered as they stand there.
         numbers: int64 (N,), what `data` calls its images where that is not 0, 1, ..., as for a
             saved part of another data set.
 

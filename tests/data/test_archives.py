@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import shutil
 import tarfile
 import zipfile
 
@@ -35,28 +36,18 @@ def load(path, cache):
     return image_folder("test", root=str(path), cache_dir=str(cache))
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2", "zip"])
-@pytest.mark.parametrize("top", ["", "name/inner/"])
-def test_an_archive_gives_the_data_set_of_its_folder(tmp_path, write_classes, mode, top):
-    plain = tmp_path / "x"
+@pytest.mark.parametrize("kind", ["tar", "gztar", "xztar", "bztar", "zip"])
+@pytest.mark.parametrize("top", ["", "name/inner"])
+def test_an_archive_gives_the_data_set_of_its_folder(tmp_path, write_classes, kind, top):
+    plain = tmp_path / "x" / top
     write_classes(plain / "train", ["cat", "ant"], start=100)
-    root = write_classes(plain / "test", ["cat", "ant"])
-    (root / "ant" / "._0.png").write_bytes(b"clutter")
+    write_classes(plain / "test", ["cat", "ant"])
     (plain / "__MACOSX").mkdir()
-    (plain / "__MACOSX" / "._0.png").write_bytes(b"clutter")
-    files = [file for file in plain.rglob("*") if file.is_file()]
-    names = {file: top + file.relative_to(plain).as_posix() for file in files}
-    path = tmp_path / "x.archive"
-    if mode == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for file, name in names.items():
-                archive.write(file, name)
-    else:
-        with tarfile.open(path, mode) as archive:
-            for file, name in names.items():
-                archive.add(file, name)
+    for clutter in ("test/ant/._0.png", "__MACOSX/._0.png"):
+        (plain / clutter).write_bytes(b"clutter")
+    path = shutil.make_archive(str(tmp_path / "x"), kind, tmp_path / "x")
     for split in ("train", "test"):
-        packed = image_folder(split, root=str(path), cache_dir=str(tmp_path / "cache"))
+        packed = image_folder(split, root=path, cache_dir=str(tmp_path / "cache"))
         own = image_folder(split, root=str(plain))
         assert ImageDataset(packed).digest() == ImageDataset(own).digest()
 

@@ -13,42 +13,37 @@ from src.data import ImageDataset
 from src.data.cifar10 import cifar10
 
 NAMES = [f"class{i}" for i in range(10)]
-
-
-def md5(path):
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def write_batch(path, count, seed):
-    random = np.random.default_rng(seed)
-    entry = {
-        "data": random.integers(0, 256, (count, 3072), dtype=np.uint8),
-        "labels": random.integers(0, 10, count).tolist(),
-    }
-    path.write_bytes(pickle.dumps(entry))
-    return entry
+COUNTS = {"test_batch": 7} | {f"data_batch_{i}": 4 for i in range(1, 6)}
 
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """Write a small archive and make torchvision expect its checksums and download it."""
+    """Write a small archive, and make torchvision expect its checksums and download it."""
     source = tmp_path / "source" / CIFAR10.base_folder
     source.mkdir(parents=True)
-    batches = {"test_batch": 7} | {f"data_batch_{i}": 4 for i in range(1, 6)}
+    random = np.random.default_rng(0)
     entries = {
-        name: write_batch(source / name, count, seed)
-        for seed, (name, count) in enumerate(batches.items())
+        name: {
+            "data": random.integers(0, 256, (count, 3072), dtype=np.uint8),
+            "labels": random.integers(0, 10, count).tolist(),
+        }
+        for name, count in COUNTS.items()
     }
-    (source / "batches.meta").write_bytes(pickle.dumps({"label_names": NAMES}))
-    packed = tmp_path / "source" / CIFAR10.filename
-    with tarfile.open(packed, "w:gz") as tar:
-        tar.add(source, arcname=CIFAR10.base_folder)
+    sums = {}
+    for name, entry in {**entries, "batches.meta": {"label_names": NAMES}}.items():
+        content = pickle.dumps(entry)
+        (source / name).write_bytes(content)
+        sums[name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
     for attribute in ("train_list", "test_list"):
-        names = [name for name, _ in getattr(CIFAR10, attribute)]
-        monkeypatch.setattr(CIFAR10, attribute, [[name, md5(source / name)] for name in names])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(source / "batches.meta")})
-    download = "torchvision.datasets.utils.download_url"
-    monkeypatch.setattr(download, lambda url, root, *_: shutil.copy(packed, root))
+        files = [[name, sums[name]] for name, _ in getattr(CIFAR10, attribute)]
+        monkeypatch.setattr(CIFAR10, attribute, files)
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+    with tarfile.open(tmp_path / "source" / CIFAR10.filename, "w:gz") as tar:
+        tar.add(source, arcname=CIFAR10.base_folder)
+    monkeypatch.setattr(
+        "torchvision.datasets.utils.download_url",
+        lambda url, root, filename, md5: shutil.copy(source.parent / filename, root),
+    )
     return source.parent, entries
 
 

@@ -198,14 +198,12 @@ def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_pair_metrics_are_the_curves_and_their_values_with_intervals():
-    rows = pd.DataFrame({"eps_255": [0.0, 8.0], "confidence": [0.9, 0.6]})
-    rows["true_confidence"] = [0.9, float("nan")]
-    for name, values in {"robust_accuracy": [1.0, 0.5], "success_rate": [0.0, 0.5]}.items():
-        rows[name], rows[f"{name}_low"], rows[f"{name}_high"] = values, 0.0, [1.0, 0.9]
+    both = {"robust_accuracy": [1.0, 0.5], "robust_accuracy_high": [1.0, 0.9]}
+    rows = pd.DataFrame({"eps_255": [0.0, 8.0], **both, "success_rate": [0.0, 0.5]})
+    rows = rows.assign(confidence=[0.9, 0.6], true_confidence=[0.9, float("nan")])
     curves, metrics = pair_metrics(rows, 8.0)
-    assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)]
+    assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)] and len(curves) == 4
     assert curves["true_confidence"] == [(0.0, 0.9)]  # what is not a number is left out
-    assert len(curves) == 4
-    rates = {"reference_robust_accuracy": 0.5, "reference_success_rate": 0.5}
-    ends = {f"{name}_{end}": value for name in rates for end, value in (("low", 0), ("high", 0.9))}
-    assert metrics == {**rates, **ends, "reference_confidence": 0.6}
+    own = {"robust_accuracy": 0.5, "robust_accuracy_high": 0.9, "success_rate": 0.5}
+    expected = {**own, "confidence": 0.6}
+    assert metrics == {f"reference_{name}": value for name, value in expected.items()}

@@ -6,14 +6,16 @@ import resource
 import signal
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
 
 import pytest
+from hydra.core import utils as hydra_utils
 
+from src.evaluation import Attacker
+from src.experiment import job, sweep
 from src.tracking import Run, Tracker
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
-SWEEP = ["-m", "attack=fgsm,bim", *SMALL]
+SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
 
 
 class Statuses(Tracker):
@@ -79,13 +81,9 @@ def full():
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def at_call(monkeypatch, module, path, number, act):
+def at_call(monkeypatch, owner, name, number, act):
     """Act at a call of a function by its number."""
-    *owners, attribute = path.split(".")
-    owner = import_module(module)
-    for part in owners:
-        owner = getattr(owner, part)
-    real, calls = getattr(owner, attribute), []
+    real, calls = getattr(owner, name), []
 
     def call(*args, **words):
         calls.append(1)
@@ -93,16 +91,15 @@ def at_call(monkeypatch, module, path, number, act):
             act()
         return real(*args, **words)
 
-    monkeypatch.setattr(owner, attribute, call)
+    monkeypatch.setattr(owner, name, call)
 
 
 MOMENTS = {
-    "Hydra's files": ("hydra.core.utils", "_save_config", 4, interrupt),  # three a job
-    "Hydra's files, mangled": ("hydra.core.utils", "_save_config", 4, mangled),
-    "models, swallowed": ("src.experiment.job", "prepare_models", 2, swallowed),
-    "attack": ("src.evaluation", "Attacker.forward", 2, interrupt),
-    "tables, mangled": ("src.experiment.job", "write_results", 2, mangled),
-    "tracking, swallowed": ("src.experiment.job", "track_results", 2, swallowed),
+    "Hydra's files": (hydra_utils, "_save_config", 4, interrupt),  # three a job
+    "Hydra's files, mangled": (hydra_utils, "_save_config", 4, mangled),
+    "models, swallowed": (job, "prepare_models", 2, swallowed),
+    "attack": (Attacker, "forward", 2, interrupt),
+    "tables, mangled": (job, "write_results", 2, mangled),
 }
 
 
@@ -112,16 +109,16 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, tracker, monkeypatch, mo
     code, printed, folder = run(*SWEEP)
     assert code == 130
     assert "\n\nInterrupted. Finished jobs are in " in f"\n{printed}"
-    assert "fgsm on photos" in printed and "bim on photos" not in printed
-    assert (folder / "matrix-fgsm.csv").exists() and not (folder / "matrix-bim.csv").exists()
+    assert "fgsm on photos" in printed and "rfgsm on photos" not in printed
+    assert (folder / "matrix-fgsm.csv").exists() and not (folder / "matrix-rfgsm.csv").exists()
     begun = not moment.startswith("Hydra")
     assert tracker.ended == [*["KILLED job"] * begun, "KILLED"]
-    assert ("FAILED 1-bim-coarse: it was interrupted" in printed) == begun
+    assert ("FAILED 1-rfgsm-coarse: it was interrupted" in printed) == begun
 
 
 @pytest.mark.parametrize("act", [interrupt, mangled, swallowed])
 def test_an_interrupt_at_the_start_leaves_nothing(run, tracker, monkeypatch, act):
-    at_call(monkeypatch, "src.experiment.sweep", "read_job", 1, act)
+    at_call(monkeypatch, sweep, "read_job", 1, act)
     code, printed, folder = run(*SWEEP)
     assert code == 130 and "Interrupted." in printed
     assert tracker.ended == [] and folder is None
@@ -160,20 +157,20 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, tracker, monkey
     assert tracker.ended == ["FAILED job", "FAILED"]
 
 
-def test_matrices_and_alarms_are_printed_though_the_disk_is_full(run, monkeypatch):
-    names = ["matrix-fgsm.csv", "matrix-bim.csv", "alarms.json"]  # when the jobs have written
-    fill = partial(full_for, monkeypatch, *names)
-    at_call(monkeypatch, "src.experiment.sweep", "SweepCallback._sum_up", 1, fill)
+def test_summaries_are_printed_though_the_disk_is_full(run, monkeypatch):
+    names = ["matrix-fgsm.csv", "matrix-rfgsm.csv", "alarms.json"]
+    fill = partial(full_for, monkeypatch, *names)  # when the jobs have written
+    at_call(monkeypatch, sweep.SweepCallback, "_sum_up", 1, fill)
     code, printed, folder = run(*SWEEP)
     assert code == 1 and f"{folder.name}/matrix-fgsm.csv {FULL}" in printed
-    assert "fgsm on photos" in printed and "bim on photos" in printed
+    assert "fgsm on photos" in printed and "rfgsm on photos" in printed
     assert not (folder / "matrix-fgsm.csv").exists()
 
 
-def test_hydras_own_files_do_not_fit_either(run, tracker, workspace, monkeypatch):
-    at_call(monkeypatch, "hydra.core.utils", "_save_config", 4, full)
+def test_hydras_own_files_do_not_fit_either(run, tracker, monkeypatch):
+    at_call(monkeypatch, hydra_utils, "_save_config", 4, full)
     code, printed, folder = run(*SWEEP)
-    assert code == 1 and f"{folder.relative_to(workspace)} {FULL}" in printed
+    assert code == 1 and f"outputs/{folder.name} {FULL}" in printed
     assert "fgsm on photos" in printed and tracker.ended == ["FAILED"]
 
 
