@@ -41,16 +41,14 @@ def radial_power(images: Tensor) -> Tensor:
     the sum of squares about the channel's mean (Parseval).
 
     Args:
-        images: Shape (N, 3, H, W).
+        images: float32 or float64, shape (N, 3, H, W).
 
     Returns:
         The power summed over each bin of `radial_bins`, float64 (N, B).
     """
     edges, number = radial_bins(*images.shape[-2:])
-    images = _real(images)
-    with torch.autocast(images.device.type, enabled=False):
-        spectra = torch.fft.fft2(images - images.mean(dim=(-2, -1), keepdim=True), norm="ortho")
-        power = spectra.abs().square().mean(dim=1).flatten(1)
+    spectra = torch.fft.fft2(images - images.mean(dim=(-2, -1), keepdim=True), norm="ortho")
+    power = spectra.abs().square().mean(dim=1).flatten(1)
     power = (power.cpu() if power.device.type == "mps" else power).double()
     member = torch.nn.functional.one_hot(number.flatten(), len(edges) - 1)
     return power @ member.to(power)  # not scattered: on a GPU that would add in random order
@@ -63,8 +61,7 @@ def band(images: Tensor, low: float, high: float) -> Tensor:
     """
     radius = radii(*images.shape[-2:]) + _ROUNDING
     mask = ((radius >= low) & (radius < high)).to(images.device)
-    with torch.autocast(images.device.type, enabled=False):
-        return torch.fft.ifft2(torch.fft.fft2(_real(images)) * mask).real.to(images.dtype)
+    return torch.fft.ifft2(torch.fft.fft2(images) * mask).real.to(images.dtype)
 
 
 def low_passed(images: Tensor, cutoff: float) -> Tensor:
@@ -77,7 +74,3 @@ def low_passed(images: Tensor, cutoff: float) -> Tensor:
     beside = torch.cat([images, images.flip(-1)], dim=-1)
     mirrored = torch.cat([beside, beside.flip(-2)], dim=-2)
     return band(mirrored, 0, cutoff)[..., :height, :width]
-
-
-def _real(images: Tensor) -> Tensor:
-    return images.to(torch.promote_types(images.dtype, torch.float32))

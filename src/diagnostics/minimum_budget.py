@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from src.evaluation import Diagnostic, DiagnosticInput
 from src.evaluation.predictions import TopPredictions, prediction_columns, top_predictions
@@ -63,7 +62,9 @@ class Bisection(Diagnostic):
         grid = top_predictions(name, logits.flatten(0, 1), labels.repeat(len(logits)))
         flips = (grid.predicted.reshape(logits.shape[:2]) != labels) & correct
         rows = flips.any(dim=0).nonzero()[:, 0]
-        low, high, first = _brackets(flips[:, rows], inputs.budgets)
+        tried = torch.tensor(inputs.budgets, dtype=torch.float64)[:, None]  # in any order
+        high, first = tried.where(flips[:, rows].cpu(), torch.inf).min(dim=0)
+        low = tried.where(tried < high, 0).amax(dim=0)
         at_first = first.to(rows.device) * len(labels) + rows  # their places in the whole grid
         found = TopPredictions(*(column[at_first] for column in grid))
         for _ in range(self.halvings if len(rows) else 0):
@@ -76,19 +77,3 @@ class Bisection(Diagnostic):
         index = inputs.batch.index[rows]
         whole = [torch.full_like(index, number), index, labels[rows], found.classes]
         self.append(whole, [low, high, found.true, found.confidences])
-
-
-def _brackets(flips: Tensor, budgets: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each image the bounds about its first flip, and the place of that in the grid.
-
-    Args:
-        flips: Whether image n flips at budget k, bool (K, M), at one budget at least.
-        budgets: In units of 1/255, in any order.
-
-    Returns:
-        float64 (M,), twice, and int64 (M,), on the CPU.
-    """
-    tried = torch.tensor(budgets, dtype=torch.float64)[:, None]
-    high, first = tried.where(flips.cpu(), torch.inf).min(dim=0)
-    low = tried.where(tried < high, 0).amax(dim=0)
-    return low, high, first

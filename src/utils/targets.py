@@ -12,11 +12,8 @@ from src.utils.checks import first_line
 def call_target(settings: Mapping[str, Any]) -> Any:
     """Call `_target_` with the other keys, of nested sections too.
 
-    Args:
-        settings: `_target_` and keyword arguments, as plain data.
-
     Raises:
-        ValueError: in one sentence, whatever goes wrong.
+        ValueError: In one sentence, whatever goes wrong.
     """
     target = settings.get("_target_")
     try:

@@ -48,7 +48,6 @@ def test_rows_compare_the_source_with_each_target(images, curved, batch_of, diag
     np.testing.assert_allclose(white["cosine"], 1, atol=1e-12)
     assert (white["sign_agreement"] == 1).all()
     assert found.loc[found["target"] == "b", "cosine"].abs().max() < 0.9
-    assert found["target"].drop_duplicates().tolist() == ["b", "a"]
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])

@@ -78,19 +78,12 @@ def check_blocks(blocks: int, images: Tensor) -> None:
 
 
 class _Axis(NamedTuple):
-    """Where the pixels of one shuffled axis come from, four whole numbers each, shape (N, H).
+    """Where the pixels of one shuffled axis come from, four whole numbers each, shape (N, H)."""
 
-    Args:
-        block: Number of the block before the shuffle.
-        start: First pixel of that block before the shuffle.
-        size: Its number of pixels.
-        offset: Place of the pixel in the block.
-    """
-
-    block: Tensor
-    start: Tensor
-    size: Tensor
-    offset: Tensor
+    block: Tensor  # number of the block before the shuffle
+    start: Tensor  # its first pixel before the shuffle
+    size: Tensor  # its number of pixels
+    offset: Tensor  # place of the pixel in it
 
     def centred(self) -> Tensor:
         """Return the places as distances from the block's centre."""

@@ -13,14 +13,10 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.block_shuffle import check_blocks
 from src.attacks.transforms.cosine import dct2, idct2
 
-NOISE = 16 / 255
-"""Largest noise."""
-DROPPED = 0.1
-"""Probability that a channel of a block is dropped."""
-SHRUNK = 0.8
-"""Share of its side that a block is resized to, and back."""
-MUTED = 0.4
-"""Share of the frequencies of either axis, counted from the highest, that are set to 0."""
+NOISE = 16 / 255  # the largest
+DROPPED = 0.1  # probability that a channel of a block is dropped
+SHRUNK = 0.8  # share of its side that a block is resized to, and back
+MUTED = 0.4  # share of the frequencies of either axis, from the highest, that are set to 0
 
 
 @checked
