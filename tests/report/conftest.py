@@ -21,23 +21,26 @@ FINE = (0.0234375, 1 / 3, 12345.678)
 SIDE = 8  # pixels of an image
 SETTINGS = ReportSettings(pairs=4)
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
-SMALL = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
+SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "one image": {**SMALL, "images": 1, "classes": ("cat",)},
     "missing values": {**SMALL, "images": 45, "missing": True, "budgets": FINE},
-    "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
+    "hostile names": {
+        **{"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
+        **{"budgets": (8.0,), "images": 60},
+    },
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
-        **{"full": False, "images": 60},
+        **{"full": False, "images": 60, "budgets": (8.0,)},
     },
 }
 
 
 @pytest.fixture(name="make_sweep")
 def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
-    """`make_sweep` in a folder of its own; of two models and one attack without other words."""
-    return partial(make_sweep, tmp_path / "sweep", **SMALL)
+    """`make_sweep` in a folder of its own, of one attack without diagnostics or other words."""
+    return partial(make_sweep, tmp_path / "sweep", attacks=("fgsm",), full=False)
 
 
 @pytest.fixture(scope="session")
@@ -66,15 +69,8 @@ def make_sweep(
 ) -> Path:
     """Write a job for every attack and model, each evaluated on all models.
 
-    Args:
-        folder: Where the jobs' folders go.
-        models: Their names.
-        attacks: Their names.
-        images: How many.
-        classes: Their names.
-        budgets: In 1/255; 8 or the last is the reference.
-        full: Whether diagnostics, controls, an 8-bit variant and pictures are there.
-        missing: Whether some values are NaN, as gradients that vanish give.
+    The reference budget is 8/255, or the last one. A full one has diagnostics, a control, an 8-bit
+    variant and pictures; a missing one NaN, as gradients that vanish give.
     """
     random = np.random.default_rng(0)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
@@ -84,7 +80,16 @@ def make_sweep(
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
-        record = _record(source, attack, models, images, classes, budgets, reference, f"k{number}")
+        config = {
+            **{"source": source, "targets": list(models), "protocol": "joint", "seed": 0},
+            **{"storage": "float32", "trainer": {"precision": "32-true"}},
+            "attack": {"kind": "crafted", "name": attack, "norm": "linf", "steps": 1},
+            "dataset": {"name": "made-up"},
+            "model": {name: {"network": {"name": name}} for name in models},
+            "epsilon": {"grid": list(budgets), "reference": reference},
+        }
+        weights = {name: f"{name}-digest" for name in models}
+        record = JobRecord(f"k{number}", "data", images, tuple(classes), weights, config)
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
         strength[list(models).index(source)] += 0.3
         tables = {"predictions": _predictions(random, label, initial, models, budgets, strength)}
@@ -97,37 +102,6 @@ def make_sweep(
         for name, table in tables.items():
             pq.write_table(with_record(table, name, record), here / f"{name}.parquet")
     return folder
-
-
-def _record(
-    source: str,
-    attack: str,
-    models: Sequence[str],
-    images: int,
-    classes: Sequence[str],
-    budgets: Sequence[float],
-    reference: float,
-    key: str,
-) -> JobRecord:
-    config: dict[str, Any] = {
-        "source": source,
-        "targets": list(models),
-        "attack": {
-            "kind": "crafted",
-            "name": attack,
-            "norm": "linf",
-            "steps": 10 if attack == "bim" else 1,
-        },
-        "dataset": {"name": "made-up"},
-        "model": {name: {"network": {"name": name}} for name in models},
-        "epsilon": {"grid": list(budgets), "reference": reference},
-        "trainer": {"precision": "32-true"},
-        "protocol": "joint",
-        "storage": "float32",
-        "seed": 0,
-    }
-    weights = {name: f"{name}-digest" for name in models}
-    return JobRecord(key, "data", images, tuple(classes), weights, config)
 
 
 def _predictions(random, label, initial, models, budgets, strength) -> pa.Table:

@@ -97,7 +97,9 @@ def _matrix(
     rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=lines)
     clean = rects.transform_filter(f"datum.source == '{CLEAN}'")
     attacked = rects.transform_filter(f"datum.source != '{CLEAN}'").encode(
-        stroke=alt.condition("datum.white_box", alt.value("#e15759"), alt.value("transparent")),
+        stroke=alt.condition(
+            "datum.white_box == 'True'", alt.value("#e15759"), alt.value("transparent")
+        ),
         opacity=alt.condition(cell, alt.value(1), alt.value(0.7)),
     )
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
@@ -164,10 +166,10 @@ def _curves(
     dashes = alt.StrokeDash("attack:N", scale=alt.Scale(domain=attacks), legend=patterns)
     lines = tooltip(
         *("attack", "source", "target", "eps_255", "measure", "n"),
-        shares=["value", "lower", "upper"],
+        shares=["value", "value_low", "value_high"],
     )
     return (
-        curve(base, "value", None, lines, ("lower", "upper"), strokeDash=dashes)
+        curve(base, "value", None, lines, strokeDash=dashes)
         .add_params(attack, target)
         .properties(
             data=data,
@@ -185,8 +187,8 @@ def _curves(
         .transform_filter(target)
         .transform_fold(["rate", "confidence"], as_=["kind", "value"])
         .transform_calculate(
-            lower="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
-            upper="datum.kind == 'rate' ? datum.rate_high : datum.confidence_high",
+            value_low="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
+            value_high="datum.kind == 'rate' ? datum.rate_high : datum.confidence_high",
             measure="datum.kind == 'rate' ? datum.counted : 'mean confidence'",
         )
     )
