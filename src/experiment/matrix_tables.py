@@ -8,20 +8,9 @@ from rich.text import Text
 
 from src.analysis import CLEAN, is_white_box
 
-_CAPTIONS = {
-    (False, False): "still correct / denominator = robust accuracy",
-    (False, True): "target class reached / denominator = targeted success rate",
-    (True, False): "(misclassified by attack - by control) / denominator = difference of the rates",
-    (True, True): "(target class reached by attack - by control) / denominator = difference",
-}
-"""What a cell counts: by whether it is an excess, and whether the attack is targeted."""
-
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
-    """Lay out a transfer matrix for the terminal.
-
-    The caption names what is counted. White boxes, whose target is the source or a member of it,
-    are marked `*`.
+    """Lay out a transfer matrix for the terminal, white boxes marked `*`.
 
     Args:
         matrix: Result of `src.analysis.matrix`, or rows of `excess_by_control` of one control and
@@ -32,12 +21,15 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     white = list(map(is_white_box, matrix["source"], matrix["target"]))
-    targeted = bool(matrix["targeted"].any())
-    clean = "clean images already classified as their target label"
+    counted, success, rate = "still correct", "misclassified", "robust accuracy"
+    clean = "accuracy on all clean images"
+    if matrix["targeted"].any():
+        counted, success, rate = *["target class reached"] * 2, "targeted success rate"
+        clean = "clean images already classified as their target label"
     caption = {
-        _CAPTIONS["excess" in matrix, targeted]: True,
-        "[95 % interval, same images]": "excess" in matrix,
-        f"{CLEAN}: {clean if targeted else 'accuracy on all clean images'}": CLEAN in sources,
+        f"{counted} / denominator = {rate}": "excess" not in matrix,
+        f"({success} by attack - by control) / denominator [95 % interval]": "excess" in matrix,
+        f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": any(white),
     }
     cells = ["*" * mark + cell for mark, cell in zip(white, matrix["cell"], strict=True)]

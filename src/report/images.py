@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,17 +41,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Album:
-    """Strips of pictures, one an image.
-
-    Attributes:
-        title: Heading.
-        caption: With denominators.
-        strips: Pictures of each image.
-    """
+    """Strips of pictures, one an image, with a caption that holds denominators."""
 
     title: str
     caption: str
-    strips: tuple[tuple[Picture, ...], ...] = field(default=())
+    strips: tuple[tuple[Picture, ...], ...] = ()
 
 
 def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
