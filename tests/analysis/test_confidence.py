@@ -119,14 +119,6 @@ def test_images_are_split_by_the_targets_clean_confidence(table_of):
     np.testing.assert_allclose(frame["confidence"], [0.96, 0.65, 0.9499, 0.7, 0.05, 0.3], rtol=1e-6)
 
 
-def test_the_protocol_decides_which_images_are_counted(table_of):
-    table = table_of(PREDICTED, CONFIDENCE, SOURCE)
-    for protocol, n in (("all", 3), ("target_correct", 3), ("joint", 2), ("source_correct", 2)):
-        frame = by_initial_confidence(table, "a", "b", protocol)
-        assert frame["n"].iloc[0] == n
-        assert frame.groupby("eps_255")["n"].sum().tolist() == [n + 2, n + 2]  # never image 3
-
-
 def test_intervals_equal_wilsons_and_gaffkes(table_of):
     generator = np.random.default_rng(0)
     initial, later = generator.uniform(0.95, 1, 60), generator.random(60)
