@@ -16,6 +16,7 @@ KINDS = ("attack", "source", "direction")
 
 _NAMES = ["kind", "target", "common", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
+_ABSENT = -1
 _CELL = ["attack", "source", "target"]
 
 Cell = tuple[str, str, str]
@@ -90,23 +91,23 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
         S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6
         (1979).
     """
-    counted, success, label = (
-        dict(rows.pivot(index="index", columns=_CELL, values=name).items())
-        for name in ("counted", "success", "target_label")
-    )
+    names = ["counted", "success", "target_label"]
+    numbers = rows.astype(dict.fromkeys(names, np.float64))
+    wide = numbers.pivot(index="index", columns=_CELL, values=names).fillna(_ABSENT)
+    every = rows[_CELL].drop_duplicates().itertuples(index=False, name=None)
+    cells = {cell: [wide[name, *cell].to_numpy() for name in names] for cell in every}
     found = []
-    for names, one, other in _comparisons(rows):
-        if one not in counted or other not in counted:
+    for origin, one, other in _comparisons(rows):
+        if one not in cells or other not in cells:
             continue
-        labels = label[one], label[other]
-        known = labels[0].notna() & labels[1].notna()
-        unlike = names[0] == "attack" and (labels[0] != labels[1])[known].any()
-        if unlike or labels[0].isna().all() != labels[1].isna().all():
+        (first_counted, first, a), (second_counted, second, b) = cells[one], cells[other]
+        unlike = origin[0] == "attack" and ((a != b) & (a >= 0) & (b >= 0)).any()
+        if unlike or (a >= 0).any() != (b >= 0).any():
             continue
-        both = counted[one].eq(True) & counted[other].eq(True)
-        first, second = (both & success[cell].eq(True) for cell in (one, other))
+        both = (first_counted > 0) & (second_counted > 0)
+        first, second = both & (first > 0), both & (second > 0)
         masks = (both, first, second, first & ~second, second & ~first)
-        found.append((*names, *(int(mask.sum()) for mask in masks)))
+        found.append((*origin, *map(np.count_nonzero, masks)))
     found.sort(key=lambda row: KINDS.index(row[0]))
     return _tested(pd.DataFrame(found, columns=[*_NAMES, *_COUNTS]))
 

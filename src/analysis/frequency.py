@@ -12,7 +12,7 @@ from src.analysis.outcomes import target_labels
 from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
-"""Parts of a perturbation: the whole, and its low, middle and high frequencies."""
+"""Parts of a perturbation: the whole, and its low, mid and high frequencies."""
 NORMS = ("linf", "l2")
 """In which norm the parts were given the size of the whole."""
 KINDS = ("attack", "noise")

@@ -76,7 +76,7 @@ def bounded_mean_interval(
     can be, under random weights (exponential, with sum 1); the upper end likewise with the
     highest one. So what was not seen counts, as it does in Clopper and Pearson's interval, which
     this is for values of 0 and 1. That it covers the mean in at least 95 % of all cases is
-    conjectured; `tests/analysis/test_coverage.py` simulates it, and the bootstrap, which does not.
+    conjectured; `tests/analysis/test_coverage.py` simulates it.
 
     Args:
         values: Samples of at most N values each, shape (V, N).

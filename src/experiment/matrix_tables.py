@@ -2,52 +2,45 @@
 
 import pandas as pd
 from rich import box
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from src.analysis import CLEAN, CONTROL_NAMES, format_excess, is_white_box
-
-WHITE_BOX_MARK = "*"
+from src.analysis import CLEAN, is_white_box
 
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
-    """Lay out a transfer matrix for the terminal.
-
-    A cell reads `k / n = rate`; the caption names what is counted. White boxes, whose
-    target is the source or a member of it, are marked `*`.
+    """Lay out a transfer matrix for the terminal, white boxes marked `*`.
 
     Args:
-        matrix: Result of `src.analysis.matrix`.
+        matrix: Result of `src.analysis.matrix`, or rows of `excess_by_control` of one control and
+            budget, with `source` and `cell`.
         heading: Title of the table.
         width: Width of the terminal in characters. Where a row per source and a column per
             target are too wide for it, each pair has a row.
     """
-    counted = "still correct / denominator = robust accuracy"
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    white = list(map(is_white_box, matrix["source"], matrix["target"]))
+    counted, success, rate = "still correct", "misclassified", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
-        counted = "target class reached / denominator = targeted success rate"
+        counted, success, rate = *["target class reached"] * 2, "targeted success rate"
         clean = "clean images already classified as their target label"
-    caption = [counted, *([f"{CLEAN}: {clean}"] if (matrix["source"] == CLEAN).any() else [])]
-    return _laid_out(matrix, heading, caption, width)
-
-
-def excess_table(excess: pd.DataFrame, heading: str, width: int = 80) -> Group:
-    """Lay out the excess over a control as `matrix_table` does.
-
-    Args:
-        excess: Rows of `src.analysis.excess_by_control` of one control and budget, with `source`.
-        heading: Title of the table.
-        width: Width of the terminal in characters.
-    """
-    cells = [format_excess(row) for _, row in excess.iterrows()]
-    counted = "target class reached" if excess["targeted"].any() else "misclassified"
-    caption = [
-        f"({counted} by attack - by control) / denominator",
-        "= difference of the rates [95 % interval, same images]",
-    ]
-    heading = f"excess transfer over {CONTROL_NAMES[excess['control'].iloc[0]]}\n{heading}"
-    return _laid_out(excess.assign(cell=cells), heading, caption, width)
+    caption = {
+        f"{counted} / denominator = {rate}": "excess" not in matrix,
+        f"({success} by attack - by control) / denominator [95 % interval]": "excess" in matrix,
+        f"{CLEAN}: {clean}": CLEAN in sources,
+        "* white box: the target is the source or part of it": any(white),
+    }
+    cells = ["*" * mark + cell for mark, cell in zip(white, matrix["cell"], strict=True)]
+    pairs = matrix[["source", "target"]].assign(cell=cells)
+    grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
+    grid = grid.fillna("-").add_prefix("-> ").reset_index()
+    table = _table(grid)
+    if Console(width=10_000).measure(table).maximum > width:
+        table = _table(pairs)
+    words = "\n".join(line for line, holds in caption.items() if holds)
+    return Group(Text(heading, style="bold"), table, Text(words, style="italic"))
 
 
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
@@ -61,10 +54,9 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
         with an empty denominator is NaN.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    targeted = matrix["targeted"].any()
-    count, rate = (
-        ("success", "targeted_success_rate") if targeted else ("still_correct", "robust_accuracy")
-    )
+    count, rate = "still_correct", "robust_accuracy"
+    if matrix["targeted"].any():
+        count, rate = "success", "targeted_success_rate"
     names = {"k": count, "n": "denominator", "rate": rate}
     names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
     pivoted = matrix.astype({"k": "Int64", "n": "Int64"}).pivot(index="source", columns="target")
@@ -77,33 +69,12 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis("source").reset_index()
 
 
-def _laid_out(matrix: pd.DataFrame, heading: str, caption: list[str], width: int) -> Group:
-    """Take the first that fits of a grid and a list, their cells on one line or folded."""
-    sources, targets = matrix["source"].unique(), matrix["target"].unique()
-    names = zip(matrix["source"], matrix["target"], strict=True)
-    marks = [WHITE_BOX_MARK if is_white_box(*pair) else "" for pair in names]
-    if any(marks):
-        caption = [*caption, f"{WHITE_BOX_MARK} white box: the target is the source or part of it"]
-    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
-    grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
-    grid = grid.fillna("-").add_prefix("-> ").reset_index()
-    tables = (_table(frame, fold) for frame in (grid, pairs) for fold in (" = ", "\n= "))
-    room = Console(width=10_000)
-    for table in tables:  # if none fits, rich folds the last
-        if room.measure(table).maximum <= width:
-            break
-    return Group(Text(heading, style="bold"), table, Text("\n".join(caption), style="italic"))
-
-
-def _table(frame: pd.DataFrame, fold: str) -> Table:
-    """Turn names and cells into a table; sources of more than one line are set apart."""
+def _table(frame: pd.DataFrame) -> Table:
+    """Turn names and cells into a table, cells to the right."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in frame.columns:
-        side: JustifyMethod = "left" if column in ("source", "target") else "right"
-        table.add_column(Text(column), justify=side, overflow="fold")
-    spaced = fold != " = " or "target" in frame.columns
-    following = [*frame["source"][1:], None]
-    for row, source in zip(frame.itertuples(index=False, name=None), following, strict=True):
-        texts = [Text(text.replace(" = ", fold)) for text in row]  # no str: it would style [..]
-        table.add_row(*texts, end_section=spaced and row[0] != source)
+        name = column in ("source", "target")
+        table.add_column(Text(column), justify="left" if name else "right", overflow="fold")
+    for row in frame.itertuples(index=False, name=None):
+        table.add_row(*map(Text, row))  # no str: it would style [..]
     return table

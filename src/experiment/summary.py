@@ -6,22 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from src.analysis import (
     CAUSES,
+    CONTROL_NAMES,
     Alarm,
     clean_at_chance,
     excess_by_control,
-    format_cell,
+    format_excess,
     matrix,
     rates_by_protocol,
     weaker_than_fgsm,
 )
-from src.analysis.confidence import top_k
-from src.experiment.matrix_tables import excess_table, matrix_table, wide_matrix
+from src.experiment.matrix_tables import matrix_table, wide_matrix
 from src.experiment.provenance import ALARMS, JobRecord
 from src.report.stored import StoredJob
 from src.utils.files import write_csv, write_text
@@ -35,41 +34,25 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
         folder: Where the files go.
         console: Where the tables are printed.
     """
-    attacks: dict[str, list[StoredJob]] = {}
-    for job in jobs:
-        if job.attacked:
-            attacks.setdefault(job.attack, []).append(job)
+    attacked = [job for job in jobs if job.attacked]
     files: dict[str, pd.DataFrame] = {}
-    for name, done in attacks.items():
+    for name in dict.fromkeys(job.attack for job in attacked):
+        done = [job for job in attacked if job.attack == name]
         record = done[0].record
         eps = record.reference
         cells = matrix(pd.concat(map(_rates, done), ignore_index=True), eps, record.protocol)
         heading = f"{name} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
         console.print("", matrix_table(cells, heading, console.width))
         beyond = pd.concat(map(_excess, done))
-        here = beyond[beyond["eps_255"] == eps] if len(beyond) else beyond
-        for _, table in here.groupby("control", sort=False) if len(here) else ():
-            console.print("", excess_table(table, heading, console.width))
+        for control, table in beyond.groupby("control", sort=False) if len(beyond) else ():
+            above = f"excess transfer over {CONTROL_NAMES[str(control)]}\n{heading}"
+            console.print("", matrix_table(table, above, console.width))
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
         stem = f"{stem}-{len(files)}" if stem in files else stem
         files[stem] = wide_matrix(cells)
     console.print()
     for stem, frame in files.items():  # last: a full disk hides no matrix
         write_csv(folder / f"{stem}.csv", frame)
-
-
-def clean_accuracies(jobs: Sequence[StoredJob], console: Console) -> None:
-    """Print the accuracy and confidence of every model of the jobs without an attack."""
-    rows = [job.clean for job in jobs if not job.attacked]
-    if not rows:
-        return
-    headings = ("model", "", "correct", "mean confidence")
-    table = Table(*headings, title="clean images", box=box.SIMPLE_HEAD)
-    for model, its in pd.concat(rows).groupby("target", sort=False):
-        for row in top_k(its).to_dict("records"):
-            cell = format_cell(row["correct"], row["n"])
-            table.add_row(str(model), f"top {row['k']}", cell, f"{row['confidence']:.2%}")
-    console.print(table)
 
 
 def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
@@ -84,19 +67,21 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
         path = job.folder / ALARMS
         listed = json.loads(path.read_text()) if path.exists() else []
         late = [alarm._asdict() for alarm in _late_alarms(job, jobs)]
+        listed += [alarm for alarm in late if alarm not in listed]
         if late:
-            listed += [alarm for alarm in late if alarm not in listed]
             texts[path] = json.dumps(listed, indent=1)
         for alarm in listed:
             folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
             folders.append(job.folder.name)
+    lines = []
     for name, findings in where.items():
-        lines = []
         for finding, (first, *others) in findings.items():
             more = f" (and {len(others)} more)" if others else ""
             lines.append(f"ALARM {first}{more}: {name}: {finding}")
-        for line in [*lines, f"      {name}: {CAUSES.get(name, '')}"]:
-            console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
+        lines.append(f"      {name}: {CAUSES.get(name, '')}")
+    if lines:
+        words = Text("\n".join(lines), style="yellow")
+        console.print(words, soft_wrap=True)
     for path, text in texts.items():  # last: a full disk hides no alarm
         write_text(path, text)
 
@@ -108,11 +93,15 @@ def _rates(job: StoredJob) -> pd.DataFrame:
 
 
 def _excess(job: StoredJob) -> pd.DataFrame:
+    """Return the job's excess over its controls at the reference budget, if it has controls."""
     own = job.record
-    tables = (job.variants(), own.storage)
-    return excess_by_control(*tables, own.source, own.targets, own.protocol).assign(
-        source=own.source
-    )
+    pair = (own.source, own.targets, own.protocol)
+    table = excess_by_control(job.variants(), own.storage, *pair)
+    if table.empty:
+        return table
+    here = table[table["eps_255"] == own.reference]
+    cells = [format_excess(row) for _, row in here.iterrows()]
+    return here.assign(source=own.source, cell=cells)
 
 
 def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:

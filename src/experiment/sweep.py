@@ -22,7 +22,7 @@ from src.experiment.job import check_job
 from src.experiment.models import open_datasets
 from src.experiment.outputs import clear
 from src.experiment.provenance import public
-from src.experiment.summary import clean_accuracies, sweep_alarms, sweep_matrices
+from src.experiment.summary import sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
@@ -156,7 +156,6 @@ class SweepCallback(Callback):
         written &= _goes(console, lambda: sweep_alarms(done, console))
         alarms = console.export_text()
         written &= _goes(console, lambda: sweep_matrices(done, folder, console))
-        written &= _goes(console, lambda: clean_accuracies(done, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
         files = sorted(folder.glob("matrix-*"), key=lambda path: path.stem)
         if done and self._wants_report():

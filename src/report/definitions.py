@@ -3,7 +3,7 @@
 DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "source, target",
-        "The model whose gradients made the adversarial images (members of an ensemble are joined "
+        "The model that the adversarial images were crafted on (members of an ensemble are joined "
         "by +), and a model that the same images are evaluated on. White box, marked * or framed: "
         "the target is the source or a member of it.",
     ),

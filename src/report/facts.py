@@ -1,6 +1,5 @@
 """What was run: the command, the data, the models, the versions; and what was not computed."""
 
-import math
 import shlex
 from collections.abc import Sequence
 
@@ -59,36 +58,29 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
         text = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
         found.append(("bins of initial confidence and galleries", text))
     if any(job.record.storage != "float32" for job in jobs):
-        text = (
-            "bisection and filters do not round: minimum budgets are those of the grid, and "
-            "filtered perturbations are unrounded"
-        )
+        text = "bisection and filters are of unrounded images; minimum budgets are of the grid"
         found.append(("8-bit predictions", text))
     return tuple(found)
 
 
 def _commands(jobs: Sequence[StoredJob]) -> list[str]:
-    """Return the command of every sweep, with swept keys listed by commas."""
+    """Return the command of every sweep, with the values of swept keys listed by commas."""
     sweeps: dict[object, list[JobRecord]] = {}
     for job in jobs:
-        key = (job.record.config.get("sweep"), job.folder.parent)
+        key = (job.record.config.get("sweep"), job.sweep_folder)
         sweeps.setdefault(key, []).append(job.record)
-    return [command for records in sweeps.values() for command in _of_sweep(records)]
+    return [_command(records) for records in sweeps.values()]
 
 
-def _of_sweep(records: Sequence[JobRecord]) -> list[str]:
-    """Return one command that stands for these jobs; where none does, one for each."""
-    # The sweep's id is the program's own word.
-    words = [[word for word in one.overrides if not word.startswith("sweep=")] for one in records]
+def _command(records: Sequence[JobRecord]) -> str:
     values: dict[str, list[str]] = {}
-    for word in dict.fromkeys(word for one in words for word in one):
+    for word in dict.fromkeys(word for one in records for word in one.overrides):
         key, _, value = word.partition("=")
-        values.setdefault(key, []).append(value)
-    if math.prod(map(len, values.values())) == len(records):
-        words = [[f"{key}={','.join(value)}" for key, value in values.items()]]
-    swept = ["-m"] if len(records) > len(words) else []
-    start = ["python -m src.main", *swept, *records[0].flags]
-    return [" ".join([*start, *map(shlex.quote, one)]) for one in words]
+        if key != "sweep":  # the sweep's id is the program's own word
+            values.setdefault(key, []).append(value)
+    words = [f"{key}={','.join(each)}" for key, each in values.items()]
+    swept = ["-m"] if len(records) > 1 else []
+    return " ".join(["python -m src.main", *swept, *records[0].flags, *map(shlex.quote, words)])
 
 
 def _data(record: JobRecord) -> str:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,17 +41,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Album:
-    """Strips of pictures, one an image.
-
-    Attributes:
-        title: Heading.
-        caption: With denominators.
-        strips: Pictures of each image.
-    """
+    """Strips of pictures, one an image, with a caption that holds denominators."""
 
     title: str
     caption: str
-    strips: tuple[tuple[Picture, ...], ...] = field(default=())
+    strips: tuple[tuple[Picture, ...], ...] = ()
 
 
 def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
@@ -137,28 +131,16 @@ def _gallery_strip(
     true = f"image {index}, {_name(job, label)}"
     strip = [_picture(job.images.get(index), "clean", (true,), _top(job, clean, label))]
     for eps, words in moments[kind]:
-        key = _at_flip(job, target, index, float(eps), mine)
-        strip.append(Picture("", f"{eps:.3g}/255", (words,), _top(job, key, label)))
+        here = mine[mine["eps_255"] == eps]
+        if here.empty and job.flips is not None:  # bisection found it
+            here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
+        strip.append(Picture("", f"{eps:.3g}/255", (words,), _top(job, here.iloc[0], label)))
     return tuple(strip)
 
 
-def _at_flip(
-    job: StoredJob, target: str, index: int, eps: float, rows: pd.DataFrame
-) -> Mapping[str, Any]:
-    """Return the prediction at a budget that was tried, or that bisection found."""
-    tried = rows[rows["eps_255"] == eps]
-    if tried.empty and job.flips is not None:
-        flips = job.flips
-        tried = flips[(flips["target"] == target) & (flips["index"] == index)]
-    return records(tried)[0]
-
-
-def _top(
-    job: StoredJob, row: Mapping[str, Any] | pd.Series, label: int
-) -> tuple[tuple[str, float, bool], ...]:
-    classes, shares = row["top5_classes"], row["top5_confidences"]
-    pairs = zip(map(int, classes), map(float, shares), strict=True)
-    return tuple((_name(job, one), share, one == label) for one, share in pairs)
+def _top(job: StoredJob, row: pd.Series, label: int) -> tuple[tuple[str, float, bool], ...]:
+    pairs = zip(row["top5_classes"], row["top5_confidences"], strict=True)
+    return tuple((_name(job, int(one)), float(share), one == label) for one, share in pairs)
 
 
 def _predictions(
@@ -181,16 +163,11 @@ def _picture(
     array = np.moveaxis(pixels, 0, -1)
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
     small = max(image.size) <= _SMALL
+    image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
-    if small:
-        image.save(file, "png", optimize=True)
-    else:
-        image.thumbnail((_SIDE, _SIDE))
-        image.save(file, "webp", quality=85)
+    image.save(file, "webp", lossless=small, quality=85)
     text = base64.b64encode(file.getvalue()).decode()
-    return Picture(
-        f"data:image/{'png' if small else 'webp'};base64,{text}", title, lines, top, small
-    )
+    return Picture(f"data:image/webp;base64,{text}", title, lines, top, small)
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:

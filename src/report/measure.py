@@ -35,7 +35,7 @@ class Measured:
             `similarity`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         albums: Pictures by job or pair.
-        alarms: (name, finding) of every job.
+        alarms: (name, finding) of every job, each once.
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -66,10 +66,13 @@ def measure(
     parts: dict[str, list[pd.DataFrame]] = {}
     found = Measured()
     names: dict[str, str] = {}
+    alarms: dict[tuple[str, str], None] = {}
     for number, job in enumerate(jobs, 1):
         progress(f"job {number} of {len(jobs)}")
         _add_clean(job, names, found)
-        found.alarms += [one for one in _alarms(job) if one not in found.alarms]
+        left = job.folder / ALARMS
+        for alarm in json.loads(left.read_text(encoding="utf-8")) if left.exists() else ():
+            alarms[alarm["name"], alarm["finding"]] = None
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
             tables = _tables(job, names) | (_images(job, mine, found) if job.has_clean else {})
@@ -79,6 +82,7 @@ def measure(
             for name, table in tables.items():
                 parts.setdefault(name, []).append(table.assign(**origin))
         job.forget()
+    found.alarms = list(alarms)
     found.tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
     return found
 
@@ -106,13 +110,6 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
         name = _model(job, str(target), names)
         if name not in mine:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
-
-
-def _alarms(job: StoredJob) -> list[tuple[str, str]]:
-    """Return the alarms that the job left."""
-    left = job.folder / ALARMS
-    listed = json.loads(left.read_text(encoding="utf-8")) if left.exists() else []
-    return [(alarm["name"], alarm["finding"]) for alarm in listed]
 
 
 def group(record: JobRecord) -> str:

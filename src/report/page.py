@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is folded until the reader opens it.
-
-    Attributes:
-        title: Heading.
-        caption: What it shows, with denominators.
-        frame: Its cells as they are to be read; the columns are the headings.
-    """
+    """A table of cells as they are to be read, folded until the reader opens it."""
 
     title: str
     caption: str
@@ -68,16 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
-
-    Attributes:
-        id: Anchor, unique in the page.
-        title: Heading.
-        text: Paragraphs; one alone where there are too few images.
-        figures: Charts.
-        tables: Folded tables.
-        albums: Pictures by job or pair, each group folded but for the first.
-    """
+    """A part of the page, with an anchor that is unique; albums are by job or pair."""
 
     id: str
     title: str
@@ -96,14 +81,14 @@ class Report:
         answer: The finding in a sentence or two.
         alarms: (finding, usual causes).
         sections: From the answer down.
-        terms: (heading, (term, description) pairs), folded at the end.
+        terms: (heading, (term, description) pairs).
     """
 
     title: str
     answer: str
     alarms: tuple[tuple[str, str], ...] = ()
     sections: tuple[Section, ...] = ()
-    terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=())
+    terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 
     @property
     def figures(self) -> list[Figure]:

@@ -44,6 +44,11 @@ class StoredJob:
         """Tell whether there are adversarial images, or clean ones alone."""
         return bool(self.record.attack)
 
+    @property
+    def sweep_folder(self) -> Path:
+        """Return the folder of the job's command."""
+        return self.folder.parent if re.match(r"\d+-", self.folder.name) else self.folder
+
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """The predictions of the primary variant, without the top five."""
@@ -154,7 +159,7 @@ def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     shared = set.intersection(*(set(job.record.overrides) for job in jobs)) if jobs else set()
     named = [replace(job, distinction=_distinction(job.record.overrides, shared)) for job in jobs]
     named = [
-        replace(job, distinction=f"{job.distinction} ({_sweep_folder(job).name})")
+        replace(job, distinction=f"{job.distinction} ({job.sweep_folder.name})")
         if any(_clash(job, other) for other in named if other is not job)
         else job
         for job in named
@@ -177,11 +182,6 @@ def _clash(job: StoredJob, other: StoredJob) -> bool:
     shared = set(one.weights) & set(two.weights)
     alike = one.data == two.data and all(one.weights[m] == two.weights[m] for m in shared)
     return one.source == two.source or not alike
-
-
-def _sweep_folder(job: StoredJob) -> Path:
-    """Return the folder of a job's command."""
-    return job.folder.parent if re.match(r"\d+-", job.folder.name) else job.folder
 
 
 def _distinction(overrides: Sequence[str], shared: set[str]) -> str:

@@ -71,19 +71,15 @@ def test_top_k_counts_the_true_class_among_the_likeliest():
     np.testing.assert_allclose(frame["confidence"], expected, rtol=1e-6)
 
 
-def test_fewer_than_five_classes_are_enough():
+def test_fewer_than_five_classes_and_no_images_are_enough():
     rows = clean_rows([0, 1], [([1, 0], [0.98, 0.02]), ([1, 0], [0.99, 0.01])], [0.02, 0.99])
     frame = top_k(rows)
     assert frame["correct"].tolist() == [1, 2]
     assert frame["confidence"].iloc[1] == pytest.approx((0.02 + 0.99) / 2)
-    profile = confidence_profiles(rows).query("level == 1")
+    profile = confidence_profiles(rows)
     nan = np.nan
     np.testing.assert_allclose(profile["confidence"], [0.985, 0.015, nan, nan, nan], rtol=1e-5)
-    assert profile["images"].tolist() == [2] * 5
-
-
-def test_no_images_give_no_classes_and_no_rates():
-    rows = clean_rows().iloc[:0]
+    rows = rows.iloc[:0]
     assert by_class(rows).empty and confidence_profiles(rows).empty
     frame = top_k(rows)
     assert frame["n"].tolist() == [0, 0]
@@ -123,31 +119,18 @@ def test_images_are_split_by_the_targets_clean_confidence(table_of):
     np.testing.assert_allclose(frame["confidence"], [0.96, 0.65, 0.9499, 0.7, 0.05, 0.3], rtol=1e-6)
 
 
-def test_the_protocol_decides_which_images_are_counted(table_of):
-    table = table_of(PREDICTED, CONFIDENCE, SOURCE)
-    for protocol, n in (("all", 3), ("target_correct", 3), ("joint", 2), ("source_correct", 2)):
-        frame = by_initial_confidence(table, "a", "b", protocol)
-        assert frame["n"].iloc[0] == n
-        assert frame.groupby("eps_255")["n"].sum().tolist() == [n + 2, n + 2]  # never image 3
-
-
 def test_intervals_equal_wilsons_and_gaffkes(table_of):
     generator = np.random.default_rng(0)
-    n = 60
-    initial = generator.uniform(0.9, 1, n)
-    later, wrong = generator.random(n), generator.integers(0, 2, n)
-    table = table_of({0: [0] * n, 4: wrong}, {0: initial, 4: later})
-    frame = by_initial_confidence(table, "a", "b")
-    assert frame["bin_low"].tolist() == [0.95, 0.95, 0.9, 0.9]
-    for row in frame[frame["eps_255"] == 4].itertuples():
-        chosen = (initial >= row.bin_low) & (initial < row.bin_high)
-        k = int((wrong[chosen] == 0).sum())
-        assert (row.n, row.still_correct) == (chosen.sum(), k)
-        low, high = bounded_mean_interval(later[None, chosen], np.ones((1, chosen.sum()), bool))
-        found = row.confidence_low, row.confidence_high
-        assert found == pytest.approx((low[0], high[0]), rel=1e-5)
-        expected = proportion_confint(k, row.n, method="wilson")
-        assert (row.robust_accuracy_low, row.robust_accuracy_high) == pytest.approx(expected)
+    initial, later = generator.uniform(0.95, 1, 60), generator.random(60)
+    wrong = generator.integers(0, 2, 60)
+    table = table_of({0: [0] * 60, 4: wrong}, {0: initial, 4: later})
+    row = by_initial_confidence(table, "a", "b").iloc[1]
+    expected = bounded_mean_interval(later[None], np.ones((1, 60), bool))
+    found = row[["confidence_low", "confidence_high"]].tolist()
+    assert found == pytest.approx(np.ravel(expected), rel=1e-5)
+    expected = proportion_confint((wrong == 0).sum(), 60, method="wilson")
+    found = row[["robust_accuracy_low", "robust_accuracy_high"]].tolist()
+    assert found == pytest.approx(expected)
 
 
 def test_fewer_than_ten_images_have_no_interval_and_clean_ones_lie_in_their_bin(table_of):
@@ -171,14 +154,8 @@ def test_every_bin_takes_its_lower_bound_and_not_its_upper_one(table_of):
     assert frame["n"].eq(2).all()
 
 
-def test_images_whose_target_label_is_their_own_are_left_out(table_of):
-    predicted_by_budget, confidence = {0: [0, 0], 4: [1, 0]}, {0: [0.99, 0.98], 4: [0.5, 0.6]}
-    frame = by_initial_confidence(
-        table_of(predicted_by_budget, confidence, target_label=[1, 0]), "a", "b"
-    )
+def test_images_that_are_wrong_when_clean_or_have_their_own_target_label_are_left_out(table_of):
+    rows = {0: [0, 0], 4: [1, 0]}, {0: [0.99, 0.98], 4: [0.5, 0.6]}
+    frame = by_initial_confidence(table_of(*rows, target_label=[1, 0]), "a", "b")
     assert frame["n"].tolist() == [1, 1] and frame["still_correct"].tolist() == [1, 0]
-
-
-def test_without_images_that_are_correct_when_clean_there_are_no_bins(table_of):
-    wrong = table_of({0: [1, 1], 4: [0, 1]}, {0: [0.9, 0.8], 4: [0.5, 0.6]})
-    assert by_initial_confidence(wrong, "a", "b").empty
+    assert by_initial_confidence(table_of({0: [1, 1], 4: [0, 1]}, rows[1]), "a", "b").empty

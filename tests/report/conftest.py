@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,23 +22,26 @@ FINE = (0.0234375, 1 / 3, 12345.678)
 SIDE = 8  # pixels of an image
 SETTINGS = ReportSettings(pairs=4)
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
-SMALL = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
+SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "one image": {**SMALL, "images": 1, "classes": ("cat",)},
     "missing values": {**SMALL, "images": 45, "missing": True, "budgets": FINE},
-    "hostile names": {"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
+    "hostile names": {
+        **{"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
+        **{"budgets": (8.0,), "images": 60},
+    },
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
-        **{"full": False, "images": 60},
+        **{"full": False, "images": 60, "budgets": (8.0,)},
     },
 }
 
 
 @pytest.fixture(name="make_sweep")
 def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
-    """`make_sweep` in a folder of its own; of two models and one attack without other words."""
-    return partial(make_sweep, tmp_path / "sweep", **SMALL)
+    """`make_sweep` in a folder of its own, of one attack without diagnostics or other words."""
+    return partial(make_sweep, tmp_path / "sweep", attacks=("fgsm",), full=False)
 
 
 @pytest.fixture(scope="session")
@@ -66,15 +70,8 @@ def make_sweep(
 ) -> Path:
     """Write a job for every attack and model, each evaluated on all models.
 
-    Args:
-        folder: Where the jobs' folders go.
-        models: Their names.
-        attacks: Their names.
-        images: How many.
-        classes: Their names.
-        budgets: In 1/255; 8 or the last is the reference.
-        full: Whether diagnostics, controls, an 8-bit variant and pictures are there.
-        missing: Whether some values are NaN, as gradients that vanish give.
+    The reference budget is 8/255, or the last one. A full one has diagnostics, a control, an 8-bit
+    variant and pictures; a missing one NaN, as gradients that vanish give.
     """
     random = np.random.default_rng(0)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
@@ -84,7 +81,19 @@ def make_sweep(
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
-        record = _record(source, attack, models, images, classes, budgets, reference, f"k{number}")
+        record = JobRecord(
+            **{"key": f"k{number}", "data": "data", "images": images, "dataset": "made-up"},
+            **{"source": source, "targets": models, "attack": attack, "label": attack},
+            **{"budgets": budgets, "reference": reference, "protocol": "joint"},
+            storage="float32",
+            class_names=classes,
+            weights={name: f"{name}-digest" for name in models},
+            config={
+                "attack": {"target_label": None, "norm": "linf", "settings": {}},
+                "dataset": {"name": "made-up"},
+                "model": {name: {"network": {"name": name}} for name in models},
+            },
+        )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
         strength[list(models).index(source)] += 0.3
         tables = {"predictions": _predictions(random, label, initial, models, budgets, strength)}
@@ -95,146 +104,61 @@ def make_sweep(
             tables |= _diagnostics(random, label, models, reference, missing)
             _pictures(here, random, label, budgets)
         for name, table in tables.items():
+            table = pa.Table.from_pandas(table, preserve_index=False)
             pq.write_table(with_record(table, name, record), here / f"{name}.parquet")
     return folder
 
 
-def _record(
-    source: str,
-    attack: str,
-    models: Sequence[str],
-    images: int,
-    classes: Sequence[str],
-    budgets: Sequence[float],
-    reference: float,
-    key: str,
-) -> JobRecord:
-    return JobRecord(
-        key=key,
-        data="data",
-        images=images,
-        class_names=tuple(classes),
-        weights={name: f"{name}-digest" for name in models},
-        source=source,
-        targets=list(models),
-        attack=attack,
-        label=attack,
-        iterative=attack == "bim",
-        budgets=tuple(budgets),
-        reference=reference,
-        protocol="joint",
-        storage="float32",
-        dataset="made-up",
-        config={
-            "attack": {"target_label": None, "norm": "linf", "settings": {}},
-            "dataset": {"name": "made-up"},
-            "model": {name: {"network": {"name": name}} for name in models},
-        },
-    )
+def _rows(label, **axes) -> pd.DataFrame:
+    """Return a row for every combination of the axes, and image."""
+    product = pd.MultiIndex.from_product([*axes.values(), range(len(label))])
+    rows = product.to_frame(index=False, name=[*axes, "index"])
+    return rows.assign(label=label[rows["index"]])
 
 
-def _predictions(random, label, initial, models, budgets, strength) -> pa.Table:
+def _predictions(random, label, initial, models, budgets, strength) -> pd.DataFrame:
     """Let the true class lose confidence with the budget, image by image."""
     eps = np.array([0.0, *budgets])
-    shape = (len(models), len(eps), len(label))  # budgets and images of each target
-    noise = random.normal(0, 0.1, size=shape) * (eps > 0)[None, :, None]
-    true = initial[:, None, :] - strength * np.sqrt(eps)[None, :, None] * 0.5 + noise
-    true = np.clip(true, 0.01, 0.99)
+    rows = _rows(label, target=models, eps_255=eps)
+    noise = random.normal(0, 0.1, size=(len(models), len(eps), len(label))) * (eps > 0)[:, None]
+    true = initial[:, None, :] - strength * np.sqrt(eps)[:, None] * 0.5 + noise
+    true = np.clip(true, 0.01, 0.99).ravel()
     classes = int(label.max()) + 1  # one class: nothing else can be predicted
-    other = (label + 1) % classes
-    correct = true >= 0.5
-    predicted = np.where(correct, label, other)
-    rest = 1 - true
-    top = np.stack([np.maximum(true, rest), np.minimum(true, rest), *[np.zeros(shape)] * 3], -1)
-    second = np.where(correct, other, label)
-    names = np.stack([predicted, second, *[np.broadcast_to((label + 2) % classes, shape)] * 3], -1)
-    wide = np.broadcast_to
-    index = np.arange(len(label))
-    return pa.table(
-        {
-            "index": wide(index, shape).ravel(),
-            "label": wide(label, shape).ravel(),
-            "target_label": pa.nulls(true.size, pa.int64()),
-            "target": np.repeat(np.array(models, dtype=object), shape[1] * shape[2]),
-            "eps_255": wide(eps[None, :, None], shape).ravel(),
-            "predicted": predicted.ravel(),
-            "confidence": np.maximum(true, rest).ravel(),
-            "true_confidence": true.ravel(),
-            "top5_classes": pa.FixedSizeListArray.from_arrays(names.ravel(), 5),
-            "top5_confidences": pa.FixedSizeListArray.from_arrays(top.ravel(), 5),
-        }
+    own, other, third = ((rows["label"].to_numpy() + k) % classes for k in (0, 1, 2))
+    correct, rest, none = true >= 0.5, 1 - true, np.zeros(len(true))
+    top = [np.where(correct, own, other), np.where(correct, other, own), third, third, third]
+    shares = [np.maximum(true, rest), np.minimum(true, rest), none, none, none]
+    return rows.assign(
+        target_label=pd.array([pd.NA] * len(rows), dtype="Int64"),
+        **{"predicted": top[0], "confidence": shares[0], "true_confidence": true},
+        **{"top5_classes": [*np.stack(top, -1)], "top5_confidences": [*np.stack(shares, -1)]},
     )
 
 
-def _diagnostics(random, label, models, reference, missing) -> dict[str, pa.Table]:
+def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.DataFrame]:
     """Return spectra, filtered perturbations, low-passed images and gradient similarity."""
-    low = np.linspace(0.0, 0.65, 12)
-    share = np.tile(np.exp(-np.arange(12.0)), 2)
-    spectra = {
-        "kind": ["image"] * 12 + ["perturbation"] * 12,
-        "eps_255": np.repeat([0.0, reference], 12),
-        "frequency_low": np.tile(low, 2),
-        "frequency_high": np.tile(low + 0.05, 2),
-        "coefficients": np.full(24, 8),
-        "n": np.full(24, len(label)),
-        "power": share,
-        "share": np.where(np.arange(24) < 12 * missing, np.nan, share),
-        "share_sd": share / 3,
-    }
-    bands = [
-        (band, norm, kind)
-        for band in ("all", "low", "mid", "high")
-        for norm in ("linf", "l2")
-        for kind in ("attack", "noise")
-    ]
+
+    def predicted(**axes):
+        rows = _rows(label, target=models, **axes)
+        wrong = random.random(len(rows)) < 0.4
+        classes = np.where(wrong, (rows["label"] + 1) % (label.max() + 1), rows["label"])
+        return rows.assign(predicted=classes, confidence=0.7, true_confidence=0.5)
+
+    low, share = np.linspace(0.0, 0.65, 12), np.exp(-np.arange(12.0))
+    spectrum = {"frequency_low": low, "frequency_high": low + 0.05, "n": len(label), "share": share}
+    known = {"kind": "image", **spectrum, "share": share * (np.nan if missing else 1)}
+    bands = {"band": ("all", "low", "mid", "high"), "norm": ("linf", "l2")}
+    filtered = predicted(**bands, kind=("attack", "noise")).assign(eps_255=reference)
     cosine = random.uniform(0, 0.4, size=(len(models), len(label)))
     cosine[:, : len(label) * missing // 2] = np.nan
     return {
-        "spectra": pa.table(spectra),
-        "filtered": _predicted(
-            random,
-            label,
-            models,
-            bands,
-            ("band", "norm", "kind"),
-            eps_255=reference,
-            frequency_low=0.0,
-            frequency_high=0.25,
+        "spectra": pd.concat(
+            [pd.DataFrame(known), pd.DataFrame({"kind": "perturbation", **spectrum})]
         ),
-        "low_passed": _predicted(random, label, models, [(0.1,), (0.2,), (0.4,)], ("cutoff",)),
-        "similarity": pa.table(
-            {
-                "index": np.tile(np.arange(len(label)), len(models)),
-                "label": np.tile(label, len(models)),
-                "target": np.repeat(np.array(models, dtype=object), len(label)),
-                "cosine": cosine.ravel(),
-                "sign_agreement": 0.5 + cosine.ravel() / 2,
-            }
-        ),
+        "filtered": filtered.assign(frequency_low=0.0, frequency_high=0.25),
+        "low_passed": predicted(cutoff=(0.1, 0.2, 0.4)),
+        "similarity": _rows(label, target=models).assign(cosine=cosine.ravel()),
     }
-
-
-def _predicted(random, label, models, cases, names, **constants) -> pa.Table:
-    """Return a prediction for every model, case and image."""
-    count = len(models) * len(cases)
-    predicted = np.where(
-        random.random((count, len(label))) < 0.6, label, (label + 1) % (label.max() + 1)
-    )
-    each = [np.repeat(np.array(list(values)), len(label)) for values in zip(*cases, strict=True)]
-    columns = {name: np.tile(values, len(models)) for name, values in zip(names, each, strict=True)}
-    size = count * len(label)
-    return pa.table(
-        {
-            "index": np.tile(np.arange(len(label)), count),
-            "label": np.tile(label, count),
-            "target": np.repeat(np.array(models, dtype=object), len(cases) * len(label)),
-            "predicted": predicted.ravel(),
-            "confidence": np.full(size, 0.7),
-            "true_confidence": np.full(size, 0.5),
-            **columns,
-            **{name: np.full(size, value) for name, value in constants.items()},
-        }
-    )
 
 
 def _pictures(folder: Path, random, label, budgets) -> None:
@@ -243,12 +167,6 @@ def _pictures(folder: Path, random, label, budgets) -> None:
     few = slice(0, min(3, len(label)))
     changed = np.stack([clean[few] / 255 for _ in budgets]).astype(np.float32)
     index = np.arange(len(label))
-    np.savez(
-        folder / "examples.npz",
-        index=index[few],
-        label=label[few],
-        eps_255=np.array(budgets),
-        clean=clean[few],
-        adversarial=changed,
-    )
+    first = {"index": index[few], "label": label[few], "clean": clean[few]}
+    np.savez(folder / "examples.npz", **first, eps_255=np.array(budgets), adversarial=changed)
     np.savez(folder / "images.npz", index=index, clean=clean)

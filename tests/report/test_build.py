@@ -8,10 +8,6 @@ from src.report.build import build_report
 from src.report.stored import find_jobs
 
 
-def report_of(folder, **settings):
-    return build_report(find_jobs([folder]), ReportSettings(**settings))
-
-
 def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     report = made_up("ordinary")
     (rates,) = [one.data for one in report.figures if one.name == "answer"]
@@ -25,35 +21,29 @@ def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     target = (sums["fooled"] / sums["n"]).idxmin()
     assert f"most robust target of {attack} is {target}" in report.answer
     assert format_cell(*sums.loc[target]) in report.answer
-
-
-def test_sources_are_ranked_against_those_with_as_many_targets(make_sweep, made_up):
-    ensemble = report_of(make_sweep(models=("a", "b", "a+b"), full=False), pairs=0)
-    assert "strongest source is a+b" not in ensemble.answer
     assert "no image that was counted is fooled" in made_up("one image").answer
 
 
-def test_a_single_model_fools_itself(make_sweep):
-    answer = report_of(make_sweep(models=("a",), full=False), pairs=0).answer
-    assert "fools itself" in answer and "most robust" not in answer
+def test_sources_are_ranked_against_those_with_as_many_targets(make_sweep):
+    jobs = find_jobs([make_sweep(models=("a", "b", "a+b"))])
+    report = build_report(jobs, ReportSettings(pairs=0))
+    assert "strongest source is a+b" not in report.answer
+    names = {one.name for one in report.figures}
+    assert {"answer", "hypothesis", "compared-sources"} <= names and "images" not in names
+    lacking = dict(dict(report.terms)["What was not computed"])
+    assert "those of 0 of 9 pairs" in lacking["bins of initial confidence and galleries"]
 
 
-def test_alarms_stand_once_with_their_causes(make_sweep):
-    folder = make_sweep(models=("vgg", "vit", "gru"), images=5, full=False)
+def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
+    folder = make_sweep(models=("a",), attacks=("fgsm", "bim"))
     listed = [
         {"name": "few_images", "finding": "a -> b: 3 images counted (joint)"},
         {"name": "of_a_later_version", "finding": "something"},
     ]
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
-    few, unknown = report_of(folder, pairs=0).alarms
+    report = build_report(find_jobs([folder]), ReportSettings(pairs=0))
+    assert "fools itself" in report.answer and "most robust" not in report.answer
+    few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
-
-
-def test_no_pair_in_detail_leaves_the_other_charts(make_sweep):
-    report = report_of(make_sweep(), pairs=0)
-    names = {one.name for one in report.figures}
-    assert {"answer", "hypothesis", "compared-sources"} <= names and "images" not in names
-    lacking = dict(dict(report.terms)["What was not computed"])
-    assert "those of 0 of 4 pairs" in lacking["bins of initial confidence and galleries"]

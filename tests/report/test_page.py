@@ -64,11 +64,10 @@ def labels(tab, selector: str) -> list[str]:
     return [each.get_attribute("aria-label") for each in tab.query_selector_all(selector)]
 
 
-def see_all(tab) -> None:
-    """Scroll through the page, so that every chart is embedded."""
-    for box in tab.query_selector_all(".vega"):
-        box.scroll_into_view_if_needed()
-        box.wait_for_selector("svg.marks", state="attached")
+def see(box) -> None:
+    """Scroll to a chart, so that it is embedded."""
+    box.scroll_into_view_if_needed()
+    box.wait_for_selector("svg.marks", state="attached")
 
 
 def test_menus_cells_and_dots_choose_what_is_drawn(opened):
@@ -83,7 +82,7 @@ def test_menus_cells_and_dots_choose_what_is_drawn(opened):
     tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="bim at 16/255")
     tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
     tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
-    see_all(tab)
+    see(tab.query_selector("#hypothesis .vega"))
     title = "#hypothesis .vega svg .role-title-text"
     assert "fgsm, vgg to vgg" in tab.inner_text("section#hypothesis .vega")
     tab.click("#hypothesis [aria-label*='attack: bim; source: vit; target: vgg'] >> nth=-1")
@@ -94,36 +93,18 @@ def test_menus_cells_and_dots_choose_what_is_drawn(opened):
     )
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
-def test_every_chart_is_embedded_and_nothing_overflows(opened, scheme, width):
-    tab = opened("ordinary", color_scheme=scheme, viewport={"width": width, "height": 800})
-    see_all(tab)
-    assert tab.evaluate("document.documentElement.scrollWidth") == width
+def test_every_chart_is_embedded_and_nothing_overflows(opened):
+    tab = opened("ordinary", color_scheme="dark", viewport={"width": 390, "height": 800})
+    for box in tab.query_selector_all(".vega"):
+        see(box)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
     assert not tab.query_selector_all(".vega > img")
-    label = tab.query_selector("#answer svg .role-axis-label text").get_attribute("fill")
-    assert (label == "#fff") == (scheme == "dark")
-
-
-def test_another_theme_or_width_keeps_what_was_chosen(opened):
-    tab = opened("ordinary")
-    tab.select_option("#answer select >> nth=1", label="16")
-    tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
-    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
-    tab.emulate_media(color_scheme="dark")
-    tab.wait_for_selector("#answer svg .role-axis-label text[fill='#fff']", state="attached")
-    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
-    assert "fgsm at 16/255" in tab.inner_text("#answer .vega")
-    wide = tab.query_selector("#answer svg.marks").bounding_box()["width"]
-    tab.set_viewport_size({"width": 600, "height": 800})
-    tab.wait_for_function(
-        "wide => document.querySelector('#answer svg.marks').clientWidth < wide - 200", arg=wide
-    )
-    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
+    label = tab.query_selector("#answer svg .role-axis-label text")
+    assert label.get_attribute("fill") == "#fff"
 
 
 def test_hostile_names_are_text(opened):
     tab = opened("hostile names")
-    see_all(tab)
     tab.hover("#answer svg [aria-label*='source: <script>']", force=True)
     tab.wait_for_selector("#vg-tooltip-element.visible")
     assert "<script>alert(1)</script>" in tab.inner_text("#vg-tooltip-element")

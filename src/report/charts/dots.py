@@ -40,7 +40,8 @@ def dot_plot(
     """
     low, high = f"{value}_low", f"{value}_high"
     rows = alt.Axis(grid=True, ticks=False, labelPadding=8)
-    base = alt.Chart(inline(frame)).encode(
+    used = dict.fromkeys(["row", by, divided_by, value, low, high, *tooltips])
+    base = alt.Chart(inline(frame[list(used)])).encode(
         y=alt.Y("row:N", sort=None, title=None, axis=rows),
         yOffset=alt.YOffset(f"{by}:N", sort=None),
         color=colour_by(by, frame[by] if names is None else names),

@@ -5,7 +5,6 @@ from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
@@ -27,19 +26,14 @@ def theme() -> alt.theme.ThemeConfig:
     Colours of text, axes and background are the reader's: a page adds those of Vega's light or
     dark theme, which a specification's own would beat.
     """
+    limits: Any = {"labelLimit": 260, "titleLimit": 400}
     return {
         "config": {
             "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
             "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "offset": 10},
             "axis": {"labelFontSize": 11, "titleFontSize": 12, "gridOpacity": 0.35},
             "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
-            "legend": {
-                "labelFontSize": 12,
-                "titleFontSize": 12,
-                "labelLimit": 260,
-                "titleLimit": 400,
-                "symbolOpacity": 1,
-            },
+            "legend": {"labelFontSize": 12, "titleFontSize": 12, "symbolOpacity": 1} | limits,
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},
@@ -53,15 +47,12 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     Numbers keep four significant digits, but for budgets, which charts compare; missing ones are
     null. Names are kept as text, even one that reads like a number.
     """
-    flags = frame.select_dtypes(bool).columns
     parse: dict[str, Any] = {
-        str(name): "boolean" if name in flags else "number" if is_numeric_dtype(kind) else "string"
+        str(name): "number" if kind.kind in "iuf" else "string"
         for name, kind in frame.dtypes.items()
     }
-    texts = {name: frame[name].map({True: "true", False: "false"}) for name in flags}
     if "eps_255" in frame:
-        texts["eps_255"] = frame["eps_255"].map(repr)
-    frame = frame.assign(**texts)
+        frame = frame.assign(eps_255=frame["eps_255"].map(repr))
     text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
     if "\r" in text:  # in a name, where pandas leaves it bare, and it would end a row
         text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n", quoting=1)
@@ -84,19 +75,12 @@ def colour_by(
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
 
 
-def colour_of_levels(column: str, frame: pd.DataFrame, level: str, **legend: Any) -> alt.Color:
-    """Return a colour for each level of initial confidence.
-
-    Args:
-        column: Column of the levels in words.
-        frame: The rows.
-        level: Column of the levels as numbers; the highest comes first.
-        legend: Properties of the legend.
-    """
-    order = list(dict.fromkeys(frame.sort_values(level, ascending=False)[column]))
+def colour_of_levels(column: str, **legend: Any) -> alt.Color:
+    """Return a colour for each level of initial confidence, the highest first."""
     scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
-    named = alt.Legend(title="initial confidence", **legend)
-    return alt.Color(f"{column}:O", sort=order, scale=alt.Scale(scheme=scheme), legend=named)
+    named = alt.Legend(title="initial confidence", format=".0%", **legend)
+    scale = alt.Scale(scheme=scheme)
+    return alt.Color(f"{column}:O", sort="descending", scale=scale, legend=named)
 
 
 def budgets(frame: pd.DataFrame) -> alt.X:
@@ -108,25 +92,18 @@ def budgets(frame: pd.DataFrame) -> alt.X:
 
 
 def curve(
-    base: alt.Chart,
-    value: str,
-    title: str | None,
-    lines: list[Any],
-    ends: Sequence[str] = (),
-    **encodings: Any,
+    base: alt.Chart, value: str, title: str | None, lines: list[Any], **encodings: Any
 ) -> Any:
-    """Return curves of shares with bands, from 0 to 1.
+    """Return curves of shares from 0 to 1, with the bands of `VALUE_low` and `VALUE_high`.
 
     Args:
         base: A chart with its x axis.
         value: Column of the shares.
         title: Of the y axis.
         lines: Of the tooltip.
-        ends: Columns of the band, else `VALUE_low` and `VALUE_high`.
         encodings: Of the curves alone.
     """
-    low, high = ends or (f"{value}_low", f"{value}_high")
-    band = base.mark_area(opacity=0.13).encode(y=f"{low}:Q", y2=f"{high}:Q")
+    band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
     y = alt.Y(f"{value}:Q", title=title, scale=WHOLE, axis=PERCENT)
     line = base.mark_line(point=alt.OverlayMarkDef(size=28))
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))

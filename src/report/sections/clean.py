@@ -2,18 +2,27 @@
 
 from collections.abc import Callable, Mapping
 
+import altair as alt
 import pandas as pd
 
 from src.analysis import format_cell
 from src.analysis.confidence import by_class, confidence_profiles, top_k
-from src.report.charts.clean import (
-    MOST_CLASSES,
-    class_confidence_chart,
-    class_counts_chart,
-    profiles_chart,
+from src.report.charts.theme import (
+    GREY,
+    PERCENT,
+    WHOLE,
+    Drawn,
+    colour_of_levels,
+    inline,
+    one_part,
+    tooltip,
 )
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
+from src.report.sections.text import records
+
+MOST_CLASSES = 40
+"""Most classes in a chart; the table of a figure holds all."""
 
 
 def clean_sentence(found: Measured) -> str:
@@ -41,17 +50,17 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
     profiles, classes = _stacked(models, confidence_profiles), _stacked(models, by_class)
     names = next(iter(models.values())).drop_duplicates("label").set_index("label")["name"]
     classes = classes.assign(name=names.loc[classes["label"]].to_numpy())
-    counts = classes.drop_duplicates("label").sort_values(
-        ["images", "label"], ascending=[False, True], ignore_index=True
-    )[["label", "name", "images"]]
-    most, total = MOST_CLASSES, int(counts["images"].sum())
-    cut = f" The first {most} of {len(counts)} classes." if len(counts) > most else ""
+    counts = classes.drop_duplicates("label")[["label", "name", "images"]]
+    counts = counts.sort_values(["images", "label"], ascending=[False, True], ignore_index=True)
+    total = int(counts["images"].sum())
+    cut = f" The first {MOST_CLASSES} of {len(counts)} classes."
+    cut = cut if len(counts) > MOST_CLASSES else ""
     figures = (
         Figure(
             f"class-counts{end}",
             "Images per class",
             f"{total} images of {len(counts)} classes.{cut}",
-            class_counts_chart(counts),
+            _counts_chart(counts),
             counts,
         ),
         Figure(
@@ -59,14 +68,14 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
             "Top five by initial confidence",
             "Mean probability of the first to fifth class of the clean images whose confidence is "
             "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
-            profiles_chart(profiles),
+            _profiles_chart(profiles),
             profiles,
         ),
         Figure(
             f"class-confidence{end}",
             "Mean confidence per class",
             f"Of {total} clean images, in descending order.{cut}",
-            class_confidence_chart(classes),
+            _class_confidence_chart(classes),
             classes,
         ),
     )
@@ -74,20 +83,49 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
     return Section(f"clean{end}", title, (), figures, (_top_table(models),))
 
 
+def _counts_chart(classes: pd.DataFrame) -> Drawn:
+    x = alt.X("images:Q", title="images", axis=alt.Axis(tickMinStep=1, format="d"))
+    return _bars(classes.head(MOST_CLASSES)).encode(x=x, tooltip=tooltip("name", "images"))
+
+
+def _class_confidence_chart(classes: pd.DataFrame) -> Drawn:
+    rows = classes.groupby("model", sort=False).head(MOST_CLASSES)
+    bars = _bars(rows).encode(
+        x=alt.X("confidence:Q", title="mean confidence", scale=WHOLE, axis=PERCENT),
+        tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
+    )
+    return one_part(bars, rows, "model")
+
+
+def _bars(rows: pd.DataFrame) -> alt.Chart:
+    y = alt.Y("name:N", sort=None, title=None)
+    return alt.Chart(inline(rows)).mark_bar().encode(y=y).properties(width=320)
+
+
+def _profiles_chart(profiles: pd.DataFrame) -> Drawn:
+    base = alt.Chart(inline(profiles)).encode(
+        x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("level:N", sort="descending"),
+    )
+    bars = base.mark_bar().encode(
+        y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
+        color=colour_of_levels("level"),
+        tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
+    )
+    spread = base.mark_rule(color=GREY).encode(y="confidence_low:Q", y2="confidence_high:Q")
+    return one_part(alt.layer(bars, spread).properties(width=460, height=220), profiles, "model")
+
+
 def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
-    rows = _stacked(models, top_k)
-    cells = zip(rows["correct"], rows["n"], strict=True)
     frame = pd.DataFrame(
         {
-            "model": rows["model"],
-            "": [f"top {k}" for k in rows["k"]],
-            "accuracy": [format_cell(int(k), int(n)) for k, n in cells],
-            "95 % interval": [
-                f"{low:.1%} to {high:.1%}"
-                for low, high in zip(rows["accuracy_low"], rows["accuracy_high"], strict=True)
-            ],
-            "mean confidence": [f"{value:.2%}" for value in rows["confidence"]],
+            "model": row["model"],
+            "": f"top {row['k']}",
+            "accuracy": format_cell(row["correct"], row["n"]),
+            "95 % interval": f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}",
+            "mean confidence": f"{row['confidence']:.2%}",
         }
+        for row in records(_stacked(models, top_k))
     )
     caption = (
         "Top 1: mean confidence in the prediction, over all images. Top 5: mean confidence in the "
@@ -100,5 +138,6 @@ def _stacked(
     models: Mapping[str, pd.DataFrame], statistic: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
     """Put a table of each model below the others, with a column `model`."""
-    tables = {model: statistic(rows) for model, rows in models.items()}
-    return pd.concat(tables, names=["model"]).reset_index("model").reset_index(drop=True)
+    return pd.concat(
+        [statistic(rows).assign(model=model) for model, rows in models.items()], ignore_index=True
+    )

@@ -6,17 +6,14 @@ from src.analysis.comparisons import paired_tests
 from src.report.charts.dots import dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.sections.text import MOST_ROWS, enough, records, span, too_few, with_intervals
+from src.report.sections.text import ENOUGH, MOST_ROWS, records, span, too_few
 
 _ROW = "{first} \N{MINUS SIGN} {second}, {common}"
+_BACK = "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back"
 _KINDS = {
     "attack": ("Attacks, from the same source", "target", _ROW),
     "source": ("Sources, of the same attack", "target", _ROW),
-    "direction": (
-        "Directions between two models",
-        "attack",
-        "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back",
-    ),
+    "direction": ("Directions between two models", "attack", _BACK),
 }
 """Headings of the kinds of comparison, the columns of their colours, and their rows in words."""
 
@@ -30,7 +27,7 @@ def compared(found: Measured) -> Section | None:
     tests = pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
     tests["row"] = [_KINDS[row["kind"]][2].format(**row) for row in records(tests)]
     tests["attack"] = tests["common"]  # of directions
-    sufficient = tests[enough(tests["n"])] if len(tests) else tests
+    sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:
         text = too_few(tests["n"]) if len(tests) else "A comparison needs two jobs."
@@ -43,35 +40,32 @@ def compared(found: Measured) -> Section | None:
 def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figure:
     """Return the differences of one kind; of very many those with the smallest p."""
     title, by, _ = _KINDS[kind]
+    smallest = tests.sort_values("p_holm", kind="stable").groupby(by, sort=False).head(MOST_ROWS)
+    rows = smallest.sort_index()
+    cut = f" The {MOST_ROWS} smallest p of each {by}." if len(rows) < len(tests) else ""
     caption = (
         f"Difference of success rates on {span(tests['n'])} images that count "
-        "for both sides; Tango's 95 % interval."
+        f"for both sides; Tango's 95 % interval.{cut}"
     )
-    rows = tests
-    if len(tests) > MOST_ROWS:
-        rows = tests.sort_values("p_holm", kind="stable").groupby(by, sort=False).head(MOST_ROWS)
-        rows = rows.sort_index()
-        if len(rows) < len(tests):
-            caption = f"{caption} The {MOST_ROWS} smallest p of each {by}."
     columns = ["row", by, "n", "first_success", "second_success", "p_holm"]
-    title_of_axis = "difference of success rates"
-    names = list(outcomes[by])
-    chart = dot_plot(rows, "difference", title_of_axis, columns, by=by, names=names, divided_by=by)
+    axis, names = "difference of success rates", list(outcomes[by])
+    chart = dot_plot(rows, "difference", axis, columns, by=by, names=names, divided_by=by)
     return Figure(f"compared-{kind}s", title, caption, chart, tests)
 
 
 def _tests_table(tests: pd.DataFrame) -> Table:
-    rows = tests.sort_values("p_holm", kind="stable").head(MOST_ROWS)
-    cut = f" The {len(rows)} smallest p of {len(tests)}." if len(rows) < len(tests) else ""
-    counts = rows[["first_success", "second_success", "n"]].itertuples(index=False, name=None)
+    chosen = tests.sort_values("p_holm", kind="stable").head(MOST_ROWS)
+    cut = f" The {MOST_ROWS} smallest p of {len(tests)}." if len(tests) > MOST_ROWS else ""
     frame = pd.DataFrame(
         {
-            "compared": rows["row"],
-            "on": rows["target"].fillna(rows["common"]),
-            "successes": [f"{first} and {second} of {n}" for first, second, n in counts],
-            "difference": with_intervals(rows, "difference", "+.1%"),
-            "p (Holm)": ["n/a" if pd.isna(p) else f"{p:.2g}" for p in rows["p_holm"]],
+            "compared": row["row"],
+            "on": row["common"] if row["kind"] == "direction" else row["target"],
+            "successes": f"{row['first_success']} and {row['second_success']} of {row['n']}",
+            "difference": f"{row['difference']:+.1%} "
+            f"[{row['difference_low']:+.1%}, {row['difference_high']:+.1%}]",
+            "p (Holm)": f"{row['p_holm']:.2g}",
         }
+        for row in records(chosen)
     )
     caption = (
         f"Two-sided exact McNemar tests, corrected by Holm over all of the same kind, data, "

@@ -1,13 +1,13 @@
-"""Texts of all sections: names of pairs, counts, intervals, and sections with too few images."""
+"""Texts of all sections: names of pairs, counts, and sections with too few images."""
 
 from typing import Any
 
 import pandas as pd
 
-from src.analysis import is_white_box, wilson_interval
+from src.analysis import is_white_box
 
-WIDEST = 0.3
-"""Where the interval of a rate is wider, a section is a sentence instead of charts."""
+ENOUGH = 39
+"""Of so many images, no rate has an interval wider than 30 points; fewer are not compared."""
 MOST_ROWS = 60
 """Most rows of a folded table."""
 
@@ -21,12 +21,6 @@ def pair_names(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(names, index=rows.index)
 
 
-def enough(n: pd.Series) -> pd.Series:
-    """Tell where a rate of so many images has an interval no wider than `WIDEST`."""
-    low, high = wilson_interval(n.to_numpy() // 2, n.to_numpy())
-    return pd.Series(high - low <= WIDEST, index=n.index)
-
-
 def span(n: pd.Series) -> str:
     """Write the least and the largest count, or the one that all have."""
     return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
@@ -34,21 +28,7 @@ def span(n: pd.Series) -> str:
 
 def too_few(n: pd.Series) -> str:
     """Return the sentence of a section that has too few images."""
-    return (
-        f"Images counted for a pair: {n.max()} at most. The interval of a rate is then wider than "
-        f"{100 * WIDEST:.0f} points, too wide for a comparison."
-    )
-
-
-def with_intervals(rows: pd.DataFrame, name: str, form: str) -> list[str]:
-    """Write values with their intervals; `n/a` without a value."""
-    numbers = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
-    return [
-        "n/a"
-        if pd.isna(v)
-        else f"{v:{form}}" + ("" if pd.isna(a) else f" [{a:{form}}, {b:{form}}]")
-        for v, a, b in numbers
-    ]
+    return f"Images counted for a pair: {n.max()} at most; a comparison needs {ENOUGH}."
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
