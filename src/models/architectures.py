@@ -1,4 +1,4 @@
-"""The catalogue's networks, made from torchvision's and timm's own.
+"""The catalogue's networks that have a stem for small images, made from torchvision's own.
 
 A stem decides how a network meets the image. ``imagenet`` is the original one. ``cifar`` keeps more
 resolution in the first layers, so that 32-pixel images do not shrink to one pixel at once; these

@@ -46,9 +46,7 @@ def build_classifier(
         ValueError: If the network, the weights or the number of classes do not fit.
     """
     file = None if weights == "included" else weights
-    settings = _filled(network, num_classes, input_size or image_size)
-    if input_size is not None and "image_size" in settings:
-        settings["image_size"] = input_size  # the network sees resized images
+    settings = _filled(network, num_classes, input_size or image_size)  # it sees resized images
     target = str(settings.get("_target_"))
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces it all: download nothing

@@ -132,7 +132,6 @@ def test_saving_round_trips_and_leaves_no_other_file(tmp_path):
 
 def test_the_digest_follows_the_weights_and_nothing_else():
     digest = weights_digest(network())
-    assert len(digest) == 16 and int(digest, 16) >= 0
     assert weights_digest(network().to(memory_format=torch.channels_last)) == digest
     counted, moved = network(), network()
     counted[1].num_batches_tracked += 5
