@@ -1,1 +1,1 @@
-"""Charts as Vega-Lite specifications, one function each: tables in, a chart out."""
+"""What the charts of several sections share, as Vega-Lite specifications."""
