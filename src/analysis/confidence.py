@@ -61,7 +61,8 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
         chosen = top[(initial >= low) & (initial < high)]
         if len(chosen):
             part = pd.DataFrame({"level": level, "rank": np.arange(1, TOP_K + 1)})
-            part["images"], part["confidence"] = len(chosen), chosen.mean(axis=0)
+            part["images"] = len(chosen)
+            part["confidence"] = chosen.mean(axis=0)
             quantiles = np.quantile(chosen, [0.1, 0.9], axis=0)
             part["confidence_low"], part["confidence_high"] = quantiles
             parts.append(part)
@@ -127,7 +128,8 @@ def by_initial_confidence(
         )
         n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
         part = pd.DataFrame({"bin_low": low, "bin_high": high, "eps_255": found.eps_255, "n": n})
-        part["still_correct"], part["robust_accuracy"] = still, ratio(still, n)
+        part["still_correct"] = still
+        part["robust_accuracy"] = ratio(still, n)
         ends = wilson_interval(still, n)
         part["robust_accuracy_low"], part["robust_accuracy_high"] = ends
         part["confidence"] = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)

@@ -4,6 +4,7 @@ Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 9
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -182,20 +183,20 @@ def weaker_than_fgsm(
     Raises:
         ValueError: As `rates`.
     """
+    white = [target for target in targets if is_white_box(source, target)]
     raised = []
-    for target in targets:
-        for eps in sorted({reference, iterative["eps_255"].max()}):
-            first, second = (
-                image_outcomes(table, source, [target], eps, "target_correct")
-                for table in (iterative, fgsm)
-            )
-            pair = f"{source} -> {target}, white box at {eps:g}/255: {attack}"
-            alarm = _weaker(first, second, pair) if is_white_box(source, target) else None
-            raised += [alarm] if alarm else []
-    return raised
+    for target, eps in product(white, sorted({reference, iterative["eps_255"].max()})):
+        first, second = (
+            image_outcomes(table, source, [target], eps, "target_correct")
+            for table in (iterative, fgsm)
+        )
+        raised.append(
+            _weaker(first, second, f"{source} -> {target}, white box at {eps:g}/255", attack)
+        )
+    return [alarm for alarm in raised if alarm is not None]
 
 
-def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str) -> Alarm | None:
+def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str, attack: str) -> Alarm | None:
     """Compare two attacks on one target at one budget."""
     by_first, by_second = (table["success"] & table["counted"] for table in (first, second))
     n, unlike = int(first["counted"].sum()), int((by_second ^ by_first).sum())
@@ -206,9 +207,9 @@ def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str) -> Alarm | Non
     if p > LARGEST_P:
         return None
     what = "fools" if first["target_label"].isna().all() else "reaches the target label on"
-    cells = (format_cell(int(mask.sum()), n) for mask in (by_first, by_second))
+    own, other = (format_cell(int(mask.sum()), n) for mask in (by_first, by_second))
     test = f"one-sided exact McNemar p = {p:.2g}"
-    return Alarm("weaker_than_fgsm", f"{pair} {what} {', FGSM '.join(cells)} ({test})")
+    return Alarm("weaker_than_fgsm", f"{pair}: {attack} {what} {own}, FGSM {other} ({test})")
 
 
 def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:

@@ -127,7 +127,8 @@ def _rates(found: Outcomes) -> pd.DataFrame:
         ("success", "success_rate", found.success),
     ):
         k = np.count_nonzero(counted & mask, axis=1)[evaluated]
-        table[name], table[rate] = k, ratio(k, denominator)
+        table[name] = k
+        table[rate] = ratio(k, denominator)
         table[f"{rate}_low"], table[f"{rate}_high"] = wilson_interval(k, denominator)
     for name in ("confidence", "true_confidence"):
         # Zero, not a product with the mask: a NaN outside the denominator must not leak in,

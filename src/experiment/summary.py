@@ -95,13 +95,9 @@ def _rates(job: StoredJob) -> pd.DataFrame:
 def _excess(job: StoredJob) -> pd.DataFrame:
     """Return the job's excess over its controls at the reference budget, if it has controls."""
     own = job.record
-    pair = (own.source, own.targets, own.protocol)
-    table = excess_by_control(job.variants(), own.storage, *pair)
-    if table.empty:
-        return table
-    here = table[table["eps_255"] == own.reference]
-    cells = [format_excess(row) for _, row in here.iterrows()]
-    return here.assign(source=own.source, cell=cells)
+    table = excess_by_control(job.variants(), own.storage, own.source, own.targets, own.protocol)
+    here = table[table["eps_255"] == own.reference] if len(table) else table
+    return here.assign(source=own.source, cell=[format_excess(row) for _, row in here.iterrows()])
 
 
 def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
