@@ -1,6 +1,7 @@
 """From one entry of the model catalogue to a ready classifier."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -50,6 +51,8 @@ def build_classifier(
     target = str(settings.get("_target_"))
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces it all: download nothing
+    if settings.get("pretrained") and target.startswith("timm."):
+        _try_hub()
     try:
         module = call_target(settings)
         if not isinstance(module, nn.Module):
@@ -64,9 +67,25 @@ def build_classifier(
         if file is not None:
             load_weights(module, file)
     except ValueError as error:
-        raise ValueError(f"model {name}: {error}") from error
+        hint = f" Without a network give model.{name}.weights=PATH."
+        raise ValueError(f"model {name}: {error}{hint * bool(settings.get('pretrained'))}") from error
     _try(classifier, num_classes, image_size, attacked)
     return classifier
+
+
+@lru_cache(maxsize=1)
+def _try_hub() -> None:
+    """Ask once whether timm's weights can be downloaded; else only those kept from before are used.
+
+    The hub's own client asks for each of several files, six times in half a minute.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of whatever library it asks with
+        constants.HF_HUB_OFFLINE = True
 
 
 def _filled(value: Any, num_classes: int, side: int) -> Any:
