@@ -68,7 +68,8 @@ def build_classifier(
             load_weights(module, file)
     except ValueError as error:
         hint = f" Without a network give model.{name}.weights=PATH."
-        raise ValueError(f"model {name}: {error}{hint * bool(settings.get('pretrained'))}") from error
+        hint = hint if settings.get("pretrained") else ""
+        raise ValueError(f"model {name}: {error}{hint}") from error
     _try(classifier, num_classes, image_size, attacked)
     return classifier
 
