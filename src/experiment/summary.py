@@ -114,9 +114,9 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
 
 def _comparable(one: JobRecord, other: JobRecord) -> bool:
     """Tell whether two jobs differ in nothing but the rule of their attack."""
-    configs = [dict(record.config) for record in (one, other)]
-    attacks = [config.pop("attack") for config in configs]
     defaults = {"target_label": None, "norm": "linf", "loss": "cross_entropy"}
-    rules = [{key: attack.get(key, defaults[key]) for key in defaults} for attack in attacks]
-    sames = (one.data, one.weights, configs[0], rules[0])
-    return sames == (other.data, other.weights, configs[1], rules[1])
+    configs = []
+    for record in (one, other):
+        attack = {key: record.config["attack"].get(key, defaults[key]) for key in defaults}
+        configs.append({**record.config, "attack": attack})
+    return (one.data, one.weights, configs[0]) == (other.data, other.weights, configs[1])
