@@ -1,7 +1,6 @@
 """What of a perturbation transfers, and what of an image is needed, by spatial frequency."""
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,6 @@ from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
 """Parts of a perturbation: the whole, and its low, mid and high frequencies."""
-NORMS = ("linf", "l2")
-"""In which norm the parts were given the size of the whole."""
 KINDS = ("attack", "noise")
 """Whose parts: the attack's perturbation, or random-sign noise, its control."""
 
@@ -31,11 +28,13 @@ def filtered_rates(
 ) -> pd.DataFrame:
     """Count the successes of filtered perturbations, and subtract those of filtered noise.
 
+    Compared are the parts that were given the L2 norm of the whole.
+
     Args:
         filtered: One row per (index, target, band, norm, kind) of one budget, with `eps_255`,
             `label`, `frequency_low`, `frequency_high` (cycles per pixel), `predicted`,
-            `confidence` and `true_confidence`. `band` is one of `BANDS`, `norm` (in which the
-            part has the size of the whole) one of `NORMS`, `kind` one of `KINDS`.
+            `confidence` and `true_confidence`. `band` is one of `BANDS`, `norm` that in which
+            the part has the size of the whole, `kind` one of `KINDS`.
         predictions: Predictions of the same job, clean rows included; they decide which images
             are counted, and hold the target labels.
         source: Model that the adversarial images were crafted on.
@@ -43,8 +42,8 @@ def filtered_rates(
         protocol: Which images are counted, as in `rates`.
 
     Returns:
-        One row per (target, norm, band) with the columns of `src.analysis.controls.excess`, then
-        `norm`, `band`, `frequency_low` and `frequency_high`.
+        One row per (target, band) with the columns of `src.analysis.controls.excess`, then
+        `band`, `frequency_low` and `frequency_high`.
 
     Raises:
         ValueError: As `excess`.
@@ -54,14 +53,12 @@ def filtered_rates(
         filtered = filtered.assign(target_label=wanted.reindex(filtered["index"]).to_numpy())
     clean = predictions.loc[predictions["eps_255"] == 0, _COLUMNS]
     tables = []
-    for norm, band in product(NORMS, BANDS):
-        part = filtered[(filtered["norm"] == norm) & (filtered["band"] == band)]
-        if part.empty:
-            continue
+    for band in BANDS:
+        part = filtered[(filtered["norm"] == "l2") & (filtered["band"] == band)]
         attack, noise = (part[part["kind"] == kind] for kind in KINDS)
-        names = {"norm": norm, "band": band, **attack[_BOUNDS].iloc[0]}
         rows = pd.concat([clean, attack])
-        tables.append(excess(rows, noise, source, targets, protocol).assign(**names))
+        table = excess(rows, noise, source, targets, protocol)
+        tables.append(table.assign(band=band, **attack[_BOUNDS].iloc[0]))
     order = list(targets)
     return pd.concat(tables).sort_values(
         "target", key=lambda names: names.map(order.index), kind="stable", ignore_index=True

@@ -114,11 +114,10 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
 
 def _comparable(one: JobRecord, other: JobRecord) -> bool:
     """Tell whether two jobs differ in nothing but the rule of their attack."""
-    configs = [dict(record.config) for record in (one, other)]
-    attacks = [config.pop("attack") for config in configs]
-    rules = [
-        (attack["target_label"], attack["norm"], attack["settings"].get("loss", "cross_entropy"))
-        for attack in attacks
-    ]
-    sames = (one.data, one.weights, configs[0], rules[0])
-    return sames == (other.data, other.weights, configs[1], rules[1])
+    configs = []
+    for record in (one, other):
+        attack = record.config["attack"]
+        loss = attack["settings"].get("loss", "cross_entropy")
+        rule = (attack["target_label"], attack["norm"], loss)
+        configs.append({**record.config, "attack": rule})
+    return (one.data, one.weights, configs[0]) == (other.data, other.weights, configs[1])

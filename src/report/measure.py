@@ -138,8 +138,7 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         return found
     found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
     if "filtered" in stored:
-        equal_l2 = stored["filtered"][stored["filtered"]["norm"] == "l2"]
-        found["filtered"] = filtered_rates(equal_l2, rows, *pair, protocol)
+        found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:
         found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
     beyond = excess_by_control(variants, record.storage, *pair, protocol)
