@@ -10,7 +10,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-FEW = "report.pairs=2"  # the pictures of a pair take seconds
 PLAIN = ["report.pairs=0", "report.figures=true"]
 
 
@@ -26,17 +25,6 @@ def page(folder: Path) -> str:
     return unescape(re.sub(r"data:image/svg[^\"]*", "", text))
 
 
-def client(workspace: Path) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-
-
-def sweep_run(workspace: Path) -> mlflow.entities.Run:
-    store = client(workspace)
-    experiment = store.get_experiment_by_name("photos-sweeps").experiment_id
-    (run,) = store.search_runs([experiment], "tags.kind = 'sweep'")
-    return run
-
-
 @pytest.fixture(scope="module")
 def sweep(new_workspace, run_tiny, printed_by, empty_store):
     """The workspace of a tracked sweep that ended with its report, and what it has printed."""
@@ -44,7 +32,12 @@ def sweep(new_workspace, run_tiny, printed_by, empty_store):
     shutil.copytree(empty_store, folder / "mlruns")
     words = ["attack=fgsm,rfgsm", "source=coarse,fine", "n_images=40", "trainer.batch_size=40"]
     words += ["protocol=all", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
-    words += ["report=default", "report.figures=true", FEW, "hydra.sweep.dir=outputs/out"]
+    words += [
+        "report=default",
+        "report.figures=true",
+        "report.pairs=2",
+        "hydra.sweep.dir=outputs/out",
+    ]
     code, printed = printed_by(run_tiny, folder, "-m", *words)
     assert code == 0
     return folder, printed
@@ -73,12 +66,13 @@ def test_a_sweep_ends_with_its_report(sweep):
 
 def test_a_report_and_its_tables_are_tracked(sweep):
     workspace, _ = sweep
-    store, run = client(workspace), sweep_run(workspace)
-    assert "report.html" in {file.path for file in store.list_artifacts(run.info.run_id)}
-    logged = {Path(f.path).name for f in store.list_artifacts(run.info.run_id, "figures")}
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+    experiment = store.get_experiment_by_name("photos-sweeps").experiment_id
+    runs = {run.data.tags["kind"]: run.info.run_id for run in store.search_runs([experiment])}
+    assert "report.html" in {file.path for file in store.list_artifacts(runs["sweep"])}
+    logged = {Path(file.path).name for file in store.list_artifacts(runs["sweep"], "figures")}
     assert logged == {path.name for path in (workspace / "outputs" / "out" / "figures").iterdir()}
-    jobs = store.search_runs([run.info.experiment_id], "tags.kind = 'job'")
-    files = {file.path for file in store.list_artifacts(jobs[0].info.run_id)}
+    files = {file.path for file in store.list_artifacts(runs["job"])}
     assert {"flips.parquet", "spectra.parquet", "filtered.parquet", "similarity.parquet"} <= files
 
 

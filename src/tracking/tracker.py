@@ -43,8 +43,6 @@ class Tracker:
         dataset: Names the experiments.
     """
 
-    store: "Store | None" = None
-
     def __init__(self, store: "Store | None" = None, dataset: str = "") -> None:
         self.store, self.dataset = store, dataset
 

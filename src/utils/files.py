@@ -5,11 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 
 class WriteError(ValueError):
@@ -39,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_csv(path: Path, table: "pd.DataFrame") -> None:
+def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table without its index, whole or not at all; see `atomic_write`."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 

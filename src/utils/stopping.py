@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SumUp = Callable[[BaseException], None]
-"""Says why a command stops, and sums up what it has finished."""
-
 
 def _say(error: BaseException) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
@@ -16,7 +13,7 @@ def _say(error: BaseException) -> None:
 
 
 _interrupted = False
-_sum_up: SumUp = _say
+_sum_up: Callable[[BaseException], None] = _say
 
 
 @contextmanager
@@ -63,8 +60,8 @@ def insist() -> Iterator[None]:
     check()
 
 
-def on_stop(sum_up: SumUp) -> None:
-    """Choose what sums up when the command stops before its end."""
+def on_stop(sum_up: Callable[[BaseException], None]) -> None:
+    """Choose what says why the command stops before its end, and sums up what it has finished."""
     global _sum_up
     _sum_up = sum_up
 

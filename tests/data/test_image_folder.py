@@ -43,15 +43,14 @@ def test_the_training_split_may_lie_elsewhere(both):
     for elsewhere in (both / "train", both):
         assert greys("train", both / "test", train_root=str(elsewhere)) == TRAIN
     assert greys("test", both / "test", train_root=str(both)) == TEST
-    (both / "train").rename(both.parent / "train")
-    with pytest.raises(ValueError, match="train_root="):
-        image_folder("train", root=str(both / "test"), train_root=str(both))
 
 
 def test_a_missing_split_is_refused(both):
-    with pytest.raises(ValueError, match=r"train split.*weights=PATH"):
-        image_folder("train", root=str(both / "test"))
-    (both / "test").rename(both.parent / "test")
+    (both / "train").rename(both.parent / "train")
+    for options in ({}, {"train_root": str(both)}):
+        with pytest.raises(ValueError, match=r"train_root=.* train split.*weights=PATH"):
+            image_folder("train", root=str(both / "test"), **options)
+    (both / "test").rename(both / "train")
     with pytest.raises(ValueError, match="test split"):
         image_folder("test", root=str(both))
 

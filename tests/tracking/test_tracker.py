@@ -3,7 +3,6 @@
 import pickle
 import shutil
 import socket
-import sys
 import time
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.config.settings import TrackingSettings
 from src.experiment.metrics import pair_metrics
-from src.tracking import Run, Tracker, __main__, open_tracker
+from src.tracking import Run, Tracker, open_tracker
 
 
 @pytest.fixture
@@ -122,16 +121,6 @@ def test_stores_created_at_once_are_one(empty_store):
     assert sorted(names) == ["Default", "atonce-sweeps"]
     runs = store.search_runs([store.get_experiment_by_name("atonce-sweeps").experiment_id])
     assert len(runs) == 2
-
-
-def test_the_ui_serves_the_store(settings, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["tracking", "--port", "5000"])
-    served = []
-    monkeypatch.setattr("os.execv", lambda *command: served.extend(command[1]))
-    __main__.main()
-    address = f"sqlite:///{settings.directory}/mlflow.db"
-    assert served[2:] == ["mlflow", "ui", "--backend-store-uri", address, "--port", "5000"]
 
 
 def test_a_store_that_cannot_be_opened_or_written_is_refused(settings, tracker, tmp_path, capfd):
