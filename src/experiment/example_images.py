@@ -27,7 +27,7 @@ def store_examples(
         dataset: The images.
         budgets: The K budgets in units of 1/255.
         examples: Adversarial versions (K, 3, H, W) in [0, 1], by image index.
-        folder: Where the file goes.
+        folder: Of the job.
     """
     index = np.array(sorted(examples))
     batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())

@@ -47,11 +47,10 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     """Turn the long matrix into a row per source, for spreadsheets.
 
     Returns:
-        Columns `source`, one per target with the readable cells, then for each target its
-        count (`TARGET still_correct`, or `TARGET success`), `TARGET denominator`, its rate
-        (`TARGET robust_accuracy`; of a targeted attack `TARGET targeted_success_rate`) and the
-        rate's 95 % interval, with `_low` and `_high`. A pair that was not run is empty; a rate
-        with an empty denominator is NaN.
+        Columns `source`, one per target with the readable cells, then for each target, after its
+        name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack `success`
+        and `targeted_success_rate`) with its 95 % interval, `_low` and `_high`. A pair that was
+        not run is empty.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     count, rate = "still_correct", "robust_accuracy"

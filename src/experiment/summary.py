@@ -27,13 +27,7 @@ from src.utils.files import write_csv, write_text
 
 
 def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) -> None:
-    """Print the matrix of every attack, then its excess over controls, and write it as CSV.
-
-    Args:
-        jobs: Finished jobs.
-        folder: Where the files go.
-        console: Where the tables are printed.
-    """
+    """Print the matrix of every attack, then its excess over controls, and write it as CSV."""
     attacked = [job for job in jobs if job.attacked]
     files: dict[str, pd.DataFrame] = {}
     for name in dict.fromkeys(job.attack for job in attacked):

@@ -70,8 +70,8 @@ def make_sweep(
 ) -> Path:
     """Write a job for every attack and model, each evaluated on all models.
 
-    The reference budget is 8/255, or the last one. A full one has diagnostics, a control, an 8-bit
-    variant and pictures; a missing one NaN, as gradients that vanish give.
+    The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
+    a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
     """
     random = np.random.default_rng(0)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
@@ -97,7 +97,7 @@ def make_sweep(
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
         strength[list(models).index(source)] += 0.3
         tables = {"predictions": _predictions(random, label, initial, models, budgets, strength)}
-        if full:
+        if full and attack == attacks[0]:
             for name, part in (("uint8", 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)
                 tables[f"predictions-{name}"] = weak

@@ -76,10 +76,11 @@ def test_menus_cells_and_dots_choose_what_is_drawn(opened):
     cells = "#answer svg .mark-rect [aria-label*='k: ']"
     before = labels(tab, cells)
     tab.select_option("#answer select >> nth=1", label="16")
-    tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="fgsm at 16/255")
+    for attack in ("fgsm", "bim"):
+        tab.select_option("#answer select >> nth=0", label=attack)
+        title = f"{attack} at 16/255"
+        tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg=title)
     assert labels(tab, cells) != before
-    tab.select_option("#answer select >> nth=0", label="bim")
-    tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg="bim at 16/255")
     tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
     tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
     see(tab.query_selector("#hypothesis .vega"))
