@@ -40,14 +40,13 @@ class Similarity(Diagnostic):
             same = network is inputs.source
             pair = of_source, of_source if same else self._gradient(network, inputs)
             whole = [torch.full_like(index, number), index, labels]
-            self.append(whole, [cosines(*pair), sign_agreement(*pair)])
+            self.append(whole, [cosines(*pair)])
 
     def compute(self) -> pa.Table:
         """Return one row per image and target, sorted by target and index.
 
-        The columns are `index`, `label`, `target`, `cosine` (of the two gradients, in [-1, 1]) and
-        `sign_agreement` (the share of equal signs among the values where neither is zero); NaN
-        where a gradient is zero everywhere.
+        The columns are `index`, `label`, `target` and `cosine` (of the two gradients, in [-1, 1];
+        NaN where one is zero everywhere).
         """
         whole, real = self.rows(2)
         return pa.table(
@@ -56,7 +55,6 @@ class Similarity(Diagnostic):
                 "label": whole[:, 2],
                 "target": self.target_names(whole[:, 0]),
                 "cosine": real[:, 0],
-                "sign_agreement": real[:, 1],
             }
         )
 
@@ -74,13 +72,6 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
     first, second = (rows / rows.abs().amax(dim=1, keepdim=True) for rows in (first, second))
     products = (first * second).sum(dim=1)
     return (products / (first.norm(dim=1) * second.norm(dim=1))).clamp(-1, 1)
-
-
-def sign_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Return the share of equal signs in the rows of two tables (N, D), where neither is zero."""
-    both = (first != 0) & (second != 0)
-    equal = both & (first.sign() == second.sign())
-    return equal.sum(dim=1) / both.sum(dim=1)
 
 
 def _gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.diagnostics.gradient_similarity import cosines, sign_agreement
+from src.diagnostics.gradient_similarity import cosines
 from src.models import Ensemble
 
 ONLY = {"similarity": True}
@@ -26,7 +26,7 @@ def entropy(model: nn.Module, labels: torch.Tensor):
 
 def expected(first: np.ndarray, second: np.ndarray):
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return (first * second).sum(1) / norms, (np.sign(first) == np.sign(second)).mean(1)
+    return (first * second).sum(1) / norms
 
 
 def test_rows_compare_the_source_with_each_target(images, curved, batch_of, diagnosed):
@@ -34,19 +34,16 @@ def test_rows_compare_the_source_with_each_target(images, curved, batch_of, diag
     networks = {name: curved(seed) for name, seed in make.items()}
     dataset = images()
     found = diagnosed(dataset, networks["a"], networks, only=ONLY, max_batch=3).similarity
-    assert list(found) == ["index", "label", "target", "cosine", "sign_agreement"]
+    assert list(found) == ["index", "label", "target", "cosine"]
     clean, batch = batch_of(dataset)
     each = {n: gradient(entropy(curved(s), batch.labels), clean) for n, s in make.items()}
     for name in networks:
         rows = found[found["target"] == name]
         assert rows["index"].tolist() == list(range(11))
         assert rows["label"].tolist() == batch.labels.tolist()
-        cosine, agreement = expected(each["a"], each[name])
-        np.testing.assert_allclose(rows["cosine"], cosine, atol=1e-4)
-        np.testing.assert_allclose(rows["sign_agreement"], agreement, atol=0.02)
+        np.testing.assert_allclose(rows["cosine"], expected(each["a"], each[name]), atol=1e-4)
     white = found[found["target"] == "a"]
     np.testing.assert_allclose(white["cosine"], 1, atol=1e-12)
-    assert (white["sign_agreement"] == 1).all()
     assert found.loc[found["target"] == "b", "cosine"].abs().max() < 0.9
 
 
@@ -69,7 +66,7 @@ def test_an_ensemble_is_differentiated_as_it_is_attacked(
     for number, name in enumerate(networks):
         other = gradient(entropy(curved(number), batch.labels), clean)
         rows = found[found["target"] == name]
-        np.testing.assert_allclose(rows["cosine"], expected(own, other)[0], atol=1e-4)
+        np.testing.assert_allclose(rows["cosine"], expected(own, other), atol=1e-4)
 
 
 def test_a_zero_gradient_gives_nan(images, linear, diagnosed):
@@ -77,16 +74,13 @@ def test_a_zero_gradient_gives_nan(images, linear, diagnosed):
     networks["dead"][1].weight.data.zero_()
     found = diagnosed(images(), networks["a"], networks, only=ONLY).similarity
     dead = found["target"] == "dead"
-    assert found.loc[dead, ["cosine", "sign_agreement"]].isna().all(axis=None)
-    np.testing.assert_allclose(found.loc[~dead, ["cosine", "sign_agreement"]], 1, atol=1e-12)
+    assert found.loc[dead, ["cosine"]].isna().all(axis=None)
+    np.testing.assert_allclose(found.loc[~dead, ["cosine"]], 1, atol=1e-12)
 
 
-def test_cosines_and_signs_by_hand():
+def test_cosines_by_hand():
     first = torch.tensor([[1.0, 0, -2, 2], [3, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]).double()
     second = torch.tensor([[2.0, 5, 2, 0], [4, 3, 0, 0], [1, 2, 3, 4], [0, 1, 0, 0]]).double()
     found = cosines(first, second)
     np.testing.assert_allclose(found[:2], [-2 / (3 * math.sqrt(33)), 24 / 25])
     assert found[2].isnan() and found[3] == 0
-    agreement = sign_agreement(first, second)
-    assert agreement[:2].tolist() == [0.5, 1.0]
-    assert agreement[2:].isnan().all()  # no value where neither is zero
