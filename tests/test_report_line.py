@@ -160,10 +160,15 @@ def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd, words, mes
     assert not (workspace / "mlruns").exists()
 
 
-def test_an_interrupted_report_says_what_is_kept(report, monkeypatch, capsys):
-    def interrupt(*args):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(KeyboardInterrupt(), 130, "Interrupted."), (OSError("disk full"), 1, "disk full")],
+)
+def test_a_report_that_is_stopped_says_why(report, monkeypatch, capsys, error, code, said):
+    def stop(*args):
+        raise error
 
-    monkeypatch.setattr("src.report.command.find_jobs", interrupt)
-    assert report("folder=.") == 130
-    assert "jobs' files are untouched" in capsys.readouterr().out
+    monkeypatch.setattr("src.report.command.find_jobs", stop)
+    assert report("folder=.") == code
+    out, err = capsys.readouterr()
+    assert said in out and "Traceback" not in out + err

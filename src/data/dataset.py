@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 
-from src.data.classes import checked_labels, number_classes
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
 from src.utils.targets import call_target
@@ -105,15 +104,15 @@ class ImageDataset(Dataset[Batch]):
         classes = getattr(data, "classes", None)
         if classes is None:
             classes = range(num_classes or int(np.max(data.targets, initial=0)) + 1)
-        number, self.class_names = number_classes(
+        number, self.class_names = _number_classes(
             tuple(map(str, classes)), num_classes, class_names
         )
-        labels = checked_labels("labels", data.targets, len(number))
+        labels = _checked_labels("labels", data.targets, len(number))
         chosen = balanced_subset(labels, n_images, seed)
         self.labels = number[labels[chosen]]
         self.target_labels = None
         if target_labels is not None:
-            wanted = checked_labels("target_labels", target_labels, len(number))
+            wanted = _checked_labels("target_labels", target_labels, len(number))
             self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
         self._data, self._chosen, self._size = data, chosen, image_size
@@ -236,3 +235,47 @@ def to_unit(images_uint8: Tensor) -> Tensor:
 def keep_batch(batch: Any) -> Any:
     """Return the batch as it is: the `collate_fn` for loaders over `ImageDataset`."""
     return batch
+
+
+def _number_classes(
+    classes: Sequence[str], num_classes: int | None, class_names: str | Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Number the classes of the data as configured, and name them.
+
+    Where every class of the data is in `class_names`, the classes are numbered as they stand
+    there (so folders named after some of a model's classes get that model's numbers); else
+    `class_names` are new names for the classes in the order of the data.
+
+    Returns:
+        The number of each class of the data, int64, and all names.
+    """
+    names = tuple(classes if class_names is None else map(str, class_names))
+    if class_names == "imagenet":
+        from torchvision.models import ResNet50_Weights
+
+        names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+    number = np.arange(len(classes), dtype=np.int64)
+    if class_names is not None and set(classes) <= set(names):
+        number = np.array([names.index(name) for name in classes], dtype=np.int64)
+    elif len(names) != len(classes):
+        raise ValueError(
+            f"dataset.class_names={str(class_names)[:200]} must be null, imagenet or a list of "
+            f"{len(classes)} names for the classes {', '.join(classes[:5])}, ..."
+        )
+    if num_classes not in (None, len(names)):
+        raise ValueError(
+            f"dataset.num_classes={num_classes}, but there are {len(names)} classes "
+            f"({', '.join(names[:5])}, ...)"
+        )
+    return number, names
+
+
+def _checked_labels(what: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
+    """Return labels as int64 (N,), whole numbers in 0..num_classes - 1."""
+    found = np.asarray(labels)
+    if found.dtype.kind not in "iu" or not len(found):
+        raise ValueError(f"the data set holds no images, or {what} are {found.dtype}, not integers")
+    wrong = found[(found < 0) | (found >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"{what} hold {wrong[0]}, which is not between 0 and {num_classes - 1}")
+    return found.astype(np.int64)
