@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,7 @@ _sum_up: Callable[[BaseException], None] = _say
 def listening() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember that one came."""
     global _interrupted, _sum_up
+    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as a shell sets it in the background
@@ -28,8 +30,15 @@ def listening() -> Iterator[None]:
         yield
     finally:
         _interrupted, _sum_up = False, _say
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Print no traceback of an interrupt that hit a destructor: `check` raises it again."""
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -77,6 +77,11 @@ def mangled():
         raise AttributeError("OmegaConf makes this of it") from error
 
 
+class Held:
+    def __del__(self):  # as soon as it is made
+        interrupt()
+
+
 def full():
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -116,7 +121,7 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, tracker, monkeypatch, mo
     assert ("FAILED 1-rfgsm-coarse: it was interrupted" in printed) == begun
 
 
-@pytest.mark.parametrize("act", [interrupt, mangled, swallowed])
+@pytest.mark.parametrize("act", [interrupt, mangled, swallowed, Held])
 def test_an_interrupt_at_the_start_leaves_nothing(run, tracker, monkeypatch, act):
     at_call(monkeypatch, sweep, "read_job", 1, act)
     code, printed, folder = run(*SWEEP)
