@@ -13,27 +13,3 @@ from src.analysis.sanity_checks import (
 )
 from src.analysis.trajectories import flip_summary, trajectories
 from src.analysis.transfer_rates import rates, rates_by_protocol
-
-__all__ = [
-    "CAUSES",
-    "CLEAN",
-    "CONTROL_NAMES",
-    "Alarm",
-    "alarms",
-    "clean_at_chance",
-    "clean_rows",
-    "excess",
-    "excess_by_control",
-    "flip_summary",
-    "format_cell",
-    "format_excess",
-    "is_white_box",
-    "matrix",
-    "measured",
-    "over_budget",
-    "rates",
-    "rates_by_protocol",
-    "trajectories",
-    "weaker_than_fgsm",
-    "wilson_interval",
-]

@@ -3,14 +3,3 @@
 from src.data.dataset import Batch, ImageDataset, LabelledImages, keep_batch, load_dataset, to_unit
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
-
-__all__ = [
-    "Batch",
-    "ImageDataset",
-    "LabelledImages",
-    "balanced_subset",
-    "keep_batch",
-    "load_dataset",
-    "to_rgb",
-    "to_unit",
-]

@@ -9,8 +9,6 @@ from src.diagnostics.minimum_budget import Bisection
 from src.diagnostics.spectra import Spectra
 from src.evaluation import Diagnostic
 
-__all__ = ["Bisection", "Filtered", "LowPassed", "Similarity", "Spectra", "make_diagnostics"]
-
 
 def make_diagnostics(
     settings: DiagnosticSettings,

@@ -20,36 +20,3 @@ from src.evaluation.saved_images import (
 )
 from src.evaluation.storage import round_to_8_bits
 from src.evaluation.variants import CONTROLS, STORED, Variants
-
-__all__ = [
-    "CONTROLS",
-    "STORED",
-    "UNKNOWN",
-    "AdversarialBatch",
-    "AdversarialSource",
-    "Attack",
-    "Attacker",
-    "Batches",
-    "Breach",
-    "CleanImages",
-    "CountedModel",
-    "Diagnostic",
-    "DiagnosticInput",
-    "Evaluation",
-    "Predictions",
-    "SavedImages",
-    "SavedImagesFacts",
-    "SavedImagesSource",
-    "SavedImagesWriter",
-    "Transfer",
-    "Variants",
-    "accepted",
-    "evaluate",
-    "make_trainer",
-    "open_saved_images",
-    "round_to_8_bits",
-    "saved_dataset",
-    "score_clean",
-    "with_measured_budgets",
-    "write_table",
-]

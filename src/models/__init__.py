@@ -5,14 +5,3 @@ from src.models.build import build_classifier
 from src.models.ensemble import AVERAGES, Ensemble
 from src.models.pixel_classifier import PixelClassifier
 from src.models.weights import load_weights, save_weights, weights_digest
-
-__all__ = [
-    "AVERAGES",
-    "Ensemble",
-    "PixelClassifier",
-    "build_classifier",
-    "fold_batch_norms",
-    "load_weights",
-    "save_weights",
-    "weights_digest",
-]

@@ -1,5 +1,3 @@
 """From tables that jobs left to one HTML page of linked charts; reads nothing else."""
 
 from src.report.stored import StoredJob, find_jobs
-
-__all__ = ["StoredJob", "find_jobs"]

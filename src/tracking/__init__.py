@@ -1,5 +1,3 @@
 """What a run leaves behind for comparison: MLflow, or nothing."""
 
 from src.tracking.tracker import Run, Tracker, open_tracker
-
-__all__ = ["Run", "Tracker", "open_tracker"]

@@ -2,5 +2,3 @@
 
 from src.training.checkpoint import trained_weights
 from src.training.data import augment
-
-__all__ = ["augment", "trained_weights"]

@@ -5,5 +5,3 @@ from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale
 from src.attacks.transforms.spectrum import Spectrum
 from src.attacks.transforms.structure import StructureInvariant
-
-__all__ = ["Admix", "BlockShuffle", "DiverseInput", "Scale", "Spectrum", "StructureInvariant"]
