@@ -39,6 +39,8 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
         ValueError: There is no such set, or a file is missing or wrong.
     """
     folder = Path(settings.path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder.")
     if (folder / MANIFEST).exists():
         if settings != SavedSettings(path=settings.path):
             raise ValueError(f"{folder} says itself what clean, labels, eps_255 and origin would.")
