@@ -11,7 +11,6 @@ from torch import nn
 
 from src.analysis import wilson_interval
 from src.attacks import takes_own_budgets
-from src.config.attack import attack_function, try_attack
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.diagnostics import make_diagnostics
@@ -32,6 +31,7 @@ from src.evaluation import (
     saved_dataset,
     score_clean,
 )
+from src.evaluation.configured_attack import attack_function, try_attack
 from src.experiment.identity import clean_cache, job_key
 from src.experiment.metrics import track_results
 from src.experiment.models import (

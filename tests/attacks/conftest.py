@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.attack import attack_function
 from src.config.settings import AttackSettings
+from src.evaluation.configured_attack import attack_function
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

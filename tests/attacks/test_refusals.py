@@ -22,7 +22,7 @@ from src.attacks import (
     vmi_fgsm,
     vni_fgsm,
 )
-from src.config.attack import try_attack
+from src.evaluation.configured_attack import try_attack
 
 NAN, INF = float("nan"), float("inf")
 MEANINGLESS = [

@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 import src.main
-from src.config.attack import try_attack
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
+from src.evaluation.configured_attack import try_attack
 
 GROUPS = [
     (group.name, option.stem)

@@ -12,7 +12,7 @@ from torch import nn
 
 from src.config.errors import refusal
 from src.config.settings import GIVEN, AttackSettings
-from src.evaluation import Attack, accepted
+from src.evaluation.attacker import Attack, accepted
 from src.utils.checks import first_line
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
