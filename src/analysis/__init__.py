@@ -1,6 +1,6 @@
 """Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
 
-from src.analysis.controls import CONTROL_NAMES, excess, excess_by_control, format_excess
+from src.analysis.controls import excess, excess_by_control, format_excess
 from src.analysis.intervals import wilson_interval
 from src.analysis.matrices import CLEAN, clean_rows, format_cell, is_white_box, matrix, measured
 from src.analysis.sanity_checks import (

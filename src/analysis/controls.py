@@ -8,9 +8,7 @@ import pandas as pd
 from src.analysis.intervals import paired_interval
 from src.analysis.outcomes import outcomes, row_positions
 from src.analysis.transfer_rates import evaluated_budgets, ratio
-
-CONTROL_NAMES = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
-"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
+from src.config.settings import CONTROLS
 
 
 def excess(
@@ -89,7 +87,7 @@ def excess_by_control(
     pair = (source, targets, protocol)
     tables = {
         name: excess(variants[primary], variants[name], *pair)
-        for name in CONTROL_NAMES
+        for name in CONTROLS
         if name in variants
     }
     if not tables:

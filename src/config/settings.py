@@ -39,6 +39,8 @@ GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
 """Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
 """The targets where none are named, with the source, as far as the catalogue holds them."""
+CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
+"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
 HIGHEST_FREQUENCY = 0.71
 """Just beyond the highest spatial frequency of an image, sqrt(1/2), in cycles per pixel."""
 

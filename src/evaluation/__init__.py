@@ -19,4 +19,4 @@ from src.evaluation.saved_images import (
     with_measured_budgets,
 )
 from src.evaluation.storage import round_to_8_bits
-from src.evaluation.variants import CONTROLS, STORED, Variants
+from src.evaluation.variants import STORED, Variants

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from src.attacks import noise_signs, project
+from src.config.settings import CONTROLS
 from src.data import Batch
 from src.evaluation.storage import round_to_8_bits, round_trip
 
-CONTROLS = ("noise", "shuffled")
 STORED = "stored"
 
 

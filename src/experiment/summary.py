@@ -11,7 +11,6 @@ from rich.text import Text
 
 from src.analysis import (
     CAUSES,
-    CONTROL_NAMES,
     Alarm,
     clean_at_chance,
     excess_by_control,
@@ -20,6 +19,7 @@ from src.analysis import (
     rates_by_protocol,
     weaker_than_fgsm,
 )
+from src.config.settings import CONTROLS
 from src.experiment.matrix_tables import matrix_table, wide_matrix
 from src.experiment.provenance import ALARMS, JobRecord
 from src.report.stored import StoredJob
@@ -39,7 +39,7 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
         console.print("", matrix_table(cells, heading, console.width))
         beyond = pd.concat(map(_excess, done))
         for control, table in beyond.groupby("control", sort=False) if len(beyond) else ():
-            above = f"excess transfer over {CONTROL_NAMES[str(control)]}\n{heading}"
+            above = f"excess transfer over {CONTROLS[str(control)]}\n{heading}"
             console.print("", matrix_table(table, above, console.width))
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
         stem = f"{stem}-{len(files)}" if stem in files else stem

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from src.analysis import CONTROL_NAMES
+from src.config.settings import CONTROLS
 from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
 
 _TOP = ("top5_classes", "top5_confidences")
@@ -90,7 +90,7 @@ class StoredJob:
         """Return the predictions by variant, the primary one first, controls last."""
         start = f"{PREDICTIONS}-"
         others = [name.removeprefix(start) for name in self.files if name.startswith(start)]
-        others.sort(key=CONTROL_NAMES.__contains__)
+        others.sort(key=CONTROLS.__contains__)
         tables = {name: self.table(f"{start}{name}") for name in others}
         return {self.record.storage: self.predictions} | tables
 

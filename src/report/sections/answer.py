@@ -7,7 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from src.analysis import CLEAN, CONTROL_NAMES, clean_rows, format_cell
+from src.analysis import CLEAN, clean_rows, format_cell
+from src.config.settings import CONTROLS
 from src.experiment.provenance import JobRecord
 from src.report.charts.dots import dot_plot
 from src.report.charts.theme import (
@@ -110,7 +111,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
     if variants["variant"].nunique() > 1:
         variants = variants.assign(
             row=variants["attack"] + ": " + pair_names(variants),
-            variant=variants["variant"].replace(CONTROL_NAMES),
+            variant=variants["variant"].replace(CONTROLS),
         )
         caption = (
             f"Success rates at {where} of the same images in every storage, and of the controls, "
@@ -122,7 +123,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
     beyond = found.table("excess")
     for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
         rows = rows.assign(row=pair_names(rows))
-        words = CONTROL_NAMES[str(control)]
+        words = CONTROLS[str(control)]
         caption = (
             f"Success rate at {where} minus that of {words} of the same budget, on the same "
             f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
