@@ -63,8 +63,9 @@ def ascend(
         the authors' code; that matters for `lookahead` alone.
     """
     budgets = checked_budgets(eps, images)
-    settings.check_steps(float(budgets.max()))
     own = budgets.ndim == 2  # each image has its own
+    if not own:  # of which all may be shorter than a step of fixed length
+        settings.check_steps(float(budgets.max()))
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
     objective = Objective(model, settings, targeted)
     seeds = torch.arange(len(images)) if seeds is None else seeds

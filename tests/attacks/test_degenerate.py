@@ -96,19 +96,44 @@ def test_the_same_up_to_rounding(case, network, batch):
     torch.testing.assert_close(result, second(model, images, labels, GRID), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    "attack",
+    [partial(bim, steps=4), partial(pgd, steps=4, restarts=2), partial(bim, steps=1)],
+    ids=["bim", "pgd", "one step"],
+)
+def test_own_budgets_may_all_be_shorter_than_a_fixed_step(attack, norm, network, batch):
+    """They are as in a grid whose largest budget has room for it."""
+    images, labels = batch()
+    images, model, seeds = images.double(), network().double(), torch.tensor([5, 17, 3, 1000])
+    own = torch.tensor([0.5, 1, 2, 0.125], dtype=torch.float64) / 255
+    words = {"norm": norm, "step_size_255": 3}
+    result = attack(model, images, labels, own[None], seeds=seeds, **words)[0]
+    for n in range(4):
+        grid, row = torch.stack([own[n], torch.tensor(16 / 255)]), slice(n, n + 1)
+        expected = attack(model, images[row], labels[row], grid, seeds=seeds[row], **words)[0]
+        torch.testing.assert_close(result[row], expected, atol=1e-12, rtol=0)
+
+
 # Ensembles
 
 
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("average", AVERAGES)
 def test_an_ensemble_of_equals_is_its_member(average, members, network, batch):
-    model, (images, labels) = network().double(), batch()
-    images = images.double()
+    """To the bit for `logits` and `loss`, since halves are exact; log-probabilities round."""
+    exact = average != "probabilities"
+    model, (images, labels) = network(), batch()
+    if not exact:
+        model, images = model.double(), images.double()
     ensemble = CountedModel(Ensemble([model] * members, average))
     for attack, norm in ((bim, "l2"), (ni_fgsm, "linf")):
         result = attack(ensemble, images, labels, EPS, norm=norm)
         expected = attack(model, images, labels, EPS, norm=norm)
-        torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+        if exact:
+            assert torch.equal(result, expected)
+        else:
+            torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("targeted", [False, True])

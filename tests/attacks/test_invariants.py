@@ -162,9 +162,9 @@ def test_seeds_change_random_attacks_only(attack_name, small, network, batch):
     assert torch.equal(one, other) == (attack_name in DETERMINISTIC)
 
 
-def test_budgets_batches_and_order_do_not_matter(attack_name, small, network, batch):
+def test_budgets_batches_and_order_do_not_matter(attack_name, norm, small, network, batch):
     images, labels, pool = in_float64(batch)
-    attack, model, eps = small(attack_name), network().double(), EPS.double()
+    attack, model, eps = small(attack_name, norm=norm), network().double(), EPS.double()
 
     def run(rows: Any, budgets: Tensor = eps, **words: Any) -> Tensor:
         words["seeds"] = SEEDS[rows]
@@ -174,6 +174,7 @@ def test_budgets_batches_and_order_do_not_matter(attack_name, small, network, ba
     order = torch.tensor([2, 0, 3, 1])
     again = {
         "each budget alone": torch.stack([run(slice(None), budget) for budget in eps]),
+        "own budgets that are equal": run(slice(None), eps[:, None].expand(3, 4)),
         "two parts": torch.cat([run(slice(0, 1)), run(slice(1, None))], dim=1),
         "order": run(order)[:, order.argsort()],
         "max_batch=7": run(slice(None), max_batch=7),
@@ -182,9 +183,9 @@ def test_budgets_batches_and_order_do_not_matter(attack_name, small, network, ba
         torch.testing.assert_close(result, whole, atol=1e-12, rtol=0, msg=lambda m, c=case: c + m)
 
 
-def test_own_budgets_equal_the_attack_image_by_image(attack_name, small, source, batch):
+def test_own_budgets_equal_the_attack_image_by_image(attack_name, norm, small, source, batch):
     images, labels, pool = in_float64(batch)
-    attack, model = small(attack_name), CountedModel(source("loss").double())
+    attack, model = small(attack_name, norm=norm), CountedModel(source("loss").double())
     result = attacked(attack, model, images, labels, OWN, pool)
     assert model.gradients == 4 * 2 * GRADIENTS[attack_name](2, attack.settings)
     for n in range(4):

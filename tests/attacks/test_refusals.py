@@ -16,6 +16,7 @@ from src.attacks import (
     iterate,
     mi_fgsm,
     pgd,
+    rfgsm,
     si_ni_fgsm,
     sia_fgsm,
     ssa_fgsm,
@@ -67,7 +68,10 @@ CONTRADICTIONS = [
     (bim, {"restarts": 2}, "restarts=2"),
     (bim, {"step_size_255": 9}, "step_size_255=9"),  # longer than the largest budget
     (bim, {"relative_step_size": 1.5}, "relative_step_size=1.5"),
+    (pgd, {"restarts": 3, "random_start": None}, "restarts=3"),
     (pgd, {"norm": "l2", "random_start": "sign"}, "random_start=sign"),
+    (rfgsm, {"norm": "l2"}, "random_start=sign"),
+    (rfgsm, {"relative_step_size": 1.5}, "relative_step_size=1.5"),
     (bsr_fgsm, {"blocks": 13}, "blocks=13"),  # of images of 12 pixels
     (sia_fgsm, {"blocks": 13}, "blocks=13"),
 ]

@@ -181,6 +181,7 @@ REFUSED = [
     ("diagnostics.cutoffs=[0.72]", r"diagnostics.cutoffs.*\(0, 0.71\]"),
     ("+diagnostics.spectrum=true", "no key diagnostics.spectrum.*Did you mean spectra"),
     ("attack.steps=0", "attack.steps=0 .*0"),
+    ("attack.step_size_255=17", "attack.step_size_255=17 .*16"),
     ("attack.loss=hinge", "attack.loss=hinge .*cross_entropy"),
     ("attack.norm=l1", "attack.norm=l1 .*linf, l2"),
     ("attack.target_label=most", "attack.target_label=most .*data, least_likely"),
