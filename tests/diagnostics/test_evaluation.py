@@ -9,7 +9,7 @@ import torch
 from src.attacks import fgsm, pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.diagnostics import make_diagnostics
-from src.evaluation import Attacker, CleanImages, Transfer, Variants
+from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
 
 TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
@@ -49,6 +49,16 @@ def test_batches_do_not_matter(images, curved, diagnosed):
                 np.testing.assert_allclose(first[column], second[column], atol=1e-4, err_msg=name)
             else:
                 assert first[column].tolist() == second[column].tolist()
+
+
+def test_a_second_pass_forgets_the_first(images, linear):
+    networks, dataset = {"a": linear(0)}, images()
+    source = Attacker(networks["a"], fgsm, GRID, num_classes=3)
+    module = Transfer(networks, source, diagnostics=make_diagnostics(FULL, ["a"], 8.0))
+    first, second = (evaluate(dataset, module, TRAINER, "test") for _ in range(2))
+    assert second.gradients == first.gradients
+    for name, table in (first.tables | first.diagnostics).items():
+        assert (second.tables | second.diagnostics)[name].equals(table)
 
 
 def test_diagnostics_need_an_attack_and_its_unrounded_images(images, linear):
