@@ -81,7 +81,8 @@ def refusal(error: ValidationError, model: type[BaseModel] | None = None, within
     """
     first = error.errors()[0]
     loc = (within, *first["loc"]) if within else first["loc"]
-    path = [str(part) for part in loc if part != "saved"]  # its keys are the attack's
+    # The keys of `saved` are the attack's; pydantic names the kinds of a union too.
+    path = [str(part) for part in loc if part not in ("saved", "constrained-int")]
     keys = [part for part in path if not part.isdigit() and "[" not in part]
     key, value = ".".join(keys), _short(first["input"])
     if first["type"] == "unexpected_keyword_argument":

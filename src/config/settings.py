@@ -240,14 +240,18 @@ class CheckSettings(Section):
 
 
 class TrainerSettings(Section):
-    """The device and the batches; the keys of `conf/trainer/`."""
+    """The device and the batches; the keys of `conf/trainer/`.
+
+    `auto` stands for what the device decides, see `src.evaluation.for_device`.
+    """
 
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    batch_size: PositiveInt = 50
+    attack_precision: Literal["32-true", "bf16", "auto"] = "32-true"
+    batch_size: PositiveInt | Literal["auto"] = "auto"
     gradient_batch: PositiveInt | None = None
     num_workers: NonNegativeInt = 0
     fold_batch_norms: bool = True
@@ -261,9 +265,15 @@ class TrainerSettings(Section):
         return not one or self.num_nodes > 1 or self.strategy == "ddp"
 
     @property
+    def images_per_batch(self) -> int:
+        """Images in a batch, once the device is known."""
+        assert self.batch_size != "auto"
+        return self.batch_size
+
+    @property
     def max_gradient_batch(self) -> int:
         """Most images in one gradient batch, all budgets together."""
-        return self.gradient_batch or self.batch_size
+        return self.gradient_batch or self.images_per_batch
 
 
 class TrainingSettings(Section):

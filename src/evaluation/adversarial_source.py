@@ -54,6 +54,9 @@ class AdversarialSource(nn.Module, ABC):
         """Count gradients from 0 again."""
         self.gradients = self.zero_gradients = 0
 
+    def halve_gradient_batch(self) -> None:
+        """Take gradients of half as many images at once, if any are taken."""
+
 
 class CleanImages(AdversarialSource):
     """No attack: the clean images, under the budget 0."""

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,12 +23,14 @@ Attack = Callable[..., Tensor]
 class CountedModel(nn.Module):
     """A source model that counts the gradients taken of it, and those that are zero everywhere.
 
-    A gradient of an ensemble counts once for each of its members.
+    A gradient of an ensemble counts once for each of its members. With `bf16` the model
+    computes in that type wherever autocasting holds it safe; images and weights stay float32.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.in_bf16 = bf16
         self.members = len(model.members) if isinstance(model, Ensemble) else 1
         self.gradients = 0
         self.zeros = torch.zeros((), dtype=torch.int64)
@@ -38,7 +41,10 @@ class CountedModel(nn.Module):
             self.gradients += len(images) * self.members
             images.register_hook(self._count_zeros)
         model = self.model
-        logits: Tensor = model.attacked(images) if isinstance(model, Ensemble) else model(images)
+        call = model.attacked if isinstance(model, Ensemble) else model
+        lowered = torch.autocast(images.device.type, torch.bfloat16)
+        with lowered if self.in_bf16 else nullcontext():
+            logits: Tensor = call(images)
         return logits
 
     def _count_zeros(self, gradient: Tensor) -> None:
@@ -65,6 +71,7 @@ class Attacker(AdversarialSource):
         seed: Of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         max_batch: Most images in one gradient batch.
+        bf16: Whether gradients are taken in bfloat16; predictions never are.
 
     Raises:
         ValueError: The attack is targeted, but there is no class beside the true one.
@@ -83,6 +90,7 @@ class Attacker(AdversarialSource):
         seed: int = 0,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
+        bf16: bool = False,
     ) -> None:
         super().__init__(budgets, norm)
         if target_label_rule is not None and num_classes < 2:
@@ -98,11 +106,12 @@ class Attacker(AdversarialSource):
         self.seed = seed
         self.pool = pool
         self.max_batch = max_batch
+        self.in_bf16 = bf16
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Attack a batch, see `AdversarialSource.forward`."""
         target_labels = self._target_labels(images, batch)
-        counted = CountedModel(self.source)
+        counted = CountedModel(self.source, self.in_bf16)
         eps = torch.tensor(self.budgets, device=images.device) / 255
         adversarial = self._attacked(counted, images, batch, target_labels, eps)
         self.gradients += counted.gradients
@@ -126,7 +135,12 @@ class Attacker(AdversarialSource):
             Shape (N, 3, H, W).
         """
         eps = eps_255.to(images.device, images.dtype) / 255
-        return self._attacked(CountedModel(self.source), images, batch, target_labels, eps[None])[0]
+        counted = CountedModel(self.source, self.in_bf16)
+        return self._attacked(counted, images, batch, target_labels, eps[None])[0]
+
+    def halve_gradient_batch(self) -> None:
+        """Take gradients of half as many images at once."""
+        self.max_batch = max(1, self.max_batch // 2) if self.max_batch else None
 
     def _attacked(
         self,

@@ -1,5 +1,6 @@
 """Evaluate targets on a data set, on one device or on several."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +25,13 @@ from src.evaluation.lightning_module import Evaluation, Transfer
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
+from src.utils.devices import computes_in_bfloat16
 from src.utils.files import atomic_write
 from src.utils.processes import is_first_process
+
+log = logging.getLogger(__name__)
+
+_CPU_BATCH, _GPU_BATCH = 50, 1000
 
 
 class LabelledProgressBar(TQDMProgressBar):
@@ -46,6 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Pass over the images, on one device or on several.
 
+    Where a GPU's memory does not suffice, the pass begins again with half the batch size.
+
     Args:
         dataset: The images.
         module: What is done with each batch.
@@ -53,22 +61,57 @@ def evaluate(
         label: What the progress bar says.
 
     Raises:
-        ValueError: There are fewer batches than processes.
+        ValueError: There are fewer batches than processes; or the memory does not suffice for
+            one image, or for a batch of several processes, which cannot halve it together.
     """
+    while (found := _passed(dataset, module, trainer, label)) is None:
+        size = trainer.images_per_batch
+        if size == 1 or trainer.distributed:
+            raise ValueError(f"trainer.batch_size={size} needs more memory than the device has.")
+        trainer = trainer.model_copy(update={"batch_size": size // 2})
+        module.adversarial_source.halve_gradient_batch()
+        log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
+    return found
+
+
+def _passed(
+    dataset: ImageDataset, module: Transfer, trainer: TrainerSettings, label: str
+) -> Evaluation | None:
+    """Pass over the images once; None where memory does not suffice."""
     runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
     variants = module.variants
     batches = Batches(
         dataset,
-        trainer.batch_size,
+        trainer.images_per_batch,
         runner.world_size,
         runner.global_rank,
         shuffle_seed=variants.seed if variants.controls else None,
     )
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     start = time.perf_counter()
-    with stopping.insist():
-        runner.predict(module, loader, return_predictions=False)
-    return replace(module.found, seconds=time.perf_counter() - start)
+    try:
+        with stopping.insist():
+            runner.predict(module, loader, return_predictions=False)
+    except torch.OutOfMemoryError:
+        return None
+    seconds = time.perf_counter() - start
+    return replace(module.found, seconds=seconds, batch_size=trainer.images_per_batch)
+
+
+def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
+    """Return settings with what a device decides in the place of `auto`.
+
+    Batches have 50 images on a CPU, which larger ones do not make faster, and on a GPU 1,000, or
+    the largest half, quarter, ... of that for which its memory suffices. Attacks use bfloat16
+    where the device computes in it.
+    """
+    bfloat16 = trainer.attack_precision == "auto" and computes_in_bfloat16(device)
+    decided: dict[str, Any] = {}
+    if trainer.batch_size == "auto":
+        decided["batch_size"] = _GPU_BATCH if device == "cuda" else _CPU_BATCH
+    if trainer.attack_precision == "auto":
+        decided["attack_precision"] = "bf16" if bfloat16 else "32-true"
+    return trainer.model_copy(update=decided)
 
 
 def score_clean(

@@ -33,6 +33,7 @@ class Evaluation:
         gradients: Gradient evaluations.
         zero_gradients: How many of them were zero in every pixel.
         seconds: How long the pass took, diagnostics included.
+        batch_size: Images in a batch.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Evaluation:
     gradients: int = 0
     zero_gradients: int = 0
     seconds: float = math.nan
+    batch_size: int = 0
 
     @property
     def zero_share(self) -> float:

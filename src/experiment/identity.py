@@ -54,7 +54,7 @@ def job_key(
     return content_key(
         *(images.digest(), attack, crafted, how, settings.budgets),
         {name: model_keys[name] for name in settings.models},
-        settings.trainer.gradient_batch,
+        (settings.trainer.gradient_batch, settings.trainer.attack_precision),
         _numerics(settings, device),
     )
 

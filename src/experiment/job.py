@@ -11,7 +11,7 @@ from torch import nn
 
 from src.analysis import wilson_interval
 from src.attacks import takes_own_budgets
-from src.config.settings import Settings
+from src.config.settings import Settings, TrainerSettings
 from src.data import ImageDataset
 from src.diagnostics import make_diagnostics
 from src.evaluation import (
@@ -27,6 +27,7 @@ from src.evaluation import (
     Transfer,
     Variants,
     evaluate,
+    for_device,
     make_trainer,
     saved_dataset,
     score_clean,
@@ -60,9 +61,11 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     settings = settings if saved is None else with_set(settings, saved)
     runner = make_trainer(settings.trainer, [])
     device = runner.strategy.root_device.type
+    settings = _with_trainer(settings, for_device(settings.trainer, device))
     images = _images(settings, saved)
     check_images(images, together=2 if settings.controls else 1)
-    Batches(images, settings.trainer.batch_size, runner.world_size)  # refuses, before any training
+    # Refuses, before any training.
+    Batches(images, settings.trainer.images_per_batch, runner.world_size)
     models = prepare_models(settings, images, tracker)
     if saved is not None:
         check_weights(saved, {name: model.digest for name, model in models.items()})
@@ -90,6 +93,8 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         )
         label = f"{settings.job} -> {', '.join(settings.targets)}"
         result = evaluate(images, module, settings.trainer, label)
+        used = settings.trainer.model_copy(update={"batch_size": result.batch_size})
+        settings = _with_trainer(settings, used)
     if not is_first_process():
         return  # the first process of this job writes the results
     keys = {name: model.key for name, model in models.items()}
@@ -161,6 +166,10 @@ def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:
             log.warning(message)
 
 
+def _with_trainer(settings: Settings, trainer: TrainerSettings) -> Settings:
+    return settings.model_copy(update={"trainer": trainer})
+
+
 def _images(settings: Settings, saved: SavedImages | None) -> ImageDataset:
     if saved is None:
         return open_dataset(settings, "test")
@@ -192,6 +201,7 @@ def _adversarial_source(
         seed=settings.seed,
         pool=(pool.images, pool.labels),
         max_batch=settings.trainer.max_gradient_batch,
+        bf16=settings.trainer.attack_precision == "bf16",
     )
 
 

@@ -26,7 +26,7 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
         "seed": [str(record.seed) for record in records],
-        "precision and device": [f"{one.precision} on {one.device}" for one in records],
+        "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),
         "code": [f"commit {record.commit}" for record in records],
         "versions": [_versions(record) for record in records],
@@ -104,6 +104,12 @@ def _attack(job: StoredJob) -> str:
 def _budgets(record: JobRecord) -> str:
     grid = ", ".join(f"{eps:g}" for eps in record.budgets)
     return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+
+
+def _arithmetic(record: JobRecord) -> str:
+    trainer = record.config["trainer"]
+    attacks = "gradients in bfloat16, " if trainer.get("attack_precision") == "bf16" else ""
+    return f"{record.precision}, {attacks}batches of {trainer['batch_size']}, on {record.device}"
 
 
 def _versions(record: JobRecord) -> str:

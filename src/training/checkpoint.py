@@ -21,6 +21,7 @@ from src.training.data import loaders
 from src.training.module import FineTuning
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
+from src.utils.devices import computes_in_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +125,5 @@ def _precision(wanted: str, accelerator: str) -> Any:
     """Turn `auto` into bf16-mixed where the device computes in bfloat16."""
     if wanted != "auto":
         return wanted
-    if accelerator != "cpu" and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16-mixed" if fast else "32-true"
+    device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    return "bf16-mixed" if computes_in_bfloat16(device) else "32-true"

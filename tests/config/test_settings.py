@@ -157,6 +157,8 @@ REFUSED = [
     ("dataset.name=..", r"dataset.name.*\.\."),
     (f"dataset.name={'x' * 101}", "dataset.name.*x"),
     ("trainer.batch_size=0", "trainer.batch_size=0"),
+    ("trainer.batch_size=some", "trainer.batch_size=some"),
+    ("trainer.attack_precision=bf8", "trainer.attack_precision=bf8 .*32-true, bf16, auto"),
     ("trainer.gradient_batch=0", "trainer.gradient_batch=0"),
     ("trainer.num_workers=-1", "trainer.num_workers=-1"),
     ("trainer.precision=64-true", "trainer.precision=64-true .*32-true, bf16-mixed"),

@@ -17,6 +17,7 @@ from src.evaluation import (
     Transfer,
     Variants,
     evaluate,
+    for_device,
     open_saved_images,
     round_to_8_bits,
     score_clean,
@@ -77,6 +78,71 @@ def test_variants_are_of_the_same_adversarial_images(dataset, networks):
 @pytest.mark.parametrize(("attack", "gradients"), [(fgsm, 1), (partial(bim, steps=4), 1 + 2 * 3)])
 def test_gradients_are_counted_per_image(dataset, networks, attack, gradients):
     assert run(dataset, networks, attack).gradients == 11 * gradients
+
+
+def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(dataset, networks):
+    pixels = list(range(11))
+    single, half = (
+        evaluate(
+            dataset,
+            Transfer(
+                networks,
+                Attacker(networks["a"], partial(bim, steps=3), (2,), num_classes=3, bf16=bf16),
+                examples=pixels,
+            ),
+            TRAINER,
+            "test",
+        )
+        for bf16 in (False, True)
+    )
+    images = torch.from_numpy(np.stack([half.examples[i][0] for i in pixels]))
+    assert not np.array_equal(images, np.stack([single.examples[i][0] for i in pixels]))
+    clean = to_unit(dataset.__getitems__(pixels).images)
+    assert (images - clean).abs().max() <= 2 / 255 + 1e-7
+    frame = half.tables["float32"].to_pandas()
+    for name, network in networks.items():
+        confidences = network(images).softmax(1).amax(1)
+        rows = frame[frame["target"] == name].set_index("index").loc[pixels]
+        np.testing.assert_allclose(rows["confidence"], confidences, rtol=1e-5)
+    assert half.gradients == single.gradients
+
+
+class Cramped(nn.Module):
+    """Has memory for so many images."""
+
+    def __init__(self, network: nn.Module, room: int) -> None:
+        super().__init__()
+        self.network, self.room = network, room
+
+    def forward(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.network(images)
+
+
+def test_where_memory_does_not_suffice_batches_are_halved(dataset, networks, caplog):
+    cramped = {name: Cramped(network, room=3) for name, network in networks.items()}
+    source = Attacker(cramped["a"], partial(bim, steps=2), BUDGETS, num_classes=3, max_batch=8)
+    trainer = TRAINER.model_copy(update={"batch_size": 11})
+    found = evaluate(dataset, Transfer(cramped, source), trainer, "test")
+    assert found.batch_size == 2  # 11, 5, 2
+    assert "batches of 2 images" in caplog.text
+    assert found.gradients == 11 * (1 + 2)  # of the last pass alone
+    expected = run(dataset, networks, partial(bim, steps=2)).tables["float32"]
+    shown = ["index", "target", "eps_255", "predicted"]
+    assert found.tables["float32"].select(shown).equals(expected.select(shown))
+    none = {name: Cramped(network, room=0) for name, network in networks.items()}
+    with pytest.raises(ValueError, match="batch_size=1 "):
+        run(dataset, none)
+
+
+def test_the_device_decides_what_is_automatic():
+    automatic = TrainerSettings(attack_precision="auto")
+    assert for_device(automatic, "cpu").batch_size == 50
+    assert for_device(automatic, "cuda").batch_size == 1000
+    assert for_device(automatic, "cpu").attack_precision in ("32-true", "bf16")
+    given = TrainerSettings(batch_size=7)
+    assert for_device(given, "cuda") == given
 
 
 def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
