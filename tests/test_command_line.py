@@ -179,6 +179,17 @@ def test_a_changed_builder_is_trained_anew(command_line, workspace):
         assert len(list((workspace / "cache" / "checkpoints").glob("*.safetensors"))) == count
 
 
+def test_a_sweep_builds_each_model_once(command_line, workspace):
+    counting = NETWORK.replace("ACTIVATION", "ReLU").replace(
+        "return", 'open("built.txt", "a").write("once ")\n    return'
+    )
+    own_builder(workspace, counting)
+    words = ["-m", "attack=fgsm,bim", "source=coarse,fine", "targets=[coarse,fine]"]
+    for count in (1, 2):
+        assert command_line(*words, *FRESH, "training.epochs=1") == 0
+        assert (workspace / "built.txt").read_text().split() == ["once"] * count
+
+
 def own_attack(workspace: Path, name: str, text: str, code: str = "") -> None:
     """Add an attack of the user's own, its file and perhaps its module."""
     (workspace / "conf" / "attack" / f"{name}.yaml").write_text(f"{text}\nname: {name}\n")

@@ -17,6 +17,7 @@ from src.models import (
     Ensemble,
     PixelClassifier,
     build_classifier,
+    check_gradient,
     fold_batch_norms,
     load_weights,
     weights_digest,
@@ -38,6 +39,9 @@ class Model:
     classifier: nn.Module
     digest: str
     key: str
+
+
+_last_job: dict[str, Model] = {}  # its models, by what decides them
 
 
 def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
@@ -84,17 +88,27 @@ def check_images(dataset: ImageDataset, together: int = 1) -> None:
 def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -> dict[str, Model]:
     """Build all models of a job, then train those without weights.
 
-    All are built before one is trained, so that what does not fit the data shows at once. An
-    ensemble of sources is a model of its own beside its members.
+    All are built before one is trained, so that what does not fit the data shows at once; those
+    that the job before had in this process are taken over. An ensemble of sources is a model of
+    its own beside its members.
 
     Raises:
         ValueError: A model or its weights do not fit the data.
     """
-    built = {name: _built(settings, name, images) for name in settings.models}
+    asked = {name: _asked(settings, name, images) for name in settings.models}
+    built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
+    if settings.attack.kind == "crafted":
+        for name in settings.source:
+            kept = _last_job.get(asked[name])
+            check_gradient(name, kept.classifier if kept else built[name], images.image_size)
     models = {
-        name: _ready(settings, name, classifier, images, tracker)
-        for name, classifier in built.items()
+        name: _last_job[key]
+        if key in _last_job
+        else _ready(settings, name, built[name], images, tracker)
+        for name, key in asked.items()
     }
+    _last_job.clear()
+    _last_job.update((asked[name], model) for name, model in models.items())
     if len(settings.source) > 1:
         members = [models[name] for name in settings.source]
         models[settings.source_name] = Model(
@@ -105,6 +119,19 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
     return models
 
 
+def forget_models() -> None:
+    """Let the next job build its models anew: files may have changed since the last one."""
+    _last_job.clear()
+
+
+def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
+    """Return a key of all that decides a model, as far as files stay as they are."""
+    trainer = settings.trainer.model_dump(include={"fold_batch_norms", "channels_last"})
+    parts = (settings.model[name], settings.dataset, settings.training)
+    wanted = [part.model_dump() for part in parts]
+    return content_key(name, wanted, trainer, settings.cache_dir, images.digest())
+
+
 def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
     pl.seed_everything(settings.training.seed, verbose=False)
@@ -113,7 +140,6 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
         **settings.model[name].model_dump(exclude={"expected_accuracy"}),
         num_classes=images.num_classes,
         image_size=images.image_size,
-        attacked=name in settings.source and settings.attack.kind == "crafted",
     )
 
 

@@ -19,7 +19,7 @@ from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.attempt import failure_of, refuse, share_tracker
 from src.experiment.job import check_job
-from src.experiment.models import open_datasets
+from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import clear
 from src.experiment.provenance import public
 from src.experiment.summary import sweep_alarms, sweep_matrices
@@ -84,6 +84,7 @@ class SweepCallback(Callback):
                 check_job(job)
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
             open_datasets(jobs)
+            forget_models()
             stopping.check()
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)

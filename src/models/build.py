@@ -23,7 +23,6 @@ def build_classifier(
     std: Sequence[float] | None = None,
     input_size: int | None = None,
     weights: str | None = None,
-    attacked: bool = False,
 ) -> PixelClassifier:
     """Build a classifier, load its weights and try it on one image.
 
@@ -38,7 +37,6 @@ def build_classifier(
         std: Channel standard deviations, likewise.
         input_size: Side in pixels that images are resized to; None: as they come.
         weights: A file; ``included`` or None: the network's as built.
-        attacked: Whether gradients with respect to the images will be asked of it.
 
     Returns:
         The classifier in evaluation mode on the CPU.
@@ -70,8 +68,26 @@ def build_classifier(
         hint = f" Without a network give model.{name}.weights=PATH."
         hint = hint if settings.get("pretrained") else ""
         raise ValueError(f"model {name}: {error}{hint}") from error
-    _try(classifier, num_classes, image_size, attacked)
+    _try(classifier, num_classes, image_size)
     return classifier
+
+
+def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
+    """Refuse a classifier that cannot be attacked; its gradient may be 0 everywhere.
+
+    Raises:
+        ValueError: Its logits have no gradient with respect to the images.
+    """
+    grey = _grey(image_size).requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(classifier(grey).sum(), grey)
+    except RuntimeError as error:
+        raise ValueError(
+            f"model {name}: it cannot be attacked, since its logits have no gradient "
+            "with respect to the images (detach, no_grad, argmax or NumPy in the network?): "
+            f"{first_line(error)}"
+        ) from error
 
 
 @lru_cache(maxsize=1)
@@ -102,17 +118,20 @@ def _filled(value: Any, num_classes: int, side: int) -> Any:
     }
 
 
-def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacked: bool) -> None:
+def _grey(image_size: int) -> torch.Tensor:
+    return torch.full((1, 3, image_size, image_size), 0.5)
+
+
+def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
     """Classify one grey image, so that what does not fit shows here and not later."""
     who = f"model {classifier.name}"
     if any(module.training for module in classifier.modules()):
         raise ValueError(
             f"{who}: the network, or a part of it, stays in training mode after eval()."
         )
-    grey = torch.full((1, 3, image_size, image_size), 0.5)
     try:
         with torch.no_grad():
-            logits = classifier(grey)
+            logits = classifier(_grey(image_size))
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"{who}: it cannot take images of {image_size} pixels (input_size resizes them): "
@@ -120,12 +139,3 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int, attacke
         ) from error
     if logits.shape[1] != num_classes:
         raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")
-    try:
-        if attacked:
-            with torch.enable_grad():  # the gradient may be 0 everywhere
-                torch.autograd.grad(classifier(grey.requires_grad_()).sum(), grey)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{who}: it cannot be attacked, since its logits have no gradient with respect to the "
-            f"images (detach, no_grad, argmax or NumPy in the network?): {first_line(error)}"
-        ) from error

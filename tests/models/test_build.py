@@ -9,7 +9,7 @@ from torch import nn
 
 from src.data import ImageDataset, to_unit
 from src.data.image_csv import image_csv
-from src.models import build_classifier, fold_batch_norms, save_weights
+from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
 from src.models.architectures import NORMALISATION, resnet18
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -140,9 +140,8 @@ def test_an_odd_network_is_refused_where_it_cannot_serve(monkeypatch):
     with pytest.raises(ValueError, match=r"^model mine: .* training mode"):
         own({"_target_": "torch.nn.AlwaysTraining"}, classes=3072)
     with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
-        own({"_target_": "torch.nn.Detached"}, classes=3072, attacked=True)
-    assert own({"_target_": "torch.nn.Detached"}, classes=3072)
-    assert own({"_target_": "torch.nn.Constant"}, classes=3072, attacked=True)
+        check_gradient("mine", own({"_target_": "torch.nn.Detached"}, classes=3072), 32)
+    check_gradient("mine", own({"_target_": "torch.nn.Constant"}, classes=3072), 32)
 
 
 TIMM = {
