@@ -392,7 +392,7 @@ def test_a_model_that_guesses_is_named_once_before_the_matrix(command_line, work
     lines = [line for line in printed.splitlines() if line.startswith("ALARM")]
     (named,) = [line for line in lines if "clean_at_chance: coarse" in line]
     assert named.startswith("ALARM 0-fgsm-coarse (and 1 more)") and " / 23 = " in named
-    assert printed.index(named) < printed.index("-> coarse\n")
+    assert printed.index(named) < printed.rindex("-> coarse\n")
     assert printed.count("wrong mean or std") == 1
     (few,) = [line for line in lines if "few_images" in line]
     assert "coarse -> coarse" in few

@@ -32,11 +32,7 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     files: dict[str, pd.DataFrame] = {}
     for name in dict.fromkeys(job.attack for job in attacked):
         done = [job for job in attacked if job.attack == name]
-        record = done[0].record
-        eps = record.reference
-        cells = matrix(pd.concat(map(_rates, done), ignore_index=True), eps, record.protocol)
-        heading = f"{name} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
-        console.print("", matrix_table(cells, heading, console.width))
+        heading, cells = print_matrix(done, console)
         beyond = pd.concat(map(_excess, done))
         for control, table in beyond.groupby("control", sort=False) if len(beyond) else ():
             above = f"excess transfer over {CONTROLS[str(control)]}\n{heading}"
@@ -47,6 +43,16 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     console.print()
     for stem, frame in files.items():  # last: a full disk hides no matrix
         write_csv(folder / f"{stem}.csv", frame)
+
+
+def print_matrix(jobs: Sequence[StoredJob], console: Console) -> tuple[str, pd.DataFrame]:
+    """Print the matrix of jobs of one attack, and return its heading and its cells."""
+    attack, record = jobs[0].attack, jobs[0].record
+    eps = record.reference
+    cells = matrix(pd.concat(map(_rates, jobs), ignore_index=True), eps, record.protocol)
+    heading = f"{attack} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
+    console.print("", matrix_table(cells, heading, console.width))
+    return heading, cells
 
 
 def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:

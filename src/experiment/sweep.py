@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
@@ -22,7 +23,7 @@ from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import clear
 from src.experiment.provenance import public
-from src.experiment.summary import sweep_alarms, sweep_matrices
+from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
@@ -59,6 +60,14 @@ class SweepCallback(Callback):
         """Say how far the sweep is."""
         if self.jobs:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Print what a job of a sweep has found; all of them follow at the end."""
+        folder = Path(config.hydra.runtime.output_dir)
+        if self.jobs > 1 and failure_of(folder) is None:
+            done = [job for job in find_jobs([folder]) if job.attacked]
+            if done:
+                print_matrix(done, Console(markup=False))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
