@@ -1,8 +1,9 @@
 """What a job needs before it can attack: its images, and its models with their weights."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from src.models import (
     weights_digest,
 )
 from src.tracking import Tracker
-from src.training import trained_weights
+from src.training import seconds_of_training, trained_weights
+
+log = logging.getLogger(__name__)
+
+_LONG = 3600  # seconds of training for which cheaper choices are named
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,14 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
         for name in settings.source:
             kept = _last_job.get(asked[name])
             check_gradient(name, kept.classifier if kept else built[name], images.image_size)
-    models = {
-        name: _last_job[key]
-        if key in _last_job
-        else _ready(settings, name, built[name], images, tracker)
-        for name, key in asked.items()
+    files = {
+        name: _checkpoint(settings, name, classifier, images)
+        for name, classifier in built.items()
+        if settings.model[name].weights is None
     }
+    _train({name: built[name] for name in files}, files, settings, tracker)
+    ready = {name: _ready(settings, name, built[name], images) for name in built}
+    models = {name: ready.get(name) or _last_job[asked[name]] for name in asked}
     _last_job.clear()
     _last_job.update((asked[name], model) for name, model in models.items())
     if len(settings.source) > 1:
@@ -144,18 +151,10 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
 
 
 def _ready(
-    settings: Settings,
-    name: str,
-    classifier: PixelClassifier,
-    images: ImageDataset,
-    tracker: Tracker,
+    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Model:
-    """Train a model if it has no weights, and make it fast to differentiate."""
-    model = settings.model[name]
-    built = model.model_dump(include={"network", "mean", "std", "input_size"})
-    if model.weights is None:
-        path = _trained(settings, name, built, classifier, images, tracker)
-        load_weights(classifier.network, path)
+    """Freeze a model that has its weights, and make it fast to differentiate."""
+    built = _network_of(settings, name)
     digest = weights_digest(classifier.network)
     key = content_key(built, code_of(built), digest, _fingerprint(classifier.eval(), images))
     classifier.eval().requires_grad_(False)
@@ -180,16 +179,16 @@ def _fingerprint(classifier: PixelClassifier, dataset: ImageDataset) -> list[lis
     return rounded
 
 
-def _trained(
-    settings: Settings,
-    name: str,
-    built: dict[str, Any],
-    classifier: PixelClassifier,
-    images: ImageDataset,
-    tracker: Tracker,
+def _network_of(settings: Settings, name: str) -> dict[str, Any]:
+    """Return the settings that decide what a model computes, weights apart."""
+    return settings.model[name].model_dump(include={"network", "mean", "std", "input_size"})
+
+
+def _checkpoint(
+    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Path:
-    """Return the file of the weights that this model gets from this data by this recipe."""
-    dataset, recipe = settings.dataset.name, settings.training
+    """Return where the weights are kept that this model gets from this data by this recipe."""
+    dataset = settings.dataset.name
     if not settings.dataset.has_loader:
         raise ValueError(
             f"model {name} has no weights, and a saved set brings no images to train it on; give "
@@ -203,21 +202,60 @@ def _trained(
             f"({', '.join(images.class_names[:3])}, ...)."
         )
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
+    built = _network_of(settings, name)
     network = (built, code_of(built), shapes, _fingerprint(classifier, train))
-    key = content_key(network, train.digest(), recipe.model_dump())
-    path = Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
-    tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
-    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": path.name}
-    return trained_weights(
-        name,
-        path,
-        classifier,
-        train,
-        open_dataset(settings, "test", whole=True),
-        recipe,
-        trainer=settings.trainer,
-        make_logger=lambda: tracker.training_logger(f"train {name}", tags, parameters),
-    )
+    key = content_key(network, train.digest(), settings.training.model_dump())
+    return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
+
+
+def _train(
+    built: Mapping[str, PixelClassifier],
+    files: Mapping[str, Path],
+    settings: Settings,
+    tracker: Tracker,
+) -> None:
+    """Load the weights of files, trained first if they are not there yet."""
+    if not built:
+        return
+    recipe, dataset = settings.training, settings.dataset.name
+    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
+    _announce({name: built[name] for name in built if not files[name].exists()}, settings)
+    for name, classifier in built.items():
+        tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
+        parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": files[name].name}
+        path = trained_weights(
+            name,
+            files[name],
+            classifier,
+            train,
+            test,
+            recipe,
+            trainer=settings.trainer,
+            make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
+        )
+        load_weights(classifier.network, path)
+
+
+def _announce(untrained: Mapping[str, PixelClassifier], settings: Settings) -> None:
+    """Say how long the trainings will take here, and what is cheaper than over an hour."""
+    if not untrained:
+        return
+    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
+    each = {
+        name: seconds_of_training(model, train, test, settings.training, settings.trainer)
+        for name, model in untrained.items()
+    }
+    minutes = ", ".join(f"{name} {seconds / 60:.2g}" for name, seconds in each.items())
+    words = f"Training takes about {sum(each.values()) / 60:.2g} minutes here: {minutes}."
+    if sum(each.values()) > _LONG:
+        full_size = "inception" in each and settings.model["inception"].input_size is None
+        resized = "'model=[vgg16,resnet50,inception_resized]', " if full_size else ""
+        words += (
+            f" Cheaper: {resized}training.epochs={max(1, settings.training.epochs // 2)}, "
+            "trainer=gpu where there is one, or weights of your own, "
+            f"model.{next(iter(each))}.weights=PATH."
+        )
+    log.info(words)
 
 
 @lru_cache(maxsize=4)

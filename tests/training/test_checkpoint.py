@@ -1,5 +1,6 @@
 """Training once, storing whole files, and going on after an interruption."""
 
+import copy
 import itertools
 import multiprocessing
 
@@ -12,9 +13,10 @@ from torch import nn
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights
-from src.training import trained_weights
+from src.training import seconds_of_training, trained_weights
 
 STEPS = 6  # of an epoch
+TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)
 
 
 def dataset(count: int = 60) -> ImageDataset:
@@ -35,6 +37,14 @@ def classifier() -> PixelClassifier:
 
 
 def train(path, make_logger=lambda: None, **changes):
+    return trained_weights(
+        *("net", path, classifier(), dataset(), dataset(30), recipe(**changes)),
+        trainer=TRAINER,
+        make_logger=make_logger,
+    )
+
+
+def recipe(**changes) -> TrainingSettings:
     settings = {
         "epochs": 4,
         "batch_size": 10,
@@ -48,22 +58,24 @@ def train(path, make_logger=lambda: None, **changes):
         "precision": "32-true",
         "seed": 0,
     }
-    return trained_weights(
-        "net",
-        path,
-        classifier(),
-        dataset(),
-        dataset(30),
-        TrainingSettings(**{**settings, **changes}),
-        trainer=TrainerSettings(accelerator="cpu", progress_bar=False),
-        make_logger=make_logger,
-    )
+    return TrainingSettings(**{**settings, **changes})
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The weights of a training that nothing interrupted."""
     return train(tmp_path_factory.mktemp("whole") / "net.safetensors")
+
+
+def test_the_time_of_a_training_is_told_and_changes_nothing():
+    model, images = classifier(), (dataset(), dataset(30))
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    one, ten = (
+        seconds_of_training(model, *images, recipe(epochs=epochs), TRAINER) for epochs in (1, 1000)
+    )
+    assert 0 < one < ten
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state) and not model.training
 
 
 def assert_same_weights(path, other):
