@@ -123,7 +123,10 @@ def test_stores_created_at_once_are_one(empty_store):
     assert len(runs) == 2
 
 
-def test_a_store_that_cannot_be_opened_or_written_is_refused(settings, tracker, tmp_path, capfd):
+def test_a_store_that_cannot_be_opened_or_written_is_refused(
+    settings, tracker, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the name `file:`
     tracker.start_sweep("sweep", {})
     (tmp_path / "file").touch()
     read_only = f"sqlite:///file:{settings.directory}/mlflow.db?mode=ro&uri=true"
