@@ -46,8 +46,8 @@ class Philox:
     the draw: it is the same in any batch, in any order, on any number of processes and on any
     device, where a device's logarithm or cosine alone may change the last digits of normal ones.
 
-    On a CPU, uniform numbers for 50 images of 224 pixels took 1.7 times as long as those of
-    `torch.Generator`.
+    On a CPU, numbers in an image's shape took 5 % of the time of a gradient of MobileNet v2 at 224
+    pixels, and 0.4 % of one of VGG-16 or ResNet-50 at 32.
 
     Args:
         seeds: One whole number an image, shape (N,), of which 64 bits count.

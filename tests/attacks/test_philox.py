@@ -69,8 +69,27 @@ def test_key_and_counter_are_seed_index_draw_and_stream(seed, index, stream):
     assert shares.tolist() == expected
 
 
+def test_a_draw_may_be_as_long_as_a_large_image():
+    """Its words are made in parts; those at the end are seen here."""
+    numbers = Philox(torch.tensor([6]), LIKE).integers(0, 2**31, 3, 480, 480).flatten()
+    blocks = 3 * 480 * 480 // 4
+    for place in (0, 2**17 - 1, 2**17, blocks - 1):
+        expected = [word >> 1 for word in by_hand((place, 0, 0, 0), (6, 0))]
+        assert numbers[place::blocks].tolist() == expected
+
+
+def test_normal_numbers_at_the_ends_of_the_words():
+    """Seeds whose first or second word is near 0 or 2**32: no logarithm of 0, and no radius 0."""
+    seeds = torch.tensor([75465, 16390493, 1953073, 7624765])
+    first, second, *_ = philox4x32(torch.zeros(4, 4, dtype=torch.int64), (seeds, seeds >> 32))
+    assert first[0] < 512 and first[1] >= 2**32 - 512
+    assert second[2] < 512 and second[3] >= 2**32 - 512
+    numbers = Philox(seeds, LIKE).normal(2)
+    assert numbers.all() and 5.7 < numbers[0].norm() < 5.8 and numbers[1].norm() < 4e-4
+
+
 def test_an_image_draws_the_same_in_every_batch():
-    """Also where its numbers are made in other parts: these are more than a CPU makes at once."""
+    """Also where its numbers are made in other parts: together, these are more than one."""
     seeds, shape = torch.tensor([3, -1, 2**40, 0, 7]), (3, 333, 211)
 
     def drawn(rows) -> list[torch.Tensor]:
