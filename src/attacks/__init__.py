@@ -25,6 +25,7 @@ from src.attacks.gradients import Estimator, Gradient, State
 from src.attacks.losses import LOSSES
 from src.attacks.objective import Model
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
+from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
 from src.attacks.settings import Transform
 from src.attacks.transforms import (

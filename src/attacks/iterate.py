@@ -46,7 +46,7 @@ def ascend(
         targeted: Minimise the loss of `labels` instead.
         true_labels: The true classes where `labels` are others; images of another class are
             mixed in.
-        seeds: One number an image, shape (N,), that decides what is random; None: 0, 1, ...
+        seeds: One whole number an image, shape (N,), that decides what is random; None: 0, 1, ...
         pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
         max_batch: Most images in one gradient batch; None: no limit.
 

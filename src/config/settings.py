@@ -352,7 +352,7 @@ class Settings(Section):
     variants: Annotated[tuple[Variant, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
     controls: bool
     save_adversarial: bool
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     n_images: PositiveInt | None
     dataset: DatasetSettings
     model: dict[str, ModelSettings]

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks import image_seeds, project
+from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.models import Ensemble
 
-_TARGET_LABEL_SEED = 2_718_281  # apart from what attacks draw
+_TARGET_LABEL_STREAM = 2  # of random numbers, apart from what attacks draw and from noise
 
 Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
@@ -178,10 +178,8 @@ class Attacker(AdversarialSource):
         if self.target_label_rule == "next":
             return (labels + 1) % self.num_classes
         if self.target_label_rule == "random":
-            seeds = image_seeds(self.seed + _TARGET_LABEL_SEED, batch.index)
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-            steps = [int(torch.randint(1, self.num_classes, (), generator=g)) for g in generators]
-            return (labels + torch.tensor(steps, device=labels.device)) % self.num_classes
+            random = Philox(image_seeds(self.seed, batch.index), images, _TARGET_LABEL_STREAM)
+            return (labels + random.integers(1, self.num_classes)) % self.num_classes
         if self.target_label_rule == "least_likely":
             logits = self.source(images).float()
             others = logits.scatter(1, labels[:, None], torch.inf)

@@ -141,6 +141,7 @@ REFUSED = [
     ("n_images=0", "n_images=0"),
     ("n_images=1.5", "n_images=1.5 .*whole number"),
     ("seed=-1", "seed=-1"),
+    ("seed=4294967296", "seed=4294967296 .*4294967296"),
     ("+foo=1", "no key foo"),
     ("epsilon.grid=[0,-1]", "epsilon.grid=-1"),
     ("epsilon.grid=[nan]", "epsilon.grid=nan"),

@@ -1,0 +1,178 @@
+"""The random numbers of attacks: the published generator, and distributions made of its words."""
+
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.attacks import Philox, image_seeds, noise_signs, philox4x32
+
+LIKE = torch.zeros(1)
+ALPHA = 1e-3
+"""Seeds are fixed: a test passes for ever or fails for ever, a right generator at these odds."""
+
+words = st.integers(0, 2**32 - 1)
+
+
+def four(counter, key) -> list[int]:
+    made = philox4x32([torch.tensor(x) for x in counter], [torch.tensor(x) for x in key])
+    return [int(word) for word in made]
+
+
+def by_hand(counter, key) -> list[int]:
+    """Algorithm Philox-4x32 of the paper, in Python's own whole numbers."""
+    l0, r0, l1, r1 = counter  # two pairs, (L, R)
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * l0, 2**32)
+        high1, low1 = divmod(0xCD9E8D57 * l1, 2**32)
+        l0, r0, l1, r1 = high1 ^ k0 ^ r0, low1, high0 ^ k1 ^ r1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [l0, r0, l1, r1]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ("00000000 " * 4, "00000000 " * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("ffffffff " * 4, "ffffffff " * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            "243f6a88 85a308d3 13198a2e 03707344",
+            "a4093822 299f31d0",
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_known_answers_of_random123(counter, key, expected):
+    given_, wanted = ([int(x, 16) for x in text.split()] for text in (counter, expected))
+    assert four(given_, [int(x, 16) for x in key.split()]) == wanted
+
+
+@given(st.tuples(words, words, words, words), st.tuples(words, words))
+def test_words_are_those_of_the_paper(counter, key):
+    assert four(counter, key) == by_hand(counter, key)
+
+
+@given(words, words, st.integers(0, 2**32 - 1))
+def test_key_and_counter_are_seed_index_draw_and_stream(seed, index, stream):
+    """The words of a draw of nine: three blocks, and all first words before all second ones."""
+    random = Philox(image_seeds(seed, torch.tensor([index])), LIKE, stream)
+    random.normal(7)
+    shares = random.uniform(9)[0]
+    blocks = [by_hand((place, 1, stream, 0), (index, seed)) for place in range(3)]
+    expected = [(blocks[i % 3][i // 3] >> 8) / 2**24 for i in range(9)]
+    assert shares.tolist() == expected
+
+
+def test_a_draw_may_be_as_long_as_a_large_image():
+    """Its words are made in parts; those at the end are seen here."""
+    numbers = Philox(torch.tensor([6]), LIKE).integers(0, 2**31, 3, 480, 480).flatten()
+    blocks = 3 * 480 * 480 // 4
+    for place in (0, 2**17 - 1, 2**17, blocks - 1):
+        expected = [word >> 1 for word in by_hand((place, 0, 0, 0), (6, 0))]
+        assert numbers[place::blocks].tolist() == expected
+
+
+def test_normal_numbers_at_the_ends_of_the_words():
+    """Seeds whose first or second word is near 0 or 2**32: no logarithm of 0, and no radius 0."""
+    seeds = torch.tensor([75465, 16390493, 1953073, 7624765])
+    first, second, *_ = philox4x32(torch.zeros(4, 4, dtype=torch.int64), (seeds, seeds >> 32))
+    assert first[0] < 512 and first[1] >= 2**32 - 512
+    assert second[2] < 512 and second[3] >= 2**32 - 512
+    numbers = Philox(seeds, LIKE).normal(2)
+    assert numbers.all() and 5.7 < numbers[0].norm() < 5.8 and numbers[1].norm() < 4e-4
+
+
+def test_an_image_draws_the_same_in_every_batch():
+    """Also where its numbers are made in other parts: together, these are more than one."""
+    seeds, shape = torch.tensor([3, -1, 2**40, 0, 7]), (3, 333, 211)
+
+    def drawn(rows) -> list[torch.Tensor]:
+        random = Philox(seeds[rows], LIKE)
+        large = [random.uniform(*shape, low=-1), random.normal(*shape), random.integers(0, 9, 5)]
+        return [*large, random.permutations(11), random.uniform()]
+
+    whole, state = drawn(slice(None)), torch.get_rng_state()
+    for rows in ([0], [4, 1], [2, 0, 3]):
+        for one, every in zip(drawn(rows), whole, strict=True):
+            assert torch.equal(one, every[rows])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(len(numbers.unique(dim=0)) > 1 for numbers in whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_ranges_and_types(dtype):
+    random = Philox(torch.arange(50), LIKE.to(dtype))
+    shares, normal = random.uniform(5, 1001), random.normal(5, 1001)
+    at_least_float32 = torch.promote_types(dtype, torch.float32)
+    assert shares.dtype == normal.dtype == at_least_float32
+    assert shares.shape == normal.shape == (50, 5, 1001)
+    assert shares.min() >= 0 and shares.max() < 1
+    assert normal.isfinite().all() and normal.all()
+    between = random.uniform(1000, low=-0.5, high=0.25)
+    assert -0.5 <= between.min() < -0.49 and 0.24 < between.max() < 0.25
+    assert random.integers(-2, 3, 200).unique().tolist() == [-2, -1, 0, 1, 2]
+    assert random.permutations(0).shape == (50, 0) and random.uniform(0).shape == (50, 0)
+    assert Philox(torch.arange(0), LIKE).normal(3).shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", ["uniform", "normal"])
+def test_distribution(method):
+    """Of every fourth alone too: each comes from another word of its block."""
+    reference = {"uniform": scipy.stats.uniform, "normal": scipy.stats.norm}[method]
+    random = Philox(image_seeds(12, torch.arange(40)), LIKE)
+    numbers = np.stack([getattr(random, method)(4, 1000).numpy() for _ in range(3)])
+    for n in range(4):
+        assert scipy.stats.kstest(numbers[:, :, n].ravel(), reference.cdf).pvalue > ALPHA
+    pairs = {
+        "images": (numbers[:, :-1], numbers[:, 1:]),
+        "draws": (numbers[:-1], numbers[1:]),
+        "words": (numbers[:, :, :-1], numbers[:, :, 1:]),
+        "words two apart": (numbers[:, :, :-2], numbers[:, :, 2:]),
+        "places": (numbers[..., :-1], numbers[..., 1:]),
+    }
+    for name, (one, other) in pairs.items():
+        for kind in (lambda x: x, np.square):  # the pairs of Box and Muller share a radius
+            result = scipy.stats.pearsonr(kind(one).ravel(), kind(other).ravel())
+            assert result.pvalue > ALPHA, name
+
+
+@pytest.mark.parametrize("seeds", [image_seeds(0, torch.arange(9000)), torch.arange(9000) << 32])
+def test_integers_and_permutations_are_equally_likely(seeds):
+    random = Philox(seeds, LIKE)
+    orders = Counter(map(tuple, random.permutations(4).tolist()))
+    assert set(orders) == set(permutations(range(4)))
+    assert scipy.stats.chisquare(list(orders.values())).pvalue > ALPHA
+    two = random.integers(0, 7, 2)
+    table = torch.bincount(7 * two[:, 0] + two[:, 1], minlength=49)
+    assert scipy.stats.chisquare(table.numpy()).pvalue > ALPHA
+
+
+def test_integers_of_the_widest_range():
+    numbers = Philox(torch.arange(2000), LIKE).integers(-(2**30), 2**30, 4).double().flatten()
+    shares = numbers.numpy() / 2**31 + 0.5
+    assert scipy.stats.kstest(shares, scipy.stats.uniform.cdf).pvalue > ALPHA
+
+
+def test_every_seed_and_index_has_numbers_of_its_own():
+    """Pairs that one number from both, such as 1_000_003 * seed + index, would confuse."""
+    index = torch.tensor([0, 1, 1_000_003, 2**32 - 1])
+    seeds = torch.stack([image_seeds(seed, index) for seed in (0, 1, 2, 2**31, 2**32 - 1)])
+    assert len(seeds.unique()) == 20
+    assert len(Philox(seeds.flatten(), LIKE).uniform(3).unique(dim=0)) == 20
+
+
+def test_noise_signs_are_fair_and_apart_from_what_attacks_draw():
+    index, like = torch.arange(100), torch.zeros(100, 3, 20, 20)
+    signs = noise_signs(5, index, like)
+    assert signs.dtype == like.dtype and signs.unique().tolist() == [-1, 1]
+    positive = int((signs > 0).sum())
+    assert scipy.stats.binomtest(positive, signs.numel()).pvalue > ALPHA
+    assert torch.equal(noise_signs(5, index[40:43], like[:3]), signs[40:43])
+    drawn = 2 * Philox(image_seeds(5, index), like).integers(0, 2, 3, 20, 20) - 1
+    assert not torch.equal(signs, drawn)
