@@ -1,0 +1,172 @@
+"""Compare all libraries on one input and one attack, and print tables for 80 columns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.agreement import CELL, counted, counts, differences, paired
+from benchmarks.bench import BUDGETS_255, OURS, Bench, Run
+from benchmarks.inputs import Input
+
+REFERENCE_255 = 8
+STEPS = 10
+_WHY = {
+    ("mi", "foolbox"): "it adds up signs of gradients",
+    **{("pgd", one): "random starts" for one in ("torchattacks", "foolbox", "art")},
+}
+
+
+def compare(
+    bench: Bench,
+    given: Input,
+    attack: str,
+    libraries: Sequence[str],
+    rounds: int,
+    bare: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """Run, print and return one comparison.
+
+    Args:
+        bench: Where and how.
+        given: Images and models; `bench.prepare` has seen them.
+        attack: The attack.
+        libraries: Ours, its variants and peers, ours first.
+        rounds: How often each sweeps; every round begins with another library.
+        bare: From `benchmarks.gradients.calls`.
+    """
+    turns = [(*libraries[i:], *libraries[:i]) for i in (n % len(libraries) for n in range(rounds))]
+    runs = [
+        bench.sweep(given, attack, library, number)
+        for number, turn in enumerate(turns)
+        for library in turn
+    ]
+    title = f"{given.name}, {attack}"
+    timed = times(runs, needed(attack, bare)).loc[list(libraries)]
+    show(f"{title}: medians of {rounds} rounds", _texts(timed))
+    rows = {one: counted(bench.predictions(given, attack, one)) for one in libraries}
+    cells = {one: counts(table) for one, table in rows.items()}
+    sides = {one: _of(table["correct"], table["joint"]) for one, table in cells.items()}
+    show(f"{title}: still correct / jointly correct", pd.DataFrame(sides))
+    agreement = {
+        one: differences(rows[OURS], rows[one])
+        | {"why": "rounding", **_why(bench, given, attack, one)}
+        for one in libraries[1:]
+    }
+    table = pd.DataFrame(agreement).T
+    for name in ("cells", "predictions"):
+        table[f"{name} differ"] = _of(table[f"{name}_differ"], table[name])
+    columns = ["cells differ", "largest", "predictions differ"]
+    show(f"{title}: agreement with {OURS}", table.rename_axis("library")[columns])
+    for one, found in agreement.items():
+        print(f"{one}: {found['why']}")
+    variants = {}
+    for one in (one for one in libraries[1:] if one in bench.variants):
+        by_budget, every = (paired(rows[OURS], rows[one], by) for by in (CELL, CELL[:2]))
+        reference = by_budget.query("eps_255 == @REFERENCE_255").droplevel("eps_255")
+        show(f"{title}: success of {one} minus that of {OURS}, eps 8", _points(reference))
+        show("The same of all budgets, as if these were independent", _points(every))
+        variants[one] = {"by_budget": records(by_budget), "all_budgets": records(every)}
+    return {
+        **{"input": given.name, "attack": attack, "runs": [run._asdict() for run in runs]},
+        **{"times": records(timed), "agreement": agreement, "variants": variants},
+        "counts": {one: records(table) for one, table in cells.items()},
+    }
+
+
+def needed(attack: str, bare: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the seconds that a sweep's network calls alone need.
+
+    These are K classifications of each image for every pair of source and target, and for every
+    source 1 gradient (FGSM), K S (PGD) or 1 + K (S - 1), as all budgets share that of the clean
+    image: K budgets, S steps.
+    """
+    budgets, gradient = len(BUDGETS_255), bare["gradient"]
+    each = {"fgsm": 1, "pgd": budgets * STEPS}.get(attack, 1 + budgets * (STEPS - 1))
+    return each * sum(gradient.values()) + budgets * len(gradient) * sum(bare["forward"].values())
+
+
+def times(runs: Sequence[Run], bare: float) -> pd.DataFrame:
+    """Return each library's medians over the rounds.
+
+    Args:
+        runs: Of all libraries and rounds.
+        bare: Seconds of the network calls alone.
+
+    Returns:
+        By library: `seconds`, `loop`, `megabytes`; `share`, what `bare` is of the loop; `ratio`,
+        `least` and `largest`, of the whole process over ours in the same round.
+    """
+    table = pd.DataFrame(runs).astype({"loop": float})
+    found = table.groupby("library")[["seconds", "loop", "megabytes"]].median()
+    whole = table.pivot(index="round", columns="library", values="seconds")
+    ratios = whole.div(whole[OURS], axis=0)
+    found = found.assign(ratio=ratios.median(), least=ratios.min(), largest=ratios.max())
+    return found.assign(share=bare / found["loop"])
+
+
+def show(title: str, texts: pd.DataFrame) -> None:
+    """Print a table; the columns of the index come first."""
+    table = Table(title=title, title_justify="left")
+    flat = texts.reset_index().map("{}".format)
+    for column in flat:
+        table.add_column(str(column), justify="right" if column in texts else "left")
+    for row in flat.itertuples(index=False):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table's rows as JSON has them."""
+    found: list[dict[str, Any]] = json.loads(table.reset_index().to_json(orient="records"))
+    return found
+
+
+def _of(part: pd.Series, whole: pd.Series) -> pd.Series:
+    return part.astype(str) + "/" + whole.astype(str)
+
+
+def _texts(timed: pd.DataFrame) -> pd.DataFrame:
+    ratio, least, largest = (
+        timed[one].map("{:.2f}".format) for one in ("ratio", "least", "largest")
+    )
+    return pd.DataFrame(
+        {
+            "whole, s": timed["seconds"].map("{:.1f}".format),
+            f"/ {OURS} (range)": ratio + " (" + least + "-" + largest + ")",
+            "loop, s": timed["loop"].map("{:.1f}".format),
+            "calls / loop": timed["share"].map("{:.0%}".format),
+            "MB": timed["megabytes"].map("{:.0f}".format),
+        }
+    )
+
+
+def _points(table: pd.DataFrame) -> pd.DataFrame:
+    points, low, high = (table[one].map("{:+.1f}".format) for one in ("difference", "low", "high"))
+    either = _of(table["second_only"], table["first_only"])
+    return pd.DataFrame(
+        {
+            "n": table["n"],
+            "only one succeeds": either,
+            "points [95 %]": points + " [" + low + ", " + high + "]",
+            "p": table["p"].map("{:.2g}".format),
+        }
+    )
+
+
+def _why(bench: Bench, given: Input, attack: str, library: str) -> dict[str, Any]:
+    """Say why counts may differ; of FGSM and BIM after a look at the images."""
+    if library in bench.variants:
+        return {"why": " ".join(bench.variants[library])}
+    if attack not in ("fgsm", "bim"):
+        return {"why": _WHY.get((attack, library), "rounding")}
+    more = {"attack": attack, "library": library, "eps_255": REFERENCE_255}
+    found = bench.asked("signs", given, **more)
+    why = (
+        f"{found['images_differ']} of {found['images']} images; signs in {found['signs_differ']}, "
+        f"where gradients are at most {found['largest']:.0e} of the image's largest"
+    )
+    return {"why": why, "signs": found}
