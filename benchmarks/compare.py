@@ -14,6 +14,24 @@ from benchmarks.inputs import Input
 
 REFERENCE_255 = 8
 STEPS = 10
+TIMES = {
+    "whole, s": "{seconds:.1f}",
+    f"/ {OURS} (range)": "{ratio:.2f} ({least:.2f}-{largest:.2f})",
+    "loop, s": "{loop:.1f}",
+    "calls / loop": "{share:.0%}",
+    "MB": "{megabytes:.0f}",
+}
+AGREEMENT = {
+    "cells differ": "{cells_differ}/{cells}",
+    "largest": "{largest}",
+    "predictions differ": "{predictions_differ}/{predictions}",
+}
+PAIRED = {
+    "n": "{n}",
+    "only one succeeds": "{second_only}/{first_only}",
+    "points [95 %]": "{difference:+.1f} [{low:+.1f}, {high:+.1f}]",
+    "p": "{p:.2g}",
+}
 _WHY = {
     ("mi", "foolbox"): "it adds up signs of gradients",
     **{("pgd", one): "random starts" for one in ("torchattacks", "foolbox", "art")},
@@ -46,29 +64,26 @@ def compare(
     ]
     title = f"{given.name}, {attack}"
     timed = times(runs, needed(attack, bare)).loc[list(libraries)]
-    show(f"{title}: medians of {rounds} rounds", _texts(timed))
+    show(f"{title}: medians of {rounds} rounds", timed, TIMES)
     rows = {one: counted(bench.predictions(given, attack, one)) for one in libraries}
     cells = {one: counts(table) for one, table in rows.items()}
-    sides = {one: _of(table["correct"], table["joint"]) for one, table in cells.items()}
-    show(f"{title}: still correct / jointly correct", pd.DataFrame(sides))
+    sides = {one: table.astype(str).agg("/".join, axis=1) for one, table in cells.items()}
+    columns = {one: f"{{{one}}}" for one in libraries}
+    show(f"{title}: still correct / jointly correct", pd.DataFrame(sides), columns)
     agreement = {
-        one: differences(rows[OURS], rows[one])
-        | {"why": "rounding", **_why(bench, given, attack, one)}
+        one: differences(rows[OURS], rows[one]) | _why(bench, given, attack, one)
         for one in libraries[1:]
     }
-    table = pd.DataFrame(agreement).T
-    for name in ("cells", "predictions"):
-        table[f"{name} differ"] = _of(table[f"{name}_differ"], table[name])
-    columns = ["cells differ", "largest", "predictions differ"]
-    show(f"{title}: agreement with {OURS}", table.rename_axis("library")[columns])
+    table = pd.DataFrame.from_dict(agreement, orient="index").rename_axis("library")
+    show(f"{title}: agreement with {OURS}", table, AGREEMENT)
     for one, found in agreement.items():
         print(f"{one}: {found['why']}")
     variants = {}
     for one in (one for one in libraries[1:] if one in bench.variants):
         by_budget, every = (paired(rows[OURS], rows[one], by) for by in (CELL, CELL[:2]))
         reference = by_budget.query("eps_255 == @REFERENCE_255").droplevel("eps_255")
-        show(f"{title}: success of {one} minus that of {OURS}, eps 8", _points(reference))
-        show("The same of all budgets, as if these were independent", _points(every))
+        show(f"{title}: success of {one} minus that of {OURS}, eps 8", reference, PAIRED)
+        show("The same of all budgets, as if these were independent", every, PAIRED)
         variants[one] = {"by_budget": records(by_budget), "all_budgets": records(every)}
     return {
         **{"input": given.name, "attack": attack, "runs": [run._asdict() for run in runs]},
@@ -108,53 +123,23 @@ def times(runs: Sequence[Run], bare: float) -> pd.DataFrame:
     return found.assign(share=bare / found["loop"])
 
 
-def show(title: str, texts: pd.DataFrame) -> None:
-    """Print a table; the columns of the index come first."""
-    table = Table(title=title, title_justify="left")
-    flat = texts.reset_index().map("{}".format)
-    for column in flat:
-        table.add_column(str(column), justify="right" if column in texts else "left")
-    for row in flat.itertuples(index=False):
-        table.add_row(*row)
-    Console().print(table)
+def show(title: str, table: pd.DataFrame, columns: Mapping[str, str]) -> None:
+    """Print a table: its index, then columns, each a format of the row's values."""
+    shown = Table(title=title, title_justify="left")
+    for name in table.index.names:
+        shown.add_column(str(name))
+    for name in columns:
+        shown.add_column(name, justify="right")
+    for key, row in zip(table.index.to_frame().to_numpy(), table.to_dict("records"), strict=True):
+        names = (f"{one:g}" if isinstance(one, float) else str(one) for one in key)
+        shown.add_row(*names, *(text.format_map(row) for text in columns.values()))
+    Console().print(shown)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table's rows as JSON has them."""
     found: list[dict[str, Any]] = json.loads(table.reset_index().to_json(orient="records"))
     return found
-
-
-def _of(part: pd.Series, whole: pd.Series) -> pd.Series:
-    return part.astype(str) + "/" + whole.astype(str)
-
-
-def _texts(timed: pd.DataFrame) -> pd.DataFrame:
-    ratio, least, largest = (
-        timed[one].map("{:.2f}".format) for one in ("ratio", "least", "largest")
-    )
-    return pd.DataFrame(
-        {
-            "whole, s": timed["seconds"].map("{:.1f}".format),
-            f"/ {OURS} (range)": ratio + " (" + least + "-" + largest + ")",
-            "loop, s": timed["loop"].map("{:.1f}".format),
-            "calls / loop": timed["share"].map("{:.0%}".format),
-            "MB": timed["megabytes"].map("{:.0f}".format),
-        }
-    )
-
-
-def _points(table: pd.DataFrame) -> pd.DataFrame:
-    points, low, high = (table[one].map("{:+.1f}".format) for one in ("difference", "low", "high"))
-    either = _of(table["second_only"], table["first_only"])
-    return pd.DataFrame(
-        {
-            "n": table["n"],
-            "only one succeeds": either,
-            "points [95 %]": points + " [" + low + ", " + high + "]",
-            "p": table["p"].map("{:.2g}".format),
-        }
-    )
 
 
 def _why(bench: Bench, given: Input, attack: str, library: str) -> dict[str, Any]:

@@ -22,8 +22,9 @@ def growth(bench: Bench, given: Input) -> dict[str, Any]:
     }
     runs = [bench.ours(given, "fgsm", OURS, 0, [word]) for word in words.values()]
     keys = pd.MultiIndex.from_tuples(words, names=["what", "number"])
-    table = pd.DataFrame(runs, index=keys)[["seconds", "loop", "megabytes"]].astype(float)
-    show(f"{given.name}, fgsm of {OURS}: what doubles", table.round(1))
+    columns = {name: f"{{{name}:.1f}}" for name in ("seconds", "loop", "megabytes")}
+    table = pd.DataFrame(runs, index=keys)[[*columns]].astype(float)
+    show(f"{given.name}, fgsm of {OURS}: what doubles", table, columns)
     rising = table.loc["images"]
     exponents = {
         name: float(np.polyfit(np.log(rising.index), np.log(rising[name]), 1)[0])

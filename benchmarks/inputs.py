@@ -53,7 +53,7 @@ def cifar(folder: Path) -> Input:
                 chosen = [one for one in files if int(Path(one.name).stem) < most]
                 archive.extractall(root / ".part", chosen, filter="data")
             (root / ".part" / split).rename(root / split)  # whole, or not there
-    words = ("dataset=image_folder", f"dataset.root='{root}'", "training.batch_size=64")
+    words = ("dataset=image_folder", f"dataset.root='{root}'", "training.epochs=3")
     return Input("cifar", ("vgg16", "resnet18", "mobilenet_v2"), words)
 
 

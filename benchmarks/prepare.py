@@ -14,7 +14,6 @@ from torchvision import transforms
 
 import src.main
 from src.config.read import read_job
-from src.config.settings import Settings
 from src.experiment.models import open_dataset, prepare_models
 from src.models import PixelClassifier
 from src.tracking import open_tracker
@@ -30,33 +29,30 @@ def prepare(words: list[str], folder: Path) -> None:
         words: Of the program's command line, for one job.
         folder: Where the files go.
     """
-    settings = _settings([*words, *AS_TRAINED])
+    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+        config = compose("config", [*words, *AS_TRAINED], return_hydra_config=True)
+        settings = read_job(config, config.hydra)
     images = open_dataset(settings, "test")
     tracker = open_tracker(settings.tracking, settings.dataset.name)
     models = prepare_models(settings, images, tracker)
-    batch = images.__getitems__(list(range(len(images))))
+    batch = images.__getitems__(list(range(len(images))))._asdict()
+    columns = {name: values.contiguous() for name, values in batch.items()}
     with atomic_write(folder / "images.safetensors") as temporary:
-        columns = {name: values.contiguous() for name, values in batch._asdict().items()}
         save_file(columns, temporary, {"classes": str(images.num_classes)})
     for name in settings.targets:
         classifier = models[name].classifier
         assert isinstance(classifier, PixelClassifier)
         with atomic_write(folder / f"{name}.pt") as temporary:
-            torch.save(_plain(classifier).eval().requires_grad_(True), temporary)
+            torch.save(_documented(classifier), temporary)
 
 
-def _settings(words: list[str]) -> Settings:
-    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        config = compose("config", words, return_hydra_config=True)
-        return read_job(config, config.hydra)
-
-
-def _plain(classifier: PixelClassifier) -> nn.Sequential:
+def _documented(classifier: PixelClassifier) -> nn.Sequential:
     """Return the classifier as the peers' documentation builds one, with no code of the program."""
     mean, std = (values.flatten().tolist() for values in (classifier.mean, classifier.std))
     size = classifier.input_size
     resize = [] if size is None else [transforms.Resize((size, size), antialias=True)]
-    return nn.Sequential(*resize, transforms.Normalize(mean, std), classifier.network)
+    network = nn.Sequential(*resize, transforms.Normalize(mean, std), classifier.network)
+    return network.eval().requires_grad_(True)
 
 
 if __name__ == "__main__":
