@@ -25,16 +25,21 @@ LIBRARIES = ("torchattacks", "foolbox", "art")
 
 def main() -> None:
     """Run what the command line asks for; print tables and write `results.json`."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
     folder = Path(options.folder).absolute()
     variants = {name: words for name, *words in options.variant}
+    if taken := {OURS, *LIBRARIES} & variants.keys():
+        parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
     bench = Bench(folder, options.images, options.threads, variants)
     libraries = [OURS, *variants, *_installed(options.libraries)]
     found = _about(options) | {"results": []}
     try:
         for given in _inputs(options, folder):
             bench.prepare(given)
-            print(f"{OURS}: python -m src.main -m {shlex.join(bench.words(given))}")
+            sources = f"attack=ATTACK source={','.join(given.models)}"
+            print(f"{OURS}: python -m src.main -m {sources} {shlex.join(bench.words(given))}")
+            print("and hydra.sweep.dir; clean predictions of earlier runs are removed before each")
             for one in _results(options, bench, given, libraries):
                 found["results"].append(one)
                 write_text(folder / "results.json", json.dumps(found, indent=1))
@@ -64,11 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
     add("--libraries", choices=LIBRARIES, default=LIBRARIES, **names, help=", ".join(LIBRARIES))
     add("--variant", action="append", default=[], nargs="+", metavar="WORD", help="NAME WORD ...")
-    add("--images", type=int, default=100)
-    add("--rounds", type=int, default=5)
-    add("--threads", type=int, default=os.cpu_count(), help="of torch, in every process")
+    add("--images", type=_count, default=100)
+    add("--rounds", type=_count, default=5)
+    add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
     add("--folder", default="outputs/bench")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0.")
+    return int(text)
 
 
 def _inputs(options: argparse.Namespace, folder: Path) -> list[Input]:

@@ -98,7 +98,8 @@ class Bench:
         start = int(time.time() * 1000)
         seconds, megabytes = self.child(
             *("src.main", "-m", f"attack={attack}", f"source={','.join(given.models)}"),
-            *(*self.words(given), *self.variants[library], *words, f"hydra.sweep.dir='{folder}'"),
+            *(*self.words(given), *self.variants[library], *words),
+            f"hydra.sweep.dir='{folder}'",
         )
         return Run(library, number, seconds, self._loop(folder, start), megabytes)
 
@@ -109,7 +110,7 @@ class Bench:
         images = {job.record.images for job in find_jobs([folder])}.pop()
         query = "SELECT value FROM metrics WHERE key = 'images_per_second' AND timestamp >= ?"
         with closing(sqlite3.connect(self.folder / "mlruns" / "mlflow.db")) as connection:
-            return sum(images / speed for (speed,) in connection.execute(query, (start,)))
+            return sum(images / speed for (speed,) in connection.execute(query, (start,))) or None
 
     def predictions(self, given: Input, attack: str, library: str) -> pd.DataFrame:
         """Return the first round's rows: source, target, eps_255, index, label, predicted."""

@@ -8,12 +8,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import STEPS
 from benchmarks.agreement import CELL, counted, counts, differences, paired
 from benchmarks.bench import BUDGETS_255, OURS, Bench, Run
 from benchmarks.inputs import Input
 
 REFERENCE_255 = 8
-STEPS = 10
 TIMES = {
     "whole, s": "{seconds:.1f}",
     f"/ {OURS} (range)": "{ratio:.2f} ({least:.2f}-{largest:.2f})",

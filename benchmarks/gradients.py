@@ -65,7 +65,7 @@ def signs(spec: dict[str, Any]) -> dict[str, float]:
         ours = getattr(src.attacks, attack)(folded, x, y, eps)
         one, other = (_gradient(network, x, y) for network in (folded, plain))
         unlike = one.sign() != other.sign()
-        share = one.abs() / one.abs().amax((1, 2, 3), keepdim=True)
+        share = one.abs() / one.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-38)
         differs = (ours - torch.as_tensor(theirs)).abs() > eps / 100
         found["images"] += len(x)
         found["images_differ"] += int(differs.flatten(1).any(1).sum())

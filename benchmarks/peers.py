@@ -19,7 +19,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-STEPS = 10
+from benchmarks import STEPS
+
 _STEP_SIZE = {"bim": 1 / STEPS, "pgd": 1 / 4, "mi": 1 / STEPS}  # as shares of the budget
 
 

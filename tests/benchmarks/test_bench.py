@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.agreement import CELL, counted, counts, differences, paired
 from benchmarks.bench import Run
 from benchmarks.compare import needed, times
@@ -81,6 +82,16 @@ def test_ratios_are_of_the_same_round():
 def test_the_calls_that_a_sweep_needs(attack, gradients):
     bare = {"forward": {"a": 1.0, "b": 2.0}, "gradient": {"a": 10.0, "b": 20.0}}
     assert needed(attack, bare) == gradients * 30 + 6 * 2 * 3
+
+
+@pytest.mark.parametrize("words", ["--images 0", "--rounds x", "--variant ours a=1", "--own"])
+def test_wrong_words_are_refused_before_any_work(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words.split()])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
