@@ -37,8 +37,9 @@ def main() -> None:
     try:
         for given in _inputs(options, folder):
             bench.prepare(given)
+            words = " ".join(f'"{word}"' for word in bench.words(given))
             sources = f"attack=ATTACK source={','.join(given.models)}"
-            print(f"{OURS}: python -m src.main -m {sources} {shlex.join(bench.words(given))}")
+            print(f"{OURS}: python -m src.main -m {sources} {words}")
             print("and hydra.sweep.dir; clean predictions of earlier runs are removed before each")
             for one in _results(options, bench, given, libraries):
                 found["results"].append(one)

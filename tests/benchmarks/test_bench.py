@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from benchmarks.__main__ import main
 from benchmarks.agreement import CELL, counted, counts, differences, paired
 from benchmarks.bench import Run
 from benchmarks.compare import needed, times
+from benchmarks.peers import PEERS, Files
+from src.attacks import bim, fgsm, mi_fgsm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INPUT = REPOSITORY / "tests" / "golden" / "input"
@@ -82,6 +86,27 @@ def test_ratios_are_of_the_same_round():
 def test_the_calls_that_a_sweep_needs(attack, gradients):
     bare = {"forward": {"a": 1.0, "b": 2.0}, "gradient": {"a": 10.0, "b": 20.0}}
     assert needed(attack, bare) == gradients * 30 + 6 * 2 * 3
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own, when they are imported
+@pytest.mark.parametrize("library", PEERS)
+@pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mi"])
+def test_every_library_is_asked_for_the_same_attack(library, attack):
+    pytest.importorskip(library, exc_type=ImportError)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+        peer = PEERS[library](network, attack, Files(images, labels, 3, {}), 4)
+        budgets = [4 / 255, 16 / 255]
+        theirs = [torch.as_tensor(one) for one in peer.craft(images, labels, budgets)]
+    assert peer.classify(theirs[0]).tolist() == network(theirs[0]).argmax(1).tolist()
+    for eps, found in zip(budgets, theirs, strict=True):
+        assert 0.9 * eps < (found - images).abs().max() <= eps + 1e-6
+        assert found.min() >= 0 and found.max() <= 1
+        if attack != "pgd" and (library, attack) != ("foolbox", "mi"):
+            ours = {"fgsm": fgsm, "bim": bim, "mi": mi_fgsm}[attack](network, images, labels, eps)
+            torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("words", ["--images 0", "--rounds x", "--variant ours a=1", "--own"])
