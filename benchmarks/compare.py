@@ -78,13 +78,11 @@ def compare(
     show(f"{title}: agreement with {OURS}", table, AGREEMENT)
     for one, found in agreement.items():
         print(f"{one}: {found['why']}")
-    variants = {}
-    for one in (one for one in libraries[1:] if one in bench.variants):
-        by_budget, every = (paired(rows[OURS], rows[one], by) for by in (CELL, CELL[:2]))
-        reference = by_budget.query("eps_255 == @REFERENCE_255").droplevel("eps_255")
-        show(f"{title}: success of {one} minus that of {OURS}, eps 8", reference, PAIRED)
-        show("The same of all budgets, as if these were independent", every, PAIRED)
-        variants[one] = {"by_budget": records(by_budget), "all_budgets": records(every)}
+    variants = {
+        one: _paired(f"{title}: {one}", rows[OURS], rows[one])
+        for one in libraries[1:]
+        if one in bench.variants
+    }
     return {
         **{"input": given.name, "attack": attack, "runs": [run._asdict() for run in runs]},
         **{"times": records(timed), "agreement": agreement, "variants": variants},
@@ -142,6 +140,15 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
+def _paired(title: str, ours: pd.DataFrame, variant: pd.DataFrame) -> dict[str, Any]:
+    """Print and return how the success of a variant differs from ours."""
+    by_budget, every = (paired(ours, variant, by) for by in (CELL, CELL[:2]))
+    reference = by_budget.query("eps_255 == @REFERENCE_255").droplevel("eps_255")
+    show(f"{title}, success minus that of {OURS}, eps {REFERENCE_255}", reference, PAIRED)
+    show("The same of all budgets, as if these were independent", every, PAIRED)
+    return {"by_budget": records(by_budget), "all_budgets": records(every)}
+
+
 def _why(bench: Bench, given: Input, attack: str, library: str) -> dict[str, Any]:
     """Say why counts may differ; of FGSM and BIM after a look at the images."""
     if library in bench.variants:
@@ -151,7 +158,8 @@ def _why(bench: Bench, given: Input, attack: str, library: str) -> dict[str, Any
     more = {"attack": attack, "library": library, "eps_255": REFERENCE_255}
     found = bench.asked("signs", given, **more)
     why = (
-        f"{found['images_differ']} of {found['images']} images; signs in {found['signs_differ']}, "
-        f"where gradients are at most {found['largest']:.0e} of the image's largest"
+        f"{found['images_differ']} of {found['images']} images at eps {REFERENCE_255}; at clean "
+        f"ones {found['signs_differ']} of {found['signs']} signs, of gradients up to "
+        f"{found['largest']:.0e} of the image's largest"
     )
     return {"why": why, "signs": found}

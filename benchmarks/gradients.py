@@ -47,16 +47,18 @@ def calls(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
 def signs(spec: dict[str, Any]) -> dict[str, float]:
     """Compare a peer's adversarial images, and the gradients behind them, with the program's.
 
-    The program folds batch norms, so that gradients differ by rounding.
+    The program folds batch norms and has another order in memory, so that gradients differ by
+    rounding, and by more where it switches a ReLU or the choice of a max-pooling.
 
     Returns:
         `images`, all that were compared, of every source; `images_differ`, those of which a
-        pixel differs by more than a hundredth of the budget; `signs_differ`, those with a pixel
-        where the gradients at the clean image have unlike signs; `largest`, the largest such
-        gradient as a share of its image's largest.
+        pixel differs by more than a hundredth of the budget; `signs` of gradients at the clean
+        images, one a value; `signs_differ`; `largest`, the largest gradient with such a sign, as
+        a share of its image's largest.
     """
     eps, size, attack = spec["eps_255"] / 255, spec["batch_size"], spec["attack"]
-    found = {"images": 0, "images_differ": 0, "signs_differ": 0, "largest": 0.0}
+    names = ("images", "images_differ", "signs", "signs_differ")
+    found: dict[str, float] = {**dict.fromkeys(names, 0), "largest": 0.0}
     files, again = (load(spec["folder"], spec["models"]) for _ in range(2))
     x, y = files.images[:size], files.labels[:size]
     for name, plain in files.networks.items():
@@ -69,7 +71,8 @@ def signs(spec: dict[str, Any]) -> dict[str, float]:
         differs = (ours - torch.as_tensor(theirs)).abs() > eps / 100
         found["images"] += len(x)
         found["images_differ"] += int(differs.flatten(1).any(1).sum())
-        found["signs_differ"] += int(unlike.flatten(1).any(1).sum())
+        found["signs"] += unlike.numel()
+        found["signs_differ"] += int(unlike.sum())
         found["largest"] = max(found["largest"], float((share * unlike).max()))
     return found
 
