@@ -46,7 +46,8 @@ def main() -> None:
                 write_text(folder / "results.json", json.dumps(found, indent=1))
     except ValueError as error:
         sys.exit(str(error))
-    print(f"files: {folder / 'results.json'}")
+    if found["results"]:
+        print(f"files: {folder / 'results.json'}")
 
 
 def _results(
