@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format ui clean
+.PHONY: help setup demo test test-all bench bench-quick lint format ui clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Install everything into .venv (some minutes, about 6 GB)
 
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --group parity
+	$(BIN)/python -m pip install --quiet --no-deps --group bench
 	@touch $@
 
 demo: $(READY) ## Run the daily command on embedded images: six jobs in some minutes
@@ -29,6 +29,12 @@ test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
 
 test-all: $(READY) lint ## The same with the long tests
 	$(BIN)/python -m pytest -q $(PARALLEL)
+
+bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(READY) ## The same of FGSM and BIM on few of the demo's images (minutes, if it is trained)
+	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 25 --rounds 1
 
 lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .

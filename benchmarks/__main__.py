@@ -1,0 +1,126 @@
+"""Compare the program's whole sweep with those of torchattacks, foolbox and ART."""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import OURS, Bench
+from benchmarks.compare import compare
+from benchmarks.growth import growth
+from benchmarks.inputs import INPUTS, Input
+from src.experiment.provenance import git_commit
+from src.utils.files import write_text
+
+ATTACKS = ("fgsm", "bim", "pgd", "mi")
+LIBRARIES = ("torchattacks", "foolbox", "art")
+
+
+def main() -> None:
+    """Run what the command line asks for; print tables and write `results.json`."""
+    parser = _parser()
+    options = parser.parse_args()
+    folder = Path(options.folder).absolute()
+    variants = {name: words for name, *words in options.variant}
+    if taken := {OURS, *LIBRARIES} & variants.keys():
+        parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
+    bench = Bench(folder, options.images, options.threads, variants)
+    libraries = [OURS, *variants, *_installed(options.libraries)]
+    found = _about(options) | {"results": []}
+    try:
+        for given in _inputs(options, folder):
+            bench.prepare(given)
+            words = " ".join(f'"{word}"' for word in bench.words(given))
+            sources = f"attack=ATTACK source={','.join(given.models)}"
+            print(f"{OURS}: python -m src.main -m {sources} {words}")
+            print("and hydra.sweep.dir; clean predictions of earlier runs are removed before each")
+            for one in _results(options, bench, given, libraries):
+                found["results"].append(one)
+                write_text(folder / "results.json", json.dumps(found, indent=1))
+    except ValueError as error:
+        sys.exit(str(error))
+    if found["results"]:
+        print(f"files: {folder / 'results.json'}")
+
+
+def _results(
+    options: argparse.Namespace, bench: Bench, given: Input, libraries: list[str]
+) -> Iterator[dict[str, Any]]:
+    if options.what == "growth":
+        yield growth(bench, given)
+        return
+    bare = bench.asked("calls", given)
+    for attack in options.attacks:
+        yield compare(bench, given, attack, libraries, options.rounds, bare)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    add = parser.add_argument
+    add("what", nargs="?", choices=["compare", "growth"], default="compare")
+    add("--inputs", choices=list(INPUTS), default=list(INPUTS), **names, help=", ".join(INPUTS))
+    add("--own", nargs="+", metavar="WORD", help="your models, as a,b, and words of the program")
+    add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
+    add("--libraries", choices=LIBRARIES, default=LIBRARIES, **names, help=", ".join(LIBRARIES))
+    add("--variant", action="append", default=[], nargs="+", metavar="WORD", help="NAME WORD ...")
+    add("--images", type=_count, default=100)
+    add("--rounds", type=_count, default=5)
+    add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
+    add("--folder", default="outputs/bench")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0.")
+    return int(text)
+
+
+def _inputs(options: argparse.Namespace, folder: Path) -> list[Input]:
+    """Return the inputs that are asked for and whose files are there."""
+    if options.own:
+        models, *words = options.own
+        return [Input("own", tuple(models.split(",")), tuple(words))]
+    found = []
+    for name in options.inputs:
+        try:
+            found.append(INPUTS[name](folder / name))
+        except FileNotFoundError:
+            print(f"{name} is left out: TRANSFER_DATA does not name a folder with its files.")
+    return found
+
+
+def _installed(libraries: list[str]) -> list[str]:
+    missing = [name for name in libraries if find_spec(name) is None]
+    for name in missing:
+        print(f"{name} is left out: it is not installed; make setup installs it.")
+    return [name for name in libraries if name not in missing]
+
+
+def _about(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what figures depend on: machine, versions, commit and command."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
+    facts = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    return {
+        "command": f"python -m benchmarks {shlex.join(sys.argv[1:])}",
+        "options": vars(options),
+        "commit": git_commit(),
+        "platform": platform.platform(),
+        "processor": facts.get("model name", platform.processor()),
+        "flags": facts.get("flags", "").split(),
+        "python": platform.python_version(),
+        "versions": {one.name: one.version for one in distributions()},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Sweeps of the program and of its peers, each in a fresh process."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.inputs import Input
+from src.report import find_jobs
+from src.utils.files import write_text
+
+BUDGETS_255 = (1, 2, 4, 8, 12, 16)
+BATCH = 50
+OURS = "ours"
+
+
+class Run(NamedTuple):
+    """A timed sweep.
+
+    Attributes:
+        library: `ours`, a variant of it, or a peer.
+        round: From 0 on.
+        seconds: From the start of the process to its end.
+        loop: Seconds of crafting and classifying; None: unknown.
+        megabytes: Peak of the resident memory.
+    """
+
+    library: str
+    round: int
+    seconds: float
+    loop: float | None
+    megabytes: float
+
+
+class Bench:
+    """Runs sweeps of one number of images.
+
+    Args:
+        folder: Where everything goes.
+        images: Number of images.
+        threads: Of torch, in every process.
+        variants: More words of the program's command line, by name of the variant.
+    """
+
+    def __init__(
+        self, folder: Path, images: int, threads: int, variants: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.folder, self.images, self.threads = folder, images, threads
+        self.variants: dict[str, Sequence[str]] = {OURS: (), **variants}
+        self.tracked = find_spec("mlflow") is not None
+
+    def words(self, given: Input) -> list[str]:
+        """Return what the program is told beside attack, source and the sweep's folder."""
+        store = f"tracking.directory='{self.folder / 'mlruns'}'"
+        return [
+            *given.words,
+            f"targets=[{','.join(given.models)}]",
+            f"n_images={self.images}",
+            *("report=none", "trainer=cpu", f"trainer.batch_size={BATCH}"),
+            f"epsilon.grid=[0,{','.join(map(str, BUDGETS_255))}]",
+            f"cache_dir='{self.folder / 'cache'}'",
+            store if self.tracked else "tracking=none",
+        ]
+
+    def prepare(self, given: Input) -> None:
+        """Train what is to be trained, and write images and networks for the peers."""
+        words = [*self.words(given), f"source={given.models[0]}"]
+        self.child("benchmarks.prepare", str(self.folder / given.name), *words)
+
+    def sweep(self, given: Input, attack: str, library: str, number: int) -> Run:
+        """Run and time a sweep; `predictions` returns what it has found."""
+        if library in self.variants:
+            return self.ours(given, attack, library, number)
+        path = self._path(given, attack, library)
+        spec = {"attack": attack, "library": library}
+        seconds, megabytes = self.child("benchmarks.peers", self._spec(given, spec, path))
+        with np.load(path) as found:
+            return Run(library, number, seconds, float(found["seconds"]), megabytes)
+
+    def ours(
+        self, given: Input, attack: str, library: str, number: int, words: Sequence[str] = ()
+    ) -> Run:
+        """Run and time the program's sweep, with more words if need be."""
+        shutil.rmtree(self.folder / "cache" / "clean", ignore_errors=True)  # peers have none
+        folder = self._path(given, attack, library, number)
+        shutil.rmtree(folder, ignore_errors=True)
+        start = int(time.time() * 1000)
+        seconds, megabytes = self.child(
+            *("src.main", "-m", f"attack={attack}", f"source={','.join(given.models)}"),
+            *(*self.words(given), *self.variants[library], *words),
+            f"hydra.sweep.dir='{folder}'",
+        )
+        return Run(library, number, seconds, self._loop(folder, start), megabytes)
+
+    def _loop(self, folder: Path, start: int) -> float | None:
+        """Return the seconds of the passes over the images, which MLflow knows since `start`."""
+        if not self.tracked:
+            return None
+        images = {job.record.images for job in find_jobs([folder])}.pop()
+        query = "SELECT value FROM metrics WHERE key = 'images_per_second' AND timestamp >= ?"
+        with closing(sqlite3.connect(self.folder / "mlruns" / "mlflow.db")) as connection:
+            return sum(images / speed for (speed,) in connection.execute(query, (start,))) or None
+
+    def predictions(self, given: Input, attack: str, library: str) -> pd.DataFrame:
+        """Return the first round's rows: source, target, eps_255, index, label, predicted."""
+        if library in self.variants:
+            jobs = find_jobs([self._path(given, attack, library)])
+            names = ["source", "target", "eps_255", "index", "label", "predicted"]
+            own = [job.predictions.assign(source=job.record.source)[names] for job in jobs]
+            return pd.concat(own, ignore_index=True)
+        labels = self.predictions(given, attack, OURS).groupby("index")["label"].first()
+        index = pd.MultiIndex.from_product(
+            [given.models, given.models, [0.0, *map(float, BUDGETS_255)], labels.index],
+            names=["source", "target", "eps_255", "index"],
+        )
+        with np.load(self._path(given, attack, library)) as found:
+            rows = pd.DataFrame({"predicted": found["predicted"].ravel()}, index).reset_index()
+        return rows.assign(label=rows["index"].map(labels))
+
+    def asked(self, what: str, given: Input, **more: Any) -> dict[str, Any]:
+        """Return the answer of a function of `benchmarks.gradients`."""
+        path = self.folder / given.name / f"{what}.json"
+        self.child("benchmarks.gradients", what, self._spec(given, more, path))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _path(self, given: Input, attack: str, library: str, number: int = 0) -> Path:
+        """Return where a sweep's predictions are: a folder of ours, a file of a peer."""
+        name = f"{number}" if library in self.variants else "predictions.npz"
+        return self.folder / given.name / attack / library / name
+
+    def _spec(self, given: Input, more: Mapping[str, Any], result: Path) -> str:
+        """Write what a process is told, and return the file's path."""
+        spec = {
+            **{"folder": str(self.folder / given.name), "models": given.models},
+            **{"budgets_255": BUDGETS_255, "batch_size": BATCH, "result": str(result), **more},
+        }
+        path = result.with_suffix(".spec.json")
+        write_text(path, json.dumps(spec))
+        return str(path)
+
+    def child(self, *words: str) -> tuple[float, float]:
+        """Run a module of Python; return its seconds and the peak of its memory in megabytes.
+
+        Raises:
+            ValueError: It failed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "last.log"
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        start = time.perf_counter()
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *words], stdout=out, stderr=out, env=environment
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise ValueError(f"{' '.join(words)} ended with {process.returncode}:\n{end}")
+        return seconds, usage.ru_maxrss / 1024

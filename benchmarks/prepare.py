@@ -1,0 +1,60 @@
+"""Write an input's images and networks to files, so that all libraries get the same.
+
+Networks without weights are trained by the program, once, into its cache.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import transforms
+
+import src.main
+from src.config.read import read_job
+from src.experiment.models import open_dataset, prepare_models
+from src.models import PixelClassifier
+from src.tracking import open_tracker
+from src.utils.files import atomic_write
+
+AS_TRAINED = ("trainer.fold_batch_norms=false", "trainer.channels_last=false")
+
+
+def prepare(words: list[str], folder: Path) -> None:
+    """Write `images.safetensors` (images, labels, index), and `NAME.pt` of every model.
+
+    Args:
+        words: Of the program's command line, for one job.
+        folder: Where the files go.
+    """
+    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+        config = compose("config", [*words, *AS_TRAINED], return_hydra_config=True)
+        settings = read_job(config, config.hydra)
+    images = open_dataset(settings, "test")
+    tracker = open_tracker(settings.tracking, settings.dataset.name)
+    models = prepare_models(settings, images, tracker)
+    batch = images.__getitems__(list(range(len(images))))._asdict()
+    columns = {name: values.contiguous() for name, values in batch.items()}
+    with atomic_write(folder / "images.safetensors") as temporary:
+        save_file(columns, temporary, {"classes": str(images.num_classes)})
+    for name in settings.targets:
+        classifier = models[name].classifier
+        assert isinstance(classifier, PixelClassifier)
+        with atomic_write(folder / f"{name}.pt") as temporary:
+            torch.save(_documented(classifier), temporary)
+
+
+def _documented(classifier: PixelClassifier) -> nn.Sequential:
+    """Return the classifier as the peers' documentation builds one, with no code of the program."""
+    mean, std = (values.flatten().tolist() for values in (classifier.mean, classifier.std))
+    size = classifier.input_size
+    resize = [] if size is None else [transforms.Resize((size, size), antialias=True)]
+    network = nn.Sequential(*resize, transforms.Normalize(mean, std), classifier.network)
+    return network.eval().requires_grad_(True)
+
+
+if __name__ == "__main__":
+    src.main.ignore_harmless_warnings()
+    prepare(sys.argv[2:], Path(sys.argv[1]))

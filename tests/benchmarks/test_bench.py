@@ -1,0 +1,146 @@
+"""Counts and ratios of the benchmark by hand, and the whole of it on two tiny networks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.__main__ import main
+from benchmarks.agreement import CELL, counted, counts, differences, paired
+from benchmarks.bench import Run
+from benchmarks.compare import needed, times
+from benchmarks.peers import PEERS, Files
+from src.attacks import bim, fgsm, mi_fgsm
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INPUT = REPOSITORY / "tests" / "golden" / "input"
+
+
+def rows(predicted: dict[tuple[str, str, float], list[int]]) -> pd.DataFrame:
+    """Return rows of four images of class 0."""
+    tables = [
+        pd.DataFrame({"index": range(4), "label": 0, "predicted": classes}).assign(
+            source=source, target=target, eps_255=eps
+        )
+        for (source, target, eps), classes in predicted.items()
+    ]
+    return counted(pd.concat(tables, ignore_index=True))
+
+
+CLEAN = {("a", "a", 0.0): [0, 0, 0, 1], ("a", "b", 0.0): [0, 0, 1, 0]}
+
+
+def test_only_images_that_both_classify_correctly_are_counted():
+    found = counts(rows({**CLEAN, ("a", "a", 8.0): [0, 1, 0, 0], ("a", "b", 8.0): [0, 0, 0, 0]}))
+    assert found.loc[("a", "a", 8.0)].tolist() == [2, 3]
+    assert found.loc[("a", "b", 8.0)].tolist() == [2, 2]
+
+
+def test_differences_count_cells_and_single_predictions_in_any_order():
+    ours = rows({**CLEAN, ("a", "a", 8.0): [0, 1, 0, 0], ("a", "b", 8.0): [0, 0, 0, 0]})
+    theirs = rows({("a", "b", 8.0): [1, 1, 0, 0], ("a", "a", 8.0): [0, 1, 0, 2], **CLEAN})
+    assert differences(ours, theirs) == {
+        **{"cells": 2, "cells_differ": 1, "largest": 2},
+        **{"predictions": 16, "predictions_differ": 3},  # the fourth image of `a` is not counted
+    }
+
+
+def test_a_clean_count_that_differs_makes_its_cells_differ():
+    attacked = {("a", "a", 8.0): [1, 1, 1, 1], ("a", "b", 8.0): [1, 1, 1, 1]}
+    other = {**CLEAN, ("a", "b", 0.0): [0, 1, 1, 0]}
+    found = differences(rows({**CLEAN, **attacked}), rows({**other, **attacked}))
+    assert (found["cells_differ"], found["largest"]) == (1, 0)
+
+
+def test_paired_compares_the_success_on_the_images_that_both_count():
+    first = rows({**CLEAN, ("a", "a", 8.0): [0, 0, 0, 0], ("a", "b", 8.0): [1, 0, 0, 0]})
+    second = rows({**CLEAN, ("a", "a", 8.0): [1, 1, 0, 1], ("a", "b", 8.0): [0, 1, 0, 0]})
+    found = paired(first, second, CELL)
+    names = ["n", "first_only", "second_only"]
+    assert found[names].to_numpy().tolist() == [[3, 0, 2], [2, 1, 1]]
+    np.testing.assert_allclose(found["difference"], [200 / 3, 0])
+    np.testing.assert_allclose(found["p"], [0.5, 1])
+    assert (found["low"] < found["difference"]).all() and (found["high"] > 0).all()
+
+
+def test_ratios_are_of_the_same_round():
+    seconds = {"ours": [10, 20, 40], "peer": [20, 20, 120]}
+    runs = [
+        Run(name, number, value, value / 2, 100)
+        for name, values in seconds.items()
+        for number, value in enumerate(values)
+    ]
+    peer = times(runs, bare=5).loc["peer"]
+    assert peer[["ratio", "least", "largest", "loop", "share"]].tolist() == [2, 1, 3, 10, 0.5]
+
+
+@pytest.mark.parametrize(("attack", "gradients"), [("fgsm", 1), ("bim", 55), ("pgd", 60)])
+def test_the_calls_that_a_sweep_needs(attack, gradients):
+    bare = {"forward": {"a": 1.0, "b": 2.0}, "gradient": {"a": 10.0, "b": 20.0}}
+    assert needed(attack, bare) == gradients * 30 + 6 * 2 * 3
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own, when they are imported
+@pytest.mark.parametrize("library", PEERS)
+@pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mi"])
+def test_every_library_is_asked_for_the_same_attack(library, attack):
+    pytest.importorskip(library, exc_type=ImportError)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+        peer = PEERS[library](network, attack, Files(images, labels, 3, {}), 4)
+        budgets = [4 / 255, 16 / 255]
+        theirs = [torch.as_tensor(one) for one in peer.craft(images, labels, budgets)]
+    assert peer.classify(theirs[0]).tolist() == network(theirs[0]).argmax(1).tolist()
+    for eps, found in zip(budgets, theirs, strict=True):
+        assert 0.9 * eps < (found - images).abs().max() <= eps + 1e-6
+        assert found.min() >= 0 and found.max() <= 1
+        if attack != "pgd" and (library, attack) != ("foolbox", "mi"):
+            ours = {"fgsm": fgsm, "bim": bim, "mi": mi_fgsm}[attack](network, images, labels, eps)
+            torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("words", ["--images 0", "--rounds x", "--variant ours a=1", "--own"])
+def test_wrong_words_are_refused_before_any_work(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks", *words.split()])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
+    pytest.importorskip("torchattacks", exc_type=ImportError)
+    shutil.copytree(INPUT, tmp_path, dirs_exist_ok=True)
+    words = [
+        *("--own", "wide,flat", f"hydra.searchpath=['file://{tmp_path / 'conf'}']"),
+        *("model=[wide,flat]", "dataset=photos", "seed=35", "--attacks", "fgsm"),
+        *("--images", "20", "--rounds", "1", "--threads", "1", "--folder", "found"),
+        *("--libraries", "torchattacks", "--variant", "unfolded", "trainer.fold_batch_norms=false"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words],
+        **{"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(REPOSITORY)}},
+        **{"capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads((tmp_path / "found" / "results.json").read_text())["results"]
+    measured = pd.DataFrame(found["times"]).set_index("library")
+    assert measured.index.tolist() == ["ours", "unfolded", "torchattacks"]
+    assert (measured > 0).all(axis=None)
+    assert (measured["loop"] < measured["seconds"]).all()
+    assert all(one["predictions_differ"] == 0 for one in found["agreement"].values())
+    assert found["counts"]["ours"] == found["counts"]["torchattacks"]
+    assert len(found["counts"]["ours"]) == 2 * 2 * 6
+    assert found["agreement"]["torchattacks"]["signs"]["images"] == 2 * 20
