@@ -19,6 +19,7 @@ from src.evaluation import open_saved_images
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
+JOB += ["diagnostics.n_images=21"]
 DDP = ["trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=two"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 

@@ -10,6 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+MODELS = ("coarse", "fine")
 PLAIN = ["report.pairs=0", "report.figures=true"]
 
 
@@ -32,6 +33,7 @@ def sweep(new_workspace, run_tiny, printed_by, empty_store):
     shutil.copytree(empty_store, folder / "mlruns")
     words = ["attack=fgsm,rfgsm", "source=coarse,fine", "n_images=40", "trainer.batch_size=40"]
     words += ["protocol=all", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
+    words += ["diagnostics.n_images=39"]
     words += [
         "report=default",
         "report.figures=true",
@@ -60,8 +62,18 @@ def test_a_sweep_ends_with_its_report(sweep):
     figures = {path.name for path in (folder / "figures").iterdir()}
     stems = {name.rsplit(".", 1)[0] for name in figures if name.endswith(".png")}
     assert {"spectra", "filtered", "low-passed", "similarity", "class-counts"} <= stems
+    for name, column in (("spectra", "n"), ("filtered", "denominator"), ("similarity", "n")):
+        assert set(pd.read_csv(folder / "figures" / f"{name}.csv")[column]) == {39}, name
+    assert "those of 39 of 40 images alone" in text
     for ending in ("svg", "csv", "vl.json"):
         assert {f"{stem}.{ending}" for stem in stems} <= figures
+
+
+def test_what_needs_no_attack_is_kept_once_for_all_jobs(sweep):
+    kept = [path.name for path in (sweep[0] / "cache" / "clean").glob("*.parquet")]
+    each = [f"{table}-{name}" for table in ("clean", "filtered", "low_passed") for name in MODELS]
+    pairs = [f"similarity-{pair}" for pair in ("coarse-coarse", "coarse-fine", "fine-fine")]
+    assert sorted(name.rpartition("-")[0] for name in kept) == [*each, *pairs]
 
 
 def test_a_report_and_its_tables_are_tracked(sweep):

@@ -36,7 +36,7 @@ def filtered_rates(
             `confidence` and `true_confidence`. `band` is one of `BANDS`, `norm` that in which
             the part has the size of the whole, `kind` one of `KINDS`.
         predictions: Predictions of the same job, clean rows included; they decide which images
-            are counted, and hold the target labels.
+            are counted, of those that were filtered, and hold the target labels.
         source: Model that the adversarial images were crafted on.
         targets: Models that the images were evaluated on, in the order of the result.
         protocol: Which images are counted, as in `rates`.
@@ -51,7 +51,8 @@ def filtered_rates(
     wanted = target_labels(predictions)
     if wanted is not None:
         filtered = filtered.assign(target_label=wanted.reindex(filtered["index"]).to_numpy())
-    clean = predictions.loc[predictions["eps_255"] == 0, _COLUMNS]
+    used = predictions["index"].isin(filtered["index"])
+    clean = predictions.loc[used & (predictions["eps_255"] == 0), _COLUMNS]
     tables = []
     for band in BANDS:
         part = filtered[(filtered["norm"] == "l2") & (filtered["band"] == band)]

@@ -28,6 +28,7 @@ def pair_similarity(
         predictions: Predictions of the job, clean rows of the source and the targets included.
         similarity: One row per (index, target) with `cosine` in [-1, 1] (of the source's and the
             target's gradient of the loss on the clean image); NaN for a gradient that is zero.
+            Images without a row are not counted.
         source: Model, or ensemble joined by `+`, that the images were crafted on.
         targets: Models that they were evaluated on.
         eps_255: Budget in units of 1/255.
@@ -49,9 +50,9 @@ def pair_similarity(
         behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
-    kept = found.counted & found.present[:, :, -1]
     gradients = similarity.assign(eps_255=0.0)
     row = row_positions(gradients, targets, found.index, [0.0])[:, :, 0]
+    kept = found.counted & found.present[:, :, -1] & (row >= 0)
     n = np.count_nonzero(kept, axis=1)
     successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})

@@ -64,7 +64,8 @@ def trajectories(
         protocol: Which images are counted, as in `rates`; of them only those that the target
             classifies correctly when clean.
         flips: Minimum adversarial budgets found between the tried ones, one row per (index,
-            target), with `eps_255`. They take the place of larger tried ones.
+            target), with `eps_255`, NaN of an image that never flips. They take the place of
+            larger tried ones. Where they are of a part of the images, the others are left out.
         norm: Of the budgets, `linf` or `l2`.
 
     Returns:
@@ -89,7 +90,11 @@ def trajectories(
     """
     found = outcomes(predictions, source, targets, protocol)
     kept = initially_correct(found)
-    numbers = {name: values[kept] for name, values in _numbers(found, flips).items()}
+    columns = _numbers(found)
+    if flips is not None and len(flips):
+        first = columns["first_flip_eps_255"]
+        kept, columns["first_flip_eps_255"] = _refined(found, kept, first, flips)
+    numbers = {name: values[kept] for name, values in columns.items()}
     target, image = np.nonzero(kept)
     names = {"target": pd.Index(found.targets).take(target), "index": found.index[image]}
     table = pd.DataFrame({**names, "label": found.label[image], **numbers})
@@ -144,7 +149,7 @@ def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def _numbers(found: Outcomes, flips: pd.DataFrame | None) -> dict[str, Values]:
+def _numbers(found: Outcomes) -> dict[str, Values]:
     """Return the numeric columns of `trajectories`, each of shape (T, N)."""
     eps = found.eps_255
     tried = found.present & (eps > 0)
@@ -156,7 +161,7 @@ def _numbers(found: Outcomes, flips: pd.DataFrame | None) -> dict[str, Values]:
     has_flipped = np.logical_or.accumulate(wrong, axis=2)
     return {
         "initial_confidence": found.confidence[:, :, 0],
-        "first_flip_eps_255": _refined(found, _first_budget(wrong, eps), flips),
+        "first_flip_eps_255": _first_budget(wrong, eps),
         "lowest_confidence": lowest,
         "lowest_eps_255": lowest_eps,
         "recovered_confidence": np.fmax.reduce(np.where(after, true_confidence, np.nan), axis=2),
@@ -178,13 +183,15 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def _refined(found: Outcomes, first: Values, flips: pd.DataFrame | None) -> Values:
-    """Return minimum budgets (T, N), in the place of tried ones where they are not larger."""
-    if flips is None or flips.empty:
-        return first
+def _refined(
+    found: Outcomes, kept: Mask, first: Values, flips: pd.DataFrame
+) -> tuple[Mask, Values]:
+    """Return which images count, and minimum budgets in the place of larger tried ones, (T, N)."""
     row = row_positions(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
+    if (kept & ~np.isnan(first) & (row < 0)).any():  # bisection was of a part of the images
+        kept = kept & (row >= 0)
     known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
-    return np.fmin(first, known)
+    return kept, np.fmin(first, known)
 
 
 def _first_budget(mask: Mask, eps: Values) -> Values:

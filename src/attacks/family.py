@@ -4,7 +4,7 @@ Those with a transform or a gradient estimator take its fields too; its docstrin
 Where an attack is not the paper's, it says so.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import Parameter, Signature, signature
 from typing import Any
@@ -58,21 +58,40 @@ class Attack:
     def __call__(self, *given: Any, **keywords: Any) -> Tensor:
         """Return adversarial images; see `ascend` and `Settings`."""
         words = self.__signature__.bind(*given, **keywords).arguments
-        settings = {name: words.pop(name, default) for name, default in self.defaults.items()}
+        settings = self.settings(words)
+        return ascend(
+            **{k: v for k, v in words.items() if k not in self.defaults}, settings=settings
+        )
+
+    def settings(self, words: Mapping[str, Any]) -> Settings:
+        """Return the settings among some keywords, the others being the attack's own."""
+        settings = {name: words.get(name, default) for name, default in self.defaults.items()}
         if self.part:
             part = self.part(**{name: settings.pop(name) for name in self.own})
             if isinstance(part, Transform):
                 settings["transforms"] = (part, *(settings["transforms"] or ()))
             else:
                 settings["estimator"] = part
-        return ascend(**words, settings=Settings(**settings))
+        return Settings(**settings)
 
 
 def takes_own_budgets(attack: Callable[..., Tensor]) -> bool:
     """Tell whether an attack is of this family, which takes a budget for each image, (K, N)."""
+    return isinstance(_unwrapped(attack)[0], Attack)
+
+
+def takes_one_gradient(attack: Callable[..., Tensor]) -> bool:
+    """Tell whether an attack of this family takes one gradient an image, whatever the budgets."""
+    function, words = _unwrapped(attack)
+    return isinstance(function, Attack) and function.settings(words).one_gradient
+
+
+def _unwrapped(attack: Any) -> tuple[Any, dict[str, Any]]:
+    """Return a function and the keywords that partials of it hold."""
+    words: dict[str, Any] = {}
     while isinstance(attack, partial):
-        attack = attack.func
-    return isinstance(attack, Attack)
+        attack, words = attack.func, attack.keywords | words
+    return attack, words
 
 
 iterate = Attack()

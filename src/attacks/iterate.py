@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from src.attacks.gradients import State, single_gradient
+from src.attacks.gradients import State
 from src.attacks.objective import Model, Objective, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import checked_budgets, direction, project
@@ -74,8 +74,7 @@ def ascend(
     limit = len(flat) * len(images) if max_batch is None else max_batch
     rows = min(len(flat), limit)
     columns = max(1, limit // rows)
-    if settings.estimator is single_gradient and settings.steps == 1 and not settings.random_start:
-        # One gradient serves all budgets.
+    if settings.one_gradient:
         rows, columns = len(flat), limit
     result = images.new_empty((len(flat), *images.shape))
     with evaluation_mode(model):

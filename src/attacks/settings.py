@@ -14,7 +14,7 @@ from pydantic import (
 from torch import Tensor, full_like
 
 from src.attacks.checked import Share, checked
-from src.attacks.gradients import Estimator, single_gradient
+from src.attacks.gradients import Estimator, KeptGradients, single_gradient
 from src.attacks.per_image_random import PerImageRandom
 
 
@@ -86,6 +86,12 @@ class Settings:
         if self.restarts > 1 and self.random_start is None:
             raise ValueError(f"attack.restarts={self.restarts} needs attack.random_start")
         return self
+
+    @property
+    def one_gradient(self) -> bool:
+        """Whether one gradient an image serves all budgets."""
+        plain = self.estimator is single_gradient or isinstance(self.estimator, KeptGradients)
+        return plain and self.steps == 1 and not self.random_start
 
     def check_steps(self, largest: float) -> None:
         """Refuse steps that leave the ball of the largest budget, in [0, 1] units, at once.

@@ -213,6 +213,7 @@ class DiagnosticSettings(Section):
         similarity: Gradients of the source compared with those of the targets.
         bands: Bounds between low, mid and high, in cycles per pixel.
         cutoffs: Of low-passed clean images, in cycles per pixel.
+        n_images: Most images that they use, a class-balanced subset of the job's; None: all.
     """
 
     name: str = "basic"
@@ -222,6 +223,12 @@ class DiagnosticSettings(Section):
     similarity: bool = False
     bands: Annotated[Frequencies, Field(min_length=2, max_length=2)] = (0.125, 0.25)
     cutoffs: Annotated[Frequencies, Field(min_length=1)] = (0.0625, 0.125, 0.1875, 0.25, 0.375)
+    n_images: PositiveInt | None = None
+
+    @property
+    def attack_independent(self) -> bool:
+        """Whether there are some that need no attack."""
+        return self.filters or self.similarity
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:

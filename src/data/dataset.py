@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +143,19 @@ class ImageDataset(Dataset[Batch]):
             torch.from_numpy(self.labels[rows]),
             torch.from_numpy(self.indices[rows]),
         )
+
+    def subset(self, n_images: int | None, seed: int = 0) -> "ImageDataset":
+        """Return at most `n_images` of these images, chosen by `balanced_subset`; None: all."""
+        if n_images is None or n_images >= len(self):
+            return self
+        chosen = balanced_subset(self.labels, n_images, seed)
+        part = copy(self)
+        part.labels, part.indices = self.labels[chosen], self.indices[chosen]
+        part._chosen = self._chosen[chosen]
+        if self.target_labels is not None:
+            part.target_labels = self.target_labels[chosen]
+        part.__dict__.pop("_digest", None)
+        return part
 
     def digest(self) -> str:
         """Hash what the data set holds: 16 hexadecimal digits of a SHA-256.

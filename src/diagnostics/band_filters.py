@@ -1,137 +1,145 @@
-"""Predictions for perturbations and for images that lack some of their frequencies."""
+"""Images that lack some of their frequencies, or have some of a perturbation's alone."""
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise, product
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from src.attacks import noise_signs
+from src.data import Batch
 from src.diagnostics.frequency import CORNER, band, low_passed
-from src.evaluation import Diagnostic, DiagnosticInput
+from src.evaluation import AdversarialBatch, AdversarialSource, Diagnostic, DiagnosticInput
 from src.evaluation.predictions import prediction_columns, top_predictions
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
 """The largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
 
-
-class _Filter(Diagnostic):
-    """Predictions for variants of the images.
-
-    Args:
-        targets: Names of the targets.
-        variants: Columns of the table that tell what each variant is.
-    """
-
-    def __init__(self, targets: Sequence[str], variants: Mapping[str, Sequence[Any]]) -> None:
-        super().__init__(targets)
-        self.variants = variants
-
-    @abstractmethod
-    def images(self, inputs: DiagnosticInput) -> Iterator[Tensor]:
-        """Yield the images (N, 3, H, W) of each variant, clipped to [0, 1] afterwards."""
-
-    def update(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        index, labels = inputs.batch.index, inputs.batch.labels
-        for variant, images in enumerate(self.images(inputs)):
-            for number, (name, network) in enumerate(inputs.networks.items()):
-                top = top_predictions(name, network(images.clamp(0, 1)), labels)
-                keys = [torch.full_like(index, key) for key in (number, variant)]
-                self.append([*keys, index, labels, top.classes], [top.true, top.confidences])
-
-    def compute(self) -> pa.Table:
-        """Return one row per image, target and variant, sorted by target, variant and index.
-
-        The columns are `index`, `label`, `target`, those that tell what the variant is, and
-        `predicted`, `confidence`, `true_confidence`, `top5_classes` and `top5_confidences`.
-        """
-        whole, real = self.rows(3)
-        target, variant, index, label = whole[:, :4].T
-        return pa.table(
-            {
-                "index": index,
-                "label": label,
-                "target": self.target_names(target),
-                **{name: pa.array(values).take(variant) for name, values in self.variants.items()},
-                **prediction_columns(whole[:, 4:], real[:, 1:], real[:, 0]),
-            }
-        )
+Bounds = Mapping[str, tuple[float, float]]
+"""Lowest frequency of each band, and the one that is above it, in cycles per pixel, by name."""
 
 
-class Filtered(_Filter):
+class Filtered(Diagnostic):
     """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
 
-    Each part is scaled to the length (L2 norm) of the whole perturbation, added to the clean image
-    and clipped to [0, 1]. The band `all` is the perturbation itself. A part that is zero stays
-    zero. The control, of kind `noise`, is random-sign noise of the budget, clipped to [0, 1], of
-    which the same parts are taken at the length of the attack's perturbation. `frequency_low` and
-    `frequency_high`, in cycles per pixel, tell a band's bounds.
+    The parts are those of `with_parts`; of the band `all`, the whole perturbation, the
+    predictions are the job's own.
 
     Args:
         targets: Names of the targets.
         reference_eps_255: The budget of the perturbations, in units of 1/255.
-        bands: Bounds between low and mid, and between mid and high, in cycles per pixel; a
-            frequency on a bound belongs above it, the constant term to low.
-        seed: Of the noise, which is that of the control `noise`.
+        bands: See `band_bounds`.
     """
 
     table = "filtered"
 
     def __init__(
-        self,
-        targets: Sequence[str],
-        reference_eps_255: float,
-        bands: Sequence[float],
-        seed: int = 0,
+        self, targets: Sequence[str], reference_eps_255: float, bands: Sequence[float]
     ) -> None:
-        self.reference_eps_255, self.seed = reference_eps_255, seed
-        parts = zip(("low", "mid", "high"), pairwise([0.0, *bands, math.inf]), strict=True)
-        self.bounds = {"all": (0.0, math.inf), **dict(parts)}
-        names, kinds = zip(*product(self.bounds, ("attack", "noise")), strict=True)
-        variants = {
-            "eps_255": [float(reference_eps_255)] * len(names),
-            "band": names,
-            "norm": ["l2"] * len(names),  # in which the parts are as long as the whole
-            "kind": kinds,
-            "frequency_low": [self.bounds[name][0] for name in names],
-            "frequency_high": [min(CORNER, self.bounds[name][1]) for name in names],
+        super().__init__(targets)
+        self.reference_eps_255, self.bounds = reference_eps_255, band_bounds(bands)
+
+    def update(self, inputs: DiagnosticInput) -> None:
+        """Add one batch."""
+        index, labels = inputs.batch.index, inputs.batch.labels
+        place = inputs.budgets.index(self.reference_eps_255)
+        parts = with_parts(inputs.clean, inputs.adversarial[place] - inputs.clean, self.bounds)
+        for target, (name, network) in enumerate(inputs.networks.items()):
+            whole = inputs.logits[name][place]
+            for number, images in enumerate(parts):
+                known = number == 0 or not len(images)  # the whole perturbation, or no image
+                logits = whole if known else network(images)
+                top = top_predictions(name, logits, labels)
+                keys = [torch.full_like(index, key) for key in (target, number)]
+                self.append([*keys, index, labels, top.classes], [top.true, top.confidences])
+
+    def compute(self) -> pa.Table:
+        """Return one row per image, target and band; see `filtered_table`."""
+        whole, real = self.rows(3)
+        target, number, index, label = whole[:, :4].T
+        rows = {
+            "index": index,
+            "label": label,
+            "target": self.target_names(target),
+            "eps_255": number,
+            **prediction_columns(whole[:, 4:], real[:, 1:], real[:, 0]),
         }
-        super().__init__(targets, variants)
-
-    def images(self, inputs: DiagnosticInput) -> Iterator[Tensor]:
-        """Yield the clean images with each part of the perturbations and of the noise."""
-        clean, eps = inputs.clean, self.reference_eps_255 / 255
-        change = inputs.adversarial[inputs.budgets.index(self.reference_eps_255)] - clean
-        signs = noise_signs(self.seed, inputs.batch.index, clean)
-        noise = (clean + eps * signs).clamp(0, 1) - clean
-        for bounds, whole in product(self.bounds.values(), (change, noise)):
-            yield clean + rescaled(band(whole, *bounds), change)
+        return filtered_table(pa.table(rows), self.bounds, self.reference_eps_255, "attack")
 
 
-class LowPassed(_Filter):
-    """Evaluate every target on the clean images without their high frequencies.
+class NoiseParts(AdversarialSource):
+    """The parts of random-sign noise, each under the number of its band in a budget's place.
+
+    They are the control of the perturbations' parts, made by `with_parts` of the noise of the
+    budget, clipped to [0, 1].
 
     Args:
-        targets: Names of the targets.
+        eps_255: The budget of the noise, in units of 1/255.
+        bands: See `band_bounds`.
+        seed: Of the noise, which is that of the control `noise`.
+    """
+
+    def __init__(self, eps_255: float, bands: Sequence[float], seed: int) -> None:
+        bounds = band_bounds(bands)
+        super().__init__(range(len(bounds)), "linf")
+        self.eps, self.bounds, self.seed = eps_255 / 255, bounds, seed
+
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return the clean images with each part of their noise."""
+        signs = noise_signs(self.seed, batch.index, images)
+        noise = (images + self.eps * signs).clamp(0, 1) - images
+        return AdversarialBatch(with_parts(images, noise, self.bounds))
+
+
+class LowPassedImages(AdversarialSource):
+    """The clean images without their high frequencies, each under the cutoff in a budget's place.
+
+    Args:
         cutoffs: In cycles per pixel; frequencies below one stay, of the image mirrored at its
             borders. Clipped to [0, 1] afterwards.
     """
 
-    table = "low_passed"
+    def __init__(self, cutoffs: Sequence[float]) -> None:
+        super().__init__(cutoffs, "linf")
 
-    def __init__(self, targets: Sequence[str], cutoffs: Sequence[float]) -> None:
-        super().__init__(targets, {"cutoff": cutoffs})
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return the clean images below each cutoff."""
+        parts = [low_passed(images, cutoff).clamp(0, 1) for cutoff in self.budgets]
+        return AdversarialBatch(torch.stack(parts))
 
-    def images(self, inputs: DiagnosticInput) -> Iterator[Tensor]:
-        """Yield the clean images below each cutoff."""
-        for cutoff in self.variants["cutoff"]:
-            yield low_passed(inputs.clean, cutoff)
+
+def band_bounds(bands: Sequence[float]) -> Bounds:
+    """Return the bounds of the bands, the whole first.
+
+    Args:
+        bands: Bounds between low and mid, and between mid and high, in cycles per pixel; a
+            frequency on a bound belongs above it, the constant term to low.
+    """
+    parts = zip(("low", "mid", "high"), pairwise([0.0, *bands, math.inf]), strict=True)
+    return {"all": (0.0, math.inf), **dict(parts)}
+
+
+def with_parts(clean: Tensor, change: Tensor, bounds: Bounds) -> Tensor:
+    """Return clean images with each part of their perturbations alone, clipped to [0, 1].
+
+    Each part is scaled to the length (L2 norm) of its whole perturbation. A part that is zero stays
+    zero.
+
+    Args:
+        clean: float32 (N, 3, H, W) in [0, 1].
+        change: The perturbations, of the same shape.
+        bounds: Of B bands, the first of which is the whole.
+
+    Returns:
+        Shape (B, N, 3, H, W).
+    """
+    _, *bands = bounds.values()
+    parts = [change, *(rescaled(band(change, *ends), change) for ends in bands)]
+    return torch.stack([(clean + part).clamp(0, 1) for part in parts])
 
 
 def rescaled(part: Tensor, whole: Tensor) -> Tensor:
@@ -139,3 +147,33 @@ def rescaled(part: Tensor, whole: Tensor) -> Tensor:
     lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (whole, part)]
     factor = lengths[0] / lengths[1].clamp_min(_NOTHING)
     return part * torch.where(part.abs().amax(dim=_AXES, keepdim=True) > _NOTHING, factor, 1)
+
+
+def filtered_table(rows: pa.Table, bounds: Bounds, eps_255: float, kind: str) -> pa.Table:
+    """Return rows of the table `filtered`: predictions for parts of perturbations.
+
+    The columns are `index`, `label`, `target`, `eps_255`, `band`, `norm` (in which the parts are as
+    long as the whole), `kind` (`attack`, or `noise`, its control), `frequency_low` and
+    `frequency_high` (of the band, in cycles per pixel), and `predicted`, `confidence`,
+    `true_confidence`, `top5_classes` and `top5_confidences`.
+
+    Args:
+        rows: Predictions, with the numbers of the bands in the column `eps_255`.
+        bounds: Of the bands.
+        eps_255: Budget of the whole perturbations, in units of 1/255.
+        kind: Whose parts they are.
+    """
+    number = rows["eps_255"].to_numpy().astype(np.int64)
+    low, high = np.array(list(bounds.values())).T
+    size = len(rows)
+    columns = {name: rows[name] for name in ("index", "label", "target")}
+    columns |= {
+        "eps_255": pa.array([float(eps_255)] * size, pa.float64()),
+        "band": pa.array(list(bounds)).take(pa.array(number)),
+        "norm": pa.array(["l2"] * size, pa.string()),
+        "kind": pa.array([kind] * size, pa.string()),
+        "frequency_low": low[number],
+        "frequency_high": np.minimum(CORNER, high)[number],
+    }
+    first = rows.column_names.index("predicted")
+    return pa.table(columns | {name: rows[name] for name in rows.column_names[first:]})

@@ -1,52 +1,92 @@
-"""How similar the gradients of source and targets are."""
+"""How similar the gradients of two models are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import pyarrow as pa
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from src.attacks import LOSSES, Model
-from src.evaluation import Diagnostic, DiagnosticInput
+from src.data import Batch, to_unit
+from src.evaluation.predictions import RowMetric
 from src.models import Ensemble
+from src.utils import stopping
 
 
-class Similarity(Diagnostic):
-    """Compare the gradient of the source with that of each target, at the clean image.
+class Similarity(pl.LightningModule):
+    """Compare the gradients of models at the clean image, each computed once an image.
 
-    Both are of the cross-entropy of the true class; that of an ensemble is taken as it is
+    They are of the cross-entropy of the true class; that of an ensemble is taken as it is
     attacked. These gradients are not counted.
 
     Args:
-        targets: Names of the targets.
-        max_batch: Most images in one gradient batch; None: no limit.
+        models: By name.
+        pairs: Names of two models each, by the pair's own name.
+        max_batch: Most images in one gradient batch.
+
+    Attributes:
+        table: What the pass has found: see `Cosines`.
 
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
         (2017), arXiv 1611.02770, section 4.4, for the cosine.
     """
 
-    table = "similarity"
+    table: pa.Table
 
-    def __init__(self, targets: Sequence[str], max_batch: int | None = None) -> None:
-        super().__init__(targets)
-        self.max_batch = max_batch
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        pairs: Mapping[str, tuple[str, str]],
+        max_batch: int,
+    ) -> None:
+        super().__init__()
+        needed = {name for pair in pairs.values() for name in pair}
+        self.names = [name for name in models if name in needed]
+        self.models = nn.ModuleList(models[name] for name in self.names)
+        self.pairs, self.max_batch = pairs, max_batch
+        self.cosines = Cosines(list(pairs))
 
-    def update(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        index, labels = inputs.batch.index, inputs.batch.labels
-        of_source = self._gradient(inputs.source, inputs)
-        for number, network in enumerate(inputs.networks.values()):
-            same = network is inputs.source
-            pair = of_source, of_source if same else self._gradient(network, inputs)
-            whole = [torch.full_like(index, number), index, labels]
-            self.append(whole, [cosines(*pair)])
+    def on_predict_epoch_start(self) -> None:
+        """Drop what an earlier pass has found."""
+        self.cosines.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add the cosines of a batch, and return its images' index."""
+        stopping.check()
+        found = [self._gradients(model, batch) for model in self.models]
+        gradients = dict(zip(self.names, found, strict=True))
+        for number, pair in enumerate(self.pairs.values()):
+            self.cosines.update(number, batch, cosines(*(gradients[name] for name in pair)))
+        return batch.index
+
+    def on_predict_epoch_end(self) -> None:
+        """Merge the processes' rows."""
+        self.table = self.cosines.compute()
+
+    def _gradients(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return each image's gradient, float64 (N, 3 H W)."""
+        model: Model = network.attacked if isinstance(network, Ensemble) else network
+        columns = (to_unit(batch.images), batch.labels)
+        parts = zip(*(column.split(self.max_batch) for column in columns), strict=True)
+        gradient = torch.cat([_gradient(model, *part) for part in parts]).flatten(1)
+        return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
+
+
+class Cosines(RowMetric):
+    """One row per image and pair of models."""
+
+    def update(self, pair: int, batch: Batch, cosine: Tensor) -> None:
+        """Add one batch of the pair of this number."""
+        index, labels = batch.index, batch.labels
+        self.append([torch.full_like(index, pair), index, labels], [cosine])
 
     def compute(self) -> pa.Table:
-        """Return one row per image and target, sorted by target and index.
+        """Return the table, sorted by pair and index.
 
-        The columns are `index`, `label`, `target` and `cosine` (of the two gradients, in [-1, 1];
-        NaN where one is zero everywhere).
+        The columns are `index`, `label`, `target` (the pair's name) and `cosine` (of the two
+        gradients, in [-1, 1]; NaN where one is zero everywhere).
         """
         whole, real = self.rows(2)
         return pa.table(
@@ -57,14 +97,6 @@ class Similarity(Diagnostic):
                 "cosine": real[:, 0],
             }
         )
-
-    def _gradient(self, network: nn.Module, inputs: DiagnosticInput) -> Tensor:
-        """Return each image's gradient, float64 (N, 3 H W)."""
-        model: Model = network.attacked if isinstance(network, Ensemble) else network
-        size = self.max_batch or len(inputs.clean)
-        parts = zip(inputs.clean.split(size), inputs.batch.labels.split(size), strict=True)
-        gradient = torch.cat([_gradient(model, *part) for part in parts]).flatten(1)
-        return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:

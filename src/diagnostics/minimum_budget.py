@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from src.evaluation import Diagnostic, DiagnosticInput
 from src.evaluation.predictions import TopPredictions, prediction_columns, top_predictions
@@ -18,18 +20,28 @@ class Bisection(Diagnostic):
     comes down, or it does not, and the lower one comes up. Whether an image flips need not be
     monotonous in the budget; what is found is one crossing inside the bracket.
 
-    The attack is the job's own, its images unrounded. Its gradients are not counted.
+    The attack is the job's own, its images unrounded. Its gradients are not counted; one that
+    takes a single gradient an image, as FGSM does, takes none again.
 
     Args:
         targets: Names of the targets.
         halvings: How often the bracket is halved.
+        clean: Predictions for the clean images, which tell where a target is correct: `index`,
+            `label`, `target` and `predicted`.
     """
 
     table = "flips"
 
-    def __init__(self, targets: Sequence[str], halvings: int) -> None:
+    def __init__(self, targets: Sequence[str], halvings: int, clean: pa.Table) -> None:
         super().__init__(targets)
         self.halvings = halvings
+        correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
+        self.correct = {
+            name: torch.from_numpy(
+                correct.filter(pc.equal(correct["target"], name))["index"].to_numpy().copy()
+            )
+            for name in targets
+        }
 
     def update(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
@@ -37,12 +49,13 @@ class Bisection(Diagnostic):
             self._bisect(inputs, number, name)
 
     def compute(self) -> pa.Table:
-        """Return one row per image and target that flips at all, sorted by target and index.
+        """Return one row per image and target that is correct on it, sorted by target and index.
 
         The columns are `index`, `label`, `target`, `below_eps_255` and `eps_255` (the bracket, in
         units of 1/255: the former does not flip, or is 0; the latter does), and the target's
         predictions at `eps_255`: `predicted`, `confidence`, `true_confidence`, `top5_classes` and
-        `top5_confidences`.
+        `top5_confidences`. Of an image that never flips, `eps_255` is null, and what is not is
+        of the largest budget.
         """
         whole, real = self.rows(2)
         return pa.table(
@@ -51,29 +64,48 @@ class Bisection(Diagnostic):
                 "label": whole[:, 2],
                 "target": self.target_names(whole[:, 0]),
                 "below_eps_255": real[:, 0],
-                "eps_255": real[:, 1],
+                "eps_255": pa.array(real[:, 1], from_pandas=True),
                 **prediction_columns(whole[:, 3:], real[:, 3:], real[:, 2]),
             }
         )
 
     def _bisect(self, inputs: DiagnosticInput, number: int, name: str) -> None:
-        labels, logits, network = inputs.batch.labels, inputs.logits[name], inputs.networks[name]
-        correct = top_predictions(name, network(inputs.clean), labels).predicted == labels
+        """Append the rows of a batch and a target."""
+        index, labels, logits = inputs.batch.index, inputs.batch.labels, inputs.logits[name]
+        correct = torch.isin(index.cpu(), self.correct[name])
         grid = top_predictions(name, logits.flatten(0, 1), labels.repeat(len(logits)))
-        flips = (grid.predicted.reshape(logits.shape[:2]) != labels) & correct
-        rows = flips.any(dim=0).nonzero()[:, 0]
+        flips = (grid.predicted.reshape(logits.shape[:2]) != labels).cpu()
         tried = torch.tensor(inputs.budgets, dtype=torch.float64)[:, None]  # in any order
-        high, first = tried.where(flips[:, rows].cpu(), torch.inf).min(dim=0)
+        high, first = tried.where(flips, torch.inf).min(dim=0)
         low = tried.where(tried < high, 0).amax(dim=0)
-        at_first = first.to(rows.device) * len(labels) + rows  # their places in the whole grid
-        found = TopPredictions(*(column[at_first] for column in grid))
+        ever = flips.any(dim=0)
+        place = first.where(ever, tried.argmax()) * len(labels) + torch.arange(len(labels))
+        high = high.where(ever, torch.nan)
+        for flipping in (True, False):
+            rows = (correct & (ever == flipping)).nonzero()[:, 0]
+            found = TopPredictions(*(column[place[rows]] for column in grid))
+            ends = low[rows], high[rows]
+            if flipping:
+                ends, found = self._halved(inputs, name, rows, ends, found)
+            whole = [torch.full_like(index[rows], number), index[rows], labels[rows], found.classes]
+            self.append(whole, [*ends, found.true, found.confidences])
+
+    def _halved(
+        self,
+        inputs: DiagnosticInput,
+        name: str,
+        rows: Tensor,
+        ends: tuple[Tensor, Tensor],
+        found: TopPredictions,
+    ) -> tuple[tuple[Tensor, Tensor], TopPredictions]:
+        """Return narrower brackets of some images, and the predictions at their upper ends."""
+        (low, high), labels = ends, inputs.batch.labels[rows]
         for _ in range(self.halvings if len(rows) else 0):
             middle = (low + high) / 2
-            top = top_predictions(name, network(inputs.attack(rows, middle)), labels[rows])
-            flipped = top.predicted != labels[rows]
+            images = inputs.attack(rows, middle)
+            top = top_predictions(name, inputs.networks[name](images), labels)
+            flipped = top.predicted != labels
             found = top.where(flipped, found)
             low = torch.where(flipped.cpu(), low, middle)
             high = torch.where(flipped.cpu(), middle, high)
-        index = inputs.batch.index[rows]
-        whole = [torch.full_like(index, number), index, labels[rows], found.classes]
-        self.append(whole, [low, high, found.true, found.confidences])
+        return (low, high), found

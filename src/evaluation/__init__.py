@@ -4,7 +4,16 @@ from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSourc
 from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
-from src.evaluation.evaluate import evaluate, for_device, make_trainer, score_clean, write_table
+from src.evaluation.evaluate import (
+    computed_once,
+    evaluate,
+    for_device,
+    make_trainer,
+    pass_over,
+    renamed,
+    score_clean,
+    write_table,
+)
 from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.lightning_module import Evaluation, Transfer
 from src.evaluation.open_images import open_saved_images

@@ -1,7 +1,7 @@
 """What makes the adversarial images of a batch: an attack, a saved set, or nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -16,10 +16,14 @@ class AdversarialBatch:
     Attributes:
         images: float32 (K, N, 3, H, W) in [0, 1].
         target_labels: int64 (N,), the classes aimed for; None of an untargeted attack.
+        at: The same attack with a budget for each image: rows of the batch (M,) and budgets in
+            units of 1/255, (M,), to images (M, 3, H, W). Only attacks of `src.attacks` take such
+            budgets. Gradients taken there are not counted. None without an attack.
     """
 
     images: Tensor
     target_labels: Tensor | None = None
+    at: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class AdversarialSource(nn.Module, ABC):

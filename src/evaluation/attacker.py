@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.attacks import Philox, image_seeds, project
+from src.attacks import KeptGradients, Philox, image_seeds, project, takes_one_gradient
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
@@ -113,30 +113,21 @@ class Attacker(AdversarialSource):
         target_labels = self._target_labels(images, batch)
         counted = CountedModel(self.source, self.in_bf16)
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        adversarial = self._attacked(counted, images, batch, target_labels, eps)
+        kept = KeptGradients() if takes_one_gradient(self.attack) else None
+        keeping = {} if kept is None else {"estimator": kept}
+        adversarial = self._attacked(counted, images, batch, target_labels, eps, keeping)
         self.gradients += counted.gradients
         self.zero_gradients += int(counted.zeros)
-        return AdversarialBatch(adversarial, target_labels)
 
-    def at(
-        self, images: Tensor, batch: Batch, target_labels: Tensor | None, eps_255: Tensor
-    ) -> Tensor:
-        """Attack each image with a budget of its own, in units of 1/255, (N,).
+        def at(rows: Tensor, eps_255: Tensor) -> Tensor:
+            part = Batch(*(column[rows] for column in batch))
+            aims = None if target_labels is None else target_labels[rows]
+            own = eps_255.to(images.device, images.dtype) / 255
+            known = {} if kept is None else {"estimator": kept.of_rows(rows), "max_batch": None}
+            again = CountedModel(self.source, self.in_bf16)
+            return self._attacked(again, images[rows], part, aims, own[None], known)[0]
 
-        Only attacks of `src.attacks` take such budgets. Gradients taken here are not counted.
-
-        Args:
-            images: Clean images in [0, 1], (N, 3, H, W).
-            batch: Their labels and index.
-            target_labels: The classes that the attack aims for, (N,), as `forward` chose them.
-            eps_255: The budgets.
-
-        Returns:
-            Shape (N, 3, H, W).
-        """
-        eps = eps_255.to(images.device, images.dtype) / 255
-        counted = CountedModel(self.source, self.in_bf16)
-        return self._attacked(counted, images, batch, target_labels, eps[None])[0]
+        return AdversarialBatch(adversarial, target_labels, at)
 
     def halve_gradient_batch(self) -> None:
         """Take gradients of half as many images at once."""
@@ -149,8 +140,12 @@ class Attacker(AdversarialSource):
         batch: Batch,
         target_labels: Tensor | None,
         eps: Tensor,
+        changes: Mapping[str, Any],
     ) -> Tensor:
-        """Return the attack's images for K budgets, (K,) or (K, N), inside their balls."""
+        """Return the attack's images for K budgets, (K,) or (K, N), inside their balls.
+
+        Its arguments are the usual ones but for the changes.
+        """
         given = {
             "targeted": target_labels is not None,
             "true_labels": batch.labels,
@@ -158,7 +153,7 @@ class Attacker(AdversarialSource):
             "pool": self._pool(images),
             "max_batch": self.max_batch,
         }
-        arguments = {key: given[key] for key in accepted(self.attack)}
+        arguments = {key: given[key] for key in accepted(self.attack)} | dict(changes)
         labels = batch.labels if target_labels is None else target_labels
         adversarial = self.attack(counted, images, labels, eps, **arguments)
         pairs = zip(adversarial, eps[..., None, None, None], strict=True)

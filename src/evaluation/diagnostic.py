@@ -13,25 +13,23 @@ from src.evaluation.predictions import RowMetric
 
 @dataclass(frozen=True)
 class DiagnosticInput:
-    """A batch as diagnostics get it.
+    """What of a batch diagnostics get; there may be no image.
 
     Attributes:
         clean: float32 (N, 3, H, W) in [0, 1].
         adversarial: Their adversarial versions before any rounding, (K, N, 3, H, W), in [0, 1].
         batch: The batch, with labels and index, (N,).
         budgets: The K budgets in units of 1/255.
-        source: The attacked model.
         networks: The targets by name: images (N, 3, H, W) in [0, 1] to logits (N, C).
         logits: By target, its logits of `adversarial`, (K, N, C).
-        attack: The job's attack: rows of the batch (M,) and a budget for each in units of 1/255,
-            (M,), to adversarial images (M, 3, H, W).
+        attack: The job's attack on rows of the batch with their own budgets; see `at` of
+            `AdversarialBatch`.
     """
 
     clean: Tensor
     adversarial: Tensor
     batch: Batch
     budgets: tuple[float, ...]
-    source: nn.Module
     networks: Mapping[str, nn.Module]
     logits: Mapping[str, Tensor]
     attack: Callable[[Tensor, Tensor], Tensor]

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from src.config.settings import TrainerSettings
 from src.data import ImageDataset
-from src.evaluation.adversarial_source import CleanImages
+from src.evaluation.adversarial_source import AdversarialSource, CleanImages
 from src.evaluation.batches import Batches
 from src.evaluation.lightning_module import Evaluation, Transfer
 from src.utils import stopping
@@ -47,9 +47,30 @@ class LabelledProgressBar(TQDMProgressBar):
         self.predict_progress_bar.set_description(self.label)
 
 
+class Pass(NamedTuple):
+    """How long a pass over the images took, and how many images its batches had."""
+
+    seconds: float
+    batch_size: int
+
+
 def evaluate(
     dataset: ImageDataset, module: Transfer, trainer: TrainerSettings, label: str
 ) -> Evaluation:
+    """Attack the images and evaluate the targets, as `pass_over`."""
+    variants = module.variants
+    shuffle_seed = variants.seed if variants.controls else None
+    took = pass_over(dataset, module, trainer, label, shuffle_seed)
+    return replace(module.found, **took._asdict())
+
+
+def pass_over(
+    dataset: ImageDataset,
+    module: pl.LightningModule,
+    trainer: TrainerSettings,
+    label: str,
+    shuffle_seed: int | None = None,
+) -> Pass:
     """Pass over the images, on one device or on several.
 
     Where a GPU's memory does not suffice, the pass begins again with half the batch size.
@@ -59,33 +80,34 @@ def evaluate(
         module: What is done with each batch.
         trainer: The device and the batches.
         label: What the progress bar says.
+        shuffle_seed: See `Batches`.
 
     Raises:
         ValueError: There are fewer batches than processes; or the memory does not suffice for
             one image, or for a batch of several processes, which cannot halve it together.
     """
-    while (found := _passed(dataset, module, trainer, label)) is None:
+    while (seconds := _seconds(dataset, module, trainer, label, shuffle_seed)) is None:
         size = trainer.images_per_batch
         if size == 1 or trainer.distributed:
             raise ValueError(f"trainer.batch_size={size} needs more memory than the device has.")
         trainer = trainer.model_copy(update={"batch_size": size // 2})
-        module.adversarial_source.halve_gradient_batch()
+        if isinstance(module, Transfer):
+            module.adversarial_source.halve_gradient_batch()
         log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
-    return found
+    return Pass(seconds, trainer.images_per_batch)
 
 
-def _passed(
-    dataset: ImageDataset, module: Transfer, trainer: TrainerSettings, label: str
-) -> Evaluation | None:
-    """Pass over the images once; None where memory does not suffice."""
+def _seconds(
+    dataset: ImageDataset,
+    module: pl.LightningModule,
+    trainer: TrainerSettings,
+    label: str,
+    shuffle_seed: int | None,
+) -> float | None:
+    """Pass over the images once; return the time it took, None where memory does not suffice."""
     runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
-    variants = module.variants
     batches = Batches(
-        dataset,
-        trainer.images_per_batch,
-        runner.world_size,
-        runner.global_rank,
-        shuffle_seed=variants.seed if variants.controls else None,
+        dataset, trainer.images_per_batch, runner.world_size, runner.global_rank, shuffle_seed
     )
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     start = time.perf_counter()
@@ -94,8 +116,7 @@ def _passed(
             runner.predict(module, loader, return_predictions=False)
     except torch.OutOfMemoryError:
         return None
-    seconds = time.perf_counter() - start
-    return replace(module.found, seconds=seconds, batch_size=trainer.images_per_batch)
+    return time.perf_counter() - start
 
 
 def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
@@ -121,6 +142,8 @@ def score_clean(
     cache: Mapping[str, Path],
     *,
     refresh: bool = False,
+    source: AdversarialSource | None = None,
+    label: str = "clean images",
 ) -> pa.Table:
     """Return the models' predictions for the clean images, computed once per model and data.
 
@@ -128,24 +151,51 @@ def score_clean(
         dataset: The images.
         targets: The models, by name.
         trainer: The device and the batches.
-        cache: Where each model's rows are kept, by name; the path must tell model and data.
-        refresh: Compute them all anew. Required where processes share a job: a cache hit on one
-            of them only would deadlock.
+        cache: See `computed_once`.
+        refresh: See `computed_once`.
+        source: What makes other images of the clean ones, whatever the model; None: nothing.
+        label: What the progress bar says.
 
     Returns:
         The rows of all targets, in their order.
     """
-    missing = {name: targets[name] for name in targets if refresh or not is_cached(cache[name])}
-    rows = {name: _renamed(pq.read_table(cache[name]), name) for name in targets.keys() - missing}
+
+    def compute(missing: Sequence[str]) -> pa.Table:
+        module = Transfer({name: targets[name] for name in missing}, source or CleanImages())
+        (table,) = evaluate(dataset, module, trainer, label).tables.values()
+        return table
+
+    return computed_once(compute, {name: cache[name] for name in targets}, refresh=refresh)
+
+
+def computed_once(
+    compute: Callable[[Sequence[str]], pa.Table],
+    cache: Mapping[str, Path],
+    *,
+    refresh: bool = False,
+) -> pa.Table:
+    """Return the rows of some models or pairs, computed once and kept.
+
+    Args:
+        compute: Names to a table with their rows, whose column `target` has the names.
+        cache: Where the rows of each name are kept; the path must tell what they depend on.
+        refresh: Compute them all anew. Required where processes share a job: a cache hit on one
+            of them only would deadlock.
+
+    Returns:
+        The rows of all names, in their order.
+    """
+    missing = [name for name in cache if refresh or not is_cached(cache[name])]
+    found = cache.keys() - set(missing)
+    rows = {name: renamed(pq.read_table(cache[name]), name) for name in found}
     if missing:
-        module = Transfer(missing, CleanImages())
-        (table,) = evaluate(dataset, module, trainer, "clean images").tables.values()
+        table = compute(missing)
         for name in missing:
             rows[name] = table.filter(pc.equal(table["target"], name))
             if is_first_process():
                 with cache_entry(cache[name]) as temporary:
                     pq.write_table(rows[name], temporary)
-    return pa.concat_tables(rows[name] for name in targets)
+    return pa.concat_tables(rows[name] for name in cache)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -182,7 +232,7 @@ def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) ->
         raise ValueError(f"trainer in the config: {first_line(error)}") from error
 
 
-def _renamed(table: pa.Table, name: str) -> pa.Table:
-    """Return the rows under the model's name here: the cache knows models by content."""
+def renamed(table: pa.Table, name: str) -> pa.Table:
+    """Return the rows under another target's name: a cache knows models by content."""
     position = table.schema.get_field_index("target")
     return table.set_column(position, "target", pa.array([name] * len(table)))

@@ -60,6 +60,7 @@ class Transfer(pl.LightningModule):
         examples: Index of the images whose adversarial versions are kept.
         writer: Where the adversarial images are saved.
         diagnostics: What else is computed of each batch; its gradients do not count.
+        diagnosed: Index of the images that they get; None: all.
 
     Attributes:
         found: What the pass has found; on several processes each gets the merged one.
@@ -76,6 +77,7 @@ class Transfer(pl.LightningModule):
         examples: Collection[int] = (),
         writer: SavedImagesWriter | None = None,
         diagnostics: Sequence[Diagnostic] = (),
+        diagnosed: Collection[int] | None = None,
     ) -> None:
         super().__init__()
         attacked = isinstance(adversarial_source, Attacker)
@@ -92,6 +94,7 @@ class Transfer(pl.LightningModule):
         budgets = adversarial_source.budgets
         self.predictions = {name: Predictions(self.names, budgets) for name in variants.names}
         self.diagnostics = list(diagnostics)
+        self.diagnosed = None if diagnosed is None else frozenset(diagnosed)
         self.metrics: Sequence[RowMetric] = [*self.predictions.values(), *self.diagnostics]
         self.on_device = nn.ModuleList(self.metrics)
         self.example_indices = frozenset(examples)
@@ -177,24 +180,18 @@ class Transfer(pl.LightningModule):
         logits: Mapping[str, Tensor],
     ) -> None:
         """Hand a batch to the diagnostics; their draws do not change later batches."""
-        attacker, targets = self.adversarial_source, adversarial.target_labels
-        assert isinstance(attacker, Attacker)
-
-        def attack(rows: Tensor, eps_255: Tensor) -> Tensor:
-            part = Batch(*(column[rows] for column in batch))
-            return attacker.at(
-                clean[rows], part, None if targets is None else targets[rows], eps_255
-            )
-
+        attack = adversarial.at
+        assert attack is not None  # as the source is an attacker
+        wanted = [self.diagnosed is None or i in self.diagnosed for i in batch.index.tolist()]
+        rows = torch.tensor(wanted, device=clean.device).nonzero()[:, 0]
         given = DiagnosticInput(
-            clean=clean,
-            adversarial=adversarial.images,
-            batch=batch,
-            budgets=attacker.budgets,
-            source=attacker.source,
+            clean=clean[rows],
+            adversarial=adversarial.images[:, rows],
+            batch=Batch(*(column[rows] for column in batch)),
+            budgets=self.adversarial_source.budgets,
             networks=dict(zip(self.names, self.networks, strict=True)),
-            logits=logits,
-            attack=attack,
+            logits={name: values[:, rows] for name, values in logits.items()},
+            attack=lambda own, eps_255: attack(rows[own], eps_255),
         )
         with isolate_rng():
             for diagnostic in self.diagnostics:

@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,11 +30,29 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def clean_cache(
-    settings: Settings, name: str, model_key: str, images: ImageDataset, device: str
+def table_path(
+    settings: Settings,
+    model_keys: Mapping[str, str],
+    device: str,
+    images: ImageDataset,
+    table: str,
+    names: Sequence[str],
+    *what: Any,
 ) -> Path:
-    """Return where a model's predictions on these clean images are kept."""
-    key = content_key(_COLUMNS, model_key, images.digest(), _numerics(settings, device))
+    """Return where rows of a table that needs no attack are kept.
+
+    Args:
+        settings: Of the job.
+        model_keys: Of its models, by name.
+        device: `cpu`, `cuda` or another.
+        images: What the table is of.
+        table: Name of the table.
+        names: Of the models that the rows are of, in any order.
+        *what: What else decides the numbers.
+    """
+    keys = sorted(model_keys[name] for name in names)
+    key = content_key(_COLUMNS, table, keys, what, images.digest(), _numerics(settings, device))
+    name = "-".join([table, *sorted(names)])
     return Path(settings.cache_dir) / "clean" / f"{name[:100]}-{key}.parquet"
 
 

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +15,12 @@ from src.analysis import wilson_interval
 from src.attacks import takes_own_budgets
 from src.config.settings import Settings, TrainerSettings
 from src.data import ImageDataset
-from src.diagnostics import make_diagnostics
+from src.diagnostics import attack_independent_tables, make_diagnostics
 from src.evaluation import (
     STORED,
     AdversarialSource,
     Attacker,
     Batches,
-    Diagnostic,
     Evaluation,
     SavedImages,
     SavedImagesSource,
@@ -33,7 +34,7 @@ from src.evaluation import (
     score_clean,
 )
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.identity import clean_cache, job_key
+from src.experiment.identity import job_key, table_path
 from src.experiment.metrics import track_results
 from src.experiment.models import (
     check_images,
@@ -64,50 +65,39 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     settings = _with_trainer(settings, for_device(settings.trainer, device))
     images = _images(settings, saved)
     check_images(images, together=2 if settings.controls else 1)
-    # Refuses, before any training.
-    Batches(images, settings.trainer.images_per_batch, runner.world_size)
+    diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
+    for each in (images, diagnosed) if settings.diagnostics.attack_independent else (images,):
+        Batches(each, settings.trainer.images_per_batch, runner.world_size)  # refuses, untrained
     models = prepare_models(settings, images, tracker)
+    weights = {name: model.digest for name, model in models.items()}
     if saved is not None:
-        check_weights(saved, {name: model.digest for name, model in models.items()})
+        check_weights(saved, weights)
     networks = {name: model.classifier for name, model in models.items()}
+    keys = {name: model.key for name, model in models.items()}
+    place = partial(table_path, settings, keys, device)
     clean = None
     if saved is None or saved.read_clean is not None:
-        cache = {
-            name: clean_cache(settings, name, model.key, images, device)
-            for name, model in models.items()
-        }
+        cache = {name: place(images, "clean", [name]) for name in models}
         refresh = settings.trainer.distributed
         clean = score_clean(images, networks, settings.trainer, cache, refresh=refresh)
         check_clean_accuracies(settings, clean)
+    unattacked = attack_independent_tables(settings, diagnosed, networks, place)
     pl.seed_everything(settings.seed, verbose=False)  # whatever was trained or scored before
     writer = SavedImagesWriter(folder / SAVED) if settings.save_adversarial else None
     result = Evaluation()
     if settings.budgets:
-        module = Transfer(
-            {name: networks[name] for name in settings.targets},
-            _adversarial_source(settings, saved, images, networks),
-            _variants(settings),
-            example_indices(images, settings.report.examples),
-            writer,
-            _diagnostics(settings),
-        )
+        source = _adversarial_source(settings, saved, images, networks)
+        module = _transfer(settings, source, images, networks, clean, diagnosed, writer)
         label = f"{settings.job} -> {', '.join(settings.targets)}"
         result = evaluate(images, module, settings.trainer, label)
         used = settings.trainer.model_copy(update={"batch_size": result.batch_size})
         settings = _with_trainer(settings, used)
+        result = replace(result, diagnostics=_joined(result.diagnostics, unattacked))
     if not is_first_process():
         return  # the first process of this job writes the results
-    keys = {name: model.key for name, model in models.items()}
-    record = record_of(
-        settings,
-        folder,
-        key=job_key(settings, saved, keys, images, device),
-        data=images.digest(),
-        images=len(images),
-        class_names=images.class_names,
-        weights={name: model.digest for name, model in models.items()},
-        device=device,
-    )
+    found = {"data": images.digest(), "images": len(images), "class_names": images.class_names}
+    key = job_key(settings, saved, keys, images, device)
+    record = record_of(settings, folder, key=key, weights=weights, device=device, **found)
     outcome = write_results(settings, record, images, clean, result, saved, folder)
     if writer is not None:
         finish_set(settings, record, images, writer, folder)
@@ -228,20 +218,38 @@ def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, 
     return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))
 
 
-def _variants(settings: Settings) -> Variants:
-    return Variants(
+def _transfer(
+    settings: Settings,
+    source: AdversarialSource,
+    images: ImageDataset,
+    networks: Mapping[str, nn.Module],
+    clean: pa.Table | None,
+    diagnosed: ImageDataset,
+    writer: SavedImagesWriter | None,
+) -> Transfer:
+    """Return the pass over the images, with its variants and diagnostics."""
+    variants = Variants(
         primary=settings.storage or STORED,
         others=settings.variants,
         controls=settings.controls,
         seed=settings.seed,
     )
-
-
-def _diagnostics(settings: Settings) -> list[Diagnostic]:
-    return make_diagnostics(
-        settings.diagnostics,
-        settings.targets,
-        settings.reference,
-        settings.trainer.max_gradient_batch,
-        settings.seed,
+    chosen, at = settings.diagnostics, settings.reference
+    return Transfer(
+        {name: networks[name] for name in settings.targets},
+        source,
+        variants,
+        example_indices(images, settings.report.examples),
+        writer,
+        [] if clean is None else make_diagnostics(chosen, settings.targets, at, clean),
+        diagnosed.indices.tolist(),
     )
+
+
+def _joined(first: Mapping[str, pa.Table], second: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Return all tables, those of one name below each other."""
+    parts = {
+        name: [each[name] for each in (first, second) if name in each]
+        for name in {**first, **second}
+    }
+    return {name: pa.concat_tables(tables) for name, tables in parts.items()}

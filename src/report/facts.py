@@ -54,6 +54,10 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
         found.append(
             ("clean predictions", f"{count} of {total} jobs have none: rates of all images alone")
         )
+    few = {part: None for job in jobs if (part := _diagnosed_part(job))}
+    if few:
+        text = f"those of {', '.join(few)} images alone; diagnostics.n_images=null"
+        found.append(("diagnostics", text))
     if every > pairs:
         text = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
         found.append(("bins of initial confidence and galleries", text))
@@ -61,6 +65,13 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
         text = "bisection and filters are of unrounded images; minimum budgets are of the grid"
         found.append(("8-bit predictions", text))
     return tuple(found)
+
+
+def _diagnosed_part(job: StoredJob) -> str:
+    """Return how many of the job's images its diagnostics use, if there are some and not of all."""
+    count, images = job.record.config.get("diagnostics", {}).get("n_images"), job.record.images
+    computed = {"flips", "spectra", "filtered", "similarity"} & set(job.files)
+    return f"{count} of {images}" if count and count < images and computed else ""
 
 
 def _commands(jobs: Sequence[StoredJob]) -> list[str]:

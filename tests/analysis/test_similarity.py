@@ -52,6 +52,14 @@ def test_a_pair_is_described_on_its_counted_images(make_job):
     assert (white["cosine"], white["kappa"], white["success_rate"]) == (1, 1, 1)
 
 
+def test_images_without_a_cosine_are_not_counted(make_job):
+    predictions, similarity = make_job(*CASE)
+    row = pairs_of((predictions, similarity[similarity["index"] > 0])).iloc[1]
+    assert (row["n"], row["success_rate"]) == (3, pytest.approx(1 / 3))
+    assert row["cosine"] == pytest.approx(np.mean([0.1, 0.05]))
+    assert row["kappa"] == pairs_of((predictions, similarity)).iloc[1]["kappa"]
+
+
 def test_the_protocol_and_the_budget_are_those_asked_for(make_job):
     job = make_job(*CASE)
     assert pairs_of(job, 8, "target_correct")["n"].iloc[1] == 4

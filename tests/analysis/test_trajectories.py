@@ -113,6 +113,15 @@ def test_refined_flips_take_the_place_of_tried_ones(found):
     assert not dipped["dip_and_recovery"].any()
 
 
+def test_flips_of_a_part_of_the_images_leave_the_others_out(found):
+    flips = refined([10, 12, 13], [np.nan, 0.4, 0.75])  # 16 flips too, and was not bisected
+    table = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
+    check(table, "first_flip_eps_255", [np.nan, 0.4, 0.75])
+    changed = ["first_flip_eps_255", "below_8_bits"]
+    expected = found.loc[[10, 12, 13]].drop(columns=changed)
+    pd.testing.assert_frame_equal(table.drop(columns=changed), expected)
+
+
 def test_a_norm_and_target_labels_change_no_number(found):
     in_l2 = trajectories(make_rows(), "a", ["b"], norm="l2").set_index("index")
     pd.testing.assert_frame_equal(in_l2, found.drop(columns="below_8_bits"))

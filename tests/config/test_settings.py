@@ -108,6 +108,13 @@ def test_every_option_makes_a_job(group, option):
     assert read(f"{group}={option}", *saved)
 
 
+@pytest.mark.parametrize("option", ["basic", "full"])
+def test_the_demo_bounds_any_choice_of_diagnostics(option):
+    settings = read("experiment=demo", f"diagnostics={option}")
+    assert (settings.diagnostics.name, settings.diagnostics.n_images) == (option, 100)
+    assert read(f"diagnostics={option}").diagnostics.n_images is None
+
+
 def test_the_catalogue_lists_every_model_file():
     catalogue = {"inception" if name == "inception_resized" else name for name in MODELS}
     names = ["model.timm.network.model_name=x", "model.torchvision.network.name=x"]
@@ -182,6 +189,7 @@ REFUSED = [
     ("diagnostics.bands=[0.1,0.51]", r"diagnostics.bands.*\(0, 0.5\]"),
     ("diagnostics.cutoffs=[]", "diagnostics.cutoffs"),
     ("diagnostics.cutoffs=[0.72]", r"diagnostics.cutoffs.*\(0, 0.71\]"),
+    ("diagnostics.n_images=0", "diagnostics.n_images=0"),
     ("+diagnostics.spectrum=true", "no key diagnostics.spectrum.*Did you mean spectra"),
     ("attack.steps=0", "attack.steps=0 .*0"),
     ("attack.step_size_255=17", "attack.step_size_255=17 .*16"),

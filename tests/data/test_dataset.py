@@ -38,6 +38,20 @@ def test_batches_hold_the_stored_images_with_their_places_in_the_full_split(work
     assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), np.stack(images)[index])
 
 
+def test_a_part_is_a_data_set_of_its_own():
+    targets = (np.arange(20) + 1) % 4
+    whole = ImageDataset(split(target_labels=targets), n_images=12, seed=1)
+    digest = whole.digest()
+    part = whole.subset(6, seed=3)
+    chosen = [whole.indices.tolist().index(number) for number in part.indices]
+    assert len(part) == 6 and np.ptp(np.bincount(part.labels, minlength=4)) <= 1
+    for one, other in zip(part.__getitems__(range(6)), whole.__getitems__(chosen), strict=True):
+        assert torch.equal(one, other)
+    assert np.array_equal(part.target_labels, whole.target_labels[chosen])
+    assert part.digest() != digest == whole.digest() and len(whole) == 12
+    assert all(whole.subset(n).digest() == digest for n in (None, 12, 13))
+
+
 def test_target_labels_and_own_numbers_follow_the_subset():
     targets, numbers = (np.arange(20) + 1) % 4, 100 + np.arange(20)
     dataset = ImageDataset(split(target_labels=targets), n_images=6, numbers=numbers)

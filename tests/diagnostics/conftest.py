@@ -1,9 +1,11 @@
 """Small images, networks, and a pass over them with diagnostics."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,8 @@ from torch import Tensor, nn
 from src.attacks import fgsm
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.diagnostics import make_diagnostics
-from src.evaluation import Attacker, Transfer, Variants, evaluate
+from src.diagnostics import attack_independent_tables, make_diagnostics
+from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
 
 UNROUNDED = Variants()
 FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
@@ -91,7 +93,7 @@ def batch_of() -> Callable[[ImageDataset], tuple[Tensor, Batch]]:
 
 
 @pytest.fixture(scope="session")
-def diagnosed() -> Callable[..., SimpleNamespace]:
+def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNamespace]:
     """A function that attacks a data set with diagnostics: their tables in pandas, and the rest."""
 
     def make(
@@ -106,18 +108,40 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         variants: Variants = UNROUNDED,
         max_batch: int | None = None,
         noise_seed: int = 0,
+        cache: Path | None = None,
         **words,
     ) -> SimpleNamespace:
         classes = dataset.num_classes
         attacker = Attacker(
             source, attack, budgets, num_classes=classes, max_batch=max_batch, **words
         )
-        settings = DiagnosticSettings(**(FULL if only is None else only))
+        chosen = DiagnosticSettings(**(FULL if only is None else only))
         given = {"accelerator": "cpu", "batch_size": 4, "progress_bar": False}
-        diagnostics = make_diagnostics(settings, list(networks), reference, max_batch, noise_seed)
-        module = Transfer(networks, attacker, variants, diagnostics=diagnostics)
-        result = evaluate(dataset, module, TrainerSettings(**given | (trainer or {})), "test")
-        frames = {name: table.to_pandas() for name, table in result.diagnostics.items()}
-        return SimpleNamespace(attacker=attacker, result=result, **frames)
+        given |= {"gradient_batch": max_batch} | (trainer or {})
+        trained = TrainerSettings(**given)
+        clean = evaluate(dataset, Transfer(networks, CleanImages()), trained, "clean")
+        diagnostics = make_diagnostics(chosen, list(networks), reference, *clean.tables.values())
+        part = dataset.subset(chosen.n_images)
+        module = Transfer(
+            networks, attacker, variants, diagnostics=diagnostics, diagnosed=part.indices.tolist()
+        )
+        result = evaluate(dataset, module, trained, "test")
+        names = [name for name, network in networks.items() if network is source]
+        settings = SimpleNamespace(
+            **{"diagnostics": chosen, "trainer": trained, "seed": noise_seed},
+            **{"reference": reference, "targets": tuple(networks)},
+            source_name=names[0] if names else "source",
+        )
+        models = networks | {settings.source_name: source}
+        folder = cache or tmp_path_factory.mktemp("cache")
+        tables = attack_independent_tables(
+            settings, part, models, lambda _, *what: folder / f"{what}.parquet".replace("/", "_")
+        )
+        frames = [(n, t.to_pandas()) for n, t in [*result.diagnostics.items(), *tables.items()]]
+        found = {
+            name: pd.concat([frame for other, frame in frames if other == name], ignore_index=True)
+            for name in dict.fromkeys(name for name, _ in frames)
+        }
+        return SimpleNamespace(attacker=attacker, result=result, tables=tables, **found)
 
     return make

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -51,7 +52,12 @@ def test_linear_models_flip_where_the_closed_form_says(
         correct = (network(clean).argmax(1) == batch.labels).numpy()
         flips = correct & (exact > 0) & (exact <= GRID[-1])
         rows = found[found["target"] == name].set_index("index")
-        assert rows.index.tolist() == dataset.indices[flips].tolist() and flips.sum() > 5
+        assert rows.index.tolist() == dataset.indices[correct].tolist() and flips.sum() > 5
+        never = rows[rows["eps_255"].isna()]
+        assert never.index.tolist() == dataset.indices[correct & ~flips].tolist()
+        assert (never["below_eps_255"] == GRID[-1]).all()
+        assert (never["predicted"] == never["label"]).all()
+        rows = rows.dropna()
         low, high = rows["below_eps_255"].to_numpy(), rows["eps_255"].to_numpy()
         assert (low <= exact[flips] + 1e-4).all() and (exact[flips] <= high + 1e-4).all()
         cell = np.searchsorted(grid, exact[flips])
@@ -82,16 +88,15 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
     trainer = {"batch_size": 15}
     run = diagnosed(dataset, source, networks, attack, GRID, only=ONLY, trainer=trainer, **words)
     clean, whole = batch_of(dataset)
-    targets = run.attacker(clean, whole).target_labels
+    at = run.attacker(clean, whole).at
     for name, network in networks.items():
-        rows = run.flips[run.flips["target"] == name]
+        rows = run.flips[run.flips["target"] == name].dropna()
         assert len(rows) > 2
         index = rows["index"].tolist()
         batch = Batch(*(column[index] for column in whole))
-        wanted = None if targets is None else targets[index]
         for bound, flips in (("below_eps_255", False), ("eps_255", True)):
             eps_255 = torch.tensor(rows[bound].to_numpy())
-            again = network(run.attacker.at(clean[index], batch, wanted, eps_255)).softmax(1)
+            again = network(at(torch.tensor(index), eps_255)).softmax(1)
             assert ((again.argmax(1) != batch.labels) == flips).all()
         top = again.topk(3)
         true = again.gather(1, batch.labels[:, None])[:, 0]
@@ -100,11 +105,14 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
         np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-5)
 
 
-def test_images_that_do_not_flip_have_no_row(images, linear, diagnosed):
+def test_images_that_do_not_flip_have_no_budget(images, linear, batch_of, diagnosed):
     model = linear(0)
     dataset = images(model=model)
     found = diagnosed(dataset, model, {"a": model}, fgsm, (1e-4,), 1e-4, ONLY).flips
-    assert list(found) == COLUMNS and len(found) == 0
+    assert list(found) == COLUMNS and found["eps_255"].isna().all()
+    assert found["index"].tolist() == list(range(11)) and (found["below_eps_255"] == 1e-4).all()
+    confidence = model(batch_of(dataset)[0]).softmax(1).amax(1)
+    np.testing.assert_allclose(found["confidence"], confidence, atol=1e-3)
     dataset.labels = (dataset.labels + 1) % 3  # wrong on the clean image already
     assert len(diagnosed(dataset, model, {"a": model}, fgsm, GRID, only=ONLY).flips) == 0
 
@@ -121,14 +129,14 @@ def bisected(flips_at, grid, halvings, labels=(0, 1)):
         eps = images[:, 0, 0, 0]
         return torch.stack([torch.where(flips_at(eps), -eps, 1.0), torch.zeros_like(eps)], dim=1)
 
-    diagnostic = Bisection(["t"], halvings)
+    asked_clean = {"index": [7, 4], "label": labels, "target": ["t", "t"], "predicted": [0, 0]}
+    diagnostic = Bisection(["t"], halvings, pa.table(asked_clean))
     adversarial = torch.tensor(grid).reshape(-1, 1, 1, 1, 1).expand(-1, 2, 3, 2, 2)
     inputs = DiagnosticInput(
         clean=torch.zeros(2, 3, 2, 2),
         adversarial=adversarial,
         batch=Batch(torch.zeros(2, 3, 2, 2).byte(), torch.tensor(labels), torch.tensor([7, 4])),
         budgets=grid,
-        source=torch.nn.Identity(),
         networks={"t": target},
         logits={"t": torch.stack([target(images) for images in adversarial])},
         attack=attack,

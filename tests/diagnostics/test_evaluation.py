@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
 TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 GRID = (0.5, 2.0, 8.0)
+CLEAN = pa.table({"index": [0, 3], "label": [0, 0], "target": ["a", "a"], "predicted": [0, 0]})
 FULL = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True)
 
 
@@ -33,14 +35,15 @@ def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diag
         assert full.tables[name].equals(table)
     assert (plain.gradients, plain.diagnostics) == (full.gradients, {})
     assert plain.zero_gradients == full.zero_gradients
-    assert list(full.diagnostics) == TABLES
+    assert list(full.diagnostics) == TABLES[:3]
     assert len(full.diagnostics["flips"]) > 0  # attacks were run in between
 
 
-def test_batches_do_not_matter(images, curved, diagnosed):
+@pytest.mark.parametrize("attack", [fgsm, partial(pgd, steps=2)])
+def test_batches_do_not_matter(attack, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
-    arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
+    arguments = (dataset, networks["a"], networks, attack, GRID)
     runs = [diagnosed(*arguments, trainer={"batch_size": size}) for size in (2, 11)]
     for name in TABLES:
         first, second = (getattr(run, name) for run in runs)
@@ -54,7 +57,7 @@ def test_batches_do_not_matter(images, curved, diagnosed):
 def test_a_second_pass_forgets_the_first(images, linear):
     networks, dataset = {"a": linear(0)}, images()
     source = Attacker(networks["a"], fgsm, GRID, num_classes=3)
-    module = Transfer(networks, source, diagnostics=make_diagnostics(FULL, ["a"], 8.0))
+    module = Transfer(networks, source, diagnostics=make_diagnostics(FULL, ["a"], 8.0, CLEAN))
     first, second = (evaluate(dataset, module, TRAINER, "test") for _ in range(2))
     assert second.gradients == first.gradients
     for name, table in (first.tables | first.diagnostics).items():
@@ -63,8 +66,82 @@ def test_a_second_pass_forgets_the_first(images, linear):
 
 def test_diagnostics_need_an_attack_and_its_unrounded_images(images, linear):
     model = linear(0)
-    diagnostics = make_diagnostics(FULL, ["a"], 8.0)
+    diagnostics = make_diagnostics(FULL, ["a"], 8.0, CLEAN)
     attacker = Attacker(model, fgsm, GRID, num_classes=3)
     for source, variants in ((CleanImages(), Variants()), (attacker, Variants(primary="uint8"))):
         with pytest.raises(ValueError, match="diagnostics"):
             Transfer({"a": model}, source, variants, diagnostics=diagnostics)
+
+
+def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved, diagnosed):
+    networks = {"a": curved(0), "b": curved(1)}
+    dataset = images(model=networks["a"])
+    arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
+    words = {"variants": Variants(controls=True), "trainer": {"batch_size": 2}}
+    every = FULL.model_dump()
+    whole, part = (diagnosed(*arguments, only=every | {"n_images": n}, **words) for n in (99, 3))
+    chosen = dataset.subset(3).indices.tolist()  # of six batches: some have none
+    assert len(chosen) == 3
+    for name, table in whole.result.tables.items():
+        assert part.result.tables[name].equals(table)
+    assert (part.spectra["n"] == 3).all() and (whole.spectra["n"] == 11).all()
+    for name in set(TABLES) - {"spectra"}:
+        first, second = (getattr(run, name) for run in (whole, part))
+        first = first[first["index"].isin(chosen)].reset_index(drop=True)
+        assert len(second) > 0 and set(second["index"]) <= set(chosen), name
+        for column in first.columns.difference(["top5_classes", "top5_confidences"]):
+            if first[column].dtype.kind == "f":
+                np.testing.assert_allclose(first[column], second[column], atol=1e-4, err_msg=name)
+            else:
+                assert first[column].tolist() == second[column].tolist()
+
+
+class Watched(torch.nn.Module):
+    """A network that counts the images that it sees."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.seen = network, 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return self.network(images)
+
+
+def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_path):
+    networks = {name: Watched(curved(seed)) for seed, name in enumerate("abc")}
+    a, b, _ = networks.values()
+    only = {"filters": True, "similarity": True}
+    words = {"only": only, "cache": tmp_path, "trainer": {"batch_size": 11}}
+    seen, runs = [], []
+    for source, attack in ((a, fgsm), (a, pgd), (b, fgsm)):
+        before = [network.seen for network in networks.values()]
+        runs.append(diagnosed(images(), source, networks, attack, GRID, **words))
+        seen.append(
+            [network.seen - b for network, b in zip(networks.values(), before, strict=True)]
+        )
+    first, other_attack, _ = runs
+    for name in ("filtered", "low_passed", "similarity"):
+        assert first.tables[name].equals(other_attack.tables[name])
+    parts, cutoffs, clean = 3, 5, 1
+    gradients = [1, 0, 0], [len(GRID) * 10, 0, 0], [0, 1, 0]
+    for found, own, once in zip(seen, gradients, (4 + cutoffs + 1, 0, 0), strict=True):
+        assert found == [11 * (len(GRID) + parts + clean + once + n) for n in own]
+    pairs = [run.similarity.set_index(["target", "index"])["cosine"] for run in runs]
+    assert pairs[0]["b"].tolist() == pairs[2]["a"].tolist()
+    assert pairs[2]["c"].tolist() != pairs[0]["c"].tolist()
+
+
+def test_a_single_gradient_bisects_as_new_ones_do(images, curved, diagnosed):
+    def anew(gradient, state):
+        return gradient(state.at)  # as by default, but nothing knows that
+
+    networks = {"a": curved(0), "b": curved(1)}
+    dataset = images(30, model=networks["a"])
+    attacks = (fgsm, partial(fgsm, estimator=anew))
+    words = {"only": {"bisection": 5}, "trainer": {"batch_size": 15}}
+    once, plain = (
+        diagnosed(dataset, networks["a"], networks, attack, GRID, **words) for attack in attacks
+    )
+    assert once.result.diagnostics["flips"].equals(plain.result.diagnostics["flips"])
+    assert once.flips["eps_255"].notna().sum() > 10

@@ -4,6 +4,7 @@ import os
 import socket
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +16,21 @@ import torch.multiprocessing as mp
 from src.attacks import pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages
-from src.diagnostics import Bisection, make_diagnostics
+from src.diagnostics import Bisection, attack_independent_tables, make_diagnostics
 from src.evaluation import (
     Attacker,
+    CleanImages,
     DiagnosticInput,
     SavedImagesWriter,
     Transfer,
     Variants,
     evaluate,
 )
+from src.utils.cache import cache_entry
 
 
 def fake(index: list[int], flips: bool) -> DiagnosticInput:
-    """A batch whose images all flip, or none does."""
+    """A batch whose images all flip, or none is correct on the clean image."""
     count = len(index)
     clean = torch.zeros(count, 3, 8, 8)
     correct, wrong = torch.tensor([[1.0, 0]]), torch.tensor([[0.0, 1]])
@@ -36,7 +39,6 @@ def fake(index: list[int], flips: bool) -> DiagnosticInput:
         adversarial=clean[None],
         batch=Batch(clean.byte(), torch.zeros(count, dtype=torch.int64), torch.tensor(index)),
         budgets=(8.0,),
-        source=torch.nn.Identity(),
         networks={"t": lambda images: correct.expand(len(images), 2)},
         logits={"t": (wrong if flips else correct).expand(1, count, 2)},
         attack=lambda rows, eps: clean[rows],
@@ -53,7 +55,12 @@ DEALT = {
 
 def flips(batches: list[DiagnosticInput]) -> pa.Table:
     """Return the table of some batches, and of those of the other process if there is one."""
-    diagnostic = Bisection(["t"], 2)
+    flipping = [inputs for inputs in batches if inputs.logits["t"].argmax(-1).all()]
+    counted = [number for inputs in flipping for number in inputs.batch.index.tolist()]
+    zeros = np.zeros(len(counted), int)
+    clean = {"index": zeros + counted, "label": zeros, "predicted": zeros}
+    names = pa.array(["t"] * len(counted), pa.string())
+    diagnostic = Bisection(["t"], 2, pa.table(clean | {"target": names}))
     for inputs in batches:
         diagnostic.update(inputs)
     return diagnostic.compute()
@@ -85,18 +92,45 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
         devices=processes,
         strategy="auto" if processes == 1 else "ddp",
     )
+    (clean,) = evaluate(data, Transfer(networks, CleanImages()), trainer, "clean").tables.values()
     module = Transfer(
         networks,
         Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3),
         Variants(controls=True),
         examples=(0, 10),
         writer=SavedImagesWriter(folder),
-        diagnostics=make_diagnostics(settings, list(networks), 8.0),
+        diagnostics=make_diagnostics(settings, list(networks), 8.0, clean),
+        diagnosed=DIAGNOSED,
     )
     result = evaluate(data, module, trainer, "test")
+    words = {"diagnostics": settings, "trainer": trainer, "seed": 0, "reference": 8.0}
+    asked = SimpleNamespace(**words, source_name="a", targets=("a", "b"))
+    place = partial(in_folder, folder)
+    kept = attack_independent_tables(asked, data, networks, place)
     gradients = pa.table({"gradients": [result.gradients], "zero": [result.zero_gradients]})
     examples = pa.table({str(k): v.ravel() for k, v in sorted(result.examples.items())})
-    return {**result.tables, **result.diagnostics, "gradients": gradients, "examples": examples}
+    kept = {f"kept-{name}": table for name, table in kept.items()}
+    return {
+        **result.tables,
+        **result.diagnostics,
+        **kept,
+        "gradients": gradients,
+        "examples": examples,
+    }
+
+
+DIAGNOSED = (0, 1, 3, 9)
+"""Images of two of the three batches."""
+
+
+def in_folder(folder: Path, images: ImageDataset, *what) -> Path:
+    """Return a path; on several processes another one in each, of which the first is there."""
+    rank = os.environ.get("RANK", "one")
+    path = folder / f"{rank}-{what}.parquet".replace("/", "_")
+    if rank == "0" and not path.exists():
+        with cache_entry(path) as temporary:
+            pq.write_table(pa.table({"target": []}), temporary)
+    return path
 
 
 def network(seed: int) -> torch.nn.Module:
