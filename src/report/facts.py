@@ -118,9 +118,10 @@ def _budgets(record: JobRecord) -> str:
 
 
 def _arithmetic(record: JobRecord) -> str:
-    trainer = record.config["trainer"]
-    attacks = "gradients in bfloat16, " if trainer.get("attack_precision") == "bf16" else ""
-    return f"{record.precision}, {attacks}batches of {trainer['batch_size']}, on {record.device}"
+    trainer = record.config.get("trainer", {})
+    attacks = ", gradients in bfloat16" if trainer.get("attack_precision") == "bf16" else ""
+    batches = f", batches of {trainer['batch_size']}" if "batch_size" in trainer else ""
+    return f"{record.precision}{attacks}{batches}, on {record.device}"
 
 
 def _versions(record: JobRecord) -> str:
