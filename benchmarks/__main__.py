@@ -31,7 +31,8 @@ def main() -> None:
     variants = {name: words for name, *words in options.variant}
     if taken := {OURS, *LIBRARIES} & variants.keys():
         parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
-    bench = Bench(folder, options.images, options.threads, variants)
+    shape = (options.threads, options.device, options.batch_size)
+    bench = Bench(folder, options.images, *shape, variants)
     libraries = [OURS, *variants, *_installed(options.libraries)]
     found = _about(options) | {"results": []}
     try:
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=_count, default=100)
     add("--rounds", type=_count, default=5)
     add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
+    add("--device", choices=["cpu", "gpu"], default="cpu")
+    add("--batch-size", type=_count, default=50)
     add("--folder", default="outputs/bench")
     return parser
 

@@ -21,7 +21,6 @@ from src.report import find_jobs
 from src.utils.files import write_text
 
 BUDGETS_255 = (1, 2, 4, 8, 12, 16)
-BATCH = 50
 OURS = "ours"
 
 
@@ -50,13 +49,22 @@ class Bench:
         folder: Where everything goes.
         images: Number of images.
         threads: Of torch, in every process.
+        device: `cpu` or `gpu`.
+        batch: Images in a batch.
         variants: More words of the program's command line, by name of the variant.
     """
 
     def __init__(
-        self, folder: Path, images: int, threads: int, variants: Mapping[str, Sequence[str]]
+        self,
+        folder: Path,
+        images: int,
+        threads: int,
+        device: str,
+        batch: int,
+        variants: Mapping[str, Sequence[str]],
     ) -> None:
         self.folder, self.images, self.threads = folder, images, threads
+        self.device, self.batch = device, batch
         self.variants: dict[str, Sequence[str]] = {OURS: (), **variants}
         self.tracked = find_spec("mlflow") is not None
 
@@ -67,7 +75,7 @@ class Bench:
             *given.words,
             f"targets=[{','.join(given.models)}]",
             f"n_images={self.images}",
-            *("report=none", "trainer=cpu", f"trainer.batch_size={BATCH}"),
+            *("report=none", f"trainer={self.device}", f"trainer.batch_size={self.batch}"),
             f"epsilon.grid=[0,{','.join(map(str, BUDGETS_255))}]",
             f"cache_dir='{self.folder / 'cache'}'",
             store if self.tracked else "tracking=none",
@@ -144,7 +152,8 @@ class Bench:
         """Write what a process is told, and return the file's path."""
         spec = {
             **{"folder": str(self.folder / given.name), "models": given.models},
-            **{"budgets_255": BUDGETS_255, "batch_size": BATCH, "result": str(result), **more},
+            **{"budgets_255": BUDGETS_255, "batch_size": self.batch, "result": str(result)},
+            **{"device": "cuda" if self.device == "gpu" else "cpu", **more},
         }
         path = result.with_suffix(".spec.json")
         write_text(path, json.dumps(spec))

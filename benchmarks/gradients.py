@@ -33,7 +33,7 @@ def calls(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
         networks as the program takes them.
     """
     keep_freed_memory()
-    files = load(spec["folder"], spec["models"])
+    files = load(spec["folder"], spec["models"], spec["device"])
     parts = [part.split(spec["batch_size"]) for part in (files.images, files.labels)]
     found: dict[str, dict[str, float]] = {"forward": {}, "gradient": {}}
     for name, plain in files.networks.items():
@@ -59,7 +59,7 @@ def signs(spec: dict[str, Any]) -> dict[str, float]:
     eps, size, attack = spec["eps_255"] / 255, spec["batch_size"], spec["attack"]
     names = ("images", "images_differ", "signs", "signs_differ")
     found: dict[str, float] = {**dict.fromkeys(names, 0), "largest": 0.0}
-    files, again = (load(spec["folder"], spec["models"]) for _ in range(2))
+    files, again = (load(spec["folder"], spec["models"], spec["device"]) for _ in range(2))
     x, y = files.images[:size], files.labels[:size]
     for name, plain in files.networks.items():
         folded = _fast(again.networks[name])
@@ -68,7 +68,7 @@ def signs(spec: dict[str, Any]) -> dict[str, float]:
         one, other = (_gradient(network, x, y) for network in (folded, plain))
         unlike = one.sign() != other.sign()
         share = one.abs() / one.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-38)
-        differs = (ours - torch.as_tensor(theirs)).abs() > eps / 100
+        differs = (ours - torch.as_tensor(theirs, device=x.device)).abs() > eps / 100
         found["images"] += len(x)
         found["images_differ"] += int(differs.flatten(1).any(1).sum())
         found["signs"] += unlike.numel()
@@ -98,6 +98,8 @@ def _seconds(call: Callable[..., object], *parts: tuple[Tensor, ...]) -> float:
         start = time.perf_counter()
         for images, labels in zip(*parts, strict=True):
             call(images, labels)
+        if parts[0][0].is_cuda:
+            torch.cuda.synchronize()
         passes.append(time.perf_counter() - start)
     return median(passes)
 

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.bench import BATCH, OURS, Bench
+from benchmarks.bench import OURS, Bench
 from benchmarks.compare import records, show
 from benchmarks.inputs import Input
 
 
 def growth(bench: Bench, given: Input) -> dict[str, Any]:
     """Time the program's FGSM while one number doubles; print and return what it took."""
-    images = [BATCH, 2 * BATCH, 4 * BATCH, 8 * BATCH]
+    images = [bench.batch * factor for factor in (1, 2, 4, 8)]
     grids = {number: list(range(number + 1)) for number in (1, 2, 4, 8)}
     targets = {number: given.models[:number] for number in (1, 2, 4) if number <= len(given.models)}
     words = {

@@ -62,7 +62,7 @@ def foolbox(model: nn.Module, attack: str, files: Files, batch: int) -> Library:
     """One call for all budgets: https://foolbox.readthedocs.io ."""
     import foolbox
 
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=files.images.device)
     kind = {"fgsm": "FGSM", "bim": "LinfBasicIterativeAttack", "pgd": "LinfPGD", "mi": "MIFGSM"}
     made = getattr(foolbox.attacks, kind[attack])(**_steps(attack, 1, "rel_stepsize", "steps"))
 
@@ -84,7 +84,7 @@ def art(model: nn.Module, attack: str, files: Files, batch: int) -> Library:
         input_shape=tuple(files.images.shape[1:]),
         nb_classes=files.classes,
         clip_values=(0.0, 1.0),
-        device_type="cpu",
+        device_type="cpu" if files.images.device.type == "cpu" else "gpu",
     )
     kinds = {"fgsm": "FastGradientMethod", "bim": "BasicIterativeMethod"}
     kinds |= {"pgd": "ProjectedGradientDescent", "mi": "MomentumIterativeMethod"}
@@ -95,10 +95,10 @@ def art(model: nn.Module, attack: str, files: Files, batch: int) -> Library:
     def craft(images: Tensor, labels: Tensor, budgets: Sequence[float]) -> list[Any]:
         words = [{"eps": eps} | _steps(attack, eps, "eps_step", "max_iter") for eps in budgets]
         made = [getattr(evasion, kinds[attack])(estimator, **common, **each) for each in words]
-        return [one.generate(x=images.numpy(), y=labels.numpy()) for one in made]
+        return [one.generate(x=images.cpu().numpy(), y=labels.cpu().numpy()) for one in made]
 
     def classify(images: Any) -> np.ndarray:
-        logits = estimator.predict(np.asarray(images), batch_size=batch)
+        logits = estimator.predict(np.asarray(torch.as_tensor(images).cpu()), batch_size=batch)
         return np.asarray(logits.argmax(axis=1))
 
     return Library(craft, classify)
@@ -112,7 +112,7 @@ def _steps(attack: str, eps: float, size: str, number: str) -> dict[str, Any]:
 def _classify(model: nn.Module) -> Callable[[Any], np.ndarray]:
     def classify(images: Any) -> np.ndarray:
         with torch.no_grad():
-            return np.asarray(model(images).argmax(1))
+            return np.asarray(model(images).argmax(1).cpu())
 
     return classify
 
@@ -124,14 +124,18 @@ PEERS: dict[str, Callable[[nn.Module, str, Files, int], Library]] = {
 }
 
 
-def load(folder: str, models: Sequence[str]) -> Files:
+def load(folder: str, models: Sequence[str], device: str) -> Files:
     """Read what `benchmarks.prepare` wrote, whose networks are whole ones, unpickled."""
+    torch.backends.cudnn.allow_tf32 = False  # float32, as the program takes it
     with safe_open(Path(folder) / "images.safetensors", "pt") as file:
         images, labels = file.get_tensor("images"), file.get_tensor("labels")
         classes = int(file.metadata()["classes"])
     paths = {name: Path(folder) / f"{name}.pt" for name in models}
-    networks = {name: torch.load(path, weights_only=False) for name, path in paths.items()}
-    return Files(images.float() / 255, labels, classes, networks)
+    networks = {
+        name: torch.load(path, map_location=device, weights_only=False)
+        for name, path in paths.items()
+    }
+    return Files((images.float() / 255).to(device), labels.to(device), classes, networks)
 
 
 def sweep(spec: dict[str, Any]) -> None:
@@ -142,7 +146,7 @@ def sweep(spec: dict[str, Any]) -> None:
     """
     torch.manual_seed(0)
     np.random.seed(0)
-    files, size = load(spec["folder"], spec["models"]), spec["batch_size"]
+    files, size = load(spec["folder"], spec["models"], spec["device"]), spec["batch_size"]
     made = [
         PEERS[spec["library"]](network, spec["attack"], files, size)
         for network in files.networks.values()

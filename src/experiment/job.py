@@ -63,11 +63,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     runner = make_trainer(settings.trainer, [])
     device = runner.strategy.root_device.type
     settings = _with_trainer(settings, for_device(settings.trainer, device))
-    images = _images(settings, saved)
-    check_images(images, together=2 if settings.controls else 1)
-    diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
-    for each in (images, diagnosed) if settings.diagnostics.attack_independent else (images,):
-        Batches(each, settings.trainer.images_per_batch, runner.world_size)  # refuses, untrained
+    images, diagnosed = _images(settings, saved, runner.world_size)
     models = prepare_models(settings, images, tracker)
     weights = {name: model.digest for name, model in models.items()}
     if saved is not None:
@@ -160,11 +156,20 @@ def _with_trainer(settings: Settings, trainer: TrainerSettings) -> Settings:
     return settings.model_copy(update={"trainer": trainer})
 
 
-def _images(settings: Settings, saved: SavedImages | None) -> ImageDataset:
+def _images(
+    settings: Settings, saved: SavedImages | None, processes: int
+) -> tuple[ImageDataset, ImageDataset]:
+    """Return the job's images and those of its diagnostics, before any model is trained."""
     if saved is None:
-        return open_dataset(settings, "test")
-    classes, count = settings.dataset.num_classes, settings.n_images
-    return saved_dataset(saved, num_classes=classes, n_images=count, seed=settings.seed)
+        images = open_dataset(settings, "test")
+    else:
+        classes, count = settings.dataset.num_classes, settings.n_images
+        images = saved_dataset(saved, num_classes=classes, n_images=count, seed=settings.seed)
+    check_images(images, together=2 if settings.controls else 1)
+    diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
+    for each in (images, diagnosed) if settings.diagnostics.attack_independent else (images,):
+        Batches(each, settings.trainer.images_per_batch, processes)  # refuses too few
+    return images, diagnosed
 
 
 def _adversarial_source(
