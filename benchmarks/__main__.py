@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -25,6 +26,7 @@ LIBRARIES = ("torchattacks", "foolbox", "art")
 
 def main() -> None:
     """Run what the command line asks for; print tables and write `results.json`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = _parser()
     options = parser.parse_args()
     folder = Path(options.folder).absolute()
@@ -47,6 +49,8 @@ def main() -> None:
                 write_text(folder / "results.json", json.dumps(found, indent=1))
     except ValueError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     if found["results"]:
         print(f"files: {folder / 'results.json'}")
 

@@ -173,7 +173,11 @@ class Bench:
             process = subprocess.Popen(
                 [sys.executable, "-m", *words], stdout=out, stderr=out, env=environment
             )
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:  # an interrupt ends what it waits for
+                process.kill()
+                raise
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
         if process.returncode:

@@ -57,4 +57,7 @@ def _documented(classifier: PixelClassifier) -> nn.Sequential:
 
 if __name__ == "__main__":
     src.main.ignore_harmless_warnings()
-    prepare(sys.argv[2:], Path(sys.argv[1]))
+    try:
+        prepare(sys.argv[2:], Path(sys.argv[1]))
+    except ValueError as error:
+        sys.exit(str(error))
