@@ -1,7 +1,5 @@
 """The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
 
-import atexit
-import gc
 import logging
 import os
 import sys
@@ -64,7 +62,6 @@ def command_line(run: Callable[[], None]) -> None:
     Ctrl-C or SIGTERM leaves what is finished and exits with 130.
     """
     ignore_harmless_warnings()
-    atexit.register(gc.freeze)  # else the end walks half a million objects for two seconds
     logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     with stopping.listening():
