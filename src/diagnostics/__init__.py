@@ -17,6 +17,7 @@ def make_diagnostics(
     targets: Sequence[str],
     reference_eps_255: float,
     clean: pa.Table,
+    seed: int = 0,
 ) -> list[Diagnostic]:
     """Return the diagnostics of the attack that settings ask for.
 
@@ -25,6 +26,7 @@ def make_diagnostics(
         targets: Names of the targets.
         reference_eps_255: The budget whose perturbations are analysed, in units of 1/255.
         clean: The targets' predictions for the clean images.
+        seed: Of the noise that filtered perturbations are compared with.
     """
     diagnostics: list[Diagnostic] = []
     if settings.bisection:
@@ -32,5 +34,5 @@ def make_diagnostics(
     if settings.spectra:
         diagnostics.append(Spectra(targets, reference_eps_255))
     if settings.filters:
-        diagnostics.append(Filtered(targets, reference_eps_255, settings.bands))
+        diagnostics.append(Filtered(targets, reference_eps_255, settings.bands, seed))
     return diagnostics

@@ -33,21 +33,28 @@ class Filtered(Diagnostic):
         targets: Names of the targets.
         reference_eps_255: The budget of the perturbations, in units of 1/255.
         bands: See `band_bounds`.
+        seed: Of the noise whose length the parts have.
     """
 
     table = "filtered"
 
     def __init__(
-        self, targets: Sequence[str], reference_eps_255: float, bands: Sequence[float]
+        self,
+        targets: Sequence[str],
+        reference_eps_255: float,
+        bands: Sequence[float],
+        seed: int = 0,
     ) -> None:
         super().__init__(targets)
         self.reference_eps_255, self.bounds = reference_eps_255, band_bounds(bands)
+        self.seed = seed
 
     def update(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
-        index, labels = inputs.batch.index, inputs.batch.labels
+        index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
         place = inputs.budgets.index(self.reference_eps_255)
-        parts = with_parts(inputs.clean, inputs.adversarial[place] - inputs.clean, self.bounds)
+        noise = budget_noise(clean, index, self.reference_eps_255, self.seed)
+        parts = with_parts(clean, inputs.adversarial[place] - clean, noise, self.bounds)
         for target, (name, network) in enumerate(inputs.networks.items()):
             whole = inputs.logits[name][place]
             for number, images in enumerate(parts):
@@ -86,13 +93,12 @@ class NoiseParts(AdversarialSource):
     def __init__(self, eps_255: float, bands: Sequence[float], seed: int) -> None:
         bounds = band_bounds(bands)
         super().__init__(range(len(bounds)), "linf")
-        self.eps, self.bounds, self.seed = eps_255 / 255, bounds, seed
+        self.eps_255, self.bounds, self.seed = eps_255, bounds, seed
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the clean images with each part of their noise."""
-        signs = noise_signs(self.seed, batch.index, images)
-        noise = (images + self.eps * signs).clamp(0, 1) - images
-        return AdversarialBatch(with_parts(images, noise, self.bounds))
+        noise = budget_noise(images, batch.index, self.eps_255, self.seed)
+        return AdversarialBatch(with_parts(images, noise, noise, self.bounds))
 
 
 class LowPassedImages(AdversarialSource):
@@ -123,22 +129,28 @@ def band_bounds(bands: Sequence[float]) -> Bounds:
     return {"all": (0.0, math.inf), **dict(parts)}
 
 
-def with_parts(clean: Tensor, change: Tensor, bounds: Bounds) -> Tensor:
+def budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
+    """Return what random-sign noise of a budget changes in images (N, 3, H, W) in [0, 1]."""
+    return (clean + eps_255 / 255 * noise_signs(seed, index, clean)).clamp(0, 1) - clean
+
+
+def with_parts(clean: Tensor, change: Tensor, noise: Tensor, bounds: Bounds) -> Tensor:
     """Return clean images with each part of their perturbations alone, clipped to [0, 1].
 
-    Each part is scaled to the length (L2 norm) of its whole perturbation. A part that is zero stays
-    zero.
+    Each part is scaled to the length (L2 norm) of the noise, so that parts of all attacks, and of
+    the noise itself, are equally strong. The whole stays as it is, and so does a part that is zero.
 
     Args:
         clean: float32 (N, 3, H, W) in [0, 1].
         change: The perturbations, of the same shape.
+        noise: Random-sign noise of the same budget, see `budget_noise`.
         bounds: Of B bands, the first of which is the whole.
 
     Returns:
         Shape (B, N, 3, H, W).
     """
     _, *bands = bounds.values()
-    parts = [change, *(rescaled(band(change, *ends), change) for ends in bands)]
+    parts = [change, *(rescaled(band(change, *ends), noise) for ends in bands)]
     return torch.stack([(clean + part).clamp(0, 1) for part in parts])
 
 
@@ -153,7 +165,7 @@ def filtered_table(rows: pa.Table, bounds: Bounds, eps_255: float, kind: str) ->
     """Return rows of the table `filtered`: predictions for parts of perturbations.
 
     The columns are `index`, `label`, `target`, `eps_255`, `band`, `norm` (in which the parts are as
-    long as the whole), `kind` (`attack`, or `noise`, its control), `frequency_low` and
+    long as noise of the budget), `kind` (`attack`, or `noise`, its control), `frequency_low` and
     `frequency_high` (of the band, in cycles per pixel), and `predicted`, `confidence`,
     `true_confidence`, `top5_classes` and `top5_confidences`.
 

@@ -21,6 +21,7 @@ from src.evaluation import (
     AdversarialSource,
     Attacker,
     Batches,
+    Diagnostic,
     Evaluation,
     SavedImages,
     SavedImagesSource,
@@ -239,14 +240,17 @@ def _transfer(
         controls=settings.controls,
         seed=settings.seed,
     )
-    chosen, at = settings.diagnostics, settings.reference
+    diagnostics: list[Diagnostic] = []
+    if clean is not None:
+        how = (settings.diagnostics, settings.targets, settings.reference)
+        diagnostics = make_diagnostics(*how, clean, settings.seed)
     return Transfer(
         {name: networks[name] for name in settings.targets},
         source,
         variants,
         example_indices(images, settings.report.examples),
         writer,
-        [] if clean is None else make_diagnostics(chosen, settings.targets, at, clean),
+        diagnostics,
         diagnosed.indices.tolist(),
     )
 

@@ -68,8 +68,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "low, mid, high",
         "The part of a perturbation below, between and above two frequencies, scaled to the L2 "
-        "norm of the whole, clipped to the pixel range and not rounded. Its control is the same "
-        "part of random-sign noise of the budget, scaled to the L2 norm of the whole noise.",
+        "norm of random-sign noise of the budget, clipped to the pixel range and not rounded. Its "
+        "control is the same part of that noise at the same norm.",
     ),
     (
         "gradient cosine, error consistency",

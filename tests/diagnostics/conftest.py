@@ -120,7 +120,8 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleN
         given |= {"gradient_batch": max_batch} | (trainer or {})
         trained = TrainerSettings(**given)
         clean = evaluate(dataset, Transfer(networks, CleanImages()), trained, "clean")
-        diagnostics = make_diagnostics(chosen, list(networks), reference, *clean.tables.values())
+        (scored,) = clean.tables.values()
+        diagnostics = make_diagnostics(chosen, list(networks), reference, scored, noise_seed)
         part = dataset.subset(chosen.n_images)
         module = Transfer(
             networks, attacker, variants, diagnostics=diagnostics, diagnosed=part.indices.tolist()

@@ -69,7 +69,7 @@ def _filtered(rows: pd.DataFrame) -> Figure:
     rows = rows.assign(row=pair_names(rows) + ", " + rows["band"].replace("all", "whole"))
     caption = (
         "Success rate of a perturbation's low, mid and high frequencies, each scaled to the L2 "
-        "norm of the whole, minus that of the same part of random-sign noise of the budget, on "
+        "norm of random-sign noise of the budget, minus that of the same part of the noise, on "
         f"{span(rows['denominator'])} images; Tango's 95 % interval."
     )
     columns = ["attack", "source", "target", "band", "denominator", "success", "control_success"]
