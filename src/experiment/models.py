@@ -240,13 +240,14 @@ def _announce(untrained: Mapping[str, PixelClassifier], settings: Settings) -> N
     """Say how long the trainings will take here, and what is cheaper than over an hour."""
     if not untrained:
         return
+    log.info("Timing two steps of training of %s.", ", ".join(untrained))
     train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
     each = {
         name: seconds_of_training(model, train, test, settings.training, settings.trainer)
         for name, model in untrained.items()
     }
-    minutes = ", ".join(f"{name} {seconds / 60:.2g}" for name, seconds in each.items())
-    words = f"Training takes about {sum(each.values()) / 60:.2g} minutes here: {minutes}."
+    parts = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in each.items())
+    words = f"Training takes about {_minutes(sum(each.values()))} minutes here: {parts}."
     if sum(each.values()) > _LONG:
         full_size = "inception" in each and settings.model["inception"].input_size is None
         resized = "'model=[vgg16,resnet50,inception_resized]', " if full_size else ""
@@ -256,6 +257,11 @@ def _announce(untrained: Mapping[str, PixelClassifier], settings: Settings) -> N
             f"model.{next(iter(each))}.weights=PATH."
         )
     log.info(words)
+
+
+def _minutes(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
 
 
 @lru_cache(maxsize=4)
