@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import signal
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from hydra.core import utils as hydra_utils
 from src.evaluation import Attacker
 from src.experiment import job, sweep
 from src.tracking import Run, Tracker
+from src.training.module import FineTuning
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
@@ -137,6 +139,17 @@ def test_an_interrupted_report_says_how_to_build_it(run, tracker, monkeypatch, a
     assert printed.count("fgsm on photos") == 1 and printed.count("Interrupted") == 1
     assert f"python -m src.report folder=outputs/{folder.name} builds it" in printed
     assert tracker.ended == ["KILLED"]
+
+
+def test_a_long_training_names_what_is_cheaper_and_can_be_stopped(run, tracker, monkeypatch):
+    at_call(monkeypatch, FineTuning, "training_step", 3, interrupt)  # two are timed before
+    words = ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=100"]
+    code, printed, _ = run(*SMALL, *words, "training.epochs=100000000")
+    assert code == 130 and tracker.ended == ["KILLED job", "KILLED"]
+    whole = printed.replace("\n", " ")
+    minutes, cheaper = re.search(r"takes about (\d+) minutes here: coarse \1\. (.*)", whole).groups()
+    assert int(minutes) > 60
+    assert "training.epochs=50000000" in cheaper and "model.coarse.weights=PATH" in cheaper
 
 
 def full_for(monkeypatch, *names):
