@@ -23,9 +23,10 @@ class FineTuning(pl.LightningModule):
     Args:
         classifier: The model; trained in place.
         num_classes: Number of classes.
-        settings: `optimizer` (`sgd` has Nesterov momentum 0.9), `learning_rate` (peak of the
-            schedule), `weight_decay` (of weights of two axes or more; biases and norms are left
-            out), `gradient_clip` (largest norm of the gradient of all weights; 0: no limit),
+        settings: `optimizer` (`sgd` has Nesterov momentum; the schedule takes it, and AdamW's first
+            beta, from 0.95 to 0.85 and back), `learning_rate` (peak of the schedule),
+            `weight_decay` (of weights of two axes or more; biases and norms are left out),
+            `gradient_clip` (largest norm of the gradient of all weights; 0: no limit),
             `label_smoothing` (share of the target probability spread over all classes), and
             `crop_padding`, `flip` and `seed` of the augmentation.
 
@@ -76,7 +77,7 @@ class FineTuning(pl.LightningModule):
         if self.settings.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
         else:
-            optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+            optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.95, nesterov=True)
         steps = max(int(self.trainer.estimated_stepping_batches), _FEWEST_STEPS)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=rate, total_steps=steps, pct_start=0.25
