@@ -293,6 +293,7 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1000)]
     gradient_clip: Annotated[float, Field(ge=0, le=1000)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None
     crop_padding: NonNegativeInt
     flip: bool
     precision: Literal["auto", "32-true", "bf16-mixed"]

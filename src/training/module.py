@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -27,8 +27,9 @@ class FineTuning(pl.LightningModule):
             beta, from 0.95 to 0.85 and back), `learning_rate` (peak of the schedule),
             `weight_decay` (of weights of two axes or more; biases and norms are left out),
             `gradient_clip` (largest norm of the gradient of all weights; 0: no limit),
-            `label_smoothing` (share of the target probability spread over all classes), and
-            `crop_padding`, `flip` and `seed` of the augmentation.
+            `label_smoothing` (share of the target probability spread over all classes), `dropout`
+            (probability in every dropout layer; None: as the network has it), and `crop_padding`,
+            `flip` and `seed` of the augmentation.
 
     Reference:
         Smith, Topin: Super-Convergence (2018), arXiv 1708.07120; label smoothing: Szegedy et al.
@@ -41,6 +42,9 @@ class FineTuning(pl.LightningModule):
         super().__init__()
         self.classifier = classifier
         self.settings = settings
+        for module in classifier.modules():
+            if isinstance(module, nn.Dropout) and settings.dropout is not None:
+                module.p = settings.dropout
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -36,9 +36,9 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda: None, **changes):
+def train(path, make_logger=lambda: None, model=None, **changes):
     return trained_weights(
-        *("net", path, classifier(), dataset(), dataset(30), recipe(**changes)),
+        *("net", path, model or classifier(), dataset(), dataset(30), recipe(**changes)),
         trainer=TRAINER,
         make_logger=make_logger,
     )
@@ -53,6 +53,7 @@ def recipe(**changes) -> TrainingSettings:
         "weight_decay": 5e-4,
         "gradient_clip": 1.0,
         "label_smoothing": 0.1,
+        "dropout": None,
         "crop_padding": 1,
         "flip": True,
         "precision": "32-true",
@@ -111,6 +112,15 @@ def test_learns_and_stores(whole, tmp_path):
         assert (predicted == images.labels).float().mean() > 0.9
         for name in ("1.running_mean", "4.weight"):  # norms learnt too
             assert not torch.equal(trained.network.state_dict()[name], before[name])
+
+
+def test_dropout_can_be_switched_off(whole, tmp_path):
+    for dropout in (0, None):
+        model = classifier()
+        model.network[3] = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
+        path = train(tmp_path / f"{dropout}.safetensors", model=model, dropout=dropout)
+        same = torch.allclose(load_file(path)["4.weight"], load_file(whole)["4.weight"])
+        assert same == (dropout == 0)
 
 
 def test_a_second_call_trains_nothing(whole):

@@ -147,7 +147,9 @@ def test_a_long_training_names_what_is_cheaper_and_can_be_stopped(run, tracker, 
     code, printed, _ = run(*SMALL, *words, "training.epochs=100000000")
     assert code == 130 and tracker.ended == ["KILLED job", "KILLED"]
     whole = printed.replace("\n", " ")
-    minutes, cheaper = re.search(r"takes about (\d+) minutes here: coarse \1\. (.*)", whole).groups()
+    minutes, cheaper = re.search(
+        r"takes about (\d+) minutes here: coarse \1\. (.*)", whole
+    ).groups()
     assert int(minutes) > 60
     assert "training.epochs=50000000" in cheaper and "model.coarse.weights=PATH" in cheaper
 
