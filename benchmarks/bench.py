@@ -76,6 +76,7 @@ class Bench:
             f"targets=[{','.join(given.models)}]",
             f"n_images={self.images}",
             *("report=none", f"trainer={self.device}", f"trainer.batch_size={self.batch}"),
+            "trainer.attack_precision=32-true",  # whatever the input's words say
             f"epsilon.grid=[0,{','.join(map(str, BUDGETS_255))}]",
             f"cache_dir='{self.folder / 'cache'}'",
             store if self.tracked else "tracking=none",
