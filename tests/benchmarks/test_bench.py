@@ -125,7 +125,9 @@ def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
     shutil.copytree(INPUT, tmp_path, dirs_exist_ok=True)
     words = [
         *("--own", "wide,flat", f"hydra.searchpath=['file://{tmp_path / 'conf'}']"),
-        *("model=[wide,flat]", "dataset=photos", "seed=35", "--attacks", "fgsm"),
+        *("model=[wide,flat]", "dataset=photos", "seed=35"),
+        "trainer.attack_precision=bf16",  # an input may say so, as the demo: the bench does not
+        *("--attacks", "fgsm"),
         *("--images", "20", "--rounds", "1", "--threads", "1", "--folder", "found"),
         *("--libraries", "torchattacks", "--variant", "unfolded", "trainer.fold_batch_norms=false"),
     ]
