@@ -28,7 +28,7 @@ class FineTuning(pl.LightningModule):
             `weight_decay` (of weights of two axes or more; biases and norms are left out),
             `gradient_clip` (largest norm of the gradient of all weights; 0: no limit),
             `label_smoothing` (share of the target probability spread over all classes), `dropout`
-            (probability in every dropout layer; None: as the network has it), and `crop_padding`,
+            (probability in every `nn.Dropout`; None: as the network has it), and `crop_padding`,
             `flip` and `seed` of the augmentation.
 
     Reference:
