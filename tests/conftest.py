@@ -43,6 +43,7 @@ TINY_RUN = [
     "trainer.progress_bar=false",
     "tracking=none",
     "report=none",
+    "rerun=true",  # what a test runs is computed
 ]
 
 

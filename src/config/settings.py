@@ -346,6 +346,7 @@ class Settings(Section):
         controls: Whether noise and shuffled perturbations are evaluated beside the attack.
         save_adversarial: Whether the images are kept.
         model: The models that the job names.
+        rerun: Whether the job is computed though a finished one has its rows.
         cache_dir: Of checkpoints, clean predictions and unpacked archives.
         sweep: Id of the tracked sweep.
     """
@@ -370,6 +371,7 @@ class Settings(Section):
     diagnostics: DiagnosticSettings
     clean_accuracy_check: CheckSettings
     report: ReportSettings
+    rerun: bool = False
     cache_dir: str
     sweep: str | None = None
 

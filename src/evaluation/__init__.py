@@ -12,9 +12,8 @@ from src.evaluation.evaluate import (
     pass_over,
     renamed,
     score_clean,
-    write_table,
 )
-from src.evaluation.image_shards import SavedImagesWriter
+from src.evaluation.image_shards import SavedImagesWriter, is_complete_set
 from src.evaluation.lightning_module import Evaluation, Transfer
 from src.evaluation.open_images import open_saved_images
 from src.evaluation.predictions import Predictions

@@ -26,8 +26,8 @@ from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
 from src.utils.devices import computes_in_bfloat16
-from src.utils.files import atomic_write
 from src.utils.processes import is_first_process
+from src.utils.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def computed_once(
     """
     missing = [name for name in cache if refresh or not is_cached(cache[name])]
     found = cache.keys() - set(missing)
-    rows = {name: renamed(pq.read_table(cache[name]), name) for name in found}
+    rows = {name: renamed(read_table(cache[name]), name) for name in found}
     if missing:
         table = compute(missing)
         for name in missing:
@@ -196,12 +196,6 @@ def computed_once(
                 with cache_entry(cache[name]) as temporary:
                     pq.write_table(rows[name], temporary)
     return pa.concat_tables(rows[name] for name in cache)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a parquet file that is whole or not there."""
-    with atomic_write(path) as temporary:
-        pq.write_table(table, temporary)
 
 
 def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,16 +13,14 @@ from src.config.errors import REFUSED
 from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.job import run_job
-from src.experiment.outputs import clear
-from src.experiment.provenance import PREDICTIONS
+from src.experiment.state import fail, running
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
-from src.utils.files import WriteError, write_text
+from src.utils.files import WriteError
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
-_FAILURE = "error.txt"
 _trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
 
 
@@ -34,8 +32,14 @@ def attempt(config: DictConfig, folder: Path) -> None:
         folder: Where the job's files go.
     """
     try:
-        (folder / _FAILURE).unlink(missing_ok=True)
-        clear(folder)
+        with running(folder) if is_first_process() else nullcontext():
+            _attempt(config, folder)
+    except ValueError as error:
+        log.error("%s", error)
+
+
+def _attempt(config: DictConfig, folder: Path) -> None:
+    try:
         settings = read_job(config, HydraConfig.get())
         tracker = tracker_of(settings, settings.sweep) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
@@ -61,15 +65,6 @@ def attempt(config: DictConfig, folder: Path) -> None:
     except Exception as error:
         log.exception("This should not happen; please report it with the lines below.")
         _note(folder, f"{type(error).__name__}: {error}")
-
-
-def failure_of(folder: Path) -> str | None:
-    """Return why a job failed; None if it has left its predictions and no word of a failure."""
-    note = folder / _FAILURE
-    if note.exists():
-        return note.read_text().split("\n\n")[0]
-    finished = (folder / f"{PREDICTIONS}.parquet").exists()
-    return None if finished else "it left no note"
 
 
 def tracker_of(settings: Settings, sweep: str | None) -> Tracker:
@@ -101,6 +96,6 @@ def _note(folder: Path, sentence: str) -> None:
     if not is_first_process():
         refuse(sentence)
     try:
-        write_text(folder / _FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
+        fail(folder, sentence)
     except WriteError:  # the disk is full, say, which may be why
         log.error(sentence)

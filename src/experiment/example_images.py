@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from src.analysis.trajectories import galleries, trajectories
 from src.data import ImageDataset
 from src.experiment.provenance import EXAMPLES, IMAGES, JobRecord
+from src.utils.checks import first_line
 from src.utils.files import atomic_write
 
 
@@ -40,6 +42,23 @@ def store_examples(
             clean=batch.images.numpy(),
             adversarial=np.stack([examples[number] for number in index], axis=1),
         )
+
+
+def read_examples(folder: Path) -> dict[int, np.ndarray]:
+    """Return a job's adversarial example images, (K, 3, H, W) in [0, 1], by index.
+
+    Raises:
+        ValueError: Their file is damaged.
+    """
+    path = folder / EXAMPLES
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            images = stored["adversarial"].swapaxes(0, 1)
+            return dict(zip(stored["index"].tolist(), images, strict=True))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({first_line(error)}).") from error
 
 
 def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) -> None:

@@ -56,25 +56,43 @@ def table_path(
     return Path(settings.cache_dir) / "clean" / f"{name[:100]}-{key}.parquet"
 
 
-def job_key(
+def crafting_key(
     settings: Settings,
     saved: SavedImages | None,
     model_keys: Mapping[str, str],
     images: ImageDataset,
     device: str,
 ) -> str:
-    """Return the job's identity: equal keys mean equal tables."""
+    """Return the identity of a job whatever its targets.
+
+    Jobs with equal ones have the same adversarial images, variants of them and diagnostics, and
+    so the same rows for every target that they share.
+    """
     attack = settings.attack.settings
     crafted = code_of(attack) if saved is None else saved.digest
+    chosen = settings.diagnostics
+    at_reference = settings.reference if chosen.spectra or chosen.filters else None
     how = settings.model_dump(
-        include={"storage", "variants", "controls", "ensemble", "seed", "source", "targets"}
+        include={"storage", "variants", "controls", "ensemble", "seed", "save_adversarial"}
     )
     return content_key(
         *(images.digest(), attack, crafted, how, settings.budgets),
-        {name: model_keys[name] for name in settings.models},
+        [model_keys[name] for name in settings.source],
+        (chosen.model_dump(exclude={"name"}), at_reference),
         (settings.trainer.gradient_batch, settings.trainer.attack_precision),
         _numerics(settings, device),
     )
+
+
+def job_key(crafting: str, target_keys: Mapping[str, str], names: Sequence[str]) -> str:
+    """Return the job's identity: equal keys mean equal tables.
+
+    Args:
+        crafting: See `crafting_key`.
+        target_keys: Of the models that the targets are, by name.
+        names: Of source and targets, as they stand in the tables.
+    """
+    return content_key(crafting, target_keys, names)
 
 
 def _numerics(settings: Settings, device: str) -> list[str]:

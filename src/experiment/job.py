@@ -35,15 +35,16 @@ from src.evaluation import (
     score_clean,
 )
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.identity import job_key, table_path
+from src.experiment.identity import crafting_key, job_key, table_path
 from src.experiment.metrics import track_results
 from src.experiment.models import (
     check_images,
     open_dataset,
     prepare_models,
 )
-from src.experiment.outputs import SAVED, example_indices, finish_set, write_results
+from src.experiment.outputs import SAVED, clear, example_indices, finish_set, write_results
 from src.experiment.provenance import record_of
+from src.experiment.reuse import combined, jobs_beside, known_targets, link_set
 from src.experiment.saved_set import check_weights, open_set, with_set
 from src.tracking import Run, Tracker
 from src.utils.processes import is_first_process
@@ -81,23 +82,45 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     unattacked = attack_independent_tables(settings, diagnosed, networks, place)
     pl.seed_everything(settings.seed, verbose=False)  # whatever was trained or scored before
     writer = SavedImagesWriter(folder / SAVED) if settings.save_adversarial else None
+    target_keys = {name: keys[name] for name in settings.targets}
+    identity = partial(crafting_key, saved=saved, model_keys=keys, images=images, device=device)
+    known, earlier = _known(settings, identity(settings), target_keys, images, tracker, folder)
     result = Evaluation()
-    if settings.budgets:
+    missing = [name for name in settings.targets if name not in known]
+    if settings.budgets and missing:
         source = _adversarial_source(settings, saved, images, networks)
-        module = _transfer(settings, source, images, networks, clean, diagnosed, writer)
-        label = f"{settings.job} -> {', '.join(settings.targets)}"
-        result = evaluate(images, module, settings.trainer, label)
+        targets = {name: networks[name] for name in missing}
+        module = _transfer(settings, source, images, targets, clean, diagnosed, writer)
+        result = evaluate(
+            images, module, settings.trainer, f"{settings.job} -> {', '.join(missing)}"
+        )
         used = settings.trainer.model_copy(update={"batch_size": result.batch_size})
         settings = _with_trainer(settings, used)
-        result = replace(result, diagnostics=_joined(result.diagnostics, unattacked))
+    result = combined(known, result, settings.targets)
+    result = replace(result, diagnostics=_joined(result.diagnostics, unattacked))
     if not is_first_process():
         return  # the first process of this job writes the results
-    found = {"data": images.digest(), "images": len(images), "class_names": images.class_names}
-    key = job_key(settings, saved, keys, images, device)
-    record = record_of(settings, folder, key=key, weights=weights, device=device, **found)
+    crafting = identity(settings)
+    record = record_of(
+        settings,
+        folder,
+        key=job_key(crafting, target_keys, [settings.source_name, *settings.targets]),
+        crafting=crafting,
+        target_keys=target_keys,
+        gradients=result.gradients,
+        zero_gradients=result.zero_gradients,
+        weights=weights,
+        device=device,
+        data=images.digest(),
+        images=len(images),
+        class_names=images.class_names,
+    )
+    clear(folder)  # of an earlier job, whose rows may be this one's too
     outcome = write_results(settings, record, images, clean, result, saved, folder)
-    if writer is not None:
+    if writer is not None and missing:
         finish_set(settings, record, images, writer, folder)
+    elif earlier is not None and writer is not None:
+        link_set(earlier, folder)
     if settings.budgets:
         track_results(settings, record, outcome, tracker, run)
     tracker.log_files(run, folder)
@@ -173,6 +196,29 @@ def _images(
     return images, diagnosed
 
 
+def _known(
+    settings: Settings,
+    crafting: str,
+    target_keys: Mapping[str, str],
+    images: ImageDataset,
+    tracker: Tracker,
+    folder: Path,
+) -> tuple[dict[str, Evaluation], Path | None]:
+    """Return what finished jobs have found of this one's targets; see `known_targets`."""
+    if settings.rerun or settings.trainer.distributed or not settings.budgets:
+        return {}, None  # processes would have to agree on it
+    known, place = known_targets(
+        jobs_beside(folder),
+        crafting,
+        target_keys,
+        example_indices(images, settings.report.examples),
+        with_set=settings.save_adversarial,
+    )
+    if known:
+        log.info("%s: found in %s", ", ".join(known), place)
+    return known, place
+
+
 def _adversarial_source(
     settings: Settings,
     saved: SavedImages | None,
@@ -228,7 +274,7 @@ def _transfer(
     settings: Settings,
     source: AdversarialSource,
     images: ImageDataset,
-    networks: Mapping[str, nn.Module],
+    targets: Mapping[str, nn.Module],
     clean: pa.Table | None,
     diagnosed: ImageDataset,
     writer: SavedImagesWriter | None,
@@ -242,10 +288,10 @@ def _transfer(
     )
     diagnostics: list[Diagnostic] = []
     if clean is not None:
-        how = (settings.diagnostics, settings.targets, settings.reference)
+        how = (settings.diagnostics, list(targets), settings.reference)
         diagnostics = make_diagnostics(*how, clean, settings.seed)
     return Transfer(
-        {name: networks[name] for name in settings.targets},
+        targets,
         source,
         variants,
         example_indices(images, settings.report.examples),

@@ -28,11 +28,11 @@ from src.evaluation import (
     SavedImages,
     SavedImagesFacts,
     SavedImagesWriter,
-    write_table,
 )
 from src.experiment.example_images import gallery_images, store_examples, store_images
 from src.experiment.provenance import ALARMS, EXAMPLES, IMAGES, PREDICTIONS, JobRecord, with_record
 from src.utils.files import write_csv, write_text, writing
+from src.utils.tables import write_table
 
 log = logging.getLogger(__name__)
 

@@ -48,6 +48,10 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Of the job: equal keys mean equal predictions.
+        crafting: Of the job whatever its targets, see `crafting_key`.
+        target_keys: Of what decides each target's logits, by name.
+        gradients: How many were taken for the predictions.
+        zero_gradients: How many of them were zero in every pixel.
         data: Digest of the images.
         images: How many there are.
         class_names: One a class.
@@ -76,6 +80,10 @@ class JobRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     key: str
+    crafting: str = ""
+    target_keys: dict[str, str] = Field(default_factory=dict)
+    gradients: int = 0
+    zero_gradients: int = 0
     data: str
     images: int
     class_names: tuple[str, ...]
@@ -108,7 +116,7 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
     Args:
         settings: Of the job.
         folder: Where Hydra has noted its command.
-        **found: `key`, `data`, `images`, `class_names`, `weights` and `device`.
+        **found: The other attributes of the record.
     """
     attack = settings.attack
     overrides, flags = _command(folder / ".hydra")

@@ -18,11 +18,12 @@ from src.config.compose import compose_jobs, has_basic_sweeper
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
-from src.experiment.attempt import failure_of, refuse, share_tracker
+from src.experiment.attempt import refuse, share_tracker
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import clear
 from src.experiment.provenance import public
+from src.experiment.state import failure_of
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker

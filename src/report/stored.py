@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
 from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
+from src.experiment.state import noted_failure
+from src.utils.tables import read_table
 
 _TOP = ("top5_classes", "top5_confidences")
 
@@ -57,12 +58,12 @@ class StoredJob:
     @cached_property
     def clean(self) -> pd.DataFrame:
         """The predictions on clean images, with the top five."""
-        return pq.read_table(self.files[PREDICTIONS], filters=[("eps_255", "==", 0)]).to_pandas()
+        return read_table(self.files[PREDICTIONS], filters=[("eps_255", "==", 0)]).to_pandas()
 
     def top_five(self, target: str, indices: Sequence[int]) -> pd.DataFrame:
         """Return a target's predictions for some images, with the top five, by rising budget."""
         wanted = [("target", "==", target), ("index", "in", list(indices))]
-        table = pq.read_table(self.files[PREDICTIONS], filters=wanted).to_pandas()
+        table = read_table(self.files[PREDICTIONS], filters=wanted).to_pandas()
         return table.sort_values("eps_255", kind="stable")
 
     def forget(self) -> None:
@@ -79,7 +80,7 @@ class StoredJob:
         """
         if "flips" not in self.files or self.record.storage != "float32":
             return None
-        return pq.read_table(self.files["flips"]).to_pandas()
+        return read_table(self.files["flips"]).to_pandas()
 
     @cached_property
     def has_clean(self) -> bool:
@@ -96,7 +97,7 @@ class StoredJob:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name, without the top five."""
-        whole = pq.read_table(self.files[name])
+        whole = read_table(self.files[name])
         return whole.drop_columns([c for c in _TOP if c in whole.column_names]).to_pandas()
 
     @cached_property
@@ -131,7 +132,8 @@ def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[St
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder.")
         for path in sorted(folder.rglob("*.parquet"), key=_rank):
-            found = None if path.name.startswith(".") else read_record(path)
+            stale = path.name.startswith(".") or noted_failure(path.parent) is not None
+            found = None if stale else read_record(path)
             if found is not None:
                 name, record = found
                 place = (record.key, record.protocol, record.reference)

@@ -94,8 +94,9 @@ class Tracker:
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
 
     def log_files(self, run: Run, folder: Path) -> None:
-        """Store a job's files; folders inside it are left out."""
-        self._ask("keep", run.id, sorted(path for path in folder.iterdir() if path.is_file()))
+        """Store a job's files; folders inside it and hidden files are left out."""
+        files = [path for path in folder.iterdir() if path.is_file()]
+        self._ask("keep", run.id, sorted(path for path in files if path.name[0] != "."))
 
     def log_pair(
         self,

@@ -1,0 +1,151 @@
+"""What finished jobs have found already: rows of targets whose adversarial images were the same."""
+
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src.config.settings import CONTROLS
+from src.evaluation import Evaluation, is_complete_set, renamed
+from src.experiment.example_images import read_examples
+from src.experiment.outputs import SAVED
+from src.experiment.provenance import PREDICTIONS, JobRecord, read_record
+from src.utils.files import writing
+from src.utils.tables import read_table
+
+log = logging.getLogger(__name__)
+
+_DIAGNOSTICS = {"flips": None, "spectra": None, "filtered": [("kind", "==", "attack")]}
+"""Tables of the diagnostics of the attack, and which of their rows are the attack's."""
+
+
+def jobs_beside(folder: Path) -> list[Path]:
+    """Return the folders of the finished jobs whose sweeps lie beside a job's, the newest first."""
+    here = (folder.parent if re.match(r"\d+-", folder.name) else folder).absolute().parent
+    tables = [*here.glob(f"*/{PREDICTIONS}.parquet"), *here.glob(f"*/*/{PREDICTIONS}.parquet")]
+    tables.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in tables]
+
+
+def known_targets(
+    folders: Iterable[Path],
+    crafting: str,
+    target_keys: Mapping[str, str],
+    examples: Sequence[int],
+    *,
+    with_set: bool,
+) -> tuple[dict[str, Evaluation], Path | None]:
+    """Return what finished jobs have found, by target, as far as they have found it.
+
+    Args:
+        folders: Of jobs. One with damaged files is named, and nothing of it is taken.
+        crafting: What their adversarial images must be, see `crafting_key`.
+        target_keys: Of the targets' models, by name.
+        examples: Index of the images whose adversarial versions must be there.
+        with_set: Whether the saved adversarial images must be there too.
+
+    Returns:
+        The evaluations, and the last folder that one is from.
+    """
+    known: dict[str, Evaluation] = {}
+    place = None
+    for folder in folders:
+        missing = {name: key for name, key in target_keys.items() if name not in known}
+        try:
+            record = _record(folder) if missing else None
+            if record is None or record.crafting != crafting:
+                continue
+            own = {key: name for name, key in record.target_keys.items()}
+            found = {name: own[key] for name, key in missing.items() if key in own}
+            if found and (not with_set or is_complete_set(folder / SAVED)):
+                whole = _evaluation(folder, record, examples)
+                known |= {name: _of_target(whole, old, name) for name, old in found.items()}
+                place = folder
+        except ValueError as error:
+            log.warning("%s What %s found is computed again.", error, folder)
+    return known, place
+
+
+def combined(
+    known: Mapping[str, Evaluation], computed: Evaluation, targets: Sequence[str]
+) -> Evaluation:
+    """Return the evaluation of all targets, in their order, from those of each and a new one."""
+    if not known:
+        return computed
+    parts = [known.get(name) or _of_target(computed, name, name) for name in targets]
+    tables, diagnostics = (
+        {name: pa.concat_tables(table[name] for table in these) for name in these[0]}
+        for these in ([part.tables for part in parts], [part.diagnostics for part in parts])
+    )
+    for name, table in parts[0].diagnostics.items():
+        if "target" not in table.column_names:
+            diagnostics[name] = table  # the same whatever the targets
+    return replace(parts[0], tables=tables, diagnostics=diagnostics, seconds=math.nan)
+
+
+def link_set(place: Path, folder: Path) -> None:
+    """Give a job the saved images of another one, without a second copy where that is possible."""
+    if place.resolve() == folder.resolve():
+        return
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # across file systems, say
+            shutil.copy2(source, target)
+
+    with writing(folder / SAVED):
+        shutil.rmtree(folder / SAVED, ignore_errors=True)
+        shutil.copytree(place / SAVED, folder / SAVED, copy_function=link)
+
+
+def _record(folder: Path) -> JobRecord | None:
+    found = read_record(folder / f"{PREDICTIONS}.parquet")
+    return None if found is None else found[1]
+
+
+def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Evaluation:
+    """Return what a job has found, as the pass over the images had given it.
+
+    Raises:
+        ValueError: A file is damaged, or an example image is not there.
+    """
+    kept = read_examples(folder)
+    if lacking := set(examples) - kept.keys():
+        raise ValueError(f"{folder} lacks example images ({len(lacking)}), which are made again.")
+    tables = {}
+    for variant in (record.storage, *record.config["variants"], *CONTROLS):
+        own = PREDICTIONS if variant == record.storage else f"{PREDICTIONS}-{variant}"
+        if (path := folder / f"{own}.parquet").exists():
+            tables[variant] = read_table(path, [("eps_255", ">", 0)]).replace_schema_metadata()
+    diagnostics = {}
+    for name, filters in _DIAGNOSTICS.items():
+        if (path := folder / f"{name}.parquet").exists():
+            diagnostics[name] = read_table(path, filters).replace_schema_metadata()
+    return Evaluation(
+        tables,
+        diagnostics,
+        {number: kept[number] for number in examples},
+        record.gradients,
+        record.zero_gradients,
+    )
+
+
+def _of_target(whole: Evaluation, target: str, name: str) -> Evaluation:
+    """Return what an evaluation says of one target, under a name of its own."""
+
+    def rows(table: pa.Table) -> pa.Table:
+        if "target" not in table.column_names:
+            return table
+        return renamed(table.filter(pc.equal(table["target"], target)), name)
+
+    tables = {name: rows(table) for name, table in whole.tables.items()}
+    diagnostics = {name: rows(table) for name, table in whole.diagnostics.items()}
+    return replace(whole, tables=tables, diagnostics=diagnostics)

@@ -1,0 +1,28 @@
+"""Parquet files whose pages have checksums, which show damage."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from src.utils.checks import first_line
+from src.utils.files import atomic_write
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file that is whole or not there."""
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_table(path: Path, filters: Any = None) -> pa.Table:
+    """Read a parquet file, or those of its rows that pass `filters`, see pyarrow.
+
+    Raises:
+        ValueError: It cannot be read, or its pages do not have their checksums.
+    """
+    try:
+        return pq.read_table(path, filters=filters, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error

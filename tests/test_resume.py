@@ -1,0 +1,121 @@
+"""A command run again computes what is missing, and leaves what one run from the start leaves."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from src.config.settings import SavedSettings
+from src.evaluation import open_saved_images
+
+GO_ON = "rerun=false"
+COUNTING = """
+from pathlib import Path
+
+from src.attacks import fgsm
+
+def counting(model, images, labels, eps, *, max_batch=None):
+    Path("attacked", f"{len(list(Path('attacked').iterdir()))}-{len(images)}").touch()
+    return fgsm(model, images, labels, eps, max_batch=max_batch)
+"""
+TRIED = 2  # images on which every command tries its attacks first
+DIAGNOSED = ["diagnostics=full", "diagnostics.bisection=2", "controls=true", "variants=[png]"]
+TABLES = ["predictions", "predictions-png", "predictions-noise", "predictions-shuffled"]
+TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
+
+
+@pytest.fixture
+def attacked(workspace):
+    """A function that tells how many images were attacked since it was last asked."""
+    text = "_target_: counting_code.counting\nname: counting\n"
+    (workspace / "conf" / "attack" / "counting.yaml").write_text(text)
+    (workspace / "counting_code.py").write_text(COUNTING)
+    (workspace / "attacked").mkdir()
+
+    def count() -> int:
+        calls = list((workspace / "attacked").iterdir())
+        for call in calls:
+            call.unlink()
+        sizes = [int(call.name.split("-")[1]) for call in calls]
+        return sum(size for size in sizes if size > TRIED)
+
+    return count
+
+
+def same_tables(one: Path, two: Path, names: list[str]) -> None:
+    for name in names:
+        first, second = (pq.read_table(folder / f"{name}.parquet") for folder in (one, two))
+        assert first.equals(second), name
+
+
+def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked):
+    words = ["attack=counting", GO_ON]
+    assert command_line(*words, "hydra.run.dir=out/one") == 0
+    assert attacked() == 23
+    assert command_line(*words, "hydra.run.dir=out/two", "trainer.num_workers=1") == 0
+    assert attacked() == 0
+    same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
+    rates = [(workspace / "out" / name / "rates.csv").read_text() for name in ("one", "two")]
+    assert rates[0] == rates[1]
+    assert command_line(*words, "hydra.run.dir=out/two") == 0  # its own folder's
+    assert attacked() == 0
+    for words in (["rerun=true"], [GO_ON, "seed=1"], [GO_ON, "epsilon.grid=[8]"]):
+        assert command_line("attack=counting", "hydra.run.dir=out/other", *words) == 0
+        assert attacked() == 23
+
+
+def test_new_targets_are_added_to_what_is_there(command_line, workspace):
+    words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
+    for number, targets in enumerate(("[fine]", "[coarse,fine]")):
+        where = f"hydra.sweep.dir=out/{number}"
+        assert command_line(*words, GO_ON, f"targets={targets}", where) == 0
+    assert command_line(*words, "targets=[coarse,fine]", "hydra.sweep.dir=out/anew") == 0
+    added, anew = (workspace / "out" / name / "0-pgd-coarse" for name in ("1", "anew"))
+    same_tables(added, anew, TABLES)
+    for name in ("rates.csv", "minimum-budgets.csv", "alarms.json"):
+        assert (added / name).read_text() == (anew / name).read_text()
+
+
+def test_what_is_only_read_otherwise_is_not_computed_again(command_line, workspace, attacked):
+    words = ["attack=counting", GO_ON, "report.examples=2"]
+    assert command_line(*words, "hydra.run.dir=out/one", "report=default") == 0
+    assert attacked() == 23
+    others = ["protocol=all", "epsilon.reference=0.5", "report.examples=1", "hydra.run.dir=out/two"]
+    assert command_line(*words, *others) == 0
+    assert attacked() == 0
+    rates = [pd.read_csv(workspace / "out" / name / "rates.csv") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*rates)
+    assert len(list((workspace / "out" / "two").glob("matrix-*"))) == 1
+    assert command_line(*words, "report.examples=5", "hydra.run.dir=out/more") == 0
+    assert attacked() == 23  # three of the images were not kept
+
+
+def test_saved_images_come_along(command_line, workspace, attacked):
+    words = ["attack=counting", GO_ON, "targets=[fine]", "save_adversarial=true"]
+    digests = []
+    for name, computed in (("one", 23), ("two", 0)):
+        assert command_line(*words, f"hydra.run.dir=out/{name}") == 0
+        assert attacked() == computed
+        path = SavedSettings(path=str(workspace / "out" / name / "adversarial"))
+        digests.append(open_saved_images(path).digest)
+    assert digests[0] == digests[1]
+    (workspace / "out" / "one" / "adversarial" / "manifest.json").unlink()
+    shutil.rmtree(workspace / "out" / "two")
+    assert command_line(*words, "hydra.run.dir=out/three") == 0
+    assert attacked() == 23
+
+
+@pytest.mark.parametrize("damaged", ["predictions.parquet", "examples.npz"])
+def test_damaged_files_are_named_and_not_read(command_line, workspace, attacked, capsys, damaged):
+    words = ["attack=counting", GO_ON, "report.examples=2"]
+    assert command_line(*words, "hydra.run.dir=out/one") == 0
+    file = workspace / "out" / "one" / damaged
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(content)
+    assert attacked() == 23
+    assert command_line(*words, "hydra.run.dir=out/two") == 0
+    assert attacked() == 23
+    assert f"out/one/{damaged} is damaged" in capsys.readouterr().out
