@@ -79,6 +79,7 @@ class Bench:
             "trainer.attack_precision=32-true",  # whatever the input's words say
             f"epsilon.grid=[0,{','.join(map(str, BUDGETS_255))}]",
             f"cache_dir='{self.folder / 'cache'}'",
+            "rerun=true",
             store if self.tracked else "tracking=none",
         ]
 

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -119,3 +120,22 @@ def test_damaged_files_are_named_and_not_read(command_line, workspace, attacked,
     assert command_line(*words, "hydra.run.dir=out/two") == 0
     assert attacked() == 23
     assert f"out/one/{damaged} is damaged" in capsys.readouterr().out
+
+
+def test_a_finished_job_is_found_in_the_store(command_line, workspace, attacked, empty_store):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    words = ["attack=counting", GO_ON, "tracking=mlflow", "targets=[fine]"]
+    assert command_line(*words, "hydra.run.dir=here/one") == 0
+    assert attacked() == 23
+    assert command_line(*words, "hydra.run.dir=there/two") == 0  # by its folder
+    shutil.rmtree(workspace / "here")
+    shutil.move(workspace / "there", workspace / "elsewhere")
+    assert command_line(*words, "hydra.run.dir=far/three") == 0  # by its files in the store
+    assert attacked() == 0
+    same_tables(workspace / "elsewhere" / "two", workspace / "far" / "three", ["predictions"])
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+    counts = []
+    for name in ("photos", "photos-sweeps"):
+        experiment = store.get_experiment_by_name(name).experiment_id
+        counts.append(len(store.search_runs([experiment])))
+    assert counts == [1, 6]  # one pair, of three sweeps of a job each

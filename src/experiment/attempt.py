@@ -51,7 +51,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
             "seed": settings.seed,
         }
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
-        job = tracker.job(settings.job, settings.sweep, parameters)
+        job = tracker.job(settings.job, settings.sweep, parameters, folder)
         with job as run, stopping.insist():
             run_job(settings, tracker, run, folder)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other

@@ -8,6 +8,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,8 @@ from src.evaluation import SavedImages
 from src.utils.cache import sha256_of
 
 _COLUMNS = 2  # version of the table of predictions, in the names of cached ones
+_HERE = Path(__file__).resolve().parents[1]
+_DECIDING = ("attacks", "data", "diagnostics", "evaluation", "models", "utils")
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -76,6 +79,7 @@ def crafting_key(
         include={"storage", "variants", "controls", "ensemble", "seed", "save_adversarial"}
     )
     return content_key(
+        _own_code(),
         *(images.digest(), attack, crafted, how, settings.budgets),
         [model_keys[name] for name in settings.source],
         (chosen.model_dump(exclude={"name"}), at_reference),
@@ -114,6 +118,13 @@ def code_of(settings: Any) -> dict[str, str]:
     """
     found = {name: _code(name) for name in sorted(set(_targets(settings)))}
     return {name: code for name, code in found.items() if code is not None}
+
+
+@lru_cache(maxsize=1)
+def _own_code() -> str:
+    """Return a hash of those packages of this program that decide a job's rows."""
+    files = [path for name in _DECIDING for path in sorted((_HERE / name).rglob("*.py"))]
+    return content_key([[path.name, sha256_of(path)] for path in files])
 
 
 def _targets(value: Any) -> Iterator[str]:

@@ -4,7 +4,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -207,13 +209,14 @@ def _known(
     """Return what finished jobs have found of this one's targets; see `known_targets`."""
     if settings.rerun or settings.trainer.distributed or not settings.budgets:
         return {}, None  # processes would have to agree on it
-    known, place = known_targets(
-        jobs_beside(folder),
-        crafting,
-        target_keys,
-        example_indices(images, settings.report.examples),
-        with_set=settings.save_adversarial,
-    )
+    with TemporaryDirectory() as fetched:
+        known, place = known_targets(
+            chain(jobs_beside(folder), tracker.finished_jobs(crafting, Path(fetched))),
+            crafting,
+            target_keys,
+            example_indices(images, settings.report.examples),
+            with_set=settings.save_adversarial,
+        )
     if known:
         log.info("%s: found in %s", ", ".join(known), place)
     return known, place

@@ -24,6 +24,8 @@ def track_results(
         tracker.log_pair(
             run,
             f"{settings.job} -> {target}",
+            key=record.key,
+            again=settings.rerun,
             tags=_tags(settings, record, target),
             parameters={
                 **{f"attack.{key}": value for key, value in settings.attack.settings.items()},
@@ -39,7 +41,7 @@ def track_results(
             metrics=metrics,
         )
     alarms = {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms}
-    tracker.log_job(run, outcome.metrics, alarms)
+    tracker.log_job(run, outcome.metrics, {"crafting": record.crafting, **alarms})
 
 
 def pair_metrics(
@@ -84,6 +86,5 @@ def _tags(settings: Settings, record: JobRecord, target: str) -> dict[str, str]:
         "source_weights": record.weights.get(record.source, "unknown"),
         "target_weights": record.weights[target],
         "data_digest": record.data,
-        "job_key": record.key,
         "git_commit": record.commit,
     }

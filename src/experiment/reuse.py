@@ -58,8 +58,10 @@ def known_targets(
     place = None
     for folder in folders:
         missing = {name: key for name, key in target_keys.items() if name not in known}
+        if not missing:
+            break
         try:
-            record = _record(folder) if missing else None
+            record = _record(folder)
             if record is None or record.crafting != crafting:
                 continue
             own = {key: name for name, key in record.target_keys.items()}

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 # Before anything is asked of a server, which otherwise adds two lines to each run that ends.
@@ -71,6 +71,16 @@ class Store(MlflowClient):
         """Log metrics and tags in one request."""
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
         self.log_batch(run, metrics=_metrics(points), tags=named)
+
+    def finished(self, experiment: str, tag: str, value: str) -> list[Run]:
+        """Return the finished runs of an experiment with some value of a tag, the newest first."""
+        wanted = f"tags.{tag} = '{value}' and attributes.status = 'FINISHED'"
+        newest = ["attributes.start_time DESC"]
+        return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
+
+    def fetch(self, run: str, folder: Path) -> Path:
+        """Bring a run's files into a folder."""
+        return Path(self.download_artifacts(run, "", str(folder)))
 
     def keep(self, run: str, paths: Sequence[Path]) -> None:
         """Store files, and the files of folders under the folder's name."""

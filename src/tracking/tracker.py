@@ -72,9 +72,11 @@ class Tracker:
         self._ask("set_terminated", sweep, status)
 
     @contextmanager
-    def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
+    def job(
+        self, name: str, sweep: str | None, parameters: Mapping[str, Any], folder: Path
+    ) -> Iterator[Run]:
         """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
-        tags = {"kind": "job", "sweep": sweep or ""}
+        tags = {"kind": "job", "sweep": sweep or "", "folder": str(folder.absolute())}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
         run = self._ask("start", f"{self.dataset}-sweeps", name, tags, parameters) or ""
@@ -88,6 +90,21 @@ class Tracker:
             raise
         finally:
             self._ask("set_terminated", run, status)
+
+    def finished_jobs(self, crafting: str, folder: Path) -> Iterator[Path]:
+        """Yield the folders of finished jobs that made some adversarial images, the newest first.
+
+        Args:
+            crafting: Tells them from others, see `log_job`.
+            folder: Where the files of one whose own folder is not there are brought.
+        """
+        found = self._ask("finished", f"{self.dataset}-sweeps", "crafting", crafting)
+        for run in found or ():
+            own = Path(run.data.tags.get("folder", "gone"))
+            if own.is_dir():
+                yield own
+            elif (fetched := self._ask("fetch", run.info.run_id, folder)) is not None:
+                yield fetched
 
     def log_job(self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Log a job's own metrics and tags."""
@@ -103,6 +120,8 @@ class Tracker:
         run: Run,
         name: str,
         *,
+        key: str,
+        again: bool = False,
         tags: Mapping[str, str],
         parameters: Mapping[str, Any],
         curves: Mapping[str, Sequence[tuple[float, float]]],
@@ -110,9 +129,14 @@ class Tracker:
     ) -> None:
         """Log one source -> target pair of a job as a flat run of its own.
 
+        A finished run of the same key, tags (whatever the commit) and parameters joins the job's
+        sweep instead.
+
         Args:
             run: The job.
             name: What the run is called.
+            key: Of the job's rows: equal ones mean equal rows.
+            again: Whether to log the pair though a finished run is there.
             tags: To filter by.
             parameters: Settings.
             curves: By metric name, the (eps_255, value) pairs. MLflow's steps are whole numbers,
@@ -126,7 +150,15 @@ class Tracker:
             if float(eps).is_integer()
         ]
         points += [(metric, value, 0) for metric, value in metrics.items()]
-        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
+        for found in () if again else self._ask("finished", self.dataset, "job_key", key) or ():
+            data = found.data
+            if data.params == {name: str(value) for name, value in parameters.items()} and all(
+                data.tags.get(name) == tags[name] for name in tags.keys() - {"git_commit"}
+            ):
+                both = dict.fromkeys([*data.tags["sweep"].split(), run.sweep])
+                self._ask("set_tag", found.info.run_id, "sweep", " ".join(both))
+                return
+        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, "job_key": key, **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
         self._ask("set_terminated", pair, "FINISHED")
 
@@ -154,7 +186,7 @@ class Tracker:
         opened = "?workflowType=machine_learning"  # else new experiments open on an empty overview
         links = {} if served else {"serve": f"mlflow ui --backend-store-uri {uri}"}
         for attack in attacks:
-            wanted = quote(f"tags.sweep = '{sweep}' and tags.attack = '{attack}'")
+            wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
             curves = f"{opened}&compareRunsMode=CHART&searchFilter={wanted}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
         return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{opened}"}

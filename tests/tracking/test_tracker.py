@@ -4,6 +4,7 @@ import pickle
 import shutil
 import socket
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import mlflow
@@ -39,11 +40,11 @@ def status(store, run: str) -> str:
 
 def test_a_job_ends_as_what_happened_to_it(tracker, store):
     sweep = tracker.start_sweep("sweep", {"jobs": 3})
-    with tracker.job("good", sweep, {}) as good:
+    with tracker.job("good", sweep, {}, Path("job")) as good:
         assert status(store, good.id) == "RUNNING"
-    with pytest.raises(ValueError), tracker.job("bad", sweep, {}) as bad:
+    with pytest.raises(ValueError), tracker.job("bad", sweep, {}, Path("job")) as bad:
         raise ValueError("no such luck")
-    with pytest.raises(KeyboardInterrupt), tracker.job("cut", sweep, {}) as cut:
+    with pytest.raises(KeyboardInterrupt), tracker.job("cut", sweep, {}, Path("job")) as cut:
         raise KeyboardInterrupt
     assert [status(store, run.id) for run in (good, bad, cut)] == ["FINISHED", "FAILED", "KILLED"]
     assert store.get_run(bad.id).data.tags["error"] == "ValueError: no such luck"
@@ -56,6 +57,7 @@ def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
     tracker.log_pair(
         Run("job", "sweep"),
         "fgsm a -> b",
+        key="k",
         tags={"source": "a"},
         parameters={"steps": 10},
         curves={"robust_accuracy": [(0.0, 1.0), (0.25, 0.9), (8.0, 0.5)]},
@@ -70,12 +72,30 @@ def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
     assert own.items() <= run.data.tags.items()
 
 
+def test_a_pair_that_is_there_joins_the_sweep_that_has_it_again(tracker, store):
+    def log(sweep, key="k", commit="c", again=False, **parameters):
+        tags = {"target": "b", "git_commit": commit}
+        what = {"tags": tags, "parameters": parameters, "curves": {}, "metrics": {}}
+        tracker.log_pair(Run("job", sweep), "a -> b", key=key, again=again, **what)
+
+    log("one", reference=8.0)
+    log("two", reference=8.0, commit="later")
+    log("two", reference=8.0)
+    for other in ({"key": "other"}, {"reference": 4.0}, {"again": True}):
+        log("three", **{"reference": 8.0, **other})
+    log("four", reference=8.0)
+    found = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    sweeps = sorted(run.data.tags["sweep"] for run in found)
+    assert len(found) == 4 and sweeps.count("three") in (2, 3)
+    assert {"one", "two"} <= set(" ".join(sweeps).split())
+
+
 def test_a_job_keeps_its_metrics_tags_and_files(settings, store, tmp_path):
     (tmp_path / "job" / ".hydra").mkdir(parents=True)
     (tmp_path / "job" / "a.csv").write_text("1")
     (tmp_path / "job" / ".hydra" / "b.yaml").write_text("2")
     tracker = pickle.loads(pickle.dumps(open_tracker(settings, "images")))  # as launchers send it
-    with tracker.job("job", None, {}) as run:
+    with tracker.job("job", None, {}, Path("job")) as run:
         tracker.log_job(run, {"n": 2}, {"alarm.few": "why"})
         tracker.log_files(run, tmp_path / "job")
     assert [file.path for file in store.list_artifacts(run.id)] == ["a.csv"]
@@ -106,7 +126,7 @@ def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, uri,
         monkeypatch.setattr(Tracker, "address", uri)
     links = tracker.links(sweep, ["fgsm", "bim"])
     assert "secret" not in str(links)
-    wanted = quote(f"tags.sweep = '{sweep}' and tags.attack = 'bim'")
+    wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = 'bim'")
     assert f"compareRunsMode=CHART&searchFilter={wanted}" in links["bim curves"]
     served = str(uri).startswith("http")
     server = "http://host" if served else "http://127.0.0.1:5000"
@@ -167,12 +187,19 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
         tried.append(arguments)
         raise OSError("connection reset")
 
-    for name in ("create_run", "log_batch", "set_tag", "set_terminated", "log_artifact"):
+    for name in (
+        "create_run",
+        "log_batch",
+        "set_tag",
+        "set_terminated",
+        "log_artifact",
+        "search_runs",
+    ):
         monkeypatch.setattr(mlflow.MlflowClient, name, gone)
     for name in ("one", "two"):
-        with tracker.job(name, sweep, {}) as run:
+        with tracker.job(name, sweep, {}, Path("job")) as run:
             tracker.log_job(run, {"n": 1}, {})
-            tracker.log_pair(run, "a", tags={}, parameters={}, curves={}, metrics={"n": 1})
+            tracker.log_pair(run, "a", key="k", tags={}, parameters={}, curves={}, metrics={"n": 1})
     tracker.end_sweep(sweep, "FINISHED", note="matrix")
     assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1
@@ -183,7 +210,7 @@ def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracker = open_tracker(TrackingSettings(name="none"), "images")
     assert tracker.start_sweep("sweep", {}) is None
-    with tracker.job("job", None, {}) as run:
+    with tracker.job("job", None, {}, Path("job")) as run:
         tracker.log_job(run, {"n": 1}, {})
     assert tracker.training_logger("train", {}, {}) is None
     assert not list(tmp_path.iterdir())
