@@ -13,7 +13,7 @@ from src.config.errors import REFUSED
 from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.job import run_job
-from src.experiment.state import fail, running
+from src.experiment.state import fail, lock_of, running
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError
@@ -51,7 +51,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
             "seed": settings.seed,
         }
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
-        job = tracker.job(settings.job, settings.sweep, parameters, folder)
+        job = tracker.job(settings.job, settings.sweep, parameters, lock_of(folder))
         with job as run, stopping.insist():
             run_job(settings, tracker, run, folder)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from src.experiment.provenance import PREDICTIONS
-from src.utils.files import write_text, writing
+from src.utils.files import write_text
+from src.utils.locks import held, is_held
 
 _FAILURE = "error.txt"
-_RUNNING = ".running"  # a lock that a killed process leaves behind, released
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock that is held while a job runs in a folder."""
+    return folder / ".running"
 
 
 @contextmanager
@@ -21,29 +24,9 @@ def running(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: Another process runs a job there, or the folder cannot be written.
     """
-    lock = FileLock(folder / _RUNNING, timeout=0)
-    try:
-        with writing(folder):
-            lock.acquire()
-    except Timeout:
-        raise ValueError(f"{folder}: another process runs this job.") from None
-    try:
+    with held(lock_of(folder)):
         (folder / _FAILURE).unlink(missing_ok=True)
         yield
-    finally:
-        (folder / _RUNNING).unlink(missing_ok=True)
-        lock.release()
-
-
-def is_running(folder: Path) -> bool:
-    """Tell whether a process, here or on a machine that shares the files, runs the job."""
-    if not (folder / _RUNNING).exists():
-        return False
-    try:
-        with FileLock(folder / _RUNNING, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def fail(folder: Path, sentence: str) -> None:
@@ -66,6 +49,6 @@ def noted_failure(folder: Path) -> str | None:
     note = folder / _FAILURE
     if note.exists():
         return note.read_text().split("\n\n")[0]
-    if (folder / _RUNNING).exists():
-        return "another process runs it" if is_running(folder) else "it was killed"
+    if lock_of(folder).exists():
+        return "another process runs it" if is_held(lock_of(folder)) else "it was killed"
     return None

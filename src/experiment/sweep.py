@@ -6,8 +6,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
@@ -30,10 +31,12 @@ from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.checks import first_line
 from src.utils.files import WriteError, reason, writing
+from src.utils.locks import held
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
+_LOCK = ".sweep"
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
 
@@ -49,6 +52,7 @@ class SweepCallback(Callback):
         self.stopped = ""
         self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
         self.settings: Settings | None = None  # of the first job
+        self.held = ExitStack()  # the lock of a sweep that has begun
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
@@ -98,6 +102,8 @@ class SweepCallback(Callback):
             stopping.check()
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
+            lock = self.held.enter_context(held(folder / _LOCK))
+            self.tracker.close_orphans()
             self.started = time.time()
             stopping.on_stop(lambda error: self._stop_early(config, error))
             self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
@@ -107,16 +113,20 @@ class SweepCallback(Callback):
                 "folder": str(folder.absolute()),
             }
             with open_dict(config):  # handed on to the jobs, which may run in other processes
-                config.sweep = self.tracker.start_sweep(folder.name, parameters)
+                config.sweep = self.tracker.start_sweep(folder.name, parameters, lock)
                 if sweep and config.sweep:
                     config.hydra.overrides.task.append(f"sweep={config.sweep}")
             share_tracker(self.tracker, jobs[0], config.sweep)
         except REFUSALS as error:
-            refuse(explain(error))
+            self._refuse(explain(error))
         except OSError as error:
-            refuse(f"A file could not be read or written: {error}.")
+            self._refuse(f"A file could not be read or written: {error}.")
         except Exception:  # Hydra would turn it into a warning and go on
-            refuse(traceback.format_exc())
+            self._refuse(traceback.format_exc())
+
+    def _refuse(self, message: str) -> NoReturn:
+        self.held.close()
+        refuse(message)
 
     def _jobs(self, config: DictConfig) -> list[Path]:
         """Return the folders of the jobs that were begun, in their order."""
@@ -188,6 +198,7 @@ class SweepCallback(Callback):
             links = self.tracker.links(config.sweep, attacks) if done else {}
             for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
+        self.held.close()
         return written and not failures and not missing
 
     def _wants_report(self) -> bool:

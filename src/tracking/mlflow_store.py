@@ -78,6 +78,11 @@ class Store(MlflowClient):
         newest = ["attributes.start_time DESC"]
         return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
 
+    def unfinished(self, experiment: str) -> list[Run]:
+        """Return the runs of an experiment that have not ended."""
+        found = self.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'")
+        return list(found)
+
     def fetch(self, run: str, folder: Path) -> Path:
         """Bring a run's files into a folder."""
         return Path(self.download_artifacts(run, "", str(folder)))

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import Logger
 
 from src.config.settings import TrackingSettings
 from src.utils.checks import first_line
+from src.utils.locks import is_held
 
 if TYPE_CHECKING:
     from src.tracking.mlflow_store import Store
@@ -29,10 +30,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A tracked job: the ids of its run and of its sweep; empty if nothing is tracked."""
+    """A tracked job: the ids of its run and of its sweep, empty if nothing is tracked.
+
+    Its process holds the file `lock`.
+    """
 
     id: str = ""
     sweep: str = ""
+    lock: str = ""
 
 
 class Tracker:
@@ -51,8 +56,16 @@ class Tracker:
         """Where the store is."""
         return "" if self.store is None else str(self.store.tracking_uri)
 
-    def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str | None:
-        """Open a sweep and return its id, which its jobs are started with.
+    def close_orphans(self) -> None:
+        """End as KILLED the runs whose processes are gone, as their locks here tell."""
+        for ending in ("", "-sweeps", "-training"):
+            for run in self._ask("unfinished", f"{self.dataset}{ending}") or ():
+                lock = Path(run.data.tags.get("lock", ""))
+                if lock.is_absolute() and lock.parent.is_dir() and not is_held(lock):
+                    self._ask("set_terminated", run.info.run_id, "KILLED")
+
+    def start_sweep(self, name: str, parameters: Mapping[str, Any], lock: Path) -> str | None:
+        """Open a sweep, whose process holds a lock, and return its id, which its jobs get.
 
         Raises:
             ValueError: The store does not take it.
@@ -60,7 +73,8 @@ class Tracker:
         if self.store is None:
             return None
         with _refusing(self.address), _patience(seconds=20, retries=3):
-            return self.store.start(f"{self.dataset}-sweeps", name, {"kind": "sweep"}, parameters)
+            tags = {"kind": "sweep", "lock": str(lock.absolute())}
+            return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path] = (), note: str = ""
@@ -73,16 +87,19 @@ class Tracker:
 
     @contextmanager
     def job(
-        self, name: str, sweep: str | None, parameters: Mapping[str, Any], folder: Path
+        self, name: str, sweep: str | None, parameters: Mapping[str, Any], lock: Path
     ) -> Iterator[Run]:
-        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
-        tags = {"kind": "job", "sweep": sweep or "", "folder": str(folder.absolute())}
+        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED.
+
+        Its process holds a lock, which lies in the job's folder.
+        """
+        tags = {"kind": "job", "sweep": sweep or "", "lock": str(lock.absolute())}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
         run = self._ask("start", f"{self.dataset}-sweeps", name, tags, parameters) or ""
         status = "KILLED"
         try:
-            yield Run(run, sweep or "")
+            yield Run(run, sweep or "", tags["lock"])
             status = "FINISHED"
         except Exception as error:
             status = "FAILED"
@@ -100,7 +117,7 @@ class Tracker:
         """
         found = self._ask("finished", f"{self.dataset}-sweeps", "crafting", crafting)
         for run in found or ():
-            own = Path(run.data.tags.get("folder", "gone"))
+            own = Path(run.data.tags["lock"]).parent
             if own.is_dir():
                 yield own
             elif (fetched := self._ask("fetch", run.info.run_id, folder)) is not None:
@@ -158,15 +175,16 @@ class Tracker:
                 both = dict.fromkeys([*data.tags["sweep"].split(), run.sweep])
                 self._ask("set_tag", found.info.run_id, "sweep", " ".join(both))
                 return
-        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, "job_key": key, **tags}
+        ours = {"kind": "pair", "sweep": run.sweep, "job": run.id, "lock": run.lock}
+        tags = {**ours, "job_key": key, **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
         self._ask("set_terminated", pair, "FINISHED")
 
     def training_logger(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], lock: Path
     ) -> Logger | None:
         """Return a Lightning logger for one training, or None where nothing is tracked."""
-        tags = {"kind": "training", **tags}
+        tags = {"kind": "training", "lock": str(lock.absolute()), **tags}
         run = self._ask("start", f"{self.dataset}-training", name, tags, parameters)
         return _TrainingLogger(self, run) if run else None
 

@@ -38,7 +38,7 @@ def trained_weights(
     settings: TrainingSettings,
     *,
     trainer: TrainerSettings,
-    make_logger: Callable[[], Logger | None],
+    make_logger: Callable[[Path], Logger | None],
 ) -> Path:
     """Return the file of a model's trained weights, training it first if it is not there.
 
@@ -53,13 +53,14 @@ def trained_weights(
         test: Images whose accuracy is reported.
         settings: How to train.
         trainer: The device, of which training uses one.
-        make_logger: Called only when there is something to train.
+        make_logger: Called with the lock that is held, when there is something to train.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_suffix(".lock")
     if is_cached(path):
         return path
     log.info("Training %s, or waiting for another process that does.", name)
-    with FileLock(path.with_suffix(".lock")):
+    with FileLock(lock):
         if is_cached(path):
             return path
         work = path.with_suffix(".training")
@@ -75,7 +76,7 @@ def trained_weights(
         module = FineTuning(classifier, train.num_classes, settings)
         module.to(memory_format=torch.channels_last)
         batches = loaders(train, test, settings, trainer.num_workers)
-        runner = _runner(work, settings, trainer, make_logger(), steps=len(batches[0]))
+        runner = _runner(work, settings, trainer, make_logger(lock), steps=len(batches[0]))
         with stopping.insist():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))

@@ -16,6 +16,9 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from src.config.settings import TrackingSettings
 from src.experiment.metrics import pair_metrics
 from src.tracking import Run, Tracker, open_tracker
+from src.utils.locks import held
+
+LOCK = Path("job/.running")
 
 
 @pytest.fixture
@@ -39,12 +42,15 @@ def status(store, run: str) -> str:
 
 
 def test_a_job_ends_as_what_happened_to_it(tracker, store):
-    sweep = tracker.start_sweep("sweep", {"jobs": 3})
-    with tracker.job("good", sweep, {}, Path("job")) as good:
+    sweep = tracker.start_sweep("sweep", {"jobs": 3}, Path("x"))
+    with tracker.job("good", sweep, {}, LOCK) as good:
         assert status(store, good.id) == "RUNNING"
-    with pytest.raises(ValueError), tracker.job("bad", sweep, {}, Path("job")) as bad:
+    with pytest.raises(ValueError), tracker.job("bad", sweep, {}, LOCK) as bad:
         raise ValueError("no such luck")
-    with pytest.raises(KeyboardInterrupt), tracker.job("cut", sweep, {}, Path("job")) as cut:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        tracker.job("cut", sweep, {}, LOCK) as cut,
+    ):
         raise KeyboardInterrupt
     assert [status(store, run.id) for run in (good, bad, cut)] == ["FINISHED", "FAILED", "KILLED"]
     assert store.get_run(bad.id).data.tags["error"] == "ValueError: no such luck"
@@ -90,12 +96,23 @@ def test_a_pair_that_is_there_joins_the_sweep_that_has_it_again(tracker, store):
     assert {"one", "two"} <= set(" ".join(sweeps).split())
 
 
+def test_runs_of_processes_that_are_gone_are_closed(tracker, store, tmp_path):
+    ids = {}
+    with held(tmp_path / "alive"):
+        for name in ("alive", "gone"):
+            ids[name] = tracker.start_sweep(name, {}, tmp_path / name)
+        ids["elsewhere"] = tracker.start_sweep("elsewhere", {}, Path("/another/machine/.sweep"))
+        tracker.close_orphans()
+        ended = {name: status(store, run) for name, run in ids.items()}
+    assert ended == {"alive": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
+
+
 def test_a_job_keeps_its_metrics_tags_and_files(settings, store, tmp_path):
     (tmp_path / "job" / ".hydra").mkdir(parents=True)
     (tmp_path / "job" / "a.csv").write_text("1")
     (tmp_path / "job" / ".hydra" / "b.yaml").write_text("2")
     tracker = pickle.loads(pickle.dumps(open_tracker(settings, "images")))  # as launchers send it
-    with tracker.job("job", None, {}, Path("job")) as run:
+    with tracker.job("job", None, {}, LOCK) as run:
         tracker.log_job(run, {"n": 2}, {"alarm.few": "why"})
         tracker.log_files(run, tmp_path / "job")
     assert [file.path for file in store.list_artifacts(run.id)] == ["a.csv"]
@@ -107,7 +124,7 @@ def test_a_job_keeps_its_metrics_tags_and_files(settings, store, tmp_path):
     ("error", "ended"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
 )
 def test_a_training_ends_as_what_stopped_it(tracker, store, error, ended):
-    run = tracker.training_logger("train", {}, {})
+    run = tracker.training_logger("train", {}, {}, Path("x"))
 
     class Stopped(BoringModel):
         def training_step(self, batch, batch_idx):
@@ -121,7 +138,7 @@ def test_a_training_ends_as_what_stopped_it(tracker, store, error, ended):
 
 @pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host", None])
 def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, uri, monkeypatch):
-    sweep = tracker.start_sweep("sweep", {})
+    sweep = tracker.start_sweep("sweep", {}, Path("x"))
     if uri:
         monkeypatch.setattr(Tracker, "address", uri)
     links = tracker.links(sweep, ["fgsm", "bim"])
@@ -147,7 +164,7 @@ def test_a_store_that_cannot_be_opened_or_written_is_refused(
     settings, tracker, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the name `file:`
-    tracker.start_sweep("sweep", {})
+    tracker.start_sweep("sweep", {}, Path("x"))
     (tmp_path / "file").touch()
     read_only = f"sqlite:///file:{settings.directory}/mlflow.db?mode=ro&uri=true"
     for changes, dataset, named in (
@@ -159,7 +176,7 @@ def test_a_store_that_cannot_be_opened_or_written_is_refused(
     ):
         with pytest.raises(ValueError, match=f"tracking.uri: .*{named}") as caught:
             changed = settings.model_copy(update=changes)
-            open_tracker(changed, dataset).start_sweep("sweep", {})
+            open_tracker(changed, dataset).start_sweep("sweep", {}, Path("x"))
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
@@ -180,7 +197,7 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, accep
 
 
 def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypatch, caplog):
-    sweep = tracker.start_sweep("sweep", {})
+    sweep = tracker.start_sweep("sweep", {}, Path("x"))
     tried = []
 
     def gone(*arguments, **keywords):
@@ -197,7 +214,7 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
     ):
         monkeypatch.setattr(mlflow.MlflowClient, name, gone)
     for name in ("one", "two"):
-        with tracker.job(name, sweep, {}, Path("job")) as run:
+        with tracker.job(name, sweep, {}, LOCK) as run:
             tracker.log_job(run, {"n": 1}, {})
             tracker.log_pair(run, "a", key="k", tags={}, parameters={}, curves={}, metrics={"n": 1})
     tracker.end_sweep(sweep, "FINISHED", note="matrix")
@@ -209,10 +226,10 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
 def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracker = open_tracker(TrackingSettings(name="none"), "images")
-    assert tracker.start_sweep("sweep", {}) is None
-    with tracker.job("job", None, {}, Path("job")) as run:
+    assert tracker.start_sweep("sweep", {}, Path("x")) is None
+    with tracker.job("job", None, {}, LOCK) as run:
         tracker.log_job(run, {"n": 1}, {})
-    assert tracker.training_logger("train", {}, {}) is None
+    assert tracker.training_logger("train", {}, {}, Path("x")) is None
     assert not list(tmp_path.iterdir())
 
 

@@ -36,7 +36,7 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda: None, model=None, **changes):
+def train(path, make_logger=lambda lock: None, model=None, **changes):
     return trained_weights(
         *("net", path, model or classifier(), dataset(), dataset(30), recipe(**changes)),
         trainer=TRAINER,
@@ -125,7 +125,7 @@ def test_dropout_can_be_switched_off(whole, tmp_path):
 
 def test_a_second_call_trains_nothing(whole):
     content = whole.read_bytes()
-    train(whole, make_logger=lambda: pytest.fail("trained again"))
+    train(whole, make_logger=lambda lock: pytest.fail("trained again"))
     assert whole.read_bytes() == content
 
 
@@ -148,7 +148,7 @@ def test_two_processes_train_once(tmp_path):
     path = tmp_path / "net.safetensors"
     trained = multiprocessing.get_context("fork").Value("i", 0)
 
-    def count():
+    def count(lock):
         with trained.get_lock():
             trained.value += 1
 

@@ -27,14 +27,14 @@ class Statuses(Tracker):
         super().__init__()
         self.ended = []
 
-    def start_sweep(self, name, parameters):
+    def start_sweep(self, name, parameters, lock):
         return "sweep"
 
     def end_sweep(self, sweep, status, files=(), note=""):
         self.ended.append(status)
 
     @contextmanager
-    def job(self, name, sweep, parameters):
+    def job(self, name, sweep, parameters, lock):
         try:
             yield Run()
         except BaseException as error:

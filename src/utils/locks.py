@@ -1,0 +1,43 @@
+"""Locks that tell what a living process does from what a killed one has left."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from src.utils.files import writing
+
+_PROBED = 2.0  # seconds in which whoever only asks has let go again
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[Path]:
+    """Hold a lock, whose file goes when the block ends and stays when the process is killed.
+
+    Raises:
+        ValueError: Another process holds it, or its folder cannot be written.
+    """
+    inner = FileLock(lock, timeout=_PROBED)
+    try:
+        with writing(lock):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            inner.acquire()
+    except Timeout:
+        raise ValueError(f"{lock.parent}: another process is at work there.") from None
+    try:
+        yield lock
+    finally:
+        lock.unlink(missing_ok=True)
+        inner.release()
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process, here or on a machine that shares the files, holds a lock."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except (Timeout, OSError):  # or it cannot be told
+        return True
