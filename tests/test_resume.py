@@ -1,6 +1,9 @@
 """A command run again computes what is missing, and leaves what one run from the start leaves."""
 
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import mlflow
@@ -13,12 +16,20 @@ from src.evaluation import open_saved_images
 
 GO_ON = "rerun=false"
 COUNTING = """
+import os
+import signal
 from pathlib import Path
+
+import torch
 
 from src.attacks import fgsm
 
 def counting(model, images, labels, eps, *, max_batch=None):
-    Path("attacked", f"{len(list(Path('attacked').iterdir()))}-{len(images)}").touch()
+    calls = len(list(Path("attacked").iterdir()))
+    if calls == int(os.environ.get("KILL_AT", -1)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path("attacked", f"{calls}-{len(images)}").touch()
+    images = (images + torch.rand_like(images) / 255).clamp(0, 1)  # of PyTorch's own generator
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 """
 TRIED = 2  # images on which every command tries its attacks first
@@ -139,3 +150,41 @@ def test_a_finished_job_is_found_in_the_store(command_line, workspace, attacked,
         experiment = store.get_experiment_by_name(name).experiment_id
         counts.append(len(store.search_runs([experiment])))
     assert counts == [1, 6]  # one pair, of three sweeps of a job each
+
+
+def killed(run, *words, at: int) -> None:
+    """Run a command in a process that is killed in the middle of a pass."""
+
+    def run_and_die() -> None:
+        os.environ["KILL_AT"] = str(at)
+        run(*words)
+
+    process = multiprocessing.get_context("fork").Process(target=run_and_die)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("examples", [0, 4])
+def test_a_killed_job_goes_on_where_it_was(
+    command_line, workspace, attacked, monkeypatch, capsys, examples
+):
+    words = ["attack=counting", "trainer.batch_size=6", f"report.examples={examples}"]
+    words += ["controls=true", "variants=[png]"]
+    assert command_line(*words, "hydra.run.dir=out/whole") == 0
+    assert attacked() == 23
+    shutil.copytree(workspace / "out" / "whole", workspace / "whole")
+    shutil.rmtree(workspace / "out")
+    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    for at in (4, 3):  # batches of four; the first call is the trial, and the last batch goes again
+        killed(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)
+        assert attacked() == 4 * (at - 1)
+    assert command_line(*words, GO_ON, "hydra.run.dir=out/part") == 0
+    assert attacked() == 23 - 4 * 3
+    same_tables(workspace / "whole", workspace / "out" / "part", TABLES[:4])
+    for name in ("rates.csv", "alarms.json"):
+        texts = [
+            (folder / name).read_text() for folder in (workspace / "whole", workspace / "out/part")
+        ]
+        assert texts[0] == texts[1]
+    assert not list((workspace / "cache" / "partial").iterdir())

@@ -16,6 +16,7 @@ from src.evaluation.evaluate import (
 from src.evaluation.image_shards import SavedImagesWriter, is_complete_set
 from src.evaluation.lightning_module import Evaluation, Transfer
 from src.evaluation.open_images import open_saved_images
+from src.evaluation.partial_rows import PartialRows
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
     UNKNOWN,

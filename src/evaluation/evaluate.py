@@ -93,6 +93,7 @@ def pass_over(
         trainer = trainer.model_copy(update={"batch_size": size // 2})
         if isinstance(module, Transfer):
             module.adversarial_source.halve_gradient_batch()
+            module.partial = None  # its batches are others
         log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
     return Pass(seconds, trainer.images_per_batch)
 

@@ -17,6 +17,7 @@ from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSourc
 from src.evaluation.attacker import Attacker
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.image_shards import SavedImagesWriter
+from src.evaluation.partial_rows import PartialRows
 from src.evaluation.predictions import Predictions, RowMetric
 from src.evaluation.variants import UNROUNDED, Attacked, Variants
 from src.utils import stopping
@@ -61,6 +62,8 @@ class Transfer(pl.LightningModule):
         writer: Where the adversarial images are saved.
         diagnostics: What else is computed of each batch; its gradients do not count.
         diagnosed: Index of the images that they get; None: all.
+        partial: Where the rows of finished batches are kept, with the examples; None: nowhere.
+        seed: Of what an attack draws from PyTorch's generators, with the number of the batch.
 
     Attributes:
         found: What the pass has found; on several processes each gets the merged one.
@@ -78,6 +81,8 @@ class Transfer(pl.LightningModule):
         writer: SavedImagesWriter | None = None,
         diagnostics: Sequence[Diagnostic] = (),
         diagnosed: Collection[int] | None = None,
+        partial: PartialRows | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         attacked = isinstance(adversarial_source, Attacker)
@@ -99,6 +104,9 @@ class Transfer(pl.LightningModule):
         self.on_device = nn.ModuleList(self.metrics)
         self.example_indices = frozenset(examples)
         self.examples: dict[int, list[np.ndarray]] = {}
+        self.partial = partial
+        self.seed = seed
+        self.finished: frozenset[int] = frozenset()
         self.found = Evaluation()
 
     def on_predict_start(self) -> None:
@@ -109,15 +117,34 @@ class Transfer(pl.LightningModule):
             self.trainer.strategy.barrier()
 
     def on_predict_epoch_start(self) -> None:
-        """Drop what an earlier pass has found."""
+        """Drop what an earlier pass has found, but for what a killed one has kept."""
         for metric in self.metrics:
             metric.reset()
         self.examples = {}
+        self.finished = frozenset()
         self.adversarial_source.reset()
+        if self.partial is not None:
+            names = self.trainer.strategy.broadcast(self.partial.whole_files())
+            process = self.trainer.global_rank, self.trainer.world_size
+            self.finished, self.examples = self.partial.restore(
+                names, self.metrics, self.adversarial_source, process
+            )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Attack a batch, add every target's predictions, and return its images' index."""
         stopping.check()
+        number = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        if number not in self.finished:
+            drawn = np.random.SeedSequence([self.seed, number]).generate_state(1)
+            pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
+            self._transfer(batch)
+            if self.partial is not None:
+                found = self.metrics, self.adversarial_source, self.examples
+                self.partial.add(number, *found)
+        return batch.index
+
+    def _transfer(self, batch: Batch) -> None:
+        """Attack a batch, and add what every target predicts and what diagnostics find."""
         clean = to_unit(batch.images)
         source = self.adversarial_source
         adversarial: AdversarialBatch = source(clean, batch)
@@ -131,7 +158,6 @@ class Transfer(pl.LightningModule):
         if self.writer is not None:
             rounded = torch.stack([level.rounded(level.adversarial) for level in levels])
             self.writer.write(batch, rounded, adversarial.target_labels)
-        return batch.index
 
     def on_predict_epoch_end(self) -> None:
         """Merge the processes' rows, gradient counts and examples."""

@@ -201,7 +201,6 @@ def finish_set(
     settings: Settings,
     record: JobRecord,
     images: ImageDataset,
-    writer: SavedImagesWriter,
     folder: Path,
 ) -> None:
     """Complete the job's set of adversarial images with what it says of itself."""
@@ -215,5 +214,5 @@ def finish_set(
         num_classes=images.num_classes,
         class_names=tuple(images.class_names),
     )
-    writer.finish(facts, images.indices)
+    SavedImagesWriter(folder / SAVED).finish(facts, images.indices)
     log.info("Saved the adversarial images in %s", folder / SAVED)
