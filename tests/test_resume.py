@@ -188,3 +188,27 @@ def test_a_killed_job_goes_on_where_it_was(
         ]
         assert texts[0] == texts[1]
     assert not list((workspace / "cache" / "partial").iterdir())
+
+
+def test_the_jobs_of_a_sweep_are_listed(
+    command_line, run_in, workspace, attacked, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
+    words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
+    # Six trials, three jobs that stop, two batches of the fourth job, and one of the fifth.
+    killed(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=9)
+    capsys.readouterr()
+    assert run_in(workspace, module="src.status") == 1
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()[1:]]
+    states = [row[2] for row in rows if row[0].startswith("clean_accuracy")]
+    assert states == [*["failed"] * 3, "done", "failed", "missing"], printed
+    assert "its file expects 99.00%" in " ".join(printed.split()) and "it was killed" in printed
+    assert "4 failed, 1 done, 1 missing; by the time of those" in printed
+    assert command_line(*words, "hydra.sweep.dir=outputs/b", "targets=[coarse]") == 0
+    capsys.readouterr()
+    assert run_in(workspace, module="src.status") == 0
+    assert "outputs/b: 1 done." in capsys.readouterr().out
+    assert run_in(workspace, "nowhere", module="src.status") == 2
+    assert "nowhere is no sweep's folder" in capsys.readouterr().err

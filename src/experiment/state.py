@@ -1,15 +1,54 @@
-"""How far a job is, told by what lies in its folder."""
+"""How far a sweep and its jobs are, told by what lies in their folders."""
 
+import re
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 from src.experiment.provenance import PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
 
+PLAN = "sweep.json"
 _FAILURE = "error.txt"
+_CLOCK = 1.0  # seconds by which a file system's clock may be off
+
+
+class Plan(BaseModel):
+    """What a command set out to do; `sweep.json` in its folder.
+
+    Attributes:
+        jobs: Names of the jobs, as far as they are known before they run.
+        single: Whether the one job's files lie in the command's own folder.
+        started: When, in seconds since 1970.
+    """
+
+    jobs: list[str]
+    single: bool
+    started: float
+
+
+class JobStatus(NamedTuple):
+    """Where a job stands.
+
+    Attributes:
+        name: Such as `bim vgg16`.
+        folder: Its folder; None: it has not begun.
+        state: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
+        seconds: How long it took, or has run by now.
+        error: Why it failed.
+    """
+
+    name: str
+    folder: Path | None
+    state: str
+    seconds: float = 0.0
+    error: str = ""
 
 
 def lock_of(folder: Path) -> Path:
@@ -52,3 +91,74 @@ def noted_failure(folder: Path) -> str | None:
     if lock_of(folder).exists():
         return "another process runs it" if is_held(lock_of(folder)) else "it was killed"
     return None
+
+
+def lock_of_sweep(folder: Path) -> Path:
+    """Return the lock that is held while a command runs the jobs of a sweep's folder."""
+    return folder / ".sweep"
+
+
+def write_plan(folder: Path, jobs: Sequence[str], *, single: bool) -> Plan:
+    """Note what a command sets out to do."""
+    plan = Plan(jobs=list(jobs), single=single, started=time.time())
+    write_text(folder / PLAN, plan.model_dump_json(indent=1))
+    return plan
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return what the last command in a folder set out to do.
+
+    Raises:
+        ValueError: There was none.
+    """
+    try:
+        return Plan.model_validate_json((folder / PLAN).read_bytes())
+    except OSError as error:
+        raise ValueError(f"{folder} is no sweep's folder: it holds no {PLAN}.") from error
+    except ValidationError as error:
+        raise ValueError(f"{folder / PLAN} is damaged.") from error
+
+
+def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
+    """Return the folders of the jobs that were begun, by their numbers.
+
+    Those that an earlier sweep left in the same folder are not among them.
+    """
+    if plan.single:
+        return {0: folder}
+    numbered = ((path, re.match(r"(\d+)-", path.name)) for path in folder.iterdir())
+    found = {int(match[1]): path for path, match in numbered if match and _is_new(path, plan)}
+    return dict(sorted(found.items()))
+
+
+def _is_new(job: Path, plan: Plan) -> bool:
+    config = job / ".hydra" / "config.yaml"
+    return config.exists() and config.stat().st_mtime > plan.started - _CLOCK
+
+
+def job_statuses(folder: Path) -> list[JobStatus]:
+    """Return where the jobs of a sweep stand, in their order.
+
+    Raises:
+        ValueError: The folder is not that of a sweep.
+    """
+    plan = read_plan(folder)
+    begun = job_folders(folder, plan)
+    names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
+    idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
+    return [
+        _status(name, begun[number], plan) if number in begun else JobStatus(name, None, idle)
+        for number, name in sorted(names.items())
+    ]
+
+
+def _status(name: str, folder: Path, plan: Plan) -> JobStatus:
+    config = folder / ".hydra" / "config.yaml"
+    start = config.stat().st_mtime if config.exists() else plan.started
+    if is_held(lock_of(folder)):
+        return JobStatus(name, folder, "running", time.time() - start)
+    failure = failure_of(folder)
+    if failure is not None:
+        return JobStatus(name, folder, "failed", error=failure)
+    took = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime - start
+    return JobStatus(name, folder, "done", took)

@@ -1,9 +1,7 @@
 """What surrounds the jobs of one command: checks before them, the matrix after them."""
 
 import logging
-import re
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,7 +22,7 @@ from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import clear
 from src.experiment.provenance import public
-from src.experiment.state import failure_of
+from src.experiment.state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker
@@ -36,9 +34,6 @@ from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".sweep"
-_CLOCK = 1.0  # seconds by which a file system's clock may be off
-
 
 class SweepCallback(Callback):
     """Refuse what cannot run, open the sweep's run, and sum up when its jobs are done.
@@ -48,7 +43,7 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self.tracker: Tracker | None = None
-        self.started = time.time()
+        self.plan: Plan | None = None
         self.stopped = ""
         self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
         self.settings: Settings | None = None  # of the first job
@@ -82,40 +77,19 @@ class SweepCallback(Callback):
     on_multirun_end = on_run_end
 
     def _start(self, config: DictConfig) -> None:
-        sweep, folder = _is_sweep(config), _folder(config)
+        sweep = _is_sweep(config)
         try:
-            jobs = [
-                read_job(job, job.hydra) for job in (compose_jobs(config) if sweep else [config])
-            ]
+            composed = compose_jobs(config) if sweep else [config]
+            jobs = [read_job(job, job.hydra) for job in composed]
             self.settings = jobs[0]
-            if sweep and any(job.trainer.distributed for job in jobs):
-                raise ValueError(
-                    "trainer.devices and trainer.strategy share one job among several devices, "
-                    "which works for a single run only; in a sweep give every job one device "
-                    "(trainer=default) and let a Hydra launcher run jobs side by side."
-                )
-            for job in jobs:
-                check_job(job)
+            _check(jobs, sweep)
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
             open_datasets(jobs)
             forget_models()
             stopping.check()
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-            lock = self.held.enter_context(held(folder / _LOCK))
-            self.tracker.close_orphans()
-            self.started = time.time()
-            stopping.on_stop(lambda error: self._stop_early(config, error))
             self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
-            parameters = {
-                "command": " ".join(public(config.hydra.overrides.task)),
-                "jobs": len(jobs),
-                "folder": str(folder.absolute()),
-            }
-            with open_dict(config):  # handed on to the jobs, which may run in other processes
-                config.sweep = self.tracker.start_sweep(folder.name, parameters, lock)
-                if sweep and config.sweep:
-                    config.hydra.overrides.task.append(f"sweep={config.sweep}")
+            names = _names(composed) if self.jobs else [] if sweep else [jobs[0].job]
+            self._open(config, names, len(jobs))
             share_tracker(self.tracker, jobs[0], config.sweep)
         except REFUSALS as error:
             self._refuse(explain(error))
@@ -124,23 +98,34 @@ class SweepCallback(Callback):
         except Exception:  # Hydra would turn it into a warning and go on
             self._refuse(traceback.format_exc())
 
+    def _open(self, config: DictConfig, names: Sequence[str], jobs: int) -> None:
+        """Take the sweep's folder, note what is to be done, and open the sweep's run."""
+        assert self.tracker is not None
+        sweep, folder = _is_sweep(config), _folder(config)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = self.held.enter_context(held(lock_of_sweep(folder)))
+        self.tracker.close_orphans()
+        self.plan = write_plan(folder, names, single=not sweep)
+        stopping.on_stop(lambda error: self._stop_early(config, error))
+        parameters = {
+            "command": " ".join(public(config.hydra.overrides.task)),
+            "jobs": jobs,
+            "folder": str(folder.absolute()),
+        }
+        with open_dict(config):  # handed on to the jobs, which may run in other processes
+            config.sweep = self.tracker.start_sweep(folder.name, parameters, lock)
+            if sweep and config.sweep:
+                config.hydra.overrides.task.append(f"sweep={config.sweep}")
+
     def _refuse(self, message: str) -> NoReturn:
         self.held.close()
         refuse(message)
 
     def _jobs(self, config: DictConfig) -> list[Path]:
         """Return the folders of the jobs that were begun, in their order."""
-        folder = _folder(config)
-        if not _is_sweep(config):
-            return [folder]
-        numbered = {path: re.match(r"(\d+)-", path.name) for path in folder.iterdir()}
-        number = {path: int(match[1]) for path, match in numbered.items() if match}
-        return sorted((path for path in number if self._is_new(path)), key=lambda p: number[p])
-
-    def _is_new(self, job: Path) -> bool:
-        """Tell a job of this sweep from one that an earlier sweep left in the same folder."""
-        config = job / ".hydra" / "config.yaml"
-        return config.exists() and config.stat().st_mtime > self.started - _CLOCK
+        assert self.plan is not None
+        return list(job_folders(_folder(config), self.plan).values())
 
     def _stop_early(self, config: DictConfig, error: BaseException) -> None:
         """Say why the command stops here, and sum up the jobs that it has finished."""
@@ -242,6 +227,30 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
         console.print(str(error), style="yellow", soft_wrap=True, markup=False)
         return not isinstance(error, WriteError)
     return True
+
+
+def _check(jobs: Sequence[Settings], sweep: bool) -> None:
+    """Refuse jobs that cannot work.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if sweep and any(job.trainer.distributed for job in jobs):
+        raise ValueError(
+            "trainer.devices and trainer.strategy share one job among several devices, "
+            "which works for a single run only; in a sweep give every job one device "
+            "(trainer=default) and let a Hydra launcher run jobs side by side."
+        )
+    for job in jobs:
+        check_job(job)
+
+
+def _names(jobs: Sequence[DictConfig]) -> list[str]:
+    """Return for each job of a sweep the words that not all of them have."""
+    words = [public(job.hydra.overrides.task) for job in jobs]
+    shared = set.intersection(*map(set, words))
+    own = [" ".join(word for word in each if word not in shared) for each in words]
+    return [name or " ".join(each) for name, each in zip(own, words, strict=True)]
 
 
 def _folder(config: DictConfig) -> Path:

@@ -1,0 +1,74 @@
+"""The command line that lists the jobs of a sweep: their states, times, and what remains."""
+
+import argparse
+import sys
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from src.config.errors import REFUSED
+from src.experiment.state import PLAN, JobStatus, job_statuses
+
+OUTPUTS = Path("outputs")
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0 if all jobs are done, else 1, or 2 for a refusal."""
+    parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="a sweep's; the newest in outputs/")
+    folder = parser.parse_args().folder
+    try:
+        folder = folder or newest_sweep()
+        jobs = job_statuses(folder)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+    console = Console(markup=False, highlight=False)
+    console.print(listed(jobs))
+    console.print(f"{folder}: {summary(jobs)}", soft_wrap=True)
+    sys.exit(any(job.state != "done" for job in jobs))
+
+
+def newest_sweep() -> Path:
+    """Return the folder of the sweep in `outputs/` that was begun last.
+
+    Raises:
+        ValueError: There is none.
+    """
+    plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+    if not plans:
+        raise ValueError(f"there is no sweep yet in {OUTPUTS}/; name the folder of one.")
+    return plans[-1].parent
+
+
+def listed(jobs: list[JobStatus]) -> Table:
+    """Return a table with a row for each job."""
+    table = Table("job", "state", "time", "folder or error", box=None, pad_edge=False)
+    for job in jobs:
+        where = job.folder.name if job.folder else ""
+        table.add_row(job.name, job.state, _clock(job.seconds), job.error or where)
+    return table
+
+
+def summary(jobs: list[JobStatus]) -> str:
+    """Say how many jobs are in which state, and how long the others will take."""
+    counts = Counter(job.state for job in jobs)
+    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    done = [job.seconds for job in jobs if job.state == "done"]
+    left = len(jobs) - len(done)
+    if not done or not left:
+        return f"{words}."
+    running = sum(job.seconds for job in jobs if job.state == "running")
+    rest = max(0, sum(done) / len(done) * left - running)
+    return f"{words}; by the time of those, about {_clock(rest)} remain."
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))) if seconds else ""
+
+
+if __name__ == "__main__":
+    main()
