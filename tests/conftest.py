@@ -118,7 +118,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = TrackingSettings(name="mlflow", directory=str(folder))
 
     def build() -> None:
-        open_tracker(settings, "atonce").start_sweep("sweep", {}, folder / "x")
+        open_tracker(settings, "atonce").start_sweep("sweep", "p", {}, folder / "x")
 
     processes = [multiprocessing.get_context("fork").Process(target=build) for _ in range(2)]
     for process in processes:

@@ -212,3 +212,65 @@ def test_the_jobs_of_a_sweep_are_listed(
     assert "outputs/b: 1 done." in capsys.readouterr().out
     assert run_in(workspace, "nowhere", module="src.status") == 2
     assert "nowhere is no sweep's folder" in capsys.readouterr().err
+
+
+def tracked(workspace: Path) -> dict[str, list]:
+    """Return the finished runs of the store by kind, and how many have another status."""
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+    every = store.search_experiments()
+    ids = [one.experiment_id for one in every if one.name.startswith("photos")]
+    found: dict[str, list] = {"job": [], "pair": [], "sweep": [], "unfinished": []}
+    for run in store.search_runs(ids):
+        finished = run.info.status == "FINISHED"
+        found[run.data.tags["kind"] if finished else "unfinished"].append(run)
+    return found
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_what_a_store_did_not_take_is_delivered_once(
+    command_line, run_in, workspace, empty_store, monkeypatch, capsys, at
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    words = ["-m", "attack=fgsm,bim", "targets=[coarse,fine]", "tracking=mlflow"]
+    real, calls = mlflow.MlflowClient.log_batch, []
+
+    def gone_from_some_call_on(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) > at:
+            raise OSError("connection reset")
+        real(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_some_call_on)
+        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0  # no job fails for it
+    assert "python -m src.sync delivers them later" in capsys.readouterr().out
+    for _ in range(2):
+        assert run_in(workspace, module="src.sync") == 0
+        found = tracked(workspace)
+        pairs = sorted(run.info.run_name for run in found["pair"])
+        names = [
+            f"{name} coarse -> {target}"
+            for name in ("bim", "fgsm")
+            for target in ("coarse", "fine")
+        ]
+        assert pairs == names
+        assert len(found["job"]) == 2 and len(found["sweep"]) == 1
+        assert {run.data.tags["sweep"] for run in found["job"]} == {found["sweep"][0].info.run_id}
+    assert "0 jobs delivered" in capsys.readouterr().out
+    assert "fgsm on photos" in found["sweep"][0].data.tags["mlflow.note.content"]
+    assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
+
+
+def test_an_untracked_sweep_is_delivered_on_request_alone(
+    command_line, run_in, workspace, empty_store, capsys
+):
+    assert command_line("attack=fgsm", "hydra.run.dir=outputs/here") == 0
+    assert run_in(workspace, module="src.sync") == 0
+    assert not (workspace / "mlruns").exists()
+    shutil.copytree(empty_store, workspace / "mlruns")
+    shutil.move(workspace / "outputs", workspace / "copied")
+    assert run_in(workspace, "copied/here", module="src.sync") == 0
+    found = tracked(workspace)
+    assert [len(found[kind]) for kind in ("pair", "job", "sweep", "unfinished")] == [2, 1, 1, 0]
+    assert run_in(workspace, "copied", module="src.sync") == 2
+    assert "copied is no sweep's folder" in capsys.readouterr().err

@@ -203,6 +203,11 @@ def reference_budget(budgets: Sequence[float]) -> float:
     return 8.0 if 8.0 in budgets else max(budgets, default=0.0)
 
 
+def job_name(label: str, source: str) -> str:
+    """Return a short name of a job, such as `bim vgg16`."""
+    return f"{label} {'' if source == 'unknown' else source}".strip()
+
+
 class DiagnosticSettings(Section):
     """What is computed beside the predictions while models and perturbations are at hand.
 
@@ -407,8 +412,7 @@ class Settings(Section):
     @property
     def job(self) -> str:
         """A short name of the job, such as `bim vgg16`."""
-        source = "" if self.source_name == "unknown" else self.source_name
-        return f"{self.attack.label} {source}".strip()
+        return job_name(self.attack.label, self.source_name)
 
 
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from src.config.errors import REFUSED
 from src.config.read import read_job
 from src.config.settings import Settings
+from src.experiment.delivery import job_parameters
 from src.experiment.job import run_job
 from src.experiment.state import fail, lock_of, running
 from src.tracking import Tracker, open_tracker
@@ -43,13 +44,8 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         settings = read_job(config, HydraConfig.get())
         tracker = tracker_of(settings, settings.sweep) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
-        parameters = {
-            "source": settings.source_name,
-            "attack": settings.attack.label,
-            "targets": targets,
-            "budgets_255": ", ".join(f"{budget:g}" for budget in settings.budgets),
-            "seed": settings.seed,
-        }
+        what = settings.source_name, settings.attack.label, settings.targets
+        parameters = job_parameters(*what, settings.budgets, settings.seed)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         job = tracker.job(settings.job, settings.sweep, parameters, lock_of(folder))
         with job as run, stopping.insist():

@@ -26,8 +26,8 @@ from src.evaluation import (
 )
 from src.evaluation.configured_attack import attack_function, try_attack
 from src.experiment.attack_pass import Job, attack_and_evaluate, forget_partial_rows
+from src.experiment.delivery import track_job
 from src.experiment.identity import job_key, table_path
-from src.experiment.metrics import track_results
 from src.experiment.models import check_images, open_dataset, prepare_models
 from src.experiment.outputs import clear, example_indices, finish_set, write_results
 from src.experiment.provenance import JobRecord, record_of
@@ -58,15 +58,13 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         return  # the first process of this job writes the results
     record = _record(job, result, folder)
     clear(folder)  # of an earlier job, whose rows may be this one's too
-    outcome = write_results(job.settings, record, job.images, job.clean, result, job.saved, folder)
+    write_results(job.settings, record, job.images, job.clean, result, job.saved, folder)
     if job.settings.save_adversarial and earlier is not None and not missing:
         link_set(earlier, folder)
     elif job.settings.save_adversarial:
         finish_set(job.settings, record, job.images, folder)
     forget_partial_rows(job, missing)
-    if attacked:
-        track_results(job.settings, record, outcome, tracker, run)
-    tracker.log_files(run, folder)
+    track_job(folder, tracker, run)
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:

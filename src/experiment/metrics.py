@@ -1,34 +1,40 @@
-"""What of a job goes to the tracker: a run for each target, and the job's metrics and alarms."""
+"""What a tracked run for each target of a job says: curves, metrics at the reference budget."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
 from src.analysis import rates
-from src.config.settings import Settings
-from src.experiment.outputs import Outcome
+from src.config.settings import job_name
 from src.experiment.provenance import JobRecord
 from src.tracking import Run, Tracker
 
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
-def track_results(
-    settings: Settings, record: JobRecord, outcome: Outcome, tracker: Tracker, run: Run
-) -> None:
-    """Log a run per target, and the job's own metrics and alarms."""
-    found = rates(outcome.primary, record.source, record.targets, record.protocol)
+def track_pairs(predictions: pd.DataFrame, record: JobRecord, tracker: Tracker, run: Run) -> None:
+    """Log a run for each target of a job.
+
+    Args:
+        predictions: Of the primary variant.
+        record: What the job was.
+        tracker: Where they are logged.
+        run: The job's.
+    """
+    found = rates(predictions, record.source, record.targets, record.protocol)
+    attack = record.config["attack"]
     for target in record.targets:
         rows = found[found["target"] == target]
         curves, metrics = pair_metrics(rows, record.reference)
         tracker.log_pair(
             run,
-            f"{settings.job} -> {target}",
+            f"{job_name(record.label, record.source)} -> {target}",
             key=record.key,
-            again=settings.rerun,
-            tags=_tags(settings, record, target),
+            again=bool(record.config.get("rerun")),
+            tags=_tags(attack, record, target),
             parameters={
-                **{f"attack.{key}": value for key, value in settings.attack.settings.items()},
+                **{f"attack.{key}": value for key, value in attack["settings"].items()},
                 "source": record.source,
                 "target": target,
                 "dataset": record.dataset,
@@ -40,8 +46,6 @@ def track_results(
             curves=curves,
             metrics=metrics,
         )
-    alarms = {f"alarm.{alarm.name}": alarm.sentence for alarm in outcome.alarms}
-    tracker.log_job(run, outcome.metrics, {"crafting": record.crafting, **alarms})
 
 
 def pair_metrics(
@@ -72,13 +76,13 @@ def pair_metrics(
     return curves, {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
-def _tags(settings: Settings, record: JobRecord, target: str) -> dict[str, str]:
+def _tags(attack: dict[str, Any], record: JobRecord, target: str) -> dict[str, str]:
     return {
         "dataset": record.dataset,
         "source": record.source,
         "target": target,
         "attack": record.label,
-        "target_label": settings.attack.target_label or "none",
+        "target_label": attack["target_label"] or "none",
         "seed": str(record.seed),
         "precision": record.precision,
         "protocol": record.protocol,

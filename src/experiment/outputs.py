@@ -4,7 +4,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,36 +29,42 @@ from src.evaluation import (
     SavedImagesWriter,
 )
 from src.experiment.example_images import gallery_images, store_examples, store_images
-from src.experiment.provenance import ALARMS, EXAMPLES, IMAGES, PREDICTIONS, JobRecord, with_record
+from src.experiment.provenance import (
+    ALARMS,
+    EXAMPLES,
+    FIGURES,
+    IMAGES,
+    PAGE,
+    PREDICTIONS,
+    JobRecord,
+    with_record,
+)
 from src.utils.files import write_csv, write_text, writing
 from src.utils.tables import write_table
 
 log = logging.getLogger(__name__)
 
+METRICS = "metrics.json"
+SUMMARY = "summary.txt"
 SAVED = "adversarial"
 """The folder of a job's saved images."""
-_LEFT = (
+_OF_JOB = (
     *("predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
-    *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv"),
-    *("matrix-*.csv", "report.html", "figures/*.png", "figures/*.svg", "figures/*.csv"),
-    "figures/*.vl.json",
+    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS, METRICS),
+    *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
 )
+_FIGURES = tuple(f"{FIGURES}/*{ending}" for ending in (".png", ".svg", ".csv", ".vl.json"))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a job found.
+def files_of_job(folder: Path) -> list[Path]:
+    """Return what a job has left in its folder, but for its set of adversarial images."""
+    return sorted(path for pattern in _OF_JOB for path in folder.glob(pattern))
 
-    Attributes:
-        primary: Predictions of the primary variant, without the top five.
-        alarms: Signs that the attack is broken.
-        metrics: Of the job as a whole.
-    """
 
-    primary: pd.DataFrame
-    alarms: list[Alarm]
-    metrics: dict[str, float]
+def files_of_sweep(folder: Path) -> list[Path]:
+    """Return what a sweep has left beside its jobs: the report, its figures, the matrices."""
+    first = (path for path in (folder / PAGE, folder / FIGURES) if path.exists())
+    return [*first, *sorted(folder.glob("matrix-*"), key=lambda path: path.stem)]
 
 
 def write_results(
@@ -70,7 +75,7 @@ def write_results(
     result: Evaluation,
     saved: SavedImages | None,
     folder: Path,
-) -> Outcome:
+) -> None:
     """Write a job's tables, example images and alarms into its folder.
 
     The tables of predictions come last, that of the primary variant after all other files: a job
@@ -105,12 +110,20 @@ def write_results(
             raised += _alarms(record, primary, result)
             _write_images(settings, record, primary, images, result, folder)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
+        metrics = _metrics(result, images, raised, saved)
+        write_text(folder / METRICS, json.dumps(metrics, indent=1))
     write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
     others = [(name, rows) for name, rows in tables.items() if name != record.storage]
     named = [(f"{PREDICTIONS}-{name}", rows) for name, rows in others]
     last = (PREDICTIONS, tables[record.storage])
     for name, table in [*result.diagnostics.items(), *named, last]:
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
+
+
+def _metrics(
+    result: Evaluation, images: ImageDataset, raised: list[Alarm], saved: SavedImages | None
+) -> dict[str, float]:
+    """Return a job's own metrics, as far as they are known."""
     metrics = {
         "gradients_per_image": result.gradients / len(images),
         "zero_gradients": result.zero_share,
@@ -120,8 +133,7 @@ def write_results(
     }
     if saved is not None and saved.read_clean is not None:
         metrics["budget_breaches"] = sum(breach.images for breach in saved.breaches)
-    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    return Outcome(primary, raised, known)
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
@@ -192,7 +204,7 @@ def example_indices(images: ImageDataset, count: int) -> list[int]:
 def clear(folder: Path) -> None:
     """Remove what an earlier job has left in a folder, but for its set of adversarial images."""
     with writing(folder):
-        for pattern in _LEFT:
+        for pattern in (*_OF_JOB, "matrix-*.csv", PAGE, SUMMARY, *_FIGURES):
             for file in folder.glob(pattern):
                 file.unlink()
 

@@ -27,6 +27,7 @@ PREDICTIONS = "predictions"
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
+PAGE, FIGURES = "report.html", "figures"
 
 FORMAT = 3
 _KEY = b"transferability"

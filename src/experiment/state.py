@@ -3,12 +3,13 @@
 import re
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from src.experiment.provenance import PREDICTIONS
 from src.utils.files import write_text
@@ -25,12 +26,20 @@ class Plan(BaseModel):
     Attributes:
         jobs: Names of the jobs, as far as they are known before they run.
         single: Whether the one job's files lie in the command's own folder.
+        command: Its words, see `public`.
+        dataset: Of the jobs, which names the experiments.
+        tracked: Whether a tracking store was to have it.
         started: When, in seconds since 1970.
+        id: Of the sweep, wherever its folder is moved.
     """
 
     jobs: list[str]
     single: bool
-    started: float
+    command: str
+    dataset: str
+    tracked: bool
+    started: float = Field(default_factory=time.time)
+    id: str = Field(default_factory=lambda: uuid4().hex)
 
 
 class JobStatus(NamedTuple):
@@ -98,11 +107,9 @@ def lock_of_sweep(folder: Path) -> Path:
     return folder / ".sweep"
 
 
-def write_plan(folder: Path, jobs: Sequence[str], *, single: bool) -> Plan:
+def write_plan(folder: Path, plan: Plan) -> None:
     """Note what a command sets out to do."""
-    plan = Plan(jobs=list(jobs), single=single, started=time.time())
     write_text(folder / PLAN, plan.model_dump_json(indent=1))
-    return plan
 
 
 def read_plan(folder: Path) -> Plan:

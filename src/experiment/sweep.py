@@ -18,17 +18,18 @@ from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.attempt import refuse, share_tracker
+from src.experiment.delivery import end_sweep, start_sweep
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
-from src.experiment.outputs import clear
-from src.experiment.provenance import public
+from src.experiment.outputs import SUMMARY, clear
+from src.experiment.provenance import PAGE, public
 from src.experiment.state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.checks import first_line
-from src.utils.files import WriteError, reason, writing
+from src.utils.files import WriteError, reason, write_text, writing
 from src.utils.locks import held
 from src.utils.processes import is_first_process
 
@@ -89,7 +90,7 @@ class SweepCallback(Callback):
             stopping.check()
             self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
             names = _names(composed) if self.jobs else [] if sweep else [jobs[0].job]
-            self._open(config, names, len(jobs))
+            self._open(config, names, jobs[0])
             share_tracker(self.tracker, jobs[0], config.sweep)
         except REFUSALS as error:
             self._refuse(explain(error))
@@ -98,23 +99,25 @@ class SweepCallback(Callback):
         except Exception:  # Hydra would turn it into a warning and go on
             self._refuse(traceback.format_exc())
 
-    def _open(self, config: DictConfig, names: Sequence[str], jobs: int) -> None:
+    def _open(self, config: DictConfig, names: list[str], settings: Settings) -> None:
         """Take the sweep's folder, note what is to be done, and open the sweep's run."""
         assert self.tracker is not None
         sweep, folder = _is_sweep(config), _folder(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock = self.held.enter_context(held(lock_of_sweep(folder)))
+        self.held.enter_context(held(lock_of_sweep(folder)))
         self.tracker.close_orphans()
-        self.plan = write_plan(folder, names, single=not sweep)
+        self.plan = Plan(
+            jobs=names,
+            single=not sweep,
+            command=" ".join(public(config.hydra.overrides.task)),
+            dataset=settings.dataset.name,
+            tracked=settings.tracking.name != "none",
+        )
+        write_plan(folder, self.plan)
         stopping.on_stop(lambda error: self._stop_early(config, error))
-        parameters = {
-            "command": " ".join(public(config.hydra.overrides.task)),
-            "jobs": jobs,
-            "folder": str(folder.absolute()),
-        }
         with open_dict(config):  # handed on to the jobs, which may run in other processes
-            config.sweep = self.tracker.start_sweep(folder.name, parameters, lock)
+            config.sweep = start_sweep(folder, self.plan, self.tracker)
             if sweep and config.sweep:
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
 
@@ -163,10 +166,9 @@ class SweepCallback(Callback):
         alarms = console.export_text()
         written &= _goes(console, lambda: sweep_matrices(done, folder, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
-        files = sorted(folder.glob("matrix-*"), key=lambda path: path.stem)
+        written &= _goes(console, lambda: write_text(folder / SUMMARY, summary))
         if done and self._wants_report():
-            page = self._report(done, folder, console)
-            files, written = [*page, *files], written and bool(page)
+            written &= self._report(done, folder, console)
         for job, failure in failures.items():
             words = f"FAILED {job.name}: {failure}"
             console.print(words, style="red", soft_wrap=True, markup=False)
@@ -178,7 +180,7 @@ class SweepCallback(Callback):
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            self.tracker.end_sweep(config.sweep, status, files, summary)
+            end_sweep(folder, config.sweep, status, self.tracker)
             attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
             links = self.tracker.links(config.sweep, attacks) if done else {}
             for what, link in links.items():
@@ -190,7 +192,7 @@ class SweepCallback(Callback):
         assert self.settings is not None
         return self.settings.report.name != "none" and not self.stopped
 
-    def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> list[Path]:
+    def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> bool:
         """Build the report; if it fails, the jobs' results are none the worse."""
         from src.report.command import write_report  # here: its statistics take long to load
 
@@ -198,12 +200,12 @@ class SweepCallback(Callback):
         again = f"python -m src.report folder={folder}"
         try:
             with stopping.insist():
-                files = write_report(done, folder, self.settings.report, console)
+                write_report(done, folder, self.settings.report, console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"
             words = f"Interrupted. The jobs' files are complete, and {again} builds it."
             console.print(words, style="yellow", soft_wrap=True, markup=False)
-            return []
+            return False
         except Exception as error:
             if not isinstance(error, ValueError | OSError):
                 log.exception("This should not happen; please report it with the lines below.")
@@ -214,9 +216,9 @@ class SweepCallback(Callback):
                 soft_wrap=True,
                 markup=False,
             )
-            return []
-        console.print(f"report: {files[0]}", soft_wrap=True, markup=False)
-        return files
+            return False
+        console.print(f"report: {folder / PAGE}", soft_wrap=True, markup=False)
+        return True
 
 
 def _goes(console: Console, step: Callable[[], None]) -> bool:

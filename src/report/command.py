@@ -8,14 +8,12 @@ from rich.status import Status
 from rich.text import Text
 
 from src.config.settings import ReportCommand, ReportSettings
-from src.experiment.provenance import PREDICTIONS
+from src.experiment.provenance import FIGURES, PAGE, PREDICTIONS
 from src.report.build import build_report
 from src.report.page import remove_figures, save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
 
 OUTPUTS = Path("outputs")
-PAGE = "report.html"
-FIGURES = "figures"
 
 
 def report(settings: ReportCommand) -> None:
@@ -39,13 +37,10 @@ def report(settings: ReportCommand) -> None:
 
 def write_report(
     jobs: Sequence[StoredJob], out: Path, settings: ReportSettings, console: Console
-) -> list[Path]:
+) -> None:
     """Write the page and, with `settings.figures`, every figure as files with its data.
 
     Figures of an earlier report in the folder `out` are removed.
-
-    Returns:
-        The page, and the folder of figures if there is one.
 
     Raises:
         ValueError: The jobs do not fit into one report.
@@ -59,10 +54,8 @@ def write_report(
         progress("page")
         write_page(content, out / PAGE)
         remove_figures(out / FIGURES)
-        if not settings.figures:
-            return [out / PAGE]
-        save_figures(content.figures, out / FIGURES, progress)
-    return [out / PAGE, out / FIGURES]
+        if settings.figures:
+            save_figures(content.figures, out / FIGURES, progress)
 
 
 def _newest_sweep() -> Path:

@@ -72,9 +72,9 @@ class Store(MlflowClient):
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
         self.log_batch(run, metrics=_metrics(points), tags=named)
 
-    def finished(self, experiment: str, tag: str, value: str) -> list[Run]:
-        """Return the finished runs of an experiment with some value of a tag, the newest first."""
-        wanted = f"tags.{tag} = '{value}' and attributes.status = 'FINISHED'"
+    def found(self, experiment: str, tag: str, value: str) -> list[Run]:
+        """Return the runs of an experiment with some value of a tag, the newest first."""
+        wanted = f"tags.{tag} = '{value}'"
         newest = ["attributes.start_time DESC"]
         return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
 

@@ -64,8 +64,12 @@ class Tracker:
                 if lock.is_absolute() and lock.parent.is_dir() and not is_held(lock):
                     self._ask("set_terminated", run.info.run_id, "KILLED")
 
-    def start_sweep(self, name: str, parameters: Mapping[str, Any], lock: Path) -> str | None:
+    def start_sweep(
+        self, name: str, plan: str, parameters: Mapping[str, Any], lock: Path
+    ) -> str | None:
         """Open a sweep, whose process holds a lock, and return its id, which its jobs get.
+
+        The plan tells it from others in any store.
 
         Raises:
             ValueError: The store does not take it.
@@ -73,7 +77,7 @@ class Tracker:
         if self.store is None:
             return None
         with _refusing(self.address), _patience(seconds=20, retries=3):
-            tags = {"kind": "sweep", "lock": str(lock.absolute())}
+            tags = {"kind": "sweep", "plan": plan, "lock": str(lock.absolute())}
             return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
 
     def end_sweep(
@@ -115,8 +119,8 @@ class Tracker:
             crafting: Tells them from others, see `log_job`.
             folder: Where the files of one whose own folder is not there are brought.
         """
-        found = self._ask("finished", f"{self.dataset}-sweeps", "crafting", crafting)
-        for run in found or ():
+        found = self._ask("found", f"{self.dataset}-sweeps", "crafting", crafting) or ()
+        for run in (one for one in found if one.info.status == "FINISHED"):
             own = Path(run.data.tags["lock"]).parent
             if own.is_dir():
                 yield own
@@ -127,10 +131,19 @@ class Tracker:
         """Log a job's own metrics and tags."""
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
 
-    def log_files(self, run: Run, folder: Path) -> None:
-        """Store a job's files; folders inside it and hidden files are left out."""
-        files = [path for path in folder.iterdir() if path.is_file()]
-        self._ask("keep", run.id, sorted(path for path in files if path.name[0] != "."))
+    def log_files(self, run: Run, files: Sequence[Path]) -> None:
+        """Store a job's files."""
+        self._ask("keep", run.id, files)
+
+    def sweep_of(self, plan: str) -> str | None:
+        """Return the id of the sweep that has a plan; None if it was not tracked here."""
+        found = self._ask("found", f"{self.dataset}-sweeps", "plan", plan)
+        return found[0].info.run_id if found else None
+
+    def has_job(self, delivery: str) -> bool:
+        """Tell whether a finished job is here, by its tag `delivery`."""
+        found = self._ask("found", f"{self.dataset}-sweeps", "delivery", delivery) or ()
+        return any(run.info.status == "FINISHED" for run in found)
 
     def log_pair(
         self,
@@ -167,18 +180,30 @@ class Tracker:
             if float(eps).is_integer()
         ]
         points += [(metric, value, 0) for metric, value in metrics.items()]
-        for found in () if again else self._ask("finished", self.dataset, "job_key", key) or ():
-            data = found.data
-            if data.params == {name: str(value) for name, value in parameters.items()} and all(
-                data.tags.get(name) == tags[name] for name in tags.keys() - {"git_commit"}
-            ):
-                both = dict.fromkeys([*data.tags["sweep"].split(), run.sweep])
-                self._ask("set_tag", found.info.run_id, "sweep", " ".join(both))
-                return
+        if not again and self._joined(run, key, tags, parameters):
+            return
         ours = {"kind": "pair", "sweep": run.sweep, "job": run.id, "lock": run.lock}
         tags = {**ours, "job_key": key, **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
         self._ask("set_terminated", pair, "FINISHED")
+
+    def _joined(
+        self, run: Run, key: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
+    ) -> bool:
+        """Let a finished run of the same pair join a job's sweep, if there is one."""
+        own = {name: str(value) for name, value in parameters.items()}
+        named = {name: value for name, value in tags.items() if name != "git_commit"}
+        for found in self._ask("found", self.dataset, "job_key", key) or ():
+            data = found.data
+            if (
+                found.info.status == "FINISHED"
+                and data.params == own
+                and named.items() <= data.tags.items()
+            ):
+                both = dict.fromkeys([*data.tags["sweep"].split(), run.sweep])
+                self._ask("set_tag", found.info.run_id, "sweep", " ".join(both))
+                return True
+        return False
 
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], lock: Path
@@ -219,7 +244,7 @@ class Tracker:
         except Exception as error:  # whatever a store does, it costs nobody a result
             log.warning(
                 "The MLflow store %s fails (%s): nothing more is tracked there, all files are "
-                "written.",
+                "written, and python -m src.sync delivers them later.",
                 _without_password(self.address),
                 _reason(error),
             )

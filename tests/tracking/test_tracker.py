@@ -42,7 +42,7 @@ def status(store, run: str) -> str:
 
 
 def test_a_job_ends_as_what_happened_to_it(tracker, store):
-    sweep = tracker.start_sweep("sweep", {"jobs": 3}, Path("x"))
+    sweep = tracker.start_sweep("sweep", "p", {"jobs": 3}, Path("x"))
     with tracker.job("good", sweep, {}, LOCK) as good:
         assert status(store, good.id) == "RUNNING"
     with pytest.raises(ValueError), tracker.job("bad", sweep, {}, LOCK) as bad:
@@ -100,8 +100,8 @@ def test_runs_of_processes_that_are_gone_are_closed(tracker, store, tmp_path):
     ids = {}
     with held(tmp_path / "alive"):
         for name in ("alive", "gone"):
-            ids[name] = tracker.start_sweep(name, {}, tmp_path / name)
-        ids["elsewhere"] = tracker.start_sweep("elsewhere", {}, Path("/another/machine/.sweep"))
+            ids[name] = tracker.start_sweep(name, "p", {}, tmp_path / name)
+        ids["elsewhere"] = tracker.start_sweep("elsewhere", "p", {}, Path("/gone/.sweep"))
         tracker.close_orphans()
         ended = {name: status(store, run) for name, run in ids.items()}
     assert ended == {"alive": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
@@ -114,7 +114,7 @@ def test_a_job_keeps_its_metrics_tags_and_files(settings, store, tmp_path):
     tracker = pickle.loads(pickle.dumps(open_tracker(settings, "images")))  # as launchers send it
     with tracker.job("job", None, {}, LOCK) as run:
         tracker.log_job(run, {"n": 2}, {"alarm.few": "why"})
-        tracker.log_files(run, tmp_path / "job")
+        tracker.log_files(run, [tmp_path / "job" / "a.csv"])
     assert [file.path for file in store.list_artifacts(run.id)] == ["a.csv"]
     data = store.get_run(run.id).data
     assert data.metrics == {"n": 2} and data.tags["alarm.few"] == "why"
@@ -138,7 +138,7 @@ def test_a_training_ends_as_what_stopped_it(tracker, store, error, ended):
 
 @pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host", None])
 def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, uri, monkeypatch):
-    sweep = tracker.start_sweep("sweep", {}, Path("x"))
+    sweep = tracker.start_sweep("sweep", "p", {}, Path("x"))
     if uri:
         monkeypatch.setattr(Tracker, "address", uri)
     links = tracker.links(sweep, ["fgsm", "bim"])
@@ -164,7 +164,7 @@ def test_a_store_that_cannot_be_opened_or_written_is_refused(
     settings, tracker, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the name `file:`
-    tracker.start_sweep("sweep", {}, Path("x"))
+    tracker.start_sweep("sweep", "p", {}, Path("x"))
     (tmp_path / "file").touch()
     read_only = f"sqlite:///file:{settings.directory}/mlflow.db?mode=ro&uri=true"
     for changes, dataset, named in (
@@ -176,7 +176,7 @@ def test_a_store_that_cannot_be_opened_or_written_is_refused(
     ):
         with pytest.raises(ValueError, match=f"tracking.uri: .*{named}") as caught:
             changed = settings.model_copy(update=changes)
-            open_tracker(changed, dataset).start_sweep("sweep", {}, Path("x"))
+            open_tracker(changed, dataset).start_sweep("sweep", "p", {}, Path("x"))
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
@@ -197,7 +197,7 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, accep
 
 
 def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypatch, caplog):
-    sweep = tracker.start_sweep("sweep", {}, Path("x"))
+    sweep = tracker.start_sweep("sweep", "p", {}, Path("x"))
     tried = []
 
     def gone(*arguments, **keywords):
@@ -226,7 +226,7 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
 def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracker = open_tracker(TrackingSettings(name="none"), "images")
-    assert tracker.start_sweep("sweep", {}, Path("x")) is None
+    assert tracker.start_sweep("sweep", "p", {}, Path("x")) is None
     with tracker.job("job", None, {}, LOCK) as run:
         tracker.log_job(run, {"n": 1}, {})
     assert tracker.training_logger("train", {}, {}, Path("x")) is None

@@ -27,7 +27,7 @@ class Statuses(Tracker):
         super().__init__()
         self.ended = []
 
-    def start_sweep(self, name, parameters, lock):
+    def start_sweep(self, name, plan, parameters, lock):
         return "sweep"
 
     def end_sweep(self, sweep, status, files=(), note=""):

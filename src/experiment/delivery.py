@@ -1,0 +1,117 @@
+"""What folders hold goes to the tracking store, while a sweep runs or later, each job once."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.analysis import Alarm
+from src.config.settings import TrackingSettings, job_name
+from src.experiment.identity import content_key
+from src.experiment.metrics import track_pairs
+from src.experiment.outputs import METRICS, SUMMARY, files_of_job, files_of_sweep
+from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord, read_record
+from src.experiment.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
+from src.tracking import Run, Tracker, open_tracker
+from src.utils.locks import held
+from src.utils.tables import read_table
+
+log = logging.getLogger(__name__)
+
+
+def start_sweep(folder: Path, plan: Plan, tracker: Tracker) -> str | None:
+    """Open a sweep's run and return its id; None where nothing is tracked."""
+    parameters = {
+        "command": plan.command,
+        "jobs": len(plan.jobs),
+        "folder": str(folder.absolute()),
+    }
+    return tracker.start_sweep(folder.name, plan.id, parameters, lock_of_sweep(folder))
+
+
+def end_sweep(folder: Path, sweep: str, status: str, tracker: Tracker) -> None:
+    """Close a sweep's run with what its folder holds, the matrix as its description."""
+    summary = folder / SUMMARY
+    note = summary.read_text(encoding="utf-8") if summary.exists() else ""
+    tracker.end_sweep(sweep, status, files_of_sweep(folder), note)
+
+
+def job_parameters(
+    source: str, label: str, targets: Sequence[str], budgets: Sequence[float], seed: int
+) -> dict[str, str | int]:
+    """Return the parameters of a job's run; budgets are in units of 1/255, without 0."""
+    return {
+        "source": source,
+        "attack": label,
+        "targets": ", ".join(targets),
+        "budgets_255": ", ".join(f"{budget:g}" for budget in budgets),
+        "seed": seed,
+    }
+
+
+def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
+    """Log what a finished job has left in its folder: its pairs, its own metrics, its files.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    record = _record(folder)
+    tags = {"delivery": _delivery(record)}
+    if record.attack:
+        track_pairs(read_table(folder / f"{PREDICTIONS}.parquet").to_pandas(), record, tracker, run)
+        alarms = [Alarm(**alarm) for alarm in json.loads((folder / ALARMS).read_text())]
+        tags |= {f"alarm.{alarm.name}": alarm.sentence for alarm in alarms}
+        tags["crafting"] = record.crafting
+        tracker.log_job(run, json.loads((folder / METRICS).read_text()), tags)
+    tracker.log_files(run, files_of_job(folder))
+
+
+def deliver(folder: Path, settings: TrackingSettings) -> int:
+    """Bring a sweep and its finished jobs into a store, as far as they are not there.
+
+    Returns:
+        How many jobs were missing there.
+
+    Raises:
+        ValueError: The store cannot be used or goes away, the folder is no sweep's, or the sweep
+            still runs.
+    """
+    plan = read_plan(folder)
+    tracker = open_tracker(settings, plan.dataset)
+    with held(lock_of_sweep(folder)):
+        tracker.close_orphans()
+        jobs = job_statuses(folder)
+        sweep = tracker.sweep_of(plan.id) or start_sweep(folder, plan, tracker) or ""
+        missing = [
+            job.folder
+            for job in jobs
+            if job.folder is not None
+            and job.state == "done"
+            and not tracker.has_job(_delivery(_record(job.folder)))
+        ]
+        for job in missing:
+            record = _record(job)
+            name = job_name(record.label, record.source)
+            parameters = job_parameters(
+                record.source, record.label, record.targets, record.budgets[1:], record.seed
+            )
+            with tracker.job(name, sweep, parameters, lock_of(job)) as run:
+                track_job(job, tracker, run)
+        states = {job.state for job in jobs}
+        end_sweep(folder, sweep, "FINISHED" if states == {"done"} else "FAILED", tracker)
+    if tracker.store is None:
+        raise ValueError(f"{folder} is not delivered; the same command goes on with it.")
+    return len(missing)
+
+
+def _record(folder: Path) -> JobRecord:
+    path = folder / f"{PREDICTIONS}.parquet"
+    found = read_record(path)
+    if found is None:
+        raise ValueError(f"{path} is not of this program.")
+    return found[1]
+
+
+def _delivery(record: JobRecord) -> str:
+    """Return what tells a job's run from those of all other jobs, in any store."""
+    return content_key(record.key, record.created, record.protocol, record.reference)

@@ -1,0 +1,40 @@
+"""The command line that brings sweeps into a tracking store that did not have them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from src.config.errors import REFUSED
+from src.config.settings import TrackingSettings
+from src.experiment.state import PLAN, read_plan
+from src.status import OUTPUTS
+
+
+def main() -> None:
+    """Run the command line; the exit code is 2 if a sweep cannot be delivered."""
+    parser = argparse.ArgumentParser("python -m src.sync", description=__doc__)
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="of sweeps; else all of outputs/ that were tracked"
+    )
+    parser.add_argument("--uri", help="of the MLflow store; else the SQLite file in mlruns/")
+    words = parser.parse_args()
+    from src.experiment.delivery import deliver  # here, so that --help answers at once
+
+    code = 0
+    for folder in words.folders or _tracked_sweeps():
+        try:
+            count = deliver(folder, TrackingSettings(name="mlflow", uri=words.uri))
+            print(f"{folder}: {count} jobs delivered.")
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            code = REFUSED
+    sys.exit(code)
+
+
+def _tracked_sweeps() -> list[Path]:
+    folders = sorted(path.parent for path in OUTPUTS.glob(f"*/{PLAN}"))
+    return [folder for folder in folders if read_plan(folder).tracked]
+
+
+if __name__ == "__main__":
+    main()
