@@ -58,7 +58,8 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
     record = _record(folder)
     tags = {"delivery": _delivery(record)}
     if record.attack:
-        track_pairs(read_table(folder / f"{PREDICTIONS}.parquet").to_pandas(), record, tracker, run)
+        predictions = read_table(folder / f"{PREDICTIONS}.parquet").to_pandas()
+        track_pairs(predictions, record, tags["delivery"], tracker, run)
         alarms = [Alarm(**alarm) for alarm in json.loads((folder / ALARMS).read_text())]
         tags |= {f"alarm.{alarm.name}": alarm.sentence for alarm in alarms}
         tags["crafting"] = record.crafting

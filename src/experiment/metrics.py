@@ -13,12 +13,15 @@ from src.tracking import Run, Tracker
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
-def track_pairs(predictions: pd.DataFrame, record: JobRecord, tracker: Tracker, run: Run) -> None:
+def track_pairs(
+    predictions: pd.DataFrame, record: JobRecord, delivery: str, tracker: Tracker, run: Run
+) -> None:
     """Log a run for each target of a job.
 
     Args:
         predictions: Of the primary variant.
         record: What the job was.
+        delivery: Tells it from all other jobs.
         tracker: Where they are logged.
         run: The job's.
     """
@@ -31,6 +34,7 @@ def track_pairs(predictions: pd.DataFrame, record: JobRecord, tracker: Tracker, 
             run,
             f"{job_name(record.label, record.source)} -> {target}",
             key=record.key,
+            delivery=delivery,
             again=bool(record.config.get("rerun")),
             tags=_tags(attack, record, target),
             parameters={

@@ -151,6 +151,7 @@ class Tracker:
         name: str,
         *,
         key: str,
+        delivery: str,
         again: bool = False,
         tags: Mapping[str, str],
         parameters: Mapping[str, Any],
@@ -166,7 +167,8 @@ class Tracker:
             run: The job.
             name: What the run is called.
             key: Of the job's rows: equal ones mean equal rows.
-            again: Whether to log the pair though a finished run is there.
+            delivery: Of the job, which may be delivered in parts.
+            again: Whether to log the pair though a finished run of another delivery is there.
             tags: To filter by.
             parameters: Settings.
             curves: By metric name, the (eps_255, value) pairs. MLflow's steps are whole numbers,
@@ -180,10 +182,11 @@ class Tracker:
             if float(eps).is_integer()
         ]
         points += [(metric, value, 0) for metric, value in metrics.items()]
-        if not again and self._joined(run, key, tags, parameters):
+        own = {**tags, "delivery": delivery} if again else tags
+        if self._joined(run, key, own, parameters):
             return
         ours = {"kind": "pair", "sweep": run.sweep, "job": run.id, "lock": run.lock}
-        tags = {**ours, "job_key": key, **tags}
+        tags = {**ours, "job_key": key, "delivery": delivery, **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
         self._ask("set_terminated", pair, "FINISHED")
 

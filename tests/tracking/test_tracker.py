@@ -64,6 +64,7 @@ def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
         Run("job", "sweep"),
         "fgsm a -> b",
         key="k",
+        delivery="d",
         tags={"source": "a"},
         parameters={"steps": 10},
         curves={"robust_accuracy": [(0.0, 1.0), (0.25, 0.9), (8.0, 0.5)]},
@@ -79,15 +80,18 @@ def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
 
 
 def test_a_pair_that_is_there_joins_the_sweep_that_has_it_again(tracker, store):
-    def log(sweep, key="k", commit="c", again=False, **parameters):
+    def log(sweep, key="k", commit="c", delivery="d", again=False, **parameters):
         tags = {"target": "b", "git_commit": commit}
         what = {"tags": tags, "parameters": parameters, "curves": {}, "metrics": {}}
-        tracker.log_pair(Run("job", sweep), "a -> b", key=key, again=again, **what)
+        tracker.log_pair(
+            Run("job", sweep), "a -> b", key=key, delivery=delivery, again=again, **what
+        )
 
     log("one", reference=8.0)
     log("two", reference=8.0, commit="later")
     log("two", reference=8.0)
-    for other in ({"key": "other"}, {"reference": 4.0}, {"again": True}):
+    log("two", reference=8.0, again=True)  # of the same delivery
+    for other in ({"key": "o"}, {"reference": 4.0}, {"again": True, "delivery": "e"}):
         log("three", **{"reference": 8.0, **other})
     log("four", reference=8.0)
     found = store.search_runs([store.get_experiment_by_name("images").experiment_id])
@@ -216,7 +220,9 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
     for name in ("one", "two"):
         with tracker.job(name, sweep, {}, LOCK) as run:
             tracker.log_job(run, {"n": 1}, {})
-            tracker.log_pair(run, "a", key="k", tags={}, parameters={}, curves={}, metrics={"n": 1})
+            tracker.log_pair(
+                run, "a", key="k", delivery="d", tags={}, parameters={}, curves={}, metrics={"n": 1}
+            )
     tracker.end_sweep(sweep, "FINISHED", note="matrix")
     assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1
