@@ -30,7 +30,17 @@ def _joined(attack: str, source: str | list[str] | None) -> str:
     return f"{attack}-{source[:100]}".strip("-")
 
 
+def _own_gpu() -> int:
+    """Return the GPU of a sweep's job, by its number; 0 before the jobs are numbered."""
+    import torch
+
+    job = HydraConfig.get().job
+    number = 0 if OmegaConf.is_missing(job, "num") else int(job.num)
+    return number % max(1, torch.cuda.device_count())
+
+
 OmegaConf.register_new_resolver("joined", _joined, replace=True)
+OmegaConf.register_new_resolver("own_gpu", _own_gpu, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

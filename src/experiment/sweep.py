@@ -50,6 +50,10 @@ class SweepCallback(Callback):
         self.settings: Settings | None = None  # of the first job
         self.held = ExitStack()  # the lock of a sweep that has begun
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock to this process when a launcher sends the callback to others."""
+        return {**self.__dict__, "held": ExitStack()}
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job that the command stands for, and open the sweep."""
         if is_first_process():

@@ -1,0 +1,55 @@
+"""Jobs that a Hydra launcher spreads over processes leave what they leave one after another."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAUNCHERS = {
+    "joblib": ["hydra/launcher=processes"],
+    "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
+}
+SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "rerun=true"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launched_jobs_equal_those_of_one_process(
+    workspace, tiny_run, command_line, empty_store, launcher
+):
+    if find_spec(f"hydra_plugins.hydra_{launcher}_launcher") is None:
+        pytest.skip(f"hydra-{launcher}-launcher is not installed")
+    shutil.copytree(empty_store, workspace / "mlruns")
+    assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
+    words = [*tiny_run, *SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
+    flags_first = sorted(words, key=lambda word: not word.startswith("-"))
+    many = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "src.main", *flags_first],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+    assert many.returncode == 0, many.stdout + many.stderr
+    jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
+    assert len(jobs) == 4
+    for job in jobs:
+        one, two = (
+            pq.read_table(f"{sweep}/{job}/predictions.parquet") for sweep in ("one", "many")
+        )
+        assert two.equals(one), job
+    texts = [(Path(sweep) / "matrix-bim.csv").read_text() for sweep in ("one", "many")]
+    assert texts[0] == texts[1]
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+    for experiment, count in (("photos", 8), ("photos-sweeps", 5)):
+        number = store.get_experiment_by_name(experiment).experiment_id
+        found = store.search_runs([number])
+        assert len(found) == count and {run.info.status for run in found} == {"FINISHED"}
