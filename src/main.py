@@ -34,7 +34,7 @@ def _own_gpu() -> int:
     """Return the GPU of a sweep's job, by its number; 0 before the jobs are numbered."""
     import torch
 
-    job = HydraConfig.get().job
+    job = HydraConfig.get().job if HydraConfig.initialized() else OmegaConf.create({"num": 0})
     number = 0 if OmegaConf.is_missing(job, "num") else int(job.num)
     return number % max(1, torch.cuda.device_count())
 

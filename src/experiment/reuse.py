@@ -60,10 +60,10 @@ def known_targets(
         missing = {name: key for name, key in target_keys.items() if name not in known}
         if not missing:
             break
+        record = _record(folder)
+        if record is None or record.crafting != crafting:
+            continue
         try:
-            record = _record(folder)
-            if record is None or record.crafting != crafting:
-                continue
             own = {key: name for name, key in record.target_keys.items()}
             found = {name: own[key] for name, key in missing.items() if key in own}
             if found and (not with_set or is_complete_set(folder / SAVED)):
@@ -109,7 +109,11 @@ def link_set(place: Path, folder: Path) -> None:
 
 
 def _record(folder: Path) -> JobRecord | None:
-    found = read_record(folder / f"{PREDICTIONS}.parquet")
+    """Return what a job's table says of it; None if it is not of this program and version."""
+    try:
+        found = read_record(folder / f"{PREDICTIONS}.parquet")
+    except ValueError:
+        return None
     return None if found is None else found[1]
 
 

@@ -138,8 +138,8 @@ class SweepCallback(Callback):
         """Say why the command stops here, and sum up the jobs that it has finished."""
         folder = _folder(config)
         words = (
-            f"Interrupted. Finished jobs are in {folder}; the same command trains nothing again "
-            "that was finished."
+            f"Interrupted. Finished jobs are in {folder}; the same command takes them over and "
+            "goes on."
         )
         self.stopped = "KILLED"
         if isinstance(error, OSError):

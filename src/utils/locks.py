@@ -19,12 +19,12 @@ def held(lock: Path) -> Iterator[Path]:
         ValueError: Another process holds it, or its folder cannot be written.
     """
     inner = FileLock(lock, timeout=_PROBED)
-    try:
-        with writing(lock):
-            lock.parent.mkdir(parents=True, exist_ok=True)
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
             inner.acquire()
-    except Timeout:
-        raise ValueError(f"{lock.parent}: another process is at work there.") from None
+        except Timeout:
+            raise ValueError(f"{lock.parent}: another process is at work there.") from None
     try:
         yield lock
     finally:

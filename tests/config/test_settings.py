@@ -249,7 +249,7 @@ def test_an_attack_of_ones_own_must_fit(monkeypatch, tmp_path):
 # Command lines that Hydra itself cannot compose.
 WRONG = [
     ("attack=fgsmm", "there is no attack=fgsmm among admix, .* Did you mean fgsm"),
-    ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, gpu.$"),
+    ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, each_gpu, gpu.$"),
     ("model=[vgg61]", "there is no model=vgg61 among .* Did you mean vgg16"),
     ("trainer.batchsize=4", "there is no key batchsize in trainer. Did you mean batch_size"),
     ("batch_size=4", "there is no key batch_size in the config. Did you mean train.*.batch_size"),
