@@ -1,0 +1,155 @@
+"""A command that is killed at any moment and run again leaves what one run at a stretch leaves."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from pkgutil import resolve_name
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+
+TRIALS = 20
+SWEEP = ["-m", "attack=fgsm,bim", "trainer.batch_size=6", "controls=true", "rerun=false"]
+SWEEP += ["tracking=mlflow", "report.examples=2", "n_images=20"]
+SWEEP += ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=40"]
+SWEEP += ["training.epochs=2", "training.batch_size=25", "training.precision=32-true"]
+TABLES = ["predictions", "predictions-noise", "predictions-shuffled"]
+
+# Where a command is killed: at one of so many calls of some functions.
+CLIENT = "mlflow:MlflowClient"
+MOMENTS = {
+    "training": (["src.training.module:FineTuning.training_step"], 10),
+    "attack": (["src.evaluation:Attacker.forward"], 10),
+    "scoring": (["src.evaluation:Predictions.update"], 100),
+    "files": (["os:replace"], 60),
+    "tracking": ([f"{CLIENT}.{name}" for name in ("create_run", "log_batch", "log_artifact")], 40),
+    "report": (["src.report.command:build_report", "src.report.command:write_page"], 2),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(new_workspace, run_tiny, empty_store) -> Path:
+    """The folder of the sweep that nobody has killed."""
+    folder = new_workspace()
+    shutil.copytree(empty_store, folder / "mlruns")
+    assert run_tiny(folder, *SWEEP, "hydra.sweep.dir=outputs/whole") == 0
+    return folder / "outputs" / "whole"
+
+
+def killed(command: Callable[[], int], moment: str, trial: int) -> bool:
+    """Run a command in a process that dies at a random call, and tell whether it did."""
+    functions, calls = MOMENTS[moment]
+    draw = random.Random(f"{moment} {trial}")
+    number, after = draw.randint(1, calls), draw.random() < 0.5
+
+    def run() -> None:
+        count = 0
+        for function in functions:
+            owner, _, name = function.replace(":", ".").rpartition(".")
+            real = resolve_name(function)
+
+            def call(*args, real=real, **words):
+                nonlocal count
+                count += 1
+                if count == number and not after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                result = real(*args, **words)
+                if count == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            pytest.MonkeyPatch().setattr(f"{owner}.{name}", call)
+        os._exit(command())
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_sweep_run_again_is_whole(
+    new_workspace, run_tiny, empty_store, whole, monkeypatch, moment
+):
+    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    # Elsewhere none: its renderer has threads, which a forked process lacks.
+    words = [*SWEEP, f"report={'default' if moment == 'report' else 'none'}"]
+    deaths = 0
+    for trial in range(TRIALS):
+        folder = new_workspace()
+        shutil.copytree(empty_store, folder / "mlruns")
+        begin = partial(run_tiny, folder, *words, "hydra.sweep.dir=outputs/a")
+        deaths += killed(begin, moment, trial)
+        assert run_tiny(folder, *words, "hydra.sweep.dir=outputs/b") == 0
+        for job in ("0-fgsm-coarse", "1-bim-coarse"):
+            for name in TABLES:
+                one, two = (
+                    pq.read_table(place / job / f"{name}.parquet")
+                    for place in (whole, folder / "outputs" / "b")
+                )
+                assert two.equals(one), (trial, job, name)
+        tracked_once(folder)
+        shutil.rmtree(folder)
+    assert deaths > TRIALS / 2
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A function that makes a small disk, or a larger one of it; the folder is `disk`."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(kilobytes: int) -> Path:
+        option = f"size={kilobytes}k" + (",remount" if os.path.ismount(folder) else "")
+        command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only who may mount can make a small disk")
+        return folder
+
+    yield sized
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [20, 60, 120, 200, 300, 450, 700, 1000, 1500, 3000])
+def test_a_full_disk_is_named_and_nothing_half_written_is_read(
+    new_workspace, run_tiny, printed_by, whole, disk, kilobytes, capfd
+):
+    folder, place = new_workspace(), disk(kilobytes)
+    words = [*SWEEP, "tracking=none", f"cache_dir={place}/cache", f"hydra.sweep.dir={place}/out/a"]
+    code, printed = printed_by(run_tiny, folder, *words)
+    said = printed + "".join(capfd.readouterr())
+    assert code in (0, 1, 2) and "Traceback" not in said, said
+    assert code == 0 or "No space left on device" in said, said
+    disk(200_000)
+    assert run_tiny(folder, *words) == 0
+    for job in ("0-fgsm-coarse", "1-bim-coarse"):
+        for name in TABLES:
+            tables = [
+                pq.read_table(at / job / f"{name}.parquet") for at in (whole, place / "out/a")
+            ]
+            assert tables[0].equals(tables[1]), (job, name)
+
+
+def tracked_once(folder: Path) -> None:
+    """Check that the store has every pair once, and nothing that seems to run."""
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
+    found = {}
+    for name in ("photos", "photos-sweeps", "photos-training"):
+        experiment = store.get_experiment_by_name(name)
+        found[name] = store.search_runs([experiment.experiment_id]) if experiment else []
+        assert {run.info.status for run in found[name]} <= {"FINISHED", "KILLED"}
+    finished = [run for run in found["photos"] if run.info.status == "FINISHED"]
+    pairs = Counter(run.info.run_name for run in finished)
+    names = {f"{a} coarse -> {target}" for a in ("fgsm", "bim") for target in ("coarse", "fine")}
+    assert pairs == dict.fromkeys(names, 1)
