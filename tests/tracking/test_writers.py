@@ -1,0 +1,142 @@
+"""Several processes write to one store at once: nothing is lost, and nothing is there twice."""
+
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from src.config.settings import TrackingSettings
+from src.tracking import open_tracker
+
+
+def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, jobs: int) -> None:
+    """Log some jobs of two pairs each."""
+    tracker = open_tracker(settings, "images")
+    for number in range(jobs):
+        name = f"{writer}-{number}"
+        with tracker.job(name, sweep, {"writer": writer}, folder / name / ".running") as run:
+            for target in ("a", "b"):
+                tracker.log_pair(
+                    run,
+                    f"{name} -> {target}",
+                    key=name,
+                    delivery=name,
+                    tags={"target": target},
+                    parameters={"number": number},
+                    curves={"robust_accuracy": [(0.0, 1.0), (8.0, number / jobs)]},
+                    metrics={"reference_robust_accuracy": number / jobs},
+                )
+            tracker.log_job(run, {"n": number}, {"delivery": name})
+    assert tracker.store is not None, "the store was given up"
+
+
+def written_at_once(settings: TrackingSettings, folder: Path, writers: int, jobs: int) -> None:
+    """Let processes write, and check what the store then holds."""
+    context = multiprocessing.get_context("spawn")
+    tracker = open_tracker(settings, "images")
+    sweep = tracker.start_sweep("sweep", "plan", {}, folder / ".sweep")
+    assert sweep is not None
+    processes = [
+        context.Process(target=write, args=(settings, folder, sweep, writer, jobs))
+        for writer in range(writers)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    tracker.end_sweep(sweep, "FINISHED")
+    store = mlflow.MlflowClient(tracking_uri=str(tracker.store.tracking_uri))
+    names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
+    found = {}
+    for experiment in ("images", "images-sweeps"):
+        number = store.get_experiment_by_name(experiment).experiment_id
+        found[experiment] = store.search_runs([number], max_results=5000)
+        assert {run.info.status for run in found[experiment]} == {"FINISHED"}
+    pairs = [run.info.run_name for run in found["images"]]
+    assert sorted(pairs) == sorted(f"{name} -> {target}" for name in names for target in ("a", "b"))
+    jobs_there = [run.info.run_name for run in found["images-sweeps"] if run.info.run_id != sweep]
+    assert sorted(jobs_there) == sorted(names)
+    for run in found["images"]:
+        number = int(run.data.params["number"])
+        history = store.get_metric_history(run.info.run_id, "robust_accuracy")
+        assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, number / jobs)]
+
+
+@pytest.mark.slow
+def test_four_processes_share_an_sqlite_store(tmp_path, empty_store):
+    shutil.copytree(empty_store, tmp_path / "mlruns")
+    settings = TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
+    written_at_once(settings, tmp_path, writers=4, jobs=10)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def postgresql(tmp_path):
+    """The address of a database of a PostgreSQL server that lives as long as the test."""
+    pytest.importorskip("psycopg")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which("initdb") or (programs and programs[-1] / "initdb")
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # never as root
+    place = Path(tempfile.mkdtemp())
+    if as_user:
+        shutil.chown(place, "postgres")
+
+    def call(program: str, *words: str) -> None:
+        command = [*as_user, str(Path(found).resolve().with_name(program)), *words]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
+
+    data, port = str(place / "data"), free_port()
+    call("initdb", "-D", data, "-A", "trust", "-U", "writer")
+    call(
+        "pg_ctl", "-D", data, "-w", "-l", str(place / "log"), "-o", f"-p {port} -k {place}", "start"
+    )
+    try:
+        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "writer", "runs")
+        yield f"postgresql://writer@127.0.0.1:{port}/runs"
+    finally:
+        call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def server(postgresql, tmp_path):
+    """The address of an MLflow server on PostgreSQL."""
+    uri = f"http://127.0.0.1:{(port := free_port())}"
+    words = ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "files")]
+    command = [sys.executable, "-m", "mlflow", "server", *words, "--port", str(port)]
+    log = tmp_path / "server.log"
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            for _ in range(240):
+                if process.poll() is not None:
+                    pytest.fail(log.read_text())
+                with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
+                    break
+                time.sleep(0.5)
+            yield uri
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_eight_processes_share_a_server_on_postgresql(tmp_path, server):
+    settings = TrackingSettings(name="mlflow", uri=server, directory=str(tmp_path / "mlruns"))
+    written_at_once(settings, tmp_path, writers=8, jobs=25)
