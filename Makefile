@@ -35,7 +35,7 @@ bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(READY) ## The same of FGSM and BIM on few of the demo's images (minutes, if it is trained)
-	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 12 --rounds 1
+	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 10 --rounds 1
 
 lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .
