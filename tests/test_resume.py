@@ -261,16 +261,19 @@ def test_what_a_store_did_not_take_is_delivered_once(
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
 
 
+@pytest.mark.parametrize("attack", ["fgsm", "none"])
 def test_an_untracked_sweep_is_delivered_on_request_alone(
-    command_line, run_in, workspace, empty_store, capsys
+    command_line, run_in, workspace, empty_store, capsys, attack
 ):
-    assert command_line("attack=fgsm", "hydra.run.dir=outputs/here") == 0
+    source = [] if attack == "fgsm" else ["source=null"]
+    assert command_line(f"attack={attack}", *source, "hydra.run.dir=outputs/here") == 0
     assert run_in(workspace, module="src.sync") == 0
     assert not (workspace / "mlruns").exists()
     shutil.copytree(empty_store, workspace / "mlruns")
     shutil.move(workspace / "outputs", workspace / "copied")
-    assert run_in(workspace, "copied/here", module="src.sync") == 0
-    found = tracked(workspace)
-    assert [len(found[kind]) for kind in ("pair", "job", "sweep", "unfinished")] == [2, 1, 1, 0]
+    for _ in range(2):
+        assert run_in(workspace, "copied/here", module="src.sync") == 0
+        counts = [len(runs) for runs in tracked(workspace).values()]
+        assert counts == [1, 2 if attack == "fgsm" else 0, 1, 0]  # jobs, pairs, sweeps, unfinished
     assert run_in(workspace, "copied", module="src.sync") == 2
     assert "copied is no sweep's folder" in capsys.readouterr().err

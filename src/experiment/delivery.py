@@ -55,15 +55,19 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
     Raises:
         ValueError: A file is damaged.
     """
+    if tracker.store is None:
+        return
     record = _record(folder)
     tags = {"delivery": _delivery(record)}
+    metrics: dict[str, float] = {}
     if record.attack:
         predictions = read_table(folder / f"{PREDICTIONS}.parquet").to_pandas()
         track_pairs(predictions, record, tags["delivery"], tracker, run)
         alarms = [Alarm(**alarm) for alarm in json.loads((folder / ALARMS).read_text())]
         tags |= {f"alarm.{alarm.name}": alarm.sentence for alarm in alarms}
         tags["crafting"] = record.crafting
-        tracker.log_job(run, json.loads((folder / METRICS).read_text()), tags)
+        metrics = json.loads((folder / METRICS).read_text())
+    tracker.log_job(run, metrics, tags)
     tracker.log_files(run, files_of_job(folder))
 
 
@@ -99,7 +103,8 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
             with tracker.job(name, sweep, parameters, lock_of(job)) as run:
                 track_job(job, tracker, run)
         states = {job.state for job in jobs}
-        end_sweep(folder, sweep, "FINISHED" if states == {"done"} else "FAILED", tracker)
+        ended = "KILLED" if "missing" in states else "FAILED" if "failed" in states else "FINISHED"
+        end_sweep(folder, sweep, ended, tracker)
     if tracker.store is None:
         raise ValueError(f"{folder} is not delivered; the same command goes on with it.")
     return len(missing)
