@@ -28,7 +28,7 @@ test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: $(READY) lint ## The same with the long tests, and with the launchers
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,joblib,submitit,postgresql]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,joblib,submitit,ray,postgresql]'
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)

@@ -15,7 +15,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCHERS = {
     "joblib": ["hydra/launcher=processes"],
     "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
-    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
+    "ray": [
+        "hydra/launcher=cluster",
+        *("hydra.launcher.ray.init.address=null", "+hydra.launcher.ray.init.num_cpus=2"),
+        *("hydra.launcher.ray.remote.num_cpus=1", "hydra.launcher.ray.remote.num_gpus=0"),
+    ],
 }
 SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "rerun=true"]
 
