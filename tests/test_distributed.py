@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import multiprocessing
 
 from src.config.settings import SavedSettings
-from src.evaluation import open_saved_images
+from src.evaluation import Attacker, open_saved_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
@@ -34,12 +35,15 @@ def as_torchrun(number, count, port, command_line, words):
     assert command_line(*words) == 0
 
 
-def started_by_torchrun(command_line, tiny_run, words, count):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (count, port, command_line, words)
-    multiprocessing.start_processes(as_torchrun, arguments, nprocs=count, start_method="fork")
+        return free.getsockname()[1]
+
+
+def started_by_torchrun(command_line, tiny_run, words, count, function=as_torchrun):
+    arguments = (count, free_port(), command_line, words)
+    multiprocessing.start_processes(function, arguments, nprocs=count, start_method="fork")
 
 
 def started_by_lightning(command_line, tiny_run, words, count):
@@ -79,3 +83,64 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_l
     for experiment in ("photos", "photos-sweeps"):
         number = store.get_experiment_by_name(experiment).experiment_id
         assert len(store.search_runs([number])) == 4  # no run was written twice
+
+
+def test_processes_started_elsewhere_must_agree_on_a_folder(command_line, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command_line("trainer.strategy=ddp", "trainer.devices=2") == 1
+    assert "hydra.run.dir=outputs/NAME" in capsys.readouterr().out
+
+
+@pytest.fixture
+def attacked(monkeypatch):
+    """The number of images of every batch that this process attacks."""
+    sizes, real = [], Attacker.forward
+
+    def forward(self, images, *arguments):
+        sizes.append(len(images))
+        return real(self, images, *arguments)
+
+    monkeypatch.setattr(Attacker, "forward", forward)
+    return sizes
+
+
+def killed_as_torchrun(number, *arguments):
+    """Be killed, as the second process, when the third batch of images is to be attacked."""
+    real, batches = Attacker.forward, []
+
+    def forward(self, images, *others):
+        batches.append(len(images))
+        if number == 1 and len(batches) > 3:  # the first are tried
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, images, *others)
+
+    Attacker.forward = forward
+    as_torchrun(number, *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_killed_job_goes_on_in_another_number_of_processes(
+    workspace, tiny_run, command_line, monkeypatch, attacked, count
+):
+    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
+    assert command_line(*words, "hydra.run.dir=one") == 0
+    whole = sum(attacked)
+    words += ["rerun=false"]
+    many = [*words, "trainer.strategy=ddp", "hydra.run.dir=many"]
+    with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
+        begun = [*many, "trainer.devices=2"]
+        started_by_torchrun(command_line, tiny_run, begun, 2, killed_as_torchrun)
+    assert list((workspace / "cache" / "partial").rglob("*.safetensors"))
+    if count == 1:
+        attacked.clear()
+        shutil.rmtree("one")
+        assert command_line(*words, "hydra.run.dir=many") == 0
+        assert 0 < sum(attacked) < whole
+    else:
+        started_by_torchrun(command_line, tiny_run, [*many, f"trainer.devices={count}"], count)
+    assert command_line(*words, "rerun=true", "hydra.run.dir=again") == 0
+    for name in ("predictions", "predictions-noise", "predictions-shuffled"):
+        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("again", "many"))
+        assert two.equals(one), name

@@ -103,14 +103,42 @@ def test_a_killed_sweep_run_again_is_whole(
     assert deaths > TRIALS / 2
 
 
+@pytest.mark.slow
+def test_two_sweeps_at_once_on_one_store_and_cache_are_each_whole(
+    new_workspace, run_tiny, empty_store, whole
+):
+    folder = new_workspace()
+    shutil.copytree(empty_store, folder / "mlruns")
+
+    def begin(name: str) -> None:
+        os._exit(run_tiny(folder, *SWEEP, f"hydra.sweep.dir=outputs/{name}"))
+
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=begin, args=(name,)) for name in ("a", "b")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    for name in ("a", "b"):
+        for job in ("0-fgsm-coarse", "1-bim-coarse"):
+            for table in TABLES:
+                one, two = (
+                    pq.read_table(place / job / f"{table}.parquet")
+                    for place in (whole, folder / "outputs" / name)
+                )
+                assert two.equals(one), (name, job, table)
+    tracked_once(folder)
+
+
 @pytest.fixture
 def disk(tmp_path):
-    """A function that makes a small disk, or a larger one of it; the folder is `disk`."""
+    """A function that makes a small disk, or changes it; the folder is `disk`."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
-    def sized(kilobytes: int) -> Path:
-        option = f"size={kilobytes}k" + (",remount" if os.path.ismount(folder) else "")
+    def sized(kilobytes: int, access: str = "rw") -> Path:
+        option = f"{access},size={kilobytes}k" + (",remount" if os.path.ismount(folder) else "")
         command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)]
         if subprocess.run(command, capture_output=True).returncode:
             pytest.skip("only who may mount can make a small disk")
@@ -139,6 +167,28 @@ def test_a_full_disk_is_named_and_nothing_half_written_is_read(
                 pq.read_table(at / job / f"{name}.parquet") for at in (whole, place / "out/a")
             ]
             assert tables[0].equals(tables[1]), (job, name)
+
+
+READ_ONLY = {
+    "outputs": ["hydra.sweep.dir=PLACE/a"],
+    "cache": ["cache_dir=PLACE"],
+    "store": ["tracking.directory=PLACE"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", READ_ONLY)
+def test_a_read_only_folder_is_named(new_workspace, run_tiny, printed_by, whole, disk, what, capfd):
+    folder, place = new_workspace(), disk(1000)
+    (place / "mlflow.db").touch()
+    disk(1000, "ro")
+    words = [*SWEEP, "report=none", "hydra.sweep.dir=outputs/a"]
+    words += [word.replace("PLACE", str(place)) for word in READ_ONLY[what]]
+    code, printed = printed_by(run_tiny, folder, *words)
+    said = printed + "".join(capfd.readouterr())
+    assert "Traceback" not in said, said
+    assert str(place) in said, said
+    assert code == (1 if what == "cache" else 2), said
 
 
 def tracked_once(folder: Path) -> None:

@@ -18,7 +18,7 @@ from src.experiment.state import fail, lock_of, running
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError
-from src.utils.processes import is_first_process
+from src.utils.processes import is_first_process, is_one_of_several
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def attempt(config: DictConfig, folder: Path) -> None:
 
 def _attempt(config: DictConfig, folder: Path) -> None:
     try:
-        settings = read_job(config, HydraConfig.get())
+        hydra = HydraConfig.get()
+        settings = read_job(config, hydra)
+        named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
+        if settings.trainer.distributed and is_one_of_several() and not named:
+            raise ValueError("the processes of one job need one folder: hydra.run.dir=outputs/NAME")
         tracker = tracker_of(settings, settings.sweep) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
         what = settings.source_name, settings.attack.label, settings.targets

@@ -1,7 +1,8 @@
 """One job from top to bottom: images, models, clean predictions, adversarial images, tables."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -9,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from src.analysis import wilson_interval
 from src.attacks import takes_own_budgets
@@ -34,6 +36,7 @@ from src.experiment.provenance import JobRecord, record_of
 from src.experiment.reuse import combined, jobs_beside, known_targets, link_set
 from src.experiment.saved_set import check_weights, open_set, with_set
 from src.tracking import Run, Tracker
+from src.utils.files import writing
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,11 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
         ValueError: The data, the weights or the clean accuracy are not as the settings say.
     """
     job = _prepared(settings, tracker)
+    with _only_one(job):
+        _compute(job, tracker, run, folder)
+
+
+def _compute(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     place = partial(table_path, job.settings, job.keys, job.device)
     unattacked = attack_independent_tables(job.settings, job.diagnosed, job.networks, place)
     known, earlier = _known(job, tracker, folder)
@@ -88,6 +96,29 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     clean = score_clean(images, job.networks, trainer, cache, refresh=trainer.distributed)
     check_clean_accuracies(settings, clean)
     return replace(job, clean=clean)
+
+
+@contextmanager
+def _only_one(job: Job) -> Iterator[None]:
+    """Let sweeps that run at once compute a job once: the others wait, and find it finished."""
+    if job.settings.trainer.distributed:  # whose other processes would wait too
+        yield
+        return
+    names = [job.settings.source_name, *job.settings.targets]
+    key = job_key(job.crafting, job.target_keys, names)
+    path = Path(job.settings.cache_dir) / "jobs" / f"{key}.lock"
+    lock = FileLock(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("Waiting for another process that computes this job.")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:

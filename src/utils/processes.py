@@ -17,6 +17,11 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and not other_node
 
 
+def is_one_of_several() -> bool:
+    """Tell whether torchrun, SLURM or Lightning has started this process among others."""
+    return max(int(os.environ.get(key, "1")) for key in ("WORLD_SIZE", "SLURM_NTASKS")) > 1
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of handing large blocks back to the system at once.
 
