@@ -19,6 +19,7 @@ from torchvision.transforms.functional import center_crop, resize
 
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
+from src.utils.checks import legible
 from src.utils.targets import call_target
 
 
@@ -105,9 +106,8 @@ class ImageDataset(Dataset[Batch]):
         classes = getattr(data, "classes", None)
         if classes is None:
             classes = range(num_classes or int(np.max(data.targets, initial=0)) + 1)
-        number, self.class_names = _number_classes(
-            tuple(map(str, classes)), num_classes, class_names
-        )
+        number, names = _number_classes(tuple(map(str, classes)), num_classes, class_names)
+        self.class_names = tuple(map(legible, names))
         labels = _checked_labels("labels", data.targets, len(number))
         chosen = balanced_subset(labels, n_images, seed)
         self.labels = number[labels[chosen]]

@@ -18,6 +18,9 @@ from src.utils.files import writing
 
 log = logging.getLogger(__name__)
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of Pillow's, those of photographs: others may start programs (Ghostscript for EPS)."""
+
 
 def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
     """Return a folder, or that of an archive's files.
@@ -31,8 +34,8 @@ def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
         cache_dir: where archives are unpacked to.
 
     Raises:
-        ValueError: if there is no such folder or archive, or the archive is damaged or holds
-            members or links that lead out of it.
+        ValueError: if there is no such folder or archive, or the archive is damaged, grows a
+            hundredfold (and beyond 1 GiB), or holds members or links that lead out of it.
     """
     path = Path(root or "").expanduser()
     if root and path.is_dir():
@@ -57,17 +60,33 @@ def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
 
 
 def _extract(archive: Path, folder: Path) -> None:
+    most = max(2**30, 100 * archive.stat().st_size)  # images hardly get smaller; a bomb 1,000 times
+    total = 0
+
+    def count(size: int) -> None:
+        nonlocal total
+        total += size + 512  # a tar's header: millions of empty members count too
+        if total > most:
+            raise ValueError(f"it would be larger than {most / 2**30:.0f} GiB")
+
+    def checked(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        count(member.size)
+        return tarfile.data_filter(member, path)
+
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                for name in zipped.namelist():
-                    if ".." in Path(name).parts:
-                        raise ValueError(f"{name!r} would be outside the destination")
+                for zip_member in zipped.infolist():
+                    if ".." in Path(zip_member.filename).parts:
+                        raise ValueError(
+                            f"{zip_member.filename!r} would be outside the destination"
+                        )
+                    count(zip_member.file_size)
                 zipped.extractall(folder)
         else:
             # Not torchvision's extract_archive, which extracts unfiltered in older versions.
             with tarfile.open(archive) as members:
-                members.extractall(folder, filter="data")
+                members.extractall(folder, filter=checked)
     except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(f"{archive} cannot be unpacked: {first_line(error)[:400]}") from error
 
@@ -91,7 +110,7 @@ def to_rgb(image: Any) -> np.ndarray:
         if image.dtype == np.uint8 and image.shape[2:] == (3,):
             return image
         image = Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
-    with image if isinstance(image, Image.Image) else Image.open(image) as picture:
+    with image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS) as picture:
         if picture.mode[0] in "FI":  # also I;16 and the like
             grey = np.asarray(picture)
             if picture.mode == "F" or grey.min() < 0 or grey.max() > 65535:

@@ -49,7 +49,7 @@ def image_csv(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
     folder = open_folder(root, "dataset.root", cache_dir)
-    rows = read_rows(folder / csv, (id_column, label_column))
+    rows = read_rows(folder / csv, (id_column, label_column), [target_column])
     labels = {
         column: np.array([class_number(row, column, first_label) for row in rows])
         for column in (label_column, target_column)
@@ -59,15 +59,21 @@ def image_csv(
     return LabelledImages(paths, labels[label_column], target_labels=labels.get(target_column))
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV of one row an image.
+def read_rows(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Read some columns of a CSV of one row an image, those that are optional where they are there.
 
     Raises:
         ValueError: if it cannot be read, has no rows or lacks a needed column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv_module.DictReader(file, restval=""))
+            kept = (*columns, *optional)
+            rows = [
+                {name: row[name] for name in kept if name in row}
+                for row in csv_module.DictReader(file, restval="")
+            ]
     except (OSError, UnicodeError, csv_module.Error) as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
     if not rows or not set(columns) <= set(rows[0]):

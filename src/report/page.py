@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from src.report.charts.theme import Drawn
 from src.report.images import Album
+from src.utils.checks import legible
 from src.utils.files import atomic_write, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -43,7 +44,7 @@ class Figure:
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification."""
         described = self.chart.properties(description=f"{self.title}. {self.caption}")
-        return dict(described.to_dict())
+        return dict(_legible(described.to_dict()))
 
     @cached_property
     def svg(self) -> str:
@@ -154,6 +155,15 @@ def _vega() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script."""
     text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return str(text).replace("</script", "<\\/script")
+
+
+def _legible(spec: Any) -> Any:
+    """Return a specification that the renderer survives: it aborts at what is not XML."""
+    if isinstance(spec, str):
+        return legible(spec)
+    if isinstance(spec, dict):
+        return {_legible(key): _legible(value) for key, value in spec.items()}
+    return [_legible(value) for value in spec] if isinstance(spec, list) else spec
 
 
 def _script(spec: dict[str, Any]) -> Markup:

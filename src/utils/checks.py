@@ -1,8 +1,22 @@
-"""Words of refusals."""
+"""Words of refusals, and text that can be shown."""
 
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+
+_NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
+_LEGIBLE = dict.fromkeys(
+    (code for codes in _NOT_XML for code in codes), "\N{REPLACEMENT CHARACTER}"
+)
+
+
+def legible(text: str) -> str:
+    r"""Replace what neither XML nor UTF-8 can hold: control characters, halves of a pair.
+
+    >>> legible("a\x1b[31m") == "a\N{REPLACEMENT CHARACTER}[31m"
+    True
+    """
+    return text.translate(_LEGIBLE)
 
 
 def meant(given: str, known: Sequence[str]) -> str:

@@ -19,16 +19,16 @@ def picture() -> bytes:
     return stream.getvalue()
 
 
-def member(name, kind=tarfile.REGTYPE, link="", content=b""):
+def member(name, kind=tarfile.REGTYPE, link="", content=b"", size=None):
     entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname, entry.size = kind, link, len(content)
+    entry.type, entry.linkname, entry.size = kind, link, size or len(content)
     return entry, io.BytesIO(content)
 
 
 def write_tar(path, *more):
     with tarfile.open(path, "w:gz") as archive:
-        for entry in (member("test/ant/0.png", content=picture()), *more):
-            archive.addfile(*entry)
+        for entry, content in (member("test/ant/0.png", content=picture()), *more):
+            archive.addfile(entry, content if len(content.getvalue()) == entry.size else None)
     return path
 
 
@@ -76,10 +76,11 @@ def test_an_archive_is_unpacked_once_until_it_changes(tmp_path):
         member("test/ant/link.png", tarfile.SYMTYPE, "../../../../climbed"),
         member("test/ant/hard.png", tarfile.LNKTYPE, "../../climbed"),
         member("test/ant/null.png", tarfile.CHRTYPE),
+        member("test/ant/bomb.png", size=2**31),
         b"this is no archive at all",
         b"",
     ],
-    ids=["climbing", "link", "hard link", "device", "damaged", "empty"],
+    ids=["climbing", "link", "hard link", "device", "bomb", "damaged", "empty"],
 )
 def test_a_hostile_or_damaged_archive_is_refused_and_leaves_nothing(tmp_path, content):
     path, cache = write_tar(tmp_path / "x.tar.gz"), tmp_path / "cache"
@@ -105,3 +106,14 @@ def test_members_stay_inside(tmp_path):
     with pytest.raises(ValueError, match="climbed"):
         load(tmp_path / "x.zip", tmp_path / "cache")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "x.tgz", "x.zip"]
+
+
+def test_a_zip_that_says_it_would_grow_a_thousandfold_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("test/ant/0.png", picture())
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    place = content.index(b"PK\x01\x02") + 24  # the size in the central directory
+    content[place : place + 4] = (2**31).to_bytes(4, "little")
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="would be larger than 1 GiB"):
+        load(tmp_path / "x.zip", tmp_path / "cache")

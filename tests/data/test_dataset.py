@@ -71,9 +71,9 @@ def test_images_may_come_as_pictures_paths_arrays_and_tensors(tmp_path):
     assert (images == tensor[:1]).all()
 
 
-def encoded(image, **options):
+def encoded(image, kind="PNG", **options):
     stream = io.BytesIO()
-    image.save(stream, "PNG", **options)
+    image.save(stream, kind, **options)
     return stream
 
 
@@ -91,7 +91,9 @@ def test_every_mode_becomes_rgb():
 
 def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
     whole = encoded(Image.fromarray(random_images(1, 32, 32)[0])).getvalue()
-    for content in (b"", b"text", whole[: len(whole) // 2]):
+    huge = encoded(Image.new("1", (20_000, 20_000))).getvalue()
+    program = encoded(Image.new("RGB", (4, 4)), "EPS").getvalue()  # which Ghostscript would run
+    for content in (b"", b"text", whole[: len(whole) // 2], huge, program):
         (tmp_path / "x.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"image 0 \(.*x\.png\)"):
             ImageDataset(split([tmp_path / "x.png"])).digest()
@@ -111,6 +113,11 @@ def test_image_size_shrinks_with_antialiasing_and_cuts_out_the_centre():
     assert (grey.int() - 127).abs().max() < 12
     same = ImageDataset(split(), image_size=6)
     assert same.digest() == ImageDataset(split()).digest()
+
+
+def test_names_of_classes_can_be_shown_and_stored():
+    data = ImageDataset(split(classes=("a\x1b[31m", "b\0", "c\udcff", "d")))
+    assert data.class_names == ("a\ufffd[31m", "b\ufffd", "c\ufffd", "d")
 
 
 @pytest.mark.parametrize("sizes", [[(5, 5), (9, 17)], [(5, 7), (5, 7)]])

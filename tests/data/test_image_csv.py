@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from src.data import ImageDataset
-from src.data.image_csv import image_csv
+from src.data.image_csv import image_csv, read_rows
 
 HEADER = "ImageId,TrueLabel,TargetClass\n"
 
@@ -36,6 +36,23 @@ def test_other_names_and_zero_based_labels(tmp_path):
     assert ImageDataset(data).num_classes == 10
 
 
+def test_other_columns_are_not_kept_however_many(tmp_path):
+    many = ",".join(map(str, range(100_000)))
+    rows = "".join(f"{name},1,1,{many}\n" for name in ("x1", "x2"))
+    data = image_csv("test", root=write_root(tmp_path, f"{HEADER.strip()},{many}\n{rows}"))
+    assert data.targets.tolist() == [0, 0]
+    kept = read_rows(tmp_path / "images.csv", ["ImageId"], ["TargetClass", "Licence"])
+    assert kept == [{"ImageId": name, "TargetClass": "1"} for name in ("x1", "x2")]
+
+
+def test_formulas_and_quotes_are_text(tmp_path):
+    name = '=HYPERLINK("x"),\n../1'
+    root = write_root(tmp_path, 'ImageId,TrueLabel\n"=HYPERLINK(""x""),\n../1",2\n')
+    with pytest.raises(ValueError, match="is not in") as caught:
+        image_csv("test", root=root)
+    assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -49,6 +66,8 @@ def test_other_names_and_zero_based_labels(tmp_path):
         (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
         ("id,TrueLabel\nx1,1", "ImageId"),
         (b"\xff\xfe\x00", r"images\.csv"),
+        (f"{HEADER}x1\0,1,1", "'x1.x00'"),
+        (f"{HEADER}x1,=1,1", "TrueLabel='=1'"),
         (None, r"images\.csv"),
     ],
 )

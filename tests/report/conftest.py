@@ -21,10 +21,11 @@ BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 12345.678)
 SIDE = 8  # pixels of an image
 SETTINGS = ReportSettings(pairs=4)
-HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
+HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r\x1b\0 & 'y'")
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
+    "unsure": {**SMALL, "images": 20, "sure": False},
     "one image": {**SMALL, "images": 1, "classes": ("cat",)},
     "missing values": {**SMALL, "images": 45, "missing": True, "budgets": FINE},
     "hostile names": {
@@ -67,6 +68,7 @@ def make_sweep(
     budgets: Sequence[float] = BUDGETS,
     full: bool = True,
     missing: bool = False,
+    sure: bool = True,
 ) -> Path:
     """Write a job for every attack and model, each evaluated on all models.
 
@@ -77,6 +79,7 @@ def make_sweep(
     reference = 8.0 if 8.0 in budgets else budgets[-1]
     label = random.integers(len(classes), size=images)
     initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
+    initial = initial if sure else np.full_like(initial, 0.5)
     jobs = [(attack, source) for attack in attacks for source in models]
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"

@@ -10,7 +10,7 @@ import vl_convert
 from src.report.page import VEGA_LITE, Figure, save_figures
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
-COMPILED = ("ordinary", "one image", "hostile names", "many models")
+COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")
 
 
 def drawn(figure: Figure) -> pd.DataFrame:

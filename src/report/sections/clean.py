@@ -55,7 +55,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
     total = int(counts["images"].sum())
     cut = f" The first {MOST_CLASSES} of {len(counts)} classes."
     cut = cut if len(counts) > MOST_CLASSES else ""
-    figures = (
+    figures = [
         Figure(
             f"class-counts{end}",
             "Images per class",
@@ -64,23 +64,25 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
             counts,
         ),
         Figure(
-            f"confidence-profiles{end}",
-            "Top five by initial confidence",
-            "Mean probability of the first to fifth class of the clean images whose confidence is "
-            "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
-            _profiles_chart(profiles),
-            profiles,
-        ),
-        Figure(
             f"class-confidence{end}",
             "Mean confidence per class",
             f"Of {total} clean images, in descending order.{cut}",
             _class_confidence_chart(classes),
             classes,
         ),
-    )
+    ]
+    if len(profiles):  # else no image is near any of the levels
+        profile = Figure(
+            f"confidence-profiles{end}",
+            "Top five by initial confidence",
+            "Mean probability of the first to fifth class of the clean images whose confidence is "
+            "within 2.5 points of each level; whiskers: 10 % to 90 % of them.",
+            _profiles_chart(profiles),
+            profiles,
+        )
+        figures.insert(1, profile)
     title = f"The clean images{data}"
-    return Section(f"clean{end}", title, (), figures, (_top_table(models),))
+    return Section(f"clean{end}", title, (), tuple(figures), (_top_table(models),))
 
 
 def _counts_chart(classes: pd.DataFrame) -> Drawn:
