@@ -99,15 +99,21 @@ class Bench:
             return Run(library, number, seconds, float(found["seconds"]), megabytes)
 
     def ours(
-        self, given: Input, attack: str, library: str, number: int, words: Sequence[str] = ()
+        self,
+        given: Input,
+        attack: str,
+        library: str,
+        number: int,
+        words: Sequence[str] = (),
+        sources: Sequence[str] = (),
     ) -> Run:
-        """Run and time the program's sweep, with more words if need be."""
+        """Run and time the program's sweep, with more words or of some sources if need be."""
         shutil.rmtree(self.folder / "cache" / "clean", ignore_errors=True)  # peers have none
         folder = self._path(given, attack, library, number)
         shutil.rmtree(folder, ignore_errors=True)
         start = int(time.time() * 1000)
         seconds, megabytes = self.child(
-            *("src.main", "-m", f"attack={attack}", f"source={','.join(given.models)}"),
+            *("src.main", "-m", f"attack={attack}", f"source={','.join(sources or given.models)}"),
             *(*self.words(given), *self.variants[library], *words),
             f"hydra.sweep.dir='{folder}'",
         )
