@@ -1,0 +1,222 @@
+"""Every command that the pages print is composed, and run on small sizes with their files."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch.distributed.run import get_args_parser
+from torchvision.models import squeezenet1_0
+
+from src.models import architectures
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *REPOSITORY.glob("docs/*.md")]
+STARTS = "make|python|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
+BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
+INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
+FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+SIZES = "n_images=4 seed=0 epsilon.grid=[0,8] report=none tracking=none trainer=cpu"
+SIZES += " clean_accuracy_check.action=warn"
+SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
+"""Words that make any command of `src.main` small."""
+NETWORK = """
+from torch import nn
+
+def build(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
+"""
+STUDY = ("vgg16", "resnet50", "inception")
+WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
+WEIGHTS["timm"] = "resnet26.pt"
+OWN = ("dataset=image", "experiment=", "attack.path=advs")
+"""Words that name images that are at hand."""
+LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
+ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.uri)=")
+"""Words of other machines, which tests/test_launchers.py and test_distributed.py are about."""
+
+
+def commands() -> list[str]:
+    texts = [path.read_text(encoding="utf-8") for path in PAGES]
+    found = [one for text in texts for kind in (BLOCK, INLINE) for one in kind.findall(text)]
+    return sorted({" ".join(one.split()) for one in found})
+
+
+COMMANDS = commands()
+MAIN = [one for one in COMMANDS if "-m src.main" in one]
+
+
+def words_of(command: str) -> list[str]:
+    """Return the words after `-m src.main`."""
+    words = shlex.split(command)
+    return words[words.index("src.main") + 1 :]
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory) -> Path:
+    """A folder with the files that the pages print."""
+    folder = tmp_path_factory.mktemp("documented")
+    _write_printed_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(printed, run_in) -> Path:
+    """A folder with what else the commands name: data, weights, a sweep, saved images."""
+    folder = printed
+    _write_images(folder / "FOLDER")
+    shutil.copytree(folder / "FOLDER", folder / "PATH")
+    _write_weights(folder)
+    _write_saved_images(folder)
+    sweep = [
+        "-m",
+        "attack=fgsm",
+        "source=vgg16",
+        "save_adversarial=true",
+        "hydra.sweep.dir=outputs/DATE",
+    ]
+    assert run_in(folder, *small(["targets=[resnet50,inception]", *sweep])) == 0
+    for copy in ("outputs/A", "outputs/B", "PATH/A"):
+        shutil.copytree(folder / "outputs" / "DATE", folder / copy)
+    return folder
+
+
+def _write_images(folder: Path) -> None:
+    random, rows = np.random.default_rng(0), ["ImageId,TrueLabel,TargetClass"]
+    (folder / "images").mkdir(parents=True)
+    for split in ("train", "test"):
+        for label in range(10):
+            (folder / split / f"class{label}").mkdir(parents=True)
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / f"class{label}" / "0.png")
+            Image.fromarray(pixels).save(folder / "images" / f"{label}.png")
+            rows += [f"{label},{label + 1},1"] if split == "test" else []
+    (folder / "images.csv").write_text("\n".join(rows))
+
+
+def _write_printed_files(folder: Path) -> None:
+    for path in PAGES:
+        for language, text in FILES.findall(path.read_text(encoding="utf-8")):
+            if language == "python" and text.startswith("# mypackage.py"):
+                (folder / "mypackage.py").write_text(f"{NETWORK}\n\n{text}")
+            model = re.match(r"# @package model\.(\w+)", text)
+            attack = re.match(r"# mine/attack/(\w+)\.yaml", text)
+            if model or attack:
+                kind, name = ("model", model[1]) if model else ("attack", attack[1])
+                file = folder / "mine" / kind / f"{name}.yaml"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+
+
+def _write_weights(folder: Path) -> None:
+    small = {"num_classes": 10, "image_size": 32}
+    networks = {
+        "vgg16_bn.pt": architectures.vgg16(**small),
+        "resnet50.pt": architectures.resnet50(**small),
+        "inception_v3.pt": architectures.inception_v3(**small),
+        "imagenet-mobilenetv2_100.pt": timm.create_model("mobilenetv2_100"),
+        "resnet26.pt": timm.create_model("resnet26"),
+        "imagenet-squeezenet1_0.pt": squeezenet1_0(),
+        "mynet.pt": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)),
+    }
+    for name, network in networks.items():
+        torch.save(network.state_dict(), folder / name)
+
+
+def _write_saved_images(folder: Path) -> None:
+    shutil.copytree(folder / "FOLDER" / "images", folder / "advs")
+    shutil.copytree(folder / "FOLDER" / "images", folder / "images")
+    rows = [f"{label}.png,{label}" for label in range(10)]
+    (folder / "labels.csv").write_text("\n".join(["filename,label", *rows]))
+
+
+def small(words: list[str]) -> list[str]:
+    """Return a command's words with those that make it small, and with data and weights."""
+    words = [word for word in words if not ELSEWHERE.match(word)]
+    named = " ".join(word for word in words if word.startswith(("model=", "experiment=")))
+    named = named.replace("experiment=demo", "vgg16,resnet50") or ",".join(STUDY)
+    known = [name for name in STUDY if name in named] + ["timm"] * ("source=timm" in words)
+    weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
+    own = any(word.startswith(OWN) for word in words)
+    return [
+        *words,
+        *SIZES,
+        *weights,
+        *([] if own else ["dataset=image_folder", "dataset.root=FOLDER"]),
+    ]
+
+
+@pytest.mark.parametrize("command", MAIN)
+def test_a_documented_command_composes(printed, run_in, capsys, command):
+    words = words_of(command)
+    if missing := [word for word in words if word.startswith("hydra/launcher=")]:
+        pytest.importorskip(
+            "hydra_plugins.hydra_joblib_launcher", reason=f"{missing} needs its extra"
+        )
+    flags = {"-m", "--help", "--cfg", "job"}
+    first = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", word) for word in words if word not in flags]
+    assert run_in(printed, "--cfg=job", *first) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", MAIN)
+def test_a_documented_command_runs(place, run_in, capsys, command):
+    words = words_of(command)
+    words = words if {"--help", "--cfg"} & set(words) else small(words)
+    assert run_in(place, *words) == 0, capsys.readouterr()
+
+
+OTHERS = [one for one in COMMANDS if one not in MAIN]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow's own
+@pytest.mark.parametrize("command", OTHERS)
+def test_another_documented_command_is_one(place, run_in, command, capsys):
+    words = [word for word in shlex.split(command) if not re.match("[A-Z_]+=", word)]
+    if words[0] == "make":
+        assert (
+            subprocess.run(["make", "-n", words[1]], cwd=REPOSITORY, capture_output=True).returncode
+            == 0
+        )
+    elif words[0] == "pip" and words[1] == "install":
+        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
+            "optional-dependencies"
+        ]
+        assert set(re.findall(r"\[(.*)\]", words[-1])) <= extras.keys()
+    elif words[:3] == ["python", "-m", "benchmarks"]:
+        from benchmarks.__main__ import main
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr("sys.argv", [*words[2:], "--rounds", "none"])
+            main()
+        assert "--rounds: none is not a whole number" in capsys.readouterr().err  # the rest is
+    elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
+        words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
+        module = "src.report.__main__" if words[2] == "src.report" else words[2]
+        assert run_in(place, *words[3:], module=module) in (0, 1)
+    elif words[0] == "mlflow":
+        from mlflow.cli import cli
+
+        command = cli.commands[words[1]]
+        command = getattr(command, "commands", {}).get(words[2], command)
+        known = {option for one in command.params for option in one.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+    else:
+        assert words[0] in ("source", "pip", "ray", "python", ".venv/bin/pre-commit"), command
+
+
+def test_options_of_torchrun_are_known():
+    for command in MAIN:
+        if command.startswith("torchrun"):
+            options = shlex.split(command)[1:]
+            assert get_args_parser().parse_args(options).training_script == "src.main"
