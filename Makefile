@@ -56,5 +56,5 @@ ui: $(READY) ## Open the MLflow UI on this folder's runs, at http://127.0.0.1:50
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --port 5000
 
 clean: ## Remove .venv and caches; mlruns, outputs, data and trained weights stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .import_linter_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from src.config.errors import REFUSALS, REFUSED, explain
 from src.utils import stopping
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+_HERE = Path(__file__).resolve().parent
+# Beside this package in a checkout, inside it where a wheel was installed.
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 INTERRUPTED = 130
 HARMLESS = (
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6 with torch 2.15

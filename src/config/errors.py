@@ -16,13 +16,13 @@ from src.utils.checks import first_line, meant
 REFUSED = 2  # exit code
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 """What composing a config raises where the command line or a file cannot be right."""
-_EXTRAS = {
-    "joblib": "joblib",
-    "submitit_slurm": "submitit",
-    "submitit_local": "submitit",
-    "ray": "ray",
+_LAUNCHERS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
 }
-"""The extra that brings each launcher of Hydra's."""
+"""The distribution that brings each launcher of Hydra's."""
 
 
 def explain(error: BaseException) -> str:
@@ -50,8 +50,8 @@ def explain(error: BaseException) -> str:
 def _no_option(error: MissingConfigException) -> str:
     """Say which files there are in the place of one that is not."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    if group == "hydra/launcher" and name in _EXTRAS:
-        return f"Hydra's launcher {name} is not installed: pip install -e '.[{_EXTRAS[name]}]'."
+    if group == "hydra/launcher" and name in _LAUNCHERS:
+        return f"Hydra's launcher {name} is not installed: pip install {_LAUNCHERS[name]}."
     where = re.match(r"In '(\w+/.+)': ", str(error))  # another file's defaults list
     start = f"{where[1]}: " if where and not where[1].startswith("hydra/") else ""
     folders = re.findall(r"path=file://(.+)", str(error))

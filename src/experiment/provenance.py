@@ -194,13 +194,20 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
 @lru_cache(maxsize=1)
 def git_commit() -> str:
     """Return the commit of the code that runs, `+changes` if it was edited; or `unknown`."""
-    here = Path(__file__).parent
     try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10)
+        if not _git("ls-files", Path(__file__).name):
+            return "unknown"  # installed, though maybe into a folder of another repository
+        found = _git("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return found or "unknown"
+
+
+def _git(*words: str) -> str:
+    """Return what git prints of the repository that this file lies in; nothing if it fails."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+    return done.stdout.strip()
 
 
 def _command(noted: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,0 +1,86 @@
+"""The wheel, installed without a checkout: it brings conf/ along and works in any folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src", "conf")
+BUILD = ("wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps")
+INSTALL = ("install", "--quiet", "--no-index", "--no-deps")
+
+
+def python(*words: str | Path, folder: Path, path: Path | None = None) -> str:
+    """Run Python in a folder, with another one before the installed packages; return its output."""
+    environment = {**os.environ, "PYTHONPATH": str(path or "")}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with what the wheel installs, inside a git repository that is not the program's."""
+    for package, least in (("pip", 21), ("setuptools", 77)):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            pytest.skip(f"{package} is not installed, which builds the wheel")
+        if int(found.split(".")[0]) < least:
+            pytest.skip(f"{package} is {found}; {least} or later builds the wheel")
+    source, build = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("build")
+    for name in SOURCES:  # a copy, as setuptools builds in place
+        whole = REPOSITORY / name
+        (shutil.copytree if whole.is_dir() else shutil.copy)(whole, source / name)
+    python("-m", "pip", *BUILD, f"--wheel-dir={build}", source, folder=build)
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "--quiet"], [*author, "commit", "--quiet", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", *words], cwd=build, check=True)
+    target = build / "installed"
+    python("-m", "pip", *INSTALL, f"--target={target}", *build.glob("*.whl"), folder=build)
+    return target
+
+
+def test_every_config_is_installed(installed):
+    for top in ("conf", "src"):
+        own = REPOSITORY / top
+        files = {path for path in own.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        there = installed / "src" / "conf" if top == "conf" else installed / "src"
+        assert not [path for path in files if not (there / path.relative_to(own)).is_file()]
+
+
+def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
+    helped = python("-m", "src.main", "--help", folder=tmp_path, path=installed)
+    assert "attack: admix, bim," in helped
+    words = ("experiment=demo", "attack=bim", "--cfg", "job")
+    composed = python("-m", "src.main", *words, folder=tmp_path, path=installed)
+    assert yaml.safe_load(composed)["attack"]["name"] == "bim"
+    for module in ("src.report", "src.status", "src.sync"):
+        python("-m", module, "--help", folder=tmp_path, path=installed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_and_its_report(installed, workspace, tiny_run):
+    words = ("attack=fgsm", "report=default", "report.pairs=0", "hydra.run.dir=outputs/out")
+    printed = python("-m", "src.main", *tiny_run, *words, folder=workspace, path=installed)
+    assert "fgsm on photos" in printed
+    page = workspace / "outputs" / "out" / "report.html"
+    first = page.stat().st_mtime_ns
+    python("-m", "src.report", "folder=outputs/out", folder=workspace, path=installed)
+    assert page.stat().st_mtime_ns > first
+    assert "1 done" in python("-m", "src.status", folder=workspace, path=installed)
+    assert not list(installed.rglob("outputs"))
+
+
+def test_the_commit_is_not_that_of_the_repository_around(installed, tmp_path):
+    words = "from src.experiment.provenance import git_commit; print(git_commit())"
+    assert python("-c", words, folder=tmp_path, path=installed).strip() == "unknown"
