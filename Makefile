@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-quick docs lint format ui clean
+.PHONY: help setup demo test test-all bench bench-quick findings docs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time
 
 bench-quick: $(READY) ## The same of FGSM and BIM on few of the demo's images (minutes, if it is trained)
 	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 10 --rounds 1
+
+findings: $(READY) ## Rebuild the findings and their figures from the tables in docs/results/
+	$(BIN)/python -m findings
 
 docs: $(READY) ## Build the documentation into site/, warnings being errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -52,6 +52,9 @@ def killed(command: Callable[[], int], moment: str, trial: int) -> bool:
 
     def run() -> None:
         count = 0
+        # The renderer has threads, which a forked process lacks.
+        for name in ("vegalite_to_svg", "javascript_bundle"):
+            pytest.MonkeyPatch().setattr(f"vl_convert.{name}", lambda *_, **__: "")
         for function in functions:
             owner, _, name = function.replace(":", ".").rpartition(".")
             real = resolve_name(function)
@@ -82,7 +85,6 @@ def test_a_killed_sweep_run_again_is_whole(
     new_workspace, run_tiny, empty_store, whole, monkeypatch, moment
 ):
     monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
-    # Elsewhere none: its renderer has threads, which a forked process lacks.
     words = [*SWEEP, f"report={'default' if moment == 'report' else 'none'}"]
     deaths = 0
     for trial in range(TRIALS):

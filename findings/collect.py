@@ -1,0 +1,46 @@
+"""Finished jobs to the small tables that findings are rebuilt from."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from src.report import find_jobs
+from src.utils.files import atomic_write, write_text
+from src.utils.tables import read_table
+
+RECORD = b"transferability"
+TOP_FIVE = ("top5_classes", "top5_confidences")
+TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
+ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")
+"""Folders of the machine where a job ran, which mean nothing elsewhere."""
+
+
+def collect(sweep: Path, results: Path) -> None:
+    """Store the tables of a sweep's jobs without the top five, beside those that are there.
+
+    A table's metadata says what its job was, and `provenance.json` the most of it: words of the
+    command, commit, versions, digests of weights and data. Classes keep their numbers alone.
+
+    Args:
+        sweep: Folder of the sweep.
+        results: Where its tables go, a folder a job.
+    """
+    provenance = []
+    for job in find_jobs([sweep]):
+        folder = results / job.folder.name.partition("-")[2]
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in job.files.items():
+            table = read_table(path)
+            table = table.drop_columns([one for one in TOP_FIVE if one in table.column_names])
+            record = json.loads(ABSOLUTE.sub("", table.schema.metadata[RECORD].decode()))
+            record["job"]["class_names"] = list(map(str, range(len(job.record.class_names))))
+            metadata = {RECORD: json.dumps(record).encode()}
+            with atomic_write(folder / f"{name}.parquet") as temporary:
+                pq.write_table(
+                    table.replace_schema_metadata(metadata), temporary, compression="zstd"
+                )
+        about = job.record.model_dump_json(include=TOLD)
+        provenance.append({"folder": folder.name, **json.loads(ABSOLUTE.sub("", about))})
+    write_text(results / "provenance.json", json.dumps(provenance, indent=1) + "\n")

@@ -1,0 +1,137 @@
+"""Numbers of the stored tables, as the documentation words them."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from src.analysis import format_cell
+from src.analysis.comparisons import image_outcomes, paired_tests
+from src.analysis.intervals import mcnemar_p, paired_interval, wilson_interval
+from src.report import StoredJob, find_jobs
+from src.report.measure import Measured, measure
+from src.report.page import Figure
+from src.report.sections.answer import answer
+from src.report.sections.confidence import hypothesis
+from src.report.sections.mechanisms import mechanisms
+
+_CELL = ["attack", "source", "target"]
+
+
+class Sweep:
+    """The stored jobs of one or several sweeps on the same images.
+
+    Args:
+        folders: Of the tables.
+        pairs: Number of pairs with details.
+    """
+
+    def __init__(self, folders: Sequence[Path], pairs: int = 0) -> None:
+        self.jobs: list[StoredJob] = find_jobs(folders)
+        self._pairs = pairs
+
+    @cached_property
+    def found(self) -> Measured:
+        """Every statistic of the report, its paired tests as the table `tests`."""
+        found = measure(self.jobs, self._pairs, None, lambda step: None)
+        found.tables["tests"] = paired_tests(found.table("outcomes"))
+        return found
+
+    def row(self, table: str, **where: object) -> pd.Series:
+        """Return the one row of a table of the report where columns have these values."""
+        rows = self.found.table(table)
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        if len(rows) != 1:
+            raise ValueError(f"{table} has {len(rows)} rows where {where}.")
+        return rows.iloc[0]
+
+    def rates(self, attack: str, source: str, target: str, **where: object) -> pd.Series:
+        """Return a pair's rates at the reference budget under the job's protocol."""
+        pair = {"attack": attack, "source": source, "target": target}
+        return self.row("rates", **pair, reference=True, **({"primary": True} | where))
+
+    def success(self, attack: str, source: str, target: str) -> str:
+        """Write a pair's success with its denominator and 95 % interval."""
+        row = self.rates(attack, source, target)
+        low, high = wilson_interval(row["success"], row["denominator"])
+        share = row["success"] / row["denominator"]
+        counts = f"{row['success']} / {row['denominator']}"
+        return f"{counts} = {share:.0%} ({100 * low:.0f}-{100 * high:.0f})"
+
+    def cell(self, attack: str, source: str, target: str) -> str:
+        """Write a cell of the matrix."""
+        row = self.rates(attack, source, target)
+        star = "*" if row["white_box"] else ""
+        return star + format_cell(row["still_correct"], row["denominator"])
+
+    def clean(self, target: str) -> str:
+        """Write a model's clean accuracy."""
+        rows = self.found.table("rates")
+        rows = rows[(rows["protocol"] == "all") & (rows["eps_255"] == 0) & rows["primary"]]
+        row = rows[rows["target"] == target].iloc[0]
+        return format_cell(row["still_correct"], row["denominator"])
+
+    def attacks(self) -> list[str]:
+        """Return the names of the attacks, in the order of the jobs."""
+        return list(dict.fromkeys(job.attack for job in self.jobs))
+
+    def against(self, baseline: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+        """Compare every attack with one of them on the same images.
+
+        Returns:
+            A row per other attack and pair: `attack`, `source`, `target`, `difference` of the
+            success rates with Tango's interval, and McNemar's exact `p` and `p_holm`, corrected
+            for all of these rows.
+        """
+        rows = pd.concat(
+            image_outcomes(
+                job.predictions, job.record.source, job.record.targets, job.record.reference
+            ).assign(attack=job.attack, source=job.record.source)
+            for job in self.jobs
+        )
+        rows = rows[rows["counted"]].set_index([*_CELL, "index"])["success"].unstack("index")
+        found = []
+        for source, target in pairs:
+            for attack in self.attacks():
+                if attack == baseline:
+                    continue
+                two = rows.loc[[(attack, source, target), (baseline, source, target)]].dropna(
+                    axis=1
+                )
+                one, other = two.astype(bool).to_numpy()
+                b, c = int((one & ~other).sum()), int((other & ~one).sum())
+                low, high = paired_interval(b, c, len(one))
+                found.append(
+                    (attack, source, target, (b - c) / len(one), low, high, mcnemar_p(b, c))
+                )
+        names = [*_CELL, "difference", "difference_low", "difference_high", "p"]
+        table = pd.DataFrame(found, columns=names)
+        return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
+
+    def figure(self, name: str) -> Figure:
+        """Return a chart of the report."""
+        sections = (
+            answer(self.jobs[0].record, self.found),
+            hypothesis(self.found),
+            mechanisms(self.found),
+        )
+        charts = [chart for section in sections if section for chart in section.figures]
+        return next(chart for chart in charts if chart.name == name)
+
+
+def span(row: pd.Series, name: str, scale: float = 1, form: str = ".2f") -> str:
+    """Write a value with its 95 % interval, such as `0.84 [0.79, 0.88]`."""
+    value, low, high = (f"{scale * row[f'{name}{end}']:{form}}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def p_value(p: float) -> str:
+    """Write a p-value.
+
+    >>> p_value(0.00001), p_value(0.0312)
+    ('p < 0.0001', 'p = 0.03')
+    """
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.1g}"
