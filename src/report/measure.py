@@ -1,7 +1,7 @@
 """Small tables of all jobs: each job's predictions are read, counted and released in turn."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -147,15 +147,43 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     return found
 
 
+def banded_rates(
+    variants: Mapping[str, pd.DataFrame],
+    source: str,
+    targets: Sequence[str],
+    attack: str,
+    norm: str,
+    protocol: str,
+) -> pd.DataFrame:
+    """Return what a matrix holds under every protocol, and under one intervals of confidences too.
+
+    Args:
+        variants: Predictions by variant; those of the first one get the intervals.
+        source: As for `rates_by_protocol`, like the other arguments.
+        targets: Likewise.
+        attack: Likewise.
+        norm: Likewise.
+        protocol: Of the intervals; elsewhere they are missing.
+
+    Returns:
+        Rows of `measured`, with `confidence_low` and `confidence_high`.
+
+    Raises:
+        ValueError: A table lacks the clean rows that the protocol needs.
+    """
+    table = measured(rates_by_protocol(variants, source, targets, attack, norm))
+    primary, predictions = next(iter(variants.items()))
+    bands = confidence_bands(predictions, source, targets, protocol)
+    own = {"variant": primary, "protocol": protocol}
+    return table.merge(bands.assign(**own), on=[*own, "target", "eps_255"], how="left")
+
+
 def _rates(job: StoredJob, variants: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the rates of every variant, those of the job's protocol with confidence intervals."""
     record = job.record
     pair = (record.source, record.targets)
-    table = measured(rates_by_protocol(variants, *pair, job.attack, record.norm))
-    bands = confidence_bands(job.predictions, *pair, record.protocol)
-    own = {"variant": record.storage, "protocol": record.protocol}
-    keys = [*own, "target", "eps_255"]
-    return table.merge(bands.assign(**own), on=keys, how="left").assign(
+    table = banded_rates(variants, *pair, job.attack, record.norm, record.protocol)
+    return table.assign(
         group=group(record),
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),

@@ -14,7 +14,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.report.charts.theme import Drawn
+from src.report.charts.theme import THEME, Drawn
 from src.report.images import Album
 from src.utils.checks import legible
 from src.utils.files import atomic_write, write_csv, write_text
@@ -44,7 +44,8 @@ class Figure:
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification."""
         described = self.chart.properties(description=f"{self.title}. {self.caption}")
-        return dict(_legible(described.to_dict()))
+        with alt.theme.enable(THEME):
+            return dict(_legible(described.to_dict()))
 
     @cached_property
     def svg(self) -> str:

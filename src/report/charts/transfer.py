@@ -1,0 +1,234 @@
+"""The transfer matrix, accuracy and confidence over the budget, and both linked."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from src.analysis import CLEAN, clean_rows
+from src.report.charts.theme import (
+    GREY,
+    PANEL,
+    STROKES,
+    Drawn,
+    budgets,
+    colour_by,
+    curve,
+    inline,
+    menu,
+    tooltip,
+)
+
+MOST_COUNTS = 8
+"""With more targets a cell holds the rate alone; its counts are in the tooltip."""
+_MOST_PANELS = 4
+_COLUMNS = [
+    *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate", "rate_low"),
+    *("rate_high", "confidence", "confidence_low", "confidence_high", "counted", "white_box"),
+]
+
+
+def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows behind the charts: those of clean images first, as source `clean`.
+
+    Args:
+        rates: Of the primary variants, as `measured` returns them, with `confidence_low` and
+            `confidence_high`, and `white_box`.
+    """
+    return pd.concat([clean_rows(rates).assign(white_box=False), rates])[_COLUMNS]
+
+
+def linked(rows: pd.DataFrame, reference: float, protocol: str, attack: str, source: str) -> Drawn:
+    """Link the transfer matrix with accuracy and confidence over the budget.
+
+    Attack, budget and protocol are chosen from menus; a click on a cell of the matrix, or on an
+    entry of a legend, selects what the curves show.
+
+    Args:
+        rows: As `drawn_rows` returns them.
+        reference: The initial choice of budget, in units of 1/255.
+        protocol: The initial choice of protocol.
+        attack: The initial choice of attack.
+        source: The source whose curves are drawn first where there are too many for all.
+    """
+    attacked = rows[rows["source"] != CLEAN]
+    sources, targets = _names(attacked, "source"), _names(attacked, "target")
+    few = len(sources) <= _MOST_PANELS
+    cell = alt.selection_point(
+        name="cell",
+        fields=["source", "target"],
+        toggle="true",
+        value=alt.Undefined if few else [{"source": source, "target": one} for one in targets],
+    )
+    data = inline(rows)
+    matrix = _matrix(data, sources, targets, cell)
+    curves = _curves(data, attacked, attack, cell)
+    return (
+        alt.hconcat(matrix, curves, spacing=30)
+        .add_params(*_menus(rows, reference, protocol, attack))
+        .resolve_scale(color="independent", strokeDash="independent")
+    )
+
+
+def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: str) -> Drawn:
+    """Return the transfer matrix with its menus; the arguments are those of `linked`."""
+    attacked = rows[rows["source"] != CLEAN]
+    sources, targets = _names(attacked, "source"), _names(attacked, "target")
+    menus = _menus(rows, reference, protocol, attack)
+    return _matrix(inline(rows), sources, targets).add_params(*menus)
+
+
+def curves_alone(rows: pd.DataFrame, protocol: str, attack: str) -> Drawn:
+    """Return the curves with a menu of protocols; the arguments are those of `linked`."""
+    attacked = rows[rows["source"] != CLEAN]
+    return _curves(inline(rows), attacked, attack).add_params(_protocols(rows, protocol))
+
+
+def _names(rows: pd.DataFrame, column: str) -> list[str]:
+    return list(dict.fromkeys(rows[column]))
+
+
+def _menus(
+    rows: pd.DataFrame, reference: float, protocol: str, attack: str
+) -> tuple[alt.Parameter, ...]:
+    """Return what the matrix is chosen by."""
+    attacks = _names(rows[rows["source"] != CLEAN], "attack")
+    tried = sorted(set(rows["eps_255"]) - {0.0})
+    # A parameter named as a column would hide it in the menus' labels.
+    return (
+        menu("matrix_attack", "attack", attacks, attack),
+        menu("budget", "budget (1/255)", tried, reference),
+        _protocols(rows, protocol),
+    )
+
+
+def _protocols(rows: pd.DataFrame, protocol: str) -> alt.Parameter:
+    return menu("counted", "protocol", _names(rows, "protocol"), protocol)
+
+
+def _matrix(
+    data: alt.InlineData,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    cell: alt.Parameter | None = None,
+) -> Drawn:
+    """Return cells with their counts; `cell` selects those of adversarial images by clicks."""
+    wide = len(targets) <= MOST_COUNTS
+    base = alt.Chart().encode(
+        x=alt.X("target:N", sort=list(targets), title="target", axis=_axis("top")),
+        y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_axis("left")),
+    )
+    colour = alt.Color(
+        "rate:Q",
+        scale=alt.Scale(domain=[0, 1], scheme="viridis"),
+        legend=alt.Legend(title="rate", format=".0%", orient="bottom", gradientLength=160),
+    )
+    # On the cells alone: words with a tooltip would catch the clicks.
+    lines = tooltip(
+        *("attack", "source", "target", "white_box", "counted", "k", "n"),
+        shares=["rate", "rate_low", "rate_high", "confidence"],
+    )
+    rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=lines)
+    clean = rects.transform_filter(f"datum.source == '{CLEAN}'")
+    attacked = rects.transform_filter(f"datum.source != '{CLEAN}'").encode(
+        stroke=alt.condition(
+            "datum.white_box == 'True'", alt.value("#e15759"), alt.value("transparent")
+        ),
+    )
+    if cell is not None:
+        faded = alt.condition(cell, alt.value(1), alt.value(0.7))
+        attacked = attacked.encode(opacity=faded).add_params(cell)
+    ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
+    size, below = (13, 7) if wide else (10, 0)
+    shares = base.mark_text(fontSize=size, dy=below, fontWeight="bold")
+    layers = [clean, attacked, shares.encode(text="share:N", color=ink)]
+    if wide:
+        counts = base.mark_text(fontSize=11, dy=-9)
+        layers.append(counts.encode(text="counts:N", color=ink))
+    title = alt.ExprRef("matrix_attack + ' at ' + budget + '/255, protocol ' + counted")
+    return (
+        alt.layer(*layers, data=data)
+        .transform_filter(
+            f"datum.attack == matrix_attack && (datum.source == '{CLEAN}' || "
+            "datum.protocol == counted && datum.eps_255 == budget)"
+        )
+        .transform_calculate(
+            share="datum.n > 0 ? format(datum.rate, '.1%') : 'n/a'",
+            counts="format(datum.k, ',') + ' / ' + format(datum.n, ',')",
+        )
+        .properties(
+            width={"step": 82 if wide else 38},
+            height={"step": 46 if wide else 24},
+            title=alt.Title(title, subtitle="framed in red: white box"),
+        )
+    )
+
+
+def _axis(orient: Any) -> alt.Axis:
+    angle = -40 if orient == "top" else 0
+    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, domain=False, labelLimit=220)
+
+
+def _curves(
+    data: alt.InlineData, attacked: pd.DataFrame, first: str, cell: alt.Parameter | None = None
+) -> Drawn:
+    """Return accuracy and confidence with bands, a column a source; `cell` selects the pairs.
+
+    Of more than two attacks two are drawn before the reader chooses, among them the `first`.
+    """
+    sources, attacks = _names(attacked, "source"), _names(attacked, "attack")
+    drawn = attacks if len(attacks) <= 2 else list(dict.fromkeys([first, *attacks]))[:2]
+    attack = alt.selection_point(
+        name="drawn_attacks",
+        fields=["attack"],
+        bind="legend",
+        toggle="true",
+        value=[{"attack": one} for one in drawn],
+    )
+    target = alt.selection_point(
+        name="drawn_targets", fields=["target"], bind="legend", toggle="true"
+    )
+    legend: dict[str, Any] = {"orient": "bottom", **STROKES}
+    patterns = alt.Legend(
+        title="attack (click to select)",
+        columns=4,
+        symbolSize=700,
+        symbolStrokeColor=GREY,
+        **legend,
+    )
+    base = alt.Chart().encode(
+        x=budgets(attacked),
+        color=colour_by(
+            "target", attacked["target"], "target (click to select)", columns=3, **legend
+        ),
+        detail="attack:N",
+    )
+    dashes = alt.StrokeDash("attack:N", scale=alt.Scale(domain=attacks), legend=patterns)
+    lines = tooltip(
+        *("attack", "source", "target", "eps_255", "measure", "n"),
+        shares=["value", "value_low", "value_high"],
+    )
+    chart = (
+        curve(base, "value", None, lines, strokeDash=dashes)
+        .add_params(attack, target)
+        .properties(
+            data=data,
+            width=PANEL if len(sources) > 1 else math.floor(PANEL * 1.6),
+            height=150,
+        )
+        .facet(
+            column=alt.Column("source:N", sort=sources, title="source"),
+            row=alt.Row("measure:N", title=None, sort="descending"),
+            spacing=16,
+        )
+        .transform_filter(f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0")
+    )
+    for chosen in (cell, attack, target):
+        chart = chart if chosen is None else chart.transform_filter(chosen)
+    return chart.transform_fold(["rate", "confidence"], as_=["kind", "value"]).transform_calculate(
+        value_low="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
+        value_high="datum.kind == 'rate' ? datum.rate_high : datum.confidence_high",
+        measure="datum.kind == 'rate' ? datum.counted : 'mean confidence'",
+    )
