@@ -1,1 +1,64 @@
-"""Measure how adversarial examples transfer from their source model to others."""
+"""Measure how adversarial examples transfer from their source model to others.
+
+The command line is `python -m src.main`. From Python there are
+
+- `attacks`: the attacks as functions, see below;
+- `load_classifier`: a model with the weights that the command line has;
+- `load_sweep`: the predictions of finished sweeps as one data frame;
+- `rates`: counts, rates and intervals of the predictions of one job and variant;
+- `matrix` and `curves`: the report's charts of such a frame.
+
+**Attacks.** `attacks.mi_fgsm(model, images, labels, eps)`, and every other attack, takes
+
+- `model`: a torch module, or any differentiable function, that maps images to logits of shape
+  (N, C). It normalises by itself; a module is attacked in evaluation mode and left as it was;
+- `images`: shape (N, 3, H, W), values in [0, 1]; others are refused;
+- `labels`: the true classes, shape (N,); with `targeted=True` those to reach;
+- `eps`: the budget in the same units, such as `8 / 255`; K of them as a list or a tensor; or K for
+  each image, shape (K, N). With `norm="l2"` it is the largest root-mean-square
+  change of an image.
+
+It returns images of shape (N, 3, H, W), or (K, N, 3, H, W) for several budgets, detached, within
+the budget and [0, 1]. Settings such as `steps=20` are keywords: `inspect.signature(attacks.bim)`
+lists them, `help(attacks.settings.Settings)` says what they mean. An unknown one is a `TypeError`,
+a wrong value a `ValueError`. Equal calls draw equal random numbers, which `seeds`, a whole number
+an image, changes.
+
+**A folder src of your own.** The package is named `src`. Python searches the script's folder or,
+with `-c`, `-m` and in notebooks, the current folder first; a folder `src` there, with or without an
+`__init__.py`, hides this package. Run Python from another folder then, or with `python -P`, or with
+`PYTHONSAFEPATH=1` in the environment (for notebooks, before Jupyter is started): that leaves those
+folders out, and the installed package is found. `src.__file__` shows which one it was.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from src import attacks
+    from src.analysis import rates
+    from src.classifier import load_classifier
+    from src.report.frame import curves, load_sweep, matrix
+
+__all__ = ["attacks", "curves", "load_classifier", "load_sweep", "matrix", "rates"]
+_HOMES = {
+    "attacks": "src.attacks",
+    "curves": "src.report.frame",
+    "load_classifier": "src.classifier",
+    "load_sweep": "src.report.frame",
+    "matrix": "src.report.frame",
+    "rates": "src.analysis",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a public name stands for when it is asked for: torch alone takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    return home if name == "attacks" else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    """List the public names too, which notebooks complete."""
+    return [*globals(), *__all__]

@@ -1,8 +1,10 @@
-"""The jobs that one command line stands for, composed before any of them runs."""
+"""What a command line stands for: its jobs, composed before any of them runs."""
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
@@ -42,3 +44,20 @@ def _choices(words: list[str]) -> list[list[str]]:
         else:
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
     return list(choices.values())
+
+
+def compose_words(
+    folder: Path, words: Sequence[str], config_dir: str | Path | None = None
+) -> DictConfig:
+    """Compose what the words of a command line stand for, where none runs.
+
+    Args:
+        folder: Of the primary config.
+        words: The overrides.
+        config_dir: A folder with more files, as `--config-dir` names it.
+    """
+    if config_dir is not None:
+        path = str(Path(config_dir).resolve()).replace("'", "\\'")
+        words = [f"hydra.searchpath=['file://{path}']", *words]
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("config", list(words), return_hydra_config=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from src.config.settings import DatasetSettings, Settings
@@ -25,6 +26,7 @@ from src.models import (
 )
 from src.tracking import Tracker
 from src.training import seconds_of_training, trained_weights
+from src.utils.cache import is_cached
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,26 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
             key=content_key([member.key for member in members], settings.ensemble),
         )
     return models
+
+
+def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
+    """Return a model that a job would have, frozen; None if it would have to be trained first.
+
+    The state of the random number generators stays as it was.
+
+    Raises:
+        ValueError: The model or its weights do not fit the data.
+    """
+    images = open_dataset(settings, "test")
+    with isolate_rng():
+        classifier = _built(settings, name, images)
+    if settings.model[name].weights is None:
+        path = _checkpoint(settings, name, classifier, images)
+        if not is_cached(path):
+            return None
+        load_weights(classifier.network, path)
+    _ready(settings, name, classifier, images)
+    return classifier
 
 
 def forget_models() -> None:

@@ -1,0 +1,57 @@
+"""Models of the catalogue for use from Python, with the weights that the command line has."""
+
+import shlex
+from pathlib import Path
+
+from src.config.compose import compose_words
+from src.config.errors import REFUSALS, explain
+from src.config.read import read_job
+from src.experiment.models import stored_classifier
+from src.main import CONF
+from src.models import PixelClassifier
+
+
+def load_classifier(
+    name: str, *words: str, config_dir: str | Path | None = None
+) -> PixelClassifier:
+    """Build a model as the command line would have it with the same words; nothing is trained.
+
+    Without `model.NAME.weights=PATH` the weights are those that the command line has trained for
+    the same data set and by the same recipe, in `cache/`. That folder and relative paths are those
+    of the current folder. The data set decides the number of classes and the size of images; one
+    that torchvision downloads is downloaded if it is not there.
+
+    Args:
+        name: Of the model: a file of `conf/model/`, such as `vgg16`.
+        *words: What else stands on the command line about models, data set and training, such as
+            `experiment=demo`, `dataset=photos` or `model.vgg16.weights=vgg16_bn.pt`.
+        config_dir: A folder with files of your own, as `--config-dir` names it.
+
+    Returns:
+        A torch module in evaluation mode on the CPU, in float32 and frozen: images of shape
+        (N, 3, H, W) with values in [0, 1] to logits of shape (N, classes). Resizing and
+        normalisation are part of it, and its batch norms are folded unless the words are otherwise.
+
+    Raises:
+        ValueError: There is no such model, key or file, or the weights do not fit. Where there are
+            none, it says which command line trains them.
+
+    Examples:
+        >>> vgg16 = load_classifier("vgg16", "experiment=demo")  # doctest: +SKIP
+        >>> vgg16(images).argmax(1)  # doctest: +SKIP
+    """
+    words = ("attack=none", f"targets=[{name}]", *words)
+    try:
+        config = compose_words(CONF, words, config_dir)
+        settings = read_job(config, config.hydra)
+    except REFUSALS as error:
+        raise ValueError(explain(error)) from error
+    classifier = stored_classifier(settings, name)
+    if classifier is None:
+        flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
+        command = shlex.join(["python", "-m", "src.main", *flags, *words])
+        raise ValueError(
+            f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}; "
+            f"give model.{name}.weights=PATH, or train it: {command}"
+        )
+    return classifier

@@ -1,0 +1,153 @@
+"""Sweeps as one data frame, and the report's charts of such a frame."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from pandas.api.types import union_categoricals
+
+from src.analysis import is_white_box
+from src.config.settings import reference_budget
+from src.report.charts.theme import Drawn, theme
+from src.report.charts.transfer import curves_alone, drawn_rows, matrix_alone
+from src.report.measure import banded_rates
+from src.report.stored import StoredJob, find_jobs
+from src.utils.checks import legible
+
+_NAMES = ("attack", "source", "target", "norm", "protocol", "variant")
+_NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
+COLUMNS = (*_NAMES, *_NUMBERS, "true_confidence")
+
+
+def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
+    """Return all predictions of a sweep's finished jobs as one data frame.
+
+    Args:
+        folder: Of a sweep, such as `outputs/DATE`, or any other that holds such folders.
+        *more: Further folders.
+
+    Returns:
+        One row per job, variant, target, budget and image, with the columns
+
+        - `attack`: the attack's label, with what distinguishes jobs of the same attack and source;
+        - `source`: the model that the images were crafted on, of an ensemble `a+b`; empty of clean
+          images alone;
+        - `target`: the model that classified them; clean images are classified by the source too;
+        - `norm`: of the budget, `linf` or `l2`;
+        - `protocol`: which images the job's own matrix counts, see `rates`;
+        - `variant`: storage format, such as `float32`, or control, `noise` or `shuffled`; a job's
+          primary one comes first;
+        - `eps_255`: the budget in units of 1/255, 0 of clean images;
+        - `index`: of the image in the data set;
+        - `label`, `target_label`, `predicted`: classes: the true one, the one aimed at (missing
+          where there is none) and the most likely one;
+        - `confidence`, `true_confidence`: probabilities of the most likely and of the true class,
+          in [0, 1].
+
+        The first six are categoricals.
+
+    Raises:
+        ValueError: A folder is not there, holds no finished job, or a file in it is damaged.
+
+    Examples:
+        >>> frame = load_sweep("outputs/2026-01-31_12-00-00-000000")  # doctest: +SKIP
+        >>> wrong = frame.predicted != frame.label  # doctest: +SKIP
+        >>> wrong.groupby([frame.attack, frame.eps_255]).mean()  # doctest: +SKIP
+    """
+    jobs = find_jobs(map(Path, (folder, *more)))
+    parts = [part for job in jobs for part in _parts(job)]
+    return pd.DataFrame({name: _joined([part[name] for part in parts]) for name in COLUMNS})
+
+
+def matrix(predictions: pd.DataFrame) -> Drawn:
+    """Draw the transfer matrix: sources, targets and k / n of the images that a protocol counts.
+
+    Attack, budget and protocol are chosen from menus. First come the first attack, 8/255, or the
+    largest budget where that is none, and the jobs' own protocol: fewer rows, or
+    `predictions.assign(protocol="all")`, make other choices for a still picture.
+
+    Args:
+        predictions: Rows as `load_sweep` returns them. Of each attack and source the first variant
+            is drawn, and the clean rows must be there that its `protocol` needs.
+
+    Returns:
+        An Altair chart: a notebook shows it, and `chart.save("matrix.svg")` writes it.
+
+    Raises:
+        ValueError: Columns lack, there are clean images alone, or clean rows lack.
+    """
+    attacked = _attacked(predictions)
+    first, budgets = attacked.iloc[0], sorted(set(attacked["eps_255"]))
+    choices = reference_budget(budgets), str(first["protocol"]), str(first["attack"])
+    return _themed(matrix_alone(_rows(predictions), *choices))
+
+
+def curves(predictions: pd.DataFrame) -> Drawn:
+    """Draw accuracy (or success of a targeted attack) and confidence over the budget.
+
+    A column a source, a colour a target, dashes for the attacks, of which at most two are drawn
+    until the legend is clicked. Bands are 95 % intervals.
+
+    Args:
+        predictions: As for `matrix`.
+
+    Returns:
+        An Altair chart: a notebook shows it, and `chart.save("curves.svg")` writes it.
+
+    Raises:
+        ValueError: As `matrix`.
+    """
+    first = _attacked(predictions).iloc[0]
+    rows = _rows(predictions)
+    return _themed(curves_alone(rows, str(first["protocol"]), str(first["attack"])))
+
+
+def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
+    """Yield the predictions of each variant of a job, with what the job was."""
+    record = job.record
+    job_names = {
+        "attack": job.attack,
+        "source": record.source,
+        "norm": record.norm,
+        "protocol": record.protocol,
+    }
+    for variant, table in job.variants().items():
+        named = table.assign(**job_names, variant=variant).astype(dict.fromkeys(_NAMES, "category"))
+        yield named.astype({"target_label": "Int64"})
+
+
+def _joined(parts: list[pd.Series]) -> pd.Series:
+    """Join columns, of categoricals those with other categories too."""
+    if isinstance(parts[0].dtype, pd.CategoricalDtype):
+        return pd.Series(union_categoricals(parts))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _attacked(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of adversarial images, or say why there is nothing to draw."""
+    if missing := [name for name in COLUMNS if name not in predictions]:
+        raise ValueError(f"the predictions have no column {missing[0]}; load_sweep returns all.")
+    attacked = predictions[predictions["eps_255"] > 0]
+    if attacked.empty:
+        raise ValueError("the predictions are of clean images alone: no row has eps_255 above 0.")
+    return attacked
+
+
+def _rows(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Count the images behind the charts, job by job, of each job's first variant."""
+    parts = []
+    for _, rows in predictions.groupby(["attack", "source"], observed=True, sort=False):
+        names = ("source", "attack", "norm", "protocol", "variant")
+        source, attack, norm, protocol, variant = (str(rows[name].iloc[0]) for name in names)
+        rows = rows[rows["variant"] == variant]
+        targets = list(rows.loc[rows["eps_255"] > 0, "target"].unique())
+        if targets:  # not clean images alone
+            table = banded_rates({variant: rows}, source, targets, attack, norm, protocol)
+            parts.append(table.assign(white_box=[is_white_box(source, t) for t in table["target"]]))
+    drawn = drawn_rows(pd.concat(parts, ignore_index=True))
+    legibly = {name: drawn[name].map(legible) for name in ("attack", "source", "target")}
+    return drawn.assign(**legibly)  # the renderer ends the process at what is not XML
+
+
+def _themed(chart: Drawn) -> Drawn:
+    return chart.configure(**theme()["config"])

@@ -1,0 +1,151 @@
+"""What `from src import ...` offers: attacks on any model, models of the catalogue, sweeps."""
+
+import random
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import src
+from src import attacks, load_classifier, load_sweep, rates
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATA = ["model=[coarse,fine]", "dataset=photos", "dataset.n_train=40", "n_images=23"]
+
+
+@pytest.fixture(scope="module")
+def sweep(new_workspace, run_tiny):
+    """The folder of a finished sweep of two sources, with a control and an 8-bit variant."""
+    folder = new_workspace()
+    words = ["attack=fgsm", "source=coarse,fine", "controls=true", "variants=[uint8]"]
+    words += ["targets=[fine]", "hydra.sweep.dir=outputs/out"]
+    assert run_tiny(folder, "-m", *words) == 0
+    return folder / "outputs" / "out"
+
+
+def test_neither_the_import_nor_help_loads_torch():
+    code = "import src, sys; assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    code = """
+import sys
+from src.main import main
+sys.argv = ["src.main", "--help"]
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules and "src.attacks" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def test_every_public_name_is_there_and_no_other():
+    assert set(src.__all__) <= set(dir(src))
+    assert all(getattr(src, name) is not None for name in src.__all__)
+    with pytest.raises(AttributeError, match="load_sweeps"):
+        _ = src.load_sweeps
+
+
+def test_a_plain_torch_model_can_be_attacked():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    model.train()
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 5
+    for attack in (attacks.fgsm, attacks.mi_fgsm, attacks.di_fgsm):
+        one = attack(model, images, labels, 8 / 255)
+        several = attack(model, images, labels, torch.tensor([0.0, 2 / 255, 8 / 255]))
+        assert one.shape == images.shape and several.shape == (3, *images.shape)
+        assert torch.equal(several[0], images)
+        assert one.min() >= 0 and one.max() <= 1 and not one.requires_grad
+        assert (one - images).abs().max() <= 8 / 255 + 1e-6
+        assert torch.allclose(several[2], one, atol=1e-6)
+        loss = nn.functional.cross_entropy(model(one), labels)
+        assert loss > nn.functional.cross_entropy(model(images), labels)
+    assert model.training and all(weight.grad is None for weight in model.parameters())
+
+
+def test_a_classifier_is_the_one_of_the_command_line(sweep):
+    workspace = sweep.parents[1]
+    before = torch.random.get_rng_state(), random.getstate()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace)
+        coarse = load_classifier("coarse", *DATA, config_dir="conf")
+    assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]
+    assert not coarse.training and not any(one.requires_grad for one in coarse.parameters())
+    rows = load_sweep(sweep).query("source == 'coarse' and target == 'coarse' and eps_255 == 0")
+    rows = rows[rows["variant"] == "float32"]
+    chosen = _photos(rows["index"])
+    with torch.no_grad():
+        confidence, predicted = coarse(chosen).softmax(1).max(1)
+    assert predicted.tolist() == rows["predicted"].tolist()
+    assert torch.allclose(confidence, torch.tensor(rows["confidence"].to_numpy()), atol=1e-5)
+
+
+def _photos(index: pd.Series) -> torch.Tensor:
+    """Return the images in [0, 1] that a sweep numbers so."""
+    from src.data import load_dataset
+
+    images = load_dataset("test", {"_target_": "src.data.photos.photos"})
+    return images.__getitems__(index.tolist()).images / 255
+
+
+def test_without_weights_the_refusal_is_the_command_that_trains_them(
+    workspace, run_in, monkeypatch, capsys
+):
+    file = workspace / "conf" / "model" / "fine.yaml"
+    lines = [
+        "weights: null" if "weights" in line else line for line in file.read_text().split("\n")
+    ]
+    file.write_text("\n".join(lines))
+    words = [*DATA, "training=demo", "tracking=none", "report=none"]
+    with pytest.raises(ValueError, match=r"model\.fine\.weights=PATH") as refusal:
+        load_classifier("fine", *words, config_dir="conf")
+    _, _, command = str(refusal.value).partition("train it: python -m src.main ")
+    assert run_in(workspace, *shlex.split(command)) == 0
+    fine = load_classifier("fine", *words, config_dir="conf")
+    (stored,) = (workspace / "cache" / "checkpoints").glob("fine-*.safetensors")
+    given = load_classifier("fine", *words, f"model.fine.weights={stored}", config_dir="conf")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(fine(images), given(images))
+
+
+def test_words_that_cannot_be_right_are_refused_in_a_sentence(workspace):
+    for words, named in (
+        (["dataset=fotos"], "photos"),
+        (["dataset=photos", "trianing.epochs=1"], "training"),
+        (["dataset=photos", "model.vgg16.weights=none.pt"], "none.pt"),
+    ):
+        with pytest.raises(ValueError, match=named) as refusal:
+            load_classifier("vgg16", *words)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_sweep_is_one_frame_whose_rates_are_those_of_its_jobs(sweep):
+    frame = load_sweep(sweep)
+    assert set(frame["variant"]) == {"float32", "uint8", "noise", "shuffled"}
+    assert set(frame["source"]) == {"coarse", "fine"} and set(frame["attack"]) == {"fgsm"}
+    assert frame["target_label"].isna().all() and set(frame["norm"]) == {"linf"}
+    for job in sweep.glob("*/rates.csv"):
+        table = pd.read_csv(job)
+        keys = ["variant", "source", "protocol"]
+        for (variant, source, protocol), stated in table.groupby(keys):
+            mine = frame[(frame["variant"] == variant) & (frame["source"] == source)]
+            found = rates(mine, source, ["fine"], protocol)
+            pd.testing.assert_frame_equal(
+                found, stated[found.columns].reset_index(drop=True), check_dtype=False
+            )
+
+
+def test_several_folders_make_one_frame(sweep, run_tiny):
+    workspace = sweep.parents[1]
+    assert run_tiny(workspace, "attack=none", "source=null", "hydra.run.dir=outputs/clean") == 0
+    both = load_sweep(sweep, str(workspace / "outputs" / "clean"))
+    clean = both[both["attack"].str.startswith("clean images")]
+    assert len(clean) == 2 * 23 and set(clean["eps_255"]) == {0} and set(clean["source"]) == {""}
+    assert len(both) == len(load_sweep(sweep)) + len(clean)
+    with pytest.raises(ValueError, match="not a folder"):
+        load_sweep(workspace / "absent")
