@@ -149,3 +149,16 @@ def test_several_folders_make_one_frame(sweep, run_tiny):
     assert len(both) == len(load_sweep(sweep)) + len(clean)
     with pytest.raises(ValueError, match="not a folder"):
         load_sweep(workspace / "absent")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat", reason="pip install -e '.[docs]' brings it")
+    nbclient = pytest.importorskip("nbclient", reason="pip install -e '.[docs]' brings it")
+    pytest.importorskip("ipykernel", reason="pip install -e '.[docs]' brings it")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    notebook = nbformat.read(REPOSITORY / "docs" / "notebook.ipynb", as_version=4)
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=600, resources=where).execute()
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
+    assert sum("image/png" in one.get("data", {}) for one in outputs) == 2
