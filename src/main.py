@@ -90,6 +90,9 @@ def _run_to_the_end(run: Callable[[], None]) -> None:
     except REFUSALS as error:
         print(explain(error), file=sys.stderr)
         sys.exit(REFUSED)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:  # Hydra could not write its own files
         stopping.stop(error)
         sys.exit(1)

@@ -220,3 +220,14 @@ def test_options_of_torchrun_are_known():
         if command.startswith("torchrun"):
             options = shlex.split(command)[1:]
             assert get_args_parser().parse_args(options).training_script == "src.main"
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(place, monkeypatch):
+    monkeypatch.chdir(place)
+    blocks = FILES.findall((REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    (code,) = [text for language, text in blocks if language == "python"]
+    own = '"dataset=image_folder", "dataset.root=FOLDER", "model.vgg16.weights=vgg16_bn.pt"'
+    given = {"images": torch.rand(2, 3, 32, 32), "labels": torch.tensor([3, 4])}
+    exec(code.replace('"experiment=demo"', own), given)
+    assert given["adversarial"].shape == (2, 2, 3, 32, 32) and len(given["frame"])
