@@ -1,8 +1,11 @@
 """The command line that builds the report of finished jobs from their tables."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
+from src.config.errors import REFUSED
 from src.main import CONF, command_line
 
 
@@ -12,7 +15,11 @@ def run(config: DictConfig) -> None:
     from src.config.read import read_report_command
     from src.report.command import report
 
-    report(read_report_command(config))
+    try:
+        report(read_report_command(config))
+    except ValueError as error:  # else Hydra prints the overrides first
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
 
 
 def main() -> None:
