@@ -73,12 +73,12 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser("python -m findings", description=__doc__)
     commands = parser.add_subparsers(dest="command")
-    store = commands.add_parser("collect", help="store the tables of a sweep")
-    store.add_argument("sweep", type=Path)
-    store.add_argument("name")
+    store = commands.add_parser("collect", help="store the tables of sweeps")
+    store.add_argument("name", help="of a folder in docs/results/")
+    store.add_argument("sweeps", nargs="+", type=Path)
     options = parser.parse_args()
     if options.command == "collect":
-        collect(options.sweep, RESULTS / options.name)
+        collect(options.sweeps, RESULTS / options.name)
     else:
         write_text(DOCS / "findings.md", page())
         write_figures()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,19 +18,19 @@ ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")
 """Folders of the machine where a job ran, which mean nothing elsewhere."""
 
 
-def collect(sweep: Path, results: Path) -> None:
-    """Store the tables of a sweep's jobs without the top five, beside those that are there.
+def collect(sweeps: Sequence[Path], results: Path) -> None:
+    """Store the tables of some sweeps' jobs without the top five.
 
     A table's metadata says what its job was, and `provenance.json` the most of it: words of the
     command, commit, versions, digests of weights and data. Classes keep their numbers alone.
 
     Args:
-        sweep: Folder of the sweep.
-        results: Where its tables go, a folder a job.
+        sweeps: Their folders.
+        results: Where the tables go, a folder a job.
     """
     provenance = []
-    for job in find_jobs([sweep]):
-        folder = results / job.folder.name.partition("-")[2]
+    for number, job in enumerate(find_jobs(sweeps)):
+        folder = results / f"{number}-{job.folder.name.partition('-')[2]}"
         folder.mkdir(parents=True, exist_ok=True)
         for name, path in job.files.items():
             table = read_table(path)

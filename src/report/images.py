@@ -139,6 +139,8 @@ def _gallery_strip(
 
 
 def _top(job: StoredJob, row: pd.Series, label: int) -> tuple[tuple[str, float, bool], ...]:
+    if "top5_classes" not in row:  # of tables without them, as in docs/results/
+        return ()
     pairs = zip(row["top5_classes"], row["top5_confidences"], strict=True)
     return tuple((_name(job, int(one)), float(share), one == label) for one, share in pairs)
 
