@@ -42,7 +42,7 @@ findings: $(READY) ## Rebuild the findings and their figures from the tables in 
 
 docs: $(READY) ## Build the documentation into site/, warnings being errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .
