@@ -36,7 +36,7 @@ def page() -> str:
         target = dict(PAIRS)[source]
         return attacks.row("excess", attack="mi", source=source, target=target, control=control)
 
-    left = EVERY - len(attacks.attacks())
+    left = EVERY - len({job.attack for job in attacks.jobs})
     missing = f"{left} of the {EVERY} attacks are not in the table yet." if left else ""
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True

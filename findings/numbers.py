@@ -74,12 +74,13 @@ class Sweep:
         row = rows[rows["target"] == target].iloc[0]
         return format_cell(row["still_correct"], row["denominator"])
 
-    def attacks(self) -> list[str]:
-        """Return the names of the attacks, in the order of the jobs."""
-        return list(dict.fromkeys(job.attack for job in self.jobs))
+    def attacks(self, *, targeted: bool = False) -> list[str]:
+        """Return the names of the attacks, in the order of the jobs, with target labels or none."""
+        rates = self.found.table("rates")
+        return list(dict.fromkeys(rates.loc[rates["targeted"] == targeted, "attack"]))
 
     def against(self, baseline: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-        """Compare every attack with one of them on the same images.
+        """Compare every untargeted attack with one of them on the same images.
 
         Returns:
             A row per other attack and pair: `attack`, `source`, `target`, `difference` of the
