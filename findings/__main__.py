@@ -45,6 +45,7 @@ def page() -> str:
     return environment.get_template("findings.md.j2").render(
         photographs=photographs,
         attacks=attacks,
+        targeted=Sweep([RESULTS / "targeted"]),
         models=MODELS,
         pairs=PAIRS,
         joint=photographs.rates("fgsm", *PAIRS[0])["denominator"],
