@@ -8,16 +8,13 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from src.analysis import format_cell
-from src.analysis.comparisons import image_outcomes, paired_tests
-from src.analysis.intervals import mcnemar_p, paired_interval, wilson_interval
+from src.analysis.comparisons import paired_tests
 from src.report import StoredJob, find_jobs
 from src.report.measure import Measured, measure
 from src.report.page import Figure
 from src.report.sections.answer import answer
 from src.report.sections.confidence import hypothesis
 from src.report.sections.mechanisms import mechanisms
-
-_CELL = ["attack", "source", "target"]
 
 
 class Sweep:
@@ -56,10 +53,9 @@ class Sweep:
     def success(self, attack: str, source: str, target: str) -> str:
         """Write a pair's success with its denominator and 95 % interval."""
         row = self.rates(attack, source, target)
-        low, high = wilson_interval(row["success"], row["denominator"])
-        share = row["success"] / row["denominator"]
+        low, high = 100 * row["success_rate_low"], 100 * row["success_rate_high"]
         counts = f"{row['success']} / {row['denominator']}"
-        return f"{counts} = {share:.0%} ({100 * low:.0f}-{100 * high:.0f})"
+        return f"{counts} = {row['success_rate']:.0%} ({low:.0f}-{high:.0f})"
 
     def cell(self, attack: str, source: str, target: str) -> str:
         """Write a cell of the matrix."""
@@ -87,30 +83,15 @@ class Sweep:
             success rates with Tango's interval, and McNemar's exact `p` and `p_holm`, corrected
             for all of these rows.
         """
-        rows = pd.concat(
-            image_outcomes(
-                job.predictions, job.record.source, job.record.targets, job.record.reference
-            ).assign(attack=job.attack, source=job.record.source)
-            for job in self.jobs
-        )
-        rows = rows[rows["counted"]].set_index([*_CELL, "index"])["success"].unstack("index")
-        found = []
-        for source, target in pairs:
-            for attack in self.attacks():
-                if attack == baseline:
-                    continue
-                two = rows.loc[[(attack, source, target), (baseline, source, target)]].dropna(
-                    axis=1
-                )
-                one, other = two.astype(bool).to_numpy()
-                b, c = int((one & ~other).sum()), int((other & ~one).sum())
-                low, high = paired_interval(b, c, len(one))
-                found.append(
-                    (attack, source, target, (b - c) / len(one), low, high, mcnemar_p(b, c))
-                )
-        names = [*_CELL, "difference", "difference_low", "difference_high", "p"]
-        table = pd.DataFrame(found, columns=names)
-        return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
+        tests = self.found.table("tests")
+        tests = tests[tests["kind"] == "attack"].rename(columns={"common": "source"})
+        first = tests[tests["second"] == baseline].rename(columns={"first": "attack"})
+        second = tests[tests["first"] == baseline].rename(columns={"second": "attack"})
+        ends = ["difference", "difference_low", "difference_high"]
+        second[ends] = -second[["difference", "difference_high", "difference_low"]].to_numpy()
+        rows = pd.concat([first, second])
+        rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
+        return rows.assign(p_holm=multipletests(rows["p"], method="holm")[1])
 
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
