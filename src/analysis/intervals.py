@@ -57,8 +57,8 @@ def paired_interval(
 
     Reference:
         T. Tango, Equivalence test and confidence interval for the difference in proportions for
-        the paired-sample design, Stat. Med. 17 (1998), equations 6, 13 and 15. The roots are
-        found by bisection instead of the secant method.
+        the paired-sample design, Stat. Med. 17 (1998). The roots are found by bisection
+        instead of the secant method.
     """
     counts = (first_only, second_only, trials)
     b, c, n = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in counts))

@@ -101,22 +101,22 @@ fgsm = Attack(fixed=_STEPS, steps=1)
 """Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
 
 One gradient serves every budget. With `targeted` and the least likely class as label it is the
-one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236, equation 3).
+one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
 
 Reference:
     Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
-    arXiv 1412.6572, section 4. The clipping to the pixel range is common practice since.
+    arXiv 1412.6572. The clipping to the pixel range is common practice since.
 """
 
 bim = iterate
 """Basic iterative method (I-FGSM): sign steps, each projected to the ball and the pixel range.
 
 With `targeted` and the least likely class as label it is the iterative least-likely-class method
-(equation 4 there).
+of the same paper.
 
 Reference:
     Kurakin, Goodfellow, Bengio: Adversarial Machine Learning at Scale (2017),
-    arXiv 1611.01236, section 3.
+    arXiv 1611.01236.
 
 Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
 """
@@ -128,9 +128,9 @@ For `norm=l2` the start is uniform in that ball.
 
 Reference:
     Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
-    arXiv 1706.06083, equation 1 and appendix B.
+    arXiv 1706.06083.
 
-Deviation: 10 steps of eps / 4; the paper's appendix takes 100 of eps / 40.
+Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
 """
 
 rfgsm = Attack(
@@ -146,7 +146,7 @@ x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), wit
 `start_radius` and 1 - a / eps the `relative_step_size`.
 
 Reference:
-    Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204, equation 7.
+    Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204.
 
 Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
 """
@@ -155,15 +155,14 @@ mi_fgsm = Attack(decay=1.0)
 """Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
 Reference:
-    Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081, algorithm 1.
+    Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
 """
 
 ni_fgsm = Attack(decay=1.0, lookahead="momentum")
 """Nesterov: the gradient is taken where the momentum would lead, x_t + a * mu * m_{t-1}.
 
 Reference:
-    Lin et al.: Nesterov Accelerated Gradient and Scale Invariance (2020), arXiv 1908.06281,
-    equations 6 to 8.
+    Lin et al.: Nesterov Accelerated Gradient and Scale Invariance (2020), arXiv 1908.06281.
 """
 
 pi_fgsm = Attack(decay=1.0, lookahead="gradient")
@@ -173,7 +172,7 @@ That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is c
 
 Reference:
     Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
-    arXiv 2103.10609, section 3.2.
+    arXiv 2103.10609.
 """
 
 emi_fgsm = Attack(EnhancedMomentum, fixed=["estimator"], decay=1.0)

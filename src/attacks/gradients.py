@@ -79,7 +79,7 @@ class EnhancedMomentum:
 
     Reference:
         Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
-        arXiv 2103.10609, equations 7 to 9, with linear sampling.
+        arXiv 2103.10609, with linear sampling.
     """
 
     samples: Annotated[int, Field(ge=2)] = 11
@@ -109,7 +109,7 @@ class VarianceTuning:
 
     Reference:
         Wang, He: Enhancing the Transferability of Adversarial Attacks through Variance Tuning
-        (2021), arXiv 2103.15571, algorithm 1.
+        (2021), arXiv 2103.15571.
     """
 
     neighbours: PositiveInt = 20

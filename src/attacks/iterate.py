@@ -58,8 +58,8 @@ def ascend(
         ValueError: A budget or a pixel lies outside [0, 1], or a step is longer than the budgets.
 
     Reference:
-        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
-        algorithm 1. The gradient is divided by its mean size rather than by its L1 norm, as in
+        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
+        The gradient is divided by its mean size rather than by its L1 norm, as in
         the authors' code; that matters for `lookahead` alone.
     """
     budgets = checked_budgets(eps, images)

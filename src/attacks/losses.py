@@ -22,7 +22,7 @@ def logit(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     Unlike that of the cross-entropy, its gradient does not fade as the class is reached.
 
     Reference:
-        Zhao, Liu, Larson: On Success and Simplicity (2021), arXiv 2012.11207, equation 5.
+        Zhao, Liu, Larson: On Success and Simplicity (2021), arXiv 2012.11207.
     """
     own = logits.gather(-1, labels[..., None])[..., 0]
     return own if targeted else -own

@@ -72,7 +72,7 @@ def smooth(gradient: Tensor, size: int) -> Tensor:
 
     Reference:
         Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
-        Attacks (2019), arXiv 1904.02884, equation 8 and section 3.3. The deviation is that of the
+        Attacks (2019), arXiv 1904.02884. The deviation is that of the
         authors' code, (size - 1) / 6.
     """
     if size < 2:

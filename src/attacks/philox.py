@@ -26,8 +26,7 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Words:
         Words from 0 to 2**32 - 1, int64, in the shape that all broadcast to.
 
     Reference:
-        Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3 (2011), SC 2011,
-        section 3.3.
+        Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3 (2011), SC 2011.
     """
     c0, c1, c2, c3 = counter
     for step in range(_ROUNDS):

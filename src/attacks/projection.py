@@ -42,7 +42,7 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
-        section 4.1, for the radius of the L2 ball.
+        for the radius of the L2 ball.
     """
     if norm == "linf":
         lower, upper = (images - eps).clamp_min(0), (images + eps).clamp_max(1)

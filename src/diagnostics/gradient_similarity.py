@@ -30,7 +30,7 @@ class Similarity(pl.LightningModule):
 
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
-        (2017), arXiv 1611.02770, section 4.4, for the cosine.
+        (2017), arXiv 1611.02770, for the cosine.
     """
 
     table: pa.Table

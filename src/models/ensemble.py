@@ -18,8 +18,8 @@ class Ensemble(nn.Module):
 
     Reference:
         Liu et al.: Delving into Transferable Adversarial Examples and Black-Box Attacks (2017),
-        arXiv 1611.02770, section 5 (probabilities); Dong et al.: Boosting Adversarial Attacks
-        with Momentum (2018), arXiv 1710.06081, section 3.3 (all three).
+        arXiv 1611.02770 (probabilities); Dong et al.: Boosting Adversarial Attacks
+        with Momentum (2018), arXiv 1710.06081 (all three).
     """
 
     def __init__(self, members: Sequence[nn.Module], average: str) -> None:

@@ -33,7 +33,7 @@ class FineTuning(pl.LightningModule):
 
     Reference:
         Smith, Topin: Super-Convergence (2018), arXiv 1708.07120; label smoothing: Szegedy et al.
-        (2016), arXiv 1512.00567, section 7.
+        (2016), arXiv 1512.00567.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ class Scale:
 
     Reference:
         Lin et al.: Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
-        (2020), arXiv 1908.06281, algorithm 1 (there m = 5).
+        (2020), arXiv 1908.06281 (there m = 5).
 
     Deviation: values in [0, 1] are halved, towards black (authors: those in [-1, 1], towards grey).
     """
@@ -43,7 +43,7 @@ class Admix:
 
     Reference:
         Wang et al.: Admix: Enhancing the Transferability of Adversarial Attacks (2021),
-        arXiv 2102.00436, algorithm 1 (there m1 = 5, m2 = 3, eta = 0.2).
+        arXiv 2102.00436 (there m1 = 5, m2 = 3, eta = 0.2).
 
     Deviation: x' is a clean image of a pool, by preference of another class, and values are halved
         towards black (authors: any image of the batch as it stands, towards grey).

@@ -25,7 +25,7 @@ class Spectrum:
 
     Reference:
         Long et al.: Frequency Domain Model Augmentation for Adversarial Attack (2022),
-        arXiv 2207.05382, algorithm 1 (there N = 20, rho = 0.5, sigma = 16, which is also the
+        arXiv 2207.05382 (there N = 20, rho = 0.5, sigma = 16, which is also the
         budget; TransferAttack lets sigma follow the budget).
     """
 

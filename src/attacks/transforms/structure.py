@@ -38,7 +38,7 @@ class StructureInvariant:
 
     Reference:
         Wang, Zhang, Zhang: Structure Invariant Transformation for better Adversarial
-        Transferability (2023), arXiv 2309.14700, section 3 (there s = 3, N = 20). The list and its
+        Transferability (2023), arXiv 2309.14700 (there s = 3, N = 20). The list and its
         constants are those of the authors' code (SIT); their later TransferAttack leaves out
         resizing, frequencies and dropout.
 
