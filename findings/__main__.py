@@ -1,6 +1,7 @@
 """Rebuild docs/findings.md and its figures from docs/results/, or store a sweep's tables there."""
 
 import argparse
+from itertools import permutations
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,9 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from findings.collect import collect
-from findings.numbers import Sweep, p_value, span
+from findings.numbers import Sweep, difference, p_value, span
+from src.analysis import format_cell
+from src.analysis.trajectories import KINDS
 from src.report.page import VEGA_LITE
 from src.utils.files import atomic_write, write_text
 
@@ -17,20 +20,22 @@ DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "results"
 MODELS = ("mobilenet", "squeezenet")
 PAIRS = (("mobilenet", "squeezenet"), ("squeezenet", "mobilenet"))
-FIGURES = ("answer", "hypothesis", "filtered")
+CIFAR_MODELS = ("vgg16", "resnet50", "inception")
+FIGURES = {
+    "answer": ("photographs", "answer"),
+    "hypothesis": ("photographs", "hypothesis"),
+    "filtered": ("photographs", "filtered"),
+    "cifar": ("cifar", "answer"),
+}
+"""Charts of the report by the page's name for them, each with its tables."""
 EVERY = 23  # attacks in conf/attack/
 
 
 def page() -> str:
     """Return docs/findings.md as the stored tables have it."""
     photographs, attacks = Sweep([RESULTS / "photographs"], pairs=8), Sweep([RESULTS / "attacks"])
-    against = attacks.against("bim", PAIRS)
-
-    def beyond(attack: str, source: str) -> str:
-        if attack == "bim":
-            return ""
-        row = against[(against["attack"] == attack) & (against["source"] == source)].iloc[0]
-        return f"{span(row, 'difference', 100, '.0f')}, {p_value(row['p_holm'])}"
+    cifar = Sweep([RESULTS / "cifar"])
+    cifar_pairs = list(permutations(CIFAR_MODELS, 2))
 
     def mi(control: str, source: str) -> pd.Series:
         target = dict(PAIRS)[source]
@@ -50,8 +55,17 @@ def page() -> str:
         pairs=PAIRS,
         joint=photographs.rates("fgsm", *PAIRS[0])["denominator"],
         attack_tests=(photographs.found.table("tests")["kind"] == "attack").sum(),
-        against=against,
-        beyond=beyond,
+        against=attacks.against("bim", PAIRS),
+        difference=difference,
+        cifar=cifar,
+        cifar_large=Sweep([RESULTS / "cifar-large"]),
+        cifar_pairs=cifar_pairs,
+        cifar_against=cifar.against("bim", cifar_pairs),
+        cifar_others=[attack for attack in cifar.attacks() if attack != "bim"],
+        published=pd.read_csv(RESULTS / "published.csv"),
+        budgets=(0, 1, 2, 4, 8, 12, 16),
+        kinds=KINDS,
+        cell=format_cell,
         mi=mi,
         missing=missing,
         span=span,
@@ -61,10 +75,10 @@ def page() -> str:
 
 def write_figures() -> None:
     """Draw the figures of the page."""
-    photographs = Sweep([RESULTS / "photographs"], pairs=8)
-    for name in FIGURES:
+    sweeps = {name: Sweep([RESULTS / name], pairs=8) for name in ("photographs", "cifar")}
+    for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
-            photographs.figure(name).spec, vl_version=VEGA_LITE, scale=2
+            sweeps[tables].figure(chart).spec, vl_version=VEGA_LITE, scale=2
         )
         with atomic_write(DOCS / f"{name}.png") as temporary:
             temporary.write_bytes(png)

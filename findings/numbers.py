@@ -2,19 +2,26 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from src.analysis import format_cell
+from src.analysis import matrix
 from src.analysis.comparisons import paired_tests
+from src.analysis.trajectories import trajectories
+from src.experiment.matrix_tables import matrix_table
 from src.report import StoredJob, find_jobs
 from src.report.measure import Measured, measure
 from src.report.page import Figure
 from src.report.sections.answer import answer
 from src.report.sections.confidence import hypothesis
 from src.report.sections.mechanisms import mechanisms
+
+WIDTH = 110
+"""Characters of a line of a matrix."""
 
 
 class Sweep:
@@ -45,10 +52,13 @@ class Sweep:
             raise ValueError(f"{table} has {len(rows)} rows where {where}.")
         return rows.iloc[0]
 
-    def rates(self, attack: str, source: str, target: str, **where: object) -> pd.Series:
-        """Return a pair's rates at the reference budget under the job's protocol."""
-        pair = {"attack": attack, "source": source, "target": target}
-        return self.row("rates", **pair, reference=True, **({"primary": True} | where))
+    def rates(
+        self, attack: str, source: str, target: str, eps_255: float | None = None
+    ) -> pd.Series:
+        """Return a pair's rates under the protocol `joint`; budget None: the reference."""
+        pair = {"attack": attack, "source": source, "target": target, "protocol": "joint"}
+        eps_255 = self.jobs[0].record.reference if eps_255 is None else eps_255
+        return self.row("rates", **pair, eps_255=eps_255, primary=True)
 
     def success(self, attack: str, source: str, target: str) -> str:
         """Write a pair's success with its denominator and 95 % interval."""
@@ -57,18 +67,20 @@ class Sweep:
         counts = f"{row['success']} / {row['denominator']}"
         return f"{counts} = {row['success_rate']:.0%} ({low:.0f}-{high:.0f})"
 
-    def cell(self, attack: str, source: str, target: str) -> str:
-        """Write a cell of the matrix."""
-        row = self.rates(attack, source, target)
-        star = "*" if row["white_box"] else ""
-        return star + format_cell(row["still_correct"], row["denominator"])
+    def matrix(self, attack: str) -> str:
+        """Write an attack's matrix as the terminal shows it."""
+        record = self.jobs[0].record
+        rates = self.found.table("rates")
+        rates = rates[rates["primary"] & (rates["attack"] == attack)]
+        heading = f"{attack} on {record.dataset}, eps = {record.reference:g}/255, protocol: joint"
+        console = Console(file=StringIO(), width=WIDTH, record=True)
+        console.print(matrix_table(matrix(rates, record.reference, "joint"), heading, WIDTH))
+        return "\n".join(line.rstrip() for line in console.export_text().splitlines())
 
-    def clean(self, target: str) -> str:
-        """Write a model's clean accuracy."""
-        rows = self.found.table("rates")
-        rows = rows[(rows["protocol"] == "all") & (rows["eps_255"] == 0) & rows["primary"]]
-        row = rows[rows["target"] == target].iloc[0]
-        return format_cell(row["still_correct"], row["denominator"])
+    def images(self, attack: str, source: str, target: str) -> pd.DataFrame:
+        """Describe every image of a pair over the budgets; see `trajectories`."""
+        job = next(job for job in self.jobs if (job.attack, job.record.source) == (attack, source))
+        return trajectories(job.predictions, source, [target], "joint", job.flips)
 
     def attacks(self, *, targeted: bool = False) -> list[str]:
         """Return the names of the attacks, in the order of the jobs, with target labels or none."""
@@ -106,8 +118,18 @@ class Sweep:
 
 def span(row: pd.Series, name: str, scale: float = 1, form: str = ".2f") -> str:
     """Write a value with its 95 % interval, such as `0.84 [0.79, 0.88]`."""
-    value, low, high = (f"{scale * row[f'{name}{end}']:{form}}" for end in ("", "_low", "_high"))
+    value, low, high = (f"{scale * row[f'{name}{end}']:z{form}}" for end in ("", "_low", "_high"))
     return f"{value} [{low}, {high}]"
+
+
+def difference(against: pd.DataFrame, attack: str, source: str, target: str) -> str:
+    """Write a row of `Sweep.against` in points; nothing for the attack compared with."""
+    pair = (against["source"] == source) & (against["target"] == target)
+    rows = against[pair & (against["attack"] == attack)]
+    return "".join(
+        f"{span(row, 'difference', 100, '.0f')}, {p_value(row['p_holm'])}"
+        for _, row in rows.iterrows()
+    )
 
 
 def p_value(p: float) -> str:

@@ -144,6 +144,7 @@ def small(words: list[str]) -> list[str]:
     words = [word for word in words if not ELSEWHERE.match(word)]
     named = " ".join(word for word in words if word.startswith(("model=", "experiment=")))
     named = named.replace("experiment=demo", "vgg16,resnet50") or ",".join(STUDY)
+    named = named.replace("inception_resized", "")  # another network, which is trained
     known = [name for name in STUDY if name in named] + ["timm"] * ("source=timm" in words)
     weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
     own = any(word.startswith(OWN) for word in words)

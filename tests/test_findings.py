@@ -1,7 +1,16 @@
-"""The page of findings says what the stored tables hold."""
+"""What the documentation says of results is what the stored tables hold."""
 
-from findings.__main__ import DOCS, page
+from findings.__main__ import DOCS, RESULTS, page
+from findings.numbers import Sweep
 
 
 def test_the_page_is_what_the_tables_say():
     assert (DOCS / "findings.md").read_text(encoding="utf-8") == page()
+
+
+def test_the_first_run_in_the_readme_is_what_the_tables_say():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    printed = {" ".join(line.split()) for line in readme.splitlines()}
+    heading, columns, _, *rows = Sweep([RESULTS / "demo"]).matrix("fgsm").splitlines()
+    for line in (heading, columns, *rows[:4]):
+        assert " ".join(line.split()) in printed
