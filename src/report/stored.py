@@ -187,9 +187,12 @@ def _clash(job: StoredJob, other: StoredJob) -> bool:
 
 
 def _distinction(overrides: Sequence[str], shared: set[str]) -> str:
-    """Join the overrides that not all jobs share and that are not in the attack's label."""
-    labelled = re.compile(r"[+~]*(attack|source|sweep)(=|$)|[+~]*attack\.")
-    words = [word for word in overrides if word not in shared and not labelled.match(word)]
+    """Join the overrides that not all jobs share.
+
+    Those in the attack's label are left out, and those that decide no adversarial image.
+    """
+    out = re.compile(r"[+~]*(attack|source|sweep|controls|report|rerun|tracking)([./=]|$)")
+    words = [word for word in overrides if word not in shared and not out.match(word)]
     return "".join(f" {word}" for word in words)
 
 

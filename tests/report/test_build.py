@@ -1,11 +1,12 @@
 """The report's first sentence, its alarms, and what it leaves out."""
 
 import json
+from dataclasses import replace
 
 from src.analysis import format_cell
 from src.config.settings import ReportSettings
 from src.report.build import build_report
-from src.report.stored import find_jobs
+from src.report.stored import disambiguated, find_jobs
 
 
 def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
@@ -47,3 +48,19 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
+
+
+def test_words_that_decide_no_image_do_not_tell_attacks_apart(make_sweep):
+    jobs = find_jobs([make_sweep(models=("a", "b"))])
+
+    def names(*words):
+        records = [job.record.model_copy(update={"overrides": ()}) for job in jobs]
+        records[1] = records[1].model_copy(update={"overrides": words})
+        pairs = zip(jobs, records, strict=True)
+        return [
+            job.attack
+            for job in disambiguated([replace(job, record=record) for job, record in pairs])
+        ]
+
+    assert names("controls=true", "report=none", "tracking.uri=here") == ["fgsm", "fgsm"]
+    assert names("controls=true", "seed=1") == ["fgsm", "fgsm seed=1"]
