@@ -78,7 +78,7 @@ def write_figures() -> None:
     sweeps = {name: Sweep([RESULTS / name], pairs=8) for name in ("photographs", "cifar")}
     for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
-            sweeps[tables].figure(chart).spec, vl_version=VEGA_LITE, scale=2
+            sweeps[tables].figure(chart).spec, vl_version=VEGA_LITE, scale=1.5
         )
         with atomic_write(DOCS / f"{name}.png") as temporary:
             temporary.write_bytes(png)
