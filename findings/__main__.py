@@ -1,4 +1,4 @@
-"""Rebuild docs/findings.md and its figures from docs/results/, or store a sweep's tables there."""
+"""Rebuild docs/findings.md and its figures from docs/results/, or store a run's tables there."""
 
 import argparse
 from itertools import permutations
@@ -8,8 +8,8 @@ import pandas as pd
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from findings.collect import collect
-from findings.numbers import Sweep, difference, p_value, span
+from findings.collect import collect, collect_benchmark
+from findings.numbers import Sweep, benchmarks, difference, p_value, span
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
 from src.report.page import VEGA_LITE
@@ -35,6 +35,7 @@ def page() -> str:
     """Return docs/findings.md as the stored tables have it."""
     photographs, attacks = Sweep([RESULTS / "photographs"], pairs=8), Sweep([RESULTS / "attacks"])
     cifar = Sweep([RESULTS / "cifar"])
+    timings, variants = benchmarks(RESULTS / "benchmarks")
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
 
     def mi(control: str, source: str) -> pd.Series:
@@ -62,6 +63,8 @@ def page() -> str:
         cifar_pairs=cifar_pairs,
         cifar_against=cifar.against("bim", cifar_pairs),
         cifar_others=[attack for attack in cifar.attacks() if attack != "bim"],
+        timings=timings,
+        variants=variants,
         published=pd.read_csv(RESULTS / "published.csv"),
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
@@ -91,9 +94,14 @@ def main() -> None:
     store = commands.add_parser("collect", help="store the tables of sweeps")
     store.add_argument("name", help="of a folder in docs/results/")
     store.add_argument("sweeps", nargs="+", type=Path)
+    bench = commands.add_parser("benchmark", help="store the results.json of a benchmark")
+    bench.add_argument("name", help="of a file in docs/results/benchmarks/, without .json")
+    bench.add_argument("found", type=Path)
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.sweeps, RESULTS / options.name)
+    elif options.command == "benchmark":
+        collect_benchmark(options.found, RESULTS / "benchmarks" / f"{options.name}.json")
     else:
         write_text(DOCS / "findings.md", page())
         write_figures()

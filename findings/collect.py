@@ -1,4 +1,4 @@
-"""Finished jobs to the small tables that findings are rebuilt from."""
+"""Finished jobs and benchmarks to the small tables that findings are rebuilt from."""
 
 import json
 import re
@@ -45,3 +45,13 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
         about = job.record.model_dump_json(include=TOLD)
         provenance.append({"folder": folder.name, **json.loads(ABSOLUTE.sub("", about))})
     write_text(results / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+
+
+def collect_benchmark(found: Path, results: Path) -> None:
+    """Store what a benchmark wrote, with its command, commit, machine and versions.
+
+    Args:
+        found: Its `results.json`.
+        results: The file that it becomes.
+    """
+    write_text(results, ABSOLUTE.sub("", found.read_text(encoding="utf-8")) + "\n")

@@ -1,5 +1,6 @@
 """Numbers of the stored tables, as the documentation words them."""
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from io import StringIO
@@ -22,6 +23,7 @@ from src.report.sections.mechanisms import mechanisms
 
 WIDTH = 110
 """Characters of a line of a matrix."""
+DIFFER = {"cells": "cells", "cells_differ": "cells_differ", "largest": "largest_difference"}
 
 
 class Sweep:
@@ -114,6 +116,32 @@ class Sweep:
         )
         charts = [chart for section in sections if section for chart in section.figures]
         return next(chart for chart in charts if chart.name == name)
+
+
+def benchmarks(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what the stored benchmarks found.
+
+    Returns:
+        A row per input, attack and library or variant of ours: `input`, `attack`, `images`,
+        `rounds`, the columns of `benchmarks.compare.times`; of the `cells` of source, target and
+        budget `cells_differ` in their count from ours, by `largest_difference` (NaN: ours).
+        And a row per variant and pair, of all budgets: `input`, `attack`, `images`, `rounds`,
+        `variant`, the columns of `benchmarks.agreement.paired`.
+    """
+    times, pairs = [], []
+    for path in sorted(folder.glob("*.json")):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        for one in stored["results"]:
+            if "times" not in one:  # of growth
+                continue
+            about = {key: one[key] for key in ("input", "attack")}
+            about |= {key: stored["options"][key] for key in ("images", "rounds")}
+            for row in one["times"]:
+                found = one["agreement"].get(row["library"], {})
+                times.append(about | row | {name: found.get(key) for key, name in DIFFER.items()})
+            for variant, found in one["variants"].items():
+                pairs += [about | {"variant": variant} | row for row in found["all_budgets"]]
+    return pd.DataFrame(times), pd.DataFrame(pairs)
 
 
 def span(row: pd.Series, name: str, scale: float = 1, form: str = ".2f") -> str:

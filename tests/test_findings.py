@@ -1,5 +1,7 @@
 """What the documentation says of results is what the stored tables hold."""
 
+import json
+
 from findings.__main__ import DOCS, RESULTS, page
 from findings.numbers import Sweep
 
@@ -14,3 +16,12 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
     heading, columns, _, *rows = Sweep([RESULTS / "demo"]).matrix("fgsm").splitlines()
     for line in (heading, columns, *rows[:4]):
         assert " ".join(line.split()) in printed
+
+
+def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():
+    stored = json.loads((RESULTS / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
+    page = " ".join((DOCS / "scaling.md").read_text(encoding="utf-8").split())
+    formulas = stored["results"][0]["formulas"]
+    seconds, megabytes = formulas["seconds"], formulas["megabytes"]
+    assert "seconds = {:.1f} + {:.2g} n + {:.2g} n T (B + 1)".format(*seconds) in page
+    assert "megabytes = {:,.0f} + {:.0f} T + {:.2g} n T (B + 1)".format(*megabytes) in page
