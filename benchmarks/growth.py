@@ -48,7 +48,7 @@ def growth(bench: Bench, given: Input) -> dict[str, Any]:
         print(f"{name} = {start:.4g} + {one_more:.3g} x {MEASURED[name]} ", end="")
         print(f"+ {prediction:.3g} x predictions (images x targets x (budgets + 1))")
         runs[f"{name} by the formula"] = _terms(runs, name) @ formulas[name]
-    _drawn(runs).save(bench.folder / f"growth-{given.name}.png", scale_factor=2)
+    drawn(runs).save(bench.folder / f"growth-{given.name}.png", scale_factor=2)
     fitted = {name: list(formula) for name, formula in formulas.items()}
     return {"input": given.name, "growth": records(runs), "formulas": fitted}
 
@@ -64,8 +64,8 @@ def _fitted(runs: pd.DataFrame, name: str) -> np.ndarray:
     return nnls(_terms(runs, name) / measured[:, None], np.ones(len(runs)))[0]
 
 
-def _drawn(runs: pd.DataFrame) -> alt.VConcatChart:
-    """Return a panel for each number that grows: what was measured, and the formula's line."""
+def drawn(runs: pd.DataFrame) -> alt.VConcatChart:
+    """Draw a panel for each number that grows: what was measured, and the formula's line."""
     rows = []
     for name, kind in zip(MEASURED, SCALES, strict=True):
         panels = []

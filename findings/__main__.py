@@ -1,6 +1,7 @@
 """Rebuild docs/findings.md and its figures from docs/results/, or store a run's tables there."""
 
 import argparse
+import json
 from itertools import permutations
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks.growth import drawn
 from findings.collect import collect, collect_benchmark
 from findings.numbers import Sweep, benchmarks, difference, p_value, span
 from src.analysis import format_cell
@@ -77,7 +79,7 @@ def page() -> str:
 
 
 def write_figures() -> None:
-    """Draw the figures of the page."""
+    """Draw the figures of the page, and that of time and memory."""
     sweeps = {name: Sweep([RESULTS / name], pairs=8) for name in ("photographs", "cifar")}
     for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
@@ -85,6 +87,10 @@ def write_figures() -> None:
         )
         with atomic_write(DOCS / f"{name}.png") as temporary:
             temporary.write_bytes(png)
+    stored = json.loads((RESULTS / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
+    with atomic_write(DOCS / "growth.png") as temporary:
+        growth = drawn(pd.DataFrame(stored["results"][0]["growth"]))
+        growth.save(temporary, format="png", scale_factor=2)
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from torchvision.models import squeezenet1_0
 from src.models import architectures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *REPOSITORY.glob("docs/*.md")]
+PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
+PAGES += REPOSITORY.glob("docs/*.md")
 STARTS = "make|python|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
 BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
@@ -29,12 +30,6 @@ SIZES = "n_images=4 seed=0 epsilon.grid=[0,8] report=none tracking=none trainer=
 SIZES += " clean_accuracy_check.action=warn"
 SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
-NETWORK = """
-from torch import nn
-
-def build(num_classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
-"""
 STUDY = ("vgg16", "resnet50", "inception")
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
 WEIGHTS["timm"] = "resnet26.pt"
@@ -107,11 +102,12 @@ def _write_printed_files(folder: Path) -> None:
     for path in PAGES:
         for language, text in FILES.findall(path.read_text(encoding="utf-8")):
             if language == "python" and text.startswith("# mypackage.py"):
-                (folder / "mypackage.py").write_text(f"{NETWORK}\n\n{text}")
+                with (folder / "mypackage.py").open("a") as module:
+                    module.write(text)
             model = re.match(r"# @package model\.(\w+)", text)
-            attack = re.match(r"# mine/attack/(\w+)\.yaml", text)
-            if model or attack:
-                kind, name = ("model", model[1]) if model else ("attack", attack[1])
+            other = re.match(r"# mine/(attack|dataset)/(\w+)\.yaml", text)
+            if model or other:
+                kind, name = ("model", model[1]) if model else other.groups()
                 file = folder / "mine" / kind / f"{name}.yaml"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)
@@ -208,8 +204,8 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
     elif words[0] == "mlflow":
         from mlflow.cli import cli
 
-        command = cli.commands[words[1]]
-        command = getattr(command, "commands", {}).get(words[2], command)
+        command = cli.get_command(None, words[1])
+        command = getattr(command, "commands", {}).get(words[2] if words[2:] else None, command)
         known = {option for one in command.params for option in one.opts}
         assert {word for word in words if word.startswith("--")} <= known
     else:

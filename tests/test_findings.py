@@ -1,8 +1,12 @@
 """What the documentation says of results is what the stored tables hold."""
 
 import json
+from itertools import permutations
 
-from findings.__main__ import DOCS, RESULTS, page
+import pandas as pd
+import pytest
+
+from findings.__main__ import CIFAR_MODELS, DOCS, PAIRS, RESULTS, page
 from findings.numbers import Sweep
 
 
@@ -12,10 +16,21 @@ def test_the_page_is_what_the_tables_say():
 
 def test_the_first_run_in_the_readme_is_what_the_tables_say():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    demo = Sweep([RESULTS / "demo"])
     printed = {" ".join(line.split()) for line in readme.splitlines()}
-    heading, columns, _, *rows = Sweep([RESULTS / "demo"]).matrix("fgsm").splitlines()
+    heading, columns, _, *rows = demo.matrix("fgsm").splitlines()
     for line in (heading, columns, *rows[:4]):
         assert " ".join(line.split()) in printed
+    alarming = demo.row(
+        "rates",
+        attack="bim",
+        source="inception",
+        target="inception",
+        eps_255=16,
+        protocol="all",
+        primary=True,
+    )
+    assert f"{alarming['still_correct']} of {alarming['denominator']} images right" in readme
 
 
 def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():
@@ -25,3 +40,73 @@ def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():
     seconds, megabytes = formulas["seconds"], formulas["megabytes"]
     assert "seconds = {:.1f} + {:.2g} n + {:.2g} n T (B + 1)".format(*seconds) in page
     assert "megabytes = {:,.0f} + {:.0f} T + {:.2g} n T (B + 1)".format(*megabytes) in page
+    first = stored["results"][0]["growth"][:3]
+    measured = "{:.0f}, {:.0f} and {:.0f} s".format(*(run["seconds"] for run in first))
+    assert measured in page
+
+
+# What the page concludes in words.
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Sweep:
+    return Sweep([RESULTS / "photographs"], pairs=8)
+
+
+def test_fgsm_transfers_more_than_bim_beyond_chance_in_one_direction(photographs):
+    ps = [
+        photographs.row("tests", kind="attack", common=source, target=target)["p_holm"]
+        for source, target in PAIRS
+    ]
+    assert ps[0] < 0.05 < ps[1]
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "bim"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_high_frequencies_are_last_for_transfer_and_mid_ones_lead_or_tie(photographs, attack, pair):
+    low, mid, high = (
+        photographs.row("filtered", attack=attack, source=pair[0], target=pair[1], band=band)
+        for band in ("low", "mid", "high")
+    )
+    assert mid["excess"] >= low["excess"] > high["excess"]
+
+
+def test_white_boxes_end_as_the_page_says(photographs):
+    for model in ("mobilenet", "squeezenet"):
+        fgsm, bim = (
+            [photographs.rates(attack, model, model, eps) for eps in (1, 2, 4, 8, 12, 16)]
+            for attack in ("fgsm", "bim")
+        )
+        assert fgsm[3]["still_correct"] <= 5 and bim[3]["still_correct"] == 0
+        sinking = [row["confidence"] for row in fgsm]
+        assert sinking == sorted(sinking, reverse=True)
+        assert bim[-1]["confidence"] > 0.95
+
+
+def test_momentum_transfers_more_than_bim_in_both_directions():
+    attacks = Sweep([RESULTS / "attacks"])
+    names = attacks.attacks()
+    against = attacks.against("bim", PAIRS).set_index("attack")
+    better = against.loc[[*names[names.index("mi") :], "fgsm_l2", "pgd_l2"]]
+    assert (better["difference"] > 0).all() and (better["p_holm"] < 0.05).all()
+
+
+def test_on_cifar_fgsm_transfers_less_than_bim():
+    cifar = Sweep([RESULTS / "cifar"])
+    against = cifar.against("bim", list(permutations(CIFAR_MODELS, 2)))
+    assert (against.query("attack == 'fgsm'")["difference"] < 0).all()
+
+
+def test_near_32_transfer_is_the_published_one_and_white_boxes_fall_lower():
+    small, large = Sweep([RESULTS / "cifar"]), Sweep([RESULTS / "cifar-large"])
+    for row in pd.read_csv(RESULTS / "published.csv").itertuples():
+        published = row.still_correct / row.denominator
+        ours = {
+            eps: (small if eps <= 16 else large).rates("fgsm", row.source, row.target, eps)
+            for eps in (8, 16, 32, 64)
+        }
+        left = {eps: rate["still_correct"] / rate["denominator"] for eps, rate in ours.items()}
+        if row.source == row.target:
+            assert max(left.values()) < published
+        else:
+            assert abs(left[32] - published) < 0.07
