@@ -21,19 +21,15 @@ def main() -> None:
     from src.experiment.delivery import deliver  # here, so that --help answers at once
 
     code = 0
-    for folder in words.folders or _tracked_sweeps():
+    for folder in words.folders or sorted(path.parent for path in OUTPUTS.glob(f"*/{PLAN}")):
         try:
-            count = deliver(folder, TrackingSettings(name="mlflow", uri=words.uri))
-            print(f"{folder}: {count} jobs delivered.")
+            if words.folders or read_plan(folder).tracked:
+                count = deliver(folder, TrackingSettings(name="mlflow", uri=words.uri))
+                print(f"{folder}: {count} jobs delivered.")
         except ValueError as error:
             print(error, file=sys.stderr)
             code = REFUSED
     sys.exit(code)
-
-
-def _tracked_sweeps() -> list[Path]:
-    folders = sorted(path.parent for path in OUTPUTS.glob(f"*/{PLAN}"))
-    return [folder for folder in folders if read_plan(folder).tracked]
 
 
 if __name__ == "__main__":

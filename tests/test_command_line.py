@@ -376,6 +376,13 @@ def test_an_attack_that_does_nothing_raises_alarms(command_line, workspace, stor
     assert "ALARM 1-still-coarse+fine: weaker_than_fgsm" in sweep.data.tags["mlflow.note.content"]
 
 
+def test_every_alarm_of_a_name_is_in_the_tags(command_line, store):
+    assert command_line("attack=fgsm", "n_images=5", "tracking=mlflow") == 0
+    (job,) = runs(store, "photos-sweeps", "job")
+    few = job.data.tags["alarm.few_images"].splitlines()
+    assert len(few) == 2 and "coarse -> coarse" in few[0] and "coarse -> fine" in few[1]
+
+
 GUESSING = """
 from torch import nn
 

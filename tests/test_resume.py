@@ -28,6 +28,8 @@ def counting(model, images, labels, eps, *, max_batch=None):
     calls = len(list(Path("attacked").iterdir()))
     if calls == int(os.environ.get("KILL_AT", -1)):
         os.kill(os.getpid(), signal.SIGKILL)
+    if len(images) > int(os.environ.get("ROOM", 1000)):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
     Path("attacked", f"{calls}-{len(images)}").touch()
     images = (images + torch.rand_like(images) / 255).clamp(0, 1)  # of PyTorch's own generator
     return fgsm(model, images, labels, eps, max_batch=max_batch)
@@ -120,7 +122,9 @@ def test_saved_images_come_along(command_line, workspace, attacked):
 
 
 @pytest.mark.parametrize("damaged", ["predictions.parquet", "examples.npz"])
-def test_damaged_files_are_named_and_not_read(command_line, workspace, attacked, capsys, damaged):
+def test_damaged_files_are_named_and_not_read(
+    command_line, run_in, workspace, attacked, capsys, damaged
+):
     words = ["attack=counting", GO_ON, "report.examples=2"]
     assert command_line(*words, "hydra.run.dir=out/one") == 0
     file = workspace / "out" / "one" / damaged
@@ -131,6 +135,8 @@ def test_damaged_files_are_named_and_not_read(command_line, workspace, attacked,
     assert command_line(*words, "hydra.run.dir=out/two") == 0
     assert attacked() == 23
     assert f"out/one/{damaged} is damaged" in capsys.readouterr().out
+    assert run_in(workspace, "folder=out/one", module="src.report.__main__") == 2
+    assert f"out/one/{damaged} is damaged" in capsys.readouterr().err
 
 
 def test_a_finished_job_is_found_in_the_store(command_line, workspace, attacked, empty_store):
@@ -190,6 +196,23 @@ def test_a_killed_job_goes_on_where_it_was(
     assert not list((workspace / "cache" / "partial").iterdir())
 
 
+def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
+    command_line, workspace, attacked, monkeypatch
+):
+    monkeypatch.setenv("ROOM", "5")
+    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
+    killed(command_line, *words, "hydra.run.dir=out/one", at=4)
+    assert attacked() == 3 * 4
+    assert command_line(*words, "hydra.run.dir=out/one") == 0
+    assert attacked() == 23 - 2 * 4  # the last batch goes again
+    assert command_line(*words, "hydra.run.dir=out/two") == 0
+    assert attacked() == 0
+    assert command_line(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
+    for name in ("one", "two"):
+        same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
+
+
 def test_the_jobs_of_a_sweep_are_listed(
     command_line, run_in, workspace, attacked, capsys, monkeypatch
 ):
@@ -243,9 +266,13 @@ def test_what_a_store_did_not_take_is_delivered_once(
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_some_call_on)
         assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0  # no job fails for it
-    assert "python -m src.sync delivers them later" in capsys.readouterr().out
-    for _ in range(2):
-        assert run_in(workspace, module="src.sync") == 0
+    uri = f"sqlite:///{workspace}/mlruns/mlflow.db"
+    assert f"python -m src.sync --uri {uri} delivers them" in capsys.readouterr().out
+    for damaged in (False, True):
+        if damaged:
+            (workspace / "outputs" / "a").mkdir()
+            (workspace / "outputs" / "a" / "sweep.json").write_text("{")
+        assert run_in(workspace, module="src.sync") == (2 if damaged else 0)
         found = tracked(workspace)
         pairs = sorted(run.info.run_name for run in found["pair"])
         names = [

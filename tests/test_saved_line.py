@@ -10,6 +10,7 @@ from PIL import Image
 
 from src.config.settings import SavedSettings
 from src.evaluation import open_saved_images
+from src.report import find_jobs
 
 BOTH = ["dataset=photos", "targets=[coarse,fine]"]
 
@@ -85,6 +86,8 @@ def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert "name: bim" in config and "protocol: joint" in config
     assert saved_attack(own, "targets=[fine]", "n_images=10") == 0  # without its source
     assert "protocol: target_correct" in capsys.readouterr().out
+    assert saved_attack(own, "targets=[fine]", "dataset.n_images=7", "hydra.run.dir=few") == 0
+    assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
 def test_ensembles_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
@@ -130,8 +133,10 @@ def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_atta
         np.save(folder / "advs" / "batch_0.npy", saved.adversarial(range(len(saved)))[-1].numpy())
         np.save(folder / "advs" / "labels.npy", saved.labels)
         words += ["attack.path=advs", "dataset=saved"]
-        words += ["attack.origin.num_classes=10"]
+        words += ["attack.origin.num_classes=10", "dataset.class_names=[a,b,c,d,e,f,g,h,i,j]"]
     assert saved_attack(*words) == 0
+    (job,) = find_jobs([folder / layout])
+    assert ("".join(job.record.class_names) == "abcdefghij") == (layout == "arrays")
     assert "protocol: all" in capsys.readouterr().out
     frame = predictions(folder / layout)
     assert len(frame) == 23 and set(frame["eps_255"]) == {8.0}

@@ -28,13 +28,11 @@ def filtered_rates(
 ) -> pd.DataFrame:
     """Count the successes of filtered perturbations, and subtract those of filtered noise.
 
-    Compared are the parts that were given the L2 norm of the whole.
-
     Args:
-        filtered: One row per (index, target, band, norm, kind) of one budget, with `eps_255`,
+        filtered: One row per (index, target, band, kind) of one budget, with `eps_255`,
             `label`, `frequency_low`, `frequency_high` (cycles per pixel), `predicted`,
-            `confidence` and `true_confidence`. `band` is one of `BANDS`, `norm` that in which
-            the part has the size of the whole, `kind` one of `KINDS`.
+            `confidence` and `true_confidence`. `band` is one of `BANDS`,
+            `kind` one of `KINDS`.
         predictions: Predictions of the same job, clean rows included; they decide which images
             are counted, of those that were filtered, and hold the target labels.
         source: Model that the adversarial images were crafted on.
@@ -55,7 +53,7 @@ def filtered_rates(
     clean = predictions.loc[used & (predictions["eps_255"] == 0), _COLUMNS]
     tables = []
     for band in BANDS:
-        part = filtered[(filtered["norm"] == "l2") & (filtered["band"] == band)]
+        part = filtered[filtered["band"] == band]
         attack, noise = (part[part["kind"] == kind] for kind in KINDS)
         rows = pd.concat([clean, attack])
         table = excess(rows, noise, source, targets, protocol)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Hashable, Sequence
-from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -54,18 +53,11 @@ def _variant(value: str) -> str:
     return value
 
 
-def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
-    if any(low >= high for low, high in pairwise(values)):
-        raise ValueError(f"{list(values)} does not rise")
-    return values
-
-
 Name = Annotated[str, AfterValidator(_name)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Budget = Annotated[float, Field(ge=0, le=255)]
 Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Variant = Annotated[str, AfterValidator(_variant)]
-Frequencies = Annotated[tuple[float, ...], BeforeValidator(listed), AfterValidator(_rising)]
 
 
 def check_units(budgets: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ A field's name is the key of the config; its type, range and choices are what th
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,6 @@ from pydantic import (
 from src.config.fields import (
     Budget,
     Budgets,
-    Frequencies,
     Name,
     Names,
     Variant,
@@ -41,8 +40,6 @@ STUDY = ("vgg16", "resnet50", "inception")
 """The targets where none are named, with the source, as far as the catalogue holds them."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
-HIGHEST_FREQUENCY = 0.71
-"""Just beyond the highest spatial frequency of an image, sqrt(1/2), in cycles per pixel."""
 
 
 class Section(BaseModel):
@@ -216,32 +213,19 @@ class DiagnosticSettings(Section):
         spectra: Power spectra of images and perturbations.
         filters: Filtered perturbations, noise filtered likewise, and low-passed images.
         similarity: Gradients of the source compared with those of the targets.
-        bands: Bounds between low, mid and high, in cycles per pixel.
-        cutoffs: Of low-passed clean images, in cycles per pixel.
         n_images: Most images that they use, a class-balanced subset of the job's; None: all.
     """
 
-    name: str = "basic"
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
     spectra: bool = False
     filters: bool = False
     similarity: bool = False
-    bands: Annotated[Frequencies, Field(min_length=2, max_length=2)] = (0.125, 0.25)
-    cutoffs: Annotated[Frequencies, Field(min_length=1)] = (0.0625, 0.125, 0.1875, 0.25, 0.375)
     n_images: PositiveInt | None = None
 
     @property
     def attack_independent(self) -> bool:
         """Whether there are some that need no attack."""
         return self.filters or self.similarity
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Self:
-        for key, highest in (("bands", 0.5), ("cutoffs", HIGHEST_FREQUENCY)):
-            if not all(0 < value <= highest for value in getattr(self, key)):
-                given = list(getattr(self, key))
-                raise ValueError(f"diagnostics.{key}={given} must lie in (0, {highest:g}]")
-        return self
 
 
 class CheckSettings(Section):
@@ -261,7 +245,7 @@ class TrainerSettings(Section):
     devices: int | str | list[int] = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     attack_precision: Literal["32-true", "bf16", "auto"] = "32-true"
     batch_size: PositiveInt | Literal["auto"] = "auto"
     gradient_batch: PositiveInt | None = None
@@ -413,6 +397,3 @@ class Settings(Section):
     def job(self) -> str:
         """A short name of the job, such as `bim vgg16`."""
         return job_name(self.attack.label, self.source_name)
-
-
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)

@@ -34,5 +34,5 @@ def make_diagnostics(
     if settings.spectra:
         diagnostics.append(Spectra(targets, reference_eps_255))
     if settings.filters:
-        diagnostics.append(Filtered(targets, reference_eps_255, settings.bands, seed))
+        diagnostics.append(Filtered(targets, reference_eps_255, seed))
     return diagnostics

@@ -10,7 +10,13 @@ from torch import nn
 
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.diagnostics.band_filters import LowPassedImages, NoiseParts, band_bounds, filtered_table
+from src.diagnostics.band_filters import (
+    BOUNDS,
+    CUTOFFS,
+    LowPassedImages,
+    NoiseParts,
+    filtered_table,
+)
 from src.diagnostics.gradient_similarity import Similarity
 from src.evaluation import AdversarialSource, computed_once, pass_over, renamed, score_clean
 
@@ -48,10 +54,10 @@ def attack_independent_tables(
         )
 
     if chosen.filters:
-        at, bands, seed = settings.reference, chosen.bands, settings.seed
-        rows = score("filtered", NoiseParts(at, bands, seed), at, bands, seed)
-        tables["filtered"] = filtered_table(rows, band_bounds(bands), at, "noise")
-        rows = score("low_passed", LowPassedImages(chosen.cutoffs), chosen.cutoffs)
+        at, seed = settings.reference, settings.seed
+        rows = score("filtered", NoiseParts(at, seed), at, [*BOUNDS.values()], seed)
+        tables["filtered"] = filtered_table(rows, at, "noise")
+        rows = score("low_passed", LowPassedImages(), CUTOFFS)
         names = ["cutoff" if name == "eps_255" else name for name in rows.column_names]
         tables["low_passed"] = rows.rename_columns(names).drop_columns("target_label")
     if chosen.similarity:

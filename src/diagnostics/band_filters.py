@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +18,15 @@ _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
 """The largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
 
-Bounds = Mapping[str, tuple[float, float]]
-"""Lowest frequency of each band, and the one that is above it, in cycles per pixel, by name."""
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "all": (0.0, math.inf),
+    "low": (0.0, 0.125),
+    "mid": (0.125, 0.25),
+    "high": (0.25, math.inf),
+}
+"""Lowest frequency of each band and the one above it, in cycles per pixel; the constant is low."""
+CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
+"""Of low-passed images, in cycles per pixel."""
 
 
 class Filtered(Diagnostic):
@@ -32,29 +38,21 @@ class Filtered(Diagnostic):
     Args:
         targets: Names of the targets.
         reference_eps_255: The budget of the perturbations, in units of 1/255.
-        bands: See `band_bounds`.
         seed: Of the noise whose length the parts have.
     """
 
     table = "filtered"
 
-    def __init__(
-        self,
-        targets: Sequence[str],
-        reference_eps_255: float,
-        bands: Sequence[float],
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, targets: Sequence[str], reference_eps_255: float, seed: int = 0) -> None:
         super().__init__(targets)
-        self.reference_eps_255, self.bounds = reference_eps_255, band_bounds(bands)
-        self.seed = seed
+        self.reference_eps_255, self.seed = reference_eps_255, seed
 
     def update(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
         index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
         place = inputs.budgets.index(self.reference_eps_255)
         noise = budget_noise(clean, index, self.reference_eps_255, self.seed)
-        parts = with_parts(clean, inputs.adversarial[place] - clean, noise, self.bounds)
+        parts = with_parts(clean, inputs.adversarial[place] - clean, noise)
         for target, (name, network) in enumerate(inputs.networks.items()):
             whole = inputs.logits[name][place]
             for number, images in enumerate(parts):
@@ -75,7 +73,7 @@ class Filtered(Diagnostic):
             "eps_255": number,
             **prediction_columns(whole[:, 4:], real[:, 1:], real[:, 0]),
         }
-        return filtered_table(pa.table(rows), self.bounds, self.reference_eps_255, "attack")
+        return filtered_table(pa.table(rows), self.reference_eps_255, "attack")
 
 
 class NoiseParts(AdversarialSource):
@@ -86,31 +84,28 @@ class NoiseParts(AdversarialSource):
 
     Args:
         eps_255: The budget of the noise, in units of 1/255.
-        bands: See `band_bounds`.
         seed: Of the noise, which is that of the control `noise`.
     """
 
-    def __init__(self, eps_255: float, bands: Sequence[float], seed: int) -> None:
-        bounds = band_bounds(bands)
-        super().__init__(range(len(bounds)), "linf")
-        self.eps_255, self.bounds, self.seed = eps_255, bounds, seed
+    def __init__(self, eps_255: float, seed: int) -> None:
+        super().__init__(range(len(BOUNDS)), "linf")
+        self.eps_255, self.seed = eps_255, seed
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the clean images with each part of their noise."""
         noise = budget_noise(images, batch.index, self.eps_255, self.seed)
-        return AdversarialBatch(with_parts(images, noise, noise, self.bounds))
+        return AdversarialBatch(with_parts(images, noise, noise))
 
 
 class LowPassedImages(AdversarialSource):
-    """The clean images without their high frequencies, each under the cutoff in a budget's place.
+    """The clean images without their high frequencies, each under its cutoff in a budget's place.
 
-    Args:
-        cutoffs: In cycles per pixel; frequencies below one stay, of the image mirrored at its
-            borders. Clipped to [0, 1] afterwards.
+    Frequencies below a cutoff stay, of the image mirrored at its borders. Clipped to [0, 1]
+    afterwards.
     """
 
-    def __init__(self, cutoffs: Sequence[float]) -> None:
-        super().__init__(cutoffs, "linf")
+    def __init__(self) -> None:
+        super().__init__(CUTOFFS, "linf")
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the clean images below each cutoff."""
@@ -118,23 +113,12 @@ class LowPassedImages(AdversarialSource):
         return AdversarialBatch(torch.stack(parts))
 
 
-def band_bounds(bands: Sequence[float]) -> Bounds:
-    """Return the bounds of the bands, the whole first.
-
-    Args:
-        bands: Bounds between low and mid, and between mid and high, in cycles per pixel; a
-            frequency on a bound belongs above it, the constant term to low.
-    """
-    parts = zip(("low", "mid", "high"), pairwise([0.0, *bands, math.inf]), strict=True)
-    return {"all": (0.0, math.inf), **dict(parts)}
-
-
 def budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
     """Return what random-sign noise of a budget changes in images (N, 3, H, W) in [0, 1]."""
     return (clean + eps_255 / 255 * noise_signs(seed, index, clean)).clamp(0, 1) - clean
 
 
-def with_parts(clean: Tensor, change: Tensor, noise: Tensor, bounds: Bounds) -> Tensor:
+def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
     """Return clean images with each part of their perturbations alone, clipped to [0, 1].
 
     Each part is scaled to the length (L2 norm) of the noise, so that parts of all attacks, and of
@@ -144,12 +128,11 @@ def with_parts(clean: Tensor, change: Tensor, noise: Tensor, bounds: Bounds) -> 
         clean: float32 (N, 3, H, W) in [0, 1].
         change: The perturbations, of the same shape.
         noise: Random-sign noise of the same budget, see `budget_noise`.
-        bounds: Of B bands, the first of which is the whole.
 
     Returns:
-        Shape (B, N, 3, H, W).
+        Shape (B, N, 3, H, W), of the B bands of `BOUNDS`.
     """
-    _, *bands = bounds.values()
+    _, *bands = BOUNDS.values()
     parts = [change, *(rescaled(band(change, *ends), noise) for ends in bands)]
     return torch.stack([(clean + part).clamp(0, 1) for part in parts])
 
@@ -161,28 +144,25 @@ def rescaled(part: Tensor, whole: Tensor) -> Tensor:
     return part * torch.where(part.abs().amax(dim=_AXES, keepdim=True) > _NOTHING, factor, 1)
 
 
-def filtered_table(rows: pa.Table, bounds: Bounds, eps_255: float, kind: str) -> pa.Table:
+def filtered_table(rows: pa.Table, eps_255: float, kind: str) -> pa.Table:
     """Return rows of the table `filtered`: predictions for parts of perturbations.
 
-    The columns are `index`, `label`, `target`, `eps_255`, `band`, `norm` (in which the parts are as
-    long as noise of the budget), `kind` (`attack`, or `noise`, its control), `frequency_low` and
-    `frequency_high` (of the band, in cycles per pixel), and `predicted`, `confidence`,
-    `true_confidence`, `top5_classes` and `top5_confidences`.
+    The columns are `index`, `label`, `target`, `eps_255`, `band`, `kind` (`attack`, or `noise`,
+    its control), `frequency_low` and `frequency_high` (of the band, in cycles per pixel), and
+    `predicted`, `confidence`, `true_confidence`, `top5_classes` and `top5_confidences`.
 
     Args:
         rows: Predictions, with the numbers of the bands in the column `eps_255`.
-        bounds: Of the bands.
         eps_255: Budget of the whole perturbations, in units of 1/255.
         kind: Whose parts they are.
     """
     number = rows["eps_255"].to_numpy().astype(np.int64)
-    low, high = np.array(list(bounds.values())).T
+    low, high = np.array(list(BOUNDS.values())).T
     size = len(rows)
     columns = {name: rows[name] for name in ("index", "label", "target")}
     columns |= {
         "eps_255": pa.array([float(eps_255)] * size, pa.float64()),
-        "band": pa.array(list(bounds)).take(pa.array(number)),
-        "norm": pa.array(["l2"] * size, pa.string()),
+        "band": pa.array(list(BOUNDS)).take(pa.array(number)),
         "kind": pa.array([kind] * size, pa.string()),
         "frequency_low": low[number],
         "frequency_high": np.minimum(CORNER, high)[number],

@@ -22,6 +22,7 @@ from src.data import ImageDataset
 from src.evaluation.adversarial_source import AdversarialSource, CleanImages
 from src.evaluation.batches import Batches
 from src.evaluation.lightning_module import Evaluation, Transfer
+from src.evaluation.partial_rows import PartialRows
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
@@ -93,7 +94,8 @@ def pass_over(
         trainer = trainer.model_copy(update={"batch_size": size // 2})
         if isinstance(module, Transfer):
             module.adversarial_source.halve_gradient_batch()
-            module.partial = None  # its batches are others
+            if module.partial is not None:  # its batches are others
+                module.partial = PartialRows(module.partial.folder / str(size // 2))
         log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
     return Pass(seconds, trainer.images_per_batch)
 

@@ -166,6 +166,7 @@ def saved_dataset(
     saved: SavedImages,
     *,
     num_classes: int | None = None,
+    class_names: str | Sequence[str] | None = None,
     n_images: int | None = None,
     seed: int = 0,
 ) -> ImageDataset:
@@ -174,6 +175,7 @@ def saved_dataset(
     Args:
         saved: The set.
         num_classes: How many classes there are, for a set that does not say it.
+        class_names: Their names, likewise; `imagenet` for those of ImageNet's 1,000.
         n_images: Size of a fixed, class-balanced subset; None: all images.
         seed: Of the subset.
 
@@ -184,7 +186,14 @@ def saved_dataset(
     if total is None:
         raise ValueError("The saved images do not say how many classes there are: num_classes=N.")
     data = LabelledImages(_Unperturbed(saved), saved.labels, names, saved.target_labels)
-    return ImageDataset(data, n_images=n_images, seed=seed, num_classes=total, numbers=saved.index)
+    return ImageDataset(
+        data,
+        n_images=n_images,
+        seed=seed,
+        num_classes=total,
+        class_names=class_names if names is None else None,
+        numbers=saved.index,
+    )
 
 
 class _Unperturbed(Sequence[Tensor]):

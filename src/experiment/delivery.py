@@ -64,7 +64,9 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
         predictions = read_table(folder / f"{PREDICTIONS}.parquet").to_pandas()
         track_pairs(predictions, record, tags["delivery"], tracker, run)
         alarms = [Alarm(**alarm) for alarm in json.loads((folder / ALARMS).read_text())]
-        tags |= {f"alarm.{alarm.name}": alarm.sentence for alarm in alarms}
+        for alarm in alarms:  # as much of one name as a tag may hold
+            name = f"alarm.{alarm.name}"
+            tags[name] = "\n".join(filter(None, [tags.get(name), alarm.sentence]))[:7900]
         tags["crafting"] = record.crafting
         metrics = json.loads((folder / METRICS).read_text())
     tracker.log_job(run, metrics, tags)

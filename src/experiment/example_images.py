@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -10,8 +9,8 @@ import pandas as pd
 from src.analysis.trajectories import galleries, trajectories
 from src.data import ImageDataset
 from src.experiment.provenance import EXAMPLES, IMAGES, JobRecord
-from src.utils.checks import first_line
 from src.utils.files import atomic_write
+from src.utils.tables import read_arrays
 
 
 def store_examples(
@@ -50,15 +49,11 @@ def read_examples(folder: Path) -> dict[int, np.ndarray]:
     Raises:
         ValueError: Their file is damaged.
     """
-    path = folder / EXAMPLES
-    if not path.exists():
+    stored = read_arrays(folder / EXAMPLES)
+    if not stored:
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            images = stored["adversarial"].swapaxes(0, 1)
-            return dict(zip(stored["index"].tolist(), images, strict=True))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({first_line(error)}).") from error
+    images = stored["adversarial"].swapaxes(0, 1)
+    return dict(zip(stored["index"].tolist(), images, strict=True))
 
 
 def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) -> None:

@@ -21,7 +21,7 @@ from src.data import ImageDataset
 from src.evaluation import SavedImages
 from src.utils.cache import sha256_of
 
-_COLUMNS = 2  # version of the table of predictions, in the names of cached ones
+_COLUMNS = 3  # version of the table of predictions, in the names of cached ones
 _HERE = Path(__file__).resolve().parents[1]
 _DECIDING = ("attacks", "data", "diagnostics", "evaluation", "models", "utils")
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -82,7 +82,7 @@ def crafting_key(
         _own_code(),
         *(images.digest(), attack, crafted, how, settings.budgets),
         [model_keys[name] for name in settings.source],
-        (chosen.model_dump(exclude={"name"}), at_reference),
+        (chosen.model_dump(), at_reference),
         (settings.trainer.gradient_batch, settings.trainer.attack_precision),
         _numerics(settings, device),
     )

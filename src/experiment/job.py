@@ -124,16 +124,15 @@ def _only_one(job: Job) -> Iterator[None]:
 def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
     """Return what a job's tables say of it."""
     settings = job.settings
+    names = [settings.source_name, *settings.targets]
     if result.batch_size:  # the one that fitted into memory
         trainer = settings.trainer.model_copy(update={"batch_size": result.batch_size})
         settings = settings.model_copy(update={"trainer": trainer})
-    crafting = replace(job, settings=settings).crafting
-    names = [settings.source_name, *settings.targets]
     return record_of(
         settings,
         folder,
-        key=job_key(crafting, job.target_keys, names),
-        crafting=crafting,
+        key=job_key(job.crafting, job.target_keys, names),
+        crafting=job.crafting,
         target_keys=job.target_keys,
         gradients=result.gradients,
         zero_gradients=result.zero_gradients,
@@ -202,8 +201,8 @@ def _images(
     if saved is None:
         images = open_dataset(settings, "test")
     else:
-        classes, count = settings.dataset.num_classes, settings.n_images
-        images = saved_dataset(saved, num_classes=classes, n_images=count, seed=settings.seed)
+        wanted = {"num_classes", "class_names", "n_images", "seed"}
+        images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
     check_images(images, together=2 if settings.controls else 1)
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
     for each in (images, diagnosed) if settings.diagnostics.attack_independent else (images,):

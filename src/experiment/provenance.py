@@ -131,7 +131,7 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
         budgets=(0.0, *settings.budgets),
         reference=settings.reference,
         protocol=str(settings.protocol),
-        storage=settings.storage or "stored",
+        storage=settings.storage or ("float32" if attack.kind == "none" else "stored"),
         dataset=settings.dataset.name,
         seed=settings.seed,
         precision=settings.trainer.precision,

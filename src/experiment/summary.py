@@ -40,6 +40,8 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
         stem = f"{stem}-{len(files)}" if stem in files else stem
         files[stem] = wide_matrix(cells)
+        for job in done:
+            job.forget()
     console.print()
     for stem, frame in files.items():  # last: a full disk hides no matrix
         write_csv(folder / f"{stem}.csv", frame)
@@ -73,6 +75,7 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
         for alarm in listed:
             folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
             folders.append(job.folder.name)
+        job.forget()
     lines = []
     for name, findings in where.items():
         for finding, (first, *others) in findings.items():
@@ -108,6 +111,7 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
     for other in jobs if own.iterative else []:
         if other.record.attack == "fgsm" and _comparable(own, other.record):
             tables = (job.predictions, other.predictions)
+            other.forget()
             return weaker_than_fgsm(*tables, own.source, own.targets, own.reference, own.label)
     return []
 

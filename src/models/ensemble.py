@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-AVERAGES = ("logits", "probabilities", "loss")
-
 
 class Ensemble(nn.Module):
     """Classifiers whose predictions, or whose losses, are averaged.

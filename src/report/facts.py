@@ -95,7 +95,8 @@ def _command(records: Sequence[JobRecord]) -> str:
 
 
 def _data(record: JobRecord) -> str:
-    size = record.config["dataset"].get("image_size")
+    saved = record.config["attack"].get("saved")  # whose images are not resized
+    size = None if saved else record.config["dataset"].get("image_size")
     pixels = f" of {size} x {size} pixels" if size else ""
     return (
         f"{record.dataset}: {record.images} images{pixels}, {len(record.class_names)} classes, "

@@ -53,7 +53,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
 
     Args:
         job: The job.
-        budgets: Which of its budgets; None chooses up to five.
+        budgets: Which of its budgets; None chooses up to six.
     """
     stored = job.examples
     if not stored:

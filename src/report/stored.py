@@ -13,7 +13,7 @@ import pandas as pd
 from src.config.settings import CONTROLS
 from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
 from src.experiment.state import noted_failure
-from src.utils.tables import read_table
+from src.utils.tables import read_arrays, read_table
 
 _TOP = ("top5_classes", "top5_confidences")
 
@@ -103,14 +103,14 @@ class StoredJob:
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
         """The example images with their adversarial versions; empty if none were stored."""
-        return _arrays(self.folder / EXAMPLES)
+        return read_arrays(self.folder / EXAMPLES)
 
     @cached_property
     def images(self) -> dict[int, np.ndarray]:
         """Stored clean images, uint8 (3, H, W), by index."""
         return {
             int(number): image
-            for found in (_arrays(self.folder / IMAGES), self.examples)
+            for found in (read_arrays(self.folder / IMAGES), self.examples)
             if found
             for number, image in zip(found["index"], found["clean"], strict=True)
         }
@@ -201,10 +201,3 @@ def _rank(path: Path) -> list[tuple[int, str]]:
     return [
         (int(match[0]) if (match := re.match(r"\d+", part)) else -1, part) for part in path.parts
     ]
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)

@@ -124,8 +124,18 @@ class Tracker:
             own = Path(run.data.tags["lock"]).parent
             if own.is_dir():
                 yield own
-            elif (fetched := self._ask("fetch", run.info.run_id, folder)) is not None:
+            elif (fetched := self._fetched(run.info.run_id, folder)) is not None:
                 yield fetched
+
+    def _fetched(self, run: str, folder: Path) -> Path | None:
+        """Bring a job's files to a folder; None where the store does not have them any more."""
+        assert self.store is not None
+        try:
+            with _patience(seconds=20, retries=3):
+                return self.store.fetch(run, folder)
+        except Exception as error:  # of many kinds, depending on where files are kept
+            log.info("The files of run %s cannot be had (%s).", run, _reason(error))
+            return None
 
     def log_job(self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Log a job's own metrics and tags."""
@@ -247,9 +257,10 @@ class Tracker:
         except Exception as error:  # whatever a store does, it costs nobody a result
             log.warning(
                 "The MLflow store %s fails (%s): nothing more is tracked there, all files are "
-                "written, and python -m src.sync delivers them later.",
+                "written, and python -m src.sync --uri %s delivers them later.",
                 _without_password(self.address),
                 _reason(error),
+                _without_password(self.address),
             )
             self.store = None
             return None

@@ -136,7 +136,7 @@ def _device(settings: TrainingSettings, trainer: TrainerSettings) -> dict[str, A
     """Return what a trainer on one device takes."""
     return {
         "accelerator": trainer.accelerator,
-        "devices": 1,
+        "devices": trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
         "precision": _precision(settings.precision, trainer.accelerator),
         "enable_model_summary": False,
         "logger": False,

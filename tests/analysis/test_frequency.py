@@ -11,13 +11,13 @@ EDGES = {"all": (0, 0.7), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25
 
 @pytest.fixture
 def make_filtered(make_table):
-    """Make the filtered table of predictions in every band and norm, of attack and noise."""
+    """Make the filtered table of predictions in every band, of attack and noise."""
 
     def make(predictions):
         parts = []
-        for (target, norm, band), kinds in predictions.items():
+        for (target, band), kinds in predictions.items():
             low, high = EDGES[band]
-            what = {"band": band, "norm": norm, "frequency_low": low, "frequency_high": high}
+            what = {"band": band, "frequency_low": low, "frequency_high": high}
             for kind, predicted in zip(("attack", "noise"), kinds, strict=True):
                 parts.append(make_table({(target, 8): predicted}).assign(kind=kind, **what))
         return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=0)
@@ -33,12 +33,11 @@ PREDICTIONS = {
     ("b", 8): [1, 0, 2, 0, 1],
 }
 FILTERED = {
-    ("b", "l2", "low"): ([1, 1, 0, 0, 0], [1, 0, 1, 2, 1]),
-    ("b", "l2", "high"): ([0, 0, 1, 0, 1], [0, 2, 0, 2, 0]),
-    ("b", "l2", "mid"): ([0, 3, 3, 3, 0], [0, 0, 3, 3, 3]),
-    ("b", "linf", "mid"): ([3] * 5, [3] * 5),  # not compared
-    ("b", "l2", "all"): (PREDICTIONS["b", 8], [0, 0, 0, 0, 0]),
-    ("a", "l2", "all"): (PREDICTIONS["a", 8], [0, 0, 0, 0, 0]),
+    ("b", "low"): ([1, 1, 0, 0, 0], [1, 0, 1, 2, 1]),
+    ("b", "high"): ([0, 0, 1, 0, 1], [0, 2, 0, 2, 0]),
+    ("b", "mid"): ([0, 3, 3, 3, 0], [0, 0, 3, 3, 3]),
+    ("b", "all"): (PREDICTIONS["b", 8], [0, 0, 0, 0, 0]),
+    ("a", "all"): (PREDICTIONS["a", 8], [0, 0, 0, 0, 0]),
 }
 
 

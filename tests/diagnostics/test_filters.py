@@ -51,7 +51,7 @@ def test_rows_are_predictions_for_filtered_perturbations(norm, images, curved, b
     run = diagnosed(dataset, networks["a"], networks, attack, only=ONLY, norm=norm)
     found = run.filtered
     assert list(found) == [
-        *("index", "label", "target", "eps_255", "band", "norm", "kind", "frequency_low"),
+        *("index", "label", "target", "eps_255", "band", "kind", "frequency_low"),
         *("frequency_high", *PREDICTED),
     ]
     assert len(found) == 11 * 2 * 4 * 2 and (found["eps_255"] == 8).all()

@@ -150,8 +150,8 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
     low, share = np.linspace(0.0, 0.65, 12), np.exp(-np.arange(12.0))
     spectrum = {"frequency_low": low, "frequency_high": low + 0.05, "n": len(label), "share": share}
     known = {"kind": "image", **spectrum, "share": share * (np.nan if missing else 1)}
-    bands = {"band": ("all", "low", "mid", "high"), "norm": ("linf", "l2")}
-    filtered = predicted(**bands, kind=("attack", "noise")).assign(eps_255=reference)
+    bands = ("all", "low", "mid", "high")
+    filtered = predicted(band=bands, kind=("attack", "noise")).assign(eps_255=reference)
     cosine = random.uniform(0, 0.4, size=(len(models), len(label)))
     cosine[:, : len(label) * missing // 2] = np.nan
     return {
