@@ -22,6 +22,9 @@ from src.utils.files import write_text
 
 ATTACKS = ("fgsm", "bim", "pgd", "mi")
 LIBRARIES = ("torchattacks", "foolbox", "art")
+TOLD = {"torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "mlflow", "numpy"}
+TOLD |= {"transferability", "torchattacks", "foolbox", "adversarial-robustness-toolbox"}
+"""Packages whose versions are noted."""
 
 
 def main() -> None:
@@ -123,9 +126,9 @@ def _about(options: argparse.Namespace) -> dict[str, Any]:
         "commit": git_commit(),
         "platform": platform.platform(),
         "processor": facts.get("model name", platform.processor()),
-        "flags": facts.get("flags", "").split(),
+        "flags": [flag for flag in facts.get("flags", "").split() if flag[:3] in ("avx", "amx")],
         "python": platform.python_version(),
-        "versions": {one.name: one.version for one in distributions()},
+        "versions": {one.name: one.version for one in distributions() if one.name in TOLD},
     }
 
 

@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.inputs import Input
+from src.experiment.outputs import METRICS
 from src.report import find_jobs
 from src.utils.files import write_text
 
@@ -31,14 +30,14 @@ class Run(NamedTuple):
         library: `ours`, a variant of it, or a peer.
         round: From 0 on.
         seconds: From the start of the process to its end.
-        loop: Seconds of crafting and classifying; None: unknown.
+        loop: Seconds of crafting and classifying.
         megabytes: Peak of the resident memory.
     """
 
     library: str
     round: int
     seconds: float
-    loop: float | None
+    loop: float
     megabytes: float
 
 
@@ -111,22 +110,16 @@ class Bench:
         shutil.rmtree(self.folder / "cache" / "clean", ignore_errors=True)  # peers have none
         folder = self._path(given, attack, library, number)
         shutil.rmtree(folder, ignore_errors=True)
-        start = int(time.time() * 1000)
         seconds, megabytes = self.child(
             *("src.main", "-m", f"attack={attack}", f"source={','.join(sources or given.models)}"),
             *(*self.words(given), *self.variants[library], *words),
             f"hydra.sweep.dir='{folder}'",
         )
-        return Run(library, number, seconds, self._loop(folder, start), megabytes)
-
-    def _loop(self, folder: Path, start: int) -> float | None:
-        """Return the seconds of the passes over the images, which MLflow knows since `start`."""
-        if not self.tracked:
-            return None
-        images = {job.record.images for job in find_jobs([folder])}.pop()
-        query = "SELECT value FROM metrics WHERE key = 'images_per_second' AND timestamp >= ?"
-        with closing(sqlite3.connect(self.folder / "mlruns" / "mlflow.db")) as connection:
-            return sum(images / speed for (speed,) in connection.execute(query, (start,))) or None
+        loop = 0.0
+        for job in find_jobs([folder]):
+            metrics = json.loads((job.folder / METRICS).read_text(encoding="utf-8"))
+            loop += job.record.images / metrics["images_per_second"]
+        return Run(library, number, seconds, loop, megabytes)
 
     def predictions(self, given: Input, attack: str, library: str) -> pd.DataFrame:
         """Return the first round's rows: source, target, eps_255, index, label, predicted."""

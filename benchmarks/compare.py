@@ -113,7 +113,7 @@ def times(runs: Sequence[Run], bare: float) -> pd.DataFrame:
         By library: `seconds`, `loop`, `megabytes`; `share`, what `bare` is of the loop; `ratio`,
         `least` and `largest`, of the whole process over ours in the same round.
     """
-    table = pd.DataFrame(runs).astype({"loop": float})
+    table = pd.DataFrame(runs)
     found = table.groupby("library")[["seconds", "loop", "megabytes"]].median()
     whole = table.pivot(index="round", columns="library", values="seconds")
     ratios = whole.div(whole[OURS], axis=0)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from src.experiment.provenance import JobRecord, with_record
 from src.report import find_jobs
 from src.utils.files import atomic_write, write_text
 from src.utils.tables import read_table
 
-RECORD = b"transferability"
 TOP_FIVE = ("top5_classes", "top5_confidences")
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
 ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")
@@ -32,18 +32,15 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
     for number, job in enumerate(find_jobs(sweeps)):
         folder = results / f"{number}-{job.folder.name.partition('-')[2]}"
         folder.mkdir(parents=True, exist_ok=True)
+        record = JobRecord.model_validate_json(ABSOLUTE.sub("", job.record.model_dump_json()))
+        numbers = tuple(map(str, range(len(record.class_names))))
+        record = record.model_copy(update={"class_names": numbers})
         for name, path in job.files.items():
             table = read_table(path)
             table = table.drop_columns([one for one in TOP_FIVE if one in table.column_names])
-            record = json.loads(ABSOLUTE.sub("", table.schema.metadata[RECORD].decode()))
-            record["job"]["class_names"] = list(map(str, range(len(job.record.class_names))))
-            metadata = {RECORD: json.dumps(record).encode()}
             with atomic_write(folder / f"{name}.parquet") as temporary:
-                pq.write_table(
-                    table.replace_schema_metadata(metadata), temporary, compression="zstd"
-                )
-        about = job.record.model_dump_json(include=TOLD)
-        provenance.append({"folder": folder.name, **json.loads(ABSOLUTE.sub("", about))})
+                pq.write_table(with_record(table, name, record), temporary, compression="zstd")
+        provenance.append({"folder": folder.name, **record.model_dump(mode="json", include=TOLD)})
     write_text(results / "provenance.json", json.dumps(provenance, indent=1) + "\n")
 
 

@@ -10,10 +10,9 @@ import pandas as pd
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
-from src.analysis import matrix
 from src.analysis.comparisons import paired_tests
 from src.analysis.trajectories import trajectories
-from src.experiment.matrix_tables import matrix_table
+from src.experiment.summary import print_matrix
 from src.report import StoredJob, find_jobs
 from src.report.measure import Measured, measure
 from src.report.page import Figure
@@ -71,13 +70,9 @@ class Sweep:
 
     def matrix(self, attack: str) -> str:
         """Write an attack's matrix as the terminal shows it."""
-        record = self.jobs[0].record
-        rates = self.found.table("rates")
-        rates = rates[rates["primary"] & (rates["attack"] == attack)]
-        heading = f"{attack} on {record.dataset}, eps = {record.reference:g}/255, protocol: joint"
         console = Console(file=StringIO(), width=WIDTH, record=True)
-        console.print(matrix_table(matrix(rates, record.reference, "joint"), heading, WIDTH))
-        return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+        print_matrix([job for job in self.jobs if job.attack == attack], console)
+        return "\n".join(line.rstrip() for line in console.export_text().strip().splitlines())
 
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:
         """Describe every image of a pair over the budgets; see `trajectories`."""

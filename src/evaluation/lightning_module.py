@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from src.data import Batch, to_unit
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
-from src.evaluation.attacker import Attacker
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.partial_rows import PartialRows
@@ -60,16 +59,14 @@ class Transfer(pl.LightningModule):
         variants: Which variants of them the targets are evaluated on.
         examples: Index of the images whose adversarial versions are kept.
         writer: Where the adversarial images are saved.
-        diagnostics: What else is computed of each batch; its gradients do not count.
+        diagnostics: What else is computed of each batch, where an attack makes the images and
+            float32 is a variant of them; its gradients do not count.
         diagnosed: Index of the images that they get; None: all.
         partial: Where the rows of finished batches are kept, with the examples; None: nowhere.
         seed: Of what an attack draws from PyTorch's generators, with the number of the batch.
 
     Attributes:
         found: What the pass has found; on several processes each gets the merged one.
-
-    Raises:
-        ValueError: There are diagnostics, but no attack or no unrounded images.
     """
 
     def __init__(
@@ -85,12 +82,6 @@ class Transfer(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        attacked = isinstance(adversarial_source, Attacker)
-        if diagnostics and not (attacked and UNROUNDED.primary in variants.names):
-            raise ValueError(
-                "diagnostics need an attack and the variant float32 of its images, not "
-                f"{', '.join(variants.names)}."
-            )
         self.names = tuple(targets)
         self.networks = nn.ModuleList(targets.values())
         self.adversarial_source = adversarial_source

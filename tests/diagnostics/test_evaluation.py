@@ -10,7 +10,7 @@ import torch
 from src.attacks import fgsm, pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.diagnostics import make_diagnostics
-from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
+from src.evaluation import Attacker, Transfer, Variants, evaluate
 
 TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
@@ -62,15 +62,6 @@ def test_a_second_pass_forgets_the_first(images, linear):
     assert second.gradients == first.gradients
     for name, table in (first.tables | first.diagnostics).items():
         assert (second.tables | second.diagnostics)[name].equals(table)
-
-
-def test_diagnostics_need_an_attack_and_its_unrounded_images(images, linear):
-    model = linear(0)
-    diagnostics = make_diagnostics(FULL, ["a"], 8.0, CLEAN)
-    attacker = Attacker(model, fgsm, GRID, num_classes=3)
-    for source, variants in ((CleanImages(), Variants()), (attacker, Variants(primary="uint8"))):
-        with pytest.raises(ValueError, match="diagnostics"):
-            Transfer({"a": model}, source, variants, diagnostics=diagnostics)
 
 
 def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved, diagnosed):
