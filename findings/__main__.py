@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
 from findings.collect import collect, collect_benchmark
-from findings.numbers import Sweep, benchmarks, difference, p_value, span
+from findings.numbers import Sweep, benchmarks, beside_published, difference, p_value, span
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
 from src.report.page import VEGA_LITE
@@ -38,6 +38,9 @@ def page() -> str:
     photographs, attacks = Sweep([RESULTS / "photographs"], pairs=8), Sweep([RESULTS / "attacks"])
     cifar = Sweep([RESULTS / "cifar"])
     timings, variants = benchmarks(RESULTS / "benchmarks")
+    cifar_large = Sweep([RESULTS / "cifar-large"])
+    published = pd.read_csv(RESULTS / "published.csv")
+    apart, beyond = beside_published(published, cifar_large, 32)
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
 
     def mi(control: str, source: str) -> pd.Series:
@@ -62,13 +65,15 @@ def page() -> str:
         against=attacks.against("bim", PAIRS),
         difference=difference,
         cifar=cifar,
-        cifar_large=Sweep([RESULTS / "cifar-large"]),
+        cifar_large=cifar_large,
         cifar_pairs=cifar_pairs,
         cifar_against=cifar.against("bim", cifar_pairs),
         cifar_others=[attack for attack in cifar.attacks() if attack != "bim"],
         timings=timings,
         variants=variants,
-        published=pd.read_csv(RESULTS / "published.csv"),
+        published=published,
+        apart=apart,
+        beyond=beyond,
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
         cell=format_cell,

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
 
+from benchmarks.compare import REFERENCE_255
 from src.analysis.comparisons import paired_tests
 from src.analysis.trajectories import trajectories
 from src.experiment.summary import print_matrix
@@ -120,8 +122,8 @@ def benchmarks(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         A row per input, attack and library or variant of ours: `input`, `attack`, `images`,
         `rounds`, the columns of `benchmarks.compare.times`; of the `cells` of source, target and
         budget `cells_differ` in their count from ours, by `largest_difference` (NaN: ours).
-        And a row per variant and pair, of all budgets: `input`, `attack`, `images`, `rounds`,
-        `variant`, the columns of `benchmarks.agreement.paired`.
+        And a row per variant and pair at 8/255: `input`, `attack`, `images`, `rounds`, `variant`,
+        the columns of `benchmarks.agreement.paired`.
     """
     times, pairs = [], []
     for path in sorted(folder.glob("*.json")):
@@ -135,8 +137,30 @@ def benchmarks(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 found = one["agreement"].get(row["library"], {})
                 times.append(about | row | {name: found.get(key) for key, name in DIFFER.items()})
             for variant, found in one["variants"].items():
-                pairs += [about | {"variant": variant} | row for row in found["all_budgets"]]
+                rows = [row for row in found["by_budget"] if row["eps_255"] == REFERENCE_255]
+                pairs += [about | {"variant": variant} | row for row in rows]
     return pd.DataFrame(times), pd.DataFrame(pairs)
+
+
+def beside_published(
+    published: pd.DataFrame, sweep: Sweep, eps_255: float
+) -> tuple[tuple[float, float], int]:
+    """Compare what other models' FGSM images leave right with published counts.
+
+    Returns:
+        The smallest and the largest difference, ours minus theirs, in points; and of how many
+        pairs the 95 % interval of the difference of two independent rates leaves 0 out.
+    """
+    found = []
+    for row in published[published["source"] != published["target"]].to_dict("records"):
+        own = sweep.rates("fgsm", row["source"], row["target"], eps_255)
+        counts = [
+            int(each[name]) for each in (own, row) for name in ("still_correct", "denominator")
+        ]
+        low, high = confint_proportions_2indep(*counts)
+        found.append((100 * (counts[0] / counts[1] - counts[2] / counts[3]), low > 0 or high < 0))
+    differences, beyond = zip(*found, strict=True)
+    return (min(differences), max(differences)), sum(beyond)
 
 
 def span(row: pd.Series, name: str, scale: float = 1, form: str = ".2f") -> str:

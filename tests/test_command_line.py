@@ -327,12 +327,12 @@ REFUSED = [
     (["-m", "source=coarse,nonet"], "'nonet', which is not among the models: coarse, fine"),
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], "in a sweep give every job one device"),
     (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
-    (["model.fine.network._args_.2.out_features=7"], "7"),
+    (["model.fine.network._args_.2.out_features=7"], "2.weight"),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], "the MLflow store nonsense://x cannot be"),
     (["trainer=gpu"], "trainer in the config: "),
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
     (["attack.target_label=data"], "attack.target_label=data, but the data set photos names"),
-    (["-m", "seed=interval(0,1)"], "sweep"),
+    (["-m", "seed=interval(0,1)"], "RANGE sweeps"),
 ]
 
 

@@ -200,7 +200,7 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
         module = "src.report.__main__" if words[2] == "src.report" else words[2]
-        assert run_in(place, *words[3:], module=module) in (0, 1)
+        assert run_in(place, *words[3:], module=module) == 0
     elif words[0] == "mlflow":
         from mlflow.cli import cli
 

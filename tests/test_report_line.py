@@ -94,7 +94,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
     assert report("folder=bare", *PLAIN, "out=again") == 0
-    for name in ("answer.csv", "spectra.csv", "compared-sources.csv"):
+    for name in ("answer.csv", "spectra.csv", "compared-attacks.csv"):
         again, first = workspace / "again" / "figures" / name, folder / "figures" / name
         assert again.read_text() == first.read_text()
 
@@ -108,24 +108,31 @@ def test_other_data_weights_and_norms_are_never_compared(
     other.write_bytes(content)
     for name, words in {
         "one": [],
-        "less": ["n_images=20", "epsilon.grid=[0,8]"],
+        "steps": ["attack=bim"],
+        "less": ["n_images=39"],
         "l2": ["attack=fgsm_l2"],
         "retrained": [f"model.fine.weights={other}"],
     }.items():
-        assert command_line(*words, f"hydra.run.dir=outputs/{name}") == 0
+        counted = ["n_images=40", "protocol=all"]  # enough to be compared
+        assert command_line(*counted, *words, f"hydra.run.dir=outputs/{name}") == 0
     with monkeypatch.context() as patch:
         written = []
         patch.setattr("src.report.command.write_report", lambda jobs, out, *_: written.append(out))
         assert report() == 0
         assert written == [Path("outputs/retrained")]  # the newest
-    assert report("sweep=[one,less,l2,retrained]", *PLAIN, "out=all") == 0
+    assert report("sweep=[one,steps,less,l2,retrained]", *PLAIN, "out=all") == 0
     figures = workspace / "all" / "figures"
     rates = pd.read_csv(figures / "answer.csv")
-    assert rates["attack"].nunique() == 4
+    assert rates["attack"].nunique() == 5
     assert not rates.duplicated(["attack", "protocol", "source", "target", "eps_255"]).any()
-    assert not (figures / "compared-attacks.csv").exists()
-    tests = [pd.read_csv(path) for path in figures.glob("compared-*.csv")]
-    assert all((frame["n"] <= 23).all() for frame in tests)
+    tests = pd.read_csv(figures / "compared-attacks.csv")
+    (own,) = tests[tests["target"] == "fine"][["first", "second"]].to_numpy().tolist()
+    assert own == ["fgsm", "bim"]
+    coarse = tests[tests["target"] == "coarse"]  # whose weights are the same in three of them
+    assert set(tests["target"]) == {"fine", "coarse"} and len(coarse) == 3
+    again = f"fgsm model.fine.weights={other}"
+    assert set(coarse["first"]) | set(coarse["second"]) == {"fgsm", "bim", again}
+    assert (tests["n"] == 40).all()
 
 
 def test_clean_images_are_reported_without_an_attack(command_line, workspace):

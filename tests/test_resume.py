@@ -210,6 +210,7 @@ def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     assert attacked() == 0
     assert command_line(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
     for name in ("one", "two"):
+        assert "batch_size: 4\n" in (workspace / "out" / name / "config.yaml").read_text()
         same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from src.analysis.intervals import mcnemar_p, paired_interval
+from src.analysis.matrices import is_white_box
 from src.analysis.outcomes import at_budget, outcomes
 from src.analysis.transfer_rates import ratio
 
@@ -64,10 +65,10 @@ def image_outcomes(
 def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
     """Compare the success of jobs on the images that both sides of a comparison count.
 
-    Two attacks from one source, or two sources of one attack, are compared against each target;
-    the two directions between models that are both source and target, for each attack. Targeted
-    attacks are compared with targeted ones alone, and two attacks only where every image has one
-    target label.
+    Two attacks from one source, or two sources of one attack, are compared against each target
+    (two sources not where it is the white box of one alone); the two directions between models
+    that are both source and target, for each attack. Targeted attacks are compared with targeted
+    ones alone, and two attacks only where every image has one target label.
 
     Args:
         rows: Rows of `image_outcomes` of several jobs on the same images, with `attack` and
@@ -121,7 +122,9 @@ def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str | None, ...], C
             cells = (attack, source, target), (other_attack, other, target)
             if source == other:
                 yield ("attack", target, source, attack, other_attack), *cells
-            elif attack == other_attack:
+            elif attack == other_attack and is_white_box(source, target) == is_white_box(
+                other, target
+            ):
                 yield ("source", target, attack, source, other), *cells
         if attack == other_attack:
             names = ("direction", None, attack, source, other)

@@ -38,11 +38,17 @@ def excess(
         empty denominator the rates are NaN.
 
     Raises:
-        ValueError: As `rates`.
+        ValueError: As `rates`, or the control lacks a row.
     """
     found = outcomes(attacked, source, targets, protocol)
     row = row_positions(control, targets, found.index, found.eps_255)
     counted = found.present & (found.eps_255 > 0) & found.counted[:, :, None]
+    if (counted & (row < 0)).any():
+        target, image, budget = np.argwhere(counted & (row < 0))[0]
+        raise ValueError(
+            f"the control has no row of target '{found.targets[target]}' for image "
+            f"{found.index[image]} at eps_255 = {found.eps_255[budget]:g}."
+        )
     by_attack = counted & found.success
     by_control = counted & found.is_success(control["predicted"].to_numpy()[row])
     result, evaluated = evaluated_budgets(found)

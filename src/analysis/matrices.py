@@ -26,11 +26,15 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rates on all clean images, one row per attack and target, as source `clean`.
 
+    There is none where sources differ in what is counted: in the classes that they aim at.
+
     Args:
         rates: As `measured` returns them.
     """
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
-    return rows.drop_duplicates(["attack", "target"]).assign(source=CLEAN)
+    counts = rows.groupby(["attack", "target"], sort=False)[["k", "n"]]
+    alike = counts.transform("nunique").eq(1).all(axis=1)
+    return rows[alike].drop_duplicates(["attack", "target"]).assign(source=CLEAN)
 
 
 def matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:

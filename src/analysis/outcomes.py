@@ -1,6 +1,6 @@
 """Predictions laid out by target, image and budget: counted, still correct, a success."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,8 @@ class Outcomes:
         targets: Names of the targets.
         index: Of the images, rising, shape (N,).
         label: Their true classes, shape (N,).
-        target_labels: Of a targeted attack, shape (N,); None of an untargeted one.
+        target_labels: Of a targeted attack, shape (N,), -1 of an image that was not attacked; None
+            of an untargeted one.
         eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
         present: Where the table has a row.
         predicted: Predicted class; without meaning where there is no row.
@@ -59,10 +60,13 @@ class Outcomes:
 
     @property
     def aimed_at_label(self) -> Mask:
-        """Which images have their true class as target label, shape (N,); never counted."""
+        """Which images of a targeted attack have no other class to reach, shape (N,).
+
+        Their target label is their true class, or there is none; they are never counted.
+        """
         if self.target_labels is None:
             return np.zeros(len(self.label), bool)
-        return self.target_labels == self.label
+        return (self.target_labels == self.label) | (self.target_labels < 0)
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -94,8 +98,11 @@ def outcomes(
         protocol: Which images form the denominator, one of `PROTOCOLS`.
 
     Raises:
-        ValueError: The table lacks the clean rows that the protocol needs.
+        ValueError: There is no such protocol or target, the table has several rows for an image,
+            a target and a budget, or it lacks the clean rows that the protocol needs.
     """
+    _check_known("protocol", [protocol], PROTOCOLS)
+    _check_known("target", targets, predictions["target"].unique())
     mine = predictions["target"].isin(list(targets)).to_numpy()
     index = np.unique(predictions["index"].to_numpy()[mine])
     eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
@@ -117,7 +124,7 @@ def outcomes(
         targets=list(targets),
         index=index,
         label=label,
-        target_labels=None if wanted is None else wanted.loc[index.tolist()].to_numpy(),
+        target_labels=None if wanted is None else wanted.reindex(index, fill_value=-1).to_numpy(),
         eps_255=eps,
         present=present,
         predicted=predicted,
@@ -130,6 +137,12 @@ def outcomes(
         counted=evaluated,
     )
     return under(found, protocol)
+
+
+def _check_known(what: str, given: Sequence[str], known: Iterable[str]) -> None:
+    there = list(map(str, known))
+    if not given or set(given) - set(there):
+        raise ValueError(f"{what} {', '.join(given) or '(none)'}: there are {', '.join(there)}.")
 
 
 def under(found: Outcomes, protocol: str) -> Outcomes:
@@ -167,7 +180,13 @@ def initially_correct(found: Outcomes) -> Mask:
 
 
 def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
-    """Return the rows of one budget above 0, and the clean ones."""
+    """Return the rows of one budget above 0, and the clean ones.
+
+    Raises:
+        ValueError: There is no row of the budget.
+    """
+    if not (predictions["eps_255"] == eps_255).any():
+        raise ValueError(f"the table has no row with eps_255 = {eps_255:g}.")
     return predictions[predictions["eps_255"].isin([0.0, eps_255])]
 
 
@@ -194,6 +213,9 @@ def row_positions(
 
     Returns:
         Positions, shape (T, N, K); -1 where the table has no such row.
+
+    Raises:
+        ValueError: The table has several such rows.
     """
     names = table["target"].astype("category").cat
     axes = (pd.Index(list(targets)), pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
@@ -205,4 +227,9 @@ def row_positions(
     known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in place]))
     rows = np.full([len(axis) for axis in axes], -1)
     rows[tuple(axis[known] for axis in place)] = known
+    if len(known) > np.count_nonzero(rows >= 0):
+        raise ValueError(
+            "the table has several rows for one image, target and budget; choose those of one "
+            "attack, source and variant."
+        )
     return rows

@@ -38,7 +38,8 @@ def pair_similarity(
         One row per target: `target`, `n` images counted, `cosine` (mean over those whose
         gradients are not zero) with its 95 % t interval over the images `cosine_low` and
         `cosine_high` (NaN for fewer than 10), `kappa` (error consistency: Cohen's kappa of the
-        source and the target being correct, over all clean images), `success_rate` with its 95 %
+        source and the target being correct, over all clean images) with its 95 % interval
+        `kappa_low` and `kappa_high` (Fleiss et al. 1969), `success_rate` with its 95 %
         Wilson interval `success_rate_low` and `success_rate_high`, and `white_box`. What has no
         images is NaN, and so is the kappa of models that are always correct or always wrong.
 
@@ -61,7 +62,8 @@ def pair_similarity(
     clean = predictions[predictions["eps_255"] == 0]
     clean = clean.assign(correct=clean["predicted"] == clean["label"])
     correct = clean.pivot(index="index", columns="target", values="correct")
-    table["kappa"] = [_error_consistency(correct[[source, target]].dropna()) for target in targets]
+    kappas = [_error_consistency(correct[[source, target]].dropna()) for target in targets]
+    table[["kappa", "kappa_low", "kappa_high"]] = kappas
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
     table["white_box"] = [is_white_box(source, target) for target in targets]
@@ -80,10 +82,13 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
 
 
-def _error_consistency(correct: pd.DataFrame) -> float:
-    """Return the kappa of two models being correct."""
+def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
+    """Return the kappa of two models being correct, and its 95 % interval."""
     first, second = correct.to_numpy(dtype=np.float64).T
     counts = np.histogram2d(first, second, bins=2, range=[[0, 1], [0, 1]])[0]
     # Models that are both always correct, or both always wrong, agree by necessity.
-    defined = np.diag(counts).max() < len(correct)
-    return float(cohens_kappa(counts, return_results=False)) if defined else np.nan
+    if np.diag(counts).max() == len(correct):
+        return np.nan, np.nan, np.nan
+    with np.errstate(invalid="ignore"):  # of its z statistic, where the models always agree
+        found = cohens_kappa(counts)
+    return found.kappa, found.kappa_low, found.kappa_upp

@@ -141,6 +141,7 @@ def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Eva
         {number: kept[number] for number in examples},
         record.gradients,
         record.zero_gradients,
+        batch_size=record.config["trainer"]["batch_size"],
     )
 
 

@@ -123,5 +123,6 @@ def _comparable(one: JobRecord, other: JobRecord) -> bool:
         attack = record.config["attack"]
         loss = attack["settings"].get("loss", "cross_entropy")
         rule = (attack["target_label"], attack["norm"], loss)
-        configs.append({**record.config, "attack": rule})
+        trainer = {**record.config["trainer"], "batch_size": None}  # one may have been halved
+        configs.append({**record.config, "attack": rule, "trainer": trainer})
     return (one.data, one.weights, configs[0]) == (other.data, other.weights, configs[1])

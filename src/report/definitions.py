@@ -49,6 +49,11 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "(2000).",
     ),
     (
+        "strongest source, most robust target",
+        "By an additive fit of the success rates, white boxes left out, to attack and source and "
+        "to target, every pair with the same weight, as no source has itself as a target.",
+    ),
+    (
         "difference of two rates, excess",
         "On the same images, with Tango's score interval for paired proportions (1998), 95 %. p: "
         "two-sided exact McNemar test, corrected by Holm within one kind of comparison. Excess is "
@@ -76,7 +81,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "gradient cosine, error consistency",
         "Mean cosine of the two models' gradients of the cross-entropy of the true class with "
         "respect to the clean pixels, with Student's t interval, 95 %, from 10 images on; and "
-        "Cohen's kappa of being correct on the same clean images, without one: 0 for independent "
-        "errors, 1 for the same ones.",
+        "Cohen's kappa of being correct on the same clean images, with its asymptotic interval, "
+        "95 %: 0 for independent errors, 1 for the same ones.",
     ),
 )

@@ -80,7 +80,8 @@ def measure(
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
             origin = {"attack": job.attack, "source": job.record.source}
             for name, table in tables.items():
-                parts.setdefault(name, []).append(table.assign(**origin))
+                lacking = {key: value for key, value in origin.items() if key not in table}
+                parts.setdefault(name, []).append(table.assign(**lacking))
         job.forget()
     found.alarms = list(alarms)
     found.tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
@@ -136,7 +137,11 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         found["low_passed"] = table.assign(target=own)
     if not job.has_clean:
         return found
-    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
+    of_images = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
+    found["outcomes"] = of_images.assign(  # one name with other weights is never compared
+        source="+".join(_model(job, name, names) for name in record.source.split("+")),
+        target=of_images["target"].map(lambda name: _model(job, name, names)),
+    )
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:

@@ -9,8 +9,8 @@ from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.intervals import bounded_mean_interval
 
 REPLICATES = 2000
-LEAST = 0.93
-# A method that covers 93 % stays above this in 2,000 replicates in all but one of 1,000 cases.
+LEAST = 0.95
+# A method that covers 95 % stays above this in 2,000 replicates in all but one of 1,000 cases.
 LEAST_SEEN = binom.ppf(0.001, REPLICATES, LEAST) / REPLICATES
 
 

@@ -52,6 +52,15 @@ def test_targeted_matrix_counts_what_reached_its_target_class(make_table):
     ]
 
 
+def test_sources_that_aim_at_other_classes_share_no_clean_row(make_table):
+    aims = (("a", [1] * 4), ("b", [2] * 4))
+    parts = [two_models(make_table, source, labels) for source, labels in aims]
+    for order in (parts, parts[::-1]):
+        assert CLEAN not in set(matrix(pd.concat(order), 8.0, "joint")["source"])
+    alike = matrix(pd.concat([two_models(make_table, one, [1] * 4) for one in "ab"]), 8.0, "joint")
+    assert alike.loc[alike["source"] == CLEAN, "target"].tolist() == ["a", "b"]
+
+
 def test_a_member_of_an_ensemble_is_white_box():
     pair = "vgg16+resnet50"
     for source, target in (("vgg16", "vgg16"), (pair, "resnet50"), (pair, pair)):

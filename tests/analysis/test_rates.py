@@ -153,3 +153,21 @@ def test_bands_are_of_the_means_of_the_rates(table):
     expected = bounded_mean_interval(mine.to_numpy()[None], np.ones((1, len(mine)), bool))
     found = row[["confidence_low", "confidence_high"]].tolist()
     np.testing.assert_allclose(found, np.ravel(expected), 0.03)
+
+
+def test_rows_that_mean_nothing_together_are_refused(table):
+    with pytest.raises(ValueError, match="several rows for one image"):
+        rates(pd.concat([table, table]), "a", ["b"])
+    with pytest.raises(ValueError, match="protocol Joint: there are all, source_correct"):
+        rates(table, "a", ["b"], "Joint")
+    with pytest.raises(ValueError, match="target b, c: there are a, b"):
+        rates(table, "a", ["b", "c"])
+    with pytest.raises(ValueError, match=r"target \(none\)"):
+        rates(table, "a", [])
+
+
+def test_an_image_that_was_not_attacked_is_not_counted(make_table):
+    table = make_table({("a", 0): [0, 0, 0], ("a", 8): [1, 0, 1]}, target_label=[1] * 3)
+    without = table[(table["eps_255"] == 0) | (table["index"] < 2)]
+    row = rates(without, "a", ["a"]).query("eps_255 == 8").iloc[0]
+    assert (row["denominator"], row["success"]) == (2, 1)

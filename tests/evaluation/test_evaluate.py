@@ -1,6 +1,7 @@
 """The pass over a small data set."""
 
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -136,11 +137,14 @@ def test_where_memory_does_not_suffice_batches_are_halved(dataset, networks, cap
         run(dataset, none)
 
 
-def test_the_device_decides_what_is_automatic():
+def test_the_device_decides_what_is_automatic(monkeypatch):
     automatic = TrainerSettings(attack_precision="auto")
     assert for_device(automatic, "cpu").batch_size == 50
     assert for_device(automatic, "cuda").batch_size == 1000
-    assert for_device(automatic, "cpu").attack_precision in ("32-true", "bf16")
+    for able, chosen in ((True, "bf16"), (False, "32-true")):
+        module = import_module("src.evaluation.evaluate")
+        monkeypatch.setattr(module, "computes_in_bfloat16", lambda device, able=able: able)
+        assert for_device(automatic, "cpu").attack_precision == chosen
     given = TrainerSettings(batch_size=7)
     assert for_device(given, "cuda") == given
 

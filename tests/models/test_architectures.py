@@ -37,7 +37,7 @@ def layout(network):
 def test_cifar_stem_trains_and_takes_the_public_checkpoints(builder):
     torch.manual_seed(0)
     network = builder(10, 32).train()
-    assert layout(network) == PUBLIC.get(builder, layout(network))
+    assert builder not in PUBLIC or layout(network) == PUBLIC[builder]
     assert network.pretrained_cfg == NORMALISATION["cifar"]
     logits = network(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 10)

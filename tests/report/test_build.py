@@ -1,11 +1,18 @@
 """The report's first sentence, its alarms, and what it leaves out."""
 
 import json
+import re
 from dataclasses import replace
+from itertools import permutations
+
+import pandas as pd
+import pytest
 
 from src.analysis import format_cell
 from src.config.settings import ReportSettings
 from src.report.build import build_report
+from src.report.measure import Measured, group
+from src.report.sections.answer import answer_sentence
 from src.report.stored import disambiguated, find_jobs
 
 
@@ -14,15 +21,46 @@ def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     (rates,) = [one.data for one in report.figures if one.name == "answer"]
     rows = rates.query("eps_255 == 8 and protocol == 'joint' and source != 'clean'")
     rows = rows[rows["source"] != rows["target"]].assign(fooled=lambda t: t["n"] - t["k"])
+    attack, source, target = (
+        re.search(f"{what} (\\S+)", report.answer)[1].rstrip(":")
+        for what in ("with", "strongest source is", "most robust target of \\w+ is")
+    )
     sums = rows.groupby(["attack", "source"])[["fooled", "n"]].sum()
-    attack, source = (sums["fooled"] / sums["n"]).idxmax()
-    assert f"strongest source is {source} with {attack}: it fools 2 other models" in report.answer
     assert format_cell(*sums.loc[(attack, source)]) in report.answer
     sums = rows[rows["attack"] == attack].groupby("target")[["fooled", "n"]].sum()
-    target = (sums["fooled"] / sums["n"]).idxmin()
-    assert f"most robust target of {attack} is {target}" in report.answer
     assert format_cell(*sums.loc[target]) in report.answer
     assert "no image that was counted is fooled" in made_up("one image").answer
+
+
+EFFECTS = {"a": 90, "b": 40, "c": 10}
+
+
+@pytest.mark.parametrize(
+    ("fooled", "said", "not_said"),
+    [
+        # What one source does, whatever the target: it is strong, and no target is robust.
+        (lambda source, target: EFFECTS[source], "strongest source is a", "most robust"),
+        # What any source does to a target.
+        (lambda source, target: EFFECTS[target], "no source stands out", "strongest"),
+        # Both, so that c, itself the most robust, meets the weakest targets alone.
+        (
+            lambda source, target: EFFECTS[target] // 2 + (source == "b"),
+            "strongest source is b with fgsm: it fools 2 other models for 52 / 200",
+            "most robust target of fgsm is b",
+        ),
+    ],
+)
+def test_sources_are_ranked_as_if_they_had_the_same_targets(make_sweep, fooled, said, not_said):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    pairs = pd.DataFrame(permutations("abc", 2), columns=["source", "target"])
+    success = [fooled(*pair) for pair in pairs.itertuples(index=False)]
+    told = {"attack": "fgsm", "n": 100, "targeted": False, "white_box": False, "primary": True}
+    rates = pairs.assign(success=success, reference=True, group=group(record), **told)
+    answer = answer_sentence(record, Measured({"rates": rates}))
+    assert said in answer and not_said not in answer
+    two = rates[rates["source"].isin(["a", "b"]) & rates["target"].isin(["a", "b"])]
+    shortest = answer_sentence(record, Measured({"rates": two}))
+    assert "most robust" not in shortest and "other models" not in shortest
 
 
 def test_sources_are_ranked_against_those_with_as_many_targets(make_sweep):

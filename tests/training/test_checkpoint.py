@@ -3,17 +3,22 @@
 import copy
 import itertools
 import multiprocessing
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional
 
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights
 from src.training import seconds_of_training, trained_weights
+from src.training.module import FineTuning
 
 STEPS = 6  # of an epoch
 TRAINER = TrainerSettings(accelerator="cpu", progress_bar=False)
@@ -114,6 +119,46 @@ def test_learns_and_stores(whole, tmp_path):
             assert not torch.equal(trained.network.state_dict()[name], before[name])
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
+    """Two steps of all images at once, beside a plain loop."""
+    same = {"crop_padding": 0, "flip": False, "weight_decay": 0.5, "gradient_clip": 0.2}
+    logger = CSVLogger(tmp_path)
+    words = {"epochs": 2, "batch_size": 60, "optimizer": optimizer, **same}
+    path = train(tmp_path / "net.safetensors", lambda lock: logger, **words)
+    model, images, tested = classifier(), dataset(), dataset(30)
+    batch = images.__getitems__(range(60))
+    weights = [value for value in model.parameters() if value.ndim > 1]
+    others = [value for value in model.parameters() if value.ndim < 2]
+    groups = [{"params": weights, "weight_decay": 0.5}, {"params": others, "weight_decay": 0}]
+    kinds = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, nesterov=True, momentum=1)}
+    stepping = kinds[optimizer](groups, lr=1)
+    # One cycle of five steps: up to 0.05 at step 0.25, and down along a cosine to step 4.
+    fallen = (1 + np.cos(np.pi * (1 - 0.25) / (4 - 0.25))) / 2
+    model.train()
+    for length, momentum in ((0.05 / 25, 0.95), (0.05 * fallen, 0.95 - 0.1 * fallen)):
+        for group in stepping.param_groups:
+            group["lr"] = length
+            if optimizer == "sgd":
+                group["momentum"] = momentum
+            else:
+                group["betas"] = (momentum, 0.999)
+        stepping.zero_grad()
+        logits = model(to_unit(batch.images))
+        functional.cross_entropy(logits, batch.labels, label_smoothing=0.1).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.2)
+        stepping.step()
+    trained = load_file(path)
+    if optimizer == "adamw":  # which scales up the rounding that is this bias's whole gradient
+        del trained["0.bias"], trained["1.running_mean"]
+    for name, value in trained.items():
+        torch.testing.assert_close(value, model.network.state_dict()[name], rtol=1e-4, atol=1e-5)
+    given = tested.__getitems__(range(30))
+    right = (model.eval()(to_unit(given.images)).argmax(1) == given.labels).float().mean()
+    noted = pd.read_csv(next(tmp_path.rglob("metrics.csv")))["test_accuracy"].dropna()
+    assert noted.iloc[-1] == pytest.approx(right.item())
+
+
 def test_dropout_can_be_switched_off(whole, tmp_path):
     for dropout in (0, None):
         model = classifier()
@@ -132,7 +177,15 @@ def test_a_second_call_trains_nothing(whole):
 def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch, whole):
     path = tmp_path / "cut.safetensors"
     cut_short(path, monkeypatch)
+    steps, real = [], FineTuning.training_step
+
+    def counted(*arguments):
+        steps.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(FineTuning, "training_step", counted)
     assert_same_weights(train(path), whole)
+    assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
 
 

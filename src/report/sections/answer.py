@@ -1,5 +1,6 @@
 """Which models are fooled, at which budget: the transfer matrix, and curves linked with it."""
 
+import numpy as np
 import pandas as pd
 
 from src.analysis import format_cell
@@ -24,25 +25,30 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     if rows.empty:
         return "No image was counted."
     where = f"At {record.reference:g}/255 ({record.norm}, {record.protocol})"
-    best = _strongest(rows, ["attack", "source"])
-    if not best["success"]:
+    if not rows["success"].any():
         return f"{where} no image that was counted is fooled."
-    attack, source, targeted = best["attack"], best["source"], rows["targeted"].any()
-    models = f"{best['pairs']} other {'model' if best['pairs'] == 1 else 'models'}"
-    white = rows["white_box"].all()
-    does = "reaches its target labels on" if targeted else "fools"
+    does = "reaches its target labels on" if rows["targeted"].any() else "fools"
+    ranked = _ranked(rows, ["attack", "source"], "target")
+    best, white = ranked.iloc[0], rows["white_box"].all()
+    counts = f"for {format_cell(best['success'], best['n'])} of the images counted"
+    if _tied(ranked):
+        return f"{where} no source stands out: the first {_tied(ranked) + 1} are equally strong."
+    whom = "itself" if white else f"{best['pairs']} other models"
+    if best["pairs"] == 1 and not white:
+        mine = rows[(rows["attack"] == best["attack"]) & (rows["source"] == best["source"])]
+        whom = mine["target"].item()
     first = (
-        f"{where} the strongest source is {source} with {attack}: it {does} "
-        f"{'itself' if white else models} for {format_cell(best['success'], best['n'])} of the "
-        "images counted."
+        f"{where} the strongest source is {best['source']} with {best['attack']}: it {does} "
+        f"{whom} {counts}."
     )
-    mine = rows[rows["attack"] == attack]
-    if white or mine["target"].nunique() < 2:
+    mine = rows[rows["attack"] == best["attack"]]
+    robust = _ranked(mine.assign(success=mine["n"] - mine["success"]), ["target"], "source")
+    if white or best["pairs"] == 1 or _tied(robust):
         return first
-    least = _strongest(mine.assign(success=mine["n"] - mine["success"]), ["target"])
+    least = robust.iloc[0]
     return (
-        f"{first} The most robust target of {attack} is {least['target']}: other sources succeed "
-        f"on {format_cell(least['n'] - least['success'], least['n'])}."
+        f"{first} The most robust target of {best['attack']} is {least['target']}: other sources "
+        f"succeed on {format_cell(least['n'] - least['success'], least['n'])}."
     )
 
 
@@ -55,13 +61,24 @@ def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     return others if len(others) else rows
 
 
-def _strongest(rows: pd.DataFrame, by: list[str]) -> pd.Series:
-    """Add the pairs of each up, and return the highest rate of those with the most pairs."""
-    sums = rows.groupby(by, sort=False).agg(
-        success=("success", "sum"), n=("n", "sum"), pairs=("n", "size")
-    )
-    sums = sums[sums["pairs"] == sums["pairs"].max()].reset_index()
-    return sums.iloc[(sums["success"] / sums["n"]).argmax()]
+def _ranked(rows: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
+    """Rank sources, or targets, by their effect on the success rate; the first is the highest.
+
+    Effects are those of an additive fit of the rates to `by` and `over`, each pair with the same
+    weight: no source has itself as a target, so that sums would be over different targets.
+    """
+    units, others = (rows.groupby(names, sort=False).ngroup() for names in (by, [over]))
+    design = np.hstack([np.eye(each.max() + 1)[each] for each in (units, others)])
+    effects = np.linalg.lstsq(design, rows["success"] / rows["n"])[0][: units.max() + 1]
+    counts = {"success": ("success", "sum"), "n": ("n", "sum"), "pairs": ("n", "size")}
+    sums = rows.groupby(by, sort=False).agg(**counts).assign(effect=effects).reset_index()
+    most = sums[sums["pairs"] == sums["pairs"].max()]
+    return most.sort_values("effect", ascending=False, kind="stable", ignore_index=True)
+
+
+def _tied(ranked: pd.DataFrame) -> int:
+    """Return how many have the effect of the first one too."""
+    return int(np.isclose(ranked["effect"], ranked["effect"].iloc[0], rtol=0, atol=1e-9).sum()) - 1
 
 
 def answer(record: JobRecord, found: Measured) -> Section:
@@ -70,7 +87,8 @@ def answer(record: JobRecord, found: Measured) -> Section:
     primary = rates[rates["primary"]]
     rows = drawn_rows(primary)
     decisive = _decisive(record, rates)
-    first = _strongest(decisive, ["attack", "source"]) if len(decisive) else primary.iloc[0]
+    best = _ranked(decisive, ["attack", "source"], "target") if len(decisive) else primary
+    first = best.iloc[0]
     chosen = (record.reference, record.protocol, str(first["attack"]), str(first["source"]))
     chart = linked(rows, *chosen)
     caption = (

@@ -1,7 +1,10 @@
 """Attacks, sources and directions compared on the same images."""
 
+from typing import Any
+
 import pandas as pd
 
+from src.analysis import is_white_box
 from src.analysis.comparisons import paired_tests
 from src.report.charts.dots import dot_plot
 from src.report.measure import Measured
@@ -25,7 +28,7 @@ def compared(found: Measured) -> Section | None:
         return None
     groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
     tests = pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
-    tests["row"] = [_KINDS[row["kind"]][2].format(**row) for row in records(tests)]
+    tests["row"] = [_KINDS[row["kind"]][2].format(**row) + _mark(row) for row in records(tests)]
     tests["attack"] = tests["common"]  # of directions
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
@@ -37,6 +40,11 @@ def compared(found: Measured) -> Section | None:
     return Section("compared", title, (), figures, (_tests_table(sufficient),))
 
 
+def _mark(row: dict[str, Any]) -> str:
+    """Mark the white box, which both sides of a comparison of attacks are."""
+    return "*" * (row["kind"] == "attack" and is_white_box(row["common"], row["target"]))
+
+
 def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figure:
     """Return the differences of one kind; of very many those with the smallest p."""
     title, by, _ = _KINDS[kind]
@@ -45,7 +53,7 @@ def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figu
     cut = f" The {MOST_ROWS} smallest p of each {by}." if len(rows) < len(tests) else ""
     caption = (
         f"Difference of success rates on {span(tests['n'])} images that count "
-        f"for both sides; Tango's 95 % interval.{cut}"
+        f"for both sides; Tango's 95 % interval; *: white box.{cut}"
     )
     columns = ["row", by, "n", "first_success", "second_success", "p_holm"]
     axis, names = "difference of success rates", list(outcomes[by])
@@ -69,6 +77,6 @@ def _tests_table(tests: pd.DataFrame) -> Table:
     )
     caption = (
         f"Two-sided exact McNemar tests, corrected by Holm over all of the same kind, data, "
-        f"norm and budget.{cut}"
+        f"norm, budget and protocol; *: white box.{cut}"
     )
     return Table("Differences as a table", caption, frame)
