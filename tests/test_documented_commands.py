@@ -72,6 +72,7 @@ def place(printed, run_in) -> Path:
     shutil.copytree(folder / "FOLDER", folder / "PATH")
     _write_weights(folder)
     _write_saved_images(folder)
+    (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = [
         "-m",
         "attack=fgsm",

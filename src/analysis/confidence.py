@@ -45,14 +45,16 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
     and less than 0.025 above, whether or not it is predicted correctly.
 
     Args:
-        clean: Clean rows (eps_255 = 0) of one model with `top5_confidences`: a row per image.
+        clean: Clean rows (eps_255 = 0) of one model: a row per image.
 
     Returns:
-        Five rows per level that has images: `level`, `rank` (1 is the predicted class), `images`
-        of the level, `confidence` (mean probability at that rank), `confidence_low` and
-        `confidence_high` (10 % and 90 % quantile over the images). They are NaN for ranks beyond
-        the number of classes.
+        Nothing without a column `top5_confidences`, else five rows per level that has images:
+        `level`, `rank` (1 is the predicted class), `images` of the level, `confidence` (mean
+        probability at that rank), `confidence_low` and `confidence_high` (10 % and 90 % quantile
+        over the images). They are NaN for ranks beyond the number of classes.
     """
+    if "top5_confidences" not in clean:
+        return pd.DataFrame()
     top = top_values(clean["top5_confidences"])
     initial = clean["confidence"].to_numpy(np.float64).round(_DIGITS)
     parts = []
@@ -73,23 +75,27 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
     """Count how often the true class is the likeliest one, and among the five likeliest.
 
     Args:
-        clean: Clean rows (eps_255 = 0) of one model with `top5_classes`: a row per image.
+        clean: Clean rows (eps_255 = 0) of one model: a row per image.
 
     Returns:
-        Two rows, for `k` = 1 and 5 (with fewer than five classes, all there are): `n` images,
-        `correct` (the true class is among the k likeliest), `accuracy` with its 95 % Wilson
-        interval `accuracy_low` and `accuracy_high`, and `confidence`: for k = 1 the mean
-        probability of the predicted class over all images, for k = 5 that of the true class over
-        the images where it is among the five. NaN without images.
+        A row for `k` = 1 and, if there is a column `top5_classes`, one for 5 (with fewer than
+        five classes, all there are): `n` images, `correct` (the true class is among the k
+        likeliest), `accuracy` with its 95 % Wilson interval `accuracy_low` and `accuracy_high`,
+        and `confidence`: for k = 1 the mean probability of the predicted class over all images,
+        for k = 5 that of the true class over the images where it is among the five. NaN without
+        images.
     """
-    first = (clean["predicted"] == clean["label"]).to_numpy()
-    label = clean["label"].to_numpy(dtype=np.float64)
-    among = (top_values(clean["top5_classes"]) == label[:, None]).any(axis=1)
-    correct, n = np.array([first.sum(), among.sum()]), np.full(2, len(clean))
-    table = pd.DataFrame({"k": [1, TOP_K], "n": n, "correct": correct})
+    among = {1: (clean["predicted"] == clean["label"]).to_numpy()}
+    values = [clean["confidence"]]
+    if "top5_classes" in clean:
+        label = clean["label"].to_numpy(dtype=np.float64)
+        among[TOP_K] = (top_values(clean["top5_classes"]) == label[:, None]).any(axis=1)
+        values.append(clean.loc[among[TOP_K], "true_confidence"])
+    correct = np.array([hits.sum() for hits in among.values()])
+    n = np.full(len(among), len(clean))
+    table = pd.DataFrame({"k": list(among), "n": n, "correct": correct})
     table["accuracy"] = ratio(correct, n)
     table["accuracy_low"], table["accuracy_high"] = wilson_interval(correct, n)
-    values = clean["confidence"], clean.loc[among, "true_confidence"]
     table["confidence"] = [its.astype(np.float64).mean() for its in values]
     return table
 

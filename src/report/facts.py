@@ -54,6 +54,8 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
         found.append(
             ("clean predictions", f"{count} of {total} jobs have none: rates of all images alone")
         )
+    if count := sum(not job.has_top_five for job in jobs):
+        found.append(("the five likeliest classes", f"not stored by {count} of {total} jobs"))
     few = {part: None for job in jobs if (part := _diagnosed_part(job))}
     if few:
         text = f"those of {', '.join(few)} images alone; diagnostics.n_images=null"

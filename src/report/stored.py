@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
 from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
@@ -86,6 +87,11 @@ class StoredJob:
     def has_clean(self) -> bool:
         """Tell whether the predictions on the clean images are known."""
         return bool((self.predictions["eps_255"] == 0).any())
+
+    @property
+    def has_top_five(self) -> bool:
+        """Tell whether the five likeliest classes are stored."""
+        return set(_TOP) <= set(pq.read_schema(self.files[PREDICTIONS]).names)
 
     def variants(self) -> dict[str, pd.DataFrame]:
         """Return the predictions by variant, the primary one first, controls last."""
