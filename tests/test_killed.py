@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -23,7 +24,7 @@ SWEEP += ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=40
 SWEEP += ["training.epochs=2", "training.batch_size=25", "training.precision=32-true"]
 TABLES = ["predictions", "predictions-noise", "predictions-shuffled"]
 
-# Where a command is killed: at one of so many calls of some functions.
+# Where a command is killed: at some of so many calls of some functions.
 CLIENT = "mlflow:MlflowClient"
 MOMENTS = {
     "training": (["src.training.module:FineTuning.training_step"], 10),
@@ -44,11 +45,14 @@ def whole(new_workspace, run_tiny, empty_store) -> Path:
     return folder / "outputs" / "whole"
 
 
-def killed(command: Callable[[], int], moment: str, trial: int) -> bool:
-    """Run a command in a process that dies at a random call, and tell whether it did."""
-    functions, calls = MOMENTS[moment]
-    draw = random.Random(f"{moment} {trial}")
-    number, after = draw.randint(1, calls), draw.random() < 0.5
+def moments(calls: int) -> list[tuple[int, bool]]:
+    """Draw calls, each with whether it is done before the end; none twice."""
+    every = list(product(range(1, calls + 1), (False, True)))
+    return random.Random(0).sample(every, min(TRIALS, len(every)))
+
+
+def killed(command: Callable[[], int], functions: list[str], number: int, after: bool) -> bool:
+    """Run a command in a process that dies at a call, and tell whether it did."""
 
     def run() -> None:
         count = 0
@@ -86,12 +90,13 @@ def test_a_killed_sweep_run_again_is_whole(
 ):
     monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
     words = [*SWEEP, f"report={'default' if moment == 'report' else 'none'}"]
-    deaths = 0
-    for trial in range(TRIALS):
+    functions, calls = MOMENTS[moment]
+    trials, deaths = moments(calls), 0
+    for trial in trials:
         folder = new_workspace()
         shutil.copytree(empty_store, folder / "mlruns")
         begin = partial(run_tiny, folder, *words, "hydra.sweep.dir=outputs/a")
-        deaths += killed(begin, moment, trial)
+        deaths += killed(begin, functions, *trial)
         assert run_tiny(folder, *words, "hydra.sweep.dir=outputs/b") == 0
         for job in ("0-fgsm-coarse", "1-bim-coarse"):
             for name in TABLES:
@@ -102,7 +107,7 @@ def test_a_killed_sweep_run_again_is_whole(
                 assert two.equals(one), (trial, job, name)
         tracked_once(folder)
         shutil.rmtree(folder)
-    assert deaths > TRIALS / 2
+    assert deaths > len(trials) / 2
 
 
 @pytest.mark.slow

@@ -92,6 +92,19 @@ def test_new_targets_are_added_to_what_is_there(command_line, workspace):
         assert (added / name).read_text() == (anew / name).read_text()
 
 
+def test_a_target_under_another_name_is_not_computed_again(command_line, workspace, attacked):
+    models = workspace / "conf" / "model"
+    text = (models / "fine.yaml").read_text()
+    (models / "twin.yaml").write_text(text.replace("model.fine", "model.twin"))
+    words = ["attack=counting", "model=[coarse,fine,twin]"]
+    for target, computed in (("fine", 23), ("twin", 0)):
+        where = [f"targets=[{target}]", f"hydra.run.dir=out/{target}"]
+        assert command_line(*words, GO_ON, *where) == 0
+        assert attacked() == computed
+    assert command_line(*words, "targets=[twin]", "hydra.run.dir=out/anew") == 0
+    same_tables(workspace / "out/twin", workspace / "out/anew", ["predictions"])
+
+
 def test_what_is_only_read_otherwise_is_not_computed_again(command_line, workspace, attacked):
     words = ["attack=counting", GO_ON, "report.examples=2"]
     assert command_line(*words, "hydra.run.dir=out/one", "report=default") == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from itertools import permutations
 
@@ -86,6 +87,18 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
+
+
+def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_path):
+    one, two = make_sweep(full=True), tmp_path / "two"
+    shutil.copytree(one, two)
+    for folder, name in ((one, "noise"), (two, "uint8")):
+        for path in folder.glob(f"*/predictions-{name}.parquet"):
+            path.unlink()
+    alone, both = find_jobs([one]), find_jobs([one, two])
+    assert [job.attack for job in both] == [job.attack for job in alone] == ["fgsm"] * 3
+    assert {tuple(job.variants()) for job in alone} == {("float32", "uint8")}
+    assert {tuple(job.variants()) for job in both} == {("float32", "uint8", "noise")}
 
 
 def test_words_that_decide_no_image_do_not_tell_attacks_apart(make_sweep):
