@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import OURS, Bench
-from benchmarks.compare import compare
+from benchmarks.compare import compare, speeds
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
 from src.experiment.provenance import git_commit
@@ -64,7 +64,10 @@ def _results(
     if options.what == "growth":
         yield growth(bench, given)
         return
-    bare = bench.asked("calls", given)
+    bare = bench.asked("calls", given, bf16=options.what == "speeds")
+    if options.what == "speeds":
+        yield speeds(options.images, given, bare)
+        return
     for attack in options.attacks:
         yield compare(bench, given, attack, libraries, options.rounds, bare)
 
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     add = parser.add_argument
-    add("what", nargs="?", choices=["compare", "growth"], default="compare")
+    add("what", nargs="?", choices=["compare", "growth", "speeds"], default="compare")
     add("--inputs", choices=list(INPUTS), default=list(INPUTS), **names, help=", ".join(INPUTS))
     add("--own", nargs="+", metavar="WORD", help="your models, as a,b, and words of the program")
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))

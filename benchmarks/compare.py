@@ -26,6 +26,7 @@ AGREEMENT = {
     "largest": "{largest}",
     "predictions differ": "{predictions_differ}/{predictions}",
 }
+SPEEDS = {"gradient": "gradients", "bf16": "gradients_bf16", "forward": "predictions"}
 PAIRED = {
     "n": "{n}",
     "only one succeeds": "{second_only}/{first_only}",
@@ -88,6 +89,19 @@ def compare(
         **{"times": records(timed), "agreement": agreement, "variants": variants},
         "counts": {one: records(table) for one, table in cells.items()},
     }
+
+
+def speeds(images: int, given: Input, bare: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Print and return how many gradients and predictions each network computes in a second.
+
+    Args:
+        images: How many were timed.
+        given: Images and models; `bench.prepare` has seen them.
+        bare: From `benchmarks.gradients.calls`, in bfloat16 too.
+    """
+    found = (images / pd.DataFrame(bare)).rename(columns=SPEEDS).rename_axis("model")
+    show(f"{given.name}, a second", found, {name: f"{{{name}:.3g}}" for name in SPEEDS.values()})
+    return {"input": given.name, "speeds": records(found)}
 
 
 def needed(attack: str, bare: Mapping[str, Mapping[str, float]]) -> float:

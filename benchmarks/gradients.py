@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,8 +30,9 @@ def calls(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Time one classification, and one gradient of the loss, of all images by each network.
 
     Returns:
-        Seconds by network: `forward` and `gradient`, in the sweep's batches and of the
-        networks as the program takes them.
+        Seconds by network: `forward`, `gradient` and, if asked for, `bf16` (a gradient with
+        `trainer.attack_precision=bf16`), in the sweep's batches and of the networks as the
+        program takes them.
     """
     keep_freed_memory()
     files = load(spec["folder"], spec["models"], spec["device"])
@@ -41,6 +43,9 @@ def calls(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
         found["gradient"][name] = _seconds(lambda x, y, f=network: _gradient(f, x, y), *parts)
         with torch.no_grad():
             found["forward"][name] = _seconds(lambda x, _, f=network: f(x), *parts)
+        if spec["bf16"]:
+            lowered = torch.autocast(spec["device"], torch.bfloat16)(network.forward)
+            found.setdefault("bf16", {})[name] = _seconds(partial(_gradient, lowered), *parts)
     return found
 
 
@@ -84,7 +89,7 @@ def _fast(network: nn.Sequential) -> nn.Module:
     return network
 
 
-def _gradient(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def _gradient(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
     images = images.clone().requires_grad_()
     loss = functional.cross_entropy(network(images), labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]

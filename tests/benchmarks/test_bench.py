@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,25 +120,45 @@ def test_wrong_words_are_refused_before_any_work(words, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
+    """Run the benchmark in a process of its own, and return its only result."""
+    shutil.copytree(INPUT, folder, dirs_exist_ok=True)
+    words = [
+        *words,
+        *("--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"),
+        *("model=[wide,flat]", "dataset=photos", "seed=35"),
+        "trainer.attack_precision=bf16",  # an input may say so, as the demo: the bench does not
+        *("--images", "20", "--threads", "1", "--folder", "found"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words],
+        **{"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(REPOSITORY)}},
+        **{"capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads((folder / "found" / "results.json").read_text())["results"]
+    return found
+
+
+@pytest.mark.slow
+def test_the_speeds_of_networks_are_measured_without_a_sweep(tmp_path):
+    found = run_on_tiny_networks(tmp_path, "speeds")
+    speeds = pd.DataFrame(found["speeds"]).set_index("model")
+    assert speeds.index.tolist() == ["wide", "flat"]
+    assert (speeds[["gradients", "gradients_bf16", "predictions"]] > 0).all(axis=None)
+    assert (speeds["predictions"] > speeds["gradients"]).all()
+    assert not list((tmp_path / "found").rglob("predictions*"))
+
+
 @pytest.mark.slow
 def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
     pytest.importorskip("torchattacks", exc_type=ImportError)
     shutil.copytree(INPUT, tmp_path, dirs_exist_ok=True)
     words = [
-        *("--own", "wide,flat", f"hydra.searchpath=['file://{tmp_path / 'conf'}']"),
-        *("model=[wide,flat]", "dataset=photos", "seed=35"),
-        "trainer.attack_precision=bf16",  # an input may say so, as the demo: the bench does not
-        *("--attacks", "fgsm"),
-        *("--images", "20", "--rounds", "1", "--threads", "1", "--folder", "found"),
-        *("--libraries", "torchattacks", "--variant", "unfolded", "trainer.fold_batch_norms=false"),
+        *("--attacks", "fgsm", "--rounds", "1", "--libraries", "torchattacks"),
+        *("--variant", "unfolded", "trainer.fold_batch_norms=false"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *words],
-        **{"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(REPOSITORY)}},
-        **{"capture_output": True, "text": True},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = json.loads((tmp_path / "found" / "results.json").read_text())["results"]
+    found = run_on_tiny_networks(tmp_path, *words)
     measured = pd.DataFrame(found["times"]).set_index("library")
     assert measured.index.tolist() == ["ours", "unfolded", "torchattacks"]
     assert (measured > 0).all(axis=None)
