@@ -54,6 +54,37 @@ def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():
     assert measured in page
 
 
+def speeds(name: str) -> pd.DataFrame:
+    stored = json.loads((RESULTS / "benchmarks" / f"speeds-{name}.json").read_text("utf-8"))
+    return pd.DataFrame(stored["results"][0]["speeds"]).set_index("model")
+
+
+def test_the_hours_of_the_daily_command_are_by_the_speeds_that_were_measured():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    images, budgets, steps = 10_000, 6, 10
+    for row, name in (("as it stands", "daily"), ("`'model=[", "resized")):
+        found = images / 3600 / speeds(name)  # hours of a pass, by model
+        passes = 1 + len(found) * budgets  # of predictions: the clean images, and every source's
+        hours = {
+            (gradients, kind): gradients * found[kind].sum() + passes * found["predictions"].sum()
+            for gradients in (1, 1 + (steps - 1) * budgets)
+            for kind in ("gradients", "gradients_bf16")
+        }
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {row}")]
+        cells = [cell.strip() for cell in line.split("|")][-3:-1]
+        assert cells == [f"{hours[n, 'gradients']:.2g} hours" for n in (1, 55)], name
+    assert f"its BIM takes {hours[55, 'gradients_bf16']:.2g} hours with" in " ".join(readme.split())
+
+
+def test_what_imagenet_takes_is_by_the_speeds_that_were_measured():
+    page = (DOCS / "scaling.md").read_text(encoding="utf-8")
+    found = speeds("resnet101").loc["timm"]
+    for kind in ("gradients", "gradients_bf16"):
+        days = (711e6 / found[kind] + 100e6 / found["predictions"]) / 86_400
+        cells = f"{found[kind]:.1f} | {found['predictions']:.0f} | "
+        assert f"| {cells}{days / 365.25:.1f} years | {days / 50:.0f} days |" in page
+
+
 # What the page concludes in words.
 
 
