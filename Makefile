@@ -34,7 +34,7 @@ test-all: $(READY) lint ## The same with the long tests, the launchers and the n
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(READY) ## The same of FGSM and BIM on few of the demo's images (minutes, if it is trained)
+bench-quick: $(READY) ## The same of FGSM and BIM on few of the demo's images (minutes, and training)
 	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 10 --rounds 1
 
 findings: $(READY) ## Rebuild the findings and their figures from the tables in docs/results/
