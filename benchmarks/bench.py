@@ -107,7 +107,8 @@ class Bench:
         sources: Sequence[str] = (),
     ) -> Run:
         """Run and time the program's sweep, with more words or of some sources if need be."""
-        shutil.rmtree(self.folder / "cache" / "clean", ignore_errors=True)  # peers have none
+        for name in ("clean", "partial"):  # peers have none
+            shutil.rmtree(self.folder / "cache" / name, ignore_errors=True)
         folder = self._path(given, attack, library, number)
         shutil.rmtree(folder, ignore_errors=True)
         seconds, megabytes = self.child(

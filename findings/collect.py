@@ -2,17 +2,17 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from src.experiment.provenance import JobRecord, with_record
+from src.experiment.provenance import TOP_FIVE, JobRecord, with_record
 from src.report import find_jobs
 from src.utils.files import atomic_write, write_text
 from src.utils.tables import read_table
 
-TOP_FIVE = ("top5_classes", "top5_confidences")
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
 ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")
 """Folders of the machine where a job ran, which mean nothing elsewhere."""
@@ -26,10 +26,17 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
 
     Args:
         sweeps: Their folders.
-        results: Where the tables go, a folder a job.
+        results: Where the tables go, a folder a job, instead of those of earlier jobs.
+
+    Raises:
+        ValueError: The tables would replace those that they come from.
     """
-    provenance = []
-    for number, job in enumerate(find_jobs(sweeps)):
+    provenance, jobs = [], find_jobs(sweeps)
+    if any(job.folder.resolve().is_relative_to(results.resolve()) for job in jobs):
+        raise ValueError(f"{results} holds jobs that are to be stored there.")
+    for earlier in results.glob("[0-9]*-*/"):
+        shutil.rmtree(earlier)
+    for number, job in enumerate(jobs):
         folder = results / f"{number}-{job.folder.name.partition('-')[2]}"
         folder.mkdir(parents=True, exist_ok=True)
         record = JobRecord.model_validate_json(ABSOLUTE.sub("", job.record.model_dump_json()))

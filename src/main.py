@@ -11,13 +11,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.errors import REFUSALS, REFUSED, explain
+from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain
 from src.utils import stopping
 
 _HERE = Path(__file__).resolve().parent
 # Beside this package in a checkout, inside it where a wheel was installed.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-INTERRUPTED = 130
 HARMLESS = (
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6 with torch 2.15
     "The ``noload`` loader strategy is deprecated",  # MLflow 3.17 with SQLAlchemy 2.1

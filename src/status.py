@@ -10,9 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.config.errors import REFUSED
-from src.experiment.state import PLAN, JobStatus, job_statuses
-
-OUTPUTS = Path("outputs")
+from src.experiment.state import OUTPUTS, PLAN, JobStatus, job_statuses
 
 
 def main() -> None:

@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from src.config.errors import REFUSED
+from src.config.errors import INTERRUPTED, REFUSED
 from src.config.settings import TrackingSettings
-from src.experiment.state import PLAN, read_plan
-from src.status import OUTPUTS
+from src.experiment.state import OUTPUTS, PLAN, read_plan
 
 
 def main() -> None:
@@ -26,9 +25,12 @@ def main() -> None:
             if words.folders or read_plan(folder).tracked:
                 count = deliver(folder, TrackingSettings(name="mlflow", uri=words.uri))
                 print(f"{folder}: {count} jobs delivered.")
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(error, file=sys.stderr)
             code = REFUSED
+        except KeyboardInterrupt:  # what is delivered is known, and not delivered again
+            code = INTERRUPTED
+            break
     sys.exit(code)
 
 

@@ -279,7 +279,12 @@ def test_a_used_folder_does_not_mix_old_jobs_in(command_line, workspace, capsys)
     assert "excess transfer" in capsys.readouterr().out
     for noted in (workspace / "here").glob("*/.hydra/config.yaml"):
         os.utime(noted, (0, 0))  # the clocks of files are coarse
+    (workspace / "here" / "figures").mkdir()
+    for name in ("answer.png", "answer.vl.json", "mine.png"):
+        (workspace / "here" / "figures" / name).touch()
     assert command_line(*words, "attack=rfgsm") == 0
+    figures = (workspace / "here" / "figures").iterdir()
+    assert [path.name for path in figures] == ["mine.png"]  # the user's own
     assert "excess transfer" not in capsys.readouterr().out
     assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-rfgsm.csv"]
     left = " ".join(path.name for path in (workspace / "here" / "0-rfgsm-coarse").iterdir())
@@ -357,7 +362,7 @@ def test_a_file_that_is_no_image_is_named_before_training(command_line, workspac
 
 
 STILL = """
-def still(model, images, labels, eps, *, steps):
+def still(model, images, labels, eps, *, steps, norm="linf"):
     return images.expand(len(eps), *images.shape)
 """
 
@@ -374,6 +379,12 @@ def test_an_attack_that_does_nothing_raises_alarms(command_line, workspace, stor
     assert "alarm.loss_not_rising" not in jobs["fgsm coarse+fine"]
     (sweep,) = runs(store, "photos-sweeps", "sweep")
     assert "ALARM 1-still-coarse+fine: weaker_than_fgsm" in sweep.data.tags["mlflow.note.content"]
+
+
+def test_an_attack_in_the_l2_ball_is_compared_with_a_step_there(command_line, workspace, capsys):
+    own_attack(workspace, "still", "_target_: still_code.still\nsteps: 10\nnorm: l2", STILL)
+    assert command_line("-m", "attack=fgsm_l2,still", "n_images=100", "epsilon.grid=[8]") == 0
+    assert "ALARM 1-still-coarse: weaker_than_fgsm" in capsys.readouterr().out
 
 
 def test_every_alarm_of_a_name_is_in_the_tags(command_line, store):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from findings.__main__ import CIFAR_MODELS, DOCS, PAIRS, RESULTS, page
+from findings.collect import collect
 from findings.numbers import Sweep
 
 
@@ -40,6 +41,17 @@ def test_a_report_of_the_stored_tables_says_what_they_lack(run_in, tmp_path):
     fooled = Sweep([RESULTS / "photographs"]).rates("fgsm", "mobilenet", "squeezenet", 8)
     assert f"it fools squeezenet for {fooled['success']} / {fooled['denominator']}" in text
     assert "not stored by 4 of 4 jobs" in text and "top 5" not in text
+
+
+def test_stored_tables_replace_those_of_earlier_sweeps(tmp_path):
+    for name in ("targeted", "demo"):
+        collect([RESULTS / name], tmp_path)
+    stored, demo = (
+        sorted(one.name for one in place.iterdir()) for place in (tmp_path, RESULTS / "demo")
+    )
+    assert stored == demo
+    with pytest.raises(ValueError, match="holds jobs that are to be stored there"):
+        collect([tmp_path], tmp_path)
 
 
 def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():

@@ -1,5 +1,6 @@
 """A command run again computes what is missing, and leaves what one run from the start leaves."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -78,6 +79,23 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked)
     for words in (["rerun=true"], [GO_ON, "seed=1"], [GO_ON, "epsilon.grid=[8]"]):
         assert command_line("attack=counting", "hydra.run.dir=out/other", *words) == 0
         assert attacked() == 23
+
+
+def test_a_dated_run_finds_the_jobs_of_a_sweep(command_line, attacked):
+    assert command_line("-m", "attack=counting", GO_ON, "hydra.sweep.dir=outputs/sweep") == 0
+    assert attacked() == 23
+    assert command_line("attack=counting", GO_ON) == 0
+    assert attacked() == 0
+
+
+def test_a_job_that_lacks_a_table_is_computed_again(command_line, workspace, attacked):
+    words = ["attack=counting", GO_ON, "controls=true"]
+    assert command_line(*words, "hydra.run.dir=out/one") == 0
+    assert attacked() == 23
+    (workspace / "out" / "one" / "predictions-noise.parquet").unlink()
+    assert command_line(*words, "hydra.run.dir=out/two") == 0
+    assert attacked() == 23
+    assert (workspace / "out" / "two" / "predictions-noise.parquet").exists()
 
 
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):
@@ -207,6 +225,12 @@ def test_a_killed_job_goes_on_where_it_was(
         ]
         assert texts[0] == texts[1]
     assert not list((workspace / "cache" / "partial").iterdir())
+    whole, part = (
+        json.loads((folder / "metrics.json").read_text())
+        for folder in (workspace / "whole", workspace / "out/part")
+    )
+    speed = whole.pop("images_per_second")  # of a part of the images nobody can tell
+    assert speed > 0 and whole == part
 
 
 def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
@@ -300,6 +324,14 @@ def test_what_a_store_did_not_take_is_delivered_once(
     assert "0 jobs delivered" in capsys.readouterr().out
     assert "fgsm on photos" in found["sweep"][0].data.tags["mlflow.note.content"]
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
+
+
+def test_an_interrupted_delivery_says_so_by_its_exit_code(workspace, run_in, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("src.experiment.delivery.deliver", interrupted)
+    assert run_in(workspace, "here", module="src.sync") == 130
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "none"])

@@ -90,6 +90,17 @@ def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
+def test_sets_with_other_budgets_have_matrices_of_their_own(line, made):
+    folder, run = line
+    words = ["attack=bim", "source=fine", "n_images=23", "epsilon.grid=[2]"]
+    assert run(*BOTH, *words, "save_adversarial=true", "hydra.run.dir=small") == 0
+    paths = ",".join(f"{place}/adversarial" for place in (made, folder / "small"))
+    sets = ["-m", "attack=saved", f"attack.path={paths}", "hydra.sweep.dir=sets"]
+    assert run(*BOTH, *sets) == 0
+    tables = [pd.read_csv(path) for path in (folder / "sets").glob("matrix-*.csv")]
+    assert sorted(table["source"].iloc[-1] for table in tables) == ["coarse", "fine"]
+
+
 def test_ensembles_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
     folder, run = line
     words = ["source=[coarse,fine]", *BOTH]

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-PROTOCOLS = ("all", "source_correct", "target_correct", "joint")
+from src.config.settings import Protocol
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 Mask = NDArray[np.bool_]
 

@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from src.utils.checks import first_line, meant
 
-REFUSED = 2  # exit code
+REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 """What composing a config raises where the command line or a file cannot be right."""
 _LAUNCHERS = {

@@ -183,7 +183,7 @@ class EpsilonSettings(Section):
     """
 
     grid: Budgets
-    reference: Budget | None = None
+    reference: Annotated[Budget, Field(gt=0)] | None = None
 
     @field_validator("grid")
     @classmethod

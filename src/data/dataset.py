@@ -105,7 +105,7 @@ class ImageDataset(Dataset[Batch]):
         target_labels = getattr(data, "target_labels", None)
         classes = getattr(data, "classes", None)
         if classes is None:
-            classes = range(num_classes or int(np.max(data.targets, initial=0)) + 1)
+            classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
         number, names = _number_classes(tuple(map(str, classes)), num_classes, class_names)
         self.class_names = tuple(map(legible, names))
         labels = _checked_labels("labels", data.targets, len(number))

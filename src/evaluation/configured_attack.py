@@ -31,6 +31,8 @@ def attack_function(attack: AttackSettings) -> Attack:
             "targeted, seed decides what it draws, and trainer.gradient_batch bounds its batches."
         )
     words = {k: v for k, v in attack.settings.items() if k not in ("name", "target_label")}
+    if not words.get("_target_"):
+        raise ValueError(f"attack={attack.name} names no function as its _target_.")
     try:
         function: Any = instantiate(words, _partial_=True, _convert_="all")
     except InstantiationException as error:

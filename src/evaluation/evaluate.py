@@ -1,6 +1,7 @@
 """Evaluate targets on a data set, on one device or on several."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -62,6 +63,8 @@ def evaluate(
     variants = module.variants
     shuffle_seed = variants.seed if variants.controls else None
     took = pass_over(dataset, module, trainer, label, shuffle_seed)
+    if module.finished:  # by a killed pass, whose time is not known
+        took = took._replace(seconds=math.nan)
     return replace(module.found, **took._asdict())
 
 

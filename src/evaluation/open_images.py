@@ -60,7 +60,8 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
         attack=_attack(settings, targeted=aimed is not None),
         budgets_255=(settings.eps_255,),
     )
-    content = hashlib.sha256(repr((facts, labels.tolist(), aimed)).encode())
+    classes = (labels.tolist(), None if aimed is None else aimed.tolist())
+    content = hashlib.sha256(repr((facts, *classes)).encode())
     for row in range(len(adversarial)):
         content.update(read(row).numpy().tobytes())
     return SavedImages(

@@ -35,7 +35,8 @@ class PartialRows:
 
     def whole_files(self) -> list[str]:
         """Return the names of the files that are not damaged."""
-        return [path.name for path in sorted(self.folder.glob("*.safetensors")) if is_cached(path)]
+        files = sorted(self.folder.glob("[0-9]*.safetensors"))  # not hidden ones of a killed write
+        return [path.name for path in files if is_cached(path)]
 
     def restore(
         self,

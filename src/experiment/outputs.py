@@ -36,7 +36,9 @@ from src.experiment.provenance import (
     IMAGES,
     PAGE,
     PREDICTIONS,
+    TOP_FIVE,
     JobRecord,
+    remove_figures,
     with_record,
 )
 from src.utils.files import write_csv, write_text, writing
@@ -53,7 +55,6 @@ _OF_JOB = (
     *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS, METRICS),
     *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
 )
-_FIGURES = tuple(f"{FIGURES}/*{ending}" for ending in (".png", ".svg", ".csv", ".vl.json"))
 
 
 def files_of_job(folder: Path) -> list[Path]:
@@ -96,10 +97,7 @@ def write_results(
         tables = {name: pa.concat_tables([clean, rows]) for name, rows in tables.items()}
     if not tables and clean is not None:  # nothing was attacked
         tables = {record.storage: clean}
-    frames = {
-        name: table.drop_columns(["top5_classes", "top5_confidences"]).to_pandas()
-        for name, table in tables.items()
-    }
+    frames = {name: table.drop_columns([*TOP_FIVE]).to_pandas() for name, table in tables.items()}
     primary = frames[record.storage]
     raised: list[Alarm] = []
     if settings.budgets:
@@ -204,9 +202,10 @@ def example_indices(images: ImageDataset, count: int) -> list[int]:
 def clear(folder: Path) -> None:
     """Remove what an earlier job has left in a folder, but for its set of adversarial images."""
     with writing(folder):
-        for pattern in (*_OF_JOB, "matrix-*.csv", PAGE, SUMMARY, *_FIGURES):
+        for pattern in (*_OF_JOB, "matrix-*.csv", PAGE, SUMMARY):
             for file in folder.glob(pattern):
                 file.unlink()
+        remove_figures(folder / FIGURES)
 
 
 def finish_set(

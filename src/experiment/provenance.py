@@ -24,6 +24,8 @@ from src.utils.checks import first_line
 
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
+TOP_FIVE = ("top5_classes", "top5_confidences")
+"""Columns of the predictions' five likeliest classes."""
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
@@ -109,6 +111,20 @@ class JobRecord(BaseModel):
     created: str = ""
     commit: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+
+def folder_of_command(folder: Path) -> Path:
+    """Return the folder of a job's command: of a sweep the one above, else the job's own."""
+    numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00
+    return folder.parent if numbered else folder
+
+
+def remove_figures(folder: Path) -> None:
+    """Remove a report's figures, each with its data and specification, and nothing else."""
+    for spec in folder.glob("*.vl.json"):
+        stem = spec.name.removesuffix(".vl.json")
+        for ending in ("png", "svg", "csv", "vl.json"):
+            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 
 
 def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:

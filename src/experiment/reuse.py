@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,19 +15,23 @@ from src.config.settings import CONTROLS
 from src.evaluation import Evaluation, is_complete_set, renamed
 from src.experiment.example_images import read_examples
 from src.experiment.outputs import SAVED
-from src.experiment.provenance import PREDICTIONS, JobRecord, read_record
+from src.experiment.provenance import PREDICTIONS, JobRecord, folder_of_command, read_record
 from src.utils.files import writing
 from src.utils.tables import read_table
 
 log = logging.getLogger(__name__)
 
-_DIAGNOSTICS = {"flips": None, "spectra": None, "filtered": [("kind", "==", "attack")]}
-"""Tables of the diagnostics of the attack, and which of their rows are the attack's."""
+_DIAGNOSTICS: dict[str, tuple[str, list[tuple[str, str, str]] | None]] = {
+    "bisection": ("flips", None),
+    "spectra": ("spectra", None),
+    "filters": ("filtered", [("kind", "==", "attack")]),
+}
+"""Settings of diagnostics of the attack, with their tables and which rows are the attack's."""
 
 
 def jobs_beside(folder: Path) -> list[Path]:
     """Return the folders of the finished jobs whose sweeps lie beside a job's, the newest first."""
-    here = (folder.parent if re.match(r"\d+-", folder.name) else folder).absolute().parent
+    here = folder_of_command(folder).absolute().parent
     tables = [*here.glob(f"*/{PREDICTIONS}.parquet"), *here.glob(f"*/*/{PREDICTIONS}.parquet")]
     tables.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent for path in tables]
@@ -121,20 +124,25 @@ def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Eva
     """Return what a job has found, as the pass over the images had given it.
 
     Raises:
-        ValueError: A file is damaged, or an example image is not there.
+        ValueError: A file is damaged or not there, or an example image is not.
     """
     kept = read_examples(folder)
     if lacking := set(examples) - kept.keys():
         raise ValueError(f"{folder} lacks example images ({len(lacking)}), which are made again.")
-    tables = {}
-    for variant in (record.storage, *record.config["variants"], *CONTROLS):
-        own = PREDICTIONS if variant == record.storage else f"{PREDICTIONS}-{variant}"
-        if (path := folder / f"{own}.parquet").exists():
-            tables[variant] = read_table(path, [("eps_255", ">", 0)]).replace_schema_metadata()
-    diagnostics = {}
-    for name, filters in _DIAGNOSTICS.items():
-        if (path := folder / f"{name}.parquet").exists():
-            diagnostics[name] = read_table(path, filters).replace_schema_metadata()
+    config = record.config
+    variants = (*config["variants"], *(CONTROLS if config["controls"] else ()))
+    names = {record.storage: PREDICTIONS, **{one: f"{PREDICTIONS}-{one}" for one in variants}}
+    stored = {one: read_table(folder / f"{name}.parquet") for one, name in names.items()}
+    clean = pc.any(pc.equal(stored[record.storage]["eps_255"], 0)).as_py()
+    tables = {
+        one: table.filter(pc.greater(table["eps_255"], 0)).replace_schema_metadata()
+        for one, table in stored.items()
+    }
+    diagnostics = {
+        name: read_table(folder / f"{name}.parquet", filters).replace_schema_metadata()
+        for setting, (name, filters) in _DIAGNOSTICS.items()
+        if clean and config["diagnostics"][setting]
+    }
     return Evaluation(
         tables,
         diagnostics,

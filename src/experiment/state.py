@@ -15,6 +15,7 @@ from src.experiment.provenance import PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
 
+OUTPUTS = Path("outputs")
 PLAN = "sweep.json"
 _FAILURE = "error.txt"
 _CLOCK = 1.0  # seconds by which a file system's clock may be off

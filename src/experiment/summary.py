@@ -25,13 +25,16 @@ from src.experiment.provenance import ALARMS, JobRecord
 from src.report.stored import StoredJob
 from src.utils.files import write_csv, write_text
 
+SINGLE_STEP = ("fgsm", "fgsm_l2", "llc")
+"""Attacks that iterative ones are compared with."""
+
 
 def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) -> None:
     """Print the matrix of every attack, then its excess over controls, and write it as CSV."""
     attacked = [job for job in jobs if job.attacked]
     files: dict[str, pd.DataFrame] = {}
-    for name in dict.fromkeys(job.attack for job in attacked):
-        done = [job for job in attacked if job.attack == name]
+    for name, *others in dict.fromkeys(map(_of_one_matrix, attacked)):
+        done = [job for job in attacked if _of_one_matrix(job) == (name, *others)]
         heading, cells = print_matrix(done, console)
         beyond = pd.concat(map(_excess, done))
         for control, table in beyond.groupby("control", sort=False) if len(beyond) else ():
@@ -45,6 +48,11 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     console.print()
     for stem, frame in files.items():  # last: a full disk hides no matrix
         write_csv(folder / f"{stem}.csv", frame)
+
+
+def _of_one_matrix(job: StoredJob) -> tuple[str, float, str]:
+    """Return what the jobs of a matrix share; saved sets of one attack may differ in the others."""
+    return job.attack, job.record.reference, job.record.protocol
 
 
 def print_matrix(jobs: Sequence[StoredJob], console: Console) -> tuple[str, pd.DataFrame]:
@@ -109,7 +117,7 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
     if not job.attacked:
         return clean_at_chance(job.predictions, len(own.class_names))
     for other in jobs if own.iterative else []:
-        if other.record.attack == "fgsm" and _comparable(own, other.record):
+        if other.record.attack in SINGLE_STEP and _comparable(own, other.record):
             tables = (job.predictions, other.predictions)
             other.forget()
             return weaker_than_fgsm(*tables, own.source, own.targets, own.reference, own.label)

@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from src.models.pixel_classifier import PixelClassifier
-
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -20,7 +18,7 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
     is not changed.
 
     Args:
-        network: A network, or a `PixelClassifier` around one.
+        network: A network.
 
     Returns:
         The copy; nothing in it is folded if the network's data flow cannot be traced.
@@ -28,10 +26,7 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
     folded = copy.deepcopy(network)
     for module in folded.modules():  # whatever the network's own eval() does
         module.training = False
-    if isinstance(folded, PixelClassifier):
-        _fold(folded.network)
-    else:
-        _fold(folded)
+    _fold(folded)
     return folded
 
 

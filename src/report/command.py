@@ -8,12 +8,11 @@ from rich.status import Status
 from rich.text import Text
 
 from src.config.settings import ReportCommand, ReportSettings
-from src.experiment.provenance import FIGURES, PAGE, PREDICTIONS
+from src.experiment.provenance import FIGURES, PAGE, PREDICTIONS, remove_figures
+from src.experiment.state import OUTPUTS
 from src.report.build import build_report
-from src.report.page import remove_figures, save_figures, write_page
+from src.report.page import save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
-
-OUTPUTS = Path("outputs")
 
 
 def report(settings: ReportCommand) -> None:

@@ -143,14 +143,6 @@ def save_figures(
         write_csv(folder / f"{figure.name}.csv", figure.data)
 
 
-def remove_figures(folder: Path) -> None:
-    """Remove what `save_figures` has written into a folder, and nothing else."""
-    for spec in folder.glob("*.vl.json"):
-        stem = spec.name.removesuffix(".vl.json")
-        for ending in ("png", "svg", "csv", "vl.json"):
-            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
-
-
 @cache
 def _vega() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script."""

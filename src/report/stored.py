@@ -12,11 +12,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
-from src.experiment.provenance import EXAMPLES, IMAGES, PREDICTIONS, JobRecord, read_record
+from src.experiment.provenance import (
+    EXAMPLES,
+    IMAGES,
+    PREDICTIONS,
+    TOP_FIVE,
+    JobRecord,
+    folder_of_command,
+    read_record,
+)
 from src.experiment.state import noted_failure
 from src.utils.tables import read_arrays, read_table
-
-_TOP = ("top5_classes", "top5_confidences")
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class StoredJob:
     @property
     def sweep_folder(self) -> Path:
         """Return the folder of the job's command."""
-        return self.folder.parent if re.match(r"\d+-", self.folder.name) else self.folder
+        return folder_of_command(self.folder)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -91,7 +97,7 @@ class StoredJob:
     @property
     def has_top_five(self) -> bool:
         """Tell whether the five likeliest classes are stored."""
-        return set(_TOP) <= set(pq.read_schema(self.files[PREDICTIONS]).names)
+        return set(TOP_FIVE) <= set(pq.read_schema(self.files[PREDICTIONS]).names)
 
     def variants(self) -> dict[str, pd.DataFrame]:
         """Return the predictions by variant, the primary one first, controls last."""
@@ -104,7 +110,7 @@ class StoredJob:
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name, without the top five."""
         whole = read_table(self.files[name])
-        return whole.drop_columns([c for c in _TOP if c in whole.column_names]).to_pandas()
+        return whole.drop_columns([c for c in TOP_FIVE if c in whole.column_names]).to_pandas()
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:

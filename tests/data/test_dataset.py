@@ -52,6 +52,12 @@ def test_a_part_is_a_data_set_of_its_own():
     assert all(whole.subset(n).digest() == digest for n in (None, 12, 13))
 
 
+def test_classes_that_have_no_names_are_counted_in_any_kind_of_labels():
+    data = split(targets=torch.arange(20) % 4)
+    data.targets, data.classes = torch.arange(20) % 4, None
+    assert ImageDataset(data).class_names == ("0", "1", "2", "3")
+
+
 def test_target_labels_and_own_numbers_follow_the_subset():
     targets, numbers = (np.arange(20) + 1) % 4, 100 + np.arange(20)
     dataset = ImageDataset(split(target_labels=targets), n_images=6, numbers=numbers)

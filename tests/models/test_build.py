@@ -177,7 +177,8 @@ def test_imagenet_models_reach_their_accuracy(
         num_classes=1000,
         image_size=299,
     )
-    model = fold_batch_norms(model).to(memory_format=torch.channels_last)
+    model.network = fold_batch_norms(model.network)
+    model = model.to(memory_format=torch.channels_last)
     root = str(real_data / "imagenet-nips2017-250.tar")
     dataset = ImageDataset(image_csv("test", root=root, cache_dir=str(tmp_path)), num_classes=1000)
     labels = torch.as_tensor(dataset.labels)

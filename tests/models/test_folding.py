@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from src.models import PixelClassifier, fold_batch_norms
+from src.models import fold_batch_norms
 from src.models.architectures import densenet121, resnet18
 
 
@@ -55,11 +55,11 @@ def test_logits_and_input_gradients_stay(build, before, after):
         assert (mine - theirs).abs().max() <= 1e-9 * mine.abs().max()
 
 
-def test_a_classifier_is_folded_inside():
-    model = PixelClassifier(lively(sequence()), [0.5] * 3, [0.2] * 3)
-    folded = fold_batch_norms(model.train())
-    assert isinstance(folded, PixelClassifier) and count(folded) == 0
-    assert not folded.training and model.training
+def test_the_copy_is_in_evaluation_mode_and_the_network_as_it_was():
+    network = lively(sequence()).train()
+    folded = fold_batch_norms(network)
+    assert count(folded) == 0 and not folded.training
+    assert count(network) > 0 and network.training
 
 
 class DependsOnData(nn.Module):
