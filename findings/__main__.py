@@ -48,8 +48,8 @@ def page() -> str:
         return attacks.row("excess", attack="mi", source=source, target=target, control=control)
 
     every = {path.stem for path in ATTACKS.glob("*.yaml")} - {"saved", "none"}
-    left = len(every - {job.attack for job in attacks.jobs})
-    missing = f"{left} of the {len(every)} attacks are not in the table yet." if left else ""
+    left = sorted(every - {job.attack for job in attacks.jobs})
+    missing = f"Not run yet: {', '.join(f'`{name}`' for name in left)}." if left else ""
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
     )
