@@ -92,7 +92,7 @@ def _run_to_the_end(run: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # Hydra could not write its own files
+    except (OSError, RuntimeError) as error:  # of Hydra's own files, or of a launcher's workers
         stopping.stop(error)
         sys.exit(1)
 

@@ -246,6 +246,61 @@ def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, 
     assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
 
 
+TEXTBOOK = """
+import torch
+
+def textbook(model, images, labels, eps):
+    leaf = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        torch.nn.functional.cross_entropy(model(leaf), labels, reduction="sum"), leaf
+    )
+    return (leaf + eps.reshape(-1, 1, 1, 1, 1) * gradient.sign()).clamp(0, 1)
+"""
+
+
+def test_a_textbook_attack_of_ones_own_is_fgsm(command_line, workspace):
+    own_attack(workspace, "textbook", "_target_: textbook_code.textbook", TEXTBOOK)
+    assert command_line("-m", "attack=fgsm,textbook", "hydra.sweep.dir=here") == 0
+    one, two = (
+        pd.read_parquet(workspace / "here" / f"{job}-coarse" / "predictions.parquet")
+        for job in ("0-fgsm", "1-textbook")
+    )
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_single_run_counts_its_own_job_alone(command_line, workspace, capsys):
+    assert command_line("-m", "attack=rfgsm", "hydra.sweep.dir=here") == 0
+    assert command_line("attack=fgsm", "hydra.run.dir=here") == 0
+    assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-fgsm.csv"]
+
+
+def test_a_folder_keeps_what_no_job_has_left(command_line, workspace):
+    (workspace / "here").mkdir()
+    (workspace / "here" / "config.yaml").write_text("mine")
+    assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=here") == 0
+    assert (workspace / "here" / "config.yaml").read_text() == "mine"
+
+
+def test_attacks_are_named_by_a_pattern(command_line, workspace):
+    own_attack(workspace, "still", "_target_: still_code.still\nsteps: 10", STILL)
+    words = ["attack=glob([f*,still],exclude=fgsm_l2)", "hydra.sweep.dir=here"]
+    assert command_line("-m", *words) == 0
+    jobs = sorted(path.name for path in (workspace / "here").glob("[0-9]-*"))
+    assert jobs == ["0-fgsm-coarse", "1-still-coarse"]
+
+
+def test_what_ends_a_launcher_is_said_in_a_sentence(command_line, monkeypatch, capsys):
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    def killed(*arguments, **keywords):
+        raise RuntimeError("A worker process was killed.")
+
+    monkeypatch.setattr(BasicLauncher, "launch", killed)
+    assert command_line("-m", "attack=fgsm") == 1
+    out, err = capsys.readouterr()
+    assert "A worker process was killed." in out and "Traceback" not in out + err
+
+
 NOISE = """
 import torch
 

@@ -65,8 +65,9 @@ def same_tables(one: Path, two: Path, names: list[str]) -> None:
         assert first.equals(second), name
 
 
-def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked):
-    words = ["attack=counting", GO_ON]
+@pytest.mark.parametrize("variants", ["[]", "[float32,png]"])  # with the primary one, too
+def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked, variants):
+    words = ["attack=counting", GO_ON, f"variants={variants}"]
     assert command_line(*words, "hydra.run.dir=out/one") == 0
     assert attacked() == 23
     assert command_line(*words, "hydra.run.dir=out/two", "trainer.num_workers=1") == 0

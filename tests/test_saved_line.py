@@ -153,6 +153,9 @@ def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_atta
     assert len(frame) == 23 and set(frame["eps_255"]) == {8.0}
     text = (folder / layout / "report.html").read_text()
     assert "clean predictions" in text and "1 of 1 jobs have none" in text
+    words = [word for word in words if not word.startswith(("hydra.run.dir", "report"))]
+    assert saved_attack(*words, f"hydra.run.dir={layout}-more") == 0
+    assert "computed again" not in capsys.readouterr().out  # its rows are taken over
 
 
 OWN = ["attack.path={own}", "targets=[fine]"]

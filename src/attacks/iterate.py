@@ -71,7 +71,7 @@ def ascend(
     seeds = torch.arange(len(images)) if seeds is None else seeds
     pool = (images, labels) if pool is None else pool
     others_than = labels if true_labels is None else true_labels
-    limit = len(flat) * len(images) if max_batch is None else max_batch
+    limit = max(1, len(flat) * len(images)) if max_batch is None else max_batch
     rows = min(len(flat), limit)
     columns = max(1, limit // rows)
     if settings.one_gradient:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
@@ -37,7 +38,8 @@ def compose_jobs(config: DictConfig) -> list[DictConfig]:
 def _choices(words: list[str]) -> list[list[str]]:
     """Return for each key the overrides that it has in the jobs of a sweep; the last word wins."""
     choices = {}
-    for override in OverridesParser.create().parse_overrides(words):
+    loader = GlobalHydra.instance().config_loader()  # finds what glob(...) names
+    for override in OverridesParser.create(loader).parse_overrides(words):
         key = override.get_key_element()
         if override.is_sweep_override():
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]

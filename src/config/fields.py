@@ -22,6 +22,19 @@ def check_name(key: str, value: str) -> str:
     return value
 
 
+def check_model(key: str, name: str) -> None:
+    """Refuse a model's name that means something else in tables.
+
+    Raises:
+        ValueError: It does.
+    """
+    if name == "clean" or "+" in name:
+        raise ValueError(
+            f"{key}={name}: no model can be called so; clean is the row of clean images, and + "
+            "joins the members of an ensemble."
+        )
+
+
 def _name(value: str) -> str:
     return check_name("the name", value)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from src.config.attack_file import attack_settings
 from src.config.errors import refusal
+from src.config.fields import check_model
 from src.config.settings import STUDY, ReportCommand, Settings
 from src.utils.checks import first_line
 
@@ -87,6 +88,7 @@ def _names(value: Any) -> list[Any]:
 
 def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig) -> None:
     for name in names:
+        check_model(key, str(name))
         if name not in catalogue:
             raise ValueError(
                 f"{key} names {name!r}, which is not among the models: "

@@ -106,6 +106,7 @@ def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     found = []
     for image_id in ids:
         names = [image_id + suffix for suffix in ("", ".png", *IMG_EXTENSIONS)]
+        names += [image_id + suffix.upper() for suffix in IMG_EXTENSIONS]
         name = next((name for name in names if name in there), None)
         if name is None:
             raise ValueError(f"the image {image_id[:200]!r} is not in {folder}")

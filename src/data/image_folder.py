@@ -1,5 +1,6 @@
 """Images in class folders, in a directory or an archive."""
 
+from functools import partial
 from pathlib import Path
 
 from torchvision.datasets import ImageFolder
@@ -52,7 +53,7 @@ def image_folder(
     classes = [set(_subfolders(folder)) for folder in folders.values() if folder is not None]
     if unlike := classes[0] ^ classes[-1]:
         raise ValueError(f"training and test split do not both have the classes {sorted(unlike)}")
-    return _ClassFolders(chosen, loader=Path, is_valid_file=_is_image)
+    return _ClassFolders(chosen, loader=Path, is_valid_file=partial(_is_image, chosen))
 
 
 class _ClassFolders(ImageFolder):
@@ -81,5 +82,6 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(name for name in names if not name.startswith(_HIDDEN))
 
 
-def _is_image(path: str) -> bool:
-    return is_image_file(path) and not Path(path).name.startswith(_HIDDEN)
+def _is_image(root: Path, path: str) -> bool:
+    parts = Path(path).relative_to(root).parts
+    return is_image_file(path) and not any(part.startswith(_HIDDEN) for part in parts)

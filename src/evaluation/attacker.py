@@ -155,8 +155,9 @@ class Attacker(AdversarialSource):
         }
         arguments = {key: given[key] for key in accepted(self.attack)} | dict(changes)
         labels = batch.labels if target_labels is None else target_labels
-        adversarial = self.attack(counted, images, labels, eps, **arguments)
-        pairs = zip(adversarial, eps[..., None, None, None], strict=True)
+        with torch.enable_grad():  # which Lightning's pass switches off
+            adversarial = self.attack(counted, images, labels, eps, **arguments)
+        pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -220,7 +220,7 @@ def _known(job: Job, tracker: Tracker, folder: Path) -> tuple[dict[str, Evaluati
             chain(jobs_beside(folder), tracker.finished_jobs(job.crafting, Path(fetched))),
             job.crafting,
             job.target_keys,
-            example_indices(job.images, settings.report.examples),
+            example_indices(job.images, settings.report.examples) if job.clean is not None else [],
             with_set=settings.save_adversarial,
         )
     if known:

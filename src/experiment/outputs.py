@@ -38,6 +38,7 @@ from src.experiment.provenance import (
     PREDICTIONS,
     TOP_FIVE,
     JobRecord,
+    read_record,
     remove_figures,
     with_record,
 )
@@ -202,10 +203,31 @@ def example_indices(images: ImageDataset, count: int) -> list[int]:
 def clear(folder: Path) -> None:
     """Remove what an earlier job has left in a folder, but for its set of adversarial images."""
     with writing(folder):
-        for pattern in (*_OF_JOB, "matrix-*.csv", PAGE, SUMMARY):
-            for file in folder.glob(pattern):
-                file.unlink()
-        remove_figures(folder / FIGURES)
+        for file in files_of_job(folder):
+            file.unlink()
+        _clear_summary(folder)
+
+
+def clear_sweep(folder: Path) -> None:
+    """Remove what earlier commands have left in a sweep's own folder, and nothing of the user's."""
+    if _is_of_job(folder / f"{PREDICTIONS}.parquet"):  # which a single run has left
+        clear(folder)
+    with writing(folder):
+        _clear_summary(folder)
+
+
+def _is_of_job(path: Path) -> bool:
+    try:
+        return path.exists() and read_record(path) is not None
+    except ValueError:
+        return False
+
+
+def _clear_summary(folder: Path) -> None:
+    for pattern in ("matrix-*.csv", PAGE, SUMMARY):
+        for file in folder.glob(pattern):
+            file.unlink()
+    remove_figures(folder / FIGURES)
 
 
 def finish_set(

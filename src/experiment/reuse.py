@@ -131,7 +131,7 @@ def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Eva
         raise ValueError(f"{folder} lacks example images ({len(lacking)}), which are made again.")
     config = record.config
     variants = (*config["variants"], *(CONTROLS if config["controls"] else ()))
-    names = {record.storage: PREDICTIONS, **{one: f"{PREDICTIONS}-{one}" for one in variants}}
+    names = {one: f"{PREDICTIONS}-{one}" for one in variants} | {record.storage: PREDICTIONS}
     stored = {one: read_table(folder / f"{name}.parquet") for one, name in names.items()}
     clean = pc.any(pc.equal(stored[record.storage]["eps_255"], 0)).as_py()
     tables = {

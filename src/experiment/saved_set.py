@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from src.config.fields import check_among, check_name
+from src.config.fields import check_among, check_model, check_name
 from src.config.settings import (
     EpsilonSettings,
     SavedSettings,
@@ -45,6 +45,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = measured.get(reference, reference)
     check_among(f"epsilon.reference of {path}", [reference], budgets)
     for member in source.split("+"):
+        check_model("the source of the saved set", member)
         check_name("the source of the saved set", member)
     changes: dict[str, Any] = {
         "attack": saved.facts.attack.model_copy(

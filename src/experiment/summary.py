@@ -131,6 +131,6 @@ def _comparable(one: JobRecord, other: JobRecord) -> bool:
         attack = record.config["attack"]
         loss = attack["settings"].get("loss", "cross_entropy")
         rule = (attack["target_label"], attack["norm"], loss)
-        trainer = {**record.config["trainer"], "batch_size": None}  # one may have been halved
+        trainer = {**record.config["trainer"], "batch_size": None, "devices": None}  # may differ
         configs.append({**record.config, "attack": rule, "trainer": trainer})
     return (one.data, one.weights, configs[0]) == (other.data, other.weights, configs[1])

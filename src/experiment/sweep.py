@@ -21,7 +21,7 @@ from src.experiment.attempt import refuse, share_tracker
 from src.experiment.delivery import end_sweep, start_sweep
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
-from src.experiment.outputs import SUMMARY, clear
+from src.experiment.outputs import SUMMARY, clear_sweep
 from src.experiment.provenance import PAGE, public
 from src.experiment.state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
@@ -70,7 +70,7 @@ class SweepCallback(Callback):
         """Print what a job of a sweep has found; all of them follow at the end."""
         folder = Path(config.hydra.runtime.output_dir)
         if self.jobs > 1 and failure_of(folder) is None:
-            done = [job for job in find_jobs([folder]) if job.attacked]
+            done = [job for job in find_jobs([folder], below=False) if job.attacked]
             if done:
                 print_matrix(done, Console(markup=False))
 
@@ -145,6 +145,9 @@ class SweepCallback(Callback):
         if isinstance(error, OSError):
             words = f"{error.filename or folder} cannot be written: {reason(error)}."
             self.stopped = "FAILED"
+        elif not isinstance(error, KeyboardInterrupt):  # of a launcher, say
+            words = f"{first_line(error)}\nFinished jobs are in {folder}; the same command goes on."
+            self.stopped = "FAILED"
         print(f"\n{words}")  # below a progress bar
         self._sum_up(config)
 
@@ -164,8 +167,10 @@ class SweepCallback(Callback):
         folder, jobs = _folder(config), self._jobs(config)
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True)
-        done = find_jobs([job for job in jobs if job not in failures], none_is_fine=True)
-        written = jobs == [folder] or _goes(console, lambda: clear(folder))  # a job clears its own
+        finished = [job for job in jobs if job not in failures]
+        done = find_jobs(finished, none_is_fine=True, below=False)
+        own = jobs == [folder]  # which the job itself has cleared
+        written = own or _goes(console, lambda: clear_sweep(folder))
         written &= _goes(console, lambda: sweep_alarms(done, console))
         alarms = console.export_text()
         written &= _goes(console, lambda: sweep_matrices(done, folder, console))

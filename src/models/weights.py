@@ -2,11 +2,14 @@
 
 import hashlib
 import textwrap
+from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from src.utils.checks import first_line
 from src.utils.files import atomic_write, reason
@@ -38,12 +41,13 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     own = network.state_dict()
     state = _read(path)
     if own.keys().isdisjoint(state):  # a prefix that the network itself has must stay
-        state = _strip(state, partly=path.suffix == ".ckpt")
-    state = {
-        name: value
+        state = _strip(state, own.keys(), partly=path.suffix == ".ckpt")
+    state = OrderedDict(
+        (name, value)
         for name, value in state.items()
         if name in own or not name.startswith(TRAINING_HEADS)
-    }
+    )
+    state._metadata = _versions(network)  # type: ignore[attr-defined]
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -108,11 +112,20 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _strip(state: dict[str, Tensor], partly: bool) -> dict[str, Tensor]:
-    """Strip shared prefixes; with `partly`, drop the names that lack one."""
+def _strip(state: dict[str, Tensor], own: Collection[str], partly: bool) -> dict[str, Tensor]:
+    """Strip shared prefixes down to names of the network; with `partly`, drop what lacks one."""
     for prefix in PREFIXES:
         carriers = {name: value for name, value in state.items() if name.startswith(prefix)}
         if carriers and (partly or len(carriers) == len(state)):
             bare = {name.removeprefix(prefix): value for name, value in carriers.items()}
-            return _strip(bare, partly)
+            return _strip(bare, own, partly) if bare.keys().isdisjoint(own) else bare
     return state
+
+
+def _versions(network: nn.Module) -> dict[str, dict[str, int | None]]:
+    """Return what modules ask of a state dict (MNASNet); without one, counters may be missing."""
+    return {
+        name: {"version": module._version}
+        for name, module in network.named_modules()
+        if not isinstance(module, _NormBase)
+    }

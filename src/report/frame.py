@@ -77,7 +77,8 @@ def matrix(predictions: pd.DataFrame) -> Drawn:
         ValueError: Columns lack, there are clean images alone, or clean rows lack.
     """
     attacked = _attacked(predictions)
-    first, budgets = attacked.iloc[0], sorted(set(attacked["eps_255"]))
+    first = attacked.iloc[0]
+    budgets = sorted(set(attacked.loc[attacked["attack"] == first["attack"], "eps_255"]))
     choices = reference_budget(budgets), str(first["protocol"]), str(first["attack"])
     return _themed(matrix_alone(_rows(predictions), *choices))
 

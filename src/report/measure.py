@@ -99,7 +99,8 @@ def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
     record = job.record
     digest = record.weights.get(name, "")
     known = names.setdefault(name, f"{record.data}{digest}")
-    return name if known == f"{record.data}{digest}" else f"{name} ({record.dataset} {digest[:6]})"
+    other = f"{name} ({record.dataset} {record.data[:6]} {digest[:6]})"
+    return name if known == f"{record.data}{digest}" else other
 
 
 def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:

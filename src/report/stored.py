@@ -1,7 +1,6 @@
 """Finished jobs as a report reads them: tables with their provenance, and example images."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -128,10 +127,17 @@ class StoredJob:
         }
 
 
-def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[StoredJob]:
-    """Return the finished jobs whose tables lie in some folders or below, in their order there.
+def find_jobs(
+    folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
+) -> list[StoredJob]:
+    """Return the finished jobs whose tables lie in some folders, in their order there.
 
     A job that two sweeps computed is one job with the tables of both.
+
+    Args:
+        folders: Of jobs or, `below`, of what holds such folders.
+        none_is_fine: Whether there may be none.
+        below: Whether their subfolders count.
 
     Raises:
         ValueError: A folder is not there, a table cannot be read, or there is no job and that is
@@ -143,7 +149,8 @@ def find_jobs(folders: Iterable[Path], *, none_is_fine: bool = False) -> list[St
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder.")
-        for path in sorted(folder.rglob("*.parquet"), key=_rank):
+        paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
+        for path in sorted(paths, key=_rank):
             stale = path.name.startswith(".") or noted_failure(path.parent) is not None
             found = None if stale else read_record(path)
             if found is not None:
@@ -178,13 +185,13 @@ def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
         else job
         for job in named
     ]
-    seen: Counter[tuple[str, str]] = Counter()
-    unique = []
+    unique: list[StoredJob] = []
     for job in named:
-        name = (job.attack, job.record.source)
-        seen[name] += 1
-        number = f" {seen[name]}" if seen[name] > 1 else ""
-        unique.append(replace(job, distinction=f"{job.distinction}{number}"))
+        candidate, number = job, 1
+        while any(_clash(candidate, other) for other in unique):
+            number += 1
+            candidate = replace(job, distinction=f"{job.distinction} {number}")
+        unique.append(candidate)
     return unique
 
 

@@ -290,7 +290,7 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
 
 def _without_password(text: str) -> str:
     """Return a text without the names and passwords in its addresses."""
-    return re.sub("://[^/@]*@", "://", text)
+    return re.sub(r"://[^@\s]*@", "://", text)
 
 
 def _reason(error: BaseException) -> str:

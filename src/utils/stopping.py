@@ -9,8 +9,12 @@ from types import FrameType
 
 
 def _say(error: BaseException) -> None:
-    interrupted = isinstance(error, KeyboardInterrupt)
-    print("\nInterrupted." if interrupted else f"A file could not be read or written: {error}.")
+    if isinstance(error, KeyboardInterrupt):
+        print("\nInterrupted.")
+    elif isinstance(error, OSError):
+        print(f"A file could not be read or written: {error}.")
+    else:
+        print(f"{type(error).__name__}: {error}")
 
 
 _interrupted = False

@@ -147,3 +147,10 @@ def test_more_restarts_never_lower_the_loss_at_any_budget(loss, targeted, networ
         losses.append(torch.stack([LOSSES[loss](model(one), labels, targeted) for one in grid]))
     assert (losses[1] >= losses[0] - 1e-6).all()
     assert (losses[1] > losses[0] + 1e-6).any(dim=1).all()
+
+
+@pytest.mark.parametrize("attack", [fgsm, mi_fgsm, bsr_fgsm])
+def test_no_images_give_none(attack):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).eval()
+    images, labels = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
+    assert attack(model, images, labels, GRID).shape == (3, 0, 3, 4, 4)

@@ -198,6 +198,7 @@ REFUSED = [
     ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
     ("attack._target_=null", "attack=bim names no function as its _target_"),
     ("attack._target_=math.sqrt", "attack=bim: it has no key attack.steps"),
+    ("source=clean +model.clean={name:x}", "source=clean: no model"),
     ("epsilon.reference=0", "epsilon.reference=0 "),
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=none controls=true", "controls=true .*attack=none"),

@@ -73,6 +73,8 @@ def test_suffixes_depth_and_clutter(tmp_path, write_classes):
     for name in ("ant/notes.txt", "ant/._b.jpeg", "ant/.hidden.png", "readme.md", ".DS_Store"):
         (root / name).write_bytes(b"no image")
     (root / ".thumbnails").mkdir()
+    (root / "ant" / ".checkpoints").mkdir()
+    Image.new("L", (4, 4), 50).save(root / "ant" / ".checkpoints" / "b.png")
     assert image_folder("test", root=str(root)).targets == [0] * 8 + [1]
     (root / "cow").mkdir()
     with pytest.raises(FileNotFoundError, match="cow"):

@@ -82,6 +82,11 @@ class WeightReadElsewhere(DependsOnData):
         return self.norm(self.conv(x)) + x * self.conv.weight.mean()
 
 
+class CallsWhatIsNotRegistered(DependsOnData):
+    def forward(self, x):
+        return nn.ReLU()(self.norm(self.conv(x)))
+
+
 class OwnConvolution(nn.Conv2d):
     def forward(self, x):
         return self._conv_forward(x, torch.tanh(self.weight), self.bias)
@@ -108,6 +113,7 @@ def hooked():
         DependsOnData,
         ConvUsedTwice,
         WeightReadElsewhere,
+        CallsWhatIsNotRegistered,
         lambda: sequence(OwnConvolution(3, 3, 1)),
         lambda: sequence(hooked()),
         lambda: sequence(norm=OwnNorm(3)),

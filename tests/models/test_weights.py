@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import mnasnet0_5
 
 from src.models import load_weights, save_weights, weights_digest
 
@@ -62,8 +63,15 @@ def test_a_lightning_checkpoint_gives_the_network_alone(tmp_path):
 
 def test_a_prefix_of_the_network_itself_stays(tmp_path):
     source, target = (nn.ModuleDict({"model": network(seed=seed)}) for seed in (0, 1))
-    path = write(tmp_path / "w.pt", source.state_dict())
-    assert same(loaded(path, into=target), source)
+    for wrapper in ("", "module.", "_orig_mod."):
+        state = {f"{wrapper}{name}": value for name, value in source.state_dict().items()}
+        assert same(loaded(write(tmp_path / "w.pt", state), into=target), source)
+
+
+def test_networks_that_ask_for_their_version_load(tmp_path):
+    source, target = mnasnet0_5(num_classes=2), mnasnet0_5(num_classes=2)
+    save_weights(source, tmp_path / "w.safetensors")
+    assert same(loaded(tmp_path / "w.safetensors", into=target), source)
 
 
 def test_what_changes_no_prediction_may_differ(tmp_path):

@@ -30,7 +30,7 @@ def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     assert format_cell(*sums.loc[(attack, source)]) in report.answer
     sums = rows[rows["attack"] == attack].groupby("target")[["fooled", "n"]].sum()
     assert format_cell(*sums.loc[target]) in report.answer
-    assert "no image that was counted is fooled" in made_up("one image").answer
+    assert "no source fools another model" in made_up("one image").answer
 
 
 EFFECTS = {"a": 90, "b": 40, "c": 10}
@@ -62,6 +62,44 @@ def test_sources_are_ranked_as_if_they_had_the_same_targets(make_sweep, fooled, 
     two = rates[rates["source"].isin(["a", "b"]) & rates["target"].isin(["a", "b"])]
     shortest = answer_sentence(record, Measured({"rates": two}))
     assert "most robust" not in shortest and "other models" not in shortest
+
+
+def table(record, success, **more):
+    """Return rates of 100 images: successes by attack, source and target."""
+    pairs = pd.Series(success).rename_axis(["attack", "source", "target"])
+    told = {"n": 100, "targeted": False, "white_box": False, "primary": True, "reference": True}
+    return pairs.rename("success").reset_index().assign(group=group(record), **told | more)
+
+
+def test_a_target_that_is_no_source_is_ranked_as_the_others(make_sweep):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    success = {("fgsm", *pair): 10 for pair in permutations("ab")}
+    success |= {("fgsm", "a", "c"): 95, ("fgsm", "b", "c"): 90}
+    answer = answer_sentence(record, Measured({"rates": table(record, success)}))
+    assert "strongest source is a with fgsm" in answer
+    assert "most robust target of fgsm is c" not in answer and "is b: " in answer
+
+
+def test_two_models_are_ranked_by_what_their_attacks_do(make_sweep):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    success = {("mi", "a", "b"): 90, ("di", "a", "b"): 90}
+    success |= {("mi", "b", "a"): 60, ("di", "b", "a"): 0, ("bim", "a", "b"): 91}
+    answer = answer_sentence(record, Measured({"rates": table(record, success)}))
+    assert "strongest source is a with bim: it fools b for 91 / 100" in answer
+
+
+def test_an_attack_that_misses_its_classes_is_not_said_to_fool_nobody(make_sweep):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    rates = table(record, {("mi", "a", "b"): 0}, targeted=True)
+    answer = answer_sentence(record, Measured({"rates": rates}))
+    assert "reaches its target labels on another model" in answer and "fool" not in answer
+
+
+def test_jobs_of_other_images_have_names_of_their_own(make_sweep):
+    jobs = find_jobs([make_sweep(models=("a", "b"))])
+    other = jobs[1].record.model_copy(update={"data": "other images"})
+    named = disambiguated([jobs[0], replace(jobs[1], record=other)])
+    assert len({job.attack for job in named}) == 2
 
 
 def test_sources_are_ranked_against_those_with_as_many_targets(make_sweep):

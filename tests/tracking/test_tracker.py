@@ -176,6 +176,7 @@ def test_a_store_that_cannot_be_opened_or_written_is_refused(
         ({"uri": "nonsense://x"}, "images", "nonsense://x"),
         ({"directory": str(tmp_path / "file" / "mlruns")}, "images", r"file/mlruns .*irectory"),
         ({"uri": "mysql://me:secret@host/db"}, "images", "mysql://host/db"),
+        ({"uri": "mysql://me:sec/ret@host/db"}, "images", "mysql://host/db"),
         ({"uri": read_only}, "images", "attempt to write a readonly database"),
         ({"uri": read_only}, "new", "attempt to write a readonly database"),
     ):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy.sparse.csgraph import connected_components
 
 from src.analysis import format_cell
 from src.config.settings import CONTROLS
@@ -25,11 +26,12 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     if rows.empty:
         return "No image was counted."
     where = f"At {record.reference:g}/255 ({record.norm}, {record.protocol})"
-    if not rows["success"].any():
-        return f"{where} no image that was counted is fooled."
     does = "reaches its target labels on" if rows["targeted"].any() else "fools"
-    ranked = _ranked(rows, ["attack", "source"], "target")
-    best, white = ranked.iloc[0], rows["white_box"].all()
+    white = rows["white_box"].all()
+    if not rows["success"].any():
+        return f"{where} no source {does} {'itself' if white else 'another model'} with any image."
+    ranked = _ranked_sources(rows)
+    best = ranked.iloc[0]
     counts = f"for {format_cell(best['success'], best['n'])} of the images counted"
     if _tied(ranked):
         return f"{where} no source stands out: the first {_tied(ranked) + 1} are equally strong."
@@ -69,11 +71,22 @@ def _ranked(rows: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
     """
     units, others = (rows.groupby(names, sort=False).ngroup() for names in (by, [over]))
     design = np.hstack([np.eye(each.max() + 1)[each] for each in (units, others)])
-    effects = np.linalg.lstsq(design, rows["success"] / rows["n"])[0][: units.max() + 1]
+    fitted = np.linalg.lstsq(design, rows["success"] / rows["n"])[0]
+    count = units.max() + 1
+    # What has no pair in common, as two models with each other, is compared by its own average.
+    part = connected_components(design.T @ design)[1]
+    apart = pd.Series(fitted[count:]).groupby(part[count:]).mean()
+    effects = fitted[:count] + apart[part[:count]].to_numpy()
     counts = {"success": ("success", "sum"), "n": ("n", "sum"), "pairs": ("n", "size")}
     sums = rows.groupby(by, sort=False).agg(**counts).assign(effect=effects).reset_index()
-    most = sums[sums["pairs"] == sums["pairs"].max()]
-    return most.sort_values("effect", ascending=False, kind="stable", ignore_index=True)
+    return sums.sort_values("effect", ascending=False, kind="stable", ignore_index=True)
+
+
+def _ranked_sources(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rank attacks and sources, but for ensembles, which have fewer targets than others."""
+    ranked = _ranked(rows, ["attack", "source"], "target")
+    reached = ranked["pairs"] + ranked["source"].isin(rows["target"])
+    return ranked[reached == reached.max()].reset_index(drop=True)
 
 
 def _tied(ranked: pd.DataFrame) -> int:
@@ -87,7 +100,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
     primary = rates[rates["primary"]]
     rows = drawn_rows(primary)
     decisive = _decisive(record, rates)
-    best = _ranked(decisive, ["attack", "source"], "target") if len(decisive) else primary
+    best = _ranked_sources(decisive) if len(decisive) else primary
     first = best.iloc[0]
     chosen = (record.reference, record.protocol, str(first["attack"]), str(first["source"]))
     chart = linked(rows, *chosen)

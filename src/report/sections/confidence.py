@@ -41,7 +41,7 @@ def hypothesis(found: Measured) -> Section | None:
     rows = rows.assign(row=pair_names(rows))
     bins = found.table("bins")
     if len(bins):
-        bins = bins[bins["n"] >= FEWEST_IN_BIN]
+        bins = bins[bins["n"] >= FEWEST_IN_BIN].merge(rows[_PAIR])
     verdicts = rows["verdict"].value_counts()
     counts = ", ".join(f"{name} for {count}" for name, count in verdicts.items())
     text = (

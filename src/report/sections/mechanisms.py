@@ -54,7 +54,7 @@ def _spectra(rows: pd.DataFrame) -> Figure:
     curves = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
     legend = alt.Legend(title="attack", **STROKES)
     chart = alt.layer(
-        images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail="source:N"),
+        images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail=["attack:N", "source:N"]),
         curves.encode(
             color=colour_by("source", [*sources, _CLEAN], "perturbations from", **STROKES),
             strokeDash=alt.StrokeDash("attack:N", sort=None, legend=legend),
