@@ -327,6 +327,14 @@ def test_what_a_store_did_not_take_is_delivered_once(
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
 
 
+def test_a_killed_sweep_is_delivered_as_one(command_line, run_in, workspace, attacked, empty_store):
+    killed(command_line, "-m", "attack=counting,fgsm", "hydra.sweep.dir=outputs/a", at=2)
+    shutil.copytree(empty_store, workspace / "mlruns")
+    assert run_in(workspace, "outputs/a", module="src.sync") == 0
+    (sweep,) = tracked(workspace)["unfinished"]
+    assert (sweep.data.tags["kind"], sweep.info.status) == ("sweep", "KILLED")
+
+
 def test_an_interrupted_delivery_says_so_by_its_exit_code(workspace, run_in, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

@@ -111,6 +111,7 @@ class SavedOrigin(Section):
     source: str = "unknown"
     attack: str = "unknown"
     norm: Norm = "linf"
+    targeted: bool = False
     dataset: str = "unknown"
     num_classes: Annotated[int, Field(ge=2)] | None = None
 
@@ -121,9 +122,10 @@ class SavedSettings(Section):
     Attributes:
         path: A folder: a set of this program, image files, or `batch_0.npy`, ...
         clean: The clean images of a foreign set: a folder of the same layout.
-        labels: Its labels, 0-based: a CSV of columns `filename`, `label` and perhaps
-            `targeted_label`, or for arrays a `.npy` file. None: `labels.csv` in the folder or
-            else beside that of the clean images; or `labels.npy` in the folder.
+        labels: Its labels, 0-based: a CSV of columns `filename`, `label` and, which counts with
+            `origin.targeted` alone, `targeted_label`; or for arrays a `.npy` file. None:
+            `labels.csv` in the folder or else beside that of the clean images; or `labels.npy`
+            in the folder.
         eps_255: Budget of a foreign set in units of 1/255.
         resize_clean: Whether clean images are brought to the size of the adversarial ones, by
             the bicubic filter that TransferAttack applies before its attacks.

@@ -54,10 +54,13 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
     adversarial, *clean = find(folders, Path(settings.labels) if settings.labels else None)
     size = _pixels(adversarial, 0).shape[:2]
     read = partial(_image, adversarial, size, resize=False)
-    labels, aimed = adversarial.targets, adversarial.target_labels
+    labels, targeted = adversarial.targets, settings.origin.targeted
+    aimed = adversarial.target_labels if targeted else None
+    if targeted and aimed is None:
+        raise ValueError("attack.origin.targeted=true needs a CSV with a column targeted_label.")
     facts = SavedImagesFacts(
-        **settings.origin.model_dump(exclude={"attack", "norm"}),
-        attack=_attack(settings, targeted=aimed is not None),
+        **settings.origin.model_dump(exclude={"attack", "norm", "targeted"}),
+        attack=_attack(settings),
         budgets_255=(settings.eps_255,),
     )
     classes = (labels.tolist(), None if aimed is None else aimed.tolist())
@@ -75,12 +78,12 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
     )
 
 
-def _attack(settings: SavedSettings, *, targeted: bool) -> AttackSettings:
+def _attack(settings: SavedSettings) -> AttackSettings:
     """Return what is known of a set's attack; one without a name is called by its folder."""
     name = settings.origin.attack
     if name == UNKNOWN:
         name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", Path(settings.path).resolve().name)[:100]
-    rule: TargetLabelRule | None = "data" if targeted else None
+    rule: TargetLabelRule | None = "data" if settings.origin.targeted else None
     return AttackSettings(name=name, label=name, norm=settings.origin.norm, target_label=rule)
 
 

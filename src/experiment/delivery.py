@@ -105,8 +105,8 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
             with tracker.job(name, sweep, parameters, lock_of(job)) as run:
                 track_job(job, tracker, run)
         states = {job.state for job in jobs}
-        begun = not {"missing", "waiting"} & states
-        ended = "KILLED" if not begun else "FAILED" if "failed" in states else "FINISHED"
+        never_begun = {"missing", "waiting"} & states
+        ended = "KILLED" if never_begun else "FAILED" if "failed" in states else "FINISHED"
         end_sweep(folder, sweep, ended, tracker)
     if tracker.store is None:
         raise ValueError(f"{folder} is not delivered; the same command goes on with it.")

@@ -47,12 +47,15 @@ def _fold(network: nn.Module) -> None:
         return
     modules: dict[str, nn.Module] = dict(network.named_modules())
     uses = Counter(_owner(node) for node in graph.nodes)
+    names = Counter(module for _, module in network.named_modules(remove_duplicate=False))
     for node in graph.nodes:
         before = _only_input(node)
         if before is None or uses[str(node.target)] > 1 or uses[str(before.target)] > 1:
             continue
         convolution, norm = modules[str(before.target)], modules[str(node.target)]
         if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+            continue
+        if names[convolution] > 1 or names[norm] > 1:  # another name would stay as it was
             continue
         after = _remainder(norm)
         if _plain(convolution) and after is not None:

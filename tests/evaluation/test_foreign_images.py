@@ -63,13 +63,13 @@ def batches(tmp_path):
 
 def test_a_folder_of_images(folder):
     clean, changed = make_images()
-    origin = SavedOrigin(
-        source="resnet50", attack="mifgsm", norm="linf", dataset="imagenet", num_classes=1000
-    )
+    told = {"source": "resnet50", "attack": "mifgsm", "dataset": "imagenet", "num_classes": 1000}
+    origin = SavedOrigin(norm="linf", targeted=True, **told)
     words = {"clean": folder / "images", "eps_255": 8.0}
     found = open_saved_images(folder / "results", **words, origin=origin)
     assert found.index.tolist() == [0, 1, 2, 3] and found.labels.tolist() == LABELS
     assert found.target_labels.tolist() == TARGETS
+    assert found.facts.attack.target_label == "data"
     assert np.array_equal(adversarial(found), changed)
     assert torch.equal(found.clean([3, 1]), torch.from_numpy(clean[[3, 1]]))
     assert (found.facts.source, found.facts.attack.name) == ("resnet50", "mifgsm")
@@ -77,6 +77,7 @@ def test_a_folder_of_images(folder):
     assert with_measured_budgets(found).breaches == ()
     other = open_saved_images(folder / "results", **words)
     assert other.digest != found.digest and other.facts.source == "unknown"
+    assert other.target_labels is None and other.facts.attack.target_label is None
 
 
 def test_a_folder_without_clean_images_or_targets(folder):
@@ -85,6 +86,9 @@ def test_a_folder_without_clean_images_or_targets(folder):
     assert found.labels.tolist() == [7, 2] and found.target_labels is None
     assert np.array_equal(adversarial(found), make_images()[1][[3, 1]])
     assert found.read_clean is None
+    with pytest.raises(ValueError, match="targeted=true needs a CSV with a column"):
+        words = {"labels": folder / "few.csv", "eps_255": 8.0}
+        open_saved_images(folder / "results", **words, origin=SavedOrigin(targeted=True))
 
 
 def test_arrays_in_batches(batches):

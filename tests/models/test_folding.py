@@ -82,6 +82,15 @@ class WeightReadElsewhere(DependsOnData):
         return self.norm(self.conv(x)) + x * self.conv.weight.mean()
 
 
+class OneOfTwoNames(DependsOnData):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(self.conv, self.norm)
+
+    def forward(self, x):
+        return self.norm(self.inner[0](x))
+
+
 class CallsWhatIsNotRegistered(DependsOnData):
     def forward(self, x):
         return nn.ReLU()(self.norm(self.conv(x)))
@@ -113,6 +122,7 @@ def hooked():
         DependsOnData,
         ConvUsedTwice,
         WeightReadElsewhere,
+        OneOfTwoNames,
         CallsWhatIsNotRegistered,
         lambda: sequence(OwnConvolution(3, 3, 1)),
         lambda: sequence(hooked()),
