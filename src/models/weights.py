@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from src.utils.checks import first_line
 from src.utils.files import atomic_write, reason
@@ -127,5 +126,5 @@ def _versions(network: nn.Module) -> dict[str, dict[str, int | None]]:
     return {
         name: {"version": module._version}
         for name, module in network.named_modules()
-        if not isinstance(module, _NormBase)
+        if not hasattr(module, COUNTER)
     }

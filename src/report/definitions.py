@@ -51,7 +51,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "strongest source, most robust target",
         "By an additive fit of the success rates, white boxes left out, to attack and source and "
-        "to target, every pair with the same weight, as no source has itself as a target.",
+        "to target, every pair with the same weight, as no source has itself as a target. "
+        "Ensembles have fewer targets and are left out beside single sources.",
     ),
     (
         "difference of two rates, excess",

@@ -20,7 +20,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     """Name the strongest source and the most robust target at the reference budget.
 
     Compared are the jobs with the first one's data, norm, budget, protocol and kind of attack
-    (targeted or not); and of them those with the most targets, since ensembles have fewer.
+    (targeted or not), without ensembles where there are single sources: they have fewer targets.
     """
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
