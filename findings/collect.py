@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from src.experiment.provenance import TOP_FIVE, JobRecord, with_record
+from src.experiment.provenance import JobRecord, with_record, without_top_five
 from src.report import find_jobs
 from src.utils.files import atomic_write, write_text
 from src.utils.tables import read_table
@@ -43,8 +43,7 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
         numbers = tuple(map(str, range(len(record.class_names))))
         record = record.model_copy(update={"class_names": numbers})
         for name, path in job.files.items():
-            table = read_table(path)
-            table = table.drop_columns([one for one in TOP_FIVE if one in table.column_names])
+            table = without_top_five(read_table(path))
             with atomic_write(folder / f"{name}.parquet") as temporary:
                 pq.write_table(with_record(table, name, record), temporary, compression="zstd")
         provenance.append({"folder": folder.name, **record.model_dump(mode="json", include=TOLD)})

@@ -3,6 +3,8 @@
 import shlex
 from pathlib import Path
 
+from omegaconf import DictConfig, open_dict
+
 from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
@@ -42,7 +44,7 @@ def load_classifier(
     """
     words = ("attack=none", f"targets=[{name}]", *words)
     try:
-        config = compose_words(CONF, words, config_dir)
+        config = _without_attack(compose_words(CONF, words, config_dir))
         settings = read_job(config, config.hydra)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error
@@ -55,3 +57,12 @@ def load_classifier(
             f"give model.{name}.weights=PATH, or train it: {command}"
         )
     return classifier
+
+
+def _without_attack(config: DictConfig) -> DictConfig:
+    """Return a config without what an experiment may say of attacks, which models do not need."""
+    with open_dict(config):
+        config.attack = {"name": "none"}
+        config.source, config.protocol, config.storage, config.variants = None, "all", None, []
+        config.controls, config.save_adversarial, config.diagnostics = False, False, {}
+    return config

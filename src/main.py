@@ -47,11 +47,6 @@ OmegaConf.register_new_resolver("own_gpu", _own_gpu, replace=True)
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> None:
     """Run one job; what fails is noted beside the job's files, and the sweep goes on."""
-    attempt_here(config)
-
-
-def attempt_here(config: DictConfig) -> None:
-    """Run one job in Hydra's output folder."""
     ignore_harmless_warnings()
     # Here, so that --help and --cfg answer without torch.
     from src.experiment.attempt import attempt

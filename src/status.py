@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.config.errors import REFUSED
-from src.experiment.state import OUTPUTS, PLAN, JobStatus, job_statuses
+from src.experiment.state import JobStatus, job_statuses, newest_sweep
 
 
 def main() -> None:
@@ -28,18 +28,6 @@ def main() -> None:
     console.print(listed(jobs))
     console.print(f"{folder}: {summary(jobs)}", soft_wrap=True)
     sys.exit(any(job.state != "done" for job in jobs))
-
-
-def newest_sweep() -> Path:
-    """Return the folder of the sweep in `outputs/` that was begun last.
-
-    Raises:
-        ValueError: There is none.
-    """
-    plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
-    if not plans:
-        raise ValueError(f"there is no sweep yet in {OUTPUTS}/; name the folder of one.")
-    return plans[-1].parent
 
 
 def listed(jobs: list[JobStatus]) -> Table:

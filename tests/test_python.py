@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
 import src
@@ -16,6 +18,16 @@ from src import attacks, load_classifier, load_sweep, rates
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = ["model=[coarse,fine]", "dataset=photos", "dataset.n_train=40", "n_images=23"]
+
+EXPERIMENT = """
+# @package _global_
+source: fine
+attack: {steps: 3}
+diagnostics: {bisection: 2}
+controls: true
+storage: uint8
+"""
+"""What matters to an attack, and to no model."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +85,11 @@ def test_a_classifier_is_the_one_of_the_command_line(sweep):
     before = torch.random.get_rng_state(), random.getstate()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
-        coarse = load_classifier("coarse", *DATA, config_dir="conf")
+        Path("conf/experiment").mkdir(exist_ok=True)
+        Path("conf/experiment/own.yaml").write_text(EXPERIMENT)
+        with initialize_config_dir(str(workspace / "conf"), version_base="1.3"):
+            coarse = load_classifier("coarse", "experiment=own", *DATA, config_dir="conf")
+            assert GlobalHydra.instance().is_initialized()
     assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]
     assert not coarse.training and not any(one.requires_grad for one in coarse.parameters())
     rows = load_sweep(sweep).query("source == 'coarse' and target == 'coarse' and eps_255 == 0")

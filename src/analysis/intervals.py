@@ -8,7 +8,7 @@ from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 
 FEWEST_IMAGES = 10
-"""Below so many images a mean has no interval."""
+"""Below so many images a mean has no interval, and a rate an alarm."""
 
 Values = NDArray[np.float64]
 

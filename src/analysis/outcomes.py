@@ -194,13 +194,17 @@ def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
-    """Return the target labels by image index; None if no attacked row (eps_255 > 0) has one."""
+    """Return the target labels by image index; None if no attacked row (eps_255 > 0) has one.
+
+    Where some have one, -1 stands for none.
+    """
     if "target_label" not in predictions.columns:
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]
     if not attacked["target_label"].notna().any():
         return None
-    return attacked.drop_duplicates("index").set_index("index")["target_label"].astype("int64")
+    labels = attacked.drop_duplicates("index").set_index("index")["target_label"]
+    return labels.fillna(-1).astype("int64")
 
 
 def row_positions(

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from src.analysis.comparisons import image_outcomes
-from src.analysis.intervals import wilson_interval
+from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
 from src.analysis.outcomes import Outcomes, outcomes, under
 
@@ -20,8 +20,6 @@ ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
 LOSS_NOT_RISING = 0.05
 """Share of images whose loss rises at no budget, above which there is an alarm."""
-FEWEST_IMAGES = 10
-"""Below so many images counted there is an alarm."""
 LARGEST_P = 0.05
 """Up to this p-value FGSM's lead over an iterative attack is an alarm."""
 

@@ -91,4 +91,4 @@ def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
         return np.nan, np.nan, np.nan
     with np.errstate(invalid="ignore"):  # of its z statistic, where the models always agree
         found = cohens_kappa(counts)
-    return found.kappa, found.kappa_low, found.kappa_upp
+    return found.kappa, max(found.kappa_low, -1.0), min(found.kappa_upp, 1.0)

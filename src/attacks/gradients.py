@@ -123,6 +123,6 @@ class VarianceTuning:
             total = torch.zeros_like(current)
             for _ in range(self.neighbours):
                 noise = state.random.uniform(*current.shape[2:], low=-self.radius, high=self.radius)
-                total = total + gradient(state.iterate + state.eps * noise)
+                total = total + gradient(state.iterate + state.eps * noise.to(current.dtype))
             state.kept = total / self.neighbours - current
         return tuned

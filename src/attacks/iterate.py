@@ -55,23 +55,28 @@ def ascend(
         (K, N, 3, H, W).
 
     Raises:
-        ValueError: A budget or a pixel lies outside [0, 1], or a step is longer than the budgets.
+        ValueError: A budget or a pixel lies outside [0, 1], a step is longer than the budgets,
+            there is not one label or seed for each image, or gradients cannot be taken.
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
         The gradient is divided by its mean size rather than by its L1 norm, as in
         the authors' code; that matters for `lookahead` alone.
     """
-    budgets = checked_budgets(eps, images)
+    budgets = checked_budgets(eps, images).detach()
+    images = _differentiable(images)
     own = budgets.ndim == 2  # each image has its own
     if not own:  # of which all may be shorter than a step of fixed length
         settings.check_steps(float(budgets.max()))
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
     objective = Objective(model, settings, targeted)
-    seeds = torch.arange(len(images)) if seeds is None else seeds
+    labels = _one_each("labels", labels, images)
+    seeds = _one_each("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
+    others_than = labels if true_labels is None else _one_each("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
-    others_than = labels if true_labels is None else true_labels
     limit = max(1, len(flat) * len(images)) if max_batch is None else max_batch
+    if limit < 1:
+        raise ValueError(f"max_batch must be at least 1, not {max_batch}.")
     rows = min(len(flat), limit)
     columns = max(1, limit // rows)
     if settings.one_gradient:
@@ -87,6 +92,25 @@ def ascend(
                     objective, images[part], labels[part], sizes, random
                 )
     return result.reshape(budgets.shape[:1] + images.shape)
+
+
+def _differentiable(images: Tensor) -> Tensor:
+    if images.is_inference() or torch.is_inference_mode_enabled():
+        raise ValueError(
+            "attacks take gradients, which torch.inference_mode() forbids: leave it, and clone() "
+            "the images that were made in it."
+        )
+    return images.detach()
+
+
+def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
+    numbers = torch.as_tensor(numbers)
+    if numbers.shape != (len(images),):
+        raise ValueError(
+            f"{name} must be one whole number for each of the {len(images)} images, not of shape "
+            f"{tuple(numbers.shape)}."
+        )
+    return numbers
 
 
 def _best(
@@ -134,7 +158,8 @@ def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRand
         noise = random.normal(*shape).sign()
     else:
         noise = random.uniform(*shape, low=-1.0, high=1.0)
-    return project(images + eps * settings.start_radius * noise, images, eps, settings.norm)
+    moved = images + eps * settings.start_radius * noise.to(images.dtype)
+    return project(moved, images, eps, settings.norm)
 
 
 def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor:

@@ -18,8 +18,9 @@ def checked_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
             f"{float(images.min()):g} to {float(images.max()):g}."
         )
     budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
+    some = budgets.shape[:1] != (0,)
     fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
-    if not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
+    if not some or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
         raise ValueError(
             "eps must be one number or a list of numbers in [0, 1], or a list of such lists with "
             f"one for each of the {len(images)} images, not {eps}."

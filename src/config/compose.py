@@ -61,5 +61,11 @@ def compose_words(
     if config_dir is not None:
         path = str(Path(config_dir).resolve()).replace("'", "\\'")
         words = [f"hydra.searchpath=['file://{path}']", *words]
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose("config", list(words), return_hydra_config=True)
+    running = GlobalHydra.instance().hydra  # the caller's own
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            return compose("config", list(words), return_hydra_config=True)
+    finally:
+        if running is not None:
+            GlobalHydra.instance().initialize(running)

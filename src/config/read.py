@@ -31,6 +31,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     for key, names in (("source", source), ("targets", targets)):
         _in_catalogue(key, names, config.model)
     section = _plain(config, keep_models={*source, *targets})
+    _refuse_removed(section)
     kind = hydra.runtime.choices.attack
     if kind == "none":
         attack = {"kind": kind, "label": "clean images", **section["attack"]}
@@ -108,6 +109,14 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or "the config"
         raise ValueError(f"{key}: {first_line(error)}") from error
     return dict(plain)
+
+
+def _refuse_removed(section: Mapping[str, Any]) -> None:
+    """Refuse a config without what is read before the settings are checked, as by `~protocol`."""
+    read = ("storage", "save_adversarial", "variants", "protocol", "controls", "diagnostics")
+    for key in read:
+        if key not in section:
+            raise ValueError(f"{key} is missing.")
 
 
 def _refuse_what_needs_an_attack(kind: str, section: Mapping[str, Any]) -> None:

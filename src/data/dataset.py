@@ -63,7 +63,7 @@ class LabelledImages:
 class ImageDataset(Dataset[Batch]):
     """A chosen subset of one split, of square images of one size, decoded image by image.
 
-    Use it with `DataLoader(dataset, collate_fn=keep_batch)`: whole batches come from
+    Use it with `DataLoader(dataset, collate_fn=default_convert)`: whole batches come from
     `__getitems__`, so nothing needs collating.
 
     Args:
@@ -244,11 +244,6 @@ def to_unit(images_uint8: Tensor) -> Tensor:
     if images_uint8.dtype != torch.uint8:
         raise ValueError(f"images must be torch.uint8, not {images_uint8.dtype}")
     return images_uint8.to(torch.float32) / 255
-
-
-def keep_batch(batch: Any) -> Any:
-    """Return the batch as it is: the `collate_fn` for loaders over `ImageDataset`."""
-    return batch
 
 
 def _number_classes(

@@ -44,8 +44,8 @@ def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
         raise ValueError(f"{key}={root or 'null'} is no folder and no archive (in {Path.cwd()})")
     stat = path.stat()
     identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = Path(cache_dir).expanduser() / "archives" / f"{path.name}-{key}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    folder = Path(cache_dir).expanduser() / "archives" / f"{path.name}-{digest}"
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -74,7 +74,8 @@ def _extract(archive: Path, folder: Path) -> None:
         return tarfile.data_filter(member, path)
 
     try:
-        if zipfile.is_zipfile(archive):
+        # A tar that ends in a zip passes for one.
+        if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
             with zipfile.ZipFile(archive) as zipped:
                 for zip_member in zipped.infolist():
                     if ".." in Path(zip_member.filename).parts:
@@ -115,6 +116,8 @@ def to_rgb(image: Any) -> np.ndarray:
             grey = np.asarray(picture)
             if picture.mode == "F" or grey.min() < 0 or grey.max() > 65535:
                 raise ValueError("its grey levels are not whole numbers of 16 bits")
+            if picture.mode == "I" and 0 < grey.max() < 256:
+                raise ValueError("its grey levels, of 32 bits, may be meant as 8 or as 16 bits")
             return np.repeat(np.rint(grey / 257).astype(np.uint8)[:, :, None], 3, axis=2)
         # A palette with transparency goes by way of RGBA, or Pillow warns.
         through = picture.convert("RGBA") if picture.mode == "P" else picture

@@ -100,15 +100,17 @@ def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     """Find the file of each image id; an id may lack the suffix.
 
     Raises:
-        ValueError: if an image is missing.
+        ValueError: if an image is missing, or named twice.
     """
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    found = []
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found: dict[str, None] = {}
     for image_id in ids:
         names = [image_id + suffix for suffix in ("", ".png", *IMG_EXTENSIONS)]
         names += [image_id + suffix.upper() for suffix in IMG_EXTENSIONS]
         name = next((name for name in names if name in there), None)
         if name is None:
             raise ValueError(f"the image {image_id[:200]!r} is not in {folder}")
-        found.append(folder / name)
-    return found
+        if name in found:
+            raise ValueError(f"the image {image_id[:200]!r} is listed twice")
+        found[name] = None
+    return [folder / name for name in found]

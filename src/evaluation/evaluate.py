@@ -132,12 +132,11 @@ def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
     the largest half, quarter, ... of that for which its memory suffices. Attacks use bfloat16
     where the device computes in it.
     """
-    bfloat16 = trainer.attack_precision == "auto" and computes_in_bfloat16(device)
     decided: dict[str, Any] = {}
     if trainer.batch_size == "auto":
         decided["batch_size"] = _GPU_BATCH if device == "cuda" else _CPU_BATCH
     if trainer.attack_precision == "auto":
-        decided["attack_precision"] = "bf16" if bfloat16 else "32-true"
+        decided["attack_precision"] = "bf16" if computes_in_bfloat16(device) else "32-true"
     return trainer.model_copy(update=decided)
 
 

@@ -217,5 +217,5 @@ class Transfer(pl.LightningModule):
     def _keep_examples(self, index: Tensor, adversarial: Tensor) -> None:
         for position, number in enumerate(index.tolist()):
             if number in self.example_indices:
-                image = adversarial[position].float().cpu().numpy()
+                image = adversarial[position].clone().float().cpu().numpy()  # no view of the batch
                 self.examples.setdefault(number, []).append(image)

@@ -110,8 +110,9 @@ def _arrays(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]
     """Find in each folder the arrays `batch_0.npy`, `batch_1.npy`, ..., of which none may lack."""
     table = table or folders[0] / "labels.npy"
     labels = _mapped(table)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{table} must hold whole numbers (N,), not {labels.dtype}.")
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        kind = f"{labels.dtype} {labels.shape}"
+        raise ValueError(f"{table} must hold whole numbers (N,), N > 0, not {kind}.")
     found = []
     for folder in folders:
         files = [folder / f"batch_{n}.npy" for n in range(len(list(folder.glob("batch_*.npy"))))]

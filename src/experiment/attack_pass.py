@@ -11,7 +11,7 @@ import pyarrow as pa
 from torch import nn
 
 from src.config.settings import Settings
-from src.data import ImageDataset
+from src.data import Batch, ImageDataset
 from src.diagnostics import make_diagnostics
 from src.evaluation import (
     STORED,
@@ -44,6 +44,7 @@ class Job:
         saved: The set that takes the attack's place, if one does.
         images: Its images.
         diagnosed: Those of its diagnostics.
+        pool: Images that attacks may mix in; None without an attack.
         models: Source and targets, by name.
         device: `cpu`, `cuda` or another.
         clean: Predictions for the clean images; None where these are not at hand.
@@ -53,6 +54,7 @@ class Job:
     saved: SavedImages | None
     images: ImageDataset
     diagnosed: ImageDataset
+    pool: Batch | None
     models: dict[str, Model]
     device: str
     clean: pa.Table | None = None
@@ -75,7 +77,16 @@ class Job:
     @cached_property
     def crafting(self) -> str:
         """What made the adversarial images, see `crafting_key`."""
-        return crafting_key(self.settings, self.saved, self.keys, self.images, self.device)
+        return crafting_key(
+            self.settings, self.saved, self.keys, self.images, self.pool, self.device
+        )
+
+
+def mixing_pool(settings: Settings) -> Batch:
+    """Return the images that attacks may mix in, the same for every subset of a data set."""
+    whole = open_dataset(settings, "test", whole=True)
+    chosen = np.random.default_rng(settings.seed).permutation(len(whole))[:_POOL]
+    return whole.__getitems__(chosen.tolist())
 
 
 def attack_and_evaluate(job: Job, targets: Sequence[str], folder: Path) -> Evaluation:
@@ -127,9 +138,6 @@ def _adversarial_source(job: Job) -> AdversarialSource:
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings, attack = job.settings, job.settings.attack
-    whole = open_dataset(settings, "test", whole=True)  # the same pool for every subset of it
-    chosen = np.random.default_rng(settings.seed).permutation(len(whole))[:_POOL]
-    pool = whole.__getitems__(chosen.tolist())
     return Attacker(
         job.networks[settings.source_name],
         attack_function(attack),
@@ -139,7 +147,7 @@ def _adversarial_source(job: Job) -> AdversarialSource:
         num_classes=job.images.num_classes,
         data_target_labels=_known_target_labels(settings, job.images),
         seed=settings.seed,
-        pool=(pool.images, pool.labels),
+        pool=job.pool and (job.pool.images, job.pool.labels),
         max_batch=settings.trainer.max_gradient_batch,
         bf16=settings.trainer.attack_precision == "bf16",
     )

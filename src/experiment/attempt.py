@@ -46,7 +46,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
         if settings.trainer.distributed and is_one_of_several() and not named:
             raise ValueError("the processes of one job need one folder: hydra.run.dir=outputs/NAME")
-        tracker = tracker_of(settings, settings.sweep) if is_first_process() else Tracker()
+        tracker = tracker_of(settings) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
         what = settings.source_name, settings.attack.label, settings.targets
         parameters = job_parameters(*what, settings.budgets, settings.seed)
@@ -67,9 +67,9 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         _note(folder, f"{type(error).__name__}: {error}")
 
 
-def tracker_of(settings: Settings, sweep: str | None) -> Tracker:
+def tracker_of(settings: Settings) -> Tracker:
     """Return the tracker of a sweep's jobs, opened once a process; without its store, none."""
-    place = (sweep, settings.dataset.name)
+    place = (settings.sweep, settings.dataset.name)
     if place not in _trackers:
         try:
             _trackers[place] = open_tracker(settings.tracking, settings.dataset.name)

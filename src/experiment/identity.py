@@ -17,7 +17,7 @@ import torch
 from hydra.utils import get_object
 
 from src.config.settings import Settings
-from src.data import ImageDataset
+from src.data import Batch, ImageDataset
 from src.evaluation import SavedImages
 from src.utils.cache import sha256_of
 
@@ -64,6 +64,7 @@ def crafting_key(
     saved: SavedImages | None,
     model_keys: Mapping[str, str],
     images: ImageDataset,
+    pool: Batch | None,
     device: str,
 ) -> str:
     """Return the identity of a job whatever its targets.
@@ -73,6 +74,7 @@ def crafting_key(
     """
     attack = settings.attack.settings
     crafted = code_of(attack) if saved is None else saved.digest
+    mixed = [] if pool is None else [pool.labels.tolist(), _digest(pool.images)]
     chosen = settings.diagnostics
     at_reference = settings.reference if chosen.spectra or chosen.filters else None
     how = settings.model_dump(
@@ -80,7 +82,7 @@ def crafting_key(
     )
     return content_key(
         _own_code(),
-        *(images.digest(), attack, crafted, how, settings.budgets),
+        *(images.digest(), mixed, attack, crafted, how, settings.budgets),
         [model_keys[name] for name in settings.source],
         (chosen.model_dump(), at_reference),
         (settings.trainer.gradient_batch, settings.trainer.attack_precision),
@@ -97,6 +99,10 @@ def job_key(crafting: str, target_keys: Mapping[str, str], names: Sequence[str])
         names: Of source and targets, as they stand in the tables.
     """
     return content_key(crafting, target_keys, names)
+
+
+def _digest(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 
 
 def _numerics(settings: Settings, device: str) -> list[str]:

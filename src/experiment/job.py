@@ -27,7 +27,12 @@ from src.evaluation import (
     score_clean,
 )
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.attack_pass import Job, attack_and_evaluate, forget_partial_rows
+from src.experiment.attack_pass import (
+    Job,
+    attack_and_evaluate,
+    forget_partial_rows,
+    mixing_pool,
+)
 from src.experiment.delivery import track_job
 from src.experiment.identity import job_key, table_path
 from src.experiment.models import check_images, open_dataset, prepare_models
@@ -84,10 +89,11 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     trainer = for_device(settings.trainer, device)
     settings = settings.model_copy(update={"trainer": trainer})
     images, diagnosed = _images(settings, saved, runner.world_size)
+    pool = mixing_pool(settings) if settings.attack.kind == "crafted" else None
     models = prepare_models(settings, images, tracker)
     if saved is not None:
         check_weights(saved, {name: model.digest for name, model in models.items()})
-    job = Job(settings, saved, images, diagnosed, models, device)
+    job = Job(settings, saved, images, diagnosed, pool, models, device)
     if saved is not None and saved.read_clean is None:
         return job
     cache = {
@@ -205,8 +211,10 @@ def _images(
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
     check_images(images, together=2 if settings.controls else 1)
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
-    for each in (images, diagnosed) if settings.diagnostics.attack_independent else (images,):
-        Batches(each, settings.trainer.images_per_batch, processes)  # refuses too few
+    size = settings.trainer.images_per_batch  # too small sets are refused
+    Batches(images, size, processes, shuffle_seed=settings.seed if settings.controls else None)
+    if settings.diagnostics.attack_independent:
+        Batches(diagnosed, size, processes)
     return images, diagnosed
 
 

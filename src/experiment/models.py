@@ -69,8 +69,8 @@ def open_datasets(jobs: Iterable[Settings]) -> None:
     Raises:
         ValueError: One cannot be had.
     """
-    crafted = [job for job in jobs if job.attack.kind != "saved"]
-    for job in {job.dataset.model_dump_json(): job for job in crafted}.values():
+    loaded = [job for job in jobs if job.attack.kind != "saved"]
+    for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
         open_dataset(job, "test")
 
 
@@ -136,6 +136,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
     Raises:
         ValueError: The model or its weights do not fit the data.
     """
+    _opened.cache_clear()  # folder and files may be others than at the call before
     images = open_dataset(settings, "test")
     with isolate_rng():
         classifier = _built(settings, name, images)
@@ -217,11 +218,13 @@ def _checkpoint(
             f"model.{name}.weights=PATH, or the data set as dataset=NAME."
         )
     train = open_dataset(settings, "train")
-    if train.class_names != images.class_names and not all(map(str.isdigit, images.class_names)):
+    named = not all(map(str.isdigit, images.class_names))
+    same = train.class_names == images.class_names if named else True
+    if not same or train.num_classes != images.num_classes:
         raise ValueError(
-            f"model {name} cannot be trained on {dataset}, whose classes "
-            f"({', '.join(train.class_names[:3])}, ...) are not those of the images "
-            f"({', '.join(images.class_names[:3])}, ...)."
+            f"model {name} cannot be trained on {dataset}, whose {train.num_classes} classes "
+            f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "
+            f"images ({', '.join(images.class_names[:3])}, ...)."
         )
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
@@ -241,7 +244,10 @@ def _train(
         return
     recipe, dataset = settings.training, settings.dataset.name
     train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
-    _announce({name: built[name] for name in built if not files[name].exists()}, settings)
+    untrained = {name: built[name] for name in built if not files[name].exists()}
+    if untrained:
+        check_images(test)  # all are looked at after every epoch
+    _announce(untrained, settings)
     for name, classifier in built.items():
         tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
         parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": files[name].name}

@@ -36,11 +36,11 @@ from src.experiment.provenance import (
     IMAGES,
     PAGE,
     PREDICTIONS,
-    TOP_FIVE,
     JobRecord,
-    read_record,
+    job_record,
     remove_figures,
     with_record,
+    without_top_five,
 )
 from src.utils.files import write_csv, write_text, writing
 from src.utils.tables import write_table
@@ -66,7 +66,7 @@ def files_of_job(folder: Path) -> list[Path]:
 def files_of_sweep(folder: Path) -> list[Path]:
     """Return what a sweep has left beside its jobs: the report, its figures, the matrices."""
     first = (path for path in (folder / PAGE, folder / FIGURES) if path.exists())
-    return [*first, *sorted(folder.glob("matrix-*"), key=lambda path: path.stem)]
+    return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
 
 def write_results(
@@ -98,7 +98,7 @@ def write_results(
         tables = {name: pa.concat_tables([clean, rows]) for name, rows in tables.items()}
     if not tables and clean is not None:  # nothing was attacked
         tables = {record.storage: clean}
-    frames = {name: table.drop_columns([*TOP_FIVE]).to_pandas() for name, table in tables.items()}
+    frames = {name: without_top_five(table).to_pandas() for name, table in tables.items()}
     primary = frames[record.storage]
     raised: list[Alarm] = []
     if settings.budgets:
@@ -210,17 +210,10 @@ def clear(folder: Path) -> None:
 
 def clear_sweep(folder: Path) -> None:
     """Remove what earlier commands have left in a sweep's own folder, and nothing of the user's."""
-    if _is_of_job(folder / f"{PREDICTIONS}.parquet"):  # which a single run has left
+    if job_record(folder) is not None:  # which a single run has left
         clear(folder)
     with writing(folder):
         _clear_summary(folder)
-
-
-def _is_of_job(path: Path) -> bool:
-    try:
-        return path.exists() and read_record(path) is not None
-    except ValueError:
-        return False
 
 
 def _clear_summary(folder: Path) -> None:

@@ -135,14 +135,14 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
         folder: Where Hydra has noted its command.
         **found: The other attributes of the record.
     """
-    attack = settings.attack
+    attack, steps = settings.attack, settings.attack.settings.get("steps")
     overrides, flags = _command(folder / ".hydra")
     return JobRecord(
         source=settings.source_name,
         targets=list(settings.targets),
         attack="" if attack.kind == "none" else attack.name,
         label=attack.label,
-        iterative=int(attack.settings.get("steps") or 1) > 1,
+        iterative=isinstance(steps, int | float) and steps > 1,
         norm=attack.norm,
         budgets=(0.0, *settings.budgets),
         reference=settings.reference,
@@ -164,18 +164,32 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
 def public(words: Iterable[str]) -> tuple[str, ...]:
     """Return a command's words without those of the tracking store, and without passwords.
 
-    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:secret@host"])
+    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
     kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
     kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
-    return tuple(re.sub(r"://[^/@\s]*@", "://...@", word) for word in kept)
+    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in kept)
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
     """Return a table whose metadata say which of a job's tables it is, and what the job was."""
     text = json.dumps({"format": FORMAT, "table": name, "job": record.model_dump(mode="json")})
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text.encode()})
+
+
+def without_top_five(table: pa.Table) -> pa.Table:
+    """Return a table of predictions without the five likeliest classes, if it has them."""
+    return table.drop_columns([name for name in TOP_FIVE if name in table.column_names])
+
+
+def job_record(folder: Path) -> JobRecord | None:
+    """Return what a job's table says of it; None if there is none of this program and version."""
+    try:
+        found = read_record(folder / f"{PREDICTIONS}.parquet")
+    except ValueError:
+        return None
+    return None if found is None else found[1]
 
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:

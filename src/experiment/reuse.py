@@ -15,7 +15,7 @@ from src.config.settings import CONTROLS
 from src.evaluation import Evaluation, is_complete_set, renamed
 from src.experiment.example_images import read_examples
 from src.experiment.outputs import SAVED
-from src.experiment.provenance import PREDICTIONS, JobRecord, folder_of_command, read_record
+from src.experiment.provenance import PREDICTIONS, JobRecord, folder_of_command, job_record
 from src.utils.files import writing
 from src.utils.tables import read_table
 
@@ -33,8 +33,15 @@ def jobs_beside(folder: Path) -> list[Path]:
     """Return the folders of the finished jobs whose sweeps lie beside a job's, the newest first."""
     here = folder_of_command(folder).absolute().parent
     tables = [*here.glob(f"*/{PREDICTIONS}.parquet"), *here.glob(f"*/*/{PREDICTIONS}.parquet")]
-    tables.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    tables.sort(key=_time_of_change, reverse=True)
     return [path.parent for path in tables]
+
+
+def _time_of_change(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another command has just removed it
+        return 0.0
 
 
 def known_targets(
@@ -63,7 +70,7 @@ def known_targets(
         missing = {name: key for name, key in target_keys.items() if name not in known}
         if not missing:
             break
-        record = _record(folder)
+        record = job_record(folder)
         if record is None or record.crafting != crafting:
             continue
         try:
@@ -109,15 +116,6 @@ def link_set(place: Path, folder: Path) -> None:
     with writing(folder / SAVED):
         shutil.rmtree(folder / SAVED, ignore_errors=True)
         shutil.copytree(place / SAVED, folder / SAVED, copy_function=link)
-
-
-def _record(folder: Path) -> JobRecord | None:
-    """Return what a job's table says of it; None if it is not of this program and version."""
-    try:
-        found = read_record(folder / f"{PREDICTIONS}.parquet")
-    except ValueError:
-        return None
-    return None if found is None else found[1]
 
 
 def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Evaluation:

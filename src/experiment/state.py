@@ -61,6 +61,22 @@ class JobStatus(NamedTuple):
     error: str = ""
 
 
+def newest_sweep(*, finished: bool = False) -> Path:
+    """Return the folder of the sweep in `outputs/` that was begun last.
+
+    Args:
+        finished: Whether it must have a job with results.
+
+    Raises:
+        ValueError: There is none.
+    """
+    plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for plan in plans:
+        if not finished or any(plan.parent.rglob(f"{PREDICTIONS}.parquet")):
+            return plan.parent
+    raise ValueError(f"there is no sweep yet in {OUTPUTS}/; name its folder if it is elsewhere.")
+
+
 def lock_of(folder: Path) -> Path:
     """Return the lock that is held while a job runs in a folder."""
     return folder / ".running"

@@ -231,7 +231,7 @@ class SweepCallback(Callback):
 
 
 def _goes(console: Console, step: Callable[[], None]) -> bool:
-    """Take a step of summing up; if it fails, say why, and tell whether files are missing."""
+    """Take a step of summing up; if it fails, say why, and tell whether its files are written."""
     try:
         step()
     except ValueError as error:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from src.utils.checks import first_line
-from src.utils.files import atomic_write, reason
+from src.utils.files import reason
 
 WRAPPERS = ("state_dict", "model")
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
@@ -58,16 +58,15 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state dict as safetensors; readers never see a half-written file.
+    """Write a network's state dict as safetensors.
 
     Args:
         network: The network.
-        path: The .safetensors file to write; its folder is made where missing.
+        path: The .safetensors file to write.
     """
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(save(state))  # what `save_file` raises on a full disk is no OSError
+    path.write_bytes(save(state))  # what `save_file` raises on a full disk is no OSError
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -1,3 +1,3 @@
-"""From tables that jobs left to one HTML page of linked charts; reads nothing else."""
+"""From what jobs left in their folders to one HTML page of linked charts."""
 
 from src.report.stored import StoredJob, find_jobs

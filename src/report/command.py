@@ -8,8 +8,8 @@ from rich.status import Status
 from rich.text import Text
 
 from src.config.settings import ReportCommand, ReportSettings
-from src.experiment.provenance import FIGURES, PAGE, PREDICTIONS, remove_figures
-from src.experiment.state import OUTPUTS
+from src.experiment.provenance import FIGURES, PAGE, remove_figures
+from src.experiment.state import OUTPUTS, newest_sweep
 from src.report.build import build_report
 from src.report.page import save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
@@ -24,7 +24,7 @@ def report(settings: ReportCommand) -> None:
     folders = [OUTPUTS / name for name in settings.sweep or ()]
     if settings.folder is not None:
         folders.append(Path(settings.folder))
-    folders = folders or [_newest_sweep()]
+    folders = folders or [newest_sweep(finished=True)]
     jobs = find_jobs(folders)
     several = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
     default = folders[0] if len(folders) == 1 else several
@@ -55,13 +55,3 @@ def write_report(
         remove_figures(out / FIGURES)
         if settings.figures:
             save_figures(content.figures, out / FIGURES, progress)
-
-
-def _newest_sweep() -> Path:
-    tables = list(OUTPUTS.glob(f"*/**/{PREDICTIONS}.parquet"))
-    if not tables:
-        raise ValueError(
-            f"there is no sweep yet in {OUTPUTS}/; folder=PATH names a folder of parquet files."
-        )
-    newest = max(tables, key=lambda path: path.stat().st_mtime)
-    return OUTPUTS / newest.relative_to(OUTPUTS).parts[0]

@@ -57,8 +57,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "difference of two rates, excess",
         "On the same images, with Tango's score interval for paired proportions (1998), 95 %. p: "
-        "two-sided exact McNemar test, corrected by Holm within one kind of comparison. Excess is "
-        "the attack's success rate minus that of a control of the same budget.",
+        "two-sided exact McNemar test, corrected by Holm within one kind of comparison of jobs on "
+        "the same images, with one norm, budget and protocol. Excess is the attack's success rate "
+        "minus that of a control of the same budget.",
     ),
     (
         "rounding",

@@ -128,7 +128,7 @@ def _arithmetic(record: JobRecord) -> str:
 
 
 def _versions(record: JobRecord) -> str:
-    return ", ".join(f"{name} {number}" for name, number in (record.versions or {}).items())
+    return ", ".join(f"{name} {number}" for name, number in record.versions.items())
 
 
 def _models(record: JobRecord) -> list[str]:

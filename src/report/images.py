@@ -159,11 +159,10 @@ def _picture(
     lines: tuple[str, ...] = (),
     top: tuple[tuple[str, float, bool], ...] = (),
 ) -> Picture:
-    """Encode an image (3 or 1, H, W), uint8; small ones without loss."""
+    """Encode an image (3, H, W), uint8; small ones without loss."""
     if pixels is None:
         return Picture("", title, (*lines, "(image not stored)"), top)
-    array = np.moveaxis(pixels, 0, -1)
-    image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    image = Image.fromarray(np.moveaxis(pixels, 0, -1))
     small = max(image.size) <= _SMALL
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()

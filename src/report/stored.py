@@ -19,6 +19,7 @@ from src.experiment.provenance import (
     JobRecord,
     folder_of_command,
     read_record,
+    without_top_five,
 )
 from src.experiment.state import noted_failure
 from src.utils.tables import read_arrays, read_table
@@ -108,8 +109,7 @@ class StoredJob:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name, without the top five."""
-        whole = read_table(self.files[name])
-        return whole.drop_columns([c for c in TOP_FIVE if c in whole.column_names]).to_pandas()
+        return without_top_five(read_table(self.files[name])).to_pandas()
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:

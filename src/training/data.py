@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_convert
 
 from src.config.settings import TrainingSettings
-from src.data import ImageDataset, keep_batch
+from src.data import ImageDataset
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -44,7 +44,7 @@ def loaders(
 
     The order depends on seed and epoch alone, so that a resumed run agrees.
     """
-    words: dict[str, Any] = {"num_workers": num_workers, "collate_fn": keep_batch}
+    words: dict[str, Any] = {"num_workers": num_workers, "collate_fn": default_convert}
     order: Sampler = DistributedSampler(train, num_replicas=1, rank=0, seed=settings.seed)
     size = min(settings.batch_size, len(train))
     # A batch norm cannot learn from one image, which the last batch might have.

@@ -47,6 +47,11 @@ class FineTuning(pl.LightningModule):
                 module.p = settings.dropout
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Draw what dropout draws by seed and epoch, so that a resumed run agrees."""
+        if batch_idx == 0 and self.current_epoch > 0:  # the first epoch goes on from the seed
+            torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed cross-entropy of a batch, augmented by seed and step alone."""
         stopping.check()

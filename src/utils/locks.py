@@ -1,5 +1,6 @@
 """Locks that tell what a living process does from what a killed one has left."""
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,10 +35,11 @@ def held(lock: Path) -> Iterator[Path]:
 
 def is_held(lock: Path) -> bool:
     """Tell whether a process, here or on a machine that shares the files, holds a lock."""
-    if not lock.exists():
-        return False
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except (Timeout, OSError):  # or it cannot be told
+        with lock.open("rb+") as file:  # not by FileLock, which makes the file anew
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # or it cannot be told
         return True
+    return False

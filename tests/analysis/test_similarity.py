@@ -98,6 +98,7 @@ def test_error_consistency_of_extremes(make_job):
         ([0, 1, 0, 2], [0, 1, 0, 2], 1),
         ([0, 1, 0, 2], [1, 0, 1, 0], -1),
         ([0, 1, 2, 3, 0], [0, 1, 3, 3, 1], 6 / 11),
+        ([0] * 8 + [1] * 4, [0] * 8 + [1] * 3 + [0], 0.8),
         ([0, 0], [0, 0], np.nan),  # they agree by necessity
         ([1, 2], [1, 2], np.nan),
         ([0, 0], [1, 1], 0),
@@ -105,3 +106,4 @@ def test_error_consistency_of_extremes(make_job):
         n = len(first)
         row = pairs_of(make_job(first, second, [0] * n, [0.1] * n), targets=["b"]).iloc[0]
         assert row["kappa"] == pytest.approx(kappa, nan_ok=True)
+        assert not row["kappa_high"] > 1 and not row["kappa_low"] < -1

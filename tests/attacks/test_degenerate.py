@@ -149,6 +149,15 @@ def test_more_restarts_never_lower_the_loss_at_any_budget(loss, targeted, networ
     assert (losses[1] > losses[0] + 1e-6).any(dim=1).all()
 
 
+@pytest.mark.parametrize("attack", [fgsm, bim])
+def test_images_and_budgets_that_want_gradients_get_none(attack, network, batch):
+    images, labels = batch()
+    budgets = GRID.clone().requires_grad_()
+    result = attack(network(), images.clone().requires_grad_(), labels, budgets)
+    assert torch.equal(result, attack(network(), images, labels, GRID)) and not result.requires_grad
+    assert budgets.grad is None
+
+
 @pytest.mark.parametrize("attack", [fgsm, mi_fgsm, bsr_fgsm])
 def test_no_images_give_none(attack):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).eval()

@@ -105,13 +105,34 @@ def test_refuses_settings_that_it_does_not_have(network, batch):
 @pytest.mark.parametrize("attack", [fgsm, pgd])
 def test_refuses_what_is_no_budget_and_no_image(attack, network, batch):
     images, labels = batch()
-    for eps in (-0.1, 1.5, NAN, INF, [[0.1]], [0.1, 2], [[0.1] * 3], [[0.1]] * 4):
+    for eps in (-0.1, 1.5, NAN, INF, [[0.1]], [0.1, 2], [[0.1] * 3], [[0.1]] * 4, []):
         with pytest.raises(ValueError, match=r"^eps .* 4 images"):
             attack(network(), images, labels, torch.tensor(eps))
     for value in (-1e-3, 1.001, 255.0, NAN, INF, -INF):
         images[2, 1, 3, 4] = value
         with pytest.raises(ValueError, match=r"^images .*\[0, 1\]"):
             attack(network(), images, labels, 8 / 255)
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_refuses_other_than_one_number_for_each_image(attack, network, batch):
+    images, labels = batch()
+    for words in ({"labels": labels[:1]}, {"true_labels": labels[None]}, {"seeds": labels[:3]}):
+        given = {"labels": labels, "targeted": "true_labels" in words, **words}
+        with pytest.raises(ValueError, match=rf"^{next(iter(words))} .* 4 images"):
+            attack(network(), images, eps=0.1, **given)
+    with pytest.raises(ValueError, match="max_batch"):
+        attack(network(), images, labels, 0.1, max_batch=0)
+
+
+def test_refuses_inference_mode_which_has_no_gradients(network, batch):
+    images, labels = batch()
+    with torch.inference_mode():
+        made = images.clone()
+        with pytest.raises(ValueError, match="inference_mode"):
+            fgsm(network(), images, labels, 0.1)
+    with pytest.raises(ValueError, match="clone"):
+        fgsm(network(), made, labels, 0.1)
 
 
 DIVERSE = {"_target_": "src.attacks.DiverseInput"}

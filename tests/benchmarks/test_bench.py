@@ -153,7 +153,6 @@ def test_the_speeds_of_networks_are_measured_without_a_sweep(tmp_path):
 @pytest.mark.slow
 def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
     pytest.importorskip("torchattacks", exc_type=ImportError)
-    shutil.copytree(INPUT, tmp_path, dirs_exist_ok=True)
     words = [
         *("--attacks", "fgsm", "--rounds", "1", "--libraries", "torchattacks"),
         *("--variant", "unfolded", "trainer.fold_batch_norms=false"),

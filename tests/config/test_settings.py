@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 import src.main
 from src.config.errors import REFUSALS, explain
@@ -43,6 +43,10 @@ def read(*words: str, extra: Path | None = None) -> Settings:
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
         config = deepcopy(composed(*choices))
         for word in OverridesParser.create().parse_overrides(values):
+            if word.is_delete():
+                with open_dict(config):
+                    config.pop(word.key_or_group)
+                continue
             added = word.is_add() or word.is_force_add()
             OmegaConf.update(config, word.key_or_group, word.value(), force_add=added)
         settings = read_job(config, config.hydra)
@@ -135,6 +139,9 @@ REFUSED = [
     ("source=vgg61", "source .*vgg61.*among the models: .*vgg16"),
     ("targets=[vgg16,nonet]", "targets .*nonet"),
     ("targets=5", "targets .*5"),
+    ("~protocol", "^protocol is missing"),
+    ("~variants", "^variants is missing"),
+    ("attack=none ~diagnostics", "^diagnostics is missing"),
     ("targets=[]", "targets .*empty"),
     ("targets=[vgg16,resnet50,vgg16]", "targets.*vgg16.*more than once"),
     ("source=[vgg16,vgg16]", "source.*vgg16.*more than once"),

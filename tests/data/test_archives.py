@@ -52,6 +52,16 @@ def test_an_archive_gives_the_data_set_of_its_folder(tmp_path, write_classes, ki
         assert ImageDataset(packed).digest() == ImageDataset(own).digest()
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as zipped:
+        zipped.writestr("notes.txt", "n")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, content in (("test/ant/0.png", picture()), ("notes.zip", inner.getvalue())):
+            archive.addfile(*member(name, content=content))
+    assert len(load(tmp_path / "x.tar", tmp_path / "cache")) == 1
+
+
 def test_an_archive_is_unpacked_once_until_it_changes(tmp_path):
     path, cache = write_tar(tmp_path / "x.tar.gz"), tmp_path / "cache"
     context = multiprocessing.get_context("fork")

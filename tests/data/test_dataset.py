@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
-from src.data import ImageDataset, LabelledImages, keep_batch, to_rgb, to_unit
+from src.data import ImageDataset, LabelledImages, to_rgb, to_unit
 
 NAMES = ("a", "b", "c", "d")
 
@@ -30,7 +30,7 @@ def test_batches_hold_the_stored_images_with_their_places_in_the_full_split(work
     images = random_images()
     dataset = ImageDataset(split(images), n_images=9, seed=2)
     assert len(dataset) == 9
-    loader = DataLoader(dataset, batch_size=4, collate_fn=keep_batch, num_workers=workers)
+    loader = DataLoader(dataset, batch_size=4, collate_fn=default_convert, num_workers=workers)
     found, labels, index = (torch.cat(part) for part in zip(*loader, strict=True))
     assert index.tolist() == dataset.indices.tolist()
     assert labels.tolist() == dataset.labels.tolist() == [int(place) % 4 for place in index]
@@ -103,6 +103,10 @@ def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
         (tmp_path / "x.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"image 0 \(.*x\.png\)"):
             ImageDataset(split([tmp_path / "x.png"])).digest()
+    ambiguous = encoded(Image.fromarray(np.full((4, 4), 200, dtype=np.int32)), "TIFF").getvalue()
+    (tmp_path / "x.tif").write_bytes(ambiguous)
+    with pytest.raises(ValueError, match="8 or as 16 bits"):
+        ImageDataset(split([tmp_path / "x.tif"])).digest()
     for image in (np.zeros((4, 4, 3)), np.zeros((2, 2), dtype=np.float32)):
         with pytest.raises(ValueError, match="image 0"):
             ImageDataset(split([image])).digest()

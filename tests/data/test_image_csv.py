@@ -53,6 +53,12 @@ def test_formulas_and_quotes_are_text(tmp_path):
     assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_folder_is_no_image(tmp_path):
+    root = write_root(tmp_path, f"{HEADER}x3,1,1")
+    (tmp_path / "images" / "x3").mkdir()
+    assert image_csv("test", root=root).images == [tmp_path / "images" / "x3.jpg"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -63,6 +69,7 @@ def test_formulas_and_quotes_are_text(tmp_path):
         (f"{HEADER}x1,{'9' * 30},1", "TrueLabel='9+'"),
         (f"{HEADER}x1,1,{'1' * 140_000}", r"images\.csv"),
         (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
+        (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
         (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
         ("id,TrueLabel\nx1,1", "ImageId"),
         (b"\xff\xfe\x00", r"images\.csv"),

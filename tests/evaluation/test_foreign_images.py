@@ -158,6 +158,7 @@ def test_wrong_folders_are_refused(folder):
         ("batch_3", pickle.dumps([1])),
         ("labels", np.arange(22)),
         ("labels", np.arange(23.0)),
+        ("labels", np.arange(0)),
         ("labels", np.array([None] * 23)),
     ],
     ids=str,

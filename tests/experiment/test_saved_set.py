@@ -1,9 +1,9 @@
 """What a saved set says of itself, and what it leaves to the settings."""
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 
 import src.main
+from src.config.compose import compose_words
 from src.config.read import read_job
 from src.experiment.saved_set import open_set, with_set
 
@@ -16,9 +16,8 @@ def test_a_foreign_set_leaves_the_ensemble_to_the_settings(tmp_path):
         *("attack.eps_255=8", "attack.origin.source=vgg16+resnet50", "attack.origin.dataset=x"),
         *("source=[vgg16,resnet50]", "targets=[vgg16]", "ensemble=loss"),
     ]
-    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        config = compose("config", words, return_hydra_config=True)
-        settings = read_job(config, config.hydra)
+    config = compose_words(src.main.CONF, words)
+    settings = read_job(config, config.hydra)
     saved = open_set(settings)
     assert saved is not None
     found = with_set(settings, saved)

@@ -157,7 +157,6 @@ TORCHVISION = {
 }
 
 
-@pytest.mark.realdata
 @pytest.mark.parametrize(
     ("name", "network", "constants", "top1", "top5"),
     [

@@ -91,7 +91,7 @@ def assert_same_weights(path, other):
         torch.testing.assert_close(value, theirs[name])
 
 
-def cut_short(path, monkeypatch) -> None:
+def cut_short(path, monkeypatch, model=None) -> None:
     """Train until the third epoch, as in a power cut."""
     checks = itertools.count()
 
@@ -102,7 +102,7 @@ def cut_short(path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("src.utils.stopping.check", check)
         with pytest.raises(RuntimeError, match="power cut"):
-            train(path)
+            train(path, model=model)
     assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
 
 
@@ -187,6 +187,17 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert_same_weights(train(path), whole)
     assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
+
+
+def test_dropout_goes_on_as_it_would_have(tmp_path, monkeypatch):
+    def model():
+        made = classifier()
+        made.network[3] = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
+        return made
+
+    cut = tmp_path / "cut.safetensors"
+    cut_short(cut, monkeypatch, model())
+    assert_same_weights(train(cut, model=model()), train(tmp_path / "w.safetensors", model=model()))
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog, whole):

@@ -52,14 +52,14 @@ class StructureInvariant:
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W), changed block by block."""
-        height, width = images.shape[-2:]
+        channels, height, width = images.shape[-3:]
         check_blocks(self.blocks, images)
         grid, changes = (self.blocks, self.blocks), list(CHANGES.values())
         rows, columns = (_cuts(random, self.blocks, side).tolist() for side in (height, width))
         kinds = random.integers(0, len(changes), *grid).tolist()
         shares = random.uniform(*grid).tolist()
-        scales = (random.uniform(*grid, 3, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
-        noise = random.uniform(3, height, width, low=-NOISE, high=NOISE).to(images.dtype)
+        scales = (random.uniform(*grid, channels, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
+        noise = random.uniform(channels, height, width, low=-NOISE, high=NOISE).to(images.dtype)
 
         def changed(image: Tensor, n: int) -> Tensor:
             strips = []

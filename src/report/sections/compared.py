@@ -6,10 +6,10 @@ import pandas as pd
 
 from src.analysis import is_white_box
 from src.analysis.comparisons import paired_tests
-from src.report.charts.dots import dot_plot
+from src.report.charts.dots import MOST_ROWS, dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section, Table
-from src.report.sections.text import ENOUGH, MOST_ROWS, records, span, too_few
+from src.report.sections.text import ENOUGH, records, span, too_few
 
 _ROW = "{first} \N{MINUS SIGN} {second}, {common}"
 _BACK = "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back"
@@ -21,13 +21,18 @@ _KINDS = {
 """Headings of the kinds of comparison, the columns of their colours, and their rows in words."""
 
 
+def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return the `paired_tests` of each group of comparable jobs, corrected within each."""
+    groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
+    return pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
+
+
 def compared(found: Measured) -> Section | None:
     """Compare attacks, sources and directions on the same images."""
     outcomes = found.table("outcomes")
     if outcomes.empty:
         return None
-    groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
-    tests = pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
+    tests = tests_by_group(outcomes)
     tests["row"] = [_KINDS[row["kind"]][2].format(**row) + _mark(row) for row in records(tests)]
     tests["attack"] = tests["common"]  # of directions
     sufficient = tests[tests["n"] >= ENOUGH]

@@ -8,8 +8,6 @@ from src.analysis import is_white_box
 
 ENOUGH = 39
 """Of so many images, no rate has an interval wider than 30 points; fewer are not compared."""
-MOST_ROWS = 60
-"""Most rows of a folded table."""
 
 
 def pair_names(rows: pd.DataFrame) -> pd.Series:
