@@ -20,7 +20,6 @@ from src.utils.files import atomic_write, write_text
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "results"
-ATTACKS = HERE.parent / "conf" / "attack"
 MODELS = ("mobilenet", "squeezenet")
 PAIRS = (("mobilenet", "squeezenet"), ("squeezenet", "mobilenet"))
 CIFAR_MODELS = ("vgg16", "resnet50", "inception")
@@ -47,13 +46,9 @@ def page() -> str:
         target = dict(PAIRS)[source]
         return attacks.row("excess", attack="mi", source=source, target=target, control=control)
 
-    every = {path.stem for path in ATTACKS.glob("*.yaml")} - {"saved", "none"}
-    left = sorted(every - {job.attack for job in attacks.jobs})
-    missing = f"Not run yet: {', '.join(f'`{name}`' for name in left)}." if left else ""
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters |= {"ljust": str.ljust, "rjust": str.rjust}
     return environment.get_template("findings.md.j2").render(
         photographs=photographs,
         attacks=attacks,
@@ -77,11 +72,24 @@ def page() -> str:
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
         cell=format_cell,
+        alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,
-        missing=missing,
         span=span,
         p_value=p_value,
     )
+
+
+def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
+    """Write the range of success in the white box of the high frequencies, others, and noise."""
+    own = filtered[filtered["source"] == filtered["target"]]
+    high = own[own["band"] == "high"]
+    others = own[own["band"].isin(["low", "mid"])]
+    found = {
+        "high": high["success"] / high["denominator"],
+        "others": others["success"] / others["denominator"],
+        "noise": high["control_success"] / high["denominator"],
+    }
+    return {name: f"{rates.min():.0%} to {rates.max():.0%}" for name, rates in found.items()}
 
 
 def write_figures() -> None:

@@ -12,13 +12,13 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from benchmarks.compare import REFERENCE_255
-from src.analysis.comparisons import paired_tests
 from src.analysis.trajectories import trajectories
 from src.experiment.summary import print_matrix
 from src.report import StoredJob, find_jobs
 from src.report.measure import Measured, measure
 from src.report.page import Figure
 from src.report.sections.answer import answer
+from src.report.sections.compared import tests_by_group
 from src.report.sections.confidence import hypothesis
 from src.report.sections.mechanisms import mechanisms
 
@@ -43,7 +43,7 @@ class Sweep:
     def found(self) -> Measured:
         """Every statistic of the report, its paired tests as the table `tests`."""
         found = measure(self.jobs, self._pairs, None, lambda step: None)
-        found.tables["tests"] = paired_tests(found.table("outcomes"))
+        found.tables["tests"] = tests_by_group(found.table("outcomes"))
         return found
 
     def row(self, table: str, **where: object) -> pd.Series:
@@ -87,7 +87,7 @@ class Sweep:
         return list(dict.fromkeys(rates.loc[rates["targeted"] == targeted, "attack"]))
 
     def against(self, baseline: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-        """Compare every untargeted attack with one of them on the same images.
+        """Compare every untargeted attack with one of them, of its norm, on the same images.
 
         Returns:
             A row per other attack and pair: `attack`, `source`, `target`, `difference` of the
@@ -170,7 +170,7 @@ def span(row: pd.Series, name: str, scale: float = 1, form: str = ".2f") -> str:
 
 
 def difference(against: pd.DataFrame, attack: str, source: str, target: str) -> str:
-    """Write a row of `Sweep.against` in points; nothing for the attack compared with."""
+    """Write a row of `Sweep.against` in points; nothing for those not compared."""
     pair = (against["source"] == source) & (against["target"] == target)
     rows = against[pair & (against["attack"] == attack)]
     return "".join(

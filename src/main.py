@@ -11,6 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.compose import check_groups
 from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain
 from src.utils import stopping
 
@@ -98,8 +99,14 @@ def main() -> None:
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
     steps; with `++` it does not. Each attack refuses what its own file does not have.
     """
-    sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in sys.argv[1:]]
-    command_line(run)
+    given = sys.argv[1:]
+    sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in given]
+
+    def checked() -> None:
+        check_groups(given, CONF)
+        run()
+
+    command_line(checked)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ def main() -> None:
     words = parser.parse_args()
     from src.experiment.delivery import deliver  # here, so that --help answers at once
 
-    code = 0
+    code, tried = 0, False
     for folder in words.folders or sorted(path.parent for path in OUTPUTS.glob(f"*/{PLAN}")):
         try:
             if words.folders or read_plan(folder).tracked:
+                tried = True
                 count = deliver(folder, TrackingSettings(name="mlflow", uri=words.uri))
                 print(f"{folder}: {count} jobs delivered.")
         except (ValueError, OSError) as error:
@@ -31,6 +32,8 @@ def main() -> None:
         except KeyboardInterrupt:  # what is delivered is known, and not delivered again
             code = INTERRUPTED
             break
+    if not tried and code == 0:
+        print(f"there is no tracked sweep in {OUTPUTS}/; name the folder of one.")
     sys.exit(code)
 
 

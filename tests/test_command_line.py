@@ -211,6 +211,16 @@ class Mirror:
 """
 
 
+def test_an_estimator_of_ones_own(command_line, workspace):
+    text = "defaults: [mi, _self_]\nestimator: {_target_: one_code.estimator, _partial_: true}"
+    own_attack(workspace, "one", text, "estimator = lambda gradient, state: gradient(state.at)")
+    tables = []
+    for name in ("one", "mi"):
+        assert command_line(f"attack={name}", f"hydra.run.dir={name}") == 0
+        tables.append(table(workspace / name))
+    assert tables[0].equals(tables[1])
+
+
 def test_a_transform_of_ones_own_and_a_changed_one(command_line, workspace, store):
     text = "defaults: [mi, _self_]\ntransforms: [{_target_: mirror_code.Mirror}]"
     keys = []
@@ -361,9 +371,12 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
     assert "clean accuracy" in failed.data.tags["error"]
 
 
-def test_jobs_that_cannot_be_seen_are_no_success(command_line, capsys):
-    assert command_line("-m", "attack=fgsm", "hydra.output_subdir=null") == 1
-    assert "FAILED 1 of 1 jobs" in capsys.readouterr().out
+def test_a_folder_with_files_of_the_users_is_refused(command_line, workspace, capfd):
+    (workspace / "mine").mkdir()
+    (workspace / "mine" / "config.yaml").write_text("mine")
+    assert command_line("hydra.run.dir=mine") == 2
+    assert "holds config.yaml" in capfd.readouterr().err
+    assert os.listdir(workspace / "mine") == ["config.yaml"]
 
 
 def test_data_that_cannot_be_had_is_refused_before_a_sweep_opens(
@@ -393,6 +406,11 @@ REFUSED = [
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
     (["attack.target_label=data"], "attack.target_label=data, but the data set photos names"),
     (["-m", "seed=interval(0,1)"], "RANGE sweeps"),
+    (["-m", "hydra.sweep.subdir=${attack.name}"], "must begin with ${hydra:job.num}-"),
+    (["-m", "hydra.output_subdir=null"], "hydra.output_subdir=null"),
+    (["trainer.devices=-1"], "trainer in the config: "),
+    (["epsilon=[4,8]"], "epsilon.grid=[4,8]"),
+    (["attack=null"], "attack=null names no file of attack: "),
 ]
 
 

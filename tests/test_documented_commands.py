@@ -214,10 +214,11 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
 
 
 def test_options_of_torchrun_are_known():
-    for command in MAIN:
-        if command.startswith("torchrun"):
-            options = shlex.split(command)[1:]
-            assert get_args_parser().parse_args(options).training_script == "src.main"
+    commands = [command for command in MAIN if command.startswith("torchrun")]
+    assert commands
+    for command in commands:
+        options = shlex.split(command)[1:]
+        assert get_args_parser().parse_args(options).training_script == "src.main"
 
 
 @pytest.mark.slow

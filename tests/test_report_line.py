@@ -161,6 +161,7 @@ REFUSED = [
     ([], "there is no sweep yet"),
     (["report.figures=some"], "report.figures=some"),
     (["folder=gone"], "gone is not a folder"),
+    (["gone"], "gone is not a folder"),
     (["sweep=gone"], "outputs/gone is not a folder"),
     (["folder=conf"], "holds no predictions of this program"),
     (["folder=strange"], "cannot be read as a parquet file"),

@@ -335,6 +335,20 @@ def test_a_killed_sweep_is_delivered_as_one(command_line, run_in, workspace, att
     assert (sweep.data.tags["kind"], sweep.info.status) == ("sweep", "KILLED")
 
 
+def test_a_sweep_over_data_sets_is_delivered_once(
+    command_line, run_in, workspace, empty_store, capsys
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    text = "defaults: [photos, _self_]\nname: other\n"
+    (workspace / "conf" / "dataset").mkdir(exist_ok=True)
+    (workspace / "conf" / "dataset" / "other.yaml").write_text(text)
+    words = ["dataset=photos,other", "attack=fgsm", "tracking=mlflow"]
+    assert command_line("-m", *words, "hydra.sweep.dir=outputs/a") == 0
+    capsys.readouterr()
+    assert run_in(workspace, "outputs/a", module="src.sync") == 0
+    assert "0 jobs delivered" in capsys.readouterr().out
+
+
 def test_an_interrupted_delivery_says_so_by_its_exit_code(workspace, run_in, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

@@ -25,7 +25,7 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
         at some budget), `rho` in [-1, 1] (above 0 supports the hypothesis), its 95 % interval
         `rho_low` and `rho_high`, and `verdict` (`supported` if the interval lies above 0,
         `contradicted` if below, else `undecided`). Of fewer than 10 images, or where all budgets
-        or all confidences are equal, rho is NaN.
+        or all confidences are equal, rho is NaN and the verdict `not computable`.
 
     Reference:
         C. Spearman, The proof and measurement of association between two things, Am. J.
@@ -45,8 +45,10 @@ def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
     n, flipped = len(first), int(first.notna().sum())
     budgets = first.fillna(np.inf)  # never: above every budget
     if n < FEWEST_IMAGES or budgets.nunique() == 1 or confidence.nunique() == 1:
-        return (n, flipped, np.nan, np.nan, np.nan, "undecided")
+        return (n, flipped, np.nan, np.nan, np.nan, "not computable")
     rho = float(spearmanr(confidence, budgets).statistic)
+    if np.isnan(rho):  # of a confidence that is none
+        return (n, flipped, np.nan, np.nan, np.nan, "not computable")
     half = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
     low, high = np.tanh([centre - half, centre + half]).tolist()

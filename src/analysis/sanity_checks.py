@@ -165,7 +165,7 @@ def weaker_than_fgsm(
 
     Counted are the images that the target classifies correctly when clean. There is an alarm
     where the iterative attack succeeds on fewer of them than FGSM, by a one-sided exact McNemar
-    test with p <= 0.05, so that neither chance nor rounding raises it.
+    test with p <= 0.05, not corrected for the number of pairs and budgets.
 
     Args:
         iterative: Predictions of the iterative attack, clean rows included.

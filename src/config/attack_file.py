@@ -35,6 +35,8 @@ def attack_settings(config: DictConfig, hydra: DictConfig, section: Mapping[str,
     if foreign or section.get("name") != name:
         places = [Path(folder, "attack", f"{name}.yaml") for folder in folders]
         place = next((path for path in places if path.is_file()), f"attack/{name}.yaml")
+        if not foreign and file.get("name") != name:
+            raise ValueError(f"{place} lacks the line `name: {name}`.")
         if not foreign:
             raise ValueError(f"attack.name={section.get('name')} must be {name}, as {place} says.")
         own = [key for key in file if key not in ("name", "_target_")]

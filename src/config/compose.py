@@ -1,6 +1,7 @@
 """What a command line stands for: its jobs, composed before any of them runs."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,29 @@ def compose_jobs(config: DictConfig) -> list[DictConfig]:
         )
         for words in itertools.product(*choices)
     ]
+
+
+def check_groups(words: Sequence[str], folder: Path) -> None:
+    """Refuse what names no file of a group in a way that Hydra has no sentence for.
+
+    Args:
+        words: Of the command line.
+        folder: Of the primary config; its folders are the groups.
+
+    Raises:
+        ValueError: A group is a list, a number or null.
+    """
+    for word in words:
+        group, _, value = word.partition("=")
+        if group in ("model", "experiment") or not (group and (folder / group).is_dir()):
+            continue
+        if re.fullmatch(r"\[.*\]|[\d.]+|null", value):
+            names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+            several = {
+                "epsilon": f" The budgets are epsilon.grid=[{value.strip('[]')}].",
+                "attack": " With -m before the keys, attack=fgsm,bim runs each in turn.",
+            }
+            raise ValueError(f"{word} names no file of {group}: {names}.{several.get(group, '')}")
 
 
 def _choices(words: list[str]) -> list[list[str]]:

@@ -32,11 +32,15 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         return _no_option(error)
     if isinstance(error, OverrideParseException):
-        reason = str(error).split("\nSee ")[0].split("\n")[-1]
-        return f"{error.override} cannot be read as KEY=VALUE: {reason}."
+        lines = [line for line in str(error).split("\nSee ")[0].split("\n") if line.strip(" ^")]
+        name, given, _ = str(error.override).partition("=")
+        hint = f""" Signs such as = ~ # need quotes: '{name}="VALUE"'.""" if given else ""
+        return f"{error.override} cannot be read as KEY=VALUE: {lines[-1]}.{hint}"
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", str(error)):
         key, values = several.groups()
-        return f"{key}={values}: -m before the keys runs each in turn, {key}=[{values}] is a list."
+        words = f"{key}={values}: -m before the keys runs each in turn"
+        a_list = key in ("source", "targets", "model", "variants", "epsilon.grid")
+        return f"{words}, {key}=[{values}] is a list." if a_list else f"{words}."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _no_key(str(cause.full_key), cause.parent_node)
@@ -92,6 +96,7 @@ def refusal(error: ValidationError, model: type[BaseModel] | None = None, within
     loc = (within, *first["loc"]) if within else first["loc"]
     # The keys of `saved` are the attack's; pydantic names the kinds of a union too.
     path = [str(part) for part in loc if part not in ("saved", "constrained-int")]
+    path = path[:-1] if path[-1:] in (["int"], ["str"]) else path
     keys = [part for part in path if not part.isdigit() and "[" not in part]
     key, value = ".".join(keys), _short(first["input"])
     if first["type"] == "unexpected_keyword_argument":

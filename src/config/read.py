@@ -40,6 +40,11 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         attack = {"kind": kind, "name": kind, "label": kind, "saved": saved}
     else:
         kind, attack = "crafted", attack_settings(config, hydra, section["attack"])
+    if section["n_images"] is not None and section["dataset"].get("n_images") is None:
+        raise ValueError(
+            f"n_images={section['n_images']} has no effect: the file of dataset="
+            f"{section['dataset'].get('name')} lacks the line `n_images: ${{n_images}}`."
+        )
     if kind == "crafted" and not source:
         raise ValueError(f"source is empty; name one of {', '.join(sorted(config.model))}.")
     if not targets:
@@ -90,6 +95,10 @@ def _names(value: Any) -> list[Any]:
 def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig) -> None:
     for name in names:
         check_model(key, str(name))
+        if "network" in catalogue:
+            raise ValueError(
+                "a file of model/ must begin with the line `# @package model.NAME`; one lacks it."
+            )
         if name not in catalogue:
             raise ValueError(
                 f"{key} names {name!r}, which is not among the models: "
@@ -113,7 +122,15 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
 
 def _refuse_removed(section: Mapping[str, Any]) -> None:
     """Refuse a config without what is read before the settings are checked, as by `~protocol`."""
-    read = ("storage", "save_adversarial", "variants", "protocol", "controls", "diagnostics")
+    read = (
+        "attack",
+        "storage",
+        "save_adversarial",
+        "variants",
+        "protocol",
+        "controls",
+        "diagnostics",
+    )
     for key in read:
         if key not in section:
             raise ValueError(f"{key} is missing.")

@@ -70,12 +70,15 @@ class ModelSettings(Section):
     @field_validator("weights")
     @classmethod
     def _exist(cls, value: str | None) -> str | None:
-        if value not in (None, "included") and not Path(str(value)).is_file():
+        if value in (None, "included"):
+            return value
+        path = Path(str(value)).expanduser()
+        if not path.is_file():
             raise ValueError(
                 f"{value} is not a file; give one, or null (train here), or included (the network "
                 "comes trained)"
             )
-        return value
+        return str(path)
 
 
 class DatasetSettings(Section):

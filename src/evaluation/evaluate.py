@@ -227,7 +227,7 @@ def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) ->
             enable_progress_bar=any(isinstance(one, TQDMProgressBar) for one in callbacks),
             enable_model_summary=False,
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, TypeError, ImportError) as error:
         raise ValueError(f"trainer in the config: {first_line(error)}") from error
 
 

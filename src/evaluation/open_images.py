@@ -46,9 +46,14 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
             raise ValueError(f"{folder} says itself what clean, labels, eps_255 and origin would.")
         return read_shards(folder)
     if settings.eps_255 is None:
+        if (folder / "adversarial" / MANIFEST).exists():
+            raise ValueError(f"the images are in {folder / 'adversarial'}.")
         raise ValueError(
-            f"{folder / MANIFEST} does not exist; for images of another program give eps_255."
+            f"{folder / MANIFEST} does not exist; for images of another program give eps_255, and "
+            "for those of this one the folder adversarial/ of a job with save_adversarial=true."
         )
+    if settings.clean and not Path(settings.clean).is_dir():
+        raise ValueError(f"clean={settings.clean} is not a folder.")
     folders = [folder, *([Path(settings.clean)] if settings.clean else [])]
     find = _arrays if (folder / "batch_0.npy").exists() else _files
     adversarial, *clean = find(folders, Path(settings.labels) if settings.labels else None)

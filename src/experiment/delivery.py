@@ -84,33 +84,35 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
             still runs.
     """
     plan = read_plan(folder)
-    tracker = open_tracker(settings, plan.dataset)
+    tracker = open_tracker(settings, plan.dataset)  # of the sweep; jobs may be on other data
+    trackers = {plan.dataset: tracker}
     with held(lock_of_sweep(folder)):
         tracker.close_orphans()
         jobs = job_statuses(folder)
         sweep = tracker.sweep_of(plan.id) or start_sweep(folder, plan, tracker) or ""
-        missing = [
-            job.folder
-            for job in jobs
-            if job.folder is not None
-            and job.state == "done"
-            and not tracker.has_job(_delivery(_record(job.folder)))
-        ]
-        for job in missing:
+        done = [job.folder for job in jobs if job.folder is not None and job.state == "done"]
+        count = 0
+        for job in done:
             record = _record(job)
+            if record.dataset not in trackers:
+                trackers[record.dataset] = open_tracker(settings, record.dataset)
+            own = trackers[record.dataset]
+            if own.has_job(_delivery(record)):
+                continue
+            count += 1
             name = job_name(record.label, record.source)
             parameters = job_parameters(
                 record.source, record.label, record.targets, record.budgets[1:], record.seed
             )
-            with tracker.job(name, sweep, parameters, lock_of(job)) as run:
-                track_job(job, tracker, run)
+            with own.job(name, sweep, parameters, lock_of(job)) as run:
+                track_job(job, own, run)
         states = {job.state for job in jobs}
         never_begun = {"missing", "waiting"} & states
         ended = "KILLED" if never_begun else "FAILED" if "failed" in states else "FINISHED"
         end_sweep(folder, sweep, ended, tracker)
-    if tracker.store is None:
+    if any(each.store is None for each in trackers.values()):
         raise ValueError(f"{folder} is not delivered; the same command goes on with it.")
-    return len(missing)
+    return count
 
 
 def _record(folder: Path) -> JobRecord:

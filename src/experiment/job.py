@@ -146,6 +146,7 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
         device=job.device,
         data=job.images.digest(),
         images=len(job.images),
+        values=job.images.__getitems__([0]).images[0].numel(),
         class_names=job.images.class_names,
     )
 

@@ -30,6 +30,8 @@ def track_pairs(
     for target in record.targets:
         rows = found[found["target"] == target]
         curves, metrics = pair_metrics(rows, record.reference)
+        if record.norm == "l2" and record.values:
+            metrics["reference_l2_radius"] = record.reference / 255 * math.sqrt(record.values)
         tracker.log_pair(
             run,
             f"{job_name(record.label, record.source)} -> {target}",
@@ -39,6 +41,8 @@ def track_pairs(
             tags=_tags(attack, record, target),
             parameters={
                 **{f"attack.{key}": value for key, value in attack["settings"].items()},
+                **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
+                "norm": record.norm,
                 "source": record.source,
                 "target": target,
                 "dataset": record.dataset,

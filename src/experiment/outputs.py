@@ -106,7 +106,8 @@ def write_results(
         if clean is not None:
             _write_flips(frames, record, folder)
             raised = [] if saved is None else _over_budget(saved, record)
-            raised += _alarms(record, primary, result)
+            unrounded = frames.get("float32", primary)  # budgets below 1/255 change no 8-bit image
+            raised += _alarms(record, unrounded, result)
             _write_images(settings, record, primary, images, result, folder)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         metrics = _metrics(result, images, raised, saved)

@@ -57,6 +57,7 @@ class JobRecord(BaseModel):
         zero_gradients: How many of them were zero in every pixel.
         data: Digest of the images.
         images: How many there are.
+        values: Of each, three for a pixel; None in tables of earlier versions.
         class_names: One a class.
         weights: Digests of the models' weights, by name.
         device: `cpu`, `cuda` or another.
@@ -89,6 +90,7 @@ class JobRecord(BaseModel):
     zero_gradients: int = 0
     data: str
     images: int
+    values: int | None = None
     class_names: tuple[str, ...]
     weights: dict[str, str]
     device: str = ""

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from src.config.compose import compose_jobs, has_basic_sweeper
@@ -21,9 +21,9 @@ from src.experiment.attempt import refuse, share_tracker
 from src.experiment.delivery import end_sweep, start_sweep
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
-from src.experiment.outputs import SUMMARY, clear_sweep
-from src.experiment.provenance import PAGE, public
-from src.experiment.state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
+from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
+from src.experiment.provenance import PAGE, job_record, public
+from src.experiment.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.report import StoredJob, find_jobs
 from src.tracking import Tracker, open_tracker
@@ -84,6 +84,7 @@ class SweepCallback(Callback):
     def _start(self, config: DictConfig) -> None:
         sweep = _is_sweep(config)
         try:
+            _check_places(config, sweep)
             composed = compose_jobs(config) if sweep else [config]
             jobs = [read_job(job, job.hydra) for job in composed]
             self.settings = jobs[0]
@@ -238,6 +239,32 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
         console.print(str(error), style="yellow", soft_wrap=True, markup=False)
         return not isinstance(error, WriteError)
     return True
+
+
+def _check_places(config: DictConfig, sweep: bool) -> None:
+    """Refuse a layout of the jobs' folders in which they would not be found again.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if config.hydra.output_subdir is None:
+        raise ValueError(
+            "hydra.output_subdir=null: what a job was is noted there; leave it as it is."
+        )
+    raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    start = "${hydra:job.num}-"
+    if sweep and not str(raw["subdir"]).startswith(start):
+        raise ValueError(
+            f"hydra.sweep.subdir={raw['subdir']} must begin with {start}, by which jobs are found."
+        )
+    folder = _folder(config)
+    known = (folder / PLAN).exists() or job_record(folder) is not None
+    files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
+    if files and not known:
+        raise ValueError(
+            f"{folder} holds {files[0].name}, which would be replaced, and is no sweep's folder; "
+            "name another one."
+        )
 
 
 def _check(jobs: Sequence[Settings], sweep: bool) -> None:

@@ -24,6 +24,10 @@ def run(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line; Ctrl-C or SIGTERM exits with 130."""
+    sys.argv[1:] = [  # a word alone, no value of a flag, is a sweep's folder
+        word if "=" in word or word[:1] in "-+~" or before[:1] == "-" else f"folder={word}"
+        for before, word in zip(sys.argv, sys.argv[1:], strict=False)
+    ]
     command_line(run)
 
 

@@ -52,7 +52,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "strongest source, most robust target",
         "By an additive fit of the success rates, white boxes left out, to attack and source and "
         "to target, every pair with the same weight, as no source has itself as a target. "
-        "Ensembles have fewer targets and are left out beside single sources.",
+        "Ensembles have fewer targets and are left out beside single sources. An order of what was "
+        "measured: which differ beyond chance, the paired tests say.",
     ),
     (
         "difference of two rates, excess",
@@ -68,9 +69,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "power spectrum",
-        "Squared magnitude of the Fourier transform over the number of pixels, averaged over "
-        "channels and rings of equal spatial frequency; 0.5 cycles per pixel is the finest pattern "
-        "along an axis.",
+        "Squared magnitude of the Fourier transform, averaged over channels, summed over rings of "
+        "equal spatial frequency, as a share of the whole; 0.5 cycles per pixel is the finest "
+        "pattern along an axis.",
     ),
     (
         "low, mid, high",

@@ -23,6 +23,9 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     values = {
         "data": [_data(record) for record in records],
         "attacks": [_attack(job) for job in attacked],
+        "ensembles average": [
+            job.record.config["ensemble"] for job in attacked if "+" in job.record.source
+        ],
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
         "seed": [str(record.seed) for record in records],
@@ -48,7 +51,7 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
     found = [
         (what, f"not computed by {count} of {total} jobs; {key}")
         for name, (what, key) in _TABLES.items()
-        if (count := sum(name not in job.files for job in jobs))
+        if (count := sum(name not in job.files and _may_have(job, name) for job in jobs))
     ]
     if count := sum(not job.has_clean for job in jobs):
         found.append(
@@ -63,10 +66,19 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
     if every > pairs:
         text = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
         found.append(("bins of initial confidence and galleries", text))
-    if any(job.record.storage != "float32" for job in jobs):
+    if any(
+        job.record.storage == "uint8" and {"flips", "filtered"} & set(job.files) for job in jobs
+    ):
         text = "bisection and filters are of unrounded images; minimum budgets are of the grid"
         found.append(("8-bit predictions", text))
     return tuple(found)
+
+
+def _may_have(job: StoredJob, table: str) -> bool:
+    """Tell whether a job could compute a table: saved sets have no attack to be looked into."""
+    if not job.record.config["attack"].get("saved"):
+        return True
+    return table == "predictions-noise" and job.has_clean
 
 
 def _diagnosed_part(job: StoredJob) -> str:

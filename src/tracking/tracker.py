@@ -185,12 +185,11 @@ class Tracker:
                 so fractional budgets are left out.
             metrics: Values without a budget.
         """
-        points = [
-            (metric, value, int(eps))
-            for metric, curve in curves.items()
-            for eps, value in curve
-            if float(eps).is_integer()
-        ]
+        points = []
+        for metric, curve in curves.items():
+            whole = [(metric, value, int(eps)) for eps, value in curve if float(eps).is_integer()]
+            if any(eps > 0 for _, _, eps in whole):  # else clean images alone would stand for it
+                points += whole
         points += [(metric, value, 0) for metric, value in metrics.items()]
         own = {**tags, "delivery": delivery} if again else tags
         if self._joined(run, key, own, parameters):

@@ -140,6 +140,8 @@ REFUSED = [
     ("targets=[vgg16,nonet]", "targets .*nonet"),
     ("targets=5", "targets .*5"),
     ("~protocol", "^protocol is missing"),
+    ("~attack", "^attack is missing"),
+    ("trainer.devices=null", "^trainer.devices=null must be a whole number"),
     ("~variants", "^variants is missing"),
     ("attack=none ~diagnostics", "^diagnostics is missing"),
     ("targets=[]", "targets .*empty"),
@@ -266,6 +268,7 @@ WRONG = [
     ("epsilon.grid=[1", r"epsilon.grid=\[1 cannot be read"),
     ("+seed=1", "An item is already at 'seed'"),
     ("seed=${nope}", "'nope' not found"),
+    ("model.vgg16.weights=~/w.pt", r"""quotes: 'model.vgg16.weights="VALUE"'"""),
     ("hydra.mode=never", "hydra.mode=never: Invalid value"),
 ]
 

@@ -139,8 +139,12 @@ def test_wrong_folders_are_refused(folder):
         open_saved_images(folder / "results")
     with pytest.raises(ValueError, match="absent is not a folder"):
         open_saved_images(folder / "absent", eps_255=8.0)
-    with pytest.raises(ValueError, match="absent"):
+    with pytest.raises(ValueError, match=r"clean=.*absent is not a folder"):
         open_saved_images(folder / "results", eps_255=8.0, clean=folder / "absent")
+    (folder / "job" / "adversarial").mkdir(parents=True)
+    (folder / "job" / "adversarial" / "manifest.json").touch()
+    with pytest.raises(ValueError, match="job/adversarial"):
+        open_saved_images(folder / "job")
     (folder / "results" / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"a\.png"):
         open_saved_images(folder / "results", eps_255=8.0)
@@ -174,5 +178,5 @@ def test_wrong_arrays_are_refused(batches, name, content):
 
 def test_a_lacking_batch_is_refused(batches):
     (batches / "changed" / "batch_3.npy").unlink()
-    with pytest.raises(ValueError, match=r"batch_3.npy|batch_11.npy|23"):
+    with pytest.raises(ValueError, match=r"batch_3\.npy"):
         open_saved_images(batches / "changed", eps_255=8.0)

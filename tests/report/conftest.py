@@ -94,6 +94,7 @@ def make_sweep(
             config={
                 "attack": {"target_label": None, "norm": "linf", "settings": {}},
                 "dataset": {"name": "made-up"},
+                "ensemble": "logits",
                 "model": {name: {"network": {"name": name}} for name in models},
             },
         )

@@ -24,7 +24,7 @@ def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     rows = rows[rows["source"] != rows["target"]].assign(fooled=lambda t: t["n"] - t["k"])
     attack, source, target = (
         re.search(f"{what} (\\S+)", report.answer)[1].rstrip(":")
-        for what in ("with", "strongest source is", "most robust target of \\w+ is")
+        for what in ("with", "strongest source, as measured, is", "most robust target of \\w+ is")
     )
     sums = rows.groupby(["attack", "source"])[["fooled", "n"]].sum()
     assert format_cell(*sums.loc[(attack, source)]) in report.answer
@@ -40,13 +40,17 @@ EFFECTS = {"a": 90, "b": 40, "c": 10}
     ("fooled", "said", "not_said"),
     [
         # What one source does, whatever the target: it is strong, and no target is robust.
-        (lambda source, target: EFFECTS[source], "strongest source is a", "most robust"),
+        (
+            lambda source, target: EFFECTS[source],
+            "strongest source, as measured, is a",
+            "most robust",
+        ),
         # What any source does to a target.
         (lambda source, target: EFFECTS[target], "no source stands out", "strongest"),
         # Both, so that c, itself the most robust, meets the weakest targets alone.
         (
             lambda source, target: EFFECTS[target] // 2 + (source == "b"),
-            "strongest source is b with fgsm: it fools 2 other models for 52 / 200",
+            "is b with fgsm: it fools 2 other models for 52 / 200",
             "most robust target of fgsm is b",
         ),
     ],
@@ -76,7 +80,7 @@ def test_a_target_that_is_no_source_is_ranked_as_the_others(make_sweep):
     success = {("fgsm", *pair): 10 for pair in permutations("ab")}
     success |= {("fgsm", "a", "c"): 95, ("fgsm", "b", "c"): 90}
     answer = answer_sentence(record, Measured({"rates": table(record, success)}))
-    assert "strongest source is a with fgsm" in answer
+    assert "as measured, is a with fgsm" in answer
     assert "most robust target of fgsm is c" not in answer and "is b: " in answer
 
 
@@ -85,7 +89,7 @@ def test_two_models_are_ranked_by_what_their_attacks_do(make_sweep):
     success = {("mi", "a", "b"): 90, ("di", "a", "b"): 90}
     success |= {("mi", "b", "a"): 60, ("di", "b", "a"): 0, ("bim", "a", "b"): 91}
     answer = answer_sentence(record, Measured({"rates": table(record, success)}))
-    assert "strongest source is a with bim: it fools b for 91 / 100" in answer
+    assert "as measured, is a with bim: it fools b for 91 / 100" in answer
 
 
 def test_an_attack_that_misses_its_classes_is_not_said_to_fool_nobody(make_sweep):
@@ -93,6 +97,26 @@ def test_an_attack_that_misses_its_classes_is_not_said_to_fool_nobody(make_sweep
     rates = table(record, {("mi", "a", "b"): 0}, targeted=True)
     answer = answer_sentence(record, Measured({"rates": rates}))
     assert "reaches its target labels on another model" in answer and "fool" not in answer
+
+
+def test_a_source_with_fewer_targets_is_ranked_too(make_sweep):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    success = {("fgsm", "a", "b"): 99, ("fgsm", "c", "a"): 5, ("fgsm", "c", "b"): 6}
+    answer = answer_sentence(record, Measured({"rates": table(record, success)}))
+    assert "as measured, is a with fgsm: it fools b for 99 / 100" in answer
+
+
+def test_what_has_no_rival_is_no_strongest_and_clean_errors_are_told(make_sweep):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    every = record.model_copy(update={"protocol": "all"})
+    for job, clean in ((record, False), (every, True)):
+        rates = table(job, {("mi", "a", "b"): 40})
+        answer = answer_sentence(job, Measured({"rates": rates}))
+        assert "a with mi fools b for 40 / 100" in answer and "strongest" not in answer
+        assert ("errors on clean images included" in answer) == clean
+    members = table(record, {("mi", "a+b", "a"): 40, ("mi", "a+b", "b"): 50}, white_box=True)
+    answer = answer_sentence(record, Measured({"rates": members}))
+    assert "a+b with mi fools its members for 90 / 200" in answer and "image-target" in answer
 
 
 def test_jobs_of_other_images_have_names_of_their_own(make_sweep):
@@ -105,7 +129,7 @@ def test_jobs_of_other_images_have_names_of_their_own(make_sweep):
 def test_sources_are_ranked_against_those_with_as_many_targets(make_sweep):
     jobs = find_jobs([make_sweep(models=("a", "b", "a+b"))])
     report = build_report(jobs, ReportSettings(pairs=0))
-    assert "strongest source is a+b" not in report.answer
+    assert "is a+b" not in report.answer
     names = {one.name for one in report.figures}
     assert {"answer", "hypothesis", "compared-sources"} <= names and "images" not in names
     lacking = dict(dict(report.terms)["What was not computed"])

@@ -67,13 +67,17 @@ def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
         delivery="d",
         tags={"source": "a"},
         parameters={"steps": 10},
-        curves={"robust_accuracy": [(0.0, 1.0), (0.25, 0.9), (8.0, 0.5)]},
+        curves={
+            "robust_accuracy": [(0.0, 1.0), (0.25, 0.9), (8.0, 0.5)],
+            "confidence": [(0.0, 1.0), (0.25, 0.9)],
+        },
         metrics={"reference_robust_accuracy": 0.5},
     )
     (run,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
     history = store.get_metric_history(run.info.run_id, "robust_accuracy")
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, 0.5)]
     assert run.data.metrics["reference_robust_accuracy"] == 0.5
+    assert "confidence" not in run.data.metrics  # or clean images alone would stand for an attack
     assert run.data.params == {"steps": "10"} and run.info.status == "FINISHED"
     own = {"kind": "pair", "sweep": "sweep", "job": "job", "source": "a"}
     assert own.items() <= run.data.tags.items()

@@ -17,7 +17,7 @@ _PAIR = ["attack", "source", "target"]
 
 
 def answer_sentence(record: JobRecord, found: Measured) -> str:
-    """Name the strongest source and the most robust target at the reference budget.
+    """Name the strongest source and the most robust target at the reference budget, as measured.
 
     Compared are the jobs with the first one's data, norm, budget, protocol and kind of attack
     (targeted or not), without ensembles where there are single sources: they have fewer targets.
@@ -32,17 +32,19 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
         return f"{where} no source {does} {'itself' if white else 'another model'} with any image."
     ranked = _ranked_sources(rows)
     best = ranked.iloc[0]
-    counts = f"for {format_cell(best['success'], best['n'])} of the images counted"
     if _tied(ranked):
-        return f"{where} no source stands out: the first {_tied(ranked) + 1} are equally strong."
-    whom = "itself" if white else f"{best['pairs']} other models"
-    if best["pairs"] == 1 and not white:
-        mine = rows[(rows["attack"] == best["attack"]) & (rows["source"] == best["source"])]
-        whom = mine["target"].item()
-    first = (
-        f"{where} the strongest source is {best['source']} with {best['attack']}: it {does} "
-        f"{whom} {counts}."
-    )
+        equal = ranked.head(_tied(ranked) + 1)
+        what = "source" if equal["source"].nunique() > 1 else "attack"
+        return f"{where} no {what} stands out: the first {len(equal)} are equally strong."
+    whom = _whom(best, rows)
+    if record.protocol in ("all", "source_correct") and not rows["targeted"].any():
+        whom += ", errors on clean images included"
+    first = f"{where} {best['source']} with {best['attack']} {does} {whom}."
+    if len(ranked) > 1:
+        first = (
+            f"{where} the strongest source, as measured, is {best['source']} with "
+            f"{best['attack']}: it {does} {whom}."
+        )
     mine = rows[rows["attack"] == best["attack"]]
     robust = _ranked(mine.assign(success=mine["n"] - mine["success"]), ["target"], "source")
     if white or best["pairs"] == 1 or _tied(robust):
@@ -52,6 +54,17 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
         f"{first} The most robust target of {best['attack']} is {least['target']}: other sources "
         f"succeed on {format_cell(least['n'] - least['success'], least['n'])}."
     )
+
+
+def _whom(best: pd.Series, rows: pd.DataFrame) -> str:
+    """Say whom the best source fools, for how many of which images."""
+    mine = rows[(rows["attack"] == best["attack"]) & (rows["source"] == best["source"])]
+    one = best["pairs"] == 1
+    whom = mine["target"].iloc[0] if one else f"{best['pairs']} other models"
+    if mine["white_box"].all():
+        whom = "itself" if one and whom == best["source"] else "its members"
+    of = "the images counted" if one else "the image-target pairs counted"
+    return f"{whom} for {format_cell(best['success'], best['n'])} of {of}"
 
 
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
@@ -85,8 +98,8 @@ def _ranked(rows: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
 def _ranked_sources(rows: pd.DataFrame) -> pd.DataFrame:
     """Rank attacks and sources, but for ensembles, which have fewer targets than others."""
     ranked = _ranked(rows, ["attack", "source"], "target")
-    reached = ranked["pairs"] + ranked["source"].isin(rows["target"])
-    return ranked[reached == reached.max()].reset_index(drop=True)
+    single = ~ranked["source"].str.contains("+", regex=False)
+    return ranked[single].reset_index(drop=True) if single.any() else ranked
 
 
 def _tied(ranked: pd.DataFrame) -> int:

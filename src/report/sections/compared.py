@@ -38,7 +38,11 @@ def compared(found: Measured) -> Section | None:
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:
-        text = too_few(tests["n"]) if len(tests) else "A comparison needs two jobs."
+        text = (
+            too_few(tests["n"])
+            if len(tests)
+            else "No two jobs have images, norm, budget, protocol, kind and a model in common."
+        )
         return Section("compared", title, (text,))
     kinds = sufficient.groupby("kind", sort=False)
     figures = tuple(_differences(str(kind), rows, outcomes) for kind, rows in kinds)

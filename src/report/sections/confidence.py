@@ -76,7 +76,7 @@ def images(found: Measured) -> Section | None:
         caption = "Confidence in the predicted and in the true class; the images of the galleries."
         chart = _images_chart(rows)
         figures.append(Figure("images", "Single images over the budget", caption, chart, rows))
-    text = "Galleries: the clearest cases by definition (see below). Examples: by index."
+    text = "Galleries: the clearest cases by definition (see below). Examples: spread over classes."
     return Section("images", "Images", (text,), tuple(figures), albums=tuple(found.albums))
 
 

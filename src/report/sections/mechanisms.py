@@ -69,7 +69,8 @@ def _filtered(rows: pd.DataFrame) -> Figure:
     rows = rows.assign(row=pair_names(rows) + ", " + rows["band"].replace("all", "whole"))
     caption = (
         "Success rate of a perturbation's low, mid and high frequencies, each scaled to the L2 "
-        "norm of random-sign noise of the budget, minus that of the same part of the noise, on "
+        "norm of random-sign noise of the budget, and of the whole as it is, minus that of the "
+        "same part of the noise, on "
         f"{span(rows['denominator'])} images; Tango's 95 % interval."
     )
     columns = ["attack", "source", "target", "band", "denominator", "success", "control_success"]
