@@ -95,7 +95,7 @@ def _names(value: Any) -> list[Any]:
 def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig) -> None:
     for name in names:
         check_model(key, str(name))
-        if "network" in catalogue:
+        if "_target_" in (catalogue.get("network") or ()):  # a model's own key
             raise ValueError(
                 "a file of model/ must begin with the line `# @package model.NAME`; one lacks it."
             )
