@@ -1,6 +1,7 @@
 """The iterations that all attacks have in common."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -74,24 +75,29 @@ def ascend(
     seeds = _one_each("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
     others_than = labels if true_labels is None else _one_each("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
-    limit = max(1, len(flat) * len(images)) if max_batch is None else max_batch
-    if limit < 1:
-        raise ValueError(f"max_batch must be at least 1, not {max_batch}.")
-    rows = min(len(flat), limit)
-    columns = max(1, limit // rows)
-    if settings.one_gradient:
-        rows, columns = len(flat), limit
     result = images.new_empty((len(flat), *images.shape))
     with evaluation_mode(model):
-        for first in range(0, len(flat), rows):
-            for left in range(0, len(images), columns):
-                part = slice(left, left + columns)
-                random = PerImageRandom(seeds[part], images, others_than[part], pool)
-                sizes = flat[first : first + rows, part if own else slice(None)]
-                result[first : first + rows, part] = _best(
-                    objective, images[part], labels[part], sizes, random
-                )
+        for rows, part in _parts(len(flat), len(images), max_batch, settings.one_gradient):
+            random = PerImageRandom(seeds[part], images, others_than[part], pool)
+            sizes = flat[rows, part if own else slice(None)]
+            result[rows, part] = _best(objective, images[part], labels[part], sizes, random)
     return result.reshape(budgets.shape[:1] + images.shape)
+
+
+def _parts(
+    budgets: int, images: int, limit: int | None, one_gradient: bool
+) -> Iterator[tuple[slice, slice]]:
+    """Return which budgets and images are computed together, `limit` gradients at most at once."""
+    limit = max(1, budgets * images) if limit is None else limit
+    if limit < 1:
+        raise ValueError(f"max_batch must be at least 1, not {limit}.")
+    rows = min(budgets, limit)
+    columns = max(1, limit // rows)
+    if one_gradient:  # which all budgets share
+        rows, columns = budgets, limit
+    for first in range(0, budgets, rows):
+        for left in range(0, images, columns):
+            yield slice(first, first + rows), slice(left, left + columns)
 
 
 def _differentiable(images: Tensor) -> Tensor:

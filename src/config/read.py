@@ -122,16 +122,7 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
 
 def _refuse_removed(section: Mapping[str, Any]) -> None:
     """Refuse a config without what is read before the settings are checked, as by `~protocol`."""
-    read = (
-        "attack",
-        "storage",
-        "save_adversarial",
-        "variants",
-        "protocol",
-        "controls",
-        "diagnostics",
-    )
-    for key in read:
+    for key in Settings.model_fields:
         if key not in section:
             raise ValueError(f"{key} is missing.")
 

@@ -141,6 +141,7 @@ REFUSED = [
     ("targets=5", "targets .*5"),
     ("~protocol", "^protocol is missing"),
     ("~attack", "^attack is missing"),
+    ("~dataset n_images=10", "^dataset is missing"),
     ("trainer.devices=null", "^trainer.devices=null must be a whole number"),
     ("~variants", "^variants is missing"),
     ("attack=none ~diagnostics", "^diagnostics is missing"),
