@@ -82,6 +82,36 @@ def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked,
         assert attacked() == 23
 
 
+def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
+    command_line, workspace, attacked, capsys
+):
+    (workspace / "own_net.py").write_text(
+        "from torch import nn\nfrom own_parts import p\ndef build():\n    parts = nn.Flatten(), "
+        "nn.Dropout(p), nn.Linear(3072, 10)\n    return nn.Sequential(*parts)\n"
+    )
+    (workspace / "conf" / "model" / "net.yaml").write_text(
+        "# @package model.net\nnetwork: {_target_: own_net.build}\nmean: [0.5, 0.5, 0.5]\n"
+        "std: [0.5, 0.5, 0.5]\n"
+    )
+    (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
+    words = ["model=[coarse,net]", "targets=[net]", "attack=counting", GO_ON, "dataset.n_train=20"]
+    words += ["training.epochs=1", "training.dropout=null", "training.precision=32-true"]
+    files = {"own_rule": "flip = True", "own_parts": "p = 0.0"}
+    for number, (changed, text, computed, trained) in enumerate(
+        [
+            ("own_rule", "flip = True", 23, 1),
+            ("own_rule", "flip = True  # in other words", 0, 0),
+            ("own_rule", "flip = False", 23, 0),
+            ("own_parts", "p = 0.9", 23, 1),
+        ]
+    ):
+        for name, line in {**files, changed: text}.items():
+            (workspace / f"{name}.py").write_text(f"{line}\n")
+        files[changed] = text
+        assert command_line(*words, f"hydra.run.dir=out/{number}") == 0
+        assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
+
+
 def test_a_dated_run_finds_the_jobs_of_a_sweep(command_line, attacked):
     assert command_line("-m", "attack=counting", GO_ON, "hydra.sweep.dir=outputs/sweep") == 0
     assert attacked() == 23

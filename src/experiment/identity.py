@@ -1,30 +1,17 @@
-"""What determines the numbers of a job: content, the code that a config names, arithmetic."""
+"""Cache keys: hashes of all that determines a job's numbers, code and arithmetic included."""
 
 import hashlib
-import inspect
 import json
-import platform
-import re
-import sys
-import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
 from src.evaluation import SavedImages
-from src.utils.cache import sha256_of
-
-_COLUMNS = 3  # version of the table of predictions, in the names of cached ones
-_HERE = Path(__file__).resolve().parents[1]
-_DECIDING = ("attacks", "data", "diagnostics", "evaluation", "models", "utils")
-_INSTALLED = {"site-packages", "dist-packages"}
+from src.experiment.code_identity import code_of, own_code
 
 
 def content_key(*parts: Any) -> str:
@@ -54,7 +41,7 @@ def table_path(
         *what: What else decides the numbers.
     """
     keys = sorted(model_keys[name] for name in names)
-    key = content_key(_COLUMNS, table, keys, what, images.digest(), _numerics(settings, device))
+    key = content_key(own_code(), table, keys, what, images.digest(), _numerics(settings, device))
     name = "-".join([table, *sorted(names)])
     return Path(settings.cache_dir) / "clean" / f"{name[:100]}-{key}.parquet"
 
@@ -81,7 +68,7 @@ def crafting_key(
         include={"storage", "variants", "controls", "ensemble", "seed", "save_adversarial"}
     )
     return content_key(
-        _own_code(),
+        own_code(),
         *(images.digest(), mixed, attack, crafted, how, settings.budgets),
         [model_keys[name] for name in settings.source],
         (chosen.model_dump(), at_reference),
@@ -110,57 +97,3 @@ def _numerics(settings: Settings, device: str) -> list[str]:
     trainer = settings.trainer
     how = (trainer.precision, trainer.fold_batch_norms, trainer.channels_last, trainer.batch_size)
     return [*map(str, how), device, torch.__version__]
-
-
-def code_of(settings: Any) -> dict[str, str]:
-    """Tell the code of every callable that a section of a config names as `_target_`.
-
-    Args:
-        settings: Plain data, of any depth.
-
-    Returns:
-        By name: of a file of the user's own its SHA-256, of an installed package its version.
-        Callables of this package are left out; a change of theirs is a change of version.
-    """
-    found = {name: _code(name) for name in sorted(set(_targets(settings)))}
-    return {name: code for name, code in found.items() if code is not None}
-
-
-@lru_cache(maxsize=1)
-def _own_code() -> str:
-    """Return a hash of those packages of this program that decide a job's rows."""
-    files = [path for name in _DECIDING for path in sorted((_HERE / name).rglob("*.py"))]
-    return content_key([[path.name, sha256_of(path)] for path in files])
-
-
-def _targets(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield str(value["_target_"])
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for entry in value:
-            yield from _targets(entry)
-
-
-def _code(name: str) -> str | None:
-    """Tell the code of a callable, and of the module that a config names it in."""
-    target = get_object(name)
-    target = getattr(target, "func", target)  # of a functools.partial
-    parents = [name[: dot.start()] for dot in re.finditer(r"\.", name)]
-    named = sys.modules[[parent for parent in parents if parent in sys.modules][-1]]
-    modules = {named, inspect.getmodule(inspect.unwrap(target)) or named}
-    codes = map(_code_of_module, modules)
-    return ", ".join(sorted({code for code in codes if code is not None})) or None
-
-
-def _code_of_module(module: ModuleType) -> str | None:
-    package = module.__name__.partition(".")[0]
-    if package == __name__.partition(".")[0]:
-        return None
-    file = Path(getattr(module, "__file__", None) or sysconfig.get_path("stdlib"))
-    standard = file.is_relative_to(sysconfig.get_path("stdlib"))
-    if standard or _INSTALLED & set(file.parts):
-        version = getattr(sys.modules[package], "__version__", platform.python_version())
-        return f"{package} {version}"
-    return sha256_of(file)

@@ -13,8 +13,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from src.config.settings import DatasetSettings, Settings
-from src.data import ImageDataset, load_dataset, to_unit
-from src.experiment.identity import code_of, content_key
+from src.data import ImageDataset, load_dataset
+from src.experiment.code_identity import WEIGHTS, code_of, own_code
+from src.experiment.identity import content_key
 from src.models import (
     Ensemble,
     PixelClassifier,
@@ -22,6 +23,7 @@ from src.models import (
     check_gradient,
     fold_batch_norms,
     load_weights,
+    structure_digest,
     weights_digest,
 )
 from src.tracking import Tracker
@@ -114,7 +116,7 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
         if settings.model[name].weights is None
     }
     _train({name: built[name] for name in files}, files, settings, tracker)
-    ready = {name: _ready(settings, name, built[name], images) for name in built}
+    ready = {name: _ready(settings, name, built[name]) for name in built}
     models = {name: ready.get(name) or _last_job[asked[name]] for name in asked}
     _last_job.clear()
     _last_job.update((asked[name], model) for name, model in models.items())
@@ -145,7 +147,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
         if not is_cached(path):
             return None
         load_weights(classifier.network, path)
-    _ready(settings, name, classifier, images)
+    _ready(settings, name, classifier)
     return classifier
 
 
@@ -173,33 +175,17 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     )
 
 
-def _ready(
-    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
-) -> Model:
+def _ready(settings: Settings, name: str, classifier: PixelClassifier) -> Model:
     """Freeze a model that has its weights, and make it fast to differentiate."""
     built = _network_of(settings, name)
     digest = weights_digest(classifier.network)
-    key = content_key(built, code_of(built), digest, _fingerprint(classifier.eval(), images))
+    key = content_key(built, code_of(built), digest, structure_digest(classifier.network))
     classifier.eval().requires_grad_(False)
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
     if settings.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
     return Model(classifier, digest, key)
-
-
-def _fingerprint(classifier: PixelClassifier, dataset: ImageDataset) -> list[list[float]]:
-    """Return the logits of the first two images, which distinguish networks of equal weights.
-
-    They are in hundredths of the largest: other numbers of threads or versions of libraries
-    change the last digits, which is no reason to train anew.
-    """
-    images = dataset.__getitems__(list(range(min(2, len(dataset))))).images
-    with torch.no_grad():
-        logits = classifier(to_unit(images)).double()
-    largest = logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
-    rounded: list[list[float]] = ((logits / largest).round(decimals=2) + 0.0).tolist()  # no -0.0
-    return rounded
 
 
 def _network_of(settings: Settings, name: str) -> dict[str, Any]:
@@ -228,8 +214,9 @@ def _checkpoint(
         )
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
-    network = (built, code_of(built), shapes, _fingerprint(classifier, train))
-    key = content_key(network, train.digest(), settings.training.model_dump())
+    network = (built, code_of(built), shapes, structure_digest(classifier.network))
+    recipe = settings.training.model_dump()
+    key = content_key(own_code(WEIGHTS), network, train.digest(), recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
 

@@ -1,10 +1,12 @@
 """Weight files: read safely, load strictly, write atomically, identify by content."""
 
 import hashlib
+import re
 import textwrap
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -77,12 +79,29 @@ def weights_digest(network: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(_tensors(network)):
-        if name.endswith(COUNTER):
-            continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
+        if not name.endswith(COUNTER):
+            _add(digest, name, value)
     return digest.hexdigest()[:16]
+
+
+def structure_digest(network: nn.Module) -> str:
+    """Return 16 hexadecimal digits of a SHA-256 of what a network is beside its weights.
+
+    That are its modules, in the words in which they print themselves, and the buffers that its
+    state dict leaves out.
+    """
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(network)).encode())
+    stored = network.state_dict()
+    for name, value in sorted(network.named_buffers()):
+        if name not in stored:
+            _add(digest, name, value)
+    return digest.hexdigest()[:16]
+
+
+def _add(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    digest.update(flat.view(torch.uint8).numpy().data)
 
 
 def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:

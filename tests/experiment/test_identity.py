@@ -1,35 +1,112 @@
-"""Which code a config's callables are."""
+"""Which code counts for a job's numbers, and what distinguishes tables that are kept."""
 
+import json
+import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from src.config.settings import TrainerSettings
-from src.experiment.identity import code_of, table_path
+from src.experiment.code_identity import code_of, own_code
+from src.experiment.identity import table_path
+from tests.conftest import REPOSITORY
 
-WORDS = {
-    "function": "def it(x):\n    return {}",
-    "partial of this package": "from functools import partial\nfrom src.attacks import bim\n"
-    "it = partial(bim, steps={})",
-    "instance of a library": "from torchvision.transforms import Pad\nit = Pad({})",
+FILES = {
+    "one.py": "import os\nimport deep.inner as inner\n\ndef attack(x):\n    return inner.change(x)\n",
+    "two.py": "from torch import nn\n\ndef build():\n    from helper import LAYERS\n"
+    "    return nn.Linear(*LAYERS)\n",
+    "helper.py": "LAYERS = (3, 4)\n",
+    "deep/inner.py": "from . import rules\nfrom .rules import factor\n\ndef change(x):\n"
+    "    return x * factor\n",
+    "deep/rules/__init__.py": "factor = 2\n",
+    "unused.py": "pass\n",
 }
+TARGETS = ("one.attack", "two.build")
+REACHED = ["deep.inner", "deep.rules", "helper", "one", "torch", "two"]  # deep has no __init__.py
+TELL = "import sys, json; from src.experiment.code_identity import code_of, own_code\n"
 
 
-@pytest.mark.parametrize("kind", WORDS)
-def test_code_of_ones_own_is_told_by_its_text(tmp_path, monkeypatch, kind):
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of modules, and a function that tells their code in a process that lacks them."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    codes = []
-    for number in (3, 30):
-        (tmp_path / "own_rules.py").write_text(WORDS[kind].format(number))
-        monkeypatch.delitem(sys.modules, "own_rules", raising=False)
-        codes.append(code_of({"inner": [{"_target_": "own_rules.it"}]}))
-    assert codes[0] != codes[1] and all(code["own_rules.it"] for code in codes)
+
+    def told(*targets: str) -> dict[str, str]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in {*REACHED, "deep"}]:
+            if name.partition(".")[0] != "torch":
+                del sys.modules[name]
+        found = [code_of({"inner": [{"_target_": target}]}) for target in targets]
+        return {name: code for each in found for name, code in each.items()}
+
+    return tmp_path, told
+
+
+def test_code_is_the_same_whatever_was_imported_before(own):
+    folder, told = own
+    both = told(*TARGETS)
+    assert list(sorted(both)) == REACHED
+    assert told(*reversed(TARGETS)) == both
+    words = [*TARGETS, "unused"]
+    script = f"{TELL}import unused\nprint(json.dumps(code_of([{{'_target_': w}} for w in {TARGETS}])))"
+    run = [sys.executable, "-c", script, *words]
+    path = {"PYTHONPATH": f"{folder}:{REPOSITORY}", "PATH": ""}
+    fresh = subprocess.run(run, env=path, capture_output=True, text=True, check=True)
+    assert json.loads(fresh.stdout) == both
+
+
+@pytest.mark.parametrize("name", ["one.py", "helper.py", "deep/inner.py", "deep/rules/__init__.py"])
+def test_every_module_that_is_reached_counts_but_not_its_comments(own, name):
+    folder, told = own
+    before, text = told(*TARGETS), (folder / name).read_text()
+    (folder / name).write_text(f'"""It is described."""\n\n{text}# so be it\n')
+    assert told(*TARGETS) == before
+    (folder / name).write_text(f"{text}\nmore = 1\n")
+    after = told(*TARGETS)
+    assert [key for key in before if before[key] != after[key]] == [
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    ]
+
+
+def test_a_module_is_what_it_was_when_it_was_imported(own):
+    folder, told = own
+    before = told("two.build")
+    import helper
+
+    assert helper.LAYERS == (3, 4) and code_of({"_target_": "two.build"}) == before
+    (folder / "helper.py").write_text("LAYERS = (5, 6)\n")
+    assert code_of({"_target_": "two.build"}) == before != told("two.build")
 
 
 def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
-    assert code_of({"_target_": "timm.create_model"})["timm.create_model"].startswith("timm ")
-    assert code_of({"_target_": "src.attacks.bim"}) == {}
+    assert list(code_of({"_target_": "timm.create_model"})) == ["timm"]
+    assert code_of({"_target_": "PIL.Image.new"}).keys() == {"pillow"}
+    assert code_of({"_target_": "src.attacks.bim"}) == code_of({"_target_": "json.loads"}) == {}
+
+
+def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
+    shutil.copytree(REPOSITORY / "src", tmp_path / "src")
+
+    def digests(*packages: str) -> str:
+        script = f"{TELL}print(own_code(), own_code({packages}))"
+        run = [sys.executable, "-c", script]
+        return subprocess.run(
+            run, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    rows, weights = digests("data", "models", "training")
+    assert rows == own_code()
+    page, losses = tmp_path / "src/report/page.py", tmp_path / "src/attacks/losses.py"
+    page.write_text(page.read_text().replace("VEGA_LITE", "GRAMMAR"))
+    losses.write_text(losses.read_text().replace("Return -z_y; z_y", "Return minus z_y; z_y"))
+    assert digests("data", "models", "training") == [rows, weights]
+    losses.write_text(losses.read_text().replace("own if targeted else -own", "own"))
+    changed, same = digests("data", "models", "training")
+    assert changed != rows and same == weights
 
 
 def path_of(names=("a", "b"), keys=("x", "y"), digest="0", batch_size=5, what=(1, (0.5, 0.25))):
@@ -39,9 +116,11 @@ def path_of(names=("a", "b"), keys=("x", "y"), digest="0", batch_size=5, what=(1
     return table_path(settings, known, "cpu", images, "table", names, *what)
 
 
-def test_a_kept_table_is_told_by_all_that_decides_its_numbers():
+def test_a_kept_table_is_told_by_all_that_decides_its_numbers(monkeypatch):
     assert path_of() == path_of(names=("b", "a"))
     assert path_of().name.startswith("table-a-b-")
     others = [{"names": ("a", "a")}, {"names": ("a",)}, {"keys": ("x", "z")}, {"digest": "1"}]
     others += [{"batch_size": 6}, {"what": (1, (0.5, 0.3))}, {"what": (2, (0.5, 0.25))}]
-    assert len({path_of(), *(path_of(**other) for other in others)}) == 1 + len(others)
+    paths = {path_of(), *(path_of(**other) for other in others)}
+    monkeypatch.setattr("src.experiment.identity.own_code", lambda: "of an update")
+    assert len(paths | {path_of()}) == 2 + len(others)

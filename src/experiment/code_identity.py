@@ -1,0 +1,174 @@
+"""Digests of the code that decides numbers: this program's own, and what a config names."""
+
+import ast
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec, resolve_name
+from itertools import accumulate
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from hydra.utils import get_object
+
+from src.utils.cache import sha256_of
+
+ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
+"""Packages of this program that decide the rows of a job."""
+WEIGHTS = ("data", "models", "training")
+"""Those that decide the weights of a training."""
+_HERE = Path(__file__).resolve().parents[1]
+_PROGRAM = __name__.partition(".")[0]
+_STANDARD = Path(sysconfig.get_path("stdlib"))
+_INSTALLED = {"site-packages", "dist-packages"}
+
+_loaded: WeakKeyDictionary[ModuleType | None, tuple[str, list[str]]] = WeakKeyDictionary()
+"""Imported modules as they were read: what a file becomes later is not the code that runs."""
+
+
+@cache
+def own_code(packages: tuple[str, ...] = ROWS) -> str:
+    """Return a digest of some packages of this program, whatever their comments and docstrings."""
+    files = sorted(path for name in packages for path in (_HERE / name).rglob("*.py"))
+    parts = [f"{path.relative_to(_HERE)} {syntax_digest(path)}" for path in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def code_of(settings: Any) -> dict[str, str]:
+    """Return the code of every callable that a section of a config names as `_target_`.
+
+    A callable's code is the module that the config names it in and every module that this one
+    imports, at any depth and wherever in its text. Files that the code reads do not count.
+
+    Args:
+        settings: Plain data, of any depth.
+
+    Returns:
+        By name of the module: of a file outside site-packages, an editable installation's too, its
+        digest; of an installed package its version. The standard library and this program are
+        left out (see `own_code`).
+
+    Raises:
+        ValueError: A name cannot be imported.
+    """
+    found: dict[str, str] = {}
+    todo = [_module_of(target) for target in _targets(settings)]
+    while todo:
+        for module in accumulate(todo.pop().split("."), "{}.{}".format):
+            spec = _spec(module)
+            if module in found or spec is None:
+                continue
+            if not _is_ones_own(spec):
+                found |= _installed(spec)
+                break
+            if spec.has_location:  # a namespace has no file
+                found[module], imported = _read(module, spec)
+                todo += imported
+    return dict(sorted(found.items()))
+
+
+def syntax_digest(path: Path) -> str:
+    """Return a digest of a Python file's syntax tree, without docstrings; of others their SHA-256.
+
+    Raises:
+        SyntaxError: It is not Python.
+    """
+    if path.suffix != ".py":
+        return sha256_of(path)
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                setattr(node, name, [part for part in value if not _is_docstring(part)])
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_docstring(node: Any) -> bool:
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant and isinstance(node.value.value, str)
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield str(value["_target_"])
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
+            yield from _targets(entry)
+
+
+def _module_of(target: str) -> str:
+    """Return the module in which a config names a callable, once it is imported."""
+    try:
+        get_object(target)
+    except Exception as error:  # of any kind, as the module's own code may raise it
+        raise ValueError(f"_target_ {target} cannot be imported: {error}.") from error
+    while target not in sys.modules:
+        target = target.rpartition(".")[0]
+    return target
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return where a module would be imported from; None for what is no module.
+
+    Nothing is imported for it, and what was imported before does not matter.
+    """
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
+    above = _spec(parent)
+    places = above and above.submodule_search_locations
+    return PathFinder.find_spec(name, places) if places else None
+
+
+def _is_ones_own(spec: ModuleSpec) -> bool:
+    """Tell whether a module is neither this program's, nor installed, nor Python's."""
+    named = (spec.origin, *(spec.submodule_search_locations or ()))
+    places = [Path(place) for place in named if place]
+    return (
+        spec.name.partition(".")[0] != _PROGRAM
+        and any(place.exists() for place in places)
+        and not any(_INSTALLED & set(place.parts) for place in places)
+        and not any(place.is_relative_to(_STANDARD) for place in places)
+    )
+
+
+def _installed(spec: ModuleSpec) -> dict[str, str]:
+    """Return the version of the distribution of a module; nothing for Python's and this program."""
+    package = spec.name.partition(".")[0]
+    if not _INSTALLED & set(Path(spec.origin or "").parts) or package == _PROGRAM:
+        return {}
+    try:
+        return {package: version(package)}
+    except PackageNotFoundError:  # its distribution has another name
+        names = packages_distributions().get(package, ())
+        return {name: version(name) for name in names}
+
+
+def _read(name: str, spec: ModuleSpec) -> tuple[str, list[str]]:
+    """Return the digest of a module's file, and all that it imports and that may be a module."""
+    module, file = sys.modules.get(name), Path(str(spec.origin))
+    if module in _loaded:
+        return _loaded[module]
+    imported = list(_imports(file, spec.parent or "")) if file.suffix == ".py" else []
+    read = syntax_digest(file), imported
+    if module is not None:
+        _loaded[module] = read
+    return read
+
+
+def _imports(file: Path, package: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = resolve_name("." * node.level + (node.module or ""), package)
+            yield above
+            yield from (f"{above}.{alias.name}" for alias in node.names)
