@@ -244,11 +244,11 @@ def test_a_killed_job_goes_on_where_it_was(
     shutil.copytree(workspace / "out" / "whole", workspace / "whole")
     shutil.rmtree(workspace / "out")
     monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
-    for at in (4, 3):  # batches of four; the first call is the trial, and the last batch goes again
+    for at in (4, 3):  # batches of four; the first call is the trial
         killed(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)
         assert attacked() == 4 * (at - 1)
     assert command_line(*words, GO_ON, "hydra.run.dir=out/part") == 0
-    assert attacked() == 23 - 4 * 3
+    assert attacked() == 23 - 4 * 5
     same_tables(workspace / "whole", workspace / "out" / "part", TABLES[:4])
     for name in ("rates.csv", "alarms.json"):
         texts = [
@@ -273,7 +273,7 @@ def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     killed(command_line, *words, "hydra.run.dir=out/one", at=4)
     assert attacked() == 3 * 4
     assert command_line(*words, "hydra.run.dir=out/one") == 0
-    assert attacked() == 23 - 2 * 4  # the last batch goes again
+    assert attacked() == 23 - 3 * 4
     assert command_line(*words, "hydra.run.dir=out/two") == 0
     assert attacked() == 0
     assert command_line(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
@@ -288,8 +288,8 @@ def test_the_jobs_of_a_sweep_are_listed(
     monkeypatch.setenv("COLUMNS", "200")
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
-    # Six trials, three jobs that stop, two batches of the fourth job, and one of the fifth.
-    killed(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=9)
+    # A trial, three jobs that stop, two batches of the fourth job, and one of the fifth.
+    killed(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=4)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out
@@ -403,3 +403,23 @@ def test_an_untracked_sweep_is_delivered_on_request_alone(
         assert counts == [1, 2 if attack == "fgsm" else 0, 1, 0]  # jobs, pairs, sweeps, unfinished
     assert run_in(workspace, "copied", module="src.sync") == 2
     assert "copied is no sweep's folder" in capsys.readouterr().err
+
+
+def test_what_an_attack_has_spoilt_is_kept_by_nobody(command_line, workspace, monkeypatch):
+    (workspace / "spoiling.py").write_text(
+        "from src.attacks import fgsm\nseen = []\ndef spoil(model, images, labels, eps):\n"
+        "    seen.append(len(images))\n    found = fgsm(model, images, labels, eps)\n"
+        "    if len(seen) == 3:\n        [p.data.zero_() for p in model.parameters()]\n"
+        "    return found\n"
+    )
+    text = "_target_: spoiling.spoil\nname: spoil\n"
+    (workspace / "conf" / "attack" / "spoil.yaml").write_text(text)
+    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    assert command_line("attack=fgsm", "hydra.run.dir=out/fgsm") == 0
+    words = ["-m", "attack=spoil,fgsm", "hydra.sweep.dir=out/both", "save_adversarial=true"]
+    assert command_line(*words, "storage=float32") == 1
+    spoilt, kept = (workspace / "out/both" / name for name in ("0-spoil-coarse", "1-fgsm-coarse"))
+    assert "attack=spoil changes the weights" in (spoilt / "error.txt").read_text()
+    assert not list(spoilt.rglob("*.parquet")) and not list(spoilt.rglob("*.safetensors"))
+    assert not list((workspace / "cache" / "partial").rglob("*.safetensors"))
+    same_tables(workspace / "out/fgsm", kept, ["predictions"])

@@ -251,10 +251,11 @@ class TrainerSettings(Section):
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    attack_precision: Literal["32-true", "bf16", "auto"] = "32-true"
+    attack_precision: Literal["32-true", "bf16", "tf32", "auto"] = "32-true"
     batch_size: PositiveInt | Literal["auto"] = "auto"
     gradient_batch: PositiveInt | None = None
-    num_workers: NonNegativeInt = 0
+    num_workers: NonNegativeInt | Literal["auto"] = 0
+    cudnn_benchmark: bool = False
     fold_batch_norms: bool = True
     channels_last: bool = True
     progress_bar: bool = True
@@ -270,6 +271,12 @@ class TrainerSettings(Section):
         """Images in a batch, once the device is known."""
         assert self.batch_size != "auto"
         return self.batch_size
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode images, once the device is known."""
+        assert self.num_workers != "auto"
+        return self.num_workers
 
     @property
     def max_gradient_batch(self) -> int:

@@ -1,6 +1,6 @@
 """How similar the gradients of two models are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 import pytorch_lightning as pl
@@ -27,6 +27,7 @@ class Similarity(pl.LightningModule):
 
     Attributes:
         table: What the pass has found: see `Cosines`.
+        progress: Called with the number of images that are done.
 
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
@@ -47,6 +48,7 @@ class Similarity(pl.LightningModule):
         self.models = nn.ModuleList(models[name] for name in self.names)
         self.pairs, self.max_batch = pairs, max_batch
         self.cosines = Cosines(list(pairs))
+        self.progress: Callable[[int], None] = lambda count: None
 
     def on_predict_epoch_start(self) -> None:
         """Drop what an earlier pass has found."""
@@ -59,6 +61,7 @@ class Similarity(pl.LightningModule):
         gradients = dict(zip(self.names, found, strict=True))
         for number, pair in enumerate(self.pairs.values()):
             self.cosines.update(number, batch, cosines(*(gradients[name] for name in pair)))
+        self.progress(len(batch.index))
         return batch.index
 
     def on_predict_epoch_end(self) -> None:

@@ -1,7 +1,12 @@
 """Attack once, evaluate every target on the same images, and gather tables of predictions."""
 
-from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource, CleanImages
-from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
+from src.evaluation.adversarial_source import (
+    LIMIT,
+    AdversarialBatch,
+    AdversarialSource,
+    CleanImages,
+)
+from src.evaluation.attacker import Attack, Attacker, AttackError, CountedModel, accepted
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import (

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from src.data import Batch
 
+LIMIT = 30.0
+"""Seconds that a batch may take, so that a pass that is killed loses no more."""
+
 
 @dataclass(frozen=True)
 class AdversarialBatch:
@@ -26,6 +29,14 @@ class AdversarialBatch:
     at: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+class SlowBatchError(Exception):
+    """A batch that would take too long; `images` is how many may be attacked together."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__(images)
+        self.images = images
+
+
 class AdversarialSource(nn.Module, ABC):
     """What makes the adversarial images of a batch.
 
@@ -36,7 +47,13 @@ class AdversarialSource(nn.Module, ABC):
     Attributes:
         gradients: Gradient evaluations so far.
         zero_gradients: How many of them were zero in every pixel.
+        gradients_per_image: Gradient evaluations that an image takes; 0: none, or not known.
+        uncut: Most images of a batch that is never given up as a `SlowBatchError`.
+        taken: Called with the number of gradient evaluations, as they are taken.
     """
+
+    gradients_per_image = 0
+    uncut = 1
 
     def __init__(self, budgets: Sequence[float], norm: str) -> None:
         super().__init__()
@@ -44,6 +61,7 @@ class AdversarialSource(nn.Module, ABC):
         self.norm = norm
         self.gradients = 0
         self.zero_gradients = 0
+        self.taken: Callable[[int], None] = lambda count: None
 
     @abstractmethod
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
@@ -52,11 +70,17 @@ class AdversarialSource(nn.Module, ABC):
         Args:
             images: The batch's images, float32 (N, 3, H, W) in [0, 1].
             batch: The same images in 8 bits, with labels and index.
+
+        Raises:
+            SlowBatchError: It would take longer than `LIMIT`, and smaller batches would not.
         """
 
     def reset(self) -> None:
         """Count gradients from 0 again."""
         self.gradients = self.zero_gradients = 0
+
+    def check(self) -> None:
+        """Refuse what has been made since `reset` if the source was changed by it."""
 
     def halve_gradient_batch(self) -> None:
         """Take gradients of half as many images at once, if any are taken."""

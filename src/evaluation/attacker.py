@@ -1,6 +1,7 @@
 """An attack on a source model as what makes the adversarial images of a batch."""
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,8 +12,15 @@ from torch import Tensor, nn
 from src.attacks import KeptGradients, Philox, image_seeds, project, takes_one_gradient
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
-from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
-from src.models import Ensemble
+from src.evaluation.adversarial_source import (
+    LIMIT,
+    AdversarialBatch,
+    AdversarialSource,
+    SlowBatchError,
+)
+from src.models import Ensemble, ModelError, weights_digest
+from src.utils import stopping
+from src.utils.checks import first_line
 
 _TARGET_LABEL_STREAM = 2  # of random numbers, apart from what attacks draw and from noise
 
@@ -20,17 +28,32 @@ Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
 
 
+class AttackError(ValueError):
+    """An attack that changes what it was given, or returns something else than images."""
+
+
 class CountedModel(nn.Module):
     """A source model that counts the gradients taken of it, and those that are zero everywhere.
 
     A gradient of an ensemble counts once for each of its members. With `bf16` the model
     computes in that type wherever autocasting holds it safe; images and weights stay float32.
+
+    Args:
+        model: The model.
+        bf16: Whether it computes in bfloat16.
+        taken: Called with the number of gradients before each evaluation.
     """
 
-    def __init__(self, model: nn.Module, bf16: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        bf16: bool = False,
+        taken: Callable[[int], None] = lambda count: None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16
+        self.taken = taken
         self.members = len(model.members) if isinstance(model, Ensemble) else 1
         self.gradients = 0
         self.zeros = torch.zeros((), dtype=torch.int64)
@@ -38,12 +61,12 @@ class CountedModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's logits, and watch the images if a gradient may be taken."""
         if images.requires_grad and torch.is_grad_enabled():
+            self.taken(len(images) * self.members)
             self.gradients += len(images) * self.members
             images.register_hook(self._count_zeros)
         model = self.model
         call = model.attacked if isinstance(model, Ensemble) else model
-        lowered = torch.autocast(images.device.type, torch.bfloat16)
-        with lowered if self.in_bf16 else nullcontext():
+        with torch.autocast(images.device.type, torch.bfloat16) if self.in_bf16 else nullcontext():
             logits: Tensor = call(images)
         return logits
 
@@ -55,8 +78,8 @@ class CountedModel(nn.Module):
 class Attacker(AdversarialSource):
     """An attack on a source, for the whole grid of budgets.
 
-    What the attack returns is projected to the ball and to [0, 1], so that no result can come from
-    a larger budget than it is reported under.
+    The attack gets copies of the batch, and what it returns is projected to the ball and to [0, 1],
+    so that no result can come from a larger budget than it is reported under.
 
     Args:
         source: The model that is attacked.
@@ -71,7 +94,10 @@ class Attacker(AdversarialSource):
         seed: Of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         max_batch: Most images in one gradient batch.
-        bf16: Whether gradients are taken in bfloat16; predictions never are.
+        precision: Of the gradients: `32-true`, `bf16` or, on GPUs, `tf32` (convolutions whose
+            factors have 10 bits). Predictions are always in the trainer's.
+        name: Of the attack, for messages.
+        gradients_per_image: See `AdversarialSource`.
 
     Raises:
         ValueError: The attack is targeted, but there is no class beside the true one.
@@ -90,7 +116,9 @@ class Attacker(AdversarialSource):
         seed: int = 0,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        bf16: bool = False,
+        precision: str = "32-true",
+        name: str = "attack",
+        gradients_per_image: int = 0,
     ) -> None:
         super().__init__(budgets, norm)
         if target_label_rule is not None and num_classes < 2:
@@ -106,12 +134,37 @@ class Attacker(AdversarialSource):
         self.seed = seed
         self.pool = pool
         self.max_batch = max_batch
-        self.in_bf16 = bf16
+        self.precision = precision
+        self.name = name
+        self.gradients_per_image = gradients_per_image
+        self._digest = ""
+
+    def reset(self) -> None:
+        """Count gradients from 0 again, and note the source's weights."""
+        super().reset()
+        self._digest = weights_digest(self.source)
+
+    def check(self) -> None:
+        """Refuse what was made if the source has other weights than at `reset`.
+
+        Raises:
+            AttackError: It has.
+        """
+        if weights_digest(self.source) != self._digest:
+            raise AttackError(f"attack={self.name} changes the weights of its source.")
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Attack a batch, see `AdversarialSource.forward`."""
+        """Attack a batch, see `AdversarialSource.forward`.
+
+        Raises:
+            AttackError: The attack changes what it was given, or returns no images.
+            ValueError: It fails.
+            SlowBatchError: As there.
+        """
+        self._digest = self._digest or weights_digest(self.source)
         target_labels = self._target_labels(images, batch)
-        counted = CountedModel(self.source, self.in_bf16)
+        watch = self._watch(len(images))
+        counted = CountedModel(self.source, self.precision == "bf16", watch)
         eps = torch.tensor(self.budgets, device=images.device) / 255
         kept = KeptGradients() if takes_one_gradient(self.attack) else None
         keeping = {} if kept is None else {"estimator": kept}
@@ -124,7 +177,7 @@ class Attacker(AdversarialSource):
             aims = None if target_labels is None else target_labels[rows]
             own = eps_255.to(images.device, images.dtype) / 255
             known = {} if kept is None else {"estimator": kept.of_rows(rows), "max_batch": None}
-            again = CountedModel(self.source, self.in_bf16)
+            again = CountedModel(self.source, self.precision == "bf16", lambda count: watch(0))
             return self._attacked(again, images[rows], part, aims, own[None], known)[0]
 
         return AdversarialBatch(adversarial, target_labels, at)
@@ -146,19 +199,82 @@ class Attacker(AdversarialSource):
 
         Its arguments are the usual ones but for the changes.
         """
+        labels = batch.labels if target_labels is None else target_labels
+        main = images.clone(), labels.clone(), eps.clone()
+        pool = self._pool(images)
         given = {
             "targeted": target_labels is not None,
-            "true_labels": batch.labels,
+            "true_labels": batch.labels.clone(),
             "seeds": image_seeds(self.seed, batch.index),
-            "pool": self._pool(images),
+            "pool": pool,
             "max_batch": self.max_batch,
         }
         arguments = {key: given[key] for key in accepted(self.attack)} | dict(changes)
-        labels = batch.labels if target_labels is None else target_labels
-        with torch.enable_grad():  # which Lightning's pass switches off
-            adversarial = self.attack(counted, images, labels, eps, **arguments)
+        copies = [*main, given["true_labels"], given["seeds"], *(pool or ())]
+        weights = [*self.source.parameters(), *self.source.buffers()]
+        before = _versions(copies), _versions(weights), _modes(self.source)
+        adversarial = self._called(counted, main, arguments)
+        if _versions(copies) != before[0]:
+            raise AttackError(f"attack={self.name} writes into its arguments; clone() them first.")
+        if _versions(weights) != before[1]:
+            self.check()  # it may have put back what it changed
+        if _modes(self.source) != before[2]:
+            raise AttackError(f"attack={self.name} leaves its source in training mode.")
+        self._check_images(adversarial, (len(eps), *images.shape), images, batch)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
+
+    def _called(
+        self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
+    ) -> Tensor:
+        """Return what the attack returns; whatever it raises names it."""
+        cudnn = torch.backends.cudnn
+        flags = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        tf32 = cudnn.flags(enabled=True, allow_tf32=True, **flags)
+        try:
+            # Lightning's pass switches gradients off.
+            with torch.enable_grad(), tf32 if self.precision == "tf32" else nullcontext():
+                return self.attack(counted, *main, **arguments)
+        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
+            raise
+        except Exception as error:  # an attack of the user's own may raise anything
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
+
+    def _check_images(
+        self, found: Any, shape: tuple[int, ...], images: Tensor, batch: Batch
+    ) -> None:
+        wanted = f"a tensor {shape} of {images.dtype} on {images.device}"
+        got = type(found).__name__
+        if isinstance(found, Tensor):
+            got = f"a tensor {tuple(found.shape)} of {found.dtype} on {found.device}"
+        if got != wanted:
+            raise AttackError(
+                f"attack={self.name} returns {got} for {shape[0]} budgets and {shape[1]} images; "
+                f"it must return {wanted}."
+            )
+        wrong = ~found.isfinite().flatten(2).all(dim=2).all(dim=0)
+        if bool(wrong.any()):
+            number = int(batch.index[wrong][0])
+            raise AttackError(f"attack={self.name} returns NaN or infinity for image {number}.")
+
+    def _watch(self, images: int) -> Callable[[int], None]:
+        """Return what is told of each gradient of a batch, and gives up one that takes too long."""
+        start, done, expected = time.monotonic(), 0, self.gradients_per_image * images
+
+        def taken(count: int) -> None:
+            nonlocal done
+            stopping.check()
+            seconds = time.monotonic() - start
+            # The first seconds are those of preparing kernels and memory, too.
+            whole = seconds * max(1, expected / done) if done and seconds > LIMIT / 10 else 0
+            if whole > LIMIT and images > self.uncut:
+                self.taken(-done)
+                raise SlowBatchError(max(1, int(images * LIMIT / 2 / whole)))
+            self.taken(count)
+            done += count
+
+        return taken
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.pool is None:
@@ -182,6 +298,15 @@ class Attacker(AdversarialSource):
             return others.argmin(dim=1)
         chosen = [self.data_target_labels[number] for number in batch.index.tolist()]
         return torch.tensor(chosen, device=labels.device)
+
+
+def _versions(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how often each tensor was written into."""
+    return [tensor._version for tensor in tensors]
+
+
+def _modes(model: nn.Module) -> list[bool]:
+    return [part.training for part in model.modules()]
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:

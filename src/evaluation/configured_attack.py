@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 
 from src.config.errors import refusal
 from src.config.settings import GIVEN, AttackSettings
-from src.evaluation.attacker import Attack, accepted
+from src.data import Batch, to_unit
+from src.evaluation.attacker import Attack, Attacker, accepted
 from src.utils.checks import first_line
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
@@ -38,7 +40,7 @@ def attack_function(attack: AttackSettings) -> Attack:
     except InstantiationException as error:
         reason = f"its _target_ {words.get('_target_')} cannot be imported: {first_line(error)}"
         if isinstance(error.__cause__, ValidationError):  # of a transform that the section builds
-            reason = _reason(error.__cause__)
+            reason = refusal(error.__cause__, within="attack")
         raise ValueError(f"attack={attack.name}: {reason}") from error
     parameters = inspect.signature(function.func).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -53,41 +55,48 @@ def attack_function(attack: AttackSettings) -> Attack:
     return function
 
 
-def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> None:
+def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> int:
     """Run an attack once on two tiny images, so that its own checks speak before any work.
 
     Args:
         attack: Its settings.
         budgets: In units of 1/255.
 
+    Returns:
+        How many gradients of a model it takes for an image at all budgets.
+
     Raises:
         ValueError: It fails, or returns something else than images for every budget.
     """
-    function = attack_function(attack)
-    images = torch.full((2, 3, _SIDE, _SIDE), 0.5)
-    labels = torch.tensor([0, 1])
-    given = {"targeted": attack.target_label is not None, "seeds": labels, "pool": (images, labels)}
-    words = {key: given.get(key) for key in accepted(function)}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            linear = nn.Linear(images[0].numel(), _CLASSES)
-            model = nn.Sequential(nn.Flatten(), linear).requires_grad_(False)
-            result = function(model, images, labels, torch.tensor(budgets) / 255, **words)
-    except Exception as error:  # an attack of the user's own may raise anything
-        raise ValueError(f"attack={attack.name}: {_reason(error)}") from error
-    expected = (len(budgets), *images.shape)
-    if not isinstance(result, torch.Tensor) or result.shape != expected:
-        shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-        raise ValueError(
-            f"attack={attack.name} returns {shape} for {len(budgets)} budgets and images of "
-            f"shape {tuple(images.shape)}; it must return a tensor {expected}."
+    return _tried(attack.model_dump_json(), tuple(budgets))
+
+
+@lru_cache(maxsize=64)  # before a sweep and in its jobs
+def _tried(section: str, budgets: tuple[float, ...]) -> int:
+    attack = AttackSettings.model_validate_json(section)
+    levels = torch.full((2, 3, _SIDE, _SIDE), 128, dtype=torch.uint8)
+    batch = Batch(levels, torch.tensor([0, 1]), torch.tensor([0, 1]))
+    with torch.random.fork_rng(devices=[]):
+        linear = nn.Linear(levels[0].numel(), _CLASSES)
+        attacker = Attacker(
+            nn.Sequential(nn.Flatten(), linear).requires_grad_(False),
+            attack_function(attack),
+            budgets,
+            norm=attack.norm,
+            target_label_rule=None if attack.target_label is None else "next",
+            num_classes=_CLASSES,
+            pool=(levels, batch.labels),
+            name=attack.name,
         )
+        try:
+            attacker(to_unit(levels), batch)
+        except ValidationError as error:  # of the settings of this program's attacks
+            raise ValueError(f"attack={attack.name}: {refusal(error, within='attack')}") from error
+    return attacker.gradients // len(levels)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return refusal(error, within="attack")
-    return first_line(error)
+forget_trials = _tried.cache_clear
+"""Have the attacks of a new command tried again: their code may have changed."""
 
 
 def _keys(names: Iterable[str]) -> str:

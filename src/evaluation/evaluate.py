@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,17 +15,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.config.settings import TrainerSettings
 from src.data import ImageDataset
 from src.evaluation.adversarial_source import AdversarialSource, CleanImages
 from src.evaluation.batches import Batches
 from src.evaluation.lightning_module import Evaluation, Transfer
-from src.evaluation.partial_rows import PartialRows
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
@@ -36,17 +38,38 @@ log = logging.getLogger(__name__)
 _CPU_BATCH, _GPU_BATCH = 50, 1000
 
 
-class LabelledProgressBar(TQDMProgressBar):
-    """Count batches beside a label that says what is being done."""
+class CountingBar(pl.Callback):
+    """A progress bar of gradient evaluations, or of images where none are taken.
 
-    def __init__(self, label: str) -> None:
-        super().__init__()
-        self.label = label
+    Args:
+        label: What is being done.
+        images: How many there are for all processes.
+    """
 
-    def on_predict_batch_start(self, *arguments: Any, **keywords: Any) -> None:
-        """Set the label, which Lightning sets to the number of the data loader."""
-        super().on_predict_batch_start(*arguments, **keywords)
-        self.predict_progress_bar.set_description(self.label)
+    def __init__(self, label: str, images: int) -> None:
+        self.label, self.images = label, images
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the module tell what it has done."""
+        each = getattr(pl_module, "gradients_per_image", 0)
+        self.bar = tqdm(
+            desc=self.label,
+            total=math.ceil(self.images / trainer.world_size) * (each or 1),
+            unit=" gradients" if each else " images",
+            disable=not trainer.is_global_zero,
+            file=sys.stdout,
+            dynamic_ncols=True,
+        )
+        pl_module.progress = self.bar.update
+
+    def on_predict_end(self, *arguments: Any) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+    def on_exception(self, *arguments: Any) -> None:
+        """Remove the bar, so that it does not stand below what is said of the exception."""
+        self.bar.leave = False
+        self.bar.close()
 
 
 class Pass(NamedTuple):
@@ -65,7 +88,8 @@ def evaluate(
     took = pass_over(dataset, module, trainer, label, shuffle_seed)
     if module.finished:  # by a killed pass, whose time is not known
         took = took._replace(seconds=math.nan)
-    return replace(module.found, **took._asdict())
+    together = int(min(took.batch_size, module.smallest))
+    return replace(module.found, seconds=took.seconds, batch_size=together)
 
 
 def pass_over(
@@ -97,8 +121,6 @@ def pass_over(
         trainer = trainer.model_copy(update={"batch_size": size // 2})
         if isinstance(module, Transfer):
             module.adversarial_source.halve_gradient_batch()
-            if module.partial is not None:  # its batches are others
-                module.partial = PartialRows(module.partial.folder / str(size // 2))
         log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
     return Pass(seconds, trainer.images_per_batch)
 
@@ -111,14 +133,21 @@ def _seconds(
     shuffle_seed: int | None,
 ) -> float | None:
     """Pass over the images once; return the time it took, None where memory does not suffice."""
-    runner = make_trainer(trainer, [LabelledProgressBar(label)] if trainer.progress_bar else [])
+    bars = [CountingBar(label, len(dataset))] if trainer.progress_bar else []
+    runner = make_trainer(trainer, bars)
     batches = Batches(
         dataset, trainer.images_per_batch, runner.world_size, runner.global_rank, shuffle_seed
     )
-    loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
+    loader = DataLoader(batches, batch_size=None, num_workers=trainer.workers)
+    strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
+    flags = {"benchmark": trainer.cudnn_benchmark, "deterministic": strict}
     start = time.perf_counter()
     try:
-        with stopping.insist():
+        with (
+            stopping.insist(),
+            logging_redirect_tqdm(),  # lines of the log stand above the bar
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, **flags),
+        ):
             runner.predict(module, loader, return_predictions=False)
     except torch.OutOfMemoryError:
         return None
@@ -130,9 +159,11 @@ def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
 
     Batches have 50 images on a CPU, which larger ones do not make faster, and on a GPU 1,000, or
     the largest half, quarter, ... of that for which its memory suffices. Attacks use bfloat16
-    where the device computes in it.
+    where the device computes in it. For a GPU up to 8 processes decode images, for a CPU none.
     """
     decided: dict[str, Any] = {}
+    if trainer.num_workers == "auto":
+        decided["num_workers"] = min(8, os.cpu_count() or 1) if device == "cuda" else 0
     if trainer.batch_size == "auto":
         decided["batch_size"] = _GPU_BATCH if device == "cuda" else _CPU_BATCH
     if trainer.attack_precision == "auto":
@@ -209,9 +240,6 @@ def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) ->
     Raises:
         ValueError: This machine lacks what the settings ask for.
     """
-    if settings.precision == "32-true":  # the reference: on a GPU too, no shortened mantissas
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -224,7 +252,7 @@ def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) ->
             callbacks=list(callbacks),
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=any(isinstance(one, TQDMProgressBar) for one in callbacks),
+            enable_progress_bar=False,  # `CountingBar` is one
             enable_model_summary=False,
         )
     except (MisconfigurationException, TypeError, ImportError) as error:

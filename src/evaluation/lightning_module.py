@@ -1,7 +1,10 @@
 """The LightningModule that evaluates all targets on the same adversarial images."""
 
+import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +16,20 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from src.data import Batch, to_unit
-from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
+from src.evaluation.adversarial_source import (
+    LIMIT,
+    AdversarialBatch,
+    AdversarialSource,
+    SlowBatchError,
+)
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.image_shards import SavedImagesWriter
 from src.evaluation.partial_rows import PartialRows
 from src.evaluation.predictions import Predictions, RowMetric
 from src.evaluation.variants import UNROUNDED, Attacked, Variants
 from src.utils import stopping
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,11 +72,13 @@ class Transfer(pl.LightningModule):
         diagnostics: What else is computed of each batch, where an attack makes the images and
             float32 is a variant of them; its gradients do not count.
         diagnosed: Index of the images that they get; None: all.
-        partial: Where the rows of finished batches are kept, with the examples; None: nowhere.
-        seed: Of what an attack draws from PyTorch's generators, with the number of the batch.
+        partial: Where the rows of finished images are kept, with the examples; None: nowhere.
+        seed: Of what an attack draws from PyTorch's generators, with a batch's first image.
 
     Attributes:
         found: What the pass has found; on several processes each gets the merged one.
+        progress: Called with the number of gradient evaluations as they are taken, or of images
+            where none are.
     """
 
     def __init__(
@@ -97,8 +109,18 @@ class Transfer(pl.LightningModule):
         self.examples: dict[int, list[np.ndarray]] = {}
         self.partial = partial
         self.seed = seed
+        self.progress: Callable[[int], None] = lambda count: None
         self.finished: frozenset[int] = frozenset()
+        self.together: int | None = None  # images of a batch that are attacked at once; None: all
+        self.smallest = math.inf  # of those
+        self.announced = False
+        adversarial_source.uncut = 3 if variants.controls else 1
         self.found = Evaluation()
+
+    @property
+    def gradients_per_image(self) -> int:
+        """Gradient evaluations that an image takes; 0: none, or not known."""
+        return self.adversarial_source.gradients_per_image
 
     def on_predict_start(self) -> None:
         """Remove an earlier set of saved images, before any process writes."""
@@ -120,19 +142,75 @@ class Transfer(pl.LightningModule):
             self.finished, self.examples = self.partial.restore(
                 names, self.metrics, self.adversarial_source, process
             )
+        if self.gradients_per_image:
+            self.adversarial_source.taken = self.progress
+        done = len(self.finished) // self.trainer.world_size
+        self.progress(done * (self.gradients_per_image or 1))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Attack a batch, add every target's predictions, and return its images' index."""
-        stopping.check()
-        number = batch_idx * self.trainer.world_size + self.trainer.global_rank
-        if number not in self.finished:
-            drawn = np.random.SeedSequence([self.seed, number]).generate_state(1)
+        """Attack a batch, add every target's predictions, and return its images' index.
+
+        A batch that would take longer than `LIMIT` is cut, so that little is lost if the pass is
+        killed.
+        """
+        source = self.adversarial_source
+        rest = [row for row, i in enumerate(batch.index.tolist()) if i not in self.finished]
+        while rest:
+            stopping.check()
+            most = self.together or len(rest)
+            count = cut(len(rest), most, self.variants.controls)
+            part = Batch(*(column[rest[:count]] for column in batch))
+            index, start = part.index.tolist(), time.monotonic()
+            drawn = np.random.SeedSequence([self.seed, index[0]]).generate_state(1)
             pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
-            self._transfer(batch)
+            before = self._counts()
+            try:
+                self._transfer(part)
+            except SlowBatchError as slow:
+                self._undo(before, index)
+                self._attack_together(slow.images)
+                continue
+            rest = rest[count:]
+            took = time.monotonic() - start
+            if took > LIMIT or self.together:
+                self._attack_together(int(count * min(2, LIMIT / 2 / took)))
+            if not self.gradients_per_image:
+                self.progress(count)
+            elif not self.announced:
+                self._announce(took / count, len(batch.index))
             if self.partial is not None:
-                found = self.metrics, self.adversarial_source, self.examples
-                self.partial.add(number, *found)
+                self.partial.add(index, self.metrics, source, self.examples, took)
         return batch.index
+
+    def _announce(self, seconds_per_image: float, images_per_batch: int) -> None:
+        """Say once how long the pass will take, if that is over a minute."""
+        self.announced = True
+        images = int(self.trainer.num_predict_batches[0]) * images_per_batch - len(self.finished)
+        if (left := images * seconds_per_image) > 60:
+            each, speed = self.gradients_per_image, self.gradients_per_image / seconds_per_image
+            log.info(
+                f"{each:,} gradients an image, {speed:,.0f} a second: about {left / 60:.0f} min."
+            )
+
+    def _attack_together(self, images: int) -> None:
+        """Choose how many images of the batches to come are attacked at once."""
+        if self.together is None:
+            log.info("Batches that would take over %d seconds are cut from here on.", LIMIT)
+        self.together = max(1, images)
+        self.smallest = min(self.smallest, self.together)
+
+    def _counts(self) -> tuple[list[int], int, int]:
+        source = self.adversarial_source
+        return [len(one.whole) for one in self.metrics], source.gradients, source.zero_gradients
+
+    def _undo(self, before: tuple[list[int], int, int], index: Sequence[int]) -> None:
+        """Drop what a batch that is given up has left since `_counts` was asked."""
+        source = self.adversarial_source
+        rows, source.gradients, source.zero_gradients = before
+        for metric, count in zip(self.metrics, rows, strict=True):
+            del metric.whole[count:], metric.real[count:]
+        for number in index:
+            self.examples.pop(number, None)
 
     def _transfer(self, batch: Batch) -> None:
         """Attack a batch, and add what every target predicts and what diagnostics find."""
@@ -153,14 +231,19 @@ class Transfer(pl.LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Merge the processes' rows, gradient counts and examples."""
         source = self.adversarial_source
+        source.check()
         parts: list[Any] = [(source.gradients, source.zero_gradients, self.examples)]
         if torch.distributed.is_initialized():
             (own,), parts = parts, [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, own)
         gradients, zeros, examples = zip(*parts, strict=True)
+        with warnings.catch_warnings():  # where a killed pass had finished all of a process
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+            tables = {name: table.compute() for name, table in self.predictions.items()}
+            diagnostics = {one.table: one.compute() for one in self.diagnostics}
         self.found = Evaluation(
-            tables={name: table.compute() for name, table in self.predictions.items()},
-            diagnostics={one.table: one.compute() for one in self.diagnostics},
+            tables=tables,
+            diagnostics=diagnostics,
             examples={i: np.stack(images) for part in examples for i, images in part.items()},
             gradients=sum(gradients),
             zero_gradients=sum(zeros),
@@ -219,3 +302,16 @@ class Transfer(pl.LightningModule):
             if number in self.example_indices:
                 image = adversarial[position].clone().float().cpu().numpy()  # no view of the batch
                 self.examples.setdefault(number, []).append(image)
+
+
+def cut(images: int, most: int, paired: bool) -> int:
+    """Return how many of a batch's remaining images come next, `most` at most.
+
+    Paired ones stay together, and so do the last three of an odd number.
+
+    >>> [cut(7, 3, paired) for paired in (False, True)], cut(3, 1, True), cut(5, 9, True)
+    ([3, 2], 3, 5)
+    """
+    if paired:
+        most = max(2, most - most % 2)
+    return images if images <= most + paired else most

@@ -1,4 +1,4 @@
-"""What a long pass over the images has found so far, kept so that one that was killed goes on."""
+"""Checkpoints of an evaluation pass: rows of finished images, so that a killed one goes on."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from src.evaluation.adversarial_source import AdversarialSource
+from src.evaluation.adversarial_source import LIMIT, AdversarialSource
 from src.evaluation.predictions import RowMetric
 from src.utils.cache import cache_entry, is_cached
 
 
 class PartialRows:
-    """Files of the rows of finished batches, whichever processes have found them.
+    """Files of the rows of finished images, whichever processes have found them.
 
-    A file holds `batches`, the batches' numbers; `M.whole` and `M.real`, the rows of metric M;
+    A file holds `index`, of the images; `M.whole` and `M.real`, the rows of metric M;
     `gradients`, how many were taken and how many of them were zero; and `example.I`, the
     adversarial versions of image I, (K, 3, H, W).
 
@@ -25,10 +24,11 @@ class PartialRows:
         folder: Of this pass alone; its name must tell all that decides the rows.
 
     Attributes:
-        seconds: Between two files: what is lost at most, and what shorter passes never write.
+        seconds: What is lost at most of images that take no longer themselves, and what shorter
+            passes never write.
     """
 
-    seconds = 30.0
+    seconds = LIMIT
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class PartialRows:
         source: AdversarialSource,
         process: tuple[int, int],
     ) -> tuple[frozenset[int], dict[int, list[np.ndarray]]]:
-        """Add what files hold to metrics and counts that are empty; each process reads its share.
+        """Add what files hold to metrics and counts that are empty; each process takes its share.
 
         Args:
             names: Of the files, the same in every process.
@@ -54,51 +54,60 @@ class PartialRows:
             process: Which one this is, of how many.
 
         Returns:
-            The batches that no process needs to compute, and this one's examples by image index.
+            The index of images that no process needs to compute, and this one's examples by index.
         """
         rank, processes = process
-        taken = self._taken(names, processes)
+        finished: set[int] = set()
         examples: dict[int, list[np.ndarray]] = {}
-        for name in list(taken)[rank::processes]:
+        for place, name in enumerate(names):
             tensors = load_file(self.folder / name)
+            index = tensors.pop("index").tolist()
+            if not finished.isdisjoint(index):
+                continue
+            finished.update(index)
+            own = place % processes == rank
             for number, metric in enumerate(metrics):
-                metric.whole.append(tensors.pop(f"{number}.whole").to(metric.device))
-                metric.real.append(tensors.pop(f"{number}.real").to(metric.device))
+                # No row as well: processes merge their rows only if all of them have some.
+                rows = slice(None) if own else slice(0)
+                metric.whole.append(tensors.pop(f"{number}.whole")[rows].to(metric.device))
+                metric.real.append(tensors.pop(f"{number}.real")[rows].to(metric.device))
             gradients, zeros = tensors.pop("gradients").tolist()
-            source.gradients += gradients
-            source.zero_gradients += zeros
-            del tensors["batches"]
-            for key, images in tensors.items():
-                examples[int(key.removeprefix("example."))] = list(images.numpy())
+            if own:
+                source.gradients += gradients
+                source.zero_gradients += zeros
+                for key, images in tensors.items():
+                    examples[int(key.removeprefix("example."))] = list(images.numpy())
         self._start(metrics, source, examples)
-        return frozenset(n for numbers in taken.values() for n in numbers), examples
+        return frozenset(finished), examples
 
     def add(
         self,
-        number: int,
+        index: Sequence[int],
         metrics: Sequence[RowMetric],
         source: AdversarialSource,
         examples: Mapping[int, Sequence[np.ndarray]],
+        took: float,
     ) -> None:
-        """Note that a batch is finished, and write a file if the last one is some time ago.
+        """Note that images are finished, and write a file before more than `seconds` are unwritten.
 
         Args:
-            number: Of the batch.
+            index: Of the images.
             metrics: With the rows so far.
             source: With the numbers of gradients so far.
             examples: Adversarial versions so far, by image index.
+            took: Seconds that these images took, as the next ones may.
         """
-        self._batches.append(number)
-        if time.monotonic() - self._since < self.seconds:
+        self._index += index
+        if time.monotonic() - self._since + took < self.seconds:
             return
         counts = torch.tensor([source.gradients, source.zero_gradients])
-        tensors = {"batches": torch.tensor(self._batches), "gradients": counts - self._counts}
+        tensors = {"index": torch.tensor(self._index), "gradients": counts - self._counts}
         for place, (metric, first) in enumerate(zip(metrics, self._rows, strict=True)):
             tensors[f"{place}.whole"] = torch.cat(metric.whole[first:]).cpu()
             tensors[f"{place}.real"] = torch.cat(metric.real[first:]).cpu()
-        for index in examples.keys() - self._examples:
-            tensors[f"example.{index}"] = torch.from_numpy(np.stack(examples[index]))
-        with cache_entry(self.folder / f"{self._batches[0]:07d}.safetensors") as temporary:
+        for number in examples.keys() - self._examples:
+            tensors[f"example.{number}"] = torch.from_numpy(np.stack(examples[number]))
+        with cache_entry(self.folder / f"{self._index[0]:07d}.safetensors") as temporary:
             save_file(tensors, temporary)
         self._start(metrics, source, examples)
 
@@ -110,28 +119,7 @@ class PartialRows:
     ) -> None:
         """Count from here what the next file will hold."""
         self._since = time.monotonic()
-        self._batches: list[int] = []
+        self._index: list[int] = []
         self._rows = [len(metric.whole) for metric in metrics]
         self._counts = torch.tensor([source.gradients, source.zero_gradients])
         self._examples = set(examples)
-
-    def _taken(self, names: Sequence[str], processes: int) -> dict[str, list[int]]:
-        """Return the batches of the files that are read, by name.
-
-        None is read twice, and of each process one batch at least is left to be computed.
-        """
-        batches: dict[str, list[int]] = {}
-        for name in names:
-            with safe_open(self.folder / name, "pt") as file:
-                batches[name] = file.get_tensor("batches").tolist()
-        for rank in range(processes):
-            numbers = [n for own in batches.values() for n in own if n % processes == rank]
-            last = max(numbers, default=-1)
-            batches = {name: own for name, own in batches.items() if last not in own}
-        seen: set[int] = set()
-        taken = {}
-        for name, own in batches.items():
-            if seen.isdisjoint(own):
-                taken[name] = own
-                seen.update(own)
-        return taken

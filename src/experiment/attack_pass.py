@@ -17,6 +17,7 @@ from src.evaluation import (
     STORED,
     AdversarialSource,
     Attacker,
+    AttackError,
     Diagnostic,
     Evaluation,
     PartialRows,
@@ -27,9 +28,9 @@ from src.evaluation import (
     Variants,
     evaluate,
 )
-from src.evaluation.configured_attack import attack_function
+from src.evaluation.configured_attack import attack_function, try_attack
 from src.experiment.identity import content_key, crafting_key
-from src.experiment.models import Model, open_dataset
+from src.experiment.models import Model, forget_models, open_dataset
 from src.experiment.outputs import SAVED, example_indices
 
 _POOL = 32  # images that attacks may mix in
@@ -119,7 +120,15 @@ def attack_and_evaluate(job: Job, targets: Sequence[str], folder: Path) -> Evalu
         settings.seed,
     )
     label = f"{settings.job} -> {', '.join(targets)}"
-    return evaluate(job.images, module, settings.trainer, label)
+    try:
+        return evaluate(job.images, module, settings.trainer, label)
+    except Exception as error:
+        forget_models()  # which an attack may have changed
+        if isinstance(error, AttackError):
+            forget_partial_rows(job, targets)
+            if keep:
+                SavedImagesWriter(folder / SAVED).start()
+        raise
 
 
 def forget_partial_rows(job: Job, targets: Sequence[str]) -> None:
@@ -149,7 +158,9 @@ def _adversarial_source(job: Job) -> AdversarialSource:
         seed=settings.seed,
         pool=job.pool and (job.pool.images, job.pool.labels),
         max_batch=settings.trainer.max_gradient_batch,
-        bf16=settings.trainer.attack_precision == "bf16",
+        precision=settings.trainer.attack_precision,
+        name=attack.name,
+        gradients_per_image=try_attack(attack, settings.budgets) * max(1, len(settings.source)),
     )
 
 

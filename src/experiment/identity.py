@@ -95,5 +95,6 @@ def _digest(values: torch.Tensor) -> str:
 def _numerics(settings: Settings, device: str) -> list[str]:
     """Return what can change the last digits of a logit."""
     trainer = settings.trainer
-    how = (trainer.precision, trainer.fold_batch_norms, trainer.channels_last, trainer.batch_size)
-    return [*map(str, how), device, torch.__version__]
+    decisive = {"precision", "fold_batch_norms", "channels_last", "batch_size", "cudnn_benchmark"}
+    how = trainer.model_dump(include=decisive)
+    return [*(f"{key}={how[key]}" for key in sorted(how)), device, torch.__version__]

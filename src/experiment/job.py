@@ -151,14 +151,18 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
     )
 
 
-def check_job(settings: Settings) -> None:
+def check_job(settings: Settings) -> int:
     """Refuse a job whose attack or saved set cannot work, before any job of a command runs.
+
+    Returns:
+        How many gradients it takes for an image.
 
     Raises:
         ValueError: It cannot.
     """
+    gradients = 0
     if settings.attack.kind == "crafted":
-        try_attack(settings.attack, settings.budgets)
+        gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
         own = takes_own_budgets(attack_function(settings.attack))
         if settings.diagnostics.bisection and not own:
             raise ValueError(
@@ -168,6 +172,7 @@ def check_job(settings: Settings) -> None:
     saved = open_set(settings)
     if saved is not None:
         with_set(settings, saved)
+    return gradients
 
 
 def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:

@@ -17,10 +17,11 @@ from src.config.compose import compose_jobs, has_basic_sweeper
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
+from src.evaluation.configured_attack import forget_trials
 from src.experiment.attempt import refuse, share_tracker
 from src.experiment.delivery import end_sweep, start_sweep
 from src.experiment.job import check_job
-from src.experiment.models import forget_models, open_datasets
+from src.experiment.models import forget_models, open_dataset, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
 from src.experiment.provenance import PAGE, job_record, public
 from src.experiment.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
@@ -88,9 +89,11 @@ class SweepCallback(Callback):
             composed = compose_jobs(config) if sweep else [config]
             jobs = [read_job(job, job.hydra) for job in composed]
             self.settings = jobs[0]
-            _check(jobs, sweep)
+            forget_trials()
+            gradients = _check(jobs, sweep)
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
             open_datasets(jobs)
+            print(_estimate(jobs, gradients), end="")
             forget_models()
             stopping.check()
             self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
@@ -267,8 +270,8 @@ def _check_places(config: DictConfig, sweep: bool) -> None:
         )
 
 
-def _check(jobs: Sequence[Settings], sweep: bool) -> None:
-    """Refuse jobs that cannot work.
+def _check(jobs: Sequence[Settings], sweep: bool) -> list[int]:
+    """Refuse jobs that cannot work, and return how many gradients each takes for an image.
 
     Raises:
         ValueError: There is one.
@@ -279,8 +282,19 @@ def _check(jobs: Sequence[Settings], sweep: bool) -> None:
             "which works for a single run only; in a sweep give every job one device "
             "(trainer=default) and let a Hydra launcher run jobs side by side."
         )
-    for job in jobs:
-        check_job(job)
+    return [check_job(job) for job in jobs]
+
+
+def _estimate(jobs: Sequence[Settings], gradients: Sequence[int]) -> str:
+    """Say how many gradients the jobs take at most; how fast, the first batch of each tells."""
+    counts = {
+        number: each * len(open_dataset(job, "test"))
+        for number, (job, each) in enumerate(zip(jobs, gradients, strict=True))
+        if each
+    }
+    by_attack = {jobs[number].attack.label: count for number, count in counts.items()}
+    words = ", ".join(f"{label} {count:,} a job" for label, count in by_attack.items())
+    return f"gradients: {words}; {sum(counts.values()):,} in all\n" if counts else ""
 
 
 def _names(jobs: Sequence[DictConfig]) -> list[str]:

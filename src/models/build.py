@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.models.pixel_classifier import PixelClassifier
+from src.models.pixel_classifier import ModelError, PixelClassifier
 from src.models.weights import load_weights
 from src.utils.checks import first_line
 from src.utils.targets import call_target
@@ -132,10 +132,12 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None
     try:
         with torch.no_grad():
             logits = classifier(_grey(image_size))
-    except (AssertionError, RuntimeError) as error:
+    except ModelError as error:
+        if error.__cause__ is None:  # what it returned is wrong
+            raise
         raise ValueError(
             f"{who}: it cannot take images of {image_size} pixels (input_size resizes them): "
-            f"{first_line(error)}"
+            f"{first_line(error.__cause__)}"
         ) from error
     if logits.shape[1] != num_classes:
         raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")

@@ -7,6 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from src.utils.checks import first_line
+
+
+class ModelError(ValueError):
+    """A network that fails, or returns something else than logits."""
+
 
 class PixelClassifier(nn.Module):
     """Wrap a network so that it takes images in [0, 1] and owns its own preprocessing.
@@ -59,7 +65,7 @@ class PixelClassifier(nn.Module):
             Logits (N, num_classes).
 
         Raises:
-            ValueError: The network returned something else.
+            ModelError: The network fails, or returns something else.
         """
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             images = functional.interpolate(
@@ -69,11 +75,17 @@ class PixelClassifier(nn.Module):
                 align_corners=False,
                 antialias=True,
             )
-        logits = self.network((images - self.mean) / self.std)
+        try:
+            logits = self.network((images - self.mean) / self.std)
+        except torch.OutOfMemoryError:
+            raise
+        except (Exception, SystemExit) as error:  # a network of the user's own may raise anything
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ModelError(f"model {self.name}: {kind}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
             got = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
-            raise ValueError(
+            raise ModelError(
                 f"model {self.name}: the network must return logits, floating-point numbers of "
                 f"shape (N, num_classes), but for N = {len(images)} images it returned {got}."
             )

@@ -75,7 +75,7 @@ def trained_weights(
         classifier.train()
         module = FineTuning(classifier, train.num_classes, settings)
         module.to(memory_format=torch.channels_last)
-        batches = loaders(train, test, settings, trainer.num_workers)
+        batches = loaders(train, test, settings, trainer.workers)
         runner = _runner(work, settings, trainer, make_logger(lock), steps=len(batches[0]))
         with stopping.insist():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
@@ -103,7 +103,7 @@ def seconds_of_training(
     clock = _Clock()
     module = FineTuning(copy.deepcopy(classifier).train(), train.num_classes, settings)
     module.to(memory_format=torch.channels_last)
-    batches = loaders(train, test, settings, trainer.num_workers)
+    batches = loaders(train, test, settings, trainer.workers)
     runner = pl.Trainer(
         **_device(settings, trainer),
         max_steps=2,

@@ -16,7 +16,7 @@ import src.main
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
-from src.evaluation.configured_attack import try_attack
+from src.evaluation.configured_attack import forget_trials, try_attack
 
 GROUPS = [
     (group.name, option.stem)
@@ -35,6 +35,7 @@ def composed(*choices: str) -> DictConfig:
 
 def read(*words: str, extra: Path | None = None) -> Settings:
     """Compose a command line as Hydra does, each choice of groups once, and read it."""
+    forget_trials()
     groups = {group.name for group in src.main.CONF.iterdir() if group.is_dir()}
     values = [word for word in words if word.split("=")[0] not in groups]
     choices = [word for word in words if word not in values]
@@ -176,7 +177,7 @@ REFUSED = [
     (f"dataset.name={'x' * 101}", "dataset.name.*x"),
     ("trainer.batch_size=0", "trainer.batch_size=0"),
     ("trainer.batch_size=some", "trainer.batch_size=some"),
-    ("trainer.attack_precision=bf8", "trainer.attack_precision=bf8 .*32-true, bf16, auto"),
+    ("trainer.attack_precision=bf8", "trainer.attack_precision=bf8 .*32-true, bf16, tf32, auto"),
     ("trainer.gradient_batch=0", "trainer.gradient_batch=0"),
     ("trainer.num_workers=-1", "trainer.num_workers=-1"),
     ("trainer.precision=64-true", "trainer.precision=64-true .*32-true, bf16-mixed"),
@@ -257,7 +258,7 @@ def test_an_attack_of_ones_own_must_fit(monkeypatch, tmp_path):
 # Command lines that Hydra itself cannot compose.
 WRONG = [
     ("attack=fgsmm", "there is no attack=fgsmm among admix, .* Did you mean fgsm"),
-    ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, each_gpu, gpu.$"),
+    ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, each_gpu, gpu, gpu_fast.$"),
     ("model=[vgg61]", "there is no model=vgg61 among .* Did you mean vgg16"),
     ("trainer.batchsize=4", "there is no key batchsize in trainer. Did you mean batch_size"),
     ("batch_size=4", "there is no key batch_size in the config. Did you mean train.*.batch_size"),

@@ -26,6 +26,7 @@ from src.evaluation import (
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 BUDGETS = (2.0, 16.0)
+DEVICES = ("cpu", "cuda")
 
 
 @pytest.fixture
@@ -88,13 +89,15 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(d
             dataset,
             Transfer(
                 networks,
-                Attacker(networks["a"], partial(bim, steps=3), (2,), num_classes=3, bf16=bf16),
+                Attacker(
+                    networks["a"], partial(bim, steps=3), (2,), num_classes=3, precision=precision
+                ),
                 examples=pixels,
             ),
             TRAINER,
             "test",
         )
-        for bf16 in (False, True)
+        for precision in ("32-true", "bf16")
     )
     images = torch.from_numpy(np.stack([half.examples[i][0] for i in pixels]))
     assert not np.array_equal(images, np.stack([single.examples[i][0] for i in pixels]))
@@ -106,6 +109,34 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(d
         rows = frame[frame["target"] == name].set_index("index").loc[pixels]
         np.testing.assert_allclose(rows["confidence"], confidences, rtol=1e-5)
     assert half.gradients == single.gradients
+
+
+class Backend(nn.Module):
+    """Notes cuDNN's switches at every call."""
+
+    def __init__(self, network: nn.Module, seen: set) -> None:
+        super().__init__()
+        self.network, self.seen = network, seen
+
+    def forward(self, images):
+        cudnn = torch.backends.cudnn
+        self.seen.add((cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+        return self.network(images)
+
+
+@pytest.mark.parametrize("benchmark", [False, True])
+def test_gradients_alone_are_in_tf32_and_switches_are_put_back(dataset, networks, benchmark):
+    attacked, shown = set(), set()
+    models = {"a": Backend(networks["a"], shown)}
+    source = Attacker(
+        Backend(networks["a"], attacked), fgsm, BUDGETS, num_classes=3, precision="tf32"
+    )
+    trainer = TRAINER.model_copy(update={"cudnn_benchmark": benchmark})
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    evaluate(dataset, Transfer(models, source), trainer, "test")
+    assert (attacked, shown) == ({(True, True, benchmark)}, {(False, True, benchmark)})
+    assert before == (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
 
 
 class Cramped(nn.Module):
@@ -147,6 +178,8 @@ def test_the_device_decides_what_is_automatic(monkeypatch):
         assert for_device(automatic, "cpu").attack_precision == chosen
     given = TrainerSettings(batch_size=7)
     assert for_device(given, "cuda") == given
+    workers = [for_device(TrainerSettings(num_workers="auto"), name).workers for name in DEVICES]
+    assert workers[0] == 0 < workers[1] <= 8
 
 
 def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):

@@ -14,7 +14,8 @@ from src.experiment.identity import table_path
 from tests.conftest import REPOSITORY
 
 FILES = {
-    "one.py": "import os\nimport deep.inner as inner\n\ndef attack(x):\n    return inner.change(x)\n",
+    "one.py": "import os\nimport deep.inner as inner\n\n"
+    "def attack(x):\n    return inner.change(x)\n",
     "two.py": "from torch import nn\n\ndef build():\n    from helper import LAYERS\n"
     "    return nn.Linear(*LAYERS)\n",
     "helper.py": "LAYERS = (3, 4)\n",
@@ -52,7 +53,9 @@ def test_code_is_the_same_whatever_was_imported_before(own):
     assert list(sorted(both)) == REACHED
     assert told(*reversed(TARGETS)) == both
     words = [*TARGETS, "unused"]
-    script = f"{TELL}import unused\nprint(json.dumps(code_of([{{'_target_': w}} for w in {TARGETS}])))"
+    script = (
+        f"{TELL}import unused\nprint(json.dumps(code_of([{{'_target_': w}} for w in {TARGETS}])))"
+    )
     run = [sys.executable, "-c", script, *words]
     path = {"PYTHONPATH": f"{folder}:{REPOSITORY}", "PATH": ""}
     fresh = subprocess.run(run, env=path, capture_output=True, text=True, check=True)
