@@ -16,13 +16,12 @@ from src.attacks.family import (
     si_ni_fgsm,
     sia_fgsm,
     ssa_fgsm,
-    takes_one_gradient,
     takes_own_budgets,
     ti_fgsm,
     vmi_fgsm,
     vni_fgsm,
 )
-from src.attacks.gradients import Estimator, Gradient, KeptGradients, State
+from src.attacks.gradients import Estimator, Gradient, State
 from src.attacks.losses import LOSSES
 from src.attacks.objective import Model
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs

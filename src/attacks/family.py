@@ -75,23 +75,11 @@ class Attack:
         return Settings(**settings)
 
 
-def takes_own_budgets(attack: Callable[..., Tensor]) -> bool:
+def takes_own_budgets(attack: Any) -> bool:
     """Tell whether an attack is of this family, which takes a budget for each image, (K, N)."""
-    return isinstance(_unwrapped(attack)[0], Attack)
-
-
-def takes_one_gradient(attack: Callable[..., Tensor]) -> bool:
-    """Tell whether an attack of this family takes one gradient an image, whatever the budgets."""
-    function, words = _unwrapped(attack)
-    return isinstance(function, Attack) and function.settings(words).one_gradient
-
-
-def _unwrapped(attack: Any) -> tuple[Any, dict[str, Any]]:
-    """Return a function and the keywords that partials of it hold."""
-    words: dict[str, Any] = {}
     while isinstance(attack, partial):
-        attack, words = attack.func, attack.keywords | words
-    return attack, words
+        attack = attack.func
+    return isinstance(attack, Attack)
 
 
 iterate = Attack()

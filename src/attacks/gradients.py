@@ -48,24 +48,6 @@ def single_gradient(gradient: Gradient, state: State) -> Tensor:
     return gradient(state.at)
 
 
-class KeptGradients:
-    """`single_gradient` of an attack that takes one gradient an image, and keeps it."""
-
-    def __init__(self) -> None:
-        self.parts: list[Tensor] = []
-
-    def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the gradient at `state.at`, which is the same for all budgets."""
-        found = gradient(state.at)
-        self.parts.append(found[0])
-        return found
-
-    def of_rows(self, rows: Tensor) -> Estimator:
-        """Return an estimator that gives some of the images, (M,), their gradients again."""
-        kept = torch.cat(self.parts)[rows]
-        return lambda _, state: kept.expand_as(state.at)
-
-
 @checked
 class EnhancedMomentum:
     """Average the gradients at several points along the direction of the last one.

@@ -14,7 +14,7 @@ from pydantic import (
 from torch import Tensor, full_like
 
 from src.attacks.checked import Share, checked
-from src.attacks.gradients import Estimator, KeptGradients, single_gradient
+from src.attacks.gradients import Estimator, single_gradient
 from src.attacks.per_image_random import PerImageRandom
 
 
@@ -90,7 +90,7 @@ class Settings:
     @property
     def one_gradient(self) -> bool:
         """Whether one gradient an image serves all budgets."""
-        plain = self.estimator is single_gradient or isinstance(self.estimator, KeptGradients)
+        plain = self.estimator is single_gradient
         return plain and self.steps == 1 and not self.random_start
 
     def check_steps(self, largest: float) -> None:

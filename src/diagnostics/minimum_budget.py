@@ -20,8 +20,7 @@ class Bisection(Diagnostic):
     comes down, or it does not, and the lower one comes up. Whether an image flips need not be
     monotonous in the budget; what is found is one crossing inside the bracket.
 
-    The attack is the job's own, its images unrounded. Its gradients are not counted; one that
-    takes a single gradient an image, as FGSM does, takes none again.
+    The attack is the job's own, its images unrounded. Its gradients are not counted.
 
     Args:
         targets: Names of the targets.

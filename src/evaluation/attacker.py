@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from src.attacks import KeptGradients, Philox, image_seeds, project, takes_one_gradient
+from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.evaluation.adversarial_source import (
@@ -166,9 +167,7 @@ class Attacker(AdversarialSource):
         watch = self._watch(len(images))
         counted = CountedModel(self.source, self.precision == "bf16", watch)
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        kept = KeptGradients() if takes_one_gradient(self.attack) else None
-        keeping = {} if kept is None else {"estimator": kept}
-        adversarial = self._attacked(counted, images, batch, target_labels, eps, keeping)
+        adversarial = self._attacked(counted, images, batch, target_labels, eps)
         self.gradients += counted.gradients
         self.zero_gradients += int(counted.zeros)
 
@@ -176,9 +175,8 @@ class Attacker(AdversarialSource):
             part = Batch(*(column[rows] for column in batch))
             aims = None if target_labels is None else target_labels[rows]
             own = eps_255.to(images.device, images.dtype) / 255
-            known = {} if kept is None else {"estimator": kept.of_rows(rows), "max_batch": None}
             again = CountedModel(self.source, self.precision == "bf16", lambda count: watch(0))
-            return self._attacked(again, images[rows], part, aims, own[None], known)[0]
+            return self._attacked(again, images[rows], part, aims, own[None])[0]
 
         return AdversarialBatch(adversarial, target_labels, at)
 
@@ -193,12 +191,8 @@ class Attacker(AdversarialSource):
         batch: Batch,
         target_labels: Tensor | None,
         eps: Tensor,
-        changes: Mapping[str, Any],
     ) -> Tensor:
-        """Return the attack's images for K budgets, (K,) or (K, N), inside their balls.
-
-        Its arguments are the usual ones but for the changes.
-        """
+        """Return the attack's images for K budgets, (K,) or (K, N), inside their balls."""
         labels = batch.labels if target_labels is None else target_labels
         main = images.clone(), labels.clone(), eps.clone()
         pool = self._pool(images)
@@ -209,7 +203,7 @@ class Attacker(AdversarialSource):
             "pool": pool,
             "max_batch": self.max_batch,
         }
-        arguments = {key: given[key] for key in accepted(self.attack)} | dict(changes)
+        arguments = {key: given[key] for key in accepted(self.attack)}
         copies = [*main, given["true_labels"], given["seeds"], *(pool or ())]
         weights = [*self.source.parameters(), *self.source.buffers()]
         before = _versions(copies), _versions(weights), _modes(self.source)
@@ -235,8 +229,8 @@ class Attacker(AdversarialSource):
             # Lightning's pass switches gradients off.
             with torch.enable_grad(), tf32 if self.precision == "tf32" else nullcontext():
                 return self.attack(counted, *main, **arguments)
-        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
-            raise
+        except (torch.OutOfMemoryError, SlowBatchError, ModelError, ValidationError):
+            raise  # the last one is of its settings, and said where they are read
         except Exception as error:  # an attack of the user's own may raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error

@@ -113,7 +113,6 @@ class Transfer(pl.LightningModule):
         self.finished: frozenset[int] = frozenset()
         self.together: int | None = None  # images of a batch that are attacked at once; None: all
         self.smallest = math.inf  # of those
-        self.announced = False
         adversarial_source.uncut = 3 if variants.controls else 1
         self.found = Evaluation()
 
@@ -163,11 +162,13 @@ class Transfer(pl.LightningModule):
             index, start = part.index.tolist(), time.monotonic()
             drawn = np.random.SeedSequence([self.seed, index[0]]).generate_state(1)
             pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
-            before = self._counts()
+            rows = [len(metric.whole) for metric in self.metrics]
+            counts = source.gradients, source.zero_gradients
             try:
                 self._transfer(part)
             except SlowBatchError as slow:
-                self._undo(before, index)
+                self._undo(rows, index)
+                source.gradients, source.zero_gradients = counts
                 self._attack_together(slow.images)
                 continue
             rest = rest[count:]
@@ -176,21 +177,9 @@ class Transfer(pl.LightningModule):
                 self._attack_together(int(count * min(2, LIMIT / 2 / took)))
             if not self.gradients_per_image:
                 self.progress(count)
-            elif not self.announced:
-                self._announce(took / count, len(batch.index))
             if self.partial is not None:
                 self.partial.add(index, self.metrics, source, self.examples, took)
         return batch.index
-
-    def _announce(self, seconds_per_image: float, images_per_batch: int) -> None:
-        """Say once how long the pass will take, if that is over a minute."""
-        self.announced = True
-        images = int(self.trainer.num_predict_batches[0]) * images_per_batch - len(self.finished)
-        if (left := images * seconds_per_image) > 60:
-            each, speed = self.gradients_per_image, self.gradients_per_image / seconds_per_image
-            log.info(
-                f"{each:,} gradients an image, {speed:,.0f} a second: about {left / 60:.0f} min."
-            )
 
     def _attack_together(self, images: int) -> None:
         """Choose how many images of the batches to come are attacked at once."""
@@ -199,14 +188,8 @@ class Transfer(pl.LightningModule):
         self.together = max(1, images)
         self.smallest = min(self.smallest, self.together)
 
-    def _counts(self) -> tuple[list[int], int, int]:
-        source = self.adversarial_source
-        return [len(one.whole) for one in self.metrics], source.gradients, source.zero_gradients
-
-    def _undo(self, before: tuple[list[int], int, int], index: Sequence[int]) -> None:
-        """Drop what a batch that is given up has left since `_counts` was asked."""
-        source = self.adversarial_source
-        rows, source.gradients, source.zero_gradients = before
+    def _undo(self, rows: Sequence[int], index: Sequence[int]) -> None:
+        """Drop what a batch that is given up has left: all rows after the first so many."""
         for metric, count in zip(self.metrics, rows, strict=True):
             del metric.whole[count:], metric.real[count:]
         for number in index:

@@ -24,35 +24,33 @@ ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
 WEIGHTS = ("data", "models", "training")
 """Those that decide the weights of a training."""
 _HERE = Path(__file__).resolve().parents[1]
-_PROGRAM = __name__.partition(".")[0]
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
-_loaded: WeakKeyDictionary[ModuleType | None, tuple[str, list[str]]] = WeakKeyDictionary()
-"""Imported modules as they were read: what a file becomes later is not the code that runs."""
+_read: WeakKeyDictionary[ModuleType | None, tuple[str, list[str]]] = WeakKeyDictionary()
+"""Digest and imports of imported modules: what a file becomes later is not the code that runs."""
 
 
 @cache
 def own_code(packages: tuple[str, ...] = ROWS) -> str:
     """Return a digest of some packages of this program, whatever their comments and docstrings."""
     files = sorted(path for name in packages for path in (_HERE / name).rglob("*.py"))
-    parts = [f"{path.relative_to(_HERE)} {syntax_digest(path)}" for path in files]
+    parts = [f"{path.relative_to(_HERE)} {_digest(path)}" for path in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def code_of(settings: Any) -> dict[str, str]:
     """Return the code of every callable that a section of a config names as `_target_`.
 
-    A callable's code is the module that the config names it in and every module that this one
-    imports, at any depth and wherever in its text. Files that the code reads do not count.
+    It is the module that the config names the callable in, and all that this one imports, at any
+    depth and wherever in its text. Files that the code reads do not count.
 
     Args:
         settings: Plain data, of any depth.
 
     Returns:
-        By name of the module: of a file outside site-packages, an editable installation's too, its
-        digest; of an installed package its version. The standard library and this program are
-        left out (see `own_code`).
+        By name: of a module outside site-packages, an editable installation's too, its digest; of
+        an installed package its version. Python's own and this program are left out.
 
     Raises:
         ValueError: A name cannot be imported.
@@ -61,37 +59,20 @@ def code_of(settings: Any) -> dict[str, str]:
     todo = [_module_of(target) for target in _targets(settings)]
     while todo:
         for module in accumulate(todo.pop().split("."), "{}.{}".format):
-            spec = _spec(module)
-            if module in found or spec is None:
-                continue
-            if not _is_ones_own(spec):
-                found |= _installed(spec)
+            spec = None if module in found else _spec(module)
+            places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+            paths = [Path(place) for place in places if place and Path(place).exists()]
+            if any(_INSTALLED & set(path.parts) for path in paths):
+                found |= _versions(module)
                 break
-            if spec.has_location:  # a namespace has no file
-                found[module], imported = _read(module, spec)
+            elif any(
+                path.is_relative_to(_STANDARD) or path.is_relative_to(_HERE) for path in paths
+            ):
+                break
+            if spec is not None and spec.has_location and paths:  # a namespace has no file
+                found[module], imported = _module(module, paths[0], spec.parent or "")
                 todo += imported
     return dict(sorted(found.items()))
-
-
-def syntax_digest(path: Path) -> str:
-    """Return a digest of a Python file's syntax tree, without docstrings; of others their SHA-256.
-
-    Raises:
-        SyntaxError: It is not Python.
-    """
-    if path.suffix != ".py":
-        return sha256_of(path)
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        for name, value in ast.iter_fields(node):
-            if isinstance(value, list):
-                setattr(node, name, [part for part in value if not _is_docstring(part)])
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_docstring(node: Any) -> bool:
-    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return constant and isinstance(node.value.value, str)
 
 
 def _targets(value: Any) -> Iterator[str]:
@@ -116,10 +97,7 @@ def _module_of(target: str) -> str:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Return where a module would be imported from; None for what is no module.
-
-    Nothing is imported for it, and what was imported before does not matter.
-    """
+    """Return where a module is imported from, whatever was imported before; None for no module."""
     parent, _, _ = name.rpartition(".")
     if not parent:
         return sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
@@ -128,44 +106,48 @@ def _spec(name: str) -> ModuleSpec | None:
     return PathFinder.find_spec(name, places) if places else None
 
 
-def _is_ones_own(spec: ModuleSpec) -> bool:
-    """Tell whether a module is neither this program's, nor installed, nor Python's."""
-    named = (spec.origin, *(spec.submodule_search_locations or ()))
-    places = [Path(place) for place in named if place]
-    return (
-        spec.name.partition(".")[0] != _PROGRAM
-        and any(place.exists() for place in places)
-        and not any(_INSTALLED & set(place.parts) for place in places)
-        and not any(place.is_relative_to(_STANDARD) for place in places)
-    )
-
-
-def _installed(spec: ModuleSpec) -> dict[str, str]:
-    """Return the version of the distribution of a module; nothing for Python's and this program."""
-    package = spec.name.partition(".")[0]
-    if not _INSTALLED & set(Path(spec.origin or "").parts) or package == _PROGRAM:
-        return {}
+def _versions(module: str) -> dict[str, str]:
+    package = module.partition(".")[0]
     try:
         return {package: version(package)}
     except PackageNotFoundError:  # its distribution has another name
-        names = packages_distributions().get(package, ())
-        return {name: version(name) for name in names}
+        return {name: version(name) for name in packages_distributions().get(package, ())}
 
 
-def _read(name: str, spec: ModuleSpec) -> tuple[str, list[str]]:
+def _module(name: str, file: Path, package: str) -> tuple[str, list[str]]:
     """Return the digest of a module's file, and all that it imports and that may be a module."""
-    module, file = sys.modules.get(name), Path(str(spec.origin))
-    if module in _loaded:
-        return _loaded[module]
-    imported = list(_imports(file, spec.parent or "")) if file.suffix == ".py" else []
-    read = syntax_digest(file), imported
-    if module is not None:
-        _loaded[module] = read
-    return read
+    module = sys.modules.get(name)
+    if module not in _read:
+        found = _digest(file), list(_imports(file, package))
+        if module is None:
+            return found
+        _read[module] = found
+    return _read[module]
+
+
+def _digest(path: Path) -> str:
+    """Return a digest of a Python file's syntax tree, without docstrings; of others their SHA-256.
+
+    Raises:
+        SyntaxError: It is not Python.
+    """
+    if path.suffix != ".py":
+        return sha256_of(path)
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        for field, parts in ast.iter_fields(node):
+            if isinstance(parts, list):
+                setattr(node, field, [part for part in parts if not _is_docstring(part)])
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_docstring(node: Any) -> bool:
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant and isinstance(node.value.value, str)
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(ast.parse(file.read_bytes() if file.suffix == ".py" else b"")):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

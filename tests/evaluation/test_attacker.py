@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import bim, di_fgsm, fgsm, image_seeds, pgd, vmi_fgsm
+from src.attacks import bim, fgsm, pgd
 from src.data import Batch, to_unit
 from src.evaluation import Attacker, CountedModel, accepted
 from src.models import Ensemble
@@ -161,45 +161,3 @@ def test_at_is_the_same_attack(norm, rule, rows):
     model = Ensemble([linear(0), linear(1)], "loss")
     words = {"num_classes": 5, "seed": 3, "max_batch": 2}
     check_at(Attacker(model, attack, AT, norm=norm, target_label_rule=rule, **words), rows)
-
-
-class Watched(nn.Module):
-    """A model that counts its calls."""
-
-    def __init__(self):
-        super().__init__()
-        self.model, self.calls = linear(), 0
-
-    def forward(self, images):
-        self.calls += 1
-        return self.model(images)
-
-
-@pytest.mark.parametrize("attack", [fgsm, partial(bim, steps=1), partial(di_fgsm, steps=1)])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("max_batch", [None, 4])
-def test_at_takes_no_gradient_again_where_one_serves_all_budgets(attack, norm, max_batch):
-    model, whole, rows = Watched(), batch(), [5, 0, 3, 4, 0]
-    words = {"norm": norm, "num_classes": 5, "max_batch": max_batch}
-    adversarial = make(Attacker(model, partial(attack, norm=norm), AT, **words), whole)
-    calls, eps_255 = model.calls, torch.tensor([16, 0.01, 3, 4, 9])
-    again = adversarial.at(torch.tensor(rows), eps_255)
-    assert model.calls == calls
-    plain = attack(
-        model,
-        to_unit(whole.images[rows]),
-        whole.labels[rows],
-        eps_255[None] / 255,
-        norm=norm,
-        seeds=image_seeds(0, whole.index[rows]),
-    )[0]
-    torch.testing.assert_close(again, plain, rtol=0, atol=0 if norm == "linf" else 1e-6)
-
-
-@pytest.mark.parametrize("attack", [bim, partial(pgd, steps=1), partial(vmi_fgsm, steps=1)])
-def test_at_attacks_again_where_gradients_depend_on_the_budget(attack):
-    model = Watched()
-    adversarial = make(Attacker(model, attack, AT, num_classes=5), batch())
-    calls = model.calls
-    adversarial.at(torch.tensor([2, 3]), torch.tensor([1.0, 2.0]))
-    assert model.calls > calls
