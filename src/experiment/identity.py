@@ -88,6 +88,16 @@ def job_key(crafting: str, target_keys: Mapping[str, str], names: Sequence[str])
     return content_key(crafting, target_keys, names)
 
 
+def code_keys(settings: Settings) -> dict[str, str]:
+    """Return digests of the code behind a job: `program`, `attack`, and each model by its name."""
+    parts = {"attack": settings.attack.settings} | {
+        name: settings.model[name].network for name in settings.models
+    }
+    return {"program": own_code()} | {
+        name: content_key(code_of(part)) for name, part in parts.items()
+    }
+
+
 def _digest(values: torch.Tensor) -> str:
     return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 

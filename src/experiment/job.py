@@ -34,7 +34,7 @@ from src.experiment.attack_pass import (
     mixing_pool,
 )
 from src.experiment.delivery import track_job
-from src.experiment.identity import job_key, table_path
+from src.experiment.identity import code_keys, job_key, table_path
 from src.experiment.models import check_images, open_dataset, prepare_models
 from src.experiment.outputs import clear, example_indices, finish_set, write_results
 from src.experiment.provenance import JobRecord, record_of
@@ -142,6 +142,7 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
         target_keys=job.target_keys,
         gradients=result.gradients,
         zero_gradients=result.zero_gradients,
+        code=code_keys(settings),
         weights={name: model.digest for name, model in job.models.items()},
         device=job.device,
         data=job.images.digest(),

@@ -55,6 +55,7 @@ class JobRecord(BaseModel):
         target_keys: Of what decides each target's logits, by name.
         gradients: How many were taken for the predictions.
         zero_gradients: How many of them were zero in every pixel.
+        code: Digests of this program's code, the attack's and each model's, by name.
         data: Digest of the images.
         images: How many there are.
         values: Of each, three for a pixel; None in tables of earlier versions.
@@ -88,6 +89,7 @@ class JobRecord(BaseModel):
     target_keys: dict[str, str] = Field(default_factory=dict)
     gradients: int = 0
     zero_gradients: int = 0
+    code: dict[str, str] = Field(default_factory=dict)
     data: str
     images: int
     values: int | None = None

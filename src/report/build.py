@@ -6,7 +6,7 @@ from src.analysis import CAUSES
 from src.config.settings import ReportSettings
 from src.report.definitions import DEFINITIONS
 from src.report.facts import facts, missing
-from src.report.measure import measure
+from src.report.measure import Measured, measure
 from src.report.page import Report, Section
 from src.report.sections.answer import answer, answer_sentence
 from src.report.sections.clean import clean, clean_sentence
@@ -45,7 +45,7 @@ def build_report(
     lacking = missing(attacked, settings.pairs)
     return Report(
         title=f"{what}: {names}",
-        answer=answer_sentence(first, found) if first else clean_sentence(found),
+        answer=_answers(attacked, found) if first else clean_sentence(found),
         alarms=tuple(
             (f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms
         ),
@@ -56,3 +56,15 @@ def build_report(
             ("Definitions", DEFINITIONS),
         ),
     )
+
+
+def _answers(jobs: Sequence[StoredJob], found: Measured) -> str:
+    """Return the answer of every data set, by its name where there are several."""
+    first = {job.record.data: job.record for job in reversed(jobs)}
+    names = [record.dataset for record in first.values()]
+    answers = []
+    for record in reversed(first.values()):
+        digest = f" ({record.data[:6]})" if names.count(record.dataset) > 1 else ""
+        name = f"{record.dataset}{digest}: " if len(first) > 1 else ""
+        answers.append(f"{name}{answer_sentence(record, found)}")
+    return " ".join(answers)

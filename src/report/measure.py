@@ -115,8 +115,22 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
 
 
 def group(record: JobRecord) -> str:
-    """Name the jobs that can be compared: same images, norm, reference budget and protocol."""
-    return f"{record.data} {record.norm} {record.reference:g} {record.protocol}"
+    """Name the jobs that can be compared: same images, budget, protocol, arithmetic, seed, code."""
+    trainer = record.config.get("trainer", {})
+    how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
+    code = record.code.get("program")
+    return str((record.data, *how, record.precision, trainer.get("attack_precision"), code))
+
+
+def _own_group(job: StoredJob, names: dict[str, str]) -> str:
+    """Return a job's group, with those models that had other weights on its images before."""
+    record = job.record
+    other = [
+        f" {name} {digest}"
+        for name, digest in record.weights.items()
+        if names.setdefault(f"{record.data} {name}", digest) != digest
+    ]
+    return group(record) + "".join(other)
 
 
 def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
@@ -124,7 +138,8 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     record, rows = job.record, job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     variants = job.variants()
-    found = {"rates": _rates(job, variants)}
+    jobs = _own_group(job, names)
+    found = {"rates": _rates(job, variants, jobs)}
     stored = {
         name: table
         for name in ("spectra", "low_passed", "filtered", "similarity")
@@ -138,7 +153,7 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         found["low_passed"] = table.assign(target=own)
     if not job.has_clean:
         return found
-    of_images = image_outcomes(rows, *pair, at, protocol).assign(group=group(record))
+    of_images = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
     found["outcomes"] = of_images.assign(  # one name with other weights is never compared
         source="+".join(_model(job, name, names) for name in record.source.split("+")),
         target=of_images["target"].map(lambda name: _model(job, name, names)),
@@ -184,13 +199,13 @@ def banded_rates(
     return table.merge(bands.assign(**own), on=[*own, "target", "eps_255"], how="left")
 
 
-def _rates(job: StoredJob, variants: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _rates(job: StoredJob, variants: dict[str, pd.DataFrame], group: str) -> pd.DataFrame:
     """Return the rates of every variant, those of the job's protocol with confidence intervals."""
     record = job.record
     pair = (record.source, record.targets)
     table = banded_rates(variants, *pair, job.attack, record.norm, record.protocol)
     return table.assign(
-        group=group(record),
+        group=group,
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
         white_box=[is_white_box(record.source, target) for target in table["target"]],

@@ -1,5 +1,6 @@
 """Finished jobs as a report reads them: tables with their provenance, and example images."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from src.experiment.provenance import (
 from src.experiment.state import noted_failure
 from src.utils.tables import read_arrays, read_table
 
+_PREPROCESSING = ("network", "mean", "std", "input_size")
+
 
 @dataclass(frozen=True)
 class StoredJob:
@@ -33,8 +36,7 @@ class StoredJob:
         record: What it was.
         folder: Where its tables lie.
         files: Paths of the job's tables, by table name.
-        distinction: Overrides that distinguish it from the other jobs of its command, except
-            source, attack and its settings, such as ` seed=1`.
+        distinction: What distinguishes it from other jobs of its label, such as ` seed=1`.
     """
 
     record: JobRecord
@@ -172,47 +174,52 @@ def find_jobs(
 
 
 def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return jobs whose attack and source are unique, distinguished by their overrides.
+    """Return jobs of which none shares attack and source, or a label with other settings.
 
-    Jobs of one attack with other data, with other weights of a model of the same name, or with
-    one source get the folder of their command too, then a number.
+    Jobs of one label that differ in what decides their numbers get the values in which they do;
+    equal ones of one source, as with other targets, the folder of their command, then a number.
     """
-    shared = set.intersection(*(set(job.record.overrides) for job in jobs)) if jobs else set()
-    named = [replace(job, distinction=_distinction(job.record.overrides, shared)) for job in jobs]
-    named = [
-        replace(job, distinction=f"{job.distinction} ({job.sweep_folder.name})")
-        if any(_clash(job, other) for other in named if other is not job)
-        else job
-        for job in named
+    facts = [_facts(job.record) for job in jobs]
+    names = [job.record.label for job in jobs]
+    for key in dict.fromkeys(key for each in facts for key in each):
+        for name in set(names):
+            alike = [n for n, own in enumerate(names) if own == name and key in facts[n]]
+            if len({facts[n][key] for n in alike}) > 1:
+                for n in alike:
+                    names[n] += f" {key}={facts[n][key]}"
+    for tell in (lambda n: f" ({jobs[n].sweep_folder.name})", lambda n: f" {n + 1}"):
+        known = [(name, job.record.source) for name, job in zip(names, jobs, strict=True)]
+        names = [name + tell(n) * (known.count(known[n]) > 1) for n, name in enumerate(names)]
+    return [
+        replace(job, distinction=name.removeprefix(job.record.label))
+        for job, name in zip(jobs, names, strict=True)
     ]
-    unique: list[StoredJob] = []
-    for job in named:
-        candidate, number = job, 1
-        while any(_clash(candidate, other) for other in unique):
-            number += 1
-            candidate = replace(job, distinction=f"{job.distinction} {number}")
-        unique.append(candidate)
-    return unique
 
 
-def _clash(job: StoredJob, other: StoredJob) -> bool:
-    """Tell whether two jobs must not share a matrix."""
-    if job.attack != other.attack:
-        return False
-    one, two = job.record, other.record
-    shared = set(one.weights) & set(two.weights)
-    alike = one.data == two.data and all(one.weights[m] == two.weights[m] for m in shared)
-    return one.source == two.source or not alike
+def _facts(record: JobRecord) -> dict[str, str]:
+    """Return what decides a job's numbers whatever its source, the most legible first."""
+    config = record.config
+    attack, trainer, models = (config.get(key, {}) for key in ("attack", "trainer", "model"))
+    facts = {"dataset": record.dataset, "n_images": record.images}
+    facts |= {key: value for key, value in attack["settings"].items() if key != "name"}
+    facts |= {"path": attack["saved"]["path"]} if attack.get("saved") else {}
+    facts |= {"seed": record.seed, "storage": record.storage, "precision": record.precision}
+    facts |= {"ensemble": config["ensemble"]} if "+" in record.source else {}
+    facts |= {
+        key: trainer[key] for key in ("attack_precision", "fold_batch_norms") if key in trainer
+    }
+    for name, model in models.items():
+        facts |= {f"model.{name}.{key}": model[key] for key in _PREPROCESSING if key in model}
+    if any(model.get("weights") is None for model in models.values()):
+        facts |= {f"training.{key}": value for key, value in config.get("training", {}).items()}
+    facts |= {"data": record.data[:6]}
+    facts |= {f"weights.{name}": digest[:6] for name, digest in record.weights.items()}
+    facts |= {f"code.{name}": digest[:6] for name, digest in record.code.items()}
+    return {key: _text(value) for key, value in facts.items()}
 
 
-def _distinction(overrides: Sequence[str], shared: set[str]) -> str:
-    """Join the overrides that not all jobs share.
-
-    Those in the attack's label are left out, and those that decide no adversarial image.
-    """
-    out = re.compile(r"[+~]*(attack|source|sweep|controls|report|rerun|tracking)([./=]|$)")
-    words = [word for word in overrides if word not in shared and not out.match(word)]
-    return "".join(f" {word}" for word in words)
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

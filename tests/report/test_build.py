@@ -12,7 +12,8 @@ import pytest
 from src.analysis import format_cell
 from src.config.settings import ReportSettings
 from src.report.build import build_report
-from src.report.measure import Measured, group
+from src.report.measure import Measured, group, measure
+from src.report.sections import compared
 from src.report.sections.answer import answer_sentence
 from src.report.stored import disambiguated, find_jobs
 
@@ -30,7 +31,7 @@ def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     assert format_cell(*sums.loc[(attack, source)]) in report.answer
     sums = rows[rows["attack"] == attack].groupby("target")[["fooled", "n"]].sum()
     assert format_cell(*sums.loc[target]) in report.answer
-    assert "no source fools another model" in made_up("one image").answer
+    assert "10 images counted that a ranking needs" in made_up("one image").answer
 
 
 EFFECTS = {"a": 90, "b": 40, "c": 10}
@@ -163,17 +164,93 @@ def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_p
     assert {tuple(job.variants()) for job in both} == {("float32", "uint8", "noise")}
 
 
-def test_words_that_decide_no_image_do_not_tell_attacks_apart(make_sweep):
+def changed(job, **changes):
+    """Return a job whose record has other values; those of its config are named with dots."""
+    record = job.record.model_copy(deep=True)
+    for key, value in changes.items():
+        if "__" in key:
+            section, *path, last = key.split("__")
+            place = record.config.setdefault(section, {})
+            for name in path:
+                place = place.setdefault(name, {})
+            place[last] = value
+        else:
+            record = record.model_copy(update={key: value})
+    return replace(job, record=record)
+
+
+UNLIKE = {
+    "steps": {"attack__settings__steps": 20},
+    "seed": {"seed": 1},
+    "precision": {"precision": "bf16-mixed"},
+    "attack_precision": {"trainer__attack_precision": "bf16"},
+    "storage": {"storage": "uint8"},
+    "dataset": {"data": "others", "dataset": "photos"},
+    "data": {"data": "others"},
+    "code.program": {"code": {"program": "other"}},
+    "training.seed": {"weights": {"a": "2", "b": "2"}, "training__seed": 1},
+    "weights.a": {"weights": {"a": "2", "b": "2"}},
+    "model.a.input_size": {"model__a__input_size": 80},
+}
+
+
+@pytest.mark.parametrize("key", UNLIKE)
+def test_jobs_that_differ_are_named_by_it_and_never_compared(make_sweep, key):
+    same = {"code": {"program": "one"}, "attack__settings__steps": 10, "training__seed": 0}
+    same |= {"trainer__attack_precision": "32-true", "model__a__input_size": None}
+    jobs = [changed(job, **same) for job in find_jobs([make_sweep(models=("a", "b"))])]
+    named = disambiguated([jobs[0], changed(jobs[1], overrides=("trainer=cpu", "report=none"))])
+    assert [job.attack for job in named] == ["fgsm", "fgsm"]
+    first, second = disambiguated([jobs[0], changed(jobs[1], **UNLIKE[key])])
+    assert first.attack != second.attack and f"fgsm {key}=" in second.attack
+    found = measure([first, second], 0, None, lambda step: None)
+    tests = compared.tests_by_group(found.table("outcomes"))
+    of_one_attack = key in ("steps", "model.a.input_size")  # then they are two attacks
+    assert tests.empty or of_one_attack
+    assert of_one_attack == (found.table("rates")["group"].nunique() == 1)
+
+
+def test_ensembles_of_other_averages_are_told_apart(make_sweep):
+    jobs = find_jobs([make_sweep(models=("a+b", "a"))])
+    others = [changed(job, ensemble="loss", key=f"other {n}") for n, job in enumerate(jobs)]
+    others = [changed(job, config=job.record.config | {"ensemble": "loss"}) for job in others]
+    names = [job.attack for job in disambiguated([jobs[0], others[0]])]
+    assert names == ["fgsm ensemble=logits", "fgsm ensemble=loss"]
+    assert len({job.attack for job in disambiguated([jobs[1], others[1]])}) == 2  # by numbers
+
+
+def test_every_data_set_has_a_headline(make_sweep):
     jobs = find_jobs([make_sweep(models=("a", "b"))])
+    others = [changed(job, data="others", dataset="photos", key="x") for job in jobs]
+    report = build_report(disambiguated([*jobs, *others]), ReportSettings(pairs=0))
+    assert report.answer.count("strongest source") == 2
+    assert report.answer.startswith("made-up: At") and " photos: At" in report.answer
 
-    def names(*words):
-        records = [job.record.model_copy(update={"overrides": ()}) for job in jobs]
-        records[1] = records[1].model_copy(update={"overrides": words})
-        pairs = zip(jobs, records, strict=True)
-        return [
-            job.attack
-            for job in disambiguated([replace(job, record=record) for job, record in pairs])
-        ]
 
-    assert names("controls=true", "report=none", "tracking.uri=here") == ["fgsm", "fgsm"]
-    assert names("controls=true", "seed=1") == ["fgsm", "fgsm seed=1"]
+def test_ensembles_decide_no_target_and_few_images_nothing(make_sweep):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    success = {("fgsm", "a", "b"): 50, ("fgsm", "a", "c"): 40, ("fgsm", "b", "a"): 30}
+    success |= {("fgsm", "b", "c"): 20, ("fgsm", "a+b", "c"): 97}
+    rates = table(record, success)
+    answer = answer_sentence(record, Measured({"rates": rates}))
+    assert "most robust target of fgsm is c: other sources succeed on 60 / 200" in answer
+    few = rates.assign(n=rates["n"].where(rates["target"] != "b", 9))
+    assert "source, as measured, is a with fgsm: it fools c" in answer_sentence(
+        record, Measured({"rates": few})
+    )
+
+
+@pytest.mark.parametrize(("more", "said"), [(20, "is beyond its interval"), (2, "not decided")])
+def test_the_first_sentence_says_whether_the_lead_is_decided(make_sweep, more, said):
+    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+    success = {("mi", "a", "b"): 50 + more, ("bim", "a", "b"): 50}
+    index = list(range(100))
+    outcomes = pd.concat(
+        pd.DataFrame(
+            {"index": index, "success": [(n * 37 + 5 * len(attack)) % 100 < k for n in index]}
+        ).assign(attack=attack, source=source, target=target, counted=True, group=group(record))
+        for (attack, source, target), k in success.items()
+    )
+    found = Measured({"rates": table(record, success), "outcomes": outcomes})
+    answer = answer_sentence(record, found)
+    assert f"lead over a with bim, {more}.0 points [" in answer and said in answer

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
+from scipy.stats import ttest_1samp
 
-from src.analysis import format_cell
+from src.analysis import format_cell, is_white_box
+from src.analysis.intervals import FEWEST_IMAGES
 from src.config.settings import CONTROLS
 from src.experiment.provenance import JobRecord
 from src.report.charts.dots import dot_plot
@@ -19,12 +21,13 @@ _PAIR = ["attack", "source", "target"]
 def answer_sentence(record: JobRecord, found: Measured) -> str:
     """Name the strongest source and the most robust target at the reference budget, as measured.
 
-    Compared are the jobs with the first one's data, norm, budget, protocol and kind of attack
-    (targeted or not), without ensembles where there are single sources: they have fewer targets.
+    Compared are the jobs of the first one's group and kind of attack (targeted or not), without
+    ensembles where there are single sources, and pairs with images enough. It says whether the
+    strongest source leads the next one by more than chance.
     """
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
-        return "No image was counted."
+        return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
     where = f"At {record.reference:g}/255 ({record.norm}, {record.protocol})"
     does = "reaches its target labels on" if rows["targeted"].any() else "fools"
     white = rows["white_box"].all()
@@ -43,9 +46,10 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     if len(ranked) > 1:
         first = (
             f"{where} the strongest source, as measured, is {best['source']} with "
-            f"{best['attack']}: it {does} {whom}."
+            f"{best['attack']}: it {does} {whom}.{_lead(best, ranked.iloc[1], found, record)}"
         )
     mine = rows[rows["attack"] == best["attack"]]
+    mine = mine[_single(mine["source"])]
     robust = _ranked(mine.assign(success=mine["n"] - mine["success"]), ["target"], "source")
     if white or best["pairs"] == 1 or _tied(robust):
         return first
@@ -53,6 +57,31 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     return (
         f"{first} The most robust target of {best['attack']} is {least['target']}: other sources "
         f"succeed on {format_cell(least['n'] - least['success'], least['n'])}."
+    )
+
+
+def _lead(best: pd.Series, second: pd.Series, found: Measured, record: JobRecord) -> str:
+    """Compare the first two sources, image by image: means over their targets, in points."""
+    rows = found.table("outcomes")
+    if rows.empty:
+        return ""
+    white = [is_white_box(*pair) for pair in zip(rows["source"], rows["target"], strict=True)]
+    rows = rows[(rows["group"] == group(record)) & rows["counted"] & ~np.array(white)]
+    means = [
+        rows[(rows["attack"] == one["attack"]) & (rows["source"] == one["source"])]
+        .groupby("index")["success"]
+        .mean()
+        for one in (best, second)
+    ]
+    lead = 100 * (means[0] - means[1]).dropna()
+    name = f"{second['source']} with {second['attack']}"
+    if len(lead) < FEWEST_IMAGES or not lead.std():
+        return f" Too few images tell it from {name}."
+    low, high = ttest_1samp(lead, 0).confidence_interval()
+    verdict = "is beyond its interval" if low > 0 else "is not decided"
+    return (
+        f" Its lead over {name}, {lead.mean():.1f} points [{low:.1f}, {high:.1f}] on {len(lead)} "
+        f"images, {verdict}."
     )
 
 
@@ -67,9 +96,15 @@ def _whom(best: pd.Series, rows: pd.DataFrame) -> str:
     return f"{whom} for {format_cell(best['success'], best['n'])} of {of}"
 
 
+def _single(sources: pd.Series) -> pd.Series:
+    """Tell which sources are single models; all, where there are ensembles alone."""
+    single = ~sources.str.contains("+", regex=False)
+    return single if single.any() else ~single
+
+
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rates that the sources are ranked by: without white boxes, if there are others."""
-    at = rates["primary"] & rates["reference"] & (rates["n"] > 0)
+    at = rates["primary"] & rates["reference"] & (rates["n"] >= FEWEST_IMAGES)
     rows = rates[at & (rates["group"] == group(record))]
     rows = rows[rows["targeted"] == rows["targeted"].iloc[0]] if len(rows) else rows
     others = rows[~rows["white_box"]]
@@ -98,8 +133,7 @@ def _ranked(rows: pd.DataFrame, by: list[str], over: str) -> pd.DataFrame:
 def _ranked_sources(rows: pd.DataFrame) -> pd.DataFrame:
     """Rank attacks and sources, but for ensembles, which have fewer targets than others."""
     ranked = _ranked(rows, ["attack", "source"], "target")
-    single = ~ranked["source"].str.contains("+", regex=False)
-    return ranked[single].reset_index(drop=True) if single.any() else ranked
+    return ranked[_single(ranked["source"])].reset_index(drop=True)
 
 
 def _tied(ranked: pd.DataFrame) -> int:
