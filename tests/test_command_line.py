@@ -411,15 +411,27 @@ REFUSED = [
     (["trainer.devices=-1"], "trainer in the config: "),
     (["epsilon=[4,8]"], "epsilon.grid=[4,8]"),
     (["attack=null"], "attack=null names no file of attack: "),
+    (["dataset.image_size=100000"], "dataset.image_size=100000: a batch of 10 images with 2"),
+    (["model.fine.input_size=100000"], "model.fine.input_size=100000: a batch of 10 images"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
-def test_bad_input_is_refused_in_a_sentence(command_line, capfd, arguments, message):
+def test_bad_input_is_refused_in_a_sentence(command_line, workspace, capfd, arguments, message):
     assert command_line(*arguments) != 0
     out, err = capfd.readouterr()
     assert message in (out + err).replace("\n", "")
     assert "Traceback" not in out + err
+    assert all(path.stat().st_size for path in workspace.rglob("summary.txt"))
+
+
+def test_the_largest_images_are_those_of_which_a_batch_fits(command_line, capfd, monkeypatch):
+    memory = 10 * 3 * 3 * 32**2 * 4  # ten images of 32 pixels with two versions, in float32
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}
+    monkeypatch.setattr("os.sysconf", lambda name: sizes[name])
+    assert command_line("dataset.image_size=33") == 2
+    assert "up to 32 fits" in capfd.readouterr().err
+    assert command_line("dataset.image_size=32") == 0
 
 
 def test_a_file_that_is_no_image_is_named_before_training(command_line, workspace, capfd):

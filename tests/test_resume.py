@@ -201,6 +201,32 @@ def test_damaged_files_are_named_and_not_read(
     assert f"out/one/{damaged} is damaged" in capsys.readouterr().err
 
 
+def test_edited_siblings_are_named_and_stop_no_job(command_line, workspace, attacked, capsys):
+    words = ["attack=counting", GO_ON, "report.examples=2"]
+    assert command_line(*words, "hydra.run.dir=out/whole") == 0
+    table = pq.read_table(workspace / "out" / "whole" / "predictions.parquet")
+    key, record = b"transferability", table.schema.metadata[b"transferability"]
+    edited = {
+        "deep": table.replace_schema_metadata({key: b"[" * 100_000}),
+        "bare": table.replace_schema_metadata({key: record.replace(b'"variants"', b'"x"')}),
+        "half": table.slice(0, len(table) // 2),
+        "few": table.drop_columns(["top5_classes", "top5_confidences"]),
+        "empty": table,
+    }
+    for name, content in edited.items():
+        shutil.copytree(workspace / "out" / "whole", workspace / "out" / name)
+        pq.write_table(content, workspace / "out" / name / "predictions.parquet")
+    (workspace / "out" / "empty" / "examples.npz").write_bytes(b"")
+    shutil.rmtree(workspace / "out" / "whole")
+    assert attacked() == 23
+    capsys.readouterr()
+    assert command_line(*words, "hydra.run.dir=out/new") == 0
+    assert attacked() == 23
+    printed = capsys.readouterr().out
+    assert "Traceback" not in printed
+    assert all(printed.count(f"out/{name} found is computed again") == 1 for name in edited)
+
+
 def test_a_finished_job_is_found_in_the_store(command_line, workspace, attacked, empty_store):
     shutil.copytree(empty_store, workspace / "mlruns")
     words = ["attack=counting", GO_ON, "tracking=mlflow", "targets=[fine]"]

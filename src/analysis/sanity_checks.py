@@ -55,7 +55,7 @@ class Alarm(NamedTuple):
     @property
     def sentence(self) -> str:
         """The finding with its usual causes."""
-        return f"{self.finding}; {CAUSES[self.name]}."
+        return f"{self.finding}; {CAUSES.get(self.name, 'unknown causes')}."
 
 
 def alarms(

@@ -25,8 +25,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
     """Return a folder, or that of an archive's files.
 
-    An archive is unpacked once, to a folder known by its path, size and time of change. That is
-    filled under a lock and moved into place when complete, so several processes may ask at once.
+    An archive is unpacked once, to a folder known by its path, size, and times of change of content
+    and of status (which nothing sets back). That is filled under a lock and moved into place when
+    complete, so several processes may ask at once.
 
     Args:
         root: path of a folder, a tar (also compressed by gzip, xz or bzip2) or a zip.
@@ -43,7 +44,7 @@ def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
     if not path.is_file():
         raise ValueError(f"{key}={root or 'null'} is no folder and no archive (in {Path.cwd()})")
     stat = path.stat()
-    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = Path(cache_dir).expanduser() / "archives" / f"{path.name}-{digest}"
     with writing(folder):

@@ -21,6 +21,7 @@ from src.config.settings import Section
 from src.data import Batch
 from src.evaluation.saved_images import SavedImages, SavedImagesFacts
 from src.utils.cache import sha256_of
+from src.utils.checks import first_line
 from src.utils.files import atomic_write, reason, write_text, writing
 
 MANIFEST = "manifest.json"
@@ -95,7 +96,8 @@ class SavedImagesWriter:
             ValueError: An image was not written, as by processes that share no file system.
         """
         shards = _shards(self.folder)
-        missing = np.setdiff1d(index, [row for path in shards for row in _columns(path)["index"]])
+        parts = [_columns(path, len(facts.budgets_255)) for path in shards]
+        missing = np.setdiff1d(index, [row for part in parts for row in part["index"]])
         if len(missing):
             raise ValueError(
                 f"{self.folder} lacks {len(missing)} of {len(index)} images, the first of them "
@@ -122,7 +124,9 @@ def read_shards(folder: Path) -> SavedImages:
     if unlike or not shards:
         name = min(unlike, default=("batch-0-0.safetensors", ""))[0]
         raise ValueError(f"{folder / name} is missing or damaged, by the SHA-256 in {MANIFEST}.")
-    parts = [_columns(path) for path in shards]
+    parts = [_columns(path, len(manifest.facts.budgets_255)) for path in shards]
+    if any(part.keys() != parts[0].keys() for part in parts):
+        raise ValueError(f"{folder}: not all of its shards have target labels.")
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(columns["index"], kind="stable")
     counts = [len(part["index"]) for part in parts]
@@ -154,16 +158,26 @@ def _read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {reason(error)}.") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise ValueError(f"{path}: {first_line(error)[:400]}.") from error
 
 
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("batch-*.safetensors"))
 
 
-def _columns(path: Path) -> dict[str, np.ndarray]:
+def _columns(path: Path, budgets: int) -> dict[str, np.ndarray]:
     """Return what a shard holds beside images: `index`, `label` and perhaps `target_label`."""
-    with safe_open(path, "pt") as file:
-        names = set(file.keys()) - {"clean", "adversarial"}
-        return {name: file.get_tensor(name).numpy() for name in names}
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_slice(name) for name in set(file.keys())}
+            kinds = {name: f"{one.get_dtype()} {one.get_shape()}" for name, one in found.items()}
+            count, _, *size = found["clean"].get_shape()
+            images = ", ".join(map(str, (count, 3, *size)))
+            names = {"index", "label"} | (kinds.keys() & {"target_label"})
+            wanted = dict.fromkeys(names, f"I64 [{count}]") | {"clean": f"U8 [{images}]"}
+            wanted["adversarial"] = f"U8 [{budgets}, {images}]"
+            if kinds != wanted or len(size) != 2:
+                raise ValueError(f"it holds {kinds}, not {wanted}")
+            return {name: file.get_tensor(name).numpy() for name in names}
+    except Exception as error:  # of many kinds, depending on where the damage lies
+        raise ValueError(f"{path} is no shard of images: {first_line(error)[:400]}.") from error

@@ -26,6 +26,7 @@ from src.data import LabelledImages, to_rgb
 from src.data.image_csv import image_csv
 from src.evaluation.image_shards import MANIFEST, read_shards
 from src.evaluation.saved_images import UNKNOWN, SavedImages, SavedImagesFacts
+from src.utils.checks import first_line
 
 
 def open_saved_images(settings: SavedSettings) -> SavedImages:
@@ -123,7 +124,7 @@ def _arrays(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]
         files = [folder / f"batch_{n}.npy" for n in range(len(list(folder.glob("batch_*.npy"))))]
         batches = {file: _mapped(file) for file in files}
         for file, batch in batches.items():
-            if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1] != 3:
+            if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1] != 3 or not batch.size:
                 kind = f"{batch.dtype} {batch.shape}"
                 raise ValueError(f"{file} must be grey levels, uint8 (N, 3, H, W), not {kind}.")
         images = [image.transpose(1, 2, 0) for batch in batches.values() for image in batch]
@@ -136,8 +137,8 @@ def _arrays(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]
 def _mapped(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy file of plain numbers: {error}") from error
+    except Exception as error:  # of many kinds, depending on where the damage lies
+        raise ValueError(f"{path} is no .npy file of numbers: {first_line(error)[:400]}") from error
     return array
 
 

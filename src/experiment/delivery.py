@@ -5,16 +5,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.analysis import Alarm
 from src.config.settings import TrackingSettings, job_name
 from src.experiment.identity import content_key
+from src.experiment.job_files import read_alarms, read_job_table
 from src.experiment.metrics import track_pairs
 from src.experiment.outputs import METRICS, SUMMARY, files_of_job, files_of_sweep
-from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord, read_record
+from src.experiment.provenance import PREDICTIONS, JobRecord, read_record
 from src.experiment.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
 from src.tracking import Run, Tracker, open_tracker
 from src.utils.locks import held
-from src.utils.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +60,10 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
     tags = {"delivery": _delivery(record)}
     metrics: dict[str, float] = {}
     if record.attack:
-        predictions = read_table(folder / f"{PREDICTIONS}.parquet").to_pandas()
+        path = folder / f"{PREDICTIONS}.parquet"
+        predictions = read_job_table(path, PREDICTIONS, record).to_pandas()
         track_pairs(predictions, record, tags["delivery"], tracker, run)
-        alarms = [Alarm(**alarm) for alarm in json.loads((folder / ALARMS).read_text())]
-        for alarm in alarms:  # as much of one name as a tag may hold
+        for alarm in read_alarms(folder):  # as much of one name as a tag may hold
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), alarm.sentence]))[:7900]
         tags["crafting"] = record.crafting

@@ -10,7 +10,6 @@ from src.analysis.trajectories import galleries, trajectories
 from src.data import ImageDataset
 from src.experiment.provenance import EXAMPLES, IMAGES, JobRecord
 from src.utils.files import atomic_write
-from src.utils.tables import read_arrays
 
 
 def store_examples(
@@ -41,19 +40,6 @@ def store_examples(
             clean=batch.images.numpy(),
             adversarial=np.stack([examples[number] for number in index], axis=1),
         )
-
-
-def read_examples(folder: Path) -> dict[int, np.ndarray]:
-    """Return a job's adversarial example images, (K, 3, H, W) in [0, 1], by index.
-
-    Raises:
-        ValueError: Their file is damaged.
-    """
-    stored = read_arrays(folder / EXAMPLES)
-    if not stored:
-        return {}
-    images = stored["adversarial"].swapaxes(0, 1)
-    return dict(zip(stored["index"].tolist(), images, strict=True))
 
 
 def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) -> None:

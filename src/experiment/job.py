@@ -1,6 +1,8 @@
 """One job from top to bottom: images, models, clean predictions, adversarial images, tables."""
 
 import logging
+import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -153,15 +155,16 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
 
 
 def check_job(settings: Settings) -> int:
-    """Refuse a job whose attack or saved set cannot work, before any job of a command runs.
+    """Refuse a job whose sizes, attack or saved set cannot work, before any job of a command runs.
 
     Returns:
         How many gradients it takes for an image.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: One cannot.
     """
     gradients = 0
+    _check_sizes(settings)
     if settings.attack.kind == "crafted":
         gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
         own = takes_own_budgets(attack_function(settings.attack))
@@ -174,6 +177,23 @@ def check_job(settings: Settings) -> int:
     if saved is not None:
         with_set(settings, saved)
     return gradients
+
+
+def _check_sizes(settings: Settings) -> None:
+    """Refuse images of which one batch, with its adversarial versions, exceeds this machine."""
+    given, versions = settings.trainer.batch_size, len(settings.budgets)
+    count = 50 if given == "auto" else given
+    pixel = 3 * 4 * count * (1 + versions)  # bytes that one takes in all of them, in float32
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    sizes = {f"model.{one}.input_size": settings.model[one].input_size for one in settings.models}
+    for key, size in {"dataset.image_size": settings.dataset.image_size, **sizes}.items():
+        if size is not None and pixel * size**2 > memory:
+            raise ValueError(
+                f"{key}={size}: a batch of {count} images with {versions} adversarial versions "
+                f"each takes over {pixel * size**2 >> 30:,} GiB, and this machine has "
+                f"{memory >> 30}; up to {math.isqrt(memory // pixel)} fits, or more with a "
+                "smaller trainer.batch_size."
+            )
 
 
 def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:

@@ -64,7 +64,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
         for target in targets
         for column, name in names.items()
     }
-    wide = pivoted["cell"][targets].assign(**columns).loc[sources]
+    wide = pd.concat([pivoted["cell"][targets], pd.DataFrame(columns)], axis=1).loc[sources]
     return wide.rename_axis("source").reset_index()
 
 

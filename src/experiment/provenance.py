@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from src.config.fields import check_among, distinct
 from src.config.settings import Settings
 from src.utils.checks import first_line
 
@@ -44,6 +45,37 @@ _PACKAGES = (
     "scipy",
     "statsmodels",
 )
+
+
+class OtherFormatError(ValueError):
+    """A table of another version of this program."""
+
+
+class _Attack(BaseModel):
+    settings: dict[str, Any]
+    target_label: str | None
+    norm: str
+    saved: dict[str, Any] | None = None
+
+
+class _Model(BaseModel):
+    network: dict[str, Any]
+
+
+class _Diagnostics(BaseModel):
+    n_images: int | None = None
+
+
+class _Config(BaseModel):
+    """The part of a job's settings that readers of its record look into."""
+
+    attack: _Attack
+    dataset: dict[str, Any]
+    ensemble: str
+    model: dict[str, _Model]
+    diagnostics: _Diagnostics = _Diagnostics()
+    trainer: dict[str, Any] = {}
+    sweep: str | None = None
 
 
 class JobRecord(BaseModel):
@@ -97,7 +129,7 @@ class JobRecord(BaseModel):
     weights: dict[str, str]
     device: str = ""
     source: str
-    targets: list[str]
+    targets: Annotated[list[str], AfterValidator(distinct)]
     attack: str
     label: str
     iterative: bool = False
@@ -213,16 +245,21 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         return None
     try:
         content = json.loads(found)
-        if content["format"] != FORMAT:
-            raise ValueError(
-                f"it has the format {str(content['format'])[:40]} and this program reads {FORMAT}; "
-                "use the version that wrote it."
-            )
-        return str(content["table"]), JobRecord.model_validate(content["job"])
-    except (ValueError, TypeError, KeyError) as error:
+        if content["format"] == FORMAT:
+            record = JobRecord.model_validate(content["job"])
+            _Config.model_validate(record.config)
+            check_among("reference", [record.reference], record.budgets)
+            if lacking := set(record.targets) - record.weights.keys():
+                raise ValueError(f"it has no weights of {min(lacking)}")
+            return str(content["table"]), record
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
-            f"{path} says of its job what no job can be: {first_line(error)}"
+            f"{path} says of its job what no job can be: {first_line(error)[:400]}"
         ) from error
+    raise OtherFormatError(
+        f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
+        "use the version that wrote it."
+    )
 
 
 @lru_cache(maxsize=1)

@@ -13,20 +13,23 @@ import pyarrow.compute as pc
 
 from src.config.settings import CONTROLS
 from src.evaluation import Evaluation, is_complete_set, renamed
-from src.experiment.example_images import read_examples
+from src.experiment.job_files import read_images, read_job_table
 from src.experiment.outputs import SAVED
-from src.experiment.provenance import PREDICTIONS, JobRecord, folder_of_command, job_record
+from src.experiment.provenance import (
+    EXAMPLES,
+    PREDICTIONS,
+    TOP_FIVE,
+    JobRecord,
+    OtherFormatError,
+    folder_of_command,
+    read_record,
+)
 from src.utils.files import writing
-from src.utils.tables import read_table
 
 log = logging.getLogger(__name__)
 
-_DIAGNOSTICS: dict[str, tuple[str, list[tuple[str, str, str]] | None]] = {
-    "bisection": ("flips", None),
-    "spectra": ("spectra", None),
-    "filters": ("filtered", [("kind", "==", "attack")]),
-}
-"""Settings of diagnostics of the attack, with their tables and which rows are the attack's."""
+_DIAGNOSTICS = {"bisection": "flips", "spectra": "spectra", "filters": "filtered"}
+"""Settings of diagnostics of the attack, with their tables."""
 
 
 def jobs_beside(folder: Path) -> list[Path]:
@@ -70,18 +73,21 @@ def known_targets(
         missing = {name: key for name, key in target_keys.items() if name not in known}
         if not missing:
             break
-        record = job_record(folder)
-        if record is None or record.crafting != crafting:
-            continue
         try:
-            own = {key: name for name, key in record.target_keys.items()}
+            _, record = read_record(folder / f"{PREDICTIONS}.parquet") or ("", None)
+            if record is None or record.crafting != crafting:
+                continue
+            own = {record.target_keys.get(name): name for name in record.targets}
             found = {name: own[key] for name, key in missing.items() if key in own}
             if found and (not with_set or is_complete_set(folder / SAVED)):
                 whole = _evaluation(folder, record, examples)
                 known |= {name: _of_target(whole, old, name) for name, old in found.items()}
                 place = folder
-        except ValueError as error:
-            log.warning("%s What %s found is computed again.", error, folder)
+        except OtherFormatError:
+            continue
+        except Exception as error:  # whatever an edited file leads to stops no other job
+            words = error if isinstance(error, ValueError) else repr(error)[:400]
+            log.warning("%s What %s found is computed again.", words, folder)
     return known, place
 
 
@@ -124,22 +130,26 @@ def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Eva
     Raises:
         ValueError: A file is damaged or not there, or an example image is not.
     """
-    kept = read_examples(folder)
+    stored = read_images(folder / EXAMPLES, record)
+    kept = {n: stored["adversarial"][:, at] for at, n in enumerate(stored.get("index", ()))}
     if lacking := set(examples) - kept.keys():
         raise ValueError(f"{folder} lacks example images ({len(lacking)}), which are made again.")
-    config = record.config
+
+    def table(name: str) -> pa.Table:
+        found = read_job_table(folder / f"{name}.parquet", name, record)
+        if name != "spectra" and TOP_FIVE[0] not in found.column_names:
+            raise ValueError(f"{folder} lacks the five likeliest classes.")
+        # The rows of filtered noise, which need no attack, are kept elsewhere.
+        return found.filter(pc.field("kind") == "attack") if name == "filtered" else found
+
+    config, chosen = record.config, record.config["diagnostics"]
     variants = (*config["variants"], *(CONTROLS if config["controls"] else ()))
     names = {one: f"{PREDICTIONS}-{one}" for one in variants} | {record.storage: PREDICTIONS}
-    stored = {one: read_table(folder / f"{name}.parquet") for one, name in names.items()}
-    clean = pc.any(pc.equal(stored[record.storage]["eps_255"], 0)).as_py()
-    tables = {
-        one: table.filter(pc.greater(table["eps_255"], 0)).replace_schema_metadata()
-        for one, table in stored.items()
-    }
+    whole = {one: table(name) for one, name in names.items()}
+    clean = pc.any(pc.equal(whole[record.storage]["eps_255"], 0)).as_py()
+    tables = {one: rows.filter(pc.field("eps_255") > 0) for one, rows in whole.items()}
     diagnostics = {
-        name: read_table(folder / f"{name}.parquet", filters).replace_schema_metadata()
-        for setting, (name, filters) in _DIAGNOSTICS.items()
-        if clean and config["diagnostics"][setting]
+        name: table(name) for setting, name in _DIAGNOSTICS.items() if clean and chosen[setting]
     }
     return Evaluation(
         tables,

@@ -20,6 +20,7 @@ from src.analysis import (
     weaker_than_fgsm,
 )
 from src.config.settings import CONTROLS
+from src.experiment.job_files import read_alarms
 from src.experiment.matrix_tables import matrix_table, wide_matrix
 from src.experiment.provenance import ALARMS, JobRecord
 from src.report.stored import StoredJob
@@ -74,15 +75,12 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     where: dict[str, dict[str, list[str]]] = {}
     texts: dict[Path, str] = {}
     for job in jobs:
-        path = job.folder / ALARMS
-        listed = json.loads(path.read_text()) if path.exists() else []
-        late = [alarm._asdict() for alarm in _late_alarms(job, jobs)]
+        listed, late = read_alarms(job.folder), _late_alarms(job, jobs)
         listed += [alarm for alarm in late if alarm not in listed]
         if late:
-            texts[path] = json.dumps(listed, indent=1)
-        for alarm in listed:
-            folders = where.setdefault(alarm["name"], {}).setdefault(alarm["finding"], [])
-            folders.append(job.folder.name)
+            texts[job.folder / ALARMS] = json.dumps([one._asdict() for one in listed], indent=1)
+        for name, finding in listed:
+            where.setdefault(name, {}).setdefault(finding, []).append(job.folder.name)
         job.forget()
     lines = []
     for name, findings in where.items():

@@ -179,7 +179,8 @@ class SweepCallback(Callback):
         alarms = console.export_text()
         written &= _goes(console, lambda: sweep_matrices(done, folder, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
-        written &= _goes(console, lambda: write_text(folder / SUMMARY, summary))
+        if summary:
+            written &= _goes(console, lambda: write_text(folder / SUMMARY, summary))
         if done and self._wants_report():
             written &= self._report(done, folder, console)
         for job, failure in failures.items():

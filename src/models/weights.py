@@ -49,6 +49,10 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         if name in own or not name.startswith(TRAINING_HEADS)
     )
     state._metadata = _versions(network)  # type: ignore[attr-defined]
+    for name, value in _tensors(network):
+        given = state.get(name)
+        if torch.is_tensor(given) and given.is_complex() and not value.is_complex():
+            raise ValueError(f"{path} holds complex numbers in {name}, and the network real ones.")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -125,7 +129,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(
             f"{path} is damaged, or holds more than a state dict of tensors, which is not unpickled"
-            f" since that can run code: {first_line(error)[:200]}"
+            f" since that can run code: {first_line(error).partition('. ')[0][:200]}"
         ) from error
 
 

@@ -1,6 +1,5 @@
 """Small tables of all jobs: each job's predictions are read, counted and released in turn."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +19,8 @@ from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import KINDS, galleries
 from src.analysis.transfer_rates import confidence_bands
-from src.experiment.provenance import ALARMS, JobRecord
+from src.experiment.job_files import read_alarms
+from src.experiment.provenance import JobRecord
 from src.report.images import Album, examples, gallery_albums
 from src.report.stored import StoredJob
 
@@ -70,9 +70,7 @@ def measure(
     for number, job in enumerate(jobs, 1):
         progress(f"job {number} of {len(jobs)}")
         _add_clean(job, names, found)
-        left = job.folder / ALARMS
-        for alarm in json.loads(left.read_text(encoding="utf-8")) if left.exists() else ():
-            alarms[alarm["name"], alarm["finding"]] = None
+        alarms |= dict.fromkeys(read_alarms(job.folder))
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
             tables = _tables(job, names) | (_images(job, mine, found) if job.has_clean else {})

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
+from src.experiment.job_files import read_images, read_job_table
 from src.experiment.provenance import (
     EXAMPLES,
     IMAGES,
@@ -23,7 +26,6 @@ from src.experiment.provenance import (
     without_top_five,
 )
 from src.experiment.state import noted_failure
-from src.utils.tables import read_arrays, read_table
 
 _PREPROCESSING = ("network", "mean", "std", "input_size")
 
@@ -67,12 +69,12 @@ class StoredJob:
     @cached_property
     def clean(self) -> pd.DataFrame:
         """The predictions on clean images, with the top five."""
-        return read_table(self.files[PREDICTIONS], filters=[("eps_255", "==", 0)]).to_pandas()
+        return self._read(PREDICTIONS).filter(pc.field("eps_255") == 0).to_pandas()
 
     def top_five(self, target: str, indices: Sequence[int]) -> pd.DataFrame:
         """Return a target's predictions for some images, with the top five, by rising budget."""
-        wanted = [("target", "==", target), ("index", "in", list(indices))]
-        table = read_table(self.files[PREDICTIONS], filters=wanted).to_pandas()
+        wanted = (pc.field("target") == target) & pc.field("index").isin(list(indices))
+        table = self._read(PREDICTIONS).filter(wanted).to_pandas()
         return table.sort_values("eps_255", kind="stable")
 
     def forget(self) -> None:
@@ -89,7 +91,7 @@ class StoredJob:
         """
         if "flips" not in self.files or self.record.storage != "float32":
             return None
-        return read_table(self.files["flips"]).to_pandas()
+        return self._read("flips").to_pandas()
 
     @cached_property
     def has_clean(self) -> bool:
@@ -111,19 +113,22 @@ class StoredJob:
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name, without the top five."""
-        return without_top_five(read_table(self.files[name])).to_pandas()
+        return without_top_five(self._read(name)).to_pandas()
+
+    def _read(self, name: str) -> pa.Table:
+        return read_job_table(self.files[name], name, self.record)
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
         """The example images with their adversarial versions; empty if none were stored."""
-        return read_arrays(self.folder / EXAMPLES)
+        return read_images(self.folder / EXAMPLES, self.record)
 
     @cached_property
     def images(self) -> dict[int, np.ndarray]:
         """Stored clean images, uint8 (3, H, W), by index."""
         return {
             int(number): image
-            for found in (read_arrays(self.folder / IMAGES), self.examples)
+            for found in (read_images(self.folder / IMAGES, self.record), self.examples)
             if found
             for number, image in zip(found["index"], found["clean"], strict=True)
         }

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from pydantic import ValidationError
+
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
 _LEGIBLE = dict.fromkeys(
     (code for codes in _NOT_XML for code in codes), "\N{REPLACEMENT CHARACTER}"
@@ -32,4 +34,8 @@ def meant(given: str, known: Sequence[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return an error's first line, without what libraries add to it and below it."""
     line = str(error).strip().split("\n")[0].split(", set env var HYDRA_FULL_ERROR")[0]
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        line = f"{place}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
     return re.sub(r"\s+", " ", line)

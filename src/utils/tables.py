@@ -1,10 +1,8 @@
-"""Files of tables and arrays whose checksums show damage."""
+"""Files of tables whose checksums show damage."""
 
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,18 +26,3 @@ def read_table(path: Path, filters: Any = None) -> pa.Table:
         return pq.read_table(path, filters=filters, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of an .npz file by name; none where there is no file.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({first_line(error)}).") from error

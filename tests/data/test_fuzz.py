@@ -1,26 +1,49 @@
 """Damaged files: every reader reads them or refuses them by ValueError, whatever the damage."""
 
+import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import save
 from safetensors.torch import save_file
 
+from src.config.settings import SavedSettings
 from src.data import ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
 from src.data.image_folder import image_folder
+from src.evaluation import open_saved_images
+from src.experiment.job_files import read_alarms
 from src.models import load_weights
+from src.report.facts import facts
+from src.report.stored import find_jobs
+from src.utils.cache import sha256_of
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 STATE = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
 CSV = b"ImageId,TrueLabel,TargetClass\nx1,1,2\nx2,2,1\n"
+JOB = Path(__file__).parents[2] / "docs" / "results" / "demo" / "0-fgsm-vgg16"
+TABLE = pq.read_table(JOB / "predictions.parquet")
+for column, value in {"top5_classes": 1, "top5_confidences": np.float32(0.2)}.items():
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(value, 5 * len(TABLE))), 5)
+    TABLE = TABLE.append_column(column, lists)
+RECORD = json.loads(TABLE.schema.metadata[b"transferability"])
+LEVELS = np.zeros((2, 3, 8, 8), np.uint8)
+ORDER = {"index": np.arange(2), "label": np.arange(2)}
+EXAMPLES = {**ORDER, "clean": LEVELS, "eps_255": np.array([1.0, 2, 4, 8, 12, 16])}
+EXAMPLES["adversarial"] = np.zeros((6, *LEVELS.shape), np.float32)
+SHARD = {**ORDER, "clean": LEVELS, "adversarial": LEVELS[None]}
+FACTS = {"source": "a", "attack": {"name": "x", "label": "x"}, "budgets_255": [8], "dataset": "d"}
 
 
 def content(write: Callable[[Path], object]) -> bytes:
@@ -56,6 +79,66 @@ def read_weights(path: Path) -> None:
     load_weights(torch.nn.Linear(3, 2), path)
 
 
+def read_arrays(path: Path) -> None:
+    for name, array in {"batch_0.npy": LEVELS, "labels.npy": np.arange(2)}.items():
+        if name != path.name:
+            np.save(path.with_name(name), array)
+    open_saved_images(SavedSettings(path=str(path.parent), eps_255=8.0))
+
+
+def read_shard(path: Path) -> None:
+    manifest = {"facts": FACTS, "shards": {path.name: sha256_of(path)}}
+    path.with_name("manifest.json").write_text(json.dumps(manifest))
+    open_saved_images(SavedSettings(path=str(path.parent)))
+
+
+def read_record(path: Path) -> None:
+    named = TABLE.replace_schema_metadata({b"transferability": path.read_bytes()})
+    pq.write_table(named, path.with_name("predictions.parquet"))
+    read_job(path)
+
+
+def read_job(path: Path) -> None:
+    if not path.with_name("predictions.parquet").exists():
+        pq.write_table(TABLE, path.with_name("predictions.parquet"))
+    (job,) = find_jobs([path.parent])
+    assert len(job.predictions) == 2100 and len(job.clean) == 300 and job.images is not None
+    assert len(job.top_five("vgg16", [int(job.clean["index"][0])])) == 7
+    assert facts([job]) and read_alarms(path.parent) is not None
+
+
+def shard(**changes: np.ndarray) -> bytes:
+    return save({**SHARD, **changes})
+
+
+def arrays(**changes: object) -> bytes:
+    kept = {name: array for name, array in {**EXAMPLES, **changes}.items() if array is not None}
+    return written(np.savez, **kept)
+
+
+def written(save: Callable[..., object], *arrays: object, **named: object) -> bytes:
+    with io.BytesIO() as file:
+        save(file, *arrays, **named)
+        return file.getvalue()
+
+
+def record(**changes: object) -> bytes:
+    return json.dumps({**RECORD, "job": {**RECORD["job"], **changes}}).encode()
+
+
+def table(edited: pa.Table) -> bytes:
+    kept = edited.replace_schema_metadata(TABLE.schema.metadata)
+    return content(lambda path: pq.write_table(kept, path))
+
+
+def cell(name: str, value: object) -> bytes:
+    """Return the table with another value in its first row."""
+    kind = TABLE.schema.field(name).type
+    first = pa.table({name: pa.array([value], kind)})
+    column = pa.concat_tables([first, TABLE.select([name]).slice(1)])[name]
+    return table(TABLE.set_column(TABLE.column_names.index(name), name, column))
+
+
 READERS = {
     "images.csv": (CSV, read_csv),
     "x.png": (content(lambda path: PICTURE.save(path, "PNG")), read_image),
@@ -65,6 +148,42 @@ READERS = {
     "x.zip": (packed("zip"), read_archive),
     "x.pt": (content(lambda path: torch.save(STATE, path)), read_weights),
     "x.safetensors": (content(lambda path: save_file(STATE, path)), read_weights),
+    "batch_0.npy": (written(np.save, LEVELS), read_arrays),
+    "labels.npy": (written(np.save, np.arange(2)), read_arrays),
+    "batch-0-0.safetensors": (shard(), read_shard),
+    "examples.npz": (arrays(), read_job),
+    "images.npz": (arrays(label=None, eps_255=None, adversarial=None), read_job),
+    "alarms.json": (b'[{"name": "few_images", "finding": "2 of 3"}]', read_job),
+    "record.json": (record(), read_record),
+    "predictions.parquet": (table(TABLE), read_job),
+}
+CELLS = [("label", 99), ("label", -99), ("predicted", 99), ("target_label", 10), ("index", -1)]
+CELLS += [("confidence", value) for value in (7.0, -1.0, np.nan, np.inf, None)]
+CELLS += [("index", TABLE["index"][1].as_py()), ("eps_255", 3.0), ("target", "x")]
+CELLS += [("top5_classes", [99] * 5), ("top5_confidences", [None] * 5)]
+HALF = len(TABLE) // 2
+MUTANTS = {
+    "batch_0.npy": [READERS["batch_0.npy"][0].replace(b"False", b"(alse")],
+    "labels.npy": [READERS["labels.npy"][0].replace(b"False", b"(alse")],
+    "batch-0-0.safetensors": [
+        *(b"", shard(other=LEVELS), shard(clean=LEVELS[:1]), shard(index=np.zeros(2))),
+        shard(adversarial=LEVELS),
+    ],
+    "examples.npz": [b"", arrays(eps_255=None), arrays(index=np.arange(3)), arrays(label=[10, 0])],
+    "images.npz": [b"", arrays(label=None), arrays(x=1)],
+    "alarms.json": [b"[1]", b"[null]", b'"abc"', b'[{"name":1}]', b"", b"\xff"],
+    "record.json": [
+        *(b"[" * 100_000, record(config={}), record(targets=["vgg16"] * 2)),
+        *(record(config={**RECORD["job"]["config"], "attack": each}) for each in (None, {})),
+        record(class_names=["0"]),
+    ],
+    "predictions.parquet": [
+        *(table(TABLE.drop_columns([name])) for name in TABLE.column_names),
+        *(cell(name, value) for name, value in CELLS),
+        table(TABLE.set_column(3, "target", TABLE["top5_classes"])),
+        *(table(TABLE.slice(0, HALF)), table(TABLE.slice(0, 0))),
+        *(table(TABLE.take(list(range(0, 2 * HALF, 2)))), table(pa.concat_tables([TABLE] * 2))),
+    ],
 }
 TOKENS = [b'"', b"(", b"[", b"{", b"\0", b"\n", b"-1", b"1e400", b"null", b"9" * 30, b"1" * 140_000]
 ADDED = st.one_of(st.binary(max_size=4), st.sampled_from(TOKENS))
@@ -88,3 +207,19 @@ def test_damage_is_read_or_refused(name, edits):
             read(Path(folder, name))
         except (ValueError, FileNotFoundError) as error:
             assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_no_program_writes_is_refused_by_name(tmp_path, name):
+    whole, read = READERS[name]
+    read_well = []
+    for number, mutant in enumerate([whole, *MUTANTS[name]]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / name).write_bytes(mutant)
+        try:
+            read(tmp_path / str(number) / name)
+            read_well.append(number)
+        except ValueError as error:
+            assert name.replace("record.json", "predictions.parquet") in str(error)
+            assert len(str(error)) < 1000
+    assert read_well == [0]

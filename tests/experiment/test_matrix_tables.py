@@ -84,6 +84,11 @@ def test_few_models_are_a_grid_and_many_a_list_with_white_boxes_marked():
         assert row.cell in text and (f"*{row.cell}" in text) == white
 
 
+def test_fifty_targets_make_a_wide_matrix_without_a_warning():
+    names = [f"model_{number}" for number in range(50)]
+    assert wide_matrix(matrix_of(names)).shape == (51, 1 + 50 * 6)
+
+
 def test_captions_name_what_is_counted():
     heading = "[bold] on photos, eps = 8/255"
     assert printed(matrix_of(THREE), heading=heading).startswith(heading)

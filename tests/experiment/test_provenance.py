@@ -21,7 +21,12 @@ RECORD = JobRecord(
     protocol="joint",
     storage="float32",
     dataset="photos",
-    config={"attack": {"steps": 20}},
+    config={
+        "attack": {"settings": {"steps": 20}, "target_label": None, "norm": "linf"},
+        "dataset": {},
+        "ensemble": "logits",
+        "model": {},
+    },
     overrides=("attack=bim",),
 )
 
@@ -41,7 +46,7 @@ def test_other_files_are_told_from_this_programs(tmp_path):
         read_record(tmp_path / "no.parquet")
     newer = pa.table({"x": [1]}).replace_schema_metadata({b"transferability": b'{"format": 99}'})
     pq.write_table(newer, tmp_path / "newer.parquet")
-    with pytest.raises(ValueError, match="has the format 99"):
+    with pytest.raises(ValueError, match=r"newer\.parquet has the format 99, and"):
         read_record(tmp_path / "newer.parquet")
     odd = b'{"format": 3, "table": "flips", "job": {"surprise": 1}}'
     pq.write_table(

@@ -135,7 +135,8 @@ def _predictions(random, label, initial, models, budgets, strength) -> pd.DataFr
     return rows.assign(
         target_label=pd.array([pd.NA] * len(rows), dtype="Int64"),
         **{"predicted": top[0], "confidence": shares[0], "true_confidence": true},
-        **{"top5_classes": [*np.stack(top, -1)], "top5_confidences": [*np.stack(shares, -1)]},
+        top5_classes=[*np.stack(top[:classes], -1)],
+        top5_confidences=[*np.stack(shares[:classes], -1)],
     )
 
 
@@ -149,7 +150,8 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
         return rows.assign(predicted=classes, confidence=0.7, true_confidence=0.5)
 
     low, share = np.linspace(0.0, 0.65, 12), np.exp(-np.arange(12.0))
-    spectrum = {"frequency_low": low, "frequency_high": low + 0.05, "n": len(label), "share": share}
+    band = {"eps_255": reference, "frequency_low": low, "frequency_high": low + 0.05}
+    spectrum = {**band, "n": len(label), "share": share}
     known = {"kind": "image", **spectrum, "share": share * (np.nan if missing else 1)}
     bands = ("all", "low", "mid", "high")
     filtered = predicted(band=bands, kind=("attack", "noise")).assign(eps_255=reference)

@@ -1,0 +1,128 @@
+"""What a job has left in its folder, read; what no job leaves is refused."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from src.analysis import Alarm
+from src.experiment.provenance import ALARMS, EXAMPLES, PREDICTIONS, TOP_FIVE, JobRecord
+from src.utils.checks import first_line
+from src.utils.tables import read_table
+
+_BAND, _PREDICTED = "frequency_low frequency_high", "predicted confidence true_confidence"
+_COLUMNS = {
+    PREDICTIONS: f"index label target_label target eps_255 {_PREDICTED}",
+    "flips": f"index label target below_eps_255 eps_255 {_PREDICTED}",
+    "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
+    "low_passed": f"index label target cutoff {_PREDICTED}",
+    "similarity": "index label target cosine",
+    "spectra": f"kind eps_255 {_BAND} n share",
+}
+_TYPES = {
+    **dict.fromkeys(("index", "label", "target_label", "predicted", "n"), pa.int64()),
+    **dict.fromkeys(("target", "band", "kind"), pa.string()),
+    **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
+}
+"""Types of columns, as they are written; those of the others are float64."""
+
+
+def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
+    """Read one of a job's tables, its columns as they are written.
+
+    Args:
+        path: Of the file.
+        name: Of the table. Predictions are a row for every target, budget and image of the
+            record, and for every model and clean image or for none of these.
+        record: What the job was.
+
+    Raises:
+        ValueError: The file is damaged, or no table that such a job leaves.
+    """
+    table, classes = read_table(path), len(record.class_names)
+    kind = name.partition("-")[0]
+    lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
+    types = _TYPES | dict(zip(TOP_FIVE, lists, strict=True))
+    names = _COLUMNS[kind].split()
+    names += TOP_FIVE if set(TOP_FIVE) & set(table.column_names) else ()
+    try:
+        if lacking := set(names) - set(table.column_names):
+            raise ValueError(f"it has no column {min(lacking)}")
+        schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
+        table = table.select(names).cast(schema)
+        _check_values(table, classes)
+        if kind == PREDICTIONS:
+            _check_rows(table, record)
+    except (ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
+    return table
+
+
+def read_images(path: Path, record: JobRecord) -> dict[str, np.ndarray]:
+    """Read a file of images that a job keeps for its report; no arrays where there is no file.
+
+    Raises:
+        ValueError: The file is damaged, or its arrays are not those that such a job stores.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = dict(file)
+    except Exception as error:  # of many kinds, depending on where the damage lies
+        raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
+    kinds = {name: (array.dtype.name, *array.shape) for name, array in stored.items()}
+    budgets, classes = [eps for eps in record.budgets if eps > 0], len(record.class_names)
+    shape = kinds.get("clean", ())[1:]
+    wanted = {"index": ("int64", *shape[:1]), "clean": ("uint8", *shape)}
+    if path.name == EXAMPLES:
+        wanted |= {"label": wanted["index"], "eps_255": ("float64", len(budgets))}
+        wanted["adversarial"] = ("float32", len(budgets), *shape)
+    fits = kinds == wanted and len(shape) == 4 and shape[1] == 3 and 0 not in shape
+    if fits and path.name == EXAMPLES:
+        fits = stored["eps_255"].tolist() == budgets and set(stored["label"]) <= set(range(classes))
+    if not fits:
+        raise ValueError(f"{path} does not hold the images of its job.")
+    return stored
+
+
+def read_alarms(folder: Path) -> list[Alarm]:
+    """Read a job's alarms; none where it has left no list of them.
+
+    Raises:
+        ValueError: Its file holds something else.
+    """
+    path = folder / ALARMS
+    try:
+        return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no list of alarms ({first_line(error)[:400]}).") from error
+
+
+def _check_values(table: pa.Table, classes: int) -> None:
+    """Refuse what is no index, no class or no confidence; a target label may lack."""
+    most: dict[str, float] = {"index": math.inf}
+    most |= dict.fromkeys(("label", "target_label", "predicted", TOP_FIVE[0]), classes - 1)
+    most |= dict.fromkeys(("confidence", "true_confidence", TOP_FIVE[1]), 1 + 1e-6)  # rounded up
+    for name in (column for column in table.column_names if column in most):
+        column = pc.list_flatten(table[name]) if name in TOP_FIVE else table[name]
+        inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most[name]))
+        lacking = column.null_count + table[name].null_count if name != "target_label" else 0
+        if lacking or not pc.all(inside, min_count=0).as_py():
+            raise ValueError(f"in its column {name} not every value is from 0 to {most[name]:.0f}")
+
+
+def _check_rows(table: pa.Table, record: JobRecord) -> None:
+    """Refuse rows that are not each target, budget and image once, and perhaps clean ones."""
+    counts = [("index", "count"), ("index", "count_distinct")]
+    groups = table.group_by(["target", "eps_255"]).aggregate(counts).to_pydict()
+    rows = set(zip(groups["target"], groups["eps_255"], strict=True))
+    images = {*groups["index_count"], *groups["index_count_distinct"]}
+    images.add(pc.count_distinct(table["index"]).as_py())
+    attacked = {(target, eps) for target in record.targets for eps in record.budgets if eps > 0}
+    clean = {(model, 0.0) for model in record.weights}
+    if rows not in (attacked, attacked | clean) or images != {record.images}:
+        raise ValueError("its rows are not every target, budget and image of its job, each once")
