@@ -142,6 +142,12 @@ def test_many_rows_are_chosen_from_a_menu(made_up):
     assert len(cell["value"]) == 9  # one source's row is the initial choice
 
 
+def test_counts_have_whole_ticks(made_up):
+    svg = ElementTree.fromstring(figure(made_up("one image"), "class-counts").svg)
+    axes = [each for each in svg.iter() if "role-axis-label" in each.get("class", "")]
+    assert [*axes[0].itertext()] == ["0", "1"]
+
+
 def test_single_files_have_pictures_data_and_source(made_up, tmp_path):
     figures = made_up("ordinary").figures[-2:]
     save_figures(figures, tmp_path)

@@ -89,7 +89,8 @@ def colour_of_levels(column: str, **legend: Any) -> alt.Color:
 def budgets(frame: pd.DataFrame) -> alt.X:
     """Return an x axis of budgets: square-root scale, ticks at those tried."""
     tried = sorted(set(frame["eps_255"]))
-    axis = alt.Axis(values=tried, labelOverlap=True, format="~g")
+    # With no precision a label is rounded to the step of the ticks.
+    axis = alt.Axis(values=tried, labelOverlap=True, format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
 
