@@ -74,20 +74,13 @@ def test_the_answer_links_matrix_and_curves(made_up):
     assert names["matrix_attack"]["bind"]["options"] == ["fgsm", "bim"]
     assert names["budget"]["value"] == 8 and names["counted"]["value"] == "joint"
     assert names["cell"]["select"]["fields"] == ["source", "target"]
-    assert {names[name]["bind"] for name in ("drawn_attacks", "drawn_targets")} == {"legend"}
-    assert {
-        "x=target",
-        "y=source",
-        "color=rate",
-        "x=eps_255",
-        "y=value",
-        "y2=value_high",
-    } <= fields(one)
-    assert {"column=source", "row=measure", "strokeDash=attack", "color=target"} <= fields(one)
+    assert all("legend" in names[name]["bind"] for name in ("drawn_attacks", "drawn_targets"))
+    assert {"x=target", "y=source", "color=rate", "x=eps_255", "y=rate"} <= fields(one)
+    assert {"y=confidence", "y2=rate_high", "strokeDash=attack", "color=target"} <= fields(one)
 
 
 FIELDS = {
-    "answer": {"x=target", "y=source", "color=rate", "x=eps_255", "y=value", "y2=value_high"},
+    "answer": {"x=target", "y=source", "color=rate", "x=eps_255", "y=rate", "y2=rate_high"},
     "variants": {"x=success_rate", "x2=success_rate_high", "color=variant"},
     "excess-noise": {"x=excess", "x2=excess_high", "color=attack"},
     "hypothesis": {"x=rho", "x2=rho_high", "y=robust_accuracy", "y=confidence", "color=bin_low"},
@@ -139,7 +132,13 @@ def test_many_rows_are_chosen_from_a_menu(made_up):
     menus = [each["bind"]["options"] for each in names["hypothesis"]["params"] if "bind" in each]
     assert [len(options) for options in menus] == [9]
     (cell,) = [each for each in names["answer"]["params"] if each["name"] == "cell"]
-    assert len(cell["value"]) == 9  # one source's row is the initial choice
+    assert [[*each] for each in cell["value"]] == [["source"]]  # its row is the initial choice
+
+
+def test_counts_have_whole_ticks(made_up):
+    svg = ElementTree.fromstring(figure(made_up("one image"), "class-counts").svg)
+    axes = [each for each in svg.iter() if "role-axis-label" in each.get("class", "")]
+    assert [*axes[0].itertext()] == ["0", "1"]
 
 
 def test_single_files_have_pictures_data_and_source(made_up, tmp_path):

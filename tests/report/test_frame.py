@@ -38,6 +38,14 @@ def test_charts_render_without_a_warning(make_sweep, kind, capfd):
     assert "WARN" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("budgets", [(12.0,), (16.0, 32.0), (0.25, 1.0, 3.7)])
+def test_curves_are_labelled_with_their_budgets(make_sweep, budgets):
+    chart = curves(load_sweep(make_sweep(models=("vgg",), images=20, budgets=budgets)))
+    svg = ElementTree.fromstring(vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE))
+    axes = [each for each in svg.iter() if "role-axis-label" in each.get("class", "")]
+    assert ["0", *(f"{each:g}" for each in budgets)] in [[*each.itertext()] for each in axes]
+
+
 def test_charts_hold_the_counts_of_the_report(make_sweep, made_up):
     frame = load_sweep(make_sweep(attacks=("fgsm", "bim"), full=True))
     (answer,) = (one for one in made_up("ordinary").figures if one.name == "answer")

@@ -64,6 +64,24 @@ def labels(tab, selector: str) -> list[str]:
     return [each.get_attribute("aria-label") for each in tab.query_selector_all(selector)]
 
 
+PLACES = """lines => [...document.querySelectorAll(lines)].map(line => {
+  const at = line.getBoundingClientRect();
+  const over = [...document.querySelectorAll("#answer svg text")].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.bottom < at.top + 5 && box.right > at.left && box.left < at.right;
+  }).map(text => text.textContent.match(/^(?:source: )?(vgg|resnet|vit|model_.)$/)?.[1]);
+  return [line.__data__.datum.source, over.find(name => name)];
+})"""
+
+
+def drawn_sources(tab, count: int) -> set[str]:
+    """Wait for a number of curves, and return their sources, which must be their headings."""
+    tab.wait_for_function(f"lines => document.querySelectorAll(lines).length == {count}", arg=LINES)
+    places = tab.evaluate(PLACES, LINES)
+    assert all(source == heading for source, heading in places), places
+    return {source for source, _ in places}
+
+
 def see(box) -> None:
     """Scroll to a chart, so that it is embedded."""
     box.scroll_into_view_if_needed()
@@ -81,8 +99,6 @@ def test_menus_cells_and_dots_choose_what_is_drawn(opened):
         title = f"{attack} at 16/255"
         tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg=title)
     assert labels(tab, cells) != before
-    tab.click("#answer svg .mark-rect [aria-label*='source: resnet'][aria-label*='target: vit']")
-    tab.wait_for_function("lines => document.querySelectorAll(lines).length == 4", arg=LINES)
     see(tab.query_selector("#hypothesis .vega"))
     title = "#hypothesis .vega svg .role-title-text"
     assert "fgsm, vgg to vgg" in tab.inner_text("section#hypothesis .vega")
@@ -92,6 +108,41 @@ def test_menus_cells_and_dots_choose_what_is_drawn(opened):
         "e.textContent))",
         arg=title,
     )
+
+
+def test_curves_stand_under_the_headings_of_their_sources(opened):
+    tab = opened("ordinary")
+    cell = "#answer svg .mark-rect [aria-label*='source: {}'][aria-label*='target: {}']".format
+    entry = "#answer svg .role-legend-label text:text-is('{}')".format
+    models = {"vgg", "resnet", "vit"}
+    assert drawn_sources(tab, 36) == models  # measures, pairs, attacks
+    tab.click(cell("resnet", "vit"))
+    assert drawn_sources(tab, 4) == {"resnet"}
+    tab.click(cell("vit", "resnet"))
+    assert drawn_sources(tab, 8) == {"resnet", "vit"}
+    tab.click(entry("bim"))
+    assert drawn_sources(tab, 4) == {"resnet", "vit"}
+    tab.click(cell("vgg", "vit"))  # and bim stays away
+    tab.click(cell("clean", "vit"))
+    assert drawn_sources(tab, 6) == models
+    tab.click(entry("vit"))
+    assert drawn_sources(tab, 4) == {"resnet", "vgg"}
+    ticks = "axes => axes.map(axis => [...axis.children].map(text => text.textContent).join(' '))"
+    axes = tab.eval_on_selector_all("#answer svg .role-axis-label", ticks)
+    assert axes.count("0 1 2 4 8 16") == 2 * 3
+    tab.click(entry("vit"))
+    tab.dblclick("#answer svg.marks", position={"x": 3, "y": 350})
+    assert drawn_sources(tab, 18) == models
+
+
+def test_of_many_sources_one_is_drawn(opened):
+    tab = opened("many models")
+    for source in ("model_4", "model_7"):
+        tab.click(f"#answer svg .mark-rect [aria-label*='source: {source}'] >> nth=0")
+        tab.wait_for_selector(f"#answer svg text:text-is('source: {source}')")
+        assert drawn_sources(tab, 2 * 9) == {source}
+    tab.dblclick("#answer svg.marks", position={"x": 3, "y": 350})
+    assert drawn_sources(tab, 2 * 9) == {"model_7"}
 
 
 def test_every_chart_is_embedded_and_nothing_overflows(opened):

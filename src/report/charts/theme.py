@@ -89,7 +89,8 @@ def colour_of_levels(column: str, **legend: Any) -> alt.Color:
 def budgets(frame: pd.DataFrame) -> alt.X:
     """Return an x axis of budgets: square-root scale, ticks at those tried."""
     tried = sorted(set(frame["eps_255"]))
-    axis = alt.Axis(values=tried, labelOverlap=True, format="~g")
+    # With no precision a label is rounded to the step of the ticks.
+    axis = alt.Axis(values=tried, labelOverlap=True, format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
 
@@ -102,12 +103,13 @@ def curve(
     Args:
         base: A chart with its x axis.
         value: Column of the shares.
-        title: Of the y axis.
+        title: Of the y axis; None: that of the panel to the left, whose labels hold here too.
         lines: Of the tooltip.
         encodings: Of the curves alone.
     """
     band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
-    y = alt.Y(f"{value}:Q", title=title, scale=WHOLE, axis=PERCENT)
+    axis = PERCENT if title else alt.Axis(labelExpr="' '", ticks=False)
+    y = alt.Y(f"{value}:Q", title=title, scale=WHOLE, axis=axis)
     line = base.mark_line(point=alt.OverlayMarkDef(size=28))
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
 

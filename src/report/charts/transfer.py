@@ -1,5 +1,6 @@
 """The transfer matrix, accuracy and confidence over the budget, and both linked."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -55,13 +56,11 @@ def linked(rows: pd.DataFrame, reference: float, protocol: str, attack: str, sou
     """
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = _names(attacked, "source"), _names(attacked, "target")
-    few = len(sources) <= _MOST_PANELS
-    cell = alt.selection_point(
-        name="cell",
-        fields=["source", "target"],
-        toggle="true",
-        value=alt.Undefined if few else [{"source": source, "target": one} for one in targets],
-    )
+    chosen: dict[str, Any] = {"fields": ["source", "target"], "toggle": "true"}
+    if len(sources) > _MOST_PANELS:  # always one row
+        chosen = {"fields": ["source"], "toggle": False, "clear": False}
+        chosen["value"] = [{"source": source}]
+    cell = alt.selection_point(name="cell", on=_clicks("cells"), **chosen)
     data = inline(rows)
     matrix = _matrix(data, sources, targets, cell)
     curves = _curves(data, attacked, attack, cell)
@@ -139,7 +138,7 @@ def _matrix(
     )
     if cell is not None:
         faded = alt.condition(cell, alt.value(1), alt.value(0.7))
-        attacked = attacked.encode(opacity=faded).add_params(cell)
+        attacked = attacked.encode(opacity=faded).properties(name="cells").add_params(cell)
     ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
     size, below = (13, 7) if wide else (10, 0)
     shares = base.mark_text(fontSize=size, dy=below, fontWeight="bold")
@@ -176,20 +175,12 @@ def _curves(
 ) -> Drawn:
     """Return accuracy and confidence with bands, a column a source; `cell` selects the pairs.
 
-    Of more than two attacks two are drawn before the reader chooses, among them the `first`.
+    Of many sources `cell` selects one, and there is one column. Of more than two attacks two are
+    drawn before the reader chooses, among them the `first`.
     """
     sources, attacks = _names(attacked, "source"), _names(attacked, "attack")
     drawn = attacks if len(attacks) <= 2 else list(dict.fromkeys([first, *attacks]))[:2]
-    attack = alt.selection_point(
-        name="drawn_attacks",
-        fields=["attack"],
-        bind="legend",
-        toggle="true",
-        value=[{"attack": one} for one in drawn],
-    )
-    target = alt.selection_point(
-        name="drawn_targets", fields=["target"], bind="legend", toggle="true"
-    )
+    attack, target = _legend("attack", drawn), _legend("target")
     legend: dict[str, Any] = {"orient": "bottom", **STROKES}
     patterns = alt.Legend(
         title="attack (click to select)",
@@ -206,29 +197,44 @@ def _curves(
         detail="attack:N",
     )
     dashes = alt.StrokeDash("attack:N", scale=alt.Scale(domain=attacks), legend=patterns)
-    lines = tooltip(
-        *("attack", "source", "target", "eps_255", "measure", "n"),
-        shares=["value", "value_low", "value_high"],
-    )
-    chart = (
-        curve(base, "value", None, lines, strokeDash=dashes)
-        .add_params(attack, target)
-        .properties(
-            data=data,
-            width=PANEL if len(sources) > 1 else math.floor(PANEL * 1.6),
-            height=150,
+    columns = sources if cell is None or len(sources) <= _MOST_PANELS else [None]
+    width = PANEL if len(columns) > 1 else math.floor(PANEL * 1.6)
+    # No facets: those that lose all rows to a filter leave the others under wrong headings.
+    panels: list[Any] = []
+    for counted, source in itertools.product([*_names(attacked, "counted"), None], columns):
+        value = "rate" if counted else "confidence"
+        lines = tooltip(
+            *("attack", "source", "target", "eps_255", "n"),
+            shares=[value, f"{value}_low", f"{value}_high"],
         )
-        .facet(
-            column=alt.Column("source:N", sort=sources, title="source"),
-            row=alt.Row("measure:N", title=None, sort="descending"),
-            spacing=16,
-        )
-        .transform_filter(f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0")
+        measure = None if len(panels) % len(columns) else counted or "mean confidence"
+        band, line = curve(base, value, measure, lines, strokeDash=dashes).layer
+        # The bands have no dashes, and would leave their legend dead.
+        panel = alt.layer(band, line if panels else line.add_params(attack, target))
+        if len(panels) < len(columns):
+            name = f"source: {source}" if source else alt.ExprRef("'source: ' + cell.source")
+            panel = panel.properties(title=alt.Title(name, frame="group", limit=width))
+        for column, only in (("counted", counted), ("source", source)):
+            if only:
+                panel = panel.transform_filter(alt.FieldEqualPredicate(equal=only, field=column))
+        panels.append(panel.properties(width=width, height=150))
+    chart: Any = alt.concat(*panels, columns=len(columns), data=data, spacing=16).transform_filter(
+        f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0"
     )
     for chosen in (cell, attack, target):
         chart = chart if chosen is None else chart.transform_filter(chosen)
-    return chart.transform_fold(["rate", "confidence"], as_=["kind", "value"]).transform_calculate(
-        value_low="datum.kind == 'rate' ? datum.rate_low : datum.confidence_low",
-        value_high="datum.kind == 'rate' ? datum.rate_high : datum.confidence_high",
-        measure="datum.kind == 'rate' ? datum.counted : 'mean confidence'",
+    return chart
+
+
+def _legend(column: str, drawn: Sequence[str] = ()) -> alt.Parameter:
+    """Return what clicks on a legend select; at other clicks it would repeat the last one."""
+    bind: Any = {"legend": _clicks(f"{column}_legend")}
+    value = [{column: one} for one in drawn] or alt.Undefined
+    return alt.selection_point(
+        name=f"drawn_{column}s", fields=[column], bind=bind, toggle="true", value=value
     )
+
+
+def _clicks(marks: str) -> str:
+    """Return the clicks on marks whose names begin so."""
+    return f"click[event.item && test(/^{marks}/, event.item.mark.name)]"

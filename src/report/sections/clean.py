@@ -86,7 +86,8 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
 
 
 def _counts_chart(classes: pd.DataFrame) -> Drawn:
-    x = alt.X("images:Q", title="images", axis=alt.Axis(tickMinStep=1, format="d"))
+    whole = alt.Axis(tickCount=min(int(classes["images"].max()), 8), format="d")
+    x = alt.X("images:Q", title="images", axis=whole)
     return _bars(classes.head(MOST_CLASSES)).encode(x=x, tooltip=tooltip("name", "images"))
 
 
