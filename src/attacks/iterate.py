@@ -144,7 +144,9 @@ def _iterated(
         state.is_last_step = step == settings.steps - 1
         state.iterate = x
         state.at = x if step == 0 else _ahead(settings, momentum, state)
-        gradient = settings.estimator(lambda at: objective.gradient(at, labels, random), state)
+        gradient = settings.estimator(
+            lambda at: objective.gradient(at.to(images.dtype), labels, random), state
+        )
         state.last_gradient = gradient / _mean_size(gradient)
         momentum = settings.decay * momentum + state.last_gradient
         moved = x + state.step_size * direction(momentum, settings.norm)

@@ -7,7 +7,7 @@ _AXES = (-3, -2, -1)
 
 
 def checked_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
-    """Return `eps` as a tensor of the images' type and device, of shape (), (K,) or (K, N).
+    """Return `eps` as a tensor on the images' device, of shape (), (K,) or (K, N).
 
     Raises:
         ValueError: A budget or a pixel lies outside [0, 1], or `eps` has another shape.
@@ -17,7 +17,8 @@ def checked_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
             "images must hold numbers in [0, 1], normalised by the model itself, not from "
             f"{float(images.min()):g} to {float(images.max()):g}."
         )
-    budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
+    dtype = torch.promote_types(images.dtype, torch.float32)  # half precision would round it up
+    budgets = torch.as_tensor(eps, dtype=dtype, device=images.device)
     some = budgets.shape[:1] != (0,)
     fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
     if not some or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
@@ -33,7 +34,8 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
 
     The L-infinity ball of a budget eps holds changes of at most eps a value. The L2 ball has the
     radius eps * sqrt(D), D being the number of values of an image: eps is then the largest
-    root-mean-square change, and the L2 ball contains the L-infinity ball of the same budget.
+    root-mean-square change, and the L2 ball contains the L-infinity ball of the same budget. What
+    half precision would round out of the ball is rounded towards the clean image.
 
     Args:
         adversarial: Shape (..., N, 3, H, W).
@@ -45,13 +47,23 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
         for the radius of the L2 ball.
     """
+    clean = images.to(torch.promote_types(images.dtype, torch.float32))
     if norm == "linf":
-        lower, upper = (images - eps).clamp_min(0), (images + eps).clamp_max(1)
-        return adversarial.clamp(lower, upper)
-    change = adversarial - images
-    size = rms(change)
-    shrink = (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-    return (images + change * shrink).clamp(0, 1)
+        lower, upper = (clean - eps).clamp_min(0), (clean + eps).clamp_max(1)
+        inside = adversarial.to(clean.dtype).clamp(lower, upper)
+    else:
+        change = adversarial - clean
+        size = rms(change)
+        shrink = (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
+        inside = (clean + change * shrink).clamp(0, 1)
+    if clean.dtype == images.dtype:
+        return inside
+    rounded = inside.to(images.dtype)
+    moved = rounded - clean
+    beyond = (moved.abs() if norm == "linf" else rms(moved)) > eps
+    beyond = beyond & ((rounded - inside) * (inside - clean) > 0)
+    step = torch.where(inside > clean, -1, 1).to(torch.int16)  # to the next number of 16 bits
+    return torch.where(beyond, (rounded.view(torch.int16) + step).view(images.dtype), rounded)
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:

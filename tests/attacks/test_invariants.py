@@ -142,14 +142,20 @@ def test_leaves_everything_as_it_was(attack_name, small, source, batch):
     assert not any(tensor.requires_grad for tensor in (result, *given))
 
 
-def test_takes_half_precision_and_one_channel(attack_name, small):
+def test_takes_one_channel_and_half_precision_which_stays_in_the_ball(attack_name, small):
     attack = small(attack_name)
-    for channels, kind in ((3, torch.bfloat16), (1, torch.float32)):
+    for channels, kind in ((3, torch.bfloat16), (3, torch.float16), (1, torch.float32)):
         model = nn.Sequential(nn.Flatten(), nn.Linear(144 * channels, 5)).to(kind).eval()
-        images = torch.full((4, channels, 12, 12), 0.5, dtype=kind)
+        images = torch.rand(4, channels, 12, 12, generator=torch.Generator().manual_seed(0))
+        images = images.to(kind)
         result = attacked(attack, model, images, torch.arange(4), EPS)
         assert result.dtype == kind and result.shape == (3, *images.shape)
         assert result.isfinite().all() and not torch.equal(result[2], images)
+        change = result.double() - images.double()
+        norm = getattr(attack, "keywords", {}).get("norm", "linf")
+        axes = (2, 3, 4)
+        size = change.abs().amax(axes) if norm == "linf" else change.square().mean(axes).sqrt()
+        assert (size.amax(dim=1) <= EPS + 1e-7).all()
 
 
 def test_the_mode_comes_back_when_an_attack_fails(small, network, batch):
