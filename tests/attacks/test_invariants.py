@@ -152,9 +152,7 @@ def test_takes_one_channel_and_half_precision_which_stays_in_the_ball(attack_nam
         assert result.dtype == kind and result.shape == (3, *images.shape)
         assert result.isfinite().all() and not torch.equal(result[2], images)
         change = result.double() - images.double()
-        norm = getattr(attack, "keywords", {}).get("norm", "linf")
-        axes = (2, 3, 4)
-        size = change.abs().amax(axes) if norm == "linf" else change.square().mean(axes).sqrt()
+        size = sizes(change, "l2" if "l2" in attack_name else "linf")
         assert (size.amax(dim=1) <= EPS + 1e-7).all()
 
 
