@@ -2,10 +2,13 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -16,6 +19,10 @@ from mlflow.exceptions import MlflowException
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # It prints a traceback of every error that it then raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+log = logging.getLogger(__name__)
+
+_POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
 
 Points = Sequence[tuple[str, float, int]]
 """Metrics by name, value and step."""
@@ -35,6 +42,8 @@ class Store(MlflowClient):
         self.experiments: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "mlflow.lock"):  # of several processes one builds the tables
+            if not uri:
+                _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
 
@@ -99,3 +108,60 @@ class Store(MlflowClient):
 def _metrics(points: Points) -> list[Metric]:
     now = int(time.time() * 1000)
     return [Metric(name, float(value), now, step) for name, value, step in points]
+
+
+def _prepare(database: Path) -> None:
+    """Build a SQLite store where there is none, or one without runs that cannot be opened.
+
+    Earlier versions left such a one when they were killed while they built it in its place.
+    """
+    for leftover in database.parent.glob(".mlflow.*"):
+        leftover.unlink()
+    if _may_hold_runs(database):
+        return
+    new = database.with_name(f".mlflow.{uuid4().hex}.db")
+    usual = os.environ.get(_POOL, "")
+    os.environ[_POOL] = "NullPool"  # no connection stays open while files change places
+    try:
+        with suppress(Exception):  # of many kinds
+            if _size(database):
+                _open(database)
+                return
+        before = _size(database)
+        _open(new)
+        if _size(database) == before:  # else another program has built it meanwhile
+            _replace(database, new)
+    finally:
+        os.environ[_POOL] = usual
+        new.unlink(missing_ok=True)
+
+
+def _replace(database: Path, new: Path) -> None:
+    if _size(database):
+        aside = database.with_name(time.strftime("mlflow-unusable-%Y-%m-%d_%H-%M-%S.db"))
+        database.rename(aside)
+        log.warning("%s cannot be used and holds no run: it is %s now.", database, aside.name)
+    for ending in ("-journal", "-wal"):  # of a killed process, and SQLite would apply them
+        database.with_name(f"{database.name}{ending}").unlink(missing_ok=True)
+    new.replace(database)
+
+
+def _open(database: Path) -> None:
+    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments(max_results=1)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _may_hold_runs(database: Path) -> bool:
+    """Tell whether there are runs in a file, or none can be told."""
+    if not _size(database):
+        return False
+    named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%runs'"
+    try:
+        with closing(sqlite3.connect(database)) as file:
+            tables = file.execute(named).fetchall()  # also those of a migration that was killed
+            return any(file.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchone() for (t,) in tables)
+    except sqlite3.Error:  # locked, damaged, or no database
+        return True
