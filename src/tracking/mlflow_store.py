@@ -15,17 +15,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from src.tracking.tracker import Point
+
 # Before anything is asked of a server, which otherwise adds two lines to each run that ends.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # It prints a traceback of every error that it then raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 log = logging.getLogger(__name__)
-
-_POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
-
-Points = Sequence[tuple[str, float, int]]
-"""Metrics by name, value and step."""
 
 
 class Store(MlflowClient):
@@ -68,33 +65,25 @@ class Store(MlflowClient):
         name: str,
         tags: Mapping[str, str],
         parameters: Mapping[str, object],
-        points: Points = (),
+        points: Sequence[Point] = (),
     ) -> str:
         """Open a run with all that is known of it, and return its id."""
         created = self.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
-        params = [Param(key, str(value)) for key, value in parameters.items()]
+        texts = ((name, str(value)) for name, value in parameters.items())
+        most = 6000  # characters of a parameter
+        params = [Param(k, v if len(v) <= most else f"{v[: most - 3]}...") for k, v in texts]
         self.log_batch(created.info.run_id, metrics=_metrics(points), params=params)
         return str(created.info.run_id)
 
-    def log(self, run: str, points: Points, tags: Mapping[str, str] | None = None) -> None:
+    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
         """Log metrics and tags in one request."""
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
         self.log_batch(run, metrics=_metrics(points), tags=named)
 
-    def found(self, experiment: str, tag: str, value: str) -> list[Run]:
-        """Return the runs of an experiment with some value of a tag, the newest first."""
-        wanted = f"tags.{tag} = '{value}'"
+    def found(self, experiment: str, wanted: str) -> list[Run]:
+        """Return the runs of an experiment that a filter wants, the newest first."""
         newest = ["attributes.start_time DESC"]
         return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
-
-    def unfinished(self, experiment: str) -> list[Run]:
-        """Return the runs of an experiment that have not ended."""
-        found = self.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'")
-        return list(found)
-
-    def fetch(self, run: str, folder: Path) -> Path:
-        """Bring a run's files into a folder."""
-        return Path(self.download_artifacts(run, "", str(folder)))
 
     def keep(self, run: str, paths: Sequence[Path]) -> None:
         """Store files, and the files of folders under the folder's name."""
@@ -105,7 +94,7 @@ class Store(MlflowClient):
                 self.log_artifact(run, str(path))
 
 
-def _metrics(points: Points) -> list[Metric]:
+def _metrics(points: Sequence[Point]) -> list[Metric]:
     now = int(time.time() * 1000)
     return [Metric(name, float(value), now, step) for name, value, step in points]
 
@@ -115,53 +104,36 @@ def _prepare(database: Path) -> None:
 
     Earlier versions left such a one when they were killed while they built it in its place.
     """
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
     for leftover in database.parent.glob(".mlflow.*"):
         leftover.unlink()
-    if _may_hold_runs(database):
+    if _size(database) and _holds_runs(database):
         return
-    new = database.with_name(f".mlflow.{uuid4().hex}.db")
-    usual = os.environ.get(_POOL, "")
-    os.environ[_POOL] = "NullPool"  # no connection stays open while files change places
+    with suppress(Exception):  # of many kinds
+        if _size(database):
+            MlflowClient(f"sqlite:///{database}")
+            return
+    before, new = _size(database), database.with_name(f".mlflow.{uuid4().hex}.db")
     try:
-        with suppress(Exception):  # of many kinds
-            if _size(database):
-                _open(database)
-                return
-        before = _size(database)
-        _open(new)
+        MlflowClient(f"sqlite:///{new}")
         if _size(database) == before:  # else another program has built it meanwhile
-            _replace(database, new)
+            if before:
+                aside = database.with_name(f"mlflow-unusable-{time.time():.0f}.db")
+                log.warning("%s cannot be used and has no runs: %s now.", database, aside.name)
+                database.rename(aside)
+            database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be applied
+            new.rename(database)
     finally:
-        os.environ[_POOL] = usual
         new.unlink(missing_ok=True)
-
-
-def _replace(database: Path, new: Path) -> None:
-    if _size(database):
-        aside = database.with_name(time.strftime("mlflow-unusable-%Y-%m-%d_%H-%M-%S.db"))
-        database.rename(aside)
-        log.warning("%s cannot be used and holds no run: it is %s now.", database, aside.name)
-    for ending in ("-journal", "-wal"):  # of a killed process, and SQLite would apply them
-        database.with_name(f"{database.name}{ending}").unlink(missing_ok=True)
-    new.replace(database)
-
-
-def _open(database: Path) -> None:
-    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments(max_results=1)
 
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _may_hold_runs(database: Path) -> bool:
-    """Tell whether there are runs in a file, or none can be told."""
-    if not _size(database):
-        return False
+def _holds_runs(database: Path) -> bool:
+    """Tell whether there are runs, maybe in a table that a migration was to rename."""
     named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%runs'"
-    try:
-        with closing(sqlite3.connect(database)) as file:
-            tables = file.execute(named).fetchall()  # also those of a migration that was killed
-            return any(file.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchone() for (t,) in tables)
-    except sqlite3.Error:  # locked, damaged, or no database
-        return True
+    with closing(sqlite3.connect(database)) as file:
+        tables = file.execute(named).fetchall()
+        return any(file.execute(f"SELECT 1 FROM {name}").fetchone() for (name,) in tables)
