@@ -102,6 +102,15 @@ def test_a_sweep_leaves_runs(sweep):
     assert printed.count("compareRunsMode=CHART&searchFilter=tags.sweep") == 2  # one an attack
     assert f"/runs/{whole.info.run_id}" in printed
     cell = pd.read_csv(output(workspace) / "matrix-bim.csv").set_index("source").loc["coarse"]
+    settings = {"sources": "coarse, coarse+fine", "targets": "coarse, fine", "attacks": "fgsm, bim"}
+    more = {"budgets_255": "0.5, 8", "n_images": "23", "protocol": "joint", "seed": "0"}
+    assert {**settings, **more, "dataset": "photos"}.items() <= whole.data.params.items()
+    rates = {pair.info.run_name: pair.data.metrics["reference/success_rate"] for pair in pairs}
+    transferred = rates.pop("bim coarse -> fine")
+    white = [rate for name, rate in rates.items() if name.startswith("bim")]
+    for kind, value in {"transfer": transferred, "white_box": np.mean(white)}.items():
+        (point,) = store.get_metric_history(whole.info.run_id, f"{kind}_success/bim")
+        assert (point.step, point.value) == (8, pytest.approx(value))
     described = whole.data.tags["mlflow.note.content"]
     assert described.index(cell["fine"]) < described.index("ALARM")
 

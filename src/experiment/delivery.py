@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from src.analysis import Alarm
 from src.config.settings import Settings, TrackingSettings, job_name
@@ -14,7 +14,7 @@ from src.experiment.outputs import METRICS, SUMMARY, files_of_job, files_of_swee
 from src.experiment.provenance import ALARMS, PREDICTIONS, JobRecord, read_record
 from src.experiment.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
 from src.report import StoredJob, find_jobs
-from src.tracking import Run, Tracker, open_tracker
+from src.tracking import Point, Run, Tracker, open_tracker
 from src.utils.locks import held
 from src.utils.tables import read_table
 
@@ -38,23 +38,27 @@ def end_sweep(
     """Close a sweep's run with the curves of its finished jobs and what its folder holds."""
     summary = folder / SUMMARY
     note = summary.read_text(encoding="utf-8") if summary.exists() else ""
-    points = sweep_points([job for job in jobs if job.attacked])
+    points: list[Point] = []
+    with suppress(ValueError):  # of a damaged table, which the matrix has named
+        points = sweep_points([job for job in jobs if job.attacked])
     tracker.end_sweep(sweep, status, files_of_sweep(folder), note, points)
 
 
 def sweep_parameters(jobs: Sequence[Settings]) -> dict[str, str]:
-    """Return the parameters of a sweep's run, of each what the jobs have."""
-    values: dict[str, list[Any]] = {
+    """Return the parameters of a sweep's run, as far as they are known before the jobs run."""
+    crafted = [job for job in jobs if job.attack.kind == "crafted"]  # a saved set knows its own
+    values: dict[str, list[str]] = {
         "dataset": [job.dataset.name for job in jobs],
         "sources": [job.source_name for job in jobs],
         "targets": [name for job in jobs for name in job.targets],
         "attacks": [job.attack.label for job in jobs],
-        "budgets_255": [f"{budget:g}" for job in jobs for budget in job.budgets],
-        "protocol": [job.protocol for job in jobs],
-        "n_images": [job.dataset.n_images or "all" for job in jobs],
-        "seed": [job.seed for job in jobs],
+        "budgets_255": [f"{budget:g}" for job in crafted for budget in job.budgets],
+        "protocol": [job.protocol or "" for job in jobs],
+        "n_images": [str(job.dataset.n_images or "all") for job in jobs],
+        "seed": [str(job.seed) for job in jobs],
     }
-    return {name: ", ".join(map(str, dict.fromkeys(each))) for name, each in values.items()}
+    known = {name: list(filter(None, dict.fromkeys(each))) for name, each in values.items()}
+    return {name: ", ".join(each) for name, each in known.items() if each}
 
 
 def job_parameters(

@@ -117,11 +117,9 @@ class JobRecord(BaseModel):
     @property
     def arithmetic(self) -> str:
         """Formats of the numbers in words: `float32`, or what is not."""
-        found = {"": self.precision}
-        if self.config.get("attack", {}).get("kind", "crafted") == "crafted":
-            found["gradients in "] = self.config.get("trainer", {}).get(
-                "attack_precision", "32-true"
-            )
+        attack, trainer = self.config.get("attack", {}), self.config.get("trainer", {})
+        taken = attack.get("kind", "crafted") == "crafted" and trainer.get("attack_precision")
+        found = {"": self.precision, "gradients in ": taken or "32-true"}
         words = {"bf16": "bfloat16", "tf32": "TF32"}
         other = [f"{what}{words.get(how, how)}" for what, how in found.items() if how != "32-true"]
         return ", ".join(other) or "float32"

@@ -76,9 +76,10 @@ class Store(MlflowClient):
         return str(created.info.run_id)
 
     def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
-        """Log metrics and tags in one request."""
+        """Log tags and metrics, as many in a request as MLflow takes."""
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
-        self.log_batch(run, metrics=_metrics(points), tags=named)
+        for start in range(0, max(1, len(points)), 900):
+            self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=named)
 
     def found(self, experiment: str, wanted: str) -> list[Run]:
         """Return the runs of an experiment that a filter wants, the newest first."""
@@ -104,11 +105,11 @@ def _prepare(database: Path) -> None:
 
     Earlier versions left such a one when they were killed while they built it in its place.
     """
-    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
     for leftover in database.parent.glob(".mlflow.*"):
         leftover.unlink()
     if _size(database) and _holds_runs(database):
         return
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
     with suppress(Exception):  # of many kinds
         if _size(database):
             MlflowClient(f"sqlite:///{database}")

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import pytest
 from src.config.settings import TrackingSettings
 from src.tracking import open_tracker
 
+WHOLE = ["mlflow.db", "mlflow.lock"]
 
-def use(folder: Path) -> None:
+
+def used(folder: Path) -> list[str]:
+    """Start a sweep in a folder's store, and return what the folder then holds."""
     settings = TrackingSettings(name="mlflow", directory=str(folder))
     open_tracker(settings, "images").start_sweep("sweep", "p", {}, folder / "x")
-
-
-def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
@@ -28,46 +27,35 @@ def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr("alembic.command.upgrade", stop)
     with pytest.raises(error, match="stopped"):
-        use(tmp_path)
-    assert names(tmp_path) == ["mlflow.lock"]
+        used(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.lock"]
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_a_store_that_cannot_be_opened_is_replaced_if_it_holds_no_run(tmp_path, caplog, rows):
+@pytest.mark.parametrize("runs", [0, 1])
+def test_a_store_that_cannot_be_opened_is_replaced_if_it_holds_no_run(tmp_path, caplog, runs):
     (tmp_path / ".mlflow.0.db-journal").write_text("of a build that was killed")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as half:
         half.execute("CREATE TABLE metrics (a)")  # not as MLflow has it
         half.execute("CREATE TABLE _alembic_tmp_runs (a)")
-        half.executemany("INSERT INTO _alembic_tmp_runs VALUES (?)", [(1,)] * rows)
+        half.executemany("INSERT INTO _alembic_tmp_runs VALUES (?)", [(1,)] * runs)
         half.commit()
-    if rows:
+    if runs:
         with pytest.raises(ValueError, match="cannot be used"):
-            use(tmp_path)
-        assert names(tmp_path) == ["mlflow.db", "mlflow.lock"] and not caplog.records
+            used(tmp_path)
+        assert sorted(file.name for file in tmp_path.iterdir()) == WHOLE and not caplog.text
     else:
-        use(tmp_path)
-        use(tmp_path)
-        aside, *others = names(tmp_path)
-        assert aside.startswith("mlflow-unusable-") and others == ["mlflow.db", "mlflow.lock"]
-        (record,) = (one for one in caplog.records if one.name.startswith("src."))
-        assert aside in record.message
+        aside, *others = used(tmp_path)
+        assert aside.startswith("mlflow-unusable-") and aside in caplog.text
+        assert others == WHOLE and used(tmp_path) == [aside, *WHOLE]
 
 
 @pytest.mark.slow
 def test_a_store_whose_build_was_killed_is_built_anew(tmp_path):
-    def begun(folder: Path) -> multiprocessing.Process:
-        process = multiprocessing.get_context("fork").Process(target=use, args=[folder])
-        process.start()
-        return process
-
-    start = time.monotonic()
-    begun(tmp_path / "whole").join()
-    took = time.monotonic() - start
-    for moment in range(12):
-        killed = begun(tmp_path / str(moment))
-        time.sleep(took * moment / 12)
+    for moment in range(15):
+        folder = tmp_path / str(moment)
+        killed = multiprocessing.get_context("fork").Process(target=used, args=[folder])
+        killed.start()
+        killed.join(moment / 5)
         killed.kill()
         killed.join()
-        (again := begun(tmp_path / str(moment))).join()
-        assert again.exitcode == 0
-        assert names(tmp_path / str(moment)) == ["mlflow.db", "mlflow.lock"]
+        assert used(folder) == WHOLE

@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import mlflow
@@ -14,7 +15,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.config.settings import TrackingSettings
-from src.experiment.metrics import pair_points
+from src.experiment.metrics import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker
 from src.utils.locks import held
 
@@ -55,8 +56,10 @@ def test_a_job_ends_as_what_happened_to_it(tracker, store):
     assert [status(store, run.id) for run in (good, bad, cut)] == ["FINISHED", "FAILED", "KILLED"]
     assert store.get_run(bad.id).data.tags["error"] == "ValueError: no such luck"
     assert store.get_run(good.id).data.tags["mlflow.parentRunId"] == sweep
-    tracker.end_sweep(sweep, "FAILED", [], "", [])
+    points = [("n", 1, step) for step in range(1200)]  # MLflow takes 1,000 in a request
+    tracker.end_sweep(sweep, "FAILED", [], "", points)
     assert status(store, sweep) == "FAILED"
+    assert len(store.get_metric_history(sweep, "n")) == 1200
 
 
 def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
@@ -267,3 +270,19 @@ def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_
         ("reference/confidence", 0.6, 0),
     ]  # clean images alone, as of true_confidence, would stand for an attack
     assert intervals == {"robust_accuracy_interval": "[0.123, 0.950]"}
+
+
+def test_attacks_whose_names_mlflow_forbids_keep_curves_of_their_own(tracker, store):
+    rows = pd.DataFrame(
+        {"index": 0, "label": 0, "target": ["a", "b"] * 2, "predicted": [0, 0, 0, 1]}
+    )
+    rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0], confidence=1, true_confidence=1)
+    own = SimpleNamespace(source="a", targets=["a", "b"], protocol="joint")
+    what = {"record": own, "predictions": rows, "forget": list}
+    labels = ["bim (x=1/2)", "bim [x=1/2]"]
+    points = sweep_points([SimpleNamespace(attack=label, **what) for label in labels])
+    sweep = tracker.start_sweep("sweep", "p", {}, Path("x"))
+    tracker.end_sweep(sweep, "FINISHED", [], "", points)
+    kinds = {"transfer_success/bim x 1 2": 1, "white_box_success/bim x 1 2": 0}
+    both = {f"{name}{end}": value for name, value in kinds.items() for end in ("", ":1")}
+    assert store.get_run(sweep).data.metrics == both
