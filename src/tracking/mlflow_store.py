@@ -110,20 +110,23 @@ def _prepare(database: Path) -> None:
     if _size(database) and _holds_runs(database):
         return
     os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
+    broken, new = _size(database) > 0, database.with_name(f".mlflow.{uuid4().hex}.db")
     with suppress(Exception):  # of many kinds
-        if _size(database):
+        if broken:
+            while -1 < time.time() - database.stat().st_mtime < 3:
+                time.sleep(0.1)  # another program, such as the UI, may be building it
             MlflowClient(f"sqlite:///{database}")
             return
-    before, new = _size(database), database.with_name(f".mlflow.{uuid4().hex}.db")
     try:
         MlflowClient(f"sqlite:///{new}")
-        if _size(database) == before:  # else another program has built it meanwhile
-            if before:
-                aside = database.with_name(f"mlflow-unusable-{time.time():.0f}.db")
-                log.warning("%s cannot be used and has no runs: %s now.", database, aside.name)
-                database.rename(aside)
-            database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be applied
-            new.rename(database)
+        if _size(database) and not broken:  # of another program, which has begun meanwhile
+            return _prepare(database)
+        if broken:
+            aside = database.with_name(f"mlflow-unusable-{time.time():.0f}.db")
+            log.warning("%s cannot be used and has no runs: %s now.", database, aside.name)
+            database.rename(aside)
+        database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be applied
+        new.rename(database)
     finally:
         new.unlink(missing_ok=True)
 
