@@ -102,6 +102,15 @@ def test_a_sweep_leaves_runs(sweep):
     assert printed.count("compareRunsMode=CHART&searchFilter=tags.sweep") == 2  # one an attack
     assert f"/runs/{whole.info.run_id}" in printed
     cell = pd.read_csv(output(workspace) / "matrix-bim.csv").set_index("source").loc["coarse"]
+    settings = {"sources": "coarse, coarse+fine", "targets": "coarse, fine", "attacks": "fgsm, bim"}
+    more = {"budgets_255": "0.5, 8", "n_images": "23", "protocol": "joint", "seed": "0"}
+    assert {**settings, **more, "dataset": "photos"}.items() <= whole.data.params.items()
+    rates = {pair.info.run_name: pair.data.metrics["reference/success_rate"] for pair in pairs}
+    transferred = rates.pop("bim coarse -> fine")
+    white = [rate for name, rate in rates.items() if name.startswith("bim")]
+    for kind, value in {"transfer": transferred, "white_box": np.mean(white)}.items():
+        (point,) = store.get_metric_history(whole.info.run_id, f"{kind}_success/bim")
+        assert (point.step, point.value) == (8, pytest.approx(value))
     described = whole.data.tags["mlflow.note.content"]
     assert described.index(cell["fine"]) < described.index("ALARM")
 
@@ -124,7 +133,7 @@ def test_a_pair_run_says_what_the_table_says(sweep):
         "confidence": at["confidence"][joint].mean(),
         "true_confidence": at["true_confidence"][joint].mean(),
     }.items():
-        assert metrics[f"reference_{name}"] == pytest.approx(value)
+        assert metrics[f"reference/{name}"] == pytest.approx(value)
     known = {"source": "coarse", "target": "fine", "attack": "bim", "dataset": "photos"}
     assert known.items() <= tags.items()
     assert len(tags["source_weights"]) == 16 and tags["git_commit"]
@@ -249,8 +258,8 @@ def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, 
     assert pairs == {f"{label} coarse -> fine" for label in labels}
     jobs = [path.parent for path in sorted(output(workspace).glob("*/rates.csv"))]
     together = pd.concat([pd.read_csv(job / "rates.csv") for job in jobs])  # may be joined
-    own = ["variant", "attack", "source", "norm", "protocol", "target", "eps_255"]
-    assert list(together.columns[:7]) == own and not together.duplicated(own).any()
+    own = ["variant", "attack", "source", "norm", "arithmetic", "protocol", "target", "eps_255"]
+    assert list(together.columns[:8]) == own and not together.duplicated(own).any()
     assert list(together["attack"].unique()) == labels and set(together["norm"]) == {"l2"}
     attacked = table(jobs[0]).query("eps_255 > 0")
     assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()

@@ -379,7 +379,11 @@ def test_what_a_store_did_not_take_is_delivered_once(
         assert len(found["job"]) == 2 and len(found["sweep"]) == 1
         assert {run.data.tags["sweep"] for run in found["job"]} == {found["sweep"][0].info.run_id}
     assert "0 jobs delivered" in capsys.readouterr().out
-    assert "fgsm on photos" in found["sweep"][0].data.tags["mlflow.note.content"]
+    (sweep,) = found["sweep"]
+    assert "fgsm on photos" in sweep.data.tags["mlflow.note.content"]
+    points = mlflow.MlflowClient(uri).get_metric_history(sweep.info.run_id, "transfer_success/bim")
+    assert [point.step for point in points] == [8]  # once
+    assert sweep.data.params["attacks"] == "fgsm, bim"
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
 
 

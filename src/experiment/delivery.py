@@ -3,16 +3,18 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from src.config.settings import TrackingSettings, job_name
+from src.config.settings import Settings, TrackingSettings, job_name
 from src.experiment.identity import content_key
 from src.experiment.job_files import read_alarms, read_job_table
-from src.experiment.metrics import track_pairs
+from src.experiment.metrics import named, sweep_points, track_pairs
 from src.experiment.outputs import METRICS, SUMMARY, files_of_job, files_of_sweep
 from src.experiment.provenance import PREDICTIONS, JobRecord, read_record
 from src.experiment.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
-from src.tracking import Run, Tracker, open_tracker
+from src.report import StoredJob, find_jobs
+from src.tracking import Point, Run, Tracker, open_tracker
 from src.utils.locks import held
 
 log = logging.getLogger(__name__)
@@ -24,15 +26,38 @@ def start_sweep(folder: Path, plan: Plan, tracker: Tracker) -> str | None:
         "command": plan.command,
         "jobs": len(plan.jobs),
         "folder": str(folder.absolute()),
+        **plan.parameters,
     }
     return tracker.start_sweep(folder.name, plan.id, parameters, lock_of_sweep(folder))
 
 
-def end_sweep(folder: Path, sweep: str, status: str, tracker: Tracker) -> None:
-    """Close a sweep's run with what its folder holds, the matrix as its description."""
+def end_sweep(
+    folder: Path, sweep: str, status: str, tracker: Tracker, jobs: Sequence[StoredJob]
+) -> None:
+    """Close a sweep's run with the curves of its finished jobs and what its folder holds."""
     summary = folder / SUMMARY
     note = summary.read_text(encoding="utf-8") if summary.exists() else ""
-    tracker.end_sweep(sweep, status, files_of_sweep(folder), note)
+    points: list[Point] = []
+    with suppress(ValueError):  # of a damaged table, which the matrix has named
+        points = sweep_points([job for job in jobs if job.attacked])
+    tracker.end_sweep(sweep, status, files_of_sweep(folder), note, points)
+
+
+def sweep_parameters(jobs: Sequence[Settings]) -> dict[str, str]:
+    """Return the parameters of a sweep's run, as far as they are known before the jobs run."""
+    crafted = [job for job in jobs if job.attack.kind == "crafted"]  # a saved set knows its own
+    values: dict[str, list[str]] = {
+        "dataset": [job.dataset.name for job in jobs],
+        "sources": [job.source_name for job in jobs],
+        "targets": [name for job in jobs for name in job.targets],
+        "attacks": [job.attack.label for job in jobs],
+        "budgets_255": [f"{budget:g}" for job in crafted for budget in job.budgets],
+        "protocol": [job.protocol or "" for job in jobs],
+        "n_images": [str(job.dataset.n_images or "all") for job in jobs],
+        "seed": [str(job.seed) for job in jobs],
+    }
+    known = {name: list(filter(None, dict.fromkeys(each))) for name, each in values.items()}
+    return {name: ", ".join(each) for name, each in known.items() if each}
 
 
 def job_parameters(
@@ -67,6 +92,7 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), alarm.sentence]))[:7900]
         tags["crafting"] = record.crafting
+        tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
         metrics = json.loads((folder / METRICS).read_text())
     tracker.log_job(run, metrics, tags)
     tracker.log_files(run, files_of_job(folder))
@@ -108,7 +134,7 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
         states = {job.state for job in jobs}
         never_begun = {"missing", "waiting"} & states
         ended = "KILLED" if never_begun else "FAILED" if "failed" in states else "FINISHED"
-        end_sweep(folder, sweep, ended, tracker)
+        end_sweep(folder, sweep, ended, tracker, find_jobs(done, none_is_fine=True, below=False))
     if any(each.store is None for each in trackers.values()):
         raise ValueError(f"{folder} is not delivered; the same command goes on with it.")
     return count

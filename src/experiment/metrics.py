@@ -1,14 +1,19 @@
-"""What a tracked run for each target of a job says: curves, metrics at the reference budget."""
+"""What tracked runs say: of a job's pairs their curves, of a sweep the means of its attacks."""
 
 import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from src.analysis import rates
+from src.analysis import is_white_box, rates
 from src.config.settings import job_name
 from src.experiment.provenance import JobRecord
-from src.tracking import Run, Tracker
+from src.report import StoredJob
+from src.tracking import Point, Run, Tracker
 
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
@@ -29,74 +34,114 @@ def track_pairs(
     attack = record.config["attack"]
     for target in record.targets:
         rows = found[found["target"] == target]
-        curves, metrics = pair_metrics(rows, record.reference)
+        points, intervals = pair_points(rows, record.reference)
         if record.norm == "l2" and record.values:
-            metrics["reference_l2_radius"] = record.reference / 255 * math.sqrt(record.values)
+            radius = record.reference / 255 * math.sqrt(record.values)
+            points.append(("reference/l2_radius", radius, 0))
+        parameters = {
+            **{f"attack.{key}": value for key, value in attack["settings"].items()},
+            **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
+            **_arithmetic(record, target),
+            "norm": record.norm,
+            "source": record.source,
+            "target": target,
+            "dataset": record.dataset,
+            "n_images": record.images,
+            "seed": record.seed,
+            "reference_eps_255": record.reference,
+            "denominator": int(rows["denominator"].iloc[0]),
+        }
+        both = ("attack_precision", "source", "target", "dataset", "seed")
         tracker.log_pair(
             run,
-            f"{job_name(record.label, record.source)} -> {target}",
+            named(f"{job_name(record.label, record.source)} -> {target}", record),
             key=record.key,
             delivery=delivery,
             again=bool(record.config.get("rerun")),
-            tags=_tags(attack, record, target),
-            parameters={
-                **{f"attack.{key}": value for key, value in attack["settings"].items()},
-                **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
-                "norm": record.norm,
-                "source": record.source,
-                "target": target,
-                "dataset": record.dataset,
-                "n_images": record.images,
-                "seed": record.seed,
-                "reference_eps_255": record.reference,
-                "denominator": int(rows["denominator"].iloc[0]),
+            tags={
+                **{name: str(parameters[name]) for name in both},
+                "attack": record.label,
+                "target_label": attack["target_label"] or "none",
+                "precision": record.precision,
+                "protocol": record.protocol,
+                "storage": record.storage,
+                "source_weights": record.weights.get(record.source, "unknown"),
+                "target_weights": record.weights[target],
+                "data_digest": record.data,
+                "git_commit": record.commit,
+                **intervals,
             },
-            curves=curves,
-            metrics=metrics,
+            parameters=parameters,
+            points=points,
         )
 
 
-def pair_metrics(
-    rows: pd.DataFrame, reference: float
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
-    """Turn one pair's rates into the curves and scalar metrics of a tracked run.
+def named(name: str, record: JobRecord) -> str:
+    """Return the name of a run with its arithmetic where that is not float32."""
+    return name if record.arithmetic == "float32" else f"{name} ({record.arithmetic})"
+
+
+def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
+    """Turn one pair's rates into the metrics and tags of a tracked run.
 
     `robust_accuracy` is the share still classified correctly, of targeted attacks too;
     `success_rate` the share predicted as any wrong class or, of those, as the target label.
 
     Args:
         rows: Those of `src.analysis.rates` of one target.
-        reference: The budget, in units of 1/255, of the metrics named `reference_...`.
+        reference: The budget, in units of 1/255, of the metrics `reference/...` and the tags.
 
     Returns:
-        Curves and metrics as `Tracker.log_pair` takes them, without what is not known, such as
-        rates of an empty denominator.
+        Metrics, those of `curves/...` by budget, of which MLflow's steps hold the whole ones; and
+        the rates' 95 % intervals. Left out is what is not known, as of an empty denominator.
     """
-    curves: dict[str, list[tuple[float, float]]] = {}
-    metrics: dict[str, float] = {}
+    here = rows.set_index("eps_255").loc[reference].dropna().to_dict()
+    points, intervals = list[Point](), {}
     for name in CURVES:
-        known = rows[["eps_255", name]].dropna().astype(float)
-        if len(known):
-            curves[name] = list(known.itertuples(index=False, name=None))
-        for column in (name, f"{name}_low", f"{name}_high"):
-            if column in rows:
-                metrics[f"reference_{column}"] = float(rows.set_index("eps_255")[column][reference])
-    return curves, {name: value for name, value in metrics.items() if not math.isnan(value)}
+        known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
+        curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]
+        if any(step > 0 for *_, step in curve):  # else clean images alone would stand for it
+            points += curve
+        if name in here:
+            points.append((f"reference/{name}", here[name], 0))
+        if f"{name}_low" in here:
+            ends = (here[f"{name}_{end}"] for end in ("low", "high"))
+            intervals[f"{name}_interval"] = "[{:.3f}, {:.3f}]".format(*ends)
+    return points, intervals
 
 
-def _tags(attack: dict[str, Any], record: JobRecord, target: str) -> dict[str, str]:
-    return {
-        "dataset": record.dataset,
-        "source": record.source,
-        "target": target,
-        "attack": record.label,
-        "target_label": attack["target_label"] or "none",
-        "seed": str(record.seed),
-        "precision": record.precision,
-        "protocol": record.protocol,
-        "storage": record.storage,
-        "source_weights": record.weights.get(record.source, "unknown"),
-        "target_weights": record.weights[target],
-        "data_digest": record.data,
-        "git_commit": record.commit,
+def sweep_points(jobs: Sequence[StoredJob]) -> list[Point]:
+    """Average each attack's success rates over its pairs, white boxes and others apart.
+
+    Returns:
+        `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0.
+    """
+    names: dict[str, str] = {}
+    for label in dict.fromkeys(job.attack for job in jobs):
+        plain = re.sub(r"[^\w.-]+", " ", label).strip()[:200]  # as MLflow takes it, and no `/`
+        names[label] = f"{plain}:{len(names)}" if plain in names.values() else plain
+    found = defaultdict[tuple[str, int], list[float]](list)
+    for job in jobs:
+        own = job.record
+        table = rates(job.predictions, own.source, own.targets, own.protocol)
+        job.forget()
+        attacked = table.loc[table["eps_255"] > 0, ["target", "eps_255", "success_rate"]]
+        for target, eps, rate in attacked.dropna().itertuples(index=False):
+            kind = "white_box" if is_white_box(own.source, target) else "transfer"
+            if eps.is_integer():
+                found[f"{kind}_success/{names[job.attack]}", int(eps)].append(rate)
+    return [(name, fmean(values), eps) for (name, eps), values in found.items()]
+
+
+def _arithmetic(record: JobRecord, target: str) -> dict[str, Any]:
+    """Return how numbers are computed, and what source and target do to their images first."""
+    trainer = {"attack_precision": "32-true", **record.config.get("trainer", {})}
+    models = record.config.get("model", {})
+    found = {
+        key: trainer.get(key) for key in ("attack_precision", "batch_size", "fold_batch_norms")
     }
+    for role, name in (("source", record.source), ("target", target)):
+        members = [models.get(member, {}) for member in name.split("+")]
+        for key in ("mean", "std", "input_size"):
+            found[f"{role}_{key}"] = " + ".join(str(member.get(key)) for member in members)
+    return found

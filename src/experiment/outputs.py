@@ -139,7 +139,9 @@ def _metrics(
 def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
     """Write the rates of every variant under every protocol, and those beyond every control."""
     pair = (record.source, record.targets)
-    write_csv(folder / "rates.csv", rates_by_protocol(frames, *pair, record.label, record.norm))
+    table = rates_by_protocol(frames, *pair, record.label, record.norm)
+    table.insert(list(table).index("norm") + 1, "arithmetic", record.arithmetic)
+    write_csv(folder / "rates.csv", table)
     beyond = excess_by_control(frames, record.storage, *pair, record.protocol)
     if len(beyond):
         write_csv(folder / "excess.csv", beyond)

@@ -148,6 +148,16 @@ class JobRecord(BaseModel):
     commit: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def arithmetic(self) -> str:
+        """Formats of the numbers in words: `float32`, or what is not."""
+        attack, trainer = self.config.get("attack", {}), self.config.get("trainer", {})
+        taken = attack.get("kind", "crafted") == "crafted" and trainer.get("attack_precision")
+        found = {"": self.precision, "gradients in ": taken or "32-true"}
+        words = {"bf16": "bfloat16", "tf32": "TF32"}
+        other = [f"{what}{words.get(how, how)}" for what, how in found.items() if how != "32-true"]
+        return ", ".join(other) or "float32"
+
 
 def folder_of_command(folder: Path) -> Path:
     """Return the folder of a job's command: of a sweep the one above, else the job's own."""

@@ -32,6 +32,7 @@ class Plan(BaseModel):
         tracked: Whether a tracking store was to have it.
         started: When, in seconds since 1970.
         id: Of the sweep, wherever its folder is moved.
+        parameters: What the jobs are asked for, see `sweep_parameters`.
     """
 
     jobs: list[str]
@@ -41,6 +42,7 @@ class Plan(BaseModel):
     tracked: bool
     started: float = Field(default_factory=time.time)
     id: str = Field(default_factory=lambda: uuid4().hex)
+    parameters: dict[str, str] = Field(default_factory=dict)
 
 
 class JobStatus(NamedTuple):

@@ -62,6 +62,8 @@ def print_matrix(jobs: Sequence[StoredJob], console: Console) -> tuple[str, pd.D
     eps = record.reference
     cells = matrix(pd.concat(map(_rates, jobs), ignore_index=True), eps, record.protocol)
     heading = f"{attack} on {record.dataset}, eps = {eps:g}/255, protocol: {record.protocol}"
+    arithmetic = " / ".join(dict.fromkeys(job.record.arithmetic for job in jobs))
+    heading += f", {arithmetic}" if arithmetic != "float32" else ""
     console.print("", matrix_table(cells, heading, console.width))
     return heading, cells
 

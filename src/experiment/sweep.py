@@ -19,7 +19,7 @@ from src.config.read import read_job
 from src.config.settings import Settings
 from src.evaluation.configured_attack import forget_trials
 from src.experiment.attempt import refuse, share_tracker
-from src.experiment.delivery import end_sweep, start_sweep
+from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_dataset, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
@@ -98,7 +98,7 @@ class SweepCallback(Callback):
             stopping.check()
             self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
             names = _names(composed) if self.jobs else [] if sweep else [jobs[0].job]
-            self._open(config, names, jobs[0])
+            self._open(config, names, jobs)
             share_tracker(self.tracker, jobs[0], config.sweep)
         except REFUSALS as error:
             self._refuse(explain(error))
@@ -107,7 +107,7 @@ class SweepCallback(Callback):
         except Exception:  # Hydra would turn it into a warning and go on
             self._refuse(traceback.format_exc())
 
-    def _open(self, config: DictConfig, names: list[str], settings: Settings) -> None:
+    def _open(self, config: DictConfig, names: list[str], jobs: Sequence[Settings]) -> None:
         """Take the sweep's folder, note what is to be done, and open the sweep's run."""
         assert self.tracker is not None
         sweep, folder = _is_sweep(config), _folder(config)
@@ -119,8 +119,9 @@ class SweepCallback(Callback):
             jobs=names,
             single=not sweep,
             command=" ".join(public(config.hydra.overrides.task)),
-            dataset=settings.dataset.name,
-            tracked=settings.tracking.name != "none",
+            dataset=jobs[0].dataset.name,
+            tracked=jobs[0].tracking.name != "none",
+            parameters=sweep_parameters(jobs),
         )
         write_plan(folder, self.plan)
         stopping.on_stop(lambda error: self._stop_early(config, error))
@@ -194,7 +195,7 @@ class SweepCallback(Callback):
         console.print(f"files: {folder}", soft_wrap=True)
         if self.tracker is not None and config.sweep:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            end_sweep(folder, config.sweep, status, self.tracker)
+            end_sweep(folder, config.sweep, status, self.tracker, done)
             attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
             links = self.tracker.links(config.sweep, attacks) if done else {}
             for what, link in links.items():

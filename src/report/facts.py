@@ -134,9 +134,8 @@ def _budgets(record: JobRecord) -> str:
 
 def _arithmetic(record: JobRecord) -> str:
     trainer = record.config.get("trainer", {})
-    attacks = ", gradients in bfloat16" if trainer.get("attack_precision") == "bf16" else ""
     batches = f", batches of {trainer['batch_size']}" if "batch_size" in trainer else ""
-    return f"{record.precision}{attacks}{batches}, on {record.device}"
+    return f"{record.arithmetic}{batches}, on {record.device}"
 
 
 def _versions(record: JobRecord) -> str:

@@ -1,3 +1,3 @@
 """What a run leaves behind for comparison: MLflow, or nothing."""
 
-from src.tracking.tracker import Run, Tracker, open_tracker
+from src.tracking.tracker import Point, Run, Tracker, open_tracker

@@ -2,23 +2,27 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from src.tracking.tracker import Point
+
 # Before anything is asked of a server, which otherwise adds two lines to each run that ends.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # It prints a traceback of every error that it then raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-Points = Sequence[tuple[str, float, int]]
-"""Metrics by name, value and step."""
+log = logging.getLogger(__name__)
 
 
 class Store(MlflowClient):
@@ -35,6 +39,8 @@ class Store(MlflowClient):
         self.experiments: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "mlflow.lock"):  # of several processes one builds the tables
+            if not uri:
+                _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
             self.search_experiments(max_results=1)
 
@@ -59,33 +65,26 @@ class Store(MlflowClient):
         name: str,
         tags: Mapping[str, str],
         parameters: Mapping[str, object],
-        points: Points = (),
+        points: Sequence[Point] = (),
     ) -> str:
         """Open a run with all that is known of it, and return its id."""
         created = self.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
-        params = [Param(key, str(value)) for key, value in parameters.items()]
+        texts = ((name, str(value)) for name, value in parameters.items())
+        most = 6000  # characters of a parameter
+        params = [Param(k, v if len(v) <= most else f"{v[: most - 3]}...") for k, v in texts]
         self.log_batch(created.info.run_id, metrics=_metrics(points), params=params)
         return str(created.info.run_id)
 
-    def log(self, run: str, points: Points, tags: Mapping[str, str] | None = None) -> None:
-        """Log metrics and tags in one request."""
+    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
+        """Log tags and metrics, as many in a request as MLflow takes."""
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
-        self.log_batch(run, metrics=_metrics(points), tags=named)
+        for start in range(0, max(1, len(points)), 900):
+            self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=named)
 
-    def found(self, experiment: str, tag: str, value: str) -> list[Run]:
-        """Return the runs of an experiment with some value of a tag, the newest first."""
-        wanted = f"tags.{tag} = '{value}'"
+    def found(self, experiment: str, wanted: str) -> list[Run]:
+        """Return the runs of an experiment that a filter wants, the newest first."""
         newest = ["attributes.start_time DESC"]
         return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
-
-    def unfinished(self, experiment: str) -> list[Run]:
-        """Return the runs of an experiment that have not ended."""
-        found = self.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'")
-        return list(found)
-
-    def fetch(self, run: str, folder: Path) -> Path:
-        """Bring a run's files into a folder."""
-        return Path(self.download_artifacts(run, "", str(folder)))
 
     def keep(self, run: str, paths: Sequence[Path]) -> None:
         """Store files, and the files of folders under the folder's name."""
@@ -96,6 +95,49 @@ class Store(MlflowClient):
                 self.log_artifact(run, str(path))
 
 
-def _metrics(points: Points) -> list[Metric]:
+def _metrics(points: Sequence[Point]) -> list[Metric]:
     now = int(time.time() * 1000)
     return [Metric(name, float(value), now, step) for name, value, step in points]
+
+
+def _prepare(database: Path) -> None:
+    """Build a SQLite store where there is none, or one without runs that cannot be opened.
+
+    Earlier versions left such a one when they were killed while they built it in its place.
+    """
+    for leftover in database.parent.glob(".mlflow.*"):
+        leftover.unlink()
+    if _size(database) and _holds_runs(database):
+        return
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
+    broken, new = _size(database) > 0, database.with_name(f".mlflow.{uuid4().hex}.db")
+    with suppress(Exception):  # of many kinds
+        if broken:
+            while -1 < time.time() - database.stat().st_mtime < 3:
+                time.sleep(0.1)  # another program, such as the UI, may be building it
+            MlflowClient(f"sqlite:///{database}")
+            return
+    try:
+        MlflowClient(f"sqlite:///{new}")
+        if _size(database) and not broken:  # of another program, which has begun meanwhile
+            return _prepare(database)
+        if broken:
+            aside = database.with_name(f"mlflow-unusable-{time.time():.0f}.db")
+            log.warning("%s cannot be used and has no runs: %s now.", database, aside.name)
+            database.rename(aside)
+        database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be applied
+        new.rename(database)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _holds_runs(database: Path) -> bool:
+    """Tell whether there are runs, maybe in a table that a migration was to rename."""
+    named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%runs'"
+    with closing(sqlite3.connect(database)) as file:
+        tables = file.execute(named).fetchall()
+        return any(file.execute(f"SELECT 1 FROM {name}").fetchone() for (name,) in tables)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Point = tuple[str, float, int]
+"""A metric's name, value and step."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -58,8 +61,9 @@ class Tracker:
 
     def close_orphans(self) -> None:
         """End as KILLED the runs whose processes are gone, as their locks here tell."""
+        running = "attributes.status = 'RUNNING'"
         for ending in ("", "-sweeps", "-training"):
-            for run in self._ask("unfinished", f"{self.dataset}{ending}") or ():
+            for run in self._ask("found", f"{self.dataset}{ending}", running) or ():
                 lock = Path(run.data.tags.get("lock", ""))
                 if lock.is_absolute() and lock.parent.is_dir() and not is_held(lock):
                     self._ask("set_terminated", run.info.run_id, "KILLED")
@@ -81,12 +85,14 @@ class Tracker:
             return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
 
     def end_sweep(
-        self, sweep: str, status: str, files: Sequence[Path] = (), note: str = ""
+        self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
     ) -> None:
         """Close a sweep as FINISHED, FAILED or KILLED; the note becomes its description."""
         self._ask("keep", sweep, files)
         shown = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
-        self._ask("set_tag", sweep, "mlflow.note.content", shown)
+        run = self._ask("get_run", sweep)
+        new = points if run and not run.data.metrics else ()  # it may be delivered again
+        self._ask("log", sweep, new, {"mlflow.note.content": shown})
         self._ask("set_terminated", sweep, status)
 
     @contextmanager
@@ -119,8 +125,7 @@ class Tracker:
             crafting: Tells them from others, see `log_job`.
             folder: Where the files of one whose own folder is not there are brought.
         """
-        found = self._ask("found", f"{self.dataset}-sweeps", "crafting", crafting) or ()
-        for run in (one for one in found if one.info.status == "FINISHED"):
+        for run in self._finished(f"{self.dataset}-sweeps", "crafting", crafting):
             own = Path(run.data.tags["lock"]).parent
             if own.is_dir():
                 yield own
@@ -132,7 +137,7 @@ class Tracker:
         assert self.store is not None
         try:
             with _patience(seconds=20, retries=3):
-                return self.store.fetch(run, folder)
+                return Path(self.store.download_artifacts(run, "", str(folder)))
         except Exception as error:  # of many kinds, depending on where files are kept
             log.info("The files of run %s cannot be had (%s).", run, _reason(error))
             return None
@@ -147,13 +152,12 @@ class Tracker:
 
     def sweep_of(self, plan: str) -> str | None:
         """Return the id of the sweep that has a plan; None if it was not tracked here."""
-        found = self._ask("found", f"{self.dataset}-sweeps", "plan", plan)
+        found = self._ask("found", f"{self.dataset}-sweeps", f"tags.plan = '{plan}'")
         return found[0].info.run_id if found else None
 
     def has_job(self, delivery: str) -> bool:
         """Tell whether a finished job is here, by its tag `delivery`."""
-        found = self._ask("found", f"{self.dataset}-sweeps", "delivery", delivery) or ()
-        return any(run.info.status == "FINISHED" for run in found)
+        return bool(self._finished(f"{self.dataset}-sweeps", "delivery", delivery))
 
     def log_pair(
         self,
@@ -165,8 +169,7 @@ class Tracker:
         again: bool = False,
         tags: Mapping[str, str],
         parameters: Mapping[str, Any],
-        curves: Mapping[str, Sequence[tuple[float, float]]],
-        metrics: Mapping[str, float],
+        points: Sequence[Point],
     ) -> None:
         """Log one source -> target pair of a job as a flat run of its own.
 
@@ -181,16 +184,8 @@ class Tracker:
             again: Whether to log the pair though a finished run of another delivery is there.
             tags: To filter by.
             parameters: Settings.
-            curves: By metric name, the (eps_255, value) pairs. MLflow's steps are whole numbers,
-                so fractional budgets are left out.
-            metrics: Values without a budget.
+            points: Metrics.
         """
-        points = []
-        for metric, curve in curves.items():
-            whole = [(metric, value, int(eps)) for eps, value in curve if float(eps).is_integer()]
-            if any(eps > 0 for _, _, eps in whole):  # else clean images alone would stand for it
-                points += whole
-        points += [(metric, value, 0) for metric, value in metrics.items()]
         own = {**tags, "delivery": delivery} if again else tags
         if self._joined(run, key, own, parameters):
             return
@@ -205,13 +200,9 @@ class Tracker:
         """Let a finished run of the same pair join a job's sweep, if there is one."""
         own = {name: str(value) for name, value in parameters.items()}
         named = {name: value for name, value in tags.items() if name != "git_commit"}
-        for found in self._ask("found", self.dataset, "job_key", key) or ():
+        for found in self._finished(self.dataset, "job_key", key):
             data = found.data
-            if (
-                found.info.status == "FINISHED"
-                and data.params == own
-                and named.items() <= data.tags.items()
-            ):
+            if data.params == own and named.items() <= data.tags.items():
                 both = dict.fromkeys([*data.tags["sweep"].split(), run.sweep])
                 self._ask("set_tag", found.info.run_id, "sweep", " ".join(both))
                 return True
@@ -245,6 +236,11 @@ class Tracker:
             curves = f"{opened}&compareRunsMode=CHART&searchFilter={wanted}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
         return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{opened}"}
+
+    def _finished(self, experiment: str, tag: str, value: str) -> list[Any]:
+        """Return the finished runs of an experiment with some value of a tag, the newest first."""
+        wanted = f"tags.{tag} = '{value}' and attributes.status = 'FINISHED'"
+        return self._ask("found", experiment, wanted) or []
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of the store; None where there is none, or none any more."""

@@ -38,6 +38,20 @@ def test_a_table_says_what_it_is(tmp_path):
     assert (name, record) == ("flips", RECORD)
 
 
+@pytest.mark.parametrize(
+    ("precision", "trainer", "words"),
+    [
+        ("32-true", {}, "float32"),
+        ("32-true", {"attack_precision": "32-true"}, "float32"),
+        ("32-true", {"attack_precision": "tf32"}, "gradients in TF32"),
+        ("bf16-mixed", {"attack_precision": "bf16"}, "bf16-mixed, gradients in bfloat16"),
+    ],
+)
+def test_a_record_says_its_arithmetic_in_words(precision, trainer, words):
+    changes = {"precision": precision, "config": {**RECORD.config, "trainer": trainer}}
+    assert RECORD.model_copy(update=changes).arithmetic == words
+
+
 def test_other_files_are_told_from_this_programs(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "plain.parquet")
     assert read_record(tmp_path / "plain.parquet") is None

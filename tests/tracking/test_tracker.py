@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import mlflow
@@ -14,7 +15,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.config.settings import TrackingSettings
-from src.experiment.metrics import pair_metrics
+from src.experiment.metrics import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker
 from src.utils.locks import held
 
@@ -55,30 +56,29 @@ def test_a_job_ends_as_what_happened_to_it(tracker, store):
     assert [status(store, run.id) for run in (good, bad, cut)] == ["FINISHED", "FAILED", "KILLED"]
     assert store.get_run(bad.id).data.tags["error"] == "ValueError: no such luck"
     assert store.get_run(good.id).data.tags["mlflow.parentRunId"] == sweep
-    tracker.end_sweep(sweep, "FAILED")
+    points = [("n", 1, step) for step in range(1200)]  # MLflow takes 1,000 in a request
+    tracker.end_sweep(sweep, "FAILED", [], "", points)
     assert status(store, sweep) == "FAILED"
+    assert len(store.get_metric_history(sweep, "n")) == 1200
 
 
-def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
+def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
+    curve = [("curves/robust_accuracy", 1.0, 0), ("curves/robust_accuracy", 0.5, 8)]
     tracker.log_pair(
         Run("job", "sweep"),
         "fgsm a -> b",
         key="k",
         delivery="d",
         tags={"source": "a"},
-        parameters={"steps": 10},
-        curves={
-            "robust_accuracy": [(0.0, 1.0), (0.25, 0.9), (8.0, 0.5)],
-            "confidence": [(0.0, 1.0), (0.25, 0.9)],
-        },
-        metrics={"reference_robust_accuracy": 0.5},
+        parameters={"steps": 10, "long": "x" * 7000},
+        points=[*curve, ("reference/robust_accuracy", 0.5, 0)],
     )
     (run,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
-    history = store.get_metric_history(run.info.run_id, "robust_accuracy")
-    assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, 0.5)]
-    assert run.data.metrics["reference_robust_accuracy"] == 0.5
-    assert "confidence" not in run.data.metrics  # or clean images alone would stand for an attack
-    assert run.data.params == {"steps": "10"} and run.info.status == "FINISHED"
+    history = store.get_metric_history(run.info.run_id, "curves/robust_accuracy")
+    assert [(point.key, point.value, point.step) for point in history] == curve
+    assert run.data.metrics["reference/robust_accuracy"] == 0.5
+    assert run.data.params["steps"] == "10" and run.info.status == "FINISHED"
+    assert len(run.data.params["long"]) == 6000 and run.data.params["long"].endswith("x...")
     own = {"kind": "pair", "sweep": "sweep", "job": "job", "source": "a"}
     assert own.items() <= run.data.tags.items()
 
@@ -86,7 +86,7 @@ def test_whole_budgets_become_steps_and_fractions_do_not(tracker, store):
 def test_a_pair_that_is_there_joins_the_sweep_that_has_it_again(tracker, store):
     def log(sweep, key="k", commit="c", delivery="d", again=False, **parameters):
         tags = {"target": "b", "git_commit": commit}
-        what = {"tags": tags, "parameters": parameters, "curves": {}, "metrics": {}}
+        what = {"tags": tags, "parameters": parameters, "points": []}
         tracker.log_pair(
             Run("job", sweep), "a -> b", key=key, delivery=delivery, again=again, **what
         )
@@ -227,9 +227,9 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
         with tracker.job(name, sweep, {}, LOCK) as run:
             tracker.log_job(run, {"n": 1}, {})
             tracker.log_pair(
-                run, "a", key="k", delivery="d", tags={}, parameters={}, curves={}, metrics={"n": 1}
+                run, "a", key="k", delivery="d", tags={}, parameters={}, points=[("n", 1, 0)]
             )
-    tracker.end_sweep(sweep, "FINISHED", note="matrix")
+    tracker.end_sweep(sweep, "FINISHED", [], "matrix", [])
     assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1
     assert "connection reset" in caplog.text
@@ -242,7 +242,7 @@ def test_files_that_are_gone_cost_no_tracking(tracker, tmp_path, monkeypatch):
     def gone(*arguments):
         raise OSError("No such artifact")
 
-    monkeypatch.setattr(tracker.store, "fetch", gone)
+    monkeypatch.setattr(tracker.store, "download_artifacts", gone)
     assert list(tracker.finished_jobs("c", tmp_path)) == []
     assert tracker.store is not None
 
@@ -257,13 +257,32 @@ def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_pair_metrics_are_the_curves_and_their_values_with_intervals():
-    both = {"robust_accuracy": [1.0, 0.5], "robust_accuracy_high": [1.0, 0.9]}
-    rows = pd.DataFrame({"eps_255": [0.0, 8.0], **both, "success_rate": [0.0, 0.5]})
-    rows = rows.assign(confidence=[0.9, 0.6], true_confidence=[0.9, float("nan")])
-    curves, metrics = pair_metrics(rows, 8.0)
-    assert curves["robust_accuracy"] == [(0.0, 1.0), (8.0, 0.5)] and len(curves) == 4
-    assert curves["true_confidence"] == [(0.0, 0.9)]  # what is not a number is left out
-    own = {"robust_accuracy": 0.5, "robust_accuracy_high": 0.9, "success_rate": 0.5}
-    expected = {**own, "confidence": 0.6}
-    assert metrics == {f"reference_{name}": value for name, value in expected.items()}
+def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_one():
+    both = {"robust_accuracy": [1.0, 0.9, 0.5], "robust_accuracy_low": [1.0, 0.8, 0.1234]}
+    rows = pd.DataFrame({"eps_255": [0.0, 0.25, 8.0], **both, "robust_accuracy_high": 0.95})
+    unknown = float("nan")
+    rows = rows.assign(success_rate=unknown, confidence=[0.9, 0.8, 0.6])
+    points, intervals = pair_points(rows.assign(true_confidence=[0.9, 0.7, unknown]), 8.0)
+    assert points == [
+        *[("curves/robust_accuracy", 1.0, 0), ("curves/robust_accuracy", 0.5, 8)],
+        ("reference/robust_accuracy", 0.5, 0),
+        *[("curves/confidence", 0.9, 0), ("curves/confidence", 0.6, 8)],
+        ("reference/confidence", 0.6, 0),
+    ]  # clean images alone, as of true_confidence, would stand for an attack
+    assert intervals == {"robust_accuracy_interval": "[0.123, 0.950]"}
+
+
+def test_attacks_whose_names_mlflow_forbids_keep_curves_of_their_own(tracker, store):
+    rows = pd.DataFrame(
+        {"index": 0, "label": 0, "target": ["a", "b"] * 2, "predicted": [0, 0, 0, 1]}
+    )
+    rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0], confidence=1, true_confidence=1)
+    own = SimpleNamespace(source="a", targets=["a", "b"], protocol="joint")
+    what = {"record": own, "predictions": rows, "forget": list}
+    labels = ["bim (x=1/2)", "bim [x=1/2]"]
+    points = sweep_points([SimpleNamespace(attack=label, **what) for label in labels])
+    sweep = tracker.start_sweep("sweep", "p", {}, Path("x"))
+    tracker.end_sweep(sweep, "FINISHED", [], "", points)
+    kinds = {"transfer_success/bim x 1 2": 1, "white_box_success/bim x 1 2": 0}
+    both = {f"{name}{end}": value for name, value in kinds.items() for end in ("", ":1")}
+    assert store.get_run(sweep).data.metrics == both

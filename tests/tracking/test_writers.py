@@ -33,8 +33,7 @@ def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, job
                     delivery=name,
                     tags={"target": target},
                     parameters={"number": number},
-                    curves={"robust_accuracy": [(0.0, 1.0), (8.0, number / jobs)]},
-                    metrics={"reference_robust_accuracy": number / jobs},
+                    points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
                 )
             tracker.log_job(run, {"n": number}, {"delivery": name})
     assert tracker.store is not None, "the store was given up"
@@ -55,7 +54,7 @@ def written_at_once(settings: TrackingSettings, folder: Path, writers: int, jobs
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    tracker.end_sweep(sweep, "FINISHED")
+    tracker.end_sweep(sweep, "FINISHED", [], "", [])
     store = mlflow.MlflowClient(tracking_uri=str(tracker.store.tracking_uri))
     names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
     found = {}

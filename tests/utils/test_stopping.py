@@ -30,7 +30,7 @@ class Statuses(Tracker):
     def start_sweep(self, name, plan, parameters, lock):
         return "sweep"
 
-    def end_sweep(self, sweep, status, files=(), note=""):
+    def end_sweep(self, sweep, status, files, note, points):
         self.ended.append(status)
 
     @contextmanager

@@ -1,0 +1,75 @@
+"""What the store calls things is what docs/tracking.md says: others build on these names."""
+
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tracking.md"
+QUERY = """
+WITH every AS (
+    SELECT run_uuid, 'experiment' AS what, e.name FROM runs JOIN experiments e USING (experiment_id)
+    UNION SELECT run_uuid, 'run name', name FROM runs
+    UNION SELECT run_uuid, 'metrics', key FROM metrics
+    UNION SELECT run_uuid, 'parameters', key FROM params
+    UNION SELECT run_uuid, 'tags', key FROM tags
+) SELECT DISTINCT value, what, name FROM every JOIN tags USING (run_uuid) WHERE key = 'kind'
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(new_workspace, run_tiny, empty_store):
+    """A workspace with a training, jobs of every kind, and one that failed, all tracked."""
+    folder = new_workspace()
+    shutil.copytree(empty_store, folder / "mlruns")
+    first = ["attack=fgsm_l2", "source=coarse,[coarse,fine]", "save_adversarial=true"]
+    first += ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=50"]
+    first += ["training.epochs=1", "training.batch_size=50", "trainer.attack_precision=bf16"]
+    again = ["attack=saved", "attack.path=outputs/a/0-fgsm_l2-coarse/adversarial", "source=null"]
+    again += ["targets=[fine]", "model.fine.expected_accuracy=null,1"]
+    for name, words in {"a": first, "b": again}.items():
+        code = run_tiny(folder, "-m", *words, "tracking=mlflow", f"hydra.sweep.dir=outputs/{name}")
+        assert code == (name == "b")
+    return folder
+
+
+def test_the_names_in_the_store_are_those_of_the_table(folder):
+    rows = re.findall(r"^\| (\w+) \| ([a-z ]+) \| (`.*?`) \|", PAGE.read_text("utf-8"), re.M)
+    listed = {
+        (kind, what, name)
+        for run, what, names in rows
+        for kind in (("pair", "job", "sweep", "training") if run == "all" else (run,))
+        for name in re.findall("`(.*?)`", names)
+    }
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as store:
+        found = {row for row in store.execute(QUERY) if row[2] != "atonce-sweeps"}
+    pattern = {row: ".+".join(map(re.escape, re.split(r"\b[A-Z]+\b", row[2]))) for row in listed}
+    same = {
+        (one, row)
+        for one, row in product(found, listed)
+        if one[:2] == row[:2] and re.fullmatch(pattern[row], one[2])
+    }
+    assert found - {one for one, _ in same} == set(), "not in the table"
+    assert listed - {row for _, row in same} == set(), "not in the store"
+
+
+def test_what_is_not_float32_says_so(folder):
+    words, mean = "gradients in bfloat16", "[0.5, 0.5, 0.5]"
+    for name, arithmetic in {"a/0-fgsm_l2-coarse": words, "b/0-saved": "float32"}.items():
+        rates = pd.read_csv(folder / "outputs" / name / "rates.csv")
+        assert set(rates["arithmetic"]) == {arithmetic}
+    summaries = [(folder / "outputs" / name / "summary.txt").read_text() for name in "ab"]
+    assert [f"joint, {words}" in text for text in summaries] == [True, False]
+    query = (
+        "SELECT name, value FROM runs LEFT JOIN params USING (run_uuid) WHERE key = 'source_mean'"
+    )
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as store:
+        names = {name for (name,) in store.execute("SELECT name FROM runs")}
+        means = dict(store.execute(query))
+    assert {f"fgsm_l2 coarse ({words})", "fgsm_l2 coarse", "fgsm_l2 coarse -> fine"} <= names
+    assert means[f"fgsm_l2 coarse+fine -> fine ({words})"] == f"{mean} + {mean}"
