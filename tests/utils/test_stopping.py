@@ -105,7 +105,7 @@ MOMENTS = {
     "Hydra's files": (hydra_utils, "_save_config", 4, interrupt),  # three a job
     "Hydra's files, mangled": (hydra_utils, "_save_config", 4, mangled),
     "models, swallowed": (job, "prepare_models", 2, swallowed),
-    "attack": (Attacker, "forward", 2, interrupt),
+    "attack": (Attacker, "forward", 4, interrupt),  # two are trials
     "tables, mangled": (job, "write_results", 2, mangled),
 }
 
