@@ -36,6 +36,9 @@ CAUSES = {
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that classify more of them correctly",
+    "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",
+    "random_model": "usual causes: dropout or noise that stays on, a counter; its numbers hold for "
+    "this run alone",
     "weaker_than_fgsm": "usual causes: too few steps, too small a step size, masked gradients",
 }
 """Usual causes of each alarm, by its name."""
@@ -79,6 +82,9 @@ def alarms(
       targeted attacks, nor is the target label reached.
     - `above_chance`: untargeted iterative attacks in the white box only: at the largest budget
       the accuracy over all images is above 1 / `num_classes` by the lower end of its interval.
+    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer of the images
+      that the target classifies correctly when clean, by a one-sided exact McNemar test of the
+      budgets with the most and, above it, the fewest successes, p <= 0.05 over all pairs.
 
     Args:
         table: Predictions of the job, clean rows included.
@@ -105,6 +111,7 @@ def alarms(
         raised.append(_few_images(found, place, protocol))
         if is_white_box(source, target):
             raised.append(_loss_not_rising(correct, place))
+            raised.append(_weaker_at_larger_budget(correct, place))
             if iterative and found.target_labels is None:
                 raised.append(_above_chance(found, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
@@ -232,6 +239,26 @@ def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
         f"likely than when clean on {format_cell(k, n)}"
     )
     return Alarm("loss_not_rising", finding)
+
+
+def _weaker_at_larger_budget(found: Outcomes, place: int) -> Alarm | None:
+    """Compare the budget with the most successes with the one above it with the fewest."""
+    success = found.success[place] & found.counted[place][:, None]
+    counts = success.sum(axis=0)
+    best = int(counts.argmax())
+    worst = best + int(counts[best:].argmin())
+    only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
+    if best in (0, worst):
+        return None
+    p = binomtest(int(only), int(only + back), alternative="greater").pvalue
+    if p > LARGEST_P / len(counts):
+        return None
+    n = int(found.counted[place].sum())
+    cells = [
+        f"{format_cell(int(counts[at]), n)} at {found.eps_255[at]:g}/255" for at in (best, worst)
+    ]
+    pair = f"{found.source} -> {found.targets[place]}, white box"
+    return Alarm("weaker_at_larger_budget", f"{pair}: succeeds on {cells[0]}, but on {cells[1]}")
 
 
 def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:

@@ -1,5 +1,7 @@
 """Attacks: pure functions from (model, images, labels, eps) to adversarial images."""
 
+from typing import NoReturn
+
 from src.attacks.family import (
     admix_fgsm,
     bim,
@@ -36,3 +38,11 @@ from src.attacks.transforms import (
     Spectrum,
     StructureInvariant,
 )
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Say what an attack of the command line is called here."""
+    stem = name.partition("_")[0]
+    near = [own for own in globals() if own == stem or own.startswith(f"{stem}_")]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

@@ -9,6 +9,7 @@ from functools import partial
 from inspect import Parameter, Signature, signature
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from src.attacks.gradients import EnhancedMomentum, VarianceTuning
@@ -22,11 +23,21 @@ from src.attacks.transforms import (
     Spectrum,
     StructureInvariant,
 )
+from src.utils.checks import first_line
 
 _STEPS = (
     *("steps", "step_size_255", "relative_step_size", "allow_overshoot"),
     *("random_start", "start_radius", "restarts"),
 )
+
+
+FOREIGN = {
+    "alpha": "step_size_255, in 1/255, or relative_step_size, a share of the budget",
+    "eps_iter": "step_size_255, in 1/255, or relative_step_size, a share of the budget",
+    "rel_stepsize": "relative_step_size",
+    "abs_stepsize": "step_size_255, in 1/255",
+}
+"""Other libraries' keywords, and what they are called here."""
 
 
 class Attack:
@@ -57,8 +68,14 @@ class Attack:
 
     def __call__(self, *given: Any, **keywords: Any) -> Tensor:
         """Return adversarial images; see `ascend` and `Settings`."""
-        words = self.__signature__.bind(*given, **keywords).arguments
-        settings = self.settings(words)
+        try:
+            words = self.__signature__.bind(*given, **keywords).arguments
+            settings = self.settings(words)
+        except TypeError as error:
+            hint = next((f" Here it is {FOREIGN[key]}." for key in keywords if key in FOREIGN), "")
+            raise TypeError(f"{error}.{hint}") from error
+        except ValidationError as error:
+            raise ValueError(first_line(error)) from error
         return ascend(
             **{k: v for k, v in words.items() if k not in self.defaults}, settings=settings
         )

@@ -111,10 +111,10 @@ def _differentiable(images: Tensor) -> Tensor:
 
 def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
     numbers = torch.as_tensor(numbers)
-    if numbers.shape != (len(images),):
+    if numbers.shape != (len(images),) or numbers.is_floating_point():
         raise ValueError(
-            f"{name} must be one whole number for each of the {len(images)} images, not of shape "
-            f"{tuple(numbers.shape)}."
+            f"{name} must be one whole number for each of the {len(images)} images, not "
+            f"{numbers.dtype} of shape {tuple(numbers.shape)}."
         )
     return numbers
 

@@ -31,7 +31,12 @@ class Objective:
         logits = self.model(images.flatten(0, 1))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # of half precision
         classes = labels.repeat(len(images)).expand(logits.shape[:-1])
-        losses = LOSSES[self.settings.loss](logits, classes, self.targeted)
+        try:
+            losses = LOSSES[self.settings.loss](logits, classes, self.targeted)
+        except (IndexError, RuntimeError) as error:
+            if bool(((labels >= 0) & (labels < logits.shape[-1])).all()):
+                raise
+            raise ValueError(f"labels must be from 0 to {logits.shape[-1] - 1}.") from error
         if losses.ndim == 2:  # of several models
             losses = losses.mean(dim=0)
         return losses.reshape(images.shape[:2])

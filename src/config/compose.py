@@ -11,19 +11,26 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 
+def is_sweep(config: DictConfig) -> bool:
+    """Tell whether a command was given `-m`."""
+    return str(config.hydra.mode).endswith("MULTIRUN")
+
+
 def has_basic_sweeper(config: DictConfig) -> bool:
     """Tell whether Hydra's own sweeper runs the jobs, whose overrides are known beforehand."""
     return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
 
 def compose_jobs(config: DictConfig) -> list[DictConfig]:
-    """Compose every job of a sweep; of a sweeper that chooses as it goes, the first job alone.
+    """Compose every job of a command; of a sweeper that chooses as it goes, the first job alone.
 
     Args:
-        config: What Hydra composed for the sweep, with its own section; Hydra must be running.
+        config: What Hydra composed for it, with its own section; Hydra must be running.
     """
-    if not has_basic_sweeper(config):
+    if not is_sweep(config) or not has_basic_sweeper(config):
         return [config]
+    if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:
+        raise ValueError(f"hydra.sweeper.max_batch_size={most} must be 1 or more, or null.")
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     choices = _choices([*fixed, *config.hydra.overrides.task])
     return [

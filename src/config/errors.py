@@ -1,9 +1,10 @@
 """What is wrong with a command line or a config, in one sentence."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from src.utils import stopping
 from src.utils.checks import first_line, meant
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
@@ -25,6 +27,13 @@ _LAUNCHERS = {
 """The distribution that brings each launcher of Hydra's."""
 
 
+def refuse(message: str) -> NoReturn:
+    """Print why a command cannot run, and leave with the exit code of a refusal."""
+    stopping.check()
+    print(message, file=sys.stderr)
+    sys.exit(REFUSED)
+
+
 def explain(error: BaseException) -> str:
     """Say what is wrong with a command line or a config, and what may have been meant."""
     if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
@@ -35,7 +44,8 @@ def explain(error: BaseException) -> str:
         lines = [line for line in str(error).split("\nSee ")[0].split("\n") if line.strip(" ^")]
         name, given, _ = str(error.override).partition("=")
         hint = f""" Signs such as = ~ # need quotes: '{name}="VALUE"'.""" if given else ""
-        return f"{error.override} cannot be read as KEY=VALUE: {lines[-1]}.{hint}"
+        why = lines[-1].removeprefix("LexerNoViableAltException: ")
+        return f"{error.override} cannot be read as KEY=VALUE: {why}.{hint}"
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", str(error)):
         key, values = several.groups()
         words = f"{key}={values}: -m before the keys runs each in turn"

@@ -58,6 +58,17 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     return values
 
 
+def some_devices(value: Any) -> Any:
+    """Return a number or list of devices.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if value in (0, "0", []) or (isinstance(value, int) and value < -1):
+        raise ValueError(f"{value} is none: give their number, -1 for all, or a list")
+    return value
+
+
 def _variant(value: str) -> str:
     if not re.fullmatch(r"float32|uint8|png|jpeg([1-9]\d?|100)", value):
         raise ValueError(

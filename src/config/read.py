@@ -11,7 +11,7 @@ from src.config.attack_file import attack_settings
 from src.config.errors import refusal
 from src.config.fields import check_model
 from src.config.settings import STUDY, ReportCommand, Settings
-from src.utils.checks import first_line
+from src.utils.checks import first_line, meant
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -100,9 +100,10 @@ def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig) -> None
                 "a file of model/ must begin with the line `# @package model.NAME`; one lacks it."
             )
         if name not in catalogue:
+            known = sorted(map(str, catalogue))
             raise ValueError(
-                f"{key} names {name!r}, which is not among the models: "
-                f"{', '.join(sorted(map(str, catalogue)))}."
+                f"{key} names {name!r}, which is not among the models: {', '.join(known)}."
+                f"{meant(str(name), known)}"
             )
 
 

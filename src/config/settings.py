@@ -3,6 +3,8 @@
 A field's name is the key of the config; its type, range and choices are what the key allows.
 """
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
@@ -29,6 +32,7 @@ from src.config.fields import (
     check_units,
     distinct,
     listed,
+    some_devices,
 )
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint"]
@@ -61,8 +65,8 @@ class ModelSettings(Section):
     """
 
     network: dict[str, Any]
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = None
     input_size: PositiveInt | None = None
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -246,8 +250,8 @@ class TrainerSettings(Section):
     `auto` stands for what the device decides, see `src.evaluation.for_device`.
     """
 
-    accelerator: str = "auto"
-    devices: int | str | list[int] = 1
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    devices: Annotated[int | str | list[int], AfterValidator(some_devices)] = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -381,6 +385,24 @@ class Settings(Section):
         if self.attack.kind == "crafted":  # a saved set has budgets of its own
             check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
             check_among("report.budgets", self.report.budgets or (), self.epsilon.grid)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Self:
+        """Refuse images of which one batch, with its adversarial versions, exceeds the machine."""
+        given, versions = self.trainer.batch_size, len(self.budgets)
+        count = 50 if given == "auto" else given
+        pixel = 3 * 4 * count * (1 + versions)  # bytes that one takes in all of them, in float32
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        sizes = {f"model.{name}.input_size": self.model[name].input_size for name in self.models}
+        for key, size in {"dataset.image_size": self.dataset.image_size, **sizes}.items():
+            if size is not None and pixel * size**2 > memory:
+                raise ValueError(
+                    f"{key}={size}: a batch of {count} images with {versions} adversarial versions "
+                    f"each takes over {pixel * size**2 >> 30:,} GiB, and this machine has "
+                    f"{memory >> 30}; up to {math.isqrt(memory // pixel)} fits, or more with a "
+                    "smaller trainer.batch_size"
+                )
         return self
 
     @property

@@ -7,11 +7,11 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra.utils import get_object
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -223,7 +223,7 @@ def load_dataset(
     """
     target = str(source.get("_target_"))
     try:
-        takes_train = "train" in inspect.signature(get_object(target)).parameters
+        takes_train = "train" in inspect.signature(resolve_name(target)).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
         takes_train = False  # it cannot be found, which the call says
     chosen = {"train": split == "train"} if takes_train else {"split": split}

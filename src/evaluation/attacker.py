@@ -229,9 +229,11 @@ class Attacker(AdversarialSource):
             # Lightning's pass switches gradients off.
             with torch.enable_grad(), tf32 if self.precision == "tf32" else nullcontext():
                 return self.attack(counted, *main, **arguments)
-        except (torch.OutOfMemoryError, SlowBatchError, ModelError, ValidationError):
-            raise  # the last one is of its settings, and said where they are read
+        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
+            raise
         except Exception as error:  # an attack of the user's own may raise anything
+            if isinstance(error.__cause__, ValidationError):  # of its settings: said elsewhere
+                raise error.__cause__ from None
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from src.config.errors import refusal
 from src.config.settings import GIVEN, AttackSettings
 from src.data import Batch, to_unit
 from src.evaluation.attacker import Attack, Attacker, accepted
-from src.utils.checks import first_line
 
 _CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
 
@@ -38,7 +38,9 @@ def attack_function(attack: AttackSettings) -> Attack:
     try:
         function: Any = instantiate(words, _partial_=True, _convert_="all")
     except InstantiationException as error:
-        reason = f"its _target_ {words.get('_target_')} cannot be imported: {first_line(error)}"
+        reason = (
+            f"its _target_ {words.get('_target_')} cannot be imported: {shorten(str(error), 300)}"
+        )
         if isinstance(error.__cause__, ValidationError):  # of a transform that the section builds
             reason = refusal(error.__cause__, within="attack")
         raise ValueError(f"attack={attack.name}: {reason}") from error

@@ -44,6 +44,7 @@ class Evaluation:
         zero_gradients: How many of them were zero in every pixel.
         seconds: How long the pass took, diagnostics included.
         batch_size: Images in a batch.
+        unsteady: Models that give equal images other logits.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Evaluation:
     zero_gradients: int = 0
     seconds: float = math.nan
     batch_size: int = 0
+    unsteady: Sequence[str] = ()
 
     @property
     def zero_share(self) -> float:

@@ -1,15 +1,13 @@
 """One job of a command: what stops it is noted beside its files, and the others go on."""
 
 import logging
-import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.config.errors import REFUSED
+from src.config.errors import refuse
 from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.delivery import job_parameters
@@ -82,13 +80,6 @@ def tracker_of(settings: Settings) -> Tracker:
 def share_tracker(tracker: Tracker, settings: Settings, sweep: str | None) -> None:
     """Let the jobs of this process use a tracker that is open already."""
     _trackers[sweep, settings.dataset.name] = tracker
-
-
-def refuse(message: str) -> NoReturn:
-    """Print why a command cannot run, and leave with the exit code of a refusal."""
-    stopping.check()
-    print(message, file=sys.stderr)
-    sys.exit(REFUSED)
 
 
 def _note(folder: Path, sentence: str) -> None:

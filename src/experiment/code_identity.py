@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import pkgutil
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -14,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
-
-from hydra.utils import get_object
 
 from src.utils.cache import sha256_of
 
@@ -88,7 +87,7 @@ def _targets(value: Any) -> Iterator[str]:
 def _module_of(target: str) -> str:
     """Return the module in which a config names a callable, once it is imported."""
     try:
-        get_object(target)
+        pkgutil.resolve_name(target)
     except Exception as error:  # of any kind, as the module's own code may raise it
         raise ValueError(f"_target_ {target} cannot be imported: {error}.") from error
     while target not in sys.modules:

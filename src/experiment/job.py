@@ -1,8 +1,6 @@
 """One job from top to bottom: images, models, clean predictions, adversarial images, tables."""
 
 import logging
-import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +43,7 @@ from src.experiment.saved_set import check_weights, open_set, with_set
 from src.tracking import Run, Tracker
 from src.utils.files import writing
 from src.utils.processes import is_first_process
+from src.utils.targets import check_target
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,9 @@ def _compute(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     attacked = bool(job.settings.budgets)
     result = attack_and_evaluate(job, missing, folder) if attacked and missing else Evaluation()
     result = combined(known, result, job.settings.targets)
-    result = replace(result, diagnostics=_joined(result.diagnostics, unattacked))
+    unsteady = [name for name, one in job.networks.items() if not getattr(one, "steady", True)]
+    diagnostics = _joined(result.diagnostics, unattacked)
+    result = replace(result, diagnostics=diagnostics, unsteady=unsteady)
     if not is_first_process():
         return  # the first process of this job writes the results
     record = _record(job, result, folder)
@@ -155,7 +156,7 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
 
 
 def check_job(settings: Settings) -> int:
-    """Refuse a job whose sizes, attack or saved set cannot work, before any job of a command runs.
+    """Refuse a job whose models, attack or saved set cannot work, before any job of a command runs.
 
     Returns:
         How many gradients it takes for an image.
@@ -164,7 +165,8 @@ def check_job(settings: Settings) -> int:
         ValueError: One cannot.
     """
     gradients = 0
-    _check_sizes(settings)
+    for name in settings.models:
+        check_target(f"model {name}", settings.model[name].network)
     if settings.attack.kind == "crafted":
         gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
         own = takes_own_budgets(attack_function(settings.attack))
@@ -177,23 +179,6 @@ def check_job(settings: Settings) -> int:
     if saved is not None:
         with_set(settings, saved)
     return gradients
-
-
-def _check_sizes(settings: Settings) -> None:
-    """Refuse images of which one batch, with its adversarial versions, exceeds this machine."""
-    given, versions = settings.trainer.batch_size, len(settings.budgets)
-    count = 50 if given == "auto" else given
-    pixel = 3 * 4 * count * (1 + versions)  # bytes that one takes in all of them, in float32
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    sizes = {f"model.{one}.input_size": settings.model[one].input_size for one in settings.models}
-    for key, size in {"dataset.image_size": settings.dataset.image_size, **sizes}.items():
-        if size is not None and pixel * size**2 > memory:
-            raise ValueError(
-                f"{key}={size}: a batch of {count} images with {versions} adversarial versions "
-                f"each takes over {pixel * size**2 >> 30:,} GiB, and this machine has "
-                f"{memory >> 30}; up to {math.isqrt(memory // pixel)} fits, or more with a "
-                "smaller trainer.batch_size."
-            )
 
 
 def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:

@@ -108,6 +108,8 @@ def write_results(
             raised = [] if saved is None else _over_budget(saved, record)
             unrounded = frames.get("float32", primary)  # budgets below 1/255 change no 8-bit image
             raised += _alarms(record, unrounded, result)
+            words = "equal images have other logits at the next call, or beside other images"
+            raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
             _write_images(settings, record, primary, images, result, folder)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         metrics = _metrics(result, images, raised, saved)

@@ -6,19 +6,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from src.config.compose import compose_jobs, has_basic_sweeper
-from src.config.errors import REFUSALS, explain
-from src.config.read import read_job
+from src.config.compose import has_basic_sweeper, is_sweep
+from src.config.errors import refuse
 from src.config.settings import Settings
 from src.evaluation.configured_attack import forget_trials
-from src.experiment.attempt import refuse, share_tracker
+from src.experiment.attempt import share_tracker
 from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_dataset, open_datasets
@@ -37,37 +34,32 @@ from src.utils.processes import is_first_process
 log = logging.getLogger(__name__)
 
 
-class SweepCallback(Callback):
-    """Refuse what cannot run, open the sweep's run, and sum up when its jobs are done.
+class Sweep:
+    """The jobs of one command: checked, opened as a tracked run, summed up when they are done.
 
-    A single run is a sweep of one job.
+    Args:
+        composed: The config of each job.
+        jobs: Their settings, of which each has one at least.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, composed: Sequence[DictConfig], jobs: Sequence[Settings]) -> None:
+        self.composed, self.settings = composed, jobs
         self.tracker: Tracker | None = None
         self.plan: Plan | None = None
         self.stopped = ""
         self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
-        self.settings: Settings | None = None  # of the first job
         self.held = ExitStack()  # the lock of a sweep that has begun
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the lock to this process when a launcher sends the callback to others."""
-        return {**self.__dict__, "held": ExitStack()}
+        """Leave the lock to this process when a launcher sends the sweep to others."""
+        return {**self.__dict__, "held": ExitStack(), "composed": ()}
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every job that the command stands for, and open the sweep."""
-        if is_first_process():
-            self._start(config)
-
-    on_multirun_start = on_run_start
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+    def begin_job(self, config: DictConfig) -> None:
         """Say how far the sweep is."""
         if self.jobs:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+    def end_job(self, config: DictConfig) -> None:
         """Print what a job of a sweep has found; all of them follow at the end."""
         folder = Path(config.hydra.runtime.output_dir)
         if self.jobs > 1 and failure_of(folder) is None:
@@ -75,42 +67,36 @@ class SweepCallback(Callback):
             if done:
                 print_matrix(done, Console(markup=False))
 
-    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Sum up."""
-        if is_first_process():
-            self._end(config)
+    def start(self, config: DictConfig) -> None:
+        """Check the jobs, and open the sweep.
 
-    on_multirun_end = on_run_end
-
-    def _start(self, config: DictConfig) -> None:
-        sweep = _is_sweep(config)
+        Raises:
+            ValueError: One cannot work.
+        """
+        if not is_first_process():
+            return
+        sweep, jobs = is_sweep(config), self.settings
+        _check_places(config, sweep, jobs[0].cache_dir)
+        forget_trials()
+        gradients = _check(jobs, sweep)
+        self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
+        open_datasets(jobs)
+        print(_estimate(jobs, gradients), end="")
+        forget_models()
+        stopping.check()
+        self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
+        names = _names(self.composed) if self.jobs else [] if sweep else [jobs[0].job]
         try:
-            _check_places(config, sweep)
-            composed = compose_jobs(config) if sweep else [config]
-            jobs = [read_job(job, job.hydra) for job in composed]
-            self.settings = jobs[0]
-            forget_trials()
-            gradients = _check(jobs, sweep)
-            self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
-            open_datasets(jobs)
-            print(_estimate(jobs, gradients), end="")
-            forget_models()
-            stopping.check()
-            self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
-            names = _names(composed) if self.jobs else [] if sweep else [jobs[0].job]
             self._open(config, names, jobs)
-            share_tracker(self.tracker, jobs[0], config.sweep)
-        except REFUSALS as error:
-            self._refuse(explain(error))
-        except OSError as error:
-            self._refuse(f"A file could not be read or written: {error}.")
-        except Exception:  # Hydra would turn it into a warning and go on
-            self._refuse(traceback.format_exc())
+        except BaseException:
+            self.held.close()
+            raise
+        share_tracker(self.tracker, jobs[0], config.sweep)
 
     def _open(self, config: DictConfig, names: list[str], jobs: Sequence[Settings]) -> None:
         """Take the sweep's folder, note what is to be done, and open the sweep's run."""
         assert self.tracker is not None
-        sweep, folder = _is_sweep(config), _folder(config)
+        sweep, folder = is_sweep(config), _folder(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.held.enter_context(held(lock_of_sweep(folder)))
@@ -129,10 +115,6 @@ class SweepCallback(Callback):
             config.sweep = start_sweep(folder, self.plan, self.tracker)
             if sweep and config.sweep:
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
-
-    def _refuse(self, message: str) -> NoReturn:
-        self.held.close()
-        refuse(message)
 
     def _jobs(self, config: DictConfig) -> list[Path]:
         """Return the folders of the jobs that were begun, in their order."""
@@ -156,7 +138,14 @@ class SweepCallback(Callback):
         print(f"\n{words}")  # below a progress bar
         self._sum_up(config)
 
-    def _end(self, config: DictConfig) -> None:
+    def end(self, config: DictConfig) -> None:
+        """Sum up.
+
+        Raises:
+            SystemExit: A job has failed, with the code 1.
+        """
+        if not is_first_process():
+            return
         try:
             complete = self._sum_up(config)
         except Exception:  # Hydra would turn it into a warning and report success
@@ -184,6 +173,8 @@ class SweepCallback(Callback):
             written &= _goes(console, lambda: write_text(folder / SUMMARY, summary))
         if done and self._wants_report():
             written &= self._report(done, folder, console)
+        elif done and self.stopped:
+            console.print(f"python -m src.report folder={folder} builds a report of what is done.")
         for job, failure in failures.items():
             words = f"FAILED {job.name}: {failure}"
             console.print(words, style="red", soft_wrap=True, markup=False)
@@ -204,18 +195,16 @@ class SweepCallback(Callback):
         return written and not failures and not missing
 
     def _wants_report(self) -> bool:
-        assert self.settings is not None
-        return self.settings.report.name != "none" and not self.stopped
+        return self.settings[0].report.name != "none" and not self.stopped
 
     def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> bool:
         """Build the report; if it fails, the jobs' results are none the worse."""
         from src.report.command import write_report  # here: its statistics take long to load
 
-        assert self.settings is not None
         again = f"python -m src.report folder={folder}"
         try:
             with stopping.insist():
-                write_report(done, folder, self.settings.report, console)
+                write_report(done, folder, self.settings[0].report, console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"
             words = f"Interrupted. The jobs' files are complete, and {again} builds it."
@@ -246,12 +235,17 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
     return True
 
 
-def _check_places(config: DictConfig, sweep: bool) -> None:
-    """Refuse a layout of the jobs' folders in which they would not be found again.
+def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
+    """Refuse folders in which jobs would not be found again, or nothing can be kept.
 
     Raises:
         ValueError: It is one.
     """
+    with writing(Path(cache_dir)):
+        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    if not str(OmegaConf.select(config, key) or "").strip():
+        raise ValueError(f"{key} is empty; leave it out, or name a folder.")
     if config.hydra.output_subdir is None:
         raise ValueError(
             "hydra.output_subdir=null: what a job was is noted there; leave it as it is."
@@ -308,8 +302,4 @@ def _names(jobs: Sequence[DictConfig]) -> list[str]:
 
 
 def _folder(config: DictConfig) -> Path:
-    return Path(config.hydra.sweep.dir if _is_sweep(config) else config.hydra.run.dir)
-
-
-def _is_sweep(config: DictConfig) -> bool:
-    return str(config.hydra.mode).endswith("MULTIRUN")
+    return Path(config.hydra.sweep.dir if is_sweep(config) else config.hydra.run.dir)

@@ -78,7 +78,7 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
     Raises:
         ValueError: Its logits have no gradient with respect to the images.
     """
-    grey = _grey(image_size).requires_grad_()
+    grey = torch.full((1, 3, image_size, image_size), 0.5).requires_grad_()
     try:
         with torch.enable_grad():
             torch.autograd.grad(classifier(grey).sum(), grey)
@@ -118,20 +118,20 @@ def _filled(value: Any, num_classes: int, side: int) -> Any:
     }
 
 
-def _grey(image_size: int) -> torch.Tensor:
-    return torch.full((1, 3, image_size, image_size), 0.5)
-
-
 def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
-    """Classify one grey image, so that what does not fit shows here and not later."""
+    """Classify two images, so that what does not fit shows here and not later."""
     who = f"model {classifier.name}"
     if any(module.training for module in classifier.modules()):
         raise ValueError(
             f"{who}: the network, or a part of it, stays in training mode after eval()."
         )
     try:
+        images = torch.rand(
+            2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)
+        )
         with torch.no_grad():
-            logits = classifier(_grey(image_size))
+            logits, again = classifier(images), classifier(images)
+            alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
         if error.__cause__ is None:  # what it returned is wrong
             raise
@@ -141,3 +141,8 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None
         ) from error
     if logits.shape[1] != num_classes:
         raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")
+    scale = float(logits.abs().max())
+    classifier.steady = all(
+        torch.allclose(logits, other, rtol=0, atol=share * scale)
+        for other, share in ((again, 1e-6), (alone, 1e-3))
+    )

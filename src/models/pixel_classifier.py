@@ -28,6 +28,9 @@ class PixelClassifier(nn.Module):
             them as they come.
         name: In the catalogue, for messages; None: that of the network's class.
 
+    Attributes:
+        steady: Whether equal images had equal logits, alone and in a batch, as far as it was tried.
+
     Raises:
         ValueError: If mean or std is not three finite numbers, or std not positive.
     """
@@ -46,6 +49,7 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.network = network
         self.input_size = input_size
+        self.steady = True
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
             tensor = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)

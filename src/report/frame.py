@@ -59,14 +59,20 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
     return pd.DataFrame({name: _joined([part[name] for part in parts]) for name in COLUMNS})
 
 
-def matrix(predictions: pd.DataFrame) -> Drawn:
+def matrix(
+    predictions: pd.DataFrame,
+    attack: str | None = None,
+    eps_255: float | None = None,
+    protocol: str | None = None,
+) -> Drawn:
     """Draw the transfer matrix: sources, targets and k / n of the images that a protocol counts.
 
-    Attack, budget and protocol are chosen from menus. First come the first attack, 8/255, or the
-    largest budget where that is none, and the jobs' own protocol: fewer rows, or
-    `predictions.assign(protocol="all")`, make other choices for a still picture.
+    Attack, budget and protocol are chosen from menus; the arguments are what comes first.
 
     Args:
+        attack: None: the first one.
+        eps_255: In units of 1/255; None: 8, or the attack's largest where that is none.
+        protocol: None: that of the jobs.
         predictions: Rows as `load_sweep` returns them. Of each attack and source the first variant
             is drawn, and the clean rows must be there that its `protocol` needs.
 
@@ -78,9 +84,15 @@ def matrix(predictions: pd.DataFrame) -> Drawn:
     """
     attacked = _attacked(predictions)
     first = attacked.iloc[0]
-    budgets = sorted(set(attacked.loc[attacked["attack"] == first["attack"], "eps_255"]))
-    choices = reference_budget(budgets), str(first["protocol"]), str(first["attack"])
-    return _themed(matrix_alone(_rows(predictions), *choices))
+    attack, protocol = attack or str(first["attack"]), protocol or str(first["protocol"])
+    budgets = sorted(set(attacked.loc[attacked["attack"] == attack, "eps_255"]))
+    eps_255 = eps_255 or reference_budget(budgets)
+    rows = _rows(predictions)
+    known = {"attack": (attack, set(rows["attack"])), "eps_255": (eps_255, budgets)}
+    for key, (value, values) in {**known, "protocol": (protocol, set(rows["protocol"]))}.items():
+        if value not in values:
+            raise ValueError(f"{key}={value}: there are {', '.join(map(str, sorted(values)))}.")
+    return _themed(matrix_alone(rows, eps_255, protocol, attack))
 
 
 def curves(predictions: pd.DataFrame) -> Drawn:

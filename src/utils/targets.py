@@ -1,12 +1,30 @@
 """Call what a section of a config names as `_target_`."""
 
 from collections.abc import Mapping
+from inspect import signature
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from src.utils.checks import first_line
+
+
+def check_target(who: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a `_target_` that cannot be imported, or that has not the arguments of its keys.
+
+    Raises:
+        ValueError: In one sentence that begins with `who`.
+    """
+    target = str(settings.get("_target_"))
+    keys = {str(key): value for key, value in settings.items() if not str(key).startswith("_")}
+    try:
+        signature(resolve_name(target)).bind_partial(**keys)
+    except ValueError:
+        return  # it has no signature
+    except Exception as error:  # of any kind, as a module's own code may raise it
+        raise ValueError(f"{who}: {target} cannot be called: {first_line(error)}.") from error
 
 
 def call_target(settings: Mapping[str, Any]) -> Any:

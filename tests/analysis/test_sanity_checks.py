@@ -113,3 +113,14 @@ def test_an_iterative_attack_that_fools_fewer_images_than_fgsm_is_named(make_tab
     targeted = [job(make_table, correct, target_label=[1] * 100) for correct in (40, 30)]
     (alarm,) = compare(*targeted)
     assert "bim reaches the target label on 59 / 99" in alarm.finding
+
+
+def test_a_larger_budget_that_leaves_more_right_is_named(make_table):
+    for back, named in ((0, False), (4, False), (40, True)):
+        wrong = np.where(np.arange(100) < 30, 0, 1)
+        right_again = np.where(np.arange(100) < 30 + back, 0, 1)
+        table = make_table({("a", 0): [0] * 100, ("a", 2): wrong, ("a", 8): right_again})
+        table.loc[table["eps_255"] > 0, "true_confidence"] = 0.1
+        raised = check(table, "a", "a", iterative=False)
+        assert names(raised) == ["weaker_at_larger_budget"] * named, back
+    assert "70 / 100 = 70.00% at 2/255, but on 30 / 100" in raised[0].finding

@@ -144,6 +144,23 @@ def test_an_odd_network_is_refused_where_it_cannot_serve(monkeypatch):
     check_gradient("mine", own({"_target_": "torch.nn.Constant"}, classes=3072), 32)
 
 
+class Noisy(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images) + torch.rand(1)
+
+
+class Mixing(nn.Flatten):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits - logits.mean(dim=0)
+
+
+def test_logits_that_are_not_the_images_own_are_noticed(monkeypatch):
+    for kind, steady in ((Noisy, False), (Mixing, False), (Constant, True)):
+        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
+        assert own({"_target_": f"torch.nn.{kind.__name__}"}, classes=3072).steady == steady
+
+
 TIMM = {
     "_target_": "timm.create_model",
     "model_name": "mobilenetv2_100",

@@ -12,7 +12,7 @@ import pytest
 from hydra.core import utils as hydra_utils
 
 from src.evaluation import Attacker
-from src.experiment import job, sweep
+from src.experiment import callback, job, sweep
 from src.tracking import Run, Tracker
 from src.training.module import FineTuning
 
@@ -125,7 +125,7 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, tracker, monkeypatch, mo
 
 @pytest.mark.parametrize("act", [interrupt, mangled, swallowed, Held])
 def test_an_interrupt_at_the_start_leaves_nothing(run, tracker, monkeypatch, act):
-    at_call(monkeypatch, sweep, "read_job", 1, act)
+    at_call(monkeypatch, callback, "read_job", 1, act)
     code, printed, folder = run(*SWEEP)
     assert code == 130 and "Interrupted." in printed
     assert tracker.ended == [] and folder is None
@@ -180,7 +180,7 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, tracker, monkey
 def test_summaries_are_printed_though_the_disk_is_full(run, monkeypatch):
     names = ["matrix-fgsm.csv", "matrix-rfgsm.csv", "alarms.json"]
     fill = partial(full_for, monkeypatch, *names)  # when the jobs have written
-    at_call(monkeypatch, sweep.SweepCallback, "_sum_up", 1, fill)
+    at_call(monkeypatch, sweep.Sweep, "_sum_up", 1, fill)
     code, printed, folder = run(*SWEEP)
     assert code == 1 and f"{folder.name}/matrix-fgsm.csv {FULL}" in printed
     assert "fgsm on photos" in printed and "rfgsm on photos" in printed

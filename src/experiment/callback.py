@@ -1,0 +1,59 @@
+"""Hydra's callback, which reads a command's jobs before anything slow is imported."""
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from src.config.compose import compose_jobs
+from src.config.errors import REFUSALS, explain, refuse
+from src.config.read import read_job
+from src.utils.checks import first_line
+
+if TYPE_CHECKING:
+    from src.experiment.sweep import Sweep
+
+
+class SweepCallback(Callback):
+    """Hand the jobs of a command to a `Sweep`; a single run is a sweep of one job.
+
+    What the config alone shows to be wrong is refused at once: torch and MLflow take seconds.
+    """
+
+    sweep: "Sweep"
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Read and check every job that the command stands for, and open the sweep."""
+        try:
+            composed = compose_jobs(config)
+            jobs = [read_job(job, job.hydra) for job in composed]
+            from src.experiment.sweep import Sweep
+
+            self.sweep = Sweep(composed, jobs)
+            self.sweep.start(config)
+        except REFUSALS as error:
+            refuse(explain(error))
+        except OSError as error:
+            refuse(f"A file could not be read or written: {error}.")
+        except (ImportError, MemoryError) as error:
+            refuse(f"The program cannot be loaded: {first_line(error) or 'memory lacks'}.")
+        except Exception:  # Hydra would turn it into a warning and go on
+            refuse(traceback.format_exc())
+
+    on_multirun_start = on_run_start
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say how far the sweep is."""
+        self.sweep.begin_job(config)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Print what a job of a sweep has found; all of them follow at the end."""
+        self.sweep.end_job(config)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Sum up."""
+        self.sweep.end(config)
+
+    on_multirun_end = on_run_end
