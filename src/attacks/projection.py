@@ -13,13 +13,10 @@ def checked_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
         ValueError: A budget or a pixel lies outside [0, 1], `eps` has another shape, or the images
             are no torch tensor (N, 3, H, W).
     """
-    if not isinstance(images, torch.Tensor) or images.ndim != 4:
-        kind = tuple(images.shape) if hasattr(images, "shape") else type(images).__name__
+    shape = tuple(getattr(images, "shape", ()))
+    if not torch.is_tensor(images) or len(shape) != 4 or (shape[1] > 3 >= shape[3]):
+        kind = f"{type(images).__name__} {shape}"  # images.permute(0, 3, 1, 2) mends the last one
         raise ValueError(f"images must be a torch tensor (N, 3, H, W), not {kind}.")
-    if images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        raise ValueError(
-            "images must be (N, 3, H, W), not (N, H, W, 3): images.permute(0, 3, 1, 2)."
-        )
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(
             "images must hold numbers in [0, 1], normalised by the model itself, not from "
