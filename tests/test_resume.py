@@ -227,25 +227,6 @@ def test_edited_siblings_are_named_and_stop_no_job(command_line, workspace, atta
     assert all(printed.count(f"out/{name} found is computed again") == 1 for name in edited)
 
 
-def test_a_finished_job_is_found_in_the_store(command_line, workspace, attacked, empty_store):
-    shutil.copytree(empty_store, workspace / "mlruns")
-    words = ["attack=counting", GO_ON, "tracking=mlflow", "targets=[fine]"]
-    assert command_line(*words, "hydra.run.dir=here/one") == 0
-    assert attacked() == 23
-    assert command_line(*words, "hydra.run.dir=there/two") == 0  # by its folder
-    shutil.rmtree(workspace / "here")
-    shutil.move(workspace / "there", workspace / "elsewhere")
-    assert command_line(*words, "hydra.run.dir=far/three") == 0  # by its files in the store
-    assert attacked() == 0
-    same_tables(workspace / "elsewhere" / "two", workspace / "far" / "three", ["predictions"])
-    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    counts = []
-    for name in ("photos", "photos-sweeps"):
-        experiment = store.get_experiment_by_name(name).experiment_id
-        counts.append(len(store.search_runs([experiment])))
-    assert counts == [1, 6]  # one pair, of three sweeps of a job each
-
-
 def killed(run, *words, at: int) -> None:
     """Run a command in a process that is killed in the middle of a pass."""
 

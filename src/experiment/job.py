@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -62,7 +60,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
 def _compute(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
     place = partial(table_path, job.settings, job.keys, job.device)
     unattacked = attack_independent_tables(job.settings, job.diagnosed, job.networks, place)
-    known, earlier = _known(job, tracker, folder)
+    known, earlier = _known(job, folder)
     missing = [name for name in job.settings.targets if name not in known]
     attacked = bool(job.settings.budgets)
     result = attack_and_evaluate(job, missing, folder) if attacked and missing else Evaluation()
@@ -230,19 +228,18 @@ def _images(
     return images, diagnosed
 
 
-def _known(job: Job, tracker: Tracker, folder: Path) -> tuple[dict[str, Evaluation], Path | None]:
+def _known(job: Job, folder: Path) -> tuple[dict[str, Evaluation], Path | None]:
     """Return what finished jobs have found of this one's targets; see `known_targets`."""
     settings = job.settings
     if settings.rerun or settings.trainer.distributed or not settings.budgets:
         return {}, None  # processes would have to agree on it
-    with TemporaryDirectory() as fetched:
-        known, place = known_targets(
-            chain(jobs_beside(folder), tracker.finished_jobs(job.crafting, Path(fetched))),
-            job.crafting,
-            job.target_keys,
-            example_indices(job.images, settings.report.examples) if job.clean is not None else [],
-            with_set=settings.save_adversarial,
-        )
+    known, place = known_targets(
+        jobs_beside(folder),
+        job.crafting,
+        job.target_keys,
+        example_indices(job.images, settings.report.examples) if job.clean is not None else [],
+        with_set=settings.save_adversarial,
+    )
     if known:
         log.info("%s: found in %s", ", ".join(known), place)
     return known, place

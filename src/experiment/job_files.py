@@ -1,4 +1,4 @@
-"""What a job has left in its folder, read; what no job leaves is refused."""
+"""Readers of what a job has left in its folder, which refuse what no job leaves."""
 
 import math
 from pathlib import Path
@@ -31,13 +31,7 @@ _TYPES = {
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read one of a job's tables, its columns as they are written.
-
-    Args:
-        path: Of the file.
-        name: Of the table. Predictions are a row for every target, budget and image of the
-            record, and for every model and clean image or for none of these.
-        record: What the job was.
+    """Read one of a job's tables; of predictions all rows and values are checked.
 
     Raises:
         ValueError: The file is damaged, or no table that such a job leaves.
@@ -49,20 +43,18 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     names = _COLUMNS[kind].split()
     names += TOP_FIVE if set(TOP_FIVE) & set(table.column_names) else ()
     try:
-        if lacking := set(names) - set(table.column_names):
-            raise ValueError(f"it has no column {min(lacking)}")
         schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
         table = table.select(names).cast(schema)
         _check_values(table, classes)
         if kind == PREDICTIONS:
             _check_rows(table, record)
-    except (ValueError, pa.ArrowException) as error:
+    except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
     return table
 
 
 def read_images(path: Path, record: JobRecord) -> dict[str, np.ndarray]:
-    """Read a file of images that a job keeps for its report; no arrays where there is no file.
+    """Read the images that a job keeps for its report; no arrays where there is no file.
 
     Raises:
         ValueError: The file is damaged, or its arrays are not those that such a job stores.
@@ -72,20 +64,17 @@ def read_images(path: Path, record: JobRecord) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             stored = dict(file)
+        index, clean = stored["index"], stored["clean"]
+        wanted = {"index": (len(index),), "clean": (len(index), 3, *clean.shape[2:])}
+        if path.name == EXAMPLES:
+            budgets = [eps for eps in record.budgets if eps > 0]
+            wanted |= {"label": (len(index),), "eps_255": (len(budgets),)}
+            wanted["adversarial"] = (len(budgets), *wanted["clean"])
+            [record.class_names[label] for label in stored["label"]]
+        if {name: array.shape for name, array in stored.items()} != wanted or 0 in clean.shape:
+            raise ValueError("it does not hold the images of its job")
     except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
-    kinds = {name: (array.dtype.name, *array.shape) for name, array in stored.items()}
-    budgets, classes = [eps for eps in record.budgets if eps > 0], len(record.class_names)
-    shape = kinds.get("clean", ())[1:]
-    wanted = {"index": ("int64", *shape[:1]), "clean": ("uint8", *shape)}
-    if path.name == EXAMPLES:
-        wanted |= {"label": wanted["index"], "eps_255": ("float64", len(budgets))}
-        wanted["adversarial"] = ("float32", len(budgets), *shape)
-    fits = kinds == wanted and len(shape) == 4 and shape[1] == 3 and 0 not in shape
-    if fits and path.name == EXAMPLES:
-        fits = stored["eps_255"].tolist() == budgets and set(stored["label"]) <= set(range(classes))
-    if not fits:
-        raise ValueError(f"{path} does not hold the images of its job.")
     return stored
 
 

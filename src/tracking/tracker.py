@@ -118,30 +118,6 @@ class Tracker:
         finally:
             self._ask("set_terminated", run, status)
 
-    def finished_jobs(self, crafting: str, folder: Path) -> Iterator[Path]:
-        """Yield the folders of finished jobs that made some adversarial images, the newest first.
-
-        Args:
-            crafting: Tells them from others, see `log_job`.
-            folder: Where the files of one whose own folder is not there are brought.
-        """
-        for run in self._finished(f"{self.dataset}-sweeps", "crafting", crafting):
-            own = Path(run.data.tags["lock"]).parent
-            if own.is_dir():
-                yield own
-            elif (fetched := self._fetched(run.info.run_id, folder)) is not None:
-                yield fetched
-
-    def _fetched(self, run: str, folder: Path) -> Path | None:
-        """Bring a job's files to a folder; None where the store does not have them any more."""
-        assert self.store is not None
-        try:
-            with _patience(seconds=20, retries=3):
-                return Path(self.store.download_artifacts(run, "", str(folder)))
-        except Exception as error:  # of many kinds, depending on where files are kept
-            log.info("The files of run %s cannot be had (%s).", run, _reason(error))
-            return None
-
     def log_job(self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Log a job's own metrics and tags."""
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)

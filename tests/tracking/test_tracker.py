@@ -235,18 +235,6 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
     assert "connection reset" in caplog.text
 
 
-def test_files_that_are_gone_cost_no_tracking(tracker, tmp_path, monkeypatch):
-    with tracker.job("one", None, {}, tmp_path / "gone" / "lock") as run:
-        tracker.log_job(run, {}, {"crafting": "c"})
-
-    def gone(*arguments):
-        raise OSError("No such artifact")
-
-    monkeypatch.setattr(tracker.store, "download_artifacts", gone)
-    assert list(tracker.finished_jobs("c", tmp_path)) == []
-    assert tracker.store is not None
-
-
 def test_no_tracking_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracker = open_tracker(TrackingSettings(name="none"), "images")

@@ -61,18 +61,18 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
 
 
 def _lead(best: pd.Series, second: pd.Series, found: Measured, record: JobRecord) -> str:
-    """Compare the first two sources, image by image: means over their targets, in points."""
+    """Compare the first two sources, image by image: means over targets of both, in points."""
     rows = found.table("outcomes")
     if rows.empty:
         return ""
     white = [is_white_box(*pair) for pair in zip(rows["source"], rows["target"], strict=True)]
     rows = rows[(rows["group"] == group(record)) & rows["counted"] & ~np.array(white)]
-    means = [
+    own = [
         rows[(rows["attack"] == one["attack"]) & (rows["source"] == one["source"])]
-        .groupby("index")["success"]
-        .mean()
         for one in (best, second)
     ]
+    both = set(own[0]["target"]) & set(own[1]["target"]) or set(rows["target"])
+    means = [one[one["target"].isin(both)].groupby("index")["success"].mean() for one in own]
     lead = 100 * (means[0] - means[1]).dropna()
     name = f"{second['source']} with {second['attack']}"
     if len(lead) < FEWEST_IMAGES or not lead.std():
