@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
 from findings.collect import collect, collect_benchmark
-from findings.numbers import Sweep, benchmarks, beside_published, difference, p_value, span
+from findings.numbers import (
+    Sweep,
+    benchmarks,
+    beside_published,
+    decided_otherwise,
+    difference,
+    p_value,
+    span,
+)
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
 from src.report.page import VEGA_LITE
@@ -36,7 +45,8 @@ def page() -> str:
     """Return docs/findings.md as the stored tables have it."""
     photographs, attacks = Sweep([RESULTS / "photographs"], pairs=8), Sweep([RESULTS / "attacks"])
     cifar = Sweep([RESULTS / "cifar"])
-    timings, variants = benchmarks(RESULTS / "benchmarks")
+    timings = benchmarks(RESULTS / "benchmarks")
+    single, half = (Sweep([RESULTS / name]) for name in ("demo-float32", "demo"))
     cifar_large = Sweep([RESULTS / "cifar-large"])
     published = pd.read_csv(RESULTS / "published.csv")
     apart, beyond = beside_published(published, cifar_large, 32)
@@ -62,10 +72,11 @@ def page() -> str:
         cifar=cifar,
         cifar_large=cifar_large,
         cifar_pairs=cifar_pairs,
+        cifar_models=CIFAR_MODELS,
         cifar_against=cifar.against("bim", cifar_pairs),
         cifar_others=[attack for attack in cifar.attacks() if attack != "bim"],
         timings=timings,
-        variants=variants,
+        otherwise=partial(decided_otherwise, single, half),
         published=published,
         apart=apart,
         beyond=beyond,

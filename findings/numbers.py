@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from benchmarks.compare import REFERENCE_255
+from src.analysis.comparisons import image_outcomes
 from src.analysis.trajectories import trajectories
 from src.experiment.summary import print_matrix
 from src.report import StoredJob, find_jobs
@@ -115,17 +116,15 @@ class Sweep:
         return next(chart for chart in charts if chart.name == name)
 
 
-def benchmarks(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what the stored benchmarks found.
+def benchmarks(folder: Path) -> pd.DataFrame:
+    """Return what the stored benchmarks measured.
 
     Returns:
         A row per input, attack and library or variant of ours: `input`, `attack`, `images`,
         `rounds`, the columns of `benchmarks.compare.times`; of the `cells` of source, target and
         budget `cells_differ` in their count from ours, by `largest_difference` (NaN: ours).
-        And a row per variant and pair at 8/255: `input`, `attack`, `images`, `rounds`, `variant`,
-        the columns of `benchmarks.agreement.paired`.
     """
-    times, pairs = [], []
+    times = []
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
         for one in stored["results"]:
@@ -136,10 +135,45 @@ def benchmarks(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             for row in one["times"]:
                 found = one["agreement"].get(row["library"], {})
                 times.append(about | row | {name: found.get(key) for key, name in DIFFER.items()})
-            for variant, found in one["variants"].items():
-                rows = [row for row in found["by_budget"] if row["eps_255"] == REFERENCE_255]
-                pairs += [about | {"variant": variant} | row for row in rows]
-    return pd.DataFrame(times), pd.DataFrame(pairs)
+    return pd.DataFrame(times)
+
+
+def decided_otherwise(
+    one: Sweep, other: Sweep, attack: str, eps_255: float = REFERENCE_255
+) -> dict[str, float]:
+    """Compare two sweeps of the same attack, models and images, pair by pair and image by image.
+
+    Returns:
+        `n` pairs of a target and an image that both sweeps count under `joint`; `unlike`, how many
+        of them one sweep alone fools; `first_only` and `second_only`, which; and `largest`, the
+        largest difference of a source and target's rates, in points.
+
+    Raises:
+        ValueError: Data or weights are not the same.
+    """
+    tables, models = [], []
+    for sweep in (one, other):
+        records = {job.record.source: job for job in sweep.jobs if job.record.attack == attack}
+        models.append({s: (job.record.data, job.record.weights) for s, job in records.items()})
+        parts = [
+            image_outcomes(job.predictions, source, job.record.targets, eps_255)
+            for source, job in records.items()
+        ]
+        tables.append(pd.concat(parts, keys=records, names=["source"]).query("counted"))
+    if models[0] != models[1]:
+        raise ValueError("the sweeps are not of the same data and weights.")
+    keys = ["source", "target", "index"]
+    tables = [table.reset_index("source") for table in tables]
+    both = tables[0].merge(tables[1], on=keys, suffixes=("", "_other"), validate="1:1")
+    only = both["success"] & ~both["success_other"], both["success_other"] & ~both["success"]
+    cells = both.groupby(["source", "target"])[["success", "success_other"]].mean()
+    return {
+        "n": len(both),
+        "unlike": int(sum(map(sum, only))),
+        "first_only": int(only[0].sum()),
+        "second_only": int(only[1].sum()),
+        "largest": 100 * float((cells["success"] - cells["success_other"]).abs().max()),
+    }
 
 
 def beside_published(

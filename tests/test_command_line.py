@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -11,6 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.conftest import REPOSITORY
 
 COLUMNS = [
     *("index", "label", "target_label", "target", "eps_255"),
@@ -432,6 +436,31 @@ def test_bad_input_is_refused_in_a_sentence(command_line, workspace, capfd, argu
     assert message in (out + err).replace("\n", "")
     assert "Traceback" not in out + err
     assert all(path.stat().st_size for path in workspace.rglob("summary.txt"))
+
+
+EARLY = ["model.fine.mean=[0.5]", "model.fine.std=[0,1,1]", "trainer.devices=0", "hydra.run.dir="]
+EARLY += ["trainer.accelerator=foo", "model.fine.network._target_=a.b", "cache_dir=/proc/x"]
+EARLY += ["+model.fine.network.bogus=1"]
+
+
+@pytest.mark.parametrize("word", EARLY)
+def test_mistakes_in_models_trainer_and_folders_stop_the_command(
+    command_line, workspace, capfd, word
+):
+    assert command_line(word) == 2
+    out, err = capfd.readouterr()
+    assert word.lstrip("+").partition(".")[0] in err or "/proc/x" in err
+    assert not out and err.count("\n") == 1 and not (workspace / "outputs").exists()
+
+
+def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):
+    words = [*tiny_run, "model.fine.weights=gone.pt"]
+    script = f"import sys\nsys.argv[1:] = {words}\nfrom src.main import main\n"
+    script += "try:\n    main()\nfinally:\n    print('torch' in sys.modules)\n"
+    run = [sys.executable, "-c", script]
+    told = subprocess.run(run, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (2, "False\n")
+    assert "gone.pt is not a file" in told.stderr and told.stderr.count("\n") == 1
 
 
 def test_the_largest_images_are_those_of_which_a_batch_fits(command_line, capfd, monkeypatch):

@@ -221,4 +221,7 @@ bsr_fgsm = Attack(BlockShuffle, decay=1.0)
 """Block shuffle and rotation (Wang et al. 2024); see `BlockShuffle`."""
 
 sia_fgsm = Attack(StructureInvariant, decay=1.0)
-"""Structure invariance (Wang, Zhang, Zhang 2023): every block changed; see `StructureInvariant`."""
+"""Structure invariance (Wang, Zhang, Zhang 2023): every block changed; see `StructureInvariant`.
+
+Deviation: with momentum, which the authors' script leaves out.
+"""

@@ -164,7 +164,7 @@ def check_job(settings: Settings) -> int:
     """
     gradients = 0
     for name in settings.models:
-        check_target(f"model {name}", settings.model[name].network)
+        check_target(f"model.{name}.network", settings.model[name].network)
     if settings.attack.kind == "crafted":
         gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
         own = takes_own_budgets(attack_function(settings.attack))
