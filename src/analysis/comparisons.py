@@ -13,7 +13,7 @@ from src.analysis.outcomes import at_budget, outcomes
 from src.analysis.transfer_rates import ratio
 
 KINDS = ("attack", "source", "direction")
-"""What differs between the two sides of a paired test."""
+"""Kinds of paired test, by what differs between the two sides."""
 
 _NAMES = ["kind", "target", "common", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
@@ -30,21 +30,13 @@ def image_outcomes(
     eps_255: float,
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Return the outcome of every image at one budget.
+    """Return the outcome of every image at one budget, above 0 and in units of 1/255.
 
-    Args:
-        predictions: Predictions of a job, clean rows included as the protocol needs them.
-        source: Model that the adversarial images were crafted on.
-        targets: Models that the images were evaluated on.
-        eps_255: Budget in units of 1/255, above 0.
-        protocol: Which images are counted, as in `rates`.
+    The other arguments, and the errors, are those of `rates`.
 
     Returns:
-        One row per target and image at that budget: `target`, `index`, `target_label` (NaN of an
+        One row per target and image at that budget: `target`, `index`, `target_label` (NaN for an
         untargeted attack), `counted` and `success`.
-
-    Raises:
-        ValueError: As `rates`.
     """
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
     target, image = np.nonzero(found.present[:, :, -1])
@@ -65,14 +57,11 @@ def image_outcomes(
 def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
     """Compare the success of jobs on the images that both sides of a comparison count.
 
-    Two attacks from one source, or two sources of one attack, are compared against each target
-    (two sources not where it is the white box of one alone); the two directions between models
-    that are both source and target, for each attack. Targeted attacks are compared with targeted
-    ones alone, and two attacks only where every image has one target label.
-
-    Args:
-        rows: Rows of `image_outcomes` of several jobs on the same images, with `attack` and
-            `source`.
+    The rows are those of `image_outcomes` of several jobs on the same images, with `attack` and
+    `source`. Two attacks from one source, or two sources of one attack, are compared against each
+    target (two sources not where it is the white box of one alone); the two directions between
+    models that are both source and target, for each attack. Targeted attacks are compared with
+    targeted ones alone, and two attacks only where every image has one target label.
 
     Returns:
         One row per comparison, by `kind` in the order of `KINDS`, then in that of the rows, with
@@ -114,7 +103,7 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str | None, ...], Cell, Cell]]:
-    """Return `_NAMES` of every comparison, with the two (attack, source, target) compared."""
+    """Yield the `_NAMES` of every comparison, with the two (attack, source, target) compared."""
     targets = list(rows["target"].unique())
     jobs = rows[["attack", "source"]].drop_duplicates().itertuples(index=False, name=None)
     for (attack, source), (other_attack, other) in combinations(jobs, 2):

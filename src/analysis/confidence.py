@@ -9,9 +9,9 @@ from src.analysis.outcomes import initially_correct, outcomes
 from src.analysis.transfer_rates import ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
-"""Initial confidences of the profiles."""
+"""Levels of initial confidence, highest first."""
 BIN_WIDTH = 0.05
-"""Of the bins of initial confidence."""
+"""Width of the bins and levels of initial confidence."""
 
 TOP_K = 5
 
@@ -20,10 +20,7 @@ _DIGITS = 7
 
 
 def by_class(clean: pd.DataFrame) -> pd.DataFrame:
-    """Count the images of each class, and average their confidence.
-
-    Args:
-        clean: Clean rows (eps_255 = 0) of one model: a row per image.
+    """Count one model's clean rows (eps_255 = 0) by class, and average their confidence.
 
     Returns:
         One row per class that has images, highest mean confidence first, then by class: `label`
@@ -41,11 +38,8 @@ def by_class(clean: pd.DataFrame) -> pd.DataFrame:
 def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
     """Average the five highest probabilities of images with about the same initial confidence.
 
-    An image belongs to a level of `LEVELS` if its initial confidence is at least 0.025 below it
-    and less than 0.025 above, whether or not it is predicted correctly.
-
-    Args:
-        clean: Clean rows (eps_255 = 0) of one model: a row per image.
+    They are one model's clean rows (eps_255 = 0), predicted correctly or not. An image belongs to a
+    level of `LEVELS` if level - 0.025 <= initial confidence < level + 0.025.
 
     Returns:
         Nothing without a column `top5_confidences`, else five rows per level that has images:
@@ -72,10 +66,7 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def top_k(clean: pd.DataFrame) -> pd.DataFrame:
-    """Count how often the true class is the likeliest one, and among the five likeliest.
-
-    Args:
-        clean: Clean rows (eps_255 = 0) of one model: a row per image.
+    """Count one model's clean rows whose true class is the likeliest, or among the likeliest five.
 
     Returns:
         A row for `k` = 1 and, if there is a column `top5_classes`, one for 5 (with fewer than
@@ -106,7 +97,7 @@ def by_initial_confidence(
     """Follow initially correct images over the budgets, split by their initial confidence.
 
     Of the images that the protocol counts they are those that the target classifies correctly
-    when clean. The arguments are those of `rates`, for one target.
+    when clean. The arguments, and the errors, are those of `rates`, for one target.
 
     Returns:
         One row per bin that has images and budget (0 included), the highest confidence first and
@@ -115,9 +106,6 @@ def by_initial_confidence(
         `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean probability of the
         predicted class) and its 95 % interval `confidence_low` and `confidence_high` (see
         `bounded_mean_interval`; at budget 0 no value leaves the bin).
-
-    Raises:
-        ValueError: As `rates`.
     """
     found = outcomes(predictions, source, [target], protocol)
     initial, clean = found.confidence[0, :, 0], found.eps_255 == 0
@@ -147,7 +135,7 @@ def by_initial_confidence(
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:
-    """Stack a column of arrays of up to five numbers: shape (rows, 5), NaN where one lacks."""
+    """Stack a column of arrays of up to five numbers, shape (rows, 5), filled up with NaN."""
     table = np.full((len(column), TOP_K), np.nan)
     lengths = column.map(len).to_numpy(np.int64)
     for length in np.unique(lengths):

@@ -20,15 +20,9 @@ def excess(
 ) -> pd.DataFrame:
     """Subtract a control's successes from an attack's, on the same images.
 
-    For a targeted attack a control succeeds where it happens to reach the image's own
-    `target_label`.
-
-    Args:
-        attacked: Predictions of the attack, clean rows included; they decide the denominator.
-        control: Predictions of a control, with a row for every attacked row of the targets.
-        source: Model that the adversarial images were crafted on.
-        targets: Models that the images were evaluated on, in the order of the result.
-        protocol: Which images form the denominator, as in `rates`.
+    `attacked`, with its clean rows, decides the denominator; `control` needs a row for every
+    attacked row of the targets. The other arguments, and the errors, are those of `rates`. For a
+    targeted attack a control succeeds where it happens to reach the image's own `target_label`.
 
     Returns:
         One row per (target, eps_255 > 0) with `targeted`, `denominator`, the counts `success`
@@ -36,9 +30,6 @@ def excess(
         succeeds), `success_rate`, `control_success_rate`, their difference `excess` in [-1, 1]
         and its 95 % interval `excess_low` and `excess_high` (see `paired_interval`). With an
         empty denominator the rates are NaN.
-
-    Raises:
-        ValueError: As `rates`, or the control lacks a row.
     """
     found = outcomes(attacked, source, targets, protocol)
     row = row_positions(control, targets, found.index, found.eps_255)
@@ -78,17 +69,9 @@ def excess_by_control(
     targets: Sequence[str],
     protocol: str,
 ) -> pd.DataFrame:
-    """Return the excess over each control of a job, with a first column `control`.
+    """Return the `excess` of the primary variant over each control, after a column `control`.
 
-    Args:
-        variants: Predictions by variant, controls among them.
-        primary: Which of the variants the attack's images are.
-        source: As for `excess`.
-        targets: As for `excess`.
-        protocol: As for `excess`.
-
-    Returns:
-        Rows of `excess` by control; empty without a control.
+    The controls are among the variants; without any the table is empty.
     """
     pair = (source, targets, protocol)
     tables = {

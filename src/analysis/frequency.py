@@ -1,4 +1,4 @@
-"""What of a perturbation transfers, and what of an image is needed, by spatial frequency."""
+"""Transfer of filtered perturbations, and accuracy on low-passed images."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from src.analysis.transfer_rates import ratio
 BANDS = ("all", "low", "mid", "high")
 """Parts of a perturbation: the whole, and its low, mid and high frequencies."""
 KINDS = ("attack", "noise")
-"""Whose parts: the attack's perturbation, or random-sign noise, its control."""
+"""Perturbations that are filtered: the attack's, and random-sign noise, its control."""
 
 _BOUNDS = ["frequency_low", "frequency_high"]
 _COLUMNS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
@@ -28,23 +28,15 @@ def filtered_rates(
 ) -> pd.DataFrame:
     """Count the successes of filtered perturbations, and subtract those of filtered noise.
 
-    Args:
-        filtered: One row per (index, target, band, kind) of one budget, with `eps_255`,
-            `label`, `frequency_low`, `frequency_high` (cycles per pixel), `predicted`,
-            `confidence` and `true_confidence`. `band` is one of `BANDS`,
-            `kind` one of `KINDS`.
-        predictions: Predictions of the same job, clean rows included; they decide which images
-            are counted, of those that were filtered, and hold the target labels.
-        source: Model that the adversarial images were crafted on.
-        targets: Models that the images were evaluated on, in the order of the result.
-        protocol: Which images are counted, as in `rates`.
+    `filtered` has one row per (index, target, band, kind) of one budget, with `eps_255`, `label`,
+    `frequency_low`, `frequency_high` (cycles per pixel), `predicted`, `confidence` and
+    `true_confidence`; `band` is one of `BANDS`, `kind` one of `KINDS`. Predictions of the same job
+    decide which of the filtered images are counted, and hold the target labels. The other
+    arguments are those of `rates`.
 
     Returns:
         One row per (target, band) with the columns of `src.analysis.controls.excess`, then
         `band`, `frequency_low` and `frequency_high`.
-
-    Raises:
-        ValueError: As `excess`.
     """
     wanted = target_labels(predictions)
     if wanted is not None:
@@ -67,11 +59,9 @@ def filtered_rates(
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     """Count the clean images that are classified correctly without their high frequencies.
 
-    Args:
-        low_passed: One row per (index, target, cutoff) with `label` and `predicted`; `cutoff` in
-            cycles per pixel, below which frequencies were kept.
-        clean: Predictions on the same images as they are: one row per (index, target) with `label`
-            and `predicted`. Images that were not low-passed are left out.
+    `low_passed` has one row per (index, target, cutoff) with `label` and `predicted`; frequencies
+    below `cutoff`, in cycles per pixel, were kept. `clean` has the predictions on the images as
+    they are, of which those that were not low-passed are left out.
 
     Returns:
         One row per (target, cutoff), targets in the order of the table and by rising cutoff:

@@ -1,4 +1,4 @@
-"""Hypothesis 1: whether images with a high initial confidence are harder to manipulate."""
+"""Hypothesis 1: images with a high initial confidence are harder to manipulate."""
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,10 @@ _COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict"]
 def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
     """Relate each image's initial confidence to its minimum adversarial budget.
 
-    The measure is Spearman's rank correlation over the images. An image that never flips ranks
-    above every budget, and ties share their mean rank, so that a coarse grid of budgets or many
-    images that never flip bring rho nearer to 0.
-
-    Args:
-        table: Rows of `src.analysis.trajectories.trajectories` of one job; read are `target`,
-            `initial_confidence` and `first_flip_eps_255`.
+    The measure is Spearman's rank correlation over the images of one job, the rows of
+    `src.analysis.trajectories.trajectories`. An image that never flips ranks above every budget,
+    and ties share their mean rank, so that a coarse grid of budgets or many images that never flip
+    bring rho nearer to 0.
 
     Returns:
         One row per target, in the table's order: `target`, `n` images, `flipped` (how many flip
@@ -41,13 +38,13 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
-    """Return everything of one target but its name."""
+    """Return the row of one target, without its name."""
     n, flipped = len(first), int(first.notna().sum())
-    budgets = first.fillna(np.inf)  # never: above every budget
+    budgets = first.fillna(np.inf)  # an image that never flips
     if n < FEWEST_IMAGES or budgets.nunique() == 1 or confidence.nunique() == 1:
         return (n, flipped, np.nan, np.nan, np.nan, "not computable")
     rho = float(spearmanr(confidence, budgets).statistic)
-    if np.isnan(rho):  # of a confidence that is none
+    if np.isnan(rho):  # where a confidence is NaN
         return (n, flipped, np.nan, np.nan, np.nan, "not computable")
     half = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))

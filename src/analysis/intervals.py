@@ -8,7 +8,7 @@ from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
 
 FEWEST_IMAGES = 10
-"""Below so many images a mean has no interval, and a rate an alarm."""
+"""Fewest images of which a mean has an interval; a rate of fewer raises an alarm."""
 
 Values = NDArray[np.float64]
 
@@ -21,12 +21,8 @@ _AT_ONCE = 1024  # values whose weights are drawn, and kept, together
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
     """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
-    Args:
-        successes: Counts k, any shape.
-        trials: Counts n, same shape, 0 <= k <= n.
-
-    Returns:
-        Lower and upper bounds in [0, 1]; NaN where n = 0.
+    Successes k and trials n are arrays of one shape, 0 <= k <= n; the lower and upper bounds lie
+    in [0, 1], and are NaN where n = 0.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
@@ -44,16 +40,10 @@ def paired_interval(
 ) -> tuple[Values, Values]:
     """Return Tango's 95 % score interval of the difference of two rates on the same images.
 
-    The difference is (first_only - second_only) / trials. The interval holds 0 exactly where
-    McNemar's test (without continuity correction) does not reject.
-
-    Args:
-        first_only: Images b on which only the first succeeds, any shape.
-        second_only: Images c on which only the second does, same shape.
-        trials: Images n that both were tried on, same shape, b + c <= n.
-
-    Returns:
-        Lower and upper bounds in [-1, 1]; NaN where n = 0.
+    The difference is (b - c) / n: of n images (`trials`) only the first succeeds on b, and only the
+    second on c; arrays of one shape, b + c <= n. The lower and upper bounds lie in [-1, 1], and are
+    NaN where n = 0. The interval holds 0 exactly where McNemar's test (without continuity
+    correction) does not reject.
 
     Reference:
         T. Tango, Equivalence test and confidence interval for the difference in proportions for
@@ -80,9 +70,9 @@ def bounded_mean_interval(
 
     Args:
         values: Samples of at most N values each, shape (V, N).
-        kept: Which values belong to their sample, shape (V, N).
+        kept: Mask of the values that belong to their sample, shape (V, N).
         low: Smallest value that there can be, a number or shape (V,).
-        high: Largest one, likewise.
+        high: Largest value that there can be, a number or shape (V,).
 
     Returns:
         Lower and upper bounds, shape (V,); NaN for fewer than 10 values, or where a kept one is.
@@ -121,14 +111,10 @@ def _weights(block: int) -> Values:
 
 
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
-    """Return the two-sided exact p-values that two paired rates are equal.
+    """Return the two-sided exact p-values of McNemar's test that two paired rates are equal.
 
-    Args:
-        first_only: Images on which only the first succeeds, any shape.
-        second_only: Images on which only the second does, same shape.
-
-    Returns:
-        Twice the smaller tail of Binomial(first_only + second_only, 1/2), at most 1.
+    They are twice the smaller tail of Binomial(b + c, 1/2), at most 1, of b images on which only
+    the first succeeds and c on which only the second does, arrays of one shape.
 
     Reference:
         Q. McNemar, Note on the sampling error of the difference between correlated proportions

@@ -1,4 +1,4 @@
-"""Transfer matrices in long form: what the cells count, and which of them are white box."""
+"""Transfer matrices in long form: counts and rates of the cells, and which are white box."""
 
 import pandas as pd
 
@@ -7,14 +7,10 @@ CLEAN = "clean"
 
 
 def measured(rates: pd.DataFrame) -> pd.DataFrame:
-    """Take from rates what a matrix holds: success rates of targeted attacks, else robust accuracy.
+    """Add the cells of a matrix: success rates of targeted attacks, else robust accuracy.
 
-    Args:
-        rates: Rows of `rates_by_protocol`, all of targeted attacks or none.
-
-    Returns:
-        The same rows, and in more columns `k` of `n` images, their `rate` with `rate_low` and
-        `rate_high`, and `counted`: what k counts, in words.
+    Rows of `rates_by_protocol`, all of targeted attacks or none, get columns: `k` of `n` images,
+    their `rate` with `rate_low` and `rate_high`, and `counted`, what k counts in words.
     """
     targeted = bool(rates["targeted"].any())
     count, rate = ("success", "success_rate") if targeted else ("still_correct", "robust_accuracy")
@@ -24,12 +20,9 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rates on all clean images, one row per attack and target, as source `clean`.
+    """Return `measured` rates on all clean images, a row per attack and target, source `clean`.
 
-    There is none where sources differ in what is counted: in the classes that they aim at.
-
-    Args:
-        rates: As `measured` returns them.
+    There is none where jobs of different sources count differently: with other target labels.
     """
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
     counts = rows.groupby(["attack", "target"], sort=False)[["k", "n"]]
@@ -40,14 +33,11 @@ def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
 def matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
     """Gather one budget of several sources into a transfer matrix in long form.
 
-    Args:
-        rates: Rows of `rates_by_protocol` of jobs of one attack, the primary variant alone.
-        eps_255: Budget in units of 1/255.
-        protocol: Which images the cells count, but for the clean row, which is over all.
+    The rates are those of `rates_by_protocol`, of jobs of one attack and the primary variant alone.
 
     Returns:
-        One row per cell, with the columns of `measured` and `cell` (see `format_cell`); those of
-        clean images first, with `source` = `clean`.
+        One row per cell, with the columns of `measured` and `cell` (see `format_cell`); first, with
+        `source` = `clean`, those of clean images, which count all images under any protocol.
     """
     rows = measured(rates)
     here = (rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)

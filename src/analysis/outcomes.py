@@ -20,20 +20,18 @@ class Outcomes:
     """Predictions of T targets for N images at K budgets, as arrays of the shape (T, N, K).
 
     Attributes:
-        source: Model that the adversarial images were crafted on.
-        targets: Names of the targets.
-        index: Of the images, rising, shape (N,).
-        label: Their true classes, shape (N,).
-        target_labels: Of a targeted attack, shape (N,), -1 of an image that was not attacked; None
-            of an untargeted one.
+        index: Numbers of the images in the data set, rising, shape (N,).
+        label: True classes, shape (N,).
+        target_labels: Classes that a targeted attack aims for, shape (N,), -1 for an image that was
+            not attacked; None if the attack is untargeted.
         eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
-        present: Where the table has a row.
+        present: True where the table has a row.
         predicted: Predicted class; without meaning where there is no row.
         confidence: Probability of the predicted class; NaN where there is no row.
-        true_confidence: Probability of the true class, likewise.
+        true_confidence: Probability of the true class; NaN where there is no row.
         source_clean: The source classifies the clean image correctly, shape (N,); None if its
             clean rows do not cover every image.
-        target_clean: The target does, shape (T, N); None if clean rows of any target lack.
+        target_clean: The target classifies it correctly, shape (T, N); None if clean rows lack.
         counted: The image belongs to the denominator, shape (T, N).
     """
 
@@ -53,20 +51,17 @@ class Outcomes:
 
     @property
     def correct(self) -> Mask:
-        """Where the prediction is the true class."""
+        """Mask of the predictions that are the true class."""
         return self.present & (self.predicted == self.label[:, None])
 
     @property
     def success(self) -> Mask:
-        """Where the prediction is a success of the attack."""
+        """Mask of the predictions in which the attack succeeds."""
         return self.present & self.is_success(self.predicted)
 
     @property
     def aimed_at_label(self) -> Mask:
-        """Which images of a targeted attack have no other class to reach, shape (N,).
-
-        Their target label is their true class, or there is none; they are never counted.
-        """
+        """Mask of images, (N,), whose target label is the true class or missing; never counted."""
         if self.target_labels is None:
             return np.zeros(len(self.label), bool)
         return (self.target_labels == self.label) | (self.target_labels < 0)
@@ -79,10 +74,7 @@ class Outcomes:
         return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
-        """Tell which predictions, shape (T, N, K), are successes of the attack.
-
-        None is where `aimed_at_label`.
-        """
+        """Return the mask of successes among predictions (T, N, K); none is `aimed_at_label`."""
         if self.target_labels is None:
             return predicted != self.label[:, None]
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
@@ -91,14 +83,7 @@ class Outcomes:
 def outcomes(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> Outcomes:
-    """Lay the rows of some targets out by target, image and budget.
-
-    Args:
-        predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. The
-            clean rows may lack where the protocol needs none.
-        source: Model that the adversarial images were crafted on.
-        targets: Models that the images were evaluated on.
-        protocol: Which images form the denominator, one of `PROTOCOLS`.
+    """Lay predictions out by target, image and budget; the arguments are those of `rates`.
 
     Raises:
         ValueError: There is no such protocol or target, the table has several rows for an image,
@@ -111,7 +96,7 @@ def outcomes(
     eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
     row = row_positions(predictions, targets, index, eps)
     present = row >= 0
-    any_row = row.max(axis=(0, 2))  # of each image: they have the same label
+    any_row = row.max(axis=(0, 2))  # any of an image's rows: all hold its label
     label = predictions["label"].to_numpy()[any_row]
     predicted = predictions["predicted"].to_numpy()[row]
     of_source = row_positions(predictions, [source], index, [0.0])[0, :, 0]
@@ -149,11 +134,7 @@ def _check_known(what: str, given: Sequence[str], known: Iterable[str]) -> None:
 
 
 def under(found: Outcomes, protocol: str) -> Outcomes:
-    """Return the same outcomes with the denominator of a protocol.
-
-    Raises:
-        ValueError: The table lacks the clean rows that the protocol needs.
-    """
+    """Return the outcomes with the denominator of a protocol, whose clean rows must be there."""
     counted = found.present.any(axis=2) & ~found.aimed_at_label
     if protocol in ("target_correct", "joint"):
         if found.target_clean is None:
@@ -174,30 +155,19 @@ def under(found: Outcomes, protocol: str) -> Outcomes:
 
 
 def initially_correct(found: Outcomes) -> Mask:
-    """Return which counted images their target classifies correctly when clean, shape (T, N).
-
-    Raises:
-        ValueError: The table lacks clean rows of a target.
-    """
+    """Return the mask (T, N) of counted images that the target classifies correctly when clean."""
     return found.counted & under(found, "target_correct").counted
 
 
 def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:
-    """Return the rows of one budget above 0, and the clean ones.
-
-    Raises:
-        ValueError: There is no row of the budget.
-    """
+    """Return the rows of one budget above 0, of which there must be some, and the clean ones."""
     if not (predictions["eps_255"] == eps_255).any():
         raise ValueError(f"the table has no row with eps_255 = {eps_255:g}.")
     return predictions[predictions["eps_255"].isin([0.0, eps_255])]
 
 
 def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
-    """Return the target labels by image index; None if no attacked row (eps_255 > 0) has one.
-
-    Where some have one, -1 stands for none.
-    """
+    """Return target labels by image index, -1 for none; None if no row above budget 0 has one."""
     if "target_label" not in predictions.columns:
         return None
     attacked = predictions.loc[predictions["eps_255"] != 0, ["index", "target_label"]]
@@ -210,19 +180,10 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
 def row_positions(
     table: pd.DataFrame, targets: Sequence[str], index: ArrayLike, eps_255: ArrayLike
 ) -> NDArray[np.intp]:
-    """Find the rows of targets, images and budgets in a table.
-
-    Args:
-        table: Has `target`, `index` and `eps_255`; rows of others are passed over.
-        targets: T names.
-        index: N images.
-        eps_255: K budgets.
-
-    Returns:
-        Positions, shape (T, N, K); -1 where the table has no such row.
+    """Return the position of each target, image and budget in a table, (T, N, K); -1 for none.
 
     Raises:
-        ValueError: The table has several such rows.
+        ValueError: The table has several rows for one of them.
     """
     names = table["target"].astype("category").cat
     axes = (pd.Index(list(targets)), pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))

@@ -21,7 +21,7 @@ ZERO_GRADIENTS = 0.01
 LOSS_NOT_RISING = 0.05
 """Share of images whose loss rises at no budget, above which there is an alarm."""
 LARGEST_P = 0.05
-"""Up to this p-value FGSM's lead over an iterative attack is an alarm."""
+"""Largest p-value of a paired test at which there is an alarm."""
 
 CAUSES = {
     "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
@@ -86,20 +86,9 @@ def alarms(
       that the target classifies correctly when clean, by a one-sided exact McNemar test of the
       budgets with the most and, above it, the fewest successes, p <= 0.05 over all pairs.
 
-    Args:
-        table: Predictions of the job, clean rows included.
-        source: Model, or ensemble joined by `+`, that the images were crafted on.
-        targets: Models that the images were evaluated on.
-        num_classes: Number of classes, at least 2.
-        zero_gradients: Share in [0, 1] of gradients that were zero in every pixel; NaN if unknown.
-        protocol: Which images the job's rates count.
-        iterative: Whether the attack takes more than one step.
-
-    Returns:
-        The alarms that went off.
-
-    Raises:
-        ValueError: As `rates`, or the clean rows of a target lack.
+    `table` holds the predictions, clean rows of every target included. `zero_gradients` is a share
+    in [0, 1], NaN if unknown; an `iterative` attack takes more than one step. Errors are those of
+    `rates`.
     """
     found = outcomes(table, source, targets, protocol)
     correct = under(found, "target_correct")
@@ -118,15 +107,10 @@ def alarms(
 
 
 def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
-    """Find the models that are no better than guessing on the clean images.
+    """Return an alarm for each model that is no better than guessing on the clean images.
 
-    Args:
-        table: Predictions, clean rows (eps_255 = 0) included.
-        num_classes: Number of classes, at least 2.
-
-    Returns:
-        An alarm per model whose accuracy over all clean images is not above 1 / `num_classes` by
-        the lower end of its interval.
+    Its accuracy over all of them (eps_255 = 0) is not above 1 / `num_classes` by the lower end of
+    its interval.
     """
     clean = table[table["eps_255"] == 0]
     correct = clean["predicted"] == clean["label"]
@@ -143,15 +127,9 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
 def over_budget(
     attack: str, stated: float, measured: float, count: int, total: int, norm: str
 ) -> Alarm:
-    """Return the alarm of images that change by more than their stated budget.
+    """Return the alarm of `count` of `total` images that change by more than their stated budget.
 
-    Args:
-        attack: Label of the attack.
-        stated: Budget in 1/255.
-        measured: Largest change of the images in 1/255.
-        count: How many images exceed the stated budget.
-        total: How many there are.
-        norm: Of the budget.
+    Stated budget and largest measured change are in units of 1/255.
     """
     finding = (
         f"{attack}: {format_cell(count, total)} of the images change by more than the "
@@ -170,23 +148,12 @@ def weaker_than_fgsm(
 ) -> list[Alarm]:
     """Compare an iterative attack with FGSM on the same white-box images.
 
-    Counted are the images that the target classifies correctly when clean. There is an alarm
-    where the iterative attack succeeds on fewer of them than FGSM, by a one-sided exact McNemar
-    test with p <= 0.05, not corrected for the number of pairs and budgets.
-
-    Args:
-        iterative: Predictions of the iterative attack, clean rows included.
-        fgsm: Predictions of FGSM from the same source on the same images, at the same budgets.
-        source: Model, or ensemble joined by `+`, that both were crafted on.
-        targets: Models that both were evaluated on.
-        reference: Reference budget in units of 1/255; compared are it and the largest one.
-        attack: Label of the iterative attack.
-
-    Returns:
-        An alarm per white-box target and budget.
-
-    Raises:
-        ValueError: As `rates`.
+    The predictions of both are from the same source, on the same images and at the same budgets,
+    clean rows included; compared are the reference budget (in units of 1/255) and the largest one.
+    Counted are the images that the target classifies correctly when clean. There is an alarm for
+    each white-box target and budget where the iterative attack succeeds on fewer of them than
+    FGSM, by a one-sided exact McNemar test with p <= 0.05, not corrected for the number of pairs
+    and budgets.
     """
     white = [target for target in targets if is_white_box(source, target)]
     raised = []

@@ -1,4 +1,4 @@
-"""Whether attacks transfer between models whose gradients, or whose errors, are alike."""
+"""Transfer beside the similarity of source and target: of their gradients and their errors."""
 
 from collections.abc import Sequence
 
@@ -24,15 +24,10 @@ def pair_similarity(
 ) -> pd.DataFrame:
     """Set the transfer of every pair of a job beside the similarity of its two models.
 
-    Args:
-        predictions: Predictions of the job, clean rows of the source and the targets included.
-        similarity: One row per (index, target) with `cosine` in [-1, 1] (of the source's and the
-            target's gradient of the loss on the clean image); NaN for a gradient that is zero.
-            Images without a row are not counted.
-        source: Model, or ensemble joined by `+`, that the images were crafted on.
-        targets: Models that they were evaluated on.
-        eps_255: Budget in units of 1/255.
-        protocol: Which images are counted, as in `rates`; the means are over the same images.
+    `similarity` has one row per (index, target) with `cosine` in [-1, 1] (of the source's and the
+    target's gradient of the loss on the clean image); NaN for a gradient that is zero. Images
+    without a row are not counted. The other arguments, and the errors, are those of `rates`, for
+    one budget in units of 1/255; the predictions include clean rows of source and targets.
 
     Returns:
         One row per target: `target`, `n` images counted, `cosine` (mean over those whose
@@ -42,9 +37,6 @@ def pair_similarity(
         `kappa_low` and `kappa_high` (Fleiss et al. 1969), `success_rate` with its 95 %
         Wilson interval `success_rate_low` and `success_rate_high`, and `white_box`. What has no
         images is NaN, and so is the kappa of models that are always correct or always wrong.
-
-    Raises:
-        ValueError: As `rates`.
 
     Reference:
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
@@ -89,6 +81,6 @@ def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
     # Models that are both always correct, or both always wrong, agree by necessity.
     if np.diag(counts).max() == len(correct):
         return np.nan, np.nan, np.nan
-    with np.errstate(invalid="ignore"):  # of its z statistic, where the models always agree
+    with np.errstate(invalid="ignore"):  # the z statistic of models that always agree
         found = cohens_kappa(counts)
     return found.kappa, max(found.kappa_low, -1.0), min(found.kappa_upp, 1.0)

@@ -16,22 +16,22 @@ KINDS: dict[str, str] = {
 }
 """Kinds of images, each a boolean column of `trajectories`, with their descriptions.
 
-No 8-bit image holds a change below 1/255; of a budget that is true for L-infinity alone, so that
-attacks in L2 have no `below_8_bits`.
+No 8-bit image holds a change below 1/255. An L2 budget does not bound the largest
+change: attacks in L2 have no `below_8_bits`.
 """
 
 SMALLEST_8_BIT_STEP = 1.0
-"""In units of 1/255: an 8-bit image that differs at all differs by this much somewhere."""
+"""Smallest change of a value that an 8-bit image can hold, in units of 1/255."""
 LEAST_DIP = 0.05
-"""How far the confidence must fall to count as a dip."""
+"""Smallest fall of the confidence that counts as a dip."""
 LEAST_RECOVERY = 0.5
-"""The share of a dip that a recovery regains."""
+"""Smallest share of a dip that a recovery regains."""
 IN_GALLERY = 2
-"""Most images of a gallery."""
+"""Largest number of images in a gallery."""
 
 Values = NDArray[np.float64]
 
-_ROUNDING = 1e-6  # what float32 may take from a difference of confidences
+_ROUNDING = 1e-6  # error of a difference of float32 confidences
 
 _CLEAREST = {
     "dip_and_recovery": lambda table: table["recovered_confidence"] - table["lowest_confidence"],
@@ -57,16 +57,11 @@ def trajectories(
     is the smallest at which one was found: one crossing of the boundary, beyond which some images
     are correct again (`bounce_back`), while smaller ones between the tried may flip too.
 
-    Args:
-        predictions: Predictions of a job, clean rows of the targets included.
-        source: Model that the adversarial images were crafted on.
-        targets: Models that they were evaluated on.
-        protocol: Which images are counted, as in `rates`; of them only those that the target
-            classifies correctly when clean.
-        flips: Minimum adversarial budgets found between the tried ones, one row per (index,
-            target), with `eps_255`, NaN of an image that never flips. They take the place of
-            larger tried ones. Where they are of a part of the images, the others are left out.
-        norm: Of the budgets, `linf` or `l2`.
+    The arguments and the errors are those of `rates`, and the clean rows of the targets are needed:
+    of the images counted only those are described that the target classifies correctly when clean.
+    `flips` holds minimum adversarial budgets found between the tried ones, one row per (index,
+    target), with `eps_255`, NaN for an image that never flips. They take the place of larger tried
+    ones; where they were searched for a part of the images, the others are left out.
 
     Returns:
         One row per target and image, in the order of `targets` and by index:
@@ -83,10 +78,7 @@ def trajectories(
           initial one, and the recovered one regains at least half of that;
         - `bounce_back`: `back_eps_255` exists;
         - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
-        - `below_8_bits`, for `linf` alone: flips below 1/255.
-
-    Raises:
-        ValueError: As `rates`, or the clean rows of a target lack.
+        - `below_8_bits`, for `norm` `linf` alone: flips below 1/255.
     """
     found = outcomes(predictions, source, targets, protocol)
     kept = initially_correct(found)
@@ -105,17 +97,11 @@ def trajectories(
 
 
 def galleries(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Choose the two images that show each kind best, by a rule instead of by hand.
+    """Choose the two rows of one target's `trajectories` that show each kind best, by kind.
 
     First comes the image that regains most after its dip, that bounces back from the highest
     initial confidence, that gains most confidence, or that has the smallest minimum adversarial
     budget; of equal ones the smaller index.
-
-    Args:
-        table: Rows of `trajectories` of one target.
-
-    Returns:
-        Those rows of the table, by kind.
     """
     chosen = {}
     for kind in [kind for kind in KINDS if kind in table]:
@@ -126,10 +112,7 @@ def galleries(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the minimum adversarial budgets of each target.
-
-    Args:
-        table: Rows of `trajectories`.
+    """Summarise the minimum adversarial budgets of each target, from rows of `trajectories`.
 
     Returns:
         One row per target with `initially_correct` images, `flipped` (how many flip at some
@@ -186,9 +169,9 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
 def _refined(
     found: Outcomes, kept: Mask, first: Values, flips: pd.DataFrame
 ) -> tuple[Mask, Values]:
-    """Return which images count, and minimum budgets in the place of larger tried ones, (T, N)."""
+    """Return the counted images, and minimum budgets in the place of larger tried ones, (T, N)."""
     row = row_positions(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
-    if (kept & ~np.isnan(first) & (row < 0)).any():  # bisection was of a part of the images
+    if (kept & ~np.isnan(first) & (row < 0)).any():  # bisection covered a part of the images
         kept = kept & (row >= 0)
     known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
     return kept, np.fmin(first, known)

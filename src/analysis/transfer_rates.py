@@ -22,11 +22,11 @@ def rates(
     Args:
         predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. A
             table whose attacked rows have a `target_label` is that of a targeted attack.
-        source: Model that the adversarial images were crafted on. Its clean rows are needed by
-            the protocols `source_correct` and `joint`, those of the targets by
-            `target_correct` and `joint`.
+        source: Model, or ensemble joined by `+`, that the adversarial images were crafted on. Its
+            clean rows are needed by the protocols `source_correct` and `joint`, those of the
+            targets by `target_correct` and `joint`.
         targets: Models that the images were evaluated on, in the order of the result.
-        protocol: Which images form the denominator: `all` of them, those that the source
+        protocol: Images that form the denominator: `all` of them, those that the source
             classifies correctly when clean (`source_correct`), those that the target does
             (`target_correct`), or those that both do (`joint`).
 
@@ -58,15 +58,8 @@ def rates_by_protocol(
 ) -> pd.DataFrame:
     """Return a job's rates of every variant, under every protocol whose clean rows are there.
 
-    Args:
-        variants: Predictions by variant, such as `float32`, or control.
-        source: As for `rates`.
-        targets: As for `rates`.
-        attack: Label of the attack.
-        norm: Of the budgets.
-
-    Returns:
-        Rows of `rates`, after `variant`, `attack`, `source`, `norm` and `protocol`.
+    `variants` holds predictions by variant, such as `float32`, or control. The rows are those of
+    `rates`, after the columns `variant`, `attack`, `source`, `norm` and `protocol`.
     """
     parts = {}
     for name, predictions in variants.items():
@@ -80,14 +73,11 @@ def rates_by_protocol(
 def confidence_bands(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
-    """Return the 95 % intervals of the mean confidence of `rates`, whose arguments these are.
+    """Return the 95 % intervals of the mean confidence of `rates`, with its arguments and errors.
 
     Returns:
         One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`,
         `confidence_low` and `confidence_high` (see `bounded_mean_interval`).
-
-    Raises:
-        ValueError: As `rates`.
     """
     found = outcomes(predictions, source, targets, protocol)
     table, evaluated = evaluated_budgets(found)
@@ -98,11 +88,7 @@ def confidence_bands(
 
 
 def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
-    """List the budgets that each target was evaluated at, by target and rising budget.
-
-    Returns:
-        A frame with `target` and `eps_255`, and the same as a mask of shape (T, K).
-    """
+    """Return each target's budgets, rising, as `target` and `eps_255`, and as a mask (T, K)."""
     evaluated: Mask = np.any(found.present, axis=1)
     target, budget = np.nonzero(evaluated)
     names = [found.targets[place] for place in target]

@@ -41,7 +41,7 @@ from src.attacks.transforms import (
 
 
 def __getattr__(name: str) -> NoReturn:
-    """Say what an attack of the command line is called here."""
+    """Refuse an unknown name; suggest the function of a command-line attack's name."""
     stem = name.partition("_")[0]
     near = [own for own in globals() if own == stem or own.startswith(f"{stem}_")]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""

@@ -37,7 +37,7 @@ FOREIGN = {
     "rel_stepsize": "relative_step_size",
     "abs_stepsize": "step_size_255, in 1/255",
 }
-"""Other libraries' keywords, and what they are called here."""
+"""Keywords of other libraries, and their names here."""
 
 
 class Attack:
@@ -47,7 +47,7 @@ class Attack:
         part: A class of transforms, put before those in `transforms`, or of gradient estimators;
             its arguments are keywords too.
         fixed: Settings that are no keywords.
-        **defaults: Of settings, where they are not those of `Settings`.
+        **defaults: Values of settings that differ from the defaults of `Settings`.
     """
 
     def __init__(

@@ -18,13 +18,13 @@ class State:
 
     Attributes:
         iterate: x_t, shape (K, N, 3, H, W).
-        at: Where the gradient of this step is to be taken: x_t, or ahead of it.
+        at: Point at which this step's gradient is to be taken: x_t, or ahead of it.
         eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
-        step_size: In [0, 1] units, of the same shape.
+        step_size: Length of a step in [0, 1] units, of the same shape.
         random: Random numbers for the N images.
-        is_last_step: Whether no step follows this one.
+        is_last_step: True if no step follows this one.
         last_gradient: The estimate of the step before, over its mean absolute value; 0 at first.
-        kept: What the estimator keeps from step to step; 0 at first.
+        kept: State of the estimator itself, kept from step to step; 0 at first.
     """
 
     iterate: Tensor
@@ -40,7 +40,7 @@ class State:
 Gradient = Callable[[Tensor], Tensor]
 """Images (K, N, 3, H, W) to the gradient of their loss, transforms and smoothing included."""
 Estimator = Callable[[Gradient, State], Tensor]
-"""How the gradient of a step is estimated, (K, N, 3, H, W)."""
+"""A step's gradient function and state to its estimated gradient, (K, N, 3, H, W)."""
 
 
 def single_gradient(gradient: Gradient, state: State) -> Tensor:
@@ -56,8 +56,8 @@ class EnhancedMomentum:
     spaced in [-radius, radius]. In the first step all points are one, and one gradient is taken.
 
     Args:
-        samples: How many points.
-        radius: Of the line, in steps.
+        samples: Number of points.
+        radius: Half the length of the line, in steps.
 
     Reference:
         Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
@@ -86,8 +86,8 @@ class VarianceTuning:
     computed. Where g_t is taken ahead, the r_i stay around x_t, as in the authors' code.
 
     Args:
-        neighbours: How many r_i.
-        radius: Of their cube, as a share of the budget (beta).
+        neighbours: Number of r_i.
+        radius: Half the side of their cube, as a share of the budget (beta).
 
     Reference:
         Wang, He: Enhancing the Transferability of Adversarial Attacks through Variance Tuning

@@ -87,7 +87,7 @@ def ascend(
 def _parts(
     budgets: int, images: int, limit: int | None, one_gradient: bool
 ) -> Iterator[tuple[slice, slice]]:
-    """Return which budgets and images are computed together, `limit` gradients at most at once."""
+    """Yield budgets and images that are computed together, `limit` gradients at most at once."""
     limit = max(1, budgets * images) if limit is None else limit
     if limit < 1:
         raise ValueError(f"max_batch must be at least 1, not {limit}.")
@@ -171,7 +171,7 @@ def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRand
 
 
 def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor:
-    """Return where the gradient is taken, in all steps but the first."""
+    """Return the point at which the gradient is taken, in all steps but the first."""
     if settings.lookahead == "momentum":
         return state.iterate + state.step_size * settings.decay * momentum
     if settings.lookahead == "gradient":

@@ -1,4 +1,4 @@
-"""What an attack raises: one number an image, of logits and classes."""
+"""Losses that an attack raises: one number an image, from logits and classes."""
 
 from collections.abc import Callable
 

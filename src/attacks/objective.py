@@ -1,4 +1,4 @@
-"""What attacks maximise: the loss of the source model, and its gradient through transforms."""
+"""Objective of attacks: the loss of the source model, and its gradient through transforms."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from src.attacks.philox import Philox
 
-_NOISE_STREAM = 1  # of random numbers, apart from what attacks draw
+_NOISE_STREAM = 1  # apart from the random numbers that attacks draw
 
 
 class PerImageRandom(Philox):
@@ -20,7 +20,7 @@ class PerImageRandom(Philox):
         pool: Images to mix in, shape (P, 3, H, W), and their classes, shape (P,).
 
     Attributes:
-        kept: What a transform keeps from one of its copies to the next, by transform.
+        kept: State that a transform keeps from one of its copies to the next, by transform.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ def image_seeds(seed: int, index: Tensor) -> Tensor:
 
     Args:
         seed: From 0 to 2**32 - 1.
-        index: Of the N images, from 0 to 2**32 - 1.
+        index: Numbers of the N images, from 0 to 2**32 - 1.
     """
     return torch.tensor(seed) << 32 | index
 
@@ -53,10 +53,8 @@ def image_seeds(seed: int, index: Tensor) -> Tensor:
 def noise_signs(seed: int, index: Tensor, like: Tensor) -> Tensor:
     """Return the random signs of the noise control, -1 or 1 with equal chances.
 
-    Args:
-        seed: Of the job.
-        index: Of the N images; the signs of one depend on its own index and on the seed alone.
-        like: A tensor (N, 3, H, W), whose shape, type and device they get.
+    Those of an image depend on its own index and on the job's seed alone. They get shape, type and
+    device of `like`, (N, 3, H, W).
     """
     random = Philox(image_seeds(seed, index), like, _NOISE_STREAM)
     return 2 * random.integers(0, 2, *like.shape[1:]).to(like.dtype) - 1

@@ -1,4 +1,4 @@
-"""Random numbers by counting: each is a function of a key and of its place, and of nothing else."""
+"""Counter-based random numbers: each is a function of a key and of its place alone."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Words:
 
     Args:
         counter: Four words from 0 to 2**32 - 1, int64 tensors that broadcast with one another.
-        key: Two words likewise, of which the lowest 32 bits count.
+        key: Two int64 tensors likewise, of which the lowest 32 bits count.
 
     Returns:
         Words from 0 to 2**32 - 1, int64, in the shape that all broadcast to.

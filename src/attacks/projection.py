@@ -1,4 +1,4 @@
-"""Where an attack may go: balls of two norms around the images, inside the pixel range."""
+"""Projection to balls of two norms around the images, inside the pixel range."""
 
 import torch
 from torch import Tensor

@@ -20,7 +20,7 @@ from src.attacks.per_image_random import PerImageRandom
 
 @runtime_checkable
 class Transform(Protocol):
-    """What is done to the images before the source model classifies them.
+    """Change of the images before the source model classifies them.
 
     `copies` versions are made, one by one, and their gradients averaged. Images have the shape
     (K, N, 3, H, W): K budgets of the same N images; random numbers belong to the N.
@@ -28,7 +28,7 @@ class Transform(Protocol):
 
     @property
     def copies(self) -> int:
-        """How many versions are made."""
+        """Number of versions."""
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return version number `copy`, of the images' shape."""
@@ -42,26 +42,26 @@ def _odd(size: int) -> int:
 
 @checked
 class Settings:
-    """What `iterate` takes as keywords.
+    """Settings of an attack: the keywords of `iterate`.
 
     Attributes:
-        loss: What is raised, see `LOSSES`.
+        loss: Loss that is raised, see `LOSSES`.
         norm: `linf` or `l2`, whose radius is eps * sqrt(D), see `project`.
         steps: Number of gradient steps.
         step_size_255: Length of a step in units of 1/255, the same for every budget.
-        relative_step_size: Without that, the length of a step as a share of the budget; None:
-            budget / steps, so that all steps in one direction just reach the border of the ball.
+        relative_step_size: Length of a step as a share of the budget, if `step_size_255` is None;
+            None: 1 / steps, so that all steps in one direction just reach the border of the ball.
         allow_overshoot: Allow steps longer than the largest budget, which leave the ball at once.
         random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
             clean image plus or minus the radius in every value, for `linf` alone.
-        start_radius: Of the random start, as a share of the budget.
-        restarts: How often all steps are made; each image keeps the result of the highest loss.
-        decay: mu, of the momentum; 0: none.
-        lookahead: Where the gradient is taken: None, at x_t; `momentum`, at
+        start_radius: Radius of the random start, as a share of the budget.
+        restarts: Number of runs of all steps; each image keeps the result of the highest loss.
+        decay: Decay mu of the momentum; 0: none.
+        lookahead: Point at which the gradient is taken: None, at x_t; `momentum`, at
             x_t + a * mu * m_{t-1}; `gradient`, at x_t + a * g_{t-1} / mean|g_{t-1}|.
         kernel_size: Side of the Gaussian that gradients are smoothed with, odd; 0: none.
         transforms: Applied to the images in this order; their numbers of copies multiply.
-        estimator: How g_t is made of gradients, instead of the one gradient at p_t.
+        estimator: Gradient estimator that replaces the one gradient g_t at p_t.
     """
 
     loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
@@ -89,7 +89,7 @@ class Settings:
 
     @property
     def one_gradient(self) -> bool:
-        """Whether one gradient an image serves all budgets."""
+        """True if one gradient an image serves all budgets."""
         plain = self.estimator is single_gradient
         return plain and self.steps == 1 and not self.random_start
 

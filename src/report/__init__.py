@@ -1,3 +1,3 @@
-"""From what jobs left in their folders to one HTML page of linked charts."""
+"""Report of finished jobs: one HTML page of linked charts, made of the tables in their folders."""
 
 from src.report.stored import StoredJob, find_jobs

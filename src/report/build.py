@@ -21,19 +21,13 @@ def build_report(
     settings: ReportSettings,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Turn stored jobs into a report.
-
-    Args:
-        jobs: The jobs; of those without an attack the report holds the clean images alone.
-        settings: Of the report.
-        progress: Called with each step.
-    """
+    """Turn stored jobs into a report; of those without an attack it holds clean images alone."""
     found = measure(jobs, settings.pairs, settings.budgets, progress)
     progress("charts")
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     what = "Transfer of adversarial examples" if attacked else "Clean images"
-    first = attacked[0].record if attacked else None  # the source of the initial choices
+    first = attacked[0].record if attacked else None  # decides the initial choices
     parts: tuple[Section | None, ...] = (
         answer(first, found) if first else None,
         hypothesis(found),

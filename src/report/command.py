@@ -16,11 +16,7 @@ from src.report.stored import StoredJob, find_jobs
 
 
 def report(settings: ReportCommand) -> None:
-    """Build the report of `python -m src.report`: of the named sweeps, else of the newest one.
-
-    Raises:
-        ValueError: There are no jobs.
-    """
+    """Build the report of `python -m src.report`: of the named sweeps, else of the newest one."""
     folders = [OUTPUTS / name for name in settings.sweep or ()]
     if settings.folder is not None:
         folders.append(Path(settings.folder))
@@ -40,9 +36,6 @@ def write_report(
     """Write the page and, with `settings.figures`, every figure as files with its data.
 
     Figures of an earlier report in the folder `out` are removed.
-
-    Raises:
-        ValueError: The jobs do not fit into one report.
     """
     with Status("Building the report", console=console) as status:
 

@@ -1,4 +1,4 @@
-"""What was run: the command, the data, the models, the versions; and what was not computed."""
+"""Facts about jobs: command, data, models and versions; and the diagnostics that they lack."""
 
 import shlex
 from collections.abc import Sequence
@@ -41,11 +41,9 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
 
 
 def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...]:
-    """Return what jobs did not compute, how many did not, and the setting that computes it.
+    """Return (term, text) pairs of what attacking jobs did not compute, and the settings for it.
 
-    Args:
-        jobs: Jobs that attacked.
-        pairs: How many source-target pairs at most have galleries.
+    At most `pairs` source-target pairs have galleries.
     """
     total, every = len(jobs), sum(len(job.record.targets) for job in jobs)
     found = [
@@ -75,14 +73,14 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
 
 
 def _may_have(job: StoredJob, table: str) -> bool:
-    """Tell whether a job could compute a table: saved sets have no attack to be looked into."""
+    """Tell whether a job could compute a table: diagnostics need an attack, not saved images."""
     if not job.record.config["attack"].get("saved"):
         return True
     return table == "predictions-noise" and job.has_clean
 
 
 def _diagnosed_part(job: StoredJob) -> str:
-    """Return how many of the job's images its diagnostics use, if there are some and not of all."""
+    """Return the part of a job's images that its diagnostics are of; empty for all or for none."""
     count, images = job.record.config.get("diagnostics", {}).get("n_images"), job.record.images
     computed = {"flips", "spectra", "filtered", "similarity"} & set(job.files)
     return f"{count} of {images}" if count and count < images and computed else ""
@@ -109,7 +107,7 @@ def _command(records: Sequence[JobRecord]) -> str:
 
 
 def _data(record: JobRecord) -> str:
-    saved = record.config["attack"].get("saved")  # whose images are not resized
+    saved = record.config["attack"].get("saved")  # images of a saved set are not resized
     size = None if saved else record.config["dataset"].get("image_size")
     pixels = f" of {size} x {size} pixels" if size else ""
     return (

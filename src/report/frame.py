@@ -23,22 +23,22 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
     """Return all predictions of a sweep's finished jobs as one data frame.
 
     Args:
-        folder: Of a sweep, such as `outputs/DATE`, or any other that holds such folders.
+        folder: A sweep's folder, such as `outputs/DATE`, or any other that holds such folders.
         *more: Further folders.
 
     Returns:
         One row per job, variant, target, budget and image, with the columns
 
         - `attack`: the attack's label, with what distinguishes jobs of the same attack and source;
-        - `source`: the model that the images were crafted on, of an ensemble `a+b`; empty of clean
-          images alone;
+        - `source`: the model that the images were crafted on, `a+b` for an ensemble; empty for a
+          job of clean images alone;
         - `target`: the model that classified them; clean images are classified by the source too;
-        - `norm`: of the budget, `linf` or `l2`;
+        - `norm`: norm of the budget, `linf` or `l2`;
         - `protocol`: which images the job's own matrix counts, see `rates`;
         - `variant`: storage format, such as `float32`, or control, `noise` or `shuffled`; a job's
           primary one comes first;
-        - `eps_255`: the budget in units of 1/255, 0 of clean images;
-        - `index`: of the image in the data set;
+        - `eps_255`: the budget in units of 1/255, 0 for clean images;
+        - `index`: number of the image in the data set;
         - `label`, `target_label`, `predicted`: classes: the true one, the one aimed at (missing
           where there is none) and the most likely one;
         - `confidence`, `true_confidence`: probabilities of the most likely and of the true class,
@@ -67,14 +67,14 @@ def matrix(
 ) -> Drawn:
     """Draw the transfer matrix: sources, targets and k / n of the images that a protocol counts.
 
-    Attack, budget and protocol are chosen from menus; the arguments are what comes first.
+    Attack, budget and protocol are chosen from menus; the arguments are the initial choices.
 
     Args:
-        attack: None: the first one.
-        eps_255: In units of 1/255; None: 8, or the attack's largest where that is none.
-        protocol: None: that of the jobs.
         predictions: Rows as `load_sweep` returns them. Of each attack and source the first variant
             is drawn, and the clean rows must be there that its `protocol` needs.
+        attack: Label; None: the first one.
+        eps_255: Budget in units of 1/255; None: 8, or the attack's largest if it lacks that.
+        protocol: Protocol; None: that of the jobs.
 
     Returns:
         An Altair chart: a notebook shows it, and `chart.save("matrix.svg")` writes it.
@@ -98,11 +98,11 @@ def matrix(
 def curves(predictions: pd.DataFrame) -> Drawn:
     """Draw accuracy (or success of a targeted attack) and confidence over the budget.
 
-    A column a source, a colour a target, dashes for the attacks, of which at most two are drawn
-    until the legend is clicked. Bands are 95 % intervals.
+    Each source has a column, each target a colour, each attack a dash pattern; at most two attacks
+    are drawn until the legend is clicked. Bands are 95 % intervals.
 
     Args:
-        predictions: As for `matrix`.
+        predictions: Rows as `load_sweep` returns them; see `matrix`.
 
     Returns:
         An Altair chart: a notebook shows it, and `chart.save("curves.svg")` writes it.
@@ -116,7 +116,7 @@ def curves(predictions: pd.DataFrame) -> Drawn:
 
 
 def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
-    """Yield the predictions of each variant of a job, with what the job was."""
+    """Yield the predictions of each variant of a job, with the columns that name the job."""
     record = job.record
     job_names = {
         "attack": job.attack,
@@ -130,14 +130,14 @@ def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
 
 
 def _joined(parts: list[pd.Series]) -> pd.Series:
-    """Join columns, of categoricals those with other categories too."""
+    """Concatenate columns, also categoricals with different categories."""
     if isinstance(parts[0].dtype, pd.CategoricalDtype):
         return pd.Series(union_categoricals(parts))
     return pd.concat(parts, ignore_index=True)
 
 
 def _attacked(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of adversarial images, or say why there is nothing to draw."""
+    """Return the rows of adversarial images; without any there is nothing to draw."""
     if missing := [name for name in COLUMNS if name not in predictions]:
         raise ValueError(f"the predictions have no column {missing[0]}; load_sweep returns all.")
     attacked = predictions[predictions["eps_255"] > 0]
@@ -147,7 +147,7 @@ def _attacked(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Count the images behind the charts, job by job, of each job's first variant."""
+    """Return the rates behind the charts, job by job, of each job's first variant."""
     parts = []
     for _, rows in predictions.groupby(["attack", "source"], observed=True, sort=False):
         names = ("source", "attack", "norm", "protocol", "variant")

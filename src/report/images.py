@@ -22,14 +22,10 @@ _SMALL = 64  # up to here pixels are kept as they are, and enlarged without smoo
 
 @dataclass(frozen=True)
 class Picture:
-    """A small picture with the text below it.
+    """A small picture with its heading, such as `4/255`, and the text below it.
 
-    Attributes:
-        source: Data URI; empty if the image was not stored.
-        title: Heading, as `4/255`.
-        lines: The text below.
-        top: (class, probability in [0, 1], whether it is the true one) of the likeliest classes.
-        pixelated: Whether it is enlarged without smoothing.
+    The source is a data URI, empty if the image was not stored; `top` holds (class, probability,
+    true class or not) of the likeliest classes; pixelated ones are enlarged without smoothing.
     """
 
     source: str
@@ -49,11 +45,9 @@ class Album:
 
 
 def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
-    """Return the stored example images of a job over the budgets; None if there are none.
+    """Return a job's stored example images over the budgets asked for; None: up to six of them.
 
-    Args:
-        job: The job.
-        budgets: Which of its budgets; None chooses up to six.
+    Without stored images there is no album.
     """
     stored = job.examples
     if not stored:
@@ -90,13 +84,7 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
 
 
 def gallery_albums(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
-    """Return the clearest images of each kind of trajectory.
-
-    Args:
-        job: The job.
-        target: One of its targets.
-        images: Its trajectories, see `src.analysis.trajectories`.
-    """
+    """Return the clearest images of each kind among the `trajectories` of one target."""
     picked = {kind: rows for kind, rows in galleries(images).items() if len(rows)}
     wanted = [int(index) for rows in picked.values() for index in rows["index"]]
     top = job.top_five(target, wanted) if wanted else pd.DataFrame()
@@ -139,7 +127,7 @@ def _gallery_strip(
 
 
 def _top(job: StoredJob, row: pd.Series, label: int) -> tuple[tuple[str, float, bool], ...]:
-    if "top5_classes" not in row:  # of tables without them, as in docs/results/
+    if "top5_classes" not in row:  # as in the tables of docs/results/
         return ()
     pairs = zip(row["top5_classes"], row["top5_confidences"], strict=True)
     return tuple((_name(job, int(one)), float(share), one == label) for one, share in pairs)
@@ -148,7 +136,7 @@ def _top(job: StoredJob, row: pd.Series, label: int) -> tuple[tuple[str, float, 
 def _predictions(
     job: StoredJob, predicted: Mapping[tuple[int, float, str], str], index: int, eps: float
 ) -> tuple[str, ...]:
-    """Return what every target predicts, a line each."""
+    """Return the prediction of every target, a line each."""
     keys = {target: (index, eps, target) for target in job.record.targets}
     return tuple(f"{name}: {predicted[key]}" for name, key in keys.items() if key in predicted)
 
@@ -176,7 +164,7 @@ def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def _spread(tried: Sequence[float], budgets: Sequence[float] | None, at: float) -> list[float]:
-    """Return which of the tried budgets a strip shows: those asked for, else some and `at`."""
+    """Return the tried budgets that a strip shows: those asked for, else a few and `at`."""
     wanted = [eps for eps in sorted(budgets or []) if eps in tried]
     places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
     return wanted or sorted({at, *(tried[place] for place in places)})

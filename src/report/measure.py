@@ -1,4 +1,4 @@
-"""Small tables of all jobs: each job's predictions are read, counted and released in turn."""
+"""Statistics of all jobs: each job's predictions are read, counted and released in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,13 +54,10 @@ def measure(
     budgets: Sequence[float] | None,
     progress: Callable[[str], None],
 ) -> Measured:
-    """Read the jobs one after another.
+    """Compute the statistics of jobs, one job after another.
 
-    Args:
-        jobs: Finished jobs.
-        most: How many pairs have bins of initial confidence and pictures, white boxes first.
-        budgets: Of the example images; None chooses.
-        progress: Called with each step.
+    At most `most` pairs, white boxes first, have bins of initial confidence and pictures. The
+    budgets are those of the example images, see `examples`.
     """
     detailed = _detailed_pairs(jobs, most)
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -113,7 +110,7 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
 
 
 def group(record: JobRecord) -> str:
-    """Name the jobs that can be compared: same images, budget, protocol, arithmetic, seed, code."""
+    """Return the key of comparable jobs: same images, budget, protocol, arithmetic, seed, code."""
     trainer = record.config.get("trainer", {})
     how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
     code = record.code.get("program")
@@ -121,7 +118,7 @@ def group(record: JobRecord) -> str:
 
 
 def _own_group(job: StoredJob, names: dict[str, str]) -> str:
-    """Return a job's group, with those models that had other weights on its images before."""
+    """Return a job's group plus its models that had other weights in earlier jobs on its images."""
     record = job.record
     other = [
         f" {name} {digest}"
@@ -152,7 +149,7 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     if not job.has_clean:
         return found
     of_images = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
-    found["outcomes"] = of_images.assign(  # one name with other weights is never compared
+    found["outcomes"] = of_images.assign(  # a name stands for one set of weights
         source="+".join(_model(job, name, names) for name in record.source.split("+")),
         target=of_images["target"].map(lambda name: _model(job, name, names)),
     )
@@ -174,21 +171,10 @@ def banded_rates(
     norm: str,
     protocol: str,
 ) -> pd.DataFrame:
-    """Return what a matrix holds under every protocol, and under one intervals of confidences too.
+    """Return `measured` rows under every protocol, with `confidence_low` and `confidence_high`.
 
-    Args:
-        variants: Predictions by variant; those of the first one get the intervals.
-        source: As for `rates_by_protocol`, like the other arguments.
-        targets: Likewise.
-        attack: Likewise.
-        norm: Likewise.
-        protocol: Of the intervals; elsewhere they are missing.
-
-    Returns:
-        Rows of `measured`, with `confidence_low` and `confidence_high`.
-
-    Raises:
-        ValueError: A table lacks the clean rows that the protocol needs.
+    These intervals are those of the first variant under `protocol`, and missing elsewhere. The
+    other arguments, and the errors, are those of `rates_by_protocol`.
     """
     table = measured(rates_by_protocol(variants, source, targets, attack, norm))
     primary, predictions = next(iter(variants.items()))

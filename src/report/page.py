@@ -24,14 +24,9 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its title, caption and data.
+    """A chart with its title, its caption (denominators included) and the rows behind it.
 
-    Attributes:
-        name: Stem of its files, unique in the report: letters, digits and hyphens.
-        title: Heading.
-        caption: What it shows, with denominators.
-        chart: The chart; its `description` is for readers who cannot see it.
-        data: The rows behind the chart, as they are saved as CSV.
+    Its name, the stem of its files, is unique in the report: letters, digits and hyphens.
     """
 
     name: str
@@ -42,14 +37,14 @@ class Figure:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification."""
+        """The Vega-Lite specification, described for readers who cannot see the chart."""
         described = self.chart.properties(description=f"{self.title}. {self.caption}")
         with alt.theme.enable(THEME):
             return dict(_legible(described.to_dict()))
 
     @cached_property
     def svg(self) -> str:
-        """The chart with its initial choices."""
+        """The chart as drawn with the initial choices of its menus and selections."""
         return str(vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE))
 
 
@@ -78,12 +73,8 @@ class Section:
 class Report:
     """The content of a page, in its order.
 
-    Attributes:
-        title: Of the page.
-        answer: The finding in a sentence or two.
-        alarms: (finding, usual causes).
-        sections: From the answer down.
-        terms: (heading, (term, description) pairs).
+    The answer is the finding in a sentence or two; alarms are (finding, usual causes), terms
+    (heading, (term, description) pairs).
     """
 
     title: str
@@ -99,7 +90,7 @@ class Report:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the report as one HTML file that asks for nothing else; whole or not at all."""
+    """Write the report as one HTML file that loads no other; whole or not at all."""
     environment = Environment(
         loader=PackageLoader("src.report"),
         autoescape=True,
@@ -125,13 +116,7 @@ def write_page(report: Report, path: Path) -> None:
 def save_figures(
     figures: Sequence[Figure], folder: Path, progress: Callable[[str], None] = lambda step: None
 ) -> None:
-    """Write every chart as NAME.png, NAME.svg, NAME.vl.json and its data as NAME.csv.
-
-    Args:
-        figures: The charts.
-        folder: Where the files go.
-        progress: Called with each step.
-    """
+    """Write every chart as NAME.png, NAME.svg, NAME.vl.json and its data as NAME.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, figure in enumerate(figures, 1):
         progress(f"figure {number} of {len(figures)}")
@@ -160,7 +145,7 @@ def _legible(spec: Any) -> Any:
 
 
 def _script(spec: dict[str, Any]) -> Markup:
-    """Write a specification so that no name in it can end the script that holds it."""
+    """Return a specification as JSON in which no name can end the script that holds it."""
     text = json.dumps(spec, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -32,13 +32,9 @@ _PREPROCESSING = ("network", "mean", "std", "input_size")
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A finished job.
+    """A finished job: its provenance record, and the paths of its tables by table name.
 
-    Attributes:
-        record: What it was.
-        folder: Where its tables lie.
-        files: Paths of the job's tables, by table name.
-        distinction: What distinguishes it from other jobs of its label, such as ` seed=1`.
+    The distinction tells it from other jobs of its label, such as ` seed=1`.
     """
 
     record: JobRecord
@@ -84,9 +80,9 @@ class StoredJob:
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The minimum adversarial budgets with the top five there.
+        """The minimum adversarial budgets, with the top five at them.
 
-        None if they were not computed, or are not of the images that the predictions are of:
+        None if they were not computed, or if the predictions are on stored (rounded) images:
         bisection does not round.
         """
         if "flips" not in self.files or self.record.storage != "float32":
@@ -139,16 +135,11 @@ def find_jobs(
 ) -> list[StoredJob]:
     """Return the finished jobs whose tables lie in some folders, in their order there.
 
-    A job that two sweeps computed is one job with the tables of both.
-
-    Args:
-        folders: Of jobs or, `below`, of what holds such folders.
-        none_is_fine: Whether there may be none.
-        below: Whether their subfolders count.
+    Subfolders count if `below`. A job that two sweeps computed is one job with the tables of both.
 
     Raises:
-        ValueError: A folder is not there, a table cannot be read, or there is no job and that is
-            not fine.
+        ValueError: A folder is not there, a table cannot be read, or there is no job (unless
+            `none_is_fine`).
     """
     folders = list(folders)
     files: dict[tuple[str, str, float], dict[str, Path]] = {}
@@ -179,10 +170,10 @@ def find_jobs(
 
 
 def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return jobs of which none shares attack and source, or a label with other settings.
+    """Return distinct jobs: none shares attack and source, or a label with other settings.
 
-    Jobs of one label that differ in what decides their numbers get the values in which they do;
-    equal ones of one source, as with other targets, the folder of their command, then a number.
+    Jobs of one label that differ in settings that decide their numbers get those settings; equal
+    ones of one source, as with other targets, the folder of their command, then a number.
     """
     facts = [_facts(job.record) for job in jobs]
     names = [job.record.label for job in jobs]
@@ -202,7 +193,7 @@ def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
 
 
 def _facts(record: JobRecord) -> dict[str, str]:
-    """Return what decides a job's numbers whatever its source, the most legible first."""
+    """Return the settings that decide a job's numbers, whatever its source; most legible first."""
     config = record.config
     attack, trainer, models = (config.get(key, {}) for key in ("attack", "trainer", "model"))
     facts = {"dataset": record.dataset, "n_images": record.images}
@@ -228,7 +219,7 @@ def _text(value: object) -> str:
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:
-    """Sort `10-bim` after `9-bim`."""
+    """Return a sort key by which `10-bim` comes after `9-bim`."""
     return [
         (int(match[0]) if (match := re.match(r"\d+", part)) else -1, part) for part in path.parts
     ]

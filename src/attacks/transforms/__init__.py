@@ -1,4 +1,4 @@
-"""What is done to the images before the source sees them: input transformations, one file each."""
+"""Input transformations: changes of the images before the source sees them, one file each."""
 
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput

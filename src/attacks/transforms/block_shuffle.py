@@ -21,7 +21,7 @@ class BlockShuffle:
     with zeros where the rotated block has no pixel.
 
     Args:
-        copies: How many versions.
+        copies: Number of versions.
         blocks: Blocks along a side.
         max_angle: Largest angle, in degrees.
 
@@ -78,7 +78,7 @@ def check_blocks(blocks: int, images: Tensor) -> None:
 
 
 class _Axis(NamedTuple):
-    """Where the pixels of one shuffled axis come from, four whole numbers each, shape (N, H)."""
+    """Origin of the pixels of one shuffled axis: four whole numbers each, shape (N, H)."""
 
     block: Tensor  # number of the block before the shuffle
     start: Tensor  # its first pixel before the shuffle

@@ -20,10 +20,10 @@ class DiverseInput:
     For images of side H and with L = floor(H * resize_rate), the image is resized to a side r
     drawn from H, ..., L - 1, put on black of side L with its corner at an offset drawn from
     0, ..., L - r - 1 on either axis, and the whole is resized to H again. Images too small for
-    L > H stay as they are. Images that are not square are, in between.
+    L > H stay as they are. Images that are not square are square in between.
 
     Args:
-        probability: Of changing an image at all; 0 leaves every bit as it is.
+        probability: Chance that an image is changed; 0 leaves every bit as it is.
         resize_rate: Largest side, as a multiple of the image's.
 
     Reference:

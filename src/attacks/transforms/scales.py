@@ -12,7 +12,7 @@ class Scale:
     """Halve the pixel values once more for every copy: copy i is x / 2^i.
 
     Args:
-        copies: How many scales, the first being the image itself.
+        copies: Number of scales, the first being the image itself.
 
     Reference:
         Lin et al.: Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
@@ -37,8 +37,8 @@ class Admix:
     calls for one j have to come in the order of i. No gradient flows into x'.
 
     Args:
-        scales: How many scales, the first without halving.
-        admixed: How many other images are mixed in, one at a time.
+        scales: Number of scales, the first without halving.
+        admixed: Number of other images that are mixed in, one at a time.
         strength: Weight of the other image.
 
     Reference:
@@ -55,7 +55,7 @@ class Admix:
 
     @property
     def copies(self) -> int:
-        """How many versions are made."""
+        """Number of versions."""
         return self.scales * self.admixed
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:

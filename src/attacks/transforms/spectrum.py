@@ -19,7 +19,7 @@ class Spectrum:
     gradient is that at the transformed image: none is taken through the transform.
 
     Args:
-        copies: How many spectra.
+        copies: Number of spectra.
         rho: Half the width of the weights' range.
         sigma_255: Standard deviation of the noise in units of 1/255.
 

@@ -13,7 +13,7 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.transforms.block_shuffle import check_blocks
 from src.attacks.transforms.cosine import dct2, idct2
 
-NOISE = 16 / 255  # the largest
+NOISE = 16 / 255  # largest value
 DROPPED = 0.1  # probability that a channel of a block is dropped
 SHRUNK = 0.8  # share of its side that a block is resized to, and back
 MUTED = 0.4  # share of the frequencies of either axis, from the highest, that are set to 0
@@ -21,7 +21,7 @@ MUTED = 0.4  # share of the frequencies of either axis, from the highest, that a
 
 @checked
 class StructureInvariant:
-    """Cut the image into blocks x blocks and do to each one of ten things.
+    """Cut the image into blocks x blocks and change each in one of ten ways.
 
     Cuts are distinct random places. Each block undergoes, all with the same probability: a cyclic
     shift down or to the right; a flip of either axis; a half turn; a factor from [0, 1); uniform
@@ -30,7 +30,7 @@ class StructureInvariant:
     probability 0.1, the rest growing by 1 / 0.9.
 
     Args:
-        copies: How many versions.
+        copies: Number of versions.
         blocks: Blocks along a side.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What the charts of several sections share, as Vega-Lite specifications."""
+"""Charts that several sections draw, as Vega-Lite specifications."""

@@ -9,7 +9,7 @@ import pandas as pd
 from src.report.charts.theme import GREY, Drawn, colour_by, inline, one_part, tooltip
 
 MOST_ROWS = 60
-"""A longer dot plot has a menu and shows one part of its rows at a time."""
+"""Most rows drawn at once; a longer dot plot has a menu of parts."""
 
 
 def dot_plot(
@@ -26,17 +26,10 @@ def dot_plot(
 ) -> Drawn:
     """Return points with intervals, rows in the order of the table, and a rule at 0.
 
-    Args:
-        frame: With `row` (which names the rows), `value` and its interval, `VALUE_low` and
-            `VALUE_high` (NaN: none), and the columns that the other arguments name.
-        value: Column of the values.
-        title: Of the x axis.
-        tooltips: Columns of the tooltip beside the value and its interval.
-        by: Column of the colours, whose values stand below each other within a row.
-        names: All values of that column, in the order of their colours; None: as they come.
-        divided_by: Column of the menu's options where there are more rows than `MOST_ROWS`.
-        percent: Whether values are shares.
-        select: A selection of points.
+    The frame has `row` (the label of a row), `value` with its interval `VALUE_low` and `VALUE_high`
+    (NaN: none), and the columns that other arguments name. Values of `by` have colours, and stand
+    below each other within a row; `names` are all of them in the order of their colours, None: as
+    they come. With more than `MOST_ROWS` rows a menu chooses a value of `divided_by`.
     """
     low, high = f"{value}_low", f"{value}_high"
     rows = alt.Axis(grid=True, ticks=False, labelPadding=8)

@@ -1,4 +1,4 @@
-"""What all charts share: the theme, and data as CSV inside the specification."""
+"""Theme, colours, axes and menus of all charts, and data as CSV inside the specification."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
@@ -9,14 +9,14 @@ import pandas as pd
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
 GREY = "#888888"
-"""Of zero lines, rules and references: legible on light and on dark."""
+"""Colour of zero lines, rules and references, legible on light and on dark."""
 PANEL = 190
 """Width of one panel of several, in pixels."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
-"""Of the legends of curves."""
+"""Symbols in the legends of curves."""
 PERCENT = alt.Axis(format=".0%")
 WHOLE = alt.Scale(domain=[0, 1])
-"""Of shares of which none is left out."""
+"""Scale of shares from 0 to 1."""
 
 
 THEME = "transferability"
@@ -67,11 +67,7 @@ def colour_by(
 ) -> alt.Color:
     """Return one colour a name, the same in every chart: ten distinct ones, else twenty.
 
-    Args:
-        column: Column of the names.
-        names: All names, in the order of their colours.
-        title: Of the legend; None: the column's name.
-        legend: Further properties of the legend.
+    `names` are all of the column, in the order of their colours.
     """
     domain = list(dict.fromkeys(names))
     scale = alt.Scale(domain=domain, scheme="tableau10" if len(domain) <= 10 else "tableau20")
@@ -100,12 +96,8 @@ def curve(
 ) -> Any:
     """Return curves of shares from 0 to 1, with the bands of `VALUE_low` and `VALUE_high`.
 
-    Args:
-        base: A chart with its x axis.
-        value: Column of the shares.
-        title: Of the y axis; None: that of the panel to the left, whose labels hold here too.
-        lines: Of the tooltip.
-        encodings: Of the curves alone.
+    With the title None the y axis of the panel to the left holds here too. The tooltip's lines and
+    the encodings are those of the curves alone.
     """
     band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
     axis = PERCENT if title else alt.Axis(labelExpr="' '", ticks=False)
@@ -128,13 +120,7 @@ def one_part(chart: Any, frame: pd.DataFrame, column: str) -> Any:
 
 
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:
-    """Return the lines of a tooltip.
-
-    Args:
-        names: Columns of words and counts.
-        shares: Columns of shares, in per cent.
-        numbers: Columns of other numbers.
-    """
+    """Return a tooltip's lines: columns of words and counts, of shares (per cent), of numbers."""
     columns: list[tuple[str, str, Any]] = [(name, "N", alt.Undefined) for name in names]
     columns += [(name, "Q", ".1%") for name in shares]
     columns += [(name, "Q", ".3g") for name in numbers]

@@ -23,7 +23,7 @@ from src.report.charts.theme import (
 )
 
 MOST_COUNTS = 8
-"""With more targets a cell holds the rate alone; its counts are in the tooltip."""
+"""Most targets with which cells hold counts; with more, the counts are in the tooltip alone."""
 _MOST_PANELS = 4
 _COLUMNS = [
     *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate", "rate_low"),
@@ -34,9 +34,7 @@ _COLUMNS = [
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rows behind the charts: those of clean images first, as source `clean`.
 
-    Args:
-        rates: Of the primary variants, as `measured` returns them, with `confidence_low` and
-            `confidence_high`, and `white_box`.
+    The rates are those of `banded_rates` for the primary variants, with `white_box`.
     """
     return pd.concat([clean_rows(rates).assign(white_box=False), rates])[_COLUMNS]
 
@@ -45,14 +43,9 @@ def linked(rows: pd.DataFrame, reference: float, protocol: str, attack: str, sou
     """Link the transfer matrix with accuracy and confidence over the budget.
 
     Attack, budget and protocol are chosen from menus; a click on a cell of the matrix, or on an
-    entry of a legend, selects what the curves show.
-
-    Args:
-        rows: As `drawn_rows` returns them.
-        reference: The initial choice of budget, in units of 1/255.
-        protocol: The initial choice of protocol.
-        attack: The initial choice of attack.
-        source: The source whose curves are drawn first where there are too many for all.
+    entry of a legend, selects what the curves show. `rows` are those of `drawn_rows`, the other
+    arguments the initial choices: the budget in units of 1/255, and the source whose curves are
+    drawn where there are too many for all.
     """
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = _names(attacked, "source"), _names(attacked, "target")
@@ -92,7 +85,7 @@ def _names(rows: pd.DataFrame, column: str) -> list[str]:
 def _menus(
     rows: pd.DataFrame, reference: float, protocol: str, attack: str
 ) -> tuple[alt.Parameter, ...]:
-    """Return what the matrix is chosen by."""
+    """Return the menus of the matrix: attack, budget and protocol."""
     attacks = _names(rows[rows["source"] != CLEAN], "attack")
     tried = sorted(set(rows["eps_255"]) - {0.0})
     # A parameter named as a column would hide it in the menus' labels.
@@ -227,7 +220,7 @@ def _curves(
 
 
 def _legend(column: str, drawn: Sequence[str] = ()) -> alt.Parameter:
-    """Return what clicks on a legend select; at other clicks it would repeat the last one."""
+    """Return the selection by clicks on a legend; at other clicks it would repeat the last one."""
     bind: Any = {"legend": _clicks(f"{column}_legend")}
     value = [{column: one} for one in drawn] or alt.Undefined
     return alt.selection_point(
@@ -236,5 +229,5 @@ def _legend(column: str, drawn: Sequence[str] = ()) -> alt.Parameter:
 
 
 def _clicks(marks: str) -> str:
-    """Return the clicks on marks whose names begin so."""
+    """Return the Vega event of clicks on marks whose names begin with `marks`."""
     return f"click[event.item && test(/^{marks}/, event.item.mark.name)]"

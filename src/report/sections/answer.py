@@ -1,4 +1,4 @@
-"""Which models are fooled, at which budget: the transfer matrix, and curves linked with it."""
+"""Transfer matrix with linked curves, and the main finding in a sentence."""
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,8 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     """Name the strongest source and the most robust target at the reference budget, as measured.
 
     Compared are the jobs of the first one's group and kind of attack (targeted or not), without
-    ensembles where there are single sources, and pairs with images enough. It says whether the
-    strongest source leads the next one by more than chance.
+    ensembles where there are single sources, and pairs with enough images. The sentence also says
+    whether the strongest source leads the next one by more than chance.
     """
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
@@ -61,7 +61,7 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
 
 
 def _lead(best: pd.Series, second: pd.Series, found: Measured, record: JobRecord) -> str:
-    """Compare the first two sources, image by image: means over targets of both, in points."""
+    """Compare the first two sources, image by image: means over their common targets, in points."""
     rows = found.table("outcomes")
     if rows.empty:
         return ""
@@ -86,7 +86,7 @@ def _lead(best: pd.Series, second: pd.Series, found: Measured, record: JobRecord
 
 
 def _whom(best: pd.Series, rows: pd.DataFrame) -> str:
-    """Say whom the best source fools, for how many of which images."""
+    """Return the targets that the best source fools, and for how many of which images."""
     mine = rows[(rows["attack"] == best["attack"]) & (rows["source"] == best["source"])]
     one = best["pairs"] == 1
     whom = mine["target"].iloc[0] if one else f"{best['pairs']} other models"
@@ -137,7 +137,7 @@ def _ranked_sources(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tied(ranked: pd.DataFrame) -> int:
-    """Return how many have the effect of the first one too."""
+    """Return how many others have the effect of the first one."""
     return int(np.isclose(ranked["effect"], ranked["effect"].iloc[0], rtol=0, atol=1e-9).sum()) - 1
 
 

@@ -22,7 +22,7 @@ from src.report.page import Figure, Section, Table
 from src.report.sections.text import records
 
 MOST_CLASSES = 40
-"""Most classes in a chart; the table of a figure holds all."""
+"""Largest number of classes in a chart; its CSV file holds all."""
 
 
 def clean_sentence(found: Measured) -> str:
@@ -46,7 +46,7 @@ def clean(found: Measured) -> tuple[Section, ...]:
 
 
 def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
-    """Return one data set; `end` and `data` distinguish it from others."""
+    """Return one data set's section; `end` ends the names of its figures, `data` its title."""
     profiles, classes = _stacked(models, confidence_profiles), _stacked(models, by_class)
     names = next(iter(models.values())).drop_duplicates("label").set_index("label")["name"]
     classes = classes.assign(name=names.loc[classes["label"]].to_numpy())
@@ -140,7 +140,7 @@ def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
 def _stacked(
     models: Mapping[str, pd.DataFrame], statistic: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
-    """Put a table of each model below the others, with a column `model`."""
+    """Concatenate the statistic of each model, with a column `model`."""
     return pd.concat(
         [statistic(rows).assign(model=model) for model, rows in models.items()], ignore_index=True
     )

@@ -18,7 +18,7 @@ _KINDS = {
     "source": ("Sources, of the same attack", "target", _ROW),
     "direction": ("Directions between two models", "attack", _BACK),
 }
-"""Headings of the kinds of comparison, the columns of their colours, and their rows in words."""
+"""Heading, column of the colours and row label of each kind of comparison."""
 
 
 def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -50,12 +50,12 @@ def compared(found: Measured) -> Section | None:
 
 
 def _mark(row: dict[str, Any]) -> str:
-    """Mark the white box, which both sides of a comparison of attacks are."""
+    """Return `*` for a comparison of attacks in the white box, else nothing."""
     return "*" * (row["kind"] == "attack" and is_white_box(row["common"], row["target"]))
 
 
 def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figure:
-    """Return the differences of one kind; of very many those with the smallest p."""
+    """Return the chart of one kind of comparison; of very many, those with the smallest p."""
     title, by, _ = _KINDS[kind]
     smallest = tests.sort_values("p_holm", kind="stable").groupby(by, sort=False).head(MOST_ROWS)
     rows = smallest.sort_index()

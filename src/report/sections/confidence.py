@@ -1,4 +1,4 @@
-"""Whether images with a high initial confidence are harder to manipulate, and single images."""
+"""Initial confidence and minimum adversarial budget, and single images over the budgets."""
 
 import altair as alt
 import pandas as pd
@@ -24,7 +24,7 @@ from src.report.page import Figure, Section
 from src.report.sections.text import ENOUGH, pair_names, span, too_few
 
 FEWEST_IN_BIN = 10
-"""Bins of fewer images are left out."""
+"""Fewest images of a bin that is drawn."""
 
 _PAIR = ["attack", "source", "target"]
 

@@ -1,4 +1,4 @@
-"""Why adversarial examples transfer: spectra, filtered perturbations, gradients and errors."""
+"""Charts of the diagnostics: spectra, filtered perturbations, gradients and errors."""
 
 import altair as alt
 import pandas as pd

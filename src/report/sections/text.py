@@ -8,7 +8,7 @@ import pandas as pd
 from src.analysis import is_white_box
 
 ENOUGH = 39
-"""Of so many images, no rate has an interval wider than 30 points; fewer are not compared."""
+"""Fewest images that are compared: no rate of them has an interval wider than 30 points."""
 
 
 def pair_names(rows: pd.DataFrame) -> pd.Series:
@@ -21,7 +21,7 @@ def pair_names(rows: pd.DataFrame) -> pd.Series:
 
 
 def span(n: pd.Series) -> str:
-    """Write the least and the largest count, or the one that all have."""
+    """Return `MIN to MAX` of the counts, or the one that all have."""
     return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
 
 
