@@ -117,7 +117,8 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
     raised = []
     for model, its in correct.groupby(clean["target"].astype(object), sort=False):
         k, n = int(its.sum()), len(its)
-        if wilson_interval(k, n)[0] <= 1 / num_classes:
+        chance = 1 / num_classes
+        if wilson_interval(k, n)[0] <= chance < wilson_interval(n, n)[0]:  # else n is too small
             counts = f"correct on {format_cell(k, n)} of the clean images"
             finding = f"{model}: {counts}, chance is {_chance(num_classes)}"
             raised.append(Alarm("clean_at_chance", finding))

@@ -86,6 +86,8 @@ def test_models_that_guess_clean_images_are_named(make_table):
         raised = check(table, "a", "b", protocol="all")
         assert names(raised) == ["clean_at_chance"] * int(low_end(k, 20) <= 0.1)
         assert k > 2 or raised[0].finding.startswith("b: correct on 2 / 20")
+    few = make_table({("a", 0): [0] * 3, ("a", 8): [1] * 3})  # of which two classes say nothing
+    assert "clean_at_chance" not in names(check(few, "a", "a", 2, protocol="all"))
 
 
 def test_pairs_that_count_few_images_are_named(make_table):
