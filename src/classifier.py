@@ -25,15 +25,15 @@ def load_classifier(
     that torchvision downloads is downloaded if it is not there.
 
     Args:
-        name: Of the model: a file of `conf/model/`, such as `vgg16`.
-        *words: What else stands on the command line about models, data set and training, such as
+        name: Name of a file of `conf/model/`, such as `vgg16`.
+        *words: More of the command line about models, data set and training, such as
             `experiment=demo`, `dataset=photos` or `model.vgg16.weights=vgg16_bn.pt`.
         config_dir: A folder with files of your own, as `--config-dir` names it.
 
     Returns:
         A torch module in evaluation mode on the CPU, in float32 and frozen: images of shape
         (N, 3, H, W) with values in [0, 1] to logits of shape (N, classes). Resizing and
-        normalisation are part of it, and its batch norms are folded unless the words are otherwise.
+        normalisation are part of it, and its batch norms are folded unless the words differ.
 
     Raises:
         ValueError: There is no such model, key or file, or the weights do not fit. Where there are
@@ -67,7 +67,7 @@ def load_classifier(
 
 
 def _without_attack(config: DictConfig) -> DictConfig:
-    """Return a config without what an experiment may say of attacks, which models do not need."""
+    """Return a config without an experiment's attack settings, which models do not need."""
     with open_dict(config):
         config.attack = {"name": "none"}
         config.source, config.protocol, config.storage, config.variants = None, "all", None, []

@@ -1,4 +1,4 @@
-"""The command line: compose a job from conf/, run it, and say in one sentence if it cannot be."""
+"""The command line: compose a job from conf/, run it, or say in one sentence why it cannot be."""
 
 import logging
 import os

@@ -40,7 +40,7 @@ def listed(jobs: list[JobStatus]) -> Table:
 
 
 def summary(jobs: list[JobStatus]) -> str:
-    """Say how many jobs are in which state, and how long the others will take."""
+    """Return the number of jobs in each state, and the time that remains."""
     counts = Counter(job.state for job in jobs)
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
     done = [job.seconds for job in jobs if job.state == "done"]

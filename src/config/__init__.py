@@ -1,1 +1,1 @@
-"""From the composed config to what a job is."""
+"""Typed settings from the composed config."""

@@ -1,4 +1,4 @@
-"""The file that an attack of a config was read from, and what the config asks of it besides."""
+"""The file of a config's attack, and the settings in which the config differs from it."""
 
 import json
 from collections.abc import Mapping
@@ -13,16 +13,10 @@ from src.utils.checks import meant
 
 
 def attack_settings(config: DictConfig, hydra: DictConfig, section: Mapping[str, Any]) -> Any:
-    """Return the settings of an attack, with its label.
+    """Return the settings of an attack, with its label; Hydra must be running.
 
-    Args:
-        config: What Hydra composed; Hydra must be running.
-        hydra: Its section of that name.
-        section: The attack's section of the config, as plain data.
-
-    Raises:
-        ValueError: The section has another name than the attack's file or keys that the file has
-            not: it would be another attack under this one's name.
+    `section`, the attack's plain data, must have the name of the attack's file and no keys that
+    the file lacks: it would be another attack under this one's name.
     """
     name = str(hydra.runtime.choices.attack)
     folders = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
@@ -49,7 +43,7 @@ def attack_settings(config: DictConfig, hydra: DictConfig, section: Mapping[str,
 
 
 def label(name: str, file: Mapping[str, Any], section: Mapping[str, Any]) -> str:
-    """Return what to call an attack: its name, and the settings that are not its file's.
+    """Return an attack's label: its name, and the settings that are not its file's.
 
     >>> label("bim", {"steps": 10, "norm": "linf"}, {"steps": 20})
     'bim (steps=20, norm=unset)'

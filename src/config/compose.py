@@ -1,4 +1,4 @@
-"""What a command line stands for: its jobs, composed before any of them runs."""
+"""Jobs of a command line, composed before any of them runs."""
 
 import itertools
 import re
@@ -22,11 +22,7 @@ def has_basic_sweeper(config: DictConfig) -> bool:
 
 
 def compose_jobs(config: DictConfig) -> list[DictConfig]:
-    """Compose every job of a command; of a sweeper that chooses as it goes, the first job alone.
-
-    Args:
-        config: What Hydra composed for it, with its own section; Hydra must be running.
-    """
+    """Compose a running command's jobs; only the first if the sweeper chooses as it goes."""
     if not is_sweep(config) or not has_basic_sweeper(config):
         return [config]
     if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:
@@ -44,15 +40,7 @@ def compose_jobs(config: DictConfig) -> list[DictConfig]:
 
 
 def check_groups(words: Sequence[str], folder: Path) -> None:
-    """Refuse what names no file of a group in a way that Hydra has no sentence for.
-
-    Args:
-        words: Of the command line.
-        folder: Of the primary config; its folders are the groups.
-
-    Raises:
-        ValueError: A group is a list, a number or null.
-    """
+    """Refuse a list, a number or null for a group, for which Hydra has no sentence."""
     for word in words:
         group, _, value = word.partition("=")
         if group in ("model", "experiment") or not (group and (folder / group).is_dir()):
@@ -82,12 +70,9 @@ def _choices(words: list[str]) -> list[list[str]]:
 def compose_words(
     folder: Path, words: Sequence[str], config_dir: str | Path | None = None
 ) -> DictConfig:
-    """Compose what the words of a command line stand for, where none runs.
+    """Compose the config of a command line's words where no Hydra runs.
 
-    Args:
-        folder: Of the primary config.
-        words: The overrides.
-        config_dir: A folder with more files, as `--config-dir` names it.
+    `folder` holds the primary config, `config_dir` more files, as `--config-dir` names it.
     """
     if config_dir is not None:
         path = str(Path(config_dir).resolve()).replace("'", "\\'")

@@ -1,4 +1,4 @@
-"""What is wrong with a command line or a config, in one sentence."""
+"""Errors of a command line or a config, in one sentence."""
 
 import re
 import sys
@@ -17,14 +17,14 @@ from src.utils.checks import first_line, meant
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
-"""What composing a config raises where the command line or a file cannot be right."""
+"""Errors of composing a config from a wrong command line or file."""
 _LAUNCHERS = {
     "joblib": "hydra-joblib-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
     "submitit_local": "hydra-submitit-launcher",
     "ray": "hydra-ray-launcher",
 }
-"""The distribution that brings each launcher of Hydra's."""
+"""Distributions of Hydra's launchers."""
 
 
 def refuse(message: str) -> NoReturn:
@@ -35,9 +35,9 @@ def refuse(message: str) -> NoReturn:
 
 
 def explain(error: BaseException) -> str:
-    """Say what is wrong with a command line or a config, and what may have been meant."""
+    """Return a sentence on an error of the command line or a config, with near names."""
     if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
-        return str(error)  # of this program
+        return str(error)  # a refusal of this program
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         return _no_option(error)
     if isinstance(error, OverrideParseException):
@@ -62,7 +62,7 @@ def explain(error: BaseException) -> str:
 
 
 def _no_option(error: MissingConfigException) -> str:
-    """Say which files there are in the place of one that is not."""
+    """Return a sentence on a missing file, with those there are."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group == "hydra/launcher" and name in _LAUNCHERS:
         return f"Hydra's launcher {name} is not installed: pip install {_LAUNCHERS[name]}."
@@ -75,7 +75,7 @@ def _no_option(error: MissingConfigException) -> str:
 
 
 def _no_key(full_key: str, parent: Any) -> str:
-    """Say which keys there are in the place of one that is not."""
+    """Return a sentence on a missing key, with those there are."""
     section, _, key = full_key.rpartition(".")
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = map(str, parent) if isinstance(parent, DictConfig) else ()
@@ -95,12 +95,10 @@ def _dotted(value: Any, start: str = "") -> Iterator[str]:
 
 
 def refusal(error: ValidationError, model: type[BaseModel] | None = None, within: str = "") -> str:
-    """Say which key of some settings has which wrong value, and what is allowed.
+    """Return a sentence on the first wrong key of some settings: its value, and what is allowed.
 
-    Args:
-        error: What validating them raised; its first finding is reported.
-        model: The settings' class; None: of something whose keys it does not know.
-        within: The section where they stand in the config.
+    `model` is the settings' class, None where its keys are not known; `within` the section of
+    the config that holds them.
     """
     first = error.errors()[0]
     loc = (within, *first["loc"]) if within else first["loc"]

@@ -1,4 +1,4 @@
-"""What the value of a key may be: names, lists without repetition, budgets, frequencies."""
+"""Types and checks of values: names, lists without repetition, budgets, variants."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -10,11 +10,7 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 def check_name(key: str, value: str) -> str:
-    """Return what can name a folder, an experiment and a column alike.
-
-    Raises:
-        ValueError: It is not 1 to 100 letters, digits and `_ . + -`, or it is `.` or `..`.
-    """
+    """Return a name that fits a folder, an experiment and a column alike."""
     if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", ".."):
         raise ValueError(
             f"{key}: {value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed"
@@ -23,11 +19,7 @@ def check_name(key: str, value: str) -> str:
 
 
 def check_model(key: str, name: str) -> None:
-    """Refuse a model's name that means something else in tables.
-
-    Raises:
-        ValueError: It does.
-    """
+    """Refuse a model's name that means something else in tables."""
     if name == "clean" or "+" in name:
         raise ValueError(
             f"{key}={name}: no model can be called so; clean is the row of clean images, and + "
@@ -40,18 +32,14 @@ def _name(value: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Take one item for a list of one."""
+    """Return one item as a tuple of one."""
     if isinstance(value, list | tuple):
         return tuple(value)
     return value if value is None else (value,)
 
 
 def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
-    """Return values of which none stands there twice.
-
-    Raises:
-        ValueError: One does.
-    """
+    """Return values of which none may be repeated."""
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"{', '.join(twice)} stands there more than once")
@@ -59,11 +47,7 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
 
 
 def some_devices(value: Any) -> Any:
-    """Return a number or list of devices.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Refuse a value that names no device."""
     if value in (0, "0", []) or (isinstance(value, int) and value < -1):
         raise ValueError(f"{value} is none: give their number, -1 for all, or a list")
     return value
@@ -85,11 +69,7 @@ Variant = Annotated[str, AfterValidator(_variant)]
 
 
 def check_units(budgets: Sequence[float]) -> None:
-    """Refuse budgets that are all so small that they must be meant in [0, 1], not in 1/255.
-
-    Raises:
-        ValueError: The largest is positive and below 0.1.
-    """
+    """Refuse budgets whose largest is in (0, 0.1): they must be meant in [0, 1], not in 1/255."""
     if 0 < max(budgets) < 0.1:
         levels = [f"{round(255 * eps) or 255 * eps:g}" for eps in budgets]
         given = ", ".join(f"{eps:g}" for eps in budgets)
@@ -97,11 +77,7 @@ def check_units(budgets: Sequence[float]) -> None:
 
 
 def check_among(key: str, values: Sequence[float], budgets: Sequence[float]) -> None:
-    """Refuse a value that is neither 0 nor one of the budgets.
-
-    Raises:
-        ValueError: There is one.
-    """
+    """Refuse a value that is neither 0 nor one of the budgets."""
     for value in values:
         if value not in (0, *budgets):
             listed = ", ".join(f"{budget:g}" for budget in budgets)

@@ -1,4 +1,4 @@
-"""From the config that Hydra composed to typed settings; nothing later sees OmegaConf."""
+"""Conversion of the composed config to typed settings; nothing later sees OmegaConf."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,12 +17,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
-    """Return the settings of a job that Hydra composed, `hydra` being its section of that name.
-
-    Raises:
-        ValueError: The config cannot work; one sentence names the key, the value and what is
-            allowed.
-    """
+    """Return the settings of a job that Hydra composed, `hydra` being its section of that name."""
     source, targets = _names(config.source), config.targets
     if targets is None:
         study = [name for name in STUDY if name in config.model]
@@ -54,7 +49,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
     variants = _names(section["variants"])
     if "float32" not in (section["storage"], *variants) and kind == "crafted":
-        variants = ["float32", *variants]  # beside which alone the effect of rounding shows
+        variants = ["float32", *variants]  # shows the effect of rounding
     return _validated(
         Settings,
         {
@@ -69,11 +64,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
 
 
 def read_report_command(config: DictConfig) -> ReportCommand:
-    """Return what `python -m src.report` is asked for.
-
-    Raises:
-        ValueError: A key has a wrong value.
-    """
+    """Return the settings of `python -m src.report`."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return _validated(ReportCommand, plain)
 
@@ -86,7 +77,7 @@ def _validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def _names(value: Any) -> list[Any]:
-    """Return one name or a list of names as a list, and nothing as an empty one."""
+    """Return one name, a list of names or None as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | ListConfig) else [value]
@@ -122,14 +113,14 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
 
 
 def _refuse_removed(section: Mapping[str, Any]) -> None:
-    """Refuse a config without what is read before the settings are checked, as by `~protocol`."""
+    """Refuse a config that lacks a key (by `~protocol`, say): they are read before validation."""
     for key in Settings.model_fields:
         if key not in section:
             raise ValueError(f"{key} is missing.")
 
 
 def _refuse_what_needs_an_attack(kind: str, section: Mapping[str, Any]) -> None:
-    """Refuse keys that mean nothing where images are saved ones, or clean ones."""
+    """Refuse keys that mean nothing for saved or clean images."""
     if kind == "crafted":
         return
     wanted = {

@@ -1,4 +1,4 @@
-"""What one job is asked to do: frozen, typed settings, checked before anything is read or built.
+"""Settings of one job: frozen and typed, checked before anything is read or built.
 
 A field's name is the key of the config; its type, range and choices are what the key allows.
 """
@@ -41,13 +41,13 @@ TargetLabelRule = Literal["data", "least_likely", "random", "next"]
 GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
 """Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
-"""The targets where none are named, with the source, as far as the catalogue holds them."""
+"""Default targets beside the source, as far as the catalogue holds them."""
 CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
 
 
 class Section(BaseModel):
-    """A section of the config: it has no other keys, and nothing changes it."""
+    """A section of the config: frozen, and without other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -56,9 +56,9 @@ class ModelSettings(Section):
     """A model of the catalogue; the keys of `conf/model/`.
 
     Attributes:
-        network: `_target_`, a callable that returns a module from normalised images to logits, and
-            its arguments; `num_classes` and `image_size` that are null are filled from the data.
-        mean, std: Of the normalisation, by channel; None: the network's own.
+        network: `_target_`, a callable that returns a module from normalised images to logits,
+            and its arguments; null `num_classes` and `image_size` are filled from the data.
+        mean, std: Normalisation by channel; None: the network's own.
         input_size: Side that images are resized to inside the model; None: as they come.
         weights: A file; `included`: the network comes trained; None: the cache, else fine-tuning.
         expected_accuracy: On clean images, in [0, 1]; None: not checked.
@@ -89,9 +89,7 @@ class DatasetSettings(Section):
     """The images; the keys of `conf/dataset/`, of which a loader may have more of its own.
 
     Attributes:
-        name: Of the data set, in tables and experiments.
-        n_images: Size of the class-balanced subset; None: the whole test split.
-        seed: Of the subset.
+        n_images: Size of the class-balanced subset, drawn by `seed`; None: the whole test split.
         image_size: Shorter side in pixels, then the central square; None: as stored.
         num_classes: None: as the data say.
         class_names: None: as the data say; a list; or `imagenet`.
@@ -107,13 +105,13 @@ class DatasetSettings(Section):
 
     @property
     def has_loader(self) -> bool:
-        """Whether the data set brings images of its own; that of a saved set has none."""
+        """True if the data set brings images of its own; that of a saved set has none."""
         extra = self.model_extra or {}
         return "_target_" in extra
 
 
 class SavedOrigin(Section):
-    """What the files of a foreign set do not say."""
+    """Facts that the files of a foreign set lack."""
 
     source: str = "unknown"
     attack: str = "unknown"
@@ -129,14 +127,13 @@ class SavedSettings(Section):
     Attributes:
         path: A folder: a set of this program, image files, or `batch_0.npy`, ...
         clean: The clean images of a foreign set: a folder of the same layout.
-        labels: Its labels, 0-based: a CSV of columns `filename`, `label` and, which counts with
-            `origin.targeted` alone, `targeted_label`; or for arrays a `.npy` file. None:
+        labels: 0-based labels of a foreign set: a CSV of columns `filename`, `label` and, used
+            if `origin.targeted`, `targeted_label`; or for arrays a `.npy` file. None:
             `labels.csv` in the folder or else beside that of the clean images; or `labels.npy`
             in the folder.
         eps_255: Budget of a foreign set in units of 1/255.
         resize_clean: Whether clean images are brought to the size of the adversarial ones, by
             the bicubic filter that TransferAttack applies before its attacks.
-        origin: What else a foreign set does not say.
     """
 
     path: str
@@ -161,15 +158,13 @@ class SavedSettings(Section):
 
 
 class AttackSettings(Section):
-    """What makes the adversarial images.
+    """The producer of adversarial images.
 
     Attributes:
         kind: `crafted` by an attack on the source, `saved` in files, or `none`.
-        name: Of the attack's file.
-        label: For runs, tables and headings: the name, and the settings that are not the file's.
-        settings: All keys of the file, resolved.
-        saved: Of `attack=saved` alone.
-        source: Of a saved set, the model that it says it was crafted on.
+        label: Name in runs, tables and headings, with the settings that are not the file's.
+        settings: All keys of the attack's file, resolved.
+        source: Model that a saved set says it was crafted on.
     """
 
     kind: Literal["crafted", "saved", "none"] = "crafted"
@@ -183,11 +178,11 @@ class AttackSettings(Section):
 
 
 class EpsilonSettings(Section):
-    """The budgets.
+    """The budgets in units of 1/255.
 
     Attributes:
-        grid: In units of 1/255, ascending, without 0, which is always evaluated.
-        reference: The budget of the matrix, one of the grid; None: 8 where the grid has it, else
+        grid: Ascending, without 0, which is always evaluated.
+        reference: The budget of the matrix, one of the grid; None: 8 if the grid has it, else
             the largest.
     """
 
@@ -215,10 +210,10 @@ def job_name(label: str, source: str) -> str:
 
 
 class DiagnosticSettings(Section):
-    """What is computed beside the predictions while models and perturbations are at hand.
+    """Diagnostics beside the predictions, while models and perturbations are at hand.
 
     Attributes:
-        bisection: How often the bracket of each minimum adversarial budget is halved; 0: none.
+        bisection: Halvings of the bracket of each minimum adversarial budget; 0: none.
         spectra: Power spectra of images and perturbations.
         filters: Filtered perturbations, noise filtered likewise, and low-passed images.
         similarity: Gradients of the source compared with those of the targets.
@@ -233,12 +228,12 @@ class DiagnosticSettings(Section):
 
     @property
     def attack_independent(self) -> bool:
-        """Whether there are some that need no attack."""
+        """True if some of them need no attack."""
         return self.filters or self.similarity
 
 
 class CheckSettings(Section):
-    """The check of clean accuracies against `expected_accuracy`, and what a miss does."""
+    """Check of clean accuracies against `expected_accuracy`, and the effect of a miss."""
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
     action: Literal["stop", "warn"] = "stop"
@@ -266,7 +261,7 @@ class TrainerSettings(Section):
 
     @property
     def distributed(self) -> bool:
-        """Whether several processes share a job's images."""
+        """True if several processes share a job's images."""
         one = len(self.devices) == 1 if isinstance(self.devices, list) else str(self.devices) == "1"
         return not one or self.num_nodes > 1 or self.strategy == "ddp"
 
@@ -289,7 +284,7 @@ class TrainerSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How a model without weights is fine-tuned; the keys of `conf/training/`."""
+    """Recipe that fine-tunes models without weights; keys of `conf/training/`."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -306,7 +301,7 @@ class TrainingSettings(Section):
 
 
 class TrackingSettings(Section):
-    """Where runs are tracked; None for `uri`: a SQLite file in `directory`."""
+    """Tracking store; without `uri` a SQLite file in `directory`."""
 
     name: Literal["mlflow", "none"]
     uri: str | None = None
@@ -324,12 +319,12 @@ class ReportSettings(Section):
 
 
 class ReportCommand(Section):
-    """What `python -m src.report` is asked for; the keys of `conf/report.yaml`.
+    """Settings of `python -m src.report`; the keys of `conf/report.yaml`.
 
     Attributes:
         sweep: Folders of sweeps under `outputs/`.
         folder: Any folder of parquet files that jobs have left.
-        out: Where the page goes; None: to the sweep's folder.
+        out: Place of the page; None: the sweep's folder.
     """
 
     sweep: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
@@ -344,15 +339,14 @@ class Settings(Section):
     Attributes:
         source: Models whose gradients make the adversarial images; several form an ensemble.
         targets: Models that the images are evaluated on.
-        ensemble: What is averaged over the models of an ensemble.
-        protocol: Which images form the denominator of the matrix.
+        ensemble: Quantity averaged over an ensemble's models.
+        protocol: Rule for the images in the matrix's denominator.
         storage: Format of the primary variant; None: as a saved set holds them.
         variants: More storage formats of the same images.
         controls: Whether noise and shuffled perturbations are evaluated beside the attack.
-        save_adversarial: Whether the images are kept.
         model: The models that the job names.
         rerun: Whether the job is computed though a finished one has its rows.
-        cache_dir: Of checkpoints, clean predictions and unpacked archives.
+        cache_dir: Folder of checkpoints, clean predictions and unpacked archives.
         sweep: Id of the tracked sweep.
     """
 
@@ -389,10 +383,10 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> Self:
-        """Refuse images of which one batch, with its adversarial versions, exceeds the machine."""
+        """Refuse images of which one batch, with adversarial versions, exceeds the memory."""
         given, versions = self.trainer.batch_size, len(self.budgets)
         count = 50 if given == "auto" else given
-        pixel = 3 * 4 * count * (1 + versions)  # bytes that one takes in all of them, in float32
+        pixel = 3 * 4 * count * (1 + versions)  # float32 bytes of a pixel in all images of a batch
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         sizes = {f"model.{name}.input_size": self.model[name].input_size for name in self.models}
         for key, size in {"dataset.image_size": self.dataset.image_size, **sizes}.items():

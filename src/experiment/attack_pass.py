@@ -1,4 +1,4 @@
-"""The one long step of a job: attack its images and evaluate targets on them."""
+"""The long step of a job: attack its images and evaluate targets on them."""
 
 import shutil
 from collections.abc import Sequence
@@ -41,13 +41,11 @@ class Job:
     """A job with its data and models.
 
     Attributes:
-        settings: With what the device and a saved set have decided.
-        saved: The set that takes the attack's place, if one does.
-        images: Its images.
-        diagnosed: Those of its diagnostics.
+        settings: Completed by what the device and a saved set decide.
+        saved: Set that takes the attack's place, if one does.
+        diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
         models: Source and targets, by name.
-        device: `cpu`, `cuda` or another.
         clean: Predictions for the clean images; None where these are not at hand.
     """
 
@@ -62,22 +60,22 @@ class Job:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The classifiers, by name."""
+        """Classifiers by name."""
         return {name: model.classifier for name, model in self.models.items()}
 
     @property
     def keys(self) -> dict[str, str]:
-        """What decides the models' logits, by name."""
+        """Keys of the models' logits, by name."""
         return {name: model.key for name, model in self.models.items()}
 
     @property
     def target_keys(self) -> dict[str, str]:
-        """The same of the targets."""
+        """The targets' keys."""
         return {name: self.models[name].key for name in self.settings.targets}
 
     @cached_property
     def crafting(self) -> str:
-        """What made the adversarial images, see `crafting_key`."""
+        """Key of the adversarial images, see `crafting_key`."""
         return crafting_key(
             self.settings, self.saved, self.keys, self.images, self.pool, self.device
         )
@@ -91,10 +89,10 @@ def mixing_pool(settings: Settings) -> Batch:
 
 
 def attack_and_evaluate(job: Job, targets: Sequence[str], folder: Path) -> Evaluation:
-    """Return what some targets predict for a job's adversarial images.
+    """Attack a job's images, and return what some targets predict for them.
 
-    The images are saved in the job's folder if the settings say so. Else the rows of finished
-    batches are kept while the pass lasts, and those of one that was killed are taken over.
+    The adversarial images are saved in the job's folder if the settings say so. Else rows of
+    finished batches are kept while the pass lasts, and a killed pass's are reused.
     """
     settings = job.settings
     keep = settings.save_adversarial
@@ -132,7 +130,7 @@ def attack_and_evaluate(job: Job, targets: Sequence[str], folder: Path) -> Evalu
 
 
 def forget_partial_rows(job: Job, targets: Sequence[str]) -> None:
-    """Remove what a pass has kept, when its results are written."""
+    """Remove the rows that a pass kept, once results are written."""
     shutil.rmtree(_partial_folder(job, targets), ignore_errors=True)
 
 
@@ -143,7 +141,7 @@ def _partial_folder(job: Job, targets: Sequence[str]) -> Path:
 
 
 def _adversarial_source(job: Job) -> AdversarialSource:
-    """Return what makes the adversarial images: a saved set, or the attack on the source."""
+    """Return the producer of adversarial images: a saved set, or the attack."""
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings, attack = job.settings, job.settings.attack
@@ -165,11 +163,7 @@ def _adversarial_source(job: Job) -> AdversarialSource:
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
-    """Return the data set's target labels by image index, if the attack takes those.
-
-    Raises:
-        ValueError: The data set does not give one for every image.
-    """
+    """Return the data set's target labels by image index, if the attack takes those."""
     if settings.attack.target_label != "data":
         return {}
     name = settings.dataset.name

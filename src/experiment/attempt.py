@@ -1,4 +1,4 @@
-"""One job of a command: what stops it is noted beside its files, and the others go on."""
+"""One job of a command: its failure is noted beside its files, and the others go on."""
 
 import logging
 from contextlib import nullcontext
@@ -24,12 +24,7 @@ _trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by swe
 
 
 def attempt(config: DictConfig, folder: Path) -> None:
-    """Run one job; why it failed, if it did, is noted beside its files, and a sweep goes on.
-
-    Args:
-        config: The composed config.
-        folder: Where the job's files go.
-    """
+    """Run one job; if it fails, the reason is noted in its folder, and a sweep goes on."""
     try:
         with running(folder) if is_first_process() else nullcontext():
             _attempt(config, folder)
@@ -66,7 +61,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
 
 
 def tracker_of(settings: Settings) -> Tracker:
-    """Return the tracker of a sweep's jobs, opened once a process; without its store, none."""
+    """Return the tracker of a sweep's jobs, opened once a process; empty if that fails."""
     place = (settings.sweep, settings.dataset.name)
     if place not in _trackers:
         try:
@@ -83,7 +78,7 @@ def share_tracker(tracker: Tracker, settings: Settings, sweep: str | None) -> No
 
 
 def _note(folder: Path, sentence: str) -> None:
-    """Leave word beside the job's files; a process that is not the first tells the others."""
+    """Record the failure in error.txt; a process that is not the first exits instead."""
     if not is_first_process():
         refuse(sentence)
     try:

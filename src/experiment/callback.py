@@ -1,4 +1,4 @@
-"""Hydra's callback, which reads a command's jobs before anything slow is imported."""
+"""Hydra callback that reads a command's jobs before anything slow is imported."""
 
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,11 @@ class SweepCallback(Callback):
     on_multirun_start = on_run_start
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say how far the sweep is."""
+        """Log the job's number."""
         self.sweep.begin_job(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Print what a job of a sweep has found; all of them follow at the end."""
+        """Print a finished job's matrix; those of the whole sweep follow."""
         self.sweep.end_job(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Digests of the code that decides numbers: this program's own, and what a config names."""
+"""Digests of the code that decides numbers: this program's and a config's."""
 
 import ast
 import hashlib
@@ -21,38 +21,30 @@ from src.utils.cache import sha256_of
 ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
 """Packages of this program that decide the rows of a job."""
 WEIGHTS = ("data", "models", "training")
-"""Those that decide the weights of a training."""
+"""Packages that decide trained weights."""
 _HERE = Path(__file__).resolve().parents[1]
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
 _read: WeakKeyDictionary[ModuleType | None, tuple[str, list[str]]] = WeakKeyDictionary()
-"""Digest and imports of imported modules: what a file becomes later is not the code that runs."""
+"""Digest and imports by module, kept since a file edited later is not the code that runs."""
 
 
 @cache
 def own_code(packages: tuple[str, ...] = ROWS) -> str:
-    """Return a digest of some packages of this program, whatever their comments and docstrings."""
+    """Return a digest of packages of this program; comments and docstrings do not count."""
     files = sorted(path for name in packages for path in (_HERE / name).rglob("*.py"))
     parts = [f"{path.relative_to(_HERE)} {_digest(path)}" for path in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def code_of(settings: Any) -> dict[str, str]:
-    """Return the code of every callable that a section of a config names as `_target_`.
+    """Return the code behind every callable that a config's section names as `_target_`.
 
-    It is the module that the config names the callable in, and all that this one imports, at any
-    depth and wherever in its text. Files that the code reads do not count.
-
-    Args:
-        settings: Plain data, of any depth.
-
-    Returns:
-        By name: of a module outside site-packages, an editable installation's too, its digest; of
-        an installed package its version. Python's own and this program are left out.
-
-    Raises:
-        ValueError: A name cannot be imported.
+    The code is the module in which the config names the callable, and all that this one
+    imports, at any depth and wherever in its text: by name the digest of a module outside
+    site-packages (of an editable installation too), or the version of an installed package.
+    The standard library, this program, and files that the code reads are left out.
     """
     found: dict[str, str] = {}
     todo = [_module_of(target) for target in _targets(settings)]
@@ -85,7 +77,7 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def _module_of(target: str) -> str:
-    """Return the module in which a config names a callable, once it is imported."""
+    """Import the module in which a config names a callable, and return its name."""
     try:
         pkgutil.resolve_name(target)
     except Exception as error:  # of any kind, as the module's own code may raise it
@@ -96,7 +88,7 @@ def _module_of(target: str) -> str:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Return where a module is imported from, whatever was imported before; None for no module."""
+    """Return a module's spec, whatever was imported before; None if there is no such module."""
     parent, _, _ = name.rpartition(".")
     if not parent:
         return sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
@@ -114,7 +106,7 @@ def _versions(module: str) -> dict[str, str]:
 
 
 def _module(name: str, file: Path, package: str) -> tuple[str, list[str]]:
-    """Return the digest of a module's file, and all that it imports and that may be a module."""
+    """Return the digest of a module's file, and the names it imports that may be modules."""
     module = sys.modules.get(name)
     if module not in _read:
         found = _digest(file), list(_imports(file, package))
@@ -125,11 +117,7 @@ def _module(name: str, file: Path, package: str) -> tuple[str, list[str]]:
 
 
 def _digest(path: Path) -> str:
-    """Return a digest of a Python file's syntax tree, without docstrings; of others their SHA-256.
-
-    Raises:
-        SyntaxError: It is not Python.
-    """
+    """Return a digest of a Python file's syntax tree without docstrings, else the SHA-256."""
     if path.suffix != ".py":
         return sha256_of(path)
     tree = ast.parse(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What folders hold goes to the tracking store, while a sweep runs or later, each job once."""
+"""Delivery of sweeps from their folders to a tracking store, at once or later, each job once."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def start_sweep(folder: Path, plan: Plan, tracker: Tracker) -> str | None:
 def end_sweep(
     folder: Path, sweep: str, status: str, tracker: Tracker, jobs: Sequence[StoredJob]
 ) -> None:
-    """Close a sweep's run with the curves of its finished jobs and what its folder holds."""
+    """Close a sweep's run with the curves of its finished jobs and its folder's files."""
     summary = folder / SUMMARY
     note = summary.read_text(encoding="utf-8") if summary.exists() else ""
     points: list[Point] = []
@@ -74,11 +74,7 @@ def job_parameters(
 
 
 def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
-    """Log what a finished job has left in its folder: its pairs, its own metrics, its files.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
+    """Log a finished job from its folder: its pairs, its own metrics, its files."""
     if tracker.store is None:
         return
     record = _record(folder)
@@ -99,14 +95,9 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
 
 
 def deliver(folder: Path, settings: TrackingSettings) -> int:
-    """Bring a sweep and its finished jobs into a store, as far as they are not there.
+    """Deliver a sweep and its finished jobs to a store, and return how many jobs it lacked.
 
-    Returns:
-        How many jobs were missing there.
-
-    Raises:
-        ValueError: The store cannot be used or goes away, the folder is no sweep's, or the sweep
-            still runs.
+    Refuse a sweep that still runs, and a store that cannot be used or goes away.
     """
     plan = read_plan(folder)
     tracker = open_tracker(settings, plan.dataset)  # of the sweep; jobs may be on other data
@@ -149,5 +140,5 @@ def _record(folder: Path) -> JobRecord:
 
 
 def _delivery(record: JobRecord) -> str:
-    """Return what tells a job's run from those of all other jobs, in any store."""
+    """Return a key that tells a job's run from all others, in any store."""
     return content_key(record.key, record.created, record.protocol, record.reference)

@@ -1,4 +1,4 @@
-"""Images that a job keeps for its report: examples over the budgets, and those of the galleries."""
+"""Images that a job keeps for its report: examples over the budgets, and galleries."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +21,8 @@ def store_examples(
     """Store the example images with their adversarial versions.
 
     The file holds `index`, `label`, `eps_255`, `clean` uint8 (E, 3, H, W) and `adversarial`
-    float32 (K, E, 3, H, W) in [0, 1].
-
-    Args:
-        dataset: The images.
-        budgets: The K budgets in units of 1/255.
-        examples: Adversarial versions (K, 3, H, W) in [0, 1], by image index.
-        folder: Of the job.
+    float32 (K, E, 3, H, W) in [0, 1], of K budgets in units of 1/255. `examples` are
+    adversarial versions (K, 3, H, W) in [0, 1] by image index.
     """
     index = np.array(sorted(examples))
     batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())
@@ -57,10 +52,7 @@ def gallery_images(
 ) -> set[int]:
     """Return the index of every image that the galleries of a job's pairs will show.
 
-    Args:
-        predictions: Of the job.
-        record: What the job was.
-        flips: Minimum adversarial budgets found by bisection, if the job did that.
+    `flips` are the minimum adversarial budgets found by bisection, if the job did that.
     """
     pair = (record.source, record.targets)
     images = trajectories(predictions, *pair, record.protocol, flips, record.norm)

@@ -29,16 +29,9 @@ def table_path(
     names: Sequence[str],
     *what: Any,
 ) -> Path:
-    """Return where rows of a table that needs no attack are kept.
+    """Return the cache file for rows that need no attack.
 
-    Args:
-        settings: Of the job.
-        model_keys: Of its models, by name.
-        device: `cpu`, `cuda` or another.
-        images: What the table is of.
-        table: Name of the table.
-        names: Of the models that the rows are of, in any order.
-        *what: What else decides the numbers.
+    `names` are the models of the rows, in any order; `what` is all else that decides numbers.
     """
     keys = sorted(model_keys[name] for name in names)
     key = content_key(own_code(), table, keys, what, images.digest(), _numerics(settings, device))
@@ -54,10 +47,9 @@ def crafting_key(
     pool: Batch | None,
     device: str,
 ) -> str:
-    """Return the identity of a job whatever its targets.
+    """Return the key of a job's adversarial images, their variants and its diagnostics.
 
-    Jobs with equal ones have the same adversarial images, variants of them and diagnostics, and
-    so the same rows for every target that they share.
+    Jobs with equal keys have the same rows for every target that they share.
     """
     attack = settings.attack.settings
     crafted = code_of(attack) if saved is None else saved.digest
@@ -78,13 +70,7 @@ def crafting_key(
 
 
 def job_key(crafting: str, target_keys: Mapping[str, str], names: Sequence[str]) -> str:
-    """Return the job's identity: equal keys mean equal tables.
-
-    Args:
-        crafting: See `crafting_key`.
-        target_keys: Of the models that the targets are, by name.
-        names: Of source and targets, as they stand in the tables.
-    """
+    """Return the job's key: equal keys mean equal tables, the models' names included."""
     return content_key(crafting, target_keys, names)
 
 
@@ -103,7 +89,7 @@ def _digest(values: torch.Tensor) -> str:
 
 
 def _numerics(settings: Settings, device: str) -> list[str]:
-    """Return what can change the last digits of a logit."""
+    """Return settings that change a logit's last digits."""
     trainer = settings.trainer
     decisive = {"precision", "fold_batch_norms", "channels_last", "batch_size", "cudnn_benchmark"}
     how = trainer.model_dump(include=decisive)

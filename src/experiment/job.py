@@ -47,11 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> None:
-    """Compute a job, as far as no finished one has its rows, write its files and log its pairs.
-
-    Raises:
-        ValueError: The data, the weights or the clean accuracy are not as the settings say.
-    """
+    """Compute the rows of a job that no finished one has, write its files, log its pairs."""
     job = _prepared(settings, tracker)
     with _only_one(job):
         _compute(job, tracker, run, folder)
@@ -82,7 +78,7 @@ def _compute(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:
-    """Return a job with its data and models, and the clean predictions, which are checked."""
+    """Open a job's data, prepare its models, and check their clean accuracy."""
     saved = open_set(settings)
     settings = settings if saved is None else with_set(settings, saved)
     runner = make_trainer(settings.trainer, [])
@@ -129,7 +125,6 @@ def _only_one(job: Job) -> Iterator[None]:
 
 
 def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
-    """Return what a job's tables say of it."""
     settings = job.settings
     names = [settings.source_name, *settings.targets]
     if result.batch_size:  # the one that fitted into memory
@@ -154,14 +149,7 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
 
 
 def check_job(settings: Settings) -> int:
-    """Refuse a job whose models, attack or saved set cannot work, before any job of a command runs.
-
-    Returns:
-        How many gradients it takes for an image.
-
-    Raises:
-        ValueError: One cannot.
-    """
+    """Refuse a job that cannot work before any job runs, and return its gradients per image."""
     gradients = 0
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
@@ -180,13 +168,10 @@ def check_job(settings: Settings) -> int:
 
 
 def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:
-    """Compare the clean accuracies with those that the model files expect.
+    """Compare the clean accuracies with those that the model files expect; warn or stop.
 
     A model misses if the 95 % interval of its accuracy lies outside `expected_accuracy` plus or
     minus the tolerance, so that a small subset does not stop a job by chance.
-
-    Raises:
-        ValueError: One misses, and a miss is to stop the job.
     """
     frame = clean.select(["target", "label", "predicted"]).to_pandas()
     correct = (frame["label"] == frame["predicted"]).groupby(frame["target"], sort=False)
@@ -229,7 +214,7 @@ def _images(
 
 
 def _known(job: Job, folder: Path) -> tuple[dict[str, Evaluation], Path | None]:
-    """Return what finished jobs have found of this one's targets; see `known_targets`."""
+    """Return finished jobs' evaluations of this one's targets; see `known_targets`."""
     settings = job.settings
     if settings.rerun or settings.trainer.distributed or not settings.budgets:
         return {}, None  # processes would have to agree on it
@@ -246,7 +231,7 @@ def _known(job: Job, folder: Path) -> tuple[dict[str, Evaluation], Path | None]:
 
 
 def _joined(first: Mapping[str, pa.Table], second: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """Return all tables, those of one name below each other."""
+    """Concatenate tables of equal names from two mappings."""
     parts = {
         name: [each[name] for each in (first, second) if name in each]
         for name in {**first, **second}

@@ -1,4 +1,4 @@
-"""Readers of what a job has left in its folder, which refuse what no job leaves."""
+"""Readers of a job's files, which refuse content that no job writes."""
 
 import math
 from pathlib import Path
@@ -27,15 +27,11 @@ _TYPES = {
     **dict.fromkeys(("target", "band", "kind"), pa.string()),
     **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
 }
-"""Types of columns, as they are written; those of the others are float64."""
+"""Types of columns as written; the other columns are float64."""
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read one of a job's tables; of predictions all rows and values are checked.
-
-    Raises:
-        ValueError: The file is damaged, or no table that such a job leaves.
-    """
+    """Read one of a job's tables and check its values; of predictions also the rows."""
     table, classes = read_table(path), len(record.class_names)
     kind = name.partition("-")[0]
     lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
@@ -54,11 +50,7 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
 
 
 def read_images(path: Path, record: JobRecord) -> dict[str, np.ndarray]:
-    """Read the images that a job keeps for its report; no arrays where there is no file.
-
-    Raises:
-        ValueError: The file is damaged, or its arrays are not those that such a job stores.
-    """
+    """Read the images that a job keeps for its report; no arrays where there is no file."""
     if not path.is_file():
         return {}
     try:
@@ -79,11 +71,7 @@ def read_images(path: Path, record: JobRecord) -> dict[str, np.ndarray]:
 
 
 def read_alarms(folder: Path) -> list[Alarm]:
-    """Read a job's alarms; none where it has left no list of them.
-
-    Raises:
-        ValueError: Its file holds something else.
-    """
+    """Read a job's alarms; none where it has no file of them."""
     path = folder / ALARMS
     try:
         return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.exists() else []
@@ -92,7 +80,7 @@ def read_alarms(folder: Path) -> list[Alarm]:
 
 
 def _check_values(table: pa.Table, classes: int) -> None:
-    """Refuse what is no index, no class or no confidence; a target label may lack."""
+    """Refuse values out of range, and missing ones other than target labels."""
     most: dict[str, float] = {"index": math.inf}
     most |= dict.fromkeys(("label", "target_label", "predicted", TOP_FIVE[0]), classes - 1)
     most |= dict.fromkeys(("confidence", "true_confidence", TOP_FIVE[1]), 1 + 1e-6)  # rounded up
@@ -105,7 +93,7 @@ def _check_values(table: pa.Table, classes: int) -> None:
 
 
 def _check_rows(table: pa.Table, record: JobRecord) -> None:
-    """Refuse rows that are not each target, budget and image once, and perhaps clean ones."""
+    """Refuse rows that are not each target, budget and image once; clean rows may be there."""
     counts = [("index", "count"), ("index", "count_distinct")]
     groups = table.group_by(["target", "eps_255"]).aggregate(counts).to_pydict()
     rows = set(zip(groups["target"], groups["eps_255"], strict=True))

@@ -12,12 +12,9 @@ from src.analysis import CLEAN, is_white_box
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     """Lay out a transfer matrix for the terminal, white boxes marked `*`.
 
-    Args:
-        matrix: Result of `src.analysis.matrix`, or rows of `excess_by_control` of one control and
-            budget, with `source` and `cell`.
-        heading: Title of the table.
-        width: Width of the terminal in characters. Where a row per source and a column per
-            target are too wide for it, each pair has a row.
+    `matrix` is a result of `src.analysis.matrix`, or rows of `excess_by_control` of one control
+    and budget, with `source` and `cell`. Each pair has a row where a row per source and a
+    column per target take more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     white = list(map(is_white_box, matrix["source"], matrix["target"]))
@@ -46,11 +43,10 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     """Turn the long matrix into a row per source, for spreadsheets.
 
-    Returns:
-        Columns `source`, one per target with the readable cells, then for each target, after its
-        name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack `success`
-        and `targeted_success_rate`) with its 95 % interval, `_low` and `_high`. A pair that was
-        not run is empty.
+    Columns are `source`, one per target with the readable cells, then for each target, after
+    its name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack
+    `success` and `targeted_success_rate`) with its 95 % interval, `_low` and `_high`. A pair
+    that was not run is empty.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     count, rate = "still_correct", "robust_accuracy"
@@ -69,7 +65,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(frame: pd.DataFrame) -> Table:
-    """Turn names and cells into a table, cells to the right."""
+    """Return names and right-aligned cells as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in frame.columns:
         name = column in ("source", "target")

@@ -1,4 +1,4 @@
-"""What tracked runs say: of a job's pairs their curves, of a sweep the means of its attacks."""
+"""Metrics of tracked runs: curves of a job's pairs, means of a sweep's attacks."""
 
 import math
 import re
@@ -21,15 +21,7 @@ CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 def track_pairs(
     predictions: pd.DataFrame, record: JobRecord, delivery: str, tracker: Tracker, run: Run
 ) -> None:
-    """Log a run for each target of a job.
-
-    Args:
-        predictions: Of the primary variant.
-        record: What the job was.
-        delivery: Tells it from all other jobs.
-        tracker: Where they are logged.
-        run: The job's.
-    """
+    """Log a run for each target of a job, from the predictions of its primary variant."""
     found = rates(predictions, record.source, record.targets, record.protocol)
     attack = record.config["attack"]
     for target in record.targets:
@@ -77,23 +69,18 @@ def track_pairs(
 
 
 def named(name: str, record: JobRecord) -> str:
-    """Return the name of a run with its arithmetic where that is not float32."""
+    """Return a run's name, with its arithmetic where that is not float32."""
     return name if record.arithmetic == "float32" else f"{name} ({record.arithmetic})"
 
 
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
-    """Turn one pair's rates into the metrics and tags of a tracked run.
+    """Return one pair's metrics and tags, from its target's rows of `src.analysis.rates`.
 
     `robust_accuracy` is the share still classified correctly, of targeted attacks too;
-    `success_rate` the share predicted as any wrong class or, of those, as the target label.
-
-    Args:
-        rows: Those of `src.analysis.rates` of one target.
-        reference: The budget, in units of 1/255, of the metrics `reference/...` and the tags.
-
-    Returns:
-        Metrics, those of `curves/...` by budget, of which MLflow's steps hold the whole ones; and
-        the rates' 95 % intervals. Left out is what is not known, as of an empty denominator.
+    `success_rate` the share predicted as any wrong class or, if targeted, as the target label.
+    Metrics `curves/...` have whole budgets as steps, since MLflow takes no fractions; metrics
+    `reference/...` and tags (95 % intervals) are those at `reference`, in units of 1/255.
+    Unknown rates, as of an empty denominator, are left out.
     """
     here = rows.set_index("eps_255").loc[reference].dropna().to_dict()
     points, intervals = list[Point](), {}
@@ -113,8 +100,7 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
 def sweep_points(jobs: Sequence[StoredJob]) -> list[Point]:
     """Average each attack's success rates over its pairs, white boxes and others apart.
 
-    Returns:
-        `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0.
+    Metrics are `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0.
     """
     names: dict[str, str] = {}
     for label in dict.fromkeys(job.attack for job in jobs):
@@ -134,7 +120,7 @@ def sweep_points(jobs: Sequence[StoredJob]) -> list[Point]:
 
 
 def _arithmetic(record: JobRecord, target: str) -> dict[str, Any]:
-    """Return how numbers are computed, and what source and target do to their images first."""
+    """Return the settings of the arithmetic, and the preprocessing of source and target."""
     trainer = {"attack_precision": "32-true", **record.config.get("trainer", {})}
     models = record.config.get("model", {})
     found = {

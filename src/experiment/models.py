@@ -1,4 +1,4 @@
-"""What a job needs before it can attack: its images, and its models with their weights."""
+"""Preparation of a job: its images, and its models with their weights."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -37,12 +37,11 @@ _LONG = 3600  # seconds of training for which cheaper choices are named
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier with its weights.
+    """A classifier, frozen and in evaluation mode.
 
     Attributes:
-        classifier: Frozen, in evaluation mode.
-        digest: Of its weights.
-        key: Of everything that decides its logits but the trainer.
+        digest: Digest of its weights.
+        key: Digest of all that decides its logits but the trainer's settings.
     """
 
     classifier: nn.Module
@@ -50,27 +49,20 @@ class Model:
     key: str
 
 
-_last_job: dict[str, Model] = {}  # its models, by what decides them
+_last_job: dict[str, Model] = {}  # models by the key of `_asked`
 
 
 def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
-    """Return a split of the job's data set; opened once for all jobs of a process.
+    """Return the `train` or `test` split of a job's data; opened once for all jobs of a process.
 
-    Args:
-        settings: Of the job.
-        split: `train` or `test`.
-        whole: All images of the split, whatever `n_images` says.
+    With `whole` all images of the split are taken, whatever `n_images` says.
     """
     changes = {"n_images": None} if whole else {}
     return _opened(settings.dataset.model_copy(update=changes).model_dump_json(), split)
 
 
 def open_datasets(jobs: Iterable[Settings]) -> None:
-    """Open each data set once, so that no job waits for a download in vain.
-
-    Raises:
-        ValueError: One cannot be had.
-    """
+    """Open each data set once, so that no job waits for a download in vain."""
     loaded = [job for job in jobs if job.attack.kind != "saved"]
     for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
         open_dataset(job, "test")
@@ -79,12 +71,7 @@ def open_datasets(jobs: Iterable[Settings]) -> None:
 def check_images(dataset: ImageDataset, together: int = 1) -> None:
     """Decode every chosen image once, so that a bad one shows before any model is trained.
 
-    Args:
-        dataset: The images; nothing of them is kept.
-        together: How many images at least must share a batch.
-
-    Raises:
-        ValueError: An image cannot be read, not all are squares of one size, or there are too few.
+    Images of several sizes are refused, and fewer than the `together` that must share a batch.
     """
     if len(dataset) < together:
         raise ValueError(
@@ -98,11 +85,8 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
     """Build all models of a job, then train those without weights.
 
     All are built before one is trained, so that what does not fit the data shows at once; those
-    that the job before had in this process are taken over. An ensemble of sources is a model of
-    its own beside its members.
-
-    Raises:
-        ValueError: A model or its weights do not fit the data.
+    of the job before in this process are reused. An ensemble of sources is a model of its own
+    beside its members.
     """
     asked = {name: _asked(settings, name, images) for name in settings.models}
     built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
@@ -134,11 +118,8 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
     """Return a model that a job would have, frozen; None if it would have to be trained first.
 
     The state of the random number generators stays as it was.
-
-    Raises:
-        ValueError: The model or its weights do not fit the data.
     """
-    _opened.cache_clear()  # folder and files may be others than at the call before
+    _opened.cache_clear()  # the current folder and its files may have changed
     images = open_dataset(settings, "test")
     with isolate_rng():
         classifier = _built(settings, name, images)
@@ -196,7 +177,7 @@ def _network_of(settings: Settings, name: str) -> dict[str, Any]:
 def _checkpoint(
     settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Path:
-    """Return where the weights are kept that this model gets from this data by this recipe."""
+    """Return the path of the weights that a model gets from this data and recipe."""
     dataset = settings.dataset.name
     if not settings.dataset.has_loader:
         raise ValueError(
@@ -226,7 +207,7 @@ def _train(
     settings: Settings,
     tracker: Tracker,
 ) -> None:
-    """Load the weights of files, trained first if they are not there yet."""
+    """Train the models without files, and load the weights of all."""
     if not built:
         return
     recipe, dataset = settings.training, settings.dataset.name
@@ -252,7 +233,7 @@ def _train(
 
 
 def _announce(untrained: Mapping[str, PixelClassifier], settings: Settings) -> None:
-    """Say how long the trainings will take here, and what is cheaper than over an hour."""
+    """Log how long the trainings will take; name cheaper choices if over an hour."""
     if not untrained:
         return
     log.info("Timing two steps of training of %s.", ", ".join(untrained))

@@ -1,4 +1,4 @@
-"""What a job leaves in its folder: tables, images, alarms, its set of adversarial images."""
+"""Files of a job: tables, images, alarms, its set of adversarial images."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 METRICS = "metrics.json"
 SUMMARY = "summary.txt"
 SAVED = "adversarial"
-"""The folder of a job's saved images."""
+"""Folder of a job's adversarial images."""
 _OF_JOB = (
     *("predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
     *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS, METRICS),
@@ -59,12 +59,12 @@ _OF_JOB = (
 
 
 def files_of_job(folder: Path) -> list[Path]:
-    """Return what a job has left in its folder, but for its set of adversarial images."""
+    """Return a job's files in its folder, except its set of adversarial images."""
     return sorted(path for pattern in _OF_JOB for path in folder.glob(pattern))
 
 
 def files_of_sweep(folder: Path) -> list[Path]:
-    """Return what a sweep has left beside its jobs: the report, its figures, the matrices."""
+    """Return a sweep's files beside its jobs: the report, its figures, the matrices."""
     first = (path for path in (folder / PAGE, folder / FIGURES) if path.exists())
     return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
@@ -80,18 +80,9 @@ def write_results(
 ) -> None:
     """Write a job's tables, example images and alarms into its folder.
 
-    The tables of predictions come last, that of the primary variant after all other files: a job
-    that has it has the others.
-
-    Args:
-        settings: Of the job.
-        record: What the tables say of it.
-        images: Its images.
-        clean: Predictions on the clean images; None where those are not at hand, and
-            nothing that needs them is written.
-        result: Of the pass over the images.
-        saved: The set that took the attack's place, if one did.
-        folder: Where the files go.
+    The tables of predictions come last, that of the primary variant after all other files: a
+    job that has it has the others. Without `clean`, the predictions on the clean images, nothing
+    that needs them is written. `saved` is the set that took the attack's place, if one did.
     """
     tables = dict(result.tables)
     if clean is not None:
@@ -125,7 +116,7 @@ def write_results(
 def _metrics(
     result: Evaluation, images: ImageDataset, raised: list[Alarm], saved: SavedImages | None
 ) -> dict[str, float]:
-    """Return a job's own metrics, as far as they are known."""
+    """Return a job's own metrics, without unknown ones."""
     metrics = {
         "gradients_per_image": result.gradients / len(images),
         "zero_gradients": result.zero_share,
@@ -139,7 +130,7 @@ def _metrics(
 
 
 def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write the rates of every variant under every protocol, and those beyond every control."""
+    """Write rates of every variant under every protocol, and excess over every control."""
     pair = (record.source, record.targets)
     table = rates_by_protocol(frames, *pair, record.label, record.norm)
     table.insert(list(table).index("norm") + 1, "arithmetic", record.arithmetic)
@@ -150,7 +141,6 @@ def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: 
 
 
 def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[Alarm]:
-    """Return the job's alarms, which the end of the command prints."""
     return alarms(
         frame,
         record.source,
@@ -199,14 +189,14 @@ def _write_images(
 
 
 def example_indices(images: ImageDataset, count: int) -> list[int]:
-    """Return the index of images spread evenly over the classes."""
+    """Return indices of images spread evenly over the classes."""
     by_class = images.indices[np.argsort(images.labels, kind="stable")]
     count = min(count, len(images))
     return [int(by_class[position * len(images) // count]) for position in range(count)]
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier job has left in a folder, but for its set of adversarial images."""
+    """Remove an earlier job's files from a folder, except its set of adversarial images."""
     with writing(folder):
         for file in files_of_job(folder):
             file.unlink()
@@ -214,8 +204,8 @@ def clear(folder: Path) -> None:
 
 
 def clear_sweep(folder: Path) -> None:
-    """Remove what earlier commands have left in a sweep's own folder, and nothing of the user's."""
-    if job_record(folder) is not None:  # which a single run has left
+    """Remove earlier commands' files from a sweep's own folder, and nothing of the user's."""
+    if job_record(folder) is not None:  # left by a single run
         clear(folder)
     with writing(folder):
         _clear_summary(folder)
@@ -234,7 +224,7 @@ def finish_set(
     images: ImageDataset,
     folder: Path,
 ) -> None:
-    """Complete the job's set of adversarial images with what it says of itself."""
+    """Complete the job's set of adversarial images with its provenance."""
     facts = SavedImagesFacts(
         source=record.source,
         ensemble=settings.ensemble,

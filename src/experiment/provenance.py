@@ -1,4 +1,4 @@
-"""What a job's tables say of themselves: a record in the metadata of each parquet file.
+"""Provenance record of a job in the metadata of each of its parquet files.
 
 A report needs nothing but such tables, wherever they were copied to.
 """
@@ -67,7 +67,7 @@ class _Diagnostics(BaseModel):
 
 
 class _Config(BaseModel):
-    """The part of a job's settings that readers of its record look into."""
+    """Part of a job's settings that readers of its record use."""
 
     attack: _Attack
     dataset: dict[str, Any]
@@ -79,40 +79,35 @@ class _Config(BaseModel):
 
 
 class JobRecord(BaseModel):
-    """What a job's tables came from.
+    """Provenance of a job's tables.
 
     Attributes:
-        key: Of the job: equal keys mean equal predictions.
-        crafting: Of the job whatever its targets, see `crafting_key`.
-        target_keys: Of what decides each target's logits, by name.
-        gradients: How many were taken for the predictions.
-        zero_gradients: How many of them were zero in every pixel.
+        key: Equal keys mean equal predictions.
+        crafting: Key of the job whatever its targets, see `crafting_key`.
+        target_keys: Keys of all that decides each target's logits, by name.
+        gradients: Number of gradients taken for the predictions.
+        zero_gradients: Number of them that were zero in every pixel.
         code: Digests of this program's code, the attack's and each model's, by name.
         data: Digest of the images.
-        images: How many there are.
-        values: Of each, three for a pixel; None in tables of earlier versions.
-        class_names: One a class.
+        images: Number of images.
+        values: Numbers in an image, three for a pixel; None in tables of earlier versions.
         weights: Digests of the models' weights, by name.
         device: `cpu`, `cuda` or another.
         source: The source's name, of an ensemble `a+b`; empty if nothing was attacked.
-        targets: Names of the targets.
         attack: The attack's name; empty if nothing was attacked.
-        label: The same with the settings that are not its file's.
+        label: The attack's name with the settings that are not its file's.
         iterative: Whether the attack takes more than one step, as far as its settings say.
-        norm: Of the budgets.
         budgets: In units of 1/255, ascending, 0 first.
         reference: The reference budget in units of 1/255.
-        protocol: Which images form the denominator of the matrix.
+        protocol: Rule for the images in the matrix's denominator.
         storage: Format of the primary variant, `stored` for that of a saved set.
-        dataset: The data set's name.
-        seed: Of the subset and of random attacks.
-        precision: Of Lightning's trainer.
+        seed: Seed of the subset and of random attacks.
+        precision: Precision of Lightning's trainer.
         config: The job's settings without the tracking store.
         overrides: Words of the command line that this job got, see `public`.
-        flags: What stood before them, as `--config-dir PATH`.
-        created: When the job ended, UTC, as `2026-01-31T12:00:00+00:00`.
-        commit: Of the code, see `git_commit`.
-        versions: Of the packages that can change a number, and of Python's own.
+        flags: Words before them, such as `--config-dir PATH`.
+        created: End of the job, UTC, as `2026-01-31T12:00:00+00:00`.
+        versions: Versions of Python and of the packages that can change a number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -150,7 +145,7 @@ class JobRecord(BaseModel):
 
     @property
     def arithmetic(self) -> str:
-        """Formats of the numbers in words: `float32`, or what is not."""
+        """Number formats in words: `float32`, or those unlike it."""
         attack, trainer = self.config.get("attack", {}), self.config.get("trainer", {})
         taken = attack.get("kind", "crafted") == "crafted" and trainer.get("attack_precision")
         found = {"": self.precision, "gradients in ": taken or "32-true"}
@@ -160,7 +155,7 @@ class JobRecord(BaseModel):
 
 
 def folder_of_command(folder: Path) -> Path:
-    """Return the folder of a job's command: of a sweep the one above, else the job's own."""
+    """Return the folder of a job's command: in a sweep the parent, else the job's own."""
     numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00
     return folder.parent if numbered else folder
 
@@ -174,13 +169,7 @@ def remove_figures(folder: Path) -> None:
 
 
 def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
-    """Return the record of a job that ends here and now.
-
-    Args:
-        settings: Of the job.
-        folder: Where Hydra has noted its command.
-        **found: The other attributes of the record.
-    """
+    """Return the record of a job that ends now; `found` are facts not in its settings."""
     attack, steps = settings.attack, settings.attack.settings.get("steps")
     overrides, flags = _command(folder / ".hydra")
     return JobRecord(
@@ -219,7 +208,7 @@ def public(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
-    """Return a table whose metadata say which of a job's tables it is, and what the job was."""
+    """Return a table with its name and its job's record in the metadata."""
     text = json.dumps({"format": FORMAT, "table": name, "job": record.model_dump(mode="json")})
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text.encode()})
 
@@ -230,7 +219,7 @@ def without_top_five(table: pa.Table) -> pa.Table:
 
 
 def job_record(folder: Path) -> JobRecord | None:
-    """Return what a job's table says of it; None if there is none of this program and version."""
+    """Return the record in a job's predictions; None if this version of the program wrote none."""
     try:
         found = read_record(folder / f"{PREDICTIONS}.parquet")
     except ValueError:
@@ -239,14 +228,7 @@ def job_record(folder: Path) -> JobRecord | None:
 
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:
-    """Return which table a parquet file holds and the record of its job.
-
-    Returns:
-        None for a file that this program did not write.
-
-    Raises:
-        ValueError: The file cannot be read, or another version of the program wrote it.
-    """
+    """Return a file's table name and job record; None if another program wrote it."""
     try:
         found = (pq.read_schema(path).metadata or {}).get(_KEY)
     except (pa.ArrowException, OSError) as error:
@@ -285,14 +267,14 @@ def git_commit() -> str:
 
 
 def _git(*words: str) -> str:
-    """Return what git prints of the repository that this file lies in; nothing if it fails."""
+    """Return git's output on the repository of this file; nothing if git fails."""
     here = Path(__file__).parent
     done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
     return done.stdout.strip()
 
 
 def _command(noted: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the words and the flags of a command, of the files that Hydra left."""
+    """Return the words and the flags of a command, from the files that Hydra left."""
     if not (noted / "overrides.yaml").exists():
         return (), ()
     words = yaml.safe_load((noted / "overrides.yaml").read_text())

@@ -1,4 +1,4 @@
-"""What finished jobs have found already: rows of targets whose adversarial images were the same."""
+"""Reuse of rows that finished jobs hold for targets of the same adversarial images."""
 
 import logging
 import math
@@ -29,11 +29,11 @@ from src.utils.files import writing
 log = logging.getLogger(__name__)
 
 _DIAGNOSTICS = {"bisection": "flips", "spectra": "spectra", "filters": "filtered"}
-"""Settings of diagnostics of the attack, with their tables."""
+"""Settings of the attack's diagnostics, with their tables."""
 
 
 def jobs_beside(folder: Path) -> list[Path]:
-    """Return the folders of the finished jobs whose sweeps lie beside a job's, the newest first."""
+    """Return the folders of finished jobs in a job's and neighbouring sweeps, newest first."""
     here = folder_of_command(folder).absolute().parent
     tables = [*here.glob(f"*/{PREDICTIONS}.parquet"), *here.glob(f"*/*/{PREDICTIONS}.parquet")]
     tables.sort(key=_time_of_change, reverse=True)
@@ -55,17 +55,11 @@ def known_targets(
     *,
     with_set: bool,
 ) -> tuple[dict[str, Evaluation], Path | None]:
-    """Return what finished jobs have found, by target, as far as they have found it.
+    """Return finished jobs' evaluations by target, and the last folder that one is from.
 
-    Args:
-        folders: Of jobs. One with damaged files is named, and nothing of it is taken.
-        crafting: What their adversarial images must be, see `crafting_key`.
-        target_keys: Of the targets' models, by name.
-        examples: Index of the images whose adversarial versions must be there.
-        with_set: Whether the saved adversarial images must be there too.
-
-    Returns:
-        The evaluations, and the last folder that one is from.
+    `crafting` is the key of their adversarial images (see `crafting_key`), `target_keys` those
+    of the models, `examples` the indices of images whose adversarial versions must be there;
+    `with_set` asks for the saved images too. A folder with damaged files is logged and skipped.
     """
     known: dict[str, Evaluation] = {}
     place = None
@@ -94,7 +88,7 @@ def known_targets(
 def combined(
     known: Mapping[str, Evaluation], computed: Evaluation, targets: Sequence[str]
 ) -> Evaluation:
-    """Return the evaluation of all targets, in their order, from those of each and a new one."""
+    """Merge the known evaluations and a new one into that of all targets, in their order."""
     if not known:
         return computed
     parts = [known.get(name) or _of_target(computed, name, name) for name in targets]
@@ -109,7 +103,7 @@ def combined(
 
 
 def link_set(place: Path, folder: Path) -> None:
-    """Give a job the saved images of another one, without a second copy where that is possible."""
+    """Give a job another one's saved images, without a second copy where that is possible."""
     if place.resolve() == folder.resolve():
         return
 
@@ -125,11 +119,7 @@ def link_set(place: Path, folder: Path) -> None:
 
 
 def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Evaluation:
-    """Return what a job has found, as the pass over the images had given it.
-
-    Raises:
-        ValueError: A file is damaged or not there, or an example image is not.
-    """
+    """Return a job's evaluation from its files, as the pass over the images gave it."""
     stored = read_images(folder / EXAMPLES, record)
     kept = {n: stored["adversarial"][:, at] for at, n in enumerate(stored.get("index", ()))}
     if lacking := set(examples) - kept.keys():
@@ -162,7 +152,7 @@ def _evaluation(folder: Path, record: JobRecord, examples: Sequence[int]) -> Eva
 
 
 def _of_target(whole: Evaluation, target: str, name: str) -> Evaluation:
-    """Return what an evaluation says of one target, under a name of its own."""
+    """Return one target's part of an evaluation, under a new name."""
 
     def rows(table: pa.Table) -> pa.Table:
         if "target" not in table.column_names:

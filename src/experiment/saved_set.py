@@ -1,4 +1,4 @@
-"""A saved set in the place of an attack: what it says of itself becomes the job's settings."""
+"""Saved set in the place of an attack: facts stored with it become the job's settings."""
 
 from functools import lru_cache
 from typing import Any
@@ -14,20 +14,15 @@ from src.evaluation import UNKNOWN, SavedImages, open_saved_images, with_measure
 
 
 def open_set(settings: Settings) -> SavedImages | None:
-    """Return the saved set that takes the attack's place, its budgets measured; else None.
-
-    Raises:
-        ValueError: The set cannot be read.
-    """
+    """Return the saved set that takes the attack's place, its budgets measured; else None."""
     saved = settings.attack.saved
     return None if saved is None else _opened(saved)
 
 
 def with_set(settings: Settings, saved: SavedImages) -> Settings:
-    """Return the settings of a job with what its saved set says: attack, budgets and protocol.
+    """Return a job's settings with attack, budgets and protocol of its saved set.
 
-    Raises:
-        ValueError: The set is not of this source or data set, or lacks what the job needs.
+    A set of another source or data set, or one that lacks what the job needs, is refused.
     """
     path = settings.attack.saved.path if settings.attack.saved else ""
     given, own = settings.source_name, settings.dataset.name
@@ -63,16 +58,9 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
 
 
 def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
-    """Refuse a model that has other weights than the source of its name.
+    """Refuse a model that has other weights than the saved set's source of its name.
 
     It would be taken for the white box.
-
-    Args:
-        saved: The set.
-        digests: Of the weights of the models at hand, by name.
-
-    Raises:
-        ValueError: There is one.
     """
     for name, digest in saved.facts.weights.items():
         if digests.get(name, digest) != digest:

@@ -1,4 +1,4 @@
-"""How far a sweep and its jobs are, told by what lies in their folders."""
+"""Progress of a sweep and its jobs, told by the files in their folders."""
 
 import re
 import time
@@ -22,17 +22,16 @@ _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
 
 class Plan(BaseModel):
-    """What a command set out to do; `sweep.json` in its folder.
+    """Plan of a command, kept as `sweep.json` in its folder.
 
     Attributes:
         jobs: Names of the jobs, as far as they are known before they run.
         single: Whether the one job's files lie in the command's own folder.
-        command: Its words, see `public`.
-        dataset: Of the jobs, which names the experiments.
-        tracked: Whether a tracking store was to have it.
-        started: When, in seconds since 1970.
-        id: Of the sweep, wherever its folder is moved.
-        parameters: What the jobs are asked for, see `sweep_parameters`.
+        command: Words of the command line, see `public`.
+        dataset: Name of the data set and of the tracked experiments.
+        tracked: Whether a tracking store was asked for.
+        started: Time in seconds since 1970.
+        id: Name of the sweep in tracking stores, wherever its folder is moved.
     """
 
     jobs: list[str]
@@ -46,14 +45,13 @@ class Plan(BaseModel):
 
 
 class JobStatus(NamedTuple):
-    """Where a job stands.
+    """State of a job.
 
     Attributes:
-        name: Such as `bim vgg16`.
-        folder: Its folder; None: it has not begun.
+        folder: None before the job has begun.
         state: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
-        seconds: How long it took, or has run by now.
-        error: Why it failed.
+        seconds: Duration, of a running job so far.
+        error: Sentence on why it failed.
     """
 
     name: str
@@ -64,14 +62,7 @@ class JobStatus(NamedTuple):
 
 
 def newest_sweep(*, finished: bool = False) -> Path:
-    """Return the folder of the sweep in `outputs/` that was begun last.
-
-    Args:
-        finished: Whether it must have a job with results.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Return the newest sweep's folder in `outputs/`; if `finished`, the newest with results."""
     plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for plan in plans:
         if not finished or any(plan.parent.rglob(f"{PREDICTIONS}.parquet")):
@@ -86,33 +77,25 @@ def lock_of(folder: Path) -> Path:
 
 @contextmanager
 def running(folder: Path) -> Iterator[None]:
-    """Hold a job's folder while it runs; an earlier word of a failure is removed.
-
-    Raises:
-        ValueError: Another process runs a job there, or the folder cannot be written.
-    """
+    """Hold the lock of a job's folder while it runs, and remove an earlier note of failure."""
     with held(lock_of(folder)):
         (folder / _FAILURE).unlink(missing_ok=True)
         yield
 
 
 def fail(folder: Path, sentence: str) -> None:
-    """Leave word of why the job failed, with the traceback of the error that is handled.
-
-    Raises:
-        WriteError: It cannot be written.
-    """
+    """Write why the job failed into error.txt, with the traceback of the error being handled."""
     write_text(folder / _FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
 
 
 def failure_of(folder: Path) -> str | None:
-    """Return why a job has no results; None if it has left its predictions."""
+    """Return why a job has failed; None if it has left its predictions."""
     finished = (folder / f"{PREDICTIONS}.parquet").exists()
     return noted_failure(folder) or (None if finished else "it left no note")
 
 
 def noted_failure(folder: Path) -> str | None:
-    """Return why the last job in a folder has not ended well, as far as it left a sign."""
+    """Return why the last job in a folder failed, by its note or its lock; else None."""
     note = folder / _FAILURE
     if note.exists():
         return note.read_text().split("\n\n")[0]
@@ -127,16 +110,12 @@ def lock_of_sweep(folder: Path) -> Path:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Note what a command sets out to do."""
+    """Write the plan of a command."""
     write_text(folder / PLAN, plan.model_dump_json(indent=1))
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return what the last command in a folder set out to do.
-
-    Raises:
-        ValueError: There was none.
-    """
+    """Return the plan of the last command in a folder."""
     try:
         return Plan.model_validate_json((folder / PLAN).read_bytes())
     except OSError as error:
@@ -146,10 +125,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
-    """Return the folders of the jobs that were begun, by their numbers.
-
-    Those that an earlier sweep left in the same folder are not among them.
-    """
+    """Return the begun jobs' folders by number, without those an earlier sweep left there."""
     if plan.single:
         return {0: folder}
     numbered = ((path, re.match(r"(\d+)-", path.name)) for path in folder.iterdir())
@@ -163,11 +139,7 @@ def _is_new(job: Path, plan: Plan) -> bool:
 
 
 def job_statuses(folder: Path) -> list[JobStatus]:
-    """Return where the jobs of a sweep stand, in their order.
-
-    Raises:
-        ValueError: The folder is not that of a sweep.
-    """
+    """Return the states of a sweep's jobs, in their order."""
     plan = read_plan(folder)
     begun = job_folders(folder, plan)
     names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))

@@ -1,4 +1,4 @@
-"""The matrices and alarms of one command's jobs, printed and written beside them."""
+"""Matrices and alarms of one command's jobs, printed and written beside them."""
 
 import json
 import re
@@ -52,12 +52,12 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
 
 
 def _of_one_matrix(job: StoredJob) -> tuple[str, float, str]:
-    """Return what the jobs of a matrix share; saved sets of one attack may differ in the others."""
+    """Return the attack, reference budget and protocol that jobs of one matrix share."""
     return job.attack, job.record.reference, job.record.protocol
 
 
 def print_matrix(jobs: Sequence[StoredJob], console: Console) -> tuple[str, pd.DataFrame]:
-    """Print the matrix of jobs of one attack, and return its heading and its cells."""
+    """Print the matrix of one attack's jobs, and return its heading and its cells."""
     attack, record = jobs[0].attack, jobs[0].record
     eps = record.reference
     cells = matrix(pd.concat(map(_rates, jobs), ignore_index=True), eps, record.protocol)
@@ -71,8 +71,8 @@ def print_matrix(jobs: Sequence[StoredJob], console: Console) -> tuple[str, pd.D
 def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
     """Complete every job's alarms with those of the whole sweep, and print a line for each.
 
-    Iterative attacks are compared with FGSM from the same source, and jobs without an attack are
-    checked. A finding of several jobs is printed once, and so are the causes of an alarm.
+    Iterative attacks are compared with FGSM from the same source, clean accuracies with chance.
+    A finding of several jobs is printed once, and so are the causes of an alarm.
     """
     where: dict[str, dict[str, list[str]]] = {}
     texts: dict[Path, str] = {}
@@ -125,7 +125,7 @@ def _late_alarms(job: StoredJob, jobs: Sequence[StoredJob]) -> list[Alarm]:
 
 
 def _comparable(one: JobRecord, other: JobRecord) -> bool:
-    """Tell whether two jobs differ in nothing but the rule of their attack."""
+    """Tell whether two jobs differ in nothing but the attack's rule."""
     configs = []
     for record in (one, other):
         attack = record.config["attack"]

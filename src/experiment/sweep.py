@@ -1,4 +1,4 @@
-"""What surrounds the jobs of one command: checks before them, the matrix after them."""
+"""The jobs of one command as a whole: checks before them, the matrix after them."""
 
 import logging
 import sys
@@ -35,19 +35,14 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """The jobs of one command: checked, opened as a tracked run, summed up when they are done.
-
-    Args:
-        composed: The config of each job.
-        jobs: Their settings, of which each has one at least.
-    """
+    """The jobs of one command: checked, opened as a tracked run, summed up when they are done."""
 
     def __init__(self, composed: Sequence[DictConfig], jobs: Sequence[Settings]) -> None:
         self.composed, self.settings = composed, jobs
         self.tracker: Tracker | None = None
         self.plan: Plan | None = None
         self.stopped = ""
-        self.jobs = 0  # 0: one alone, or as many as a sweeper of another kind will ask for
+        self.jobs = 0  # 0: a single run, or unknown with another sweeper
         self.held = ExitStack()  # the lock of a sweep that has begun
 
     def __getstate__(self) -> dict[str, Any]:
@@ -55,12 +50,12 @@ class Sweep:
         return {**self.__dict__, "held": ExitStack(), "composed": ()}
 
     def begin_job(self, config: DictConfig) -> None:
-        """Say how far the sweep is."""
+        """Log the job's number."""
         if self.jobs:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
     def end_job(self, config: DictConfig) -> None:
-        """Print what a job of a sweep has found; all of them follow at the end."""
+        """Print a finished job's matrix; those of the whole sweep follow."""
         folder = Path(config.hydra.runtime.output_dir)
         if self.jobs > 1 and failure_of(folder) is None:
             done = [job for job in find_jobs([folder], below=False) if job.attacked]
@@ -68,11 +63,7 @@ class Sweep:
                 print_matrix(done, Console(markup=False))
 
     def start(self, config: DictConfig) -> None:
-        """Check the jobs, and open the sweep.
-
-        Raises:
-            ValueError: One cannot work.
-        """
+        """Check the jobs, and open the sweep."""
         if not is_first_process():
             return
         sweep, jobs = is_sweep(config), self.settings
@@ -139,11 +130,7 @@ class Sweep:
         self._sum_up(config)
 
     def end(self, config: DictConfig) -> None:
-        """Sum up.
-
-        Raises:
-            SystemExit: A job has failed, with the code 1.
-        """
+        """Sum up, and exit with code 1 if a job has failed."""
         if not is_first_process():
             return
         try:
@@ -198,7 +185,7 @@ class Sweep:
         return self.settings[0].report.name != "none" and not self.stopped
 
     def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> bool:
-        """Build the report; if it fails, the jobs' results are none the worse."""
+        """Build the report; its failure leaves the jobs' results as they are."""
         from src.report.command import write_report  # here: its statistics take long to load
 
         again = f"python -m src.report folder={folder}"
@@ -226,7 +213,7 @@ class Sweep:
 
 
 def _goes(console: Console, step: Callable[[], None]) -> bool:
-    """Take a step of summing up; if it fails, say why, and tell whether its files are written."""
+    """Run a step of the summary; print its failure, and tell whether its files are written."""
     try:
         step()
     except ValueError as error:
@@ -236,11 +223,7 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
 
 
 def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
-    """Refuse folders in which jobs would not be found again, or nothing can be kept.
-
-    Raises:
-        ValueError: It is one.
-    """
+    """Refuse folders in which jobs would not be found again, or nothing can be kept."""
     with writing(Path(cache_dir)):
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
@@ -267,11 +250,7 @@ def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
 
 
 def _check(jobs: Sequence[Settings], sweep: bool) -> list[int]:
-    """Refuse jobs that cannot work, and return how many gradients each takes for an image.
-
-    Raises:
-        ValueError: There is one.
-    """
+    """Refuse jobs that cannot work, and return how many gradients each takes for an image."""
     if sweep and any(job.trainer.distributed for job in jobs):
         raise ValueError(
             "trainer.devices and trainer.strategy share one job among several devices, "
@@ -282,7 +261,7 @@ def _check(jobs: Sequence[Settings], sweep: bool) -> list[int]:
 
 
 def _estimate(jobs: Sequence[Settings], gradients: Sequence[int]) -> str:
-    """Say how many gradients the jobs take at most; how fast, the first batch of each tells."""
+    """Return a line on how many gradients the jobs take at most; progress bars show the speed."""
     counts = {
         number: each * len(open_dataset(job, "test"))
         for number, (job, each) in enumerate(zip(jobs, gradients, strict=True))
@@ -294,7 +273,7 @@ def _estimate(jobs: Sequence[Settings], gradients: Sequence[int]) -> str:
 
 
 def _names(jobs: Sequence[DictConfig]) -> list[str]:
-    """Return for each job of a sweep the words that not all of them have."""
+    """Return each job's own words, which not all jobs of the sweep have."""
     words = [public(job.hydra.overrides.task) for job in jobs]
     shared = set.intersection(*map(set, words))
     own = [" ".join(word for word in each if word not in shared) for each in words]

@@ -1,3 +1,3 @@
-"""What a run leaves behind for comparison: MLflow, or nothing."""
+"""Tracking of runs for comparison: in MLflow, or not at all."""
 
 from src.tracking.tracker import Point, Run, Tracker, open_tracker

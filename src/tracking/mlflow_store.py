@@ -28,9 +28,7 @@ log = logging.getLogger(__name__)
 class Store(MlflowClient):
     """An MLflow client that knows its experiments by name, and asks little of a server.
 
-    Args:
-        uri: Any MLflow tracking URI; None: a SQLite file in `directory`.
-        directory: Where the SQLite file, its lock and the artifacts live.
+    Without `uri` it is a SQLite file in `directory`, where its lock and artifacts live too.
     """
 
     def __init__(self, uri: str | None, directory: str) -> None:
@@ -38,7 +36,7 @@ class Store(MlflowClient):
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.experiments: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "mlflow.lock"):  # of several processes one builds the tables
+        with FileLock(folder / "mlflow.lock"):  # one of several processes builds the tables
             if not uri:
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
@@ -82,7 +80,7 @@ class Store(MlflowClient):
             self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=named)
 
     def found(self, experiment: str, wanted: str) -> list[Run]:
-        """Return the runs of an experiment that a filter wants, the newest first."""
+        """Return the runs of an experiment that match a filter, the newest first."""
         newest = ["attributes.start_time DESC"]
         return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
 
@@ -101,10 +99,7 @@ def _metrics(points: Sequence[Point]) -> list[Metric]:
 
 
 def _prepare(database: Path) -> None:
-    """Build a SQLite store where there is none, or one without runs that cannot be opened.
-
-    Earlier versions left such a one when they were killed while they built it in its place.
-    """
+    """Build a SQLite store, also in place of one that a kill left unusable and without runs."""
     for leftover in database.parent.glob(".mlflow.*"):
         leftover.unlink()
     if _size(database) and _holds_runs(database):

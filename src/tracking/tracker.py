@@ -44,11 +44,9 @@ class Run:
 
 
 class Tracker:
-    """Tracks what is done on one data set; a store that goes away costs no results.
+    """Tracker of one data set, which names its experiments; without `store` it tracks nothing.
 
-    Args:
-        store: Where it is tracked; None: nowhere.
-        dataset: Names the experiments.
+    A store that goes away costs no results.
     """
 
     def __init__(self, store: "Store | None" = None, dataset: str = "") -> None:
@@ -56,7 +54,7 @@ class Tracker:
 
     @property
     def address(self) -> str:
-        """Where the store is."""
+        """URI of the store."""
         return "" if self.store is None else str(self.store.tracking_uri)
 
     def close_orphans(self) -> None:
@@ -73,10 +71,7 @@ class Tracker:
     ) -> str | None:
         """Open a sweep, whose process holds a lock, and return its id, which its jobs get.
 
-        The plan tells it from others in any store.
-
-        Raises:
-            ValueError: The store does not take it.
+        The plan tells it from others in any store. A store that fails is refused here, not later.
         """
         if self.store is None:
             return None
@@ -132,7 +127,7 @@ class Tracker:
         return found[0].info.run_id if found else None
 
     def has_job(self, delivery: str) -> bool:
-        """Tell whether a finished job is here, by its tag `delivery`."""
+        """Tell whether the store has a finished job of this `delivery`."""
         return bool(self._finished(f"{self.dataset}-sweeps", "delivery", delivery))
 
     def log_pair(
@@ -149,18 +144,9 @@ class Tracker:
     ) -> None:
         """Log one source -> target pair of a job as a flat run of its own.
 
-        A finished run of the same key, tags (whatever the commit) and parameters joins the job's
-        sweep instead.
-
-        Args:
-            run: The job.
-            name: What the run is called.
-            key: Of the job's rows: equal ones mean equal rows.
-            delivery: Of the job, which may be delivered in parts.
-            again: Whether to log the pair though a finished run of another delivery is there.
-            tags: To filter by.
-            parameters: Settings.
-            points: Metrics.
+        A finished run of the same key (equal keys mean equal rows), tags (whatever the commit) and
+        parameters joins the job's sweep instead; with `again` only one of the same delivery does,
+        since a job may be delivered in parts.
         """
         own = {**tags, "delivery": delivery} if again else tags
         if self._joined(run, key, own, parameters):
@@ -193,7 +179,7 @@ class Tracker:
         return _TrainingLogger(self, run) if run else None
 
     def links(self, sweep: str, attacks: Sequence[str]) -> dict[str, str]:
-        """Return, by description, the command that serves the UI and where to look there.
+        """Return, by description, the command that serves the UI and links into it.
 
         The curves of each attack have a link, since the UI draws ten runs at first.
         """
@@ -238,15 +224,9 @@ class Tracker:
 
 
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
-    """Return the tracker that some settings ask for.
+    """Return the tracker that some settings ask for; `dataset` names its experiments.
 
-    Args:
-        settings: Where runs are tracked.
-        dataset: Name of the data set, which names the experiments.
-
-    Raises:
-        ValueError: MLflow is not installed, its store cannot be opened, or a server does not
-            answer within seconds.
+    Refuse a missing MLflow, a store that cannot be opened, and a server silent for seconds.
     """
     if settings.name == "none":
         return Tracker()
@@ -265,7 +245,7 @@ def _without_password(text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what lies at the bottom of an error, but for a failed look-up."""
+    """Return the first line of an error's deepest cause above any failed look-up."""
     while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
         error = cause
     return _without_password(first_line(error)) or type(error).__name__
@@ -273,7 +253,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _refusing(address: str) -> Iterator[None]:
-    """Turn what a store cannot do into one sentence."""
+    """Turn a store's errors into one sentence."""
     try:
         yield
     except Exception as error:  # of many kinds, depending on the store
@@ -306,7 +286,7 @@ class _TrainingLogger(Logger):
 
     @property
     def name(self) -> str:
-        """What Lightning calls a folder by."""
+        """Folder name for Lightning."""
         return "mlflow"
 
     @property
@@ -323,7 +303,7 @@ class _TrainingLogger(Logger):
         self.tracker._ask("log", self.run, points)
 
     def finalize(self, status: str) -> None:
-        """Close the run; of an interrupt Lightning says that the training failed."""
+        """Close the run; Lightning reports an interrupt as a failure."""
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
         ended = "FINISHED" if status in ("success", "finished") else "FAILED"
         self.tracker._ask("set_terminated", self.run, "KILLED" if interrupted else ended)

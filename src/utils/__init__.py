@@ -1,1 +1,1 @@
-"""What every package may use: whole files, checks, processes, interrupts."""
+"""Helpers of every package: whole files, checks, processes, interrupts."""

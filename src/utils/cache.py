@@ -28,7 +28,7 @@ def cache_entry(path: Path) -> Iterator[Path]:
 
 
 def is_cached(path: Path) -> bool:
-    """Tell whether an entry is there and whole; a damaged one is named, to be made again."""
+    """Tell whether an entry is there and whole; a damaged one is logged."""
     if not path.exists():
         return False
     beside = _checksum(path)

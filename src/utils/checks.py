@@ -1,4 +1,4 @@
-"""Words of refusals, and text that can be shown."""
+"""Text of refusals, and legible text."""
 
 import re
 from collections.abc import Sequence

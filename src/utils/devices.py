@@ -1,4 +1,4 @@
-"""What a device can do."""
+"""Device capabilities."""
 
 import platform
 

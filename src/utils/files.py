@@ -44,11 +44,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses (the disk is full, say) into a sentence.
-
-    Raises:
-        WriteError: It refused something; of nested paths the outermost is named.
-    """
+    """Turn an OSError (a full disk, say) into a WriteError that names the outermost path."""
     try:
         yield
     except (OSError, WriteError) as error:

@@ -1,4 +1,4 @@
-"""Locks that tell what a living process does from what a killed one has left."""
+"""Locks that tell a living process's work from what a killed one has left."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,15 +9,14 @@ from filelock import FileLock, Timeout
 
 from src.utils.files import writing
 
-_PROBED = 2.0  # seconds in which whoever only asks has let go again
+_PROBED = 2.0  # seconds; a probe by `is_held` lets go sooner
 
 
 @contextmanager
 def held(lock: Path) -> Iterator[Path]:
     """Hold a lock, whose file goes when the block ends and stays when the process is killed.
 
-    Raises:
-        ValueError: Another process holds it, or its folder cannot be written.
+    A lock that another process holds is refused.
     """
     inner = FileLock(lock, timeout=_PROBED)
     with writing(lock):

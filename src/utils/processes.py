@@ -1,4 +1,4 @@
-"""Which of the processes that share a job this is, and how it keeps its memory."""
+"""The place of this process among those that share a job, and its use of memory."""
 
 import contextlib
 import ctypes

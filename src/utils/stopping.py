@@ -74,7 +74,7 @@ def insist() -> Iterator[None]:
 
 
 def on_stop(sum_up: Callable[[BaseException], None]) -> None:
-    """Choose what says why the command stops before its end, and sums up what it has finished."""
+    """Set the function that explains an early stop and sums up what is finished."""
     global _sum_up
     _sum_up = sum_up
 

@@ -1,4 +1,4 @@
-"""Files of tables whose checksums show damage."""
+"""Parquet files whose checksums show damage."""
 
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path, filters: Any = None) -> pa.Table:
-    """Read a parquet file, or those of its rows that pass `filters`, see pyarrow.
-
-    Raises:
-        ValueError: It cannot be read, or its pages do not have their checksums.
-    """
+    """Read a parquet file, or its rows that pass pyarrow `filters`; refuse a damaged one."""
     try:
         return pq.read_table(path, filters=filters, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:

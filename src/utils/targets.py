@@ -1,4 +1,4 @@
-"""Call what a section of a config names as `_target_`."""
+"""Calls of the `_target_` of a config's section."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -12,11 +12,7 @@ from src.utils.checks import first_line
 
 
 def check_target(who: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a `_target_` that cannot be imported, or that has not the arguments of its keys.
-
-    Raises:
-        ValueError: In one sentence that begins with `who`.
-    """
+    """Refuse a `_target_` that cannot be imported, or that has not the arguments of its keys."""
     target = str(settings.get("_target_"))
     keys = {str(key): value for key, value in settings.items() if not str(key).startswith("_")}
     try:
@@ -28,11 +24,7 @@ def check_target(who: str, settings: Mapping[str, Any]) -> None:
 
 
 def call_target(settings: Mapping[str, Any]) -> Any:
-    """Call `_target_` with the other keys, of nested sections too.
-
-    Raises:
-        ValueError: In one sentence, whatever goes wrong.
-    """
+    """Call `_target_` with its other keys, nested ones too; any failure is a ValueError."""
     target = settings.get("_target_")
     try:
         return instantiate(dict(settings), _convert_="all")
