@@ -29,7 +29,7 @@ class AdversarialBatch:
 
 
 class SlowBatchError(Exception):
-    """Error for a batch that would take too long; `images` of it may be attacked together."""
+    """A batch that would take too long; `images` of it may be attacked together."""
 
     def __init__(self, images: int) -> None:
         super().__init__(images)
