@@ -17,7 +17,7 @@ def cifar10(split: str, *, root: str) -> CIFAR10:
 
     Args:
         split: `train` or `test`.
-        root: the folder that holds, or shall hold, `cifar-10-batches-py`.
+        root: folder that holds, or shall hold, `cifar-10-batches-py`.
 
     Raises:
         ValueError: if the data cannot be downloaded.

@@ -42,7 +42,7 @@ class LabelledImages:
     """One split with the attributes of torchvision's data sets.
 
     Attributes:
-        images: each as `to_rgb` takes it, such as uint8 arrays (H, W, 3), or paths.
+        images: inputs of `to_rgb`, such as uint8 arrays (H, W, 3), or paths.
         targets: int64 (N,), 0-based classes.
         classes: one name a class; None: they have none.
         target_labels: int64 (N,), the classes that targeted attacks aim for, or None.
@@ -71,24 +71,19 @@ class ImageDataset(Dataset[Batch]):
             class), the image as `to_rgb` takes it. Its `targets` are all classes, its `classes`
             their names (without them they are called by their numbers), its `target_labels`, if
             it has them, the classes that targeted attacks aim for.
-        n_images: size of the fixed, class-balanced subset; None takes all.
-        seed: of the subset.
+        n_images: size of the fixed, class-balanced subset, which `seed` chooses; None takes all.
         image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
             N x N square; None leaves the images as stored.
-        num_classes: how many classes there must be; None: as many as there are names.
+        num_classes: required number of classes; None: as many as there are names.
         class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k;
             where all of the data's are among them, its classes are numbered as they stand there.
-        numbers: int64 (N,), what `data` calls its images where that is not 0, 1, ..., as for a
-            saved part of another data set.
+        numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
+            a saved part of another data set.
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
         labels: int64 (n,), 0-based classes of the chosen images.
         target_labels: int64 (n,), classes to aim for, or None.
-        class_names: one name a class.
-
-    Raises:
-        ValueError: if there are not so many images, or labels and classes do not fit together.
     """
 
     def __init__(
@@ -120,23 +115,19 @@ class ImageDataset(Dataset[Batch]):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, present or not."""
+        """Number of classes, present or not."""
         return len(self.class_names)
 
     @cached_property
     def image_size(self) -> int:
-        """The side of the images; as stored, the height of the first one."""
+        """Side of the images; as stored, the height of the first one."""
         return self._size or len(self._decoded(0))
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitems__(self, chosen: Sequence[int]) -> Batch:
-        """Read several images of the subset.
-
-        Raises:
-            ValueError: if one cannot be decoded, or has another size than it should.
-        """
+        """Read several images of the subset."""
         rows = list(chosen)
         return Batch(
             torch.from_numpy(np.stack([self._pixels(i) for i in rows])),
@@ -158,13 +149,10 @@ class ImageDataset(Dataset[Batch]):
         return part
 
     def digest(self) -> str:
-        """Hash what the data set holds: 16 hexadecimal digits of a SHA-256.
+        """Return 16 hexadecimal digits of a SHA-256 that identifies the data set's content.
 
         It covers labels, target labels, positions and pixels, so the same images give the same
         digest from a folder as from an archive. Every image is decoded, once for all calls.
-
-        Raises:
-            ValueError: as `__getitems__`.
         """
         return self._digest
 
@@ -208,7 +196,7 @@ class ImageDataset(Dataset[Batch]):
 def load_dataset(
     split: str, source: Mapping[str, Any], *, n_images: int | None = None, **options: Any
 ) -> ImageDataset:
-    """Load one split of the data set that a `dataset` configuration describes.
+    """Load one split, `train` or `test`, of the data set that a `dataset` configuration describes.
 
     Args:
         split: `train` or `test`.
@@ -217,9 +205,6 @@ def load_dataset(
             (true or false) where the callable takes it, else as `split`.
         n_images: size of a fixed, class-balanced subset of the test split; training takes all.
         options: further arguments of `ImageDataset`.
-
-    Raises:
-        ValueError: if an argument is wrong, or the data cannot be read as it says.
     """
     target = str(source.get("_target_"))
     try:
@@ -236,11 +221,7 @@ def load_dataset(
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:
-    """Scale 8-bit images, uint8 0..255 of any shape, to float32 in [0, 1].
-
-    Raises:
-        ValueError: if the images are not uint8.
-    """
+    """Scale 8-bit images, uint8 0..255 of any shape, to float32 in [0, 1]."""
     if images_uint8.dtype != torch.uint8:
         raise ValueError(f"images must be torch.uint8, not {images_uint8.dtype}")
     return images_uint8.to(torch.float32) / 255
@@ -249,14 +230,11 @@ def to_unit(images_uint8: Tensor) -> Tensor:
 def _number_classes(
     classes: Sequence[str], num_classes: int | None, class_names: str | Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Number the classes of the data as configured, and name them.
+    """Return the number of each class of the data, int64, and all names, as configured.
 
     Where every class of the data is in `class_names`, the classes are numbered as they stand
     there (so folders named after some of a model's classes get that model's numbers); else
     `class_names` are new names for the classes in the order of the data.
-
-    Returns:
-        The number of each class of the data, int64, and all names.
     """
     names = tuple(classes if class_names is None else map(str, class_names))
     if class_names == "imagenet":

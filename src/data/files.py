@@ -1,4 +1,4 @@
-"""Folders, archives unpacked into the cache, and the decoding of images."""
+"""Folders, archives unpacked into the cache, and decoded images."""
 
 import hashlib
 import logging
@@ -19,20 +19,16 @@ from src.utils.files import writing
 log = logging.getLogger(__name__)
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Of Pillow's, those of photographs: others may start programs (Ghostscript for EPS)."""
+"""Pillow's formats of photographs: others may start programs (Ghostscript for EPS)."""
 
 
 def open_folder(root: str | None, key: str, cache_dir: str) -> Path:
-    """Return a folder, or that of an archive's files.
+    """Return a folder, or the folder of an archive's files, unpacked into `cache_dir`.
 
-    An archive is unpacked once, to a folder known by its path, size, and times of change of content
-    and of status (which nothing sets back). That is filled under a lock and moved into place when
-    complete, so several processes may ask at once.
-
-    Args:
-        root: path of a folder, a tar (also compressed by gzip, xz or bzip2) or a zip.
-        key: the configuration key that holds `root`, for messages.
-        cache_dir: where archives are unpacked to.
+    `root` is a folder, a tar (also compressed by gzip, xz or bzip2) or a zip; `key` names it in
+    messages. An archive is unpacked once, to a folder known by its path, size, and times of change
+    of content and of status (which nothing sets back). That is filled under a lock and moved into
+    place when complete, so several processes may ask at once.
 
     Raises:
         ValueError: if there is no such folder or archive, or the archive is damaged, grows a
@@ -96,15 +92,10 @@ def _extract(archive: Path, folder: Path) -> None:
 def to_rgb(image: Any) -> np.ndarray:
     """Return an image as uint8 (H, W, 3) RGB.
 
-    Grey images are repeated in all channels, 16-bit greys scaled to 8 bits; an alpha channel is
-    dropped, and rotation flags of cameras are not applied.
-
-    Args:
-        image: a Pillow image, a file of one (path or open), a uint8 array (H, W) or (H, W, 3), or
-            a uint8 tensor (C, H, W).
-
-    Raises:
-        Exception: of many kinds, if it is none of these.
+    It may be a Pillow image, a file of one (path or open), a uint8 array (H, W) or (H, W, 3), or a
+    uint8 tensor (C, H, W). Grey images are repeated in all channels, 16-bit greys scaled to 8 bits;
+    an alpha channel is dropped, and rotation flags of cameras are not applied. Anything else raises
+    an exception of one of many kinds.
     """
     if isinstance(image, torch.Tensor):
         image = image.permute(1, 2, 0).numpy()

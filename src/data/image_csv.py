@@ -1,4 +1,4 @@
-"""Images listed in a CSV with their true class and the class to aim for (NIPS 2017 layout)."""
+"""Images listed in a CSV with their true class and target class (NIPS 2017 layout)."""
 
 import csv as csv_module
 import re
@@ -31,14 +31,14 @@ def image_csv(
 
     Args:
         split: `test`; this layout has no training split.
-        root: the folder or archive that holds the CSV and the images.
+        root: folder or archive that holds the CSV and the images.
         csv: path of the CSV in `root`.
         images: path of the images' folder in `root`.
         id_column: column of the image's name, with or without its suffix.
         label_column: column of the true class.
         target_column: column of the class that targeted attacks aim for; it may be missing.
-        first_label: what the CSV calls the first class (1 in the competition).
-        cache_dir: where archives are unpacked to, once.
+        first_label: number of the first class in the CSV (1 in the competition).
+        cache_dir: folder of unpacked archives.
 
     Raises:
         ValueError: if the split is `train`, or the CSV, a column, a label or an image is missing
@@ -62,11 +62,7 @@ def image_csv(
 def read_rows(
     path: Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """Read some columns of a CSV of one row an image, those that are optional where they are there.
-
-    Raises:
-        ValueError: if it cannot be read, has no rows or lacks a needed column.
-    """
+    """Read the given columns of a CSV of one row an image; the optional ones may be missing."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             kept = (*columns, *optional)
@@ -82,11 +78,7 @@ def read_rows(
 
 
 def class_number(row: dict[str, str], column: str, first: int) -> int:
-    """Return a row's class, counted from 0.
-
-    Raises:
-        ValueError: if it is not a whole number from `first` on, of at most six digits.
-    """
+    """Return a row's class, counted from 0, from a number of at most six digits."""
     text = row[column].strip()
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) < first:
         raise ValueError(
@@ -97,11 +89,7 @@ def class_number(row: dict[str, str], column: str, first: int) -> int:
 
 
 def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
-    """Find the file of each image id; an id may lack the suffix.
-
-    Raises:
-        ValueError: if an image is missing, or named twice.
-    """
+    """Return the file of each image id, which may lack the suffix; no file may be named twice."""
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     found: dict[str, None] = {}
     for image_id in ids:

@@ -9,7 +9,7 @@ from torchvision.datasets.folder import is_image_file
 from src.data.files import open_folder
 
 _HIDDEN = (".", "__MACOSX")
-"""How names begin that operating systems hide or add."""
+"""First characters of names that operating systems hide or add."""
 
 
 def image_folder(
@@ -30,7 +30,7 @@ def image_folder(
             split), or holds `train/` and `test/` or `val/`. A folder that holds one folder of
             folders only wraps it (`name/test/CLASS/0.png`).
         train_root: the same for the training split, where that lies elsewhere.
-        cache_dir: where archives are unpacked to, once.
+        cache_dir: folder of unpacked archives.
 
     Returns:
         torchvision's data set, whose images are paths.
@@ -65,7 +65,7 @@ class _ClassFolders(ImageFolder):
 
 
 def _splits(root: Path, plain: str) -> dict[str, Path | None]:
-    """Find the folder of each split; class folders directly in the root are the split `plain`."""
+    """Return each split's folder; class folders directly in the root are the split `plain`."""
     names, splits = _subfolders(root), ("train", "test", "val")
     while len(names) == 1 and names[0] not in splits and _subfolders(root / names[0]):
         root = root / names[0]

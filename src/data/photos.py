@@ -48,10 +48,10 @@ def photos(
 
     Args:
         split: `train` or `test`.
-        root: the folder of the photographs; None: the one inside the scikit-image package.
+        root: folder of the photographs; None: the one inside the scikit-image package.
         n_train: training crops, evenly over the classes.
         n_test: test crops, evenly over the classes.
-        crop_seed: of the blocks and crops, at least 0.
+        crop_seed: seed of blocks and crops, at least 0.
 
     Raises:
         ValueError: if more crops are asked for than there are.

@@ -1,25 +1,17 @@
-"""Choose a fixed, class-balanced subset of a split."""
+"""Fixed, class-balanced subsets of a split."""
 
 import numpy as np
 
 
 def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:
-    """Choose `n_images` positions so that every class present is represented evenly.
+    """Return `n_images` positions, ascending int64, that represent every class present evenly.
 
     Each class present gets floor or ceil of `n_images / classes present`; a class with too few
     images gives all it has and the others fill up evenly. For one seed the choices are nested:
     the 100 images chosen for `n_images=100` are among the 200 chosen for `n_images=200`.
 
-    Args:
-        labels: int64 (N,), the class of every image of the split.
-        n_images: how many to choose, 1..N; None chooses all.
-        seed: 0..2**32 - 1; which images are chosen is a function of `labels` and `seed` alone.
-
-    Returns:
-        int64 (n_images,), positions in `labels`, ascending.
-
-    Raises:
-        ValueError: if `n_images` or `seed` is out of range.
+    `labels`, int64 (N,), are the classes of all images of the split; `n_images` is in 1..N, or None
+    for all. The choice is a function of `labels` and the seed, 0..2**32 - 1, alone.
     """
     total = len(labels)
     if n_images is None:

@@ -1,4 +1,4 @@
-"""What a job computes beside its predictions while models and perturbations are at hand."""
+"""Diagnostics, which a job computes while it has models and adversarial images at hand."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,8 @@ def make_diagnostics(
 ) -> list[Diagnostic]:
     """Return the diagnostics of the attack that settings ask for.
 
-    Args:
-        settings: Which there are, and their settings.
-        targets: Names of the targets.
-        reference_eps_255: The budget whose perturbations are analysed, in units of 1/255.
-        clean: The targets' predictions for the clean images.
-        seed: Of the noise that filtered perturbations are compared with.
+    The perturbations of `reference_eps_255`, in units of 1/255, are analysed. `clean` holds the
+    targets' predictions for the clean images; `seed` is that of the noise, their control.
     """
     diagnostics: list[Diagnostic] = []
     if settings.bisection:

@@ -1,4 +1,4 @@
-"""What depends on models and images alone: computed once, and kept for the jobs to come."""
+"""Diagnostics of models and images without attack: computed once, kept for later jobs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations_with_replacement
@@ -21,7 +21,7 @@ from src.diagnostics.gradient_similarity import Similarity
 from src.evaluation import AdversarialSource, computed_once, pass_over, renamed, score_clean
 
 Place = Callable[..., Path]
-"""(images, table, names of models, settings) to the path where the rows are kept."""
+"""(images, table, names of models, settings) to the path of the rows, which depends on all four."""
 
 
 def attack_independent_tables(
@@ -29,16 +29,9 @@ def attack_independent_tables(
 ) -> dict[str, pa.Table]:
     """Return the tables of the diagnostics that need no attack, computed once and kept.
 
-    Args:
-        settings: Of the job.
-        images: Those that diagnostics get.
-        models: By name, the source and the targets among them.
-        place: Where rows are kept; the path must tell models, images and settings.
-
-    Returns:
-        `filtered`, of which these are the rows of the noise; `low_passed`, with a row per image,
-        target and `cutoff`; and `similarity`, with a row per image and target, whose `cosine` is
-        that of its gradient with the source's. What is not asked for is left out.
+    They are `filtered`, here the rows of the noise; `low_passed`, with a row per image, target and
+    `cutoff`; and `similarity`, with a row per image and target, whose `cosine` is that of its
+    gradient with the source's. Tables that are not asked for are left out.
     """
     chosen, tables = settings.diagnostics, {}
 
@@ -68,7 +61,7 @@ def attack_independent_tables(
 def _similarity(
     settings: Settings, images: ImageDataset, models: Mapping[str, nn.Module], place: Place
 ) -> pa.Table:
-    """Return the rows of source and targets, after those of all pairs among them are kept."""
+    """Return the rows of source and targets; those of all pairs among them are kept."""
     source, trainer = settings.source_name, settings.trainer
     most = trainer.max_gradient_batch
     names = sorted({source, *settings.targets})

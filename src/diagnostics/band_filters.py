@@ -1,4 +1,4 @@
-"""Images that lack some of their frequencies, or have some of a perturbation's alone."""
+"""Images without some of their frequencies, or with one band of a perturbation alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from src.evaluation.predictions import prediction_columns, top_predictions
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
-"""The largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
+"""Largest change, in [0, 1] units, that is rounding of float32 pixels and is not scaled up."""
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "all": (0.0, math.inf),
@@ -24,21 +24,16 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "mid": (0.125, 0.25),
     "high": (0.25, math.inf),
 }
-"""Lowest frequency of each band and the one above it, in cycles per pixel; the constant is low."""
+"""Frequencies [from, below) of each band in cycles per pixel; the constant is in `low`."""
 CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
-"""Of low-passed images, in cycles per pixel."""
+"""Cutoffs of low-passed images, in cycles per pixel."""
 
 
 class Filtered(Diagnostic):
     """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
 
-    The parts are those of `with_parts`; of the band `all`, the whole perturbation, the
-    predictions are the job's own.
-
-    Args:
-        targets: Names of the targets.
-        reference_eps_255: The budget of the perturbations, in units of 1/255.
-        seed: Of the noise whose length the parts have.
+    The parts are those of `with_parts`, for the budget `reference_eps_255` and noise drawn by
+    `seed`; of the band `all`, the whole perturbation, the predictions are the job's own.
     """
 
     table = "filtered"
@@ -77,14 +72,10 @@ class Filtered(Diagnostic):
 
 
 class NoiseParts(AdversarialSource):
-    """The parts of random-sign noise, each under the number of its band in a budget's place.
+    """Parts of random-sign noise, made by `with_parts`: the control of the perturbations' parts.
 
-    They are the control of the perturbations' parts, made by `with_parts` of the noise of the
-    budget, clipped to [0, 1].
-
-    Args:
-        eps_255: The budget of the noise, in units of 1/255.
-        seed: Of the noise, which is that of the control `noise`.
+    The number of its band stands in the place of each part's budget. The noise has the budget
+    `eps_255`, in units of 1/255, and is that of the control `noise`.
     """
 
     def __init__(self, eps_255: float, seed: int) -> None:
@@ -98,10 +89,9 @@ class NoiseParts(AdversarialSource):
 
 
 class LowPassedImages(AdversarialSource):
-    """The clean images without their high frequencies, each under its cutoff in a budget's place.
+    """Clean images without high frequencies, each with its cutoff in the place of its budget.
 
-    Frequencies below a cutoff stay, of the image mirrored at its borders. Clipped to [0, 1]
-    afterwards.
+    Frequencies below the cutoff of the mirrored image stay; the result is clipped to [0, 1].
     """
 
     def __init__(self) -> None:
@@ -114,23 +104,17 @@ class LowPassedImages(AdversarialSource):
 
 
 def budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
-    """Return what random-sign noise of a budget changes in images (N, 3, H, W) in [0, 1]."""
+    """Return the change of images (N, 3, H, W), clipped to [0, 1], by random-sign noise."""
     return (clean + eps_255 / 255 * noise_signs(seed, index, clean)).clamp(0, 1) - clean
 
 
 def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
-    """Return clean images with each part of their perturbations alone, clipped to [0, 1].
+    """Return clean images, float32 (N, 3, H, W), with each part of their perturbations alone.
 
-    Each part is scaled to the length (L2 norm) of the noise, so that parts of all attacks, and of
-    the noise itself, are equally strong. The whole stays as it is, and so does a part that is zero.
-
-    Args:
-        clean: float32 (N, 3, H, W) in [0, 1].
-        change: The perturbations, of the same shape.
-        noise: Random-sign noise of the same budget, see `budget_noise`.
-
-    Returns:
-        Shape (B, N, 3, H, W), of the B bands of `BOUNDS`.
+    Each part is scaled to the length (L2 norm) of random-sign noise of the same budget, so that
+    parts of all attacks, and of the noise itself, are equally strong. The whole stays as it is, and
+    so does a part that is zero. The result, clipped to [0, 1], is of shape (B, N, 3, H, W), with
+    the B bands of `BOUNDS`.
     """
     _, *bands = BOUNDS.values()
     parts = [change, *(rescaled(band(change, *ends), noise) for ends in bands)]
@@ -147,14 +131,10 @@ def rescaled(part: Tensor, whole: Tensor) -> Tensor:
 def filtered_table(rows: pa.Table, eps_255: float, kind: str) -> pa.Table:
     """Return rows of the table `filtered`: predictions for parts of perturbations.
 
-    The columns are `index`, `label`, `target`, `eps_255`, `band`, `kind` (`attack`, or `noise`,
-    its control), `frequency_low` and `frequency_high` (of the band, in cycles per pixel), and
-    `predicted`, `confidence`, `true_confidence`, `top5_classes` and `top5_confidences`.
-
-    Args:
-        rows: Predictions, with the numbers of the bands in the column `eps_255`.
-        eps_255: Budget of the whole perturbations, in units of 1/255.
-        kind: Whose parts they are.
+    The columns are `index`, `label`, `target`, `eps_255` (of the whole perturbation), `band`,
+    `kind` (`attack`, or `noise`, its control), `frequency_low` and `frequency_high` (of the band,
+    in cycles per pixel), and `predicted`, `confidence`, `true_confidence`, `top5_classes` and
+    `top5_confidences`. In `rows` the column `eps_255` has the numbers of the bands.
     """
     number = rows["eps_255"].to_numpy().astype(np.int64)
     low, high = np.array(list(BOUNDS.values())).T

@@ -1,4 +1,4 @@
-"""Images by their spatial frequencies, in cycles per pixel: bins, and ideal filters."""
+"""Spatial frequencies of images, in cycles per pixel: bins, and ideal filters."""
 
 import math
 
@@ -18,14 +18,11 @@ def radii(height: int, width: int) -> Tensor:
 
 
 def radial_bins(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the bounds of the radial bins of a spectrum, and the bin of each coefficient.
+    """Return the bounds of radial bins, float64 (B + 1,), and each coefficient's bin, int64 (H, W).
 
     Bins are 1/64 cycle per pixel wide for images of 64 pixels and more, and 1/H below, H being
     the shorter side: a finer bin would lie between the frequencies that the image can hold. The
-    last one is cut off at sqrt(1/2).
-
-    Returns:
-        float64 (B + 1,), from 0 to the corner; and int64 (H, W).
+    bounds go from 0 to sqrt(1/2), where the last bin is cut off.
     """
     bins = min(_FINEST, height, width)  # in one cycle per pixel
     edges = torch.arange(math.ceil(CORNER * bins) + 1, dtype=torch.float64) / bins
@@ -34,20 +31,14 @@ def radial_bins(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def radial_power(images: Tensor) -> Tensor:
-    """Return each image's power by radial frequency, without its constant term.
+    """Return the power of images (N, 3, H, W) in each bin of `radial_bins`, float64 (N, B).
 
     With F the orthonormal two-dimensional Fourier transform of a channel, power is the mean over
-    channels of |F|^2, so that the power of all frequencies adds up to the mean over channels of
-    the sum of squares about the channel's mean (Parseval).
-
-    Args:
-        images: float32 or float64, shape (N, 3, H, W).
-
-    Returns:
-        The power summed over each bin of `radial_bins`, float64 (N, B).
+    channels of |F|^2 without the constant term, so that the power of all bins adds up to the mean
+    over channels of the sum of squares about the channel's mean (Parseval).
     """
     edges, number = radial_bins(*images.shape[-2:])
-    if not len(images):  # which not every device transforms
+    if not len(images):  # some devices transform no empty tensor
         return torch.zeros(0, len(edges) - 1, dtype=torch.float64)
     spectra = torch.fft.fft2(images - images.mean(dim=(-2, -1), keepdim=True), norm="ortho")
     power = spectra.abs().square().mean(dim=1).flatten(1)
@@ -57,11 +48,11 @@ def radial_power(images: Tensor) -> Tensor:
 
 
 def band(images: Tensor, low: float, high: float) -> Tensor:
-    """Return what images (..., H, W) hold at frequencies in [low, high), by an ideal filter.
+    """Return the frequencies in [low, high) of images (..., H, W), by an ideal filter.
 
     Bands that share a bound share no frequency, so the bands of a partition add up to the image.
     """
-    if not len(images):  # which not every device transforms
+    if not len(images):  # some devices transform no empty tensor
         return images
     radius = radii(*images.shape[-2:]) + _ROUNDING
     mask = ((radius >= low) & (radius < high)).to(images.device)

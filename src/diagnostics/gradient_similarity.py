@@ -1,4 +1,4 @@
-"""How similar the gradients of two models are."""
+"""Similarity of the gradients of two models."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,12 +21,10 @@ class Similarity(pl.LightningModule):
     attacked. These gradients are not counted.
 
     Args:
-        models: By name.
         pairs: Names of two models each, by the pair's own name.
-        max_batch: Most images in one gradient batch.
 
     Attributes:
-        table: What the pass has found: see `Cosines`.
+        table: Table of `Cosines`, after a pass.
         progress: Called with the number of images that are done.
 
     Reference:
@@ -51,7 +49,7 @@ class Similarity(pl.LightningModule):
         self.progress: Callable[[int], None] = lambda count: None
 
     def on_predict_epoch_start(self) -> None:
-        """Drop what an earlier pass has found."""
+        """Drop the rows of an earlier pass."""
         self.cosines.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -81,7 +79,7 @@ class Cosines(RowMetric):
     """One row per image and pair of models."""
 
     def update(self, pair: int, batch: Batch, cosine: Tensor) -> None:
-        """Add one batch of the pair of this number."""
+        """Add a batch's cosines of one pair."""
         index, labels = batch.index, batch.labels
         self.append([torch.full_like(index, pair), index, labels], [cosine])
 
@@ -110,7 +108,7 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _gradient(model: Model, images: Tensor, labels: Tensor) -> Tensor:
-    """Return each image's gradient; of several models the sum, which has the same direction."""
+    """Return images' gradients; of several models the sum, which has the mean's direction."""
     with torch.enable_grad():
         variable = images.detach().requires_grad_()
         logits = model(variable)

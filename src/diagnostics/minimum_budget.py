@@ -1,4 +1,4 @@
-"""Each image's minimum adversarial budget, between the budgets of the grid."""
+"""Minimum adversarial budgets of images, between the budgets of the grid."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,12 @@ class Bisection(Diagnostic):
 
     An image flips if the target, correct on the clean image, predicts another class than the
     true one. The bracket goes from the largest budget of the grid below the first one that flips,
-    or 0, to that one, and is halved by attacks with its middle: it flips, so that the upper bound
-    comes down, or it does not, and the lower one comes up. Whether an image flips need not be
-    monotonous in the budget; what is found is one crossing inside the bracket.
+    or 0, to that one. Attacks with its middle halve it `halvings` times: if the image flips, the
+    upper bound comes down, else the lower one comes up. Flipping need not be monotonous in the
+    budget; the result is one crossing inside the bracket.
 
-    The attack is the job's own, its images unrounded. Its gradients are not counted.
-
-    Args:
-        targets: Names of the targets.
-        halvings: How often the bracket is halved.
-        clean: Predictions for the clean images, which tell where a target is correct: `index`,
-            `label`, `target` and `predicted`.
+    The attack is the job's own, its images unrounded. Its gradients are not counted. `clean` holds
+    the targets' predictions for the clean images.
     """
 
     table = "flips"
@@ -53,7 +48,7 @@ class Bisection(Diagnostic):
         The columns are `index`, `label`, `target`, `below_eps_255` and `eps_255` (the bracket, in
         units of 1/255: the former does not flip, or is 0; the latter does), and the target's
         predictions at `eps_255`: `predicted`, `confidence`, `true_confidence`, `top5_classes` and
-        `top5_confidences`. Of an image that never flips, `eps_255` is null, and what is not is
+        `top5_confidences`. If an image never flips, `eps_255` is null, and the rest is that
         of the largest budget.
         """
         whole, real = self.rows(2)
@@ -74,7 +69,7 @@ class Bisection(Diagnostic):
         correct = torch.isin(index.cpu(), self.correct[name])
         grid = top_predictions(name, logits.flatten(0, 1), labels.repeat(len(logits)))
         flips = (grid.predicted.reshape(logits.shape[:2]) != labels).cpu()
-        tried = torch.tensor(inputs.budgets, dtype=torch.float64)[:, None]  # in any order
+        tried = torch.tensor(inputs.budgets, dtype=torch.float64)[:, None]  # budgets in any order
         high, first = tried.where(flips, torch.inf).min(dim=0)
         low = tried.where(tried < high, 0).amax(dim=0)
         ever = flips.any(dim=0)

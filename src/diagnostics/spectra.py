@@ -1,4 +1,4 @@
-"""At which frequencies images and perturbations have their power."""
+"""Power spectra of clean images and of perturbations."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,11 @@ from src.diagnostics.frequency import radial_bins, radial_power
 from src.evaluation import Diagnostic, DiagnosticInput
 
 _ROUNDING = 1e-9
-"""Power that float32 pixels leave where there is none."""
+"""Largest power that is rounding of float32 pixels alone."""
 
 
 class Spectra(Diagnostic):
-    """Average the radial power spectra of clean images and of perturbations.
-
-    Args:
-        targets: Names of the targets.
-        reference_eps_255: The budget of the perturbations, in units of 1/255.
-    """
+    """Mean radial power spectra of clean images and of perturbations of the reference budget."""
 
     table = "spectra"
 

@@ -1,4 +1,4 @@
-"""An attack on a source model as what makes the adversarial images of a batch."""
+"""An attack on a source model, as a source of adversarial images."""
 
 import inspect
 import time
@@ -23,26 +23,22 @@ from src.models import Ensemble, ModelError, weights_digest
 from src.utils import stopping
 from src.utils.checks import first_line
 
-_TARGET_LABEL_STREAM = 2  # of random numbers, apart from what attacks draw and from noise
+_TARGET_LABEL_STREAM = 2  # a random stream apart from those of attacks and noise
 
 Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
 
 
 class AttackError(ValueError):
-    """An attack that changes what it was given, or returns something else than images."""
+    """Attack that changes its arguments, or returns something else than images."""
 
 
 class CountedModel(nn.Module):
-    """A source model that counts the gradients taken of it, and those that are zero everywhere.
+    """Source model that counts the gradients taken of it, and those that are zero everywhere.
 
     A gradient of an ensemble counts once for each of its members. With `bf16` the model
     computes in that type wherever autocasting holds it safe; images and weights stay float32.
-
-    Args:
-        model: The model.
-        bf16: Whether it computes in bfloat16.
-        taken: Called with the number of gradients before each evaluation.
+    `taken` is called with the number of gradients before each evaluation.
     """
 
     def __init__(
@@ -60,7 +56,7 @@ class CountedModel(nn.Module):
         self.zeros = torch.zeros((), dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the model's logits, and watch the images if a gradient may be taken."""
+        """Return the logits, and count the gradient that may be taken of the images."""
         if images.requires_grad and torch.is_grad_enabled():
             self.taken(len(images) * self.members)
             self.gradients += len(images) * self.members
@@ -80,25 +76,19 @@ class Attacker(AdversarialSource):
     """An attack on a source, for the whole grid of budgets.
 
     The attack gets copies of the batch, and what it returns is projected to the ball and to [0, 1],
-    so that no result can come from a larger budget than it is reported under.
+    so that no result can come from a larger budget than it is reported under. Of the keyword
+    arguments in `GIVEN` it gets those that it takes.
 
     Args:
-        source: The model that is attacked.
-        attack: See `Attack`; of the keyword arguments in `GIVEN` it gets those that it takes.
-        budgets: The K budgets in units of 1/255.
-        norm: Of the budgets, `linf` or `l2`.
-        target_label_rule: None, or how target labels are chosen: `data`, those of the data set;
-            `least_likely`, the source's least likely class of the clean image; `random`, a fixed
-            other class; `next`, the one after the true class.
-        num_classes: C.
-        data_target_labels: With `data`, the target label by image index.
-        seed: Of everything random; an image's draws depend on it and on the image's index.
+        target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
+            least likely class of the clean image; `random`, a fixed class other than the true one;
+            `next`, the one after the true class; None, an untargeted attack.
+        data_target_labels: Target label by image index, for the rule `data`.
+        seed: Seed of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
-        max_batch: Most images in one gradient batch.
-        precision: Of the gradients: `32-true`, `bf16` or, on GPUs, `tf32` (convolutions whose
-            factors have 10 bits). Predictions are always in the trainer's.
-        name: Of the attack, for messages.
-        gradients_per_image: See `AdversarialSource`.
+        max_batch: Most images in one gradient batch; None: no limit.
+        precision: Precision of the gradients: `32-true`, `bf16` or, on GPUs, `tf32` (convolutions
+            whose factors have 10 bits). Predictions are always in the trainer's.
 
     Raises:
         ValueError: The attack is targeted, but there is no class beside the true one.
@@ -141,27 +131,17 @@ class Attacker(AdversarialSource):
         self._digest = ""
 
     def reset(self) -> None:
-        """Count gradients from 0 again, and note the source's weights."""
+        """Set the counts to 0, and take a digest of the weights."""
         super().reset()
         self._digest = weights_digest(self.source)
 
     def check(self) -> None:
-        """Refuse what was made if the source has other weights than at `reset`.
-
-        Raises:
-            AttackError: It has.
-        """
+        """Raise an AttackError if the source's weights have changed since `reset`."""
         if weights_digest(self.source) != self._digest:
             raise AttackError(f"attack={self.name} changes the weights of its source.")
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Attack a batch, see `AdversarialSource.forward`.
-
-        Raises:
-            AttackError: The attack changes what it was given, or returns no images.
-            ValueError: It fails.
-            SlowBatchError: As there.
-        """
+        """Return a batch's adversarial images; errors of the attack become ValueErrors."""
         self._digest = self._digest or weights_digest(self.source)
         target_labels = self._target_labels(images, batch)
         watch = self._watch(len(images))
@@ -181,7 +161,7 @@ class Attacker(AdversarialSource):
         return AdversarialBatch(adversarial, target_labels, at)
 
     def halve_gradient_batch(self) -> None:
-        """Take gradients of half as many images at once."""
+        """Halve the images in a gradient batch."""
         self.max_batch = max(1, self.max_batch // 2) if self.max_batch else None
 
     def _attacked(
@@ -221,7 +201,7 @@ class Attacker(AdversarialSource):
     def _called(
         self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
     ) -> Tensor:
-        """Return what the attack returns; whatever it raises names it."""
+        """Call the attack, and name it in whatever error it raises."""
         cudnn = torch.backends.cudnn
         flags = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
         tf32 = cudnn.flags(enabled=True, allow_tf32=True, **flags)
@@ -232,7 +212,7 @@ class Attacker(AdversarialSource):
         except (torch.OutOfMemoryError, SlowBatchError, ModelError):
             raise
         except Exception as error:  # an attack of the user's own may raise anything
-            if isinstance(error.__cause__, ValidationError):  # of its settings: said elsewhere
+            if isinstance(error.__cause__, ValidationError):  # the caller words it
                 raise error.__cause__ from None
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
@@ -255,7 +235,7 @@ class Attacker(AdversarialSource):
             raise AttackError(f"attack={self.name} returns NaN or infinity for image {number}.")
 
     def _watch(self, images: int) -> Callable[[int], None]:
-        """Return what is told of each gradient of a batch, and gives up one that takes too long."""
+        """Return a callback that counts gradients and gives up a batch that takes too long."""
         start, done, expected = time.monotonic(), 0, self.gradients_per_image * images
 
         def taken(count: int) -> None:
@@ -279,7 +259,7 @@ class Attacker(AdversarialSource):
         return others.to(images.device, images.dtype) / 255, labels.to(images.device)
 
     def _target_labels(self, images: Tensor, batch: Batch) -> Tensor | None:
-        """Return the classes to reach, never the true ones."""
+        """Return the target labels, never the true ones."""
         labels = batch.labels
         if self.target_label_rule is None:
             return None
@@ -297,7 +277,7 @@ class Attacker(AdversarialSource):
 
 
 def _versions(tensors: Sequence[Tensor]) -> list[int]:
-    """Return how often each tensor was written into."""
+    """Return the number of writes into each tensor."""
     return [tensor._version for tensor in tensors]
 
 
@@ -306,7 +286,7 @@ def _modes(model: nn.Module) -> list[bool]:
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:
-    """Return which of the keyword arguments in `GIVEN` an attack takes."""
+    """Return the keyword arguments in `GIVEN` that an attack takes."""
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
     every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return GIVEN if every else tuple(word for word in GIVEN if word in parameters)

@@ -1,4 +1,4 @@
-"""How images fall into batches, the same for any number of processes."""
+"""Batches of images, the same for any number of processes."""
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -7,20 +7,11 @@ from src.data import Batch, ImageDataset
 
 
 class Batches(Dataset[Batch]):
-    """The batches of one process.
+    """Batches of one process.
 
-    All batches are laid out first and dealt to the processes in turn, so that every image is
-    in the same company, and gets the same digits, on any number of processes.
-
-    Args:
-        dataset: The images.
-        batch_size: Images in a batch.
-        processes: How many processes share the batches.
-        rank: Which of the processes this is.
-        shuffle_seed: Of a random order of the images, which then come in pairs: see `layout`.
-
-    Raises:
-        ValueError: There are fewer batches than processes.
+    All batches are laid out first and dealt to the processes in turn, so that every image shares
+    its batch with the same others, and gets the same digits, on any number of processes. With a
+    `shuffle_seed` images come in random order and in pairs, see `layout`.
     """
 
     def __init__(
@@ -41,11 +32,9 @@ class Batches(Dataset[Batch]):
         self.own = batches[rank::processes]
 
     def __len__(self) -> int:
-        """Return the number of batches of this process."""
         return len(self.own)
 
     def __getitem__(self, number: int) -> Batch:
-        """Read a batch."""
         return self.dataset.__getitems__(self.own[number])
 
 

@@ -1,4 +1,4 @@
-"""From the settings of an attack to a function that has been tried."""
+"""Attack functions made from their settings, and tried once."""
 
 import inspect
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,11 @@ from src.config.settings import GIVEN, AttackSettings
 from src.data import Batch, to_unit
 from src.evaluation.attacker import Attack, Attacker, accepted
 
-_CLASSES, _SIDE = 10, 64  # of the images on which an attack is tried
+_CLASSES, _SIDE = 10, 64  # number of classes and image side on which an attack is tried
 
 
 def attack_function(attack: AttackSettings) -> Attack:
-    """Return the attack that some settings name, with their keyword arguments bound.
-
-    Raises:
-        ValueError: It cannot be imported or built, or lacks one of the arguments.
-    """
+    """Return the function that an attack's settings name, with their keyword arguments bound."""
     reserved = [word for word in GIVEN if word in attack.settings]
     if reserved:
         raise ValueError(
@@ -60,15 +56,8 @@ def attack_function(attack: AttackSettings) -> Attack:
 def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> int:
     """Run an attack once on two tiny images, so that its own checks speak before any work.
 
-    Args:
-        attack: Its settings.
-        budgets: In units of 1/255.
-
     Returns:
-        How many gradients of a model it takes for an image at all budgets.
-
-    Raises:
-        ValueError: It fails, or returns something else than images for every budget.
+        Number of gradients that an image takes at all `budgets`, in units of 1/255.
     """
     return _tried(attack.model_dump_json(), tuple(budgets))
 
@@ -98,7 +87,7 @@ def _tried(section: str, budgets: tuple[float, ...]) -> int:
 
 
 forget_trials = _tried.cache_clear
-"""Have the attacks of a new command tried again: their code may have changed."""
+"""Reset of the cached trials before a new command: the attacks' code may have changed."""
 
 
 def _keys(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is computed of each batch beside its predictions: the interface of `src.diagnostics`."""
+"""Interface of the diagnostics, which are computed of each batch beside its predictions."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -13,15 +13,14 @@ from src.evaluation.predictions import RowMetric
 
 @dataclass(frozen=True)
 class DiagnosticInput:
-    """What of a batch diagnostics get; there may be no image.
+    """Images, networks and logits of a batch for diagnostics; N may be 0.
 
     Attributes:
         clean: float32 (N, 3, H, W) in [0, 1].
-        adversarial: Their adversarial versions before any rounding, (K, N, 3, H, W), in [0, 1].
-        batch: The batch, with labels and index, (N,).
-        budgets: The K budgets in units of 1/255.
-        networks: The targets by name: images (N, 3, H, W) in [0, 1] to logits (N, C).
-        logits: By target, its logits of `adversarial`, (K, N, C).
+        adversarial: Adversarial versions before any rounding, (K, N, 3, H, W), in [0, 1].
+        budgets: K budgets in units of 1/255.
+        networks: Targets by name: images (N, 3, H, W) in [0, 1] to logits (N, C).
+        logits: Logits of `adversarial` by target, (K, N, C).
         attack: The job's attack on rows of the batch with their own budgets; see `at` of
             `AdversarialBatch`.
     """
@@ -36,11 +35,7 @@ class DiagnosticInput:
 
 
 class Diagnostic(RowMetric):
-    """A table to which each batch contributes once.
-
-    Attributes:
-        table: Name of the table.
-    """
+    """A table, whose name is `table`, to which each batch contributes once."""
 
     table: ClassVar[str]
 

@@ -39,18 +39,13 @@ _CPU_BATCH, _GPU_BATCH = 50, 1000
 
 
 class CountingBar(pl.Callback):
-    """A progress bar of gradient evaluations, or of images where none are taken.
-
-    Args:
-        label: What is being done.
-        images: How many there are for all processes.
-    """
+    """Progress bar of gradient evaluations, or where none are taken, of images of all processes."""
 
     def __init__(self, label: str, images: int) -> None:
         self.label, self.images = label, images
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the module tell what it has done."""
+        """Open the bar that the module updates."""
         each = getattr(pl_module, "gradients_per_image", 0)
         self.bar = tqdm(
             desc=self.label,
@@ -63,17 +58,17 @@ class CountingBar(pl.Callback):
         pl_module.progress = self.bar.update
 
     def on_predict_end(self, *arguments: Any) -> None:
-        """Leave the bar as it is."""
+        """Close the bar."""
         self.bar.close()
 
     def on_exception(self, *arguments: Any) -> None:
-        """Remove the bar, so that it does not stand below what is said of the exception."""
+        """Remove the bar, so that it does not stand below the error message."""
         self.bar.leave = False
         self.bar.close()
 
 
 class Pass(NamedTuple):
-    """How long a pass over the images took, and how many images its batches had."""
+    """Duration of a pass over the images, and images per batch."""
 
     seconds: float
     batch_size: int
@@ -82,7 +77,7 @@ class Pass(NamedTuple):
 def evaluate(
     dataset: ImageDataset, module: Transfer, trainer: TrainerSettings, label: str
 ) -> Evaluation:
-    """Attack the images and evaluate the targets, as `pass_over`."""
+    """Attack images and evaluate the targets; see `pass_over`."""
     variants = module.variants
     shuffle_seed = variants.seed if variants.controls else None
     took = pass_over(dataset, module, trainer, label, shuffle_seed)
@@ -99,16 +94,9 @@ def pass_over(
     label: str,
     shuffle_seed: int | None = None,
 ) -> Pass:
-    """Pass over the images, on one device or on several.
+    """Pass over the images, on one device or on several; `label` names the progress bar.
 
     Where a GPU's memory does not suffice, the pass begins again with half the batch size.
-
-    Args:
-        dataset: The images.
-        module: What is done with each batch.
-        trainer: The device and the batches.
-        label: What the progress bar says.
-        shuffle_seed: See `Batches`.
 
     Raises:
         ValueError: There are fewer batches than processes; or the memory does not suffice for
@@ -132,7 +120,7 @@ def _seconds(
     label: str,
     shuffle_seed: int | None,
 ) -> float | None:
-    """Pass over the images once; return the time it took, None where memory does not suffice."""
+    """Return the duration of one pass over the images, None where memory does not suffice."""
     bars = [CountingBar(label, len(dataset))] if trainer.progress_bar else []
     runner = make_trainer(trainer, bars)
     batches = Batches(
@@ -155,7 +143,7 @@ def _seconds(
 
 
 def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
-    """Return settings with what a device decides in the place of `auto`.
+    """Return settings with each `auto` replaced by what suits a device.
 
     Batches have 50 images on a CPU, which larger ones do not make faster, and on a GPU 1,000, or
     the largest half, quarter, ... of that for which its memory suffices. Attacks use bfloat16
@@ -183,17 +171,8 @@ def score_clean(
 ) -> pa.Table:
     """Return the models' predictions for the clean images, computed once per model and data.
 
-    Args:
-        dataset: The images.
-        targets: The models, by name.
-        trainer: The device and the batches.
-        cache: See `computed_once`.
-        refresh: See `computed_once`.
-        source: What makes other images of the clean ones, whatever the model; None: nothing.
-        label: What the progress bar says.
-
-    Returns:
-        The rows of all targets, in their order.
+    A `source` changes the clean images, in the same way for all models. The rows come in the order
+    of `targets`; for `cache` and `refresh` see `computed_once`.
     """
 
     def compute(missing: Sequence[str]) -> pa.Table:
@@ -210,16 +189,13 @@ def computed_once(
     *,
     refresh: bool = False,
 ) -> pa.Table:
-    """Return the rows of some models or pairs, computed once and kept.
+    """Return the rows of models or of pairs of models, in the order of `cache`, computed once.
 
     Args:
         compute: Names to a table with their rows, whose column `target` has the names.
-        cache: Where the rows of each name are kept; the path must tell what they depend on.
-        refresh: Compute them all anew. Required where processes share a job: a cache hit on one
+        cache: Files of the rows by name; each path must tell what its rows depend on.
+        refresh: Compute all rows anew. Required where processes share a job: a cache hit on one
             of them only would deadlock.
-
-    Returns:
-        The rows of all names, in their order.
     """
     missing = [name for name in cache if refresh or not is_cached(cache[name])]
     found = cache.keys() - set(missing)
@@ -235,11 +211,7 @@ def computed_once(
 
 
 def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """Return a Lightning trainer that leaves gradients possible while it predicts.
-
-    Raises:
-        ValueError: This machine lacks what the settings ask for.
-    """
+    """Return a Lightning trainer that leaves gradients possible while it predicts."""
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -252,7 +224,7 @@ def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) ->
             callbacks=list(callbacks),
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=False,  # `CountingBar` is one
+            enable_progress_bar=False,  # `CountingBar` replaces it
             enable_model_summary=False,
         )
     except (MisconfigurationException, TypeError, ImportError) as error:

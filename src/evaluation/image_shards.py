@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 
 
 class Manifest(Section):
-    """The manifest: format and version, the facts, and the SHA-256 of every shard by name."""
+    """Manifest of a set, with the SHA-256 of every shard by file name."""
 
     format: Literal["transferability-images"] = "transferability-images"
     version: Literal[3] = 3
@@ -37,13 +37,10 @@ class Manifest(Section):
 
 
 class SavedImagesWriter:
-    """Write a set of adversarial images, a shard for each batch and process.
+    """Writer of a set of adversarial images: a shard for each batch and process.
 
     Processes that share a job write into one folder, each its own shards: `start` and `finish` are
-    the first one's, before any and after every process has written.
-
-    Args:
-        folder: Of the set, and of nothing else; made where missing.
+    the first one's, before any and after every process has written. The folder holds nothing else.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,26 +48,13 @@ class SavedImagesWriter:
         self._written = 0
 
     def start(self) -> None:
-        """Remove an earlier set, its manifest first.
-
-        Raises:
-            WriteError: The folder cannot be written.
-        """
+        """Remove an earlier set, its manifest first."""
         with writing(self.folder):
             for path in (self.folder / MANIFEST, *_shards(self.folder)):
                 path.unlink(missing_ok=True)
 
     def write(self, batch: Batch, adversarial: Tensor, target_labels: Tensor | None) -> None:
-        """Write a batch.
-
-        Args:
-            batch: The clean images in 8 bits, with labels and index.
-            adversarial: Their adversarial versions, uint8 (K, N, 3, H, W).
-            target_labels: The classes that a targeted attack aims for, int64 (N,).
-
-        Raises:
-            WriteError: The disk is full, or the folder cannot be written.
-        """
+        """Write a batch and its adversarial versions, uint8 (K, N, 3, H, W)."""
         tensors = {
             "index": batch.index,
             "label": batch.labels,
@@ -81,16 +65,12 @@ class SavedImagesWriter:
             tensors["target_label"] = target_labels
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         with atomic_write(self.folder / f"batch-{rank}-{self._written}.safetensors") as temporary:
-            # What `save_file` raises on a full disk is no OSError.
+            # On a full disk `save_file` raises no OSError.
             temporary.write_bytes(save({k: v.cpu().contiguous() for k, v in tensors.items()}))
         self._written += 1
 
     def finish(self, facts: SavedImagesFacts, index: np.ndarray) -> None:
-        """Write the manifest.
-
-        Args:
-            facts: What the set is.
-            index: Of the images that must have been written, int64 (N,).
+        """Write the manifest, if all images of the `index`, int64 (N,), have been written.
 
         Raises:
             ValueError: An image was not written, as by processes that share no file system.
@@ -108,16 +88,12 @@ class SavedImagesWriter:
 
 
 def is_complete_set(folder: Path) -> bool:
-    """Tell whether a folder holds a set that was written to its end."""
+    """Return true if a folder holds a set written to its end."""
     return (folder / MANIFEST).exists()
 
 
 def read_shards(folder: Path) -> SavedImages:
-    """Open a set that `SavedImagesWriter` has finished; images are read when asked for.
-
-    Raises:
-        ValueError: The manifest or a shard is missing, damaged or of another format.
-    """
+    """Open a set that `SavedImagesWriter` has finished; images are read when asked for."""
     manifest = _read_manifest(folder / MANIFEST)
     shards = _shards(folder)
     unlike = manifest.shards.items() ^ {path.name: sha256_of(path) for path in shards}.items()
@@ -139,7 +115,7 @@ def read_shards(folder: Path) -> SavedImages:
             images: Tensor = stored[:, at] if name == "adversarial" else stored[at]
         return images
 
-    digests = "".join(sorted(manifest.shards.values()))  # whichever process has written which
+    digests = "".join(sorted(manifest.shards.values()))  # sorted: any process may have written any
     content = manifest.facts.model_dump_json() + digests
     return SavedImages(
         facts=manifest.facts,
@@ -166,7 +142,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _columns(path: Path, budgets: int) -> dict[str, np.ndarray]:
-    """Return what a shard holds beside images: `index`, `label` and perhaps `target_label`."""
+    """Return a valid shard's `index`, `label` and, of a targeted attack, `target_label`."""
     try:
         with safe_open(path, "pt") as file:
             found = {name: file.get_slice(name) for name in set(file.keys())}

@@ -34,17 +34,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a pass over the images yields.
+    """Results of a pass over the images.
 
     Attributes:
-        tables: The rows of `Predictions` by variant, the primary one first.
-        diagnostics: The tables of the diagnostics, by name.
+        tables: Rows of `Predictions` by variant, the primary one first.
         examples: Adversarial versions, float32 (K, 3, H, W) in [0, 1], by image index.
-        gradients: Gradient evaluations.
-        zero_gradients: How many of them were zero in every pixel.
-        seconds: How long the pass took, diagnostics included.
-        batch_size: Images in a batch.
-        unsteady: Models that give equal images other logits.
+        zero_gradients: Number of the `gradients` that were zero in every pixel.
+        seconds: Duration of the pass, diagnostics included.
+        unsteady: Models that give equal images unequal logits.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -58,27 +55,23 @@ class Evaluation:
 
     @property
     def zero_share(self) -> float:
-        """The share of gradients that were zero in every pixel; NaN without a gradient."""
+        """Share of gradients that were zero in every pixel; NaN without a gradient."""
         return self.zero_gradients / self.gradients if self.gradients else math.nan
 
 
 class Transfer(pl.LightningModule):
-    """Make a batch's adversarial images once and evaluate every target on the same ones.
+    """Lightning module that attacks each batch once and evaluates every target on the same images.
 
     Args:
-        targets: The models, by name.
-        adversarial_source: What makes the adversarial images.
-        variants: Which variants of them the targets are evaluated on.
         examples: Index of the images whose adversarial versions are kept.
-        writer: Where the adversarial images are saved.
-        diagnostics: What else is computed of each batch, where an attack makes the images and
-            float32 is a variant of them; its gradients do not count.
-        diagnosed: Index of the images that they get; None: all.
-        partial: Where the rows of finished images are kept, with the examples; None: nowhere.
-        seed: Of what an attack draws from PyTorch's generators, with a batch's first image.
+        diagnostics: Tables computed of each batch, where an attack makes the images and float32
+            is a variant of them; their gradients do not count.
+        diagnosed: Index of the images that diagnostics get; None: all.
+        partial: Store of the rows and examples of finished images; None: they are not stored.
+        seed: Seed, with a batch's first image, of what an attack draws from PyTorch's generators.
 
     Attributes:
-        found: What the pass has found; on several processes each gets the merged one.
+        found: Results of the pass; on several processes each gets the merged ones.
         progress: Called with the number of gradient evaluations as they are taken, or of images
             where none are.
     """
@@ -113,8 +106,8 @@ class Transfer(pl.LightningModule):
         self.seed = seed
         self.progress: Callable[[int], None] = lambda count: None
         self.finished: frozenset[int] = frozenset()
-        self.together: int | None = None  # images of a batch that are attacked at once; None: all
-        self.smallest = math.inf  # of those
+        self.together: int | None = None  # images attacked at once; None: the whole batch
+        self.smallest = math.inf  # least of `together` in a pass
         adversarial_source.uncut = 3 if variants.controls else 1
         self.found = Evaluation()
 
@@ -131,7 +124,7 @@ class Transfer(pl.LightningModule):
             self.trainer.strategy.barrier()
 
     def on_predict_epoch_start(self) -> None:
-        """Drop what an earlier pass has found, but for what a killed one has kept."""
+        """Drop the rows of an earlier pass; restore those of a killed one."""
         for metric in self.metrics:
             metric.reset()
         self.examples = {}
@@ -151,8 +144,7 @@ class Transfer(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Attack a batch, add every target's predictions, and return its images' index.
 
-        A batch that would take longer than `LIMIT` is cut, so that little is lost if the pass is
-        killed.
+        A batch that would take longer than `LIMIT` is cut, so that a killed pass loses little.
         """
         source = self.adversarial_source
         rest = [row for row, i in enumerate(batch.index.tolist()) if i not in self.finished]
@@ -184,21 +176,21 @@ class Transfer(pl.LightningModule):
         return batch.index
 
     def _attack_together(self, images: int) -> None:
-        """Choose how many images of the batches to come are attacked at once."""
+        """Set the number of images that are attacked at once from here on."""
         if self.together is None:
             log.info("Batches that would take over %d seconds are cut from here on.", LIMIT)
         self.together = max(1, images)
         self.smallest = min(self.smallest, self.together)
 
     def _undo(self, rows: Sequence[int], index: Sequence[int]) -> None:
-        """Drop what a batch that is given up has left: all rows after the first so many."""
+        """Drop a given-up batch's examples, and metrics' rows after the first `rows`."""
         for metric, count in zip(self.metrics, rows, strict=True):
             del metric.whole[count:], metric.real[count:]
         for number in index:
             self.examples.pop(number, None)
 
     def _transfer(self, batch: Batch) -> None:
-        """Attack a batch, and add what every target predicts and what diagnostics find."""
+        """Attack a batch; add every target's predictions and the diagnostics' rows."""
         clean = to_unit(batch.images)
         source = self.adversarial_source
         adversarial: AdversarialBatch = source(clean, batch)
@@ -237,11 +229,7 @@ class Transfer(pl.LightningModule):
     def _evaluate(
         self, levels: Sequence[Attacked], target_labels: Tensor | None
     ) -> dict[str, Tensor]:
-        """Add the predictions for every budget and variant.
-
-        Returns:
-            Each target's logits of the unrounded images, (K, N, C), if these are a variant.
-        """
+        """Add all predictions; return the logits of `float32` images, (K, N, C), by target."""
         unrounded: dict[str, list[Tensor]] = {name: [] for name in self.names}
         for level in levels:  # one at a time: a grid is large
             index, labels = level.batch.index, level.batch.labels
@@ -266,7 +254,7 @@ class Transfer(pl.LightningModule):
     ) -> None:
         """Hand a batch to the diagnostics; their draws do not change later batches."""
         attack = adversarial.at
-        assert attack is not None  # as the source is an attacker
+        assert attack is not None  # diagnostics need an attacker
         wanted = [self.diagnosed is None or i in self.diagnosed for i in batch.index.tolist()]
         rows = torch.tensor(wanted, device=clean.device).nonzero()[:, 0]
         given = DiagnosticInput(

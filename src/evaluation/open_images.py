@@ -30,14 +30,11 @@ from src.utils.checks import first_line
 
 
 def open_saved_images(settings: SavedSettings) -> SavedImages:
-    """Open whatever set of adversarial images lies in a folder.
+    """Open the set of adversarial images in a folder, whose files tell its format.
 
     With a `manifest.json` it is this program's own. With `batch_0.npy`, ... it is TA-Bench's:
     arrays (N, 3, H, W), uint8. Else it is TransferAttack's: image files, of which those that the
     CSV does not list are left out.
-
-    Raises:
-        ValueError: There is no such set, or a file is missing or wrong.
     """
     folder = Path(settings.path)
     if not folder.is_dir():
@@ -85,7 +82,7 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
 
 
 def _attack(settings: SavedSettings) -> AttackSettings:
-    """Return what is known of a set's attack; one without a name is called by its folder."""
+    """Return settings for a set's attack; without a name it is called by its folder."""
     name = settings.origin.attack
     if name == UNKNOWN:
         name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", Path(settings.path).resolve().name)[:100]
@@ -94,7 +91,7 @@ def _attack(settings: SavedSettings) -> AttackSettings:
 
 
 def _files(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]:
-    """Find in each folder the files that a CSV lists."""
+    """Return each folder's images that a CSV lists."""
     places = [folders[0] / "labels.csv", folders[-1].parent / "labels.csv"]
     found = table or next((place for place in places if place.is_file()), places[0])
     return [
@@ -113,7 +110,7 @@ def _files(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]:
 
 
 def _arrays(folders: Sequence[Path], table: Path | None) -> list[LabelledImages]:
-    """Find in each folder the arrays `batch_0.npy`, `batch_1.npy`, ..., of which none may lack."""
+    """Return each folder's images in `batch_0.npy`, `batch_1.npy`, ..., of which none may lack."""
     table = table or folders[0] / "labels.npy"
     labels = _mapped(table)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):

@@ -1,4 +1,4 @@
-"""Checkpoints of an evaluation pass: rows of finished images, so that a killed one goes on."""
+"""Checkpoints of an evaluation pass: rows of finished images, for a killed pass to go on."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,16 @@ from src.utils.cache import cache_entry, is_cached
 
 
 class PartialRows:
-    """Files of the rows of finished images, whichever processes have found them.
+    """Files of the rows of finished images, whichever processes have computed them.
 
     A file holds `index`, of the images; `M.whole` and `M.real`, the rows of metric M;
     `gradients`, how many were taken and how many of them were zero; and `example.I`, the
-    adversarial versions of image I, (K, 3, H, W).
-
-    Args:
-        folder: Of this pass alone; its name must tell all that decides the rows.
+    adversarial versions of image I, (K, 3, H, W). The folder is one pass's alone; its name must
+    tell all that decides the rows.
 
     Attributes:
-        seconds: What is lost at most of images that take no longer themselves, and what shorter
-            passes never write.
+        seconds: Most work that a killed pass loses, unless one batch takes longer; shorter passes
+            write no file.
     """
 
     seconds = LIMIT
@@ -45,13 +43,10 @@ class PartialRows:
         source: AdversarialSource,
         process: tuple[int, int],
     ) -> tuple[frozenset[int], dict[int, list[np.ndarray]]]:
-        """Add what files hold to metrics and counts that are empty; each process takes its share.
+        """Add the files' rows and gradient counts to empty metrics and to a source without counts.
 
-        Args:
-            names: Of the files, the same in every process.
-            metrics: They get the rows.
-            source: It gets the numbers of gradients.
-            process: Which one this is, of how many.
+        `process` is this process's rank and the number of processes: each takes its share of the
+        files `names`, which must be the same in all.
 
         Returns:
             The index of images that no process needs to compute, and this one's examples by index.
@@ -90,12 +85,8 @@ class PartialRows:
     ) -> None:
         """Note that images are finished, and write a file before more than `seconds` are unwritten.
 
-        Args:
-            index: Of the images.
-            metrics: With the rows so far.
-            source: With the numbers of gradients so far.
-            examples: Adversarial versions so far, by image index.
-            took: Seconds that these images took, as the next ones may.
+        `took` is the time in seconds of these images, as that of the next ones may be. Metrics,
+        source and examples hold those of all images so far.
         """
         self._index += index
         if time.monotonic() - self._since + took < self.seconds:
@@ -117,7 +108,7 @@ class PartialRows:
         source: AdversarialSource,
         examples: Mapping[int, Sequence[np.ndarray]],
     ) -> None:
-        """Count from here what the next file will hold."""
+        """Mark the start of the next file."""
         self._since = time.monotonic()
         self._index: list[int] = []
         self._rows = [len(metric.whole) for metric in metrics]

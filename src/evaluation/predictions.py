@@ -1,4 +1,4 @@
-"""The table that a job produces, gathered exactly on any number of processes."""
+"""Table of a job's predictions, gathered exactly on any number of processes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ _UNTARGETED = -1
 
 
 class TopPredictions(NamedTuple):
-    """What a model predicts for N images.
+    """A model's predictions for N images.
 
     Attributes:
         true: Probability of the true class, (N,).
-        classes: The five most likely classes, int64 (N, 5), or all if there are fewer.
+        classes: Five most likely classes, int64 (N, 5), or all if there are fewer.
         confidences: Their probabilities, descending.
     """
 
@@ -43,11 +43,7 @@ class TopPredictions(NamedTuple):
 
 
 def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictions:
-    """Return what a target's logits (N, C) predict for images of the classes `labels`, (N,).
-
-    Raises:
-        ValueError: The logits are not finite.
-    """
+    """Return the predictions of finite logits (N, C) for images of the classes `labels`, (N,)."""
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(f"{target} gave logits that are not finite.")
     probabilities = logits.float().softmax(dim=1)
@@ -57,10 +53,9 @@ def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictio
 
 
 class RowMetric(Metric, ABC):
-    """A table gathered in rows, which processes merge by concatenation: none is counted twice.
+    """Table gathered in rows, which processes merge by concatenation: none is counted twice.
 
-    Args:
-        targets: Names of the models, in the order in which the table lists them.
+    The order of `targets` is that in which the table lists them.
     """
 
     full_state_update = False
@@ -78,18 +73,16 @@ class RowMetric(Metric, ABC):
         """Return the table of all processes' rows."""
 
     def append(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
-        """Append rows, none as well: processes merge their rows only if all of them have some.
+        """Append M rows, as columns (M,) or (M, c) of whole numbers and of real ones.
 
-        Args:
-            whole: Columns of whole numbers, (M,) or (M, c) each.
-            real: Columns of other numbers, likewise.
+        Batches of M = 0 are appended too: processes merge their rows only if all of them have some.
         """
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # no float64
         self.whole.append(torch.column_stack([column.to(device) for column in whole]).int())
         self.real.append(torch.column_stack([column.to(device).double() for column in real]))
 
     def rows(self, keys: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows' whole numbers and their others, sorted by the first columns."""
+        """Return the whole and real columns, sorted by the first `keys` whole ones."""
         whole, real = (dim_zero_cat(state).cpu().numpy() for state in (self.whole, self.real))
         order = np.lexsort(whole[:, :keys].T[::-1])
         return whole[order].astype(np.int64), real[order]
@@ -100,12 +93,7 @@ class RowMetric(Metric, ABC):
 
 
 class Predictions(RowMetric):
-    """One row per (image, target, budget).
-
-    Args:
-        targets: Names of the models, in the order in which the table lists them.
-        budgets: Budgets in units of 1/255; 0 stands for the clean images.
-    """
+    """Table of one row per image, target and budget in units of 1/255; 0: the clean images."""
 
     def __init__(self, targets: Sequence[str], budgets: Sequence[float]) -> None:
         super().__init__(targets)
@@ -120,19 +108,7 @@ class Predictions(RowMetric):
         logits: Tensor,
         target_labels: Tensor | None = None,
     ) -> None:
-        """Add one batch.
-
-        Args:
-            target: The model that was evaluated.
-            eps_255: The budget of the images.
-            index: Positions of the images in the data set, shape (N,).
-            labels: True classes, shape (N,).
-            logits: The model's logits, shape (N, C).
-            target_labels: The classes that a targeted attack aims for, shape (N,).
-
-        Raises:
-            ValueError: The logits are not finite.
-        """
+        """Add a batch: index, labels and target labels of shape (N,), logits (N, C)."""
         top = top_predictions(target, logits, labels)
         numbers = (self.targets.index(target), self.budgets.index(eps_255))
         if target_labels is None:
@@ -164,13 +140,7 @@ class Predictions(RowMetric):
 def prediction_columns(
     classes: np.ndarray, confidences: np.ndarray, true: np.ndarray
 ) -> dict[str, pa.Array]:
-    """Return the columns of a table that hold `TopPredictions`.
-
-    Args:
-        classes: The most likely classes, (N, 5), or all if there are fewer.
-        confidences: Their probabilities.
-        true: Probabilities of the true class, (N,).
-    """
+    """Return the columns of a table that hold the arrays of `TopPredictions`."""
     top = confidences.astype(np.float32)
     return {
         "predicted": pa.array(classes[:, 0]),

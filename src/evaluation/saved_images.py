@@ -1,4 +1,4 @@
-"""A set of adversarial images in files, as a source of adversarial images and as a data set."""
+"""Adversarial images in files, as a source of adversarial images and as a data set."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,23 +16,20 @@ from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds
 
-_TOGETHER = 32  # images that are measured at once
+_TOGETHER = 32  # images measured at once
 
 
 UNKNOWN = "unknown"
 
 
 class SavedImagesFacts(Section):
-    """What a set of saved images says of itself, or its user of it.
+    """Origin of a set of saved images, by its manifest or its user.
 
     Attributes:
-        source: The model that the images were crafted on, of an ensemble `a+b`.
-        attack: What crafted them.
-        budgets_255: The K budgets in units of 1/255.
-        dataset: Name of the data set.
-        num_classes: How many classes it has, as far as that is known.
-        class_names: Their names, likewise.
-        ensemble: What the ensemble averages.
+        source: Model that the images were crafted on, `a+b` for an ensemble.
+        budgets_255: K budgets in units of 1/255.
+        num_classes: Number of classes of the data set; None: not known, as for `class_names`.
+        ensemble: Quantity that the ensemble averages.
         weights: Digests of the sources' weights by name, as far as they are known.
     """
 
@@ -47,13 +44,7 @@ class SavedImagesFacts(Section):
 
 
 class Breach(NamedTuple):
-    """A budget that images exceed.
-
-    Attributes:
-        stated: By their files or their user, in units of 1/255.
-        measured: Their largest change, in units of 1/255.
-        images: How many of them exceed the stated budget.
-    """
+    """A budget, in units of 1/255, that `images` of a set exceed, by changes up to `measured`."""
 
     stated: float
     measured: float
@@ -62,10 +53,9 @@ class Breach(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SavedImages:
-    """The same N images at K budgets; what is read of them is never more than was asked for.
+    """Set of N images at K budgets, of which only those asked for are read.
 
     Attributes:
-        facts: What the set says of itself, or what its user says of it.
         index: int64 (N,), position of each image in its data set, ascending.
         labels: int64 (N,), 0-based true classes.
         target_labels: int64 (N,), the classes that a targeted attack aimed for, or None.
@@ -73,9 +63,6 @@ class SavedImages:
         read_clean: Row to its clean image, uint8 (3, H, W); None where these are not at hand.
         digest: 16 hexadecimal digits that identify all of this by its content.
         breaches: Stated budgets that `with_measured_budgets` has replaced.
-
-    Raises:
-        ValueError: There is no image, one is there twice, or a budget is repeated.
     """
 
     facts: SavedImagesFacts
@@ -88,14 +75,12 @@ class SavedImages:
     breaches: tuple[Breach, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check index and budgets."""
         if not len(self.index) or (np.diff(self.index) <= 0).any():
             raise ValueError("The index must name one image or more, and none more than once.")
         if len(set(self.facts.budgets_255)) < len(self.facts.budgets_255):
             raise ValueError(f"The budgets {list(self.facts.budgets_255)} repeat one.")
 
     def __len__(self) -> int:
-        """Return the number of images, N."""
         return len(self.index)
 
     def clean(self, rows: Sequence[int]) -> Tensor:
@@ -109,12 +94,10 @@ class SavedImages:
 
 
 def with_measured_budgets(saved: SavedImages) -> SavedImages:
-    """Return a set whose budgets are the largest changes where images exceed the stated ones.
+    """Return a set in which a budget that images exceed is replaced by their largest change.
 
-    All images are read, some at a time. Without clean images nothing can be measured.
-
-    Raises:
-        ValueError: Two budgets are then the same.
+    All images are read, some at a time. Without clean images nothing can be measured. Two budgets
+    that become the same are refused.
     """
     if saved.read_clean is None:
         return saved
@@ -139,11 +122,7 @@ def with_measured_budgets(saved: SavedImages) -> SavedImages:
 
 
 class SavedImagesSource(AdversarialSource):
-    """A set of saved images as the source of a batch's adversarial images.
-
-    Args:
-        saved: The set; its budgets come in ascending order.
-    """
+    """Saved images as the source of a batch's adversarial images, in ascending budgets."""
 
     def __init__(self, saved: SavedImages) -> None:
         stated = saved.facts.budgets_255
@@ -152,7 +131,7 @@ class SavedImagesSource(AdversarialSource):
         self._places = [stated.index(eps_255) for eps_255 in self.budgets]
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the saved versions of the batch's images, as they are."""
+        """Return the saved versions of the batch's images unchanged."""
         rows = np.searchsorted(self._saved.index, batch.index.cpu().numpy())
         levels = self._saved.adversarial(rows.tolist())[self._places]
         targets = self._saved.target_labels
@@ -170,17 +149,10 @@ def saved_dataset(
     n_images: int | None = None,
     seed: int = 0,
 ) -> ImageDataset:
-    """Return a set's clean images, or where there are none the first adversarial ones.
+    """Return a set's clean images, or where there are none those of its first budget.
 
-    Args:
-        saved: The set.
-        num_classes: How many classes there are, for a set that does not say it.
-        class_names: Their names, likewise; `imagenet` for those of ImageNet's 1,000.
-        n_images: Size of a fixed, class-balanced subset; None: all images.
-        seed: Of the subset.
-
-    Raises:
-        ValueError: Nothing says how many classes there are, or a label is not among them.
+    `num_classes` and `class_names` (`imagenet`: those of ImageNet's 1,000) serve sets that do not
+    state them; `n_images` and `seed` choose a fixed, class-balanced subset, None all images.
     """
     total, names = saved.facts.num_classes or num_classes, saved.facts.class_names
     if total is None:
@@ -197,7 +169,7 @@ def saved_dataset(
 
 
 class _Unperturbed(Sequence[Tensor]):
-    """The clean images of a set by row, or where there are none the first adversarial ones."""
+    """Clean images of a set by row, or where there are none those of its first budget."""
 
     def __init__(self, saved: SavedImages) -> None:
         self.saved = saved

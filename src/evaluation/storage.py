@@ -1,4 +1,4 @@
-"""What an image file can hold of an adversarial image: 256 grey levels, exactly or through JPEG."""
+"""Rounding of adversarial images to the 256 grey levels of image files, plain or through JPEG."""
 
 import io
 import math
@@ -9,31 +9,21 @@ from PIL import Image
 from torch import Tensor
 
 DUST = 1e-4
-"""Grey levels by which a budget may miss a whole number only because it was kept as a float."""
+"""Tolerance in grey levels: a budget that is kept as a float may miss a whole number."""
 _AXES = (-3, -2, -1)
 
 
 def round_to_8_bits(
     adversarial: Tensor, clean: Tensor, eps_255: float, norm: str = "linf"
 ) -> Tensor:
-    """Return the nearest grey levels that keep the budget.
+    """Return the nearest grey levels that keep the budget, uint8 (N, 3, H, W).
 
     For L-infinity these are the levels at most floor(eps_255) from the clean ones, so a budget
     below 1 gives the clean images back. For L2, an image outside the ball is first scaled onto
     it; an image whose nearest levels still change it by more than a root mean square of eps_255
     has its changes rounded toward zero instead, which only shrinks them.
 
-    Args:
-        adversarial: Floats in [0, 1], shape (N, 3, H, W).
-        clean: uint8 (N, 3, H, W).
-        eps_255: The budget in units of 1/255.
-        norm: `linf` or `l2`.
-
-    Returns:
-        uint8 (N, 3, H, W).
-
-    Raises:
-        ValueError: A value is not finite.
+    `adversarial` holds finite numbers in [0, 1], `clean` grey levels; `norm` is `linf` or `l2`.
     """
     if not bool(adversarial.isfinite().all()):
         raise ValueError("adversarial images must hold finite numbers in [0, 1].")
@@ -55,15 +45,10 @@ def round_to_8_bits(
 
 
 def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
-    """Measure by how much stored images differ from the clean ones.
+    """Return how much stored images differ from clean ones, float64 (..., N), in units of 1/255.
 
-    Args:
-        stored: uint8 (..., N, 3, H, W).
-        clean: uint8 of a shape that broadcasts to it.
-        norm: `linf` or `l2` (the root mean square).
-
-    Returns:
-        float64 (..., N), in units of 1/255.
+    Both are uint8, `stored` of shape (..., N, 3, H, W), to which `clean` broadcasts. The size is
+    the largest change for the norm `linf`, the root mean square for `l2`.
     """
     change = stored.to(torch.int16) - clean.to(torch.int16)
     if norm == "linf":
@@ -73,18 +58,15 @@ def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
 
 
 def exceeds(size: Tensor, eps_255: float, norm: str) -> Tensor:
-    """Tell which sizes of changes of 8-bit images, see `change_size`, are beyond a budget."""
+    """Return a mask of the sizes of changes, see `change_size`, that are beyond a budget."""
     return size > (math.floor(eps_255 + DUST) if norm == "linf" else eps_255 + DUST)
 
 
 def round_trip(images: Tensor, storage: str) -> Tensor:
-    """Return images as they come back from a storage format of 8 bits.
+    """Return images, uint8 (N, 3, H, W), as they come back from a storage format of 8 bits.
 
-    Pillow's default halves the resolution of a JPEG's colours (4:2:0) at every quality.
-
-    Args:
-        images: uint8 (N, 3, H, W).
-        storage: `uint8` or `png`, which lose nothing, or `jpegQ` of a quality Q in 1..100.
+    `uint8` and `png` lose nothing; `jpegQ` has a quality Q in 1..100. Pillow's default halves the
+    resolution of a JPEG's colours (4:2:0) at every quality.
     """
     if storage in ("uint8", "png"):
         return images

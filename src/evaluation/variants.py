@@ -16,14 +16,9 @@ STORED = "stored"
 
 @dataclass(frozen=True)
 class Attacked:
-    """A batch and its adversarial images of one budget.
+    """A batch and its adversarial images of one budget, in units of 1/255.
 
-    Attributes:
-        clean: float32 (N, 3, H, W) in [0, 1].
-        adversarial: Of the same shape and range.
-        batch: The batch, with the clean images in 8 bits.
-        eps_255: The budget in units of 1/255.
-        norm: Of the budget.
+    Images are float32 (N, 3, H, W) in [0, 1]; `batch` holds the clean ones in 8 bits.
     """
 
     clean: Tensor
@@ -43,14 +38,13 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Variants:
-    """Which variants the targets are evaluated on.
+    """Variants of the adversarial images that targets are evaluated on.
 
     Args:
         primary: `float32`; `uint8`: rounded inside the ball; or `stored`: as a file holds them.
         others: More of those, `png`, or `jpegQ` of a quality Q.
-        controls: Whether targets are evaluated on random-sign noise, and on each image with the
-            perturbation of another one of its batch; both in the storage of the primary variant.
-        seed: Of the noise.
+        controls: Add random-sign noise, drawn by `seed`, and each image with the perturbation of
+            another one of its batch; both in the storage of the primary variant.
     """
 
     primary: str = "float32"
@@ -77,7 +71,7 @@ class Variants:
 
 
 UNROUNDED = Variants()
-"""The adversarial images as they are, alone."""
+"""Adversarial images unrounded, as the only variant."""
 
 
 def _noise(seed: int, attacked: Attacked) -> Tensor:

@@ -1,7 +1,7 @@
-"""The catalogue's networks that have a stem for small images, made from torchvision's own.
+"""Networks of the catalogue with a choice of stem, made from torchvision's own.
 
-A stem decides how a network meets the image. ``imagenet`` is the original one. ``cifar`` keeps more
-resolution in the first layers, so that 32-pixel images do not shrink to one pixel at once; these
+A stem is the network's first layers. ``imagenet`` is the original one. ``cifar`` keeps more
+resolution there, so that 32-pixel images do not shrink to one pixel at once; these
 variants have the state-dict names and shapes of the public CIFAR-10 checkpoints of
 https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
 """
@@ -19,7 +19,7 @@ NORMALISATION = {
     "cifar": {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)},
     "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
 }
-"""By stem."""
+"""Channel means and standard deviations by stem."""
 LARGEST_CIFAR_STEM = 64  # pixels; above it the original stems leave enough resolution
 
 
@@ -55,7 +55,7 @@ def _inception(num_classes: int, stem: str) -> nn.Module:
     network = torchvision.models.inception_v3(
         num_classes=num_classes,
         aux_logits=False,
-        # torchvision's weights expect images normalised by 0.5/0.5: makes those of ImageNet's.
+        # torchvision's weights expect 0.5/0.5 normalisation: this converts ImageNet's to it.
         transform_input=stem == "imagenet",
         init_weights=False,  # PyTorch's default initialisation: torchvision's own one is slow
     )
@@ -105,7 +105,7 @@ def model_with_stem(
     """Build one of the networks that have a ``cifar`` stem; `resnet50` and the like know the name.
 
     Args:
-        name: torchvision's, of the networks below.
+        name: torchvision's name, in `_BUILDERS`.
         num_classes: Number of logits.
         image_size: Side in pixels of the images that the network gets.
         stem: ``cifar``, ``imagenet`` or None: ``cifar`` up to 64 pixels.

@@ -14,14 +14,8 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
     """Return an evaluation-mode copy whose batch norms are part of the convolutions before them.
 
     Exact up to rounding, and the copy is faster forwards and backwards. It keeps the module
-    structure, but not the state dict: take digests and save weights of the original. The argument
-    is not changed.
-
-    Args:
-        network: A network.
-
-    Returns:
-        The copy; nothing in it is folded if the network's data flow cannot be traced.
+    structure, but not the state dict: take digests and save weights of the original. Nothing is
+    folded if the network's data flow cannot be traced.
     """
     folded = copy.deepcopy(network)
     for module in folded.modules():  # whatever the network's own eval() does
@@ -31,7 +25,7 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
 
 
 class _Tracer(fx.Tracer):
-    """Trace down to layers; what happens inside one (padding to size, say) is not looked at."""
+    """Tracer down to layers, which does not look into them (padding to size, say)."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         childless = next(m.children(), None) is None
@@ -91,7 +85,7 @@ def _plain(convolution: nn.Conv2d) -> bool:
 
 
 def _remainder(norm: nn.BatchNorm2d) -> nn.Module | None:
-    """Return what is left of a batch norm once it is folded, or None if it cannot be."""
+    """Return the layers left of a folded batch norm, or None if it cannot be folded."""
     if norm.running_var is None or norm._forward_pre_hooks or norm._forward_hooks:
         return None
     if type(norm) is nn.BatchNorm2d:

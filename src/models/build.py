@@ -1,4 +1,4 @@
-"""From one entry of the model catalogue to a ready classifier."""
+"""Ready classifiers from the entries of the model catalogue."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -24,7 +24,7 @@ def build_classifier(
     input_size: int | None = None,
     weights: str | None = None,
 ) -> PixelClassifier:
-    """Build a classifier, load its weights and try it on one image.
+    """Build an evaluation-mode classifier on the CPU, load its weights and try it on two images.
 
     Args:
         name: The catalogue's name of the model, for messages.
@@ -34,15 +34,9 @@ def build_classifier(
         num_classes: Number of classes of the data set.
         image_size: Side in pixels of the data set's images.
         mean: Channel means of the network's normalisation; None: as its ``pretrained_cfg`` states.
-        std: Channel standard deviations, likewise.
+        std: Channel standard deviations; None: as its ``pretrained_cfg`` states.
         input_size: Side in pixels that images are resized to; None: as they come.
         weights: A file; ``included`` or None: the network's as built.
-
-    Returns:
-        The classifier in evaluation mode on the CPU.
-
-    Raises:
-        ValueError: If the network, the weights or the number of classes do not fit.
     """
     file = None if weights == "included" else weights
     settings = _filled(network, num_classes, input_size or image_size)  # it sees resized images
@@ -73,11 +67,7 @@ def build_classifier(
 
 
 def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
-    """Refuse a classifier that cannot be attacked; its gradient may be 0 everywhere.
-
-    Raises:
-        ValueError: Its logits have no gradient with respect to the images.
-    """
+    """Refuse a classifier whose logits have no gradient; one of 0 everywhere is allowed."""
     grey = torch.full((1, 3, image_size, image_size), 0.5).requires_grad_()
     try:
         with torch.enable_grad():
@@ -92,7 +82,7 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
 
 @lru_cache(maxsize=1)
 def _try_hub() -> None:
-    """Ask once whether timm's weights can be downloaded; else only those kept from before are used.
+    """Test once whether timm's weights can be downloaded; if not, only cached ones are used.
 
     The hub's own client asks for each of several files, six times in half a minute.
     """
@@ -101,12 +91,12 @@ def _try_hub() -> None:
 
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # of whatever library it asks with
+    except Exception:  # of any kind: they are those of the client's HTTP library
         constants.HF_HUB_OFFLINE = True
 
 
 def _filled(value: Any, num_classes: int, side: int) -> Any:
-    """Return settings of any depth with what the data decides in the place of nulls."""
+    """Return settings of any depth with the data's numbers in the place of nulls."""
     if isinstance(value, list | tuple):
         return [_filled(entry, num_classes, side) for entry in value]
     if not isinstance(value, Mapping):
@@ -119,7 +109,7 @@ def _filled(value: Any, num_classes: int, side: int) -> Any:
 
 
 def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
-    """Classify two images, so that what does not fit shows here and not later."""
+    """Classify two images, so that a misfit shows before any work."""
     who = f"model {classifier.name}"
     if any(module.training for module in classifier.modules()):
         raise ValueError(
@@ -133,7 +123,7 @@ def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None
             logits, again = classifier(images), classifier(images)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        if error.__cause__ is None:  # what it returned is wrong
+        if error.__cause__ is None:  # it returned something else than logits
             raise
         raise ValueError(
             f"{who}: it cannot take images of {image_size} pixels (input_size resizes them): "

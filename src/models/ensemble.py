@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
         return logarithms.mean(dim=0)
 
     def attacked(self, images: Tensor) -> Tensor:
-        """Return what an attack differentiates: (N, C), or (M, N, C) to average the losses."""
+        """Return the logits to differentiate: (N, C), or (M, N, C) to average the losses."""
         return self.each(images) if self.average == "loss" else self(images)
 
     def each(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The classifier every attack and every evaluation sees: pixels in [0, 1] -> logits."""
+"""Classifier of all attacks and evaluations: pixels in [0, 1] to logits."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -11,11 +11,11 @@ from src.utils.checks import first_line
 
 
 class ModelError(ValueError):
-    """A network that fails, or returns something else than logits."""
+    """Failure of a network, or an output other than logits."""
 
 
 class PixelClassifier(nn.Module):
-    """Wrap a network so that it takes images in [0, 1] and owns its own preprocessing.
+    """Network that takes images in [0, 1] and owns its own preprocessing.
 
     Resizing and normalisation are part of the model, hence part of the gradient, so budgets are
     always budgets on the data set's own pixels, whatever size or scale the network wants.
@@ -26,13 +26,10 @@ class PixelClassifier(nn.Module):
         std: Channel standard deviations of the same normalisation, all positive.
         input_size: Side in pixels that images are resized to (antialiased, bilinear); None takes
             them as they come.
-        name: In the catalogue, for messages; None: that of the network's class.
+        name: Catalogue name, for messages; None: the name of the network's class.
 
     Attributes:
-        steady: Whether equal images had equal logits, alone and in a batch, as far as it was tried.
-
-    Raises:
-        ValueError: If mean or std is not three finite numbers, or std not positive.
+        steady: True unless a trial gave equal images unequal logits, alone or in a batch.
     """
 
     mean: Tensor
@@ -60,17 +57,7 @@ class PixelClassifier(nn.Module):
             self.register_buffer(key, tensor, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits.
-
-        Args:
-            images: Float tensor (N, 3, H, W), values in [0, 1].
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            ModelError: The network fails, or returns something else.
-        """
+        """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
             images = functional.interpolate(
                 images,

@@ -1,4 +1,4 @@
-"""Weight files: read safely, load strictly, write atomically, identify by content."""
+"""Weight files: safe reading, strict loading, saving and digests of content."""
 
 import hashlib
 import re
@@ -24,19 +24,12 @@ COUNTER = "num_batches_tracked"
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a file's state dict into a network, in place, without running code the file may hold.
 
-    A dict under ``state_dict`` or ``model`` is unwrapped, and a prefix (``module.``, ``model.``,
-    ``network.``) that all names share is stripped. In a ``.ckpt``, which may hold more than the
+    The file is of safetensors or of torch.save, such as a .pt, .pth or .ckpt. A dict under
+    ``state_dict`` or ``model`` is unwrapped, and a prefix (``module.``, ``model.``, ``network.``)
+    that all names share is stripped. In a ``.ckpt``, which may hold more than the
     network, names without that prefix are dropped. Float types are converted. Counters of batches
     seen may be missing, and heads that only training uses may be left over: neither changes a
-    prediction.
-
-    Args:
-        network: The network to fill.
-        path: A safetensors file or one of torch.save's, such as a .pt, .pth or .ckpt.
-
-    Raises:
-        ValueError: If the file is missing, damaged or of another kind, its names or shapes do not
-            fit, its values are not finite, or only code of its own could unpickle it.
+    prediction. Names and shapes must fit, and values be finite.
     """
     path = Path(path)
     own = network.state_dict()
@@ -64,15 +57,10 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state dict as safetensors.
-
-    Args:
-        network: The network.
-        path: The .safetensors file to write.
-    """
+    """Write a network's state dict as safetensors."""
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    path.write_bytes(save(state))  # what `save_file` raises on a full disk is no OSError
+    path.write_bytes(save(state))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -89,9 +77,9 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def structure_digest(network: nn.Module) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 of what a network is beside its weights.
+    """Return 16 hexadecimal digits of a SHA-256 of a network's structure.
 
-    That are its modules, in the words in which they print themselves, and the buffers that its
+    It covers the modules, in the words in which they print themselves, and the buffers that the
     state dict leaves out.
     """
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(network)).encode())
@@ -134,7 +122,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _strip(state: dict[str, Tensor], own: Collection[str], partly: bool) -> dict[str, Tensor]:
-    """Strip shared prefixes down to names of the network; with `partly`, drop what lacks one."""
+    """Strip prefixes down to names of the network; with `partly`, drop names without one."""
     for prefix in PREFIXES:
         carriers = {name: value for name, value in state.items() if name.startswith(prefix)}
         if carriers and (partly or len(carriers) == len(state)):
@@ -144,7 +132,7 @@ def _strip(state: dict[str, Tensor], own: Collection[str], partly: bool) -> dict
 
 
 def _versions(network: nn.Module) -> dict[str, dict[str, int | None]]:
-    """Return what modules ask of a state dict (MNASNet); without one, counters may be missing."""
+    """Return the modules' versions, which MNASNet asks for; without, counters may be missing."""
     return {
         name: {"version": module._version}
         for name, module in network.named_modules()

@@ -1,4 +1,4 @@
-"""Weights that are trained once, stored whole or not at all, and found again by content."""
+"""Trained weights: stored whole or not at all, and found again by content."""
 
 import copy
 import logging
@@ -45,15 +45,9 @@ def trained_weights(
     Of several processes that need the same file one trains and the others wait. A training that
     was interrupted goes on after its last whole epoch.
 
-    Args:
-        name: The model's name, for messages.
-        path: The file, `.safetensors`; its name must tell model, data and settings.
-        classifier: Freshly built; trained in place.
-        train: Images to learn from.
-        test: Images whose accuracy is reported.
-        settings: How to train.
-        trainer: The device, of which training uses one.
-        make_logger: Called with the lock that is held, when there is something to train.
+    The name of `path`, a `.safetensors` file, must tell model, data and settings. The classifier
+    comes freshly built and is trained in place, on one device; its accuracy on `test` is logged.
+    `make_logger` is called with the lock that is held, when there is something to train.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
@@ -95,7 +89,7 @@ def seconds_of_training(
     settings: TrainingSettings,
     trainer: TrainerSettings,
 ) -> float:
-    """Return about how long a training takes here: two steps of a copy are made and timed.
+    """Estimate the duration of a training here: two steps of a copy are made and timed.
 
     The first one, which prepares kernels and memory, does not count. A test image costs a third of
     a training image, the forward pass alone.
@@ -133,7 +127,7 @@ class _Clock(pl.Callback):
 
 
 def _device(settings: TrainingSettings, trainer: TrainerSettings) -> dict[str, Any]:
-    """Return what a trainer on one device takes."""
+    """Return keywords of a one-device trainer."""
     return {
         "accelerator": trainer.accelerator,
         "devices": trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
@@ -166,7 +160,7 @@ def _runner(
 
 
 class _ProvenCheckpoints(TorchCheckpointIO):
-    """Writes what a training goes on from as a cache entry, which shows damage."""
+    """Checkpoint files written as cache entries, which show damage."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

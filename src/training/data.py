@@ -1,4 +1,4 @@
-"""Batches for training, and how their images are cropped and flipped."""
+"""Batches for training, and their random crops and flips."""
 
 from typing import Any
 
@@ -12,16 +12,10 @@ from src.data import ImageDataset
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Crop every image at random from its zero-padded self and mirror it at random.
+    """Crop every image, uint8 (N, 3, H, W), at random from its zero-padded self and mirror it.
 
-    Args:
-        images: uint8, shape (N, 3, H, W).
-        padding: Pixels added on every side before the crop of H x W; 0: no crop.
-        flip: Whether half of the images, at random, are mirrored left to right.
-        generator: Where the randomness comes from, on the CPU.
-
-    Returns:
-        A new tensor of the same shape and type.
+    `padding` pixels are added on every side before the crop of H x W; 0: no crop. `flip` mirrors
+    half of the images, at random, left to right. The generator is on the CPU.
     """
     count, _, height, width = images.shape
     rows = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator)

@@ -14,15 +14,13 @@ from src.models import PixelClassifier
 from src.training.data import augment
 from src.utils import stopping
 
-_FEWEST_STEPS = 5  # of the schedule: with fewer, its rise has no length
+_FEWEST_STEPS = 5  # with fewer, the rise of the schedule has no length
 
 
 class FineTuning(pl.LightningModule):
-    """Train a classifier on a one-cycle schedule.
+    """Train a classifier, in place, on a one-cycle schedule.
 
     Args:
-        classifier: The model; trained in place.
-        num_classes: Number of classes.
         settings: `optimizer` (`sgd` has Nesterov momentum; the schedule takes it, and AdamW's first
             beta, from 0.95 to 0.85 and back), `learning_rate` (peak of the schedule),
             `weight_decay` (of weights of two axes or more; biases and norms are left out),
@@ -48,7 +46,7 @@ class FineTuning(pl.LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Draw what dropout draws by seed and epoch, so that a resumed run agrees."""
+        """Seed dropout by seed and epoch, so that a resumed run agrees."""
         if batch_idx == 0 and self.current_epoch > 0:  # the first epoch goes on from the seed
             torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
 
@@ -65,7 +63,7 @@ class FineTuning(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Note the accuracy on test images, by which nothing is chosen."""
+        """Log the accuracy on test images, by which nothing is chosen."""
         self.test_accuracy(self.classifier(to_unit(batch.images)), batch.labels)
         self.log("test_accuracy", self.test_accuracy, prog_bar=True, batch_size=len(batch.labels))
 
