@@ -108,7 +108,22 @@ def workspace(new_workspace: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def at_once() -> Callable[..., None]:
+    """A function that makes calls at once, each in a process of its own that must end well."""
+
+    def run(*calls: Callable[[], object], method: str = "fork") -> None:
+        processes = [multiprocessing.get_context(method).Process(target=call) for call in calls]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory, at_once: Callable[..., None]) -> Path:
     """An MLflow store to be copied, built by two processes at once, which takes seconds."""
     from src.config.settings import TrackingSettings
     from src.tracking import mlflow_store, open_tracker
@@ -120,12 +135,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def build() -> None:
         open_tracker(settings, "atonce").start_sweep("sweep", "p", {}, folder / "x")
 
-    processes = [multiprocessing.get_context("fork").Process(target=build) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    at_once(build, build)
     return folder
 
 

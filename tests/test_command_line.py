@@ -291,19 +291,6 @@ def test_a_textbook_attack_of_ones_own_is_fgsm(command_line, workspace):
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_a_single_run_counts_its_own_job_alone(command_line, workspace, capsys):
-    assert command_line("-m", "attack=rfgsm", "hydra.sweep.dir=here") == 0
-    assert command_line("attack=fgsm", "hydra.run.dir=here") == 0
-    assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-fgsm.csv"]
-
-
-def test_a_folder_keeps_what_no_job_has_left(command_line, workspace):
-    (workspace / "here").mkdir()
-    (workspace / "here" / "config.yaml").write_text("mine")
-    assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=here") == 0
-    assert (workspace / "here" / "config.yaml").read_text() == "mine"
-
-
 def test_attacks_are_named_by_a_pattern(command_line, workspace):
     own_attack(workspace, "still", "_target_: still_code.still\nsteps: 10", STILL)
     words = ["attack=glob([f*,still],exclude=fgsm_l2)", "hydra.sweep.dir=here"]
@@ -322,21 +309,6 @@ def test_what_ends_a_launcher_is_said_in_a_sentence(command_line, monkeypatch, c
     assert command_line("-m", "attack=fgsm") == 1
     out, err = capsys.readouterr()
     assert "A worker process was killed." in out and "Traceback" not in out + err
-
-
-NOISE = """
-import torch
-
-def noise(model, images, labels, eps):
-    return images + eps.reshape(-1, 1, 1, 1, 1) * torch.randn_like(images).sign()
-"""
-
-
-def test_a_random_attack_depends_on_the_seed_alone(command_line, workspace):
-    own_attack(workspace, "noise", "_target_: noise_code.noise", NOISE)
-    for folder in ("cold", "warm"):  # of the cache
-        assert command_line("attack=noise", "targets=[fine]", f"hydra.run.dir={folder}") == 0
-    assert table(workspace / "cold").equals(table(workspace / "warm"))
 
 
 def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
@@ -367,6 +339,8 @@ def test_a_used_folder_does_not_mix_old_jobs_in(command_line, workspace, capsys)
     assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-rfgsm.csv"]
     left = " ".join(path.name for path in (workspace / "here" / "0-rfgsm-coarse").iterdir())
     assert "predictions.parquet" in left and "noise" not in left and "excess" not in left
+    assert command_line("attack=fgsm", "hydra.run.dir=here") == 0
+    assert [path.name for path in (workspace / "here").glob("matrix-*")] == ["matrix-fgsm.csv"]
 
 
 def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, capsys):
@@ -384,12 +358,16 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
     assert "clean accuracy" in failed.data.tags["error"]
 
 
-def test_a_folder_with_files_of_the_users_is_refused(command_line, workspace, capfd):
+def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
+    command_line, workspace, capfd
+):
     (workspace / "mine").mkdir()
     (workspace / "mine" / "config.yaml").write_text("mine")
     assert command_line("hydra.run.dir=mine") == 2
     assert "holds config.yaml" in capfd.readouterr().err
     assert os.listdir(workspace / "mine") == ["config.yaml"]
+    assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=mine") == 0
+    assert (workspace / "mine" / "config.yaml").read_text() == "mine"
 
 
 def test_data_that_cannot_be_had_is_refused_before_a_sweep_opens(
@@ -413,9 +391,7 @@ REFUSED = [
     (["-m", "source=coarse,nonet"], "'nonet', which is not among the models: coarse, fine"),
     (["-m", "attack=fgsm,bim", "trainer.devices=2"], "in a sweep give every job one device"),
     (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
-    (["model.fine.network._args_.2.out_features=7"], "2.weight"),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], "the MLflow store nonsense://x cannot be"),
-    (["trainer=gpu"], "trainer in the config: "),
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
     (["attack.target_label=data"], "attack.target_label=data, but the data set photos names"),
     (["-m", "seed=interval(0,1)"], "RANGE sweeps"),
@@ -423,8 +399,6 @@ REFUSED = [
     (["-m", "hydra.output_subdir=null"], "hydra.output_subdir=null"),
     (["trainer.devices=-1"], "trainer in the config: "),
     (["epsilon=[4,8]"], "epsilon.grid=[4,8]"),
-    (["attack=null"], "attack=null names no file of attack: "),
-    (["dataset.image_size=100000"], "dataset.image_size=100000: a batch of 10 images with 2"),
     (["model.fine.input_size=100000"], "model.fine.input_size=100000: a batch of 10 images"),
 ]
 

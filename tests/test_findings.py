@@ -22,15 +22,8 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
     heading, columns, _, *rows = demo.matrix("fgsm").splitlines()
     for line in (heading, columns, *rows[:4]):
         assert " ".join(line.split()) in printed
-    alarming = demo.row(
-        "rates",
-        attack="bim",
-        source="inception",
-        target="inception",
-        eps_255=16,
-        protocol="all",
-        primary=True,
-    )
+    white = {"source": "inception", "target": "inception", "protocol": "all", "primary": True}
+    alarming = demo.row("rates", attack="bim", eps_255=16, **white)
     assert f"{alarming['still_correct']} of {alarming['denominator']} images right" in readme
 
 

@@ -98,13 +98,7 @@ def test_a_killed_sweep_run_again_is_whole(
         begin = partial(run_tiny, folder, *words, "hydra.sweep.dir=outputs/a")
         deaths += killed(begin, functions, *trial)
         assert run_tiny(folder, *words, "hydra.sweep.dir=outputs/b") == 0
-        for job in ("0-fgsm-coarse", "1-bim-coarse"):
-            for name in TABLES:
-                one, two = (
-                    pq.read_table(place / job / f"{name}.parquet")
-                    for place in (whole, folder / "outputs" / "b")
-                )
-                assert two.equals(one), (trial, job, name)
+        same_tables(whole, folder / "outputs" / "b", trial)
         tracked_once(folder)
         shutil.rmtree(folder)
     assert deaths > len(trials) / 2
@@ -112,7 +106,7 @@ def test_a_killed_sweep_run_again_is_whole(
 
 @pytest.mark.slow
 def test_two_sweeps_at_once_on_one_store_and_cache_are_each_whole(
-    new_workspace, run_tiny, empty_store, whole
+    new_workspace, run_tiny, empty_store, whole, at_once
 ):
     folder = new_workspace()
     shutil.copytree(empty_store, folder / "mlruns")
@@ -120,21 +114,9 @@ def test_two_sweeps_at_once_on_one_store_and_cache_are_each_whole(
     def begin(name: str) -> None:
         os._exit(run_tiny(folder, *SWEEP, f"hydra.sweep.dir=outputs/{name}"))
 
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=begin, args=(name,)) for name in ("a", "b")]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    at_once(*(partial(begin, name) for name in ("a", "b")))
     for name in ("a", "b"):
-        for job in ("0-fgsm-coarse", "1-bim-coarse"):
-            for table in TABLES:
-                one, two = (
-                    pq.read_table(place / job / f"{table}.parquet")
-                    for place in (whole, folder / "outputs" / name)
-                )
-                assert two.equals(one), (name, job, table)
+        same_tables(whole, folder / "outputs" / name)
     tracked_once(folder)
 
 
@@ -168,12 +150,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_is_read(
     assert code == 0 or "No space left on device" in said, said
     disk(200_000)
     assert run_tiny(folder, *words) == 0
-    for job in ("0-fgsm-coarse", "1-bim-coarse"):
-        for name in TABLES:
-            tables = [
-                pq.read_table(at / job / f"{name}.parquet") for at in (whole, place / "out/a")
-            ]
-            assert tables[0].equals(tables[1]), (job, name)
+    same_tables(whole, place / "out" / "a")
 
 
 READ_ONLY = {
@@ -196,6 +173,13 @@ def test_a_read_only_folder_is_named(new_workspace, run_tiny, printed_by, whole,
     assert "Traceback" not in said, said
     assert str(place) in said, said
     assert code == (1 if what == "cache" else 2), said
+
+
+def same_tables(whole: Path, sweep: Path, *trial: tuple[int, bool]) -> None:
+    """Check that a sweep has the predictions of the whole one."""
+    for job, name in product(("0-fgsm-coarse", "1-bim-coarse"), TABLES):
+        one, two = (pq.read_table(place / job / f"{name}.parquet") for place in (whole, sweep))
+        assert two.equals(one), (*trial, job, name)
 
 
 def tracked_once(folder: Path) -> None:

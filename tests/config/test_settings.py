@@ -1,8 +1,6 @@
 """What a config means, and what it may not ask for."""
 
-import importlib
 import re
-import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -130,87 +128,44 @@ def test_the_catalogue_lists_every_model_file():
         read("source=nope")
 
 
-def test_a_model_of_the_users_own_is_one_file(workspace):
-    words = ("model=[vgg16,coarse]", "source=coarse")
-    assert read(*words, extra=workspace / "conf").targets == ("vgg16", "coarse")
-
-
+# Values out of their type or range, which a refusal repeats as they are given.
+WRONG_VALUES = [
+    *("n_images=0", "seed=-1", "seed=4294967296", "epsilon.grid=-1", "epsilon.grid=256"),
+    *("epsilon.grid=nan", "epsilon.grid=eight", "epsilon.grid=null", "epsilon.reference=0"),
+    *("trainer.batch_size=some", "training.label_smoothing=1", "attack.steps=0"),
+    *("model.vgg16.expected_accuracy=2", "diagnostics.bisection=21", "diagnostics.bisection=True"),
+]
 # Words of a command line, and what the refusal names: the key, and the value or the way out.
 REFUSED = [
+    *((word, re.escape(word)) for word in WRONG_VALUES),
     ("source=vgg61", "source .*vgg61.*among the models: .*vgg16"),
-    ("targets=[vgg16,nonet]", "targets .*nonet"),
     ("targets=5", "targets .*5"),
-    ("~protocol", "^protocol is missing"),
-    ("~attack", "^attack is missing"),
     ("~dataset n_images=10", "^dataset is missing"),
     ("trainer.devices=null", "^trainer.devices=null must be a whole number"),
-    ("~variants", "^variants is missing"),
-    ("attack=none ~diagnostics", "^diagnostics is missing"),
     ("targets=[]", "targets .*empty"),
     ("targets=[vgg16,resnet50,vgg16]", "targets.*vgg16.*more than once"),
-    ("source=[vgg16,vgg16]", "source.*vgg16.*more than once"),
     ("source=[]", "source .*empty"),
     ("ensemble=votes", "ensemble=votes .*logits, probabilities, loss"),
-    ("protocol=some", "protocol=some .*all, source_correct"),
     ("controls=perhaps", "controls=perhaps .*boolean"),
-    ("storage=int4", "storage=int4 .*float32, uint8"),
     ("variants=[gif]", "variants.*gif.*float32, uint8, png"),
-    ("variants=[png,png]", "variants.*png.*more than once"),
-    ("n_images=0", "n_images=0"),
     ("n_images=1.5", "n_images=1.5 .*whole number"),
-    ("seed=-1", "seed=-1"),
-    ("seed=4294967296", "seed=4294967296 .*4294967296"),
     ("+foo=1", "no key foo"),
-    ("epsilon.grid=[0,-1]", "epsilon.grid=-1"),
-    ("epsilon.grid=[nan]", "epsilon.grid=nan"),
-    ("epsilon.grid=[256]", "epsilon.grid=256 .*255"),
-    ("epsilon.grid=[eight]", "epsilon.grid=eight"),
-    ("epsilon.grid=null", "epsilon.grid=null"),
     ("epsilon.grid=[0]", "epsilon.grid.*above 0"),
-    ("epsilon.grid=[]", "epsilon.grid.*above 0"),
-    ("epsilon.grid=[4,4]", "epsilon.grid.*more than once"),
     ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255: did you mean 0.255, 8\?"),
     ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
     ("report.budgets=[3]", "report.budgets=3 .*1, 2, 4, 8, 12, 16"),
     ("dataset.name='[/x]'", r"dataset.name.*\[/x\]"),
-    ("dataset.name=..", r"dataset.name.*\.\."),
     (f"dataset.name={'x' * 101}", "dataset.name.*x"),
-    ("trainer.batch_size=0", "trainer.batch_size=0"),
-    ("trainer.batch_size=some", "trainer.batch_size=some"),
-    ("trainer.attack_precision=bf8", "trainer.attack_precision=bf8 .*32-true, bf16, tf32, auto"),
-    ("trainer.gradient_batch=0", "trainer.gradient_batch=0"),
-    ("trainer.num_workers=-1", "trainer.num_workers=-1"),
-    ("trainer.precision=64-true", "trainer.precision=64-true .*32-true, bf16-mixed"),
-    ("trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn .*auto, ddp"),
-    ("training.epochs=0", "training.epochs=0"),
-    ("training.learning_rate=fast", "training.learning_rate=fast"),
-    ("training.label_smoothing=1", "training.label_smoothing=1"),
-    ("training.precision=16", "training.precision=16 .*auto, 32-true"),
     ("+training.epoch=1", "no key training.epoch.*Did you mean epochs"),
-    ("clean_accuracy_check.tolerance=abc", "clean_accuracy_check.tolerance=abc"),
-    ("clean_accuracy_check.action=shrug", "clean_accuracy_check.action=shrug .*stop, warn"),
-    ("model.vgg16.expected_accuracy=2", "model.vgg16.expected_accuracy=2"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
     ("+model.vgg16.meen=[0]", "no key model.vgg16.meen.*Did you mean mean"),
-    ("diagnostics.bisection=21", "diagnostics.bisection=21"),
-    ("diagnostics.bisection=true", "diagnostics.bisection=True"),
-    ("diagnostics.spectra=some", "diagnostics.spectra=some"),
-    ("diagnostics.n_images=0", "diagnostics.n_images=0"),
-    ("+diagnostics.spectrum=true", "no key diagnostics.spectrum.*Did you mean spectra"),
-    ("attack.steps=0", "attack.steps=0 .*0"),
     ("attack.step_size_255=17", "attack.step_size_255=17 .*16"),
-    ("attack.loss=hinge", "attack.loss=hinge .*cross_entropy"),
-    ("attack.norm=l1", "attack.norm=l1 .*linf, l2"),
-    ("attack.target_label=most", "attack.target_label=most .*data, least_likely"),
     ("+attack.stepz=3", r"attack=bim .*stepz; .*bim\.yaml.*Did you mean steps"),
-    ("+attack.decay=1", "attack=bim .*decay"),  # which would make it mi
-    ("attack=fgsm ++attack.steps=20", r"attack=fgsm .*steps; .*attack/fgsm\.yaml"),
     ("attack.name=pgd", r"attack.name=pgd .*bim\.yaml"),
     ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
     ("attack._target_=null", "attack=bim names no function as its _target_"),
     ("attack._target_=math.sqrt", "attack=bim: it has no key attack.steps"),
     ("source=clean +model.clean={name:x}", "source=clean: no model"),
-    ("epsilon.reference=0", "epsilon.reference=0 "),
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=none controls=true", "controls=true .*attack=none"),
     ("attack=none diagnostics=full", "diagnostics .*attack=none"),
@@ -259,16 +214,12 @@ def test_an_attack_of_ones_own_must_fit(monkeypatch, tmp_path):
 WRONG = [
     ("attack=fgsmm", "there is no attack=fgsmm among admix, .* Did you mean fgsm"),
     ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, each_gpu, gpu, gpu_fast.$"),
-    ("model=[vgg61]", "there is no model=vgg61 among .* Did you mean vgg16"),
     ("trainer.batchsize=4", "there is no key batchsize in trainer. Did you mean batch_size"),
     ("batch_size=4", "there is no key batch_size in the config. Did you mean train.*.batch_size"),
-    ("atack.norm=l2", "Did you mean attack"),
     ("zzz=4", "there is no key zzz in the config; it has model, trainer, "),
     ("n_images.x=4", "there is no key x in n_images"),
     ("attack=fgsm,bim", "attack=fgsm,bim: -m before the keys runs each in turn"),
     ("seed", "seed cannot be read as KEY=VALUE: missing EQUAL"),
-    ("epsilon.grid=[1", r"epsilon.grid=\[1 cannot be read"),
-    ("+seed=1", "An item is already at 'seed'"),
     ("seed=${nope}", "'nope' not found"),
     ("model.vgg16.weights=~/w.pt", r"""quotes: 'model.vgg16.weights="VALUE"'"""),
     ("hydra.mode=never", "hydra.mode=never: Invalid value"),
@@ -285,18 +236,7 @@ def test_one_line_says_what_hydra_means(word, message):
     assert "\n" not in sentence and "use +" not in sentence and "HYDRA_FULL_ERROR" not in sentence
 
 
-@pytest.mark.parametrize("module", ["main", "report.__main__"])
-def test_every_command_is_short_and_exits_with_2(module, workspace, monkeypatch, capfd):
-    for word in ("report=defalt", "report.pair=3", "report=a,b"):
-        monkeypatch.setattr(sys, "argv", [module, word])
-        with pytest.raises(SystemExit) as stop:
-            importlib.import_module(f"src.{module}").main()
-        out, err = capfd.readouterr()
-        assert stop.value.code == 2 and not out
-        assert len(err.splitlines()) == 1 and "report" in err
-
-
-def test_a_sweep_is_refused_likewise(command_line, workspace, capfd):
+def test_a_command_is_refused_in_one_line_and_exits_with_2(command_line, workspace, capfd):
     assert command_line("-m", "attack=bim,fgsm", "attack.steps=5", "tracking=none") == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "attack=fgsm has no setting steps; its settings are norm, loss, target_label" in line

@@ -1,11 +1,11 @@
 """Archives: unpacked once into the cache, and nothing outside of it."""
 
 import io
-import multiprocessing
 import os
 import shutil
 import tarfile
 import zipfile
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -63,15 +63,9 @@ def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
     assert len(load(tmp_path / "x.tar", tmp_path / "cache")) == 1
 
 
-def test_an_archive_is_unpacked_once_until_it_changes(tmp_path):
+def test_an_archive_is_unpacked_once_until_it_changes(tmp_path, at_once):
     path, cache = write_tar(tmp_path / "x.tar.gz"), tmp_path / "cache"
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=load, args=(path, cache)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    at_once(*[partial(load, path, cache)] * 2)
     (first,) = cache.rglob("*.png")
     before = first.stat().st_mtime_ns, first.stat().st_ino
     assert load(path, cache).samples[0][0] == str(first)

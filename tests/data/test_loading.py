@@ -79,7 +79,6 @@ def test_the_split_is_passed_as_torchvision_takes_it(monkeypatch):
         ({"class_names": "cifar"}, "class_names=cifar"),
         ({"root": None}, r"dataset\.root=null"),
         ({"root": "gone"}, r"dataset\.root=gone"),
-        ({"n_images": 7}, "n_images=7"),
         ({"_target_": "src.data.nothing.here"}, r"src\.data\.nothing\.here"),
         ({"_target_": "builtins.dict"}, "targets"),
         ({"_target_": None}, "_target_"),

@@ -39,6 +39,14 @@ def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diag
     assert len(full.diagnostics["flips"]) > 0  # attacks were run in between
 
 
+def assert_close(first, second, name):
+    for column in first.columns.difference(["top5_classes", "top5_confidences"]):
+        if first[column].dtype.kind == "f":
+            np.testing.assert_allclose(first[column], second[column], atol=1e-4, err_msg=name)
+        else:
+            assert first[column].tolist() == second[column].tolist()
+
+
 @pytest.mark.parametrize("attack", [fgsm, partial(pgd, steps=2)])
 def test_batches_do_not_matter(attack, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
@@ -47,11 +55,7 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
     runs = [diagnosed(*arguments, trainer={"batch_size": size}) for size in (2, 11)]
     for name in TABLES:
         first, second = (getattr(run, name) for run in runs)
-        for column in first.columns.difference(["top5_classes", "top5_confidences"]):
-            if first[column].dtype.kind == "f":
-                np.testing.assert_allclose(first[column], second[column], atol=1e-4, err_msg=name)
-            else:
-                assert first[column].tolist() == second[column].tolist()
+        assert_close(first, second, name)
 
 
 def test_a_second_pass_forgets_the_first(images, linear):
@@ -80,11 +84,7 @@ def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved,
         first, second = (getattr(run, name) for run in (whole, part))
         first = first[first["index"].isin(chosen)].reset_index(drop=True)
         assert len(second) > 0 and set(second["index"]) <= set(chosen), name
-        for column in first.columns.difference(["top5_classes", "top5_confidences"]):
-            if first[column].dtype.kind == "f":
-                np.testing.assert_allclose(first[column], second[column], atol=1e-4, err_msg=name)
-            else:
-                assert first[column].tolist() == second[column].tolist()
+        assert_close(first, second, name)
 
 
 class Watched(torch.nn.Module):

@@ -85,13 +85,9 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
     """Evaluate two networks on random starts, controls and diagnostics, and save the images."""
     networks = {name: network(seed) for seed, name in enumerate("ab")}
     settings = DiagnosticSettings(bisection=2, spectra=True, filters=True, similarity=True)
-    trainer = TrainerSettings(
-        accelerator="cpu",
-        batch_size=batch_size,
-        progress_bar=False,
-        devices=processes,
-        strategy="auto" if processes == 1 else "ddp",
-    )
+    words = {"accelerator": "cpu", "batch_size": batch_size, "progress_bar": False}
+    words |= {"devices": processes, "strategy": "auto" if processes == 1 else "ddp"}
+    trainer = TrainerSettings(**words)
     (clean,) = evaluate(data, Transfer(networks, CleanImages()), trainer, "clean").tables.values()
     module = Transfer(
         networks,
@@ -110,13 +106,8 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
     gradients = pa.table({"gradients": [result.gradients], "zero": [result.zero_gradients]})
     examples = pa.table({str(k): v.ravel() for k, v in sorted(result.examples.items())})
     kept = {f"kept-{name}": table for name, table in kept.items()}
-    return {
-        **result.tables,
-        **result.diagnostics,
-        **kept,
-        "gradients": gradients,
-        "examples": examples,
-    }
+    found = result.tables | result.diagnostics | kept
+    return found | {"gradients": gradients, "examples": examples}
 
 
 DIAGNOSED = (0, 1, 3, 9)

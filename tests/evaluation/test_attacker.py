@@ -32,31 +32,30 @@ def make(attacker: Attacker, one: Batch):
     return attacker(to_unit(one.images), one)
 
 
+def target_labels(rule: str, one: Batch, **words) -> torch.Tensor:
+    """Return the target labels that a rule gives a batch."""
+    words = {"target_label_rule": rule, "num_classes": 5} | words
+    return make(Attacker(linear(), fgsm, (8,), **words), one).target_labels
+
+
 def test_target_labels_that_are_next_or_of_the_data():
     whole = batch()
-    targeted = make(Attacker(linear(), fgsm, (8,), target_label_rule="next", num_classes=5), whole)
-    assert targeted.target_labels.tolist() == [(label + 1) % 5 for label in whole.labels.tolist()]
-    chosen = {number: 4 - int(label) for number, label in enumerate(whole.labels)}
-    targeted = make(
-        Attacker(
-            linear(), fgsm, (8,), target_label_rule="data", num_classes=5, data_target_labels=chosen
-        ),
-        whole,
-    )
-    assert targeted.target_labels.tolist() == list(chosen.values())
+    labels = whole.labels.tolist()
+    assert target_labels("next", whole).tolist() == [(label + 1) % 5 for label in labels]
+    chosen = {number: 4 - label for number, label in enumerate(labels)}
+    found = target_labels("data", whole, data_target_labels=chosen)
+    assert found.tolist() == list(chosen.values())
 
 
 def test_random_target_labels_belong_to_the_image():
-    attacker = Attacker(linear(), fgsm, (8,), target_label_rule="random", num_classes=5, seed=3)
-    whole = make(attacker, batch()).target_labels
-    assert torch.equal(make(attacker, batch(4, first=2)).target_labels, whole[2:])
+    whole = target_labels("random", batch(), seed=3)
+    assert torch.equal(target_labels("random", batch(4, first=2), seed=3), whole[2:])
     assert not (whole == batch().labels).any()
     many = batch(200)
-    targets = make(attacker, many).target_labels
+    targets = target_labels("random", many, seed=3)
     counts = torch.bincount((targets - many.labels) % 5, minlength=5).tolist()
     assert counts[0] == 0 and min(counts[1:]) > 30
-    other = Attacker(linear(), fgsm, (8,), target_label_rule="random", num_classes=5, seed=4)
-    assert not torch.equal(make(other, many).target_labels, targets)
+    assert not torch.equal(target_labels("random", many, seed=4), targets)
 
 
 @pytest.mark.parametrize("rule", ["random", "next", "least_likely", "data"])
@@ -68,12 +67,8 @@ def test_a_target_label_needs_another_class(rule):
 
 def test_least_likely_is_never_the_true_class():
     images = batch(50)
-    model = linear()
-    logits = model(to_unit(images.images))
-    targets = make(
-        Attacker(model, fgsm, (8,), target_label_rule="least_likely", num_classes=5), images
-    ).target_labels
-    lowest = logits.argmin(dim=1)
+    targets = target_labels("least_likely", images)
+    lowest = linear()(to_unit(images.images)).argmin(dim=1)
     assert (lowest == images.labels).any() and (lowest == targets).any()
     assert (targets == images.labels).sum() == 0
     assert torch.equal(targets[lowest != images.labels], lowest[lowest != images.labels])
@@ -139,25 +134,19 @@ def test_an_attack_gets_what_it_takes():
 AT = (0.5, 4.0, 16.0)
 
 
-def check_at(attacker: Attacker, rows: tuple[int, ...] = (4, 1, 3)) -> None:
-    """Ask for the budgets of the grid, each for another image: the grid's own images come back."""
-    whole = batch()
-    adversarial = make(attacker, whole)
-    counts = (attacker.gradients, attacker.zero_gradients)
-    places = torch.arange(len(rows))
-    again = adversarial.at(torch.tensor(rows), torch.tensor(AT[: len(rows)]))
-    expected = adversarial.images[places, list(rows)]
-    torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
-    clean = to_unit(whole.images[list(rows)])
-    assert again.dtype == torch.float32 and not torch.equal(again, clean)
-    assert (attacker.gradients, attacker.zero_gradients) == counts
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("rule", [None, "random", "next", "least_likely"])
 @pytest.mark.parametrize("rows", [(4, 1, 3), (2,)])
 def test_at_is_the_same_attack(norm, rule, rows):
-    attack = partial(pgd, steps=3, norm=norm)
+    """The budgets of the grid, each for another image: the grid's own images come back."""
+    words = {"num_classes": 5, "seed": 3, "max_batch": 2, "norm": norm, "target_label_rule": rule}
     model = Ensemble([linear(0), linear(1)], "loss")
-    words = {"num_classes": 5, "seed": 3, "max_batch": 2}
-    check_at(Attacker(model, attack, AT, norm=norm, target_label_rule=rule, **words), rows)
+    attacker, whole = Attacker(model, partial(pgd, steps=3, norm=norm), AT, **words), batch()
+    adversarial = make(attacker, whole)
+    counts = (attacker.gradients, attacker.zero_gradients)
+    again = adversarial.at(torch.tensor(rows), torch.tensor(AT[: len(rows)]))
+    expected = adversarial.images[torch.arange(len(rows)), list(rows)]
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
+    clean = to_unit(whole.images[list(rows)])
+    assert again.dtype == torch.float32 and not torch.equal(again, clean)
+    assert (attacker.gradients, attacker.zero_gradients) == counts

@@ -84,21 +84,12 @@ def test_gradients_are_counted_per_image(dataset, networks, attack, gradients):
 
 def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(dataset, networks):
     pixels = list(range(11))
-    single, half = (
-        evaluate(
-            dataset,
-            Transfer(
-                networks,
-                Attacker(
-                    networks["a"], partial(bim, steps=3), (2,), num_classes=3, precision=precision
-                ),
-                examples=pixels,
-            ),
-            TRAINER,
-            "test",
-        )
+    source = partial(Attacker, networks["a"], partial(bim, steps=3), (2,), num_classes=3)
+    modules = [
+        Transfer(networks, source(precision=precision), examples=pixels)
         for precision in ("32-true", "bf16")
-    )
+    ]
+    single, half = (evaluate(dataset, module, TRAINER, "test") for module in modules)
     images = torch.from_numpy(np.stack([half.examples[i][0] for i in pixels]))
     assert not np.array_equal(images, np.stack([single.examples[i][0] for i in pixels]))
     clean = to_unit(dataset.__getitems__(pixels).images)

@@ -18,55 +18,30 @@ from src.report.sections.answer import answer_sentence
 from src.report.stored import disambiguated, find_jobs
 
 
+@pytest.fixture
+def record(make_sweep):
+    """The record of a job."""
+    return find_jobs([make_sweep()])[0].record
+
+
+def named(answer):
+    """Return the source and attack that a sentence calls strongest, and the most robust target."""
+    found = (re.search(f"{what} is ([^:.]+):", answer) for what in ("measured,", r"target of \w+"))
+    return tuple(each and each[1] for each in found)
+
+
 def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     report = made_up("ordinary")
     (rates,) = [one.data for one in report.figures if one.name == "answer"]
     rows = rates.query("eps_255 == 8 and protocol == 'joint' and source != 'clean'")
     rows = rows[rows["source"] != rows["target"]].assign(fooled=lambda t: t["n"] - t["k"])
-    attack, source, target = (
-        re.search(f"{what} (\\S+)", report.answer)[1].rstrip(":")
-        for what in ("with", "strongest source, as measured, is", "most robust target of \\w+ is")
-    )
+    strongest, target = named(report.answer)
+    source, attack = strongest.split(" with ")
     sums = rows.groupby(["attack", "source"])[["fooled", "n"]].sum()
     assert format_cell(*sums.loc[(attack, source)]) in report.answer
     sums = rows[rows["attack"] == attack].groupby("target")[["fooled", "n"]].sum()
     assert format_cell(*sums.loc[target]) in report.answer
     assert "10 images counted that a ranking needs" in made_up("one image").answer
-
-
-EFFECTS = {"a": 90, "b": 40, "c": 10}
-
-
-@pytest.mark.parametrize(
-    ("fooled", "said", "not_said"),
-    [
-        # What one source does, whatever the target: it is strong, and no target is robust.
-        (
-            lambda source, target: EFFECTS[source],
-            "strongest source, as measured, is a",
-            "most robust",
-        ),
-        # What any source does to a target.
-        (lambda source, target: EFFECTS[target], "no source stands out", "strongest"),
-        # Both, so that c, itself the most robust, meets the weakest targets alone.
-        (
-            lambda source, target: EFFECTS[target] // 2 + (source == "b"),
-            "is b with fgsm: it fools 2 other models for 52 / 200",
-            "most robust target of fgsm is b",
-        ),
-    ],
-)
-def test_sources_are_ranked_as_if_they_had_the_same_targets(make_sweep, fooled, said, not_said):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
-    pairs = pd.DataFrame(permutations("abc", 2), columns=["source", "target"])
-    success = [fooled(*pair) for pair in pairs.itertuples(index=False)]
-    told = {"attack": "fgsm", "n": 100, "targeted": False, "white_box": False, "primary": True}
-    rates = pairs.assign(success=success, reference=True, group=group(record), **told)
-    answer = answer_sentence(record, Measured({"rates": rates}))
-    assert said in answer and not_said not in answer
-    two = rates[rates["source"].isin(["a", "b"]) & rates["target"].isin(["a", "b"])]
-    shortest = answer_sentence(record, Measured({"rates": two}))
-    assert "most robust" not in shortest and "other models" not in shortest
 
 
 def table(record, success, **more):
@@ -76,39 +51,39 @@ def table(record, success, **more):
     return pairs.rename("success").reset_index().assign(group=group(record), **told | more)
 
 
-def test_a_target_that_is_no_source_is_ranked_as_the_others(make_sweep):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
-    success = {("fgsm", *pair): 10 for pair in permutations("ab")}
-    success |= {("fgsm", "a", "c"): 95, ("fgsm", "b", "c"): 90}
-    answer = answer_sentence(record, Measured({"rates": table(record, success)}))
-    assert "as measured, is a with fgsm" in answer
-    assert "most robust target of fgsm is c" not in answer and "is b: " in answer
+def of(attack, **success):
+    return {(attack, *pair.split("_")): count for pair, count in success.items()}
 
 
-def test_two_models_are_ranked_by_what_their_attacks_do(make_sweep):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
-    success = {("mi", "a", "b"): 90, ("di", "a", "b"): 90}
-    success |= {("mi", "b", "a"): 60, ("di", "b", "a"): 0, ("bim", "a", "b"): 91}
-    answer = answer_sentence(record, Measured({"rates": table(record, success)}))
-    assert "as measured, is a with bim: it fools b for 91 / 100" in answer
+EFFECTS = {"a": 90, "b": 40, "c": 10}
+ALL = [("fgsm", *pair) for pair in permutations("abc", 2)]
+BY_SOURCE, BY_TARGET = ({pair: EFFECTS[pair[end]] for pair in ALL} for end in (1, 2))
+BY_BOTH = {pair: EFFECTS[pair[2]] // 2 + (pair[1] == "b") for pair in ALL}
+TWO = of("mi", a_b=90, b_a=60) | of("di", a_b=90, b_a=0) | of("bim", a_b=91)
+ENSEMBLE = of("fgsm", a_b=50, a_c=40, b_a=30, b_c=20) | {("fgsm", "a+b", "c"): 97}
+APART = of("fgsm", a_b=10, b_a=10, a_c=95, b_c=90)
+RANKED = {  # successes; the strongest, the most robust, and what else is said
+    "what a source does, whatever the target": (BY_SOURCE, "a with fgsm", None, "180 / 200"),
+    "what any source does to a target": (BY_TARGET, None, None, "no source stands out"),
+    # So that c, itself the most robust, meets the weakest targets alone.
+    "both": (BY_BOTH, "b with fgsm", "c", "52 / 200"),
+    "a target that is no source": (APART, "a with fgsm", "b", "10 / 100"),
+    "one target": (of("fgsm", a_b=99, c_a=5, c_b=6), "a with fgsm", None, "b for 99 / 100"),
+    "two models": (TWO, "a with bim", None, "b for 91 / 100"),
+    "ensembles decide nothing": (ENSEMBLE, "a with fgsm", "c", "60 / 200"),
+    "nor do few images": (ENSEMBLE, "a with fgsm", None, "c for 40 / 100"),
+}
 
 
-def test_an_attack_that_misses_its_classes_is_not_said_to_fool_nobody(make_sweep):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
-    rates = table(record, {("mi", "a", "b"): 0}, targeted=True)
+@pytest.mark.parametrize("case", RANKED)
+def test_sources_are_ranked_as_if_they_had_the_same_targets(record, case):
+    success, strongest, robust, said = RANKED[case]
+    rates = table(record, success, n=[9 if "few" in case else 100, *[100] * (len(success) - 1)])
     answer = answer_sentence(record, Measured({"rates": rates}))
-    assert "reaches its target labels on another model" in answer and "fool" not in answer
+    assert named(answer) == (strongest, robust) and said in answer
 
 
-def test_a_source_with_fewer_targets_is_ranked_too(make_sweep):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
-    success = {("fgsm", "a", "b"): 99, ("fgsm", "c", "a"): 5, ("fgsm", "c", "b"): 6}
-    answer = answer_sentence(record, Measured({"rates": table(record, success)}))
-    assert "as measured, is a with fgsm: it fools b for 99 / 100" in answer
-
-
-def test_what_has_no_rival_is_no_strongest_and_clean_errors_are_told(make_sweep):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+def test_what_has_no_rival_is_no_strongest_and_clean_errors_are_told(record):
     every = record.model_copy(update={"protocol": "all"})
     for job, clean in ((record, False), (every, True)):
         rates = table(job, {("mi", "a", "b"): 40})
@@ -118,13 +93,9 @@ def test_what_has_no_rival_is_no_strongest_and_clean_errors_are_told(make_sweep)
     members = table(record, {("mi", "a+b", "a"): 40, ("mi", "a+b", "b"): 50}, white_box=True)
     answer = answer_sentence(record, Measured({"rates": members}))
     assert "a+b with mi fools its members for 90 / 200" in answer and "image-target" in answer
-
-
-def test_jobs_of_other_images_have_names_of_their_own(make_sweep):
-    jobs = find_jobs([make_sweep(models=("a", "b"))])
-    other = jobs[1].record.model_copy(update={"data": "other images"})
-    named = disambiguated([jobs[0], replace(jobs[1], record=other)])
-    assert len({job.attack for job in named}) == 2
+    missed = table(record, {("mi", "a", "b"): 0}, targeted=True)  # fools nobody, perhaps
+    answer = answer_sentence(record, Measured({"rates": missed}))
+    assert "reaches its target labels on another model" in answer and "fool" not in answer
 
 
 def test_sources_are_ranked_against_those_with_as_many_targets(make_sweep):
@@ -227,22 +198,8 @@ def test_every_data_set_has_a_headline(make_sweep):
     assert report.answer.startswith("made-up: At") and " photos: At" in report.answer
 
 
-def test_ensembles_decide_no_target_and_few_images_nothing(make_sweep):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
-    success = {("fgsm", "a", "b"): 50, ("fgsm", "a", "c"): 40, ("fgsm", "b", "a"): 30}
-    success |= {("fgsm", "b", "c"): 20, ("fgsm", "a+b", "c"): 97}
-    rates = table(record, success)
-    answer = answer_sentence(record, Measured({"rates": rates}))
-    assert "most robust target of fgsm is c: other sources succeed on 60 / 200" in answer
-    few = rates.assign(n=rates["n"].where(rates["target"] != "b", 9))
-    assert "source, as measured, is a with fgsm: it fools c" in answer_sentence(
-        record, Measured({"rates": few})
-    )
-
-
 @pytest.mark.parametrize(("more", "said"), [(20, "is beyond its interval"), (2, "not decided")])
-def test_the_first_sentence_says_whether_the_lead_is_decided(make_sweep, more, said):
-    (record, *_) = (job.record for job in find_jobs([make_sweep()]))
+def test_the_first_sentence_says_whether_the_lead_is_decided(record, more, said):
     success = {("mi", "a", "b"): 50 + more, ("bim", "a", "b"): 50}
     index = list(range(100))
     outcomes = pd.concat(

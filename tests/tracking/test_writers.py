@@ -1,6 +1,5 @@
 """Several processes write to one store at once: nothing is lost, and nothing is there twice."""
 
-import multiprocessing
 import os
 import shutil
 import socket
@@ -10,6 +9,7 @@ import tempfile
 import time
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -39,21 +39,13 @@ def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, job
     assert tracker.store is not None, "the store was given up"
 
 
-def written_at_once(settings: TrackingSettings, folder: Path, writers: int, jobs: int) -> None:
-    """Let processes write, and check what the store then holds."""
-    context = multiprocessing.get_context("spawn")
+def written(settings: TrackingSettings, folder: Path, at_once, writers: int, jobs: int) -> None:
+    """Let processes write at once, and check what the store then holds."""
     tracker = open_tracker(settings, "images")
     sweep = tracker.start_sweep("sweep", "plan", {}, folder / ".sweep")
     assert sweep is not None
-    processes = [
-        context.Process(target=write, args=(settings, folder, sweep, writer, jobs))
-        for writer in range(writers)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    calls = [partial(write, settings, folder, sweep, writer, jobs) for writer in range(writers)]
+    at_once(*calls, method="spawn")
     tracker.end_sweep(sweep, "FINISHED", [], "", [])
     store = mlflow.MlflowClient(tracking_uri=str(tracker.store.tracking_uri))
     names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
@@ -73,10 +65,10 @@ def written_at_once(settings: TrackingSettings, folder: Path, writers: int, jobs
 
 
 @pytest.mark.slow
-def test_four_processes_share_an_sqlite_store(tmp_path, empty_store):
+def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
-    written_at_once(settings, tmp_path, writers=4, jobs=10)
+    written(settings, tmp_path, at_once, writers=4, jobs=10)
 
 
 def free_port() -> int:
@@ -136,6 +128,6 @@ def server(postgresql, tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_processes_share_a_server_on_postgresql(tmp_path, server):
+def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
     settings = TrackingSettings(name="mlflow", uri=server, directory=str(tmp_path / "mlruns"))
-    written_at_once(settings, tmp_path, writers=8, jobs=25)
+    written(settings, tmp_path, at_once, writers=8, jobs=25)

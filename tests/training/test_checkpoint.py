@@ -50,21 +50,10 @@ def train(path, make_logger=lambda lock: None, model=None, **changes):
 
 
 def recipe(**changes) -> TrainingSettings:
-    settings = {
-        "epochs": 4,
-        "batch_size": 10,
-        "optimizer": "sgd",
-        "learning_rate": 0.05,
-        "weight_decay": 5e-4,
-        "gradient_clip": 1.0,
-        "label_smoothing": 0.1,
-        "dropout": None,
-        "crop_padding": 1,
-        "flip": True,
-        "precision": "32-true",
-        "seed": 0,
-    }
-    return TrainingSettings(**{**settings, **changes})
+    settings = {"epochs": 4, "batch_size": 10, "optimizer": "sgd", "learning_rate": 0.05}
+    settings |= {"weight_decay": 5e-4, "gradient_clip": 1.0, "label_smoothing": 0.1}
+    settings |= {"dropout": None, "crop_padding": 1, "flip": True, "precision": "32-true"}
+    return TrainingSettings(**settings | {"seed": 0} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +197,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog,
     assert "last.ckpt is damaged" in caplog.text
 
 
-def test_two_processes_train_once(tmp_path):
+def test_two_processes_train_once(tmp_path, at_once):
     path = tmp_path / "net.safetensors"
     trained = multiprocessing.get_context("fork").Value("i", 0)
 
@@ -216,13 +205,7 @@ def test_two_processes_train_once(tmp_path):
         with trained.get_lock():
             trained.value += 1
 
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=train, args=(path, count)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    at_once(*[partial(train, path, count)] * 2)
     assert trained.value == 1 and path.exists()
 
 
