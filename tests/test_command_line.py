@@ -311,6 +311,21 @@ def test_what_ends_a_launcher_is_said_in_a_sentence(command_line, monkeypatch, c
     assert "A worker process was killed." in out and "Traceback" not in out + err
 
 
+NOISE = """
+import torch
+
+def noise(model, images, labels, eps):
+    return images + eps.reshape(-1, 1, 1, 1, 1) * torch.randn_like(images).sign()
+"""
+
+
+def test_a_random_attack_depends_on_the_seed_alone(command_line, workspace):
+    own_attack(workspace, "noise", "_target_: noise_code.noise", NOISE)
+    for folder in ("cold", "warm"):  # of the cache
+        assert command_line("attack=noise", "targets=[fine]", f"hydra.run.dir={folder}") == 0
+    assert table(workspace / "cold").equals(table(workspace / "warm"))
+
+
 def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
     words = ["attack=admix", "attack.scales=1", "attack.steps=3", "targets=[fine]"]
     tables = []
