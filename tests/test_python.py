@@ -130,17 +130,6 @@ def test_without_weights_the_refusal_is_the_command_that_trains_them(
     assert torch.equal(fine(images), given(images))
 
 
-def test_words_that_cannot_be_right_are_refused_in_a_sentence(workspace):
-    for words, named in (
-        (["dataset=fotos"], "photos"),
-        (["dataset=photos", "trianing.epochs=1"], "training"),
-        (["dataset=photos", "model.vgg16.weights=none.pt"], "none.pt"),
-    ):
-        with pytest.raises(ValueError, match=named) as refusal:
-            load_classifier("vgg16", *words)
-        assert "\n" not in str(refusal.value)
-
-
 def test_a_sweep_is_one_frame_whose_rates_are_those_of_its_jobs(sweep):
     frame = load_sweep(sweep)
     assert set(frame["variant"]) == {"float32", "uint8", "noise", "shuffled"}

@@ -385,7 +385,8 @@ class Settings(Section):
     def _fits_into_memory(self) -> Self:
         """Refuse images of which one batch, with adversarial versions, exceeds the memory."""
         given, versions = self.trainer.batch_size, len(self.budgets)
-        count = 50 if given == "auto" else given
+        most = 50 if given == "auto" else given
+        count = min(most, self.n_images or most)
         pixel = 3 * 4 * count * (1 + versions)  # float32 bytes of a pixel in all images of a batch
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         sizes = {f"model.{name}.input_size": self.model[name].input_size for name in self.models}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from src.attacks import Philox, image_seeds, project
@@ -19,6 +20,7 @@ from src.evaluation.adversarial_source import (
     AdversarialSource,
     SlowBatchError,
 )
+from src.evaluation.model_state import changes, state_of
 from src.models import Ensemble, ModelError, weights_digest
 from src.utils import stopping
 from src.utils.checks import first_line
@@ -38,7 +40,7 @@ class CountedModel(nn.Module):
 
     A gradient of an ensemble counts once for each of its members. With `bf16` the model
     computes in that type wherever autocasting holds it safe; images and weights stay float32.
-    `taken` is called with the number of gradients before each evaluation.
+    `taken` is called before each evaluation, with the number of gradients that it is for.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class CountedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the gradient that may be taken of the images."""
-        if images.requires_grad and torch.is_grad_enabled():
-            self.taken(len(images) * self.members)
+        counts = images.requires_grad and torch.is_grad_enabled()
+        self.taken(counts * len(images) * self.members)
+        if counts:
             self.gradients += len(images) * self.members
             images.register_hook(self._count_zeros)
         model = self.model
@@ -129,20 +132,22 @@ class Attacker(AdversarialSource):
         self.name = name
         self.gradients_per_image = gradients_per_image
         self._digest = ""
+        self._own: list[str] = []  # what the source changes of itself
 
     def reset(self) -> None:
-        """Set the counts to 0, and take a digest of the weights."""
+        """Set the counts to 0, and forget the weights of an earlier pass."""
         super().reset()
-        self._digest = weights_digest(self.source)
+        self._digest = ""
 
     def check(self) -> None:
-        """Raise an AttackError if the source's weights have changed since `reset`."""
-        if weights_digest(self.source) != self._digest:
+        """Raise an AttackError if the source's weights have changed since the first batch."""
+        if self._digest and weights_digest(self.source, without=self._own) != self._digest:
             raise AttackError(f"attack={self.name} changes the weights of its source.")
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return a batch's adversarial images; errors of the attack become ValueErrors."""
-        self._digest = self._digest or weights_digest(self.source)
+        if not self._digest:
+            self._look_at_source(images[:1])
         target_labels = self._target_labels(images, batch)
         watch = self._watch(len(images))
         counted = CountedModel(self.source, self.precision == "bf16", watch)
@@ -159,6 +164,14 @@ class Attacker(AdversarialSource):
             return self._attacked(again, images[rows], part, aims, own[None])[0]
 
         return AdversarialBatch(adversarial, target_labels, at)
+
+    def _look_at_source(self, images: Tensor) -> None:
+        """Note the source's weights, and what a prediction alone changes of it, as counters."""
+        before = state_of(self.source)
+        with torch.no_grad(), isolate_rng():
+            self.source(images)
+        self._own = changes(before, state_of(self.source))
+        self._digest = weights_digest(self.source, without=self._own)
 
     def halve_gradient_batch(self) -> None:
         """Halve the images in a gradient batch."""
@@ -185,15 +198,16 @@ class Attacker(AdversarialSource):
         }
         arguments = {key: given[key] for key in accepted(self.attack)}
         copies = [*main, given["true_labels"], given["seeds"], *(pool or ())]
-        weights = [*self.source.parameters(), *self.source.buffers()]
-        before = _versions(copies), _versions(weights), _modes(self.source)
+        before = _versions(copies), state_of(self.source)
         adversarial = self._called(counted, main, arguments)
         if _versions(copies) != before[0]:
             raise AttackError(f"attack={self.name} writes into its arguments; clone() them first.")
-        if _versions(weights) != before[1]:
+        changed = changes(before[1], state_of(self.source), self._own)
+        parts = [name for name in changed if ": " in name]
+        if parts:
+            raise AttackError(f"attack={self.name} changes its source ({', '.join(parts[:3])}).")
+        if changed:
             self.check()  # it may have put back what it changed
-        if _modes(self.source) != before[2]:
-            raise AttackError(f"attack={self.name} leaves its source in training mode.")
         self._check_images(adversarial, (len(eps), *images.shape), images, batch)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
@@ -243,7 +257,8 @@ class Attacker(AdversarialSource):
             stopping.check()
             seconds = time.monotonic() - start
             # The first seconds are those of preparing kernels and memory, too.
-            whole = seconds * max(1, expected / done) if done and seconds > LIMIT / 10 else 0
+            early = not done or seconds < LIMIT / 10
+            whole = seconds if early else seconds * max(1, expected / done)
             if whole > LIMIT and images > self.uncut:
                 self.taken(-done)
                 raise SlowBatchError(max(1, int(images * LIMIT / 2 / whole)))
@@ -279,10 +294,6 @@ class Attacker(AdversarialSource):
 def _versions(tensors: Sequence[Tensor]) -> list[int]:
     """Return the number of writes into each tensor."""
     return [tensor._version for tensor in tensors]
-
-
-def _modes(model: nn.Module) -> list[bool]:
-    return [part.training for part in model.modules()]
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:

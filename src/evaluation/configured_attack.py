@@ -79,6 +79,7 @@ def _tried(section: str, budgets: tuple[float, ...]) -> int:
             pool=(levels, batch.labels),
             name=attack.name,
         )
+        attacker.uncut = len(levels)
         try:
             attacker(to_unit(levels), batch)
         except ValidationError as error:  # of the settings of this program's attacks

@@ -29,7 +29,7 @@ from src.evaluation.lightning_module import Evaluation, Transfer
 from src.utils import stopping
 from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
-from src.utils.devices import computes_in_bfloat16
+from src.utils.devices import computes_in_bfloat16, computes_in_tf32
 from src.utils.processes import is_first_process
 from src.utils.tables import read_table
 
@@ -83,8 +83,7 @@ def evaluate(
     took = pass_over(dataset, module, trainer, label, shuffle_seed)
     if module.finished:  # by a killed pass, whose time is not known
         took = took._replace(seconds=math.nan)
-    together = int(min(took.batch_size, module.smallest))
-    return replace(module.found, seconds=took.seconds, batch_size=together)
+    return replace(module.found, seconds=took.seconds, batch_size=took.batch_size)
 
 
 def pass_over(
@@ -147,7 +146,8 @@ def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
 
     Batches have 50 images on a CPU, which larger ones do not make faster, and on a GPU 1,000, or
     the largest half, quarter, ... of that for which its memory suffices. Attacks use bfloat16
-    where the device computes in it. For a GPU up to 8 processes decode images, for a CPU none.
+    where the device computes in it, and float32 for `tf32` where it does not. For a GPU up to 8
+    processes decode images, for a CPU none.
     """
     decided: dict[str, Any] = {}
     if trainer.num_workers == "auto":
@@ -156,6 +156,8 @@ def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
         decided["batch_size"] = _GPU_BATCH if device == "cuda" else _CPU_BATCH
     if trainer.attack_precision == "auto":
         decided["attack_precision"] = "bf16" if computes_in_bfloat16(device) else "32-true"
+    if trainer.attack_precision == "tf32" and not computes_in_tf32(device):
+        decided["attack_precision"] = "32-true"
     return trainer.model_copy(update=decided)
 
 

@@ -107,7 +107,6 @@ class Transfer(pl.LightningModule):
         self.progress: Callable[[int], None] = lambda count: None
         self.finished: frozenset[int] = frozenset()
         self.together: int | None = None  # images attacked at once; None: the whole batch
-        self.smallest = math.inf  # least of `together` in a pass
         adversarial_source.uncut = 3 if variants.controls else 1
         self.found = Evaluation()
 
@@ -180,7 +179,6 @@ class Transfer(pl.LightningModule):
         if self.together is None:
             log.info("Batches that would take over %d seconds are cut from here on.", LIMIT)
         self.together = max(1, images)
-        self.smallest = min(self.smallest, self.together)
 
     def _undo(self, rows: Sequence[int], index: Sequence[int]) -> None:
         """Drop a given-up batch's examples, and metrics' rows after the first `rows`."""

@@ -97,7 +97,8 @@ class PartialRows:
             tensors[f"{place}.whole"] = torch.cat(metric.whole[first:]).cpu()
             tensors[f"{place}.real"] = torch.cat(metric.real[first:]).cpu()
         for number in examples.keys() - self._examples:
-            tensors[f"example.{number}"] = torch.from_numpy(np.stack(examples[number]))
+            stacked = torch.from_numpy(np.stack(examples[number]))
+            tensors[f"example.{number}"] = stacked.contiguous()
         with cache_entry(self.folder / f"{self._index[0]:07d}.safetensors") as temporary:
             save_file(tensors, temporary)
         self._start(metrics, source, examples)

@@ -23,10 +23,12 @@ ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
 WEIGHTS = ("data", "models", "training")
 """Packages that decide trained weights."""
 _HERE = Path(__file__).resolve().parents[1]
+_REST = ("analysis", "config", "experiment", "report", "tracking", "utils")  # decide no row
+_PROGRAM = [_HERE / name for name in (*ROWS, *WEIGHTS, *_REST)]
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
-_read: WeakKeyDictionary[ModuleType | None, tuple[str, list[str]]] = WeakKeyDictionary()
+_read: WeakKeyDictionary[ModuleType, tuple[str, list[str]]] = WeakKeyDictionary()
 """Digest and imports by module, kept since a file edited later is not the code that runs."""
 
 
@@ -44,7 +46,7 @@ def code_of(settings: Any) -> dict[str, str]:
     The code is the module in which the config names the callable, and all that this one
     imports, at any depth and wherever in its text: by name the digest of a module outside
     site-packages (of an editable installation too), or the version of an installed package.
-    The standard library, this program, and files that the code reads are left out.
+    The standard library, this program's packages, and files that the code reads are left out.
     """
     found: dict[str, str] = {}
     todo = [_module_of(target) for target in _targets(settings)]
@@ -53,12 +55,13 @@ def code_of(settings: Any) -> dict[str, str]:
             spec = None if module in found else _spec(module)
             places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
             paths = [Path(place) for place in places if place and Path(place).exists()]
-            if any(_INSTALLED & set(path.parts) for path in paths):
-                found |= _versions(module)
-                break
-            elif any(
-                path.is_relative_to(_STANDARD) or path.is_relative_to(_HERE) for path in paths
-            ):
+            if _HERE / "__init__.py" in paths:  # the program as a whole
+                continue
+            installed = any(_INSTALLED & set(path.parts) for path in paths)
+            versions = _versions(module) if installed else {}
+            known = any(path.is_relative_to(each) for path in paths for each in _PROGRAM)
+            if versions or known or any(_is_standard(path) for path in paths):
+                found |= versions
                 break
             if spec is not None and spec.has_location and paths:  # a namespace has no file
                 found[module], imported = _module(module, paths[0], spec.parent or "")
@@ -76,6 +79,10 @@ def _targets(value: Any) -> Iterator[str]:
             yield from _targets(entry)
 
 
+def _is_standard(path: Path) -> bool:
+    return path.is_relative_to(_STANDARD) and not _INSTALLED & set(path.parts)
+
+
 def _module_of(target: str) -> str:
     """Import the module in which a config names a callable, and return its name."""
     try:
@@ -91,7 +98,10 @@ def _spec(name: str) -> ModuleSpec | None:
     """Return a module's spec, whatever was imported before; None if there is no such module."""
     parent, _, _ = name.rpartition(".")
     if not parent:
-        return sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
+        if name not in sys.modules:
+            return find_spec(name)
+        module = sys.modules[name]  # or whatever code has put there
+        return module.__spec__ if isinstance(module, ModuleType) else PathFinder.find_spec(name)
     above = _spec(parent)
     places = above and above.submodule_search_locations
     return PathFinder.find_spec(name, places) if places else None
@@ -108,12 +118,15 @@ def _versions(module: str) -> dict[str, str]:
 def _module(name: str, file: Path, package: str) -> tuple[str, list[str]]:
     """Return the digest of a module's file, and the names it imports that may be modules."""
     module = sys.modules.get(name)
-    if module not in _read:
-        found = _digest(file), list(_imports(file, package))
-        if module is None:
-            return found
+    found = _read.get(module) if isinstance(module, ModuleType) else None
+    if found is None:
+        try:
+            found = _digest(file), list(_imports(file, package))
+        except (SyntaxError, ValueError):  # of a file that nobody runs, as for another Python
+            found = sha256_of(file), []
+    if isinstance(module, ModuleType):
         _read[module] = found
-    return _read[module]
+    return found
 
 
 def _digest(path: Path) -> str:
@@ -138,6 +151,9 @@ def _imports(file: Path, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = resolve_name("." * node.level + (node.module or ""), package)
+            try:
+                above = resolve_name("." * node.level + (node.module or ""), package)
+            except ImportError:  # of a file outside a package, which tries another name next
+                continue
             yield above
             yield from (f"{above}.{alias.name}" for alias in node.names)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,4 +94,5 @@ def _numerics(settings: Settings, device: str) -> list[str]:
     trainer = settings.trainer
     decisive = {"precision", "fold_batch_norms", "channels_last", "batch_size", "cudnn_benchmark"}
     how = trainer.model_dump(include=decisive)
-    return [*(f"{key}={how[key]}" for key in sorted(how)), device, torch.__version__]
+    versions = [f"{name}={version(name)}" for name in ("torch", "torchvision", "pillow", "numpy")]
+    return [*(f"{key}={how[key]}" for key in sorted(how)), device, *versions]

@@ -22,7 +22,7 @@ from src.analysis.transfer_rates import confidence_bands
 from src.experiment.job_files import read_alarms
 from src.experiment.provenance import JobRecord
 from src.report.images import Album, examples, gallery_albums
-from src.report.stored import StoredJob
+from src.report.stored import StoredJob, model_digest
 
 
 @dataclass
@@ -90,9 +90,9 @@ def _detailed_pairs(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJo
 
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
-    """Return a model's name, distinct from that of other weights or other data."""
+    """Return a model's name, distinct from that of another model or other data."""
     record = job.record
-    digest = record.weights.get(name, "")
+    digest = model_digest(record, name)
     known = names.setdefault(name, f"{record.data}{digest}")
     other = f"{name} ({record.dataset} {record.data[:6]} {digest[:6]})"
     return name if known == f"{record.data}{digest}" else other
@@ -113,17 +113,21 @@ def group(record: JobRecord) -> str:
     """Return the key of comparable jobs: same images, budget, protocol, arithmetic, seed, code."""
     trainer = record.config.get("trainer", {})
     how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
-    code = record.code.get("program")
-    return str((record.data, *how, record.precision, trainer.get("attack_precision"), code))
+    arithmetic = (
+        record.precision,
+        trainer.get("attack_precision"),
+        trainer.get("fold_batch_norms"),
+    )
+    return str((record.data, *how, *arithmetic, record.code.get("program")))
 
 
 def _own_group(job: StoredJob, names: dict[str, str]) -> str:
-    """Return a job's group plus its models that had other weights in earlier jobs on its images."""
+    """Return a job's group plus its models that were others in earlier jobs on its images."""
     record = job.record
     other = [
         f" {name} {digest}"
-        for name, digest in record.weights.items()
-        if names.setdefault(f"{record.data} {name}", digest) != digest
+        for name in record.weights
+        if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
     ]
     return group(record) + "".join(other)
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
+from src.experiment.identity import content_key
 from src.experiment.job_files import read_images, read_job_table
 from src.experiment.provenance import (
     EXAMPLES,
@@ -212,6 +213,13 @@ def _facts(record: JobRecord) -> dict[str, str]:
     facts |= {f"weights.{name}": digest[:6] for name, digest in record.weights.items()}
     facts |= {f"code.{name}": digest[:6] for name, digest in record.code.items()}
     return {key: _text(value) for key, value in facts.items()}
+
+
+def model_digest(record: JobRecord, name: str) -> str:
+    """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
+    built = record.config.get("model", {}).get(name, {})
+    settings = {key: built[key] for key in _PREPROCESSING if key in built}
+    return content_key(record.weights.get(name), settings, record.code.get(name))
 
 
 def _text(value: object) -> str:

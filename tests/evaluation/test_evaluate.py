@@ -103,7 +103,7 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(d
 
 
 class Backend(nn.Module):
-    """Notes cuDNN's switches at every call."""
+    """Notes cuDNN's switches at every call, and whether gradients are taken."""
 
     def __init__(self, network: nn.Module, seen: set) -> None:
         super().__init__()
@@ -111,7 +111,8 @@ class Backend(nn.Module):
 
     def forward(self, images):
         cudnn = torch.backends.cudnn
-        self.seen.add((cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+        switches = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+        self.seen.add((images.requires_grad, *switches))
         return self.network(images)
 
 
@@ -126,7 +127,8 @@ def test_gradients_alone_are_in_tf32_and_switches_are_put_back(dataset, networks
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
     evaluate(dataset, Transfer(models, source), trainer, "test")
-    assert (attacked, shown) == ({(True, True, benchmark)}, {(False, True, benchmark)})
+    plain = False, False, True, benchmark
+    assert (attacked, shown) == ({(True, True, True, benchmark), plain}, {plain})
     assert before == (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
 
 

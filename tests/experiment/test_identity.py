@@ -14,7 +14,8 @@ from src.experiment.identity import table_path
 from tests.conftest import REPOSITORY
 
 FILES = {
-    "one.py": "import os\nimport deep.inner as inner\n\n"
+    "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
+    "try:\n    import old\nexcept SyntaxError:\n    inner = deep.inner\n"
     "def attack(x):\n    return inner.change(x)\n",
     "two.py": "from torch import nn\n\ndef build():\n    from helper import LAYERS\n"
     "    return nn.Linear(*LAYERS)\n",
@@ -22,10 +23,19 @@ FILES = {
     "deep/inner.py": "from . import rules\nfrom .rules import factor\n\ndef change(x):\n"
     "    return x * factor\n",
     "deep/rules/__init__.py": "factor = 2\n",
+    "old.py": "print 'of Python 2'\n",
     "unused.py": "pass\n",
 }
 TARGETS = ("one.attack", "two.build")
-REACHED = ["deep.inner", "deep.rules", "helper", "one", "torch", "two"]  # deep has no __init__.py
+REACHED = [
+    "deep.inner",
+    "deep.rules",
+    "helper",
+    "old",
+    "one",
+    "torch",
+    "two",
+]  # deep has no __init__.py
 TELL = "import sys, json; from src.experiment.code_identity import code_of, own_code\n"
 
 
@@ -88,6 +98,7 @@ def test_a_module_is_what_it_was_when_it_was_imported(own):
 def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
     assert list(code_of({"_target_": "timm.create_model"})) == ["timm"]
     assert code_of({"_target_": "PIL.Image.new"}).keys() == {"pillow"}
+    assert "src.classifier" in code_of({"_target_": "src.classifier.load_classifier"})
     assert code_of({"_target_": "src.attacks.bim"}) == code_of({"_target_": "json.loads"}) == {}
 
 
