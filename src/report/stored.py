@@ -1,5 +1,6 @@
 """Finished jobs as a report reads them: tables with their provenance, and example images."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
-from src.experiment.identity import content_key
 from src.experiment.job_files import read_images, read_job_table
 from src.experiment.provenance import (
     EXAMPLES,
@@ -219,7 +219,8 @@ def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
     built = record.config.get("model", {}).get(name, {})
     settings = {key: built[key] for key in _PREPROCESSING if key in built}
-    return content_key(record.weights.get(name), settings, record.code.get(name))
+    decisive = json.dumps([record.weights.get(name), settings, record.code.get(name)])
+    return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
 
 def _text(value: object) -> str:
