@@ -7,6 +7,9 @@ from typing import Any
 from torch import nn
 
 
+_PLAIN = (bool, int, float, str, type(None))
+
+
 def state_of(model: nn.Module) -> dict[str, Any]:
     """Return a model's modes, attributes, hooks and parts, and how often tensors were written.
 
@@ -16,11 +19,11 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name, part in model.named_modules():
         for key, value in vars(part).items():
-            if isinstance(value, dict):  # parameters, buffers, parts or hooks
-                state[f"{name}: {key}"] = [(inner, id(each)) for inner, each in value.items()]
-            elif not key.startswith("_"):  # such as PyTorch's own marks of hooks that were there
-                plain = value is None or isinstance(value, bool | int | float | str)
-                state[f"{name}: {key}"] = value if plain else id(value)
+            if isinstance(value, dict):  # parameters, buffers, parts or hooks, mostly none
+                if value:
+                    state[f"{name}: {key}"] = [(inner, id(each)) for inner, each in value.items()]
+            elif key[0] != "_":  # such as PyTorch's own marks of hooks that were there
+                state[f"{name}: {key}"] = value if isinstance(value, _PLAIN) else id(value)
     tensors = chain(model.named_parameters(), model.named_buffers())
     return state | {name: tensor._version for name, tensor in tensors}
 
