@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-
 _PLAIN = (bool, int, float, str, type(None))
 
 
