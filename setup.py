@@ -2,4 +2,4 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["src", "src.*"]), "src.conf"])
+setup(packages=[*find_packages(include=["src", "src.*"]), "src.assets", "src.conf"])
