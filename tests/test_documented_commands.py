@@ -73,6 +73,8 @@ def place(printed, run_in) -> Path:
     _write_weights(folder)
     _write_saved_images(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
+    (folder / "src").mkdir()
+    (folder / "src" / "assets").symlink_to(REPOSITORY / "src" / "assets")
     sweep = [
         "-m",
         "attack=fgsm",
@@ -141,8 +143,8 @@ def small(words: list[str]) -> list[str]:
     words = [word for word in words if not ELSEWHERE.match(word)]
     named = " ".join(word for word in words if word.startswith(("model=", "experiment=")))
     named = named.replace("experiment=demo", "vgg16,resnet50") or ",".join(STUDY)
-    named = named.replace("inception_resized", "")  # another network, which is trained
-    known = [name for name in STUDY if name in named] + ["timm"] * ("source=timm" in words)
+    whole = re.findall(r"\w+", named)  # inception_resized is another network, which is trained
+    known = [name for name in STUDY if name in whole] + ["timm"] * ("source=timm" in words)
     weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
     own = any(word.startswith(OWN) for word in words)
     return [
