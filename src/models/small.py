@@ -40,10 +40,10 @@ def _classifier(stages: dict[str, nn.Module], channels: int, num_classes: int) -
 
 @_normalised
 def vgg_small(num_classes: int) -> nn.Module:
-    """Build VGG-16 with batch normalisation, a quarter as wide, and one linear layer."""
+    """Build VGG-16 with batch normalisation, about a quarter as wide, and one linear layer."""
     widths: list[str | int] = [16, 16, "M", 32, 32, "M"]
-    widths += [64, 64, 64, "M", 128, 128, 128, "M", 128, 128, 128]
-    return _classifier({"features": make_layers(widths, batch_norm=True)}, 128, num_classes)
+    widths += [80, 80, 80, "M", 160, 160, 160, "M", 160, 160, 160]
+    return _classifier({"features": make_layers(widths, batch_norm=True)}, 160, num_classes)
 
 
 @_normalised
