@@ -46,6 +46,10 @@ CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
 """Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
 
 
+_PROGRAM = Path(__file__).parents[2]
+"""Folder of `src`, from where the weights in the package have names such as `src/assets/...`."""
+
+
 class Section(BaseModel):
     """A section of the config: frozen, and without other keys."""
 
@@ -60,8 +64,10 @@ class ModelSettings(Section):
             and its arguments; null `num_classes` and `image_size` are filled from the data.
         mean, std: Normalisation by channel; None: the network's own.
         input_size: Side that images are resized to inside the model; None: as they come.
-        weights: A file; `included`: the network comes trained; None: the cache, else fine-tuning.
-        expected_accuracy: On clean images, in [0, 1]; None: not checked.
+        weights: A file, of the current folder or the program's; `included`: the network comes
+            trained; None: the cache, else fine-tuning.
+        expected_accuracy: On clean images, in [0, 1]; None: as the weight file states for images
+            of its classes, if it does.
     """
 
     network: dict[str, Any]
@@ -77,6 +83,8 @@ class ModelSettings(Section):
         if value in (None, "included"):
             return value
         path = Path(str(value)).expanduser()
+        packaged = _PROGRAM / path
+        path = packaged if packaged.is_file() and not path.is_file() else path
         if not path.is_file():
             raise ValueError(
                 f"{value} is not a file; give one, or null (train here), or included (the network "

@@ -97,7 +97,9 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
         name: table_path(settings, job.keys, device, images, "clean", [name]) for name in models
     }
     clean = score_clean(images, job.networks, trainer, cache, refresh=trainer.distributed)
-    check_clean_accuracies(settings, clean)
+    check_clean_accuracies(
+        settings, clean, {name: models[name].expected_accuracy for name in models}
+    )
     return replace(job, clean=clean)
 
 
@@ -167,10 +169,12 @@ def check_job(settings: Settings) -> int:
     return gradients
 
 
-def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:
-    """Compare the clean accuracies with those that the model files expect; warn or stop.
+def check_clean_accuracies(
+    settings: Settings, clean: pa.Table, expectations: Mapping[str, float | None]
+) -> None:
+    """Compare the clean accuracies with those that are expected; warn or stop.
 
-    A model misses if the 95 % interval of its accuracy lies outside `expected_accuracy` plus or
+    A model misses if the 95 % interval of its accuracy lies outside the expected one plus or
     minus the tolerance, so that a small subset does not stop a job by chance.
     """
     frame = clean.select(["target", "label", "predicted"]).to_pandas()
@@ -180,7 +184,7 @@ def check_clean_accuracies(settings: Settings, clean: pa.Table) -> None:
     log.info("%d clean images, correct: %s", counts["count"].iloc[0], ", ".join(words))
     for name in settings.models:
         k, n = (int(value) for value in counts.loc[name])
-        expected = settings.model[name].expected_accuracy
+        expected = expectations[name]
         if expected is None:
             continue
         low, high = (float(bound) for bound in wilson_interval(k, n))

@@ -1,7 +1,7 @@
 """Preparation of a job: its images, and its models with their weights."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,11 +19,13 @@ from src.experiment.identity import content_key
 from src.models import (
     Ensemble,
     PixelClassifier,
+    WeightFacts,
     build_classifier,
     check_gradient,
     fold_batch_norms,
     load_weights,
     structure_digest,
+    weight_facts,
     weights_digest,
 )
 from src.tracking import Tracker
@@ -42,11 +44,13 @@ class Model:
     Attributes:
         digest: Digest of its weights.
         key: Digest of all that decides its logits but the trainer's settings.
+        expected_accuracy: On the job's clean images, as its settings or else its weights state.
     """
 
     classifier: nn.Module
     digest: str
     key: str
+    expected_accuracy: float | None = None
 
 
 _last_job: dict[str, Model] = {}  # models by the key of `_asked`
@@ -100,7 +104,7 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
         if settings.model[name].weights is None
     }
     _train({name: built[name] for name in files}, files, settings, tracker)
-    ready = {name: _ready(settings, name, built[name]) for name in built}
+    ready = {name: _ready(settings, name, built[name], images) for name in built}
     models = {name: ready.get(name) or _last_job[asked[name]] for name in asked}
     _last_job.clear()
     _last_job.update((asked[name], model) for name, model in models.items())
@@ -128,7 +132,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
         if not is_cached(path):
             return None
         load_weights(classifier.network, path)
-    _ready(settings, name, classifier)
+    _ready(settings, name, classifier, images)
     return classifier
 
 
@@ -147,6 +151,13 @@ def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
 
 def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
+    stated = _stated(settings, name).class_names
+    if stated and not _agree(stated, images.class_names):
+        raise ValueError(
+            f"model {name}: its weights tell {len(stated)} classes apart ({', '.join(stated[:3])}, "
+            f"...), and {settings.dataset.name} has {images.num_classes} "
+            f"({', '.join(images.class_names[:3])}, ...); model.{name}.weights=null trains it here."
+        )
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
         name,
@@ -156,7 +167,22 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     )
 
 
-def _ready(settings: Settings, name: str, classifier: PixelClassifier) -> Model:
+def _stated(settings: Settings, name: str) -> WeightFacts:
+    """Return the facts that a model's weight file states, if it has one."""
+    weights = settings.model[name].weights
+    return WeightFacts() if weights in (None, "included") else weight_facts(str(weights))
+
+
+def _agree(known: Sequence[str], given: Sequence[str]) -> bool:
+    """Compare the class names of images with known ones; mere numbers agree by their count."""
+    if all(map(str.isdigit, given)):
+        return len(known) == len(given)
+    return tuple(known) == tuple(given)
+
+
+def _ready(
+    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
+) -> Model:
     """Freeze a model that has its weights, and make it fast to differentiate."""
     built = _network_of(settings, name)
     digest = weights_digest(classifier.network)
@@ -166,7 +192,10 @@ def _ready(settings: Settings, name: str, classifier: PixelClassifier) -> Model:
         classifier.network = fold_batch_norms(classifier.network)
     if settings.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
-    return Model(classifier, digest, key)
+    expected, stated = settings.model[name].expected_accuracy, _stated(settings, name)
+    if expected is None and stated.class_names == images.class_names:
+        expected = stated.expected_accuracy
+    return Model(classifier, digest, key, expected)
 
 
 def _network_of(settings: Settings, name: str) -> dict[str, Any]:
@@ -185,9 +214,7 @@ def _checkpoint(
             f"model.{name}.weights=PATH, or the data set as dataset=NAME."
         )
     train = open_dataset(settings, "train")
-    named = not all(map(str.isdigit, images.class_names))
-    same = train.class_names == images.class_names if named else True
-    if not same or train.num_classes != images.num_classes:
+    if not _agree(train.class_names, images.class_names):
         raise ValueError(
             f"model {name} cannot be trained on {dataset}, whose {train.num_classes} classes "
             f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "

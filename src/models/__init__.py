@@ -4,4 +4,11 @@ from src.models.batch_norm_folding import fold_batch_norms
 from src.models.build import build_classifier, check_gradient
 from src.models.ensemble import Ensemble
 from src.models.pixel_classifier import ModelError, PixelClassifier
-from src.models.weights import load_weights, save_weights, structure_digest, weights_digest
+from src.models.weights import (
+    WeightFacts,
+    load_weights,
+    save_weights,
+    structure_digest,
+    weight_facts,
+    weights_digest,
+)

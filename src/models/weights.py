@@ -4,10 +4,12 @@ import hashlib
 import textwrap
 from collections import OrderedDict
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -18,6 +20,31 @@ WRAPPERS = ("state_dict", "model")
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
 TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """Facts that a weight file states of itself.
+
+    Attributes:
+        class_names: Classes that the weights tell apart, in the order of the logits; or none.
+        expected_accuracy: On clean test images of these classes, in [0, 1].
+    """
+
+    class_names: tuple[str, ...] = ()
+    expected_accuracy: float | None = None
+
+
+def weight_facts(path: str | Path) -> WeightFacts:
+    """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`."""
+    try:
+        with safe_open(path, "numpy") as file:
+            stated = file.metadata() or {}
+    except (OSError, SafetensorError):  # another format; what is damaged shows in loading
+        return WeightFacts()
+    names = filter(None, stated.get("class_names", "").split(","))
+    accuracy = stated.get("expected_accuracy")
+    return WeightFacts(tuple(names), None if accuracy is None else float(accuracy))
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
