@@ -9,10 +9,11 @@ metrics in the SQLite file. Where a number is meant to change,
 writes the tables anew, and their diff shows what has changed.
 
 Classes, counts and texts are the same on every processor, because no image is near a place where
-rounding decides. The networks are smooth, and begin with a pooling, so that few gradients have a
-sign to be turned; seed and number of images are such that no two classes of a top five are nearer
-than a factor of 1.0001 in confidence, the first two than 0.001, and no gradient is nearer to zero
-than 1e-5 of the largest of its image. Budgets and steps keep clear of half grey levels.
+rounding decides. The networks, which were fitted to other images and of these twenty classify 8
+and 9 correctly, are smooth and begin with a pooling, so that few gradients have a sign to be
+turned; seed and number of images are such that no two classes of a top five are nearer than a
+factor of 1.0001 in confidence, the first two than 0.0005, and no gradient is nearer to zero than
+1e-5 of the largest of its image. Budgets and steps keep clear of half grey levels.
 """
 
 import os
@@ -46,7 +47,7 @@ TIMINGS = ("images_per_second", "duration")
 
 SWEEP = [
     *("attack=fgsm,bim3", "model=[wide,flat]", "source=wide,flat", "targets=[wide,flat]"),
-    *("dataset=photos", "n_images=20", "seed=35", "epsilon.grid=[0,0.5,1,2,4,8,16]"),
+    *("dataset=cifar10_mini", "n_images=20", "seed=62865", "epsilon.grid=[0,0.5,1,2,4,8,16]"),
     *("variants=[uint8]", "controls=true", "trainer.batch_size=10", "hydra.sweep.dir=sweep"),
     "tracking=mlflow",
 ]
