@@ -27,7 +27,7 @@ def load_classifier(
     Args:
         name: Name of a file of `conf/model/`, such as `vgg16`.
         *words: More of the command line about models, data set and training, such as
-            `experiment=demo`, `dataset=photos` or `model.vgg16.weights=vgg16_bn.pt`.
+            `experiment=demo`, `dataset=cifar10_mini` or `model.vgg16.weights=vgg16_bn.pt`.
         config_dir: A folder with files of your own, as `--config-dir` names it.
 
     Returns:
@@ -40,7 +40,7 @@ def load_classifier(
             none, it says which command line trains them.
 
     Examples:
-        >>> vgg16 = load_classifier("vgg16", "experiment=demo")  # doctest: +SKIP
+        >>> vgg16 = load_classifier("vgg_small", "experiment=demo")  # doctest: +SKIP
         >>> vgg16(images).argmax(1)  # doctest: +SKIP
     """
     words = ("attack=none", f"targets=[{name}]", *words)

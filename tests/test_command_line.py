@@ -87,8 +87,8 @@ def test_a_sweep_leaves_files(sweep):
 def test_a_sweep_leaves_runs(sweep):
     workspace, printed = sweep
     store = client(workspace)
-    pairs, jobs = runs(store, "photos", "pair"), runs(store, "photos-sweeps", "job")
-    (whole,) = runs(store, "photos-sweeps", "sweep")
+    pairs, jobs = runs(store, "cifar10_mini", "pair"), runs(store, "cifar10_mini-sweeps", "job")
+    (whole,) = runs(store, "cifar10_mini-sweeps", "sweep")
     sources, targets = ("coarse", "coarse+fine"), ("coarse", "fine")
     names = {f"{a} {s} -> {t}" for a in ("fgsm", "bim") for s in sources for t in targets}
     assert {pair.info.run_name for pair in pairs} == names
@@ -108,7 +108,7 @@ def test_a_sweep_leaves_runs(sweep):
     cell = pd.read_csv(output(workspace) / "matrix-bim.csv").set_index("source").loc["coarse"]
     settings = {"sources": "coarse, coarse+fine", "targets": "coarse, fine", "attacks": "fgsm, bim"}
     more = {"budgets_255": "0.5, 8", "n_images": "23", "protocol": "joint", "seed": "0"}
-    assert {**settings, **more, "dataset": "photos"}.items() <= whole.data.params.items()
+    assert {**settings, **more, "dataset": "cifar10_mini"}.items() <= whole.data.params.items()
     rates = {pair.info.run_name: pair.data.metrics["reference/success_rate"] for pair in pairs}
     transferred = rates.pop("bim coarse -> fine")
     white = [rate for name, rate in rates.items() if name.startswith("bim")]
@@ -127,7 +127,7 @@ def test_a_pair_run_says_what_the_table_says(sweep):
     joint = (clean["coarse"] == label) & (clean["fine"] == label)
     at = frame[(frame["target"] == "fine") & (frame["eps_255"] == 8)].set_index("index")
     still = (at["predicted"] == at["label"])[joint].mean()
-    pairs = {pair.info.run_name: pair for pair in runs(client(workspace), "photos", "pair")}
+    pairs = {pair.info.run_name: pair for pair in runs(client(workspace), "cifar10_mini", "pair")}
     pair = pairs["bim coarse -> fine"]
     metrics, params, tags = pair.data.metrics, pair.data.params, pair.data.tags
     assert (params["n_images"], params["denominator"]) == ("23", str(joint.sum()))
@@ -138,7 +138,7 @@ def test_a_pair_run_says_what_the_table_says(sweep):
         "true_confidence": at["true_confidence"][joint].mean(),
     }.items():
         assert metrics[f"reference/{name}"] == pytest.approx(value)
-    known = {"source": "coarse", "target": "fine", "attack": "bim", "dataset": "photos"}
+    known = {"source": "coarse", "target": "fine", "attack": "bim", "dataset": "cifar10_mini"}
     assert known.items() <= tags.items()
     assert len(tags["source_weights"]) == 16 and tags["git_commit"]
 
@@ -157,7 +157,7 @@ def test_training_happens_once_and_is_tracked(command_line, workspace, store):
     (trained,) = checkpoints.glob("*.safetensors")
     stamp = trained.stat().st_mtime_ns
     assert trained.name.startswith("coarse-") and not list(checkpoints.glob("*.training"))
-    (run,) = runs(store, "photos-training", "training")
+    (run,) = runs(store, "cifar10_mini-training", "training")
     assert run.data.tags["model"] == "coarse" and run.info.status == "FINISHED"
     assert len(store.get_metric_history(run.info.run_id, "test_accuracy")) == 2
     assert store.get_metric_history(run.info.run_id, "train_loss")
@@ -233,10 +233,10 @@ def test_a_transform_of_ones_own_and_a_changed_one(command_line, workspace, stor
     for code in (MIRROR, MIRROR.replace("-1", "-2")):
         own_attack(workspace, "mirror", text, code)
         assert command_line("attack=mirror", "tracking=mlflow") == 0
-        pair = runs(store, "photos", "pair")[0]  # the newest
+        pair = runs(store, "cifar10_mini", "pair")[0]  # the newest
         keys.append(pair.data.tags["job_key"])
     assert keys[0] != keys[1]
-    for job in runs(store, "photos-sweeps", "job"):
+    for job in runs(store, "cifar10_mini-sweeps", "job"):
         assert job.data.metrics["gradients_per_image"] == 2 * (1 + 2 * 9)
 
 
@@ -245,13 +245,13 @@ def test_settings_unlike_the_files_stand_in_every_name(command_line, workspace, 
     assert command_line("-m", *words, "attack.target_label=next", "tracking=mlflow") == 0
     printed = " ".join(capsys.readouterr().out.split())
     labels = [f"bim ({steps}norm=l2, target_label=next)" for steps in ("steps=2, ", "")]
-    assert all(f"{label} on photos, eps = 8/255" in printed for label in labels)
+    assert all(f"{label} on cifar10_mini, eps = 8/255" in printed for label in labels)
     assert "target class reached / denominator" in printed
     files = sorted(output(workspace).glob("matrix*"))
     names = ["matrix-bim-norm=l2-target_label=next", "matrix-bim-steps=2-norm=l2-target_label=next"]
     assert [path.stem for path in files] == names
     assert "fine targeted_success_rate" in pd.read_csv(files[0]).columns
-    pairs = {pair.info.run_name for pair in runs(store, "photos", "pair")}
+    pairs = {pair.info.run_name for pair in runs(store, "cifar10_mini", "pair")}
     assert pairs == {f"{label} coarse -> fine" for label in labels}
     jobs = [path.parent for path in sorted(output(workspace).glob("*/rates.csv"))]
     together = pd.concat([pd.read_csv(job / "rates.csv") for job in jobs])  # may be joined
@@ -353,9 +353,9 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
     assert "FAILED 0-fgsm-coarse: model fine: clean accuracy is" in printed
     assert printed.count("its file expects 99.90%") == 2  # the other job warns
     assert (output(workspace) / "1-fgsm-coarse" / "predictions.parquet").exists()
-    jobs = runs(store, "photos-sweeps", "job")
+    jobs = runs(store, "cifar10_mini-sweeps", "job")
     assert sorted(run.info.status for run in jobs) == ["FAILED", "FINISHED"]
-    assert [run.info.status for run in runs(store, "photos-sweeps", "sweep")] == ["FAILED"]
+    assert [run.info.status for run in runs(store, "cifar10_mini-sweeps", "sweep")] == ["FAILED"]
     (failed,) = [run for run in jobs if run.info.status == "FAILED"]
     assert "clean accuracy" in failed.data.tags["error"]
 
@@ -395,7 +395,7 @@ REFUSED = [
     (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], "the MLflow store nonsense://x cannot be"),
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
-    (["attack.target_label=data"], "attack.target_label=data, but the data set photos names"),
+    (["attack.target_label=data"], "attack.target_label=data, but the data set cifar10_mini names"),
     (["-m", "seed=interval(0,1)"], "RANGE sweeps"),
     (["-m", "hydra.sweep.subdir=${attack.name}"], "must begin with ${hydra:job.num}-"),
     (["-m", "hydra.output_subdir=null"], "hydra.output_subdir=null"),
@@ -474,10 +474,10 @@ def test_an_attack_that_does_nothing_raises_alarms(command_line, workspace, stor
     printed = capsys.readouterr().out
     assert "ALARM 1-still-coarse+fine: loss_not_rising" in printed
     assert "ALARM 1-still-coarse+fine: weaker_than_fgsm" in printed
-    jobs = {run.info.run_name: run.data.tags for run in runs(store, "photos-sweeps", "job")}
+    jobs = {run.info.run_name: run.data.tags for run in runs(store, "cifar10_mini-sweeps", "job")}
     assert "alarm.loss_not_rising" in jobs["still coarse+fine"]
     assert "alarm.loss_not_rising" not in jobs["fgsm coarse+fine"]
-    (sweep,) = runs(store, "photos-sweeps", "sweep")
+    (sweep,) = runs(store, "cifar10_mini-sweeps", "sweep")
     assert "ALARM 1-still-coarse+fine: weaker_than_fgsm" in sweep.data.tags["mlflow.note.content"]
 
 
@@ -489,7 +489,7 @@ def test_an_attack_in_the_l2_ball_is_compared_with_a_step_there(command_line, wo
 
 def test_every_alarm_of_a_name_is_in_the_tags(command_line, store):
     assert command_line("attack=fgsm", "n_images=5", "tracking=mlflow") == 0
-    (job,) = runs(store, "photos-sweeps", "job")
+    (job,) = runs(store, "cifar10_mini-sweeps", "job")
     few = job.data.tags["alarm.few_images"].splitlines()
     assert len(few) == 2 and "coarse -> coarse" in few[0] and "coarse -> fine" in few[1]
 

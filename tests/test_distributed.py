@@ -80,7 +80,7 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_l
     sets = [open_saved_images(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    for experiment in ("photos", "photos-sweeps"):
+    for experiment in ("cifar10_mini", "cifar10_mini-sweeps"):
         number = store.get_experiment_by_name(experiment).experiment_id
         assert len(store.search_runs([number])) == 4  # no run was written twice
 

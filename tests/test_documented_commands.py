@@ -26,7 +26,7 @@ BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-SIZES = "n_images=4 seed=0 epsilon.grid=[0,8] report=none tracking=none trainer=cpu"
+SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8] report=none tracking=none trainer=cpu"
 SIZES += " clean_accuracy_check.action=warn"
 SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
@@ -73,8 +73,6 @@ def place(printed, run_in) -> Path:
     _write_weights(folder)
     _write_saved_images(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
-    (folder / "src").mkdir()
-    (folder / "src" / "assets").symlink_to(REPOSITORY / "src" / "assets")
     sweep = [
         "-m",
         "attack=fgsm",

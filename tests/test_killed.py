@@ -186,11 +186,11 @@ def tracked_once(folder: Path) -> None:
     """Check that the store has every pair once, and nothing that seems to run."""
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
     found = {}
-    for name in ("photos", "photos-sweeps", "photos-training"):
+    for name in ("cifar10_mini", "cifar10_mini-sweeps", "cifar10_mini-training"):
         experiment = store.get_experiment_by_name(name)
         found[name] = store.search_runs([experiment.experiment_id]) if experiment else []
         assert {run.info.status for run in found[name]} <= {"FINISHED", "KILLED"}
-    finished = [run for run in found["photos"] if run.info.status == "FINISHED"]
+    finished = [run for run in found["cifar10_mini"] if run.info.status == "FINISHED"]
     pairs = Counter(run.info.run_name for run in finished)
     names = {f"{a} coarse -> {target}" for a in ("fgsm", "bim") for target in ("coarse", "fine")}
     assert pairs == dict.fromkeys(names, 1)

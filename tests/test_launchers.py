@@ -53,7 +53,7 @@ def test_launched_jobs_equal_those_of_one_process(
     texts = [(Path(sweep) / "matrix-bim.csv").read_text() for sweep in ("one", "many")]
     assert texts[0] == texts[1]
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    for experiment, count in (("photos", 8), ("photos-sweeps", 5)):
+    for experiment, count in (("cifar10_mini", 8), ("cifar10_mini-sweeps", 5)):
         number = store.get_experiment_by_name(experiment).experiment_id
         found = store.search_runs([number])
         assert len(found) == count and {run.info.status for run in found} == {"FINISHED"}

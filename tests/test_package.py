@@ -72,7 +72,7 @@ def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
 def test_a_job_and_its_report(installed, workspace, tiny_run):
     words = ("attack=fgsm", "report=default", "report.pairs=0", "hydra.run.dir=outputs/out")
     printed = python("-m", "src.main", *tiny_run, *words, folder=workspace, path=installed)
-    assert "fgsm on photos" in printed
+    assert "fgsm on cifar10_mini" in printed
     page = workspace / "outputs" / "out" / "report.html"
     first = page.stat().st_mtime_ns
     python("-m", "src.report", "folder=outputs/out", folder=workspace, path=installed)

@@ -17,7 +17,7 @@ import src
 from src import attacks, load_classifier, load_sweep, rates
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DATA = ["model=[coarse,fine]", "dataset=photos", "dataset.n_train=40", "n_images=23"]
+DATA = ["model=[coarse,fine]", "dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
 
 EXPERIMENT = """
 # @package _global_
@@ -95,18 +95,18 @@ def test_a_classifier_is_the_one_of_the_command_line(sweep):
     assert not coarse.training and not any(one.requires_grad for one in coarse.parameters())
     rows = load_sweep(sweep).query("source == 'coarse' and target == 'coarse' and eps_255 == 0")
     rows = rows[rows["variant"] == "float32"]
-    chosen = _photos(rows["index"])
+    chosen = _mini(rows["index"])
     with torch.no_grad():
         confidence, predicted = coarse(chosen).softmax(1).max(1)
     assert predicted.tolist() == rows["predicted"].tolist()
     assert torch.allclose(confidence, torch.tensor(rows["confidence"].to_numpy()), atol=1e-5)
 
 
-def _photos(index: pd.Series) -> torch.Tensor:
+def _mini(index: pd.Series) -> torch.Tensor:
     """Return the images in [0, 1] that a sweep numbers so."""
     from src.data import load_dataset
 
-    images = load_dataset("test", {"_target_": "src.data.photos.photos"})
+    images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
     return images.__getitems__(index.tolist()).images / 255
 
 
@@ -118,7 +118,7 @@ def test_without_weights_the_refusal_is_the_command_that_trains_them(
         "weights: null" if "weights" in line else line for line in file.read_text().split("\n")
     ]
     file.write_text("\n".join(lines))
-    words = [*DATA, "training=demo", "tracking=none", "report=none"]
+    words = [*DATA, "training.epochs=1", "tracking=none", "report=none"]
     with pytest.raises(ValueError, match=r"model\.fine\.weights=PATH") as refusal:
         load_classifier("fine", *words, config_dir="conf")
     _, _, command = str(refusal.value).partition("train it: python -m src.main ")

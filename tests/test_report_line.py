@@ -76,7 +76,7 @@ def test_what_needs_no_attack_is_kept_once_for_all_jobs(sweep):
 def test_a_report_and_its_tables_are_tracked(sweep):
     workspace, _ = sweep
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    experiment = store.get_experiment_by_name("photos-sweeps").experiment_id
+    experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     runs = {run.data.tags["kind"]: run.info.run_id for run in store.search_runs([experiment])}
     assert "report.html" in {file.path for file in store.list_artifacts(runs["sweep"])}
     logged = {Path(file.path).name for file in store.list_artifacts(runs["sweep"], "figures")}

@@ -309,7 +309,7 @@ def tracked(workspace: Path) -> dict[str, list]:
     """Return the finished runs of the store by kind, and how many have another status."""
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
     every = store.search_experiments()
-    ids = [one.experiment_id for one in every if one.name.startswith("photos")]
+    ids = [one.experiment_id for one in every if one.name.startswith("cifar10_mini")]
     found: dict[str, list] = {"job": [], "pair": [], "sweep": [], "unfinished": []}
     for run in store.search_runs(ids):
         finished = run.info.status == "FINISHED"
@@ -349,7 +349,7 @@ def test_what_a_store_did_not_take_is_delivered_once(
         assert {run.data.tags["sweep"] for run in found["job"]} == {found["sweep"][0].info.run_id}
     assert "0 jobs delivered" in capsys.readouterr().out
     (sweep,) = found["sweep"]
-    assert "fgsm on photos" in sweep.data.tags["mlflow.note.content"]
+    assert "fgsm on cifar10_mini" in sweep.data.tags["mlflow.note.content"]
     points = mlflow.MlflowClient(uri).get_metric_history(sweep.info.run_id, "transfer_success/bim")
     assert [point.step for point in points] == [8]  # once
     assert sweep.data.params["attacks"] == "fgsm, bim"
@@ -368,10 +368,10 @@ def test_a_sweep_over_data_sets_is_delivered_once(
     command_line, run_in, workspace, empty_store, capsys
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
-    text = "defaults: [photos, _self_]\nname: other\n"
+    text = "defaults: [cifar10_mini, _self_]\nname: other\n"
     (workspace / "conf" / "dataset").mkdir(exist_ok=True)
     (workspace / "conf" / "dataset" / "other.yaml").write_text(text)
-    words = ["dataset=photos,other", "attack=fgsm", "tracking=mlflow"]
+    words = ["dataset=cifar10_mini,other", "attack=fgsm", "tracking=mlflow"]
     assert command_line("-m", *words, "hydra.sweep.dir=outputs/a") == 0
     capsys.readouterr()
     assert run_in(workspace, "outputs/a", module="src.sync") == 0

@@ -12,7 +12,7 @@ from src.config.settings import SavedSettings
 from src.evaluation import open_saved_images
 from src.report import find_jobs
 
-BOTH = ["dataset=photos", "targets=[coarse,fine]"]
+BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_a_foreign_set_is_checked_against_its_clean_images(foreign, made, saved_
     loose = ["attack.eps_255=5", "epsilon.reference=5", "hydra.run.dir=loose"]
     assert saved_attack(*words, *loose) == 0
     printed = capsys.readouterr().out
-    assert "adv on photos, eps = 8/255" in printed and "unknown unknown" not in printed
+    assert "adv on cifar10_mini, eps = 8/255" in printed and "unknown unknown" not in printed
     assert "over_budget: adv: 23 / 23 = 100.00% of the images change by more" in printed
     assert set(predictions(made.parent / "loose")["eps_255"]) == {0.0, 8.0}
 
@@ -134,7 +134,12 @@ def test_a_foreign_set_is_checked_against_its_clean_images(foreign, made, saved_
 @pytest.mark.parametrize("layout", ["folder", "arrays"])
 def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_attack, capsys, layout):
     folder = made.parent
-    words = ["dataset=photos", "targets=[fine]", "attack.eps_255=8", f"hydra.run.dir={layout}"]
+    words = [
+        "dataset=cifar10_mini",
+        "targets=[fine]",
+        "attack.eps_255=8",
+        f"hydra.run.dir={layout}",
+    ]
     words += [f"attack.path={foreign}/adv", "report=default", "report.pairs=0"]
     if layout == "arrays":  # of a set whose data set is unknown
         saved = open_saved_images(SavedSettings(path=str(folder / "made" / "adversarial")))

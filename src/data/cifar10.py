@@ -34,5 +34,5 @@ def cifar10(split: str, *, root: str) -> CIFAR10:
     except Exception as error:  # of the network, the disk, the archive
         raise ValueError(
             f"cannot download CIFAR-10 to {folder} ({error}): give dataset.root=FOLDER that "
-            "holds cifar-10-batches-py, or try dataset=photos, which needs no download"
+            "holds cifar-10-batches-py, or try dataset=cifar10_mini, which needs no download"
         ) from error

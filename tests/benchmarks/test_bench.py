@@ -126,7 +126,7 @@ def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
     words = [
         *words,
         *("--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"),
-        *("model=[wide,flat]", "dataset=photos", "seed=35"),
+        *("model=[wide,flat]", "dataset=cifar10_mini", "seed=35"),
         "trainer.attack_precision=bf16",  # an input may say so, as the demo: the bench does not
         *("--images", "20", "--threads", "1", "--folder", "found"),
     ]

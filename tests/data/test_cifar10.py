@@ -69,5 +69,5 @@ def test_what_is_missing_or_damaged_is_downloaded(archive, tmp_path):
 
 def test_a_damaged_download_is_refused(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": "0" * 32})
-    with pytest.raises(ValueError, match=r"CIFAR-10 .*dataset=photos"):
+    with pytest.raises(ValueError, match=r"CIFAR-10 .*dataset=cifar10_mini"):
         cifar10("test", root=str(tmp_path / "new"))

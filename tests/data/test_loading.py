@@ -22,10 +22,10 @@ def load(name, split="test", **changes):
 
 
 def test_training_takes_all_and_the_test_a_balanced_subset():
-    dataset = load("photos", n_images=30)
+    dataset = load("cifar10_mini", n_images=30)
     assert (len(dataset), dataset.num_classes, dataset.image_size) == (30, 10, 32)
     assert np.bincount(dataset.labels).tolist() == [3] * 10
-    assert len(load("photos", "train", n_images=30, n_train=70)) == 70
+    assert len(load("cifar10_mini", "train", n_images=30, n_train=70)) == 70
 
 
 def test_image_csv_has_the_names_of_imagenet(tmp_path, write_classes):

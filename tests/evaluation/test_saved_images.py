@@ -50,7 +50,7 @@ def facts(**changes):
             "ensemble": "loss",
             "weights": {"a": "0123", "b": "4567"},
             "attack": AttackSettings(name="bim", label="bim", settings={"steps": 10}),
-            "dataset": "photos",
+            "dataset": "cifar10_mini",
             "num_classes": 3,
             "class_names": ("a", "b", "c"),
             "budgets_255": BUDGETS,

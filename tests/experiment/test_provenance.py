@@ -20,7 +20,7 @@ RECORD = JobRecord(
     reference=8.0,
     protocol="joint",
     storage="float32",
-    dataset="photos",
+    dataset="cifar10_mini",
     config={
         "attack": {"settings": {"steps": 20}, "target_label": None, "norm": "linf"},
         "dataset": {},

@@ -156,7 +156,7 @@ UNLIKE = {
     "precision": {"precision": "bf16-mixed"},
     "attack_precision": {"trainer__attack_precision": "bf16"},
     "storage": {"storage": "uint8"},
-    "dataset": {"data": "others", "dataset": "photos"},
+    "dataset": {"data": "others", "dataset": "cifar10_mini"},
     "data": {"data": "others"},
     "code.program": {"code": {"program": "other"}},
     "training.seed": {"weights": {"a": "2", "b": "2"}, "training__seed": 1},
@@ -192,10 +192,10 @@ def test_ensembles_of_other_averages_are_told_apart(make_sweep):
 
 def test_every_data_set_has_a_headline(make_sweep):
     jobs = find_jobs([make_sweep(models=("a", "b"))])
-    others = [changed(job, data="others", dataset="photos", key="x") for job in jobs]
+    others = [changed(job, data="others", dataset="cifar10_mini", key="x") for job in jobs]
     report = build_report(disambiguated([*jobs, *others]), ReportSettings(pairs=0))
     assert report.answer.count("strongest source") == 2
-    assert report.answer.startswith("made-up: At") and " photos: At" in report.answer
+    assert report.answer.startswith("made-up: At") and " cifar10_mini: At" in report.answer
 
 
 @pytest.mark.parametrize(("more", "said"), [(20, "is beyond its interval"), (2, "not decided")])

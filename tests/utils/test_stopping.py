@@ -116,7 +116,7 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, tracker, monkeypatch, mo
     code, printed, folder = run(*SWEEP)
     assert code == 130
     assert "\n\nInterrupted. Finished jobs are in " in f"\n{printed}"
-    assert "fgsm on photos" in printed and "rfgsm on photos" not in printed
+    assert "fgsm on cifar10_mini" in printed and "rfgsm on cifar10_mini" not in printed
     assert (folder / "matrix-fgsm.csv").exists() and not (folder / "matrix-rfgsm.csv").exists()
     begun = not moment.startswith("Hydra")
     assert tracker.ended == [*["KILLED job"] * begun, "KILLED"]
@@ -136,7 +136,7 @@ def test_an_interrupted_report_says_how_to_build_it(run, tracker, monkeypatch, a
     monkeypatch.setattr("src.report.command.build_report", lambda *_: act())
     code, printed, folder = run("report=default", *SMALL)
     assert code == 130
-    assert printed.count("fgsm on photos") == 1 and printed.count("Interrupted") == 1
+    assert printed.count("fgsm on cifar10_mini") == 1 and printed.count("Interrupted") == 1
     assert f"python -m src.report folder=outputs/{folder.name} builds it" in printed
     assert tracker.ended == ["KILLED"]
 
@@ -183,7 +183,7 @@ def test_summaries_are_printed_though_the_disk_is_full(run, monkeypatch):
     at_call(monkeypatch, sweep.Sweep, "_sum_up", 1, fill)
     code, printed, folder = run(*SWEEP)
     assert code == 1 and f"{folder.name}/matrix-fgsm.csv {FULL}" in printed
-    assert "fgsm on photos" in printed and "rfgsm on photos" in printed
+    assert "fgsm on cifar10_mini" in printed and "rfgsm on cifar10_mini" in printed
     assert not (folder / "matrix-fgsm.csv").exists()
 
 
@@ -191,7 +191,7 @@ def test_hydras_own_files_do_not_fit_either(run, tracker, monkeypatch):
     at_call(monkeypatch, hydra_utils, "_save_config", 4, full)
     code, printed, folder = run(*SWEEP)
     assert code == 1 and f"outputs/{folder.name} {FULL}" in printed
-    assert "fgsm on photos" in printed and tracker.ended == ["FAILED"]
+    assert "fgsm on cifar10_mini" in printed and tracker.ended == ["FAILED"]
 
 
 def test_outputs_that_cannot_be_written_are_named(command_line, workspace, tracker, capfd):
