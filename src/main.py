@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,6 +26,8 @@ HARMLESS = (
     ".*does not have many workers",  # attacks take far longer than decoding
 )
 
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Linux in Windows
+
 
 def _joined(attack: str, source: str | list[str] | None) -> str:
     """Return the name of a job's folder, such as `bim-vgg16`."""
@@ -41,7 +44,28 @@ def _own_gpu() -> int:
     return number % max(1, torch.cuda.device_count())
 
 
+def _device_of(accelerator: str) -> str:
+    """Return `gpu` or `cpu`, the kind of device that a trainer will have here.
+
+    torch, which takes seconds to load, is asked only where the system knows a GPU.
+    """
+    if accelerator != "auto":
+        return "cpu" if accelerator == "cpu" else "gpu"
+    if sys.platform != "darwin" and not any(Path(file).exists() for file in GPU_FILES):
+        return "cpu"
+    import torch
+
+    return "gpu" if torch.cuda.is_available() or torch.backends.mps.is_available() else "cpu"
+
+
+def _by_device(device: str, on_cpu: Any, on_gpu: Any) -> Any:
+    """Return the value for a kind of device."""
+    return on_gpu if device == "gpu" else on_cpu
+
+
 OmegaConf.register_new_resolver("joined", _joined, replace=True)
+OmegaConf.register_new_resolver("device_of", _device_of, replace=True)
+OmegaConf.register_new_resolver("by_device", _by_device, replace=True)
 OmegaConf.register_new_resolver("own_gpu", _own_gpu, replace=True)
 
 

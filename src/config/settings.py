@@ -292,8 +292,13 @@ class TrainerSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Recipe that fine-tunes models without weights; keys of `conf/training/`."""
+    """Recipe that fine-tunes models without weights; keys of `conf/training/`.
 
+    Attributes:
+        device: Kind of device that `training=auto` has chosen the recipe for.
+    """
+
+    device: Literal["cpu", "gpu"] | None = None
     epochs: PositiveInt
     batch_size: PositiveInt
     optimizer: Literal["adamw", "sgd"]

@@ -223,7 +223,7 @@ def _checkpoint(
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
     network = (built, code_of(built), shapes, structure_digest(classifier.network))
-    recipe = settings.training.model_dump()
+    recipe = settings.training.model_dump(exclude={"device"})
     key = content_key(own_code(WEIGHTS), network, train.digest(), recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
@@ -270,7 +270,9 @@ def _announce(untrained: Mapping[str, PixelClassifier], settings: Settings) -> N
         for name, model in untrained.items()
     }
     parts = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in each.items())
-    words = f"Training takes about {_minutes(sum(each.values()))} minutes here: {parts}."
+    device, epochs = settings.training.device, settings.training.epochs
+    words = f"training=auto: {epochs} epochs on a {device.upper()}. " if device else ""
+    words += f"Training takes about {_minutes(sum(each.values()))} minutes here: {parts}."
     if sum(each.values()) > _LONG:
         full_size = "inception" in each and settings.model["inception"].input_size is None
         resized = "'model=[vgg16,resnet50,inception_resized]', " if full_size else ""
