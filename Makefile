@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --group bench
 	@touch $@
 
-demo: $(READY) ## Run the daily command on embedded images: six jobs in some minutes
-	$(BIN)/python -m src.main -m experiment=demo attack=fgsm,bim source=vgg16,resnet50,inception
+demo: $(READY) ## Attack three trained networks on images of CIFAR-10: nine jobs in about a minute
+	$(BIN)/python -m src.main -m experiment=demo attack=fgsm,bim,mi source=vgg_small,resnet_small,inception_small
 
 test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
@@ -34,8 +34,8 @@ test-all: $(READY) lint ## The same with the long tests, the launchers and the n
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(READY) ## The same of FGSM and BIM on few of the demo's images (minutes, and training)
-	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 10 --rounds 1
+bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (minutes)
+	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 50 --rounds 1
 
 findings: $(READY) ## Rebuild the findings and their figures from the tables in docs/results/
 	$(BIN)/python -m findings

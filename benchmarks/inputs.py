@@ -40,7 +40,8 @@ class Input(NamedTuple):
 
 def demo(folder: Path) -> Input:
     """Return the images and models of `make demo`, which need no files."""
-    return Input("demo", ("vgg16", "resnet50", "inception"), ("experiment=demo",))
+    models = ("vgg_small", "resnet_small", "inception_small")
+    return Input("demo", models, ("experiment=demo", "epsilon.reference=null"))
 
 
 def cifar(folder: Path) -> Input:

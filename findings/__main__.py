@@ -46,7 +46,7 @@ def page() -> str:
     photographs, attacks = Sweep([RESULTS / "photographs"], pairs=8), Sweep([RESULTS / "attacks"])
     cifar = Sweep([RESULTS / "cifar"])
     timings = benchmarks(RESULTS / "benchmarks")
-    single, half = (Sweep([RESULTS / name]) for name in ("demo-float32", "demo"))
+    single, half = (Sweep([RESULTS / name]) for name in ("demo", "demo-bfloat16"))
     cifar_large = Sweep([RESULTS / "cifar-large"])
     published = pd.read_csv(RESULTS / "published.csv")
     apart, beyond = beside_published(published, cifar_large, 32)
@@ -76,7 +76,7 @@ def page() -> str:
         cifar_against=cifar.against("bim", cifar_pairs),
         cifar_others=[attack for attack in cifar.attacks() if attack != "bim"],
         timings=timings,
-        otherwise=partial(decided_otherwise, single, half),
+        otherwise=partial(decided_otherwise, single, half, eps_255=single.jobs[0].record.reference),
         published=published,
         apart=apart,
         beyond=beyond,

@@ -23,7 +23,7 @@ from src.report.sections.compared import tests_by_group
 from src.report.sections.confidence import hypothesis
 from src.report.sections.mechanisms import mechanisms
 
-WIDTH = 110
+WIDTH = 120
 """Characters of a line of a matrix."""
 DIFFER = {"cells": "cells", "cells_differ": "cells_differ", "largest": "largest_difference"}
 

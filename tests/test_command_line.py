@@ -13,7 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from src.data.cifar10_mini import CLASSES
 from tests.conftest import REPOSITORY
 
 COLUMNS = [
@@ -358,6 +360,25 @@ def test_a_failed_job_leaves_the_others_alone(command_line, workspace, store, ca
     assert [run.info.status for run in runs(store, "cifar10_mini-sweeps", "sweep")] == ["FAILED"]
     (failed,) = [run for run in jobs if run.info.status == "FAILED"]
     assert "clean accuracy" in failed.data.tags["error"]
+
+
+def test_weights_that_state_their_classes_are_for_these(
+    command_line, workspace, tiny_weights, run_in, capsys
+):
+    def weights(names: str) -> None:
+        state = load_file(tiny_weights / "fine.safetensors")
+        facts = {"class_names": names, "expected_accuracy": "0.99"}
+        save_file(state, workspace / "fine.safetensors", facts)
+
+    words = ["source=fine", "targets=[fine]", "model.fine.weights=fine.safetensors"]
+    weights(",".join(CLASSES))
+    assert command_line(*words) != 0
+    assert "its file expects 99.00%" in capsys.readouterr().out
+    numbers = ",".join(f"'{number}'" for number in range(10))
+    assert command_line(*words, f"dataset.class_names=[{numbers}]") == 0
+    weights(",".join(reversed(CLASSES)))
+    assert command_line(*words) != 0
+    assert "model.fine.weights=null trains it here" in capsys.readouterr().out
 
 
 def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(

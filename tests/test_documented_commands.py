@@ -27,13 +27,13 @@ INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8] report=none tracking=none trainer=cpu"
-SIZES += " clean_accuracy_check.action=warn"
+SIZES += " clean_accuracy_check.action=warn training.epochs=1"
 SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
 STUDY = ("vgg16", "resnet50", "inception")
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
 WEIGHTS["timm"] = "resnet26.pt"
-OWN = ("dataset=image", "experiment=", "attack.path=advs")
+OWN = ("dataset=image", "dataset=cifar10_mini", "experiment=", "attack.path=advs")
 """Words that name images that are at hand."""
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.uri)=")
@@ -73,14 +73,8 @@ def place(printed, run_in) -> Path:
     _write_weights(folder)
     _write_saved_images(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
-    sweep = [
-        "-m",
-        "attack=fgsm",
-        "source=vgg16",
-        "save_adversarial=true",
-        "hydra.sweep.dir=outputs/DATE",
-    ]
-    assert run_in(folder, *small(["targets=[resnet50,inception]", *sweep])) == 0
+    sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
+    assert run_in(folder, *small(sweep)) == 0
     for copy in ("outputs/A", "outputs/B", "PATH/A"):
         shutil.copytree(folder / "outputs" / "DATE", folder / copy)
     return folder
@@ -140,7 +134,7 @@ def small(words: list[str]) -> list[str]:
     """Return a command's words with those that make it small, and with data and weights."""
     words = [word for word in words if not ELSEWHERE.match(word)]
     named = " ".join(word for word in words if word.startswith(("model=", "experiment=")))
-    named = named.replace("experiment=demo", "vgg16,resnet50") or ",".join(STUDY)
+    named = named or ",".join(STUDY)  # the demo's have weights
     whole = re.findall(r"\w+", named)  # inception_resized is another network, which is trained
     known = [name for name in STUDY if name in whole] + ["timm"] * ("source=timm" in words)
     weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
@@ -226,7 +220,6 @@ def test_the_python_of_the_readme_runs(place, monkeypatch):
     monkeypatch.chdir(place)
     blocks = FILES.findall((REPOSITORY / "README.md").read_text(encoding="utf-8"))
     (code,) = [text for language, text in blocks if language == "python"]
-    own = '"dataset=image_folder", "dataset.root=FOLDER", "model.vgg16.weights=vgg16_bn.pt"'
     given = {"images": torch.rand(2, 3, 32, 32), "labels": torch.tensor([3, 4])}
-    exec(code.replace('"experiment=demo"', own), given)
+    exec(code, given)
     assert given["adversarial"].shape == (2, 2, 3, 32, 32) and len(given["frame"])

@@ -69,6 +69,14 @@ def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_demo_runs_in_an_empty_folder(installed, tmp_path):
+    words = ("experiment=demo", "n_images=20", "tracking=none", "report=none")
+    printed = python("-m", "src.main", *words, folder=tmp_path, path=installed)
+    assert "fgsm on cifar10_mini, eps = 4/255" in printed
+    (wheel,) = installed.parent.glob("*.whl")
+    assert wheel.stat().st_size < 14e6
+
+
 def test_a_job_and_its_report(installed, workspace, tiny_run):
     words = ("attack=fgsm", "report=default", "report.pairs=0", "hydra.run.dir=outputs/out")
     printed = python("-m", "src.main", *tiny_run, *words, folder=workspace, path=installed)

@@ -192,7 +192,8 @@ def check_clean_accuracies(
         if low > expected + tolerance or high < expected - tolerance:
             message = (
                 f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its file expects "
-                f"{expected:.2%} +- {tolerance:.2%}; check weights, mean, std and input_size."
+                f"{expected:.2%} +- {tolerance:.2%}; check weights, mean, std and input_size, or "
+                "go on with clean_accuracy_check.action=warn."
             )
             if settings.clean_accuracy_check.action == "stop":
                 raise ValueError(message)

@@ -38,9 +38,9 @@ class Figure:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification, described for readers who cannot see the chart."""
-        described = self.chart.properties(description=f"{self.title}. {self.caption}")
         with alt.theme.enable(THEME):
-            return dict(_legible(described.to_dict()))
+            spec = self.chart.to_dict()
+        return dict(_legible({**spec, "description": f"{self.title}. {self.caption}"}))
 
     @cached_property
     def svg(self) -> str:

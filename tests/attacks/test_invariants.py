@@ -10,7 +10,10 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor, nn
 
+from src import load_classifier
 from src.attacks import takes_own_budgets
+from src.data import ImageDataset
+from src.data.cifar10_mini import cifar10_mini
 from src.evaluation.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
@@ -243,6 +246,23 @@ def test_no_gradient_batch_is_larger_than_allowed(attack_name, small, network, b
 
     attacked(small(attack_name), watched, *batch(3, 6), EPS, max_batch=2)
     assert min(seen) > 0 and max(seen) <= 2
+
+
+def test_a_vision_transformer_is_a_source_at_32_pixels(attack_name, small):
+    model = CountedModel(load_classifier("vit_small", "dataset=cifar10_mini"))
+    data = ImageDataset(cifar10_mini("test", n_test=6))
+    batch, more = data.__getitems__(range(3)), data.__getitems__(range(3, 6))
+    images, labels = batch.images / 255, batch.labels
+    attack = small(attack_name, target_label=None)
+    pool = (more.images / 255, more.labels)
+    result = attacked(attack, model, images, labels, EPS, pool)
+    assert model.gradients == 3 * GRADIENTS[attack_name](3, attack.settings)
+    assert int(model.zeros) == 0
+    size = sizes(result - images, "l2" if "l2" in attack_name else "linf")
+    assert (size <= EPS[:, None] + 1e-6).all() and (size > 0.2 * EPS[:, None]).all()
+    assert result.min() >= 0 and result.max() <= 1
+    losses = [nn.functional.cross_entropy(model(x), labels) for x in (images, result[1])]
+    assert losses[1] > losses[0] + 0.1
 
 
 # Gradients that are zero

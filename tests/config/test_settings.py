@@ -92,6 +92,21 @@ def test_what_is_left_open_has_a_rule(words, targets, budgets, reference, protoc
 
 
 @pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        (["trainer=cpu"], "quick"),
+        (["trainer=gpu"], "full"),
+        (["training.device=gpu", "trainer=cpu"], "full"),  # as a sweep hands its choice on
+    ],
+)
+def test_the_device_chooses_the_recipe(words, recipe):
+    chosen = read(*words).training
+    assert chosen.model_copy(update={"device": None}) == read(f"training={recipe}").training
+    assert chosen.device == {"quick": "cpu", "full": "gpu"}[recipe]
+    assert read(*words, "training.epochs=7").training.epochs == 7
+
+
+@pytest.mark.parametrize(
     ("words", "storage", "variants"),
     [
         ("", "float32", ()),

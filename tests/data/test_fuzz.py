@@ -32,7 +32,7 @@ from src.utils.cache import sha256_of
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 STATE = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
 CSV = b"ImageId,TrueLabel,TargetClass\nx1,1,2\nx2,2,1\n"
-JOB = Path(__file__).parents[2] / "docs" / "results" / "demo" / "0-fgsm-vgg16"
+JOB = Path(__file__).parents[2] / "docs" / "results" / "demo" / "0-fgsm-vgg_small"
 TABLE = pq.read_table(JOB / "predictions.parquet")
 for column, value in {"top5_classes": 1, "top5_confidences": np.float32(0.2)}.items():
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(value, 5 * len(TABLE))), 5)
