@@ -28,7 +28,7 @@ def counts(folder: Path) -> pd.DataFrame:
     jobs = load_sweep(folder).groupby(["attack", "source"])
     found = {key: rates(job, key[1], list(job["target"].unique())) for key, job in jobs}
     table = pd.concat(found, names=["attack", "source"]).reset_index()
-    keys = ["attack", "source", "target", "protocol", "eps_255"]
+    keys = ["attack", "source", "target", "eps_255"]
     return table.set_index(keys)[["still_correct", "denominator"]].sort_index()
 
 

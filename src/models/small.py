@@ -1,6 +1,6 @@
 """Narrow networks for 32-pixel images: the families of the large ones at a small part of the cost.
 
-Their blocks are torchvision's and timm's; for an image of 32 pixels they take 14 to 45 million
+Their blocks are torchvision's and timm's; for an image of 32 pixels they take 14 to 47 million
 multiply-adds.
 """
 

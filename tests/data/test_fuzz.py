@@ -102,8 +102,8 @@ def read_job(path: Path) -> None:
     if not path.with_name("predictions.parquet").exists():
         pq.write_table(TABLE, path.with_name("predictions.parquet"))
     (job,) = find_jobs([path.parent])
-    assert len(job.predictions) == 2100 and len(job.clean) == 300 and job.images is not None
-    assert len(job.top_five("vgg16", [int(job.clean["index"][0])])) == 7
+    assert len(job.predictions) == 5000 and len(job.clean) == 1000 and job.images is not None
+    assert len(job.top_five("vgg_small", [int(job.clean["index"][0])])) == 5
     assert facts([job]) and read_alarms(path.parent) is not None
 
 
