@@ -40,8 +40,8 @@ for column, value in {"top5_classes": 1, "top5_confidences": np.float32(0.2)}.it
 RECORD = json.loads(TABLE.schema.metadata[b"transferability"])
 LEVELS = np.zeros((2, 3, 8, 8), np.uint8)
 ORDER = {"index": np.arange(2), "label": np.arange(2)}
-EXAMPLES = {**ORDER, "clean": LEVELS, "eps_255": np.array([1.0, 2, 4, 8, 12, 16])}
-EXAMPLES["adversarial"] = np.zeros((6, *LEVELS.shape), np.float32)
+EXAMPLES = {**ORDER, "clean": LEVELS, "eps_255": np.array([1.0, 2, 4, 8])}
+EXAMPLES["adversarial"] = np.zeros((4, *LEVELS.shape), np.float32)
 SHARD = {**ORDER, "clean": LEVELS, "adversarial": LEVELS[None]}
 FACTS = {"source": "a", "attack": {"name": "x", "label": "x"}, "budgets_255": [8], "dataset": "d"}
 
