@@ -139,4 +139,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        stopping.leave(end.code)
+    stopping.leave(0)

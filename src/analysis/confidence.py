@@ -121,16 +121,23 @@ def by_initial_confidence(
             for values in (found.present, found.correct, found.confidence)
         )
         n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
-        part = pd.DataFrame({"bin_low": low, "bin_high": high, "eps_255": found.eps_255, "n": n})
-        part["still_correct"] = still
-        part["robust_accuracy"] = ratio(still, n)
-        ends = wilson_interval(still, n)
-        part["robust_accuracy_low"], part["robust_accuracy_high"] = ends
-        part["confidence"] = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)
         bounds = np.where(clean, low, 0.0), np.where(clean, high, 1.0)
-        ends = bounded_mean_interval(confidence, present, *bounds)
-        part["confidence_low"], part["confidence_high"] = ends
-        parts.append(part)
+        lowest, highest = wilson_interval(still, n)
+        least, most = bounded_mean_interval(confidence, present, *bounds)
+        part = {
+            "bin_low": low,
+            "bin_high": high,
+            "eps_255": found.eps_255,
+            "n": n,
+            "still_correct": still,
+            "robust_accuracy": ratio(still, n),
+            "robust_accuracy_low": lowest,
+            "robust_accuracy_high": highest,
+            "confidence": ratio(np.where(present, confidence, 0.0).sum(axis=1), n),
+            "confidence_low": least,
+            "confidence_high": most,
+        }
+        parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
 
