@@ -40,8 +40,8 @@ def load_classifier(
             none, it says which command line trains them.
 
     Examples:
-        >>> vgg16 = load_classifier("vgg_small", "experiment=demo")  # doctest: +SKIP
-        >>> vgg16(images).argmax(1)  # doctest: +SKIP
+        >>> vgg_small = load_classifier("vgg_small", "dataset=cifar10_mini")  # doctest: +SKIP
+        >>> vgg_small(images).argmax(1)  # doctest: +SKIP
     """
     words = ("attack=none", f"targets=[{name}]", *words)
     try:

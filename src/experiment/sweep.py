@@ -106,9 +106,9 @@ class Sweep:
             config.sweep = start_sweep(folder, self.plan, self.tracker)
             if sweep and config.sweep:
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
-            if sweep and all(job.training.device for job in jobs):
-                words = f"training.device={jobs[0].training.device}"
-                config.hydra.overrides.task.append(words)
+            devices = {job.training.device for job in jobs}
+            if sweep and len(devices) == 1 and None not in devices:
+                config.hydra.overrides.task.append(f"training.device={devices.pop()}")
 
     def _jobs(self, config: DictConfig) -> list[Path]:
         """Return the folders of the jobs that were begun, in their order."""

@@ -36,7 +36,11 @@ class WeightFacts:
 
 
 def weight_facts(path: str | Path) -> WeightFacts:
-    """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`."""
+    """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`.
+
+    Raises:
+        ValueError: Its `expected_accuracy` is no number.
+    """
     try:
         with safe_open(path, "numpy") as file:
             stated = file.metadata() or {}
@@ -44,7 +48,10 @@ def weight_facts(path: str | Path) -> WeightFacts:
         return WeightFacts()
     names = filter(None, stated.get("class_names", "").split(","))
     accuracy = stated.get("expected_accuracy")
-    return WeightFacts(tuple(names), None if accuracy is None else float(accuracy))
+    try:
+        return WeightFacts(tuple(names), None if accuracy is None else float(accuracy))
+    except ValueError as error:
+        raise ValueError(f"{path} states an expected_accuracy of {accuracy}.") from error
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
