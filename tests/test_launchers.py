@@ -21,7 +21,7 @@ LAUNCHERS = {
         *("hydra.launcher.ray.remote.num_cpus=1", "hydra.launcher.ray.remote.num_gpus=0"),
     ],
 }
-SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "rerun=true"]
+SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "training=auto", "rerun=true"]
 
 
 @pytest.mark.slow
@@ -45,7 +45,13 @@ def test_launched_jobs_equal_those_of_one_process(
     assert many.returncode == 0, many.stdout + many.stderr
     jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
     assert len(jobs) == 4
+    handed_on = {"one", "many"} if launcher == "joblib" else {"one"}  # elsewhere jobs choose
     for job in jobs:
+        words = {
+            sweep: Path(sweep, job, ".hydra", "overrides.yaml").read_text().split()
+            for sweep in ("one", "many")
+        }
+        assert {sweep for sweep in words if "training.device=cpu" in words[sweep]} == handed_on
         one, two = (
             pq.read_table(f"{sweep}/{job}/predictions.parquet") for sweep in ("one", "many")
         )

@@ -21,6 +21,11 @@ def has_basic_sweeper(config: DictConfig) -> bool:
     return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
 
+def runs_here(config: DictConfig) -> bool:
+    """Tell whether the jobs of a sweep run on this machine, by Hydra's own launcher or joblib's."""
+    return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))
+
+
 def compose_jobs(config: DictConfig) -> list[DictConfig]:
     """Compose a running command's jobs; only the first if the sweeper chooses as it goes."""
     if not is_sweep(config) or not has_basic_sweeper(config):

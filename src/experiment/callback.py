@@ -1,6 +1,5 @@
 """Hydra callback that reads a command's jobs before anything slow is imported."""
 
-import atexit
 import gc
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -31,16 +30,12 @@ class SweepCallback(Callback):
         try:
             composed = compose_jobs(config)
             jobs = [read_job(job, job.hydra) for job in composed]
-            # Searches for cycles find none in the libraries: neither during the imports, of which
-            # they take a quarter, nor later, when each would take half a second.
-            gc.disable()
+            gc.disable()  # a search for cycles takes a quarter of the imports' time, finding none
             from src.experiment.sweep import Sweep
 
             self.sweep = Sweep(composed, jobs)
             self.sweep.start(config)
-            gc.freeze()
-            atexit.register(gc.unfreeze)  # some libraries complain about what is left at the end
-            gc.enable()
+            gc.freeze()  # later searches leave the libraries out, which takes half a second each
         except REFUSALS as error:
             refuse(explain(error))
         except OSError as error:
@@ -49,6 +44,8 @@ class SweepCallback(Callback):
             refuse(f"The program cannot be loaded: {first_line(error) or 'memory lacks'}.")
         except Exception:  # Hydra would turn it into a warning and go on
             refuse(traceback.format_exc())
+        finally:
+            gc.enable()
 
     on_multirun_start = on_run_start
 
@@ -63,5 +60,6 @@ class SweepCallback(Callback):
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
         self.sweep.end(config)
+        gc.unfreeze()  # triton complains about objects that a usual exit leaves
 
     on_multirun_end = on_run_end

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from src.config.compose import has_basic_sweeper, is_sweep
+from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
 from src.evaluation.configured_attack import forget_trials
@@ -107,7 +107,7 @@ class Sweep:
             if sweep and config.sweep:
                 config.hydra.overrides.task.append(f"sweep={config.sweep}")
             devices = {job.training.device for job in jobs}
-            if sweep and len(devices) == 1 and None not in devices:
+            if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
                 config.hydra.overrides.task.append(f"training.device={devices.pop()}")
 
     def _jobs(self, config: DictConfig) -> list[Path]:

@@ -1,6 +1,7 @@
 """Weight files: safe reading, strict loading, saving and digests of content."""
 
 import hashlib
+import math
 import textwrap
 from collections import OrderedDict
 from collections.abc import Collection
@@ -39,19 +40,22 @@ def weight_facts(path: str | Path) -> WeightFacts:
     """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`.
 
     Raises:
-        ValueError: Its `expected_accuracy` is no number.
+        ValueError: Its `expected_accuracy` is no number in [0, 1].
     """
     try:
         with safe_open(path, "numpy") as file:
             stated = file.metadata() or {}
     except (OSError, SafetensorError):  # another format; what is damaged shows in loading
         return WeightFacts()
-    names = filter(None, stated.get("class_names", "").split(","))
+    names = [name.strip() for name in stated.get("class_names", "").split(",")]
     accuracy = stated.get("expected_accuracy")
     try:
-        return WeightFacts(tuple(names), None if accuracy is None else float(accuracy))
-    except ValueError as error:
-        raise ValueError(f"{path} states an expected_accuracy of {accuracy}.") from error
+        expected = None if accuracy is None else float(accuracy)
+    except ValueError:
+        expected = math.nan
+    if expected is not None and not 0 <= expected <= 1:
+        raise ValueError(f"{path} states an expected_accuracy of {accuracy}, not in [0, 1].")
+    return WeightFacts(tuple(filter(None, names)), expected)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

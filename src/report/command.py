@@ -11,7 +11,7 @@ from src.config.settings import ReportCommand, ReportSettings
 from src.experiment.provenance import FIGURES, PAGE, remove_figures
 from src.experiment.state import OUTPUTS, newest_sweep
 from src.report.build import build_report
-from src.report.page import save_figures, start_bundle, write_page
+from src.report.page import save_figures, write_page
 from src.report.stored import StoredJob, find_jobs
 
 
@@ -42,7 +42,6 @@ def write_report(
         def progress(step: str) -> None:
             status.update(Text(f"Building the report: {step}"))  # a plain str may hold markup
 
-        start_bundle()
         content = build_report(jobs, settings, progress)
         progress("page")
         write_page(content, out / PAGE)

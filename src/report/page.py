@@ -2,10 +2,7 @@
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,11 +20,6 @@ from src.utils.checks import legible
 from src.utils.files import atomic_write, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-_BUNDLE = """
-import sys, vl_convert
-script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=sys.argv[1])
-sys.stdout.write(script.replace("</script", r"<\\/script"))
-"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def write_page(report: Report, path: Path) -> None:
         report=report,
         style=source("page.css"),
         embed=source("page.js"),
-        vega=Markup(start_bundle().result()) if report.figures else "",
+        vega=Markup(_vega()) if report.figures else "",
     )
     write_text(path, page)
 
@@ -137,16 +129,10 @@ def save_figures(
 
 
 @cache
-def start_bundle() -> Future[str]:
-    """Start to make one script of Vega, Vega-Lite and vega-embed, which takes over a second.
-
-    Another process makes it, since threads of this one would stand still.
-    """
-    words = [sys.executable, "-P", "-X", "utf8", "-c", _BUNDLE, VEGA_LITE]
-    pool = ThreadPoolExecutor(1)
-    made = pool.submit(subprocess.check_output, words, stderr=subprocess.PIPE, encoding="utf-8")
-    pool.shutdown(wait=False)
-    return made
+def _vega() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script."""
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    return str(text).replace("</script", "<\\/script")
 
 
 def _legible(spec: Any) -> Any:

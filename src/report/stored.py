@@ -208,7 +208,8 @@ def _facts(record: JobRecord) -> dict[str, str]:
     for name, model in models.items():
         facts |= {f"model.{name}.{key}": model[key] for key in _PREPROCESSING if key in model}
     if any(model.get("weights") is None for model in models.values()):
-        facts |= {f"training.{key}": value for key, value in config.get("training", {}).items()}
+        training = config.get("training", {})
+        facts |= {f"training.{key}": training[key] for key in training if key != "device"}
     facts |= {"data": record.data[:6]}
     facts |= {f"weights.{name}": digest[:6] for name, digest in record.weights.items()}
     facts |= {f"code.{name}": digest[:6] for name, digest in record.code.items()}

@@ -15,9 +15,9 @@ def _say(error: BaseException) -> None:
     if isinstance(error, KeyboardInterrupt):
         print("\nInterrupted.")
     elif isinstance(error, OSError):
-        print(f"A file could not be read or written: {error}.")
+        print(f"A file could not be read or written: {error}.", file=sys.stderr)
     else:
-        print(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
 
 
 _interrupted = False
@@ -89,13 +89,21 @@ def stop(error: BaseException) -> None:
 
 
 def leave(code: int) -> None:
-    """End the process, as multiprocessing ends its workers, but without freeing its memory.
+    """Exit at once, where a usual exit would first search torch's modules for cycles, for 2 s.
 
-    The interpreter would search torch's modules for cycles, which takes 2 s.
+    Threads are waited for and exit handlers run, as multiprocessing does for its workers. Under a
+    profiler, a debugger or an interactive session the exit is the usual one.
     """
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # its reader has gone, or it is closed
+    if sys.getprofile() or sys.gettrace() or hasattr(sys, "ps1"):
+        sys.exit(code)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
             stream.flush()
+        except BrokenPipeError:  # its reader has seen enough
+            pass
+        except (OSError, ValueError):  # a full disk: what was printed is lost
+            code = code or 120  # Python's own code for this
     os._exit(code)

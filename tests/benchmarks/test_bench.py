@@ -127,7 +127,7 @@ def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
         *words,
         *("--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"),
         *("model=[wide,flat]", "dataset=cifar10_mini", "seed=35"),
-        "trainer.attack_precision=bf16",  # an input may say so, as the demo: the bench does not
+        "trainer.attack_precision=bf16",  # of the input, not of the bench's own
         *("--images", "20", "--threads", "1", "--folder", "found"),
     ]
     done = subprocess.run(

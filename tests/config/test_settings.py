@@ -106,6 +106,15 @@ def test_the_device_chooses_the_recipe(words, recipe):
     assert read(*words, "training.epochs=7").training.epochs == 7
 
 
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("usable", [False, True])
+def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_path, known, usable):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(src.main, "GPU_FILES", (tmp_path if known else tmp_path / "absent",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
+    assert read("trainer=default").training.device == ("gpu" if known and usable else "cpu")
+
+
 @pytest.mark.parametrize(
     ("words", "storage", "variants"),
     [

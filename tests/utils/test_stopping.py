@@ -5,6 +5,8 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -15,6 +17,7 @@ from src.evaluation import Attacker
 from src.experiment import callback, job, sweep
 from src.tracking import Run, Tracker
 from src.training.module import FineTuning
+from tests.conftest import REPOSITORY
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
@@ -209,3 +212,30 @@ def test_files_that_may_not_grow_are_named(run):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert code == 1 and "cannot be written: File too large." in printed
+
+
+@pytest.mark.parametrize(
+    ("stdout", "given", "code"), [(os.devnull, 0, 0), ("/dev/full", 0, 120), ("/dev/full", 2, 2)]
+)
+def test_the_exit_code_says_whether_the_output_arrived(stdout, given, code):
+    if not os.path.exists(stdout):
+        pytest.skip(f"there is no {stdout} here")
+    program = f"from src.utils.stopping import leave\nprint('done')\nleave({given})"
+    where = {"cwd": REPOSITORY, "env": os.environ | {"PYTHONUNBUFFERED": ""}}
+    with open(stdout, "w") as file:
+        done = subprocess.run([sys.executable, "-c", program], stdout=file, **where)
+    assert done.returncode == code
+
+
+def test_exit_handlers_run_and_threads_end_before_the_exit():
+    program = """if True:
+        import atexit, threading, time
+        from src.utils.stopping import leave
+        atexit.register(print, "handler")
+        threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+        leave(3)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert (done.returncode, done.stdout.split()) == (3, ["thread", "handler"])
