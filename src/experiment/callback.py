@@ -1,5 +1,6 @@
 """Hydra callback that reads a command's jobs before anything slow is imported."""
 
+import atexit
 import gc
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class SweepCallback(Callback):
             self.sweep = Sweep(composed, jobs)
             self.sweep.start(config)
             gc.freeze()  # later searches leave the libraries out, which takes half a second each
+            atexit.register(gc.unfreeze)  # triton complains about objects that a usual exit leaves
         except REFUSALS as error:
             refuse(explain(error))
         except OSError as error:
@@ -60,6 +62,5 @@ class SweepCallback(Callback):
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
         self.sweep.end(config)
-        gc.unfreeze()  # triton complains about objects that a usual exit leaves
 
     on_multirun_end = on_run_end
