@@ -1,5 +1,7 @@
 """The narrow networks and their weights in the package."""
 
+import re
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,6 +10,7 @@ from src import load_classifier
 from src.data import ImageDataset
 from src.data.cifar10_mini import ARCHIVE, CLASSES, cifar10_mini
 from src.models import weight_facts
+from tests.conftest import REPOSITORY
 
 LEAST = {
     "vgg_small": 0.85,
@@ -30,8 +33,16 @@ def test_stored_weights_have_their_stated_accuracy_at_few_multiply_adds(name):
         accuracy = (model(batch.images / 255).argmax(1) == batch.labels).float().mean()
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, 32, 32))
+    operations = counter.get_total_flops() / 2
     assert abs(accuracy - stated.expected_accuracy) < 0.03  # of 1,000 images instead of 10,000
-    assert counter.get_total_flops() / 2 < (45e6 if name != "vit_small" else 50e6)
+    assert operations < (45e6 if name != "vit_small" else 50e6)
+    text = (REPOSITORY / "docs" / "models.md").read_text()
+    pattern = rf"`{name}` \|.*\| ([\d.]+) million \| (\d+) million \| ([\d.]+) %"
+    parameters, millions, percent = map(float, re.findall(pattern, text)[0])
+    network = load_classifier(name, "dataset=cifar10_mini", "trainer.fold_batch_norms=false")
+    assert parameters == round(sum(part.numel() for part in network.parameters()) / 1e6, 2)
+    assert millions == round(operations / 1e6)
+    assert percent == pytest.approx(100 * stated.expected_accuracy, abs=0.05)
 
 
 def test_the_weights_are_small_enough_for_a_package():
