@@ -185,4 +185,4 @@ def test_a_report_that_is_stopped_says_why(report, monkeypatch, capsys, error, c
     monkeypatch.setattr("src.report.command.find_jobs", stop)
     assert report("folder=.") == code
     out, err = capsys.readouterr()
-    assert said in out and "Traceback" not in out + err
+    assert said in out + err and "Traceback" not in out + err
