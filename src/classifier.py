@@ -21,9 +21,8 @@ def load_classifier(
 
     Without `model.NAME.weights=PATH` the weights are those in the package or, for a model that has
     none there, those that the command line has trained for the same data set and by the same
-    recipe, in `cache/`. That folder and relative paths are those
-    of the current folder. The data set decides the number of classes and the size of images; one
-    that torchvision downloads is downloaded if it is not there.
+    recipe, in `cache/` of the current folder. The data set decides the number of classes and the
+    size of images; one that torchvision downloads is downloaded if it is not there.
 
     Args:
         name: Name of a file of `conf/model/`, such as `vgg16`.
