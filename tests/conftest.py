@@ -1,3 +1,4 @@
+import logging
 import multiprocessing
 import os
 import sys
@@ -144,7 +145,7 @@ def run_in() -> Callable[..., int]:
 
     def run(folder: Path, *arguments: str, module: str = "src.main") -> int:
         flags_first = sorted(arguments, key=lambda word: not word.startswith("-"))
-        known = set(sys.modules)
+        known, logs = set(sys.modules), set(logging.root.handlers)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.syspath_prepend(folder)
@@ -154,6 +155,9 @@ def run_in() -> Callable[..., int]:
             except SystemExit as stop:
                 return int(stop.code or 0)
             finally:
+                for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
+                    logging.root.removeHandler(log)
+                    log.close()
                 for name in set(sys.modules) - known:
                     file = getattr(sys.modules[name], "__file__", None)
                     if file and Path(file).is_relative_to(folder):
