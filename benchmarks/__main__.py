@@ -17,7 +17,7 @@ from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
-from src.experiment.provenance import git_commit
+from src.store.record import git_commit
 from src.utils.files import write_text
 
 ATTACKS = ("fgsm", "bim", "pgd", "mi")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.inputs import Input
 from src.experiment.outputs import METRICS
-from src.report import find_jobs
+from src.store.jobs import find_jobs
 from src.utils.files import write_text
 
 BUDGETS_255 = (1, 2, 4, 8, 12, 16)

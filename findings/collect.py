@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from src.experiment.provenance import JobRecord, with_record, without_top_five
-from src.report import find_jobs
+from src.store.jobs import find_jobs
+from src.store.record import JobRecord, with_record, without_top_five
 from src.utils.files import atomic_write, write_text
 from src.utils.tables import read_table
 

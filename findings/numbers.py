@@ -15,13 +15,13 @@ from benchmarks.compare import REFERENCE_255
 from src.analysis.comparisons import image_outcomes
 from src.analysis.trajectories import trajectories
 from src.experiment.summary import print_matrix
-from src.report import StoredJob, find_jobs
 from src.report.measure import Measured, measure
 from src.report.page import Figure
 from src.report.sections.answer import answer
 from src.report.sections.compared import tests_by_group
 from src.report.sections.confidence import hypothesis
 from src.report.sections.mechanisms import mechanisms
+from src.store.jobs import StoredJob, find_jobs
 
 WIDTH = 120
 """Characters of a line of a matrix."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.config.errors import REFUSED
-from src.experiment.state import JobStatus, job_statuses, newest_sweep
+from src.store.state import JobStatus, job_statuses, newest_sweep
 
 
 def main() -> None:

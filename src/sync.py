@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.config.errors import INTERRUPTED, REFUSED
 from src.config.settings import TrackingSettings
-from src.experiment.state import OUTPUTS, PLAN, read_plan
+from src.store.state import OUTPUTS, PLAN, read_plan
 
 
 def main() -> None:

@@ -123,16 +123,16 @@ def killed_as_torchrun(number, *arguments):
 def test_a_killed_job_goes_on_in_another_number_of_processes(
     workspace, tiny_run, command_line, monkeypatch, attacked, count
 ):
-    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
-    assert command_line(*words, "hydra.run.dir=one") == 0
+    assert command_line(*words, "hydra.run.dir=one", "cache_dir=other") == 0
     whole = sum(attacked)
     words += ["rerun=false"]
     many = [*words, "trainer.strategy=ddp", "hydra.run.dir=many"]
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]
         started_by_torchrun(command_line, tiny_run, begun, 2, killed_as_torchrun)
-    assert list((workspace / "cache" / "partial").rglob("*.safetensors"))
+    assert list((workspace / "cache" / "rows").glob("*/*.parquet"))
     if count == 1:
         attacked.clear()
         shutil.rmtree("one")

@@ -88,7 +88,7 @@ def killed(command: Callable[[], int], functions: list[str], number: int, after:
 def test_a_killed_sweep_run_again_is_whole(
     new_workspace, run_tiny, empty_store, whole, monkeypatch, moment
 ):
-    monkeypatch.setattr("src.evaluation.PartialRows.seconds", 0)
+    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
     words = [*SWEEP, f"report={'default' if moment == 'report' else 'none'}"]
     functions, calls = MOMENTS[moment]
     trials, deaths = moments(calls), 0

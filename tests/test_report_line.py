@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from functools import partial
 from html import unescape
 from itertools import product
@@ -67,10 +68,13 @@ def test_a_sweep_ends_with_its_report(sweep):
 
 
 def test_what_needs_no_attack_is_kept_once_for_all_jobs(sweep):
-    kept = [path.name for path in (sweep[0] / "cache" / "clean").glob("*.parquet")]
-    each = [f"{table}-{name}" for table in ("clean", "filtered", "low_passed") for name in MODELS]
-    pairs = [f"similarity-{pair}" for pair in ("coarse-coarse", "coarse-fine", "fine-fine")]
-    assert sorted(name.rpartition("-")[0] for name in kept) == [*each, *pairs]
+    entries = (sweep[0] / "cache" / "rows").glob("*/*.parquet")
+    tables = [table for table in map(pd.read_parquet, entries) if "target" in table]
+    budgets = Counter(tuple(table.get("eps_255", pd.Series()).unique()) for table in tables)
+    similarity = sum("cosine" in table for table in tables)
+    clean, noise, low_passed = (0,), (0, 1, 2, 3), (0.0625, 0.125, 0.1875, 0.25, 0.375)
+    assert [budgets[each] for each in (clean, noise, low_passed)] == [len(MODELS)] * 3
+    assert similarity == 3  # of the two models' three pairs
 
 
 def test_a_report_and_its_tables_are_tracked(sweep):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from src.config.settings import SavedSettings
 from src.evaluation import open_saved_images
-from src.report import find_jobs
+from src.store.jobs import find_jobs
 
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
 

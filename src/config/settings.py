@@ -331,6 +331,16 @@ class ReportSettings(Section):
     pairs: NonNegativeInt = 24
 
 
+class StoreSettings(Section):
+    """Store of rows; the keys of `store`.
+
+    Attributes:
+        images_mb: Megabytes of adversarial images that a job may keep, for later targets.
+    """
+
+    images_mb: Annotated[float, Field(ge=0)] = 300
+
+
 class ReportCommand(Section):
     """Settings of `python -m src.report`; the keys of `conf/report.yaml`.
 
@@ -358,8 +368,8 @@ class Settings(Section):
         variants: More storage formats of the same images.
         controls: Whether noise and shuffled perturbations are evaluated beside the attack.
         model: The models that the job names.
-        rerun: Whether the job is computed though a finished one has its rows.
-        cache_dir: Folder of checkpoints, clean predictions and unpacked archives.
+        rerun: Whether the job is computed though its rows are stored.
+        cache_dir: Folder of rows, checkpoints and unpacked archives.
         sweep: Id of the tracked sweep.
     """
 
@@ -383,6 +393,7 @@ class Settings(Section):
     diagnostics: DiagnosticSettings
     clean_accuracy_check: CheckSettings
     report: ReportSettings
+    store: StoreSettings = StoreSettings()
     rerun: bool = False
     cache_dir: str
     sweep: str | None = None

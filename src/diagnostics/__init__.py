@@ -5,10 +5,17 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from src.config.settings import DiagnosticSettings
-from src.diagnostics.attack_independent import attack_independent_tables
-from src.diagnostics.band_filters import Filtered
+from src.diagnostics.band_filters import (
+    BOUNDS,
+    CUTOFFS,
+    Filtered,
+    LowPassedImages,
+    NoiseParts,
+    filtered_table,
+)
+from src.diagnostics.gradient_similarity import Similarity
 from src.diagnostics.minimum_budget import Bisection
-from src.diagnostics.spectra import Spectra
+from src.diagnostics.spectra import Spectra, mean_spectra
 from src.evaluation import Diagnostic
 
 

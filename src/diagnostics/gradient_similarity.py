@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.attacks import LOSSES, Model
 from src.data import Batch, to_unit
-from src.evaluation.predictions import RowMetric
+from src.evaluation.predictions import RowMetric, merged
 from src.models import Ensemble
 from src.utils import stopping
 
@@ -55,6 +55,8 @@ class Similarity(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add the cosines of a batch, and return its images' index."""
         stopping.check()
+        if not len(batch.index):  # of images whose rows are known
+            return batch.index
         found = [self._gradients(model, batch) for model in self.models]
         gradients = dict(zip(self.names, found, strict=True))
         for number, pair in enumerate(self.pairs.values()):
@@ -64,7 +66,7 @@ class Similarity(pl.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Merge the processes' rows."""
-        self.table = self.cosines.compute()
+        (self.table,) = merged({"similarity": self.cosines}).values()
 
     def _gradients(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return each image's gradient, float64 (N, 3 H W)."""

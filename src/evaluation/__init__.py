@@ -10,18 +10,17 @@ from src.evaluation.attacker import Attack, Attacker, AttackError, CountedModel,
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import (
-    computed_once,
     evaluate,
     for_device,
     make_trainer,
+    meet,
     pass_over,
     renamed,
     score_clean,
 )
-from src.evaluation.image_shards import SavedImagesWriter, is_complete_set
-from src.evaluation.lightning_module import Evaluation, Transfer
+from src.evaluation.image_shards import SavedImagesWriter
+from src.evaluation.lightning_module import CRAFTING, IMAGES, Evaluation, Transfer, total
 from src.evaluation.open_images import open_saved_images
-from src.evaluation.partial_rows import PartialRows
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
     UNKNOWN,
@@ -33,4 +32,4 @@ from src.evaluation.saved_images import (
     with_measured_budgets,
 )
 from src.evaluation.storage import round_to_8_bits
-from src.evaluation.variants import STORED, Variants
+from src.evaluation.variants import STORED, Attacked, Variants

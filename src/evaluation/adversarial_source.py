@@ -21,11 +21,14 @@ class AdversarialBatch:
         at: The same attack with a budget for each image: rows of the batch (M,) and budgets in
             units of 1/255, (M,), to images (M, 3, H, W). Only attacks of `src.attacks` take such
             budgets. Gradients taken there are not counted. None without an attack.
+        counts: Gradients taken of the batch, those of them that were zero in every pixel, and
+            forward passes; None where the images were at hand.
     """
 
     images: Tensor
     target_labels: Tensor | None = None
     at: Callable[[Tensor, Tensor], Tensor] | None = None
+    counts: tuple[int, int, int] | None = None
 
 
 class SlowBatchError(Exception):
@@ -40,7 +43,6 @@ class AdversarialSource(nn.Module, ABC):
     """Source of adversarial images for K `budgets` in units of 1/255 of a `norm`, `linf` or `l2`.
 
     Attributes:
-        zero_gradients: Number of `gradients` so far that were zero in every pixel.
         gradients_per_image: Gradient evaluations that an image takes; 0: none, or not known.
         uncut: Size up to which a batch is never given up as a `SlowBatchError`.
         taken: Called with the number of gradient evaluations, as they are taken.
@@ -53,8 +55,6 @@ class AdversarialSource(nn.Module, ABC):
         super().__init__()
         self.budgets = tuple(budgets)
         self.norm = norm
-        self.gradients = 0
-        self.zero_gradients = 0
         self.taken: Callable[[int], None] = lambda count: None
 
     @abstractmethod
@@ -66,8 +66,7 @@ class AdversarialSource(nn.Module, ABC):
         """
 
     def reset(self) -> None:
-        """Set the gradient counts to 0."""
-        self.gradients = self.zero_gradients = 0
+        """Forget what was noted of the source in an earlier pass."""
 
     def check(self) -> None:
         """Raise an error if the source has changed since `reset`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -36,7 +37,7 @@ class AttackError(ValueError):
 
 
 class CountedModel(nn.Module):
-    """Source model that counts the gradients taken of it, and those that are zero everywhere.
+    """Source model that counts its gradients, those that are zero everywhere, and forward passes.
 
     A gradient of an ensemble counts once for each of its members. With `bf16` the model
     computes in that type wherever autocasting holds it safe; images and weights stay float32.
@@ -55,12 +56,14 @@ class CountedModel(nn.Module):
         self.taken = taken
         self.members = len(model.members) if isinstance(model, Ensemble) else 1
         self.gradients = 0
+        self.forwards = 0
         self.zeros = torch.zeros((), dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the gradient that may be taken of the images."""
         counts = images.requires_grad and torch.is_grad_enabled()
         self.taken(counts * len(images) * self.members)
+        self.forwards += len(images) * self.members
         if counts:
             self.gradients += len(images) * self.members
             images.register_hook(self._count_zeros)
@@ -90,6 +93,8 @@ class Attacker(AdversarialSource):
         seed: Seed of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         max_batch: Most images in one gradient batch; None: no limit.
+        kept: Images that the attack has made before, float32 (K, 3, H, W), by index; a batch of
+            such images alone is not attacked again.
         precision: Precision of the gradients: `32-true`, `bf16` or, on GPUs, `tf32` (convolutions
             whose factors have 10 bits). Predictions are always in the trainer's.
 
@@ -113,6 +118,7 @@ class Attacker(AdversarialSource):
         precision: str = "32-true",
         name: str = "attack",
         gradients_per_image: int = 0,
+        kept: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         super().__init__(budgets, norm)
         if target_label_rule is not None and num_classes < 2:
@@ -131,12 +137,12 @@ class Attacker(AdversarialSource):
         self.precision = precision
         self.name = name
         self.gradients_per_image = gradients_per_image
+        self.kept = kept or {}
         self._digest = ""
         self._own: list[str] = []  # what the source changes of itself
 
     def reset(self) -> None:
-        """Set the counts to 0, and forget the weights of an earlier pass."""
-        super().reset()
+        """Forget the weights of an earlier pass."""
         self._digest = ""
 
     def check(self) -> None:
@@ -150,11 +156,15 @@ class Attacker(AdversarialSource):
             self._look_at_source(images[:1])
         target_labels = self._target_labels(images, batch)
         watch = self._watch(len(images))
-        counted = CountedModel(self.source, self.precision == "bf16", watch)
-        eps = torch.tensor(self.budgets, device=images.device) / 255
-        adversarial = self._attacked(counted, images, batch, target_labels, eps)
-        self.gradients += counted.gradients
-        self.zero_gradients += int(counted.zeros)
+        counts, index = None, batch.index.tolist()
+        if self.kept and self.kept.keys() >= set(index):
+            stacked = np.stack([self.kept[number] for number in index], axis=1)
+            adversarial = torch.from_numpy(stacked).to(images.device)
+        else:
+            counted = CountedModel(self.source, self.precision == "bf16", watch)
+            eps = torch.tensor(self.budgets, device=images.device) / 255
+            adversarial = self._attacked(counted, images, batch, target_labels, eps)
+            counts = counted.gradients, int(counted.zeros), counted.forwards
 
         def at(rows: Tensor, eps_255: Tensor) -> Tensor:
             part = Batch(*(column[rows] for column in batch))
@@ -163,7 +173,7 @@ class Attacker(AdversarialSource):
             again = CountedModel(self.source, self.precision == "bf16", lambda count: watch(0))
             return self._attacked(again, images[rows], part, aims, own[None])[0]
 
-        return AdversarialBatch(adversarial, target_labels, at)
+        return AdversarialBatch(adversarial, target_labels, at, counts)
 
     def _look_at_source(self, images: Tensor) -> None:
         """Note the source's weights, and what a prediction alone changes of it, as counters."""

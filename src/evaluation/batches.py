@@ -1,6 +1,9 @@
 """Batches of images, the same for any number of processes."""
 
+from collections.abc import Collection
+
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from src.data import Batch, ImageDataset
@@ -11,7 +14,8 @@ class Batches(Dataset[Batch]):
 
     All batches are laid out first and dealt to the processes in turn, so that every image shares
     its batch with the same others, and gets the same digits, on any number of processes. With a
-    `shuffle_seed` images come in random order and in pairs, see `layout`.
+    `shuffle_seed` images come in random order and in pairs, see `layout`. Of images whose index
+    is not among `only` none is read; a batch may then be empty.
     """
 
     def __init__(
@@ -21,6 +25,7 @@ class Batches(Dataset[Batch]):
         processes: int = 1,
         rank: int = 0,
         shuffle_seed: int | None = None,
+        only: Collection[int] | None = None,
     ) -> None:
         self.dataset = dataset
         batches = layout(len(dataset), batch_size, shuffle_seed)
@@ -29,12 +34,18 @@ class Batches(Dataset[Batch]):
                 f"trainer.batch_size={batch_size} makes {len(batches)} batches of {len(dataset)} "
                 f"images, fewer than the {processes} devices; take a smaller one, or fewer devices."
             )
-        self.own = batches[rank::processes]
+        wanted = np.ones(len(dataset), bool)
+        if only is not None:
+            wanted = np.isin(dataset.indices, np.fromiter(only, np.int64))
+        self.own = [[at for at in batch if wanted[at]] for batch in batches[rank::processes]]
 
     def __len__(self) -> int:
         return len(self.own)
 
     def __getitem__(self, number: int) -> Batch:
+        if not self.own[number]:
+            none = torch.zeros(0, dtype=torch.int64)
+            return Batch(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), none, none)
         return self.dataset.__getitems__(self.own[number])
 
 

@@ -81,10 +81,10 @@ def _tried(section: str, budgets: tuple[float, ...]) -> int:
         )
         attacker.uncut = len(levels)
         try:
-            attacker(to_unit(levels), batch)
+            counts = attacker(to_unit(levels), batch).counts
         except ValidationError as error:  # of the settings of this program's attacks
             raise ValueError(f"attack={attack.name}: {refusal(error, within='attack')}") from error
-    return attacker.gradients // len(levels)
+    return counts[0] // len(levels)
 
 
 forget_trials = _tried.cache_clear

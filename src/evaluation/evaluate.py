@@ -5,19 +5,16 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -27,11 +24,8 @@ from src.evaluation.adversarial_source import AdversarialSource, CleanImages
 from src.evaluation.batches import Batches
 from src.evaluation.lightning_module import Evaluation, Transfer
 from src.utils import stopping
-from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import first_line
 from src.utils.devices import computes_in_bfloat16, computes_in_tf32
-from src.utils.processes import is_first_process
-from src.utils.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +69,16 @@ class Pass(NamedTuple):
 
 
 def evaluate(
-    dataset: ImageDataset, module: Transfer, trainer: TrainerSettings, label: str
+    dataset: ImageDataset,
+    module: Transfer,
+    trainer: TrainerSettings,
+    label: str,
+    only: Collection[int] | None = None,
 ) -> Evaluation:
     """Attack images and evaluate the targets; see `pass_over`."""
     variants = module.variants
     shuffle_seed = variants.seed if variants.controls else None
-    took = pass_over(dataset, module, trainer, label, shuffle_seed)
-    if module.finished:  # by a killed pass, whose time is not known
-        took = took._replace(seconds=math.nan)
+    took = pass_over(dataset, module, trainer, label, shuffle_seed, only)
     return replace(module.found, seconds=took.seconds, batch_size=took.batch_size)
 
 
@@ -92,16 +88,18 @@ def pass_over(
     trainer: TrainerSettings,
     label: str,
     shuffle_seed: int | None = None,
+    only: Collection[int] | None = None,
 ) -> Pass:
     """Pass over the images, on one device or on several; `label` names the progress bar.
 
+    Of several devices each gets its share of all images, and leaves out those not among `only`.
     Where a GPU's memory does not suffice, the pass begins again with half the batch size.
 
     Raises:
         ValueError: There are fewer batches than processes; or the memory does not suffice for
             one image, or for a batch of several processes, which cannot halve it together.
     """
-    while (seconds := _seconds(dataset, module, trainer, label, shuffle_seed)) is None:
+    while (seconds := _seconds(dataset, module, trainer, label, shuffle_seed, only)) is None:
         size = trainer.images_per_batch
         if size == 1 or trainer.distributed:
             raise ValueError(f"trainer.batch_size={size} needs more memory than the device has.")
@@ -118,12 +116,14 @@ def _seconds(
     trainer: TrainerSettings,
     label: str,
     shuffle_seed: int | None,
+    only: Collection[int] | None,
 ) -> float | None:
     """Return the duration of one pass over the images, None where memory does not suffice."""
-    bars = [CountingBar(label, len(dataset))] if trainer.progress_bar else []
+    count = len(dataset) if only is None else len(only)
+    bars = [CountingBar(label, count)] if trainer.progress_bar else []
     runner = make_trainer(trainer, bars)
     batches = Batches(
-        dataset, trainer.images_per_batch, runner.world_size, runner.global_rank, shuffle_seed
+        dataset, trainer.images_per_batch, runner.world_size, runner.global_rank, shuffle_seed, only
     )
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.workers)
     strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
@@ -165,51 +165,39 @@ def score_clean(
     dataset: ImageDataset,
     targets: Mapping[str, nn.Module],
     trainer: TrainerSettings,
-    cache: Mapping[str, Path],
     *,
-    refresh: bool = False,
     source: AdversarialSource | None = None,
     label: str = "clean images",
+    only: Collection[int] | None = None,
+    keep: Callable[[pa.Table], None] = lambda table: None,
 ) -> pa.Table:
-    """Return the models' predictions for the clean images, computed once per model and data.
+    """Return the models' predictions for the clean images.
 
-    A `source` changes the clean images, in the same way for all models. The rows come in the order
-    of `targets`; for `cache` and `refresh` see `computed_once`.
+    A `source` changes the clean images, in the same way for all models; `keep` gets the rows of
+    finished images while a long pass lasts.
     """
 
-    def compute(missing: Sequence[str]) -> pa.Table:
-        module = Transfer({name: targets[name] for name in missing}, source or CleanImages())
-        (table,) = evaluate(dataset, module, trainer, label).tables.values()
-        return table
+    def keep_rows(parts: Mapping[str, pa.Table]) -> None:
+        for rows in parts.values():
+            keep(rows)
 
-    return computed_once(compute, {name: cache[name] for name in targets}, refresh=refresh)
+    module = Transfer(targets, source or CleanImages(), keep=keep_rows)
+    (table,) = evaluate(dataset, module, trainer, label, only).tables.values()
+    return table
 
 
-def computed_once(
-    compute: Callable[[Sequence[str]], pa.Table],
-    cache: Mapping[str, Path],
-    *,
-    refresh: bool = False,
-) -> pa.Table:
-    """Return the rows of models or of pairs of models, in the order of `cache`, computed once.
+def meet(trainer: TrainerSettings) -> None:
+    """Let the processes that share a job find each other, before they have to agree on anything."""
+    if trainer.distributed and not torch.distributed.is_initialized():
+        make_trainer(trainer, []).predict(
+            _Nothing(), DataLoader(TensorDataset(torch.zeros(1))), return_predictions=False
+        )
 
-    Args:
-        compute: Names to a table with their rows, whose column `target` has the names.
-        cache: Files of the rows by name; each path must tell what its rows depend on.
-        refresh: Compute all rows anew. Required where processes share a job: a cache hit on one
-            of them only would deadlock.
-    """
-    missing = [name for name in cache if refresh or not is_cached(cache[name])]
-    found = cache.keys() - set(missing)
-    rows = {name: renamed(read_table(cache[name]), name) for name in found}
-    if missing:
-        table = compute(missing)
-        for name in missing:
-            rows[name] = table.filter(pc.equal(table["target"], name))
-            if is_first_process():
-                with cache_entry(cache[name]) as temporary:
-                    pq.write_table(rows[name], temporary)
-    return pa.concat_tables(rows[name] for name in cache)
+
+class _Nothing(pl.LightningModule):
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the batch as it is."""
+        return batch
 
 
 def make_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:

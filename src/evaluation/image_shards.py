@@ -87,11 +87,6 @@ class SavedImagesWriter:
         write_text(self.folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
-def is_complete_set(folder: Path) -> bool:
-    """Return true if a folder holds a set written to its end."""
-    return (folder / MANIFEST).exists()
-
-
 def read_shards(folder: Path) -> SavedImages:
     """Open a set that `SavedImagesWriter` has finished; images are read when asked for."""
     manifest = _read_manifest(folder / MANIFEST)

@@ -1,8 +1,10 @@
 """Table of a job's predictions, gathered exactly on any number of processes."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -72,11 +74,19 @@ class RowMetric(Metric, ABC):
     def compute(self) -> pa.Table:
         """Return the table of all processes' rows."""
 
-    def append(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
-        """Append M rows, as columns (M,) or (M, c) of whole numbers and of real ones.
+    def since(self, batches: int) -> pa.Table:
+        """Return the table of this process's rows but those of its first batches."""
+        rest = copy(self)
+        rest.whole, rest.real = self.whole[batches:], self.real[batches:]
+        return type(self).compute(rest)  # not its own `compute`, which waits for other processes
 
-        Batches of M = 0 are appended too: processes merge their rows only if all of them have some.
-        """
+    @property
+    def widths(self) -> tuple[int, int] | None:
+        """Numbers of columns of whole numbers and of real ones; None before the first rows."""
+        return (self.whole[0].shape[1], self.real[0].shape[1]) if self.whole else None
+
+    def append(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
+        """Append M rows, as columns (M,) or (M, c) of whole numbers and of real ones."""
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # no float64
         self.whole.append(torch.column_stack([column.to(device) for column in whole]).int())
         self.real.append(torch.column_stack([column.to(device).double() for column in real]))
@@ -90,6 +100,28 @@ class RowMetric(Metric, ABC):
     def target_names(self, numbers: np.ndarray) -> pa.Array:
         """Return the targets' names by their numbers."""
         return pa.array(np.array(self.targets, dtype=object)[numbers], pa.string())
+
+
+def merged(metrics: Mapping[str, RowMetric]) -> dict[str, pa.Table]:
+    """Return the tables of all processes' rows, without those that have none.
+
+    Processes merge their rows only if all of them have some: one without gets an empty part.
+    """
+    widths: list[Any] = [{name: metric.widths for name, metric in metrics.items()}]
+    if torch.distributed.is_initialized():
+        (own,), widths = widths, [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(widths, own)
+    tables = {}
+    for name, metric in metrics.items():
+        known = [each[name] for each in widths if each[name] is not None]
+        if known and metric.widths is None:
+            whole, real = known[0]
+            metric.append([torch.zeros(0, whole)], [torch.zeros(0, real)])
+        if known:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+                tables[name] = metric.compute()
+    return tables
 
 
 class Predictions(RowMetric):
@@ -135,6 +167,27 @@ class Predictions(RowMetric):
                 **prediction_columns(whole[:, 5:], real[:, 1:], real[:, 0]),
             }
         )
+
+
+class Crafting(RowMetric):
+    """Table of what each image's attack took, for all budgets together.
+
+    Attacks are given batches, so that their counts are shared out evenly among a batch's images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def update(self, index: Tensor, counts: Sequence[int]) -> None:
+        """Add a batch's index, (N,), and its gradients, zero gradients and forward passes."""
+        shares = torch.tensor(counts, dtype=torch.float64) / len(index)
+        self.append([index], [shares.expand(len(index), -1)])
+
+    def compute(self) -> pa.Table:
+        """Return the columns `index`, `gradients`, `zero_gradients` and `forwards`, by index."""
+        whole, real = self.rows(1)
+        names = ("gradients", "zero_gradients", "forwards")
+        return pa.table({"index": whole[:, 0], **dict(zip(names, real.T, strict=True))})
 
 
 def prediction_columns(

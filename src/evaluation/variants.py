@@ -1,6 +1,6 @@
 """Variants of adversarial images that targets are evaluated on: storage formats and controls."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,18 +45,21 @@ class Variants:
         others: More of those, `png`, or `jpegQ` of a quality Q.
         controls: Add random-sign noise, drawn by `seed`, and each image with the perturbation of
             another one of its batch; both in the storage of the primary variant.
+        wanted: Names of those that are evaluated; None: all.
     """
 
     primary: str = "float32"
     others: Sequence[str] = ()
     controls: bool = False
     seed: int = 0
+    wanted: Collection[str] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return all variants, the primary one first."""
+        """Return the variants that are evaluated, the primary one first."""
         others = [name for name in self.others if name != self.primary]
-        return (self.primary, *others, *(CONTROLS if self.controls else ()))
+        names = (self.primary, *others, *(CONTROLS if self.controls else ()))
+        return tuple(name for name in names if self.wanted is None or name in self.wanted)
 
     def make(self, name: str, attacked: Attacked) -> Tensor:
         """Return the images of one variant, float32 (N, 3, H, W) in [0, 1]."""

@@ -1,39 +1,55 @@
-"""The long step of a job: attack its images and evaluate targets on them."""
+"""The long step of a job: attack its images and evaluate targets on them, each once."""
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import torch
 from torch import nn
 
-from src.config.settings import Settings
-from src.data import Batch, ImageDataset
-from src.diagnostics import make_diagnostics
+from src.config.settings import CONTROLS, Settings
+from src.data import Batch, ImageDataset, to_unit
+from src.diagnostics import make_diagnostics, mean_spectra
 from src.evaluation import (
+    CRAFTING,
+    IMAGES,
     STORED,
     AdversarialSource,
+    Attacked,
     Attacker,
     AttackError,
     Diagnostic,
     Evaluation,
-    PartialRows,
     SavedImages,
+    SavedImagesFacts,
     SavedImagesSource,
     SavedImagesWriter,
     Transfer,
     Variants,
     evaluate,
+    renamed,
+    total,
 )
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.identity import content_key, crafting_key
 from src.experiment.models import Model, forget_models, open_dataset
-from src.experiment.outputs import SAVED, example_indices
+from src.store.keys import content_key, crafting_key, rows_key
+from src.store.rows import Keep, Rows, computed_once
+
+log = logging.getLogger(__name__)
 
 _POOL = 32  # images that attacks may mix in
+_SHARD = 256  # images in a file of a saved set
+
+Cell = tuple[str, str]
+"""A table's name and its target; no target where all share the rows."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +80,78 @@ class Job:
         return {name: model.classifier for name, model in self.models.items()}
 
     @property
-    def keys(self) -> dict[str, str]:
-        """Keys of the models' logits, by name."""
-        return {name: model.key for name, model in self.models.items()}
+    def target_keys(self) -> dict[str, str]:
+        """Keys of all that decides the targets' logits, by name."""
+        return {name: self.models[name].key for name in self.settings.targets}
 
     @property
-    def target_keys(self) -> dict[str, str]:
-        """The targets' keys."""
-        return {name: self.models[name].key for name in self.settings.targets}
+    def rows(self) -> Rows:
+        """Store of rows."""
+        return Rows(Path(self.settings.cache_dir) / "rows")
 
     @cached_property
     def crafting(self) -> str:
         """Key of the adversarial images, see `crafting_key`."""
+        pool = self.pool
         return crafting_key(
-            self.settings, self.saved, self.keys, self.images, self.pool, self.device
+            self.settings,
+            self.device,
+            self.images.digest(),
+            [self.models[name].key for name in self.settings.source],
+            None if self.saved is None else self.saved.digest,
+            None if pool is None else content_key(pool.labels.tolist(), _digest(pool.images)),
         )
+
+    def rows_key(self, table: str, models: Sequence[str], *what: Any) -> str:
+        """Return the key of rows of some models that need no attack, see `rows_key`."""
+        keys = [self.models[name].key for name in models]
+        return rows_key(self.settings, self.device, self.images.digest(), table, keys, *what)
+
+    @property
+    def variants(self) -> Variants:
+        """Variants of the adversarial images that targets are evaluated on."""
+        settings = self.settings
+        return Variants(
+            primary=settings.storage or STORED,
+            others=settings.variants,
+            controls=settings.controls,
+            seed=settings.seed,
+        )
+
+    @property
+    def examples(self) -> list[int]:
+        """Index of the report's example images, spread evenly over the classes."""
+        images = self.images
+        by_class = images.indices[np.argsort(images.labels, kind="stable")]
+        count = min(self.settings.report.examples, len(images)) if self.clean is not None else 0
+        return [int(by_class[position * len(images) // count]) for position in range(count)]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows of a job's adversarial images.
+
+    Attributes:
+        tables: Predictions by variant, the primary one first.
+        examples: Adversarial versions of the primary variant, (K, 3, H, W), by image index.
+        gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
+        seconds: Duration of the pass; NaN where some of its rows were stored.
+        unsteady: Models that give equal images unequal logits.
+    """
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    diagnostics: dict[str, pa.Table] = field(default_factory=dict)
+    examples: dict[int, np.ndarray] = field(default_factory=dict)
+    gradients: int = 0
+    zero_gradients: int = 0
+    seconds: float = math.nan
+    batch_size: int = 0
+    unsteady: Sequence[str] = ()
+
+    @property
+    def zero_share(self) -> float:
+        """Share of gradients that were zero in every pixel; NaN without a gradient."""
+        return self.zero_gradients / self.gradients if self.gradients else math.nan
 
 
 def mixing_pool(settings: Settings) -> Batch:
@@ -88,63 +161,146 @@ def mixing_pool(settings: Settings) -> Batch:
     return whole.__getitems__(chosen.tolist())
 
 
-def attack_and_evaluate(job: Job, targets: Sequence[str], folder: Path) -> Evaluation:
-    """Attack a job's images, and return what some targets predict for them.
+def attacked_rows(job: Job) -> Results:
+    """Return the rows of a job's adversarial images; what is not stored is computed."""
+    settings, took, fresh = job.settings, Evaluation(), False
+    keys, wanted = _cells(job)
 
-    The adversarial images are saved in the job's folder if the settings say so. Else rows of
-    finished batches are kept while the pass lasts, and a killed pass's are reused.
-    """
-    settings = job.settings
-    keep = settings.save_adversarial
-    variants = Variants(
-        primary=settings.storage or STORED,
-        others=settings.variants,
-        controls=settings.controls,
-        seed=settings.seed,
+    def compute(
+        missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
+    ) -> Mapping[Cell, pa.Table]:
+        nonlocal took, fresh
+        fresh = all(len(missing.get(cell, ())) == len(index) for cell, index in wanted.items())
+        targets = [name for name in settings.targets if any(name == each for _, each in missing)]
+
+        def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
+            """Return the rows of each target."""
+            cells = [cell for cell in (*missing, (IMAGES, "")) if cell[0] in tables]
+            return {(name, target): _of(tables[name], target) for name, target in cells}
+
+        module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
+        label = f"{settings.job} -> {', '.join(targets or settings.targets)}"
+        try:
+            took = evaluate(job.images, module, settings.trainer, label, todo.tolist())
+        except Exception as error:
+            forget_models()  # which an attack may have changed
+            if isinstance(error, AttackError):
+                job.rows.discard([keys[cell] for cell in missing])
+            raise
+        return split(took.tables)
+
+    found = computed_once(
+        *(job.rows, keys, wanted, compute), large=[(IMAGES, "")], refresh=settings.rerun
     )
-    diagnostics: list[Diagnostic] = []
-    if job.clean is not None:
-        how = (settings.diagnostics, targets, settings.reference)
-        diagnostics = make_diagnostics(*how, job.clean, settings.seed)
-    module = Transfer(
-        {name: job.networks[name] for name in targets},
-        _adversarial_source(job),
+    tables = {
+        name: pa.concat_tables(
+            renamed(found[name, target], target)
+            for target in settings.targets
+            if (name, target) in found
+        )
+        for name in dict.fromkeys(name for name, target in found if target)
+    }
+    variants = {name: tables.pop(name) for name in job.variants.names if name in tables}
+    if ("spectra", "") in found:
+        size, at = job.images.image_size, settings.reference
+        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
+    crafting = found.get((CRAFTING, ""))
+    return Results(
         variants,
-        example_indices(job.images, settings.report.examples),
-        SavedImagesWriter(folder / SAVED) if keep else None,
+        tables,
+        _examples(job, took.examples),
+        gradients=total(crafting, "gradients"),
+        zero_gradients=total(crafting, "zero_gradients"),
+        seconds=took.seconds if fresh else math.nan,
+        batch_size=took.batch_size,
+    )
+
+
+def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
+    """Return the keys of a job's rows, and the index of the images that are asked for."""
+    settings, chosen = job.settings, job.settings.diagnostics
+    every, diagnosed = job.images.indices, job.diagnosed.indices
+    what: dict[Cell, tuple[Any, np.ndarray]] = {}
+    for target in settings.targets:
+        for variant in job.variants.names:
+            primary = job.variants.primary if variant in CONTROLS else None
+            what[variant, target] = (primary, every)
+        if job.saved is None and job.clean is not None:
+            if chosen.bisection:
+                correct = np.intersect1d(diagnosed, _correct(job.clean, target))
+                what["flips", target] = (chosen.bisection, correct)
+            if chosen.filters:
+                what["filtered", target] = (settings.reference, diagnosed)
+    if job.saved is None:
+        if chosen.spectra and job.clean is not None:
+            what["spectra", ""] = (settings.reference, diagnosed)
+        what[CRAFTING, ""] = (None, every)
+        kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
+        what[IMAGES, ""] = (None, kept)
+    keys = {
+        (name, target): content_key(job.crafting, name, how, job.target_keys.get(target))
+        for (name, target), (how, _) in what.items()
+    }
+    return keys, {cell: index for cell, (_, index) in what.items()}
+
+
+def _correct(clean: pa.Table, target: str) -> np.ndarray:
+    """Return the index of the clean images that a target classifies correctly."""
+    rows = _of(clean, target)
+    index: np.ndarray = rows.filter(pc.equal(rows["label"], rows["predicted"]))["index"].to_numpy()
+    return index
+
+
+def _of(table: pa.Table, target: str) -> pa.Table:
+    return table.filter(pc.equal(table["target"], target)) if target else table
+
+
+def _transfer(
+    job: Job,
+    missing: Mapping[Cell, np.ndarray],
+    targets: Sequence[str],
+    todo: np.ndarray,
+    keep: Callable[[Mapping[str, pa.Table]], None],
+) -> Transfer:
+    """Return the module that computes missing rows."""
+    settings, names = job.settings, {name for name, _ in missing}
+    diagnostics: list[Diagnostic] = []
+    if job.clean is not None and job.saved is None:
+        how = (settings.diagnostics, targets, settings.reference)
+        every = make_diagnostics(*how, job.clean, settings.seed)
+        diagnostics = [one for one in every if one.table in names]
+    if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
+        names.add("float32")
+    size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
+    return Transfer(
+        {name: job.networks[name] for name in targets},
+        _adversarial_source(job, missing, todo),
+        replace(job.variants, wanted=names),
+        () if job.saved else job.examples,
         diagnostics,
         job.diagnosed.indices.tolist(),
-        None if keep else PartialRows(_partial_folder(job, targets)),
+        keep,
+        settings.save_adversarial or size <= settings.store.images_mb * 1e6,
         settings.seed,
     )
-    label = f"{settings.job} -> {', '.join(targets)}"
-    try:
-        return evaluate(job.images, module, settings.trainer, label)
-    except Exception as error:
-        forget_models()  # which an attack may have changed
-        if isinstance(error, AttackError):
-            forget_partial_rows(job, targets)
-            if keep:
-                SavedImagesWriter(folder / SAVED).start()
-        raise
 
 
-def forget_partial_rows(job: Job, targets: Sequence[str]) -> None:
-    """Remove the rows that a pass kept, once results are written."""
-    shutil.rmtree(_partial_folder(job, targets), ignore_errors=True)
-
-
-def _partial_folder(job: Job, targets: Sequence[str]) -> Path:
-    keys = [job.target_keys[name] for name in targets]
-    key = content_key(job.crafting, keys, job.settings.report.examples)
-    return Path(job.settings.cache_dir) / "partial" / key
-
-
-def _adversarial_source(job: Job) -> AdversarialSource:
-    """Return the producer of adversarial images: a saved set, or the attack."""
+def _adversarial_source(
+    job: Job, missing: Mapping[Cell, np.ndarray], todo: np.ndarray
+) -> AdversarialSource:
+    """Return the producer of adversarial images: a saved set, the store, or the attack."""
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings, attack = job.settings, job.settings.attack
+    gradients = try_attack(attack, settings.budgets) * max(1, len(settings.source))
+    before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
+    kept = _stored_images(job, before.tolist())
+    if again := len(before) - len(kept):
+        log.info(
+            "%s: the adversarial versions of %d images are made again (%s gradients), as they were "
+            "not kept; store.images_mb=%g.",
+            *(settings.job, again, f"{again * gradients:,}", settings.store.images_mb),
+        )
     return Attacker(
         job.networks[settings.source_name],
         attack_function(attack),
@@ -158,8 +314,63 @@ def _adversarial_source(job: Job) -> AdversarialSource:
         max_batch=settings.trainer.max_gradient_batch,
         precision=settings.trainer.attack_precision,
         name=attack.name,
-        gradients_per_image=try_attack(attack, settings.budgets) * max(1, len(settings.source)),
+        gradients_per_image=gradients,
+        kept=kept,
     )
+
+
+def _stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the stored ones of some adversarial images, float32 (K, 3, H, W), by index."""
+    side, key = job.images.image_size, _cells(job)[0][IMAGES, ""]
+    table = job.rows.select(key, index) if len(index) else None
+    if not table:
+        return {}
+    flat = table["adversarial"].combine_chunks().flatten().to_numpy()
+    images = flat.reshape(len(table), len(job.settings.budgets), 3, side, side)
+    return dict(zip(table["index"].to_pylist(), images, strict=True))
+
+
+def _examples(job: Job, new: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Return the example images of the primary variant, (K, 3, H, W), by index."""
+    if not job.examples:
+        return {}
+    index = np.array(sorted(job.examples))
+    batch = job.images.__getitems__(np.searchsorted(job.images.indices, index).tolist())
+    clean = to_unit(batch.images)
+    if job.saved is not None:
+        levels = SavedImagesSource(job.saved)(clean, batch).images
+    else:
+        known = _stored_images(job, index.tolist()) | dict(new)
+        levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
+    norm, variants = job.settings.attack.norm, job.variants
+    shown = [
+        variants.make(variants.primary, Attacked(clean, level, batch, eps, norm))
+        for eps, level in zip(job.settings.budgets, levels, strict=True)
+    ]
+    return dict(zip(index.tolist(), torch.stack(shown, dim=1).numpy(), strict=True))
+
+
+def save_images(job: Job, results: Results, facts: SavedImagesFacts, folder: Path) -> None:
+    """Write the job's adversarial images, rounded inside their balls, as a set of its own."""
+    writer, labels = SavedImagesWriter(folder), results.tables[job.variants.primary]
+    aims = dict(zip(labels["index"].to_pylist(), labels["target_label"].to_pylist(), strict=True))
+    writer.start()
+    for first in range(0, len(job.images), _SHARD):
+        batch = job.images.__getitems__(range(first, min(first + _SHARD, len(job.images))))
+        index, clean = batch.index.tolist(), to_unit(batch.images)
+        images = _stored_images(job, index)
+        levels = torch.from_numpy(np.stack([images[number] for number in index], axis=1))
+        rounded = [
+            Attacked(clean, level, batch, eps, facts.attack.norm).rounded(level)
+            for eps, level in zip(job.settings.budgets, levels, strict=True)
+        ]
+        aim = [aims[number] for number in index]
+        writer.write(batch, torch.stack(rounded), None if None in aim else torch.tensor(aim))
+    writer.finish(facts, job.images.indices)
+
+
+def _digest(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:

@@ -12,7 +12,7 @@ from src.config.read import read_job
 from src.config.settings import Settings
 from src.experiment.delivery import job_parameters
 from src.experiment.job import run_job
-from src.experiment.state import fail, lock_of, running
+from src.store.state import fail, lock_of, running
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from src.config.settings import Settings, TrackingSettings, job_name
-from src.experiment.identity import content_key
-from src.experiment.job_files import read_alarms, read_job_table
 from src.experiment.metrics import named, sweep_points, track_pairs
 from src.experiment.outputs import METRICS, SUMMARY, files_of_job, files_of_sweep
-from src.experiment.provenance import PREDICTIONS, JobRecord, read_record
-from src.experiment.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
-from src.report import StoredJob, find_jobs
+from src.store.jobs import StoredJob, find_jobs
+from src.store.keys import content_key
+from src.store.record import PREDICTIONS, JobRecord, read_record
+from src.store.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
+from src.store.tables import read_alarms, read_job_table
 from src.tracking import Point, Run, Tracker, open_tracker
 from src.utils.locks import held
 

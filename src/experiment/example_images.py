@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.analysis.trajectories import galleries, trajectories
 from src.data import ImageDataset
-from src.experiment.provenance import EXAMPLES, IMAGES, JobRecord
+from src.store.record import EXAMPLES, IMAGES, JobRecord
 from src.utils.files import atomic_write
 
 

@@ -1,45 +1,27 @@
 """One job from top to bottom: images, models, clean predictions, adversarial images, tables."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from src.analysis import wilson_interval
 from src.attacks import takes_own_budgets
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.diagnostics import attack_independent_tables
-from src.evaluation import (
-    Batches,
-    Evaluation,
-    SavedImages,
-    for_device,
-    make_trainer,
-    saved_dataset,
-    score_clean,
-)
+from src.evaluation import Batches, SavedImages, for_device, make_trainer, meet, saved_dataset
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.attack_pass import (
-    Job,
-    attack_and_evaluate,
-    forget_partial_rows,
-    mixing_pool,
-)
+from src.experiment.attack_pass import Job, Results, attacked_rows, mixing_pool, save_images
 from src.experiment.delivery import track_job
-from src.experiment.identity import code_keys, job_key, table_path
 from src.experiment.models import check_images, open_dataset, prepare_models
-from src.experiment.outputs import clear, example_indices, finish_set, write_results
-from src.experiment.provenance import JobRecord, record_of
-from src.experiment.reuse import combined, jobs_beside, known_targets, link_set
+from src.experiment.outputs import SAVED, clear, facts_of_set, write_results
 from src.experiment.saved_set import check_weights, open_set, with_set
+from src.experiment.unattacked import clean_rows, unattacked_tables
+from src.store.keys import code_keys, job_key
+from src.store.record import JobRecord, record_of
 from src.tracking import Run, Tracker
-from src.utils.files import writing
 from src.utils.processes import is_first_process
 from src.utils.targets import check_target
 
@@ -47,33 +29,21 @@ log = logging.getLogger(__name__)
 
 
 def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> None:
-    """Compute the rows of a job that no finished one has, write its files, log its pairs."""
+    """Compute the rows of a job that are not stored, write its files, log its pairs."""
     job = _prepared(settings, tracker)
-    with _only_one(job):
-        _compute(job, tracker, run, folder)
-
-
-def _compute(job: Job, tracker: Tracker, run: Run, folder: Path) -> None:
-    place = partial(table_path, job.settings, job.keys, job.device)
-    unattacked = attack_independent_tables(job.settings, job.diagnosed, job.networks, place)
-    known, earlier = _known(job, folder)
-    missing = [name for name in job.settings.targets if name not in known]
-    attacked = bool(job.settings.budgets)
-    result = attack_and_evaluate(job, missing, folder) if attacked and missing else Evaluation()
-    result = combined(known, result, job.settings.targets)
+    unattacked = unattacked_tables(job)
+    result = attacked_rows(job) if job.settings.budgets else Results()
+    if not is_first_process():
+        return  # the first process of this job writes the results
     unsteady = [name for name, one in job.networks.items() if not getattr(one, "steady", True)]
     diagnostics = _joined(result.diagnostics, unattacked)
     result = replace(result, diagnostics=diagnostics, unsteady=unsteady)
-    if not is_first_process():
-        return  # the first process of this job writes the results
     record = _record(job, result, folder)
-    clear(folder)  # of an earlier job, whose rows may be this one's too
+    clear(folder)  # of an earlier job
     write_results(job.settings, record, job.images, job.clean, result, job.saved, folder)
-    if job.settings.save_adversarial and earlier is not None and not missing:
-        link_set(earlier, folder)
-    elif job.settings.save_adversarial:
-        finish_set(job.settings, record, job.images, folder)
-    forget_partial_rows(job, missing)
+    if job.settings.save_adversarial:
+        save_images(job, result, facts_of_set(job.settings, record, job.images), folder / SAVED)
+        log.info("Saved the adversarial images in %s", folder / SAVED)
     track_job(folder, tracker, run)
 
 
@@ -93,40 +63,15 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     job = Job(settings, saved, images, diagnosed, pool, models, device)
     if saved is not None and saved.read_clean is None:
         return job
-    cache = {
-        name: table_path(settings, job.keys, device, images, "clean", [name]) for name in models
-    }
-    clean = score_clean(images, job.networks, trainer, cache, refresh=trainer.distributed)
+    meet(trainer)
+    clean = clean_rows(job)
     check_clean_accuracies(
         settings, clean, {name: models[name].expected_accuracy for name in models}
     )
     return replace(job, clean=clean)
 
 
-@contextmanager
-def _only_one(job: Job) -> Iterator[None]:
-    """Let sweeps that run at once compute a job once: the others wait, and find it finished."""
-    if job.settings.trainer.distributed:  # whose other processes would wait too
-        yield
-        return
-    names = [job.settings.source_name, *job.settings.targets]
-    key = job_key(job.crafting, job.target_keys, names)
-    path = Path(job.settings.cache_dir) / "jobs" / f"{key}.lock"
-    lock = FileLock(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("Waiting for another process that computes this job.")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
+def _record(job: Job, result: Results, folder: Path) -> JobRecord:
     settings = job.settings
     names = [settings.source_name, *settings.targets]
     if result.batch_size:  # the one that fitted into memory
@@ -135,7 +80,7 @@ def _record(job: Job, result: Evaluation, folder: Path) -> JobRecord:
     return record_of(
         settings,
         folder,
-        key=job_key(job.crafting, job.target_keys, names),
+        key=job_key(settings, job.crafting, job.target_keys, names),
         crafting=job.crafting,
         target_keys=job.target_keys,
         gradients=result.gradients,
@@ -218,23 +163,6 @@ def _images(
     if settings.diagnostics.attack_independent:
         Batches(diagnosed, size, processes)
     return images, diagnosed
-
-
-def _known(job: Job, folder: Path) -> tuple[dict[str, Evaluation], Path | None]:
-    """Return finished jobs' evaluations of this one's targets; see `known_targets`."""
-    settings = job.settings
-    if settings.rerun or settings.trainer.distributed or not settings.budgets:
-        return {}, None  # processes would have to agree on it
-    known, place = known_targets(
-        jobs_beside(folder),
-        job.crafting,
-        job.target_keys,
-        example_indices(job.images, settings.report.examples) if job.clean is not None else [],
-        with_set=settings.save_adversarial,
-    )
-    if known:
-        log.info("%s: found in %s", ", ".join(known), place)
-    return known, place
 
 
 def _joined(first: Mapping[str, pa.Table], second: Mapping[str, pa.Table]) -> dict[str, pa.Table]:

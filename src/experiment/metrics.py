@@ -11,8 +11,8 @@ import pandas as pd
 
 from src.analysis import is_white_box, rates
 from src.config.settings import job_name
-from src.experiment.provenance import JobRecord
-from src.report import StoredJob
+from src.store.jobs import StoredJob
+from src.store.record import JobRecord
 from src.tracking import Point, Run, Tracker
 
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")

@@ -14,8 +14,6 @@ from torch import nn
 
 from src.config.settings import DatasetSettings, Settings
 from src.data import ImageDataset, load_dataset
-from src.experiment.code_identity import WEIGHTS, code_of, own_code
-from src.experiment.identity import content_key
 from src.models import (
     Ensemble,
     PixelClassifier,
@@ -28,6 +26,8 @@ from src.models import (
     weight_facts,
     weights_digest,
 )
+from src.store.code_identity import WEIGHTS, code_of, own_code
+from src.store.keys import content_key
 from src.tracking import Tracker
 from src.training import seconds_of_training, trained_weights
 from src.utils.cache import is_cached

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import yaml
@@ -22,14 +21,10 @@ from src.analysis import (
 )
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.evaluation import (
-    Evaluation,
-    SavedImages,
-    SavedImagesFacts,
-    SavedImagesWriter,
-)
+from src.evaluation import SavedImages, SavedImagesFacts
+from src.experiment.attack_pass import Results
 from src.experiment.example_images import gallery_images, store_examples, store_images
-from src.experiment.provenance import (
+from src.store.record import (
     ALARMS,
     EXAMPLES,
     FIGURES,
@@ -74,7 +69,7 @@ def write_results(
     record: JobRecord,
     images: ImageDataset,
     clean: pa.Table | None,
-    result: Evaluation,
+    result: Results,
     saved: SavedImages | None,
     folder: Path,
 ) -> None:
@@ -114,7 +109,7 @@ def write_results(
 
 
 def _metrics(
-    result: Evaluation, images: ImageDataset, raised: list[Alarm], saved: SavedImages | None
+    result: Results, images: ImageDataset, raised: list[Alarm], saved: SavedImages | None
 ) -> dict[str, float]:
     """Return a job's own metrics, without unknown ones."""
     metrics = {
@@ -140,7 +135,7 @@ def _write_rates(record: JobRecord, frames: Mapping[str, pd.DataFrame], folder: 
         write_csv(folder / "excess.csv", beyond)
 
 
-def _alarms(record: JobRecord, frame: pd.DataFrame, result: Evaluation) -> list[Alarm]:
+def _alarms(record: JobRecord, frame: pd.DataFrame, result: Results) -> list[Alarm]:
     return alarms(
         frame,
         record.source,
@@ -174,7 +169,7 @@ def _write_images(
     record: JobRecord,
     primary: pd.DataFrame,
     images: ImageDataset,
-    result: Evaluation,
+    result: Results,
     folder: Path,
 ) -> None:
     """Write the images that a report shows beside its charts."""
@@ -186,13 +181,6 @@ def _write_images(
     flips = result.diagnostics.get("flips") if exact else None
     picked = gallery_images(primary, record, None if flips is None else flips.to_pandas())
     store_images(images, picked, folder)
-
-
-def example_indices(images: ImageDataset, count: int) -> list[int]:
-    """Return indices of images spread evenly over the classes."""
-    by_class = images.indices[np.argsort(images.labels, kind="stable")]
-    count = min(count, len(images))
-    return [int(by_class[position * len(images) // count]) for position in range(count)]
 
 
 def clear(folder: Path) -> None:
@@ -218,14 +206,9 @@ def _clear_summary(folder: Path) -> None:
     remove_figures(folder / FIGURES)
 
 
-def finish_set(
-    settings: Settings,
-    record: JobRecord,
-    images: ImageDataset,
-    folder: Path,
-) -> None:
-    """Complete the job's set of adversarial images with its provenance."""
-    facts = SavedImagesFacts(
+def facts_of_set(settings: Settings, record: JobRecord, images: ImageDataset) -> SavedImagesFacts:
+    """Return the origin of a job's set of adversarial images."""
+    return SavedImagesFacts(
         source=record.source,
         ensemble=settings.ensemble,
         weights={name: record.weights[name] for name in settings.source},
@@ -235,5 +218,3 @@ def finish_set(
         num_classes=images.num_classes,
         class_names=tuple(images.class_names),
     )
-    SavedImagesWriter(folder / SAVED).finish(facts, images.indices)
-    log.info("Saved the adversarial images in %s", folder / SAVED)

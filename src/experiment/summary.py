@@ -20,10 +20,10 @@ from src.analysis import (
     weaker_than_fgsm,
 )
 from src.config.settings import CONTROLS
-from src.experiment.job_files import read_alarms
 from src.experiment.matrix_tables import matrix_table, wide_matrix
-from src.experiment.provenance import ALARMS, JobRecord
-from src.report.stored import StoredJob
+from src.store.jobs import StoredJob
+from src.store.record import ALARMS, JobRecord
+from src.store.tables import read_alarms
 from src.utils.files import write_csv, write_text
 
 SINGLE_STEP = ("fgsm", "fgsm_l2", "llc")

@@ -20,10 +20,10 @@ from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_dataset, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
-from src.experiment.provenance import PAGE, job_record, public
-from src.experiment.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
-from src.report import StoredJob, find_jobs
+from src.store.jobs import StoredJob, find_jobs
+from src.store.record import PAGE, job_record, public
+from src.store.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.checks import first_line

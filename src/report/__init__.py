@@ -1,3 +1,1 @@
 """Report of finished jobs: one HTML page of linked charts, made of the tables in their folders."""
-
-from src.report.stored import StoredJob, find_jobs

@@ -13,7 +13,7 @@ from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.compared import compared
 from src.report.sections.confidence import hypothesis, images
 from src.report.sections.mechanisms import mechanisms
-from src.report.stored import StoredJob
+from src.store.jobs import StoredJob
 
 
 def build_report(

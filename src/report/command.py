@@ -8,11 +8,11 @@ from rich.status import Status
 from rich.text import Text
 
 from src.config.settings import ReportCommand, ReportSettings
-from src.experiment.provenance import FIGURES, PAGE, remove_figures
-from src.experiment.state import OUTPUTS, newest_sweep
 from src.report.build import build_report
 from src.report.page import save_figures, write_page
-from src.report.stored import StoredJob, find_jobs
+from src.store.jobs import StoredJob, find_jobs
+from src.store.record import FIGURES, PAGE, remove_figures
+from src.store.state import OUTPUTS, newest_sweep
 
 
 def report(settings: ReportCommand) -> None:

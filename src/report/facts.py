@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
-from src.experiment.provenance import JobRecord
-from src.report.stored import StoredJob
+from src.store.jobs import StoredJob
+from src.store.record import JobRecord
 
 _TABLES = {
     "flips": ("minimum budgets between those of the grid", "diagnostics.bisection=6"),

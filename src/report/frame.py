@@ -11,7 +11,7 @@ from src.config.settings import reference_budget
 from src.report.charts.theme import Drawn, theme
 from src.report.charts.transfer import curves_alone, drawn_rows, matrix_alone
 from src.report.measure import banded_rates
-from src.report.stored import StoredJob, find_jobs
+from src.store.jobs import StoredJob, find_jobs
 from src.utils.checks import legible
 
 _NAMES = ("attack", "source", "target", "norm", "protocol", "variant")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.analysis.trajectories import KINDS, galleries
 from src.report.sections.text import records
-from src.report.stored import StoredJob
+from src.store.jobs import StoredJob
 
 _SIDE = 128  # most pixels of a picture's longer side
 _MOST_BUDGETS = 5  # in a strip, beside the clean image and the perturbation

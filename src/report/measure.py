@@ -19,10 +19,10 @@ from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import KINDS, galleries
 from src.analysis.transfer_rates import confidence_bands
-from src.experiment.job_files import read_alarms
-from src.experiment.provenance import JobRecord
 from src.report.images import Album, examples, gallery_albums
-from src.report.stored import StoredJob, model_digest
+from src.store.jobs import StoredJob, model_digest
+from src.store.record import JobRecord
+from src.store.tables import read_alarms
 
 
 @dataclass

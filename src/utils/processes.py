@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -15,6 +16,17 @@ def is_first_process() -> bool:
     """
     other_node = any(os.environ.get(key, "0") != "0" for key in ("NODE_RANK", "GROUP_RANK"))
     return getattr(rank_zero_only, "rank", 0) == 0 and not other_node
+
+
+def from_first_process(value: Any) -> Any:
+    """Return the first process's value in all that share a job, once they have met."""
+    import torch.distributed  # here: much that asks for a process's place needs no torch
+
+    if not torch.distributed.is_initialized():
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def is_one_of_several() -> bool:

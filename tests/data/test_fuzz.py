@@ -23,10 +23,10 @@ from src.data import ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
 from src.data.image_folder import image_folder
 from src.evaluation import open_saved_images
-from src.experiment.job_files import read_alarms
 from src.models import load_weights
 from src.report.facts import facts
-from src.report.stored import find_jobs
+from src.store.jobs import find_jobs
+from src.store.tables import read_alarms
 from src.utils.cache import sha256_of
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))

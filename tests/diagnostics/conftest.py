@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from src.attacks import fgsm
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.diagnostics import attack_independent_tables, make_diagnostics
+from src.diagnostics import make_diagnostics, mean_spectra
 from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
+from src.experiment.attack_pass import Job
+from src.experiment.unattacked import unattacked_tables
 
 UNROUNDED = Variants()
+DIAGNOSTICS = "flips", "spectra", "filtered"
 FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
 
 
@@ -129,16 +132,18 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleN
         result = evaluate(dataset, module, trained, "test")
         names = [name for name, network in networks.items() if network is source]
         settings = SimpleNamespace(
-            **{"diagnostics": chosen, "trainer": trained, "seed": noise_seed},
+            **{"diagnostics": chosen, "trainer": trained, "seed": noise_seed, "rerun": False},
             **{"reference": reference, "targets": tuple(networks)},
             source_name=names[0] if names else "source",
+            cache_dir=str(cache or tmp_path_factory.mktemp("cache")),
         )
         models = networks | {settings.source_name: source}
-        folder = cache or tmp_path_factory.mktemp("cache")
-        tables = attack_independent_tables(
-            settings, part, models, lambda _, *what: folder / f"{what}.parquet".replace("/", "_")
-        )
-        frames = [(n, t.to_pandas()) for n, t in [*result.diagnostics.items(), *tables.items()]]
+        known = {n: SimpleNamespace(classifier=one, key=n) for n, one in models.items()}
+        tables = unattacked_tables(Job(settings, None, dataset, part, None, known, "cpu"))
+        pairs = [(n, t) for n, t in result.tables.items() if n in {*DIAGNOSTICS}]
+        side = dataset.image_size
+        pairs = [(n, mean_spectra(t, side, reference) if n == "spectra" else t) for n, t in pairs]
+        frames = [(n, t.to_pandas()) for n, t in [*pairs, *tables.items()]]
         found = {
             name: pd.concat([frame for other, frame in frames if other == name], ignore_index=True)
             for name in dict.fromkeys(name for name, _ in frames)

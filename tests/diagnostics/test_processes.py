@@ -16,17 +16,18 @@ import torch.multiprocessing as mp
 from src.attacks import pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages
-from src.diagnostics import Bisection, attack_independent_tables, make_diagnostics
+from src.diagnostics import Bisection, make_diagnostics
 from src.evaluation import (
     Attacker,
     CleanImages,
     DiagnosticInput,
-    SavedImagesWriter,
     Transfer,
     Variants,
     evaluate,
 )
-from src.utils.cache import cache_entry
+from src.experiment.attack_pass import Job
+from src.experiment.unattacked import unattacked_tables
+from src.utils.processes import from_first_process
 
 
 def fake(index: list[int], flips: bool) -> DiagnosticInput:
@@ -82,7 +83,7 @@ def test_rows_on_one_process_on_both_and_on_none(tmp_path):
 
 
 def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> dict[str, pa.Table]:
-    """Evaluate two networks on random starts, controls and diagnostics, and save the images."""
+    """Evaluate two networks on random starts, controls and diagnostics, and keep the images."""
     networks = {name: network(seed) for seed, name in enumerate("ab")}
     settings = DiagnosticSettings(bisection=2, spectra=True, filters=True, similarity=True)
     words = {"accelerator": "cpu", "batch_size": batch_size, "progress_bar": False}
@@ -94,34 +95,33 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
         Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3),
         Variants(controls=True),
         examples=(0, 10),
-        writer=SavedImagesWriter(folder),
         diagnostics=make_diagnostics(settings, list(networks), 8.0, clean),
         diagnosed=DIAGNOSED,
+        keep=partial(write, folder),
+        keep_images=True,
     )
     result = evaluate(data, module, trainer, "test")
     words = {"diagnostics": settings, "trainer": trainer, "seed": 0, "reference": 8.0}
-    asked = SimpleNamespace(**words, source_name="a", targets=("a", "b"))
-    place = partial(in_folder, folder)
-    kept = attack_independent_tables(asked, data, networks, place)
+    words |= {"source_name": "a", "targets": ("a", "b"), "rerun": False, "cache_dir": str(folder)}
+    models = {name: SimpleNamespace(classifier=one, key=name) for name, one in networks.items()}
+    asked = Job(SimpleNamespace(**words), None, data, data, None, models, "cpu")
     gradients = pa.table({"gradients": [result.gradients], "zero": [result.zero_gradients]})
     examples = pa.table({str(k): v.ravel() for k, v in sorted(result.examples.items())})
-    kept = {f"kept-{name}": table for name, table in kept.items()}
-    found = result.tables | result.diagnostics | kept
+    kept = from_first_process(unattacked_tables(asked))
+    found = result.tables | {f"kept-{name}": table for name, table in kept.items()}
     return found | {"gradients": gradients, "examples": examples}
+
+
+def write(folder: Path, parts: dict[str, pa.Table]) -> None:
+    """Write each image to a file of its own."""
+    rows = parts.get("images", pa.table({"index": [], "adversarial": []}))
+    for index, image in zip(rows["index"], rows["adversarial"], strict=True):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{index}.image").write_bytes(image.values.to_numpy().tobytes())
 
 
 DIAGNOSED = (0, 1, 3, 9)
 """Images of two of the three batches."""
-
-
-def in_folder(folder: Path, images: ImageDataset, *what) -> Path:
-    """Return a path; on several processes another one in each, of which the first is there."""
-    rank = os.environ.get("RANK", "one")
-    path = folder / f"{rank}-{what}.parquet".replace("/", "_")
-    if rank == "0" and not path.exists():
-        with cache_entry(path) as temporary:
-            pq.write_table(pa.table({"target": []}), temporary)
-    return path
 
 
 def network(seed: int) -> torch.nn.Module:
@@ -161,8 +161,8 @@ def test_a_job_on_several_processes_gives_the_tables_and_images_of_one(tmp_path)
         for number in range(processes):
             found = pq.read_table(tmp_path / f"{name}-{number}.parquet")
             assert found.equals(one), name
-    folders = (tmp_path / "one", tmp_path / "several")
     one, found = (
-        sorted(path.read_bytes() for path in folder.glob("*.safetensors")) for folder in folders
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.image")}
+        for name in ("one", "several")
     )
-    assert found == one and len(one) > 0
+    assert found == one and len(one) == 11

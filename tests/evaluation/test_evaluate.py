@@ -4,23 +4,21 @@ from functools import partial
 from importlib import import_module
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from src.attacks import bim, fgsm
-from src.config.settings import SavedSettings, TrainerSettings
+from src.config.settings import TrainerSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.evaluation import (
     Attacker,
-    SavedImagesWriter,
     Transfer,
     Variants,
     evaluate,
     for_device,
-    open_saved_images,
-    round_to_8_bits,
     score_clean,
 )
 
@@ -52,7 +50,7 @@ def run(dataset, networks, attack=fgsm, **words):
 
 def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(dataset, networks):
     result = run(dataset, networks, examples=[3, 10])
-    (table,) = result.tables.values()
+    table = result.tables["float32"]
     assert len(table) == 11 * 2 * 2
     batch = dataset.__getitems__(list(range(11)))
     eps = torch.tensor(BUDGETS) / 255
@@ -69,7 +67,7 @@ def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(datas
 def test_variants_are_of_the_same_adversarial_images(dataset, networks):
     variants = Variants(primary="uint8", others=("float32", "png", "jpeg75"), controls=True)
     tables = run(dataset, networks, variants=variants).tables
-    assert list(tables) == ["uint8", "float32", "png", "jpeg75", "noise", "shuffled"]
+    assert list(tables) == ["uint8", "float32", "png", "jpeg75", "noise", "shuffled", "crafting"]
     assert tables["png"].equals(tables["uint8"])
     for name in ("float32", "jpeg75", "noise", "shuffled"):
         assert not tables[name].equals(tables["uint8"])
@@ -175,33 +173,20 @@ def test_the_device_decides_what_is_automatic(monkeypatch):
     assert workers[0] == 0 < workers[1] <= 8
 
 
-def test_what_was_evaluated_is_what_is_saved(dataset, networks, tmp_path):
-    writer = SavedImagesWriter(tmp_path)
-    result = run(dataset, networks, writer=writer, examples=range(11))
-    batch = dataset.__getitems__(list(range(11)))
-    with pytest.raises(ValueError, match="manifest"):
-        open_saved_images(SavedSettings(path=str(tmp_path)))
-    shards = sorted(tmp_path.iterdir())
-    assert len(shards) == 3  # of batches of 4
-    found = {}
-    for shard in map(load_file, shards):
-        assert torch.equal(shard["clean"], batch.images[shard["index"]])
-        assert torch.equal(shard["label"], batch.labels[shard["index"]])
-        found |= dict(zip(shard["index"].tolist(), shard["adversarial"].unbind(1), strict=True))
-    for index, images in result.examples.items():
-        for eps, stored, image in zip(BUDGETS, found[index], images, strict=True):
-            clean = batch.images[index : index + 1]
-            assert torch.equal(stored, round_to_8_bits(torch.tensor(image[None]), clean, eps)[0])
-
-
-def test_clean_predictions_are_computed_once(dataset, networks, tmp_path):
-    cache = {name: tmp_path / f"{name}.parquet" for name in networks}
-    first = score_clean(dataset, {"a": networks["a"]}, TRAINER, cache)
-    assert set(first["eps_255"].to_pylist()) == {0.0}
-    stamp = cache["a"].stat().st_mtime_ns
-    both = score_clean(dataset, networks, TRAINER, cache)
-    assert cache["a"].stat().st_mtime_ns == stamp
-    assert both.slice(0, 11).equals(first)
+def test_clean_predictions_are_each_models_own(dataset, networks):
+    both = score_clean(dataset, networks, TRAINER)
+    assert set(both["eps_255"].to_pylist()) == {0.0}
     assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
     expected = networks["b"](to_unit(dataset.__getitems__(list(range(11))).images)).argmax(1)
     assert both["predicted"].to_pylist()[11:] == expected.tolist()
+    part = score_clean(dataset, networks, TRAINER, only=[2, 7])
+    rows = both.filter(pc.is_in(both["index"], pa.array([2, 7])))
+    assert all(part[name].equals(rows[name]) for name in ("index", "target", "predicted"))
+
+
+def test_images_made_before_are_not_attacked_again(dataset, networks):
+    whole = run(dataset, networks, examples=range(11))
+    kept = {n: image for n, image in whole.examples.items() if n < 8}  # two of three batches
+    source = Attacker(networks["a"], fgsm, BUDGETS, num_classes=3, kept=kept)
+    again = evaluate(dataset, Transfer(networks, source), TRAINER, "test")
+    assert again.gradients == 3 and again.tables["float32"].equals(whole.tables["float32"])

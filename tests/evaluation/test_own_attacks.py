@@ -10,7 +10,7 @@ from torch import nn
 from src.attacks import bim, fgsm
 from src.config.settings import TrainerSettings
 from src.data import ImageDataset, LabelledImages
-from src.evaluation import Attacker, AttackError, PartialRows, Transfer, Variants, evaluate
+from src.evaluation import Attacker, AttackError, Transfer, Variants, evaluate
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 BUDGETS = (4.0, 8.0)
@@ -135,28 +135,25 @@ def search(model, images, labels, eps):
     ("attack", "controls", "known"),
     [(partial(bim, steps=20), False, 39), (partial(bim, steps=20), True, 0), (search, False, 0)],
 )
-def test_batches_that_take_too_long_are_cut(
-    dataset, model, monkeypatch, tmp_path, attack, controls, known
-):
+def test_batches_that_take_too_long_are_cut(dataset, model, monkeypatch, attack, controls, known):
     for module in ("attacker", "lightning_module"):
         monkeypatch.setattr(f"src.evaluation.{module}.LIMIT", 0.8)
-    monkeypatch.setattr(PartialRows, "seconds", 0.8)
+    monkeypatch.setattr(Transfer, "seconds", 0.8)
     variants, taken = Variants(controls=controls), []
-    found = {}
+    found, kept = {}, {"whole": [], "cut": []}
     for name, source in {"whole": model, "cut": Slow(model)}.items():
         words = {"num_classes": 3, "gradients_per_image": known}
         attacker = Attacker(source, attack, BUDGETS, **words)
-        kept = PartialRows(tmp_path / name)
-        module = Transfer({"a": model}, attacker, variants, range(10), partial=kept)
+        module = Transfer({"a": model}, attacker, variants, range(10), keep=kept[name].append)
         module.progress = taken.append if name == "cut" else module.progress
         trainer = TRAINER.model_copy(update={"batch_size": 10})
         found[name] = evaluate(dataset, module, trainer, "test")
     assert sum(taken) == 10 * (known or 1)
     assert found["cut"].gradients == found["whole"].gradients
-    kept = list((tmp_path / "cut").glob("*.safetensors"))
-    assert len(kept) > 1  # what a killed pass goes on from
-    assert not list((tmp_path / "whole").glob("*"))
-    for name, table in found["whole"].tables.items():
+    assert sum("float32" in parts for parts in kept["cut"]) > 1  # from which a killed pass goes on
+    assert [list(parts) for parts in kept["whole"]] == [["images"]]
+    for name in variants.names:
+        table = found["whole"].tables[name]
         for column in ("index", "target", "eps_255", "predicted"):
             assert found["cut"].tables[name][column].equals(table[column]), (name, column)
     assert found["cut"].examples.keys() == found["whole"].examples.keys()

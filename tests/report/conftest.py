@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.config.settings import ReportSettings
-from src.experiment.provenance import JobRecord, with_record
 from src.report.build import build_report
 from src.report.page import Report
-from src.report.stored import find_jobs
+from src.store.jobs import find_jobs
+from src.store.record import JobRecord, with_record
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 12345.678)

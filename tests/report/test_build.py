@@ -15,7 +15,7 @@ from src.report.build import build_report
 from src.report.measure import Measured, group, measure
 from src.report.sections import compared
 from src.report.sections.answer import answer_sentence
-from src.report.stored import disambiguated, find_jobs
+from src.store.jobs import disambiguated, find_jobs
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from scipy.stats import ttest_1samp
 from src.analysis import format_cell, is_white_box
 from src.analysis.intervals import FEWEST_IMAGES
 from src.config.settings import CONTROLS
-from src.experiment.provenance import JobRecord
 from src.report.charts.dots import dot_plot
 from src.report.charts.transfer import drawn_rows, linked
 from src.report.measure import Measured, group
 from src.report.page import Figure, Section
 from src.report.sections.text import pair_names
+from src.store.record import JobRecord
 
 _PAIR = ["attack", "source", "target"]
 

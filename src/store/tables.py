@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from src.analysis import Alarm
-from src.experiment.provenance import ALARMS, EXAMPLES, PREDICTIONS, TOP_FIVE, JobRecord
+from src.store.record import ALARMS, EXAMPLES, PREDICTIONS, TOP_FIVE, JobRecord
 from src.utils.checks import first_line
 from src.utils.tables import read_table
 
@@ -28,6 +28,7 @@ _TYPES = {
     **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
 }
 """Types of columns as written; the other columns are float64."""
+_ORDER = ("eps_255", "cutoff", "frequency_low")
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
@@ -47,6 +48,18 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
     return table
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Return rows of one target by ascending budget, cutoff or band, and then by image.
+
+    Minimum budgets, which are no setting of their rows, come by image alone.
+    """
+    ascending = ("cutoff", "frequency_low") if "below_eps_255" in table.column_names else _ORDER
+    keys = [(name, "ascending") for name in ascending if name in table.column_names]
+    if "frequency_high" in table.column_names:
+        keys.append(("frequency_high", "descending"))  # the whole spectrum before its bands
+    return table.sort_by([*keys, ("index", "ascending")])
 
 
 def read_images(path: Path, record: JobRecord) -> dict[str, np.ndarray]:

@@ -23,8 +23,16 @@ ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
 WEIGHTS = ("data", "models", "training")
 """Packages that decide trained weights."""
 _HERE = Path(__file__).resolve().parents[1]
-_REST = ("analysis", "config", "experiment", "report", "tracking", "utils")  # decide no row
-_PROGRAM = [_HERE / name for name in (*ROWS, *WEIGHTS, *_REST)]
+_REST = (
+    "analysis",
+    "config",
+    "experiment",
+    "report",
+    "store",
+    "tracking",
+    "utils",
+)  # decide no row
+_PROGRAM = [_HERE / name for name in (*ROWS, *WEIGHTS, *_REST)]  # the rest decides no row
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.experiment.provenance import JobRecord, public, read_record, with_record
+from src.store.record import JobRecord, public, read_record, with_record
 
 RECORD = JobRecord(
     key="k",

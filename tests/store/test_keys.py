@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from src.config.settings import TrainerSettings
-from src.experiment.code_identity import code_of, own_code
-from src.experiment.identity import table_path
+from src.store.code_identity import code_of, own_code
+from src.store.keys import rows_key
 from tests.conftest import REPOSITORY
 
 FILES = {
@@ -36,7 +36,7 @@ REACHED = [
     "torch",
     "two",
 ]  # deep has no __init__.py
-TELL = "import sys, json; from src.experiment.code_identity import code_of, own_code\n"
+TELL = "import sys, json; from src.store.code_identity import code_of, own_code\n"
 
 
 @pytest.fixture
@@ -123,18 +123,15 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     assert changed != rows and same == weights
 
 
-def path_of(names=("a", "b"), keys=("x", "y"), digest="0", batch_size=5, what=(1, (0.5, 0.25))):
-    settings = SimpleNamespace(cache_dir="c", trainer=TrainerSettings(batch_size=batch_size))
-    images = SimpleNamespace(digest=lambda: digest)
-    known = dict(zip("ab", keys, strict=True))
-    return table_path(settings, known, "cpu", images, "table", names, *what)
+def key_of(models=("x", "y"), digest="0", device="cpu", what=(1, (0.5, 0.25)), **trainer):
+    settings = SimpleNamespace(trainer=TrainerSettings(**trainer))
+    return rows_key(settings, device, digest, "table", models, *what)
 
 
-def test_a_kept_table_is_told_by_all_that_decides_its_numbers(monkeypatch):
-    assert path_of() == path_of(names=("b", "a"))
-    assert path_of().name.startswith("table-a-b-")
-    others = [{"names": ("a", "a")}, {"names": ("a",)}, {"keys": ("x", "z")}, {"digest": "1"}]
-    others += [{"batch_size": 6}, {"what": (1, (0.5, 0.3))}, {"what": (2, (0.5, 0.25))}]
-    paths = {path_of(), *(path_of(**other) for other in others)}
-    monkeypatch.setattr("src.experiment.identity.own_code", lambda: "of an update")
-    assert len(paths | {path_of()}) == 2 + len(others)
+def test_a_key_tells_all_that_decides_numbers(monkeypatch):
+    assert key_of() == key_of(batch_size=6) == key_of(num_workers=2)
+    others = [{"models": ("y", "x")}, {"models": ("x",)}, {"digest": "1"}, {"device": "cuda"}]
+    others += [{"precision": "bf16-mixed"}, {"what": (1, (0.5, 0.3))}, {"what": (2, (0.5, 0.25))}]
+    keys = {key_of(), *(key_of(**other) for other in others)}
+    monkeypatch.setattr("src.store.keys.own_code", lambda: "of an update")
+    assert len(keys | {key_of()}) == 2 + len(others)

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
-from src.experiment.job_files import read_images, read_job_table
-from src.experiment.provenance import (
+from src.store.record import (
     EXAMPLES,
     IMAGES,
     PREDICTIONS,
@@ -26,7 +25,8 @@ from src.experiment.provenance import (
     read_record,
     without_top_five,
 )
-from src.experiment.state import noted_failure
+from src.store.state import noted_failure
+from src.store.tables import read_images, read_job_table
 
 _PREPROCESSING = ("network", "mean", "std", "input_size")
 

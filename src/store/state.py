@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field, ValidationError
 
-from src.experiment.provenance import PREDICTIONS
+from src.store.record import PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
 

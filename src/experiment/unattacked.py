@@ -1,0 +1,110 @@
+"""Rows that need no attack: clean images, noise, low-passed images, similarity of gradients."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src.diagnostics import (
+    BOUNDS,
+    CUTOFFS,
+    LowPassedImages,
+    NoiseParts,
+    Similarity,
+    filtered_table,
+)
+from src.evaluation import AdversarialSource, pass_over, renamed, score_clean
+from src.experiment.attack_pass import Job
+from src.store.rows import Keep, computed_once
+from src.utils.processes import from_first_process, is_first_process
+
+
+def clean_rows(job: Job) -> pa.Table:
+    """Return the models' predictions for the clean images, the same in all processes."""
+    return from_first_process(_scored(job, "clean images", tuple(job.models), job.images.indices))
+
+
+def unattacked_tables(job: Job) -> dict[str, pa.Table]:
+    """Return the tables of the diagnostics that need no attack; only the first process has them.
+
+    They are `filtered`, here the rows of the noise; `low_passed`, with a row per image, target and
+    `cutoff`; and `similarity`, with a row per image and target, whose `cosine` is that of its
+    gradient with the source's. Tables that are not asked for are left out.
+    """
+    settings, tables = job.settings, {}
+    index, targets = job.diagnosed.indices, settings.targets
+    if settings.diagnostics.filters:
+        at, seed = settings.reference, settings.seed
+        what = (at, [*BOUNDS.values()], seed)
+        tables["filtered"] = _scored(job, "noise", targets, index, NoiseParts(at, seed), *what)
+        low = LowPassedImages()
+        tables["low_passed"] = _scored(job, "low-passed images", targets, index, low, CUTOFFS)
+    if settings.diagnostics.similarity:
+        tables["similarity"] = _similarity(job)
+    if not is_first_process():
+        return {}
+    if settings.diagnostics.filters:
+        tables["filtered"] = filtered_table(tables["filtered"], at, "noise")
+        rows = tables["low_passed"]
+        names = ["cutoff" if name == "eps_255" else name for name in rows.column_names]
+        tables["low_passed"] = rows.rename_columns(names).drop_columns("target_label")
+    return tables
+
+
+def _scored(
+    job: Job,
+    table: str,
+    names: Sequence[str],
+    index: np.ndarray,
+    source: AdversarialSource | None = None,
+    *what: Any,
+) -> pa.Table:
+    """Return some models' predictions for clean images, or those that a `source` makes of them."""
+
+    def compute(
+        missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
+    ) -> dict[str, pa.Table]:
+        def split(rows: pa.Table) -> dict[str, pa.Table]:
+            return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
+
+        return split(
+            score_clean(
+                job.images,
+                {name: job.networks[name] for name in missing},
+                job.settings.trainer,
+                source=source,
+                label=table,
+                only=todo.tolist(),
+                keep=lambda rows: keep(split(rows)),
+            )
+        )
+
+    keys = {name: job.rows_key(table, [name], *what) for name in names}
+    wanted = dict.fromkeys(names, index)
+    found = computed_once(job.rows, keys, wanted, compute)
+    return pa.concat_tables(renamed(found[name], name) for name in names) if found else None
+
+
+def _similarity(job: Job) -> pa.Table:
+    """Return the rows of source and targets; those of all pairs among them are kept."""
+    source, trainer = job.settings.source_name, job.settings.trainer
+    names = sorted({source, *job.settings.targets})
+    pairs = {" ".join(pair): pair for pair in combinations_with_replacement(names, 2)}
+
+    def compute(
+        missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
+    ) -> dict[str, pa.Table]:
+        wanted = {name: pairs[name] for name in missing}
+        module = Similarity(job.networks, wanted, trainer.max_gradient_batch)
+        pass_over(job.images, module, trainer, "gradients", only=todo.tolist())
+        rows = module.table
+        return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
+
+    keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
+    wanted = dict.fromkeys(pairs, job.diagnosed.indices)
+    found = computed_once(job.rows, keys, wanted, compute)
+    own = {target: " ".join(sorted([source, target])) for target in job.settings.targets}
+    return pa.concat_tables(renamed(found[own[name]], name) for name in own) if found else None

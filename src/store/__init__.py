@@ -1,0 +1,1 @@
+"""Storage of jobs: records, tables, and rows found by their content."""
