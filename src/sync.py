@@ -16,6 +16,7 @@ def main() -> None:
         "folders", nargs="*", type=Path, help="of sweeps; else all of outputs/ that were tracked"
     )
     parser.add_argument("--uri", help="of the MLflow store; else the SQLite file in mlruns/")
+    parser.add_argument("--directory", default="mlruns", help="of that file, if not mlruns")
     words = parser.parse_args()
     from src.experiment.delivery import deliver  # here, so that --help answers at once
 
@@ -24,7 +25,8 @@ def main() -> None:
         try:
             if words.folders or read_plan(folder).tracked:
                 tried = True
-                count = deliver(folder, TrackingSettings(name="mlflow", uri=words.uri))
+                store = {"uri": words.uri, "directory": words.directory}
+                count = deliver(folder, TrackingSettings(name="mlflow", **store))
                 print(f"{folder}: {count} jobs delivered.")
         except (ValueError, OSError) as error:
             print(error, file=sys.stderr)

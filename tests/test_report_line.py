@@ -86,7 +86,8 @@ def test_a_report_and_its_tables_are_tracked(sweep):
     logged = {Path(file.path).name for file in store.list_artifacts(runs["sweep"], "figures")}
     assert logged == {path.name for path in (workspace / "outputs" / "out" / "figures").iterdir()}
     files = {file.path for file in store.list_artifacts(runs["job"])}
-    assert {"flips.parquet", "spectra.parquet", "filtered.parquet", "similarity.parquet"} <= files
+    assert {"rates.csv", "alarms.json", "config.yaml"} <= files  # tables: in the job's folder
+    assert not [file for file in files if file.endswith(".parquet")]
 
 
 def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):

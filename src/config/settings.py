@@ -314,11 +314,16 @@ class TrainingSettings(Section):
 
 
 class TrackingSettings(Section):
-    """Tracking store; without `uri` a SQLite file in `directory`."""
+    """Tracking store; without `uri` a SQLite file in `directory`.
+
+    Attributes:
+        tables: Whether jobs' tables are artifacts; None: only where the store is elsewhere.
+    """
 
     name: Literal["mlflow", "none"]
     uri: str | None = None
     directory: str = "mlruns"
+    tables: bool | None = None
 
 
 class ReportSettings(Section):

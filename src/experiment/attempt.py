@@ -20,7 +20,7 @@ from src.utils.processes import is_first_process, is_one_of_several
 
 log = logging.getLogger(__name__)
 
-_trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and data set
+_trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and `_store`
 
 
 def attempt(config: DictConfig, folder: Path) -> None:
@@ -62,7 +62,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
 
 def tracker_of(settings: Settings) -> Tracker:
     """Return the tracker of a sweep's jobs, opened once a process; empty if that fails."""
-    place = (settings.sweep, settings.dataset.name)
+    place = (settings.sweep, _store(settings))
     if place not in _trackers:
         try:
             _trackers[place] = open_tracker(settings.tracking, settings.dataset.name)
@@ -74,7 +74,11 @@ def tracker_of(settings: Settings) -> Tracker:
 
 def share_tracker(tracker: Tracker, settings: Settings, sweep: str | None) -> None:
     """Let the jobs of this process use a tracker that is open already."""
-    _trackers[sweep, settings.dataset.name] = tracker
+    _trackers[sweep, _store(settings)] = tracker
+
+
+def _store(settings: Settings) -> str:
+    return f"{settings.dataset.name} {settings.tracking.model_dump_json()}"
 
 
 def _note(folder: Path, sentence: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,8 +73,11 @@ def job_parameters(
     }
 
 
-def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
-    """Log a finished job from its folder: its pairs, its own metrics, its files."""
+def track_job(folder: Path, tracker: Tracker, run: Run, known: Collection[str] = ()) -> None:
+    """Log a finished job from its folder: its pairs, its own metrics, its files.
+
+    The store has the pairs of the `known` targets.
+    """
     if tracker.store is None:
         return
     record = _record(folder)
@@ -83,7 +86,8 @@ def track_job(folder: Path, tracker: Tracker, run: Run) -> None:
     if record.attack:
         path = folder / f"{PREDICTIONS}.parquet"
         predictions = read_job_table(path, PREDICTIONS, record).to_pandas()
-        track_pairs(predictions, record, tags["delivery"], tracker, run)
+        missing = [name for name in record.targets if name not in known]
+        track_pairs(predictions, record, missing, tags["delivery"], tracker, run)
         for alarm in read_alarms(folder):  # as much of one name as a tag may hold
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), alarm.sentence]))[:7900]
@@ -121,7 +125,7 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
                 record.source, record.label, record.targets, record.budgets[1:], record.seed
             )
             with own.job(name, sweep, parameters, lock_of(job)) as run:
-                track_job(job, own, run)
+                track_job(job, own, run, own.pairs_of(_delivery(record)))
         states = {job.state for job in jobs}
         never_begun = {"missing", "waiting"} & states
         ended = "KILLED" if never_begun else "FAILED" if "failed" in states else "FINISHED"

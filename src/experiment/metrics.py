@@ -19,12 +19,17 @@ CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
 def track_pairs(
-    predictions: pd.DataFrame, record: JobRecord, delivery: str, tracker: Tracker, run: Run
+    predictions: pd.DataFrame,
+    record: JobRecord,
+    targets: Sequence[str],
+    delivery: str,
+    tracker: Tracker,
+    run: Run,
 ) -> None:
-    """Log a run for each target of a job, from the predictions of its primary variant."""
+    """Log a run for each of some targets, from the predictions of a job's primary variant."""
     found = rates(predictions, record.source, record.targets, record.protocol)
     attack = record.config["attack"]
-    for target in record.targets:
+    for target in targets:
         rows = found[found["target"] == target]
         points, intervals = pair_points(rows, record.reference)
         if record.norm == "l2" and record.values:
@@ -47,10 +52,9 @@ def track_pairs(
         tracker.log_pair(
             run,
             named(f"{job_name(record.label, record.source)} -> {target}", record),
-            key=record.key,
-            delivery=delivery,
-            again=bool(record.config.get("rerun")),
             tags={
+                "job_key": record.key,
+                "delivery": delivery,
                 **{name: str(parameters[name]) for name in both},
                 "attack": record.label,
                 "target_label": attack["target_label"] or "none",

@@ -7,6 +7,7 @@
 
 import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ class Run:
 
     id: str = ""
     sweep: str = ""
-    lock: str = ""
+    lock: Path = Path()
 
 
 class Tracker:
@@ -49,8 +50,10 @@ class Tracker:
     A store that goes away costs no results.
     """
 
-    def __init__(self, store: "Store | None" = None, dataset: str = "") -> None:
-        self.store, self.dataset = store, dataset
+    def __init__(
+        self, store: "Store | None" = None, dataset: str = "", tables: bool = False
+    ) -> None:
+        self.store, self.dataset, self.tables = store, dataset, tables
 
     @property
     def address(self) -> str:
@@ -58,8 +61,8 @@ class Tracker:
         return "" if self.store is None else str(self.store.tracking_uri)
 
     def close_orphans(self) -> None:
-        """End as KILLED the runs whose processes are gone, as their locks here tell."""
-        running = "attributes.status = 'RUNNING'"
+        """End as KILLED the runs of this machine whose processes are gone, as their locks tell."""
+        running = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
         for ending in ("", "-sweeps", "-training"):
             for run in self._ask("found", f"{self.dataset}{ending}", running) or ():
                 lock = Path(run.data.tags.get("lock", ""))
@@ -76,7 +79,7 @@ class Tracker:
         if self.store is None:
             return None
         with _refusing(self.address), _patience(seconds=20, retries=3):
-            tags = {"kind": "sweep", "plan": plan, "lock": str(lock.absolute())}
+            tags = {"kind": "sweep", "plan": plan, **_place(lock)}
             return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
 
     def end_sweep(
@@ -98,13 +101,13 @@ class Tracker:
 
         Its process holds a lock, which lies in the job's folder.
         """
-        tags = {"kind": "job", "sweep": sweep or "", "lock": str(lock.absolute())}
+        tags = {"kind": "job", "sweep": sweep or "", **_place(lock)}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
         run = self._ask("start", f"{self.dataset}-sweeps", name, tags, parameters) or ""
         status = "KILLED"
         try:
-            yield Run(run, sweep or "", tags["lock"])
+            yield Run(run, sweep or "", lock)
             status = "FINISHED"
         except Exception as error:
             status = "FAILED"
@@ -118,8 +121,10 @@ class Tracker:
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
 
     def log_files(self, run: Run, files: Sequence[Path]) -> None:
-        """Store a job's files."""
-        self._ask("keep", run.id, files)
+        """Store a job's files, its tables only in a store elsewhere or where that is asked for."""
+        self._ask(
+            "keep", run.id, [path for path in files if self.tables or path.suffix != ".parquet"]
+        )
 
     def sweep_of(self, plan: str) -> str | None:
         """Return the id of the sweep that has a plan; None if it was not tracked here."""
@@ -128,53 +133,30 @@ class Tracker:
 
     def has_job(self, delivery: str) -> bool:
         """Tell whether the store has a finished job of this `delivery`."""
-        return bool(self._finished(f"{self.dataset}-sweeps", "delivery", delivery))
+        return bool(self._delivered(f"{self.dataset}-sweeps", delivery))
+
+    def pairs_of(self, delivery: str) -> set[str]:
+        """Return the targets whose pairs the store has of a job's `delivery`."""
+        return {run.data.tags["target"] for run in self._delivered(self.dataset, delivery)}
 
     def log_pair(
         self,
         run: Run,
         name: str,
-        *,
-        key: str,
-        delivery: str,
-        again: bool = False,
         tags: Mapping[str, str],
         parameters: Mapping[str, Any],
         points: Sequence[Point],
     ) -> None:
-        """Log one source -> target pair of a job as a flat run of its own.
-
-        A finished run of the same key (equal keys mean equal rows), tags (whatever the commit) and
-        parameters joins the job's sweep instead; with `again` only one of the same delivery does,
-        since a job may be delivered in parts.
-        """
-        own = {**tags, "delivery": delivery} if again else tags
-        if self._joined(run, key, own, parameters):
-            return
-        ours = {"kind": "pair", "sweep": run.sweep, "job": run.id, "lock": run.lock}
-        tags = {**ours, "job_key": key, "delivery": delivery, **tags}
+        """Log one source -> target pair of a job as a flat run of its own."""
+        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **_place(run.lock), **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
         self._ask("set_terminated", pair, "FINISHED")
-
-    def _joined(
-        self, run: Run, key: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
-    ) -> bool:
-        """Let a finished run of the same pair join a job's sweep, if there is one."""
-        own = {name: str(value) for name, value in parameters.items()}
-        named = {name: value for name, value in tags.items() if name != "git_commit"}
-        for found in self._finished(self.dataset, "job_key", key):
-            data = found.data
-            if data.params == own and named.items() <= data.tags.items():
-                both = dict.fromkeys([*data.tags["sweep"].split(), run.sweep])
-                self._ask("set_tag", found.info.run_id, "sweep", " ".join(both))
-                return True
-        return False
 
     def training_logger(
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], lock: Path
     ) -> Logger | None:
         """Return a Lightning logger for one training, or None where nothing is tracked."""
-        tags = {"kind": "training", "lock": str(lock.absolute()), **tags}
+        tags = {"kind": "training", **_place(lock), **tags}
         run = self._ask("start", f"{self.dataset}-training", name, tags, parameters)
         return _TrainingLogger(self, run) if run else None
 
@@ -199,9 +181,9 @@ class Tracker:
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
         return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{opened}"}
 
-    def _finished(self, experiment: str, tag: str, value: str) -> list[Any]:
-        """Return the finished runs of an experiment with some value of a tag, the newest first."""
-        wanted = f"tags.{tag} = '{value}' and attributes.status = 'FINISHED'"
+    def _delivered(self, experiment: str, delivery: str) -> list[Any]:
+        """Return the finished runs of an experiment with a job's `delivery`."""
+        wanted = f"tags.delivery = '{delivery}' and attributes.status = 'FINISHED'"
         return self._ask("found", experiment, wanted) or []
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -236,7 +218,14 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     ):
         from src.tracking.mlflow_store import Store  # here: tracking=none needs no mlflow
 
-        return Tracker(Store(settings.uri, settings.directory), dataset)
+        elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
+        tables = elsewhere if settings.tables is None else settings.tables
+        return Tracker(Store(settings.uri, settings.directory), dataset, tables)
+
+
+def _place(lock: Path) -> dict[str, str]:
+    """Return the tags that tell which process a run is of: its machine, and the lock it holds."""
+    return {"host": platform.node(), "lock": str(lock.absolute())}
 
 
 def _without_password(text: str) -> str:

@@ -64,9 +64,7 @@ def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
     tracker.log_pair(
         Run("job", "sweep"),
         "fgsm a -> b",
-        key="k",
-        delivery="d",
-        tags={"source": "a"},
+        tags={"source": "a", "target": "b", "delivery": "d"},
         parameters={"steps": 10, "long": "x" * 7000},
         points=[*curve, ("reference/robust_accuracy", 0.5, 0)],
     )
@@ -78,38 +76,34 @@ def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
     assert len(run.data.params["long"]) == 6000 and run.data.params["long"].endswith("x...")
     own = {"kind": "pair", "sweep": "sweep", "job": "job", "source": "a"}
     assert own.items() <= run.data.tags.items()
+    assert (tracker.pairs_of("d"), tracker.pairs_of("e")) == ({"b"}, set())
 
 
-def test_a_pair_that_is_there_joins_the_sweep_that_has_it_again(tracker, store):
-    def log(sweep, key="k", commit="c", delivery="d", again=False, **parameters):
-        tags = {"target": "b", "git_commit": commit}
-        what = {"tags": tags, "parameters": parameters, "points": []}
-        what |= {"key": key, "delivery": delivery, "again": again}
-        tracker.log_pair(Run("job", sweep), "a -> b", **what)
-
-    log("one", reference=8.0)
-    log("two", reference=8.0, commit="later")
-    log("two", reference=8.0)
-    log("two", reference=8.0, again=True)  # of the same delivery
-    for other in ({"key": "o"}, {"reference": 4.0}, {"again": True, "delivery": "e"}):
-        log("three", **{"reference": 8.0, **other})
-    log("four", reference=8.0)
-    found = store.search_runs([store.get_experiment_by_name("images").experiment_id])
-    sweeps = sorted(run.data.tags["sweep"] for run in found)
-    assert len(found) == 4 and sweeps[0].startswith("one two")
-    assert " ".join(sweeps).split().count("four") == 1
-    assert all("three" in sweep for sweep in sweeps[1:])
-
-
-def test_runs_of_processes_that_are_gone_are_closed(tracker, store, tmp_path):
+def test_runs_of_this_machines_processes_that_are_gone_are_closed(
+    tracker, store, tmp_path, monkeypatch
+):
     ids = {}
     with held(tmp_path / "alive"):
         for name in ("alive", "gone"):
             ids[name] = tracker.start_sweep(name, "p", {}, tmp_path / name)
         ids["elsewhere"] = tracker.start_sweep("elsewhere", "p", {}, Path("/gone/.sweep"))
+        with monkeypatch.context() as other:  # with a folder of the same name
+            other.setattr("platform.node", lambda: "other")
+            ids["other"] = tracker.start_sweep("other", "p", {}, tmp_path / "gone")
         tracker.close_orphans()
         ended = {name: status(store, run) for name, run in ids.items()}
-    assert ended == {"alive": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
+    assert ended.pop("gone") == "KILLED" and set(ended.values()) == {"RUNNING"}
+
+
+def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path):
+    files = [tmp_path / name for name in ("rates.csv", "predictions.parquet")]
+    for file in files:
+        file.touch()
+    for tables, kept in ((None, 1), (False, 1), (True, 2)):
+        tracker = open_tracker(settings.model_copy(update={"tables": tables}), "images")
+        with tracker.job("job", None, {}, LOCK) as run:
+            tracker.log_files(run, files)
+        assert len(store.list_artifacts(run.id)) == kept
 
 
 @pytest.mark.parametrize(
@@ -202,8 +196,7 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
     for name in ("one", "two"):
         with tracker.job(name, sweep, {}, LOCK) as run:
             tracker.log_job(run, {"n": 1}, {})
-            what = {"tags": {}, "parameters": {}, "points": [("n", 1, 0)]}
-            tracker.log_pair(run, "a", key="k", delivery="d", **what)
+            tracker.log_pair(run, "a", tags={}, parameters={}, points=[("n", 1, 0)])
     tracker.end_sweep(sweep, "FINISHED", [], "matrix", [])
     assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1

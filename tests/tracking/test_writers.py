@@ -29,9 +29,7 @@ def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, job
                 tracker.log_pair(
                     run,
                     f"{name} -> {target}",
-                    key=name,
-                    delivery=name,
-                    tags={"target": target},
+                    tags={"target": target, "delivery": name},
                     parameters={"number": number},
                     points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
                 )
