@@ -183,7 +183,7 @@ def same_tables(whole: Path, sweep: Path, *trial: tuple[int, bool]) -> None:
 
 
 def tracked_once(folder: Path) -> None:
-    """Check that the store has every pair once, and nothing that seems to run."""
+    """Check that each sweep has its pairs once, the last one all, and that nothing seems to run."""
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
     found = {}
     for name in ("cifar10_mini", "cifar10_mini-sweeps", "cifar10_mini-training"):
@@ -191,6 +191,8 @@ def tracked_once(folder: Path) -> None:
         found[name] = store.search_runs([experiment.experiment_id]) if experiment else []
         assert {run.info.status for run in found[name]} <= {"FINISHED", "KILLED"}
     finished = [run for run in found["cifar10_mini"] if run.info.status == "FINISHED"]
-    pairs = Counter(run.info.run_name for run in finished)
+    pairs = Counter((run.data.tags["sweep"], run.info.run_name) for run in finished)
     names = {f"{a} coarse -> {target}" for a in ("fgsm", "bim") for target in ("coarse", "fine")}
-    assert pairs == dict.fromkeys(names, 1)
+    sweeps = [run for run in found["cifar10_mini-sweeps"] if run.data.tags["kind"] == "sweep"]
+    last = max(sweeps, key=lambda run: run.info.start_time).info.run_id
+    assert set(pairs.values()) == {1} and {name for sweep, name in pairs if sweep == last} == names
