@@ -1,4 +1,4 @@
-"""The command line that lists the jobs of a sweep: their states, times, and what remains."""
+"""Command line that lists the jobs of a sweep, and the size of the store of rows."""
 
 import argparse
 import sys
@@ -17,17 +17,32 @@ def main() -> None:
     """Run the command line; the exit code is 0 if all jobs are done, else 1, or 2 for a refusal."""
     parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="a sweep's; the newest in outputs/")
-    folder = parser.parse_args().folder
+    parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="of the rows: cache")
+    parser.add_argument("--prune", type=float, metavar="DAYS", help="remove rows older than that")
+    given = parser.parse_args()
+    from src.store.rows import Rows  # here, so that --help answers at once
+
+    console = Console(markup=False, highlight=False)
+    rows = Rows(given.cache_dir / "rows")
+    if given.prune is not None:
+        freed = rows.prune(given.prune)
+        console.print(f"{rows.folder}: removed {_megabytes(freed)} older than {given.prune:g} days.")
     try:
-        folder = folder or newest_sweep()
+        folder = given.folder or newest_sweep()
         jobs = job_statuses(folder)
     except ValueError as error:
+        if given.prune is not None:
+            return
         print(error, file=sys.stderr)
         sys.exit(REFUSED)
-    console = Console(markup=False, highlight=False)
     console.print(listed(jobs))
     console.print(f"{folder}: {summary(jobs)}", soft_wrap=True)
+    console.print(f"{rows.folder}: {_megabytes(rows.size())} of rows and images.", soft_wrap=True)
     sys.exit(any(job.state != "done" for job in jobs))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 def listed(jobs: list[JobStatus]) -> Table:
