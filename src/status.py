@@ -26,7 +26,9 @@ def main() -> None:
     rows = Rows(given.cache_dir / "rows")
     if given.prune is not None:
         freed = rows.prune(given.prune)
-        console.print(f"{rows.folder}: removed {_megabytes(freed)} older than {given.prune:g} days.")
+        console.print(
+            f"{rows.folder}: removed {_megabytes(freed)} older than {given.prune:g} days."
+        )
     try:
         folder = given.folder or newest_sweep()
         jobs = job_statuses(folder)

@@ -21,10 +21,16 @@ def attack_settings(config: DictConfig, hydra: DictConfig, section: Mapping[str,
     name = str(hydra.runtime.choices.attack)
     folders = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
     search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
-    config = config.copy()
-    with open_dict(config):
-        config.attack = _composed(hydra.job.config_name, name, tuple(search), tuple(folders))
-    file: Any = OmegaConf.to_container(config.attack, resolve=True)
+    own, written = (
+        config.attack,
+        _composed(hydra.job.config_name, name, tuple(search), tuple(folders)),
+    )
+    with open_dict(config):  # in the place of its own, as it may name other keys
+        config.attack = written
+        try:
+            file: Any = OmegaConf.to_container(config.attack, resolve=True)
+        finally:
+            config.attack = own
     foreign = [key for key in section if key not in file]
     if foreign or section.get("name") != name:
         places = [Path(folder, "attack", f"{name}.yaml") for folder in folders]

@@ -353,12 +353,14 @@ class ReportCommand(Section):
         sweep: Folders of sweeps under `outputs/`.
         folder: Any folder of parquet files that jobs have left.
         out: Place of the page; None: the sweep's folder.
+        cache_dir: Folder of the script that draws the charts.
     """
 
     sweep: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     folder: str | None
     out: str | None
     report: ReportSettings
+    cache_dir: str
 
 
 class Settings(Section):

@@ -194,7 +194,8 @@ class Sweep:
         again = f"python -m src.report folder={folder}"
         try:
             with stopping.insist():
-                write_report(done, folder, self.settings[0].report, console)
+                own = self.settings[0]
+                write_report(done, folder, own.report, Path(own.cache_dir), console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"
             words = f"Interrupted. The jobs' files are complete, and {again} builds it."

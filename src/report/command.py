@@ -26,12 +26,12 @@ def report(settings: ReportCommand) -> None:
     default = folders[0] if len(folders) == 1 else several
     out = Path(settings.out or default)
     console = Console()
-    write_report(jobs, out, settings.report, console)
+    write_report(jobs, out, settings.report, Path(settings.cache_dir), console)
     console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
 
 
 def write_report(
-    jobs: Sequence[StoredJob], out: Path, settings: ReportSettings, console: Console
+    jobs: Sequence[StoredJob], out: Path, settings: ReportSettings, cache: Path, console: Console
 ) -> None:
     """Write the page and, with `settings.figures`, every figure as files with its data.
 
@@ -44,7 +44,7 @@ def write_report(
 
         content = build_report(jobs, settings, progress)
         progress("page")
-        write_page(content, out / PAGE)
+        write_page(content, out / PAGE, cache)
         remove_figures(out / FIGURES)
         if settings.figures:
             save_figures(content.figures, out / FIGURES, progress)

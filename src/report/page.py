@@ -3,8 +3,10 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from markupsafe import Markup
 
 from src.report.charts.theme import THEME, Drawn
 from src.report.images import Album
+from src.utils.cache import cache_entry, is_cached
 from src.utils.checks import legible
-from src.utils.files import atomic_write, write_csv, write_text
+from src.utils.files import WriteError, atomic_write, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
@@ -89,8 +92,11 @@ class Report:
         return [figure for section in self.sections for figure in section.figures]
 
 
-def write_page(report: Report, path: Path) -> None:
-    """Write the report as one HTML file that loads no other; whole or not at all."""
+def write_page(report: Report, path: Path, cache: Path) -> None:
+    """Write the report as one HTML file that loads no other; whole or not at all.
+
+    The script that draws it, which takes a second to make, is kept in the folder `cache`.
+    """
     environment = Environment(
         loader=PackageLoader("src.report"),
         autoescape=True,
@@ -108,7 +114,7 @@ def write_page(report: Report, path: Path) -> None:
         report=report,
         style=source("page.css"),
         embed=source("page.js"),
-        vega=Markup(_vega()) if report.figures else "",
+        vega=Markup(_vega(cache)) if report.figures else "",
     )
     write_text(path, page)
 
@@ -128,11 +134,16 @@ def save_figures(
         write_csv(folder / f"{figure.name}.csv", figure.data)
 
 
-@cache
-def _vega() -> str:
+def _vega(cache: Path) -> str:
     """Return Vega, Vega-Lite and vega-embed as one script."""
-    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    return str(text).replace("</script", "<\\/script")
+    path = cache / f"vega-{VEGA_LITE}-{version('vl-convert-python')}.js"
+    if is_cached(path):
+        return path.read_text(encoding="utf-8")
+    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    text = str(made).replace("</script", "<\\/script")
+    with suppress(WriteError), cache_entry(path) as temporary:  # else it is made each time
+        temporary.write_text(text, encoding="utf-8")
+    return text
 
 
 def _legible(spec: Any) -> Any:

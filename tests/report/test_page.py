@@ -15,12 +15,12 @@ LINES = "#answer .vega svg .mark-line.role-mark path"
 
 
 @pytest.fixture
-def written(made_up, tmp_path):
+def written(made_up, tmp_path, tmp_path_factory):
     """A function that writes the page of a kind of sweep and returns its path."""
 
     def write(kind: str):
         path = tmp_path / "report.html"
-        write_page(made_up(kind), path)
+        write_page(made_up(kind), path, tmp_path_factory.getbasetemp() / "cache")
         return path
 
     return write
