@@ -376,7 +376,7 @@ class Settings(Section):
         controls: Whether noise and shuffled perturbations are evaluated beside the attack.
         model: The models that the job names.
         rerun: Whether the job is computed though its rows are stored.
-        cache_dir: Folder of rows, checkpoints and unpacked archives.
+        cache_dir: Folder of rows, checkpoints, unpacked archives and SHA-256 of images.
         sweep: Id of the tracked sweep.
     """
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
+from tqdm import tqdm
 
+from src.data.contents import Content, contents_of_files
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
 from src.utils.checks import legible
 from src.utils.targets import call_target
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -79,6 +84,7 @@ class ImageDataset(Dataset[Batch]):
             where all of the data's are among them, its classes are numbered as they stand there.
         numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
             a saved part of another data set.
+        index: file that keeps between runs which image files can be read, and their SHA-256.
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
@@ -96,6 +102,7 @@ class ImageDataset(Dataset[Batch]):
         num_classes: int | None = None,
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
+        index: Path | None = None,
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
         classes = getattr(data, "classes", None)
@@ -111,7 +118,8 @@ class ImageDataset(Dataset[Batch]):
             wanted = _checked_labels("target_labels", target_labels, len(number))
             self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
-        self._data, self._chosen, self._size = data, chosen, image_size
+        self._data, self._chosen, self._size, self._index = data, chosen, image_size, index
+        self._digest = ""
 
     @property
     def num_classes(self) -> int:
@@ -145,35 +153,70 @@ class ImageDataset(Dataset[Batch]):
         part._chosen = self._chosen[chosen]
         if self.target_labels is not None:
             part.target_labels = self.target_labels[chosen]
-        part.__dict__.pop("_digest", None)
+        part._digest = ""
         return part
 
-    def digest(self) -> str:
+    def digest(self, *, progress: bool = False) -> str:
         """Return 16 hexadecimal digits of a SHA-256 that identifies the data set's content.
 
-        It covers labels, target labels, positions and pixels, so the same images give the same
-        digest from a folder as from an archive. Every image is decoded, once for all calls.
+        It covers labels, target labels, positions, number of classes, size, and the images: bytes
+        of those that are files, wherever they lie, pixels of others. It is computed once. Files
+        that the index lacks are decoded, which shows bad ones; `progress` gives that a bar where
+        it takes over two seconds.
+
+        Raises:
+            ValueError: An image cannot be read or has not the size of the others.
         """
+        if not self._digest:
+            contents = self._contents(progress)
+            side = self._size or contents[0].height
+            total = hashlib.sha256(f"{(side, side)} {self.num_classes}".encode())
+            for numbers in (self.indices, self.labels, self.target_labels):
+                total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
+            for i, content in enumerate(contents):
+                if self._size is None:
+                    self._check_size(i, content.height, content.width, side)
+                total.update(str(tuple(content)).encode())
+            self._digest = total.hexdigest()[:16]
         return self._digest
 
-    @cached_property
-    def _digest(self) -> str:
-        shape = (self.image_size, self.image_size)
-        total = hashlib.sha256(f"{shape} {self.num_classes}".encode())
-        for numbers in (self.indices, self.labels, self.target_labels):
-            total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
-        for i in range(len(self)):
-            total.update(self._pixels(i).tobytes())
-        return total.hexdigest()[:16]
+    def _contents(self, progress: bool) -> list[Content]:
+        """Return each image's content as stored."""
+        found: dict[int, Content] = {}
+        files: dict[int, Path] = {}
+        with tqdm(
+            desc="reading images",
+            total=len(self),
+            unit=" images",
+            delay=2,  # seconds; what ends sooner shows none
+            leave=False,
+            disable=not progress,
+            file=sys.stdout,
+            dynamic_ncols=True,
+        ) as bar:
+            for i in range(len(self)):
+                image = self._read(i, _path_or_pixels)
+                if isinstance(image, Path):
+                    files[i] = image
+                    continue
+                height, width = image.shape[:2]
+                found[i] = Content(hashlib.sha256(image.tobytes()).hexdigest(), height, width)
+                bar.update()
+            found |= contents_of_files(files, self._decoded, self._index, bar.update)
+        return [found[i] for i in range(len(self))]
 
     def _decoded(self, i: int) -> np.ndarray:
         """Return image `i` of the subset as stored, uint8 (H, W, 3)."""
+        return self._read(i, to_rgb)
+
+    def _read(self, i: int, read: Callable[[Any], T]) -> T:
+        """Return what a function makes of image `i` of the subset; an error names the image."""
         name = f"image {self._chosen[i]}"
         try:
             image, _ = self._data[int(self._chosen[i])]
             if isinstance(image, str | Path):
                 name = f"{name} ({image})"
-            return to_rgb(image)
+            return read(image)
         except Exception as error:  # of many kinds, depending on where the damage lies
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
@@ -184,13 +227,15 @@ class ImageDataset(Dataset[Batch]):
             picture = Image.fromarray(image)
             image = np.asarray(center_crop(resize(picture, [self._size]), [self._size]))
         height, width = image.shape[:2]
-        if not height == width == self.image_size:
+        self._check_size(i, height, width, self.image_size)
+        return image.transpose(2, 0, 1)
+
+    def _check_size(self, i: int, height: int, width: int, side: int) -> None:
+        if not height == width == side:
             raise ValueError(
                 f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
-                f"{self.image_size} x {self.image_size}: set dataset.image_size to bring all to "
-                "one size"
+                f"{side} x {side}: set dataset.image_size to bring all to one size"
             )
-        return image.transpose(2, 0, 1)
 
 
 def load_dataset(
@@ -225,6 +270,10 @@ def to_unit(images_uint8: Tensor) -> Tensor:
     if images_uint8.dtype != torch.uint8:
         raise ValueError(f"images must be torch.uint8, not {images_uint8.dtype}")
     return images_uint8.to(torch.float32) / 255
+
+
+def _path_or_pixels(image: Any) -> Path | np.ndarray:
+    return Path(image) if isinstance(image, str | Path) else to_rgb(image)
 
 
 def _number_classes(

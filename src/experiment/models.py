@@ -62,7 +62,8 @@ def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> Imag
     With `whole` all images of the split are taken, whatever `n_images` says.
     """
     changes = {"n_images": None} if whole else {}
-    return _opened(settings.dataset.model_copy(update=changes).model_dump_json(), split)
+    section = settings.dataset.model_copy(update=changes).model_dump_json()
+    return _opened(section, split, settings.cache_dir)
 
 
 def open_datasets(jobs: Iterable[Settings]) -> None:
@@ -72,8 +73,8 @@ def open_datasets(jobs: Iterable[Settings]) -> None:
         open_dataset(job, "test")
 
 
-def check_images(dataset: ImageDataset, together: int = 1) -> None:
-    """Decode every chosen image once, so that a bad one shows before any model is trained.
+def check_images(dataset: ImageDataset, progress: bool, together: int = 1) -> None:
+    """Read every chosen image that is not known yet, so that a bad one shows before any training.
 
     Images of several sizes are refused, and fewer than the `together` that must share a batch.
     """
@@ -82,7 +83,7 @@ def check_images(dataset: ImageDataset, together: int = 1) -> None:
             f"controls=true needs at least {together} images, to show each with the perturbation "
             f"of another one, not {len(dataset)}."
         )
-    dataset.digest()
+    dataset.digest(progress=progress)
 
 
 def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -> dict[str, Model]:
@@ -220,6 +221,7 @@ def _checkpoint(
             f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "
             f"images ({', '.join(images.class_names[:3])}, ...)."
         )
+    check_images(train, settings.trainer.progress_bar)
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
     network = (built, code_of(built), shapes, structure_digest(classifier.network))
@@ -241,7 +243,7 @@ def _train(
     train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
     untrained = {name: built[name] for name in built if not files[name].exists()}
     if untrained:
-        check_images(test)  # all are looked at after every epoch
+        check_images(test, settings.trainer.progress_bar)  # all are looked at after every epoch
     _announce(untrained, settings)
     for name, classifier in built.items():
         tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
@@ -290,7 +292,8 @@ def _minutes(seconds: float) -> str:
 
 
 @lru_cache(maxsize=4)
-def _opened(section: str, split: str) -> ImageDataset:
+def _opened(section: str, split: str, cache_dir: str) -> ImageDataset:
     dataset = DatasetSettings.model_validate_json(section)
     common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-    return load_dataset(split, dataset.model_extra or {}, **common)
+    index = Path(cache_dir) / "images.parquet"
+    return load_dataset(split, dataset.model_extra or {}, index=index, **common)
