@@ -15,7 +15,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import multiprocessing
 
 from src.config.settings import SavedSettings
-from src.evaluation import Attacker, open_saved_images
+from src.evaluation import Attacker
+from src.experiment.saved_set import open_saved_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.config.settings import SavedSettings
-from src.evaluation import open_saved_images
+from src.experiment.saved_set import open_saved_images
 
 GO_ON = "rerun=false"
 COUNTING = """

@@ -1,15 +1,19 @@
 """Adversarial images from a job to files, and from files back to targets."""
 
+import json
+import re
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from src.config.settings import SavedSettings
-from src.evaluation import open_saved_images
+from src.evaluation import saved_dataset
+from src.experiment.saved_set import open_saved_images
 from src.store.jobs import find_jobs
 
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
@@ -46,12 +50,13 @@ def foreign(made):
     saved = open_saved_images(SavedSettings(path=str(made / "adversarial")))
     folder = made.parent / "foreign"
     rows = range(len(saved))
-    for name, images in (("adv", saved.adversarial(rows)[-1]), ("clean", saved.clean(rows))):
+    clean = saved_dataset(saved).__getitems__(rows).images
+    for name, images in (("adv", saved.adversarial(rows)[-1]), ("clean", clean)):
         (folder / name).mkdir(parents=True)
         for number, image in enumerate(images.numpy().transpose(0, 2, 3, 1)):
             Image.fromarray(image).save(folder / name / f"{number}.png")
-    lines = [f"{number}.png,{label}" for number, label in enumerate(saved.labels)]
-    (folder / "adv" / "labels.csv").write_text("\n".join(["filename,label", *lines]))
+    lines = [f"{number}.png,{label}" for number, label in enumerate(saved.clean.targets)]
+    (folder / "labels.csv").write_text("\n".join(["filename,label", *lines]))
     return folder
 
 
@@ -61,11 +66,12 @@ def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
 
 def test_the_matrix_is_of_what_the_files_hold(made):
     saved = open_saved_images(SavedSettings(path=str(made / "adversarial")))
-    assert saved.facts.budgets_255 == (0.5, 4.0, 8.0)
-    assert saved.facts.source == "coarse" and saved.facts.attack.name == "bim"
+    assert saved.budgets_255 == (0.5, 4.0, 8.0)
+    assert saved.source == "coarse" and saved.attack.name == "bim"
     rows = range(len(saved))
-    for eps, images in zip(saved.facts.budgets_255, saved.adversarial(rows).int(), strict=True):
-        assert (images - saved.clean(rows).int()).abs().max() == int(eps)  # whole levels only
+    clean = saved_dataset(saved).__getitems__(rows).images.int()
+    for eps, images in zip(saved.budgets_255, saved.adversarial(rows).int(), strict=True):
+        assert (images - clean).abs().max() == int(eps)  # whole levels only
     primary = predictions(made)
     png, exact, jpeg = (predictions(made, form) for form in ("-png", "-float32", "-jpeg75"))
     pd.testing.assert_frame_equal(png, primary)
@@ -99,14 +105,15 @@ def test_sets_with_other_budgets_have_matrices_of_their_own(line, made):
     assert sorted(table["source"].iloc[-1] for table in tables) == ["coarse", "fine"]
 
 
-def test_ensembles_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
+def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
     folder, run = line
     words = ["source=[coarse,fine]", *BOTH]
     job = ["save_adversarial=true", "ensemble=probabilities", "n_images=23", "epsilon.grid=[8]"]
-    assert run(*words, *job, "hydra.run.dir=both") == 0
+    assert run(*words, *job, "attack.target_label=next", "hydra.run.dir=both") == 0
     own = [*words, "attack=saved", "attack.path=both/adversarial"]
     assert run(*own, "hydra.run.dir=again") == 0
     pd.testing.assert_frame_equal(predictions(folder / "again"), predictions(folder / "both"))
+    assert predictions(folder / "again")["target_label"].notna().sum() == 2 * 23
     content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "other.safetensors").write_bytes(content)
@@ -131,38 +138,71 @@ def test_a_foreign_set_is_checked_against_its_clean_images(foreign, made, saved_
     assert set(predictions(made.parent / "loose")["eps_255"]) == {0.0, 8.0}
 
 
-@pytest.mark.parametrize("layout", ["folder", "arrays"])
-def test_a_foreign_set_without_clean_images_counts_all(foreign, made, saved_attack, capsys, layout):
-    folder = made.parent
-    words = [
-        "dataset=cifar10_mini",
-        "targets=[fine]",
-        "attack.eps_255=8",
-        f"hydra.run.dir={layout}",
-    ]
-    words += [f"attack.path={foreign}/adv", "report=default", "report.pairs=0"]
-    if layout == "arrays":  # of a set whose data set is unknown
-        saved = open_saved_images(SavedSettings(path=str(folder / "made" / "adversarial")))
-        (folder / "advs").mkdir()
-        np.save(folder / "advs" / "batch_0.npy", saved.adversarial(range(len(saved)))[-1].numpy())
-        np.save(folder / "advs" / "labels.npy", saved.labels)
-        words += ["attack.path=advs", "dataset=saved"]
-        words += ["attack.origin.num_classes=10", "dataset.class_names=[a,b,c,d,e,f,g,h,i,j]"]
-    assert saved_attack(*words) == 0
-    (job,) = find_jobs([folder / layout])
-    assert ("".join(job.record.class_names) == "abcdefghij") == (layout == "arrays")
-    assert "protocol: all" in capsys.readouterr().out
-    frame = predictions(folder / layout)
-    assert len(frame) == 23 and set(frame["eps_255"]) == {8.0}
-    text = (folder / layout / "report.html").read_text()
-    assert "clean predictions" in text and "1 of 1 jobs have none" in text
-    words = [word for word in words if not word.startswith(("hydra.run.dir", "report"))]
-    assert saved_attack(*words, f"hydra.run.dir={layout}-more") == 0
+def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(
+    foreign, made, saved_attack, capsys
+):
+    words = [f"attack.path={foreign}/adv", f"attack.clean={foreign}/clean", "attack.eps_255=8"]
+    words += ["targets=[fine]", "source=[coarse,fine]", "ensemble=loss", "dataset.num_classes=10"]
+    words += ["attack.origin.source=coarse+fine", "attack.origin.dataset=x"]
+    words += ["dataset.class_names=[a,b,c,d,e,f,g,h,i,j]", "report=default", "report.pairs=0"]
+    assert saved_attack(*words, "hydra.run.dir=unknown") == 0
+    assert "protocol: joint" in capsys.readouterr().out
+    (job,) = find_jobs([made.parent / "unknown"])
+    record = job.record
+    assert (record.source, record.config["ensemble"]) == ("coarse+fine", "loss")
+    assert (record.dataset, "".join(record.class_names)) == ("x", "abcdefghij")
+    assert saved_attack(*words, "hydra.run.dir=again") == 0
     assert "computed again" not in capsys.readouterr().out  # its rows are taken over
 
 
+def test_the_digest_is_the_same_however_the_images_lie_in_the_file(made, tmp_path):
+    table = pq.read_table(made / "adversarial" / "images.parquet")
+    pq.write_table(table, tmp_path / "images.parquet", row_group_size=3)
+    first, second = (
+        open_saved_images(SavedSettings(path=str(folder)))
+        for folder in (made / "adversarial", tmp_path)
+    )
+    assert first.digest == second.digest
+
+
+def other_record(table, **changes):
+    record = json.loads(table.schema.metadata[b"transferability"])
+    record["job"] |= changes
+    return table.replace_schema_metadata({b"transferability": json.dumps(record)})
+
+
+DAMAGED = {
+    "of 23 images": lambda table: table.slice(1),
+    "none more than once": lambda table: table.take([0, *range(22)]),
+    "columns": lambda table: table.drop_columns(["clean"]),
+    "invalid for input": lambda table: table.set_column(3, "clean", table["adversarial"]),
+    "int()": lambda table: table.set_column(1, "label", pa.nulls(23, pa.int64())),
+    "no adversarial images": lambda table: table.replace_schema_metadata(None),
+    "shape": lambda table: other_record(table, values=3 * 16 * 16),
+    "budgets": lambda table: other_record(table, budgets=[0.0, 4.0, 4.0, 8.0]),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGED)
+def test_a_set_that_is_not_whole_is_named(made, tmp_path, message):
+    table = pq.read_table(made / "adversarial" / "images.parquet")
+    pq.write_table(DAMAGED[message](table), tmp_path / "images.parquet")
+    with pytest.raises(ValueError, match=rf"images\.parquet.*{re.escape(message)}"):
+        open_saved_images(SavedSettings(path=str(tmp_path)))
+
+
+def test_flipped_bits_are_found_out(made, tmp_path):
+    content = bytearray((made / "adversarial" / "images.parquet").read_bytes())
+    for share in (0.1, 0.3, 0.5, 0.7):
+        damaged, place = content.copy(), int(share * len(content))
+        damaged[place] ^= 1
+        (tmp_path / "images.parquet").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"images\.parquet is damaged"):
+            open_saved_images(SavedSettings(path=str(tmp_path)))
+
+
 OWN = ["attack.path={own}", "targets=[fine]"]
-OTHER = ["attack.path={other}/adv", "targets=[fine]"]
+OTHER = ["attack.path={other}/adv", "attack.clean={other}/clean", "targets=[fine]"]
 AT_8 = [*OTHER, "attack.eps_255=8"]
 REFUSED = [
     ([*OWN, "model.fine.weights=null"], "model fine has no weights, and a saved set brings no"),
@@ -173,10 +213,10 @@ REFUSED = [
     ([*OWN, "epsilon.reference=5"], "=5 is not among the budgets 0.5, 4, 8"),
     ([*OTHER, "attack.eps_255=0.0314"], "did you mean 8?"),
     ([*AT_8, "attack.origin.dataset=.."], ".."),
-    (OTHER, "give eps_255"),
+    (OTHER, "attack.eps_255"),
+    (["attack.path={own}/..", "targets=[fine]"], "give the folder adversarial/"),
+    (["attack.path={other}/adv", "attack.eps_255=8", "targets=[fine]"], "attack.clean"),
     (AT_8, "how many classes there are"),
-    ([*AT_8, "protocol=target_correct"], "protocol=target_correct needs the clean images"),
-    ([*AT_8, "controls=true"], "controls=true needs the clean images"),
 ]
 
 

@@ -126,19 +126,16 @@ class SavedOrigin(Section):
     norm: Norm = "linf"
     targeted: bool = False
     dataset: str = "unknown"
-    num_classes: Annotated[int, Field(ge=2)] | None = None
 
 
 class SavedSettings(Section):
     """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`.
 
     Attributes:
-        path: A folder: a set of this program, image files, or `batch_0.npy`, ...
-        clean: The clean images of a foreign set: a folder of the same layout.
-        labels: 0-based labels of a foreign set: a CSV of columns `filename`, `label` and, used
-            if `origin.targeted`, `targeted_label`; or for arrays a `.npy` file. None:
-            `labels.csv` in the folder or else beside that of the clean images; or `labels.npy`
-            in the folder.
+        path: A folder: a set of this program, or a foreign one's image files.
+        clean: The folder of a foreign set's clean images, named as the adversarial ones.
+        labels: A foreign set's CSV of columns `filename`, `label` (0-based) and, used if
+            `origin.targeted`, `targeted_label`; None: `labels.csv` beside the folder `clean`.
         eps_255: Budget of a foreign set in units of 1/255.
         resize_clean: Whether clean images are brought to the size of the adversarial ones, by
             the bicubic filter that TransferAttack applies before its attacks.

@@ -85,6 +85,7 @@ class ImageDataset(Dataset[Batch]):
         numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
             a saved part of another data set.
         index: file that keeps between runs which image files can be read, and their SHA-256.
+        digest: that of all of `data`, where it is known to hold what other data held.
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
@@ -103,6 +104,7 @@ class ImageDataset(Dataset[Batch]):
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
         index: Path | None = None,
+        digest: str = "",
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
         classes = getattr(data, "classes", None)
@@ -119,7 +121,7 @@ class ImageDataset(Dataset[Batch]):
             self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
         self._data, self._chosen, self._size, self._index = data, chosen, image_size, index
-        self._digest = ""
+        self._digest = digest if len(chosen) == len(data) else ""
 
     @property
     def num_classes(self) -> int:

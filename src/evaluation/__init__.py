@@ -18,15 +18,14 @@ from src.evaluation.evaluate import (
     renamed,
     score_clean,
 )
-from src.evaluation.image_shards import SavedImagesWriter
+from src.evaluation.foreign_images import open_foreign_images
 from src.evaluation.lightning_module import CRAFTING, IMAGES, Evaluation, Transfer, total
-from src.evaluation.open_images import open_saved_images
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
     UNKNOWN,
     Breach,
+    LazyImages,
     SavedImages,
-    SavedImagesFacts,
     SavedImagesSource,
     saved_dataset,
     with_measured_budgets,

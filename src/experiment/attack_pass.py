@@ -26,12 +26,9 @@ from src.evaluation import (
     Attacked,
     Attacker,
     AttackError,
-    Diagnostic,
     Evaluation,
     SavedImages,
-    SavedImagesFacts,
     SavedImagesSource,
-    SavedImagesWriter,
     Transfer,
     Variants,
     evaluate,
@@ -46,7 +43,6 @@ from src.store.rows import Keep, Rows, computed_once
 log = logging.getLogger(__name__)
 
 _POOL = 32  # images that attacks may mix in
-_SHARD = 256  # images in a file of a saved set
 
 Cell = tuple[str, str]
 """A table's name and its target; no target where all share the rows."""
@@ -62,7 +58,7 @@ class Job:
         diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
         models: Source and targets, by name.
-        clean: Predictions for the clean images; None where these are not at hand.
+        clean: Predictions for the clean images; None until they are made.
     """
 
     settings: Settings
@@ -72,7 +68,7 @@ class Job:
     pool: Batch | None
     models: dict[str, Model]
     device: str
-    clean: pa.Table | None = None
+    clean: pa.Table = None
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -123,7 +119,7 @@ class Job:
         """Index of the report's example images, spread evenly over the classes."""
         images = self.images
         by_class = images.indices[np.argsort(images.labels, kind="stable")]
-        count = min(self.settings.report.examples, len(images)) if self.clean is not None else 0
+        count = min(self.settings.report.examples, len(images))
         return [int(by_class[position * len(images) // count]) for position in range(count)]
 
 
@@ -225,15 +221,14 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
         for variant in job.variants.names:
             primary = job.variants.primary if variant in CONTROLS else None
             what[variant, target] = (primary, every)
-        if job.saved is None and job.clean is not None:
-            if chosen.bisection:
-                correct = np.intersect1d(diagnosed, _correct(job.clean, target))
-                what["flips", target] = (chosen.bisection, correct)
-            if chosen.filters:
-                what["filtered", target] = (settings.reference, diagnosed)
+        if chosen.bisection:
+            correct = np.intersect1d(diagnosed, _correct(job.clean, target))
+            what["flips", target] = (chosen.bisection, correct)
+        if chosen.filters:
+            what["filtered", target] = (settings.reference, diagnosed)
+    if chosen.spectra:
+        what["spectra", ""] = (settings.reference, diagnosed)
     if job.saved is None:
-        if chosen.spectra and job.clean is not None:
-            what["spectra", ""] = (settings.reference, diagnosed)
         what[CRAFTING, ""] = (None, every)
         kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
         what[IMAGES, ""] = (None, kept)
@@ -264,11 +259,9 @@ def _transfer(
 ) -> Transfer:
     """Return the module that computes missing rows."""
     settings, names = job.settings, {name for name, _ in missing}
-    diagnostics: list[Diagnostic] = []
-    if job.clean is not None and job.saved is None:
-        how = (settings.diagnostics, targets, settings.reference)
-        every = make_diagnostics(*how, job.clean, settings.seed)
-        diagnostics = [one for one in every if one.table in names]
+    how = (settings.diagnostics, targets, settings.reference)
+    every = make_diagnostics(*how, job.clean, settings.seed)
+    diagnostics = [one for one in every if one.table in names]
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")
     size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
@@ -294,7 +287,7 @@ def _adversarial_source(
     settings, attack = job.settings, job.settings.attack
     gradients = try_attack(attack, settings.budgets) * max(1, len(settings.source))
     before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
-    kept = _stored_images(job, before.tolist())
+    kept = stored_images(job, before.tolist())
     if again := len(before) - len(kept):
         log.info(
             "%s: the adversarial versions of %d images are made again (%s gradients), as they were "
@@ -319,7 +312,7 @@ def _adversarial_source(
     )
 
 
-def _stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
+def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the stored ones of some adversarial images, float32 (K, 3, H, W), by index."""
     side, key = job.images.image_size, _cells(job)[0][IMAGES, ""]
     table = job.rows.select(key, index) if len(index) else None
@@ -340,7 +333,7 @@ def _examples(job: Job, new: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     if job.saved is not None:
         levels = SavedImagesSource(job.saved)(clean, batch).images
     else:
-        known = _stored_images(job, index.tolist()) | dict(new)
+        known = stored_images(job, index.tolist()) | dict(new)
         levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
     norm, variants = job.settings.attack.norm, job.variants
     shown = [
@@ -348,25 +341,6 @@ def _examples(job: Job, new: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         for eps, level in zip(job.settings.budgets, levels, strict=True)
     ]
     return dict(zip(index.tolist(), torch.stack(shown, dim=1).numpy(), strict=True))
-
-
-def save_images(job: Job, results: Results, facts: SavedImagesFacts, folder: Path) -> None:
-    """Write the job's adversarial images, rounded inside their balls, as a set of its own."""
-    writer, labels = SavedImagesWriter(folder), results.tables[job.variants.primary]
-    aims = dict(zip(labels["index"].to_pylist(), labels["target_label"].to_pylist(), strict=True))
-    writer.start()
-    for first in range(0, len(job.images), _SHARD):
-        batch = job.images.__getitems__(range(first, min(first + _SHARD, len(job.images))))
-        index, clean = batch.index.tolist(), to_unit(batch.images)
-        images = _stored_images(job, index)
-        levels = torch.from_numpy(np.stack([images[number] for number in index], axis=1))
-        rounded = [
-            Attacked(clean, level, batch, eps, facts.attack.norm).rounded(level)
-            for eps, level in zip(job.settings.budgets, levels, strict=True)
-        ]
-        aim = [aims[number] for number in index]
-        writer.write(batch, torch.stack(rounded), None if None in aim else torch.tensor(aim))
-    writer.finish(facts, job.images.indices)
 
 
 def _digest(values: torch.Tensor) -> str:

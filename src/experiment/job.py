@@ -13,10 +13,11 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import Batches, SavedImages, for_device, make_trainer, meet, saved_dataset
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.attack_pass import Job, Results, attacked_rows, mixing_pool, save_images
+from src.experiment.attack_pass import Job, Results, attacked_rows, mixing_pool
 from src.experiment.delivery import track_job
 from src.experiment.models import check_images, open_dataset, prepare_models
-from src.experiment.outputs import SAVED, clear, facts_of_set, write_results
+from src.experiment.outputs import SAVED, clear, write_results
+from src.experiment.own_set import write_set
 from src.experiment.saved_set import check_weights, open_set, with_set
 from src.experiment.unattacked import clean_rows, unattacked_tables
 from src.store.keys import code_keys, job_key
@@ -42,7 +43,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     clear(folder)  # of an earlier job
     write_results(job.settings, record, job.images, job.clean, result, job.saved, folder)
     if job.settings.save_adversarial:
-        save_images(job, result, facts_of_set(job.settings, record, job.images), folder / SAVED)
+        write_set(job, result, record, folder / SAVED)
         log.info("Saved the adversarial images in %s", folder / SAVED)
     track_job(folder, tracker, run)
 
@@ -61,8 +62,6 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     if saved is not None:
         check_weights(saved, {name: model.digest for name, model in models.items()})
     job = Job(settings, saved, images, diagnosed, pool, models, device)
-    if saved is not None and saved.read_clean is None:
-        return job
     meet(trainer)
     clean = clean_rows(job)
     check_clean_accuracies(

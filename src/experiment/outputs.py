@@ -21,7 +21,7 @@ from src.analysis import (
 )
 from src.config.settings import Settings
 from src.data import ImageDataset
-from src.evaluation import SavedImages, SavedImagesFacts
+from src.evaluation import SavedImages
 from src.experiment.attack_pass import Results
 from src.experiment.example_images import gallery_images, store_examples, store_images
 from src.store.record import (
@@ -68,7 +68,7 @@ def write_results(
     settings: Settings,
     record: JobRecord,
     images: ImageDataset,
-    clean: pa.Table | None,
+    clean: pa.Table,
     result: Results,
     saved: SavedImages | None,
     folder: Path,
@@ -76,27 +76,22 @@ def write_results(
     """Write a job's tables, example images and alarms into its folder.
 
     The tables of predictions come last, that of the primary variant after all other files: a
-    job that has it has the others. Without `clean`, the predictions on the clean images, nothing
-    that needs them is written. `saved` is the set that took the attack's place, if one did.
+    job that has it has the others. `clean` are the predictions on the clean images, `saved` is the
+    set that took the attack's place, if one did.
     """
-    tables = dict(result.tables)
-    if clean is not None:
-        tables = {name: pa.concat_tables([clean, rows]) for name, rows in tables.items()}
-    if not tables and clean is not None:  # nothing was attacked
-        tables = {record.storage: clean}
+    tables = {name: pa.concat_tables([clean, rows]) for name, rows in result.tables.items()}
+    tables = tables or {record.storage: clean}  # nothing was attacked
     frames = {name: without_top_five(table).to_pandas() for name, table in tables.items()}
     primary = frames[record.storage]
-    raised: list[Alarm] = []
     if settings.budgets:
         _write_rates(record, frames, folder)
-        if clean is not None:
-            _write_flips(frames, record, folder)
-            raised = [] if saved is None else _over_budget(saved, record)
-            unrounded = frames.get("float32", primary)  # budgets below 1/255 change no 8-bit image
-            raised += _alarms(record, unrounded, result)
-            words = "equal images have other logits at the next call, or beside other images"
-            raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
-            _write_images(settings, record, primary, images, result, folder)
+        _write_flips(frames, record, folder)
+        raised = [] if saved is None else _over_budget(saved, record)
+        unrounded = frames.get("float32", primary)  # budgets below 1/255 change no 8-bit image
+        raised += _alarms(record, unrounded, result)
+        words = "equal images have other logits at the next call, or beside other images"
+        raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
+        _write_images(settings, record, primary, images, result, folder)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         metrics = _metrics(result, images, raised, saved)
         write_text(folder / METRICS, json.dumps(metrics, indent=1))
@@ -119,7 +114,7 @@ def _metrics(
         "alarms": len(raised),
         "n": len(images),
     }
-    if saved is not None and saved.read_clean is not None:
+    if saved is not None:
         metrics["budget_breaches"] = sum(breach.images for breach in saved.breaches)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
@@ -204,17 +199,3 @@ def _clear_summary(folder: Path) -> None:
         for file in folder.glob(pattern):
             file.unlink()
     remove_figures(folder / FIGURES)
-
-
-def facts_of_set(settings: Settings, record: JobRecord, images: ImageDataset) -> SavedImagesFacts:
-    """Return the origin of a job's set of adversarial images."""
-    return SavedImagesFacts(
-        source=record.source,
-        ensemble=settings.ensemble,
-        weights={name: record.weights[name] for name in settings.source},
-        attack=settings.attack,
-        budgets_255=settings.budgets,
-        dataset=record.dataset,
-        num_classes=images.num_classes,
-        class_names=tuple(images.class_names),
-    )

@@ -1,22 +1,38 @@
-"""Saved set in the place of an attack: facts stored with it become the job's settings."""
+"""Saved set in the place of an attack: what it says of itself becomes the job's settings."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from src.config.fields import check_among, check_model, check_name
-from src.config.settings import (
-    EpsilonSettings,
-    SavedSettings,
-    Settings,
-    reference_budget,
-)
-from src.evaluation import UNKNOWN, SavedImages, open_saved_images, with_measured_budgets
+from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
+from src.evaluation import UNKNOWN, SavedImages, open_foreign_images, with_measured_budgets
+from src.experiment.own_set import IMAGES, read_set
+
+
+@lru_cache(maxsize=2)  # checked before the sweep, and again in the job
+def open_saved_images(settings: SavedSettings) -> SavedImages:
+    """Open a set of this program, which its file tells, or else of another; measure its budgets."""
+    path = Path(settings.path, IMAGES)
+    bare = settings == SavedSettings(path=settings.path)
+    try:
+        if path.exists() and not bare:
+            raise ValueError("it says itself what clean, labels, eps_255 and origin would.")
+        if bare and not path.exists():
+            raise ValueError(
+                f"{path} does not exist; give the folder adversarial/ of a job with "
+                "save_adversarial=true, or for images of another program clean and eps_255."
+            )
+        found = read_set(path.parent) if bare else open_foreign_images(settings)
+        return with_measured_budgets(found)
+    except ValueError as error:
+        raise ValueError(f"attack.path={settings.path}: {error}") from error
 
 
 def open_set(settings: Settings) -> SavedImages | None:
-    """Return the saved set that takes the attack's place, its budgets measured; else None."""
+    """Return the saved set that takes the attack's place; None without one."""
     saved = settings.attack.saved
-    return None if saved is None else _opened(saved)
+    return None if saved is None else open_saved_images(saved)
 
 
 def with_set(settings: Settings, saved: SavedImages) -> Settings:
@@ -26,14 +42,14 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     """
     path = settings.attack.saved.path if settings.attack.saved else ""
     given, own = settings.source_name, settings.dataset.name
-    source, dataset = saved.facts.source, saved.facts.dataset
+    source, dataset = saved.source, saved.dataset
     if given and source not in (UNKNOWN, given):
         raise ValueError(
             f"source={given}, but {path} says that its images were crafted on {source}."
         )
     if settings.dataset.has_loader and dataset not in (UNKNOWN, own):
         raise ValueError(f"dataset={own}, but {path} says that its images are of {dataset}.")
-    budgets = tuple(sorted(float(eps) for eps in saved.facts.budgets_255))
+    budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
     measured = {breach.stated: breach.measured for breach in saved.breaches}
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
@@ -42,15 +58,21 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     for member in source.split("+"):
         check_model("the source of the saved set", member)
         check_name("the source of the saved set", member)
+    protocol = settings.protocol or ("joint" if settings.source else "target_correct")
+    if protocol in ("joint", "source_correct") and not settings.source:
+        raise ValueError(
+            f"protocol={protocol} needs the clean predictions of the model that the images were "
+            "crafted on; source=NAME names it."
+        )
     changes: dict[str, Any] = {
-        "attack": saved.facts.attack.model_copy(
+        "attack": saved.attack.model_copy(
             update={"kind": "saved", "saved": settings.attack.saved, "source": source}
         ),
-        "protocol": _protocol(settings, saved, path or ""),
+        "protocol": protocol,
         "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
     }
-    if saved.facts.ensemble != UNKNOWN:
-        changes["ensemble"] = saved.facts.ensemble
+    if saved.ensemble is not None:
+        changes["ensemble"] = saved.ensemble
     if not settings.dataset.has_loader:
         name = check_name(f"the data set of {path}", dataset)
         changes["dataset"] = settings.dataset.model_copy(update={"name": name})
@@ -62,33 +84,9 @@ def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
 
     It would be taken for the white box.
     """
-    for name, digest in saved.facts.weights.items():
+    for name, digest in saved.weights.items():
         if digests.get(name, digest) != digest:
             raise ValueError(
                 f"model {name} has other weights here than when the images were crafted on it; "
                 f"give model.{name}.weights=PATH, or name this model otherwise."
             )
-
-
-def _protocol(settings: Settings, saved: SavedImages, path: str) -> str:
-    protocol: str | None = settings.protocol
-    if protocol is None:
-        known = "joint" if settings.source else "target_correct"
-        protocol = known if saved.read_clean is not None else "all"
-    if saved.read_clean is None and (protocol != "all" or settings.controls):
-        what = "controls=true" if settings.controls else f"protocol={protocol}"
-        raise ValueError(f"{what} needs the clean images of {path}; attack.clean=PATH names them.")
-    if protocol in ("joint", "source_correct") and not settings.source:
-        raise ValueError(
-            f"protocol={protocol} needs the clean predictions of the model that the images were "
-            "crafted on; source=NAME names it."
-        )
-    return protocol
-
-
-@lru_cache(maxsize=2)  # checked before the sweep, and again in the job
-def _opened(settings: SavedSettings) -> SavedImages:
-    try:
-        return with_measured_budgets(open_saved_images(settings))
-    except ValueError as error:
-        raise ValueError(f"attack.path={settings.path}: {error}") from error

@@ -51,10 +51,6 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
         for name, (what, key) in _TABLES.items()
         if (count := sum(name not in job.files and _may_have(job, name) for job in jobs))
     ]
-    if count := sum(not job.has_clean for job in jobs):
-        found.append(
-            ("clean predictions", f"{count} of {total} jobs have none: rates of all images alone")
-        )
     if count := sum(not job.has_top_five for job in jobs):
         found.append(("the five likeliest classes", f"not stored by {count} of {total} jobs"))
     few = {part: None for job in jobs if (part := _diagnosed_part(job))}
@@ -74,9 +70,7 @@ def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...
 
 def _may_have(job: StoredJob, table: str) -> bool:
     """Tell whether a job could compute a table: diagnostics need an attack, not saved images."""
-    if not job.record.config["attack"].get("saved"):
-        return True
-    return table == "predictions-noise" and job.has_clean
+    return table == "predictions-noise" or not job.record.config["attack"].get("saved")
 
 
 def _diagnosed_part(job: StoredJob) -> str:

@@ -70,7 +70,7 @@ def measure(
         alarms |= dict.fromkeys(read_alarms(job.folder))
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
-            tables = _tables(job, names) | (_images(job, mine, found) if job.has_clean else {})
+            tables = _tables(job, names) | _images(job, mine, found)
             if mine and (album := examples(job, budgets)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
             origin = {"attack": job.attack, "source": job.record.source}
@@ -150,8 +150,6 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
         own = [_model(job, str(target), names) for target in table["target"]]
         found["low_passed"] = table.assign(target=own)
-    if not job.has_clean:
-        return found
     of_images = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
     found["outcomes"] = of_images.assign(  # a name stands for one set of weights
         source="+".join(_model(job, name, names) for name in record.source.split("+")),

@@ -90,11 +90,6 @@ class StoredJob:
             return None
         return self._read("flips").to_pandas()
 
-    @cached_property
-    def has_clean(self) -> bool:
-        """Tell whether the predictions on the clean images are known."""
-        return bool((self.predictions["eps_255"] == 0).any())
-
     @property
     def has_top_five(self) -> bool:
         """Tell whether the five likeliest classes are stored."""

@@ -106,7 +106,7 @@ def _check_values(table: pa.Table, classes: int) -> None:
 
 
 def _check_rows(table: pa.Table, record: JobRecord) -> None:
-    """Refuse rows that are not each target, budget and image once; clean rows may be there."""
+    """Refuse rows that are not each target, budget and image once, the clean ones included."""
     counts = [("index", "count"), ("index", "count_distinct")]
     groups = table.group_by(["target", "eps_255"]).aggregate(counts).to_pydict()
     rows = set(zip(groups["target"], groups["eps_255"], strict=True))
@@ -114,5 +114,5 @@ def _check_rows(table: pa.Table, record: JobRecord) -> None:
     images.add(pc.count_distinct(table["index"]).as_py())
     attacked = {(target, eps) for target in record.targets for eps in record.budgets if eps > 0}
     clean = {(model, 0.0) for model in record.weights}
-    if rows not in (attacked, attacked | clean) or images != {record.images}:
+    if rows != attacked | clean or images != {record.images}:
         raise ValueError("its rows are not every target, budget and image of its job, each once")

@@ -15,19 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.numpy import save
 from safetensors.torch import save_file
 
 from src.config.settings import SavedSettings
 from src.data import ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
 from src.data.image_folder import image_folder
-from src.evaluation import open_saved_images
+from src.experiment.saved_set import open_saved_images
 from src.models import load_weights
 from src.report.facts import facts
 from src.store.jobs import find_jobs
 from src.store.tables import read_alarms
-from src.utils.cache import sha256_of
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 STATE = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
@@ -42,8 +40,11 @@ LEVELS = np.zeros((2, 3, 8, 8), np.uint8)
 ORDER = {"index": np.arange(2), "label": np.arange(2)}
 EXAMPLES = {**ORDER, "clean": LEVELS, "eps_255": np.array([1.0, 2, 4, 8])}
 EXAMPLES["adversarial"] = np.zeros((4, *LEVELS.shape), np.float32)
-SHARD = {**ORDER, "clean": LEVELS, "adversarial": LEVELS[None]}
-FACTS = {"source": "a", "attack": {"name": "x", "label": "x"}, "budgets_255": [8], "dataset": "d"}
+OWN = {**ORDER, "target_label": pa.nulls(2, pa.int64()), "clean": [bytes(192)] * 2}
+OWN = pa.table({**OWN, "adversarial": [bytes(4 * 192)] * 2})
+JOB_OF_OWN = {**RECORD["job"], "images": 2, "values": 192}
+OWN_RECORD = json.dumps({**RECORD, "table": "adversarial", "job": JOB_OF_OWN})
+OWN = OWN.replace_schema_metadata({"transferability": OWN_RECORD})
 
 
 def content(write: Callable[[Path], object]) -> bytes:
@@ -79,16 +80,7 @@ def read_weights(path: Path) -> None:
     load_weights(torch.nn.Linear(3, 2), path)
 
 
-def read_arrays(path: Path) -> None:
-    for name, array in {"batch_0.npy": LEVELS, "labels.npy": np.arange(2)}.items():
-        if name != path.name:
-            np.save(path.with_name(name), array)
-    open_saved_images(SavedSettings(path=str(path.parent), eps_255=8.0))
-
-
-def read_shard(path: Path) -> None:
-    manifest = {"facts": FACTS, "shards": {path.name: sha256_of(path)}}
-    path.with_name("manifest.json").write_text(json.dumps(manifest))
+def read_own(path: Path) -> None:
     open_saved_images(SavedSettings(path=str(path.parent)))
 
 
@@ -105,10 +97,6 @@ def read_job(path: Path) -> None:
     assert len(job.predictions) == 5000 and len(job.clean) == 1000 and job.images is not None
     assert len(job.top_five("vgg_small", [int(job.clean["index"][0])])) == 5
     assert facts([job]) and read_alarms(path.parent) is not None
-
-
-def shard(**changes: np.ndarray) -> bytes:
-    return save({**SHARD, **changes})
 
 
 def arrays(**changes: object) -> bytes:
@@ -148,9 +136,7 @@ READERS = {
     "x.zip": (packed("zip"), read_archive),
     "x.pt": (content(lambda path: torch.save(STATE, path)), read_weights),
     "x.safetensors": (content(lambda path: save_file(STATE, path)), read_weights),
-    "batch_0.npy": (written(np.save, LEVELS), read_arrays),
-    "labels.npy": (written(np.save, np.arange(2)), read_arrays),
-    "batch-0-0.safetensors": (shard(), read_shard),
+    "images.parquet": (content(lambda path: pq.write_table(OWN, path)), read_own),
     "examples.npz": (arrays(), read_job),
     "images.npz": (arrays(label=None, eps_255=None, adversarial=None), read_job),
     "alarms.json": (b'[{"name": "few_images", "finding": "2 of 3"}]', read_job),
@@ -163,12 +149,6 @@ CELLS += [("index", TABLE["index"][1].as_py()), ("eps_255", 3.0), ("target", "x"
 CELLS += [("top5_classes", [99] * 5), ("top5_confidences", [None] * 5)]
 HALF = len(TABLE) // 2
 MUTANTS = {
-    "batch_0.npy": [READERS["batch_0.npy"][0].replace(b"False", b"(alse")],
-    "labels.npy": [READERS["labels.npy"][0].replace(b"False", b"(alse")],
-    "batch-0-0.safetensors": [
-        *(b"", shard(other=LEVELS), shard(clean=LEVELS[:1]), shard(index=np.zeros(2))),
-        shard(adversarial=LEVELS),
-    ],
     "examples.npz": [b"", arrays(eps_255=None), arrays(index=np.arange(3)), arrays(label=[10, 0])],
     "images.npz": [b"", arrays(label=None), arrays(x=1)],
     "alarms.json": [b"[1]", b"[null]", b'"abc"', b'[{"name":1}]', b"", b"\xff"],
