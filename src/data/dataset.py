@@ -121,7 +121,7 @@ class ImageDataset(Dataset[Batch]):
             self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
         self._data, self._chosen, self._size, self._index = data, chosen, image_size, index
-        self._digest = digest if len(chosen) == len(data) else ""
+        self._digest = digest if n_images is None else ""
 
     @property
     def num_classes(self) -> int:
