@@ -21,6 +21,7 @@ from tests.conftest import REPOSITORY
 COLUMNS = [
     *("index", "label", "target_label", "target", "eps_255"),
     *("predicted", "confidence", "true_confidence", "top5_classes", "top5_confidences"),
+    *("defence", "draws", "iteration", "gradients", "forwards"),
 ]
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 FRESH += ["dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]

@@ -39,6 +39,7 @@ from src.evaluation.configured_attack import attack_function, try_attack
 from src.experiment.models import Model, forget_models, open_dataset
 from src.store.keys import content_key, crafting_key, rows_key
 from src.store.rows import Keep, Rows, computed_once
+from src.store.tables import with_defaults
 
 log = logging.getLogger(__name__)
 
@@ -196,11 +197,15 @@ def attacked_rows(job: Job) -> Results:
         )
         for name in dict.fromkeys(name for name, target in found if target)
     }
-    variants = {name: tables.pop(name) for name in job.variants.names if name in tables}
+    crafting = found.get((CRAFTING, ""))
+    variants = {
+        name: with_defaults(table, **_counts(table, crafting, name))
+        for name in job.variants.names
+        if (table := tables.pop(name, None)) is not None
+    }
     if ("spectra", "") in found:
         size, at = job.images.image_size, settings.reference
         tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
-    crafting = found.get((CRAFTING, ""))
     return Results(
         variants,
         tables,
@@ -210,6 +215,16 @@ def attacked_rows(job: Job) -> Results:
         seconds=took.seconds if fresh else math.nan,
         batch_size=took.batch_size,
     )
+
+
+def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[str, Any]:
+    """Return what the images of each row took, where that is known; noise takes nothing."""
+    if variant == "noise":
+        return dict.fromkeys(("gradients", "forwards"), 0)
+    if crafting is None:
+        return {}
+    places = pc.index_in(table["index"], crafting["index"])
+    return {name: crafting[name].take(places) for name in ("gradients", "forwards")}
 
 
 def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:

@@ -19,12 +19,16 @@ from src.diagnostics import (
 from src.evaluation import AdversarialSource, pass_over, renamed, score_clean
 from src.experiment.attack_pass import Job
 from src.store.rows import Keep, computed_once
+from src.store.tables import with_defaults
 from src.utils.processes import from_first_process, is_first_process
 
 
 def clean_rows(job: Job) -> pa.Table:
     """Return the models' predictions for the clean images, the same in all processes."""
-    return from_first_process(_scored(job, "clean images", tuple(job.models), job.images.indices))
+    rows = _scored(job, "clean images", tuple(job.models), job.images.indices)
+    return from_first_process(
+        None if rows is None else with_defaults(rows, gradients=0, forwards=0)
+    )
 
 
 def unattacked_tables(job: Job) -> dict[str, pa.Table]:

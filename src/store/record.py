@@ -32,7 +32,8 @@ EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
 PAGE, FIGURES = "report.html", "figures"
 
-FORMAT = 3
+FORMAT = 4
+_READ = (3, 4)  # before 4 predictions had fewer columns, and sources nothing beside their name
 _KEY = b"transferability"
 _PACKAGES = (
     "transferability",
@@ -94,6 +95,9 @@ class JobRecord(BaseModel):
         weights: Digests of the models' weights, by name.
         device: `cpu`, `cuda` or another.
         source: The source's name, of an ensemble `a+b`; empty if nothing was attacked.
+        surrogate: Change of the source that its gradients are taken of; empty: none.
+        layer: Layer of the source that the attack reads; empty: its logits alone.
+        source_defence: Defence that the source's gradients pass.
         attack: The attack's name; empty if nothing was attacked.
         label: The attack's name with the settings that are not its file's.
         iterative: Whether the attack takes more than one step, as far as its settings say.
@@ -124,6 +128,9 @@ class JobRecord(BaseModel):
     weights: dict[str, str]
     device: str = ""
     source: str
+    surrogate: str = ""
+    layer: str = ""
+    source_defence: str = "none"
     targets: Annotated[list[str], AfterValidator(distinct)]
     attack: str
     label: str
@@ -237,7 +244,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         return None
     try:
         content = json.loads(found)
-        if content["format"] == FORMAT:
+        if content["format"] in _READ:
             record = JobRecord.model_validate(content["job"])
             _Config.model_validate(record.config)
             check_among("reference", [record.reference], record.budgets)

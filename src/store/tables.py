@@ -15,7 +15,8 @@ from src.utils.tables import read_table
 
 _BAND, _PREDICTED = "frequency_low frequency_high", "predicted confidence true_confidence"
 _COLUMNS = {
-    PREDICTIONS: f"index label target_label target eps_255 {_PREDICTED}",
+    PREDICTIONS: f"index label target_label target defence draws eps_255 iteration {_PREDICTED} "
+    "gradients forwards",
     "flips": f"index label target below_eps_255 eps_255 {_PREDICTED}",
     "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
     "low_passed": f"index label target cutoff {_PREDICTED}",
@@ -24,11 +25,14 @@ _COLUMNS = {
 }
 _TYPES = {
     **dict.fromkeys(("index", "label", "target_label", "predicted", "n"), pa.int64()),
-    **dict.fromkeys(("target", "band", "kind"), pa.string()),
+    **dict.fromkeys(("draws", "iteration"), pa.int64()),
+    **dict.fromkeys(("target", "defence", "band", "kind"), pa.string()),
     **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
 }
 """Types of columns as written; the other columns are float64."""
 _ORDER = ("eps_255", "cutoff", "frequency_low")
+_DEFAULTS = {"defence": "none", "draws": 1, "iteration": None, "gradients": None, "forwards": None}
+"""Values of columns that tables of format 3 lack: `iteration` null is the last one."""
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
@@ -41,12 +45,25 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     names += TOP_FIVE if set(TOP_FIVE) & set(table.column_names) else ()
     try:
         schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
+        if kind == PREDICTIONS:
+            table = with_defaults(table)
         table = table.select(names).cast(schema)
         _check_values(table, classes)
         if kind == PREDICTIONS:
             _check_rows(table, record)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
+    return table
+
+
+def with_defaults(table: pa.Table, **values: pa.Array | float) -> pa.Table:
+    """Return predictions with every column; `values`, one or one a row, fill those that lack."""
+    for name, value in (_DEFAULTS | values).items():
+        if name not in table.column_names:
+            kind = _TYPES.get(name, pa.float64())
+            if not isinstance(value, pa.Array | pa.ChunkedArray):
+                value = pa.array([value] * len(table), kind)
+            table = table.append_column(name, value)
     return table
 
 

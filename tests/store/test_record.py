@@ -1,10 +1,13 @@
 """What tables say of their job, and what they keep to themselves."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from src.store.record import JobRecord, public, read_record, with_record
+from src.store.tables import read_job_table
 
 RECORD = JobRecord(
     key="k",
@@ -68,6 +71,31 @@ def test_other_files_are_told_from_this_programs(tmp_path):
     )
     with pytest.raises(ValueError, match="what no job can be"):
         read_record(tmp_path / "odd.parquet")
+
+
+def test_tables_of_the_format_before_get_what_their_columns_mean(tmp_path):
+    columns = {
+        "index": [0, 1],
+        "label": [0, 1],
+        "target_label": [None, None],
+        "target": ["net"] * 2,
+    }
+    columns |= {"eps_255": [0.0, 0.0], "predicted": [0, 0], "confidence": [0.5, 1.0]}
+    rows = pa.table({**columns, "true_confidence": [0.5, 0.0]})
+    own = RECORD.model_copy(update={"budgets": (0.0,), "reference": 0.0})
+    record = own.model_dump(mode="json", exclude={"surrogate", "layer", "source_defence"})
+    old = json.dumps({"format": 3, "table": "predictions", "job": record}).encode()
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(rows.replace_schema_metadata({b"transferability": old}), path)
+    name, found = read_record(path)
+    assert found == own
+    row = read_job_table(path, name, found).to_pylist()[1]
+    assert {
+        key: row[key] for key in ("defence", "draws", "iteration", "gradients", "forwards")
+    } == {
+        **{"defence": "none", "draws": 1, "iteration": None},
+        **{"gradients": None, "forwards": None},
+    }
 
 
 def test_passwords_and_the_store_stay_out_of_commands():
