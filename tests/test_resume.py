@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -32,7 +33,7 @@ def counting(model, images, labels, eps, *, max_batch=None):
         os.kill(os.getpid(), signal.SIGKILL)
     if len(images) > int(os.environ.get("ROOM", 1000)):
         raise torch.OutOfMemoryError("CUDA out of memory.")
-    Path("attacked", f"{calls}-{len(images)}").touch()
+    Path("attacked", f"{calls}-{os.getpid()}-{len(images)}").touch()
     noise = torch.rand_like(images) / 255 if "STILL" not in os.environ else 0
     images = (images + noise).clamp(0, 1)  # of PyTorch's own generator, by the batch
     return fgsm(model, images, labels, eps, max_batch=max_batch)
@@ -55,7 +56,7 @@ def attacked(workspace):
         calls = list((workspace / "attacked").iterdir())
         for call in calls:
             call.unlink()
-        sizes = [int(call.name.split("-")[1]) for call in calls]
+        sizes = [int(call.name.split("-")[-1]) for call in calls]
         return sum(size for size in sizes if size > TRIED)
 
     return count
@@ -175,6 +176,17 @@ def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
             pd.testing.assert_frame_equal(one, two, rtol=1e-4)
         one, two = (np.load(folder / "examples.npz") for folder in folders)
         assert all(np.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def test_of_two_commands_at_once_one_computes(command_line, workspace, attacked, at_once):
+    words = ["attack=counting", GO_ON, "controls=true"]
+
+    def run(name: str) -> None:
+        os._exit(command_line(*words, f"hydra.run.dir=out/{name}"))
+
+    at_once(partial(run, "one"), partial(run, "two"))
+    assert attacked() == 23
+    same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
 
 
 def test_saved_images_come_along(command_line, workspace, attacked):
