@@ -40,6 +40,7 @@ from src.experiment.models import Model, forget_models, open_dataset
 from src.store.keys import content_key, crafting_key, rows_key
 from src.store.rows import Keep, Rows, computed_once
 from src.store.tables import with_defaults
+from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -159,15 +160,63 @@ def mixing_pool(settings: Settings) -> Batch:
 
 
 def attacked_rows(job: Job) -> Results:
-    """Return the rows of a job's adversarial images; what is not stored is computed."""
-    settings, took, fresh = job.settings, Evaluation(), False
-    keys, wanted = _cells(job)
+    """Return the rows of a job's adversarial images; what is not stored is computed.
 
-    def compute(
-        missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
+    Where processes share the job, the first one alone gets them.
+    """
+    keys, wanted = _cells(job)
+    computed = _Pass(job, keys, wanted)
+    found = computed_once(
+        *(job.rows, keys, wanted, computed), large=[(IMAGES, "")], refresh=job.settings.rerun
+    )
+    if not is_first_process():
+        return Results()
+    tables = {
+        name: pa.concat_tables(
+            renamed(found[name, target], target)
+            for target in job.settings.targets
+            if (name, target) in found
+        )
+        for name in dict.fromkeys(name for name, target in found if target)
+    }
+    crafting = found.get((CRAFTING, ""))
+    variants = {
+        name: with_defaults(table, **_counts(table, crafting, name))
+        for name in job.variants.names
+        if (table := tables.pop(name, None)) is not None
+    }
+    if ("spectra", "") in found:
+        size, at = job.images.image_size, job.settings.reference
+        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
+    return Results(
+        variants,
+        tables,
+        _examples(job, computed.took.examples),
+        gradients=total(crafting, "gradients"),
+        zero_gradients=total(crafting, "zero_gradients"),
+        seconds=computed.took.seconds,
+        batch_size=computed.took.batch_size,
+    )
+
+
+@dataclass
+class _Pass:
+    """Pass over the images whose rows are missing, of some cells' `keys` and `wanted` images.
+
+    Attributes:
+        took: What it found; its duration is NaN where some rows were stored.
+    """
+
+    job: Job
+    keys: Mapping[Cell, str]
+    wanted: Mapping[Cell, np.ndarray]
+    took: Evaluation = field(default_factory=Evaluation)
+
+    def __call__(
+        self, missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
     ) -> Mapping[Cell, pa.Table]:
-        nonlocal took, fresh
-        fresh = all(len(missing.get(cell, ())) == len(index) for cell, index in wanted.items())
+        """Attack and evaluate images; see `src.store.rows.Compute`."""
+        job, settings = self.job, self.job.settings
         targets = [name for name in settings.targets if any(name == each for _, each in missing)]
 
         def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
@@ -182,39 +231,12 @@ def attacked_rows(job: Job) -> Results:
         except Exception as error:
             forget_models()  # which an attack may have changed
             if isinstance(error, AttackError):
-                job.rows.discard([keys[cell] for cell in missing])
+                job.rows.discard([self.keys[cell] for cell in missing])
             raise
+        wanted = self.wanted.items()
+        fresh = all(len(missing.get(cell, ())) == len(index) for cell, index in wanted)
+        self.took = took if fresh else replace(took, seconds=math.nan)
         return split(took.tables)
-
-    found = computed_once(
-        *(job.rows, keys, wanted, compute), large=[(IMAGES, "")], refresh=settings.rerun
-    )
-    tables = {
-        name: pa.concat_tables(
-            renamed(found[name, target], target)
-            for target in settings.targets
-            if (name, target) in found
-        )
-        for name in dict.fromkeys(name for name, target in found if target)
-    }
-    crafting = found.get((CRAFTING, ""))
-    variants = {
-        name: with_defaults(table, **_counts(table, crafting, name))
-        for name in job.variants.names
-        if (table := tables.pop(name, None)) is not None
-    }
-    if ("spectra", "") in found:
-        size, at = job.images.image_size, settings.reference
-        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
-    return Results(
-        variants,
-        tables,
-        _examples(job, took.examples),
-        gradients=total(crafting, "gradients"),
-        zero_gradients=total(crafting, "zero_gradients"),
-        seconds=took.seconds if fresh else math.nan,
-        batch_size=took.batch_size,
-    )
 
 
 def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[str, Any]:
