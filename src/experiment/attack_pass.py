@@ -344,7 +344,7 @@ def _adversarial_source(
         max_batch=settings.trainer.max_gradient_batch,
         precision=settings.trainer.attack_precision,
         name=attack.name,
-        gradients_per_image=gradients,
+        gradients_per_image=gradients if len(kept) < len(todo) else 0,
         kept=kept,
     )
 
