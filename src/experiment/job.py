@@ -13,11 +13,12 @@ from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import Batches, SavedImages, for_device, make_trainer, meet, saved_dataset
 from src.evaluation.configured_attack import attack_function, try_attack
-from src.experiment.attack_pass import Job, Results, attacked_rows, mixing_pool
+from src.experiment.attack_pass import attacked_rows
 from src.experiment.delivery import track_job
 from src.experiment.models import check_images, open_dataset, prepare_models
 from src.experiment.outputs import SAVED, clear, write_results
 from src.experiment.own_set import write_set
+from src.experiment.prepared import Job, Results, mixing_pool
 from src.experiment.saved_set import check_weights, open_set, with_set
 from src.experiment.unattacked import clean_rows, unattacked_tables
 from src.store.keys import code_keys, job_key

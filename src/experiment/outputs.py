@@ -22,8 +22,8 @@ from src.analysis import (
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import SavedImages
-from src.experiment.attack_pass import Results
 from src.experiment.example_images import gallery_images, store_examples, store_images
+from src.experiment.prepared import Results
 from src.store.record import (
     ALARMS,
     EXAMPLES,

@@ -18,7 +18,8 @@ from torch import Tensor
 from src.config.settings import AttackSettings
 from src.data import LabelledImages, to_unit
 from src.evaluation import Attacked, LazyImages, SavedImages
-from src.experiment.attack_pass import Job, Results, stored_images
+from src.experiment.attack_pass import stored_images
+from src.experiment.prepared import Job, Results
 from src.store.record import JobRecord, read_record, with_record
 from src.utils.checks import first_line
 from src.utils.files import atomic_write

@@ -17,7 +17,7 @@ from src.diagnostics import (
     filtered_table,
 )
 from src.evaluation import AdversarialSource, pass_over, renamed, score_clean
-from src.experiment.attack_pass import Job
+from src.experiment.prepared import Job
 from src.store.rows import Keep, computed_once
 from src.store.tables import with_defaults
 from src.utils.processes import from_first_process, is_first_process

@@ -48,10 +48,6 @@ _PACKAGES = (
 )
 
 
-class OtherFormatError(ValueError):
-    """A table of another version of this program."""
-
-
 class _Attack(BaseModel):
     settings: dict[str, Any]
     target_label: str | None
@@ -255,7 +251,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         raise ValueError(
             f"{path} says of its job what no job can be: {first_line(error)[:400]}"
         ) from error
-    raise OtherFormatError(
+    raise ValueError(
         f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
         "use the version that wrote it."
     )

@@ -15,7 +15,7 @@ from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.diagnostics import make_diagnostics, mean_spectra
 from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
-from src.experiment.attack_pass import Job
+from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
 
 UNROUNDED = Variants()

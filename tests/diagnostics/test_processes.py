@@ -25,7 +25,7 @@ from src.evaluation import (
     Variants,
     evaluate,
 )
-from src.experiment.attack_pass import Job
+from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
 from src.utils.processes import from_first_process
 

@@ -1,0 +1,136 @@
+"""A job with its data and models, and what becomes of its adversarial images."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from src.config.settings import Settings
+from src.data import Batch, ImageDataset
+from src.evaluation import STORED, SavedImages, Variants
+from src.experiment.models import Model, open_dataset
+from src.store.keys import content_key, crafting_key, rows_key
+from src.store.rows import Rows
+
+_POOL = 32  # images that attacks may mix in
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job with its data and models.
+
+    Attributes:
+        settings: Completed by what the device and a saved set decide.
+        saved: Set that takes the attack's place, if one does.
+        diagnosed: Images of the diagnostics.
+        pool: Images that attacks may mix in; None without an attack.
+        models: Source and targets, by name.
+        clean: Predictions for the clean images; None until they are made.
+    """
+
+    settings: Settings
+    saved: SavedImages | None
+    images: ImageDataset
+    diagnosed: ImageDataset
+    pool: Batch | None
+    models: dict[str, Model]
+    device: str
+    clean: pa.Table = None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Classifiers by name."""
+        return {name: model.classifier for name, model in self.models.items()}
+
+    @property
+    def target_keys(self) -> dict[str, str]:
+        """Keys of all that decides the targets' logits, by name."""
+        return {name: self.models[name].key for name in self.settings.targets}
+
+    @property
+    def rows(self) -> Rows:
+        """Store of rows."""
+        return Rows(Path(self.settings.cache_dir) / "rows")
+
+    @cached_property
+    def crafting(self) -> str:
+        """Key of the adversarial images, see `crafting_key`."""
+        pool = self.pool
+        return crafting_key(
+            self.settings,
+            self.device,
+            self.images.digest(),
+            [self.models[name].key for name in self.settings.source],
+            None if self.saved is None else self.saved.digest,
+            None if pool is None else content_key(pool.labels.tolist(), _digest(pool.images)),
+        )
+
+    def rows_key(self, table: str, models: Sequence[str], *what: Any) -> str:
+        """Return the key of rows of some models that need no attack, see `rows_key`."""
+        keys = [self.models[name].key for name in models]
+        return rows_key(self.settings, self.device, self.images.digest(), table, keys, *what)
+
+    @property
+    def variants(self) -> Variants:
+        """Variants of the adversarial images that targets are evaluated on."""
+        settings = self.settings
+        return Variants(
+            primary=settings.storage or STORED,
+            others=settings.variants,
+            controls=settings.controls,
+            seed=settings.seed,
+        )
+
+    @property
+    def examples(self) -> list[int]:
+        """Index of the report's example images, spread evenly over the classes."""
+        images = self.images
+        by_class = images.indices[np.argsort(images.labels, kind="stable")]
+        count = min(self.settings.report.examples, len(images))
+        return [int(by_class[position * len(images) // count]) for position in range(count)]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows of a job's adversarial images.
+
+    Attributes:
+        tables: Predictions by variant, the primary one first.
+        examples: Adversarial versions of the primary variant, (K, 3, H, W), by image index.
+        gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
+        seconds: Duration of the pass; NaN where some of its rows were stored.
+        unsteady: Models that give equal images unequal logits.
+    """
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    diagnostics: dict[str, pa.Table] = field(default_factory=dict)
+    examples: dict[int, np.ndarray] = field(default_factory=dict)
+    gradients: int = 0
+    zero_gradients: int = 0
+    seconds: float = math.nan
+    batch_size: int = 0
+    unsteady: Sequence[str] = ()
+
+    @property
+    def zero_share(self) -> float:
+        """Share of gradients that were zero in every pixel; NaN without a gradient."""
+        return self.zero_gradients / self.gradients if self.gradients else math.nan
+
+
+def mixing_pool(settings: Settings) -> Batch:
+    """Return the images that attacks may mix in, the same for every subset of a data set."""
+    whole = open_dataset(settings, "test", whole=True)
+    chosen = np.random.default_rng(settings.seed).permutation(len(whole))[:_POOL]
+    return whole.__getitems__(chosen.tolist())
+
+
+def _digest(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
