@@ -113,6 +113,26 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
 
 
+def test_rows_are_of_the_code_that_ran_not_of_files_edited_meanwhile(
+    command_line, workspace, attacked
+):
+    (workspace / "own_net.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\ndef build():\n"
+        "    Path('own_rule.py').write_text('flip = False')  # by the user, while the job runs\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))\n"
+    )
+    (workspace / "conf" / "model" / "net.yaml").write_text(
+        "# @package model.net\nnetwork: {_target_: own_net.build}\nmean: [0.5, 0.5, 0.5]\n"
+        "std: [0.5, 0.5, 0.5]\nweights: included\n"
+    )
+    (workspace / "own_rule.py").write_text("flip = True")
+    (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
+    words = ["model=[coarse,net]", "targets=[net]", "attack=counting", GO_ON]
+    for number, computed in enumerate((23, 23, 0)):
+        assert command_line(*words, f"hydra.run.dir=out/{number}") == 0
+        assert attacked() == computed
+
+
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):
     words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
     for number, targets in enumerate(("[fine]", "[coarse,fine]")):
