@@ -383,6 +383,37 @@ def test_what_a_store_did_not_take_is_delivered_once(
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
 
 
+def test_damaged_metrics_are_named_where_they_are_delivered(
+    command_line, run_in, workspace, empty_store, capsys
+):
+    assert command_line("attack=fgsm", "hydra.run.dir=outputs/a") == 0
+    shutil.copytree(empty_store, workspace / "mlruns")
+    file = workspace / "outputs" / "a" / "metrics.json"
+    file.write_bytes(file.read_bytes().replace(b":", b";", 1))
+    assert run_in(workspace, "outputs/a", module="src.sync") == 2
+    assert "outputs/a/metrics.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short"])
+def test_a_damaged_store_costs_tracking_and_no_table(
+    command_line, run_in, workspace, empty_store, caplog, capsys, damage
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    store = workspace / "mlruns" / "mlflow.db"
+    whole = store.read_bytes()
+    damaged = b"sQLite" + whole[6:] if damage == "flipped" else whole[: 5 * 4096]
+    store.write_bytes(damaged)
+    words = ["attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a"]
+    assert command_line(*words) == 0
+    assert f"{store} is damaged" in caplog.text + "".join(capsys.readouterr())
+    assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
+    assert run_in(workspace, module="src.sync") == 2
+    assert store.read_bytes() == damaged
+    store.write_bytes(whole)
+    assert run_in(workspace, module="src.sync") == 0
+    assert len(tracked(workspace)["pair"]) == 2
+
+
 def test_a_killed_sweep_is_delivered_as_one(command_line, run_in, workspace, attacked, empty_store):
     killed(command_line, "-m", "attack=counting,fgsm", "hydra.sweep.dir=outputs/a", at=2)
     shutil.copytree(empty_store, workspace / "mlruns")
