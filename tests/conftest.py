@@ -59,9 +59,8 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with weights of the tiny models, linear regressions on the test images themselves.
+def write_weights(folder: Path) -> None:
+    """Write weights of the tiny models, linear regressions on the test images themselves.
 
     They classify about half of these correctly, so that there is something to fool.
     """
@@ -71,12 +70,28 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     batch = images.__getitems__(list(range(len(images))))
     normalised = (batch.images / 255 - 0.5) / 0.25
     wanted = torch.nn.functional.one_hot(batch.labels, 10).double()
-    folder = tmp_path_factory.mktemp("weights")
     for name, pool in POOLS.items():
         pixels = torch.nn.functional.avg_pool2d(normalised, pool).flatten(1).double()
         ridge = pixels.T @ pixels + 50 * torch.eye(pixels.shape[1], dtype=torch.double)
         weight = 8 * torch.linalg.solve(ridge, pixels.T @ wanted).T.float().contiguous()
         save_file({"2.weight": weight, "2.bias": torch.zeros(10)}, folder / f"{name}.safetensors")
+
+
+def write_workspace(folder: Path, tiny_weights: Path) -> None:
+    """Write `conf/model/` with the two tiny models, and an empty `conf/attack/`."""
+    (folder / "conf" / "model").mkdir(parents=True)
+    (folder / "conf" / "attack").mkdir()
+    for name, pool in POOLS.items():
+        weights, features = tiny_weights / f"{name}.safetensors", 3 * (32 // pool) ** 2
+        text = TINY.format(name=name, pool=pool, features=features, weights=weights)
+        (folder / "conf" / "model" / f"{name}.yaml").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights of the tiny models."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder)
     return folder
 
 
@@ -88,12 +103,7 @@ def new_workspace(
 
     def make() -> Path:
         folder = tmp_path_factory.mktemp("workspace")
-        (folder / "conf" / "model").mkdir(parents=True)
-        (folder / "conf" / "attack").mkdir()
-        for name, pool in POOLS.items():
-            weights, features = tiny_weights / f"{name}.safetensors", 3 * (32 // pool) ** 2
-            text = TINY.format(name=name, pool=pool, features=features, weights=weights)
-            (folder / "conf" / "model" / f"{name}.yaml").write_text(text)
+        write_workspace(folder, tiny_weights)
         return folder
 
     return make

@@ -114,6 +114,26 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
 
 
+def test_rows_are_of_the_code_that_ran_not_of_files_edited_meanwhile(
+    command_line, workspace, attacked
+):
+    (workspace / "own_net.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\ndef build():\n"
+        "    Path('own_rule.py').write_text('flip = False')  # by the user, while the job runs\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))\n"
+    )
+    (workspace / "conf" / "model" / "net.yaml").write_text(
+        "# @package model.net\nnetwork: {_target_: own_net.build}\nmean: [0.5, 0.5, 0.5]\n"
+        "std: [0.5, 0.5, 0.5]\nweights: included\n"
+    )
+    (workspace / "own_rule.py").write_text("flip = True")
+    (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
+    words = ["model=[coarse,net]", "targets=[net]", "attack=counting", GO_ON]
+    for number, computed in enumerate((23, 23, 0)):
+        assert command_line(*words, f"hydra.run.dir=out/{number}") == 0
+        assert attacked() == computed
+
+
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):
     words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
     for number, targets in enumerate(("[fine]", "[coarse,fine]")):
@@ -373,6 +393,37 @@ def test_what_a_store_did_not_take_is_delivered_once(
     assert [point.step for point in points] == [8]  # once
     assert sweep.data.params["attacks"] == "fgsm, bim"
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
+
+
+def test_damaged_metrics_are_named_where_they_are_delivered(
+    command_line, run_in, workspace, empty_store, capsys
+):
+    assert command_line("attack=fgsm", "hydra.run.dir=outputs/a") == 0
+    shutil.copytree(empty_store, workspace / "mlruns")
+    file = workspace / "outputs" / "a" / "metrics.json"
+    file.write_bytes(file.read_bytes().replace(b":", b";", 1))
+    assert run_in(workspace, "outputs/a", module="src.sync") == 2
+    assert "outputs/a/metrics.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short"])
+def test_a_damaged_store_costs_tracking_and_no_table(
+    command_line, run_in, workspace, empty_store, caplog, capsys, damage
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    store = workspace / "mlruns" / "mlflow.db"
+    whole = store.read_bytes()
+    damaged = b"sQLite" + whole[6:] if damage == "flipped" else whole[: 5 * 4096]
+    store.write_bytes(damaged)
+    words = ["attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a"]
+    assert command_line(*words) == 0
+    assert f"{store} is damaged" in caplog.text + "".join(capsys.readouterr())
+    assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
+    assert run_in(workspace, module="src.sync") == 2
+    assert store.read_bytes() == damaged
+    store.write_bytes(whole)
+    assert run_in(workspace, module="src.sync") == 0
+    assert len(tracked(workspace)["pair"]) == 2
 
 
 def test_a_killed_sweep_is_delivered_as_one(command_line, run_in, workspace, attacked, empty_store):

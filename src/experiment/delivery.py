@@ -1,6 +1,5 @@
 """Delivery of sweeps from their folders to a tracking store, at once or later, each job once."""
 
-import json
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from src.store.jobs import StoredJob, find_jobs
 from src.store.keys import content_key
 from src.store.record import PREDICTIONS, JobRecord, read_record
 from src.store.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
-from src.store.tables import read_alarms, read_job_table
+from src.store.tables import read_alarms, read_job_table, read_metrics
 from src.tracking import Point, Run, Tracker, open_tracker
 from src.utils.locks import held
 
@@ -93,7 +92,7 @@ def track_job(folder: Path, tracker: Tracker, run: Run, known: Collection[str] =
             tags[name] = "\n".join(filter(None, [tags.get(name), alarm.sentence]))[:7900]
         tags["crafting"] = record.crafting
         tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
-        metrics = json.loads((folder / METRICS).read_text())
+        metrics = read_metrics(folder / METRICS)
     tracker.log_job(run, metrics, tags)
     tracker.log_files(run, files_of_job(folder))
 

@@ -51,6 +51,7 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:
     """Open a job's data, prepare its models, and check their clean accuracy."""
+    code_keys(settings)  # as in `check_job`: this may be a launcher's process
     saved = open_set(settings)
     settings = settings if saved is None else with_set(settings, saved)
     runner = make_trainer(settings.trainer, [])
@@ -108,6 +109,7 @@ def check_job(settings: Settings) -> int:
                 f"diagnostics.bisection={settings.diagnostics.bisection} attacks each image with a "
                 f"budget of its own, which attack={settings.attack.name} cannot; set it to 0."
             )
+    code_keys(settings)  # of the code as it was loaded, which is kept: files may be edited later
     saved = open_set(settings)
     if saved is not None:
         with_set(settings, saved)

@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +43,10 @@ class Rows:
         """Yield an entry's rows file by file, each image's once; a damaged file is removed."""
         known = pa.array([], pa.int64())
         for path in sorted((self.folder / key).glob("[0-9a-f]*.parquet")):
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # removed by another process since it was listed
+                continue
             if _name(content) != path.stem:
                 log.warning("%s is damaged, and its rows are computed again.", path)
                 path.unlink(missing_ok=True)
@@ -85,7 +89,7 @@ class Rows:
     def discard(self, keys: Iterable[str]) -> None:
         """Remove all rows of some entries."""
         for key in keys:
-            for path in (self.folder / key).glob("*.parquet"):
+            for path in (self.folder / key).glob("[0-9a-f]*.parquet"):  # none that is being written
                 path.unlink(missing_ok=True)
 
     def replace(self, key: str, table: pa.Table) -> None:
@@ -97,17 +101,22 @@ class Rows:
 
     def size(self) -> int:
         """Return the bytes of all entries."""
-        return sum(path.stat().st_size for path in self.folder.glob("*/*.parquet"))
+        return sum(stat.st_size for _, stat in self._files())
 
     def prune(self, days: float) -> int:
         """Remove the files that are older than some days, and return their bytes."""
         oldest, freed = time.time() - days * 24 * 3600, 0
-        for path in self.folder.glob("*/*.parquet"):
-            stat = path.stat()
+        for path, stat in self._files():
             if stat.st_mtime < oldest:
                 path.unlink(missing_ok=True)
                 freed += stat.st_size
         return freed
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield all files with their facts, without those that other processes remove meanwhile."""
+        for path in self.folder.glob("*/*.parquet"):
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[None]:

@@ -98,7 +98,7 @@ def noted_failure(folder: Path) -> str | None:
     """Return why the last job in a folder failed, by its note or its lock; else None."""
     note = folder / _FAILURE
     if note.exists():
-        return note.read_text().split("\n\n")[0]
+        return note.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     if lock_of(folder).exists():
         return "another process runs it" if is_held(lock_of(folder)) else "it was killed"
     return None

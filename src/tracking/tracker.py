@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,13 @@ log = logging.getLogger(__name__)
 
 Point = tuple[str, float, int]
 """A metric's name, value and step."""
+
+_NO_DAMAGE = ("BUSY", "LOCKED", "FULL", "PERM", "AUTH", "CANTOPEN", "IOERR", "NOMEM")
+"""SQLite's names of errors that leave a file as it is."""
+
+
+class DamagedStoreError(ValueError):
+    """A store's own file that is there and writable, and that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +82,19 @@ class Tracker:
     ) -> str | None:
         """Open a sweep, whose process holds a lock, and return its id, which its jobs get.
 
-        The plan tells it from others in any store. A store that fails is refused here, not later.
+        The plan tells it from others in any store. A store that fails is refused here, not later;
+        a damaged one costs no table, and nothing is tracked.
         """
         if self.store is None:
             return None
-        with _refusing(self.address), _patience(seconds=20, retries=3):
-            tags = {"kind": "sweep", "plan": plan, **_place(lock)}
-            return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
+        try:
+            with _refusing(self.address, self.address), _patience(seconds=20, retries=3):
+                tags = {"kind": "sweep", "plan": plan, **_place(lock)}
+                return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
+        except DamagedStoreError as error:
+            log.warning("%s", error)
+            self.store = None
+            return None
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
@@ -209,13 +223,15 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     """Return the tracker that some settings ask for; `dataset` names its experiments.
 
     Refuse a missing MLflow, a store that cannot be opened, and a server silent for seconds.
+
+    Raises:
+        DamagedStoreError: The store is a file that is there and cannot be read.
     """
     if settings.name == "none":
         return Tracker()
-    with (
-        _refusing(settings.uri or str(Path(settings.directory).absolute())),
-        _patience(seconds=5, retries=0),
-    ):
+    folder = Path(settings.directory).absolute()
+    where = settings.uri or str(folder), settings.uri or f"sqlite:///{folder / 'mlflow.db'}"
+    with _refusing(*where), _patience(seconds=5, retries=0):
         from src.tracking.mlflow_store import Store  # here: tracking=none needs no mlflow
 
         elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
@@ -241,15 +257,34 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _refusing(address: str) -> Iterator[None]:
+def _refusing(address: str, uri: str) -> Iterator[None]:
     """Turn a store's errors into one sentence."""
     try:
         yield
     except Exception as error:  # of many kinds, depending on the store
+        if _is_damage(error, uri):
+            raise DamagedStoreError(
+                f"The MLflow store {uri.removeprefix('sqlite:///')} is damaged ({_reason(error)}): "
+                "nothing is tracked, and all files are written; once it is repaired or moved away, "
+                "python -m src.sync delivers them."
+            ) from error
         why = _without_password(f"{address} cannot be used ({_reason(error)})")
         raise ValueError(
             f"tracking.uri: the MLflow store {why}; use another, or tracking=none."
         ) from error
+
+
+def _is_damage(error: BaseException | None, uri: str) -> bool:
+    """Tell whether a store's error means that the content of its SQLite file is damaged."""
+    file = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not file.is_file() or not os.access(file, os.W_OK):
+        return False
+    while error is not None:
+        name = getattr(error, "sqlite_errorname", "") if isinstance(error, sqlite3.Error) else ""
+        if isinstance(error, OSError) or name.removeprefix("SQLITE_").startswith(_NO_DAMAGE):
+            return False
+        error = error.__cause__ or error.__context__
+    return file.stat().st_size > 0
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_a_store_that_cannot_be_opened_is_replaced_if_it_holds_no_run(tmp_path, 
         half.commit()
     os.utime(tmp_path / "mlflow.db", (0, 0))  # nobody builds it at the moment
     if runs:
-        with pytest.raises(ValueError, match="cannot be used"):
+        with pytest.raises(ValueError, match="is damaged"):
             used(tmp_path)
         assert sorted(file.name for file in tmp_path.iterdir()) == WHOLE and not caplog.text
     else:

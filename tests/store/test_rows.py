@@ -1,0 +1,45 @@
+"""Rows that another process removes or writes meanwhile."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from src.store.rows import Rows
+
+
+@pytest.fixture
+def rows(tmp_path) -> Rows:
+    """A store with an entry of two files."""
+    rows = Rows(tmp_path)
+    for number in range(2):
+        rows.add("entry", pa.table({"index": [number]}))
+    return rows
+
+
+def test_a_file_that_is_removed_while_rows_are_read_is_missing_rows(rows):
+    parts = rows.chunks("entry")
+    (first,) = next(parts)["index"].to_pylist()
+    rows.discard(["entry"])
+    assert list(parts) == [] and first in (0, 1)
+    assert rows.read("entry") is None
+
+
+def test_rows_that_are_discarded_leave_those_that_are_being_written(rows, monkeypatch):
+    real = Path.write_bytes
+
+    def write(path: Path, content: bytes) -> int:
+        size = real(path, content)
+        rows.discard(["entry"])
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    rows.add("entry", pa.table({"index": [2]}))
+    assert rows.read("entry")["index"].to_pylist() == [2]
+
+
+def test_a_file_that_is_removed_meanwhile_has_no_size(rows, monkeypatch):
+    gone = rows.folder / "entry" / "0.parquet"
+    real = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [gone, *real(self, pattern)])
+    assert 0 < rows.size() == rows.prune(0)
