@@ -101,6 +101,7 @@ def check_job(settings: Settings) -> int:
     gradients = 0
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
+    code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     if settings.attack.kind == "crafted":
         gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
         own = takes_own_budgets(attack_function(settings.attack))
@@ -109,7 +110,7 @@ def check_job(settings: Settings) -> int:
                 f"diagnostics.bisection={settings.diagnostics.bisection} attacks each image with a "
                 f"budget of its own, which attack={settings.attack.name} cannot; set it to 0."
             )
-    code_keys(settings)  # of the code as it was loaded, which is kept: files may be edited later
+    code_keys(settings)  # again: trials load what an attack imports when it is called
     saved = open_set(settings)
     if saved is not None:
         with_set(settings, saved)
