@@ -22,7 +22,7 @@ from src.analysis import (
 from src.config.settings import CONTROLS
 from src.experiment.matrix_tables import matrix_table, wide_matrix
 from src.store.jobs import StoredJob
-from src.store.record import ALARMS, JobRecord
+from src.store.record import ALARMS, PREDICTIONS, JobRecord
 from src.store.tables import read_alarms
 from src.utils.files import write_csv, write_text
 
@@ -37,15 +37,14 @@ def sweep_matrices(jobs: Sequence[StoredJob], folder: Path, console: Console) ->
     for name, *others in dict.fromkeys(map(_of_one_matrix, attacked)):
         done = [job for job in attacked if _of_one_matrix(job) == (name, *others)]
         heading, cells = print_matrix(done, console)
-        beyond = pd.concat(map(_excess, done))
-        for control, table in beyond.groupby("control", sort=False) if len(beyond) else ():
+        controlled = [job for job in done if f"{PREDICTIONS}-noise" in job.files]
+        beyond = pd.concat(map(_excess, controlled)) if controlled else None
+        for control, table in () if beyond is None else beyond.groupby("control", sort=False):
             above = f"excess transfer over {CONTROLS[str(control)]}\n{heading}"
             console.print("", matrix_table(table, above, console.width))
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", name).strip("-")[:150]
         stem = f"{stem}-{len(files)}" if stem in files else stem
         files[stem] = wide_matrix(cells)
-        for job in done:
-            job.forget()
     console.print()
     for stem, frame in files.items():  # last: a full disk hides no matrix
         write_csv(folder / f"{stem}.csv", frame)
@@ -100,14 +99,16 @@ def sweep_alarms(jobs: Sequence[StoredJob], console: Console) -> None:
 def _rates(job: StoredJob) -> pd.DataFrame:
     own = job.record
     tables = {own.storage: job.predictions}
+    job.forget()  # a matrix of many sources has more rows than memory
     return rates_by_protocol(tables, own.source, own.targets, job.attack, own.norm)
 
 
 def _excess(job: StoredJob) -> pd.DataFrame:
-    """Return the job's excess over its controls at the reference budget, if it has controls."""
-    own = job.record
-    table = excess_by_control(job.variants(), own.storage, own.source, own.targets, own.protocol)
-    here = table[table["eps_255"] == own.reference] if len(table) else table
+    """Return a job's excess over its controls at the reference budget."""
+    own, tables = job.record, job.variants()
+    job.forget()
+    table = excess_by_control(tables, own.storage, own.source, own.targets, own.protocol)
+    here = table[table["eps_255"] == own.reference]
     return here.assign(source=own.source, cell=[format_excess(row) for _, row in here.iterrows()])
 
 
