@@ -1,6 +1,7 @@
 """Command line that lists the jobs of a sweep, and the size of the store of rows."""
 
 import argparse
+import re
 import sys
 from collections import Counter
 from datetime import timedelta
@@ -16,24 +17,27 @@ from src.store.state import JobStatus, job_statuses, newest_sweep
 def main() -> None:
     """Run the command line; the exit code is 0 if all jobs are done, else 1, or 2 for a refusal."""
     parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="a sweep's; the newest in outputs/")
+    parser.add_argument("folder", nargs="?", help="a sweep's; the newest in outputs/")
+    parser.add_argument("more", nargs="*", metavar="prune=DAYS", help="remove rows older than that")
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="of the rows: cache")
-    parser.add_argument("--prune", type=float, metavar="DAYS", help="remove rows older than that")
     given = parser.parse_args()
+    words = [word for word in (given.folder, *given.more) if word is not None]
+    ages = [word.removeprefix("prune=") for word in words if word.startswith("prune=")]
+    folders = [Path(word) for word in words if not word.startswith("prune=")]
+    if len(folders) > 1 or not all(re.fullmatch(r"\d+(\.\d+)?", age) for age in ages):
+        parser.error("give one folder at most, and prune=DAYS as a number")
     from src.store.rows import Rows  # here, so that --help answers at once
 
     console = Console(markup=False, highlight=False)
     rows = Rows(given.cache_dir / "rows")
-    if given.prune is not None:
-        freed = rows.prune(given.prune)
-        console.print(
-            f"{rows.folder}: removed {_megabytes(freed)} older than {given.prune:g} days."
-        )
+    for age in ages:
+        freed = f"removed {_megabytes(rows.prune(float(age)))} older than {age} days."
+        console.print(f"{rows.folder}: {freed}", soft_wrap=True)
     try:
-        folder = given.folder or newest_sweep()
+        folder = folders[0] if folders else newest_sweep()
         jobs = job_statuses(folder)
     except ValueError as error:
-        if given.prune is not None:
+        if ages and not folders:
             return
         print(error, file=sys.stderr)
         sys.exit(REFUSED)

@@ -338,7 +338,7 @@ def test_the_jobs_of_a_sweep_are_listed(
     printed = capsys.readouterr().out
     assert "outputs/b: 1 done." in printed and "MB of rows and images." in printed
     for days, left in ((1, True), (0, False)):
-        assert run_in(workspace, f"--prune={days}", module="src.status") == 0
+        assert run_in(workspace, f"prune={days}", module="src.status") == 0
         assert left == bool(rows_of(workspace))
     assert run_in(workspace, "nowhere", module="src.status") == 2
     assert "nowhere is no sweep's folder" in capsys.readouterr().err
