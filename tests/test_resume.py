@@ -298,6 +298,19 @@ def test_a_killed_job_goes_on_where_it_was(
     assert speed > 0 and whole == part
 
 
+def test_pairs_stay_together_where_more_than_the_rest_is_missing(
+    command_line, workspace, attacked, monkeypatch
+):
+    words = ["attack=counting", "trainer.batch_size=6", "controls=true", "store.images_mb=0"]
+    more = ["report.examples=9", "hydra.run.dir=whole", "cache_dir=other"]
+    assert (command_line(*words, *more), attacked()) == (0, 23)
+    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
+    words = [*words, GO_ON, "hydra.run.dir=out/part"]
+    killed(command_line, *words, "report.examples=1", at=4)
+    assert command_line(*words, "report.examples=9") == 0
+    same_tables(workspace / "whole", workspace / "out" / "part", [TABLES[0], *TABLES[2:4]])
+
+
 def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     command_line, workspace, attacked, monkeypatch
 ):

@@ -14,8 +14,8 @@ class Batches(Dataset[Batch]):
 
     All batches are laid out first and dealt to the processes in turn, so that every image shares
     its batch with the same others, and gets the same digits, on any number of processes. With a
-    `shuffle_seed` images come in random order and in pairs, see `layout`. Of images whose index
-    is not among `only` none is read; a batch may then be empty.
+    `shuffle_seed` images come in random order and in pairs, see `layout`. Images whose index is
+    not among `only` are left out, in pairs only whole batches of them: each keeps its partner.
     """
 
     def __init__(
@@ -37,6 +37,9 @@ class Batches(Dataset[Batch]):
         wanted = np.ones(len(dataset), bool)
         if only is not None:
             wanted = np.isin(dataset.indices, np.fromiter(only, np.int64))
+        if shuffle_seed is not None:
+            for batch in batches:
+                wanted[batch] = wanted[batch].any()
         self.own = [[at for at in batch if wanted[at]] for batch in batches[rank::processes]]
 
     def __len__(self) -> int:
