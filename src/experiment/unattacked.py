@@ -52,7 +52,7 @@ def unattacked_tables(job: Job) -> dict[str, pa.Table]:
         return {}
     if settings.diagnostics.filters:
         tables["filtered"] = filtered_table(tables["filtered"], at, "noise")
-        rows = tables["low_passed"]
+        rows: pa.Table = tables["low_passed"]
         names = ["cutoff" if name == "eps_255" else name for name in rows.column_names]
         tables["low_passed"] = rows.rename_columns(names).drop_columns("target_label")
     return tables
@@ -65,8 +65,11 @@ def _scored(
     index: np.ndarray,
     source: AdversarialSource | None = None,
     *what: Any,
-) -> pa.Table:
-    """Return some models' predictions for clean images, or those that a `source` makes of them."""
+) -> pa.Table | None:
+    """Return some models' predictions for clean images, or those that a `source` makes of them.
+
+    Where processes share the job, the others than the first get None.
+    """
 
     def compute(
         missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
@@ -92,8 +95,8 @@ def _scored(
     return pa.concat_tables(renamed(found[name], name) for name in names) if found else None
 
 
-def _similarity(job: Job) -> pa.Table:
-    """Return the rows of source and targets; those of all pairs among them are kept."""
+def _similarity(job: Job) -> pa.Table | None:
+    """Return the rows of source and targets, see `_scored`; those of all pairs are kept."""
     source, trainer = job.settings.source_name, job.settings.trainer
     names = sorted({source, *job.settings.targets})
     pairs = {" ".join(pair): pair for pair in combinations_with_replacement(names, 2)}
