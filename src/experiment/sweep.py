@@ -34,11 +34,17 @@ from src.utils.processes import is_first_process
 log = logging.getLogger(__name__)
 
 
+Report = Callable[[Sequence[StoredJob], Path, Settings, Console], None]
+"""Writer of the report of jobs into a folder."""
+
+
 class Sweep:
     """The jobs of one command: checked, opened as a tracked run, summed up when they are done."""
 
-    def __init__(self, composed: Sequence[DictConfig], jobs: Sequence[Settings]) -> None:
-        self.composed, self.settings = composed, jobs
+    def __init__(
+        self, composed: Sequence[DictConfig], jobs: Sequence[Settings], report: Report
+    ) -> None:
+        self.composed, self.settings, self.report = composed, jobs, report
         self.tracker: Tracker | None = None
         self.plan: Plan | None = None
         self.stopped = ""
@@ -189,13 +195,10 @@ class Sweep:
 
     def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> bool:
         """Build the report; its failure leaves the jobs' results as they are."""
-        from src.report.command import write_report  # here: its statistics take long to load
-
         again = f"python -m src.report folder={folder}"
         try:
             with stopping.insist():
-                own = self.settings[0]
-                write_report(done, folder, own.report, Path(own.cache_dir), console)
+                self.report(done, folder, self.settings[0], console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"
             words = f"Interrupted. The jobs' files are complete, and {again} builds it."

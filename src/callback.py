@@ -1,8 +1,10 @@
-"""Hydra callback that reads a command's jobs before anything slow is imported."""
+"""Hydra callback: a command's jobs, read before anything slow is imported, and their report."""
 
 import atexit
 import gc
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
@@ -15,7 +17,11 @@ from src.config.read import read_job
 from src.utils.checks import first_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from src.config.settings import Settings
     from src.experiment.sweep import Sweep
+    from src.store.jobs import StoredJob
 
 
 class SweepCallback(Callback):
@@ -34,7 +40,7 @@ class SweepCallback(Callback):
             gc.disable()  # a search for cycles takes a quarter of the imports' time, finding none
             from src.experiment.sweep import Sweep
 
-            self.sweep = Sweep(composed, jobs)
+            self.sweep = Sweep(composed, jobs, report)
             self.sweep.start(config)
             gc.freeze()  # later searches leave the libraries out, which takes half a second each
             atexit.register(gc.unfreeze)  # triton complains about objects that a usual exit leaves
@@ -64,3 +70,12 @@ class SweepCallback(Callback):
         self.sweep.end(config)
 
     on_multirun_end = on_run_end
+
+
+def report(
+    jobs: "Sequence[StoredJob]", folder: Path, settings: "Settings", console: "Console"
+) -> None:
+    """Write the report of a command's finished jobs into its folder."""
+    from src.report.command import write_report  # here: its statistics take long to load
+
+    write_report(jobs, folder, settings.report, Path(settings.cache_dir), console)
