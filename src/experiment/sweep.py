@@ -24,7 +24,7 @@ from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.store.jobs import StoredJob, find_jobs
 from src.store.record import PAGE, job_record, public
 from src.store.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
-from src.tracking import DamagedStoreError, Tracker, open_tracker
+from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.checks import first_line
 from src.utils.files import WriteError, reason, write_text, writing
@@ -76,7 +76,7 @@ class Sweep:
         _check_places(config, sweep, jobs[0].cache_dir)
         forget_trials()
         gradients = _check(jobs, sweep)
-        self.tracker = _tracker_of(jobs[0])
+        self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         open_datasets(jobs)
         print(_estimate(jobs, gradients), end="")
         forget_models()
@@ -217,15 +217,6 @@ class Sweep:
             return False
         console.print(f"report: {folder / PAGE}", soft_wrap=True, markup=False)
         return True
-
-
-def _tracker_of(settings: Settings) -> Tracker:
-    """Return the tracker of a command; an empty one where the store is damaged."""
-    try:
-        return open_tracker(settings.tracking, settings.dataset.name)
-    except DamagedStoreError as error:
-        log.warning("%s", error)
-        return Tracker()
 
 
 def _goes(console: Console, step: Callable[[], None]) -> bool:

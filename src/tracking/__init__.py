@@ -1,3 +1,3 @@
 """Tracking of runs for comparison: in MLflow, or not at all."""
 
-from src.tracking.tracker import DamagedStoreError, Point, Run, Tracker, open_tracker
+from src.tracking.tracker import Point, Run, Tracker, open_tracker

@@ -2,10 +2,8 @@
 
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -21,8 +19,6 @@ from src.tracking.tracker import Point
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # It prints a traceback of every error that it then raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-log = logging.getLogger(__name__)
 
 
 class Store(MlflowClient):
@@ -99,40 +95,16 @@ def _metrics(points: Sequence[Point]) -> list[Metric]:
 
 
 def _prepare(database: Path) -> None:
-    """Build a SQLite store, also in place of one that a kill left unusable and without runs."""
+    """Build a SQLite store elsewhere and move it here, so that a kill leaves none half built."""
     for leftover in database.parent.glob(".mlflow.*"):
         leftover.unlink()
-    if _size(database) and _holds_runs(database):
+    if database.exists():
         return
+    new = database.with_name(f".mlflow.{uuid4().hex}.db")
     os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # no file is open while it moves
-    broken, new = _size(database) > 0, database.with_name(f".mlflow.{uuid4().hex}.db")
-    with suppress(Exception):  # of many kinds
-        if broken:
-            while -1 < time.time() - database.stat().st_mtime < 3:
-                time.sleep(0.1)  # another program, such as the UI, may be building it
-            MlflowClient(f"sqlite:///{database}")
-            return
     try:
         MlflowClient(f"sqlite:///{new}")
-        if _size(database) and not broken:  # of another program, which has begun meanwhile
-            return _prepare(database)
-        if broken:
-            aside = database.with_name(f"mlflow-unusable-{time.time():.0f}.db")
-            log.warning("%s cannot be used and has no runs: %s now.", database, aside.name)
-            database.rename(aside)
         database.with_name("mlflow.db-journal").unlink(missing_ok=True)  # it would be applied
         new.rename(database)
     finally:
         new.unlink(missing_ok=True)
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _holds_runs(database: Path) -> bool:
-    """Tell whether there are runs, maybe in a table that a migration was to rename."""
-    named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%runs'"
-    with closing(sqlite3.connect(database)) as file:
-        tables = file.execute(named).fetchall()
-        return any(file.execute(f"SELECT 1 FROM {name}").fetchone() for (name,) in tables)

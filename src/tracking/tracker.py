@@ -9,7 +9,6 @@ import logging
 import os
 import platform
 import re
-import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,14 +30,6 @@ log = logging.getLogger(__name__)
 
 Point = tuple[str, float, int]
 """A metric's name, value and step."""
-
-_NO_DAMAGE = ("BUSY", "LOCKED", "FULL", "PERM", "AUTH", "CANTOPEN", "IOERR", "NOMEM")
-"""SQLite's names of errors that leave a file as it is."""
-
-
-class DamagedStoreError(ValueError):
-    """A store's own file that is there and writable, and that cannot be read."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -82,17 +73,16 @@ class Tracker:
     ) -> str | None:
         """Open a sweep, whose process holds a lock, and return its id, which its jobs get.
 
-        The plan tells it from others in any store. A store that fails is refused here, not later;
-        a damaged one costs no table, and nothing is tracked.
+        The plan tells it from others in any store. A named store that fails is refused here.
         """
         if self.store is None:
             return None
+        tags = {"kind": "sweep", "plan": plan, **_place(lock)}
         try:
-            with _refusing(self.address, self.address), _patience(seconds=20, retries=3):
-                tags = {"kind": "sweep", "plan": plan, **_place(lock)}
+            with _patience(seconds=20, retries=3):
                 return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
-        except DamagedStoreError as error:
-            log.warning("%s", error)
+        except Exception as error:
+            _lose(self.address, self.store.artifacts is not None, error)
             self.store = None
             return None
 
@@ -208,13 +198,7 @@ class Tracker:
             with _patience(seconds=20, retries=3):
                 return getattr(self.store, method)(*arguments)
         except Exception as error:  # whatever a store does, it costs nobody a result
-            log.warning(
-                "The MLflow store %s fails (%s): nothing more is tracked there, all files are "
-                "written, and python -m src.sync --uri %s delivers them later.",
-                _without_password(self.address),
-                _reason(error),
-                _without_password(self.address),
-            )
+            _lose(self.address, True, error)
             self.store = None
             return None
 
@@ -222,21 +206,33 @@ class Tracker:
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     """Return the tracker that some settings ask for; `dataset` names its experiments.
 
-    Refuse a missing MLflow, a store that cannot be opened, and a server silent for seconds.
-
-    Raises:
-        DamagedStoreError: The store is a file that is there and cannot be read.
+    A named store that cannot be opened, or is silent for seconds, is refused. Without one of the
+    program's own, in `tracking.directory`, nothing is tracked, as a warning says.
     """
     if settings.name == "none":
         return Tracker()
-    folder = Path(settings.directory).absolute()
-    where = settings.uri or str(folder), settings.uri or f"sqlite:///{folder / 'mlflow.db'}"
-    with _refusing(*where), _patience(seconds=5, retries=0):
-        from src.tracking.mlflow_store import Store  # here: tracking=none needs no mlflow
+    try:
+        with _patience(seconds=5, retries=0):
+            from src.tracking.mlflow_store import Store  # here: tracking=none needs no mlflow
 
-        elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
-        tables = elsewhere if settings.tables is None else settings.tables
-        return Tracker(Store(settings.uri, settings.directory), dataset, tables)
+            store = Store(settings.uri, settings.directory)
+    except Exception as error:  # of many kinds, depending on the store
+        own = settings.uri is None
+        _lose(settings.uri or str(Path(settings.directory).absolute()), own, error)
+        return Tracker()
+    elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
+    return Tracker(store, dataset, elsewhere if settings.tables is None else settings.tables)
+
+
+def _lose(address: str, goes_on: bool, error: Exception) -> None:
+    """Warn that a store cannot be used; refuse it where nothing can have been tracked yet."""
+    words = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
+    if not goes_on:
+        raise ValueError(f"tracking.uri: {words}; use another, or tracking=none.") from error
+    log.warning(
+        "%s: nothing more is tracked, all files are written, and python -m src.sync delivers them.",
+        words,
+    )
 
 
 def _place(lock: Path) -> dict[str, str]:
@@ -254,37 +250,6 @@ def _reason(error: BaseException) -> str:
     while (cause := error.__cause__ or error.__context__) and not isinstance(cause, LookupError):
         error = cause
     return _without_password(first_line(error)) or type(error).__name__
-
-
-@contextmanager
-def _refusing(address: str, uri: str) -> Iterator[None]:
-    """Turn a store's errors into one sentence."""
-    try:
-        yield
-    except Exception as error:  # of many kinds, depending on the store
-        if _is_damage(error, uri):
-            raise DamagedStoreError(
-                f"The MLflow store {uri.removeprefix('sqlite:///')} is damaged ({_reason(error)}): "
-                "nothing is tracked, and all files are written; once it is repaired or moved away, "
-                "python -m src.sync delivers them."
-            ) from error
-        why = _without_password(f"{address} cannot be used ({_reason(error)})")
-        raise ValueError(
-            f"tracking.uri: the MLflow store {why}; use another, or tracking=none."
-        ) from error
-
-
-def _is_damage(error: BaseException | None, uri: str) -> bool:
-    """Tell whether a store's error means that the content of its SQLite file is damaged."""
-    file = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not file.is_file() or not os.access(file, os.W_OK):
-        return False
-    while error is not None:
-        name = getattr(error, "sqlite_errorname", "") if isinstance(error, sqlite3.Error) else ""
-        if isinstance(error, OSError) or name.removeprefix("SQLITE_").startswith(_NO_DAMAGE):
-            return False
-        error = error.__cause__ or error.__context__
-    return file.stat().st_size > 0
 
 
 @contextmanager

@@ -1,9 +1,6 @@
 """A store is whole, or it is not there: whatever stops the process that builds it."""
 
 import multiprocessing
-import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,34 +18,21 @@ def used(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch, error):
+def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
     def stop(*arguments):
-        raise error("stopped")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("alembic.command.upgrade", stop)
-    with pytest.raises(error, match="stopped"):
+    with pytest.raises(KeyboardInterrupt):
         used(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mlflow.lock"]
 
 
-@pytest.mark.parametrize("runs", [0, 1])
-def test_a_store_that_cannot_be_opened_is_replaced_if_it_holds_no_run(tmp_path, caplog, runs):
-    (tmp_path / ".mlflow.0.db-journal").write_text("of a build that was killed")
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as half:
-        half.execute("CREATE TABLE metrics (a)")  # not as MLflow has it
-        half.execute("CREATE TABLE _alembic_tmp_runs (a)")
-        half.executemany("INSERT INTO _alembic_tmp_runs VALUES (?)", [(1,)] * runs)
-        half.commit()
-    os.utime(tmp_path / "mlflow.db", (0, 0))  # nobody builds it at the moment
-    if runs:
-        with pytest.raises(ValueError, match="is damaged"):
-            used(tmp_path)
-        assert sorted(file.name for file in tmp_path.iterdir()) == WHOLE and not caplog.text
-    else:
-        aside, *others = used(tmp_path)
-        assert aside.startswith("mlflow-unusable-") and aside in caplog.text
-        assert others == WHOLE and used(tmp_path) == [aside, *WHOLE]
+def test_a_damaged_store_of_ones_own_costs_tracking_alone(tmp_path, caplog):
+    (tmp_path / "mlflow.db").write_text("no SQLite file")
+    assert used(tmp_path) == WHOLE
+    assert "mlflow.db" in caplog.text or str(tmp_path) in caplog.text
+    assert (tmp_path / "mlflow.db").read_text() == "no SQLite file"
 
 
 @pytest.mark.slow
