@@ -172,7 +172,7 @@ def test_a_read_only_folder_is_named(new_workspace, run_tiny, printed_by, whole,
     said = printed + "".join(capfd.readouterr())
     assert "Traceback" not in said, said
     assert str(place) in said, said
-    assert code == (1 if what == "cache" else 2), said
+    assert code == {"outputs": 2, "cache": 1, "store": 0}[what], said
 
 
 def same_tables(whole: Path, sweep: Path, *trial: tuple[int, bool]) -> None:

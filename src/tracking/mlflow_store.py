@@ -17,6 +17,7 @@ from src.tracking.tracker import Point
 
 # Before anything is asked of a server, which otherwise adds two lines to each run that ends.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing of a sweep leaves the machine
 # It prints a traceback of every error that it then raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

@@ -217,8 +217,8 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
 
             store = Store(settings.uri, settings.directory)
     except Exception as error:  # of many kinds, depending on the store
-        own = settings.uri is None
-        _lose(settings.uri or str(Path(settings.directory).absolute()), own, error)
+        file = Path(settings.directory).absolute() / "mlflow.db"
+        _lose(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
         return Tracker()
     elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
     return Tracker(store, dataset, elsewhere if settings.tables is None else settings.tables)
@@ -230,8 +230,10 @@ def _lose(address: str, goes_on: bool, error: Exception) -> None:
     if not goes_on:
         raise ValueError(f"tracking.uri: {words}; use another, or tracking=none.") from error
     log.warning(
-        "%s: nothing more is tracked, all files are written, and python -m src.sync delivers them.",
+        "%s: nothing more is tracked there, all files are written, and python -m src.sync --uri %s "
+        "delivers them later.",
         words,
+        _without_password(address),
     )
 
 

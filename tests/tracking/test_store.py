@@ -31,7 +31,7 @@ def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
 def test_a_damaged_store_of_ones_own_costs_tracking_alone(tmp_path, caplog):
     (tmp_path / "mlflow.db").write_text("no SQLite file")
     assert used(tmp_path) == WHOLE
-    assert "mlflow.db" in caplog.text or str(tmp_path) in caplog.text
+    assert f"{tmp_path}/mlflow.db" in caplog.text
     assert (tmp_path / "mlflow.db").read_text() == "no SQLite file"
 
 

@@ -14,7 +14,8 @@ import pytest
 from hydra.core import utils as hydra_utils
 
 from src.evaluation import Attacker
-from src.experiment import callback, job, sweep
+from src import callback
+from src.experiment import job, sweep
 from src.tracking import Run, Tracker
 from src.training.module import FineTuning
 from tests.conftest import REPOSITORY
