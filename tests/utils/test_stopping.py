@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 from hydra.core import utils as hydra_utils
 
-from src.evaluation import Attacker
 from src import callback
+from src.evaluation import Attacker
 from src.experiment import job, sweep
 from src.tracking import Run, Tracker
 from src.training.module import FineTuning
