@@ -419,8 +419,6 @@ REFUSED = [
     (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
     (["attack.target_label=data"], "attack.target_label=data, but the data set cifar10_mini names"),
     (["-m", "seed=interval(0,1)"], "RANGE sweeps"),
-    (["-m", "hydra.sweep.subdir=${attack.name}"], "must begin with ${hydra:job.num}-"),
-    (["-m", "hydra.output_subdir=null"], "hydra.output_subdir=null"),
     (["trainer.devices=-1"], "trainer in the config: "),
     (["epsilon=[4,8]"], "epsilon.grid=[4,8]"),
     (["model.fine.input_size=100000"], "model.fine.input_size=100000: a batch of 10 images"),

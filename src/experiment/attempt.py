@@ -20,8 +20,6 @@ from src.utils.processes import is_first_process, is_one_of_several
 
 log = logging.getLogger(__name__)
 
-_trackers: dict[tuple[str | None, str], Tracker] = {}  # of this process, by sweep and `_store`
-
 
 def attempt(config: DictConfig, folder: Path) -> None:
     """Run one job; if it fails, the reason is noted in its folder, and a sweep goes on."""
@@ -39,7 +37,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
         if settings.trainer.distributed and is_one_of_several() and not named:
             raise ValueError("the processes of one job need one folder: hydra.run.dir=outputs/NAME")
-        tracker = tracker_of(settings) if is_first_process() else Tracker()
+        tracker = _tracker(settings) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
         what = settings.source_name, settings.attack.label, settings.targets
         parameters = job_parameters(*what, settings.budgets, settings.seed)
@@ -60,25 +58,13 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         _note(folder, f"{type(error).__name__}: {error}")
 
 
-def tracker_of(settings: Settings) -> Tracker:
-    """Return the tracker of a sweep's jobs, opened once a process; empty if that fails."""
-    place = (settings.sweep, _store(settings))
-    if place not in _trackers:
-        try:
-            _trackers[place] = open_tracker(settings.tracking, settings.dataset.name)
-        except ValueError as error:
-            log.warning("%s This sweep's jobs are not tracked from here on.", error)
-            _trackers[place] = Tracker()
-    return _trackers[place]
-
-
-def share_tracker(tracker: Tracker, settings: Settings, sweep: str | None) -> None:
-    """Let the jobs of this process use a tracker that is open already."""
-    _trackers[sweep, _store(settings)] = tracker
-
-
-def _store(settings: Settings) -> str:
-    return f"{settings.dataset.name} {settings.tracking.model_dump_json()}"
+def _tracker(settings: Settings) -> Tracker:
+    """Return the tracker of the jobs of this process; empty if it cannot be opened any more."""
+    try:
+        return open_tracker(settings.tracking, settings.dataset.name)
+    except ValueError as error:
+        log.warning("%s This sweep's jobs are not tracked from here on.", error)
+        return Tracker()
 
 
 def _note(folder: Path, sentence: str) -> None:

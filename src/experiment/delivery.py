@@ -103,19 +103,18 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
     Refuse a sweep that still runs, and a store that cannot be used or goes away.
     """
     plan = read_plan(folder)
+    open_tracker.cache_clear()
     tracker = open_tracker(settings, plan.dataset)  # of the sweep; jobs may be on other data
-    trackers = {plan.dataset: tracker}
     with held(lock_of_sweep(folder)):
         tracker.close_orphans()
         jobs = job_statuses(folder)
         sweep = tracker.sweep_of(plan.id) or start_sweep(folder, plan, tracker) or ""
         done = [job.folder for job in jobs if job.folder is not None and job.state == "done"]
-        count = 0
+        count, trackers = 0, [tracker]
         for job in done:
             record = _record(job)
-            if record.dataset not in trackers:
-                trackers[record.dataset] = open_tracker(settings, record.dataset)
-            own = trackers[record.dataset]
+            own = open_tracker(settings, record.dataset)
+            trackers.append(own)
             if own.has_job(_delivery(record)):
                 continue
             count += 1
@@ -129,7 +128,7 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
         never_begun = {"missing", "waiting"} & states
         ended = "KILLED" if never_begun else "FAILED" if "failed" in states else "FINISHED"
         end_sweep(folder, sweep, ended, tracker, find_jobs(done, none_is_fine=True, below=False))
-    if any(each.store is None for each in trackers.values()):
+    if any(each.store is None for each in trackers):
         raise ValueError(f"{folder} is not delivered; the same command goes on with it.")
     return count
 

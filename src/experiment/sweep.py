@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
 from src.evaluation.configured_attack import forget_trials
-from src.experiment.attempt import share_tracker
 from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_dataset, open_datasets
@@ -76,6 +75,7 @@ class Sweep:
         _check_places(config, sweep, jobs[0].cache_dir)
         forget_trials()
         gradients = _check(jobs, sweep)
+        open_tracker.cache_clear()
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         open_datasets(jobs)
         print(_estimate(jobs, gradients), end="")
@@ -88,7 +88,6 @@ class Sweep:
         except BaseException:
             self.held.close()
             raise
-        share_tracker(self.tracker, jobs[0], config.sweep)
 
     def _open(self, config: DictConfig, names: list[str], jobs: Sequence[Settings]) -> None:
         """Take the sweep's folder, note what is to be done, and open the sweep's run."""
@@ -233,19 +232,6 @@ def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
     """Refuse folders in which jobs would not be found again, or nothing can be kept."""
     with writing(Path(cache_dir)):
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
-    if not str(OmegaConf.select(config, key) or "").strip():
-        raise ValueError(f"{key} is empty; leave it out, or name a folder.")
-    if config.hydra.output_subdir is None:
-        raise ValueError(
-            "hydra.output_subdir=null: what a job was is noted there; leave it as it is."
-        )
-    raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    start = "${hydra:job.num}-"
-    if sweep and not str(raw["subdir"]).startswith(start):
-        raise ValueError(
-            f"hydra.sweep.subdir={raw['subdir']} must begin with {start}, by which jobs are found."
-        )
     folder = _folder(config)
     known = (folder / PLAN).exists() or job_record(folder) is not None
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]

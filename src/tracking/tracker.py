@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Point = tuple[str, float, int]
 """A metric's name, value and step."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -203,8 +205,11 @@ class Tracker:
             return None
 
 
+@cache
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     """Return the tracker that some settings ask for; `dataset` names its experiments.
+
+    It is opened once a process, until `open_tracker.cache_clear()`.
 
     A named store that cannot be opened, or is silent for seconds, is refused. Without one of the
     program's own, in `tracking.directory`, nothing is tracked, as a warning says.

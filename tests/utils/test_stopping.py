@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from hydra.core import utils as hydra_utils
@@ -49,7 +49,8 @@ class Statuses(Tracker):
 @pytest.fixture(autouse=True)
 def tracker(monkeypatch):
     found = Statuses()
-    monkeypatch.setattr("src.experiment.sweep.open_tracker", lambda *args: found)
+    for module in ("sweep", "attempt"):
+        monkeypatch.setattr(f"src.experiment.{module}.open_tracker", cache(lambda *args: found))
     return found
 
 
