@@ -5,8 +5,6 @@ import ctypes
 import os
 from typing import Any
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
 
 def is_first_process() -> bool:
     """Tell whether this process is the one that writes files and tracks runs.
@@ -14,6 +12,8 @@ def is_first_process() -> bool:
     Lightning reads the rank from what torchrun, SLURM or Lightning itself put into the
     environment; on the other machines of a job it learns it only when the processes meet.
     """
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only  # here: it loads torch
+
     other_node = any(os.environ.get(key, "0") != "0" for key in ("NODE_RANK", "GROUP_RANK"))
     return getattr(rank_zero_only, "rank", 0) == 0 and not other_node
 
