@@ -3,12 +3,10 @@
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from functools import partial
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -355,136 +353,6 @@ def test_the_jobs_of_a_sweep_are_listed(
         assert left == bool(rows_of(workspace))
     assert run_in(workspace, "nowhere", module="src.status") == 2
     assert "nowhere is no sweep's folder" in capsys.readouterr().err
-
-
-def tracked(workspace: Path) -> dict[str, list]:
-    """Return the finished runs of the store by kind, and how many have another status."""
-    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    every = store.search_experiments()
-    ids = [one.experiment_id for one in every if one.name.startswith("cifar10_mini")]
-    found: dict[str, list] = {"job": [], "pair": [], "sweep": [], "unfinished": []}
-    for run in store.search_runs(ids):
-        finished = run.info.status == "FINISHED"
-        found[run.data.tags["kind"] if finished else "unfinished"].append(run)
-    return found
-
-
-@pytest.mark.parametrize("at", [1, 4, 7])
-def test_what_a_store_did_not_take_is_delivered_once(
-    command_line, run_in, workspace, empty_store, monkeypatch, capsys, at
-):
-    shutil.copytree(empty_store, workspace / "mlruns")
-    words = ["-m", "attack=fgsm,bim", "targets=[coarse,fine]", "tracking=mlflow"]
-    real, calls = mlflow.MlflowClient.log_batch, []
-
-    def gone_from_some_call_on(*arguments, **keywords):
-        calls.append(arguments)
-        if len(calls) > at:
-            raise OSError("connection reset")
-        real(*arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_some_call_on)
-        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0  # no job fails for it
-    uri = f"sqlite:///{workspace}/mlruns/mlflow.db"
-    assert f"python -m src.sync --uri {uri} delivers them" in capsys.readouterr().out
-    for damaged in (False, True):
-        if damaged:
-            (workspace / "outputs" / "a").mkdir()
-            (workspace / "outputs" / "a" / "sweep.json").write_text("{")
-        assert run_in(workspace, module="src.sync") == (2 if damaged else 0)
-        found = tracked(workspace)
-        pairs = sorted(run.info.run_name for run in found["pair"])
-        targets = "coarse", "fine"
-        assert pairs == [f"{name} coarse -> {one}" for name in ("bim", "fgsm") for one in targets]
-        assert len(found["job"]) == 2 and len(found["sweep"]) == 1
-        assert {run.data.tags["sweep"] for run in found["job"]} == {found["sweep"][0].info.run_id}
-    assert "0 jobs delivered" in capsys.readouterr().out
-    (sweep,) = found["sweep"]
-    assert "fgsm on cifar10_mini" in sweep.data.tags["mlflow.note.content"]
-    points = mlflow.MlflowClient(uri).get_metric_history(sweep.info.run_id, "transfer_success/bim")
-    assert [point.step for point in points] == [8]  # once
-    assert sweep.data.params["attacks"] == "fgsm, bim"
-    assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
-
-
-def test_damaged_metrics_are_named_where_they_are_delivered(
-    command_line, run_in, workspace, empty_store, capsys
-):
-    assert command_line("attack=fgsm", "hydra.run.dir=outputs/a") == 0
-    shutil.copytree(empty_store, workspace / "mlruns")
-    file = workspace / "outputs" / "a" / "metrics.json"
-    file.write_bytes(file.read_bytes().replace(b":", b";", 1))
-    assert run_in(workspace, "outputs/a", module="src.sync") == 2
-    assert "outputs/a/metrics.json is damaged" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("damage", ["flipped", "short"])
-def test_a_damaged_store_costs_tracking_and_no_table(
-    command_line, run_in, workspace, empty_store, caplog, capsys, damage
-):
-    shutil.copytree(empty_store, workspace / "mlruns")
-    store = workspace / "mlruns" / "mlflow.db"
-    whole = store.read_bytes()
-    damaged = b"sQLite" + whole[6:] if damage == "flipped" else whole[: 5 * 4096]
-    store.write_bytes(damaged)
-    words = ["attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a"]
-    assert command_line(*words) == 0
-    assert "MLflow store" in caplog.text + "".join(capsys.readouterr())
-    assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
-    assert run_in(workspace, module="src.sync") == 2
-    assert store.read_bytes() == damaged
-    store.write_bytes(whole)
-    assert run_in(workspace, module="src.sync") == 0
-    assert len(tracked(workspace)["pair"]) == 2
-
-
-def test_a_killed_sweep_is_delivered_as_one(command_line, run_in, workspace, attacked, empty_store):
-    killed(command_line, "-m", "attack=counting,fgsm", "hydra.sweep.dir=outputs/a", at=2)
-    shutil.copytree(empty_store, workspace / "mlruns")
-    assert run_in(workspace, "outputs/a", module="src.sync") == 0
-    (sweep,) = tracked(workspace)["unfinished"]
-    assert (sweep.data.tags["kind"], sweep.info.status) == ("sweep", "KILLED")
-
-
-def test_a_sweep_over_data_sets_is_delivered_once(
-    command_line, run_in, workspace, empty_store, capsys
-):
-    shutil.copytree(empty_store, workspace / "mlruns")
-    text = "defaults: [cifar10_mini, _self_]\nname: other\n"
-    (workspace / "conf" / "dataset").mkdir(exist_ok=True)
-    (workspace / "conf" / "dataset" / "other.yaml").write_text(text)
-    words = ["dataset=cifar10_mini,other", "attack=fgsm", "tracking=mlflow"]
-    assert command_line("-m", *words, "hydra.sweep.dir=outputs/a") == 0
-    capsys.readouterr()
-    assert run_in(workspace, "outputs/a", module="src.sync") == 0
-    assert "0 jobs delivered" in capsys.readouterr().out
-
-
-def test_an_interrupted_delivery_says_so_by_its_exit_code(workspace, run_in, monkeypatch):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("src.experiment.delivery.deliver", interrupted)
-    assert run_in(workspace, "here", module="src.sync") == 130
-
-
-@pytest.mark.parametrize("attack", ["fgsm", "none"])
-def test_an_untracked_sweep_is_delivered_on_request_alone(
-    command_line, run_in, workspace, empty_store, capsys, attack
-):
-    source = [] if attack == "fgsm" else ["source=null"]
-    assert command_line(f"attack={attack}", *source, "hydra.run.dir=outputs/here") == 0
-    assert run_in(workspace, module="src.sync") == 0
-    assert not (workspace / "mlruns").exists()
-    shutil.copytree(empty_store, workspace / "mlruns")
-    shutil.move(workspace / "outputs", workspace / "copied")
-    for _ in range(2):
-        assert run_in(workspace, "copied/here", module="src.sync") == 0
-        counts = [len(runs) for runs in tracked(workspace).values()]
-        assert counts == [1, 2 if attack == "fgsm" else 0, 1, 0]  # jobs, pairs, sweeps, unfinished
-    assert run_in(workspace, "copied", module="src.sync") == 2
-    assert "copied is no sweep's folder" in capsys.readouterr().err
 
 
 def test_what_an_attack_has_spoilt_is_kept_by_nobody(command_line, workspace, monkeypatch):
