@@ -8,7 +8,7 @@ The command line is `python -m src.main`. From Python there are
 - `rates`: counts, rates and intervals of the predictions of one job and variant;
 - `matrix` and `curves`: the report's charts of such a frame.
 
-**Attacks.** `attacks.mi_fgsm(model, images, labels, eps)`, and every other attack, takes
+**Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
 
 - `model`: a torch module, or any differentiable function, that maps images to logits of shape
   (N, C). It normalises by itself; a module is attacked in evaluation mode and left as it was;

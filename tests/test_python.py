@@ -68,7 +68,7 @@ def test_a_plain_torch_model_can_be_attacked():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
     model.train()
     images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 5
-    for attack in (attacks.fgsm, attacks.mi_fgsm, attacks.di_fgsm):
+    for attack in (attacks.fgsm, attacks.mi, attacks.di):
         one = attack(model, images, labels, 8 / 255)
         several = attack(model, images, labels, torch.tensor([0.0, 2 / 255, 8 / 255]))
         assert one.shape == images.shape and several.shape == (3, *images.shape)

@@ -1,27 +1,31 @@
-"""Attacks: pure functions from (model, images, labels, eps) to adversarial images."""
+"""Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
 from typing import NoReturn
 
 from src.attacks.family import (
-    admix_fgsm,
+    Attack,
+    admix,
     bim,
-    bsr_fgsm,
-    di_fgsm,
-    emi_fgsm,
+    bsr,
+    di,
+    emi,
     fgsm,
-    iterate,
-    mi_fgsm,
-    ni_fgsm,
+    fgsm_l2,
+    mi,
+    mi_di_ti,
+    ni,
     pgd,
-    pi_fgsm,
+    pgd_l2,
+    pi_pregradient,
     rfgsm,
-    si_ni_fgsm,
-    sia_fgsm,
-    ssa_fgsm,
+    si_ni,
+    si_ni_di_ti,
+    sia,
+    ssa,
     takes_own_budgets,
-    ti_fgsm,
-    vmi_fgsm,
-    vni_fgsm,
+    ti,
+    vmi,
+    vni,
 )
 from src.attacks.gradients import Estimator, Gradient, State
 from src.attacks.losses import LOSSES
@@ -29,20 +33,18 @@ from src.attacks.objective import Model
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
-from src.attacks.settings import Transform
-from src.attacks.transforms import (
-    Admix,
-    BlockShuffle,
-    DiverseInput,
-    Scale,
-    Spectrum,
-    StructureInvariant,
-)
+from src.attacks.settings import Settings, Transform
+from src.attacks.transforms.block_shuffle import BlockShuffle
+from src.attacks.transforms.diverse_input import DiverseInput
+from src.attacks.transforms.scales import Admix, Scale
+from src.attacks.transforms.spectrum import Spectrum
+from src.attacks.transforms.structure import StructureInvariant
+
+_NAMES = {"pi_fgsm": "pi_pregradient", "llc": "fgsm(targeted=True)", "illc": "bim(targeted=True)"}
 
 
 def __getattr__(name: str) -> NoReturn:
-    """Refuse an unknown name; suggest the function of a command-line attack's name."""
-    stem = name.partition("_")[0]
-    near = [own for own in globals() if own == stem or own.startswith(f"{stem}_")]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    """Refuse an unknown name; answer an old one, such as `mi_fgsm`, with the new."""
+    now = _NAMES.get(name, name.removesuffix("_fgsm"))
+    hint = f"; it is {now}" if name in _NAMES or now in globals() else ""
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

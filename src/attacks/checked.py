@@ -1,11 +1,12 @@
-"""Settings that are checked as they are made, by the ranges and choices of their types."""
+"""Dataclasses that check their fields by the ranges and choices of their types."""
 
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field, dataclasses
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, dataclasses
 
 T = TypeVar("T")
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass_transform(frozen_default=True)

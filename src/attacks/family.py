@@ -1,227 +1,315 @@
 """The published attacks: `ascend` with the settings of a paper.
 
-Those with a transform or a gradient estimator take its fields too; its docstring gives its formula.
-Where an attack is not the paper's, it says so.
+Each has the name that it has on the command line. Its docstring gives the formula, and says where
+the attack is not the paper's; `Settings` says what the keywords mean that all have in common.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
-from inspect import Parameter, Signature, signature
-from typing import Any
+from functools import wraps
+from inspect import Parameter, Signature, getdoc, signature
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from src.attacks.gradients import EnhancedMomentum, VarianceTuning
+from src.attacks.gradients import EnhancedMomentum, Estimator, VarianceTuning
 from src.attacks.iterate import ascend
+from src.attacks.objective import Model
+from src.attacks.projection import Budgets
 from src.attacks.settings import Settings, Transform
-from src.attacks.transforms import (
-    Admix,
-    BlockShuffle,
-    DiverseInput,
-    Scale,
-    Spectrum,
-    StructureInvariant,
-)
+from src.attacks.transforms.block_shuffle import BlockShuffle
+from src.attacks.transforms.diverse_input import DiverseInput
+from src.attacks.transforms.scales import Admix, Scale
+from src.attacks.transforms.spectrum import Spectrum
+from src.attacks.transforms.structure import StructureInvariant
 from src.utils.checks import first_line
 
 _STEPS = (
-    *("steps", "step_size_255", "relative_step_size", "allow_overshoot"),
+    *("steps", "step_size_255", "relative_step_size"),
     *("random_start", "start_radius", "restarts"),
 )
 
 
-FOREIGN = {
-    "alpha": "step_size_255, in 1/255, or relative_step_size, a share of the budget",
-    "eps_iter": "step_size_255, in 1/255, or relative_step_size, a share of the budget",
-    "rel_stepsize": "relative_step_size",
-    "abs_stepsize": "step_size_255, in 1/255",
-}
-"""Keywords of other libraries, and their names here."""
+class Attack(Protocol):
+    """A published attack; `help()` and `inspect.signature` tell its own keywords and defaults."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        eps: Budgets,
+        *,
+        targeted: bool = ...,
+        true_labels: Tensor | None = ...,
+        seeds: Tensor | None = ...,
+        pool: tuple[Tensor, Tensor] | None = ...,
+        max_batch: int | None = ...,
+        loss: str = ...,
+        norm: str = ...,
+        steps: int = ...,
+        step_size_255: float | None = ...,
+        relative_step_size: float | None = ...,
+        random_start: str | None = ...,
+        start_radius: float = ...,
+        restarts: int = ...,
+        decay: float = ...,
+        lookahead: str | None = ...,
+        kernel_size: int = ...,
+        transforms: tuple[Transform, ...] = ...,
+        estimator: Estimator = ...,
+        probability: float = ...,
+        resize_rate: float = ...,
+        copies: int = ...,
+        scales: int = ...,
+        admixed: int = ...,
+        strength: float = ...,
+        rho: float = ...,
+        sigma_255: float = ...,
+        blocks: int = ...,
+        max_angle: float = ...,
+        samples: int = ...,
+        neighbours: int = ...,
+        radius: float = ...,
+    ) -> Tensor:
+        """Return adversarial images; see `ascend`."""
 
 
-class Attack:
-    """`ascend` as a function whose keywords are the settings.
+def published(
+    part: Callable[..., Any] | None = None, fixed: Collection[str] = (), **defaults: Any
+) -> Callable[[Callable[[], None]], Attack]:
+    """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
 
     Args:
-        part: A class of transforms, put before those in `transforms`, or of gradient estimators;
-            its arguments are keywords too.
+        part: Class of transforms, put before those in `transforms`, or of gradient estimators;
+            its arguments are keywords too, and its docstring is added.
         fixed: Settings that are no keywords.
-        **defaults: Values of settings that differ from the defaults of `Settings`.
+        **defaults: Values of settings that differ from the defaults of `Settings` and `part`.
     """
+    own = signature(part).parameters if part else {}
+    parameters = {**own, **signature(Settings).parameters}
+    unknown = sorted({*fixed, *defaults} - parameters.keys())
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)}: no such settings")
+    known = {name: each.default for name, each in parameters.items()} | defaults
+    shown = [
+        each.replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
+        for name, each in parameters.items()
+        if name not in fixed
+    ]
+    given = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
+    face = Signature([*given, *shown], return_annotation=Tensor)
 
-    def __init__(
-        self, part: Callable[..., Any] | None = None, fixed: Collection[str] = (), **defaults: Any
-    ) -> None:
-        own = signature(part).parameters if part else {}
-        known = {
-            name: parameter.replace(
-                kind=Parameter.KEYWORD_ONLY, default=defaults.get(name, parameter.default)
-            )
-            for name, parameter in {**signature(Settings).parameters, **own}.items()
-        }
-        given = {k: v for k, v in signature(ascend).parameters.items() if k != "settings"}
-        keywords = {k: v for k, v in known.items() if k not in fixed}
-        self.part, self.own = part, tuple(own)
-        self.defaults = {name: parameter.default for name, parameter in known.items()}
-        self.__signature__ = Signature([*given.values(), *keywords.values()])
-
-    def __call__(self, *given: Any, **keywords: Any) -> Tensor:
-        """Return adversarial images; see `ascend` and `Settings`."""
-        try:
-            words = self.__signature__.bind(*given, **keywords).arguments
-            settings = self.settings(words)
-        except TypeError as error:
-            hint = next((f" Here it is {FOREIGN[key]}." for key in keywords if key in FOREIGN), "")
-            raise TypeError(f"{error}.{hint}") from error
-        except ValidationError as error:
-            raise ValueError(first_line(error)) from error
-        return ascend(
-            **{k: v for k, v in words.items() if k not in self.defaults}, settings=settings
-        )
-
-    def settings(self, words: Mapping[str, Any]) -> Settings:
-        """Return the settings among some keywords, the others being the attack's own."""
-        settings = {name: words.get(name, default) for name, default in self.defaults.items()}
-        if self.part:
-            part = self.part(**{name: settings.pop(name) for name in self.own})
-            if isinstance(part, Transform):
-                settings["transforms"] = (part, *(settings["transforms"] or ()))
+    def settings(words: Mapping[str, Any]) -> Settings:
+        values = {name: words.get(name, default) for name, default in known.items()}
+        if part:
+            made = part(**{name: values.pop(name) for name in own})
+            if isinstance(made, Transform):
+                values["transforms"] = (made, *(values["transforms"] or ()))
             else:
-                settings["estimator"] = part
-        return Settings(**settings)
+                values["estimator"] = made
+        return Settings(**values)
+
+    def decorate(described: Callable[[], None]) -> Attack:
+        @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+        def attack(*arguments: Any, **keywords: Any) -> Tensor:
+            try:
+                words = face.bind(*arguments, **keywords).arguments
+                made = settings(words)
+            except TypeError as error:
+                raise TypeError(f"{described.__name__}: {error}") from error
+            except ValidationError as error:
+                raise ValueError(first_line(error)) from error
+            return ascend(**{k: v for k, v in words.items() if k not in known}, settings=made)
+
+        function: Any = attack
+        function.__signature__ = face
+        function.takes_own_budgets = True
+        if part:
+            function.__doc__ = f"{getdoc(described)}\n\n{getdoc(part)}"
+        settings({})  # wrong defaults fail here
+        return function
+
+    return decorate
 
 
 def takes_own_budgets(attack: Any) -> bool:
-    """Tell whether an attack is of this family, which takes a budget for each image, (K, N)."""
-    while isinstance(attack, partial):
-        attack = attack.func
-    return isinstance(attack, Attack)
+    """Tell whether an attack says of itself that it takes a budget for each image, (K, N)."""
+    return getattr(getattr(attack, "func", attack), "takes_own_budgets", False) is True
 
 
-iterate = Attack()
-"""`ascend` with every setting of `Settings` as a keyword, and its defaults."""
+@published(fixed=_STEPS, steps=1)
+def fgsm() -> None:
+    """Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
 
-fgsm = Attack(fixed=_STEPS, steps=1)
-"""Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
+    One gradient serves every budget. With `targeted` and the least likely class as label it is the
+    one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
 
-One gradient serves every budget. With `targeted` and the least likely class as label it is the
-one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
+    Reference:
+        Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
+        arXiv 1412.6572. The clipping to the pixel range is common practice since.
+    """
 
-Reference:
-    Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
-    arXiv 1412.6572. The clipping to the pixel range is common practice since.
-"""
 
-bim = iterate
-"""Basic iterative method (I-FGSM): sign steps, each projected to the ball and the pixel range.
+@published(fixed=_STEPS, steps=1, norm="l2")
+def fgsm_l2() -> None:
+    """Fast gradient method for L2: x_adv = clip(x + eps * g / rms(g), 0, 1), g = grad_x L(f(x), y).
 
-With `targeted` and the least likely class as label it is the iterative least-likely-class method
-of the same paper.
+    Reference:
+        Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
+        arXiv 1412.6572.
+    """
 
-Reference:
-    Kurakin, Goodfellow, Bengio: Adversarial Machine Learning at Scale (2017),
-    arXiv 1611.01236.
 
-Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
-"""
+@published()
+def bim() -> None:
+    """Basic iterative method: x_{t+1} = project(x_t + a * sign(grad_x L(f(x_t), y))), a = eps / 10.
 
-pgd = Attack(random_start="uniform", relative_step_size=0.25)
-"""Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
+    With `targeted` and the least likely class as label it is the iterative least-likely-class
+    method of the same paper.
 
-For `norm=l2` the start is uniform in that ball.
+    Reference:
+        Kurakin, Goodfellow, Bengio: Adversarial Machine Learning at Scale (2017),
+        arXiv 1611.01236.
 
-Reference:
-    Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
-    arXiv 1706.06083.
+    Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
+    """
 
-Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
-"""
 
-rfgsm = Attack(
+@published(random_start="uniform", relative_step_size=0.25)
+def pgd() -> None:
+    """Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
+
+    Reference:
+        Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
+        arXiv 1706.06083.
+
+    Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
+    """
+
+
+@published(random_start="uniform", relative_step_size=0.25, norm="l2")
+def pgd_l2() -> None:
+    """Projected gradient descent in the L2 ball, from a start that is uniform in it; see `pgd`."""
+
+
+@published(
     fixed=["steps", "restarts"],
     steps=1,
     random_start="sign",
     start_radius=0.5,
     relative_step_size=0.5,
 )
-"""R+FGSM: a random sign step of half the budget, then a gradient step with what is left of it.
+def rfgsm() -> None:
+    """R+FGSM: a random sign step of half the budget, then a gradient step with what is left of it.
 
-x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
-`start_radius` and 1 - a / eps the `relative_step_size`.
+    x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
+    `start_radius` and 1 - a / eps the `relative_step_size`.
 
-Reference:
-    Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204.
+    Reference:
+        Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204.
 
-Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
-"""
+    Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
+    """
 
-mi_fgsm = Attack(decay=1.0)
-"""Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
-Reference:
-    Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
-"""
+@published(decay=1.0)
+def mi() -> None:
+    """Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
-ni_fgsm = Attack(decay=1.0, lookahead="momentum")
-"""Nesterov: the gradient is taken where the momentum would lead, x_t + a * mu * m_{t-1}.
+    Reference:
+        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
+    """
 
-Reference:
-    Lin et al.: Nesterov Accelerated Gradient and Scale Invariance (2020), arXiv 1908.06281.
-"""
 
-pi_fgsm = Attack(decay=1.0, lookahead="gradient")
-"""Pre-gradient guided: the gradient is taken where the last one alone would lead.
+@published(decay=1.0, lookahead="momentum")
+def ni() -> None:
+    """Nesterov: the gradient is taken where the momentum would lead, x_t + a * mu * m_{t-1}.
 
-That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is called PI-FGSM too.
+    Reference:
+        Lin et al.: Nesterov Accelerated Gradient and Scale Invariance (2020), arXiv 1908.06281.
+    """
 
-Reference:
-    Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
-    arXiv 2103.10609.
-"""
 
-emi_fgsm = Attack(EnhancedMomentum, fixed=["estimator"], decay=1.0)
-"""Enhanced momentum, of the same paper; see `EnhancedMomentum`."""
+@published(decay=1.0, lookahead="gradient")
+def pi_pregradient() -> None:
+    """Pre-gradient guided momentum: the gradient is taken where the last one alone would lead.
 
-vmi_fgsm = Attack(VarianceTuning, fixed=["estimator"], decay=1.0)
-"""Variance tuning with momentum (Wang and He 2021); see `VarianceTuning`."""
+    That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is called PI-FGSM
+    too.
 
-vni_fgsm = Attack(VarianceTuning, fixed=["estimator"], decay=1.0, lookahead="momentum")
-"""Variance tuning with the look-ahead of `ni_fgsm`, of the same paper."""
+    Reference:
+        Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
+        arXiv 2103.10609.
+    """
 
-di_fgsm = Attack(DiverseInput, decay=1.0)
-"""Input diversity (Xie et al. 2019): images resized and padded at random; see `DiverseInput`.
 
-Deviation: with momentum and steps of eps / 10; the authors' code has none, and steps of 1/255.
-"""
+@published(EnhancedMomentum, fixed=["estimator"], decay=1.0)
+def emi() -> None:
+    """Enhanced momentum (EMI-FGSM)."""
 
-ti_fgsm = Attack(decay=1.0, kernel_size=15)
-"""Translation invariance: smoothed gradients, which approximates attacking shifted images.
 
-Reference:
-    Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
-    Attacks (2019), arXiv 1904.02884.
+@published(VarianceTuning, fixed=["estimator"], decay=1.0)
+def vmi() -> None:
+    """Variance tuning with momentum (VMI-FGSM)."""
 
-Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
-"""
 
-si_ni_fgsm = Attack(Scale, decay=1.0, lookahead="momentum")
-"""Scale invariance (Lin et al. 2020): darker copies of the image, and `ni_fgsm`; see `Scale`."""
+@published(VarianceTuning, fixed=["estimator"], decay=1.0, lookahead="momentum")
+def vni() -> None:
+    """Variance tuning with the look-ahead of `ni` (VNI-FGSM)."""
 
-admix_fgsm = Attack(Admix, decay=1.0)
-"""Admix (Wang et al. 2021): darker copies with a part of other images; see `Admix`."""
 
-ssa_fgsm = Attack(Spectrum, decay=1.0)
-"""Spectrum simulation (Long et al. 2022): copies with another spectrum; see `Spectrum`.
+@published(DiverseInput, decay=1.0)
+def di() -> None:
+    """Input diversity, with momentum and steps of eps / 10 (authors: without, steps of 1/255)."""
 
-Deviation: with momentum, which the authors' script leaves out.
-"""
 
-bsr_fgsm = Attack(BlockShuffle, decay=1.0)
-"""Block shuffle and rotation (Wang et al. 2024); see `BlockShuffle`."""
+@published(decay=1.0, kernel_size=15)
+def ti() -> None:
+    """Translation invariance: `mi` of smoothed gradients W * g_t, as if shifted images were shown.
 
-sia_fgsm = Attack(StructureInvariant, decay=1.0)
-"""Structure invariance (Wang, Zhang, Zhang 2023): every block changed; see `StructureInvariant`.
+    Reference:
+        Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
+        Attacks (2019), arXiv 1904.02884.
 
-Deviation: with momentum, which the authors' script leaves out.
-"""
+    Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
+    """
+
+
+@published(DiverseInput, decay=1.0, probability=0.7, kernel_size=15)
+def mi_di_ti() -> None:
+    """Momentum, input diversity and translation invariance (TI-DIM, Dong et al. 2019)."""
+
+
+@published(Scale, decay=1.0, lookahead="momentum")
+def si_ni() -> None:
+    """Scale invariance with the look-ahead of `ni` (SI-NI-FGSM)."""
+
+
+@published(
+    Scale, decay=1.0, lookahead="momentum", kernel_size=7, transforms=(DiverseInput(0.5, 1.1),)
+)
+def si_ni_di_ti() -> None:
+    """`si_ni` with input diversity and smoothed gradients (SI-NI-TI-DIM, Lin et al. 2020)."""
+
+
+@published(Admix, decay=1.0)
+def admix() -> None:
+    """Admix with momentum."""
+
+
+@published(Spectrum, decay=1.0)
+def ssa() -> None:
+    """Spectrum simulation, with momentum, which the authors' script leaves out."""
+
+
+@published(BlockShuffle, decay=1.0)
+def bsr() -> None:
+    """Block shuffle and rotation with momentum."""
+
+
+@published(StructureInvariant, decay=1.0)
+def sia() -> None:
+    """Structure invariance, with momentum, which the authors' script leaves out."""

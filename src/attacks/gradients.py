@@ -1,11 +1,12 @@
-"""Gradient estimators: how the gradient of a step is made of gradients of the loss."""
+"""Gradient estimators: the gradient of a step from gradients of the loss at several points."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from annotated_types import Ge
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from src.attacks.checked import checked
@@ -18,7 +19,7 @@ class State:
 
     Attributes:
         iterate: x_t, shape (K, N, 3, H, W).
-        at: Point at which this step's gradient is to be taken: x_t, or ahead of it.
+        at: Point at which the gradient is evaluated: x_t, or ahead of it.
         eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
         step_size: Length of a step in [0, 1] units, of the same shape.
         random: Random numbers for the N images.
@@ -64,7 +65,7 @@ class EnhancedMomentum:
         arXiv 2103.10609, with linear sampling.
     """
 
-    samples: Annotated[int, Field(ge=2)] = 11
+    samples: Annotated[int, Ge(2)] = 11
     radius: NonNegativeFloat = 7.0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
@@ -105,6 +106,6 @@ class VarianceTuning:
             total = torch.zeros_like(current)
             for _ in range(self.neighbours):
                 noise = state.random.uniform(*current.shape[2:], low=-self.radius, high=self.radius)
-                total = total + gradient(state.iterate + state.eps * noise.to(current.dtype))
+                total = total + gradient(state.iterate + state.eps * noise)
             state.kept = total / self.neighbours - current
         return tuned

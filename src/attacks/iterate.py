@@ -1,7 +1,9 @@
-"""The iterations that all attacks have in common."""
+"""Gradient ascent inside a ball around each image: the loop of all attacks."""
 
+import logging
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -9,15 +11,17 @@ from torch import Tensor
 from src.attacks.gradients import State
 from src.attacks.objective import Model, Objective, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import checked_budgets, direction, project
+from src.attacks.projection import Budgets, checked_budgets, direction, project
 from src.attacks.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def ascend(
     model: Model,
     images: Tensor,
     labels: Tensor,
-    eps: float | Tensor,
+    eps: Budgets,
     settings: Settings,
     *,
     targeted: bool = False,
@@ -28,7 +32,7 @@ def ascend(
 ) -> Tensor:
     """Maximise the loss of the source model inside a ball around each image.
 
-    With L the loss, T the transforms, W the kernel, mu the decay and a the step size,
+    With loss L, transforms T, kernel W, decay mu and step size a,
 
         g_t     = mean over copies of W * grad_x L(f(T(p_t))),  p_t = x_t, or ahead of it
         m_t     = mu * m_{t-1} + g_t / mean|g_t|
@@ -38,15 +42,14 @@ def ascend(
     at the clean image they share the gradient.
 
     Args:
-        model: Maps images to logits; see `Model`. A module is attacked in evaluation mode, and left
-            in the mode that it was in.
+        model: Images to logits; see `Model`. A module is attacked in evaluation mode, and left in
+            its own.
         images: Clean images in [0, 1], shape (N, 3, H, W).
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
-        eps: One budget in [0, 1] units; K of them; or K for each image, (K, N).
-        settings: Everything else that makes the attack.
+        eps: Budgets in [0, 1] units; see `Budgets`.
+        settings: Settings of the attack.
         targeted: Minimise the loss of `labels` instead.
-        true_labels: The true classes where `labels` are others; images of another class are
-            mixed in.
+        true_labels: True classes where `labels` are others; images of another class are mixed in.
         seeds: One whole number an image, shape (N,), that decides what is random; None: 0, 1, ...
         pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
         max_batch: Most images in one gradient batch; None: no limit.
@@ -56,8 +59,8 @@ def ascend(
         (K, N, 3, H, W).
 
     Raises:
-        ValueError: A budget or a pixel lies outside [0, 1], a step is longer than the budgets,
-            there is not one label or seed for each image, or gradients cannot be taken.
+        ValueError: A budget or a pixel lies outside [0, 1], or labels or seeds are not one for each
+            image.
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
@@ -65,10 +68,11 @@ def ascend(
         the authors' code; that matters for `lookahead` alone.
     """
     budgets = checked_budgets(eps, images).detach()
-    images = _differentiable(images)
+    images = images.detach()
+    side = min(images.shape[-2:])
+    if settings.kernel_size > side / 4:
+        _warn_of_kernel(settings.kernel_size, side)
     own = budgets.ndim == 2  # each image has its own
-    if not own:  # of which all may be shorter than a step of fixed length
-        settings.check_steps(float(budgets.max()))
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
     objective = Objective(model, settings, targeted)
     labels = _one_each("labels", labels, images)
@@ -84,10 +88,20 @@ def ascend(
     return result.reshape(budgets.shape[:1] + images.shape)
 
 
+@lru_cache  # once, not with every batch
+def _warn_of_kernel(size: int, side: int) -> None:
+    log.warning(
+        "attack.kernel_size=%d smooths gradients over more than a quarter of the side of these "
+        "images, %d pixels: published kernels are for 299 pixels; attack.kernel_size=%d would be "
+        "in proportion.",
+        *(size, side, max(3, side // 40 * 2 + 1)),
+    )
+
+
 def _parts(
     budgets: int, images: int, limit: int | None, one_gradient: bool
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield budgets and images that are computed together, `limit` gradients at most at once."""
+    """Yield slices of budgets and images with at most `limit` gradients at once."""
     limit = max(1, budgets * images) if limit is None else limit
     if limit < 1:
         raise ValueError(f"max_batch must be at least 1, not {limit}.")
@@ -98,15 +112,6 @@ def _parts(
     for first in range(0, budgets, rows):
         for left in range(0, images, columns):
             yield slice(first, first + rows), slice(left, left + columns)
-
-
-def _differentiable(images: Tensor) -> Tensor:
-    if images.is_inference() or torch.is_inference_mode_enabled():
-        raise ValueError(
-            "attacks take gradients, which torch.inference_mode() forbids: leave it, and clone() "
-            "the images that were made in it."
-        )
-    return images.detach()
 
 
 def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
@@ -122,7 +127,7 @@ def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
 def _best(
     objective: Objective, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom
 ) -> Tensor:
-    """Return the iterations of the restart with the highest loss, image by image."""
+    """Return for each image the last iterate of the restart with the highest loss."""
     best = _iterated(objective, images, labels, eps, random)
     for _ in range(objective.settings.restarts - 1):
         other = _iterated(objective, images, labels, eps, random)
@@ -135,7 +140,6 @@ def _best(
 def _iterated(
     objective: Objective, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom
 ) -> Tensor:
-    """Return the last iterate, shape (K, N, 3, H, W), of images that are computed together."""
     settings = objective.settings
     x = _start(settings, images.expand(len(eps), *images.shape), eps, random)
     state = State(x, x, eps, settings.step_size(eps), random)
@@ -144,9 +148,7 @@ def _iterated(
         state.is_last_step = step == settings.steps - 1
         state.iterate = x
         state.at = x if step == 0 else _ahead(settings, momentum, state)
-        gradient = settings.estimator(
-            lambda at: objective.gradient(at.to(images.dtype), labels, random), state
-        )
+        gradient = settings.estimator(lambda at: objective.gradient(at, labels, random), state)
         state.last_gradient = gradient / _mean_size(gradient)
         momentum = settings.decay * momentum + state.last_gradient
         moved = x + state.step_size * direction(momentum, settings.norm)
@@ -155,7 +157,6 @@ def _iterated(
 
 
 def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
-    """Return the first iterate for clean images (K, N, 3, H, W)."""
     if settings.random_start is None:
         return images
     shape = images.shape[2:]
@@ -166,12 +167,11 @@ def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRand
         noise = random.normal(*shape).sign()
     else:
         noise = random.uniform(*shape, low=-1.0, high=1.0)
-    moved = images + eps * settings.start_radius * noise.to(images.dtype)
+    moved = images + eps * settings.start_radius * noise
     return project(moved, images, eps, settings.norm)
 
 
 def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor:
-    """Return the point at which the gradient is taken, in all steps but the first."""
     if settings.lookahead == "momentum":
         return state.iterate + state.step_size * settings.decay * momentum
     if settings.lookahead == "gradient":

@@ -1,4 +1,4 @@
-"""Losses that an attack raises: one number an image, from logits and classes."""
+"""Per-example losses that attacks maximise."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor, bool], Tensor]
-"""(logits (..., C), labels (...), targeted) to losses (...), which the attack raises."""
+"""(logits (..., C), labels (...), targeted) to losses (...)."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Objective of attacks: the loss of the source model, and its gradient through transforms."""
+"""Objective of attacks: the source's loss, and its gradient through transforms."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -31,12 +31,7 @@ class Objective:
         logits = self.model(images.flatten(0, 1))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # of half precision
         classes = labels.repeat(len(images)).expand(logits.shape[:-1])
-        try:
-            losses = LOSSES[self.settings.loss](logits, classes, self.targeted)
-        except (IndexError, RuntimeError) as error:
-            if bool(((labels >= 0) & (labels < logits.shape[-1])).all()):
-                raise
-            raise ValueError(f"labels must be from 0 to {logits.shape[-1] - 1}.") from error
+        losses = LOSSES[self.settings.loss](logits, classes, self.targeted)
         if losses.ndim == 2:  # of several models
             losses = losses.mean(dim=0)
         return losses.reshape(images.shape[:2])
@@ -47,6 +42,7 @@ class Objective:
         distinct = images[:1] if shared else images
         copies = math.prod(transform.copies for transform in self.settings.transforms)
         total = torch.zeros_like(distinct)
+        random.kept.clear()
         for copy in range(copies):
             total = total + self._gradient_of_copy(distinct, labels, random, copy)
         return smooth(total / copies, self.settings.kernel_size).expand_as(images)
@@ -98,9 +94,9 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     modules = model.modules() if isinstance(model, nn.Module) else ()
     # Frozen TorchScript has no mode.
     training = [module for module in modules if getattr(module, "training", False)]
-    for module in training:
-        module.training = False
     try:
+        for module in training:
+            module.training = False
         yield
     finally:
         for module in training:

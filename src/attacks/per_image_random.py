@@ -1,4 +1,4 @@
-"""Random numbers for attacks, image by image, and other images to mix in."""
+"""Random streams of attacks, one per image, and other images to mix in."""
 
 from collections.abc import Hashable
 
@@ -11,7 +11,7 @@ _NOISE_STREAM = 1  # apart from the random numbers that attacks draw
 
 
 class PerImageRandom(Philox):
-    """Random numbers of each image's own, and images to mix in. All budgets of an image share them.
+    """Independent random stream per image, shared by its budgets, and images to mix in.
 
     Args:
         seeds: One whole number an image, shape (N,).
@@ -20,7 +20,7 @@ class PerImageRandom(Philox):
         pool: Images to mix in, shape (P, 3, H, W), and their classes, shape (P,).
 
     Attributes:
-        kept: State that a transform keeps from one of its copies to the next, by transform.
+        kept: State that a transform keeps from one copy to the next of the same gradient.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: each is a function of a key and of its place alone."""
+"""Philox, a counter-based random generator: a number depends on key and place alone."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

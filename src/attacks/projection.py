@@ -1,29 +1,35 @@
-"""Projection to balls of two norms around the images, inside the pixel range."""
+"""Projection onto the L-infinity or L2 ball, intersected with [0, 1]."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+Budgets = float | Sequence[float] | Sequence[Sequence[float]] | Tensor
+"""One budget in [0, 1] units; K of them; or K for each of N images, (K, N)."""
 _AXES = (-3, -2, -1)
 
 
-def checked_budgets(eps: float | Tensor, images: Tensor) -> Tensor:
+def checked_budgets(eps: Budgets, images: Tensor) -> Tensor:
     """Return `eps` as a tensor on the images' device, of shape (), (K,) or (K, N).
 
     Raises:
         ValueError: A budget or a pixel lies outside [0, 1], `eps` has another shape, or the images
-            are no torch tensor (N, 3, H, W).
+            are no tensor (N, 3, H, W) of float32 or float64.
     """
-    shape = tuple(getattr(images, "shape", ()))
-    if not torch.is_tensor(images) or len(shape) != 4 or (shape[1] > 3 >= shape[3]):
-        kind = f"{type(images).__name__} {shape}"  # images.permute(0, 3, 1, 2) mends the last one
-        raise ValueError(f"images must be a torch tensor (N, 3, H, W), not {kind}.")
+    shape, kind = tuple(getattr(images, "shape", ())), getattr(images, "dtype", None)
+    fits = len(shape) == 4 and not shape[1] > 3 >= shape[3]  # images.permute(0, 3, 1, 2) mends it
+    if not fits or kind not in (torch.float32, torch.float64):
+        raise ValueError(
+            "images must be a torch tensor (N, 3, H, W) of float32 or float64, not "
+            f"{type(images).__name__} {shape} of {kind}."
+        )
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(
             "images must hold numbers in [0, 1], normalised by the model itself, not from "
             f"{float(images.min()):g} to {float(images.max()):g}."
         )
-    dtype = torch.promote_types(images.dtype, torch.float32)  # half precision would round it up
-    budgets = torch.as_tensor(eps, dtype=dtype, device=images.device)
+    budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
     some = budgets.shape[:1] != (0,)
     fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
     if not some or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
@@ -39,8 +45,7 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
 
     The L-infinity ball of a budget eps holds changes of at most eps a value. The L2 ball has the
     radius eps * sqrt(D), D being the number of values of an image: eps is then the largest
-    root-mean-square change, and the L2 ball contains the L-infinity ball of the same budget. What
-    half precision would round out of the ball is rounded towards the clean image.
+    root-mean-square change, and the L2 ball contains the L-infinity ball of the same budget.
 
     Args:
         adversarial: Shape (..., N, 3, H, W).
@@ -52,23 +57,12 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
         for the radius of the L2 ball.
     """
-    clean = images.to(torch.promote_types(images.dtype, torch.float32))
     if norm == "linf":
-        lower, upper = (clean - eps).clamp_min(0), (clean + eps).clamp_max(1)
-        inside = adversarial.to(clean.dtype).clamp(lower, upper)
-    else:
-        change = adversarial - clean
-        size = rms(change)
-        shrink = (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-        inside = (clean + change * shrink).clamp(0, 1)
-    if clean.dtype == images.dtype:
-        return inside
-    rounded = inside.to(images.dtype)
-    moved = rounded - clean
-    beyond = (moved.abs() if norm == "linf" else rms(moved)) > eps
-    beyond = beyond & ((rounded - inside) * (inside - clean) > 0)
-    step = torch.where(inside > clean, -1, 1).to(torch.int16)  # to the next number of 16 bits
-    return torch.where(beyond, (rounded.view(torch.int16) + step).view(images.dtype), rounded)
+        return adversarial.clamp((images - eps).clamp_min(0), (images + eps).clamp_max(1))
+    change = adversarial - images
+    size = rms(change)
+    shrink = (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
+    return (images + change * shrink).clamp(0, 1)
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:

@@ -1,14 +1,15 @@
-"""The settings in which the attacks differ."""
+"""Settings common to all attacks."""
 
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
+from annotated_types import Gt, Le
 from pydantic import (
     AfterValidator,
-    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Strict,
     model_validator,
 )
 from torch import Tensor, full_like
@@ -42,16 +43,15 @@ def _odd(size: int) -> int:
 
 @checked
 class Settings:
-    """Settings of an attack: the keywords of `iterate`.
+    """Settings of an attack: keywords of `bim` and, with other defaults, of every attack.
 
     Attributes:
-        loss: Loss that is raised, see `LOSSES`.
+        loss: Name of the loss to maximise, see `LOSSES`.
         norm: `linf` or `l2`, whose radius is eps * sqrt(D), see `project`.
         steps: Number of gradient steps.
         step_size_255: Length of a step in units of 1/255, the same for every budget.
         relative_step_size: Length of a step as a share of the budget, if `step_size_255` is None;
             None: 1 / steps, so that all steps in one direction just reach the border of the ball.
-        allow_overshoot: Allow steps longer than the largest budget, which leave the ball at once.
         random_start: None: at the clean image; `uniform`: anywhere in the ball; `sign`: at the
             clean image plus or minus the radius in every value, for `linf` alone.
         start_radius: Radius of the random start, as a share of the budget.
@@ -67,16 +67,15 @@ class Settings:
     loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
     norm: Literal["linf", "l2"] = "linf"
     steps: PositiveInt = 10
-    step_size_255: Annotated[float, Field(gt=0, le=255)] | None = None
+    step_size_255: Annotated[float, Gt(0), Le(255)] | None = None
     relative_step_size: PositiveFloat | None = None
-    allow_overshoot: bool = False
     random_start: Literal["uniform", "sign"] | None = None
     start_radius: Share = 1.0
     restarts: PositiveInt = 1
     decay: NonNegativeFloat = 0.0
     lookahead: Literal["momentum", "gradient"] | None = None
     kernel_size: Annotated[NonNegativeInt, AfterValidator(_odd)] = 0
-    transforms: Annotated[tuple[Transform, ...], Field(strict=False)] = ()
+    transforms: Annotated[tuple[Transform, ...], Strict(False)] = ()
     estimator: Estimator = single_gradient
 
     @model_validator(mode="after")
@@ -92,22 +91,6 @@ class Settings:
         """True if one gradient an image serves all budgets."""
         plain = self.estimator is single_gradient
         return plain and self.steps == 1 and not self.random_start
-
-    def check_steps(self, largest: float) -> None:
-        """Refuse steps that leave the ball of the largest budget, in [0, 1] units, at once.
-
-        Raises:
-            ValueError: A step is longer, and `allow_overshoot` does not say that it may be.
-        """
-        for key, value, limit in (
-            ("step_size_255", self.step_size_255, 255 * largest + 1e-4),
-            ("relative_step_size", None if self.step_size_255 else self.relative_step_size, 1),
-        ):
-            if value and largest and value > limit and not self.allow_overshoot:
-                raise ValueError(
-                    f"attack.{key}={value:g} is longer than the largest budget, "
-                    f"{255 * largest:g}/255; set attack.allow_overshoot=true if that is meant."
-                )
 
     def step_size(self, eps: Tensor) -> Tensor:
         """Return the length of a step for each budget, in [0, 1] units."""

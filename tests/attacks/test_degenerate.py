@@ -12,20 +12,20 @@ import torch
 
 from src.attacks import (
     LOSSES,
-    admix_fgsm,
+    admix,
     bim,
-    bsr_fgsm,
-    di_fgsm,
-    emi_fgsm,
+    bsr,
+    di,
+    emi,
     fgsm,
-    mi_fgsm,
-    ni_fgsm,
+    mi,
+    ni,
     pgd,
-    pi_fgsm,
-    si_ni_fgsm,
-    ssa_fgsm,
-    ti_fgsm,
-    vmi_fgsm,
+    pi_pregradient,
+    si_ni,
+    ssa,
+    ti,
+    vmi,
 )
 from src.evaluation.attacker import CountedModel
 from src.models import Ensemble
@@ -35,10 +35,10 @@ GRID = torch.tensor([1, 8, 32]) / 255
 
 SAME = {
     "bim of one step = fgsm": (partial(bim, steps=1), fgsm),
-    "mi of one step = fgsm": (partial(mi_fgsm, steps=1), fgsm),
-    "mi without decay = bim": (partial(mi_fgsm, decay=0.0), bim),
-    "ni without decay = bim": (partial(ni_fgsm, decay=0.0), bim),
-    "di of probability 0 = mi": (partial(di_fgsm, probability=0), mi_fgsm),
+    "mi of one step = fgsm": (partial(mi, steps=1), fgsm),
+    "mi without decay = bim": (partial(mi, decay=0.0), bim),
+    "ni without decay = bim": (partial(ni, decay=0.0), bim),
+    "di of probability 0 = mi": (partial(di, probability=0), mi),
     "pgd without random start and step size = bim": (
         partial(pgd, random_start=None, relative_step_size=None),
         bim,
@@ -47,19 +47,19 @@ SAME = {
         partial(pgd, start_radius=0, relative_step_size=1 / 8, steps=8),
         partial(bim, steps=8),
     ),
-    "ti with no kernel = mi": (partial(ti_fgsm, kernel_size=0), mi_fgsm),
-    "si of one copy = ni": (partial(si_ni_fgsm, copies=1), ni_fgsm),
+    "ti with no kernel = mi": (partial(ti, kernel_size=0), mi),
+    "si of one copy = ni": (partial(si_ni, copies=1), ni),
     "admix of strength 0 = si without lookahead": (
-        partial(admix_fgsm, scales=3, admixed=1, strength=0),
-        partial(si_ni_fgsm, copies=3, lookahead=None),
+        partial(admix, scales=3, admixed=1, strength=0),
+        partial(si_ni, copies=3, lookahead=None),
     ),
     "bsr of one block that stays upright = mi": (
-        partial(bsr_fgsm, copies=1, blocks=1, max_angle=0),
-        mi_fgsm,
+        partial(bsr, copies=1, blocks=1, max_angle=0),
+        mi,
     ),
-    "emi of radius 0, 2 samples = mi": (partial(emi_fgsm, radius=0, samples=2), mi_fgsm),
-    "vmi of radius 0 = mi": (partial(vmi_fgsm, radius=0, neighbours=2), mi_fgsm),
-    "ni of two steps = pi of two steps": (partial(ni_fgsm, steps=2), partial(pi_fgsm, steps=2)),
+    "emi of radius 0, 2 samples = mi": (partial(emi, radius=0, samples=2), mi),
+    "vmi of radius 0 = mi": (partial(vmi, radius=0, neighbours=2), mi),
+    "ni of two steps = pi of two steps": (partial(ni, steps=2), partial(pi_pregradient, steps=2)),
     "relative step = step of the same size": (
         partial(bim, steps=3, relative_step_size=0.5),
         partial(bim, steps=3, step_size_255=4),
@@ -78,10 +78,10 @@ def test_the_same_to_the_bit(case, network, batch):
 
 
 ROUNDED = {
-    "vmi of radius 0 = mi": (partial(vmi_fgsm, radius=0, neighbours=3), mi_fgsm),
+    "vmi of radius 0 = mi": (partial(vmi, radius=0, neighbours=3), mi),
     "ssa without weights and noise = mi": (
-        partial(ssa_fgsm, rho=0, sigma_255=0, copies=2),
-        mi_fgsm,
+        partial(ssa, rho=0, sigma_255=0, copies=2),
+        mi,
     ),
 }
 
@@ -127,7 +127,7 @@ def test_an_ensemble_of_equals_is_its_member(average, members, network, batch):
     if not exact:
         model, images = model.double(), images.double()
     ensemble = CountedModel(Ensemble([model] * members, average))
-    for attack, norm in ((bim, "l2"), (ni_fgsm, "linf")):
+    for attack, norm in ((bim, "l2"), (ni, "linf")):
         result = attack(ensemble, images, labels, EPS, norm=norm)
         expected = attack(model, images, labels, EPS, norm=norm)
         if exact:
@@ -158,7 +158,7 @@ def test_images_and_budgets_that_want_gradients_get_none(attack, network, batch)
     assert budgets.grad is None
 
 
-@pytest.mark.parametrize("attack", [fgsm, mi_fgsm, bsr_fgsm])
+@pytest.mark.parametrize("attack", [fgsm, mi, bsr])
 def test_no_images_give_none(attack):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).eval()
     images, labels = torch.rand(0, 3, 4, 4), torch.zeros(0, dtype=torch.int64)

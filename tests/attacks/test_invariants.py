@@ -1,6 +1,7 @@
 """What every attack keeps to: one table for all files of `conf/attack/`."""
 
 import inspect
+import pydoc
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor, nn
 
+import src.attacks
 from src import load_classifier
-from src.attacks import takes_own_budgets
+from src.attacks import Attack, takes_own_budgets
 from src.data import ImageDataset
 from src.data.cifar10_mini import cifar10_mini
 from src.evaluation.attacker import CountedModel
@@ -27,13 +29,6 @@ DETERMINISTIC = (
 )
 """The attacks in which nothing is random."""
 RANDOM_STARTS = {"pgd", "pgd_l2", "rfgsm"}
-COMBINED = {
-    "fgsm_l2": {"norm"},
-    "pgd_l2": {"norm"},
-    "mi_di_ti": {"probability", "kernel_size"},
-    "si_ni_di_ti": {"kernel_size", "transforms"},
-}
-"""The keys in which a config is not its function's default, by config."""
 
 
 def one_step(k: int, keys: Mapping[str, Any]) -> int:
@@ -101,10 +96,22 @@ def test_a_config_states_the_defaults_of_its_function(attack_name, sections):
     keys = sections[attack_name]
     function = get_object(keys["_target_"])
     parameters = inspect.signature(function).parameters
-    stated = keys.keys() - {"name", "_target_", "target_label"}
-    different = {key for key in stated if keys[key] != parameters[key].default}
-    assert different == COMBINED.get(attack_name, set())
+    stated = keys.keys() - {"name", "_target_", "target_label", "transforms"}
+    assert [key for key in stated if keys[key] != parameters[key].default] == []
     assert takes_own_budgets(partial(function)) and not takes_own_budgets(lambda *given: given)
+
+
+def test_an_attack_is_a_function_named_as_on_the_command_line(attack_name, sections):
+    """`llc` and `illc` are `fgsm` and `bim` with a rule for the target labels."""
+    function = get_object(sections[attack_name]["_target_"])
+    assert function.__name__ == {"llc": "fgsm", "illc": "bim"}.get(attack_name, attack_name)
+    assert getattr(src.attacks, function.__name__) is function
+    page = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    assert f"{function.__name__}(model" in page and function.__doc__.splitlines()[0] in page
+    known = inspect.signature(Attack.__call__).parameters
+    for name, parameter in list(inspect.signature(function).parameters.items())[4:]:
+        assert parameter.kind is parameter.KEYWORD_ONLY and name in known
+        assert inspect.Parameter.empty not in (parameter.annotation, parameter.default)
 
 
 def test_stays_inside_the_ball_and_the_pixel_range(attack_name, norm, small, network, batch):
@@ -143,20 +150,6 @@ def test_leaves_everything_as_it_was(attack_name, small, source, batch):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(map(torch.equal, given, before))
     assert not any(tensor.requires_grad for tensor in (result, *given))
-
-
-def test_takes_one_channel_and_half_precision_which_stays_in_the_ball(attack_name, small):
-    attack = small(attack_name)
-    for channels, kind in ((3, torch.bfloat16), (3, torch.float16), (1, torch.float32)):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(144 * channels, 5)).to(kind).eval()
-        images = torch.rand(4, channels, 12, 12, generator=torch.Generator().manual_seed(0))
-        images = images.to(kind)
-        result = attacked(attack, model, images, torch.arange(4), EPS)
-        assert result.dtype == kind and result.shape == (3, *images.shape)
-        assert result.isfinite().all() and not torch.equal(result[2], images)
-        change = result.double() - images.double()
-        size = sizes(change, "l2" if "l2" in attack_name else "linf")
-        assert (size.amax(dim=1) <= EPS + 1e-7).all()
 
 
 def test_the_mode_comes_back_when_an_attack_fails(small, network, batch):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.attacks import bim, emi_fgsm, fgsm, mi_fgsm, ni_fgsm, pgd, pi_fgsm, project, vmi_fgsm
+from src.attacks import bim, emi, fgsm, mi, ni, pgd, pi_pregradient, project, vmi
 
 WEIGHT = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5, -1.0, 2.0, 0.75, -3.0, 1.0, 1.0])
 SHAPE = (1, 3, 2, 2)
@@ -33,12 +33,12 @@ ATTACKS = {
     "fgsm": fgsm,
     "bim": bim,
     "bim, 3 steps": partial(bim, steps=3),
-    "mi": mi_fgsm,
-    "mi, long steps": partial(mi_fgsm, relative_step_size=1.0),
-    "ni": ni_fgsm,
-    "pi": pi_fgsm,
-    "emi": emi_fgsm,
-    "vmi": vmi_fgsm,
+    "mi": mi,
+    "mi, long steps": partial(mi, relative_step_size=1.0),
+    "ni": ni,
+    "pi": pi_pregradient,
+    "emi": emi,
+    "vmi": vmi,
     "pgd, not random": partial(pgd, random_start=None),
 }
 CASES = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -111,6 +111,5 @@ def test_bim_projects_after_every_step():
         return torch.stack([distance, torch.zeros_like(distance)], dim=1)
 
     images, labels = torch.full(SHAPE, 0.55), torch.tensor([0])
-    words = {"steps": 2, "step_size_255": 0.2 * 255, "allow_overshoot": True}
-    result = bim(model, images, labels, 0.07, **words)
+    result = bim(model, images, labels, 0.07, steps=2, step_size_255=0.2 * 255)
     torch.testing.assert_close(result, torch.full_like(images, 0.48))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.attacks import LOSSES, iterate
+from src.attacks import LOSSES, bim
 
 TARGETED = (False, True)
 
@@ -70,5 +70,5 @@ def test_losses_of_several_models_are_averaged(name, targeted):
     losses = sum(LOSSES[name](variable.flatten(1) @ w, labels, targeted) for w in weights) / 3
     (gradient,) = torch.autograd.grad(losses.sum(), variable)
     expected = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt() * 0.05
-    result = iterate(model, images, labels, 0.05, steps=1, norm="l2", loss=name, targeted=targeted)
+    result = bim(model, images, labels, 0.05, steps=1, norm="l2", loss=name, targeted=targeted)
     torch.testing.assert_close(result, (images + expected).clamp(0, 1), atol=1e-12, rtol=0)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from src.attacks import (
     bim,
     fgsm,
-    mi_fgsm,
-    ni_fgsm,
+    mi,
+    ni,
     pgd,
-    si_ni_fgsm,
-    ti_fgsm,
+    si_ni,
+    ti,
 )
 
 CLASSES, SIDE = 5, 32
@@ -95,10 +95,10 @@ TORCHATTACKS = {
     "FGSM": (fgsm, {}, {}),
     "BIM": (bim, {}, {}),
     "PGD": (pgd, {"random_start": None}, {"random_start": False}),
-    "MIFGSM": (mi_fgsm, {}, {}),
-    "NIFGSM": (ni_fgsm, {}, {}),
-    "SINIFGSM": (si_ni_fgsm, {}, {}),
-    "TIFGSM": (ti_fgsm, {}, {"diversity_prob": 0.0, "decay": 1.0}),
+    "MIFGSM": (mi, {}, {}),
+    "NIFGSM": (ni, {}, {}),
+    "SINIFGSM": (si_ni, {}, {}),
+    "TIFGSM": (ti, {}, {"diversity_prob": 0.0, "decay": 1.0}),
 }
 
 

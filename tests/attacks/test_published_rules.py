@@ -18,17 +18,17 @@ from torch import nn
 
 from src.attacks import (
     PerImageRandom,
-    admix_fgsm,
-    di_fgsm,
-    emi_fgsm,
-    mi_fgsm,
-    ni_fgsm,
-    pi_fgsm,
-    si_ni_fgsm,
-    ssa_fgsm,
-    ti_fgsm,
-    vmi_fgsm,
-    vni_fgsm,
+    admix,
+    di,
+    emi,
+    mi,
+    ni,
+    pi_pregradient,
+    si_ni,
+    ssa,
+    ti,
+    vmi,
+    vni,
 )
 
 SIDE, STEPS, MU = 20, 4, 0.7
@@ -109,7 +109,7 @@ def enhanced(case: Case) -> Image:
 
 
 def variance_tuned(case: Case, ahead: bool) -> Image:
-    """Take the gradient ahead or not; the neighbours are those of the iterate in either case."""
+    """Take the gradient ahead or not; the neighbours are those of the bim in either case."""
     x, m, v = case.clean, np.zeros_like(case.clean), 0.0
     for _ in range(STEPS):
         g = case.gradient(x + case.alpha * MU * m if ahead else x)
@@ -194,17 +194,17 @@ def spectral(case: Case) -> Image:
 
 
 RULES = {
-    "mi": (mi_fgsm, momentum),
-    "ni": (ni_fgsm, nesterov),
-    "pi": (pi_fgsm, pre_gradient),
-    "emi": (emi_fgsm, enhanced),
-    "vmi": (partial(vmi_fgsm, neighbours=3), partial(variance_tuned, ahead=False)),
-    "vni": (partial(vni_fgsm, neighbours=3), partial(variance_tuned, ahead=True)),
-    "di": (partial(di_fgsm, probability=0.7, resize_rate=1.3), diverse),
-    "ti": (partial(ti_fgsm, kernel_size=7), smoothed),
-    "si": (si_ni_fgsm, scaled),
-    "admix": (admix_fgsm, admixed),
-    "ssa": (partial(ssa_fgsm, copies=3), spectral),
+    "mi": (mi, momentum),
+    "ni": (ni, nesterov),
+    "pi": (pi_pregradient, pre_gradient),
+    "emi": (emi, enhanced),
+    "vmi": (partial(vmi, neighbours=3), partial(variance_tuned, ahead=False)),
+    "vni": (partial(vni, neighbours=3), partial(variance_tuned, ahead=True)),
+    "di": (partial(di, probability=0.7, resize_rate=1.3), diverse),
+    "ti": (partial(ti, kernel_size=7), smoothed),
+    "si": (si_ni, scaled),
+    "admix": (admix, admixed),
+    "ssa": (partial(ssa, copies=3), spectral),
 }
 
 

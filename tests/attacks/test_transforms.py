@@ -16,6 +16,7 @@ from src.attacks import (
     Scale,
     Spectrum,
     StructureInvariant,
+    bim,
 )
 
 TRANSFORMS = {
@@ -56,7 +57,7 @@ def all_copies(transform, images: Tensor, random: PerImageRandom) -> Tensor:
 
 
 def test_shape_and_type_stay_and_gradients_flow(transform):
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for dtype in (torch.float64, torch.float32):
         images = batch(3, 40, dtype=dtype)[..., :24, :].requires_grad_()
         result = transform(images, random_for(images), 0)
         assert result.shape == images.shape and result.dtype == dtype
@@ -89,6 +90,30 @@ def test_random_numbers_belong_to_the_image(transform):
     assert len({tuple(copy[0].sum((1, 2, 3)).tolist()) for copy in whole}) == transform.copies
 
 
+@pytest.mark.parametrize("others", [[Scale(2)], [DiverseInput(), BlockShuffle(copies=3)]])
+def test_admix_mixes_one_image_into_all_scales_beside_other_copies(others):
+    """Among the copies of one gradient, those of one j have one x', and those of others another."""
+    seen: dict[int, list[Tensor]] = {}
+
+    class Seen(Admix):
+        def __call__(self, images, random, copy):
+            result = super().__call__(images, random, copy)
+            j, scale = divmod(copy, self.scales)
+            seen.setdefault(j, []).append(result * 2**scale - images)
+            return result
+
+    images = batch(3, 8, budgets=1)[0]
+    transforms = (*others, Seen(scales=2, admixed=2))
+    pool = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    words = {"transforms": transforms, "pool": (pool, torch.ones(50, dtype=torch.int64))}
+    bim(lambda x: x.flatten(1), images, torch.zeros(3, dtype=torch.int64), 0.1, steps=1, **words)
+    for mixed in seen.values():
+        assert len(mixed) == 2 * others[-1].copies
+        for one in mixed:
+            torch.testing.assert_close(one, mixed[0], atol=1e-5, rtol=0)
+    assert (seen[0][0] - seen[1][0]).abs().amax((0, 2, 3, 4)).min() > 0.01
+
+
 # Diverse input
 
 
@@ -107,16 +132,6 @@ def test_images_mixed_in_are_of_another_class():
     random = PerImageRandom(torch.arange(count), torch.zeros(count, 3, 2, 2), labels, pool)
     mixed = random.others()[:, 0, 0, 0].long()
     assert (mixed % 4 != labels).all() and len(mixed.unique()) == 8
-
-
-# Spectrum
-
-
-def test_spectrum_keeps_its_precision_under_autocast():
-    images = batch(2)
-    with torch.autocast("cpu", torch.bfloat16):
-        result = Spectrum()(images, random_for(images), 0)
-    assert torch.equal(result, Spectrum()(images, random_for(images), 0))
 
 
 # Block shuffle

@@ -4,7 +4,8 @@ import math
 from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
 from torch import Tensor
 
 from src.attacks.checked import checked
@@ -39,7 +40,7 @@ class BlockShuffle:
 
     copies: PositiveInt = 20
     blocks: PositiveInt = 2
-    max_angle: Annotated[float, Field(ge=0, le=180)] = 24
+    max_angle: Annotated[float, Ge(0), Le(180)] = 24
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return shuffled images of shape (K, N, 3, H, W)."""

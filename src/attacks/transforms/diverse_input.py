@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field
+from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,7 +37,7 @@ class DiverseInput:
     """
 
     probability: Share = 0.5
-    resize_rate: Annotated[float, Field(ge=1, le=4)] = 1.1
+    resize_rate: Annotated[float, Ge(1), Le(4)] = 1.1
     copies: ClassVar[int] = 1
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:

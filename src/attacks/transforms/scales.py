@@ -1,4 +1,4 @@
-"""Copies at several scales: of the image alone, and of the image with a little of another one."""
+"""Scaled copies of the image, alone or mixed with another image."""
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -33,8 +33,8 @@ class Admix:
     """Add a faint image of another class, then halve the values: (x + strength * x') / 2^i.
 
     Copy number j * scales + i is the image with its j-th x', at scale i. As in the authors' code,
-    x' is drawn anew for each j and each gradient and is the same at all scales; to this end the
-    calls for one j have to come in the order of i. No gradient flows into x'.
+    x' is drawn anew for each j and each gradient and is the same at all scales, also where other
+    transforms make copies of their own. No gradient flows into x'.
 
     Args:
         scales: Number of scales, the first without halving.
@@ -60,7 +60,7 @@ class Admix:
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return copy number `copy` of images of shape (K, N, 3, H, W)."""
-        scale = copy % self.scales
-        if scale == 0 or self not in random.kept:
-            random.kept[self] = random.others().detach().to(images)
-        return (images + self.strength * random.kept[self]) / 2**scale
+        j, scale = divmod(copy, self.scales)
+        if (self, j) not in random.kept:
+            random.kept[self, j] = random.others().detach().to(images)
+        return (images + self.strength * random.kept[self, j]) / 2**scale

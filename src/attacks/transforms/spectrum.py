@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
 from torch import Tensor
 
 from src.attacks.checked import Share, checked
@@ -15,8 +16,8 @@ class Spectrum:
     """Add noise and reweight every frequency: IDCT(DCT(x + n) * m).
 
     n ~ N(0, sigma^2) for every value and m ~ U(1 - rho, 1 + rho) for every frequency of every
-    channel. Nothing is clipped. The transform runs in float32 or better, also under autocast. The
-    gradient is that at the transformed image: none is taken through the transform.
+    channel. Nothing is clipped. The gradient is that at the transformed image: none is taken
+    through the transform.
 
     Args:
         copies: Number of spectra.
@@ -31,12 +32,12 @@ class Spectrum:
 
     copies: PositiveInt = 20
     rho: Share = 0.5
-    sigma_255: Annotated[float, Field(ge=0, le=255)] = 16
+    sigma_255: Annotated[float, Ge(0), Le(255)] = 16
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         """Return images of shape (K, N, 3, H, W) with another spectrum."""
         shape = images.shape[2:]
         noise = self.sigma_255 / 255 * random.normal(*shape)
         weights = random.uniform(*shape, low=1 - self.rho, high=1 + self.rho)
-        changed = idct2(dct2(images.detach() + noise) * weights).to(images.dtype)
+        changed = idct2(dct2(images.detach() + noise) * weights)
         return changed + (images - images.detach())  # 0, with the gradient of the identity

@@ -1,4 +1,4 @@
-"""Structure invariance: every block of the image is changed in its own way."""
+"""Structure invariance: a random change of each block of the image."""
 
 import math
 from collections.abc import Callable
@@ -59,7 +59,7 @@ class StructureInvariant:
         kinds = random.integers(0, len(changes), *grid).tolist()
         shares = random.uniform(*grid).tolist()
         scales = (random.uniform(*grid, channels, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
-        noise = random.uniform(channels, height, width, low=-NOISE, high=NOISE).to(images.dtype)
+        noise = random.uniform(channels, height, width, low=-NOISE, high=NOISE)
 
         def changed(image: Tensor, n: int) -> Tensor:
             strips = []
@@ -96,7 +96,7 @@ def _low_pass(block: Tensor) -> Tensor:
     left = (height - math.floor(MUTED * height), width - math.floor(MUTED * width))
     low = dct2(block)[..., : left[0], : left[1]]
     missing = (0, width - left[1], 0, height - left[0])
-    return idct2(functional.pad(low, missing)).to(block.dtype)
+    return idct2(functional.pad(low, missing))
 
 
 CHANGES: dict[str, Callable[[Tensor, float, Tensor, Tensor], Tensor]] = {
