@@ -12,17 +12,17 @@ The command line is `python -m src.main`. From Python there are
 
 - `model`: a torch module, or any differentiable function, that maps images to logits of shape
   (N, C). It normalises by itself; a module is attacked in evaluation mode and left as it was;
-- `images`: shape (N, 3, H, W), values in [0, 1]; others are refused;
+- `images`: shape (N, 3, H, W), float32 or float64 in [0, 1]; others are refused;
 - `labels`: the true classes, shape (N,); with `targeted=True` those to reach;
 - `eps`: the budget in the same units, such as `8 / 255`; K of them as a list or a tensor; or K for
   each image, shape (K, N). With `norm="l2"` it is the largest root-mean-square
   change of an image.
 
 It returns images of shape (N, 3, H, W), or (K, N, 3, H, W) for several budgets, detached, within
-the budget and [0, 1]. Settings such as `steps=20` are keywords: `inspect.signature(attacks.bim)`
-lists them, `help(attacks.settings.Settings)` says what they mean. An unknown one is a `TypeError`,
-a wrong value a `ValueError`. Equal calls draw equal random numbers, which `seeds`, a whole number
-an image, changes.
+the budget and [0, 1]. Settings such as `steps=20` are keywords: `help(attacks.mi)` lists those of
+an attack, with its formula and its paper, `help(attacks.Settings)` says what those of all attacks
+mean. An unknown one is a `TypeError`, a wrong value a `ValueError`. Equal calls draw equal random
+numbers, which `seeds`, a whole number an image, changes.
 
 **A folder src of your own.** The package is named `src`. Python searches the script's folder or,
 with `-c`, `-m` and in notebooks, the current folder first; a folder `src` there, with or without an

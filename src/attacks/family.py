@@ -4,7 +4,7 @@ Each has the name that it has on the command line. Its docstring gives the formu
 the attack is not the paper's; `Settings` says what the keywords mean that all have in common.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Any, Protocol
@@ -94,45 +94,45 @@ def published(
     if unknown:
         raise TypeError(f"{', '.join(unknown)}: no such settings")
     known = {name: each.default for name, each in parameters.items()} | defaults
-    shown = [
-        each.replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
-        for name, each in parameters.items()
+    given = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
+    keywords = [
+        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
+        for name in dict.fromkeys((*own, *defaults, *known))  # what is this attack's own first
         if name not in fixed
     ]
-    given = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
-    face = Signature([*given, *shown], return_annotation=Tensor)
-
-    def settings(words: Mapping[str, Any]) -> Settings:
-        values = {name: words.get(name, default) for name, default in known.items()}
-        if part:
-            made = part(**{name: values.pop(name) for name in own})
-            if isinstance(made, Transform):
-                values["transforms"] = (made, *(values["transforms"] or ()))
-            else:
-                values["estimator"] = made
-        return Settings(**values)
+    face = Signature([*given[:4], *keywords, *given[4:]], return_annotation=Tensor)
 
     def decorate(described: Callable[[], None]) -> Attack:
         @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
         def attack(*arguments: Any, **keywords: Any) -> Tensor:
             try:
                 words = face.bind(*arguments, **keywords).arguments
-                made = settings(words)
+                values = {name: words.pop(name, default) for name, default in known.items()}
+                settings = _settings(part, values)
             except TypeError as error:
                 raise TypeError(f"{described.__name__}: {error}") from error
             except ValidationError as error:
                 raise ValueError(first_line(error)) from error
-            return ascend(**{k: v for k, v in words.items() if k not in known}, settings=made)
+            return ascend(**words, settings=settings)
 
         function: Any = attack
         function.__signature__ = face
+        function.__doc__ = "\n\n".join(getdoc(each) or "" for each in (described, part) if each)
         function.takes_own_budgets = True
-        if part:
-            function.__doc__ = f"{getdoc(described)}\n\n{getdoc(part)}"
-        settings({})  # wrong defaults fail here
+        _settings(part, {**known})  # wrong defaults fail here
         return function
 
     return decorate
+
+
+def _settings(part: Callable[..., Any] | None, values: dict[str, Any]) -> Settings:
+    if part:
+        made = part(**{name: values.pop(name) for name in signature(part).parameters})
+        if isinstance(made, Transform):
+            values["transforms"] = (made, *(values["transforms"] or ()))
+        else:
+            values["estimator"] = made
+    return Settings(**values)
 
 
 def takes_own_budgets(attack: Any) -> bool:

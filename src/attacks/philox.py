@@ -105,7 +105,7 @@ class Philox:
     def _draw(
         self, shape: Sequence[int], convert: Callable[[Words], Iterable[Tensor]], dtype: torch.dtype
     ) -> Tensor:
-        """Return numbers (N, *shape), converted from words a part at a time."""
+        """Return numbers (N, *shape), converted from words some images at a time."""
         images, device = len(self.key[0]), self.key[0].device
         count = math.prod(shape)
         blocks = math.ceil(count / 4)
@@ -116,10 +116,8 @@ class Philox:
         rows = max(1, limit // max(1, blocks))
         for first in range(0, images, rows):
             key = [word[first : first + rows] for word in self.key]
-            for left in range(0, blocks, limit):
-                words = philox4x32((place[left : left + limit], *others), key)
-                part = result[first : first + rows, :, left : left + limit]
-                for target, numbers in zip(part.unbind(1), convert(words), strict=True):
-                    target.copy_(numbers)
+            words, part = philox4x32((place, *others), key), result[first : first + rows]
+            for target, numbers in zip(part.unbind(1), convert(words), strict=True):
+                target.copy_(numbers)
         self.drawn += 1
         return result.flatten(1)[:, :count].reshape(images, *shape)

@@ -12,10 +12,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 import src.attacks
-from src import load_classifier
 from src.attacks import Attack, takes_own_budgets
-from src.data import ImageDataset
-from src.data.cifar10_mini import cifar10_mini
 from src.evaluation.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
@@ -152,17 +149,6 @@ def test_leaves_everything_as_it_was(attack_name, small, source, batch):
     assert not any(tensor.requires_grad for tensor in (result, *given))
 
 
-def test_the_mode_comes_back_when_an_attack_fails(small, network, batch):
-    class Broken(nn.Module):
-        def forward(self, images):
-            raise RuntimeError("broken")
-
-    model = nn.Sequential(network(), Broken()).train()
-    with pytest.raises(RuntimeError, match="broken"):
-        attacked(small("bim"), model, *batch(), EPS)
-    assert all(module.training for module in model.modules())
-
-
 def test_seeds_change_random_attacks_only(attack_name, small, network, batch):
     images, labels = batch()
     attack, model = small(attack_name), network()
@@ -241,26 +227,6 @@ def test_no_gradient_batch_is_larger_than_allowed(attack_name, small, network, b
     assert min(seen) > 0 and max(seen) <= 2
 
 
-def test_a_vision_transformer_is_a_source_at_32_pixels(attack_name, small):
-    model = CountedModel(load_classifier("vit_small", "dataset=cifar10_mini"))
-    data = ImageDataset(cifar10_mini("test", n_test=6))
-    batch, more = data.__getitems__(range(3)), data.__getitems__(range(3, 6))
-    images, labels = batch.images / 255, batch.labels
-    attack = small(attack_name, target_label=None)
-    pool = (more.images / 255, more.labels)
-    result = attacked(attack, model, images, labels, EPS, pool)
-    assert model.gradients == 3 * GRADIENTS[attack_name](3, attack.settings)
-    assert int(model.zeros) == 0
-    size = sizes(result - images, "l2" if "l2" in attack_name else "linf")
-    assert (size <= EPS[:, None] + 1e-6).all() and (size > 0.2 * EPS[:, None]).all()
-    assert result.min() >= 0 and result.max() <= 1
-    losses = [nn.functional.cross_entropy(model(x), labels) for x in (images, result[1])]
-    assert losses[1] > losses[0] + 0.1
-
-
-# Gradients that are zero
-
-
 def test_zero_gradients_leave_the_image_and_are_counted(attack_name, small, network, batch):
     images, labels = batch()
     model = network()
@@ -272,30 +238,10 @@ def test_zero_gradients_leave_the_image_and_are_counted(attack_name, small, netw
     assert int(counted.zeros) == counted.gradients > 0
 
 
-def test_a_zero_gradient_does_not_touch_other_images(small, network, batch):
-    """The source is blind for images whose first pixel is black."""
-    images, labels = batch()
-    images[:, :, 0, 0] = 0.5
-    dark = images.clone()
-    dark[1, :, 0, 0] = 0
-    model, others = network(), [0, 2, 3]
-
-    def partly_blind(images: Tensor) -> Tensor:
-        sees = (images[:, :, :1, :1] > 0.01).all(1, keepdim=True)
-        return model(torch.where(sees, images, images.detach() * 0))
-
-    for name in DETERMINISTIC:
-        result = attacked(small(name), partly_blind, dark, labels, 8 / 255)
-        expected = attacked(small(name), model, images, labels, 8 / 255)
-        assert torch.equal(result[1], dark[1]), name
-        assert torch.equal(result[others], expected[others]), name
-
-
 @pytest.mark.parametrize("scale", [1e-30, 1e12])
 def test_extreme_gradients_give_finite_images(scale, small, network, batch):
     images, labels = batch()
     model = network()
-    for name in ("bim", "mi", "ni", "emi", "vmi", "pgd_l2"):
-        attack = small(name)
-        result = attacked(attack, lambda x: model(x) * scale, images, labels, EPS)
-        assert result.isfinite().all()
+    for name in ("mi", "emi", "vmi", "pgd_l2"):
+        result = attacked(small(name), lambda x: model(x) * scale, images, labels, EPS)
+        assert result.isfinite().all() and not torch.equal(result[2], images)

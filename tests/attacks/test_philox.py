@@ -19,11 +19,6 @@ ALPHA = 1e-3
 words = st.integers(0, 2**32 - 1)
 
 
-def four(counter, key) -> list[int]:
-    made = philox4x32([torch.tensor(x) for x in counter], [torch.tensor(x) for x in key])
-    return [int(word) for word in made]
-
-
 def by_hand(counter, key) -> list[int]:
     """Algorithm Philox-4x32 of the paper, in Python's own whole numbers."""
     l0, r0, l1, r1 = counter  # two pairs, (L, R)
@@ -36,26 +31,11 @@ def by_hand(counter, key) -> list[int]:
     return [l0, r0, l1, r1]
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ("00000000 " * 4, "00000000 " * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ("ffffffff " * 4, "ffffffff " * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        (
-            "243f6a88 85a308d3 13198a2e 03707344",
-            "a4093822 299f31d0",
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
-        ),
-    ],
-)
-def test_known_answers_of_random123(counter, key, expected):
-    given_, wanted = ([int(x, 16) for x in text.split()] for text in (counter, expected))
-    assert four(given_, [int(x, 16) for x in key.split()]) == wanted
-
-
-@given(st.tuples(words, words, words, words), st.tuples(words, words))
-def test_words_are_those_of_the_paper(counter, key):
-    assert four(counter, key) == by_hand(counter, key)
+def test_known_answer_of_random123():
+    counter, key = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)
+    expected = [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
+    made = philox4x32([torch.tensor(x) for x in counter], [torch.tensor(x) for x in key])
+    assert [int(word) for word in made] == by_hand(counter, key) == expected
 
 
 @given(words, words, st.integers(0, 2**32 - 1))
@@ -67,15 +47,6 @@ def test_key_and_counter_are_seed_index_draw_and_stream(seed, index, stream):
     blocks = [by_hand((place, 1, stream, 0), (index, seed)) for place in range(3)]
     expected = [(blocks[i % 3][i // 3] >> 8) / 2**24 for i in range(9)]
     assert shares.tolist() == expected
-
-
-def test_a_draw_may_be_as_long_as_a_large_image():
-    """Its words are made in parts; those at the end are seen here."""
-    numbers = Philox(torch.tensor([6]), LIKE).integers(0, 2**31, 3, 480, 480).flatten()
-    blocks = 3 * 480 * 480 // 4
-    for place in (0, 2**17 - 1, 2**17, blocks - 1):
-        expected = [word >> 1 for word in by_hand((place, 0, 0, 0), (6, 0))]
-        assert numbers[place::blocks].tolist() == expected
 
 
 def test_normal_numbers_at_the_ends_of_the_words():
@@ -142,21 +113,14 @@ def test_distribution(method):
             assert result.pvalue > ALPHA, name
 
 
-@pytest.mark.parametrize("seeds", [image_seeds(0, torch.arange(9000)), torch.arange(9000) << 32])
-def test_integers_and_permutations_are_equally_likely(seeds):
-    random = Philox(seeds, LIKE)
+def test_integers_and_permutations_are_equally_likely():
+    random = Philox(image_seeds(0, torch.arange(9000)), LIKE)
     orders = Counter(map(tuple, random.permutations(4).tolist()))
     assert set(orders) == set(permutations(range(4)))
     assert scipy.stats.chisquare(list(orders.values())).pvalue > ALPHA
     two = random.integers(0, 7, 2)
     table = torch.bincount(7 * two[:, 0] + two[:, 1], minlength=49)
     assert scipy.stats.chisquare(table.numpy()).pvalue > ALPHA
-
-
-def test_integers_of_the_widest_range():
-    numbers = Philox(torch.arange(2000), LIKE).integers(-(2**30), 2**30, 4).double().flatten()
-    shares = numbers.numpy() / 2**31 + 0.5
-    assert scipy.stats.kstest(shares, scipy.stats.uniform.cdf).pvalue > ALPHA
 
 
 def test_every_seed_and_index_has_numbers_of_its_own():

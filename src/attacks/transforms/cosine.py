@@ -29,10 +29,9 @@ def dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
     C[k, n] = sqrt((1 if k = 0 else 2) / size) * cos(pi * (2 n + 1) * k / (2 size)).
     """
-    with torch.inference_mode(False):  # kept, hence to serve gradients wherever it was first made
-        index = torch.arange(size, dtype=torch.float64)
-        # The angle is reduced to one turn in whole numbers, exactly, before the cosine.
-        turns = ((2 * index[None, :] + 1) * index[:, None]) % (4 * size)
-        matrix = (turns * (torch.pi / (2 * size))).cos() * (2 / size) ** 0.5
-        matrix[0] /= 2**0.5
-        return matrix.to(device, dtype)
+    index = torch.arange(size, dtype=torch.float64)
+    # The angle is reduced to one turn in whole numbers, exactly, before the cosine.
+    turns = ((2 * index[None, :] + 1) * index[:, None]) % (4 * size)
+    matrix = (turns * (torch.pi / (2 * size))).cos() * (2 / size) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix.to(device, dtype)
