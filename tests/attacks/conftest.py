@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from src.config.settings import AttackSettings
-from src.evaluation.configured_attack import attack_function
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -114,24 +113,13 @@ def sections() -> Mapping[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def section(sections) -> Callable[..., AttackSettings]:
-    """A function that returns the settings of a config file, with some keys changed."""
-
-    def make(name: str, **changes) -> AttackSettings:
-        keys = {**sections[name], **changes}
-        own = {word: keys[word] for word in ("norm", "target_label")}
-        return AttackSettings(name=name, label=name, settings=keys, **own)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def small(sections, section) -> Callable[..., Configured]:
+def small(sections) -> Callable[..., Configured]:
     """A function that makes an attack of a config file, with keys that make it quick."""
 
     def make(name: str, **changes) -> Configured:
         quick = {key: value for key, value in SMALL.items() if key in sections[name]}
-        settings = section(name, **quick | changes)
-        return Configured(attack_function(settings), settings.settings)
+        keys = {**sections[name], **quick, **changes}
+        words = {key: value for key, value in keys.items() if key not in ("name", "target_label")}
+        return Configured(instantiate(words, _partial_=True, _convert_="all"), keys)
 
     return make

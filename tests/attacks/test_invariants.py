@@ -2,7 +2,7 @@
 
 import inspect
 import pydoc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -28,37 +28,14 @@ DETERMINISTIC = (
 RANDOM_STARTS = {"pgd", "pgd_l2", "rfgsm"}
 
 
-def one_step(k: int, keys: Mapping[str, Any]) -> int:
-    return 1  # all budgets are at the clean image and share the gradient
-
-
-def iterative(k: int, keys: Mapping[str, Any]) -> int:
-    return 1 + k * (keys["steps"] - 1)
-
-
-def restarted(k: int, keys: Mapping[str, Any]) -> int:
-    return k * keys.get("steps", 1) * keys.get("restarts", 1)
-
-
-def copied(k: int, keys: Mapping[str, Any]) -> int:
-    return keys["copies"] * (1 + k * (keys["steps"] - 1))
-
-
-def tuned(k: int, keys: Mapping[str, Any]) -> int:
-    return 1 + k * (keys["steps"] - 1) + k * keys["neighbours"] * (keys["steps"] - 1)
-
-
-GRADIENTS: dict[str, Callable[[int, Mapping[str, Any]], int]] = {
-    **dict.fromkeys(("fgsm", "fgsm_l2", "llc"), one_step),
-    **dict.fromkeys(("bim", "illc", "mi", "ni", "pi_pregradient"), iterative),
-    **dict.fromkeys(("di", "ti", "mi_di_ti"), iterative),
-    **dict.fromkeys(("pgd", "pgd_l2", "rfgsm"), restarted),
-    "emi": lambda k, keys: 1 + k * keys["samples"] * (keys["steps"] - 1),
-    **dict.fromkeys(("vmi", "vni"), tuned),
-    **dict.fromkeys(("si_ni", "si_ni_di_ti", "ssa", "bsr", "sia"), copied),
-    "admix": lambda k, keys: keys["scales"] * keys["admixed"] * (1 + k * (keys["steps"] - 1)),
-}
-"""Gradients an image takes of one source for k budgets, by the keys of the config."""
+def gradients(name: str, k: int, keys: Mapping[str, Any]) -> int:
+    """Gradients an image takes of one source for k budgets, which share the clean image's."""
+    steps = keys.get("steps", 1)
+    if name in RANDOM_STARTS:
+        return k * steps * keys.get("restarts", 1)
+    copies = keys.get("copies", 1) * keys.get("scales", 1) * keys.get("admixed", 1)
+    each = copies * keys.get("samples", 1) + keys.get("neighbours", 0)
+    return copies + k * (steps - 1) * each
 
 
 def attacked(
@@ -183,7 +160,7 @@ def test_own_budgets_equal_the_attack_image_by_image(attack_name, norm, small, s
     images, labels, pool = in_float64(batch)
     attack, model = small(attack_name, norm=norm), CountedModel(source("loss").double())
     result = attacked(attack, model, images, labels, OWN, pool)
-    assert model.gradients == 4 * 2 * GRADIENTS[attack_name](2, attack.settings)
+    assert model.gradients == 4 * 2 * gradients(attack_name, 2, attack.settings)
     for n in range(4):
         row = slice(n, n + 1)
         given = (images[row], labels[row], OWN[:, n], pool)
@@ -211,7 +188,7 @@ def test_takes_the_stated_number_of_gradients(attack_name, small, source, batch)
     for kind, members, k in (("single", 1, 1), ("loss", 2, 3)):
         counted = CountedModel(source(kind))
         attacked(attack, counted, *batch(2, 8), EPS[:k])
-        assert counted.gradients == 2 * members * GRADIENTS[attack_name](k, attack.settings)
+        assert counted.gradients == 2 * members * gradients(attack_name, k, attack.settings)
         assert int(counted.zeros) == 0
 
 
