@@ -15,7 +15,7 @@ from src.attacks.per_image_random import PerImageRandom
 
 @dataclass
 class State:
-    """The state of an attack, which a gradient estimator may read and add to.
+    """State of an attack, which a gradient estimator reads and adds to.
 
     Attributes:
         iterate: x_t, shape (K, N, 3, H, W).

@@ -101,7 +101,7 @@ def _warn_of_kernel(size: int, side: int) -> None:
 def _parts(
     budgets: int, images: int, limit: int | None, one_gradient: bool
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of budgets and images with at most `limit` gradients at once."""
+    """Yield slices of budgets and images that take at most `limit` gradients at once."""
     limit = max(1, budgets * images) if limit is None else limit
     if limit < 1:
         raise ValueError(f"max_batch must be at least 1, not {limit}.")

@@ -20,7 +20,7 @@ are averaged."""
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss that an attack maximises, as a function of images (K, N, 3, H, W)."""
+    """Loss that an attack maximises, as a function of images (K, N, 3, H, W)."""
 
     model: Model
     settings: Settings

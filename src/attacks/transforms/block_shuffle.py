@@ -26,9 +26,6 @@ class BlockShuffle:
         blocks: Blocks along a side.
         max_angle: Largest angle, in degrees.
 
-    Raises:
-        ValueError: An image has fewer pixels along a side than blocks.
-
     Reference:
         Wang et al.: Boosting Adversarial Transferability by Block Shuffle and Rotation (2024),
         arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24 degrees, N = 20).
@@ -71,7 +68,7 @@ class BlockShuffle:
 
 
 def check_blocks(blocks: int, images: Tensor) -> None:
-    """Refuse more blocks along a side than images (..., H, W) have pixels."""
+    """Refuse more blocks along a side than images have pixels."""
     if blocks > min(images.shape[-2:]):
         raise ValueError(
             f"attack.blocks={blocks} is more than images of {tuple(images.shape[-2:])} pixels have."
@@ -112,7 +109,7 @@ def _shuffled_axis(random: PerImageRandom, blocks: int, length: int) -> _Axis:
 
 
 def _neighbours(place: Tensor, start: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the two pixels about a place in a block: index in the image and bilinear weight."""
+    """Return index in the image and bilinear weight of the two pixels about a place in a block."""
     below = place.floor()
     above_weight = place - below
     pairs = []

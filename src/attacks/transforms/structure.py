@@ -33,9 +33,6 @@ class StructureInvariant:
         copies: Number of versions.
         blocks: Blocks along a side.
 
-    Raises:
-        ValueError: An image has fewer pixels along a side than blocks.
-
     Reference:
         Wang, Zhang, Zhang: Structure Invariant Transformation for better Adversarial
         Transferability (2023), arXiv 2309.14700 (there s = 3, N = 20). The list and its
@@ -83,7 +80,6 @@ def _cuts(random: PerImageRandom, blocks: int, length: int) -> Tensor:
 
 
 def _resize(block: Tensor) -> Tensor:
-    """Shrink a block (K, 3, h, w) and enlarge it again, both bilinearly."""
     height, width = block.shape[-2:]
     smaller = (math.floor(SHRUNK * height) + 1, math.floor(SHRUNK * width) + 1)
     shrunk = functional.interpolate(block, smaller, mode="bilinear", align_corners=False)
@@ -91,7 +87,6 @@ def _resize(block: Tensor) -> Tensor:
 
 
 def _low_pass(block: Tensor) -> Tensor:
-    """Set the highest frequencies of a block (K, 3, h, w) to 0."""
     height, width = block.shape[-2:]
     left = (height - math.floor(MUTED * height), width - math.floor(MUTED * width))
     low = dct2(block)[..., : left[0], : left[1]]
