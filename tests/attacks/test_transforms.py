@@ -114,17 +114,6 @@ def test_admix_mixes_one_image_into_all_scales_beside_other_copies(others):
     assert (seen[0][0] - seen[1][0]).abs().amax((0, 2, 3, 4)).min() > 0.01
 
 
-# Diverse input
-
-
-def test_diverse_input_changes_the_given_share_of_images():
-    images = batch(400, 12, budgets=1)
-    for probability, low, high in ((0, 0, 0), (0.3, 0.2, 0.4), (1, 0.99, 1)):
-        result = DiverseInput(probability, resize_rate=1.5)(images, random_for(images), 0)
-        changed = (result != images).flatten(2).any(2)
-        assert low <= changed.float().mean() <= high
-
-
 def test_images_mixed_in_are_of_another_class():
     count = 200
     pool = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 2, 2), torch.arange(8) % 4
