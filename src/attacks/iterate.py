@@ -42,8 +42,7 @@ def ascend(
     at the clean image they share the gradient.
 
     Args:
-        model: Images to logits; see `Model`. A module is attacked in evaluation mode, and left in
-            its own.
+        model: Images to logits; see `Model`. A module is put into evaluation mode for the attack.
         images: Clean images in [0, 1], shape (N, 3, H, W).
         labels: True classes, shape (N,); with `targeted`, the classes to reach.
         eps: Budgets in [0, 1] units; see `Budgets`.

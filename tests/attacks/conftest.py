@@ -25,7 +25,7 @@ SMALL = {
     "samples": 3,
     "kernel_size": 5,
 }
-"""What makes an attack quick, for the keys that it has."""
+"""Settings that make an attack quick, for the keys that it has."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

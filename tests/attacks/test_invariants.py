@@ -1,4 +1,4 @@
-"""What every attack keeps to: one table for all files of `conf/attack/`."""
+"""Invariants of every attack: one table for all files of `conf/attack/`."""
 
 import inspect
 import pydoc

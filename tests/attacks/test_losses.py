@@ -1,4 +1,4 @@
-"""The losses that attacks raise, against formulas written out anew with plain numbers."""
+"""Losses that attacks maximise, against formulas written out anew with plain numbers."""
 
 import math
 

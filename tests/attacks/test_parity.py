@@ -1,4 +1,4 @@
-"""The same images as torchattacks 3.5 and foolbox 3.3 make, from the same model and images.
+"""Parity: the same images as torchattacks 3.5 and foolbox 3.3 make, from the same model and images.
 
 A sign makes nothing of rounding but everything of a gradient that is nothing but rounding, so the
 comparison is made twice:
@@ -33,7 +33,7 @@ REASON = "a dev-only library: pip install --no-deps torchattacks foolbox eagerpy
 
 
 class Case:
-    """What is attacked: images of one type, budgets in one unit."""
+    """Model and images of one type, with budgets in one unit."""
 
     def __init__(
         self, model: nn.Module, images: Tensor, labels: Tensor, unit: int, dtype: torch.dtype

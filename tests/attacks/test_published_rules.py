@@ -1,4 +1,4 @@
-"""The rules as their papers and the authors' code have them, once more: plain loops over one image.
+"""Published rules, as papers and authors' code have them, once more: plain loops over one image.
 
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.

@@ -1,4 +1,4 @@
-"""What attacks refuse, naming the key and the value."""
+"""Refusals of attacks, naming the key and the value."""
 
 import pytest
 import torch
