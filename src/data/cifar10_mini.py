@@ -5,6 +5,7 @@ test and 500 training files by name.
 """
 
 import tarfile
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 SIZES = {"test": 1000, "train": 5000}
 
 
+@lru_cache(maxsize=4)  # a job opens a subset of a split, and all of it
 def cifar10_mini(split: str, *, n_train: int = 5000, n_test: int = 1000) -> LabelledImages:
     """Load one split of 32 x 32 RGB images; the class of image i is i modulo 10.
 

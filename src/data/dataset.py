@@ -2,14 +2,13 @@
 
 import hashlib
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +16,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
-from tqdm import tqdm
 
 from src.data.contents import Content, contents_of_files
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
 from src.utils.checks import legible
 from src.utils.targets import call_target
-
-T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -131,7 +127,7 @@ class ImageDataset(Dataset[Batch]):
     @cached_property
     def image_size(self) -> int:
         """Side of the images; as stored, the height of the first one."""
-        return self._size or len(self._decoded(0))
+        return self._size or len(self._read(0))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -186,45 +182,31 @@ class ImageDataset(Dataset[Batch]):
         """Return each image's content as stored."""
         found: dict[int, Content] = {}
         files: dict[int, Path] = {}
-        with tqdm(
-            desc="reading images",
-            total=len(self),
-            unit=" images",
-            delay=2,  # seconds; what ends sooner shows none
-            leave=False,
-            disable=not progress,
-            file=sys.stdout,
-            dynamic_ncols=True,
-        ) as bar:
-            for i in range(len(self)):
-                image = self._read(i, _path_or_pixels)
-                if isinstance(image, Path):
-                    files[i] = image
-                    continue
-                height, width = image.shape[:2]
-                found[i] = Content(hashlib.sha256(image.tobytes()).hexdigest(), height, width)
-                bar.update()
-            found |= contents_of_files(files, self._decoded, self._index, bar.update)
+        for i in range(len(self)):
+            image = self._read(i, paths=True)
+            if isinstance(image, Path):
+                files[i] = image
+            else:
+                found[i] = Content(hashlib.sha256(image.tobytes()).hexdigest(), *image.shape[:2])
+        found |= contents_of_files(files, self._read, self._index, progress)
         return [found[i] for i in range(len(self))]
 
-    def _decoded(self, i: int) -> np.ndarray:
-        """Return image `i` of the subset as stored, uint8 (H, W, 3)."""
-        return self._read(i, to_rgb)
-
-    def _read(self, i: int, read: Callable[[Any], T]) -> T:
-        """Return what a function makes of image `i` of the subset; an error names the image."""
+    def _read(self, i: int, paths: bool = False) -> Any:
+        """Return image `i` of the subset as stored, uint8 (H, W, 3), or with `paths` its file."""
         name = f"image {self._chosen[i]}"
         try:
             image, _ = self._data[int(self._chosen[i])]
             if isinstance(image, str | Path):
                 name = f"{name} ({image})"
-            return read(image)
+                if paths:
+                    return Path(image)
+            return to_rgb(image)
         except Exception as error:  # of many kinds, depending on where the damage lies
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _pixels(self, i: int) -> np.ndarray:
         """Return image `i` of the subset, uint8 (3, N, N)."""
-        image = self._decoded(i)
+        image = self._read(i)
         if self._size is not None:
             picture = Image.fromarray(image)
             image = np.asarray(center_crop(resize(picture, [self._size]), [self._size]))
@@ -272,10 +254,6 @@ def to_unit(images_uint8: Tensor) -> Tensor:
     if images_uint8.dtype != torch.uint8:
         raise ValueError(f"images must be torch.uint8, not {images_uint8.dtype}")
     return images_uint8.to(torch.float32) / 255
-
-
-def _path_or_pixels(image: Any) -> Path | np.ndarray:
-    return Path(image) if isinstance(image, str | Path) else to_rgb(image)
 
 
 def _number_classes(

@@ -12,6 +12,8 @@ from src.data.dataset import LabelledImages
 from src.data.files import open_folder
 from src.utils.checks import first_line
 
+_SUFFIXES = ("", ".png", *IMG_EXTENSIONS, *map(str.upper, IMG_EXTENSIONS))
+
 
 def image_csv(
     split: str,
@@ -49,56 +51,40 @@ def image_csv(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
     folder = open_folder(root, "dataset.root", cache_dir)
-    rows = read_rows(folder / csv, (id_column, label_column), [target_column])
+    path = folder / csv
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv_module.DictReader(file, restval=""))
+    except (OSError, UnicodeError, csv_module.Error) as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
+    if not rows or not {id_column, label_column} <= set(rows[0]):
+        raise ValueError(f"{path} holds no images, or lacks {id_column} or {label_column}")
     labels = {
-        column: np.array([class_number(row, column, first_label) for row in rows])
+        column: np.array([_class_number(row[column], column, row[id_column]) for row in rows])
         for column in (label_column, target_column)
         if column in rows[0]
     }
-    paths = find_images(folder / images, [row[id_column].strip() for row in rows])
-    return LabelledImages(paths, labels[label_column], target_labels=labels.get(target_column))
+    files = _find_images(folder / images, [row[id_column].strip() for row in rows])
+    targets = labels[target_column] - first_label if target_column in labels else None
+    return LabelledImages(files, labels[label_column] - first_label, target_labels=targets)
 
 
-def read_rows(
-    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
-) -> list[dict[str, str]]:
-    """Read the given columns of a CSV of one row an image; the optional ones may be missing."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            kept = (*columns, *optional)
-            rows = [
-                {name: row[name] for name in kept if name in row}
-                for row in csv_module.DictReader(file, restval="")
-            ]
-    except (OSError, UnicodeError, csv_module.Error) as error:
-        raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
-    if not rows or not set(columns) <= set(rows[0]):
-        raise ValueError(f"{path} holds no images, or lacks a column of {', '.join(columns)}")
-    return rows
+def _class_number(text: str, column: str, image_id: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text.strip()):
+        fault = f"{column}={text[:40]!r} of image {image_id[:200]!r}"
+        raise ValueError(f"{fault} is not a whole number from 0 to 999999")
+    return int(text)
 
 
-def class_number(row: dict[str, str], column: str, first: int) -> int:
-    """Return a row's class, counted from 0, from a number of at most six digits."""
-    text = row[column].strip()
-    if not re.fullmatch("[0-9]{1,6}", text) or int(text) < first:
-        raise ValueError(
-            f"{column}={text[:40]!r} of image {next(iter(row.values()))[:200]!r} is not a whole "
-            f"number from {first} to 999999"
-        )
-    return int(text) - first
-
-
-def find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
+def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     """Return the file of each image id, which may lack the suffix; no file may be named twice."""
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    found: dict[str, None] = {}
+    found: dict[str, Path] = {}
     for image_id in ids:
-        names = [image_id + suffix for suffix in ("", ".png", *IMG_EXTENSIONS)]
-        names += [image_id + suffix.upper() for suffix in IMG_EXTENSIONS]
+        names = (image_id + suffix for suffix in _SUFFIXES)
         name = next((name for name in names if name in there), None)
-        if name is None:
-            raise ValueError(f"the image {image_id[:200]!r} is not in {folder}")
-        if name in found:
-            raise ValueError(f"the image {image_id[:200]!r} is listed twice")
-        found[name] = None
-    return [folder / name for name in found]
+        if name is None or name in found:
+            fault = f"is not in {folder}" if name is None else "is listed twice"
+            raise ValueError(f"the image {image_id[:200]!r} {fault}")
+        found[name] = folder / name
+    return list(found.values())

@@ -295,5 +295,5 @@ def _minutes(seconds: float) -> str:
 def _opened(section: str, split: str, cache_dir: str) -> ImageDataset:
     dataset = DatasetSettings.model_validate_json(section)
     common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-    index = Path(cache_dir) / "images.parquet"
+    index = Path(cache_dir) / "images.json"
     return load_dataset(split, dataset.model_extra or {}, index=index, **common)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data import ImageDataset
 from src.data import cifar10_mini as module
+from src.data import load_dataset
 from src.data.cifar10_mini import ARCHIVE, CLASSES, SIZES, cifar10_mini
 
 
@@ -21,16 +21,21 @@ def test_images_are_of_the_classes_that_their_files_lie_in():
         assert [file.parts[1] for file in files] == [CLASSES[label] for label in data.targets]
         assert np.bincount(data.targets).tolist() == [SIZES[split] // 10] * 10
         assert data.images.shape == (SIZES[split], 32, 32, 3)
-        fewer = ImageDataset(cifar10_mini(split, n_train=25, n_test=25))
-        assert len(fewer) == 25 and fewer.class_names == CLASSES
-        assert np.array_equal(cifar10_mini(split, n_train=25, n_test=25).images, data.images[:25])
+        fewer = cifar10_mini(split, n_train=25, n_test=25)
+        assert np.array_equal(fewer.images, data.images[:25]) and fewer.classes == CLASSES
     assert not names
 
 
-@pytest.mark.parametrize(("split", "count"), [("test", 0), ("test", 1001), ("train", 5001)])
-def test_wrong_counts_are_refused(split, count):
-    with pytest.raises(ValueError, match=f"n_{split}={count}"):
-        cifar10_mini(split, n_train=count, n_test=count)
+def test_a_split_is_decoded_once_for_its_subset_and_all_of_it(monkeypatch):
+    source = {"_target_": "src.data.cifar10_mini.cifar10_mini", "n_test": 30}
+    assert len(load_dataset("test", source, n_images=10)) == 10
+    monkeypatch.delattr(module, "ARCHIVE")
+    assert len(load_dataset("test", source)) == 30
+
+
+def test_a_wrong_count_is_refused():
+    with pytest.raises(ValueError, match="n_test=1001"):
+        cifar10_mini("test", n_test=1001)
 
 
 def test_a_damaged_archive_is_refused(monkeypatch, tmp_path):
@@ -39,4 +44,4 @@ def test_a_damaged_archive_is_refused(monkeypatch, tmp_path):
     (tmp_path / "x.tar.xz").write_bytes(changed)
     monkeypatch.setattr(module, "ARCHIVE", tmp_path / "x.tar.xz")
     with pytest.raises(ValueError, match=r"x\.tar\.xz is damaged"):
-        cifar10_mini("test")
+        cifar10_mini("test", n_test=7)

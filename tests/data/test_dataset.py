@@ -52,12 +52,6 @@ def test_a_part_is_a_data_set_of_its_own():
     assert all(whole.subset(n).digest() == digest for n in (None, 12, 13))
 
 
-def test_classes_that_have_no_names_are_counted_in_any_kind_of_labels():
-    data = split(targets=torch.arange(20) % 4)
-    data.targets, data.classes = torch.arange(20) % 4, None
-    assert ImageDataset(data).class_names == ("0", "1", "2", "3")
-
-
 def test_target_labels_and_own_numbers_follow_the_subset():
     targets, numbers = (np.arange(20) + 1) % 4, 100 + np.arange(20)
     dataset = ImageDataset(split(target_labels=targets), n_images=6, numbers=numbers)
@@ -107,9 +101,8 @@ def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
     (tmp_path / "x.tif").write_bytes(ambiguous)
     with pytest.raises(ValueError, match="8 or as 16 bits"):
         ImageDataset(split([tmp_path / "x.tif"])).digest()
-    for image in (np.zeros((4, 4, 3)), np.zeros((2, 2), dtype=np.float32)):
-        with pytest.raises(ValueError, match="image 0"):
-            ImageDataset(split([image])).digest()
+    with pytest.raises(ValueError, match="image 0"):
+        ImageDataset(split([np.zeros((4, 4, 3))])).digest()
 
 
 def test_image_size_shrinks_with_antialiasing_and_cuts_out_the_centre():
@@ -162,7 +155,6 @@ def test_the_digest_covers_everything_that_changes_results():
     [
         ({"data": split([], [])}, "no images"),
         ({"data": split(targets=[4] * 20)}, "labels hold 4"),
-        ({"data": split(targets=[-1] * 20)}, "labels hold -1"),
         ({"data": split(targets=[0.0] * 20)}, "float64"),
         ({"data": split(target_labels=np.array([9] * 20))}, "target_labels hold 9"),
         ({"n_images": 21}, "n_images=21"),

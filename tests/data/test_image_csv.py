@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from src.data import ImageDataset
-from src.data.image_csv import image_csv, read_rows
+from src.data.image_csv import image_csv
 
 HEADER = "ImageId,TrueLabel,TargetClass\n"
 
@@ -36,15 +36,6 @@ def test_other_names_and_zero_based_labels(tmp_path):
     assert ImageDataset(data).num_classes == 10
 
 
-def test_other_columns_are_not_kept_however_many(tmp_path):
-    many = ",".join(map(str, range(100_000)))
-    rows = "".join(f"{name},1,1,{many}\n" for name in ("x1", "x2"))
-    data = image_csv("test", root=write_root(tmp_path, f"{HEADER.strip()},{many}\n{rows}"))
-    assert data.targets.tolist() == [0, 0]
-    kept = read_rows(tmp_path / "images.csv", ["ImageId"], ["TargetClass", "Licence"])
-    assert kept == [{"ImageId": name, "TargetClass": "1"} for name in ("x1", "x2")]
-
-
 def test_formulas_and_quotes_are_text(tmp_path):
     name = '=HYPERLINK("x"),\n../1'
     root = write_root(tmp_path, 'ImageId,TrueLabel\n"=HYPERLINK(""x""),\n../1",2\n')
@@ -53,33 +44,25 @@ def test_formulas_and_quotes_are_text(tmp_path):
     assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_image(tmp_path):
-    root = write_root(tmp_path, f"{HEADER}x3,1,1")
-    (tmp_path / "images" / "x3").mkdir()
-    assert image_csv("test", root=root).images == [tmp_path / "images" / "x3.jpg"]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (HEADER, r"images\.csv"),
         (f"{HEADER}x1,cat,1", "TrueLabel='cat' of image 'x1'"),
         (f"{HEADER}x1,1,", "TargetClass='' of image 'x1'"),
-        (f"{HEADER}x1,0,1", "TrueLabel='0'"),
+        (f"{HEADER}x1,0,1", "labels hold -1"),
         (f"{HEADER}x1,{'9' * 30},1", "TrueLabel='9+'"),
-        (f"{HEADER}x1,1,{'1' * 140_000}", r"images\.csv"),
         (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
         (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
         (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
         ("id,TrueLabel\nx1,1", "ImageId"),
         (b"\xff\xfe\x00", r"images\.csv"),
-        (f"{HEADER}x1\0,1,1", "'x1.x00'"),
         (None, r"images\.csv"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
-        image_csv("test", root=write_root(tmp_path, content))
+        ImageDataset(image_csv("test", root=write_root(tmp_path, content)))
     assert len(str(caught.value)) < 1000
 
 
