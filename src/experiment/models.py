@@ -29,12 +29,10 @@ from src.models import (
 from src.store.code_identity import WEIGHTS, code_of, own_code
 from src.store.keys import content_key
 from src.tracking import Tracker
-from src.training import seconds_of_training, trained_weights
+from src.training import trained_weights
 from src.utils.cache import is_cached
 
 log = logging.getLogger(__name__)
-
-_LONG = 3600  # seconds of training for which cheaper choices are named
 
 
 @dataclass(frozen=True)
@@ -241,10 +239,8 @@ def _train(
         return
     recipe, dataset = settings.training, settings.dataset.name
     train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
-    untrained = {name: built[name] for name in built if not files[name].exists()}
-    if untrained:
+    if not all(files[name].exists() for name in built):
         check_images(test, settings.trainer.progress_bar)  # all are looked at after every epoch
-    _announce(untrained, settings)
     for name, classifier in built.items():
         tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
         parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": files[name].name}
@@ -259,36 +255,6 @@ def _train(
             make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
         )
         load_weights(classifier.network, path)
-
-
-def _announce(untrained: Mapping[str, PixelClassifier], settings: Settings) -> None:
-    """Log how long the trainings will take; name cheaper choices if over an hour."""
-    if not untrained:
-        return
-    log.info("Timing two steps of training of %s.", ", ".join(untrained))
-    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
-    each = {
-        name: seconds_of_training(model, train, test, settings.training, settings.trainer)
-        for name, model in untrained.items()
-    }
-    parts = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in each.items())
-    device, epochs = settings.training.device, settings.training.epochs
-    words = f"training=auto: {epochs} epochs on a {device.upper()}. " if device else ""
-    words += f"Training takes about {_minutes(sum(each.values()))} minutes here: {parts}."
-    if sum(each.values()) > _LONG:
-        full_size = "inception" in each and settings.model["inception"].input_size is None
-        resized = "'model=[vgg16,resnet50,inception_resized]', " if full_size else ""
-        words += (
-            f" Cheaper: {resized}training.epochs={max(1, settings.training.epochs // 2)}, "
-            "trainer=gpu where there is one, or weights of your own, "
-            f"model.{next(iter(each))}.weights=PATH."
-        )
-    log.info(words)
-
-
-def _minutes(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
 
 
 @lru_cache(maxsize=4)

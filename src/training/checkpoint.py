@@ -1,10 +1,8 @@
-"""Trained weights: stored whole or not at all, and found again by content."""
+"""Cache of trained weights, and trainings that go on after an interruption."""
 
-import copy
 import logging
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.seed import isolate_rng
 
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
@@ -45,9 +42,8 @@ def trained_weights(
     Of several processes that need the same file one trains and the others wait. A training that
     was interrupted goes on after its last whole epoch.
 
-    The name of `path`, a `.safetensors` file, must tell model, data and settings. The classifier
-    comes freshly built and is trained in place, on one device; its accuracy on `test` is logged.
-    `make_logger` is called with the lock that is held, when there is something to train.
+    The name of `path`, a `.safetensors` file, must tell model, data and settings. The classifier is
+    trained in place, on one device. `make_logger` is called with the lock that is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
@@ -70,7 +66,7 @@ def trained_weights(
         module = FineTuning(classifier, train.num_classes, settings)
         module.to(memory_format=torch.channels_last)
         batches = loaders(train, test, settings, trainer.workers)
-        runner = _runner(work, settings, trainer, make_logger(lock), steps=len(batches[0]))
+        runner = _runner(work, settings, trainer, make_logger(lock), len(batches[0]))
         with stopping.insist():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
@@ -82,78 +78,26 @@ def trained_weights(
     return path
 
 
-def seconds_of_training(
-    classifier: PixelClassifier,
-    train: ImageDataset,
-    test: ImageDataset,
-    settings: TrainingSettings,
-    trainer: TrainerSettings,
-) -> float:
-    """Estimate the duration of a training here: two steps of a copy are made and timed.
-
-    The first one, which prepares kernels and memory, does not count. A test image costs a third of
-    a training image, the forward pass alone.
-    """
-    clock = _Clock()
-    module = FineTuning(copy.deepcopy(classifier).train(), train.num_classes, settings)
-    module.to(memory_format=torch.channels_last)
-    batches = loaders(train, test, settings, trainer.workers)
-    runner = pl.Trainer(
-        **_device(settings, trainer),
-        max_steps=2,
-        limit_val_batches=0,
-        callbacks=[clock],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-    )
-    with isolate_rng(), stopping.insist():
-        runner.fit(module, *batches)
-    images = settings.epochs * (len(train) + len(test) / 3)
-    return images * clock.last_step / min(settings.batch_size, len(train))
-
-
-class _Clock(pl.Callback):
-    """Times the last step."""
-
-    last_step = 0.0
-
-    def on_train_batch_start(self, *arguments: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        if trainer.strategy.root_device.type == "cuda":
-            torch.cuda.synchronize()
-        self.last_step = time.perf_counter() - self.start
-
-
-def _device(settings: TrainingSettings, trainer: TrainerSettings) -> dict[str, Any]:
-    """Return keywords of a one-device trainer."""
-    return {
-        "accelerator": trainer.accelerator,
-        "devices": trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
-        "precision": _precision(settings.precision, trainer.accelerator),
-        "enable_model_summary": False,
-        "logger": False,
-    }
-
-
 def _runner(
     work: Path,
     settings: TrainingSettings,
     trainer: TrainerSettings,
     logger: Logger | None,
-    *,
     steps: int,
 ) -> pl.Trainer:
     """Return a trainer on one device that keeps the last whole epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
     bar = [TQDMProgressBar(refresh_rate=10)] if trainer.progress_bar else []
     return pl.Trainer(
-        **{**_device(settings, trainer), "logger": logger or False},
+        accelerator=trainer.accelerator,
+        devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
+        precision=_precision(settings.precision, trainer.accelerator),
         max_epochs=settings.epochs,
         callbacks=[keep_last, *bar],
         plugins=[_ProvenCheckpoints()],
+        logger=logger or False,
         enable_progress_bar=bool(bar),
+        enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(10, steps)),
     )

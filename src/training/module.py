@@ -20,18 +20,11 @@ _FEWEST_STEPS = 5  # with fewer, the rise of the schedule has no length
 class FineTuning(pl.LightningModule):
     """Train a classifier, in place, on a one-cycle schedule.
 
-    Args:
-        settings: `optimizer` (`sgd` has Nesterov momentum; the schedule takes it, and AdamW's first
-            beta, from 0.95 to 0.85 and back), `learning_rate` (peak of the schedule),
-            `weight_decay` (of weights of two axes or more; biases and norms are left out),
-            `gradient_clip` (largest norm of the gradient of all weights; 0: no limit),
-            `label_smoothing` (share of the target probability spread over all classes), `dropout`
-            (probability in every `nn.Dropout`; None: as the network has it), and `crop_padding`,
-            `flip` and `seed` of the augmentation.
+    SGD has Nesterov momentum. The schedule takes it, and AdamW's first beta, from 0.95 to 0.85 and
+    back. Biases and norms have no weight decay; `gradient_clip` bounds the norm of all gradients.
 
     Reference:
-        Smith, Topin: Super-Convergence (2018), arXiv 1708.07120; label smoothing: Szegedy et al.
-        (2016), arXiv 1512.00567.
+        Smith, Topin: Super-Convergence (2018), arXiv 1708.07120.
     """
 
     def __init__(

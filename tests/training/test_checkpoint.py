@@ -1,6 +1,5 @@
 """Training once, storing whole files, and going on after an interruption."""
 
-import copy
 import itertools
 import multiprocessing
 from functools import partial
@@ -17,7 +16,7 @@ from torch.nn import functional
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights
-from src.training import seconds_of_training, trained_weights
+from src.training import trained_weights
 from src.training.module import FineTuning
 
 STEPS = 6  # of an epoch
@@ -60,17 +59,6 @@ def recipe(**changes) -> TrainingSettings:
 def whole(tmp_path_factory):
     """The weights of a training that nothing interrupted."""
     return train(tmp_path_factory.mktemp("whole") / "net.safetensors")
-
-
-def test_the_time_of_a_training_is_told_and_changes_nothing():
-    model, images = classifier(), (dataset(), dataset(30))
-    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    one, ten = (
-        seconds_of_training(model, *images, recipe(epochs=epochs), TRAINER) for epochs in (1, 1000)
-    )
-    assert 0 < one < ten
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state) and not model.training
 
 
 def assert_same_weights(path, other):
@@ -148,11 +136,15 @@ def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
     assert noted.iloc[-1] == pytest.approx(right.item())
 
 
+def with_dropout():
+    model = classifier()
+    model.network[3] = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
+    return model
+
+
 def test_dropout_can_be_switched_off(whole, tmp_path):
     for dropout in (0, None):
-        model = classifier()
-        model.network[3] = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
-        path = train(tmp_path / f"{dropout}.safetensors", model=model, dropout=dropout)
+        path = train(tmp_path / f"{dropout}.safetensors", model=with_dropout(), dropout=dropout)
         same = torch.allclose(load_file(path)["4.weight"], load_file(whole)["4.weight"])
         assert same == (dropout == 0)
 
@@ -163,30 +155,17 @@ def test_a_second_call_trains_nothing(whole):
     assert whole.read_bytes() == content
 
 
-def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch, whole):
-    path = tmp_path / "cut.safetensors"
-    cut_short(path, monkeypatch)
-    steps, real = [], FineTuning.training_step
-
-    def counted(*arguments):
-        steps.append(arguments)
-        return real(*arguments)
-
-    monkeypatch.setattr(FineTuning, "training_step", counted)
-    assert_same_weights(train(path), whole)
+def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
+    path, steps = tmp_path / "cut.safetensors", []
+    uncut = train(tmp_path / "uncut.safetensors", model=with_dropout())
+    cut_short(path, monkeypatch, with_dropout())
+    real = FineTuning.training_step
+    monkeypatch.setattr(
+        FineTuning, "training_step", lambda *given: steps.append(given) or real(*given)
+    )
+    assert_same_weights(train(path, model=with_dropout()), uncut)
     assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
-
-
-def test_dropout_goes_on_as_it_would_have(tmp_path, monkeypatch):
-    def model():
-        made = classifier()
-        made.network[3] = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
-        return made
-
-    cut = tmp_path / "cut.safetensors"
-    cut_short(cut, monkeypatch, model())
-    assert_same_weights(train(cut, model=model()), train(tmp_path / "w.safetensors", model=model()))
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog, whole):
