@@ -1,7 +1,6 @@
 """Ready classifiers from the entries of the model catalogue."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ def build_classifier(
     """Build an evaluation-mode classifier on the CPU, load its weights and try it on two images.
 
     Args:
-        name: The catalogue's name of the model, for messages.
+        name: Catalogue name, for messages.
         network: ``_target_``, a callable that returns a module from normalised images to logits,
             and its keyword arguments; those called ``num_classes`` and ``image_size`` that are
             null, at any depth, are filled in.
@@ -40,28 +39,21 @@ def build_classifier(
     """
     file = None if weights == "included" else weights
     settings = _filled(network, num_classes, input_size or image_size)  # it sees resized images
-    target = str(settings.get("_target_"))
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces it all: download nothing
-    if settings.get("pretrained") and target.startswith("timm."):
-        _try_hub()
     try:
         module = call_target(settings)
-        if not isinstance(module, nn.Module):
-            raise ValueError(
-                f"{target} must return a torch.nn.Module, not {type(module).__name__}."
-            )
         stated = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or stated.get("mean"), std or stated.get("std")
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
-        classifier = PixelClassifier(module, mean, std, input_size, name).eval()
         if file is not None:
             load_weights(module, file)
     except ValueError as error:
         hint = f" Without a network give model.{name}.weights=PATH."
         hint = hint if settings.get("pretrained") else ""
         raise ValueError(f"model {name}: {error}{hint}") from error
+    classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     _try(classifier, num_classes, image_size)
     return classifier
 
@@ -74,25 +66,9 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
             torch.autograd.grad(classifier(grey).sum(), grey)
     except RuntimeError as error:
         raise ValueError(
-            f"model {name}: it cannot be attacked, since its logits have no gradient "
-            "with respect to the images (detach, no_grad, argmax or NumPy in the network?): "
-            f"{first_line(error)}"
+            f"model {name}: its logits have no gradient with respect to the images (detach, "
+            f"no_grad, argmax or NumPy in the network?): {first_line(error)}"
         ) from error
-
-
-@lru_cache(maxsize=1)
-def _try_hub() -> None:
-    """Test once whether timm's weights can be downloaded; if not, only cached ones are used.
-
-    The hub's own client asks for each of several files, six times in half a minute.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # of any kind: they are those of the client's HTTP library
-        constants.HF_HUB_OFFLINE = True
 
 
 def _filled(value: Any, num_classes: int, side: int) -> Any:
@@ -110,27 +86,19 @@ def _filled(value: Any, num_classes: int, side: int) -> Any:
 
 def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
     """Classify two images, so that a misfit shows before any work."""
-    who = f"model {classifier.name}"
-    if any(module.training for module in classifier.modules()):
-        raise ValueError(
-            f"{who}: the network, or a part of it, stays in training mode after eval()."
-        )
+    images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     try:
-        images = torch.rand(
-            2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)
-        )
         with torch.no_grad():
             logits, again = classifier(images), classifier(images)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
-        if error.__cause__ is None:  # it returned something else than logits
-            raise
-        raise ValueError(
-            f"{who}: it cannot take images of {image_size} pixels (input_size resizes them): "
-            f"{first_line(error.__cause__)}"
-        ) from error
+        raise ValueError(f"{error} (images of {image_size} pixels; input_size resizes)") from error
     if logits.shape[1] != num_classes:
-        raise ValueError(f"{who}: it has {logits.shape[1]} classes, the data set {num_classes}.")
+        raise ValueError(
+            f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
+        )
+    if not logits.isfinite().all():
+        raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
     scale = float(logits.abs().max())
     classifier.steady = all(
         torch.allclose(logits, other, rtol=0, atol=share * scale)

@@ -49,10 +49,7 @@ class PixelClassifier(nn.Module):
         self.steady = True
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
-            tensor = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
-            fits = tensor.numel() == 3 and bool(tensor.isfinite().all())
-            if not fits or (key == "std" and bool((tensor <= 0).any())):
-                raise ValueError(f"{key}={list(values)} is not three finite numbers, std above 0.")
+            tensor = torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1)
             # Not persistent: a saved state dict is the network's alone.
             self.register_buffer(key, tensor, persistent=False)
 

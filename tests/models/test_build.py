@@ -101,25 +101,19 @@ IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Fl
 @pytest.mark.parametrize(
     ("network", "words", "says"),
     [
-        ({}, {}, "torch.nn.Module"),
         ({"_target_": "nopackage.net"}, {}, "nopackage.net"),
-        ({"_target_": "torch.nn.Linear", "depth": 3}, {}, "torch.nn.Linear .*TypeError"),
         ({"_target_": "builtins.dict"}, {}, "dict"),
         (IDENTITY, {"mean": None}, "mean"),
         (FLATTEN, {}, "3072 classes"),
+        (FLATTEN, {"std": [0.0] * 3, "classes": 3072}, "not finite"),
         (IDENTITY, {}, "logits"),
-        ({"_target_": "src.models.architectures.resnet18", "stem": "tiny"}, {}, "num_classes"),
+        ({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 5}, {}, "input_size"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_sentence(network, words, says):
     with pytest.raises(ValueError, match=f"^model mine: .*{says}") as caught:
         own(network, **words)
     assert "\n" not in str(caught.value)
-
-
-class AlwaysTraining(nn.Flatten):
-    def train(self, mode=True):
-        return super().train(True)
 
 
 class Detached(nn.Flatten):
@@ -132,11 +126,9 @@ class Constant(nn.Flatten):
         return super().forward(images).round()  # whose gradient is 0
 
 
-def test_an_odd_network_is_refused_where_it_cannot_serve(monkeypatch):
-    for kind in (AlwaysTraining, Detached, Constant):
+def test_a_source_needs_a_gradient(monkeypatch):
+    for kind in (Detached, Constant):
         monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
-    with pytest.raises(ValueError, match=r"^model mine: .* training mode"):
-        own({"_target_": "torch.nn.AlwaysTraining"}, classes=3072)
     with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
         check_gradient("mine", own({"_target_": "torch.nn.Detached"}, classes=3072), 32)
     check_gradient("mine", own({"_target_": "torch.nn.Constant"}, classes=3072), 32)
@@ -164,34 +156,23 @@ TORCHVISION = {"_target_": "torchvision.models.get_model", "name": "squeezenet1_
 
 
 @pytest.mark.parametrize(
-    ("name", "network", "constants", "top1", "top5"),
+    ("name", "network", "constants", "top1"),
     [
-        ("mobilenetv2_100", TIMM, {"mean": [0.5] * 3, "std": [0.5] * 3}, 84.8, 97.2),
-        ("squeezenet1_0", TORCHVISION, IMAGENET, 48.8, 79.6),
+        ("mobilenetv2_100", TIMM, {"mean": [0.5] * 3, "std": [0.5] * 3}, 84.8),
+        ("squeezenet1_0", TORCHVISION, IMAGENET, 48.8),
     ],
 )
-def test_imagenet_models_reach_their_accuracy(
-    real_data, tmp_path, name, network, constants, top1, top5
-):
-    model = build_classifier(
-        name,
-        network | {"num_classes": None},
-        **constants,
-        input_size=224,
-        weights=str(real_data / f"imagenet-{name}.pt"),
-        num_classes=1000,
-        image_size=299,
-    )
+def test_imagenet_models_reach_their_accuracy(real_data, tmp_path, name, network, constants, top1):
+    weights = str(real_data / f"imagenet-{name}.pt")
+    words = {"input_size": 224, "weights": weights, "num_classes": 1000, "image_size": 299}
+    model = build_classifier(name, network | {"num_classes": None}, **constants, **words)
     model.network = fold_batch_norms(model.network)
     model = model.to(memory_format=torch.channels_last)
     root = str(real_data / "imagenet-nips2017-250.tar")
     dataset = ImageDataset(image_csv("test", root=root, cache_dir=str(tmp_path)), num_classes=1000)
-    labels = torch.as_tensor(dataset.labels)
-    batches = [list(range(start, start + 50)) for start in range(0, 250, 50)]
-    with torch.inference_mode():
-        logits = torch.cat(
-            [model(to_unit(dataset.__getitems__(batch).images)) for batch in batches]
-        )
-    hits = logits.argsort(dim=1, descending=True)[:, :5] == labels[:, None]
-    assert 100 * hits[:, 0].float().mean().item() == pytest.approx(top1, abs=0.5)
-    assert 100 * hits.any(dim=1).float().mean().item() == pytest.approx(top5, abs=0.5)
+    hits = 0
+    for start in range(0, 250, 50):
+        batch = dataset.__getitems__(range(start, start + 50))
+        with torch.inference_mode():
+            hits += (model(to_unit(batch.images)).argmax(1) == batch.labels).sum().item()
+    assert 100 * hits / 250 == pytest.approx(top1, abs=0.5)

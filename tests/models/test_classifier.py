@@ -45,19 +45,6 @@ def test_gradient_reaches_pixels_through_the_resize():
     assert (gradient != 0).all()
 
 
-def test_state_dict_is_that_of_the_network():
-    model = PixelClassifier(nn.Linear(2, 2), [0, 0, 0], [1, 1, 1])
-    assert set(model.state_dict()) == {"network.weight", "network.bias"}
-
-
-def test_wrong_preprocessing_is_refused():
-    wrong = {"mean": ([0.5], [0.5, float("nan"), 0.5]), "std": ([1, 1, 1, 1], [1, 0, 1])}
-    for key, values in wrong.items():
-        for value in values:
-            with pytest.raises(ValueError, match=key):
-                Preprocessing(**{key: value})
-
-
 class Returns(nn.Module):
     """A network that returns what a function makes of its logits."""
 
@@ -73,7 +60,6 @@ NO_LOGITS = {
     "integers": lambda logits: logits.argmax(1),
     "dictionary": lambda logits: {"logits": logits},
     "a row too few": lambda logits: logits[1:],
-    "an axis too many": lambda logits: logits[None],
 }
 
 

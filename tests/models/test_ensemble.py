@@ -20,22 +20,18 @@ class Fixed(nn.Module):
 IMAGES = torch.zeros(2, 3, 4, 4)
 
 
-def test_averages_against_hand_computed_ones():
-    one, two = Fixed(0.0, 2.0, 4.0), Fixed(3.0, 0.0, 0.0)
-    p, q = one.logits.softmax(1), two.logits.softmax(1)
+def test_averages_of_three_against_hand_computed_ones():
+    logits = torch.tensor([[0.0, 2.0, 4.0], [3.0, 0.0, 0.0], [0.0, 4.0, 2.0]])
+    members, p = [Fixed(*row) for row in logits.tolist()], logits.softmax(1)
+    geometric = p.prod(0) ** (1 / 3)
     expected = {
-        "logits": torch.tensor([[1.5, 1.0, 2.0]]).softmax(1),
-        "probabilities": (p + q) / 2,
-        "loss": (p * q).sqrt() / (p * q).sqrt().sum(),
+        "logits": torch.tensor([1.0, 2.0, 2.0]).softmax(0),
+        "probabilities": p.mean(0),
+        "loss": geometric / geometric.sum(),
     }
     for average, probabilities in expected.items():
-        logits = Ensemble([one, two], average)(IMAGES)
-        torch.testing.assert_close(logits.softmax(1), probabilities.expand(2, 3))
-
-
-def test_an_attack_on_the_mean_loss_sees_every_member():
-    ensemble = Ensemble([Fixed(0.0, 2.0), Fixed(3.0, 0.0)], "loss")
-    assert ensemble.attacked(IMAGES).shape == (2, 2, 2)
-    for average in ("logits", "probabilities"):
-        ensemble = Ensemble([Fixed(0.0, 2.0), Fixed(3.0, 0.0)], average)
-        assert torch.equal(ensemble.attacked(IMAGES), ensemble(IMAGES))
+        ensemble = Ensemble(members, average)
+        found = ensemble(IMAGES)
+        torch.testing.assert_close(found.softmax(1), probabilities.expand(2, 3))
+        attacked = logits[:, None].expand(3, 2, 3) if average == "loss" else found
+        assert torch.equal(ensemble.attacked(IMAGES), attacked)

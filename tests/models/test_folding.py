@@ -91,11 +91,6 @@ class OneOfTwoNames(DependsOnData):
         return self.norm(self.inner[0](x))
 
 
-class CallsWhatIsNotRegistered(DependsOnData):
-    def forward(self, x):
-        return nn.ReLU()(self.norm(self.conv(x)))
-
-
 class OwnConvolution(nn.Conv2d):
     def forward(self, x):
         return self._conv_forward(x, torch.tanh(self.weight), self.bias)
@@ -123,7 +118,6 @@ def hooked():
         ConvUsedTwice,
         WeightReadElsewhere,
         OneOfTwoNames,
-        CallsWhatIsNotRegistered,
         lambda: sequence(OwnConvolution(3, 3, 1)),
         lambda: sequence(hooked()),
         lambda: sequence(norm=OwnNorm(3)),
