@@ -1,28 +1,28 @@
 """From a file of the catalogue to a classifier."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from src.config.compose import compose_words
 from src.data import ImageDataset, to_unit
 from src.data.image_csv import image_csv
+from src.main import CONF
 from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
 from src.models.architectures import NORMALISATION, resnet18
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
-FILES = sorted(path.stem for path in CONF.glob("*.yaml"))
+FILES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
 def entry(file, **changes):
     """Return the resolved content of a model file, with other values for some keys."""
     name = "inception" if file == "inception_resized" else file
-    config = OmegaConf.create({"model": {name: OmegaConf.load(CONF / f"{file}.yaml")}})
+    words = [f"model=[{file}]", "attack=none", f"targets=[{name}]"]
+    config = compose_words(CONF, words)
     for key, value in changes.items():
         OmegaConf.update(config.model[name], key.replace("__", "."), value)
-    settings = OmegaConf.to_container(config, resolve=True)["model"][name]
+    settings = OmegaConf.to_container(config.model, resolve=True)[name]
     settings.pop("expected_accuracy")
     return settings
 
