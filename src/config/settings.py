@@ -137,15 +137,12 @@ class SavedSettings(Section):
         labels: A foreign set's CSV of columns `filename`, `label` (0-based) and, used if
             `origin.targeted`, `targeted_label`; None: `labels.csv` beside the folder `clean`.
         eps_255: Budget of a foreign set in units of 1/255.
-        resize_clean: Whether clean images are brought to the size of the adversarial ones, by
-            the bicubic filter that TransferAttack applies before its attacks.
     """
 
     path: str
     clean: str | None = None
     labels: str | None = None
     eps_255: Annotated[float, Field(gt=0, le=255)] | None = None
-    resize_clean: bool = False
     origin: SavedOrigin = SavedOrigin()
 
     @field_validator("path", mode="before")

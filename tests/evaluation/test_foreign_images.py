@@ -77,11 +77,8 @@ def test_a_set_stored_by_rounding_down_is_found_out(folder):
 def test_clean_images_of_another_size(folder):
     large, _ = make_images(side=12)
     save_images(folder / "images", large)
-    with pytest.raises(ValueError, match="12 x 12"):
+    with pytest.raises(ValueError, match="12 pixels"):
         opened(folder)
-    found = saved_dataset(opened(folder, resize_clean=True), num_classes=1000)
-    image = Image.fromarray(large[0].transpose(1, 2, 0)).resize((6, 6))
-    assert np.array_equal(found.__getitems__([0]).images[0], np.asarray(image).transpose(2, 0, 1))
 
 
 def test_what_is_missing_or_damaged_is_named(folder):
