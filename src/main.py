@@ -29,6 +29,7 @@ HARMLESS = (
 )
 
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Linux in Windows
+JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images took 2 GB
 
 
 def _joined(attack: str, source: str | list[str] | None) -> str:
@@ -65,10 +66,23 @@ def _by_device(device: str, on_cpu: Any, on_gpu: Any) -> Any:
     return on_gpu if device == "gpu" else on_cpu
 
 
+def _jobs_at_once(accelerator: str) -> int:
+    """Return how many jobs this machine runs side by side: one a GPU, or one a core in memory."""
+    if _device_of(accelerator) == "gpu":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    from joblib import cpu_count  # which knows containers' limits
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cpu_count(only_physical_cores=True), memory // JOB_MEMORY))
+
+
 OmegaConf.register_new_resolver("joined", _joined, replace=True)
 OmegaConf.register_new_resolver("device_of", _device_of, replace=True)
 OmegaConf.register_new_resolver("by_device", _by_device, replace=True)
 OmegaConf.register_new_resolver("own_gpu", _own_gpu, replace=True)
+OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -11,6 +11,9 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 
+from src.config.compose import compose_words
+from src.main import CONF
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCHERS = {
     "joblib": ["hydra/launcher=processes"],
@@ -22,6 +25,16 @@ LAUNCHERS = {
     ],
 }
 SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "training=auto", "rerun=true"]
+
+
+def test_processes_are_as_many_as_cores_and_memory_allow(monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.setattr("joblib.cpu_count", lambda **_: 4)
+    config = compose_words(CONF, ["hydra/launcher=processes", "trainer=cpu"])
+    for gibibytes, count in ((64, 4), (7, 2), (1, 1)):
+        sizes = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": gibibytes * 2**18}
+        monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+        assert config.hydra.launcher.n_jobs == count
 
 
 @pytest.mark.slow
