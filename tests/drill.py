@@ -121,10 +121,11 @@ class Drill:
         images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
         batch = images.__getitems__(list(range(100)))
         for number, (pixels, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
-            place = folder / "images" / str(int(label))
-            place.mkdir(exist_ok=True)
+            place = folder / "images" / "test" / str(int(label))
+            place.mkdir(exist_ok=True, parents=True)
             array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
             Image.fromarray(np.ascontiguousarray(array)).save(place / f"{number}.png")
+        (folder / "images" / "train").symlink_to("test")
         self.finish(self.fork(self.build_store, folder, folder / "store.txt"))
         begun = time.monotonic()
         self.whole(SHARES[0])
@@ -156,7 +157,7 @@ class Drill:
     def start(self, place: Path, name: str, *more: str) -> Command:
         """Start the sweep in a workspace; its folder is `outputs/NAME`."""
         root = self.folder / "images"
-        words = [*TINY_RUN, *SWEEP, f"dataset.root={root}", f"dataset.train_root={root}"]
+        words = [*TINY_RUN, *SWEEP, f"dataset.root={root}"]
         words += [f"hydra.sweep.dir=outputs/{name}", *more]
         output = place / f"{len(list(place.glob('*.txt')))}-{name}.txt"
         command = self.fork(partial(main, "src.main", words), place, output)

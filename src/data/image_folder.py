@@ -12,13 +12,7 @@ _HIDDEN = (".", "__MACOSX")
 """First characters of names that operating systems hide or add."""
 
 
-def image_folder(
-    split: str,
-    *,
-    root: str | None,
-    train_root: str | None = None,
-    cache_dir: str = "cache",
-) -> ImageFolder:
+def image_folder(split: str, *, root: str | None, cache_dir: str = "cache") -> ImageFolder:
     """Load one split of images that lie in one folder per class.
 
     Classes are numbered by their sorted folder names. In a class folder images may lie at any
@@ -29,7 +23,6 @@ def image_folder(
         root: a folder or an archive. It is the class folders themselves (then it has no training
             split), or holds `train/` and `test/` or `val/`. A folder that holds one folder of
             folders only wraps it (`name/test/CLASS/0.png`).
-        train_root: the same for the training split, where that lies elsewhere.
         cache_dir: folder of unpacked archives.
 
     Returns:
@@ -40,20 +33,15 @@ def image_folder(
             differ.
         FileNotFoundError: if a class has no images.
     """
-    folders = _splits(open_folder(root, "dataset.root", cache_dir), plain="test")
-    if train_root is not None and split == "train":
-        elsewhere = open_folder(train_root, "dataset.train_root", cache_dir)
-        folders["train"] = _splits(elsewhere, plain="train").get("train")
-    chosen = folders.get(split)
-    if chosen is None:
+    folders = _splits(open_folder(root, "dataset.root", cache_dir))
+    if split not in folders:
         needed = "test/ or val/" if split == "test" else "train/, or model.NAME.weights=PATH"
-        raise ValueError(
-            f"dataset.root={root}, train_root={train_root} has no {split} split: give {needed}"
-        )
-    classes = [set(_subfolders(folder)) for folder in folders.values() if folder is not None]
+        raise ValueError(f"dataset.root={root} has no {split} split: give {needed}")
+    classes = [set(_subfolders(folder)) for folder in folders.values()]
     if unlike := classes[0] ^ classes[-1]:
         raise ValueError(f"training and test split do not both have the classes {sorted(unlike)}")
-    return _ClassFolders(chosen, loader=Path, is_valid_file=partial(_is_image, chosen))
+    valid = partial(_is_image, folders[split])
+    return _ClassFolders(folders[split], loader=Path, is_valid_file=valid)
 
 
 class _ClassFolders(ImageFolder):
@@ -64,15 +52,15 @@ class _ClassFolders(ImageFolder):
         return classes, {name: number for number, name in enumerate(classes)}
 
 
-def _splits(root: Path, plain: str) -> dict[str, Path | None]:
-    """Return each split's folder; class folders directly in the root are the split `plain`."""
+def _splits(root: Path) -> dict[str, Path]:
+    """Return each split's folder; class folders directly in the root are the test split."""
     names, splits = _subfolders(root), ("train", "test", "val")
     while len(names) == 1 and names[0] not in splits and _subfolders(root / names[0]):
         root = root / names[0]
         names = _subfolders(root)
     # A folder `train` beside other classes is a class (CIFAR-100 has one), not a split.
     if not {"test", "val"} & set(names) and names != ["train"]:
-        return {plain: root}
+        return {"test": root}
     places = {"train": "train", "test": "test" if "test" in names else "val"}
     return {split: root / name for split, name in places.items() if name in names}
 

@@ -52,17 +52,6 @@ def test_an_archive_gives_the_data_set_of_its_folder(tmp_path, write_classes, ki
         assert ImageDataset(packed).digest() == ImageDataset(own).digest()
 
 
-def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as zipped:
-        zipped.writestr("notes.txt", "n")
-    path = write_tar(tmp_path / "x.tar.gz", member("notes.zip", content=inner.getvalue()))
-    with tarfile.open(path) as packed, tarfile.open(tmp_path / "x.tar", "w") as plain:
-        for entry in packed:
-            plain.addfile(entry, packed.extractfile(entry))
-    assert len(load(tmp_path / "x.tar", tmp_path / "cache")) == 1
-
-
 def test_an_archive_is_unpacked_once_until_it_changes(tmp_path, at_once):
     path, cache = write_tar(tmp_path / "x.tar.gz"), tmp_path / "cache"
     at_once(*[partial(load, path, cache)] * 2)
