@@ -1,4 +1,4 @@
-"""Contents of image files, kept between runs: a known file is neither read nor decoded again."""
+"""Digests and sizes of image files, kept between runs: a known file is not read again."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Folders, archives unpacked into the cache, and decoded images."""
+"""Folders, unpacked archives and decoded images."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ from src.utils.files import writing
 log = logging.getLogger(__name__)
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's formats of photographs: others may start programs (Ghostscript for EPS)."""
+"""Allowed raster formats; Pillow's EPS reader starts Ghostscript."""
 
 
 def open_folder(root: str | None, key: str, cache_dir: str) -> Path:

@@ -1,4 +1,4 @@
-"""Ready classifiers from the entries of the model catalogue."""
+"""Classifiers built from entries of the model catalogue."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Several classifiers as one source."""
+"""Ensemble of classifiers as one source."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ class Ensemble(nn.Module):
 
     Args:
         members: Images in [0, 1], shape (N, 3, H, W), to logits of shape (N, C) each.
-        average: `logits`; `probabilities`; or `loss`: an attack then raises the mean of the
-            members' losses, and the ensemble itself predicts the mean of the log-probabilities.
+        average: `logits`; `probabilities`; or `loss`: an attack then maximises the mean of
+            the members' losses, and the ensemble itself predicts the mean of the log-probabilities.
 
     Reference:
         Liu et al.: Delving into Transferable Adversarial Examples and Black-Box Attacks (2017),

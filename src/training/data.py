@@ -1,4 +1,4 @@
-"""Batches for training, and their random crops and flips."""
+"""Training batches, and their random crops and flips."""
 
 from typing import Any
 

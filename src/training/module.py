@@ -1,4 +1,4 @@
-"""The LightningModule that fine-tunes one classifier."""
+"""LightningModule that fine-tunes one classifier."""
 
 from typing import Any
 

@@ -83,17 +83,12 @@ def cut_short(path, monkeypatch, model=None) -> None:
     assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
 
 
-def test_learns_and_stores(whole, tmp_path):
+def test_learns_in_bfloat16(tmp_path):
     changes = {"optimizer": "adamw", "learning_rate": 0.01, "precision": "bf16-mixed"}
-    images = dataset(30).__getitems__(range(30))
-    for path in (whole, train(tmp_path / "net.safetensors", **changes)):
-        trained = classifier()
-        before = {name: value.clone() for name, value in trained.network.state_dict().items()}
-        load_weights(trained.network, path)
-        predicted = trained(to_unit(images.images)).argmax(1)
-        assert (predicted == images.labels).float().mean() > 0.9
-        for name in ("1.running_mean", "4.weight"):  # norms learnt too
-            assert not torch.equal(trained.network.state_dict()[name], before[name])
+    trained, batch = classifier(), dataset(30).__getitems__(range(30))
+    load_weights(trained.network, train(tmp_path / "net.safetensors", **changes))
+    predicted = trained(to_unit(batch.images)).argmax(1)
+    assert (predicted == batch.labels).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -147,12 +142,6 @@ def test_dropout_can_be_switched_off(whole, tmp_path):
         path = train(tmp_path / f"{dropout}.safetensors", model=with_dropout(), dropout=dropout)
         same = torch.allclose(load_file(path)["4.weight"], load_file(whole)["4.weight"])
         assert same == (dropout == 0)
-
-
-def test_a_second_call_trains_nothing(whole):
-    content = whole.read_bytes()
-    train(whole, make_logger=lambda lock: pytest.fail("trained again"))
-    assert whole.read_bytes() == content
 
 
 def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
