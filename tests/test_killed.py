@@ -27,7 +27,7 @@ TABLES = ["predictions", "predictions-noise", "predictions-shuffled"]
 # Where a command is killed: at some of so many calls of some functions.
 CLIENT = "mlflow:MlflowClient"
 MOMENTS = {
-    "training": (["src.training.module:FineTuning.training_step"], 10),
+    "training": (["src.training.module:FineTuning.training_step"], 8),
     "attack": (["src.evaluation:Attacker.forward"], 10),
     "scoring": (["src.evaluation:Predictions.update"], 100),
     "files": (["os:replace"], 60),
