@@ -54,8 +54,16 @@ def contents_of_files(
         kept = json.loads(index.read_bytes()) if index and is_cached(index) else {}
         found = {number: Content(*kept[key]) for number, key in keys.items() if key in kept}
         missing, new = [number for number in files if number not in found], {}
-        words = {"desc": "reading images", "unit": " images", "file": sys.stdout}
-        bar = tqdm(missing, **words, delay=2, leave=False, dynamic_ncols=True, disable=not progress)
+        bar = tqdm(
+            missing,
+            desc="reading images",
+            unit=" images",
+            delay=2,
+            leave=False,
+            disable=not progress,
+            file=sys.stdout,
+            dynamic_ncols=True,
+        )
         try:
             with ThreadPoolExecutor() as pool:
                 for number, content in zip(bar, pool.map(read, missing), strict=True):
