@@ -9,12 +9,11 @@ from src.diagnostics.band_filters import (
     BOUNDS,
     CUTOFFS,
     Filtered,
-    LowPassedImages,
-    NoiseParts,
-    filtered_table,
+    low_passed_images,
+    noise_parts,
 )
 from src.diagnostics.gradient_similarity import Similarity
-from src.diagnostics.minimum_budget import Bisection
+from src.diagnostics.minimum_budget import Attack, Bisection
 from src.diagnostics.spectra import Spectra, mean_spectra
 from src.evaluation import Diagnostic
 
@@ -24,16 +23,17 @@ def make_diagnostics(
     targets: Sequence[str],
     reference_eps_255: float,
     clean: pa.Table,
+    attack: Attack,
     seed: int = 0,
 ) -> list[Diagnostic]:
-    """Return the diagnostics of the attack that settings ask for.
+    """Return the diagnostics of an attack that settings ask for.
 
     The perturbations of `reference_eps_255`, in units of 1/255, are analysed. `clean` holds the
     targets' predictions for the clean images; `seed` is that of the noise, their control.
     """
     diagnostics: list[Diagnostic] = []
     if settings.bisection:
-        diagnostics.append(Bisection(targets, settings.bisection, clean))
+        diagnostics.append(Bisection(targets, settings.bisection, clean, attack))
     if settings.spectra:
         diagnostics.append(Spectra(targets, reference_eps_255))
     if settings.filters:

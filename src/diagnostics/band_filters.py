@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from src.attacks import noise_signs
-from src.data import Batch
 from src.diagnostics.frequency import CORNER, band, low_passed
-from src.evaluation import AdversarialBatch, AdversarialSource, Diagnostic, DiagnosticInput
-from src.evaluation.predictions import prediction_columns, top_predictions
+from src.evaluation import Diagnostic, DiagnosticInput, Probe
+from src.evaluation.predictions import PredictionRows
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
@@ -29,7 +28,7 @@ CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
 """Cutoffs of low-passed images, in cycles per pixel."""
 
 
-class Filtered(Diagnostic):
+class Filtered(PredictionRows, Diagnostic):
     """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
 
     The parts are those of `with_parts`, for the budget `reference_eps_255` and noise drawn by
@@ -39,71 +38,65 @@ class Filtered(Diagnostic):
     table = "filtered"
 
     def __init__(self, targets: Sequence[str], reference_eps_255: float, seed: int = 0) -> None:
-        super().__init__(targets)
+        super().__init__(targets, _bands(reference_eps_255, "attack"))
         self.reference_eps_255, self.seed = reference_eps_255, seed
 
     def update(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
         index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
         place = inputs.budgets.index(self.reference_eps_255)
-        noise = budget_noise(clean, index, self.reference_eps_255, self.seed)
+        noise = _budget_noise(clean, index, self.reference_eps_255, self.seed)
         parts = with_parts(clean, inputs.adversarial[place] - clean, noise)
-        for target, (name, network) in enumerate(inputs.networks.items()):
+        for name, network in inputs.networks.items():
             whole = inputs.logits[name][place]
             for number, images in enumerate(parts):
                 known = number == 0 or not len(images)  # the whole perturbation, or no image
-                logits = whole if known else network(images)
-                top = top_predictions(name, logits, labels)
-                keys = [torch.full_like(index, key) for key in (target, number)]
-                self.append([*keys, index, labels, top.classes], [top.true, top.confidences])
+                self.add(name, number, index, labels, whole if known else network(images))
 
     def compute(self) -> pa.Table:
-        """Return one row per image, target and band; see `filtered_table`."""
-        whole, real = self.rows(3)
-        target, number, index, label = whole[:, :4].T
-        rows = {
-            "index": index,
-            "label": label,
-            "target": self.target_names(target),
-            "eps_255": number,
-            **prediction_columns(whole[:, 4:], real[:, 1:], real[:, 0]),
+        """Return one row per image, target and band.
+
+        The columns are `index`, `label`, `target`, `eps_255` (of the whole perturbation), `band`,
+        `kind` (`attack`, or `noise`, its control), `frequency_low` and `frequency_high` (of the
+        band, in cycles per pixel), and those of a prediction.
+        """
+        return super().compute().drop_columns("target_label")
+
+
+def noise_parts(eps_255: float, seed: int) -> Probe:
+    """Return the control of `Filtered`: the same parts of random-sign noise of a budget."""
+
+    def make(images: Tensor, index: Tensor) -> Tensor:
+        noise = _budget_noise(images, index, eps_255, seed)
+        return with_parts(images, noise, noise)
+
+    return Probe(_bands(eps_255, "noise"), make)
+
+
+def low_passed_images() -> Probe:
+    """Return clean images without their frequencies from each of `CUTOFFS` on, in [0, 1]."""
+
+    def make(images: Tensor, index: Tensor) -> Tensor:
+        return torch.stack([low_passed(images, cutoff).clamp(0, 1) for cutoff in CUTOFFS])
+
+    return Probe(pa.table({"cutoff": CUTOFFS}), make)
+
+
+def _bands(eps_255: float, kind: str) -> pa.Table:
+    """Return the columns of `filtered` that tell the bands of a kind apart."""
+    low, high = np.array(list(BOUNDS.values())).T
+    return pa.table(
+        {
+            "eps_255": [float(eps_255)] * len(BOUNDS),
+            "band": list(BOUNDS),
+            "kind": [kind] * len(BOUNDS),
+            "frequency_low": low,
+            "frequency_high": np.minimum(CORNER, high),
         }
-        return filtered_table(pa.table(rows), self.reference_eps_255, "attack")
+    )
 
 
-class NoiseParts(AdversarialSource):
-    """Parts of random-sign noise, made by `with_parts`: the control of the perturbations' parts.
-
-    The number of its band stands in the place of each part's budget. The noise has the budget
-    `eps_255`, in units of 1/255, and is that of the control `noise`.
-    """
-
-    def __init__(self, eps_255: float, seed: int) -> None:
-        super().__init__(range(len(BOUNDS)), "linf")
-        self.eps_255, self.seed = eps_255, seed
-
-    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the clean images with each part of their noise."""
-        noise = budget_noise(images, batch.index, self.eps_255, self.seed)
-        return AdversarialBatch(with_parts(images, noise, noise))
-
-
-class LowPassedImages(AdversarialSource):
-    """Clean images without high frequencies, each with its cutoff in the place of its budget.
-
-    Frequencies below the cutoff of the mirrored image stay; the result is clipped to [0, 1].
-    """
-
-    def __init__(self) -> None:
-        super().__init__(CUTOFFS, "linf")
-
-    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the clean images below each cutoff."""
-        parts = [low_passed(images, cutoff).clamp(0, 1) for cutoff in self.budgets]
-        return AdversarialBatch(torch.stack(parts))
-
-
-def budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
+def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
     """Return the change of images (N, 3, H, W), clipped to [0, 1], by random-sign noise."""
     return (clean + eps_255 / 255 * noise_signs(seed, index, clean)).clamp(0, 1) - clean
 
@@ -126,26 +119,3 @@ def rescaled(part: Tensor, whole: Tensor) -> Tensor:
     lengths = [torch.linalg.vector_norm(x, dim=_AXES, keepdim=True) for x in (whole, part)]
     factor = lengths[0] / lengths[1].clamp_min(_NOTHING)
     return part * torch.where(part.abs().amax(dim=_AXES, keepdim=True) > _NOTHING, factor, 1)
-
-
-def filtered_table(rows: pa.Table, eps_255: float, kind: str) -> pa.Table:
-    """Return rows of the table `filtered`: predictions for parts of perturbations.
-
-    The columns are `index`, `label`, `target`, `eps_255` (of the whole perturbation), `band`,
-    `kind` (`attack`, or `noise`, its control), `frequency_low` and `frequency_high` (of the band,
-    in cycles per pixel), and `predicted`, `confidence`, `true_confidence`, `top5_classes` and
-    `top5_confidences`. In `rows` the column `eps_255` has the numbers of the bands.
-    """
-    number = rows["eps_255"].to_numpy().astype(np.int64)
-    low, high = np.array(list(BOUNDS.values())).T
-    size = len(rows)
-    columns = {name: rows[name] for name in ("index", "label", "target")}
-    columns |= {
-        "eps_255": pa.array([float(eps_255)] * size, pa.float64()),
-        "band": pa.array(list(BOUNDS)).take(pa.array(number)),
-        "kind": pa.array([kind] * size, pa.string()),
-        "frequency_low": low[number],
-        "frequency_high": np.minimum(CORNER, high)[number],
-    }
-    first = rows.column_names.index("predicted")
-    return pa.table(columns | {name: rows[name] for name in rows.column_names[first:]})

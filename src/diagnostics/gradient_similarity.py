@@ -1,6 +1,6 @@
 """Similarity of the gradients of two models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pytorch_lightning as pl
@@ -25,7 +25,6 @@ class Similarity(pl.LightningModule):
 
     Attributes:
         table: Table of `Cosines`, after a pass.
-        progress: Called with the number of images that are done.
 
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
@@ -46,7 +45,6 @@ class Similarity(pl.LightningModule):
         self.models = nn.ModuleList(models[name] for name in self.names)
         self.pairs, self.max_batch = pairs, max_batch
         self.cosines = Cosines(list(pairs))
-        self.progress: Callable[[int], None] = lambda count: None
 
     def on_predict_epoch_start(self) -> None:
         """Drop the rows of an earlier pass."""
@@ -61,7 +59,6 @@ class Similarity(pl.LightningModule):
         gradients = dict(zip(self.names, found, strict=True))
         for number, pair in enumerate(self.pairs.values()):
             self.cosines.update(number, batch, cosines(*(gradients[name] for name in pair)))
-        self.progress(len(batch.index))
         return batch.index
 
     def on_predict_epoch_end(self) -> None:

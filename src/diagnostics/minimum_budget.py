@@ -1,14 +1,19 @@
 """Minimum adversarial budgets of images, between the budgets of the grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from src.data import Batch
 from src.evaluation import Diagnostic, DiagnosticInput
 from src.evaluation.predictions import TopPredictions, prediction_columns, top_predictions
+
+Attack = Callable[[Tensor, Batch, Tensor], Tensor]
+"""Clean images (N, 3, H, W) in [0, 1], their batch, and budgets in [0, 1] units, (K, N), to
+adversarial images (K, N, 3, H, W)."""
 
 
 class Bisection(Diagnostic):
@@ -16,19 +21,23 @@ class Bisection(Diagnostic):
 
     An image flips if the target, correct on the clean image, predicts another class than the
     true one. The bracket goes from the largest budget of the grid below the first one that flips,
-    or 0, to that one. Attacks with its middle halve it `halvings` times: if the image flips, the
+    or 0, to that one. Attacks with its middle halve it: if the image flips, the
     upper bound comes down, else the lower one comes up. Flipping need not be monotonous in the
     budget; the result is one crossing inside the bracket.
 
-    The attack is the job's own, its images unrounded. Its gradients are not counted. `clean` holds
-    the targets' predictions for the clean images.
+    Args:
+        halvings: Number of attacks on each image.
+        clean: Predictions of the targets for the clean images.
+        attack: The attack that made the images of the grid; its images are not rounded.
     """
 
     table = "flips"
 
-    def __init__(self, targets: Sequence[str], halvings: int, clean: pa.Table) -> None:
+    def __init__(
+        self, targets: Sequence[str], halvings: int, clean: pa.Table, attack: Attack
+    ) -> None:
         super().__init__(targets)
-        self.halvings = halvings
+        self.halvings, self.attack = halvings, attack
         correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
         self.correct = {
             name: torch.from_numpy(
@@ -93,12 +102,13 @@ class Bisection(Diagnostic):
         found: TopPredictions,
     ) -> tuple[tuple[Tensor, Tensor], TopPredictions]:
         """Return narrower brackets of some images, and the predictions at their upper ends."""
-        (low, high), labels = ends, inputs.batch.labels[rows]
+        (low, high), clean = ends, inputs.clean[rows]
+        batch = Batch(*(column[rows] for column in inputs.batch))
         for _ in range(self.halvings if len(rows) else 0):
             middle = (low + high) / 2
-            images = inputs.attack(rows, middle)
-            top = top_predictions(name, inputs.networks[name](images), labels)
-            flipped = top.predicted != labels
+            (images,) = self.attack(clean, batch, middle[None].to(clean) / 255)
+            top = top_predictions(name, inputs.networks[name](images), batch.labels)
+            flipped = top.predicted != batch.labels
             found = top.where(flipped, found)
             low = torch.where(flipped.cpu(), low, middle)
             high = torch.where(flipped.cpu(), middle, high)

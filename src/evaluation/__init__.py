@@ -1,23 +1,15 @@
 """Attack once, evaluate every target on the same images, and gather tables of predictions."""
 
 from src.evaluation.adversarial_source import (
-    LIMIT,
     AdversarialBatch,
     AdversarialSource,
-    CleanImages,
+    Probe,
+    clean_images,
 )
 from src.evaluation.attacker import Attack, Attacker, AttackError, CountedModel, accepted
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
-from src.evaluation.evaluate import (
-    evaluate,
-    for_device,
-    make_trainer,
-    meet,
-    pass_over,
-    renamed,
-    score_clean,
-)
+from src.evaluation.evaluate import evaluate, pass_over, renamed, score_clean
 from src.evaluation.foreign_images import open_foreign_images
 from src.evaluation.lightning_module import CRAFTING, IMAGES, Evaluation, Transfer, total
 from src.evaluation.predictions import Predictions
@@ -31,4 +23,5 @@ from src.evaluation.saved_images import (
     with_measured_budgets,
 )
 from src.evaluation.storage import round_to_8_bits
-from src.evaluation.variants import STORED, Attacked, Variants
+from src.evaluation.trainer import for_device, make_trainer, meet
+from src.evaluation.variants import STORED, AttackedBatch, Variants

@@ -1,15 +1,13 @@
-"""Sources of adversarial images: an attack, a saved set, or the clean images."""
+"""Sources of adversarial images: an attack, a saved set, or changed clean images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 from torch import Tensor, nn
 
 from src.data import Batch
-
-LIMIT = 30.0
-"""Longest time of a batch in seconds, the most that a killed pass loses."""
 
 
 @dataclass(frozen=True)
@@ -18,52 +16,37 @@ class AdversarialBatch:
 
     Attributes:
         target_labels: int64 (N,); None of an untargeted attack.
-        at: The same attack with a budget for each image: rows of the batch (M,) and budgets in
-            units of 1/255, (M,), to images (M, 3, H, W). Only attacks of `src.attacks` take such
-            budgets. Gradients taken there are not counted. None without an attack.
         counts: Gradients taken of the batch, those of them that were zero in every pixel, and
             forward passes; None where the images were at hand.
     """
 
     images: Tensor
     target_labels: Tensor | None = None
-    at: Callable[[Tensor, Tensor], Tensor] | None = None
     counts: tuple[int, int, int] | None = None
-
-
-class SlowBatchError(Exception):
-    """A batch that would take too long; `images` of it may be attacked together."""
-
-    def __init__(self, images: int) -> None:
-        super().__init__(images)
-        self.images = images
 
 
 class AdversarialSource(nn.Module, ABC):
     """Source of adversarial images for K `budgets` in units of 1/255 of a `norm`, `linf` or `l2`.
 
     Attributes:
-        gradients_per_image: Gradient evaluations that an image takes; 0: none, or not known.
-        uncut: Size up to which a batch is never given up as a `SlowBatchError`.
-        taken: Called with the number of gradient evaluations, as they are taken.
+        max_batch: Most images in one gradient batch; None: no limit.
     """
 
-    gradients_per_image = 0
-    uncut = 1
+    max_batch: int | None = None
 
     def __init__(self, budgets: Sequence[float], norm: str) -> None:
         super().__init__()
         self.budgets = tuple(budgets)
         self.norm = norm
-        self.taken: Callable[[int], None] = lambda count: None
+
+    @property
+    def levels(self) -> pa.Table:
+        """Columns by which tables tell the K versions of an image apart."""
+        return pa.table({"eps_255": pa.array(self.budgets, pa.float64())})
 
     @abstractmethod
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1].
-
-        Raises:
-            SlowBatchError: The batch would take longer than `LIMIT`, and smaller ones would not.
-        """
+        """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1]."""
 
     def reset(self) -> None:
         """Forget what was noted of the source in an earlier pass."""
@@ -71,16 +54,29 @@ class AdversarialSource(nn.Module, ABC):
     def check(self) -> None:
         """Raise an error if the source has changed since `reset`."""
 
-    def halve_gradient_batch(self) -> None:
-        """Halve the images in a gradient batch, if gradients are taken."""
 
+class Probe(AdversarialSource):
+    """Clean images changed without an attack, in the same way for all models.
 
-class CleanImages(AdversarialSource):
-    """Clean images, unattacked, under the budget 0."""
+    Args:
+        levels: Columns that tell the K versions of an image apart, such as `cutoff`.
+        make: Clean images (N, 3, H, W) and their index (N,) to the versions, (K, N, 3, H, W).
+    """
 
-    def __init__(self) -> None:
-        super().__init__((0.0,), "linf")
+    def __init__(self, levels: pa.Table, make: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__([0.0] * len(levels), "linf")
+        self._levels, self.make = levels, make
+
+    @property
+    def levels(self) -> pa.Table:
+        """Columns of the probe."""
+        return self._levels
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
-        """Return the clean images unchanged."""
-        return AdversarialBatch(images[None])
+        """Return the changed images."""
+        return AdversarialBatch(self.make(images, batch.index))
+
+
+def clean_images() -> Probe:
+    """Return the probe of the unchanged images, under the budget 0."""
+    return Probe(pa.table({"eps_255": [0.0]}), lambda images, index: images[None])

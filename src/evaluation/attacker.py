@@ -1,7 +1,6 @@
 """An attack on a source model, as a source of adversarial images."""
 
 import inspect
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -15,14 +14,8 @@ from torch import Tensor, nn
 from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
-from src.evaluation.adversarial_source import (
-    LIMIT,
-    AdversarialBatch,
-    AdversarialSource,
-    SlowBatchError,
-)
-from src.evaluation.model_state import changes, state_of
-from src.models import Ensemble, ModelError, weights_digest
+from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
+from src.models import Ensemble, ModelError
 from src.utils import stopping
 from src.utils.checks import first_line
 
@@ -33,7 +26,7 @@ Attack = Callable[..., Tensor]
 
 
 class AttackError(ValueError):
-    """Attack that changes its arguments, or returns something else than images."""
+    """Attack that changes its source, or returns something else than images."""
 
 
 class CountedModel(nn.Module):
@@ -41,19 +34,12 @@ class CountedModel(nn.Module):
 
     A gradient of an ensemble counts once for each of its members. With `bf16` the model
     computes in that type wherever autocasting holds it safe; images and weights stay float32.
-    `taken` is called before each evaluation, with the number of gradients that it is for.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        bf16: bool = False,
-        taken: Callable[[int], None] = lambda count: None,
-    ) -> None:
+    def __init__(self, model: nn.Module, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16
-        self.taken = taken
         self.members = len(model.members) if isinstance(model, Ensemble) else 1
         self.gradients = 0
         self.forwards = 0
@@ -61,10 +47,9 @@ class CountedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the gradient that may be taken of the images."""
-        counts = images.requires_grad and torch.is_grad_enabled()
-        self.taken(counts * len(images) * self.members)
+        stopping.check()
         self.forwards += len(images) * self.members
-        if counts:
+        if images.requires_grad and torch.is_grad_enabled():
             self.gradients += len(images) * self.members
             images.register_hook(self._count_zeros)
         model = self.model
@@ -92,7 +77,6 @@ class Attacker(AdversarialSource):
         data_target_labels: Target label by image index, for the rule `data`.
         seed: Seed of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
-        max_batch: Most images in one gradient batch; None: no limit.
         kept: Images that the attack has made before, float32 (K, 3, H, W), by index; a batch of
             such images alone is not attacked again.
         precision: Precision of the gradients: `32-true`, `bf16` or, on GPUs, `tf32` (convolutions
@@ -117,7 +101,6 @@ class Attacker(AdversarialSource):
         max_batch: int | None = None,
         precision: str = "32-true",
         name: str = "attack",
-        gradients_per_image: int = 0,
         kept: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         super().__init__(budgets, norm)
@@ -136,56 +119,37 @@ class Attacker(AdversarialSource):
         self.max_batch = max_batch
         self.precision = precision
         self.name = name
-        self.gradients_per_image = gradients_per_image
         self.kept = kept or {}
-        self._digest = ""
-        self._own: list[str] = []  # what the source changes of itself
+        self.reset()
 
     def reset(self) -> None:
-        """Forget the weights of an earlier pass."""
-        self._digest = ""
+        """Forget the source's state of an earlier pass."""
+        self._state: dict[str, Any] = {}
+        self._own: set[str] = set()  # what a prediction alone changes, such as counters
 
     def check(self) -> None:
-        """Raise an AttackError if the source's weights have changed since the first batch."""
-        if self._digest and weights_digest(self.source, without=self._own) != self._digest:
-            raise AttackError(f"attack={self.name} changes the weights of its source.")
+        """Raise an AttackError if the source has changed since the first batch."""
+        changed = _changes(self._state, _state_of(self.source)) - self._own if self._state else ()
+        if changed:
+            names = ", ".join(sorted(changed)[:3])
+            raise AttackError(f"attack={self.name} changes its source ({names}).")
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return a batch's adversarial images; errors of the attack become ValueErrors."""
-        if not self._digest:
-            self._look_at_source(images[:1])
-        target_labels = self._target_labels(images, batch)
-        watch = self._watch(len(images))
-        counts, index = None, batch.index.tolist()
+        target_labels, index = self._target_labels(images, batch), batch.index.tolist()
         if self.kept and self.kept.keys() >= set(index):
             stacked = np.stack([self.kept[number] for number in index], axis=1)
-            adversarial = torch.from_numpy(stacked).to(images.device)
-        else:
-            counted = CountedModel(self.source, self.precision == "bf16", watch)
-            eps = torch.tensor(self.budgets, device=images.device) / 255
-            adversarial = self._attacked(counted, images, batch, target_labels, eps)
-            counts = counted.gradients, int(counted.zeros), counted.forwards
+            return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
+        counted = CountedModel(self.source, self.precision == "bf16")
+        eps = torch.tensor(self.budgets, device=images.device) / 255
+        adversarial = self._attacked(counted, images, batch, target_labels, eps)
+        counts = counted.gradients, int(counted.zeros), counted.forwards
+        return AdversarialBatch(adversarial, target_labels, counts)
 
-        def at(rows: Tensor, eps_255: Tensor) -> Tensor:
-            part = Batch(*(column[rows] for column in batch))
-            aims = None if target_labels is None else target_labels[rows]
-            own = eps_255.to(images.device, images.dtype) / 255
-            again = CountedModel(self.source, self.precision == "bf16", lambda count: watch(0))
-            return self._attacked(again, images[rows], part, aims, own[None])[0]
-
-        return AdversarialBatch(adversarial, target_labels, at, counts)
-
-    def _look_at_source(self, images: Tensor) -> None:
-        """Note the source's weights, and what a prediction alone changes of it, as counters."""
-        before = state_of(self.source)
-        with torch.no_grad(), isolate_rng():
-            self.source(images)
-        self._own = changes(before, state_of(self.source))
-        self._digest = weights_digest(self.source, without=self._own)
-
-    def halve_gradient_batch(self) -> None:
-        """Halve the images in a gradient batch."""
-        self.max_batch = max(1, self.max_batch // 2) if self.max_batch else None
+    def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
+        """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
+        counted = CountedModel(self.source, self.precision == "bf16")
+        return self._attacked(counted, images, batch, self._target_labels(images, batch), eps)
 
     def _attacked(
         self,
@@ -195,32 +159,33 @@ class Attacker(AdversarialSource):
         target_labels: Tensor | None,
         eps: Tensor,
     ) -> Tensor:
-        """Return the attack's images for K budgets, (K,) or (K, N), inside their balls."""
+        """Return the attack's images inside their balls."""
+        first = not self._state
+        if first:
+            self._note_state(images[:1])
         labels = batch.labels if target_labels is None else target_labels
-        main = images.clone(), labels.clone(), eps.clone()
-        pool = self._pool(images)
         given = {
             "targeted": target_labels is not None,
             "true_labels": batch.labels.clone(),
             "seeds": image_seeds(self.seed, batch.index),
-            "pool": pool,
+            "pool": self._pool(images),
             "max_batch": self.max_batch,
         }
         arguments = {key: given[key] for key in accepted(self.attack)}
-        copies = [*main, given["true_labels"], given["seeds"], *(pool or ())]
-        before = _versions(copies), state_of(self.source)
-        adversarial = self._called(counted, main, arguments)
-        if _versions(copies) != before[0]:
-            raise AttackError(f"attack={self.name} writes into its arguments; clone() them first.")
-        changed = changes(before[1], state_of(self.source), self._own)
-        parts = [name for name in changed if ": " in name]
-        if parts:
-            raise AttackError(f"attack={self.name} changes its source ({', '.join(parts[:3])}).")
-        if changed:
-            self.check()  # it may have put back what it changed
+        copies = images.clone(), labels.clone(), eps.clone()
+        adversarial = self._called(counted, copies, arguments)
+        if first:
+            self.check()
         self._check_images(adversarial, (len(eps), *images.shape), images, batch)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
+
+    def _note_state(self, images: Tensor) -> None:
+        """Note the source's state, and what of it a prediction changes."""
+        self._state = _state_of(self.source)
+        with torch.no_grad(), isolate_rng():
+            self.source(images)
+        self._own = _changes(self._state, _state_of(self.source))
 
     def _called(
         self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
@@ -233,7 +198,7 @@ class Attacker(AdversarialSource):
             # Lightning's pass switches gradients off.
             with torch.enable_grad(), tf32 if self.precision == "tf32" else nullcontext():
                 return self.attack(counted, *main, **arguments)
-        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
+        except (torch.OutOfMemoryError, ModelError):
             raise
         except Exception as error:  # an attack of the user's own may raise anything
             if isinstance(error.__cause__, ValidationError):  # the caller words it
@@ -257,25 +222,6 @@ class Attacker(AdversarialSource):
         if bool(wrong.any()):
             number = int(batch.index[wrong][0])
             raise AttackError(f"attack={self.name} returns NaN or infinity for image {number}.")
-
-    def _watch(self, images: int) -> Callable[[int], None]:
-        """Return a callback that counts gradients and gives up a batch that takes too long."""
-        start, done, expected = time.monotonic(), 0, self.gradients_per_image * images
-
-        def taken(count: int) -> None:
-            nonlocal done
-            stopping.check()
-            seconds = time.monotonic() - start
-            # The first seconds are those of preparing kernels and memory, too.
-            early = not done or seconds < LIMIT / 10
-            whole = seconds if early else seconds * max(1, expected / done)
-            if whole > LIMIT and images > self.uncut:
-                self.taken(-done)
-                raise SlowBatchError(max(1, int(images * LIMIT / 2 / whole)))
-            self.taken(count)
-            done += count
-
-        return taken
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.pool is None:
@@ -301,9 +247,25 @@ class Attacker(AdversarialSource):
         return torch.tensor(chosen, device=labels.device)
 
 
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
-    """Return the number of writes into each tensor."""
-    return [tensor._version for tensor in tensors]
+def _state_of(model: nn.Module) -> dict[str, Any]:
+    """Return a model's modes, attributes, hooks, parts and tensors by name; equal if unchanged."""
+    state: dict[str, Any] = {}
+    for name, part in model.named_modules():
+        for key, value in vars(part).items():
+            if isinstance(value, dict):  # parameters, buffers, parts or hooks
+                state[f"{name}: {key}"] = [(inner, id(each)) for inner, each in value.items()]
+            elif not key.startswith("_"):
+                plain = isinstance(value, bool | int | float | str)
+                state[f"{name}: {key}"] = value if plain else id(value)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        state[name] = hash(content.numpy().tobytes())
+    return state
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """Return the names of what differs between two states."""
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:

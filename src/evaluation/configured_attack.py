@@ -79,7 +79,6 @@ def _tried(section: str, budgets: tuple[float, ...]) -> int:
             pool=(levels, batch.labels),
             name=attack.name,
         )
-        attacker.uncut = len(levels)
         try:
             counts = attacker(to_unit(levels), batch).counts
         except ValidationError as error:  # of the settings of this program's attacks

@@ -1,7 +1,7 @@
-"""Interface of the diagnostics, which are computed of each batch beside its predictions."""
+"""Interface of diagnostics, which are computed of each batch beside its predictions."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,8 +21,6 @@ class DiagnosticInput:
         budgets: K budgets in units of 1/255.
         networks: Targets by name: images (N, 3, H, W) in [0, 1] to logits (N, C).
         logits: Logits of `adversarial` by target, (K, N, C).
-        attack: The job's attack on rows of the batch with their own budgets; see `at` of
-            `AdversarialBatch`.
     """
 
     clean: Tensor
@@ -31,7 +29,6 @@ class DiagnosticInput:
     budgets: tuple[float, ...]
     networks: Mapping[str, nn.Module]
     logits: Mapping[str, Tensor]
-    attack: Callable[[Tensor, Tensor], Tensor]
 
 
 class Diagnostic(RowMetric):

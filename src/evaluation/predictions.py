@@ -124,17 +124,17 @@ def merged(metrics: Mapping[str, RowMetric]) -> dict[str, pa.Table]:
     return tables
 
 
-class Predictions(RowMetric):
-    """Table of one row per image, target and budget in units of 1/255; 0: the clean images."""
+class PredictionRows(RowMetric):
+    """Predictions by image, target and level; `levels` are the columns that tell levels apart."""
 
-    def __init__(self, targets: Sequence[str], budgets: Sequence[float]) -> None:
+    def __init__(self, targets: Sequence[str], levels: pa.Table) -> None:
         super().__init__(targets)
-        self.budgets = list(budgets)
+        self.levels = levels
 
-    def update(
+    def add(
         self,
         target: str,
-        eps_255: float,
+        level: int,
         index: Tensor,
         labels: Tensor,
         logits: Tensor,
@@ -142,31 +142,37 @@ class Predictions(RowMetric):
     ) -> None:
         """Add a batch: index, labels and target labels of shape (N,), logits (N, C)."""
         top = top_predictions(target, logits, labels)
-        numbers = (self.targets.index(target), self.budgets.index(eps_255))
         if target_labels is None:
             target_labels = torch.full_like(labels, _UNTARGETED)
-        keys = [torch.full_like(index, number) for number in numbers]
+        keys = [torch.full_like(index, key) for key in (self.targets.index(target), level)]
         self.append([*keys, index, labels, target_labels, top.classes], [top.true, top.confidences])
 
     def compute(self) -> pa.Table:
-        """Return the table of all processes' rows, sorted by target, budget and index.
+        """Return the table of all processes' rows, sorted by target, level and index.
 
         The columns are `index`, `label`, `target_label` (null of an untargeted attack), `target`,
-        `eps_255`, `predicted`, `confidence`, `true_confidence`, `top5_classes` and
+        those of the levels, `predicted`, `confidence`, `true_confidence`, `top5_classes` and
         `top5_confidences`.
         """
         whole, real = self.rows(3)
-        target, budget, index, label, target_label = whole[:, :5].T
+        target, level, index, label, target_label = whole[:, :5].T
+        levels = self.levels.take(pa.array(level))
         return pa.table(
             {
                 "index": index,
                 "label": label,
                 "target_label": pa.array(target_label, mask=target_label == _UNTARGETED),
                 "target": self.target_names(target),
-                "eps_255": np.array(self.budgets, dtype=np.float64)[budget],
+                **dict(zip(levels.column_names, levels.columns, strict=True)),
                 **prediction_columns(whole[:, 5:], real[:, 1:], real[:, 0]),
             }
         )
+
+
+class Predictions(PredictionRows):
+    """Targets' predictions for each level of a source of adversarial images."""
+
+    update = PredictionRows.add
 
 
 class Crafting(RowMetric):

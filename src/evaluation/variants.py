@@ -15,7 +15,7 @@ STORED = "stored"
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackedBatch:
     """A batch and its adversarial images of one budget, in units of 1/255.
 
     Images are float32 (N, 3, H, W) in [0, 1]; `batch` holds the clean ones in 8 bits.
@@ -61,7 +61,7 @@ class Variants:
         names = (self.primary, *others, *(CONTROLS if self.controls else ()))
         return tuple(name for name in names if self.wanted is None or name in self.wanted)
 
-    def make(self, name: str, attacked: Attacked) -> Tensor:
+    def make(self, name: str, attacked: AttackedBatch) -> Tensor:
         """Return the images of one variant, float32 (N, 3, H, W) in [0, 1]."""
         images, storage = attacked.adversarial, name
         if name in CONTROLS:
@@ -77,12 +77,12 @@ UNROUNDED = Variants()
 """Adversarial images unrounded, as the only variant."""
 
 
-def _noise(seed: int, attacked: Attacked) -> Tensor:
+def _noise(seed: int, attacked: AttackedBatch) -> Tensor:
     eps = attacked.clean.new_tensor(attacked.eps_255 / 255)
     return eps * noise_signs(seed, attacked.batch.index, attacked.clean)
 
 
-def _shuffled(attacked: Attacked) -> Tensor:
+def _shuffled(attacked: AttackedBatch) -> Tensor:
     """Return the perturbations swapped within pairs, or in a cycle of the last three images."""
     order = torch.arange(len(attacked.clean)) ^ 1
     if len(order) % 2:

@@ -18,7 +18,7 @@ from src.evaluation import (
     CRAFTING,
     IMAGES,
     AdversarialSource,
-    Attacked,
+    AttackedBatch,
     Attacker,
     AttackError,
     Evaluation,
@@ -28,7 +28,7 @@ from src.evaluation import (
     renamed,
     total,
 )
-from src.evaluation.configured_attack import attack_function, try_attack
+from src.evaluation.configured_attack import attack_function
 from src.experiment.models import forget_models
 from src.experiment.prepared import Job, Results
 from src.store.keys import content_key
@@ -179,15 +179,17 @@ def _transfer(
 ) -> Transfer:
     """Return the module that computes missing rows."""
     settings, names = job.settings, {name for name, _ in missing}
-    how = (settings.diagnostics, targets, settings.reference)
-    every = make_diagnostics(*how, job.clean, settings.seed)
+    source, every = _adversarial_source(job, missing, todo), []
+    if isinstance(source, Attacker):
+        how = (settings.diagnostics, targets, settings.reference)
+        every = make_diagnostics(*how, job.clean, source.perturbed, settings.seed)
     diagnostics = [one for one in every if one.table in names]
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")
     size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
     return Transfer(
         {name: job.networks[name] for name in targets},
-        _adversarial_source(job, missing, todo),
+        source,
         replace(job.variants, wanted=names),
         () if job.saved else job.examples,
         diagnostics,
@@ -205,14 +207,13 @@ def _adversarial_source(
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings, attack = job.settings, job.settings.attack
-    gradients = try_attack(attack, settings.budgets) * max(1, len(settings.source))
     before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
     kept = stored_images(job, before.tolist())
     if again := len(before) - len(kept):
         log.info(
-            "%s: the adversarial versions of %d images are made again (%s gradients), as they were "
-            "not kept; store.images_mb=%g.",
-            *(settings.job, again, f"{again * gradients:,}", settings.store.images_mb),
+            "%s: the adversarial versions of %d images are made again, as they were not kept; "
+            "store.images_mb=%g.",
+            *(settings.job, again, settings.store.images_mb),
         )
     return Attacker(
         job.networks[settings.source_name],
@@ -227,7 +228,6 @@ def _adversarial_source(
         max_batch=settings.trainer.max_gradient_batch,
         precision=settings.trainer.attack_precision,
         name=attack.name,
-        gradients_per_image=gradients if len(kept) < len(todo) else 0,
         kept=kept,
     )
 
@@ -257,7 +257,7 @@ def _examples(job: Job, new: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
     norm, variants = job.settings.attack.norm, job.variants
     shown = [
-        variants.make(variants.primary, Attacked(clean, level, batch, eps, norm))
+        variants.make(variants.primary, AttackedBatch(clean, level, batch, eps, norm))
         for eps, level in zip(job.settings.budgets, levels, strict=True)
     ]
     return dict(zip(index.tolist(), torch.stack(shown, dim=1).numpy(), strict=True))

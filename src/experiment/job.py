@@ -8,11 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from src.analysis import wilson_interval
-from src.attacks import takes_own_budgets
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import Batches, SavedImages, for_device, make_trainer, meet, saved_dataset
-from src.evaluation.configured_attack import attack_function, try_attack
+from src.evaluation.configured_attack import try_attack
 from src.experiment.attack_pass import attacked_rows
 from src.experiment.delivery import track_job
 from src.experiment.models import check_images, open_dataset, prepare_models
@@ -54,7 +53,7 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     code_keys(settings)  # as in `check_job`: this may be a launcher's process
     saved = open_set(settings)
     settings = settings if saved is None else with_set(settings, saved)
-    runner = make_trainer(settings.trainer, [])
+    runner = make_trainer(settings.trainer)
     device = runner.strategy.root_device.type
     trainer = for_device(settings.trainer, device)
     settings = settings.model_copy(update={"trainer": trainer})
@@ -104,12 +103,6 @@ def check_job(settings: Settings) -> int:
     code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     if settings.attack.kind == "crafted":
         gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
-        own = takes_own_budgets(attack_function(settings.attack))
-        if settings.diagnostics.bisection and not own:
-            raise ValueError(
-                f"diagnostics.bisection={settings.diagnostics.bisection} attacks each image with a "
-                f"budget of its own, which attack={settings.attack.name} cannot; set it to 0."
-            )
     code_keys(settings)  # again: trials load what an attack imports when it is called
     saved = open_set(settings)
     if saved is not None:

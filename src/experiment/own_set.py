@@ -17,7 +17,7 @@ from torch import Tensor
 
 from src.config.settings import AttackSettings
 from src.data import LabelledImages, to_unit
-from src.evaluation import Attacked, LazyImages, SavedImages
+from src.evaluation import AttackedBatch, LazyImages, SavedImages
 from src.experiment.attack_pass import stored_images
 from src.experiment.prepared import Job, Results
 from src.store.record import JobRecord, read_record, with_record
@@ -46,7 +46,7 @@ def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> No
             images = stored_images(job, index)
             levels = torch.from_numpy(np.stack([images[number] for number in index], axis=1))
             rounded = [
-                Attacked(clean, level, batch, eps, settings.attack.norm).rounded(level)
+                AttackedBatch(clean, level, batch, eps, settings.attack.norm).rounded(level)
                 for eps, level in zip(settings.budgets, levels, strict=True)
             ]
             columns = {

@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 from src.diagnostics import (
     BOUNDS,
     CUTOFFS,
-    LowPassedImages,
-    NoiseParts,
     Similarity,
-    filtered_table,
+    low_passed_images,
+    noise_parts,
 )
-from src.evaluation import AdversarialSource, pass_over, renamed, score_clean
+from src.evaluation import Probe, pass_over, renamed, score_clean
 from src.experiment.prepared import Job
 from src.store.rows import Keep, computed_once
 from src.store.tables import with_defaults
@@ -43,19 +42,12 @@ def unattacked_tables(job: Job) -> dict[str, pa.Table]:
     if settings.diagnostics.filters:
         at, seed = settings.reference, settings.seed
         what = (at, [*BOUNDS.values()], seed)
-        tables["filtered"] = _scored(job, "noise", targets, index, NoiseParts(at, seed), *what)
-        low = LowPassedImages()
+        tables["filtered"] = _scored(job, "noise", targets, index, noise_parts(at, seed), *what)
+        low = low_passed_images()
         tables["low_passed"] = _scored(job, "low-passed images", targets, index, low, CUTOFFS)
     if settings.diagnostics.similarity:
         tables["similarity"] = _similarity(job)
-    if not is_first_process():
-        return {}
-    if settings.diagnostics.filters:
-        tables["filtered"] = filtered_table(tables["filtered"], at, "noise")
-        rows: pa.Table = tables["low_passed"]
-        names = ["cutoff" if name == "eps_255" else name for name in rows.column_names]
-        tables["low_passed"] = rows.rename_columns(names).drop_columns("target_label")
-    return tables
+    return tables if is_first_process() else {}
 
 
 def _scored(
@@ -63,10 +55,10 @@ def _scored(
     table: str,
     names: Sequence[str],
     index: np.ndarray,
-    source: AdversarialSource | None = None,
+    probe: Probe | None = None,
     *what: Any,
 ) -> pa.Table | None:
-    """Return some models' predictions for clean images, or those that a `source` makes of them.
+    """Return some models' predictions for clean images, or those that a `probe` makes of them.
 
     Where processes share the job, the others than the first get None.
     """
@@ -82,7 +74,7 @@ def _scored(
                 job.images,
                 {name: job.networks[name] for name in missing},
                 job.settings.trainer,
-                source=source,
+                probe=probe,
                 label=table,
                 only=todo.tolist(),
                 keep=lambda rows: keep(split(rows)),
@@ -92,7 +84,10 @@ def _scored(
     keys = {name: job.rows_key(table, [name], *what) for name in names}
     wanted = dict.fromkeys(names, index)
     found = computed_once(job.rows, keys, wanted, compute)
-    return pa.concat_tables(renamed(found[name], name) for name in names) if found else None
+    if not found:
+        return None
+    rows = pa.concat_tables(renamed(found[name], name) for name in names)
+    return rows if probe is None else rows.drop_columns("target_label")
 
 
 def _similarity(job: Job) -> pa.Table | None:

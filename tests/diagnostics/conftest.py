@@ -14,7 +14,7 @@ from src.attacks import fgsm
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.diagnostics import make_diagnostics, mean_spectra
-from src.evaluation import Attacker, CleanImages, Transfer, Variants, evaluate
+from src.evaluation import Attacker, Transfer, Variants, evaluate, score_clean
 from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
 
@@ -122,9 +122,10 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleN
         given = {"accelerator": "cpu", "batch_size": 4, "progress_bar": False}
         given |= {"gradient_batch": max_batch} | (trainer or {})
         trained = TrainerSettings(**given)
-        clean = evaluate(dataset, Transfer(networks, CleanImages()), trained, "clean")
-        (scored,) = clean.tables.values()
-        diagnostics = make_diagnostics(chosen, list(networks), reference, scored, noise_seed)
+        scored = score_clean(dataset, networks, trained)
+        diagnostics = make_diagnostics(
+            chosen, list(networks), reference, scored, attacker.perturbed, noise_seed
+        )
         part = dataset.subset(chosen.n_images)
         module = Transfer(
             networks, attacker, variants, diagnostics=diagnostics, diagnosed=part.indices.tolist()

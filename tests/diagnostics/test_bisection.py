@@ -88,15 +88,15 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
     trainer = {"batch_size": 15}
     run = diagnosed(dataset, source, networks, attack, GRID, only=ONLY, trainer=trainer, **words)
     clean, whole = batch_of(dataset)
-    at = run.attacker(clean, whole).at
     for name, network in networks.items():
         rows = run.flips[run.flips["target"] == name].dropna()
         assert len(rows) > 2
         index = rows["index"].tolist()
         batch = Batch(*(column[index] for column in whole))
         for bound, flips in (("below_eps_255", False), ("eps_255", True)):
-            eps_255 = torch.tensor(rows[bound].to_numpy())
-            again = network(at(torch.tensor(index), eps_255)).softmax(1)
+            eps = torch.tensor(rows[bound].to_numpy())[None].float() / 255
+            (adversarial,) = run.attacker.perturbed(clean[index], batch, eps)
+            again = network(adversarial).softmax(1)
             assert ((again.argmax(1) != batch.labels) == flips).all()
         top = again.topk(3)
         true = again.gather(1, batch.labels[:, None])[:, 0]
@@ -121,16 +121,16 @@ def bisected(flips_at, grid, halvings, labels=(0, 1)):
     """Bisect for two images of indices 7 and 4, whose "pixels" are the budget, of one target."""
     asked = []
 
-    def attack(rows, eps_255):
-        asked.append(eps_255.tolist())
-        return eps_255.float().reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    def attack(images, batch, eps):
+        asked.append((255 * eps[0]).tolist())
+        return 255 * eps[..., None, None, None].expand(*eps.shape, 3, 2, 2)
 
     def target(images):
         eps = images[:, 0, 0, 0]
         return torch.stack([torch.where(flips_at(eps), -eps, 1.0), torch.zeros_like(eps)], dim=1)
 
     asked_clean = {"index": [7, 4], "label": labels, "target": ["t", "t"], "predicted": [0, 0]}
-    diagnostic = Bisection(["t"], halvings, pa.table(asked_clean))
+    diagnostic = Bisection(["t"], halvings, pa.table(asked_clean), attack)
     adversarial = torch.tensor(grid).reshape(-1, 1, 1, 1, 1).expand(-1, 2, 3, 2, 2)
     inputs = DiagnosticInput(
         clean=torch.zeros(2, 3, 2, 2),
@@ -139,7 +139,6 @@ def bisected(flips_at, grid, halvings, labels=(0, 1)):
         budgets=grid,
         networks={"t": target},
         logits={"t": torch.stack([target(images) for images in adversarial])},
-        attack=attack,
     )
     diagnostic.update(inputs)
     return diagnostic.compute().to_pandas(), asked
@@ -150,7 +149,8 @@ def test_halves_towards_one_crossing_by_hand():
     rows, asked = bisected(
         lambda eps: ((eps >= 3) & (eps <= 3.5)) | (eps >= 5), (2.0, 6.0), halvings=4
     )
-    assert asked == [[4.0], [5.0], [4.5], [4.75]]  # image 4 is wrong when clean
+    # Image 4 is wrong when clean.
+    assert asked == [pytest.approx([eps]) for eps in (4.0, 5.0, 4.5, 4.75)]
     keys = ["index", "label", "below_eps_255", "eps_255"]
     assert rows[keys].to_numpy().tolist() == [[7, 0, 4.75, 5]]
     assert rows["top5_classes"][0].tolist() == [1, 0]

@@ -60,7 +60,8 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
 def test_a_second_pass_forgets_the_first(images, linear):
     networks, dataset = {"a": linear(0)}, images()
     source = Attacker(networks["a"], fgsm, GRID, num_classes=3)
-    module = Transfer(networks, source, diagnostics=make_diagnostics(FULL, ["a"], 8.0, CLEAN))
+    diagnostics = make_diagnostics(FULL, ["a"], 8.0, CLEAN, source.perturbed)
+    module = Transfer(networks, source, diagnostics=diagnostics)
     first, second = (evaluate(dataset, module, TRAINER, "test") for _ in range(2))
     assert second.gradients == first.gradients
     for name, table in first.tables.items():
@@ -122,18 +123,3 @@ def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_pa
     pairs = [run.similarity.set_index(["target", "index"])["cosine"] for run in runs]
     assert pairs[0]["b"].tolist() == pairs[2]["a"].tolist()
     assert pairs[2]["c"].tolist() != pairs[0]["c"].tolist()
-
-
-def test_a_single_gradient_bisects_as_new_ones_do(images, curved, diagnosed):
-    def anew(gradient, state):
-        return gradient(state.at)  # as by default, but nothing knows that
-
-    networks = {"a": curved(0), "b": curved(1)}
-    dataset = images(30, model=networks["a"])
-    attacks = (fgsm, partial(fgsm, estimator=anew))
-    words = {"only": {"bisection": 5}, "trainer": {"batch_size": 15}}
-    once, plain = (
-        diagnosed(dataset, networks["a"], networks, attack, GRID, **words) for attack in attacks
-    )
-    assert once.result.tables["flips"].equals(plain.result.tables["flips"])
-    assert once.flips["eps_255"].notna().sum() > 10

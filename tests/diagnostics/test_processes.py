@@ -19,11 +19,11 @@ from src.data import Batch, ImageDataset, LabelledImages
 from src.diagnostics import Bisection, make_diagnostics
 from src.evaluation import (
     Attacker,
-    CleanImages,
     DiagnosticInput,
     Transfer,
     Variants,
     evaluate,
+    score_clean,
 )
 from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
@@ -42,7 +42,6 @@ def fake(index: list[int], flips: bool) -> DiagnosticInput:
         budgets=(8.0,),
         networks={"t": lambda images: correct.expand(len(images), 2)},
         logits={"t": (wrong if flips else correct).expand(1, count, 2)},
-        attack=lambda rows, eps: clean[rows],
     )
 
 
@@ -61,7 +60,9 @@ def flips(batches: list[DiagnosticInput]) -> pa.Table:
     zeros = np.zeros(len(counted), int)
     clean = {"index": zeros + counted, "label": zeros, "predicted": zeros}
     names = pa.array(["t"] * len(counted), pa.string())
-    diagnostic = Bisection(["t"], 2, pa.table(clean | {"target": names}))
+    diagnostic = Bisection(
+        ["t"], 2, pa.table(clean | {"target": names}), lambda images, batch, eps: images[None]
+    )
     for inputs in batches:
         diagnostic.update(inputs)
     return diagnostic.compute()
@@ -89,13 +90,14 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
     words = {"accelerator": "cpu", "batch_size": batch_size, "progress_bar": False}
     words |= {"devices": processes, "strategy": "auto" if processes == 1 else "ddp"}
     trainer = TrainerSettings(**words)
-    (clean,) = evaluate(data, Transfer(networks, CleanImages()), trainer, "clean").tables.values()
+    clean = score_clean(data, networks, trainer)
+    attacker = Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3)
     module = Transfer(
         networks,
-        Attacker(networks["a"], partial(pgd, steps=2), (2, 8), num_classes=3),
+        attacker,
         Variants(controls=True),
         examples=(0, 10),
-        diagnostics=make_diagnostics(settings, list(networks), 8.0, clean),
+        diagnostics=make_diagnostics(settings, list(networks), 8.0, clean, attacker.perturbed),
         diagnosed=DIAGNOSED,
         keep=partial(write, folder),
         keep_images=True,

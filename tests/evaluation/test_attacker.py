@@ -137,13 +137,15 @@ AT = (0.5, 4.0, 16.0)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("rule", [None, "random", "next", "least_likely"])
 @pytest.mark.parametrize("rows", [(4, 1, 3), (2,)])
-def test_at_is_the_same_attack(norm, rule, rows):
+def test_budgets_of_its_own_for_each_image(norm, rule, rows):
     """The budgets of the grid, each for another image: the grid's own images come back."""
     words = {"num_classes": 5, "seed": 3, "max_batch": 2, "norm": norm, "target_label_rule": rule}
     model = Ensemble([linear(0), linear(1)], "loss")
     attacker, whole = Attacker(model, partial(pgd, steps=3, norm=norm), AT, **words), batch()
     adversarial = make(attacker, whole)
-    again = adversarial.at(torch.tensor(rows), torch.tensor(AT[: len(rows)]))
+    part = Batch(*(column[list(rows)] for column in whole))
+    eps = torch.tensor([AT[: len(rows)]]) / 255
+    (again,) = attacker.perturbed(to_unit(part.images), part, eps)
     expected = adversarial.images[torch.arange(len(rows)), list(rows)]
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
     clean = to_unit(whole.images[list(rows)])

@@ -164,7 +164,7 @@ def test_the_device_decides_what_is_automatic(monkeypatch):
     assert for_device(automatic, "cpu").batch_size == 50
     assert for_device(automatic, "cuda").batch_size == 1000
     for able, chosen in ((True, "bf16"), (False, "32-true")):
-        module = import_module("src.evaluation.evaluate")
+        module = import_module("src.evaluation.trainer")
         monkeypatch.setattr(module, "computes_in_bfloat16", lambda device, able=able: able)
         assert for_device(automatic, "cpu").attack_precision == chosen
     given = TrainerSettings(batch_size=7)
