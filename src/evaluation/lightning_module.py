@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,24 +32,12 @@ class Evaluation:
     Attributes:
         tables: Rows of all processes: those of `Predictions` by variant, of diagnostics by their
             `table`, and of `Crafting` where images were attacked.
-        examples: Adversarial images before any rounding, float32 (K, 3, H, W) in [0, 1], by index.
         seconds: Duration of the pass, diagnostics included.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
-    examples: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: float = math.nan
     batch_size: int = 0
-
-    @property
-    def gradients(self) -> int:
-        """Number of gradients that were taken."""
-        return total(self.tables.get(CRAFTING), "gradients")
-
-    @property
-    def zero_gradients(self) -> int:
-        """Number of gradients that were zero in every pixel."""
-        return total(self.tables.get(CRAFTING), "zero_gradients")
 
 
 def total(crafting: pa.Table | None, name: str) -> int:
@@ -62,13 +49,13 @@ class Transfer(pl.LightningModule):
     """Lightning module that attacks each batch once and evaluates every target on the same images.
 
     Args:
-        examples: Index of the images whose adversarial versions are results, too.
         diagnostics: Tables computed of each batch, where float32 is a variant of its images; their
             gradients do not count.
         diagnosed: Index of the images that diagnostics get; None: all.
         keep: Called between batches, when `seconds` of work would be lost, with this process's
-            rows of the images finished since the last call.
-        keep_images: Whether it gets all adversarial images, too, or the examples alone.
+            rows of the images finished since the last call, and with the table `IMAGES`: newly
+            attacked images before any rounding, float32 of 3 K H W values in [0, 1] a row.
+        kept_images: Index of the images in that table; None: all.
         seed: Seed, with a batch's first image, of what an attack draws from PyTorch's generators.
 
     Attributes:
@@ -83,11 +70,10 @@ class Transfer(pl.LightningModule):
         targets: Mapping[str, nn.Module],
         adversarial_source: AdversarialSource,
         variants: Variants = UNROUNDED,
-        examples: Collection[int] = (),
         diagnostics: Sequence[Diagnostic] = (),
         diagnosed: Collection[int] | None = None,
         keep: Callable[[Mapping[str, pa.Table]], None] = lambda parts: None,
-        keep_images: bool = False,
+        kept_images: Collection[int] | None = (),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,9 +93,8 @@ class Transfer(pl.LightningModule):
             CRAFTING: self.crafting,
         }
         self.on_device = nn.ModuleList(self.metrics.values())
-        self.example_indices = frozenset(examples)
-        self.examples: dict[int, np.ndarray] = {}
-        self.keep, self.keep_images = keep, keep_images
+        self.keep = keep
+        self.kept_images = None if kept_images is None else frozenset(kept_images)
         self.seed = seed
         self.found = Evaluation()
 
@@ -117,7 +102,6 @@ class Transfer(pl.LightningModule):
         """Drop the rows of an earlier pass."""
         for metric in self.metrics.values():
             metric.reset()
-        self.examples = {}
         self.adversarial_source.reset()
         self._mark()
 
@@ -168,21 +152,16 @@ class Transfer(pl.LightningModule):
         ]
         if adversarial.counts is not None:
             self.crafting.update(batch.index, adversarial.counts)
-        self._note_images(batch.index, adversarial)
+            self._note_images(batch.index, adversarial.images)
         logits = self._evaluate(per_budget, adversarial.target_labels)
         if self.diagnostics:
             self._diagnose(clean, adversarial.images, batch, logits)
 
     def on_predict_epoch_end(self) -> None:
-        """Merge the processes' rows and examples."""
+        """Merge the processes' rows."""
         self.adversarial_source.check()
         self._hand_over({})
-        parts: list[Any] = [self.examples]
-        if torch.distributed.is_initialized():
-            parts = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, self.examples)
-        examples = {number: image for own in parts for number, image in own.items()}
-        self.found = Evaluation(merged(self.metrics), examples)
+        self.found = Evaluation(merged(self.metrics))
 
     def _evaluate(
         self, per_budget: Sequence[AttackedBatch], target_labels: Tensor | None
@@ -219,13 +198,9 @@ class Transfer(pl.LightningModule):
             for diagnostic in self.diagnostics:
                 diagnostic.update(given)
 
-    def _note_images(self, index: Tensor, adversarial: AdversarialBatch) -> None:
-        """Note the examples, and what is to be kept of newly attacked images."""
+    def _note_images(self, index: Tensor, adversarial: Tensor) -> None:
+        """Note newly attacked images until they are handed over."""
         for position, number in enumerate(index.tolist()):
-            example = number in self.example_indices
-            if example or (self.keep_images and adversarial.counts is not None):
-                image = adversarial.images[:, position].clone().float().cpu().numpy()  # no view
-                if example:
-                    self.examples[number] = image
-                if adversarial.counts is not None:
-                    self._images.append((number, image))
+            if self.kept_images is None or number in self.kept_images:
+                image = adversarial[:, position].clone().float().cpu().numpy()  # no view
+                self._images.append((number, image))

@@ -74,7 +74,7 @@ def attacked_rows(job: Job) -> Results:
     return Results(
         variants,
         tables,
-        _examples(job, computed.took.examples),
+        _examples(job),
         gradients=total(crafting, "gradients"),
         zero_gradients=total(crafting, "zero_gradients"),
         seconds=computed.took.seconds,
@@ -187,15 +187,15 @@ def _transfer(
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")
     size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
+    small = size <= settings.store.images_mb * 1e6
     return Transfer(
         {name: job.networks[name] for name in targets},
         source,
         replace(job.variants, wanted=names),
-        () if job.saved else job.examples,
         diagnostics,
         job.diagnosed.indices.tolist(),
         keep,
-        settings.save_adversarial or size <= settings.store.images_mb * 1e6,
+        None if settings.save_adversarial or small else job.examples,
         settings.seed,
     )
 
@@ -243,7 +243,7 @@ def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
     return dict(zip(table["index"].to_pylist(), images, strict=True))
 
 
-def _examples(job: Job, new: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+def _examples(job: Job) -> dict[int, np.ndarray]:
     """Return the example images of the primary variant, (K, 3, H, W), by index."""
     if not job.examples:
         return {}
@@ -253,7 +253,7 @@ def _examples(job: Job, new: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     if job.saved is not None:
         levels = SavedImagesSource(job.saved)(clean, batch).images
     else:
-        known = stored_images(job, index.tolist()) | dict(new)
+        known = stored_images(job, index.tolist())
         levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
     norm, variants = job.settings.attack.norm, job.variants
     shown = [

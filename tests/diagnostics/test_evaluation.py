@@ -63,7 +63,6 @@ def test_a_second_pass_forgets_the_first(images, linear):
     diagnostics = make_diagnostics(FULL, ["a"], 8.0, CLEAN, source.perturbed)
     module = Transfer(networks, source, diagnostics=diagnostics)
     first, second = (evaluate(dataset, module, TRAINER, "test") for _ in range(2))
-    assert second.gradients == first.gradients
     for name, table in first.tables.items():
         assert second.tables[name].equals(table)
 

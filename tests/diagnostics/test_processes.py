@@ -96,22 +96,18 @@ def job(data: ImageDataset, batch_size: int, processes: int, folder: Path) -> di
         networks,
         attacker,
         Variants(controls=True),
-        examples=(0, 10),
         diagnostics=make_diagnostics(settings, list(networks), 8.0, clean, attacker.perturbed),
         diagnosed=DIAGNOSED,
         keep=partial(write, folder),
-        keep_images=True,
+        kept_images=None,
     )
     result = evaluate(data, module, trainer, "test")
     words = {"diagnostics": settings, "trainer": trainer, "seed": 0, "reference": 8.0}
     words |= {"source_name": "a", "targets": ("a", "b"), "rerun": False, "cache_dir": str(folder)}
     models = {name: SimpleNamespace(classifier=one, key=name) for name, one in networks.items()}
     asked = Job(SimpleNamespace(**words), None, data, data, None, models, "cpu")
-    gradients = pa.table({"gradients": [result.gradients], "zero": [result.zero_gradients]})
-    examples = pa.table({str(k): v.ravel() for k, v in sorted(result.examples.items())})
     kept = from_first_process(unattacked_tables(asked))
-    found = result.tables | {f"kept-{name}": table for name, table in kept.items()}
-    return found | {"gradients": gradients, "examples": examples}
+    return result.tables | {f"kept-{name}": table for name, table in kept.items()}
 
 
 def write(folder: Path, parts: dict[str, pa.Table]) -> None:
