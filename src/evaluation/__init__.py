@@ -9,9 +9,9 @@ from src.evaluation.adversarial_source import (
 from src.evaluation.attacker import Attack, Attacker, AttackError, CountedModel, accepted
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
-from src.evaluation.evaluate import evaluate, pass_over, renamed, score_clean
+from src.evaluation.evaluate import Evaluation, evaluate, renamed, score_clean
 from src.evaluation.foreign_images import open_foreign_images
-from src.evaluation.lightning_module import CRAFTING, IMAGES, Evaluation, Transfer, total
+from src.evaluation.lightning_module import CRAFTING, IMAGES, Transfer, total
 from src.evaluation.predictions import Predictions
 from src.evaluation.saved_images import (
     UNKNOWN,

@@ -1,12 +1,12 @@
 """Evaluation of targets on a data set, on one device or on several."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -16,11 +16,27 @@ from src.config.settings import TrainerSettings
 from src.data import ImageDataset
 from src.evaluation.adversarial_source import Probe, clean_images
 from src.evaluation.batches import Batches
-from src.evaluation.lightning_module import Evaluation, Transfer
+from src.evaluation.lightning_module import Transfer
 from src.evaluation.trainer import make_trainer
+from src.evaluation.variants import UNROUNDED
 from src.utils import stopping
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of a pass over the images.
+
+    Attributes:
+        tables: Rows of all processes, see `Transfer`.
+        seconds: Duration of the pass, diagnostics included.
+        batch_size: Images in a batch.
+    """
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    seconds: float = math.nan
+    batch_size: int = 0
 
 
 def evaluate(
@@ -30,34 +46,18 @@ def evaluate(
     label: str = "images",
     only: Collection[int] | None = None,
 ) -> Evaluation:
-    """Attack images and evaluate the targets; see `pass_over`."""
-    variants = module.variants
-    shuffle_seed = variants.seed if variants.controls else None
-    seconds, size = pass_over(dataset, module, trainer, label, shuffle_seed, only)
-    return replace(module.found, seconds=seconds, batch_size=size)
-
-
-def pass_over(
-    dataset: ImageDataset,
-    module: pl.LightningModule,
-    trainer: TrainerSettings,
-    label: str,
-    shuffle_seed: int | None = None,
-    only: Collection[int] | None = None,
-) -> tuple[float, int]:
-    """Pass over the images; `label` names the progress bar.
+    """Attack images and evaluate the targets; `label` names the progress bar.
 
     Of several devices each gets its share of all images, and leaves out those not among `only`.
     Where a GPU's memory does not suffice, the pass begins again with half the batch size.
-
-    Returns:
-        Duration in seconds, and images per batch.
 
     Raises:
         ValueError: There are fewer batches than processes; or the memory does not suffice for
             one image, or for a batch of several processes, which cannot halve it together.
     """
-    runner, size = make_trainer(trainer, label), trainer.images_per_batch
+    variants, source, size = module.variants, module.adversarial_source, trainer.images_per_batch
+    shuffle_seed = variants.seed if variants.controls else None
+    runner = make_trainer(trainer, label)
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.workers)
     strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
@@ -70,17 +70,15 @@ def pass_over(
             torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, **flags),
         ):
             runner.predict(module, loader, return_predictions=False)
-        return time.perf_counter() - start, size
+        return Evaluation(module.tables, time.perf_counter() - start, size)
     except torch.OutOfMemoryError as error:
         if size == 1 or trainer.distributed:
             text = f"trainer.batch_size={size} needs more memory than the device has."
             raise ValueError(text) from error
     log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
-    if isinstance(module, Transfer):
-        source = module.adversarial_source
-        source.max_batch = source.max_batch and max(1, source.max_batch // 2)
+    source.max_batch = source.max_batch and max(1, source.max_batch // 2)
     smaller = trainer.model_copy(update={"batch_size": size // 2})
-    return pass_over(dataset, module, smaller, label, shuffle_seed, only)
+    return evaluate(dataset, module, smaller, label, only)
 
 
 def score_clean(
@@ -97,14 +95,9 @@ def score_clean(
 
     `keep` gets the rows of finished images while a long pass lasts.
     """
-
-    def keep_rows(parts: Mapping[str, pa.Table]) -> None:
-        for rows in parts.values():
-            keep(rows)
-
-    module = Transfer(targets, probe or clean_images(), keep=keep_rows)
-    (table,) = evaluate(dataset, module, trainer, label, only).tables.values()
-    return table
+    name = UNROUNDED.primary
+    module = Transfer(targets, probe or clean_images(), keep=lambda parts: keep(parts[name]))
+    return evaluate(dataset, module, trainer, label, only).tables[name]
 
 
 def renamed(table: pa.Table, name: str) -> pa.Table:

@@ -1,9 +1,7 @@
 """Lightning module that evaluates all targets on the same adversarial images."""
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -25,21 +23,6 @@ CRAFTING, IMAGES = "crafting", "images"
 """Tables of what attacks took, and of adversarial images."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Results of a pass over the images.
-
-    Attributes:
-        tables: Rows of all processes: those of `Predictions` by variant, of diagnostics by their
-            `table`, and of `Crafting` where images were attacked.
-        seconds: Duration of the pass, diagnostics included.
-    """
-
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    seconds: float = math.nan
-    batch_size: int = 0
-
-
 def total(crafting: pa.Table | None, name: str) -> int:
     """Return the sum of a column of `Crafting`; 0 where nothing was attacked."""
     return 0 if crafting is None else round(pc.sum(crafting[name]).as_py() or 0)
@@ -59,7 +42,8 @@ class Transfer(pl.LightningModule):
         seed: Seed, with a batch's first image, of what an attack draws from PyTorch's generators.
 
     Attributes:
-        found: Results of the pass; on several processes each gets the merged ones.
+        tables: Rows of all processes after a pass: of `Predictions` by variant, of diagnostics by
+            their `table`, and of `Crafting` where images were attacked.
         seconds: Most work that a killed pass loses, unless one batch takes longer.
     """
 
@@ -96,7 +80,7 @@ class Transfer(pl.LightningModule):
         self.keep = keep
         self.kept_images = None if kept_images is None else frozenset(kept_images)
         self.seed = seed
-        self.found = Evaluation()
+        self.tables: dict[str, pa.Table] = {}
 
     def on_predict_epoch_start(self) -> None:
         """Drop the rows of an earlier pass."""
@@ -138,7 +122,8 @@ class Transfer(pl.LightningModule):
             flat = np.stack(images).reshape(len(images), -1)
             column = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
             parts[IMAGES] = pa.table({"index": pa.array(index, pa.int64()), "adversarial": column})
-        self.keep(parts)
+        if parts:
+            self.keep(parts)
         self._mark()
 
     def _transfer(self, batch: Batch) -> None:
@@ -161,7 +146,7 @@ class Transfer(pl.LightningModule):
         """Merge the processes' rows."""
         self.adversarial_source.check()
         self._hand_over({})
-        self.found = Evaluation(merged(self.metrics))
+        self.tables = merged(self.metrics)
 
     def _evaluate(
         self, per_budget: Sequence[AttackedBatch], target_labels: Tensor | None

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-DUST = 1e-4
-"""Tolerance in grey levels: a budget that is kept as a float may miss a whole number."""
+TOLERANCE_255 = 1e-4
+"""Float rounding error of integer budgets, in grey levels."""
 _AXES = (-3, -2, -1)
 
 
@@ -31,13 +31,13 @@ def round_to_8_bits(
     levels = (adversarial.to(dtype) * 255).clamp(0, 255)
     origin = clean.to(dtype)
     if norm == "linf":
-        radius = math.floor(eps_255 + DUST)
+        radius = math.floor(eps_255 + TOLERANCE_255)
         lower, upper = (origin - radius).clamp_min(0), (origin + radius).clamp_max(255)
         return levels.round().clamp(lower, upper).to(torch.uint8)
     change = levels - origin
     size = torch.linalg.vector_norm(change, dim=_AXES, keepdim=True, dtype=torch.float64)
     size = size / math.sqrt(math.prod(clean.shape[-3:]))
-    change = change * (eps_255 / size.clamp_min(DUST)).clamp_max(1).to(dtype)
+    change = change * (eps_255 / size.clamp_min(TOLERANCE_255)).clamp_max(1).to(dtype)
     nearest = (origin + change).round().to(torch.uint8)
     smaller = (origin + change.trunc()).to(torch.uint8)
     too_far = exceeds(change_size(nearest, clean, norm), eps_255, norm)
@@ -59,7 +59,9 @@ def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
 
 def exceeds(size: Tensor, eps_255: float, norm: str) -> Tensor:
     """Return a mask of the sizes of changes, see `change_size`, that are beyond a budget."""
-    return size > (math.floor(eps_255 + DUST) if norm == "linf" else eps_255 + DUST)
+    return size > (
+        math.floor(eps_255 + TOLERANCE_255) if norm == "linf" else eps_255 + TOLERANCE_255
+    )
 
 
 def round_trip(images: Tensor, storage: str) -> Tensor:

@@ -15,7 +15,7 @@ from src.diagnostics import (
     low_passed_images,
     noise_parts,
 )
-from src.evaluation import Probe, pass_over, renamed, score_clean
+from src.evaluation import Probe, Transfer, Variants, clean_images, evaluate, renamed, score_clean
 from src.experiment.prepared import Job
 from src.store.rows import Keep, computed_once
 from src.store.tables import with_defaults
@@ -100,9 +100,16 @@ def _similarity(job: Job) -> pa.Table | None:
         missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
     ) -> dict[str, pa.Table]:
         wanted = {name: pairs[name] for name in missing}
-        module = Similarity(job.networks, wanted, trainer.max_gradient_batch)
-        pass_over(job.images, module, trainer, "gradients", only=todo.tolist())
-        rows = module.table
+        needed = {name for pair in wanted.values() for name in pair}
+        module = Transfer(
+            {name: network for name, network in job.networks.items() if name in needed},
+            clean_images(),
+            Variants(wanted=()),
+            [Similarity(wanted, trainer.max_gradient_batch)],
+        )
+        rows = evaluate(job.images, module, trainer, "gradients", todo.tolist()).tables[
+            "similarity"
+        ]
         return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
 
     keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
