@@ -59,9 +59,8 @@ def change_size(stored: Tensor, clean: Tensor, norm: str) -> Tensor:
 
 def exceeds(size: Tensor, eps_255: float, norm: str) -> Tensor:
     """Return a mask of the sizes of changes, see `change_size`, that are beyond a budget."""
-    return size > (
-        math.floor(eps_255 + TOLERANCE_255) if norm == "linf" else eps_255 + TOLERANCE_255
-    )
+    largest = eps_255 + TOLERANCE_255
+    return size > (math.floor(largest) if norm == "linf" else largest)
 
 
 def round_trip(images: Tensor, storage: str) -> Tensor:

@@ -107,9 +107,8 @@ def _similarity(job: Job) -> pa.Table | None:
             Variants(wanted=()),
             [Similarity(wanted, trainer.max_gradient_batch)],
         )
-        rows = evaluate(job.images, module, trainer, "gradients", todo.tolist()).tables[
-            "similarity"
-        ]
+        tables = evaluate(job.images, module, trainer, "gradients", todo.tolist()).tables
+        rows = tables["similarity"]
         return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
 
     keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
