@@ -32,7 +32,7 @@ CAUSES = {
     "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
-    "over_budget": "the rates stand at the measured budget; usual causes: eps_255 in another "
+    "over_budget": "the rates stand at the stated budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that classify more of them correctly",

@@ -19,8 +19,8 @@ from src.evaluation.saved_images import (
     LazyImages,
     SavedImages,
     SavedImagesSource,
+    find_breaches,
     saved_dataset,
-    with_measured_budgets,
 )
 from src.evaluation.storage import round_to_8_bits
 from src.evaluation.trainer import for_device, make_trainer, meet

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ _TOGETHER = 32  # images measured at once
 
 
 class Breach(NamedTuple):
-    """A budget, in units of 1/255, that `images` of a set exceed, by changes up to `measured`."""
+    """A stated budget, in 1/255, that `images` of a set exceed, by changes up to `measured`."""
 
     stated: float
     measured: float
@@ -56,7 +56,7 @@ class SavedImages:
         ensemble: Quantity that the ensemble averages; None: not known.
         weights: Digests of the sources' weights by name, as far as they are known.
         data: Digest of the data set that the clean images are; empty: not known.
-        breaches: Stated budgets that `with_measured_budgets` has replaced.
+        breaches: Budgets that some images exceed, see `find_breaches`.
     """
 
     source: str
@@ -74,9 +74,6 @@ class SavedImages:
     def __post_init__(self) -> None:
         if not len(self) or (np.diff(self.index) <= 0).any():
             raise ValueError("The index must name one image or more, and none more than once.")
-        budgets = set(self.budgets_255)
-        if len(budgets) < len(self.budgets_255) or not all(0 <= eps <= 255 for eps in budgets):
-            raise ValueError(f"The budgets {list(self.budgets_255)} repeat one, or are beyond 255.")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -97,24 +94,19 @@ class SavedImages:
         return total.hexdigest()[:16]
 
 
-def with_measured_budgets(saved: SavedImages) -> SavedImages:
-    """Return a set in which a budget that images exceed is replaced by their largest change.
-
-    All images are read, some at a time. Two budgets that become the same are refused.
-    """
-    norm, stated, parts = saved.attack.norm, saved.budgets_255, []
+def find_breaches(saved: SavedImages) -> tuple[Breach, ...]:
+    """Return the budgets that images of a set exceed; all are read, some at a time."""
+    norm, parts = saved.attack.norm, []
     for first in range(0, len(saved), _TOGETHER):
         rows = range(first, min(first + _TOGETHER, len(saved)))
         clean = np.stack([to_rgb(saved.clean.images[row]).transpose(2, 0, 1) for row in rows])
         parts.append(change_size(saved.adversarial(rows), torch.from_numpy(clean), norm))
-    breaches = {}
-    for eps_255, size in zip(stated, torch.cat(parts, dim=1), strict=True):
-        count = int(exceeds(size, eps_255, norm).sum())
-        if count:
-            measured = math.ceil(1000 * float(size.max())) / 1000
-            breaches[eps_255] = Breach(eps_255, measured, count)
-    budgets = tuple(breaches[eps].measured if eps in breaches else eps for eps in stated)
-    return replace(saved, budgets_255=budgets, breaches=tuple(breaches.values()))
+    sizes = zip(saved.budgets_255, torch.cat(parts, dim=1), strict=True)
+    return tuple(
+        Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, int(beyond.sum()))
+        for eps_255, size in sizes
+        if (beyond := exceeds(size, eps_255, norm)).any()
+    )
 
 
 class SavedImagesSource(AdversarialSource):

@@ -1,18 +1,19 @@
 """Saved set in the place of an attack: what it says of itself becomes the job's settings."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from src.config.fields import check_among, check_model, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
-from src.evaluation import UNKNOWN, SavedImages, open_foreign_images, with_measured_budgets
+from src.evaluation import UNKNOWN, SavedImages, find_breaches, open_foreign_images
 from src.experiment.own_set import IMAGES, read_set
 
 
 @lru_cache(maxsize=2)  # checked before the sweep, and again in the job
 def open_saved_images(settings: SavedSettings) -> SavedImages:
-    """Open a set of this program, which its file tells, or else of another; measure its budgets."""
+    """Open a set of this program, which its file tells, or else of another; measure its images."""
     path = Path(settings.path, IMAGES)
     bare = settings == SavedSettings(path=settings.path)
     try:
@@ -24,7 +25,7 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
                 "save_adversarial=true, or for images of another program clean and eps_255."
             )
         found = read_set(path.parent) if bare else open_foreign_images(settings)
-        return with_measured_budgets(found)
+        return replace(found, breaches=find_breaches(found))
     except ValueError as error:
         raise ValueError(f"attack.path={settings.path}: {error}") from error
 
@@ -50,10 +51,8 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     if settings.dataset.has_loader and dataset not in (UNKNOWN, own):
         raise ValueError(f"dataset={own}, but {path} says that its images are of {dataset}.")
     budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
-    measured = {breach.stated: breach.measured for breach in saved.breaches}
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
-    reference = measured.get(reference, reference)
     check_among(f"epsilon.reference of {path}", [reference], budgets)
     for member in source.split("+"):
         check_model("the source of the saved set", member)
