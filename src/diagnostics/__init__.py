@@ -13,7 +13,7 @@ from src.diagnostics.band_filters import (
     noise_parts,
 )
 from src.diagnostics.gradient_similarity import Similarity
-from src.diagnostics.minimum_budget import Attack, Bisection
+from src.diagnostics.minimum_budget import BatchAttack, Bisection
 from src.diagnostics.spectra import Spectra, mean_spectra
 from src.evaluation import Diagnostic
 
@@ -23,7 +23,7 @@ def make_diagnostics(
     targets: Sequence[str],
     reference_eps_255: float,
     clean: pa.Table,
-    attack: Attack,
+    attack: BatchAttack,
     seed: int = 0,
 ) -> list[Diagnostic]:
     """Return the diagnostics of an attack that settings ask for.

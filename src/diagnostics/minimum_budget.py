@@ -9,9 +9,9 @@ from torch import Tensor
 
 from src.data import Batch
 from src.evaluation import Diagnostic, DiagnosticInput
-from src.evaluation.predictions import TopPredictions, prediction_columns, top_predictions
+from src.evaluation.predictions import prediction_columns, top_predictions
 
-Attack = Callable[[Tensor, Batch, Tensor], Tensor]
+BatchAttack = Callable[[Tensor, Batch, Tensor], Tensor]
 """Clean images (N, 3, H, W) in [0, 1], their batch, and budgets in [0, 1] units, (K, N), to
 adversarial images (K, N, 3, H, W)."""
 
@@ -34,7 +34,7 @@ class Bisection(Diagnostic):
     table = "flips"
 
     def __init__(
-        self, targets: Sequence[str], halvings: int, clean: pa.Table, attack: Attack
+        self, targets: Sequence[str], halvings: int, clean: pa.Table, attack: BatchAttack
     ) -> None:
         super().__init__(targets)
         self.halvings, self.attack = halvings, attack
@@ -75,41 +75,28 @@ class Bisection(Diagnostic):
     def _bisect(self, inputs: DiagnosticInput, number: int, name: str) -> None:
         """Append the rows of a batch and a target."""
         index, labels, logits = inputs.batch.index, inputs.batch.labels, inputs.logits[name]
-        correct = torch.isin(index.cpu(), self.correct[name])
-        grid = top_predictions(name, logits.flatten(0, 1), labels.repeat(len(logits)))
-        flips = (grid.predicted.reshape(logits.shape[:2]) != labels).cpu()
+        flips = torch.stack([_flips(name, each, labels) for each in logits])
         tried = torch.tensor(inputs.budgets, dtype=torch.float64)[:, None]  # budgets in any order
         high, first = tried.where(flips, torch.inf).min(dim=0)
         low = tried.where(tried < high, 0).amax(dim=0)
-        ever = flips.any(dim=0)
-        place = first.where(ever, tried.argmax()) * len(labels) + torch.arange(len(labels))
-        high = high.where(ever, torch.nan)
-        for flipping in (True, False):
-            rows = (correct & (ever == flipping)).nonzero()[:, 0]
-            found = TopPredictions(*(column[place[rows]] for column in grid))
-            ends = low[rows], high[rows]
-            if flipping:
-                ends, found = self._halved(inputs, name, rows, ends, found)
-            whole = [torch.full_like(index[rows], number), index[rows], labels[rows], found.classes]
-            self.append(whole, [*ends, found.true, found.confidences])
-
-    def _halved(
-        self,
-        inputs: DiagnosticInput,
-        name: str,
-        rows: Tensor,
-        ends: tuple[Tensor, Tensor],
-        found: TopPredictions,
-    ) -> tuple[tuple[Tensor, Tensor], TopPredictions]:
-        """Return narrower brackets of some images, and the predictions at their upper ends."""
-        (low, high), clean = ends, inputs.clean[rows]
-        batch = Batch(*(column[rows] for column in inputs.batch))
+        ever, correct = flips.any(dim=0), torch.isin(index.cpu(), self.correct[name])
+        found = logits[first.where(ever, tried.argmax()), torch.arange(len(labels))]
+        rows = (correct & ever).nonzero()[:, 0]
+        clean, batch = inputs.clean[rows], Batch(*(column[rows] for column in inputs.batch))
         for _ in range(self.halvings if len(rows) else 0):
-            middle = (low + high) / 2
+            middle = (low[rows] + high[rows]) / 2
             (images,) = self.attack(clean, batch, middle[None].to(clean) / 255)
-            top = top_predictions(name, inputs.networks[name](images), batch.labels)
-            flipped = top.predicted != batch.labels
-            found = top.where(flipped, found)
-            low = torch.where(flipped.cpu(), low, middle)
-            high = torch.where(flipped.cpu(), middle, high)
-        return (low, high), found
+            again = inputs.networks[name](images)
+            flipped = _flips(name, again, batch.labels)
+            high[rows[flipped]] = middle[flipped]
+            low[rows[~flipped]] = middle[~flipped]
+            found[rows[flipped]] = again[flipped]
+        rows, high = correct.nonzero()[:, 0], high.where(ever, torch.nan)
+        top = top_predictions(name, found[rows], labels[rows])
+        whole = [torch.full_like(index[rows], number), index[rows], labels[rows], top.classes]
+        self.append(whole, [low[rows], high[rows], top.true, top.confidences])
+
+
+def _flips(target: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return a mask of the images that are taken for another class, on the CPU."""
+    return (top_predictions(target, logits, labels).classes[:, 0] != labels).cpu()

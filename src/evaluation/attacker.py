@@ -214,10 +214,7 @@ class Attacker(AdversarialSource):
         if isinstance(found, Tensor):
             got = f"a tensor {tuple(found.shape)} of {found.dtype} on {found.device}"
         if got != wanted:
-            raise AttackError(
-                f"attack={self.name} returns {got} for {shape[0]} budgets and {shape[1]} images; "
-                f"it must return {wanted}."
-            )
+            raise AttackError(f"attack={self.name} returns {got}; it must return {wanted}.")
         wrong = ~found.isfinite().flatten(2).all(dim=2).all(dim=0)
         if bool(wrong.any()):
             number = int(batch.index[wrong][0])

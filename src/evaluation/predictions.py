@@ -30,19 +30,6 @@ class TopPredictions(NamedTuple):
     classes: Tensor
     confidences: Tensor
 
-    @property
-    def predicted(self) -> Tensor:
-        """The most likely class, (N,)."""
-        return self.classes[:, 0]
-
-    def where(self, chosen: Tensor, others: "TopPredictions") -> "TopPredictions":
-        """Return these predictions for the chosen images, bool (N,), and others for the rest."""
-        return TopPredictions(
-            torch.where(chosen, self.true, others.true),
-            torch.where(chosen[:, None], self.classes, others.classes),
-            torch.where(chosen[:, None], self.confidences, others.confidences),
-        )
-
 
 def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictions:
     """Return the predictions of finite logits (N, C) for images of the classes `labels`, (N,)."""
