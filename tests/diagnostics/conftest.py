@@ -1,11 +1,10 @@
 """Small images, networks, and a pass over them with diagnostics."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,22 @@ from torch import Tensor, nn
 from src.attacks import fgsm
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.diagnostics import make_diagnostics, mean_spectra
-from src.evaluation import Attacker, Transfer, Variants, evaluate, score_clean
-from src.experiment.prepared import Job
-from src.experiment.unattacked import unattacked_tables
+from src.diagnostics import (
+    Similarity,
+    low_passed_images,
+    make_diagnostics,
+    mean_spectra,
+    noise_parts,
+)
+from src.evaluation import (
+    Attacker,
+    Transfer,
+    Variants,
+    clean_images,
+    evaluate,
+    score_clean,
+)
 
-UNROUNDED = Variants()
-DIAGNOSTICS = "flips", "spectra", "filtered"
 FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
 
 
@@ -95,8 +103,8 @@ def batch_of() -> Callable[[ImageDataset], tuple[Tensor, Batch]]:
     return all_of
 
 
-@pytest.fixture(scope="session")
-def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNamespace]:
+@pytest.fixture
+def diagnosed() -> Callable[..., SimpleNamespace]:
     """A function that attacks a data set with diagnostics: their tables in pandas, and the rest."""
 
     def make(
@@ -107,48 +115,37 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleN
         budgets: Sequence[float] = (2.0, 8.0, 16.0),
         reference: float = 8.0,
         only: dict | None = None,
-        trainer: dict | None = None,
-        variants: Variants = UNROUNDED,
-        max_batch: int | None = None,
-        noise_seed: int = 0,
-        cache: Path | None = None,
+        batch_size: int = 4,
+        variants: Variants = Variants(),
+        max_batch: int = 4,
         **words,
     ) -> SimpleNamespace:
-        classes = dataset.num_classes
         attacker = Attacker(
-            source, attack, budgets, num_classes=classes, max_batch=max_batch, **words
+            *(source, attack, budgets),
+            **{"num_classes": dataset.num_classes, "max_batch": max_batch, **words},
         )
         chosen = DiagnosticSettings(**(FULL if only is None else only))
-        given = {"accelerator": "cpu", "batch_size": 4, "progress_bar": False}
-        given |= {"gradient_batch": max_batch} | (trainer or {})
-        trained = TrainerSettings(**given)
-        scored = score_clean(dataset, networks, trained)
-        diagnostics = make_diagnostics(
-            chosen, list(networks), reference, scored, attacker.perturbed, noise_seed
-        )
-        part = dataset.subset(chosen.n_images)
-        module = Transfer(
-            networks, attacker, variants, diagnostics=diagnostics, diagnosed=part.indices.tolist()
-        )
-        result = evaluate(dataset, module, trained, "test")
-        names = [name for name, network in networks.items() if network is source]
-        settings = SimpleNamespace(
-            **{"diagnostics": chosen, "trainer": trained, "seed": noise_seed, "rerun": False},
-            **{"reference": reference, "targets": tuple(networks)},
-            source_name=names[0] if names else "source",
-            cache_dir=str(cache or tmp_path_factory.mktemp("cache")),
-        )
-        models = networks | {settings.source_name: source}
-        known = {n: SimpleNamespace(classifier=one, key=n) for n, one in models.items()}
-        tables = unattacked_tables(Job(settings, None, dataset, part, None, known, "cpu"))
-        pairs = [(n, t) for n, t in result.tables.items() if n in {*DIAGNOSTICS}]
-        side = dataset.image_size
-        pairs = [(n, mean_spectra(t, side, reference) if n == "spectra" else t) for n, t in pairs]
-        frames = [(n, t.to_pandas()) for n, t in [*pairs, *tables.items()]]
-        found = {
-            name: pd.concat([frame for other, frame in frames if other == name], ignore_index=True)
-            for name in dict.fromkeys(name for name, _ in frames)
-        }
-        return SimpleNamespace(attacker=attacker, result=result, tables=tables, **found)
+        trainer = TrainerSettings(accelerator="cpu", batch_size=batch_size, progress_bar=False)
+        clean, part = score_clean(dataset, networks, trainer), dataset.subset(chosen.n_images)
+        diagnostics = make_diagnostics(chosen, list(networks), reference, clean, attacker.perturbed)
+        module = Transfer(networks, attacker, variants, diagnostics, part.indices.tolist())
+        result = evaluate(dataset, module, trainer)
+        tables = {each.table: result.tables[each.table] for each in diagnostics}
+        if chosen.spectra:
+            tables["spectra"] = mean_spectra(tables["spectra"], dataset.image_size, reference)
+        if chosen.filters:
+            noise, low = (
+                score_clean(part, networks, trainer, probe=probe).drop_columns("target_label")
+                for probe in (noise_parts(reference, seed=0), low_passed_images())
+            )
+            tables |= {"filtered": pa.concat_tables([tables["filtered"], noise])}
+            tables |= {"low_passed": low}
+        if chosen.similarity:
+            pairs = {name: ("the source", name) for name in networks}
+            models, compared = {"the source": source} | networks, Similarity(pairs, max_batch)
+            module = Transfer(models, clean_images(), Variants(wanted=()), [compared])
+            tables["similarity"] = evaluate(part, module, trainer).tables["similarity"]
+        frames = {name: table.to_pandas() for name, table in tables.items()}
+        return SimpleNamespace(attacker=attacker, result=result, **frames)
 
     return make

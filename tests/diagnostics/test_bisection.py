@@ -41,9 +41,8 @@ def test_linear_models_flip_where_the_closed_form_says(
 ):
     networks = {"a": linear(0, 2), "b": linear(5, 2)}
     dataset = images(40, classes=2, model=networks["a"])
-    only, trainer = {"bisection": halvings}, {"batch_size": 20}
     arguments = (dataset, networks["a"], networks, attack, GRID)
-    found = diagnosed(*arguments, only=only, trainer=trainer).flips
+    found = diagnosed(*arguments, only={"bisection": halvings}, batch_size=20).flips
     assert list(found) == COLUMNS
     grid = np.array([0, *GRID])
     for name, network in networks.items():
@@ -85,8 +84,7 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
     average = words.pop("average", None)
     source = Ensemble(list(networks.values()), average) if average else networks["a"]
     dataset = images(30, model=networks["a"])
-    trainer = {"batch_size": 15}
-    run = diagnosed(dataset, source, networks, attack, GRID, only=ONLY, trainer=trainer, **words)
+    run = diagnosed(dataset, source, networks, attack, GRID, only=ONLY, batch_size=15, **words)
     clean, whole = batch_of(dataset)
     for name, network in networks.items():
         rows = run.flips[run.flips["target"] == name].dropna()
@@ -103,18 +101,6 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
         assert rows["top5_classes"].map(list).tolist() == top.indices.tolist()
         np.testing.assert_allclose(np.stack(rows["top5_confidences"]), top.values, atol=1e-5)
         np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-5)
-
-
-def test_images_that_do_not_flip_have_no_budget(images, linear, batch_of, diagnosed):
-    model = linear(0)
-    dataset = images(model=model)
-    found = diagnosed(dataset, model, {"a": model}, fgsm, (1e-4,), 1e-4, ONLY).flips
-    assert list(found) == COLUMNS and found["eps_255"].isna().all()
-    assert found["index"].tolist() == list(range(11)) and (found["below_eps_255"] == 1e-4).all()
-    confidence = model(batch_of(dataset)[0]).softmax(1).amax(1)
-    np.testing.assert_allclose(found["confidence"], confidence, atol=1e-3)
-    dataset.labels = (dataset.labels + 1) % 3  # wrong on the clean image already
-    assert len(diagnosed(dataset, model, {"a": model}, fgsm, GRID, only=ONLY).flips) == 0
 
 
 def bisected(flips_at, grid, halvings, labels=(0, 1)):

@@ -1,6 +1,7 @@
 """Diagnostics inside the pass: they change no prediction, and work wherever an attack does."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,8 @@ from src.attacks import fgsm, pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.diagnostics import make_diagnostics
 from src.evaluation import Attacker, Transfer, Variants, evaluate
+from src.experiment.prepared import Job
+from src.experiment.unattacked import unattacked_tables
 
 TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
@@ -51,7 +54,7 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
     arguments = (dataset, networks["a"], networks, attack, GRID)
-    runs = [diagnosed(*arguments, trainer={"batch_size": size}) for size in (2, 11)]
+    runs = [diagnosed(*arguments, batch_size=size) for size in (2, 11)]
     for name in TABLES:
         first, second = (getattr(run, name) for run in runs)
         assert_close(first, second, name)
@@ -71,7 +74,7 @@ def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved,
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
     arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
-    words = {"variants": Variants(controls=True), "trainer": {"batch_size": 2}}
+    words = {"variants": Variants(controls=True), "batch_size": 2}
     every = FULL.model_dump()
     whole, part = (diagnosed(*arguments, only=every | {"n_images": n}, **words) for n in (99, 3))
     chosen = dataset.subset(3).indices.tolist()  # of six batches: some have none
@@ -98,27 +101,21 @@ class Watched(torch.nn.Module):
         return self.network(images)
 
 
-def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_path):
+def test_what_needs_no_attack_is_computed_once(images, curved, tmp_path):
     networks = {name: Watched(curved(seed)) for seed, name in enumerate("abc")}
-    a, b, _ = networks.values()
-    only = {"filters": True, "similarity": True}
-    words = {"only": only, "cache": tmp_path, "trainer": {"batch_size": 11}}
-    seen, runs = [], []
-    for source, attack in ((a, fgsm), (a, pgd), (b, fgsm)):
-        before = [network.seen for network in networks.values()]
-        runs.append(diagnosed(images(), source, networks, attack, GRID, **words))
-        seen.append(
-            [network.seen - b for network, b in zip(networks.values(), before, strict=True)]
+    models = {n: SimpleNamespace(classifier=one, key=n) for n, one in networks.items()}
+
+    def tables(source):
+        settings = SimpleNamespace(
+            **{"diagnostics": FULL, "trainer": TRAINER, "seed": 0, "reference": 8.0},
+            **{"source_name": source, "targets": tuple(networks), "cache_dir": str(tmp_path)},
         )
-    first, other_attack, _ = runs
-    for name in ("filtered", "low_passed", "similarity"):
-        assert first.tables[name].equals(other_attack.tables[name])
-    parts, cutoffs, clean = 3, 5, 1
-    gradients = [1, 0, 0], [len(GRID) * 10, 0, 0], [0, 1, 0]
-    for found, own, once in zip(seen, gradients, (4 + cutoffs + 1, 0, 0), strict=True):
-        looks = [int(n > 0) for n in own]  # at what a prediction changes of the source
-        images_seen = [11 * (len(GRID) + parts + clean + once + n) for n in own]
-        assert found == [a + b for a, b in zip(images_seen, looks, strict=True)]
-    pairs = [run.similarity.set_index(["target", "index"])["cosine"] for run in runs]
-    assert pairs[0]["b"].tolist() == pairs[2]["a"].tolist()
-    assert pairs[2]["c"].tolist() != pairs[0]["c"].tolist()
+        return unattacked_tables(Job(settings, None, images(), images(), None, models, "cpu"))
+
+    first, other = tables("a"), tables("b")
+    bands, cutoffs, gradients = 4, 5, 1
+    assert [one.seen for one in networks.values()] == [11 * (bands + cutoffs + gradients)] * 3
+    assert all(first[name].equals(other[name]) for name in ("filtered", "low_passed"))
+    of_a, of_b = (each["similarity"].to_pandas() for each in (first, other))
+    pair = of_a[of_a["target"] == "b"], of_b[of_b["target"] == "a"]
+    assert pair[0]["cosine"].tolist() == pair[1]["cosine"].tolist()

@@ -10,7 +10,6 @@ from scipy.fft import dctn, idctn
 
 from src.attacks import bim, noise_signs
 from src.diagnostics.frequency import CORNER
-from src.evaluation import Variants
 
 ONLY = {"filters": True}
 PREDICTED = (
@@ -70,22 +69,6 @@ def test_rows_are_predictions_for_filtered_perturbations(norm, images, curved, b
         expected = clean.numpy() + part * factor[:, None, None, None]
         check(rows, networks[target], expected, batch.labels)
     assert found["target"].drop_duplicates().tolist() == ["b", "a"]
-
-
-def test_the_whole_band_is_the_adversarial_image_and_the_control(images, curved, diagnosed):
-    networks = {"a": curved(0), "b": curved(1)}
-    variants = Variants(controls=True, seed=3)
-    words = {"only": ONLY, "variants": variants, "noise_seed": variants.seed}
-    run = diagnosed(images(low=0), networks["a"], networks, **words)
-    tables = {"attack": run.result.tables["float32"], "noise": run.result.tables["noise"]}
-    for kind, table in tables.items():
-        rows = run.filtered.query(f"band == 'all' and kind == '{kind}'")
-        expected = table.to_pandas().query("eps_255 == 8")
-        for column in ("index", "target", "predicted"):
-            assert rows[column].tolist() == expected[column].tolist()
-        for column in ("confidence", "true_confidence"):
-            atol = 1e-5 if kind == "noise" else 0  # the attack's are the job's own
-            np.testing.assert_allclose(rows[column], expected[column], rtol=0, atol=atol)
 
 
 def test_rows_are_predictions_for_smooth_clean_images(images, curved, batch_of, diagnosed):

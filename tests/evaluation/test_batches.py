@@ -1,4 +1,4 @@
-"""How images fall into batches."""
+"""Batches of images and their deal to processes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The table of predictions, on one process and on two."""
+"""Table of predictions."""
 
 import pyarrow as pa
 import pytest
@@ -7,37 +7,26 @@ import torch
 from src.evaluation import Predictions
 
 TARGETS = ["a", "b"]
-BUDGETS = [0.5, 8.0]
+LEVELS = pa.table({"eps_255": [0.5, 8.0], "kind": ["x", "y"]})
+ONE = pa.table({"eps_255": [4.0]})
 
 
-def fill(predictions: Predictions, images: torch.Tensor) -> None:
-    """Add a batch for both targets and budgets, of logits that tell image, target and budget."""
-    for target, name in enumerate(TARGETS):
-        for budget in range(len(BUDGETS)):
-            generator = torch.Generator().manual_seed(10 * target + budget)
-            logits = torch.randn(1000, 7, generator=generator)[images]
-            predictions.update(name, budget, images, images % 7, logits)
-
-
-@pytest.fixture
-def one_process() -> pa.Table:
-    predictions = Predictions(TARGETS, pa.table({"eps_255": BUDGETS}))
-    for part in torch.arange(103).split(16):
-        fill(predictions, part)
-    return predictions.compute()
-
-
-def test_rows_are_complete_and_sorted(one_process):
-    frame = one_process.to_pandas()
-    assert len(frame) == 103 * 2 * 2
+def test_rows_are_complete_and_sorted():
+    predictions = Predictions(TARGETS, LEVELS)
+    for images in torch.arange(103).flip(0).split(16):
+        for target in reversed(TARGETS):
+            for level in (1, 0):
+                predictions.update(target, level, images, images % 7, torch.rand(len(images), 7))
+    frame = predictions.compute().to_pandas()
     keys = list(zip(frame["target"], frame["eps_255"], frame["index"], strict=True))
-    assert keys == sorted(keys) and len(set(keys)) == len(keys)
+    assert keys == [(t, e, n) for t in TARGETS for e in (0.5, 8.0) for n in range(103)]
+    assert frame["kind"].tolist() == (["x"] * 103 + ["y"] * 103) * 2
     assert (frame["label"] == frame["index"] % 7).all()
 
 
 def test_a_row_holds_the_softmax():
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0, -3.0]])
-    predictions = Predictions(["net"], pa.table({"eps_255": [4.0]}))
+    predictions = Predictions(["net"], ONE)
     predictions.update("net", 0, torch.tensor([5]), torch.tensor([3]), logits)
     row = predictions.compute().to_pylist()[0]
     probabilities = logits.softmax(1)[0]
@@ -50,7 +39,7 @@ def test_a_row_holds_the_softmax():
 
 
 def test_three_classes_have_a_top_three():
-    predictions, zero = Predictions(["net"], pa.table({"eps_255": [0.0]})), torch.tensor([0])
+    predictions, zero = Predictions(["net"], ONE), torch.tensor([0])
     predictions.update("net", 0, zero, zero + 2, torch.eye(3)[:1], zero + 1)
     row = predictions.compute().to_pylist()[0]
     assert row["target_label"] == 1
@@ -58,7 +47,6 @@ def test_three_classes_have_a_top_three():
 
 
 def test_logits_that_are_not_finite_are_refused():
-    predictions = Predictions(["net"], pa.table({"eps_255": [0.0]}))
     labels, logits = torch.zeros(3).long(), torch.full((3, 4), float("nan"))
     with pytest.raises(ValueError, match=r"net .* finite"):
-        predictions.update("net", 0, torch.arange(3), labels, logits)
+        Predictions(["net"], ONE).update("net", 0, torch.arange(3), labels, logits)
