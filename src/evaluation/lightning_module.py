@@ -97,7 +97,7 @@ class Transfer(pl.LightningModule):
             drawn = np.random.SeedSequence([self.seed, int(batch.index[0])]).generate_state(1)
             pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
             self._transfer(batch)
-            size, end = sum(image.nbytes for _, image in self._images), time.monotonic()
+            size, end = sum(flat.nbytes for _, flat in self._images), time.monotonic()
             after_next_batch = end + (end - start) - self._since
             if after_next_batch >= self.seconds or size > _MOST_BYTES:
                 self._hand_over(
@@ -113,15 +113,14 @@ class Transfer(pl.LightningModule):
         """Mark the rows and images from here on as not handed over."""
         self._since = time.monotonic()
         self._kept = {name: len(metric.whole) for name, metric in self.metrics.items()}
-        self._images: list[tuple[int, np.ndarray]] = []
+        self._images: list[tuple[np.ndarray, np.ndarray]] = []
 
     def _hand_over(self, parts: dict[str, pa.Table]) -> None:
         """Call `keep` with some rows, and the images that have not been handed over."""
         if self._images:
-            index, images = zip(*self._images, strict=True)
-            flat = np.stack(images).reshape(len(images), -1)
+            index, flat = map(np.concatenate, zip(*self._images, strict=True))
             column = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-            parts[IMAGES] = pa.table({"index": pa.array(index, pa.int64()), "adversarial": column})
+            parts[IMAGES] = pa.table({"index": index, "adversarial": column})
         if parts:
             self.keep(parts)
         self._mark()
@@ -169,8 +168,7 @@ class Transfer(pl.LightningModule):
         self, clean: Tensor, adversarial: Tensor, batch: Batch, logits: Mapping[str, Tensor]
     ) -> None:
         """Hand a batch to the diagnostics; their draws do not change later batches."""
-        wanted = [self.diagnosed is None or i in self.diagnosed for i in batch.index.tolist()]
-        rows = torch.tensor(wanted, device=clean.device).nonzero()[:, 0]
+        rows = _rows_among(batch.index, self.diagnosed)
         given = DiagnosticInput(
             clean=clean[rows],
             adversarial=adversarial[:, rows],
@@ -185,7 +183,13 @@ class Transfer(pl.LightningModule):
 
     def _note_images(self, index: Tensor, adversarial: Tensor) -> None:
         """Note newly attacked images until they are handed over."""
-        for position, number in enumerate(index.tolist()):
-            if self.kept_images is None or number in self.kept_images:
-                image = adversarial[:, position].clone().float().cpu().numpy()  # no view
-                self._images.append((number, image))
+        rows = _rows_among(index, self.kept_images)
+        if len(rows):
+            flat = adversarial[:, rows].transpose(0, 1).flatten(1)
+            self._images.append((index[rows].cpu().numpy(), flat.float().cpu().numpy()))
+
+
+def _rows_among(index: Tensor, wanted: Collection[int] | None) -> Tensor:
+    """Return the places of a batch's images that are wanted; None: of all."""
+    mask = [wanted is None or number in wanted for number in index.tolist()]
+    return torch.tensor(mask, device=index.device).nonzero()[:, 0]

@@ -116,7 +116,7 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         reference: float = 8.0,
         only: dict | None = None,
         batch_size: int = 4,
-        variants: Variants = Variants(),
+        variants: Variants | None = None,
         max_batch: int = 4,
         **words,
     ) -> SimpleNamespace:
@@ -128,7 +128,8 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         trainer = TrainerSettings(accelerator="cpu", batch_size=batch_size, progress_bar=False)
         clean, part = score_clean(dataset, networks, trainer), dataset.subset(chosen.n_images)
         diagnostics = make_diagnostics(chosen, list(networks), reference, clean, attacker.perturbed)
-        module = Transfer(networks, attacker, variants, diagnostics, part.indices.tolist())
+        diagnosed = part.indices.tolist()
+        module = Transfer(networks, attacker, variants or Variants(), diagnostics, diagnosed)
         result = evaluate(dataset, module, trainer)
         tables = {each.table: result.tables[each.table] for each in diagnostics}
         if chosen.spectra:
