@@ -29,6 +29,7 @@ class AdversarialSource(nn.Module, ABC):
     """Source of adversarial images for K `budgets` in units of 1/255 of a `norm`, `linf` or `l2`.
 
     Attributes:
+        levels: Columns by which tables tell the K versions of an image apart.
         max_batch: Most images in one gradient batch; None: no limit.
     """
 
@@ -38,11 +39,7 @@ class AdversarialSource(nn.Module, ABC):
         super().__init__()
         self.budgets = tuple(budgets)
         self.norm = norm
-
-    @property
-    def levels(self) -> pa.Table:
-        """Columns by which tables tell the K versions of an image apart."""
-        return pa.table({"eps_255": pa.array(self.budgets, pa.float64())})
+        self.levels = pa.table({"eps_255": pa.array(self.budgets, pa.float64())})
 
     @abstractmethod
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
@@ -65,12 +62,7 @@ class Probe(AdversarialSource):
 
     def __init__(self, levels: pa.Table, make: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__([0.0] * len(levels), "linf")
-        self._levels, self.make = levels, make
-
-    @property
-    def levels(self) -> pa.Table:
-        """Columns of the probe."""
-        return self._levels
+        self.levels, self.make = levels, make
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the changed images."""

@@ -140,27 +140,20 @@ class Attacker(AdversarialSource):
         if self.kept and self.kept.keys() >= set(index):
             stacked = np.stack([self.kept[number] for number in index], axis=1)
             return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
-        counted = CountedModel(self.source, self.precision == "bf16")
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        adversarial = self._attacked(counted, images, batch, target_labels, eps)
+        adversarial, counted = self._attacked(images, batch, target_labels, eps)
         counts = counted.gradients, int(counted.zeros), counted.forwards
         return AdversarialBatch(adversarial, target_labels, counts)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
-        counted = CountedModel(self.source, self.precision == "bf16")
-        return self._attacked(counted, images, batch, self._target_labels(images, batch), eps)
+        return self._attacked(images, batch, self._target_labels(images, batch), eps)[0]
 
     def _attacked(
-        self,
-        counted: CountedModel,
-        images: Tensor,
-        batch: Batch,
-        target_labels: Tensor | None,
-        eps: Tensor,
-    ) -> Tensor:
-        """Return the attack's images inside their balls."""
-        first = not self._state
+        self, images: Tensor, batch: Batch, target_labels: Tensor | None, eps: Tensor
+    ) -> tuple[Tensor, CountedModel]:
+        """Return the attack's images inside their balls, and its source."""
+        first, counted = not self._state, CountedModel(self.source, self.precision == "bf16")
         if first:
             self._note_state(images[:1])
         labels = batch.labels if target_labels is None else target_labels
@@ -178,7 +171,8 @@ class Attacker(AdversarialSource):
             self.check()
         self._check_images(adversarial, (len(eps), *images.shape), images, batch)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
-        return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
+        projected = [project(one, images, size, self.norm) for one, size in pairs]
+        return torch.stack(projected), counted
 
     def _note_state(self, images: Tensor) -> None:
         """Note the source's state, and what of it a prediction changes."""
@@ -224,7 +218,7 @@ class Attacker(AdversarialSource):
         if self.pool is None:
             return None
         others, labels = self.pool
-        return others.to(images.device, images.dtype) / 255, labels.to(images.device)
+        return others.to(images.device, images.dtype) / 255, labels.to(images.device, copy=True)
 
     def _target_labels(self, images: Tensor, batch: Batch) -> Tensor | None:
         """Return the target labels, never the true ones."""
