@@ -369,6 +369,6 @@ def test_what_an_attack_has_spoilt_is_kept_by_nobody(command_line, workspace, mo
     words = ["-m", "attack=spoil,fgsm", "hydra.sweep.dir=out/both", "save_adversarial=true"]
     assert command_line(*words, "storage=float32") == 1
     spoilt, kept = (workspace / "out/both" / name for name in ("0-spoil-coarse", "1-fgsm-coarse"))
-    assert "attack=spoil changes the weights" in (spoilt / "error.txt").read_text()
+    assert "attack=spoil changes its source" in (spoilt / "error.txt").read_text()
     assert not list(spoilt.rglob("*.parquet")) and not list(spoilt.rglob("*.safetensors"))
     same_tables(workspace / "out/fgsm", kept, ["predictions"])

@@ -1,6 +1,8 @@
 """An attack on a source model, as a source of adversarial images."""
 
 import inspect
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
-from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
+from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource, SlowBatchError
 from src.models import Ensemble, ModelError
 from src.utils import stopping
 from src.utils.checks import first_line
@@ -34,12 +36,14 @@ class CountedModel(nn.Module):
 
     A gradient of an ensemble counts once for each of its members. With `bf16` the model
     computes in that type wherever autocasting holds it safe; images and weights stay float32.
+    After `limit` seconds it refuses further images by a `SlowBatchError`.
     """
 
-    def __init__(self, model: nn.Module, bf16: bool = False) -> None:
+    def __init__(self, model: nn.Module, bf16: bool = False, limit: float = math.inf) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16
+        self.end = time.monotonic() + limit
         self.members = len(model.members) if isinstance(model, Ensemble) else 1
         self.gradients = 0
         self.forwards = 0
@@ -48,6 +52,8 @@ class CountedModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the gradient that may be taken of the images."""
         stopping.check()
+        if time.monotonic() > self.end:
+            raise SlowBatchError
         self.forwards += len(images) * self.members
         if images.requires_grad and torch.is_grad_enabled():
             self.gradients += len(images) * self.members
@@ -141,19 +147,26 @@ class Attacker(AdversarialSource):
             stacked = np.stack([self.kept[number] for number in index], axis=1)
             return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        adversarial, counted = self._attacked(images, batch, target_labels, eps)
+        counted = CountedModel(self.source, self.precision == "bf16", self.limit)
+        adversarial = self._attacked(counted, images, batch, target_labels, eps)
         counts = counted.gradients, int(counted.zeros), counted.forwards
         return AdversarialBatch(adversarial, target_labels, counts)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
-        return self._attacked(images, batch, self._target_labels(images, batch), eps)[0]
+        counted = CountedModel(self.source, self.precision == "bf16")
+        return self._attacked(counted, images, batch, self._target_labels(images, batch), eps)
 
     def _attacked(
-        self, images: Tensor, batch: Batch, target_labels: Tensor | None, eps: Tensor
-    ) -> tuple[Tensor, CountedModel]:
-        """Return the attack's images inside their balls, and its source."""
-        first, counted = not self._state, CountedModel(self.source, self.precision == "bf16")
+        self,
+        counted: CountedModel,
+        images: Tensor,
+        batch: Batch,
+        target_labels: Tensor | None,
+        eps: Tensor,
+    ) -> Tensor:
+        """Return the attack's images inside their balls."""
+        first = not self._state
         if first:
             self._note_state(images[:1])
         labels = batch.labels if target_labels is None else target_labels
@@ -171,8 +184,7 @@ class Attacker(AdversarialSource):
             self.check()
         self._check_images(adversarial, (len(eps), *images.shape), images, batch)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
-        projected = [project(one, images, size, self.norm) for one, size in pairs]
-        return torch.stack(projected), counted
+        return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
 
     def _note_state(self, images: Tensor) -> None:
         """Note the source's state, and what of it a prediction changes."""
@@ -192,7 +204,7 @@ class Attacker(AdversarialSource):
             # Lightning's pass switches gradients off.
             with torch.enable_grad(), tf32 if self.precision == "tf32" else nullcontext():
                 return self.attack(counted, *main, **arguments)
-        except (torch.OutOfMemoryError, ModelError):
+        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
             raise
         except Exception as error:  # an attack of the user's own may raise anything
             if isinstance(error.__cause__, ValidationError):  # the caller words it

@@ -43,9 +43,11 @@ def run(dataset) -> Callable[..., SimpleNamespace]:
 
     def make(networks, attack=fgsm, trainer=TRAINER, source=None, words=None, **attacker):
         images: dict[int, np.ndarray] = {}
+        kept = []
 
         def keep(parts):
             rows = parts.get("images")
+            kept.append(rows)
             for index, flat in zip(*rows.to_pydict().values(), strict=True) if rows else ():
                 images[index] = np.float32(flat).reshape(-1, 3, 8, 8)
 
@@ -55,7 +57,9 @@ def run(dataset) -> Callable[..., SimpleNamespace]:
         found = evaluate(dataset, module, trainer)
         gradients = total(found.tables["crafting"], "gradients")
         return SimpleNamespace(
-            tables=found.tables, images=images, gradients=gradients, batch_size=found.batch_size
+            **{"tables": found.tables, "images": images, "parts": len(kept)},
+            gradients=gradients,
+            batch_size=found.batch_size,
         )
 
     return make

@@ -1,11 +1,17 @@
-"""Attacks of the user's own, and what they may not do."""
+"""Attacks of the user's own: what they may not do, and batches that take long."""
+
+import time
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from src.attacks import fgsm
-from src.evaluation import AttackError
+from src.attacks import bim, fgsm
+from src.config.settings import TrainerSettings
+from src.evaluation import AttackError, Transfer, Variants
+
+TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 
 
 @pytest.fixture
@@ -87,3 +93,40 @@ def test_what_is_no_image_is_refused_in_any_batch(run, model, what):
     with pytest.raises(ValueError, match=r"^attack=mine(: KeyError: 'lost'$| returns )"):
         run({"a": model}, attack, name="mine")
     assert calls == [4, 4]
+
+
+class Slow(nn.Module):
+    """Takes 5 ms for each image, and counts its calls in a buffer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images):
+        self.calls += 1
+        time.sleep(0.005 * len(images))
+        return self.model(images)
+
+
+def search(model, images, labels, eps):
+    for _ in range(39):
+        model(images)
+    return torch.stack([images] * len(eps))
+
+
+@pytest.mark.parametrize("controls", [False, True])
+@pytest.mark.parametrize("attack", [partial(bim, steps=20), search])
+def test_batches_that_take_too_long_are_cut(run, model, monkeypatch, attack, controls):
+    monkeypatch.setattr(Transfer, "longest", 0.8)
+    monkeypatch.setattr(Transfer, "seconds", 0)
+    words, trainer = {"variants": Variants(controls=controls)}, {"batch_size": 11}
+    trainer = TRAINER.model_copy(update=trainer)
+    whole = run({"a": model}, attack, trainer, words=words)
+    parts = run({"a": model}, attack, trainer, Slow(model), words=words)
+    assert (whole.parts, whole.gradients) == (1 + controls, parts.gradients)
+    assert parts.parts >= 4  # from which a killed pass goes on
+    for name in words["variants"].names:
+        for column in ("index", "target", "eps_255", "predicted"):
+            assert parts.tables[name][column].equals(whole.tables[name][column]), (name, column)
+    assert parts.images.keys() == whole.images.keys()
