@@ -29,7 +29,7 @@ CLIENT = "mlflow:MlflowClient"
 MOMENTS = {
     "training": (["src.training.module:FineTuning.training_step"], 8),
     "attack": (["src.evaluation:Attacker.forward"], 10),
-    "scoring": (["src.evaluation:Predictions.update"], 100),
+    "scoring": (["src.evaluation:Predictions.add"], 100),
     "files": (["os:replace"], 60),
     "tracking": ([f"{CLIENT}.{name}" for name in ("create_run", "log_batch", "log_artifact")], 40),
     "report": (["src.report.command:build_report", "src.report.command:write_page"], 2),

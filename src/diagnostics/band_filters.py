@@ -11,7 +11,7 @@ from torch import Tensor
 from src.attacks import noise_signs
 from src.diagnostics.frequency import CORNER, band, low_passed
 from src.evaluation import Diagnostic, DiagnosticInput, Probe
-from src.evaluation.predictions import PredictionRows
+from src.evaluation.predictions import Predictions
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
@@ -28,7 +28,7 @@ CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
 """Cutoffs of low-passed images, in cycles per pixel."""
 
 
-class Filtered(PredictionRows, Diagnostic):
+class Filtered(Predictions, Diagnostic):
     """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
 
     The parts are those of `with_parts`, for the budget `reference_eps_255` and noise drawn by
@@ -41,7 +41,7 @@ class Filtered(PredictionRows, Diagnostic):
         super().__init__(targets, _bands(reference_eps_255, "attack"))
         self.reference_eps_255, self.seed = reference_eps_255, seed
 
-    def update(self, inputs: DiagnosticInput) -> None:
+    def observe(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
         index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
         place = inputs.budgets.index(self.reference_eps_255)

@@ -33,7 +33,7 @@ class Similarity(Diagnostic):
         super().__init__(list(pairs))
         self.pairs, self.max_batch = pairs, max_batch
 
-    def update(self, inputs: DiagnosticInput) -> None:
+    def observe(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
         index, labels = inputs.batch.index, inputs.batch.labels
         gradients = {
@@ -42,7 +42,7 @@ class Similarity(Diagnostic):
         }
         for number, (first, second) in enumerate(self.pairs.values()):
             cosine = cosines(gradients[first], gradients[second])
-            self.append([torch.full_like(index, number), index, labels], [cosine])
+            self.update([torch.full_like(index, number), index, labels], [cosine])
 
     def compute(self) -> pa.Table:
         """Return the table, sorted by pair and index.

@@ -46,7 +46,7 @@ class Bisection(Diagnostic):
             for name in targets
         }
 
-    def update(self, inputs: DiagnosticInput) -> None:
+    def observe(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
         for number, name in enumerate(inputs.networks):
             self._bisect(inputs, number, name)
@@ -94,7 +94,7 @@ class Bisection(Diagnostic):
         rows, high = correct.nonzero()[:, 0], high.where(ever, torch.nan)
         top = top_predictions(name, found[rows], labels[rows])
         whole = [torch.full_like(index[rows], number), index[rows], labels[rows], top.classes]
-        self.append(whole, [low[rows], high[rows], top.true, top.confidences])
+        self.update(whole, [low[rows], high[rows], top.true, top.confidences])
 
 
 def _flips(target: str, logits: Tensor, labels: Tensor) -> Tensor:

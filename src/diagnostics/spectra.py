@@ -21,11 +21,11 @@ class Spectra(Diagnostic):
         super().__init__(targets)
         self.reference_eps_255 = reference_eps_255
 
-    def update(self, inputs: DiagnosticInput) -> None:
+    def observe(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
         place = inputs.budgets.index(self.reference_eps_255)
         change = inputs.adversarial[place] - inputs.clean
-        self.append([inputs.batch.index], [radial_power(inputs.clean), radial_power(change)])
+        self.update([inputs.batch.index], [radial_power(inputs.clean), radial_power(change)])
 
     def compute(self) -> pa.Table:
         """Return one row per image: `index`, and the power of the image and of its perturbation.

@@ -1,4 +1,4 @@
-"""Attack once, evaluate every target on the same images, and gather tables of predictions."""
+"""Evaluation of targets on adversarial images, which are crafted once for all of them."""
 
 from src.evaluation.adversarial_source import (
     AdversarialBatch,

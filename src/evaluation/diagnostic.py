@@ -13,7 +13,7 @@ from src.evaluation.predictions import RowMetric
 
 @dataclass(frozen=True)
 class DiagnosticInput:
-    """Images, networks and logits of a batch for diagnostics; N may be 0.
+    """Inputs of a diagnostic for one, possibly empty, batch.
 
     Attributes:
         clean: float32 (N, 3, H, W) in [0, 1].
@@ -37,5 +37,5 @@ class Diagnostic(RowMetric):
     table: ClassVar[str]
 
     @abstractmethod
-    def update(self, inputs: DiagnosticInput) -> None:
+    def observe(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""

@@ -159,7 +159,7 @@ class Transfer(pl.LightningModule):
             for eps_255, images in zip(source.budgets, adversarial.images, strict=True)
         ]
         if adversarial.counts is not None:
-            self.crafting.update(batch.index, adversarial.counts)
+            self.crafting.add(batch.index, adversarial.counts)
             self._note_images(batch.index, adversarial.images)
         logits = self._evaluate(per_budget, adversarial.target_labels)
         if self.diagnostics:
@@ -183,7 +183,7 @@ class Transfer(pl.LightningModule):
                 for name, network in zip(self.names, self.networks, strict=True):
                     logits = network(images)
                     columns = (index, labels, logits, target_labels)
-                    self.predictions[variant].update(name, level, *columns)
+                    self.predictions[variant].add(name, level, *columns)
                     if variant == UNROUNDED.primary:
                         unrounded[name].append(logits)
         return {name: torch.stack(parts) for name, parts in unrounded.items() if parts}
@@ -203,7 +203,7 @@ class Transfer(pl.LightningModule):
         )
         with isolate_rng():
             for diagnostic in self.diagnostics:
-                diagnostic.update(given)
+                diagnostic.observe(given)
 
     def _note_images(self, index: Tensor, adversarial: Tensor) -> None:
         """Note newly attacked images until they are handed over."""

@@ -1,6 +1,5 @@
 """Table of a job's predictions, gathered exactly on any number of processes."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -72,8 +71,8 @@ class RowMetric(Metric, ABC):
         """Numbers of columns of whole numbers and of real ones; None before the first rows."""
         return (self.whole[0].shape[1], self.real[0].shape[1]) if self.whole else None
 
-    def append(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
-        """Append M rows, as columns (M,) or (M, c) of whole numbers and of real ones."""
+    def update(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
+        """Add M rows, as columns (M,) or (M, c) of whole numbers and of real ones."""
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # no float64
         self.whole.append(torch.column_stack([column.to(device) for column in whole]).int())
         self.real.append(torch.column_stack([column.to(device).double() for column in real]))
@@ -103,15 +102,13 @@ def merged(metrics: Mapping[str, RowMetric]) -> dict[str, pa.Table]:
         known = [each[name] for each in widths if each[name] is not None]
         if known and metric.widths is None:
             whole, real = known[0]
-            metric.append([torch.zeros(0, whole)], [torch.zeros(0, real)])
+            metric.update([torch.zeros(0, whole)], [torch.zeros(0, real)])
         if known:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The ``compute`` method of metric")
-                tables[name] = metric.compute()
+            tables[name] = metric.compute()
     return tables
 
 
-class PredictionRows(RowMetric):
+class Predictions(RowMetric):
     """Predictions by image, target and level; `levels` are the columns that tell levels apart."""
 
     def __init__(self, targets: Sequence[str], levels: pa.Table) -> None:
@@ -132,7 +129,7 @@ class PredictionRows(RowMetric):
         if target_labels is None:
             target_labels = torch.full_like(labels, _UNTARGETED)
         keys = [torch.full_like(index, key) for key in (self.targets.index(target), level)]
-        self.append([*keys, index, labels, target_labels, top.classes], [top.true, top.confidences])
+        self.update([*keys, index, labels, target_labels, top.classes], [top.true, top.confidences])
 
     def compute(self) -> pa.Table:
         """Return the table of all processes' rows, sorted by target, level and index.
@@ -156,12 +153,6 @@ class PredictionRows(RowMetric):
         )
 
 
-class Predictions(PredictionRows):
-    """Targets' predictions for each level of a source of adversarial images."""
-
-    update = PredictionRows.add
-
-
 class Crafting(RowMetric):
     """Table of what each image's attack took, for all budgets together.
 
@@ -171,10 +162,10 @@ class Crafting(RowMetric):
     def __init__(self) -> None:
         super().__init__(())
 
-    def update(self, index: Tensor, counts: Sequence[int]) -> None:
+    def add(self, index: Tensor, counts: Sequence[int]) -> None:
         """Add a batch's index, (N,), and its gradients, zero gradients and forward passes."""
         shares = torch.tensor(counts, dtype=torch.float64) / len(index)
-        self.append([index], [shares.expand(len(index), -1)])
+        self.update([index], [shares.expand(len(index), -1)])
 
     def compute(self) -> pa.Table:
         """Return the columns `index`, `gradients`, `zero_gradients` and `forwards`, by index."""

@@ -126,7 +126,7 @@ def bisected(flips_at, grid, halvings, labels=(0, 1)):
         networks={"t": target},
         logits={"t": torch.stack([target(images) for images in adversarial])},
     )
-    diagnostic.update(inputs)
+    diagnostic.observe(inputs)
     return diagnostic.compute().to_pandas(), asked
 
 
