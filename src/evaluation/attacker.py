@@ -182,7 +182,7 @@ class Attacker(AdversarialSource):
         adversarial = self._called(counted, copies, arguments)
         if first:
             self.check()
-        self._check_images(adversarial, (len(eps), *images.shape), images, batch)
+        self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
 
@@ -212,15 +212,14 @@ class Attacker(AdversarialSource):
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
 
-    def _check_images(
-        self, found: Any, shape: tuple[int, ...], images: Tensor, batch: Batch
-    ) -> None:
-        wanted = f"a tensor {shape} of {images.dtype} on {images.device}"
-        got = type(found).__name__
+    def _check_images(self, found: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
+        kind, got = f"of {images.dtype} on {images.device}", type(found).__name__
+        wanted = f"a tensor {(len(eps), *images.shape)} {kind}"
         if isinstance(found, Tensor):
             got = f"a tensor {tuple(found.shape)} of {found.dtype} on {found.device}"
         if got != wanted:
-            raise AttackError(f"attack={self.name} returns {got}; it must return {wanted}.")
+            given = f"for eps of shape {tuple(eps.shape)} it must return {wanted}"
+            raise AttackError(f"attack={self.name} returns {got}; {given}.")
         wrong = ~found.isfinite().flatten(2).all(dim=2).all(dim=0)
         if bool(wrong.any()):
             number = int(batch.index[wrong][0])

@@ -9,7 +9,8 @@ from torch import nn
 
 from src.attacks import bim, fgsm
 from src.config.settings import TrainerSettings
-from src.evaluation import AttackError, Transfer, Variants
+from src.data import to_unit
+from src.evaluation import Attacker, AttackError, Transfer, Variants
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 
@@ -93,6 +94,17 @@ def test_what_is_no_image_is_refused_in_any_batch(run, model, what):
     with pytest.raises(ValueError, match=r"^attack=mine(: KeyError: 'lost'$| returns )"):
         run({"a": model}, attack, name="mine")
     assert calls == [4, 4]
+
+
+def test_an_attack_with_one_budget_for_all_images_cannot_be_bisected(dataset, model):
+    def attack(model, images, labels, eps):
+        return images + eps.reshape(-1, 1, 1, 1, 1)
+
+    batch = dataset.__getitems__(range(4))
+    attacker = Attacker(model, attack, (2.0,), num_classes=3)
+    assert attacker(to_unit(batch.images), batch).images.shape == (1, 4, 3, 8, 8)
+    with pytest.raises(AttackError, match=r"for eps of shape \(1, 4\) it must return"):
+        attacker.perturbed(to_unit(batch.images), batch, torch.full((1, 4), 0.1))
 
 
 class Slow(nn.Module):
