@@ -47,7 +47,7 @@ class SavedImages:
 
     Attributes:
         source: Model that the images were crafted on, `a+b` for an ensemble.
-        budgets_255: K budgets in units of 1/255.
+        budgets_255: K budgets in units of 1/255, ascending.
         dataset: Name of the data set.
         index: int64 (N,), position of each image in its data set, ascending.
         clean: N clean images with labels and, as far as known, the classes' names; of a targeted
@@ -110,18 +110,16 @@ def find_breaches(saved: SavedImages) -> tuple[Breach, ...]:
 
 
 class SavedImagesSource(AdversarialSource):
-    """Saved images as the source of a batch's adversarial images, in ascending budgets."""
+    """Saved images as the source of a batch's adversarial images."""
 
     def __init__(self, saved: SavedImages) -> None:
-        stated = saved.budgets_255
-        super().__init__(sorted(stated), saved.attack.norm)
+        super().__init__(saved.budgets_255, saved.attack.norm)
         self._saved = saved
-        self._places = [stated.index(eps_255) for eps_255 in self.budgets]
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the saved versions of the batch's images unchanged."""
         rows = np.searchsorted(self._saved.index, batch.index.cpu().numpy())
-        levels = self._saved.adversarial(rows.tolist())[self._places]
+        levels = self._saved.adversarial(rows.tolist())
         targets = self._saved.clean.target_labels
         return AdversarialBatch(
             levels.to(images.device).to(images.dtype) / 255,
