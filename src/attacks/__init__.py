@@ -22,7 +22,6 @@ from src.attacks.family import (
     si_ni_di_ti,
     sia,
     ssa,
-    takes_own_budgets,
     ti,
     vmi,
     vni,

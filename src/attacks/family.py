@@ -118,7 +118,6 @@ def published(
         function: Any = attack
         function.__signature__ = face
         function.__doc__ = "\n\n".join(getdoc(each) or "" for each in (described, part) if each)
-        function.takes_own_budgets = True
         _settings(part, {**known})  # wrong defaults fail here
         return function
 
@@ -133,11 +132,6 @@ def _settings(part: Callable[..., Any] | None, values: dict[str, Any]) -> Settin
         else:
             values["estimator"] = made
     return Settings(**values)
-
-
-def takes_own_budgets(attack: Any) -> bool:
-    """Tell whether an attack says of itself that it takes a budget for each image, (K, N)."""
-    return getattr(getattr(attack, "func", attack), "takes_own_budgets", False) is True
 
 
 @published(fixed=_STEPS, steps=1)

@@ -3,7 +3,6 @@
 import inspect
 import pydoc
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 import src.attacks
-from src.attacks import Attack, takes_own_budgets
+from src.attacks import Attack
 from src.evaluation.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
@@ -72,7 +71,6 @@ def test_a_config_states_the_defaults_of_its_function(attack_name, sections):
     parameters = inspect.signature(function).parameters
     stated = keys.keys() - {"name", "_target_", "target_label", "transforms"}
     assert [key for key in stated if keys[key] != parameters[key].default] == []
-    assert takes_own_budgets(partial(function)) and not takes_own_budgets(lambda *given: given)
 
 
 def test_an_attack_is_a_function_named_as_on_the_command_line(attack_name, sections):
