@@ -4,21 +4,18 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 from src.attacks import fgsm, pgd
 from src.config.settings import DiagnosticSettings, TrainerSettings
-from src.diagnostics import make_diagnostics
-from src.evaluation import Attacker, Transfer, Variants, evaluate
+from src.evaluation import Variants
 from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
 
 TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 GRID = (0.5, 2.0, 8.0)
-CLEAN = pa.table({"index": [0, 3], "label": [0, 0], "target": ["a", "a"], "predicted": [0, 0]})
 FULL = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True)
 
 
@@ -58,16 +55,6 @@ def test_batches_do_not_matter(attack, images, curved, diagnosed):
     for name in TABLES:
         first, second = (getattr(run, name) for run in runs)
         assert_close(first, second, name)
-
-
-def test_a_second_pass_forgets_the_first(images, linear):
-    networks, dataset = {"a": linear(0)}, images()
-    source = Attacker(networks["a"], fgsm, GRID, num_classes=3)
-    diagnostics = make_diagnostics(FULL, ["a"], 8.0, CLEAN, source.perturbed)
-    module = Transfer(networks, source, diagnostics=diagnostics)
-    first, second = (evaluate(dataset, module, TRAINER, "test") for _ in range(2))
-    for name, table in first.tables.items():
-        assert second.tables[name].equals(table)
 
 
 def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved, diagnosed):
