@@ -21,9 +21,9 @@ class Bisection(Diagnostic):
 
     An image flips if the target, correct on the clean image, predicts another class than the
     true one. The bracket goes from the largest budget of the grid below the first one that flips,
-    or 0, to that one. Attacks with its middle halve it: if the image flips, the
-    upper bound comes down, else the lower one comes up. Flipping need not be monotonous in the
-    budget; the result is one crossing inside the bracket.
+    or 0, to that one. Attacks with its middle halve it: if the image flips, the upper bound comes
+    down, else the lower one comes up. Flipping need not be monotonous in the budget; the result is
+    one crossing inside the bracket.
 
     Args:
         halvings: Number of attacks on each image.
