@@ -36,11 +36,11 @@ class SweepCallback(Callback):
         """Read and check every job that the command stands for, and open the sweep."""
         try:
             composed = compose_jobs(config)
-            jobs = [read_job(job, job.hydra) for job in composed]
+            jobs = [(list(job.hydra.overrides.task), read_job(job, job.hydra)) for job in composed]
             gc.disable()  # a search for cycles takes a quarter of the imports' time, finding none
             from src.experiment.sweep import Sweep
 
-            self.sweep = Sweep(composed, jobs, report)
+            self.sweep = Sweep(jobs, report)
             self.sweep.start(config)
             gc.freeze()  # later searches leave the libraries out, which takes half a second each
             atexit.register(gc.unfreeze)  # triton complains about objects that a usual exit leaves

@@ -11,7 +11,7 @@ from src.config.read import read_job
 from src.experiment.models import stored_classifier
 from src.main import CONF
 from src.models import PixelClassifier
-from src.utils.checks import meant
+from src.utils.checks import suggestion
 
 
 def load_classifier(
@@ -49,7 +49,7 @@ def load_classifier(
         if name not in config.model:
             known = sorted(map(str, config.model))
             raise ValueError(
-                f"there is no model {name} among {', '.join(known)}.{meant(name, known)} "
+                f"there is no model {name} among {', '.join(known)}.{suggestion(name, known)} "
                 f"'model=[{name}]' takes another one of conf/model/."
             )
         settings = read_job(config, config.hydra)
@@ -69,7 +69,7 @@ def load_classifier(
 def _without_attack(config: DictConfig) -> DictConfig:
     """Return a config without an experiment's attack settings, which models do not need."""
     with open_dict(config):
-        config.attack = {"name": "none"}
+        config.attack = {}
         config.source, config.protocol, config.storage, config.variants = None, "all", None, []
         config.controls, config.save_adversarial, config.diagnostics = False, False, {}
     return config

@@ -34,6 +34,7 @@ JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images too
 
 def _joined(attack: str, source: str | list[str] | None) -> str:
     """Return the name of a job's folder, such as `bim-vgg16`."""
+    attack = attack.rpartition("/")[2]
     source = source if isinstance(source, str) else "+".join(source or [])
     return f"{attack}-{source[:100]}".strip("-")
 
@@ -137,7 +138,7 @@ def main() -> None:
     """Attack, evaluate and track, as the words of the command line say.
 
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
-    steps; with `++` it does not. Each attack refuses what its own file does not have.
+    steps; with `++` it does not. Each attack refuses what its function does not take.
     """
     given = sys.argv[1:]
     sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in given]

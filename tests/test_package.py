@@ -63,7 +63,7 @@ def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
     assert "attack: admix, bim," in helped
     words = ("experiment=demo", "attack=bim", "--cfg", "job")
     composed = python("-m", "src.main", *words, folder=tmp_path, path=installed)
-    assert yaml.safe_load(composed)["attack"]["name"] == "bim"
+    assert yaml.safe_load(composed)["attack"]["_target_"] == "src.attacks.bim"
     for module in ("src.report", "src.status", "src.sync"):
         python("-m", module, "--help", folder=tmp_path, path=installed)
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ def counting(model, images, labels, eps, *, max_batch=None):
     images = (images + noise).clamp(0, 1)  # of PyTorch's own generator, by the batch
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 """
-TRIED = 2  # images on which every command tries its attacks first
+TRIED = 2  # images on which a job tries its attack first
 DIAGNOSED = ["diagnostics=full", "diagnostics.bisection=2", "controls=true", "variants=[png]"]
 TABLES = ["predictions", "predictions-png", "predictions-noise", "predictions-shuffled"]
 TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
@@ -333,8 +333,8 @@ def test_the_jobs_of_a_sweep_are_listed(
     monkeypatch.setenv("COLUMNS", "300")
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
-    # A trial, three jobs that stop, two batches of the fourth job, and one of the fifth.
-    killed(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=4)
+    # Trials of three jobs that stop, one and two batches of the fourth, then of the fifth.
+    killed(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=7)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out

@@ -1,13 +1,15 @@
 """Jobs of a command line, composed before any of them runs."""
 
 import itertools
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 
@@ -26,50 +28,60 @@ def runs_here(config: DictConfig) -> bool:
     return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))
 
 
-def compose_jobs(config: DictConfig) -> list[DictConfig]:
-    """Compose a running command's jobs; only the first if the sweeper chooses as it goes."""
+def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
+    """Yield the configs of a command's jobs; only the first if the sweeper chooses as it goes.
+
+    Files are composed once for each choice of them, and values set in a copy, by Hydra's own rule.
+    """
     if not is_sweep(config) or not has_basic_sweeper(config):
-        return [config]
-    if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:
-        raise ValueError(f"hydra.sweeper.max_batch_size={most} must be 1 or more, or null.")
+        yield config
+        return
+    loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     choices = _choices([*fixed, *config.hydra.overrides.task])
-    return [
-        compose(
-            config.hydra.job.config_name,
-            [*config.hydra.overrides.hydra, *words],
-            return_hydra_config=True,
-        )
-        for words in itertools.product(*choices)
-    ]
+    keys = {each[0].key_or_group for each in choices}
+    groups = {key for key in keys if loader.get_group_options(key)}
+    bases: dict[tuple[str, ...], DictConfig] = {}
+    for overrides in itertools.product(*choices):
+        values = [each for each in overrides if each.key_or_group not in groups]
+        files = tuple(str(each.input_line) for each in overrides if each.key_or_group in groups)
+        if files not in bases:
+            words = [*config.hydra.overrides.hydra, *files]
+            name = config.hydra.job.config_name
+            bases[files] = compose(name, words, return_hydra_config=True)
+        job = deepcopy(bases[files])
+        ConfigLoaderImpl._apply_overrides_to_config(values, job)
+        job.hydra.overrides.task = [each.input_line for each in overrides]
+        yield job
+
+
+def _choices(words: list[str]) -> list[list[Override]]:
+    """Return for each key the overrides that it has in the jobs of a sweep; the last word wins."""
+    choices = {}
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    for override in parser.parse_overrides(words):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            each = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            each = [f"{key}={override.get_value_element_as_str()}"]
+        choices[key] = parser.parse_overrides(each)
+    return list(choices.values())
 
 
 def check_groups(words: Sequence[str], folder: Path) -> None:
-    """Refuse a list, a number or null for a group, for which Hydra has no sentence."""
-    for word in words:
-        group, _, value = word.partition("=")
-        if group in ("model", "experiment") or not (group and (folder / group).is_dir()):
+    """Refuse what is no name for a group of files, for which Hydra has no sentence."""
+    given = [word for word in words if "=" in word and not word.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(given):
+        group = override.key_or_group
+        if group in ("model", "experiment") or not (folder / group).is_dir():
             continue
-        if re.fullmatch(r"\[.*\]|[\d.]+|null", value):
+        if not override.is_sweep_override() and not isinstance(override.value(), str):
             names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
-            several = {
-                "epsilon": f" The budgets are epsilon.grid=[{value.strip('[]')}].",
-                "attack": " With -m before the keys, attack=fgsm,bim runs each in turn.",
-            }
-            raise ValueError(f"{word} names no file of {group}: {names}.{several.get(group, '')}")
-
-
-def _choices(words: list[str]) -> list[list[str]]:
-    """Return for each key the overrides that it has in the jobs of a sweep; the last word wins."""
-    choices = {}
-    loader = GlobalHydra.instance().config_loader()  # finds what glob(...) names
-    for override in OverridesParser.create(loader).parse_overrides(words):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
-    return list(choices.values())
+            raise ValueError(
+                f"{override.input_line} names no file of {group}: {names}. Keys are set by "
+                f"{group}.KEY=VALUE, and -m before the words runs {group}=A,B in turn."
+            )
 
 
 def compose_words(

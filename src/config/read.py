@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from src.config.attack_file import attack_settings
 from src.config.errors import refusal
 from src.config.fields import check_model
-from src.config.settings import STUDY, ReportCommand, Settings
-from src.utils.checks import first_line, meant
+from src.config.label import attack_label, changed_settings
+from src.config.settings import STUDY, ReportCommand, Section, Settings
+from src.utils.checks import suggestion
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -26,25 +25,17 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     for key, names in (("source", source), ("targets", targets)):
         _in_catalogue(key, names, config.model)
     section = _plain(config, keep_models={*source, *targets})
-    _refuse_removed(section)
-    kind = hydra.runtime.choices.attack
-    if kind == "none":
-        attack = {"kind": kind, "label": "clean images", **section["attack"]}
-    elif kind == "saved":
-        saved = {key: value for key, value in section["attack"].items() if key != "name"}
-        attack = {"kind": kind, "name": kind, "label": kind, "saved": saved}
-    else:
-        kind, attack = "crafted", attack_settings(config, hydra, section["attack"])
+    attack = _attack(section["attack"], hydra)
+    kind = attack["kind"]
     if section["n_images"] is not None and section["dataset"].get("n_images") is None:
         raise ValueError(
             f"n_images={section['n_images']} has no effect: the file of dataset="
             f"{section['dataset'].get('name')} lacks the line `n_images: ${{n_images}}`."
         )
-    if kind == "crafted" and not source:
-        raise ValueError(f"source is empty; name one of {', '.join(sorted(config.model))}.")
-    if not targets:
-        raise ValueError(f"targets is empty; name one of {', '.join(sorted(config.model))}.")
-    _refuse_what_needs_an_attack(kind, section)
+    for key, given in (("source", kind != "crafted" or source), ("targets", targets)):
+        if not given:
+            raise ValueError(f"{key} is empty; name one of {', '.join(sorted(config.model))}.")
+    _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and kind == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
     variants = _names(section["variants"])
@@ -63,6 +54,19 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     )
 
 
+def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
+    """Return an attack's settings; its name is that of its file, whatever its folder."""
+    name = str(hydra.runtime.choices.attack).rpartition("/")[2]
+    keys = {key: value for key, value in section.items() if key != "name"}
+    if name == "none":
+        return {"kind": name, "name": name, "label": "clean images", **keys}
+    if name == "saved":
+        return {"kind": name, "name": name, "label": name, "saved": keys}
+    rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
+    label = attack_label(name, keys, changed_settings(hydra))
+    return {"kind": "crafted", "name": name, "label": label, "settings": keys, **rules}
+
+
 def read_report_command(config: DictConfig) -> ReportCommand:
     """Return the settings of `python -m src.report`."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -73,7 +77,9 @@ def _validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise ValueError(refusal(error, kind)) from error
+        sections: list[type[BaseModel]] = [kind, *Section.__subclasses__()]
+        known = {key for section in sections for key in section.model_fields}
+        raise ValueError(refusal(error, sorted(known))) from error
 
 
 def _names(value: Any) -> list[Any]:
@@ -94,7 +100,7 @@ def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig) -> None
             known = sorted(map(str, catalogue))
             raise ValueError(
                 f"{key} names {name!r}, which is not among the models: {', '.join(known)}."
-                f"{meant(str(name), known)}"
+                f"{suggestion(str(name), known)}"
             )
 
 
@@ -104,36 +110,27 @@ def _plain(config: DictConfig, keep_models: set[str]) -> dict[str, Any]:
     with open_dict(config):
         config.pop("hydra", None)
         config.model = {name: config.model[name] for name in config.model if name in keep_models}
-    try:
-        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "the config"
-        raise ValueError(f"{key}: {first_line(error)}") from error
+    for key in Settings.model_fields:  # read before validation; `~key` may have removed it
+        config[key]
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return dict(plain)
 
 
-def _refuse_removed(section: Mapping[str, Any]) -> None:
-    """Refuse a config that lacks a key (by `~protocol`, say): they are read before validation."""
-    for key in Settings.model_fields:
-        if key not in section:
-            raise ValueError(f"{key} is missing.")
-
-
-def _refuse_what_needs_an_attack(kind: str, section: Mapping[str, Any]) -> None:
+def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str, Any]) -> None:
     """Refuse keys that mean nothing for saved or clean images."""
-    if kind == "crafted":
+    if attack["kind"] == "crafted":
         return
+    diagnostics = ("bisection", "spectra", "filters", "similarity")
+    clean = attack["kind"] == "none"
     wanted = {
         "storage": section["storage"],
         "save_adversarial=true": section["save_adversarial"],
-        "diagnostics": any(
-            section["diagnostics"].get(key)
-            for key in ("bisection", "spectra", "filters", "similarity")
-        ),
-        "controls=true": kind == "none" and section["controls"],
-        "source": kind == "none" and section["source"] is not None,
+        "diagnostics": any(section["diagnostics"].get(key) for key in diagnostics),
+        "controls=true": clean and section["controls"],
+        "source": clean and section["source"] is not None,
     }
     for key, given in wanted.items():
         if given:
-            name = section["attack"]["name"]
-            raise ValueError(f"{key} needs an attack on a source, which attack={name} is not.")
+            raise ValueError(
+                f"{key} needs an attack on a source, which attack={attack['name']} is not."
+            )

@@ -1,10 +1,9 @@
 """Settings of one job: frozen and typed, checked before anything is read or built.
 
-A field's name is the key of the config; its type, range and choices are what the key allows.
+A field's name is the key of the config; its type, range and choices are what the key allows. What
+keys mean stands beside them in `conf/`.
 """
 
-import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -62,12 +61,7 @@ class ModelSettings(Section):
     Attributes:
         network: `_target_`, a callable that returns a module from normalised images to logits,
             and its arguments; null `num_classes` and `image_size` are filled from the data.
-        mean, std: Normalisation by channel; None: the network's own.
-        input_size: Side that images are resized to inside the model; None: as they come.
-        weights: A file, of the current folder or the program's; `included`: the network comes
-            trained; None: the cache, else fine-tuning.
-        expected_accuracy: On clean images, in [0, 1]; None: as the weight file states for images
-            of its classes, if it does.
+        weights: A file, of the current folder or the program's; `included`; or None.
     """
 
     network: dict[str, Any]
@@ -94,14 +88,7 @@ class ModelSettings(Section):
 
 
 class DatasetSettings(Section):
-    """The images; the keys of `conf/dataset/`, of which a loader may have more of its own.
-
-    Attributes:
-        n_images: Size of the class-balanced subset, drawn by `seed`; None: the whole test split.
-        image_size: Shorter side in pixels, then the central square; None: as stored.
-        num_classes: None: as the data say.
-        class_names: None: as the data say; a list; or `imagenet`.
-    """
+    """The images; the keys of `conf/dataset/`, of which a loader may have more of its own."""
 
     model_config = ConfigDict(extra="allow")
     name: Name
@@ -129,15 +116,7 @@ class SavedOrigin(Section):
 
 
 class SavedSettings(Section):
-    """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`.
-
-    Attributes:
-        path: A folder: a set of this program, or a foreign one's image files.
-        clean: The folder of a foreign set's clean images, named as the adversarial ones.
-        labels: A foreign set's CSV of columns `filename`, `label` (0-based) and, used if
-            `origin.targeted`, `targeted_label`; None: `labels.csv` beside the folder `clean`.
-        eps_255: Budget of a foreign set in units of 1/255.
-    """
+    """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`."""
 
     path: str
     clean: str | None = None
@@ -164,7 +143,7 @@ class AttackSettings(Section):
 
     Attributes:
         kind: `crafted` by an attack on the source, `saved` in files, or `none`.
-        label: Name in runs, tables and headings, with the settings that are not the file's.
+        label: Name in runs, tables and headings, see `attack_label`.
         settings: All keys of the attack's file, resolved.
         source: Model that a saved set says it was crafted on.
     """
@@ -180,13 +159,7 @@ class AttackSettings(Section):
 
 
 class EpsilonSettings(Section):
-    """The budgets in units of 1/255.
-
-    Attributes:
-        grid: Ascending, without 0, which is always evaluated.
-        reference: The budget of the matrix, one of the grid; None: 8 if the grid has it, else
-            the largest.
-    """
+    """The budgets in units of 1/255, ascending, without 0, which is always evaluated."""
 
     grid: Budgets
     reference: Annotated[Budget, Field(gt=0)] | None = None
@@ -212,15 +185,7 @@ def job_name(label: str, source: str) -> str:
 
 
 class DiagnosticSettings(Section):
-    """Diagnostics beside the predictions, while models and perturbations are at hand.
-
-    Attributes:
-        bisection: Halvings of the bracket of each minimum adversarial budget; 0: none.
-        spectra: Power spectra of images and perturbations.
-        filters: Filtered perturbations, noise filtered likewise, and low-passed images.
-        similarity: Gradients of the source compared with those of the targets.
-        n_images: Most images that they use, a class-balanced subset of the job's; None: all.
-    """
+    """Diagnostics beside the predictions, while models and perturbations are at hand."""
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
     spectra: bool = False
@@ -286,11 +251,7 @@ class TrainerSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Recipe that fine-tunes models without weights; keys of `conf/training/`.
-
-    Attributes:
-        device: Kind of device that `training=auto` has chosen the recipe for.
-    """
+    """Recipe that fine-tunes models without weights; keys of `conf/training/`."""
 
     device: Literal["cpu", "gpu"] | None = None
     epochs: PositiveInt
@@ -308,11 +269,7 @@ class TrainingSettings(Section):
 
 
 class TrackingSettings(Section):
-    """Tracking store; without `uri` a SQLite file in `directory`.
-
-    Attributes:
-        tables: Whether jobs' tables are artifacts; None: only where the store is elsewhere.
-    """
+    """Tracking store; without `uri` a SQLite file in `directory`."""
 
     name: Literal["mlflow", "none"]
     uri: str | None = None
@@ -331,24 +288,13 @@ class ReportSettings(Section):
 
 
 class StoreSettings(Section):
-    """Store of rows; the keys of `store`.
-
-    Attributes:
-        images_mb: Megabytes of adversarial images that a job may keep, for later targets.
-    """
+    """Store of rows; the keys of `store`."""
 
     images_mb: Annotated[float, Field(ge=0)] = 300
 
 
 class ReportCommand(Section):
-    """Settings of `python -m src.report`; the keys of `conf/report.yaml`.
-
-    Attributes:
-        sweep: Folders of sweeps under `outputs/`.
-        folder: Any folder of parquet files that jobs have left.
-        out: Place of the page; None: the sweep's folder.
-        cache_dir: Folder of the script that draws the charts.
-    """
+    """Settings of `python -m src.report`; the keys of `conf/report.yaml`."""
 
     sweep: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     folder: str | None
@@ -358,20 +304,12 @@ class ReportCommand(Section):
 
 
 class Settings(Section):
-    """One job.
+    """One job; the keys of `conf/config.yaml`.
 
     Attributes:
         source: Models whose gradients make the adversarial images; several form an ensemble.
-        targets: Models that the images are evaluated on.
-        ensemble: Quantity averaged over an ensemble's models.
-        protocol: Rule for the images in the matrix's denominator.
         storage: Format of the primary variant; None: as a saved set holds them.
-        variants: More storage formats of the same images.
-        controls: Whether noise and shuffled perturbations are evaluated beside the attack.
         model: The models that the job names.
-        rerun: Whether the job is computed though its rows are stored.
-        cache_dir: Folder of rows, checkpoints, unpacked archives and SHA-256 of images.
-        sweep: Id of the tracked sweep.
     """
 
     attack: AttackSettings
@@ -404,25 +342,6 @@ class Settings(Section):
         if self.attack.kind == "crafted":  # a saved set has budgets of its own
             check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
             check_among("report.budgets", self.report.budgets or (), self.epsilon.grid)
-        return self
-
-    @model_validator(mode="after")
-    def _fits_into_memory(self) -> Self:
-        """Refuse images of which one batch, with adversarial versions, exceeds the memory."""
-        given, versions = self.trainer.batch_size, len(self.budgets)
-        most = 50 if given == "auto" else given
-        count = min(most, self.n_images or most)
-        pixel = 3 * 4 * count * (1 + versions)  # float32 bytes of a pixel in all images of a batch
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        sizes = {f"model.{name}.input_size": self.model[name].input_size for name in self.models}
-        for key, size in {"dataset.image_size": self.dataset.image_size, **sizes}.items():
-            if size is not None and pixel * size**2 > memory:
-                raise ValueError(
-                    f"{key}={size}: a batch of {count} images with {versions} adversarial versions "
-                    f"each takes over {pixel * size**2 >> 30:,} GiB, and this machine has "
-                    f"{memory >> 30}; up to {math.isqrt(memory // pixel)} fits, or more with a "
-                    "smaller trainer.batch_size"
-                )
         return self
 
     @property

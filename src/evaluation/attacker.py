@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -207,8 +206,6 @@ class Attacker(AdversarialSource):
         except (torch.OutOfMemoryError, SlowBatchError, ModelError):
             raise
         except Exception as error:  # an attack of the user's own may raise anything
-            if isinstance(error.__cause__, ValidationError):  # the caller words it
-                raise error.__cause__ from None
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
 

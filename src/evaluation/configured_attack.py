@@ -1,94 +1,82 @@
-"""Attack functions made from their settings, and tried once."""
+"""Attack functions of a config, their keywords checked by signature and annotations."""
 
 import inspect
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from textwrap import shorten
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from pydantic import ValidationError
-from torch import nn
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from src.config.errors import refusal
 from src.config.settings import GIVEN, AttackSettings
-from src.data import Batch, to_unit
-from src.evaluation.attacker import Attack, Attacker, accepted
+from src.evaluation.attacker import Attack
+from src.utils.checks import first_line, suggestion
 
-_CLASSES, _SIDE = 10, 64  # number of classes and image side on which an attack is tried
+log = logging.getLogger(__name__)
 
 
 def attack_function(attack: AttackSettings) -> Attack:
     """Return the function that an attack's settings name, with their keyword arguments bound."""
-    reserved = [word for word in GIVEN if word in attack.settings]
-    if reserved:
-        raise ValueError(
-            f"{_keys(reserved)} is filled in by the program: attack.target_label makes an attack "
-            "targeted, seed decides what it draws, and trainer.gradient_batch bounds its batches."
-        )
-    words = {k: v for k, v in attack.settings.items() if k not in ("name", "target_label")}
-    if not words.get("_target_"):
-        raise ValueError(f"attack={attack.name} names no function as its _target_.")
+    keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
     try:
-        function: Any = instantiate(words, _partial_=True, _convert_="all")
+        made: Any = instantiate(keys, _partial_=True, _convert_="all")
     except InstantiationException as error:
-        reason = (
-            f"its _target_ {words.get('_target_')} cannot be imported: {shorten(str(error), 300)}"
-        )
-        if isinstance(error.__cause__, ValidationError):  # of a transform that the section builds
-            reason = refusal(error.__cause__, within="attack")
-        raise ValueError(f"attack={attack.name}: {reason}") from error
-    parameters = inspect.signature(function.func).parameters
-    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-        unknown = [key for key in function.keywords if key not in parameters]
-        if unknown:
-            raise ValueError(f"attack={attack.name}: it has no key {_keys(unknown)}.")
-    if attack.target_label is not None and "targeted" not in accepted(function):
+        cause = f" {first_line(error.__cause__)}" if error.__cause__ else ""
+        raise ValueError(f"attack={attack.name}: {first_line(error)}{cause}") from error
+    if not isinstance(made, partial):
+        raise ValueError(f"attack={attack.name} names no function as its _target_.")
+    own = [*_signature(made.func).parameters.values()][4:]  # after model, images, labels, eps
+    named = {each.name: each for each in own if each.kind is not each.VAR_KEYWORD}
+    settings = [name for name in named if name not in GIVEN]
+    any_key, words = len(named) < len(own), made.keywords
+    if attack.target_label is not None and not (any_key or "targeted" in named):
         raise ValueError(
             f"attack={attack.name} cannot take attack.target_label={attack.target_label}: its "
             "function has no argument `targeted`."
         )
-    return function
+    for key in words:
+        if key in GIVEN:
+            raise ValueError(
+                f"attack.{key} is filled in by the program: attack.target_label makes an attack "
+                "targeted, seed decides what it draws, trainer.gradient_batch bounds its batches."
+            )
+        if key not in named and not any_key:
+            raise ValueError(
+                f"attack.{key}: attack={attack.name} has no such setting; its settings are "
+                f"{', '.join(settings) or 'none'}.{suggestion(key, settings)}"
+            )
+    for name in settings:
+        if named[name].default is inspect.Parameter.empty and name not in words:
+            raise ValueError(f"attack.{name}: attack={attack.name} needs this setting.")
+    if unchecked := [key for key in words if key not in named]:
+        _log_unchecked(attack.name, ", ".join(unchecked))
+    return partial(made.func, **{key: _typed(key, words[key], named) for key in words})
 
 
-def try_attack(attack: AttackSettings, budgets: Sequence[float]) -> int:
-    """Run an attack once on two tiny images, so that its own checks speak before any work.
-
-    Returns:
-        Number of gradients that an image takes at all `budgets`, in units of 1/255.
-    """
-    return _tried(attack.model_dump_json(), tuple(budgets))
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # of an annotation whose type is imported for type checkers alone
+        return inspect.signature(function)
 
 
-@lru_cache(maxsize=64)  # before a sweep and in its jobs
-def _tried(section: str, budgets: tuple[float, ...]) -> int:
-    attack = AttackSettings.model_validate_json(section)
-    levels = torch.full((2, 3, _SIDE, _SIDE), 128, dtype=torch.uint8)
-    batch = Batch(levels, torch.tensor([0, 1]), torch.tensor([0, 1]))
-    with torch.random.fork_rng(devices=[]):
-        linear = nn.Linear(levels[0].numel(), _CLASSES)
-        attacker = Attacker(
-            nn.Sequential(nn.Flatten(), linear).requires_grad_(False),
-            attack_function(attack),
-            budgets,
-            norm=attack.norm,
-            target_label_rule=None if attack.target_label is None else "next",
-            num_classes=_CLASSES,
-            pool=(levels, batch.labels),
-            name=attack.name,
-        )
-        try:
-            counts = attacker(to_unit(levels), batch).counts
-        except ValidationError as error:  # of the settings of this program's attacks
-            raise ValueError(f"attack={attack.name}: {refusal(error, within='attack')}") from error
-    return counts[0] // len(levels)
+def _typed(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
+    """Return a keyword's value as the type of its annotation, if that is one for pydantic."""
+    kind = named[key].annotation if key in named else inspect.Parameter.empty
+    if kind is inspect.Parameter.empty or isinstance(kind, str):
+        return value
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    try:
+        return TypeAdapter(kind, config=config).validate_python(value)
+    except PydanticUserError:
+        return value
+    except ValidationError as error:
+        raise ValueError(refusal(error, within=f"attack.{key}")) from error
 
 
-forget_trials = _tried.cache_clear
-"""Reset of the cached trials before a new command: the attacks' code may have changed."""
-
-
-def _keys(names: Iterable[str]) -> str:
-    return ", ".join(f"attack.{name}" for name in names)
+@cache
+def _log_unchecked(name: str, keys: str) -> None:
+    log.warning("attack=%s takes any keyword; unchecked: %s", name, keys)

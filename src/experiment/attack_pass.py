@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from src.config.settings import CONTROLS, Settings
-from src.data import ImageDataset, to_unit
+from src.config.settings import CONTROLS
+from src.data import to_unit
 from src.diagnostics import make_diagnostics, mean_spectra
 from src.evaluation import (
     CRAFTING,
@@ -28,7 +28,7 @@ from src.evaluation import (
     renamed,
     total,
 )
-from src.evaluation.configured_attack import attack_function
+from src.experiment.crafting import make_attacker
 from src.experiment.models import forget_models
 from src.experiment.prepared import Job, Results
 from src.store.keys import content_key
@@ -206,7 +206,7 @@ def _adversarial_source(
     """Return the producer of adversarial images: a saved set, the store, or the attack."""
     if job.saved is not None:
         return SavedImagesSource(job.saved)
-    settings, attack = job.settings, job.settings.attack
+    settings = job.settings
     before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
     kept = stored_images(job, before.tolist())
     if again := len(before) - len(kept):
@@ -215,21 +215,7 @@ def _adversarial_source(
             "store.images_mb=%g.",
             *(settings.job, again, settings.store.images_mb),
         )
-    return Attacker(
-        job.networks[settings.source_name],
-        attack_function(attack),
-        settings.budgets,
-        norm=attack.norm,
-        target_label_rule=attack.target_label,
-        num_classes=job.images.num_classes,
-        data_target_labels=_known_target_labels(settings, job.images),
-        seed=settings.seed,
-        pool=job.pool and (job.pool.images, job.pool.labels),
-        max_batch=settings.trainer.max_gradient_batch,
-        precision=settings.trainer.attack_precision,
-        name=attack.name,
-        kept=kept,
-    )
+    return make_attacker(job, kept)
 
 
 def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
@@ -261,22 +247,3 @@ def _examples(job: Job) -> dict[int, np.ndarray]:
         for eps, level in zip(job.settings.budgets, levels, strict=True)
     ]
     return dict(zip(index.tolist(), torch.stack(shown, dim=1).numpy(), strict=True))
-
-
-def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
-    """Return the data set's target labels by image index, if the attack takes those."""
-    if settings.attack.target_label != "data":
-        return {}
-    name = settings.dataset.name
-    if images.target_labels is None:
-        raise ValueError(
-            f"attack.target_label=data, but the data set {name} names no target labels; "
-            "least_likely, random and next need none."
-        )
-    own = images.indices[images.target_labels == images.labels]
-    if len(own):
-        raise ValueError(
-            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
-            "true class."
-        )
-    return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))

@@ -11,10 +11,11 @@ from src.analysis import wilson_interval
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import Batches, SavedImages, for_device, make_trainer, meet, saved_dataset
-from src.evaluation.configured_attack import try_attack
+from src.evaluation.configured_attack import attack_function
 from src.experiment.attack_pass import attacked_rows
+from src.experiment.crafting import try_attack
 from src.experiment.delivery import track_job
-from src.experiment.models import check_images, open_dataset, prepare_models
+from src.experiment.models import Model, check_images, open_dataset, prepare_models
 from src.experiment.outputs import SAVED, clear, write_results
 from src.experiment.own_set import write_set
 from src.experiment.prepared import Job, Results, mixing_pool
@@ -59,10 +60,15 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     settings = settings.model_copy(update={"trainer": trainer})
     images, diagnosed = _images(settings, saved, runner.world_size)
     pool = mixing_pool(settings) if settings.attack.kind == "crafted" else None
-    models = prepare_models(settings, images, tracker)
+    job = Job(settings, saved, images, diagnosed, pool, {}, device)
+
+    def use_source(models: dict[str, Model]) -> None:
+        try_attack(replace(job, models=models), runner.strategy.root_device)
+
+    models = prepare_models(settings, images, tracker, use_source)
     if saved is not None:
         check_weights(saved, {name: model.digest for name, model in models.items()})
-    job = Job(settings, saved, images, diagnosed, pool, models, device)
+    job = replace(job, models=models)
     meet(trainer)
     clean = clean_rows(job)
     check_clean_accuracies(
@@ -95,19 +101,16 @@ def _record(job: Job, result: Results, folder: Path) -> JobRecord:
     )
 
 
-def check_job(settings: Settings) -> int:
-    """Refuse a job that cannot work before any job runs, and return its gradients per image."""
-    gradients = 0
+def check_job(settings: Settings) -> None:
+    """Refuse a job that cannot work before any job runs."""
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
     code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     if settings.attack.kind == "crafted":
-        gradients = len(settings.source) * try_attack(settings.attack, settings.budgets)
-    code_keys(settings)  # again: trials load what an attack imports when it is called
+        attack_function(settings.attack)
     saved = open_set(settings)
     if saved is not None:
         with_set(settings, saved)
-    return gradients
 
 
 def check_clean_accuracies(

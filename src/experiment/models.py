@@ -1,7 +1,7 @@
 """Preparation of a job: its images, and its models with their weights."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -84,12 +84,17 @@ def check_images(dataset: ImageDataset, progress: bool, together: int = 1) -> No
     dataset.digest(progress=progress)
 
 
-def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -> dict[str, Model]:
-    """Build all models of a job, then train those without weights.
+def prepare_models(
+    settings: Settings,
+    images: ImageDataset,
+    tracker: Tracker,
+    use_source: Callable[[dict[str, Model]], None] = lambda models: None,
+) -> dict[str, Model]:
+    """Build all models of a job, then train those without weights, the sources first.
 
     All are built before one is trained, so that what does not fit the data shows at once; those
     of the job before in this process are reused. An ensemble of sources is a model of its own
-    beside its members.
+    beside its members. `use_source` gets the source's models before the others are trained.
     """
     asked = {name: _asked(settings, name, images) for name in settings.models}
     built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
@@ -102,19 +107,34 @@ def prepare_models(settings: Settings, images: ImageDataset, tracker: Tracker) -
         for name, classifier in built.items()
         if settings.model[name].weights is None
     }
-    _train({name: built[name] for name in files}, files, settings, tracker)
-    ready = {name: _ready(settings, name, built[name], images) for name in built}
-    models = {name: ready.get(name) or _last_job[asked[name]] for name in asked}
+    if not all(file.exists() for file in files.values()):  # epochs end with all test images
+        check_images(open_dataset(settings, "test", whole=True), settings.trainer.progress_bar)
+    models: dict[str, Model] = {}
+    for name in asked:
+        if name in files:
+            _train(name, built[name], files[name], settings, tracker)
+        fresh = name in built
+        models[name] = (
+            _ready(settings, name, built[name], images) if fresh else _last_job[asked[name]]
+        )
+        if settings.attack.kind == "crafted" and name == settings.source[-1]:
+            use_source(_with_ensemble(settings, models))
     _last_job.clear()
     _last_job.update((asked[name], model) for name, model in models.items())
-    if len(settings.source) > 1:
-        members = [models[name] for name in settings.source]
-        models[settings.source_name] = Model(
-            Ensemble([member.classifier for member in members], settings.ensemble).eval(),
-            digest=content_key([member.digest for member in members]),
-            key=content_key([member.key for member in members], settings.ensemble),
-        )
-    return models
+    return _with_ensemble(settings, models)
+
+
+def _with_ensemble(settings: Settings, models: dict[str, Model]) -> dict[str, Model]:
+    """Return models and, if a job has several sources, their ensemble."""
+    if len(settings.source) < 2:
+        return models
+    members = [models[name] for name in settings.source]
+    ensemble = Model(
+        Ensemble([member.classifier for member in members], settings.ensemble).eval(),
+        digest=content_key([member.digest for member in members]),
+        key=content_key([member.key for member in members], settings.ensemble),
+    )
+    return {**models, settings.source_name: ensemble}
 
 
 def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
@@ -229,32 +249,24 @@ def _checkpoint(
 
 
 def _train(
-    built: Mapping[str, PixelClassifier],
-    files: Mapping[str, Path],
-    settings: Settings,
-    tracker: Tracker,
+    name: str, classifier: PixelClassifier, file: Path, settings: Settings, tracker: Tracker
 ) -> None:
-    """Train the models without files, and load the weights of all."""
-    if not built:
-        return
+    """Load a model's weights, which are trained first if their file is missing."""
     recipe, dataset = settings.training, settings.dataset.name
     train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
-    if not all(files[name].exists() for name in built):
-        check_images(test, settings.trainer.progress_bar)  # all are looked at after every epoch
-    for name, classifier in built.items():
-        tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
-        parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": files[name].name}
-        path = trained_weights(
-            name,
-            files[name],
-            classifier,
-            train,
-            test,
-            recipe,
-            trainer=settings.trainer,
-            make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
-        )
-        load_weights(classifier.network, path)
+    tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
+    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
+    path = trained_weights(
+        name,
+        file,
+        classifier,
+        train,
+        test,
+        recipe,
+        trainer=settings.trainer,
+        make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
+    )
+    load_weights(classifier.network, path)
 
 
 @lru_cache(maxsize=4)

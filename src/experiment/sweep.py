@@ -14,10 +14,9 @@ from rich.console import Console
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
-from src.evaluation.configured_attack import forget_trials
 from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
-from src.experiment.models import forget_models, open_dataset, open_datasets
+from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
 from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
 from src.store.jobs import StoredJob, find_jobs
@@ -40,10 +39,9 @@ Report = Callable[[Sequence[StoredJob], Path, Settings, Console], None]
 class Sweep:
     """The jobs of one command: checked, opened as a tracked run, summed up when they are done."""
 
-    def __init__(
-        self, composed: Sequence[DictConfig], jobs: Sequence[Settings], report: Report
-    ) -> None:
-        self.composed, self.settings, self.report = composed, jobs, report
+    def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
+        self.words, self.settings = zip(*jobs, strict=True)
+        self.report = report
         self.tracker: Tracker | None = None
         self.plan: Plan | None = None
         self.stopped = ""
@@ -52,7 +50,7 @@ class Sweep:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lock to this process when a launcher sends the sweep to others."""
-        return {**self.__dict__, "held": ExitStack(), "composed": ()}
+        return {**self.__dict__, "held": ExitStack(), "words": ()}
 
     def begin_job(self, config: DictConfig) -> None:
         """Log the job's number."""
@@ -73,16 +71,14 @@ class Sweep:
             return
         sweep, jobs = is_sweep(config), self.settings
         _check_places(config, sweep, jobs[0].cache_dir)
-        forget_trials()
-        gradients = _check(jobs, sweep)
+        _check(jobs, sweep)
         open_tracker.cache_clear()
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         open_datasets(jobs)
-        print(_estimate(jobs, gradients), end="")
         forget_models()
         stopping.check()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
-        names = _names(self.composed) if self.jobs else [] if sweep else [jobs[0].job]
+        names = _names(self.words) if self.jobs else [] if sweep else [jobs[0].job]
         try:
             self._open(config, names, jobs)
         except BaseException:
@@ -242,32 +238,21 @@ def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
         )
 
 
-def _check(jobs: Sequence[Settings], sweep: bool) -> list[int]:
-    """Refuse jobs that cannot work, and return how many gradients each takes for an image."""
+def _check(jobs: Sequence[Settings], sweep: bool) -> None:
+    """Refuse jobs that cannot work."""
     if sweep and any(job.trainer.distributed for job in jobs):
         raise ValueError(
             "trainer.devices and trainer.strategy share one job among several devices, "
             "which works for a single run only; in a sweep give every job one device "
             "(trainer=default) and let a Hydra launcher run jobs side by side."
         )
-    return [check_job(job) for job in jobs]
+    for job in jobs:
+        check_job(job)
 
 
-def _estimate(jobs: Sequence[Settings], gradients: Sequence[int]) -> str:
-    """Return a line on how many gradients the jobs take at most; progress bars show the speed."""
-    counts = {
-        number: each * len(open_dataset(job, "test"))
-        for number, (job, each) in enumerate(zip(jobs, gradients, strict=True))
-        if each
-    }
-    by_attack = {jobs[number].attack.label: count for number, count in counts.items()}
-    words = ", ".join(f"{label} {count:,} a job" for label, count in by_attack.items())
-    return f"gradients: {words}; {sum(counts.values()):,} in all\n" if counts else ""
-
-
-def _names(jobs: Sequence[DictConfig]) -> list[str]:
+def _names(jobs: Sequence[Sequence[str]]) -> list[str]:
     """Return each job's own words, which not all jobs of the sweep have."""
-    words = [public(job.hydra.overrides.task) for job in jobs]
+    words = [public(job) for job in jobs]
     shared = set.intersection(*map(set, words))
     own = [" ".join(word for word in each if word not in shared) for each in words]
     return [name or " ".join(each) for name, each in zip(own, words, strict=True)]

@@ -13,7 +13,7 @@ _LEGIBLE = dict.fromkeys(
 
 
 def legible(text: str) -> str:
-    r"""Replace what neither XML nor UTF-8 can hold: control characters, halves of a pair.
+    r"""Replace what neither XML nor UTF-8 can hold: control characters, unpaired surrogates.
 
     >>> legible("a\x1b[31m") == "a\N{REPLACEMENT CHARACTER}[31m"
     True
@@ -21,13 +21,13 @@ def legible(text: str) -> str:
     return text.translate(_LEGIBLE)
 
 
-def meant(given: str, known: Sequence[str]) -> str:
+def suggestion(given: str, known: Sequence[str], cutoff: float = 0.7) -> str:
     """Return a question that follows a refusal, or nothing where no known word is near.
 
-    >>> meant("nrom", ["norm", "loss"])
+    >>> suggestion("nrom", ["norm", "loss"])
     ' Did you mean norm?'
     """
-    words = " or ".join(get_close_matches(given, known, n=2, cutoff=0.7))
+    words = " or ".join(get_close_matches(given, known, n=2, cutoff=cutoff))
     return f" Did you mean {words}?" if words else ""
 
 

@@ -1,4 +1,4 @@
-"""What a config means, and what it may not ask for."""
+"""Settings of composed configs, and refusals by kind."""
 
 import re
 from copy import deepcopy
@@ -11,10 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import src.main
+from src.config.compose import compose_jobs
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
-from src.evaluation.configured_attack import forget_trials, try_attack
+from src.evaluation.configured_attack import attack_function
 
 GROUPS = [
     (group.name, option.stem)
@@ -33,7 +34,6 @@ def composed(*choices: str) -> DictConfig:
 
 def read(*words: str, extra: Path | None = None) -> Settings:
     """Compose a command line as Hydra does, each choice of groups once, and read it."""
-    forget_trials()
     groups = {group.name for group in src.main.CONF.iterdir() if group.is_dir()}
     values = [word for word in words if word.split("=")[0] not in groups]
     choices = [word for word in words if word not in values]
@@ -48,10 +48,10 @@ def read(*words: str, extra: Path | None = None) -> Settings:
                 continue
             added = word.is_add() or word.is_force_add()
             OmegaConf.update(config, word.key_or_group, word.value(), force_add=added)
+        config.hydra.overrides.task = [*config.hydra.overrides.task, *values]
         settings = read_job(config, config.hydra)
-        tried = any(word.lstrip("+").startswith("attack") for word in words)
-        if settings.attack.kind == "crafted" and (tried or not words):
-            try_attack(settings.attack, settings.budgets)
+        if settings.attack.kind == "crafted":
+            attack_function(settings.attack)
         return settings
 
 
@@ -145,92 +145,131 @@ def test_the_catalogue_lists_every_model_file():
         read("source=nope")
 
 
-# Values out of their type or range, which a refusal repeats as they are given.
-WRONG_VALUES = [
-    *("n_images=0", "seed=-1", "seed=4294967296", "epsilon.grid=-1", "epsilon.grid=256"),
-    *("epsilon.grid=nan", "epsilon.grid=eight", "epsilon.grid=null", "epsilon.reference=0"),
-    *("trainer.batch_size=some", "training.label_smoothing=1", "attack.steps=0"),
-    *("model.vgg16.expected_accuracy=2", "diagnostics.bisection=21", "diagnostics.bisection=True"),
-]
-# Words of a command line, and what the refusal names: the key, and the value or the way out.
+def test_the_label_names_the_settings_of_words_and_experiments(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nattack: {steps: 20}\n"
+    (tmp_path / "experiment" / "long.yaml").write_text(text)
+    words = ["attack.target_label=next", "attack.norm=l2", "++attack.decay=0.5"]
+    label = read("attack=bim", "experiment=long", *words, extra=tmp_path).attack.label
+    assert label == "bim (steps=20, norm=l2, target_label=next, decay=0.5)"
+
+
+def test_attacks_may_lie_in_folders(tmp_path):
+    (tmp_path / "attack" / "mine").mkdir(parents=True)
+    text = "# @package attack\ndefaults: [/attack/mi@_here_, _self_]\nsteps: 7\n"
+    (tmp_path / "attack" / "mine" / "fia.yaml").write_text(text)
+    attack = read("attack=mine/fia", extra=tmp_path).attack
+    assert (attack.name, attack.label, attack.settings["steps"]) == ("fia", "fia", 7)
+
+
+@pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
+def test_jobs_of_a_sweep_are_what_hydra_composes(jobs):
+    words = {
+        "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
+        "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
+    }[jobs]
+    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+        config = compose("config", return_hydra_config=True)
+        config.hydra.mode = "MULTIRUN"
+        config.hydra.overrides.task = words
+        found = list(compose_jobs(config))
+        assert len(found) == len({str(job.hydra.overrides.task) for job in found}) >= 4
+        for job in found:
+            alone = compose("config", job.hydra.overrides.task, return_hydra_config=True)
+            assert job.hydra.overrides == alone.hydra.overrides
+            assert job.hydra.runtime.choices == alone.hydra.runtime.choices
+            one, two = (
+                OmegaConf.to_container(OmegaConf.masked_copy(each, [*set(each) - {"hydra"}]))
+                for each in (job, alone)
+            )
+            assert one == two
+
+
+# A wrong word of each kind, and what its refusal names: the key, the value or the way out.
 REFUSED = [
-    *((word, re.escape(word)) for word in WRONG_VALUES),
-    ("source=vgg61", "source .*vgg61.*among the models: .*vgg16"),
-    ("~dataset n_images=10", "^dataset is missing"),
-    ("trainer.devices=null", "^trainer.devices=null must be a whole number"),
-    ("targets=[]", "targets .*empty"),
-    ("targets=[vgg16,resnet50,vgg16]", "targets.*vgg16.*more than once"),
-    ("ensemble=votes", "ensemble=votes .*logits, probabilities, loss"),
+    ("n_images=0", "n_images=0"),
+    ("trainer.devices=null", "trainer.devices.*None"),
+    ("epsilon.grid=nan", "epsilon.grid.*nan"),
+    ("ensemble=votes", "ensemble=votes.*logits.*loss"),
     ("variants=[gif]", "variants.*gif.*float32, uint8, png"),
-    ("+foo=1", "no key foo"),
-    ("epsilon.grid=[0]", "epsilon.grid.*above 0"),
+    ("targets=[vgg16,vgg16]", "targets.*vgg16.*more than once"),
+    ("targets=[]", "targets .*empty"),
+    ("source=vgg61", "source .*vgg61.*among the models: .* Did you mean vgg16"),
+    ("source=clean +model.clean={name:x}", "source=clean: no model"),
+    ("~dataset n_images=10", "dataset"),
+    ("+foo=1", "foo=1"),
+    ("+model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
+    ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
     ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255: did you mean 0.255, 8\?"),
     ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
     ("dataset.name='[/x]'", r"dataset.name.*\[/x\]"),
-    ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
-    ("+model.vgg16.meen=[0]", "no key model.vgg16.meen.*Did you mean mean"),
-    ("+attack.stepz=3", r"attack=bim .*stepz; .*bim\.yaml.*Did you mean steps"),
-    ("attack.name=pgd", r"attack.name=pgd .*bim\.yaml"),
-    ("attack._target_=src.attacks.gone", "_target_ src.attacks.gone cannot be imported"),
-    ("attack._target_=null", "attack=bim names no function as its _target_"),
-    ("attack._target_=math.sqrt", "attack=bim: it has no key attack.steps"),
-    ("source=clean +model.clean={name:x}", "source=clean: no model"),
+    ("attack.steps=0", "attack.steps=0"),
+    ("attack.norm=l1", "attack.norm=l1.*linf.*l2"),
+    ("attack.kernel_size=4", "attack.kernel_size: 4 is even"),
+    ("attack=admix attack.strength=2", "attack.strength=2"),
+    ("attack=fgsm attack.steps=5", "attack.steps: attack=fgsm .* settings are .*loss"),
+    ("+attack.stepz=3", "attack.stepz: attack=bim .*Did you mean steps"),
+    ("+attack.seeds=3", "attack.seeds is filled in"),
+    ("attack.transforms=[3]", "attack.transforms.0=3"),
+    ("attack.transforms=[{_target_:src.attacks.DiverseInput,chance:1}]", "attack=bim.*chance"),
+    ("attack._target_=src.attacks.gone", "attack=bim.*src.attacks.gone"),
+    ("attack._target_=null", "attack=bim"),
     ("attack=none source=vgg16", "source .*attack=none"),
-    ("attack=none controls=true", "controls=true .*attack=none"),
     ("attack=saved", "attack.path"),
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),
-    ("attack=saved attack.path=x attack.origin.norm=l1", "origin.norm=l1 .*linf, l2"),
+    ("attack=saved attack.path=x attack.origin.norm=l1", "attack.origin.norm=l1"),
 ]
 
 
 @pytest.mark.parametrize(("words", "named"), REFUSED, ids=[words for words, _ in REFUSED])
 def test_refused_in_one_sentence(words, named):
-    with pytest.raises(ValueError, match=named) as caught:
-        read(
-            "dataset=cifar10_mini",
-            *([] if "attack=" in words else ["attack=bim"]),
-            *words.split(" "),
-        )
-    assert "\n" not in str(caught.value)
+    own = [] if "attack=" in words else ["attack=bim"]
+    given = [f"++{word}" if word.startswith("attack.") else word for word in words.split(" ")]
+    with pytest.raises(REFUSALS) as caught:
+        read("dataset=cifar10_mini", *own, *given)
+    sentence = explain(caught.value)
+    assert re.search(named, sentence) and "\n" not in sentence, sentence
 
 
-def returns_one_image(model, images, labels, eps, **settings):
-    return images
-
-
-def without_targets(model, images, labels, eps, *, norm, loss):
+def without_targets(model, images, labels, eps, *, norm: "Unknown", **more):  # noqa: F821
     return images.expand(len(eps), *images.shape)
 
 
-def takes_seeds(model, images, labels, eps, *, seeds, **settings):
+def strict(model, images, labels, eps, *, sizes: "tuple[int, ...]", norm="linf"):
     return images.expand(len(eps), *images.shape)
 
 
-def test_an_attack_of_ones_own_must_fit(monkeypatch, tmp_path):
-    monkeypatch.setattr("src.attacks.fgsm", returns_one_image)
-    with pytest.raises(ValueError, match=r"must return a tensor \(6, 2, 3, 64, 64\)"):
-        read()
-    monkeypatch.setattr("src.attacks.fgsm", without_targets)
-    read()
-    with pytest.raises(ValueError, match="its function has no argument `targeted`"):
-        read("attack.target_label=next")
-    (tmp_path / "attack").mkdir()
-    text = f"name: own\n_target_: {__name__}.takes_seeds\nseeds: 3\n"
-    (tmp_path / "attack" / "own.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"attack\.seeds is filled in"):
-        read("attack=own", extra=tmp_path)
+def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(tmp_path, caplog):
+    def own(name: str, keys: str, *words: str) -> Settings:
+        (tmp_path / "attack").mkdir(exist_ok=True)
+        text = f"_target_: {__name__}.{name}\n{keys}\n"
+        (tmp_path / "attack" / "own.yaml").write_text(text)
+        composed.cache_clear()
+        return read("attack=own", *words, extra=tmp_path)
+
+    own("strict", "sizes: [1, 2]")
+    for keys, named in {
+        "sizes: [a]": r"attack\.sizes\.0=a",
+        "size: [1]\nsizes: [1]": "attack.size: attack=own .*Did you mean sizes",  # in its file
+        "norm: linf": "attack.sizes",
+    }.items():
+        with pytest.raises(ValueError, match=named):
+            own("strict", keys)
+    with pytest.raises(ValueError, match="has no argument `targeted`"):
+        own("strict", "sizes: [1]\ntarget_label: null", "attack.target_label=next")
+    assert not caplog.text
+    own("without_targets", "norm: linf\nanything: 3")
+    assert "attack=own takes any keyword; unchecked: anything" in caplog.text
 
 
-# Command lines that Hydra itself cannot compose.
+# Command lines that Hydra itself cannot compose, and what the line names.
 WRONG = [
-    ("attack=fgsmm", "there is no attack=fgsmm among admix, .* Did you mean fgsm"),
-    ("trainer=nope", "there is no trainer=nope among cpu, ddp, default, each_gpu, gpu, gpu_fast.$"),
-    ("trainer.batchsize=4", "there is no key batchsize in trainer. Did you mean batch_size"),
-    ("batch_size=4", "there is no key batch_size in the config. Did you mean train.*.batch_size"),
-    ("attack=fgsm,bim", "attack=fgsm,bim: -m before the keys runs each in turn"),
-    ("seed", "seed cannot be read as KEY=VALUE: missing EQUAL"),
-    ("seed=${nope}", "'nope' not found"),
-    ("model.vgg16.weights=~/w.pt", r"""quotes: 'model.vgg16.weights="VALUE"'"""),
+    ("attack=fgsmm", "attack/fgsmm.*admix.* Did you mean fgsm"),
+    ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),
+    ("batch_size=4", "batch_size.* Did you mean train.*.batch_size"),
+    ("attack=fgsm,bim", "attack=fgsm,bim"),
+    ("seed", "seed"),
+    ("seed=${nope}", "seed: .*nope"),
 ]
 
 
@@ -241,13 +280,7 @@ def test_one_line_says_what_hydra_means(word, message):
         _ = compose("config", [word]).seed
     sentence = explain(caught.value)
     assert re.search(message, sentence), sentence
-    assert "\n" not in sentence and "use +" not in sentence and "HYDRA_FULL_ERROR" not in sentence
-
-
-def test_a_command_is_refused_in_one_line_and_exits_with_2(command_line, workspace, capfd):
-    assert command_line("-m", "attack=bim,fgsm", "attack.steps=5", "tracking=none") == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert "attack=fgsm has no setting steps; its settings are norm, loss, target_label" in line
+    assert "\n" not in sentence
 
 
 def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):

@@ -1,0 +1,86 @@
+"""The attack of a job on its source, tried on two images before it runs on all."""
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from src.config.settings import Settings
+from src.data import Batch, ImageDataset, to_unit
+from src.evaluation import CRAFTING, Attacker
+from src.evaluation.configured_attack import attack_function
+from src.experiment.models import forget_models
+from src.experiment.prepared import Job
+from src.store.keys import content_key
+from src.utils.processes import is_first_process
+
+log = logging.getLogger(__name__)
+
+
+def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Attacker:
+    """Return a job's attack on its source; images that are `kept` are not attacked again."""
+    settings, attack = job.settings, job.settings.attack
+    return Attacker(
+        job.networks[settings.source_name],
+        attack_function(attack),
+        settings.budgets,
+        norm=attack.norm,
+        target_label_rule=attack.target_label,
+        num_classes=job.images.num_classes,
+        data_target_labels=_known_target_labels(settings, job.images),
+        seed=settings.seed,
+        pool=job.pool and (job.pool.images, job.pool.labels),
+        max_batch=settings.trainer.max_gradient_batch,
+        precision=settings.trainer.attack_precision,
+        name=attack.name,
+        kept=kept,
+    )
+
+
+def try_attack(job: Job, device: torch.device) -> None:
+    """Attack two of a job's images on its source, whose models alone need be there.
+
+    An attack that cannot work shows by this before other models are trained. One whose rows are
+    stored is not tried. Logs the number of gradients.
+    """
+    key, count = content_key(job.crafting, CRAFTING, None, None), len(job.images)
+    known = None if job.settings.rerun else job.rows.select(key, job.images.indices.tolist())
+    if known is not None and len(known) == count:
+        return
+    batch = job.images.__getitems__([*range(min(2, count))])
+    batch = Batch(*(column.to(device) for column in batch))
+    attacker = make_attacker(job).to(device)
+    try:
+        with torch.no_grad(), isolate_rng():
+            counts = attacker(to_unit(batch.images), batch).counts
+            attacker.check()
+    except Exception:
+        forget_models()  # which the attack may have changed
+        raise
+    finally:
+        attacker.cpu()
+    if is_first_process():
+        gradients = counts[0] // len(batch.index)
+        whole = f"{gradients * count:,}"
+        log.info("gradients of %s: %d an image, %s in all", job.settings.job, gradients, whole)
+
+
+def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
+    """Return the data set's target labels by image index, if the attack takes those."""
+    if settings.attack.target_label != "data":
+        return {}
+    name = settings.dataset.name
+    if images.target_labels is None:
+        raise ValueError(
+            f"attack.target_label=data, but the data set {name} names no target labels; "
+            "least_likely, random and next need none."
+        )
+    own = images.indices[images.target_labels == images.labels]
+    if len(own):
+        raise ValueError(
+            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
+            "true class."
+        )
+    return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))
