@@ -1,6 +1,5 @@
 """Preparation of a job: its images, and its models with their weights."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -31,8 +30,6 @@ from src.store.keys import content_key
 from src.tracking import Tracker
 from src.training import trained_weights
 from src.utils.cache import is_cached
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
