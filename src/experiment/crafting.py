@@ -46,8 +46,8 @@ def try_attack(job: Job, device: torch.device) -> None:
     stored is not tried. Logs the number of gradients.
     """
     key, count = content_key(job.crafting, CRAFTING, None, None), len(job.images)
-    known = None if job.settings.rerun else job.rows.select(key, job.images.indices.tolist())
-    if known is not None and len(known) == count:
+    known = None if job.settings.rerun else job.rows.read(key, ["index"])
+    if known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all():
         return
     batch = job.images.__getitems__([*range(min(2, count))])
     batch = Batch(*(column.to(device) for column in batch))
