@@ -96,9 +96,8 @@ def prepare_models(
     asked = {name: _asked(settings, name, images) for name in settings.models}
     built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
     if settings.attack.kind == "crafted":
-        for name in settings.source:
-            kept = _last_job.get(asked[name])
-            check_gradient(name, kept.classifier if kept else built[name], images.image_size)
+        for name in built.keys() & set(settings.source):  # the attack's trial tells of the others
+            check_gradient(name, built[name], images.image_size)
     files = {
         name: _checkpoint(settings, name, classifier, images)
         for name, classifier in built.items()
