@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from benchmarks.compare import REFERENCE_255
 from src.analysis.comparisons import image_outcomes
+from src.analysis.summary import Summary, summarise
 from src.analysis.trajectories import trajectories
 from src.experiment.summary import print_matrix
 from src.report.measure import Measured, measure
@@ -41,9 +42,14 @@ class Sweep:
         self._pairs = pairs
 
     @cached_property
+    def summary(self) -> Summary:
+        """Rates, excess and matrices of the jobs."""
+        return summarise(self.jobs)
+
+    @cached_property
     def found(self) -> Measured:
         """Every statistic of the report, its paired tests as the table `tests`."""
-        found = measure(self.jobs, self._pairs, None, lambda step: None)
+        found = measure(self.summary, self._pairs, None, lambda step: None)
         found.tables["tests"] = tests_by_group(found.table("outcomes"))
         return found
 
@@ -74,7 +80,8 @@ class Sweep:
     def matrix(self, attack: str) -> str:
         """Write an attack's matrix as the terminal shows it."""
         console = Console(file=StringIO(), width=WIDTH, record=True)
-        print_matrix([job for job in self.jobs if job.attack == attack], console)
+        (matrix,) = [one for one in self.summary.matrices if one.attack == attack]
+        print_matrix(matrix, console)
         return "\n".join(line.rstrip() for line in console.export_text().strip().splitlines())
 
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:

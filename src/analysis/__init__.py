@@ -5,11 +5,10 @@ from src.analysis.intervals import wilson_interval
 from src.analysis.matrices import CLEAN, clean_rows, format_cell, is_white_box, matrix, measured
 from src.analysis.sanity_checks import (
     CAUSES,
-    Alarm,
     alarms,
     clean_at_chance,
+    explained,
     over_budget,
-    weaker_than_fgsm,
 )
 from src.analysis.trajectories import flip_summary, trajectories
 from src.analysis.transfer_rates import rates, rates_by_protocol

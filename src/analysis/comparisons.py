@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from src.analysis.intervals import mcnemar_p, paired_interval
 from src.analysis.matrices import is_white_box
@@ -130,6 +129,7 @@ def _tested(table: pd.DataFrame) -> pd.DataFrame:
     table["p_holm"] = np.nan
     for kind in KINDS:
         mine = (table["kind"] == kind) & table["p"].notna()
-        if mine.any():
-            table.loc[mine, "p_holm"] = multipletests(table.loc[mine, "p"], method="holm")[1]
+        p = table.loc[mine, "p"].sort_values()
+        holm = np.minimum(np.maximum.accumulate(p * np.arange(len(p), 0, -1)), 1.0)
+        table.loc[p.index, "p_holm"] = holm
     return table

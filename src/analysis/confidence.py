@@ -1,11 +1,14 @@
 """Confidence by class, by rank, and over the budgets by initial confidence."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import bounded_mean_interval, wilson_interval
-from src.analysis.outcomes import initially_correct, outcomes
+from src.analysis.intervals import Values, bounded_mean_interval, wilson_interval
+from src.analysis.outcomes import Mask, initially_correct, outcomes
 from src.analysis.transfer_rates import ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
@@ -92,53 +95,63 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_initial_confidence(
-    predictions: pd.DataFrame, source: str, target: str, protocol: str = "joint"
+    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
     """Follow initially correct images over the budgets, split by their initial confidence.
 
     Of the images that the protocol counts they are those that the target classifies correctly
-    when clean. The arguments, and the errors, are those of `rates`, for one target.
+    when clean. The arguments, and the errors, are those of `rates`.
 
     Returns:
-        One row per bin that has images and budget (0 included), the highest confidence first and
-        by rising budget: `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
-        `eps_255`, `n` images, `still_correct`, `robust_accuracy` with its 95 % Wilson interval
-        `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean probability of the
-        predicted class) and its 95 % interval `confidence_low` and `confidence_high` (see
-        `bounded_mean_interval`; at budget 0 no value leaves the bin).
+        One row per target, bin that has images and budget (0 included), the highest confidence
+        first and by rising budget: `target`, `bin_low` <= initial confidence < `bin_high` (the
+        first bin holds 1), `eps_255`, `n` images, `still_correct`, `robust_accuracy` with its 95 %
+        Wilson interval `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean
+        probability of the predicted class) and its 95 % interval `confidence_low` and
+        `confidence_high` (see `bounded_mean_interval`; at budget 0 no value leaves the bin).
     """
-    found = outcomes(predictions, source, [target], protocol)
-    initial, clean = found.confidence[0, :, 0], found.eps_255 == 0
-    kept = initially_correct(found)[0] & ~np.isnan(initial)
+    found = outcomes(predictions, source, targets, protocol)
+    correct = found.correct
+    every = initially_correct(found)
     bins = round(1 / BIN_WIDTH)
-    place = np.floor((np.where(kept, initial, 0).round(_DIGITS) * bins).round(_DIGITS))
-    place = np.minimum(place, bins - 1)  # the highest bin holds 1
     parts = [pd.DataFrame()]
-    for one in sorted(set(place[kept]), reverse=True):
-        low, high = one / bins, (one + 1) / bins
-        present, correct, confidence = (
-            values[0, kept & (place == one)].T
-            for values in (found.present, found.correct, found.confidence)
-        )
-        n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
-        bounds = np.where(clean, low, 0.0), np.where(clean, high, 1.0)
-        lowest, highest = wilson_interval(still, n)
-        least, most = bounded_mean_interval(confidence, present, *bounds)
-        part = {
-            "bin_low": low,
-            "bin_high": high,
-            "eps_255": found.eps_255,
-            "n": n,
-            "still_correct": still,
-            "robust_accuracy": ratio(still, n),
-            "robust_accuracy_low": lowest,
-            "robust_accuracy_high": highest,
-            "confidence": ratio(np.where(present, confidence, 0.0).sum(axis=1), n),
-            "confidence_low": least,
-            "confidence_high": most,
-        }
-        parts.append(pd.DataFrame(part))
+    for place, target in enumerate(targets):
+        initial = found.confidence[place, :, 0]
+        kept = every[place] & ~np.isnan(initial)
+        bin_of = np.floor((np.where(kept, initial, 0).round(_DIGITS) * bins).round(_DIGITS))
+        bin_of = np.minimum(bin_of, bins - 1)  # the highest bin holds 1
+        for one in sorted(set(bin_of[kept]), reverse=True):
+            mine = kept & (bin_of == one)
+            arrays = [each[place, mine].T for each in (found.present, correct, found.confidence)]
+            ends = one / bins, (one + 1) / bins
+            numbers = _over_budgets(*arrays, eps=found.eps_255, ends=ends)
+            parts.append(pd.DataFrame({"target": target, **numbers}))
     return pd.concat(parts, ignore_index=True)
+
+
+def _over_budgets(
+    present: Mask, correct: Mask, confidence: Values, *, eps: Values, ends: tuple[float, float]
+) -> dict[str, Any]:
+    """Return the numbers of one bin's images at each budget; the arrays have shape (K, images)."""
+    low, high = ends
+    n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
+    clean = eps == 0
+    bounds = np.where(clean, low, 0.0), np.where(clean, high, 1.0)
+    lowest, highest = wilson_interval(still, n)
+    least, most = bounded_mean_interval(confidence, present, *bounds)
+    return {
+        "bin_low": low,
+        "bin_high": high,
+        "eps_255": eps,
+        "n": n,
+        "still_correct": still,
+        "robust_accuracy": ratio(still, n),
+        "robust_accuracy_low": lowest,
+        "robust_accuracy_high": highest,
+        "confidence": ratio(np.where(present, confidence, 0.0).sum(axis=1), n),
+        "confidence_low": least,
+        "confidence_high": most,
+    }
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:

@@ -4,8 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
-from statsmodels.stats.proportion import proportion_confint
+from scipy.special import bdtr
 
 FEWEST_IMAGES = 10
 """Fewest images of which a mean has an interval; a rate of fewer raises an alarm."""
@@ -15,7 +14,8 @@ Values = NDArray[np.float64]
 _Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distribution
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 _DRAWS = 4000  # sets of weights
-_AT_ONCE = 1024  # values whose weights are drawn, and kept, together
+_AT_ONCE = 1024  # values whose weights are drawn together
+_KEPT = 4  # blocks of weights that stay in memory, 32 MB each
 
 
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
@@ -29,8 +29,11 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
         J. Am. Stat. Assoc. 22 (1927).
     """
     k, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
-    low, high = proportion_confint(k, np.where(n == 0, 1.0, n), method="wilson")
+    total = np.where(n == 0, 1.0, n)
+    centre = (k + _Z2 / 2) / (total + _Z2)
+    half = np.sqrt(_Z2 * (k * (1 - k / total) + _Z2 / 4)) / (total + _Z2)
     # Both ends are exact where every trial agrees; rounding would leave 1e-17 there.
+    low, high = centre - half, centre + half
     low, high = np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
@@ -103,11 +106,20 @@ def bounded_mean_interval(
     return np.where(enough, lows, np.nan), np.where(enough, highs, np.nan)
 
 
-@lru_cache(maxsize=2)
 def _weights(block: int) -> Values:
-    """Return the weights of the block's values in all draws; kept, since drawing takes longest."""
-    generator = np.random.default_rng([0, block])
-    return generator.standard_exponential((_AT_ONCE, _DRAWS))
+    """Return the weights of the block's values in all draws.
+
+    Drawing takes longest, so the first blocks are kept. A cache of the latest ones would never
+    hit: each call begins with block 0.
+    """
+    return _first_weights(block) if block < _KEPT else _drawn_weights(block)
+
+
+def _drawn_weights(block: int) -> Values:
+    return np.random.default_rng([0, block]).standard_exponential((_AT_ONCE, _DRAWS))
+
+
+_first_weights = lru_cache(maxsize=_KEPT)(_drawn_weights)
 
 
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
@@ -122,7 +134,7 @@ def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
         approximation.
     """
     b, c = np.asarray(first_only), np.asarray(second_only)
-    return np.minimum(2 * binom.cdf(np.minimum(b, c), b + c, 0.5), 1.0)
+    return np.minimum(2 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5), 1.0)
 
 
 def _upper_end(b: Values, c: Values, n: Values) -> Values:

@@ -4,17 +4,15 @@ Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 9
 """
 
 from collections.abc import Sequence
-from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import bdtrc
 
-from src.analysis.comparisons import image_outcomes
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
 from src.analysis.outcomes import Outcomes, outcomes, under
+from src.store.tables import Alarm
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
@@ -39,26 +37,13 @@ CAUSES = {
     "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",
     "random_model": "usual causes: dropout or noise that stays on, a counter; its numbers hold for "
     "this run alone",
-    "weaker_than_fgsm": "usual causes: too few steps, too small a step size, masked gradients",
 }
 """Usual causes of each alarm, by its name."""
 
 
-class Alarm(NamedTuple):
-    """A sanity check that failed.
-
-    Attributes:
-        name: One of `CAUSES`.
-        finding: The model or pair, and the counts with their denominator.
-    """
-
-    name: str
-    finding: str
-
-    @property
-    def sentence(self) -> str:
-        """The finding with its usual causes."""
-        return f"{self.finding}; {CAUSES.get(self.name, 'unknown causes')}."
+def explained(alarm: Alarm) -> str:
+    """Return an alarm's finding with its usual causes."""
+    return f"{alarm.finding}; {CAUSES.get(alarm.name, 'unknown causes')}."
 
 
 def alarms(
@@ -139,52 +124,6 @@ def over_budget(
     return Alarm("over_budget", finding)
 
 
-def weaker_than_fgsm(
-    iterative: pd.DataFrame,
-    fgsm: pd.DataFrame,
-    source: str,
-    targets: Sequence[str],
-    reference: float,
-    attack: str,
-) -> list[Alarm]:
-    """Compare an iterative attack with FGSM on the same white-box images.
-
-    The predictions of both are from the same source, on the same images and at the same budgets,
-    clean rows included; compared are the reference budget (in units of 1/255) and the largest one.
-    Counted are the images that the target classifies correctly when clean. There is an alarm for
-    each white-box target and budget where the iterative attack succeeds on fewer of them than
-    FGSM, by a one-sided exact McNemar test with p <= 0.05, not corrected for the number of pairs
-    and budgets.
-    """
-    white = [target for target in targets if is_white_box(source, target)]
-    raised = []
-    for target, eps in product(white, sorted({reference, iterative["eps_255"].max()})):
-        first, second = (
-            image_outcomes(table, source, [target], eps, "target_correct")
-            for table in (iterative, fgsm)
-        )
-        raised.append(
-            _weaker(first, second, f"{source} -> {target}, white box at {eps:g}/255", attack)
-        )
-    return [alarm for alarm in raised if alarm is not None]
-
-
-def _weaker(first: pd.DataFrame, second: pd.DataFrame, pair: str, attack: str) -> Alarm | None:
-    """Compare two attacks on one target at one budget."""
-    by_first, by_second = (table["success"] & table["counted"] for table in (first, second))
-    n, unlike = int(first["counted"].sum()), int((by_second ^ by_first).sum())
-    only = int((by_second & ~by_first).sum())
-    if not unlike:
-        return None
-    p = binomtest(only, unlike, alternative="greater").pvalue
-    if p > LARGEST_P:
-        return None
-    what = "fools" if first["target_label"].isna().all() else "reaches the target label on"
-    own, other = (format_cell(int(mask.sum()), n) for mask in (by_first, by_second))
-    test = f"one-sided exact McNemar p = {p:.2g}"
-    return Alarm("weaker_than_fgsm", f"{pair}: {attack} {what} {own}, FGSM {other} ({test})")
-
-
 def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:
     n = int(found.counted[place].sum())
     finding = f"{found.source} -> {found.targets[place]}: images counted: {n} ({protocol})"
@@ -218,8 +157,8 @@ def _weaker_at_larger_budget(found: Outcomes, place: int) -> Alarm | None:
     only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
     if best in (0, worst):
         return None
-    p = binomtest(int(only), int(only + back), alternative="greater").pvalue
-    if p > LARGEST_P / len(counts):
+    # One-sided exact McNemar test: the tail of Binomial(only + back, 1/2) from `only` on.
+    if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / len(counts):
         return None
     n = int(found.counted[place].sum())
     cells = [

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
-from statsmodels.stats.inter_rater import cohens_kappa
+from scipy.special import stdtrit
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import is_white_box
@@ -69,13 +68,15 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
     enough = n >= FEWEST_IMAGES
     degrees = np.maximum(n - 1, 1)
-    half = student_t.ppf(0.975, degrees) * np.sqrt(squares / degrees / np.maximum(n, 1))
+    half = stdtrit(degrees, 0.975) * np.sqrt(squares / degrees / np.maximum(n, 1))
     half = np.where(enough, half, np.nan)
     return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
 
 
 def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
     """Return the kappa of two models being correct, and its 95 % interval."""
+    from statsmodels.stats.inter_rater import cohens_kappa  # here: it takes a second to load
+
     first, second = correct.to_numpy(dtype=np.float64).T
     counts = np.histogram2d(first, second, bins=2, range=[[0, 1], [0, 1]])[0]
     # Models that are both always correct, or both always wrong, agree by necessity.

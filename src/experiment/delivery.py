@@ -1,22 +1,20 @@
 """Delivery of sweeps from their folders to a tracking store, at once or later, each job once."""
 
-import logging
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from src.analysis import explained
+from src.analysis.summary import JobSummary, Summary, summarise
 from src.config.settings import Settings, TrackingSettings, job_name
 from src.experiment.metrics import named, sweep_points, track_pairs
 from src.experiment.outputs import METRICS, SUMMARY, files_of_job, files_of_sweep
-from src.store.jobs import StoredJob, find_jobs
+from src.store.jobs import find_jobs
 from src.store.keys import content_key
-from src.store.record import PREDICTIONS, JobRecord, read_record
+from src.store.record import JobRecord
 from src.store.state import Plan, job_statuses, lock_of, lock_of_sweep, read_plan
-from src.store.tables import read_alarms, read_job_table, read_metrics
-from src.tracking import Point, Run, Tracker, open_tracker
+from src.store.tables import read_metrics
+from src.tracking import Run, Tracker, open_tracker
 from src.utils.locks import held
-
-log = logging.getLogger(__name__)
 
 
 def start_sweep(folder: Path, plan: Plan, tracker: Tracker) -> str | None:
@@ -30,16 +28,11 @@ def start_sweep(folder: Path, plan: Plan, tracker: Tracker) -> str | None:
     return tracker.start_sweep(folder.name, plan.id, parameters, lock_of_sweep(folder))
 
 
-def end_sweep(
-    folder: Path, sweep: str, status: str, tracker: Tracker, jobs: Sequence[StoredJob]
-) -> None:
+def end_sweep(folder: Path, sweep: str, status: str, tracker: Tracker, done: Summary) -> None:
     """Close a sweep's run with the curves of its finished jobs and its folder's files."""
-    summary = folder / SUMMARY
-    note = summary.read_text(encoding="utf-8") if summary.exists() else ""
-    points: list[Point] = []
-    with suppress(ValueError):  # of a damaged table, which the matrix has named
-        points = sweep_points([job for job in jobs if job.attacked])
-    tracker.end_sweep(sweep, status, files_of_sweep(folder), note, points)
+    text = folder / SUMMARY
+    note = text.read_text(encoding="utf-8") if text.exists() else ""
+    tracker.end_sweep(sweep, status, files_of_sweep(folder), note, sweep_points(done))
 
 
 def sweep_parameters(jobs: Sequence[Settings]) -> dict[str, str]:
@@ -72,24 +65,22 @@ def job_parameters(
     }
 
 
-def track_job(folder: Path, tracker: Tracker, run: Run, known: Collection[str] = ()) -> None:
-    """Log a finished job from its folder: its pairs, its own metrics, its files.
+def track_job(summary: JobSummary, tracker: Tracker, run: Run, known: Collection[str] = ()) -> None:
+    """Log a finished job: its pairs, its own metrics, its files.
 
     The store has the pairs of the `known` targets.
     """
     if tracker.store is None:
         return
-    record = _record(folder)
+    record, folder = summary.job.record, summary.job.folder
     tags = {"delivery": _delivery(record)}
     metrics: dict[str, float] = {}
     if record.attack:
-        path = folder / f"{PREDICTIONS}.parquet"
-        predictions = read_job_table(path, PREDICTIONS, record).to_pandas()
         missing = [name for name in record.targets if name not in known]
-        track_pairs(predictions, record, missing, tags["delivery"], tracker, run)
-        for alarm in read_alarms(folder):  # as much of one name as a tag may hold
+        track_pairs(summary, missing, tags["delivery"], tracker, run)
+        for alarm in summary.alarms:  # as much of one name as a tag may hold
             name = f"alarm.{alarm.name}"
-            tags[name] = "\n".join(filter(None, [tags.get(name), alarm.sentence]))[:7900]
+            tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
         tags["crafting"] = record.crafting
         tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
         metrics = read_metrics(folder / METRICS)
@@ -111,8 +102,9 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
         sweep = tracker.sweep_of(plan.id) or start_sweep(folder, plan, tracker) or ""
         done = [job.folder for job in jobs if job.folder is not None and job.state == "done"]
         count, trackers = 0, [tracker]
-        for job in done:
-            record = _record(job)
+        summary = summarise(find_jobs(done, none_is_fine=True, below=False))
+        for one in summary.jobs:
+            record = one.job.record
             own = open_tracker(settings, record.dataset)
             trackers.append(own)
             if own.has_job(_delivery(record)):
@@ -122,23 +114,15 @@ def deliver(folder: Path, settings: TrackingSettings) -> int:
             parameters = job_parameters(
                 record.source, record.label, record.targets, record.budgets[1:], record.seed
             )
-            with own.job(name, sweep, parameters, lock_of(job)) as run:
-                track_job(job, own, run, own.pairs_of(_delivery(record)))
+            with own.job(name, sweep, parameters, lock_of(one.job.folder)) as run:
+                track_job(one, own, run, own.pairs_of(_delivery(record)))
         states = {job.state for job in jobs}
         never_begun = {"missing", "waiting"} & states
         ended = "KILLED" if never_begun else "FAILED" if "failed" in states else "FINISHED"
-        end_sweep(folder, sweep, ended, tracker, find_jobs(done, none_is_fine=True, below=False))
+        end_sweep(folder, sweep, ended, tracker, summary)
     if any(each.store is None for each in trackers):
         raise ValueError(f"{folder} is not delivered; the same command goes on with it.")
     return count
-
-
-def _record(folder: Path) -> JobRecord:
-    path = folder / f"{PREDICTIONS}.parquet"
-    found = read_record(path)
-    if found is None:
-        raise ValueError(f"{path} is not of this program.")
-    return found[1]
 
 
 def _delivery(record: JobRecord) -> str:

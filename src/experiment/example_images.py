@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from src.analysis.trajectories import galleries, trajectories
+from src.analysis.summary import described_images
+from src.analysis.trajectories import galleries
 from src.data import ImageDataset
-from src.store.record import EXAMPLES, IMAGES, JobRecord
+from src.store.jobs import StoredJob
+from src.store.record import EXAMPLES, IMAGES
 from src.utils.files import atomic_write
 
 
@@ -47,18 +48,13 @@ def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) 
         np.savez_compressed(file, index=index, clean=batch.images.numpy())
 
 
-def gallery_images(
-    predictions: pd.DataFrame, record: JobRecord, flips: pd.DataFrame | None
-) -> set[int]:
-    """Return the index of every image that the galleries of a job's pairs will show.
-
-    `flips` are the minimum adversarial budgets found by bisection, if the job did that.
-    """
-    pair = (record.source, record.targets)
-    images = trajectories(predictions, *pair, record.protocol, flips, record.norm)
-    return {
+def gallery_images(job: StoredJob) -> set[int]:
+    """Return the index of every image that the galleries of a job's pairs show."""
+    chosen = {
         int(index)
-        for _, its in images.groupby("target")
+        for _, its in described_images(job).groupby("target")
         for rows in galleries(its).values()
         for index in rows["index"]
     }
+    job.forget()
+    return chosen

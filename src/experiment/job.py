@@ -42,11 +42,12 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     result = replace(result, diagnostics=diagnostics, unsteady=unsteady)
     record = _record(job, result, folder)
     clear(folder)  # of an earlier job
-    write_results(job.settings, record, job.images, job.clean, result, job.saved, folder)
+    own = (job.settings, record, job.images, job.clean, result, job.saved)
+    summary = write_results(*own, folder)
     if job.settings.save_adversarial:
         write_set(job, result, record, folder / SAVED)
         log.info("Saved the adversarial images in %s", folder / SAVED)
-    track_job(folder, tracker, run)
+    track_job(summary, tracker, run)
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from src.analysis import is_white_box, rates
+from src.analysis import is_white_box
+from src.analysis.summary import JobSummary, Summary
 from src.config.settings import job_name
-from src.store.jobs import StoredJob
 from src.store.record import JobRecord
 from src.tracking import Point, Run, Tracker
 
@@ -19,18 +19,13 @@ CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
 
 def track_pairs(
-    predictions: pd.DataFrame,
-    record: JobRecord,
-    targets: Sequence[str],
-    delivery: str,
-    tracker: Tracker,
-    run: Run,
+    summary: JobSummary, targets: Sequence[str], delivery: str, tracker: Tracker, run: Run
 ) -> None:
-    """Log a run for each of some targets, from the predictions of a job's primary variant."""
-    found = rates(predictions, record.source, record.targets, record.protocol)
+    """Log a run for each of some targets, from the rates of a job's primary variant."""
+    record = summary.job.record
     attack = record.config["attack"]
     for target in targets:
-        rows = found[found["target"] == target]
+        rows = summary.own[summary.own["target"] == target]
         points, intervals = pair_points(rows, record.reference)
         if record.norm == "l2" and record.values:
             radius = record.reference / 255 * math.sqrt(record.values)
@@ -78,7 +73,7 @@ def named(name: str, record: JobRecord) -> str:
 
 
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
-    """Return one pair's metrics and tags, from its target's rows of `src.analysis.rates`.
+    """Return one pair's metrics and tags, from its target's rows of `JobSummary.own`.
 
     `robust_accuracy` is the share still classified correctly, of targeted attacks too;
     `success_rate` the share predicted as any wrong class or, if targeted, as the target label.
@@ -101,25 +96,23 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
     return points, intervals
 
 
-def sweep_points(jobs: Sequence[StoredJob]) -> list[Point]:
+def sweep_points(summary: Summary) -> list[Point]:
     """Average each attack's success rates over its pairs, white boxes and others apart.
 
     Metrics are `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0.
     """
     names: dict[str, str] = {}
-    for label in dict.fromkeys(job.attack for job in jobs):
+    for label in dict.fromkeys(one.job.attack for one in summary.attacked):
         plain = re.sub(r"[^\w.-]+", " ", label).strip()[:200]  # as MLflow takes it, and no `/`
         names[label] = f"{plain}:{len(names)}" if plain in names.values() else plain
     found = defaultdict[tuple[str, int], list[float]](list)
-    for job in jobs:
-        own = job.record
-        table = rates(job.predictions, own.source, own.targets, own.protocol)
-        job.forget()
-        attacked = table.loc[table["eps_255"] > 0, ["target", "eps_255", "success_rate"]]
+    for one in summary.attacked:
+        rates = one.own
+        attacked = rates.loc[rates["eps_255"] > 0, ["target", "eps_255", "success_rate"]]
         for target, eps, rate in attacked.dropna().itertuples(index=False):
-            kind = "white_box" if is_white_box(own.source, target) else "transfer"
+            kind = "white_box" if is_white_box(one.job.record.source, target) else "transfer"
             if eps.is_integer():
-                found[f"{kind}_success/{names[job.attack]}", int(eps)].append(rate)
+                found[f"{kind}_success/{names[one.job.attack]}", int(eps)].append(rate)
     return [(name, fmean(values), eps) for (name, eps), values in found.items()]
 
 

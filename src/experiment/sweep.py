@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
+from src.analysis.summary import Summary, summarise
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
@@ -18,8 +19,8 @@ from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
-from src.experiment.summary import print_matrix, sweep_alarms, sweep_matrices
-from src.store.jobs import StoredJob, find_jobs
+from src.experiment.summary import print_alarms, print_matrix, write_matrices
+from src.store.jobs import find_jobs
 from src.store.record import PAGE, job_record, public
 from src.store.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.tracking import Tracker, open_tracker
@@ -61,9 +62,8 @@ class Sweep:
         """Print a finished job's matrix; those of the whole sweep follow."""
         folder = Path(config.hydra.runtime.output_dir)
         if self.jobs > 1 and failure_of(folder) is None:
-            done = [job for job in find_jobs([folder], below=False) if job.attacked]
-            if done:
-                print_matrix(done, Console(markup=False))
+            for matrix in summarise(find_jobs([folder], below=False)).matrices:
+                print_matrix(matrix, Console(markup=False))
 
     def start(self, config: DictConfig) -> None:
         """Check the jobs, and open the sweep."""
@@ -153,18 +153,24 @@ class Sweep:
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True)
         finished = [job for job in jobs if job not in failures]
-        done = find_jobs(finished, none_is_fine=True, below=False)
+        done = Summary()
+
+        def sum_up() -> None:
+            nonlocal done
+            done = summarise(find_jobs(finished, none_is_fine=True, below=False))
+
         own = jobs == [folder]  # which the job itself has cleared
         written = own or _goes(console, lambda: clear_sweep(folder))
-        written &= _goes(console, lambda: sweep_alarms(done, console))
+        written &= _goes(console, sum_up)
+        print_alarms(done, console)
         alarms = console.export_text()
-        written &= _goes(console, lambda: sweep_matrices(done, folder, console))
+        written &= _goes(console, lambda: write_matrices(done, folder, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
         if summary:
             written &= _goes(console, lambda: write_text(folder / SUMMARY, summary))
-        if done and self._wants_report():
+        if done.jobs and self._wants_report():
             written &= self._report(done, folder, console)
-        elif done and self.stopped:
+        elif done.jobs and self.stopped:
             console.print(f"python -m src.report folder={folder} builds a report of what is done.")
         for job, failure in failures.items():
             words = f"FAILED {job.name}: {failure}"
@@ -178,8 +184,8 @@ class Sweep:
         if self.tracker is not None and config.sweep:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             end_sweep(folder, config.sweep, status, self.tracker, done)
-            attacks = list(dict.fromkeys(job.record.label for job in done if job.attacked))
-            links = self.tracker.links(config.sweep, attacks) if done else {}
+            attacks = list(dict.fromkeys(one.job.record.label for one in done.attacked))
+            links = self.tracker.links(config.sweep, attacks) if done.jobs else {}
             for what, link in links.items():
                 console.print(f"{what}: {link}", soft_wrap=True, markup=False)
         self.held.close()
@@ -188,7 +194,7 @@ class Sweep:
     def _wants_report(self) -> bool:
         return self.settings[0].report.name != "none" and not self.stopped
 
-    def _report(self, done: Sequence[StoredJob], folder: Path, console: Console) -> bool:
+    def _report(self, done: Summary, folder: Path, console: Console) -> bool:
         """Build the report; its failure leaves the jobs' results as they are."""
         again = f"python -m src.report folder={folder}"
         try:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from src.analysis import CAUSES
+from src.analysis.summary import Summary
 from src.config.settings import ReportSettings
 from src.report.definitions import DEFINITIONS
-from src.report.facts import facts, missing
+from src.report.facts import facts
 from src.report.measure import Measured, measure
 from src.report.page import Report, Section
 from src.report.sections.answer import answer, answer_sentence
@@ -17,13 +18,14 @@ from src.store.jobs import StoredJob
 
 
 def build_report(
-    jobs: Sequence[StoredJob],
+    summary: Summary,
     settings: ReportSettings,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Turn stored jobs into a report; of those without an attack it holds clean images alone."""
-    found = measure(jobs, settings.pairs, settings.budgets, progress)
+    """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
+    found = measure(summary, settings.pairs, settings.budgets, progress)
     progress("charts")
+    jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     what = "Transfer of adversarial examples" if attacked else "Clean images"
@@ -36,7 +38,6 @@ def build_report(
         mechanisms(found),
         *clean(found),
     )
-    lacking = missing(attacked, settings.pairs)
     return Report(
         title=f"{what}: {names}",
         answer=_answers(attacked, found) if first else clean_sentence(found),
@@ -46,7 +47,6 @@ def build_report(
         sections=tuple(part for part in parts if part is not None),
         terms=(
             ("What was run", facts(jobs)),
-            *((("What was not computed", lacking),) if lacking else ()),
             ("Definitions", DEFINITIONS),
         ),
     )

@@ -1,16 +1,16 @@
 """Find the jobs of a report, build it, and write its page and figures."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from src.analysis.summary import Summary, summarise
 from src.config.settings import ReportCommand, ReportSettings
 from src.report.build import build_report
 from src.report.page import save_figures, write_page
-from src.store.jobs import StoredJob, find_jobs
+from src.store.jobs import find_jobs
 from src.store.record import FIGURES, PAGE, remove_figures
 from src.store.state import OUTPUTS, newest_sweep
 
@@ -21,17 +21,17 @@ def report(settings: ReportCommand) -> None:
     if settings.folder is not None:
         folders.append(Path(settings.folder))
     folders = folders or [newest_sweep(finished=True)]
-    jobs = find_jobs(folders)
+    summary = summarise(find_jobs(folders))
     several = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
     default = folders[0] if len(folders) == 1 else several
     out = Path(settings.out or default)
     console = Console()
-    write_report(jobs, out, settings.report, Path(settings.cache_dir), console)
+    write_report(summary, out, settings.report, Path(settings.cache_dir), console)
     console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
 
 
 def write_report(
-    jobs: Sequence[StoredJob], out: Path, settings: ReportSettings, cache: Path, console: Console
+    summary: Summary, out: Path, settings: ReportSettings, cache: Path, console: Console
 ) -> None:
     """Write the page and, with `settings.figures`, every figure as files with its data.
 
@@ -42,7 +42,7 @@ def write_report(
         def progress(step: str) -> None:
             status.update(Text(f"Building the report: {step}"))  # a plain str may hold markup
 
-        content = build_report(jobs, settings, progress)
+        content = build_report(summary, settings, progress)
         progress("page")
         write_page(content, out / PAGE, cache)
         remove_figures(out / FIGURES)

@@ -50,8 +50,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "strongest source, most robust target",
-        "By an additive fit of the success rates, white boxes left out, to attack and source and "
-        "to target, every pair with the same weight, as no source has itself as a target. "
+        "By the mean success rate over targets, or sources, white boxes left out: no source has "
+        "itself as a target, so that sources are compared on targets that differ in one. "
         "Ensembles have fewer targets and are left out beside single sources. An order of what was "
         "measured: which differ beyond chance, the paired tests say.",
     ),

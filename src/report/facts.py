@@ -1,19 +1,10 @@
-"""Facts about jobs: command, data, models and versions; and the diagnostics that they lack."""
+"""Facts about jobs: command, data, models and versions."""
 
 import shlex
 from collections.abc import Sequence
 
 from src.store.jobs import StoredJob
 from src.store.record import JobRecord
-
-_TABLES = {
-    "flips": ("minimum budgets between those of the grid", "diagnostics.bisection=6"),
-    "spectra": ("power spectra", "diagnostics.spectra=true"),
-    "filtered": ("filtered perturbations", "diagnostics.filters=true"),
-    "low_passed": ("accuracy on low-passed images", "diagnostics.filters=true"),
-    "similarity": ("gradient similarity", "diagnostics.similarity=true"),
-    "predictions-noise": ("controls", "controls=true"),
-}
 
 
 def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
@@ -38,46 +29,6 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     found += sorted({("model", line) for record in records for line in _models(record)})
     found += [(term, "; ".join(dict.fromkeys(each))) for term, each in values.items()]
     return tuple((term, value) for term, value in found if value)
-
-
-def missing(jobs: Sequence[StoredJob], pairs: int) -> tuple[tuple[str, str], ...]:
-    """Return (term, text) pairs of what attacking jobs did not compute, and the settings for it.
-
-    At most `pairs` source-target pairs have galleries.
-    """
-    total, every = len(jobs), sum(len(job.record.targets) for job in jobs)
-    found = [
-        (what, f"not computed by {count} of {total} jobs; {key}")
-        for name, (what, key) in _TABLES.items()
-        if (count := sum(name not in job.files and _may_have(job, name) for job in jobs))
-    ]
-    if count := sum(not job.has_top_five for job in jobs):
-        found.append(("the five likeliest classes", f"not stored by {count} of {total} jobs"))
-    few = {part: None for job in jobs if (part := _diagnosed_part(job))}
-    if few:
-        text = f"those of {', '.join(few)} images alone; diagnostics.n_images=null"
-        found.append(("diagnostics", text))
-    if every > pairs:
-        text = f"those of {pairs} of {every} pairs, white boxes first; report.pairs={every}"
-        found.append(("bins of initial confidence and galleries", text))
-    if any(
-        job.record.storage == "uint8" and {"flips", "filtered"} & set(job.files) for job in jobs
-    ):
-        text = "bisection and filters are of unrounded images; minimum budgets are of the grid"
-        found.append(("8-bit predictions", text))
-    return tuple(found)
-
-
-def _may_have(job: StoredJob, table: str) -> bool:
-    """Tell whether a job could compute a table: diagnostics need an attack, not saved images."""
-    return table == "predictions-noise" or not job.record.config["attack"].get("saved")
-
-
-def _diagnosed_part(job: StoredJob) -> str:
-    """Return the part of a job's images that its diagnostics are of; empty for all or for none."""
-    count, images = job.record.config.get("diagnostics", {}).get("n_images"), job.record.images
-    computed = {"flips", "spectra", "filtered", "similarity"} & set(job.files)
-    return f"{count} of {images}" if count and count < images and computed else ""
 
 
 def _commands(jobs: Sequence[StoredJob]) -> list[str]:

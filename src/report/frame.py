@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from src.analysis import is_white_box
+from src.analysis import is_white_box, rates_by_protocol
 from src.config.settings import reference_budget
 from src.report.charts.theme import Drawn, theme
 from src.report.charts.transfer import curves_alone, drawn_rows, matrix_alone
-from src.report.measure import banded_rates
+from src.report.measure import with_bands
 from src.store.jobs import StoredJob, find_jobs
 from src.utils.checks import legible
 
@@ -155,7 +155,8 @@ def _rows(predictions: pd.DataFrame) -> pd.DataFrame:
         rows = rows[rows["variant"] == variant]
         targets = list(rows.loc[rows["eps_255"] > 0, "target"].unique())
         if targets:  # not clean images alone
-            table = banded_rates({variant: rows}, source, targets, attack, norm, protocol)
+            rates = rates_by_protocol({variant: rows}, source, targets, attack, norm)
+            table = with_bands(rates, rows, source, targets, variant, protocol)
             parts.append(table.assign(white_box=[is_white_box(source, t) for t in table["target"]]))
     drawn = drawn_rows(pd.concat(parts, ignore_index=True))
     legibly = {name: drawn[name].map(legible) for name in ("attack", "source", "target")}

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.analysis.trajectories import KINDS, galleries
+from src.analysis.trajectories import KINDS
 from src.report.sections.text import records
 from src.store.jobs import StoredJob
 
@@ -83,14 +83,15 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
     return Album(title, caption, tuple(strips))
 
 
-def gallery_albums(job: StoredJob, target: str, images: pd.DataFrame) -> list[Album]:
-    """Return the clearest images of each kind among the `trajectories` of one target."""
-    picked = {kind: rows for kind, rows in galleries(images).items() if len(rows)}
-    wanted = [int(index) for rows in picked.values() for index in rows["index"]]
-    top = job.top_five(target, wanted) if wanted else pd.DataFrame()
+def gallery_albums(
+    job: StoredJob, images: pd.DataFrame, chosen: Mapping[str, pd.DataFrame], top: pd.DataFrame
+) -> list[Album]:
+    """Return the albums of one target: its `trajectories`, those chosen of each kind, top fives."""
     albums = []
-    for kind, rows in picked.items():
-        count = int(images[kind].sum())
+    for kind, rows in chosen.items():
+        if rows.empty:
+            continue
+        target, count = rows["target"].iloc[0], int(images[kind].sum())
         caption = (
             f"{job.attack} from {job.record.source} on {target}: {len(rows)} of {count} such "
             f"images among {len(images)} initially correct ones."

@@ -1,28 +1,22 @@
-"""Statistics of all jobs: each job's predictions are read, counted and released in turn."""
+"""Statistics that the page alone shows: each job's predictions are read and released in turn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from src.analysis import (
-    excess_by_control,
-    is_white_box,
-    measured,
-    rates_by_protocol,
-    trajectories,
-)
+from src.analysis import is_white_box, measured
 from src.analysis.comparisons import image_outcomes
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.similarity import pair_similarity
+from src.analysis.summary import JobSummary, Summary, described_images
 from src.analysis.trajectories import KINDS, galleries
 from src.analysis.transfer_rates import confidence_bands
 from src.report.images import Album, examples, gallery_albums
 from src.store.jobs import StoredJob, model_digest
 from src.store.record import JobRecord
-from src.store.tables import read_alarms
 
 
 @dataclass
@@ -49,28 +43,29 @@ class Measured:
 
 
 def measure(
-    jobs: Sequence[StoredJob],
+    summary: Summary,
     most: int,
     budgets: Sequence[float] | None,
     progress: Callable[[str], None],
 ) -> Measured:
-    """Compute the statistics of jobs, one job after another.
+    """Add what the page alone shows to the summary of jobs, one job after another.
 
     At most `most` pairs, white boxes first, have bins of initial confidence and pictures. The
     budgets are those of the example images, see `examples`.
     """
-    detailed = _detailed_pairs(jobs, most)
+    detailed = _detailed_pairs(summary, most)
     parts: dict[str, list[pd.DataFrame]] = {}
     found = Measured()
     names: dict[str, str] = {}
     alarms: dict[tuple[str, str], None] = {}
-    for number, job in enumerate(jobs, 1):
-        progress(f"job {number} of {len(jobs)}")
+    for number, one in enumerate(summary.jobs, 1):
+        progress(f"job {number} of {len(summary.jobs)}")
+        job = one.job
         _add_clean(job, names, found)
-        alarms |= dict.fromkeys(read_alarms(job.folder))
+        alarms |= dict.fromkeys(one.alarms)
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
-            tables = _tables(job, names) | _images(job, mine, found)
+            tables = _tables(one, names) | _images(job, mine, found)
             if mine and (album := examples(job, budgets)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
             origin = {"attack": job.attack, "source": job.record.source}
@@ -83,9 +78,10 @@ def measure(
     return found
 
 
-def _detailed_pairs(jobs: Sequence[StoredJob], most: int) -> list[tuple[StoredJob, str]]:
+def _detailed_pairs(summary: Summary, most: int) -> list[tuple[StoredJob, str]]:
     """Return the pairs with bins and pictures; where they are too many, the white boxes first."""
-    every = [(job, target) for job in jobs if job.attacked for target in job.record.targets]
+    jobs = [one.job for one in summary.attacked]
+    every = [(job, target) for job in jobs for target in job.record.targets]
     return sorted(every, key=lambda pair: not is_white_box(pair[0].record.source, pair[1]))[:most]
 
 
@@ -132,13 +128,12 @@ def _own_group(job: StoredJob, names: dict[str, str]) -> str:
     return group(record) + "".join(other)
 
 
-def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
+def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     """Return the statistics of a job's tables, except those of single images."""
-    record, rows = job.record, job.predictions
+    job, record, rows = one.job, one.job.record, one.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    variants = job.variants()
     jobs = _own_group(job, names)
-    found = {"rates": _rates(job, variants, jobs)}
+    found = {"rates": _rates(one, jobs)}
     stored = {
         name: table
         for name in ("spectra", "low_passed", "filtered", "similarity")
@@ -159,37 +154,34 @@ def _tables(job: StoredJob, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:
         found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
-    beyond = excess_by_control(variants, record.storage, *pair, protocol)
-    if len(beyond):
-        found["excess"] = beyond[beyond["eps_255"] == at]
+    if len(one.excess):
+        found["excess"] = one.excess[one.excess["eps_255"] == at]
     return found
 
 
-def banded_rates(
-    variants: Mapping[str, pd.DataFrame],
+def with_bands(
+    rates: pd.DataFrame,
+    predictions: pd.DataFrame,
     source: str,
     targets: Sequence[str],
-    attack: str,
-    norm: str,
+    variant: str,
     protocol: str,
 ) -> pd.DataFrame:
-    """Return `measured` rows under every protocol, with `confidence_low` and `confidence_high`.
+    """Return `measured` rates with `confidence_low` and `confidence_high`.
 
-    These intervals are those of the first variant under `protocol`, and missing elsewhere. The
-    other arguments, and the errors, are those of `rates_by_protocol`.
+    These intervals are those of the predictions of one variant under one protocol, and missing
+    elsewhere.
     """
-    table = measured(rates_by_protocol(variants, source, targets, attack, norm))
-    primary, predictions = next(iter(variants.items()))
     bands = confidence_bands(predictions, source, targets, protocol)
-    own = {"variant": primary, "protocol": protocol}
-    return table.merge(bands.assign(**own), on=[*own, "target", "eps_255"], how="left")
+    own = {"variant": variant, "protocol": protocol}
+    return measured(rates).merge(bands.assign(**own), on=[*own, "target", "eps_255"], how="left")
 
 
-def _rates(job: StoredJob, variants: dict[str, pd.DataFrame], group: str) -> pd.DataFrame:
+def _rates(one: JobSummary, group: str) -> pd.DataFrame:
     """Return the rates of every variant, those of the job's protocol with confidence intervals."""
-    record = job.record
-    pair = (record.source, record.targets)
-    table = banded_rates(variants, *pair, job.attack, record.norm, record.protocol)
+    record = one.job.record
+    own = (record.source, record.targets, record.storage, record.protocol)
+    table = with_bands(one.rates, one.job.predictions, *own)
     return table.assign(
         group=group,
         primary=table["variant"] == record.storage,
@@ -201,21 +193,26 @@ def _rates(job: StoredJob, variants: dict[str, pd.DataFrame], group: str) -> pd.
 def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str, pd.DataFrame]:
     """Return the effect of confidence for all targets, bins and galleries for some."""
     record, rows = job.record, job.predictions
-    pair = (record.source, record.targets)
-    table = trajectories(rows, *pair, record.protocol, job.flips, record.norm)
-    parts = {"effects": [initial_confidence_effect(table)]}
-    for target in targets:
-        its = table[table["target"] == target].reset_index(drop=True)
-        bins = by_initial_confidence(rows, record.source, target, record.protocol)
-        parts.setdefault("bins", []).append(bins.assign(target=target))
-        for kind, images in galleries(its).items():
+    table = described_images(job)
+    tables = {"effects": initial_confidence_effect(table)}
+    if not targets:
+        return tables
+    tables["bins"] = by_initial_confidence(rows, record.source, targets, record.protocol)
+    described = {target: its for target, its in table.groupby("target") if target in targets}
+    chosen = {target: galleries(its) for target, its in described.items()}
+    shown = pd.concat([images for kinds in chosen.values() for images in kinds.values()])
+    top = job.top_five(shown["index"].unique().tolist())
+    parts = []
+    for target in (name for name in targets if name in chosen):
+        for kind, images in chosen[target].items():
             here = rows[(rows["target"] == target) & rows["index"].isin(images["index"])]
-            parts.setdefault("gallery_predictions", []).append(_with_names(job, here, kind))
-        if albums := tuple(gallery_albums(job, target, its)):
+            parts.append(_with_names(job, here, kind))
+        its = top[top["target"] == target]
+        if albums := tuple(gallery_albums(job, described[target], chosen[target], its)):
             found.albums.append(
                 (f"{job.attack}: {record.source} \N{RIGHTWARDS ARROW} {target}", albums)
             )
-    return {name: pd.concat(tables) for name, tables in parts.items()}
+    return {**tables, "gallery_predictions": pd.concat(parts)} if parts else tables
 
 
 def _with_names(job: StoredJob, rows: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
-from src.analysis import Alarm
 from src.store.record import ALARMS, EXAMPLES, PREDICTIONS, TOP_FIVE, JobRecord
 from src.utils.checks import first_line
 from src.utils.tables import read_table
@@ -33,6 +33,18 @@ _TYPES = {
 _ORDER = ("eps_255", "cutoff", "frequency_low")
 _DEFAULTS = {"defence": "none", "draws": 1, "iteration": None, "gradients": None, "forwards": None}
 """Values of columns that tables of format 3 lack: `iteration` null is the last one."""
+
+
+class Alarm(NamedTuple):
+    """A sanity check that failed.
+
+    Attributes:
+        name: Name of the check, such as `few_images`.
+        finding: The model or pair, and the counts with their denominator.
+    """
+
+    name: str
+    finding: str
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:

@@ -114,7 +114,7 @@ SOURCE = [0, 1, 0, 0, 0, 0]
 
 
 def test_images_are_split_by_the_targets_clean_confidence(table_of):
-    frame = by_initial_confidence(table_of(PREDICTED, CONFIDENCE, SOURCE), "a", "b")
+    frame = by_initial_confidence(table_of(PREDICTED, CONFIDENCE, SOURCE), "a", ["b"])
     bins = list(zip(frame["bin_low"], frame["bin_high"], frame["eps_255"], strict=True))
     assert bins == [
         *((0.95, 1.0, 0), (0.95, 1.0, 4), (0.9, 0.95, 0), (0.9, 0.95, 4)),
@@ -131,7 +131,7 @@ def test_intervals_equal_wilsons_and_gaffkes(table_of):
     initial, later = generator.uniform(0.95, 1, 60), generator.random(60)
     wrong = generator.integers(0, 2, 60)
     table = table_of({0: [0] * 60, 4: wrong}, {0: initial, 4: later})
-    row = by_initial_confidence(table, "a", "b").iloc[1]
+    row = by_initial_confidence(table, "a", ["b"]).iloc[1]
     expected = bounded_mean_interval(later[None], np.ones((1, 60), bool))
     found = row[["confidence_low", "confidence_high"]].tolist()
     assert found == pytest.approx(np.ravel(expected), rel=1e-5)
@@ -143,7 +143,7 @@ def test_intervals_equal_wilsons_and_gaffkes(table_of):
 def test_fewer_than_ten_images_have_no_interval_and_clean_ones_lie_in_their_bin(table_of):
     initial, later = [0.97] * 10 + [0.5] * 9, [0.97] * 19
     table = table_of({0: [0] * 19, 4: [0] * 19}, {0: initial, 4: later})
-    frame = by_initial_confidence(table, "a", "b")
+    frame = by_initial_confidence(table, "a", ["b"])
     assert frame["n"].tolist() == [10, 10, 9, 9] and frame["robust_accuracy_low"].notna().all()
     assert frame.loc[2:, ["confidence_low", "confidence_high"]].isna().all(axis=None)
     clean, attacked = frame[:2].to_dict("records")
@@ -155,7 +155,7 @@ def test_every_bin_takes_its_lower_bound_and_not_its_upper_one(table_of):
     confidence = np.repeat(np.arange(20) / 20, 2) + np.tile([0, 0.0499], 20)  # float32 of 0.95, ...
     confidence[-1] = 1
     table = table_of({0: [0] * 41}, {0: [*confidence, np.nan]})  # the last is of no bin
-    frame = by_initial_confidence(table, "a", "b")
+    frame = by_initial_confidence(table, "a", ["b"])
     np.testing.assert_array_equal(frame["bin_low"], np.arange(20)[::-1] / 20)
     np.testing.assert_array_equal(frame["bin_high"], np.arange(1, 21)[::-1] / 20)
     assert frame["n"].eq(2).all()
@@ -163,6 +163,6 @@ def test_every_bin_takes_its_lower_bound_and_not_its_upper_one(table_of):
 
 def test_images_that_are_wrong_when_clean_or_have_their_own_target_label_are_left_out(table_of):
     rows = {0: [0, 0], 4: [1, 0]}, {0: [0.99, 0.98], 4: [0.5, 0.6]}
-    frame = by_initial_confidence(table_of(*rows, target_label=[1, 0]), "a", "b")
+    frame = by_initial_confidence(table_of(*rows, target_label=[1, 0]), "a", ["b"])
     assert frame["n"].tolist() == [1, 1] and frame["still_correct"].tolist() == [1, 0]
-    assert by_initial_confidence(table_of({0: [1, 1], 4: [0, 1]}, rows[1]), "a", "b").empty
+    assert by_initial_confidence(table_of({0: [1, 1], 4: [0, 1]}, rows[1]), "a", ["b"]).empty

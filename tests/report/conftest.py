@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src.analysis.summary import summarise
 from src.config.settings import ReportSettings
 from src.report.build import build_report
 from src.report.page import Report
@@ -53,7 +54,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]
     def make(kind: str) -> Report:
         if kind not in built:
             folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
-            built[kind] = build_report(find_jobs([folder]), SETTINGS)
+            built[kind] = build_report(summarise(find_jobs([folder])), SETTINGS)
         return built[kind]
 
     return make

@@ -50,6 +50,7 @@ def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     names = [one.name for one in report.figures]
     assert len(set(names)) == len(names) and "answer" in names
     for one in report.figures:
+        one.chart.to_dict()  # valid by Vega-Lite's schema
         if kind in DRAWN:
             svg = vl_convert.vegalite_to_svg(one.spec, vl_version=VEGA_LITE, show_warnings=True)
             marks = [each.get("class", "") for each in ElementTree.fromstring(svg).iter()]

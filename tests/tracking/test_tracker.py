@@ -14,6 +14,8 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
+from src.analysis import rates_by_protocol
+from src.analysis.summary import JobSummary, Summary
 from src.config.settings import TrackingSettings
 from src.experiment.metrics import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker
@@ -221,10 +223,13 @@ def test_attacks_whose_names_mlflow_forbids_keep_curves_of_their_own(tracker, st
         {"index": 0, "label": 0, "target": ["a", "b"] * 2, "predicted": [0, 0, 0, 1]}
     )
     rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0], confidence=1, true_confidence=1)
-    own = SimpleNamespace(source="a", targets=["a", "b"], protocol="joint")
-    what = {"record": own, "predictions": rows, "forget": list}
-    labels = ["bim (x=1/2)", "bim [x=1/2]"]
-    points = sweep_points([SimpleNamespace(attack=label, **what) for label in labels])
+    rates = rates_by_protocol({"float32": rows}, "a", ["a", "b"], "bim", "linf")
+    own = SimpleNamespace(source="a", protocol="joint", storage="float32")
+    jobs = [
+        SimpleNamespace(attack=label, attacked=True, record=own)
+        for label in ("bim (x=1/2)", "bim [x=1/2]")
+    ]
+    points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), []) for job in jobs]))
     sweep = tracker.start_sweep("sweep", "p", {}, Path("x"))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)
     kinds = {"transfer_success/bim x 1 2": 1, "white_box_success/bim x 1 2": 0}

@@ -6,7 +6,14 @@ from typing import Any, TypeAlias
 import altair as alt
 import pandas as pd
 
-Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+Drawn: TypeAlias = (
+    alt.Chart
+    | alt.LayerChart
+    | alt.FacetChart
+    | alt.ConcatChart
+    | alt.HConcatChart
+    | alt.VConcatChart
+)
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""

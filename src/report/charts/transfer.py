@@ -34,7 +34,7 @@ _COLUMNS = [
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rows behind the charts: those of clean images first, as source `clean`.
 
-    The rates are those of `banded_rates` for the primary variants, with `white_box`.
+    The rates are those of `with_bands` for the primary variants, with `white_box`.
     """
     return pd.concat([clean_rows(rates).assign(white_box=False), rates])[_COLUMNS]
 
@@ -57,11 +57,9 @@ def linked(rows: pd.DataFrame, reference: float, protocol: str, attack: str, sou
     data = inline(rows)
     matrix = _matrix(data, sources, targets, cell)
     curves = _curves(data, attacked, attack, cell)
-    return (
-        alt.hconcat(matrix, curves, spacing=30)
-        .add_params(*_menus(rows, reference, protocol, attack))
-        .resolve_scale(color="independent", strokeDash="independent")
-    )
+    apart = alt.Resolve(scale=alt.ScaleResolveMap(color="independent", strokeDash="independent"))
+    params = [menu.param for menu in _menus(rows, reference, protocol, attack)]
+    return alt.hconcat(matrix, curves, spacing=30, params=params, resolve=apart)
 
 
 def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: str) -> Drawn:
@@ -203,20 +201,19 @@ def _curves(
         measure = None if len(panels) % len(columns) else counted or "mean confidence"
         band, line = curve(base, value, measure, lines, strokeDash=dashes).layer
         # The bands have no dashes, and would leave their legend dead.
-        panel = alt.layer(band, line if panels else line.add_params(attack, target))
+        layers = (band, line if panels else line.add_params(attack, target))
+        own: dict[str, Any] = {"width": width, "height": 150}
         if len(panels) < len(columns):
             name = f"source: {source}" if source else alt.ExprRef("'source: ' + cell.source")
-            panel = panel.properties(title=alt.Title(name, frame="group", limit=width))
-        for column, only in (("counted", counted), ("source", source)):
-            if only:
-                panel = panel.transform_filter(alt.FieldEqualPredicate(equal=only, field=column))
-        panels.append(panel.properties(width=width, height=150))
-    chart: Any = alt.concat(*panels, columns=len(columns), data=data, spacing=16).transform_filter(
-        f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0"
-    )
-    for chosen in (cell, attack, target):
-        chart = chart if chosen is None else chart.transform_filter(chosen)
-    return chart
+            own["title"] = alt.Title(name, frame="group", limit=width)
+        only = {"counted": counted, "source": source}
+        shown = [alt.FieldEqualPredicate(equal=v, field=key) for key, v in only.items() if v]
+        panels.append(alt.layer(*layers, transform=[*map(alt.FilterTransform, shown)], **own))
+    drawn_rows = f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0"
+    chosen: list[Any] = [{"param": one.name} for one in (cell, attack, target) if one]
+    # Each method of a chart copies all of it, so that a tree is given its properties at once.
+    transform = [alt.FilterTransform(each) for each in (drawn_rows, *chosen)]
+    return alt.concat(*panels, columns=len(columns), data=data, spacing=16, transform=transform)
 
 
 def _legend(column: str, drawn: Sequence[str] = ()) -> alt.Parameter:

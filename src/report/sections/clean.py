@@ -18,7 +18,7 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.measure import Measured
-from src.report.page import Figure, Section, Table
+from src.report.page import Figure, Section
 from src.report.sections.text import records
 
 MOST_CLASSES = 40
@@ -82,7 +82,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
         )
         figures.insert(1, profile)
     title = f"The clean images{data}"
-    return Section(f"clean{end}", title, (), tuple(figures), (_top_table(models),))
+    return Section(f"clean{end}", title, _accuracies(models), tuple(figures))
 
 
 def _counts_chart(classes: pd.DataFrame) -> Drawn:
@@ -119,22 +119,18 @@ def _profiles_chart(profiles: pd.DataFrame) -> Drawn:
     return one_part(alt.layer(bars, spread).properties(width=460, height=220), profiles, "model")
 
 
-def _top_table(models: Mapping[str, pd.DataFrame]) -> Table:
-    frame = pd.DataFrame(
-        {
-            "model": row["model"],
-            "": f"top {row['k']}",
-            "accuracy": format_cell(row["correct"], row["n"]),
-            "95 % interval": f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}",
-            "mean confidence": f"{row['confidence']:.2%}",
-        }
-        for row in records(_stacked(models, top_k))
-    )
-    caption = (
-        "Top 1: mean confidence in the prediction, over all images. Top 5: mean confidence in the "
-        "true class, over the images where it is among the five."
-    )
-    return Table("Accuracy and confidence on clean images", caption, frame)
+def _accuracies(models: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    """Return a sentence for each model: its accuracies with their intervals and confidences."""
+    sentences = []
+    for model, rows in models.items():
+        parts = [
+            f"top {row['k']} {format_cell(row['correct'], row['n'])} "
+            f"[{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}], mean confidence "
+            f"{'in the true class ' * (row['k'] > 1)}{row['confidence']:.1%}"
+            for row in records(top_k(rows))
+        ]
+        sentences.append(f"{model}: {'; '.join(parts)}.")
+    return tuple(sentences)
 
 
 def _stacked(

@@ -8,7 +8,7 @@ from src.analysis import is_white_box
 from src.analysis.comparisons import paired_tests
 from src.report.charts.dots import MOST_ROWS, dot_plot
 from src.report.measure import Measured
-from src.report.page import Figure, Section, Table
+from src.report.page import Figure, Section
 from src.report.sections.text import ENOUGH, records, span, too_few
 
 _ROW = "{first} \N{MINUS SIGN} {second}, {common}"
@@ -46,7 +46,7 @@ def compared(found: Measured) -> Section | None:
         return Section("compared", title, (text,))
     kinds = sufficient.groupby("kind", sort=False)
     figures = tuple(_differences(str(kind), rows, outcomes) for kind, rows in kinds)
-    return Section("compared", title, (), figures, (_tests_table(sufficient),))
+    return Section("compared", title, (), figures)
 
 
 def _mark(row: dict[str, Any]) -> str:
@@ -62,30 +62,9 @@ def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figu
     cut = f" The {MOST_ROWS} smallest p of each {by}." if len(rows) < len(tests) else ""
     caption = (
         f"Difference of success rates on {span(tests['n'])} images that count "
-        f"for both sides; Tango's 95 % interval; *: white box.{cut}"
+        f"for both sides; Tango's 95 % interval; p in the tooltips; *: white box.{cut}"
     )
     columns = ["row", by, "n", "first_success", "second_success", "p_holm"]
     axis, names = "difference of success rates", list(outcomes[by])
     chart = dot_plot(rows, "difference", axis, columns, by=by, names=names, divided_by=by)
     return Figure(f"compared-{kind}s", title, caption, chart, tests)
-
-
-def _tests_table(tests: pd.DataFrame) -> Table:
-    chosen = tests.sort_values("p_holm", kind="stable").head(MOST_ROWS)
-    cut = f" The {MOST_ROWS} smallest p of {len(tests)}." if len(tests) > MOST_ROWS else ""
-    frame = pd.DataFrame(
-        {
-            "compared": row["row"],
-            "on": row["common"] if row["kind"] == "direction" else row["target"],
-            "successes": f"{row['first_success']} and {row['second_success']} of {row['n']}",
-            "difference": f"{row['difference']:+.1%} "
-            f"[{row['difference_low']:+.1%}, {row['difference_high']:+.1%}]",
-            "p (Holm)": f"{row['p_holm']:.2g}",
-        }
-        for row in records(chosen)
-    )
-    caption = (
-        f"Two-sided exact McNemar tests, corrected by Holm over all of the same kind, data, "
-        f"norm, budget and protocol; *: white box.{cut}"
-    )
-    return Table("Differences as a table", caption, frame)

@@ -1,4 +1,4 @@
-// Charts replace their still images when they come into view, in the reader's light or dark theme;
+// Charts are drawn when they come into view, in the reader's light or dark theme;
 // on a narrow page, parts that stand side by side stand below each other.
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const narrow = matchMedia("(max-width: 1000px)").matches;

@@ -1,0 +1,133 @@
+"""Summary of finished jobs: their rates, excess, alarms and matrices.
+
+CSV files, the terminal, MLflow and the report render these numbers; none derives them anew.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from src.analysis.controls import excess_by_control, format_excess
+from src.analysis.matrices import matrix
+from src.analysis.trajectories import trajectories
+from src.analysis.transfer_rates import rates_by_protocol
+from src.store.jobs import StoredJob
+from src.store.tables import Alarm, read_alarms
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """Derived numbers of one job.
+
+    Attributes:
+        rates: Rates of every variant under every protocol, the rows of `rates.csv`; empty
+            without an attack.
+        excess: Excess of the primary variant over each control; empty without controls.
+        alarms: Failed sanity checks.
+    """
+
+    job: StoredJob
+    rates: pd.DataFrame
+    excess: pd.DataFrame
+    alarms: Sequence[Alarm]
+
+    @property
+    def primary(self) -> pd.DataFrame:
+        """The rates of the primary variant, under every protocol."""
+        return self.rates[self.rates["variant"] == self.job.record.storage]
+
+    @property
+    def own(self) -> pd.DataFrame:
+        """The rates of the primary variant under the job's own protocol."""
+        primary = self.primary
+        return primary[primary["protocol"] == self.job.record.protocol]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Transfer matrix of one attack's jobs at their reference budget, in long form.
+
+    Attributes:
+        cells: Cells with the clean row first; see `src.analysis.matrix`.
+        excess: Excess over each control, by its name, with `source` and `cell`.
+    """
+
+    attack: str
+    heading: str
+    cells: pd.DataFrame
+    excess: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Derived numbers of several jobs, in their order, and the matrix of each attack."""
+
+    jobs: Sequence[JobSummary] = ()
+    matrices: Sequence[Matrix] = field(default=())
+
+    @property
+    def attacked(self) -> list[JobSummary]:
+        """The jobs with adversarial images."""
+        return [one for one in self.jobs if one.job.attacked]
+
+
+def summarise(jobs: Sequence[StoredJob]) -> Summary:
+    """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
+
+    Raises:
+        ValueError: A file of a job is damaged.
+    """
+    found = []
+    for job in jobs:
+        found.append(_summary(job))
+        job.forget()
+    return Summary(found, list(_matrices([one for one in found if one.job.attacked])))
+
+
+def described_images(job: StoredJob) -> pd.DataFrame:
+    """Return the `trajectories` of a job's images, minimum budgets refined by its bisection."""
+    own = job.record
+    pair = (own.source, own.targets)
+    return trajectories(job.predictions, *pair, own.protocol, job.flips, own.norm)
+
+
+def _summary(job: StoredJob) -> JobSummary:
+    own, alarms = job.record, read_alarms(job.folder)
+    if not job.attacked:
+        return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms)
+    variants, pair = job.variants(), (own.source, own.targets)
+    rates = rates_by_protocol(variants, *pair, job.attack, own.norm)
+    rates.insert(list(rates).index("norm") + 1, "arithmetic", own.arithmetic)
+    beyond = excess_by_control(variants, own.storage, *pair, own.protocol)
+    return JobSummary(job, rates, beyond, alarms)
+
+
+def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
+    """Yield the matrix of the jobs of each attack, reference budget and protocol."""
+    groups: dict[tuple[str, float, str], list[JobSummary]] = {}
+    for one in jobs:
+        own = one.job.record
+        groups.setdefault((one.job.attack, own.reference, own.protocol), []).append(one)
+    for (attack, eps, protocol), members in groups.items():
+        rates = pd.concat([one.primary for one in members], ignore_index=True)
+        heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"
+        arithmetic = " / ".join(dict.fromkeys(one.job.record.arithmetic for one in members))
+        ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
+        yield Matrix(
+            attack,
+            ", ".join([heading, *ends]),
+            matrix(rates, eps, protocol),
+            _excess([one for one in members if len(one.excess)], eps),
+        )
+
+
+def _excess(jobs: Sequence[JobSummary], eps: float) -> dict[str, pd.DataFrame]:
+    """Return the cells of excess over each control at one budget."""
+    parts = [one.excess.assign(source=one.job.record.source) for one in jobs]
+    if not parts:
+        return {}
+    rows = pd.concat(parts)
+    here = rows[rows["eps_255"] == eps]
+    cells = here.assign(cell=[format_excess(row) for _, row in here.iterrows()])
+    return {str(control): table for control, table in cells.groupby("control", sort=False)}
