@@ -29,13 +29,11 @@ def image_outcomes(
     eps_255: float,
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Return the outcome of every image at one budget, above 0 and in units of 1/255.
-
-    The other arguments, and the errors, are those of `rates`.
+    """Return the outcome of every image at one budget above 0; the arguments are those of `rates`.
 
     Returns:
-        One row per target and image at that budget: `target`, `index`, `target_label` (NaN for an
-        untargeted attack), `counted` and `success`.
+        One row per target and image: `target`, `index`, `target_label` (NaN for an untargeted
+        attack), `counted` and `success`.
     """
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
     target, image = np.nonzero(found.present[:, :, -1])
@@ -63,22 +61,12 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
     targeted ones alone, and two attacks only where every image has one target label.
 
     Returns:
-        One row per comparison, by `kind` in the order of `KINDS`, then in that of the rows, with
-
-        - `target` (None of a direction); `common` (the shared source, or attack); `first`,
-          `second` (the attacks or sources; of a direction, the source of each);
-        - `n` images; `first_success` and `second_success`, how many of them each of the two
-          succeeds on; `first_only` and `second_only`, on how many just one of them does;
-        - `difference` of the success rates in [-1, 1], first minus second, with its 95 %
-          interval `difference_low` and `difference_high` (see `paired_interval`);
-        - `p`, two-sided (see `mcnemar_p`), and `p_holm`, corrected for the number of tests of
-          this kind.
-
-        Without an image (n = 0) there is no test: difference and p are NaN.
-
-    Reference:
-        S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6
-        (1979).
+        One row per comparison, by `kind` in the order of `KINDS`, then in that of the rows:
+        `target` (None of a direction), `common` (the shared source, or attack), `first` and
+        `second`; `n` images, `first_success`, `second_success`, `first_only`, `second_only`;
+        `difference` of the success rates, first minus second, with its 95 % interval (see
+        `paired_interval`), and two-sided `p` (see `mcnemar_p`), NaN without an image; `p_holm`,
+        corrected for the tests of this kind (S. Holm, Scand. J. Stat. 6, 1979).
     """
     names = ["counted", "success", "target_label"]
     numbers = rows.astype(dict.fromkeys(names, np.float64))

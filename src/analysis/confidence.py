@@ -26,9 +26,8 @@ def by_class(clean: pd.DataFrame) -> pd.DataFrame:
     """Count one model's clean rows (eps_255 = 0) by class, and average their confidence.
 
     Returns:
-        One row per class that has images, highest mean confidence first, then by class: `label`
-        (the true class), `images`, `confidence` (mean probability of the predicted class) and
-        `accuracy`.
+        One row per class that has images, highest mean confidence first: `label` (the true
+        class), `images`, `confidence` (mean probability of the predicted class) and `accuracy`.
     """
     rows = clean.assign(correct=clean["predicted"] == clean["label"])
     groups = rows.astype({"confidence": np.float64}).groupby("label")
@@ -46,9 +45,8 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Nothing without a column `top5_confidences`, else five rows per level that has images:
-        `level`, `rank` (1 is the predicted class), `images` of the level, `confidence` (mean
-        probability at that rank), `confidence_low` and `confidence_high` (10 % and 90 % quantile
-        over the images). They are NaN for ranks beyond the number of classes.
+        `level`, `rank` (1 is the predicted class), `images`, `confidence` (mean probability at
+        that rank), `confidence_low` and `confidence_high` (10 % and 90 % quantile).
     """
     if "top5_confidences" not in clean:
         return pd.DataFrame()
@@ -72,12 +70,10 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
     """Count one model's clean rows whose true class is the likeliest, or among the likeliest five.
 
     Returns:
-        A row for `k` = 1 and, if there is a column `top5_classes`, one for 5 (with fewer than
-        five classes, all there are): `n` images, `correct` (the true class is among the k
-        likeliest), `accuracy` with its 95 % Wilson interval `accuracy_low` and `accuracy_high`,
-        and `confidence`: for k = 1 the mean probability of the predicted class over all images,
-        for k = 5 that of the true class over the images where it is among the five. NaN without
-        images.
+        A row for `k` = 1 and, with a column `top5_classes`, one for 5: `n` images, `correct`,
+        `accuracy` with its 95 % Wilson interval, and `confidence`: for k = 1 the mean probability
+        of the predicted class over all images, for k = 5 that of the true class over the images
+        where it is among the five.
     """
     among = {1: (clean["predicted"] == clean["label"]).to_numpy()}
     values = [clean["confidence"]]
@@ -99,16 +95,15 @@ def by_initial_confidence(
 ) -> pd.DataFrame:
     """Follow initially correct images over the budgets, split by their initial confidence.
 
-    Of the images that the protocol counts they are those that the target classifies correctly
-    when clean. The arguments, and the errors, are those of `rates`.
+    They are those of the counted images that the target classifies correctly when clean. The
+    arguments, and the errors, are those of `rates`.
 
     Returns:
         One row per target, bin that has images and budget (0 included), the highest confidence
-        first and by rising budget: `target`, `bin_low` <= initial confidence < `bin_high` (the
-        first bin holds 1), `eps_255`, `n` images, `still_correct`, `robust_accuracy` with its 95 %
-        Wilson interval `robust_accuracy_low` and `robust_accuracy_high`, `confidence` (mean
-        probability of the predicted class) and its 95 % interval `confidence_low` and
-        `confidence_high` (see `bounded_mean_interval`; at budget 0 no value leaves the bin).
+        first: `target`, `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
+        `eps_255`, `n` images, `still_correct`, `robust_accuracy` and `confidence` with their 95 %
+        intervals, Wilson's and that of `bounded_mean_interval` (at budget 0 no value leaves the
+        bin).
     """
     found = outcomes(predictions, source, targets, protocol)
     correct = found.correct

@@ -25,11 +25,10 @@ def excess(
     targeted attack a control succeeds where it happens to reach the image's own `target_label`.
 
     Returns:
-        One row per (target, eps_255 > 0) with `targeted`, `denominator`, the counts `success`
-        and `control_success`, `attack_only` and `control_only` (images on which one of the two
-        succeeds), `success_rate`, `control_success_rate`, their difference `excess` in [-1, 1]
-        and its 95 % interval `excess_low` and `excess_high` (see `paired_interval`). With an
-        empty denominator the rates are NaN.
+        One row per (target, eps_255 > 0): `targeted`, `denominator`, `success`,
+        `control_success`, `attack_only` and `control_only` (images on which one of the two
+        succeeds), both rates, and their difference `excess` with its 95 % interval (see
+        `paired_interval`). With an empty denominator the rates are NaN.
     """
     found = outcomes(attacked, source, targets, protocol)
     row = row_positions(control, targets, found.index, found.eps_255)

@@ -28,15 +28,13 @@ def filtered_rates(
 ) -> pd.DataFrame:
     """Count the successes of filtered perturbations, and subtract those of filtered noise.
 
-    `filtered` has one row per (index, target, band, kind) of one budget, with `eps_255`, `label`,
-    `frequency_low`, `frequency_high` (cycles per pixel), `predicted`, `confidence` and
-    `true_confidence`; `band` is one of `BANDS`, `kind` one of `KINDS`. Predictions of the same job
-    decide which of the filtered images are counted, and hold the target labels. The other
+    `filtered` is a job's table of one budget, a row per (index, target, band, kind); predictions
+    of the same job decide which of its images are counted, and hold the target labels. The other
     arguments are those of `rates`.
 
     Returns:
         One row per (target, band) with the columns of `src.analysis.controls.excess`, then
-        `band`, `frequency_low` and `frequency_high`.
+        `band`, `frequency_low` and `frequency_high` (cycles per pixel).
     """
     wanted = target_labels(predictions)
     if wanted is not None:
@@ -64,9 +62,8 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     they are, of which those that were not low-passed are left out.
 
     Returns:
-        One row per (target, cutoff), targets in the order of the table and by rising cutoff:
-        `target`, `cutoff` (inf: all frequencies, from `clean`), `n` (all images), `correct`,
-        `accuracy` and its 95 % Wilson interval `accuracy_low` and `accuracy_high`.
+        One row per (target, cutoff), by rising cutoff: `target`, `cutoff` (inf: all frequencies),
+        `n`, `correct`, `accuracy` and its 95 % Wilson interval.
     """
     keys = ["target", "cutoff"]
     images = low_passed[["index", "target"]].drop_duplicates()

@@ -12,22 +12,20 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
     """Relate each image's initial confidence to its minimum adversarial budget.
 
     The measure is Spearman's rank correlation over the images of one job, the rows of
-    `src.analysis.trajectories.trajectories`. An image that never flips ranks above every budget,
-    and ties share their mean rank, so that a coarse grid of budgets or many images that never flip
-    bring rho nearer to 0.
+    `trajectories`. An image that never flips ranks above every budget, and ties share their mean
+    rank, so that a coarse grid of budgets or many images that never flip bring rho nearer to 0.
 
     Returns:
-        One row per target, in the table's order: `target`, `n` images, `flipped` (how many flip
-        at some budget), `rho` in [-1, 1] (above 0 supports the hypothesis), its 95 % interval
-        `rho_low` and `rho_high`, and `verdict` (`supported` if the interval lies above 0,
-        `contradicted` if below, else `undecided`). Of fewer than 10 images, or where all budgets
-        or all confidences are equal, rho is NaN and the verdict `not computable`.
+        One row per target: `target`, `n` images, `flipped` (how many flip at some budget), `rho`
+        (above 0 supports the hypothesis), its 95 % interval `rho_low` and `rho_high`, and
+        `verdict` (`supported` if the interval lies above 0, `contradicted` if below, else
+        `undecided`). Of fewer than 10 images, or where all budgets or all confidences are equal,
+        rho is NaN and the verdict `not computable`.
 
     Reference:
-        C. Spearman, The proof and measurement of association between two things, Am. J.
-        Psychol. 15 (1904); the interval is that of D. G. Bonett and T. A. Wright, Sample size
-        requirements for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65
-        (2000). `tests/analysis/test_coverage.py` simulates it on tied budgets.
+        D. G. Bonett and T. A. Wright, Sample size requirements for estimating Pearson, Kendall and
+        Spearman correlations, Psychometrika 65 (2000); `tests/analysis/test_coverage.py`
+        simulates the interval on tied budgets.
     """
     records = [
         (target, *_effect(rows["initial_confidence"], rows["first_flip_eps_255"]))

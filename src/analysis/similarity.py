@@ -26,15 +26,13 @@ def pair_similarity(
     `similarity` has one row per (index, target) with `cosine` in [-1, 1] (of the source's and the
     target's gradient of the loss on the clean image); NaN for a gradient that is zero. Images
     without a row are not counted. The other arguments, and the errors, are those of `rates`, for
-    one budget in units of 1/255; the predictions include clean rows of source and targets.
+    one budget.
 
     Returns:
-        One row per target: `target`, `n` images counted, `cosine` (mean over those whose
-        gradients are not zero) with its 95 % t interval over the images `cosine_low` and
-        `cosine_high` (NaN for fewer than 10), `kappa` (error consistency: Cohen's kappa of the
-        source and the target being correct, over all clean images) with its 95 % interval
-        `kappa_low` and `kappa_high` (Fleiss et al. 1969), `success_rate` with its 95 %
-        Wilson interval `success_rate_low` and `success_rate_high`, and `white_box`. What has no
+        One row per target: `n` images counted, `cosine` (mean over gradients that are not zero)
+        with its 95 % t interval (NaN for fewer than 10), `kappa` (error consistency: Cohen's kappa
+        of source and target being correct, over all clean images) with its 95 % interval (Fleiss
+        et al. 1969), `success_rate` with its 95 % Wilson interval, and `white_box`. What has no
         images is NaN, and so is the kappa of models that are always correct or always wrong.
 
     Reference:

@@ -27,7 +27,7 @@ LEAST_DIP = 0.05
 LEAST_RECOVERY = 0.5
 """Smallest share of a dip that a recovery regains."""
 IN_GALLERY = 2
-"""Largest number of images in a gallery."""
+"""Largest number of images of a kind and target in a gallery."""
 
 Values = NDArray[np.float64]
 
@@ -96,19 +96,23 @@ def trajectories(
     return table.assign(**kinds)
 
 
-def galleries(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Choose the two rows of one target's `trajectories` that show each kind best, by kind.
+def galleries(table: pd.DataFrame) -> pd.DataFrame:
+    """Choose the rows of `trajectories` that show each kind best, two a target.
 
     First comes the image that regains most after its dip, that bounces back from the highest
     initial confidence, that gains most confidence, or that has the smallest minimum adversarial
     budget; of equal ones the smaller index.
+
+    Returns:
+        Rows with a column `kind`, in the order of `KINDS`.
     """
-    chosen = {}
-    for kind in [kind for kind in KINDS if kind in table]:
+    chosen = []
+    for kind in (kind for kind in KINDS if kind in table):
         rows = table[table[kind]]
         order = np.lexsort((rows["index"], -_CLEAREST[kind](rows)))
-        chosen[kind] = rows.iloc[order[:IN_GALLERY]]
-    return chosen
+        best = rows.iloc[order].groupby("target", sort=False, observed=True).head(IN_GALLERY)
+        chosen.append(best.assign(kind=kind))
+    return pd.concat(chosen)
 
 
 def flip_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -73,11 +73,9 @@ def rates_by_protocol(
 def confidence_bands(
     predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
 ) -> pd.DataFrame:
-    """Return the 95 % intervals of the mean confidence of `rates`, with its arguments and errors.
+    """Return `confidence_low` and `confidence_high` of each row of `rates`, with its arguments.
 
-    Returns:
-        One row per (target, eps_255), in the order of `rates`: `target`, `eps_255`,
-        `confidence_low` and `confidence_high` (see `bounded_mean_interval`).
+    They are 95 % intervals of the mean confidence, see `bounded_mean_interval`.
     """
     found = outcomes(predictions, source, targets, protocol)
     table, evaluated = evaluated_budgets(found)

@@ -1,14 +1,11 @@
-"""Images that a job keeps for its report: examples over the budgets, and galleries."""
+"""Image files of a job: examples over the budgets, and clean images of its galleries."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from src.analysis.summary import described_images
-from src.analysis.trajectories import galleries
 from src.data import ImageDataset
-from src.store.jobs import StoredJob
 from src.store.record import EXAMPLES, IMAGES
 from src.utils.files import atomic_write
 
@@ -46,15 +43,3 @@ def store_images(dataset: ImageDataset, indices: Collection[int], folder: Path) 
     batch = dataset.__getitems__(np.searchsorted(dataset.indices, index).tolist())
     with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, index=index, clean=batch.images.numpy())
-
-
-def gallery_images(job: StoredJob) -> set[int]:
-    """Return the index of every image that the galleries of a job's pairs show."""
-    chosen = {
-        int(index)
-        for _, its in described_images(job).groupby("target")
-        for rows in galleries(its).values()
-        for index in rows["index"]
-    }
-    job.forget()
-    return chosen

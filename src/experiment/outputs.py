@@ -10,11 +10,12 @@ import pyarrow as pa
 import yaml
 
 from src.analysis import alarms, clean_at_chance, flip_summary, over_budget, trajectories
-from src.analysis.summary import JobSummary, summarise
+from src.analysis.summary import JobSummary, described_images, summarise
+from src.analysis.trajectories import galleries
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.evaluation import SavedImages
-from src.experiment.example_images import gallery_images, store_examples, store_images
+from src.experiment.example_images import store_examples, store_images
 from src.experiment.prepared import Results
 from src.store.jobs import StoredJob
 from src.store.record import (
@@ -89,7 +90,8 @@ def write_results(
             if result.examples:
                 store_examples(images, settings.budgets, result.examples, folder)
             if settings.report.name != "none":
-                store_images(images, gallery_images(job), folder)
+                store_images(images, set(galleries(described_images(job))["index"]), folder)
+                job.forget()
         files[PREDICTIONS] = folder / f"{PREDICTIONS}.parquet"
         with atomic_write(files[PREDICTIONS]) as temporary:
             draft.replace(temporary)

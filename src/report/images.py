@@ -84,20 +84,21 @@ def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
 
 
 def gallery_albums(
-    job: StoredJob, images: pd.DataFrame, chosen: Mapping[str, pd.DataFrame], top: pd.DataFrame
+    job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame, top: pd.DataFrame
 ) -> list[Album]:
-    """Return the albums of one target: its `trajectories`, those chosen of each kind, top fives."""
+    """Return an album for each kind of one target's images.
+
+    The tables are the target's: its `trajectories`, the `galleries` of them, and its top fives.
+    """
     albums = []
-    for kind, rows in chosen.items():
-        if rows.empty:
-            continue
-        target, count = rows["target"].iloc[0], int(images[kind].sum())
+    for kind, rows in chosen.groupby("kind", sort=False):
+        name, target = str(kind), str(rows["target"].iloc[0])
         caption = (
-            f"{job.attack} from {job.record.source} on {target}: {len(rows)} of {count} such "
-            f"images among {len(images)} initially correct ones."
+            f"{job.attack} from {job.record.source} on {target}: {len(rows)} of "
+            f"{images[name].sum()} such images among {len(images)} initially correct ones."
         )
-        strips = tuple(_gallery_strip(job, target, kind, row, top) for row in records(rows))
-        albums.append(Album(KINDS[kind].capitalize(), caption, strips))
+        strips = tuple(_gallery_strip(job, target, name, row, top) for row in records(rows))
+        albums.append(Album(KINDS[name].capitalize(), caption, strips))
     return albums
 
 
@@ -155,9 +156,10 @@ def _picture(
     small = max(image.size) <= _SMALL
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
-    image.save(file, "webp", lossless=small, quality=85)
+    kind = "png" if small else "webp"
+    image.save(file, kind, quality=85)
     text = base64.b64encode(file.getvalue()).decode()
-    return Picture(f"data:image/webp;base64,{text}", title, lines, top, small)
+    return Picture(f"data:image/{kind};base64,{text}", title, lines, top, small)
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -198,29 +198,28 @@ def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str
     if not targets:
         return tables
     tables["bins"] = by_initial_confidence(rows, record.source, targets, record.protocol)
-    described = {target: its for target, its in table.groupby("target") if target in targets}
-    chosen = {target: galleries(its) for target, its in described.items()}
-    shown = pd.concat([images for kinds in chosen.values() for images in kinds.values()])
-    top = job.top_five(shown["index"].unique().tolist())
-    parts = []
-    for target in (name for name in targets if name in chosen):
-        for kind, images in chosen[target].items():
-            here = rows[(rows["target"] == target) & rows["index"].isin(images["index"])]
-            parts.append(_with_names(job, here, kind))
-        its = top[top["target"] == target]
-        if albums := tuple(gallery_albums(job, described[target], chosen[target], its)):
+    chosen = galleries(table[table["target"].isin(targets)])
+    chosen = pd.concat([chosen[chosen["target"] == target] for target in targets])
+    top = job.top_five(chosen["index"].unique().tolist())
+    places = ["target", "index"]
+    tables["gallery_predictions"] = _with_names(
+        job, chosen[[*places, "kind"]].merge(rows, on=places)
+    )
+    for target in targets:
+        its = [each[each["target"] == target] for each in (table, chosen, top)]
+        if albums := tuple(gallery_albums(job, *its)):
             found.albums.append(
                 (f"{job.attack}: {record.source} \N{RIGHTWARDS ARROW} {target}", albums)
             )
-    return {**tables, "gallery_predictions": pd.concat(parts)} if parts else tables
+    return tables
 
 
-def _with_names(job: StoredJob, rows: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Return the predictions for the images of a gallery, with the names of classes."""
+def _with_names(job: StoredJob, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions for the images of galleries, with the names of classes."""
     names = job.record.class_names
     pairs = zip(rows["index"], rows["label"], strict=True)
     return rows[["target", "eps_255", "confidence", "true_confidence"]].assign(
-        kind=KINDS[kind],
+        kind=rows["kind"].map(KINDS),
         image=[f"{index}, {names[label]}" for index, label in pairs],
         predicted_name=[names[label] for label in rows["predicted"]],
         outcome=(rows["predicted"] == rows["label"]).map({True: "correct", False: "wrong"}),

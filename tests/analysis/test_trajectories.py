@@ -149,6 +149,7 @@ def test_clean_rows_alone_are_of_no_kind():
 def test_galleries_come_in_their_order(kind, first):
     table = pd.DataFrame(
         {
+            "target": "b",
             "index": [4, 3, 2, 1, 0],  # the rows' names in `first` are these
             "initial_confidence": [0.5, 0.7, 0.5, 0.9, 0.6],
             "lowest_confidence": [0.3, 0.4, 0.1, 0.5, 0.2],
@@ -160,7 +161,11 @@ def test_galleries_come_in_their_order(kind, first):
     )
     for number in range(5):
         rest = table.assign(**{kind: table["index"].isin(first[number:])})
-        assert galleries(rest)[kind]["index"].tolist() == first[number : number + 2]
+        chosen = galleries(pd.concat([rest, rest.assign(target="a")]))
+        mine = chosen[chosen["kind"] == kind]
+        assert mine["target"].value_counts().to_dict() == dict.fromkeys("ab", len(mine) // 2)
+        its = mine[mine["target"] == "b"]["index"]
+        assert its.tolist() == first[number : number + 2]
 
 
 def test_the_summary_counts_what_the_table_holds(found):

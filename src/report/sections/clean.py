@@ -26,13 +26,8 @@ MOST_CLASSES = 40
 
 
 def clean_sentence(found: Measured) -> str:
-    """Return every model's accuracy and mean confidence on clean images."""
-    sentences = []
-    for model, rows in [pair for models in found.clean.values() for pair in models.items()]:
-        first = top_k(rows).iloc[0]
-        cell = format_cell(int(first["correct"]), int(first["n"]))
-        sentences.append(f"{model}: {cell} correct, mean confidence {first['confidence']:.1%}.")
-    return " ".join(sentences)
+    """Return every model's accuracies and confidences on clean images."""
+    return " ".join(" ".join(_accuracies(models)) for models in found.clean.values())
 
 
 def clean(found: Measured) -> tuple[Section, ...]:

@@ -39,7 +39,7 @@ def compared(found: Measured) -> Section | None:
     title = "Compared on the same images"
     if sufficient.empty:
         text = (
-            too_few(tests["n"], found.table("rates"))
+            too_few(tests["n"])
             if len(tests)
             else "No two jobs have images, norm, budget, protocol, kind and a model in common."
         )

@@ -37,7 +37,7 @@ def hypothesis(found: Measured) -> Section | None:
     title = "Are confident images harder to manipulate?"
     rows = effects[effects["n"] >= ENOUGH]
     if rows.empty:
-        return Section("hypothesis", title, (too_few(effects["n"], found.table("rates")),))
+        return Section("hypothesis", title, (too_few(effects["n"]),))
     rows = rows.assign(row=pair_names(rows))
     bins = found.table("bins")
     if len(bins):

@@ -1,6 +1,5 @@
 """Texts of all sections: names of pairs, counts, and sections with too few images."""
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -25,11 +24,9 @@ def span(n: pd.Series) -> str:
     return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
 
 
-def too_few(n: pd.Series, rates: pd.DataFrame) -> str:
-    """Return the sentence of a section that has too few images, and how many would do."""
-    most = rates.loc[rates["protocol"] == "all", "denominator"].max()
-    more = f": about n_images={math.ceil(1.1 * most * ENOUGH / n.max())}" if n.max() > 0 else ""
-    return f"Images counted for a pair: {n.max()} at most; a comparison needs {ENOUGH}{more}."
+def too_few(n: pd.Series) -> str:
+    """Return the sentence of a section that has too few images."""
+    return f"Images counted for a pair: {n.max()} at most; a comparison needs {ENOUGH}."
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
