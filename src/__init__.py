@@ -6,7 +6,7 @@ The command line is `python -m src.main`. From Python there are
 - `load_classifier`: a model with the weights that the command line has;
 - `load_sweep`: the predictions of finished sweeps as one data frame;
 - `rates`: counts, rates and intervals of the predictions of one job and variant;
-- `matrix` and `curves`: the report's charts of such a frame.
+- `matrix` and `curves`: the report's main charts of finished sweeps.
 
 **Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
 

@@ -1,18 +1,16 @@
-"""Sweeps as one data frame, and the report's charts of such a frame."""
+"""Predictions of sweeps as one data frame, and the report's main charts of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from src.analysis import is_white_box, rates_by_protocol
-from src.config.settings import reference_budget
+from src.analysis.summary import JobSummary, summarise
 from src.report.charts.theme import Drawn, theme
 from src.report.charts.transfer import curves_alone, drawn_rows, matrix_alone
-from src.report.measure import with_bands
+from src.report.measure import primary_rates
 from src.store.jobs import StoredJob, find_jobs
-from src.utils.checks import legible
 
 _NAMES = ("attack", "source", "target", "norm", "protocol", "variant")
 _NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
@@ -60,59 +58,58 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
 
 
 def matrix(
-    predictions: pd.DataFrame,
+    folder: str | Path,
+    *more: str | Path,
     attack: str | None = None,
     eps_255: float | None = None,
     protocol: str | None = None,
 ) -> Drawn:
-    """Draw the transfer matrix: sources, targets and k / n of the images that a protocol counts.
+    """Draw a sweep's transfer matrix: sources, targets and k / n of the images counted.
 
-    Attack, budget and protocol are chosen from menus; the arguments are the initial choices.
+    Attack, budget and protocol are chosen from menus.
 
     Args:
-        predictions: Rows as `load_sweep` returns them. Of each attack and source the first variant
-            is drawn, and the clean rows must be there that its `protocol` needs.
-        attack: Label; None: the first one.
-        eps_255: Budget in units of 1/255; None: 8, or the attack's largest if it lacks that.
-        protocol: Protocol; None: that of the jobs.
+        folder: A sweep's folder, or any other that holds such folders.
+        *more: Further folders.
+        attack: Label of the attack that is shown first; None: that of the first job.
+        eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
+        protocol: Protocol that is shown first; None: that of the job.
 
     Returns:
         An Altair chart: a notebook shows it, and `chart.save("matrix.svg")` writes it.
 
     Raises:
-        ValueError: Columns lack, there are clean images alone, or clean rows lack.
+        ValueError: As `load_sweep`, or no job has an attack, or this one.
     """
-    attacked = _attacked(predictions)
-    first = attacked.iloc[0]
-    attack, protocol = attack or str(first["attack"]), protocol or str(first["protocol"])
-    budgets = sorted(set(attacked.loc[attacked["attack"] == attack, "eps_255"]))
-    eps_255 = eps_255 or reference_budget(budgets)
-    rows = _rows(predictions)
-    known = {"attack": (attack, set(rows["attack"])), "eps_255": (eps_255, budgets)}
-    for key, (value, values) in {**known, "protocol": (protocol, set(rows["protocol"]))}.items():
-        if value not in values:
-            raise ValueError(f"{key}={value}: there are {', '.join(map(str, sorted(values)))}.")
-    return _themed(matrix_alone(rows, eps_255, protocol, attack))
+    jobs = _attacked((folder, *more), attack)
+    first = next(one.job for one in jobs if attack in (None, one.job.attack))
+    own = first.record
+    rows = drawn_rows(primary_rates(jobs))
+    return _themed(
+        matrix_alone(rows, eps_255 or own.reference, protocol or own.protocol, first.attack)
+    )
 
 
-def curves(predictions: pd.DataFrame) -> Drawn:
+def curves(folder: str | Path, *more: str | Path) -> Drawn:
     """Draw accuracy (or success of a targeted attack) and confidence over the budget.
 
     Each source has a column, each target a colour, each attack a dash pattern; at most two attacks
-    are drawn until the legend is clicked. Bands are 95 % intervals.
-
-    Args:
-        predictions: Rows as `load_sweep` returns them; see `matrix`.
-
-    Returns:
-        An Altair chart: a notebook shows it, and `chart.save("curves.svg")` writes it.
-
-    Raises:
-        ValueError: As `matrix`.
+    are drawn until the legend is clicked. Bands are 95 % intervals. Arguments, result and errors
+    are those of `matrix`.
     """
-    first = _attacked(predictions).iloc[0]
-    rows = _rows(predictions)
-    return _themed(curves_alone(rows, str(first["protocol"]), str(first["attack"])))
+    jobs = _attacked((folder, *more))
+    first = jobs[0].job
+    rows = drawn_rows(primary_rates(jobs))
+    return _themed(curves_alone(rows, first.record.protocol, first.attack))
+
+
+def _attacked(folders: Iterable[str | Path], attack: str | None = None) -> list[JobSummary]:
+    """Return the jobs that there is a chart of."""
+    jobs = summarise(find_jobs(map(Path, folders))).attacked
+    names = list(dict.fromkeys(one.job.attack for one in jobs))
+    if not jobs or (attack is not None and attack not in names):
+        raise ValueError(f"attack={attack}: there are {', '.join(names) or 'clean images alone'}.")
+    return jobs
 
 
 def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
@@ -134,33 +131,6 @@ def _joined(parts: list[pd.Series]) -> pd.Series:
     if isinstance(parts[0].dtype, pd.CategoricalDtype):
         return pd.Series(union_categoricals(parts))
     return pd.concat(parts, ignore_index=True)
-
-
-def _attacked(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of adversarial images; without any there is nothing to draw."""
-    if missing := [name for name in COLUMNS if name not in predictions]:
-        raise ValueError(f"the predictions have no column {missing[0]}; load_sweep returns all.")
-    attacked = predictions[predictions["eps_255"] > 0]
-    if attacked.empty:
-        raise ValueError("the predictions are of clean images alone: no row has eps_255 above 0.")
-    return attacked
-
-
-def _rows(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rates behind the charts, job by job, of each job's first variant."""
-    parts = []
-    for _, rows in predictions.groupby(["attack", "source"], observed=True, sort=False):
-        names = ("source", "attack", "norm", "protocol", "variant")
-        source, attack, norm, protocol, variant = (str(rows[name].iloc[0]) for name in names)
-        rows = rows[rows["variant"] == variant]
-        targets = list(rows.loc[rows["eps_255"] > 0, "target"].unique())
-        if targets:  # not clean images alone
-            rates = rates_by_protocol({variant: rows}, source, targets, attack, norm)
-            table = with_bands(rates, rows, source, targets, variant, protocol)
-            parts.append(table.assign(white_box=[is_white_box(source, t) for t in table["target"]]))
-    drawn = drawn_rows(pd.concat(parts, ignore_index=True))
-    legibly = {name: drawn[name].map(legible) for name in ("attack", "source", "target")}
-    return drawn.assign(**legibly)  # the renderer ends the process at what is not XML
 
 
 def _themed(chart: Drawn) -> Drawn:

@@ -133,7 +133,7 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     job, record, rows = one.job, one.job.record, one.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
     jobs = _own_group(job, names)
-    found = {"rates": _rates(one, jobs)}
+    found = {"rates": _rates(one).assign(group=jobs)}
     stored = {
         name: table
         for name in ("spectra", "low_passed", "filtered", "similarity")
@@ -159,31 +159,24 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     return found
 
 
-def with_bands(
-    rates: pd.DataFrame,
-    predictions: pd.DataFrame,
-    source: str,
-    targets: Sequence[str],
-    variant: str,
-    protocol: str,
-) -> pd.DataFrame:
-    """Return `measured` rates with `confidence_low` and `confidence_high`.
-
-    These intervals are those of the predictions of one variant under one protocol, and missing
-    elsewhere.
-    """
-    bands = confidence_bands(predictions, source, targets, protocol)
-    own = {"variant": variant, "protocol": protocol}
-    return measured(rates).merge(bands.assign(**own), on=[*own, "target", "eps_255"], how="left")
+def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
+    """Return the rates of jobs' primary variants, as the charts of matrix and curves draw them."""
+    parts = []
+    for one in jobs:
+        rates = _rates(one)
+        parts.append(rates[rates["primary"]])
+        one.job.forget()
+    return pd.concat(parts, ignore_index=True)
 
 
-def _rates(one: JobSummary, group: str) -> pd.DataFrame:
+def _rates(one: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, those of the job's protocol with confidence intervals."""
     record = one.job.record
-    own = (record.source, record.targets, record.storage, record.protocol)
-    table = with_bands(one.rates, one.job.predictions, *own)
+    bands = confidence_bands(one.job.predictions, record.source, record.targets, record.protocol)
+    bands = bands.assign(variant=record.storage, protocol=record.protocol)
+    places = ["variant", "protocol", "target", "eps_255"]
+    table = measured(one.rates).merge(bands, on=places, how="left")
     return table.assign(
-        group=group,
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
         white_box=[is_white_box(record.source, target) for target in table["target"]],

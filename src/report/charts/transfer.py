@@ -34,7 +34,7 @@ _COLUMNS = [
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the rows behind the charts: those of clean images first, as source `clean`.
 
-    The rates are those of `with_bands` for the primary variants, with `white_box`.
+    The rates are `primary_rates`.
     """
     return pd.concat([clean_rows(rates).assign(white_box=False), rates])[_COLUMNS]
 
