@@ -157,13 +157,9 @@ def test_a_report_that_fails_costs_no_results(command_line, workspace, capsys, m
 
 REFUSED = [
     ([], "there is no sweep yet"),
-    (["gone"], "gone is not a folder"),
     (["sweep=gone"], "outputs/gone is not a folder"),
-    (["folder=conf"], "holds no predictions of this program"),
     (["folder=strange"], "cannot be read as a parquet file"),
-    (["report.budgets=[x]"], "report.budgets=x"),
     (["report.pair=3"], "no key pair in report"),
-    (["report=defalt"], "there is no report=defalt"),
 ]
 
 
@@ -176,17 +172,3 @@ def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd, words, mes
     (line,) = err.splitlines()
     assert message in line and not out
     assert not (workspace / "mlruns").exists()
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [(KeyboardInterrupt(), 130, "Interrupted."), (OSError("disk full"), 1, "disk full")],
-)
-def test_a_report_that_is_stopped_says_why(report, monkeypatch, capsys, error, code, said):
-    def stop(*args):
-        raise error
-
-    monkeypatch.setattr("src.report.command.find_jobs", stop)
-    assert report("folder=.") == code
-    out, err = capsys.readouterr()
-    assert said in out + err and "Traceback" not in out + err

@@ -140,17 +140,6 @@ def test_intervals_equal_wilsons_and_gaffkes(table_of):
     assert found == pytest.approx(expected)
 
 
-def test_fewer_than_ten_images_have_no_interval_and_clean_ones_lie_in_their_bin(table_of):
-    initial, later = [0.97] * 10 + [0.5] * 9, [0.97] * 19
-    table = table_of({0: [0] * 19, 4: [0] * 19}, {0: initial, 4: later})
-    frame = by_initial_confidence(table, "a", ["b"])
-    assert frame["n"].tolist() == [10, 10, 9, 9] and frame["robust_accuracy_low"].notna().all()
-    assert frame.loc[2:, ["confidence_low", "confidence_high"]].isna().all(axis=None)
-    clean, attacked = frame[:2].to_dict("records")
-    assert 0.95 < clean["confidence_low"] < 0.97 < clean["confidence_high"] < 1
-    assert attacked["confidence_low"] < 0.75  # one image more might have fallen to 0
-
-
 def test_every_bin_takes_its_lower_bound_and_not_its_upper_one(table_of):
     confidence = np.repeat(np.arange(20) / 20, 2) + np.tile([0, 0.0499], 20)  # float32 of 0.95, ...
     confidence[-1] = 1

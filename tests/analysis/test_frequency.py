@@ -56,18 +56,6 @@ def test_successes_are_counted_on_the_protocols_images(make_table, make_filtered
     np.testing.assert_allclose(frame["excess"], [1 / 3, 0, 1 / 3, -2 / 3, 3 / 4])
 
 
-@pytest.mark.parametrize("labels", [None, [1, 1, 3, 3, 1]])
-def test_images_that_were_not_filtered_are_not_counted(make_table, make_filtered, labels):
-    table, filtered = make_table(PREDICTIONS, target_label=labels), make_filtered(FILTERED)
-    frame = filtered_rates(filtered[filtered["index"] > 0], table, "a", ["b"])
-    assert frame["denominator"].tolist() == [2, 2, 2, 2]
-    if labels is not None:
-        assert frame["success"].tolist() == [0, 1, 1, 0]
-        return
-    assert frame["success"].tolist() == [0, 1, 2, 0]
-    assert frame["control_success"].tolist() == [0, 1, 1, 2]
-
-
 @pytest.mark.parametrize("protocol", ["all", "joint"])
 @pytest.mark.parametrize("labels", [None, [1, 1, 1, 0, 1]])
 def test_the_whole_perturbation_has_the_rates_success(make_table, make_filtered, protocol, labels):

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CLEAN, is_white_box, matrix, rates_by_protocol
+from src.analysis import CLEAN, matrix, rates_by_protocol
 from src.analysis.outcomes import PROTOCOLS
 
 
@@ -59,11 +59,3 @@ def test_sources_that_aim_at_other_classes_share_no_clean_row(make_table):
         assert CLEAN not in set(matrix(pd.concat(order), 8.0, "joint")["source"])
     alike = matrix(pd.concat([two_models(make_table, one, [1] * 4) for one in "ab"]), 8.0, "joint")
     assert alike.loc[alike["source"] == CLEAN, "target"].tolist() == ["a", "b"]
-
-
-def test_a_member_of_an_ensemble_is_white_box():
-    pair = "vgg16+resnet50"
-    for source, target in (("vgg16", "vgg16"), (pair, "resnet50"), (pair, pair)):
-        assert is_white_box(source, target)
-    for source, target in (("vgg16", "resnet50"), (pair, "resnet5"), ("vgg16", pair)):
-        assert not is_white_box(source, target) and not is_white_box(CLEAN, target)

@@ -166,13 +166,10 @@ def test_rows_that_mean_nothing_together_are_refused(table):
         rates(table, "a", [])
 
 
-def test_an_image_without_a_target_label_is_not_counted(make_table):
+def test_an_image_that_was_not_attacked_is_not_counted(make_table):
     table = make_table({("a", 0): [0, 0, 0], ("a", 8): [1, 0, 1]}, target_label=[1, pd.NA, 1])
     row = rates(table, "a", ["a"]).query("eps_255 == 8").iloc[0]
     assert (row["denominator"], row["success"]) == (2, 2)
-
-
-def test_an_image_that_was_not_attacked_is_not_counted(make_table):
     table = make_table({("a", 0): [0, 0, 0], ("a", 8): [1, 0, 1]}, target_label=[1] * 3)
     without = table[(table["eps_255"] == 0) | (table["index"] < 2)]
     row = rates(without, "a", ["a"]).query("eps_255 == 8").iloc[0]

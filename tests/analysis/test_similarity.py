@@ -60,16 +60,6 @@ def test_images_without_a_cosine_are_not_counted(make_job):
     assert row["kappa"] == pairs_of((predictions, similarity)).iloc[1]["kappa"]
 
 
-def test_the_protocol_and_the_budget_are_those_asked_for(make_job):
-    job = make_job(*CASE)
-    assert pairs_of(job, 8, "target_correct")["n"].iloc[1] == 4
-    row = pairs_of(job, 8, "all").iloc[1]
-    assert row["n"] == 6 and row["success_rate"] == pytest.approx(2 / 6)
-    assert row["cosine"] == pytest.approx(np.mean([0.3, 0.1, 0.05, 0.9, 0.9]))
-    only = pairs_of(job, 4, targets=["b"])
-    assert only["target"].tolist() == ["b"] and only["success_rate"].tolist() == [0]
-
-
 def test_ten_images_give_students_interval_and_fewer_none(make_job):
     nan, correct = np.nan, [0] * 12
     cosine = np.array([*np.linspace(-0.2, 0.5, 10), nan, nan])
@@ -84,13 +74,6 @@ def test_ten_images_give_students_interval_and_fewer_none(make_job):
     assert row["n"] == 0
     numbers = ["cosine", "cosine_low", "success_rate", "success_rate_low"]
     assert row[numbers].isna().all()
-
-
-def test_members_of_an_ensemble_are_white_box(make_job):
-    job = make_job(*CASE)
-    renamed = [table.replace({"target": {"a": "b+c"}}) for table in job]
-    frame = pairs_of(renamed, source="b+c", targets=["b+c", "b"])
-    assert frame["white_box"].tolist() == [True, True]
 
 
 def test_error_consistency_of_extremes(make_job):

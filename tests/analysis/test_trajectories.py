@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from statsmodels.duration.survfunc import SurvfuncRight
 
 from src.analysis.trajectories import KINDS, flip_summary, galleries, trajectories
 
@@ -79,12 +78,6 @@ def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
     assert trajectories(make_rows({1: way}), "a", ["b"])["dip_and_recovery"].item() is dips
 
 
-def test_of_equal_extremes_the_smallest_budget_counts():
-    way = [(0, 0.6, 0.6), (1, 0.7, 0.1), (1, 0.7, 0.1), (1, 0.6, 0.2), (1, 0.7, 0.1)]
-    row = trajectories(make_rows({1: way}), "a", ["b"]).iloc[0]
-    assert row["lowest_eps_255"] == 0.5 and row["recovered_confidence"] == pytest.approx(0.2)
-
-
 def test_the_protocol_decides_which_images_are_counted():
     rows = make_rows()
     source_errs = (rows["target"] == "a") & (rows["index"] == 12)
@@ -131,12 +124,6 @@ def test_a_norm_and_target_labels_change_no_number(found):
     pd.testing.assert_frame_equal(targeted.set_index("index"), found)
 
 
-def test_clean_rows_alone_are_of_no_kind():
-    clean = trajectories(make_rows().query("eps_255 == 0"), "a", ["b"])
-    assert clean["first_flip_eps_255"].isna().all() and clean["lowest_confidence"].isna().all()
-    assert not clean[list(KINDS)].any(axis=None)
-
-
 @pytest.mark.parametrize(
     ("kind", "first"),
     [
@@ -175,18 +162,3 @@ def test_the_summary_counts_what_the_table_holds(found):
     assert b == {**counts, "median_first_flip_eps_255": 4, "below_8_bits": 1}
     assert (a["flipped"], a["below_8_bits"]) == (0, 0) and np.isnan(a["median_first_flip_eps_255"])
     assert "below_8_bits" not in flip_summary(found.drop(columns="below_8_bits"))
-
-
-def test_the_median_is_kaplan_and_meiers():
-    generator = np.random.default_rng(0)
-    budgets = [0.25, 0.5, 1, 2, 4, 8]
-    for n in (1, 2, 7, 20, 51):
-        first = generator.choice([*budgets, np.inf], n)
-        budget = np.where(np.isfinite(first), first, np.nan)
-        table = {"target": "a", "index": np.arange(n), "first_flip_eps_255": budget}
-        summary = flip_summary(pd.DataFrame(table))
-        status = np.isfinite(first)
-        curve = SurvfuncRight(np.where(status, first, 8.0), status.astype(int))
-        reached = curve.surv_times[curve.surv_prob <= 0.5 + 1e-9]
-        expected = reached[0] if len(reached) else np.nan
-        np.testing.assert_equal(summary["median_first_flip_eps_255"].iloc[0], expected)

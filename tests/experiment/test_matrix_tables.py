@@ -28,31 +28,14 @@ def printed(matrix, width=80):
     return capture.get()
 
 
-@pytest.mark.parametrize(
-    ("width", "grid", "more", "counted"),
-    [
-        (40, False, {}, "still correct / denominator = robust"),
-        (80, False, {"excess": 0.1}, "misclassified by attack - by control"),
-        (80, False, {"excess": 0.1, "targeted": True}, "target class reached by attack"),
-        (160, True, {"targeted": True}, "target class reached / denominator = targeted success"),
-    ],
-)
-def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width, grid, more, counted):
-    matrix = matrix_of(["vgg", LONG, f"vgg+{LONG}"], **more)
+@pytest.mark.parametrize("width", [40, 160])  # a row a pair, a row a source
+def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
+    matrix = matrix_of(["vgg", LONG, f"vgg+{LONG}"])
     text = printed(matrix, width)
-    assert max(map(len, text.splitlines())) <= width
-    assert text.startswith("[bold] matrix") and counted in text
-    text = text.replace("95 %", "")  # of the caption
-    axes = [matrix[axis].unique() if grid else matrix[axis] for axis in ("source", "target")]
-    assert text.count("Q") == "".join(map("".join, axes)).count("Q")
+    assert max(map(len, text.splitlines())) <= width and text.startswith("[bold] matrix")
     cells = ["*" * is_white_box(row.source, row.target) + row.cell for row in matrix.itertuples()]
     found, expected = (Counter(re.findall(r"\*?\d[\d.]*%?", one)) for one in (text, str(cells)))
     assert found == expected
-
-
-def test_fifty_targets_make_a_wide_matrix_without_a_warning():
-    names = [f"model_{number}" for number in range(50)]
-    assert wide_matrix(matrix_of(names)).shape == (51, 1 + 50 * 6)
 
 
 @pytest.mark.parametrize(

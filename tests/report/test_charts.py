@@ -133,9 +133,3 @@ def test_many_rows_are_chosen_from_a_menu(made_up):
     assert [len(options) for options in menus] == [9]
     (cell,) = [each for each in names["answer"]["params"] if each["name"] == "cell"]
     assert [[*each] for each in cell["value"]] == [["source"]]  # its row is the initial choice
-
-
-def test_counts_have_whole_ticks(made_up):
-    svg = ElementTree.fromstring(figure(made_up("one image"), "class-counts").svg)
-    axes = [each for each in svg.iter() if "role-axis-label" in each.get("class", "")]
-    assert [*axes[0].itertext()] == ["0", "1"]
