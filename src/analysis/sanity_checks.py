@@ -56,24 +56,23 @@ def alarms(
     protocol: str,
     iterative: bool,
 ) -> list[Alarm]:
-    """Run the sanity checks of one job.
+    """Run the sanity checks of one job, each an alarm by its name.
 
     - `clean_at_chance`: see `clean_at_chance`.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
     - `zero_gradients`: more than 1 % of the gradients are zero in every pixel.
-    - `loss_not_rising`: in the white box, of the images that the target classifies correctly
-      when clean, the share on which the attack nowhere raises the loss is above 5 % by the lower
-      end of its interval: at no budget is the `true_confidence` below the clean one; for
-      targeted attacks, nor is the target label reached.
-    - `above_chance`: untargeted iterative attacks in the white box only: at the largest budget
-      the accuracy over all images is above 1 / `num_classes` by the lower end of its interval.
-    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer of the images
-      that the target classifies correctly when clean, by a one-sided exact McNemar test of the
-      budgets with the most and, above it, the fewest successes, p <= 0.05 over all pairs.
+    - `loss_not_rising`: on more than 5 % of the images that the white box classifies correctly
+      when clean, at no budget is the `true_confidence` below the clean one (nor, for targeted
+      attacks, the target label reached).
+    - `above_chance`: the white box's accuracy under an untargeted iterative attack, over all
+      images at the largest budget, is above 1 / `num_classes`.
+    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer images, by a
+      one-sided exact McNemar test of the budgets with the most and, above it, the fewest
+      successes, p <= 0.05 over all pairs of budgets.
 
-    `table` holds the predictions, clean rows of every target included. `zero_gradients` is a share
-    in [0, 1], NaN if unknown; an `iterative` attack takes more than one step. Errors are those of
-    `rates`.
+    Shares are judged by the lower ends of their intervals. `table` holds the predictions, clean
+    rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
+    attack takes more than one step.
     """
     found = outcomes(table, source, targets, protocol)
     correct = under(found, "target_correct")

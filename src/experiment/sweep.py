@@ -153,15 +153,9 @@ class Sweep:
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True)
         finished = [job for job in jobs if job not in failures]
-        done = Summary()
-
-        def sum_up() -> None:
-            nonlocal done
-            done = summarise(find_jobs(finished, none_is_fine=True, below=False))
-
         own = jobs == [folder]  # which the job itself has cleared
         written = own or _goes(console, lambda: clear_sweep(folder))
-        written &= _goes(console, sum_up)
+        done = _summary_of(finished, console)
         print_alarms(done, console)
         alarms = console.export_text()
         written &= _goes(console, lambda: write_matrices(done, folder, console))
@@ -228,6 +222,15 @@ def _goes(console: Console, step: Callable[[], None]) -> bool:
         console.print(str(error), style="yellow", soft_wrap=True, markup=False)
         return not isinstance(error, WriteError)
     return True
+
+
+def _summary_of(folders: Sequence[Path], console: Console) -> Summary:
+    """Return the summary of the jobs in some folders; name a damaged file, and sum up none."""
+    try:
+        return summarise(find_jobs(folders, none_is_fine=True, below=False))
+    except ValueError as error:
+        console.print(str(error), style="yellow", soft_wrap=True, markup=False)
+        return Summary()
 
 
 def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line that builds the report of finished jobs from their tables."""
+"""Command line that builds the report of finished jobs from their tables."""
 
 import sys
 

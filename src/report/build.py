@@ -1,4 +1,4 @@
-"""Stored jobs to a report, from the strongest source down to the definitions."""
+"""Report content, from the strongest source down to the definitions."""
 
 from collections.abc import Callable, Sequence
 

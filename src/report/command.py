@@ -1,4 +1,4 @@
-"""Find the jobs of a report, build it, and write its page and figures."""
+"""Report command: the jobs in some folders, their page, and its figures as files."""
 
 from pathlib import Path
 

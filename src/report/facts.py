@@ -14,9 +14,6 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     values = {
         "data": [_data(record) for record in records],
         "attacks": [_attack(job) for job in attacked],
-        "ensembles average": [
-            job.record.config["ensemble"] for job in attacked if "+" in job.record.source
-        ],
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
         "seed": [str(record.seed) for record in records],
@@ -52,13 +49,8 @@ def _command(records: Sequence[JobRecord]) -> str:
 
 
 def _data(record: JobRecord) -> str:
-    saved = record.config["attack"].get("saved")  # images of a saved set are not resized
-    size = None if saved else record.config["dataset"].get("image_size")
-    pixels = f" of {size} x {size} pixels" if size else ""
-    return (
-        f"{record.dataset}: {record.images} images{pixels}, {len(record.class_names)} classes, "
-        f"digest {record.data}"
-    )
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
 
 
 def _attack(job: StoredJob) -> str:
@@ -87,14 +79,10 @@ def _versions(record: JobRecord) -> str:
 
 def _models(record: JobRecord) -> list[str]:
     lines = []
-    for name, digest in record.weights.items():
-        settings = record.config["model"].get(name)
-        if settings is None:
-            continue  # an ensemble: its members are listed
+    for name, settings in record.config["model"].items():
         network = settings["network"]
         what = network.get("model_name") or network.get("name") or network.get("_target_")
-        size = settings.get("input_size")
-        resized = f", resized to {size} pixels inside" if size else ""
         weights = settings.get("weights") or "trained here"
-        lines.append(f"{name}: {what}{resized}; weights {weights}, digest {digest}")
+        digest = record.weights.get(name, "unknown")
+        lines.append(f"{name}: {what}; weights {weights}, digest {digest}")
     return lines

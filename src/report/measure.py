@@ -96,11 +96,13 @@ def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
 
 def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
     """Collect every model's rows on clean images, with the names of the classes."""
-    rows = job.clean
     classes = job.record.class_names
     mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
-    for target, its in rows.groupby(rows["target"].astype(str), sort=False):
-        name = _model(job, str(target), names)
+    named = {name: _model(job, name, names) for name in job.record.weights}
+    if mine.keys() >= set(named.values()):
+        return
+    for target, its in job.clean.groupby(job.clean["target"].astype(str), sort=False):
+        name = named[str(target)]
         if name not in mine:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
