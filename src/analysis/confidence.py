@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import Values, bounded_mean_interval, wilson_interval
+from src.analysis.intervals import Values, wilson_interval
 from src.analysis.outcomes import Mask, initially_correct, outcomes
 from src.analysis.transfer_rates import ratio
 
@@ -102,8 +102,7 @@ def by_initial_confidence(
         One row per target, bin that has images and budget (0 included), the highest confidence
         first: `target`, `bin_low` <= initial confidence < `bin_high` (the first bin holds 1),
         `eps_255`, `n` images, `still_correct`, `robust_accuracy` and `confidence` with their 95 %
-        intervals, Wilson's and that of `bounded_mean_interval` (at budget 0 no value leaves the
-        bin).
+        intervals (see `wilson_interval`; at budget 0 no confidence leaves the bin).
     """
     found = outcomes(predictions, source, targets, protocol)
     correct = found.correct
@@ -128,22 +127,22 @@ def _over_budgets(
     present: Mask, correct: Mask, confidence: Values, *, eps: Values, ends: tuple[float, float]
 ) -> dict[str, Any]:
     """Return the numbers of one bin's images at each budget; the arrays have shape (K, images)."""
-    low, high = ends
     n, still = np.count_nonzero(present, axis=1), np.count_nonzero(correct, axis=1)
-    clean = eps == 0
-    bounds = np.where(clean, low, 0.0), np.where(clean, high, 1.0)
     lowest, highest = wilson_interval(still, n)
-    least, most = bounded_mean_interval(confidence, present, *bounds)
+    mean = ratio(np.where(present, confidence, 0.0).sum(axis=1), n)
+    low, high = (np.where(eps == 0, end, bound) for end, bound in zip(ends, (0, 1), strict=True))
+    share = np.clip((mean - low) / (high - low), 0, 1)  # of the range that there can be
+    least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
     return {
-        "bin_low": low,
-        "bin_high": high,
+        "bin_low": ends[0],
+        "bin_high": ends[1],
         "eps_255": eps,
         "n": n,
         "still_correct": still,
         "robust_accuracy": ratio(still, n),
         "robust_accuracy_low": lowest,
         "robust_accuracy_high": highest,
-        "confidence": ratio(np.where(present, confidence, 0.0).sum(axis=1), n),
+        "confidence": mean,
         "confidence_low": least,
         "confidence_high": most,
     }

@@ -1,6 +1,4 @@
-"""Intervals and tests: one proportion, two on the same images, and means of bounded values."""
-
-from functools import lru_cache
+"""Intervals and tests of one proportion, and of two on the same images."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,16 +11,14 @@ Values = NDArray[np.float64]
 
 _Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distribution
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
-_DRAWS = 4000  # sets of weights
-_AT_ONCE = 1024  # values whose weights are drawn together
-_KEPT = 4  # blocks of weights that stay in memory, 32 MB each
 
 
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
     """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
     Successes k and trials n are arrays of one shape, 0 <= k <= n; the lower and upper bounds lie
-    in [0, 1], and are NaN where n = 0.
+    in [0, 1], and are NaN where n = 0. With the sum of n values in [0, 1] as k it is an interval
+    of their mean, wider than need be: no values of that mean vary more than 0 and 1 do.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
@@ -58,68 +54,6 @@ def paired_interval(
     full = np.maximum(n, 1.0)
     low, high = -_upper_end(c, b, full), _upper_end(b, c, full)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
-
-
-def bounded_mean_interval(
-    values: Values, kept: NDArray[np.bool_], low: ArrayLike = 0.0, high: ArrayLike = 1.0
-) -> tuple[Values, Values]:
-    """Return Gaffke's 95 % interval of the mean of values whose range is known.
-
-    The lower end is the 2.5 % quantile of the mean of the values and one more, the lowest there
-    can be, under random weights (exponential, with sum 1); the upper end likewise with the
-    highest one. So what was not seen counts, as it does in Clopper and Pearson's interval, which
-    this is for values of 0 and 1. That it covers the mean in at least 95 % of all cases is
-    conjectured; `tests/analysis/test_coverage.py` simulates it.
-
-    Args:
-        values: Samples of at most N values each, shape (V, N).
-        kept: Mask of the values that belong to their sample, shape (V, N).
-        low: Smallest value that there can be, a number or shape (V,).
-        high: Largest value that there can be, a number or shape (V,).
-
-    Returns:
-        Lower and upper bounds, shape (V,); NaN for fewer than 10 values, or where a kept one is.
-
-    Reference:
-        N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a
-        nonnegative variable, Math. Methods Stat. 14 (2005); E. Learned-Miller and P. S. Thomas, A
-        new confidence interval for the mean of a bounded random variable (2019),
-        arXiv:1905.06208.
-    """
-    samples, images = values.shape
-    least, most = (np.broadcast_to(np.asarray(end, np.float64), samples) for end in (low, high))
-    # Below the samples their masks; the first column, and weight, is of what was not seen.
-    rows = np.zeros((2 * samples, 1 + images))
-    rows[:samples, 1:], rows[samples:, 1:], rows[samples:, 0] = np.where(kept, values, 0), kept, 1
-    sums = np.zeros((2 * samples, _DRAWS))
-    for start in range(0, 1 + images, _AT_ONCE):
-        some = rows[:, start : start + _AT_ONCE]
-        weights = _weights(start // _AT_ONCE)[: some.shape[1]]
-        sums += (weights.T @ some.T).T  # this way round threads share the work better
-    total = sums[samples:]
-    mean, unseen = sums[:samples] / total, _weights(0)[0] / total
-    lows = np.quantile(mean + unseen * least[:, None], 0.025, axis=1)
-    highs = np.quantile(mean + unseen * most[:, None], 0.975, axis=1)
-    enough = np.count_nonzero(kept, axis=1) >= FEWEST_IMAGES
-    # Rounding may leave the range by a last digit.
-    lows, highs = np.maximum(lows, least), np.minimum(highs, most)
-    return np.where(enough, lows, np.nan), np.where(enough, highs, np.nan)
-
-
-def _weights(block: int) -> Values:
-    """Return the weights of the block's values in all draws.
-
-    Drawing takes longest, so the first blocks are kept. A cache of the latest ones would never
-    hit: each call begins with block 0.
-    """
-    return _first_weights(block) if block < _KEPT else _drawn_weights(block)
-
-
-def _drawn_weights(block: int) -> Values:
-    return np.random.default_rng([0, block]).standard_exponential((_AT_ONCE, _DRAWS))
-
-
-_first_weights = lru_cache(maxsize=_KEPT)(_drawn_weights)
 
 
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:

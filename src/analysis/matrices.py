@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from src.analysis.intervals import wilson_interval
+
 CLEAN = "clean"
 """Name of the matrix row of clean images."""
 
@@ -10,13 +12,18 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
     """Add the cells of a matrix: success rates of targeted attacks, else robust accuracy.
 
     Rows of `rates_by_protocol`, all of targeted attacks or none, get columns: `k` of `n` images,
-    their `rate` with `rate_low` and `rate_high`, and `counted`, what k counts in words.
+    their `rate` with `rate_low` and `rate_high`, `counted`, what k counts in words, and the 95 %
+    interval of the mean confidence, `confidence_low` and `confidence_high`.
     """
     targeted = bool(rates["targeted"].any())
     count, rate = ("success", "success_rate") if targeted else ("still_correct", "robust_accuracy")
     shares = {f"rate{end}": rates[f"{rate}{end}"] for end in ("", "_low", "_high")}
     counted = "target class reached" if targeted else "still correct"
-    return rates.assign(k=rates[count], n=rates["denominator"], **shares, counted=counted)
+    n = rates["denominator"]
+    low, high = wilson_interval(rates["confidence"] * n, n)
+    return rates.assign(
+        k=rates[count], n=n, **shares, counted=counted, confidence_low=low, confidence_high=high
+    )
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import bounded_mean_interval, wilson_interval
+from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import Mask, Outcomes, outcomes, under
 
 
@@ -68,21 +68,6 @@ def rates_by_protocol(
             parts[name, attack, source, norm, protocol] = _rates(under(found, protocol))
     names = ["variant", "attack", "source", "norm", "protocol"]
     return pd.concat(parts, names=names).reset_index(names).reset_index(drop=True)
-
-
-def confidence_bands(
-    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str = "joint"
-) -> pd.DataFrame:
-    """Return `confidence_low` and `confidence_high` of each row of `rates`, with its arguments.
-
-    They are 95 % intervals of the mean confidence, see `bounded_mean_interval`.
-    """
-    found = outcomes(predictions, source, targets, protocol)
-    table, evaluated = evaluated_budgets(found)
-    kept = (found.present & found.counted[:, :, None]).transpose(0, 2, 1)[evaluated]
-    values = found.confidence.transpose(0, 2, 1)[evaluated]
-    table["confidence_low"], table["confidence_high"] = bounded_mean_interval(values, kept)
-    return table
 
 
 def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:

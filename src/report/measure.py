@@ -13,7 +13,6 @@ from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.similarity import pair_similarity
 from src.analysis.summary import JobSummary, Summary, described_images
 from src.analysis.trajectories import KINDS, galleries
-from src.analysis.transfer_rates import confidence_bands
 from src.report.images import Album, examples, gallery_albums
 from src.store.jobs import StoredJob, model_digest
 from src.store.record import JobRecord
@@ -163,21 +162,13 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
 
 def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
     """Return the rates of jobs' primary variants, as the charts of matrix and curves draw them."""
-    parts = []
-    for one in jobs:
-        rates = _rates(one)
-        parts.append(rates[rates["primary"]])
-        one.job.forget()
-    return pd.concat(parts, ignore_index=True)
+    rates = pd.concat([_rates(one) for one in jobs], ignore_index=True)
+    return rates[rates["primary"]]
 
 
 def _rates(one: JobSummary) -> pd.DataFrame:
-    """Return the rates of every variant, those of the job's protocol with confidence intervals."""
-    record = one.job.record
-    bands = confidence_bands(one.job.predictions, record.source, record.targets, record.protocol)
-    bands = bands.assign(variant=record.storage, protocol=record.protocol)
-    places = ["variant", "protocol", "target", "eps_255"]
-    table = measured(one.rates).merge(bands, on=places, how="left")
+    """Return the rates of every variant, with what charts tell rows apart by."""
+    record, table = one.job.record, measured(one.rates)
     return table.assign(
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),

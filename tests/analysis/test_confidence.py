@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.confidence import by_class, by_initial_confidence, confidence_profiles, top_k
-from src.analysis.intervals import bounded_mean_interval
+from src.analysis.intervals import wilson_interval
 
 # Six images of four classes; the top five of each, as a model with six classes gives them.
 LABELS = [3, 1, 1, 7, 7, 0]
@@ -126,13 +126,14 @@ def test_images_are_split_by_the_targets_clean_confidence(table_of):
     np.testing.assert_allclose(frame["confidence"], [0.96, 0.65, 0.9499, 0.7, 0.05, 0.3], rtol=1e-6)
 
 
-def test_intervals_equal_wilsons_and_gaffkes(table_of):
+def test_intervals_are_wilsons(table_of):
     generator = np.random.default_rng(0)
     initial, later = generator.uniform(0.95, 1, 60), generator.random(60)
     wrong = generator.integers(0, 2, 60)
     table = table_of({0: [0] * 60, 4: wrong}, {0: initial, 4: later})
-    row = by_initial_confidence(table, "a", ["b"]).iloc[1]
-    expected = bounded_mean_interval(later[None], np.ones((1, 60), bool))
+    clean, row = (one for _, one in by_initial_confidence(table, "a", ["b"]).iterrows())
+    assert 0.95 < clean["confidence_low"] < initial.mean() < clean["confidence_high"] < 1
+    expected = wilson_interval(later.sum(), 60)
     found = row[["confidence_low", "confidence_high"]].tolist()
     assert found == pytest.approx(np.ravel(expected), rel=1e-5)
     expected = proportion_confint((wrong == 0).sum(), 60, method="wilson")

@@ -6,8 +6,6 @@ import pytest
 from scipy.stats import binomtest
 
 from src.analysis import rates, rates_by_protocol
-from src.analysis.intervals import bounded_mean_interval
-from src.analysis.transfer_rates import confidence_bands
 
 # Four images, label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3 - so both on 0 and 1.
 # At 8/255: a is correct on image 0 only; b on 0, 2 and 3.
@@ -135,24 +133,6 @@ def test_all_variants_and_protocols_at_once_equal_one_after_the_other(table, kno
         expected = rates(tables[variant], "a", ["b"], protocol)
         mine = rows.drop(columns=names).reset_index(drop=True)
         pd.testing.assert_frame_equal(mine, expected)
-
-
-def test_bands_are_of_the_means_of_the_rates(table):
-    many = pd.concat([table.assign(index=table["index"] + 4 * k) for k in range(5)])
-    many["confidence"] = np.random.default_rng(0).random(len(many))
-    for rows in (many, table):
-        bands, expected = confidence_bands(rows, "a", ["b", "a"]), rates(rows, "a", ["b", "a"])
-        places = ["target", "eps_255"]
-        pd.testing.assert_frame_equal(bands[places], expected[places])
-        low, high = bands["confidence_low"], bands["confidence_high"]
-        enough = expected["denominator"] >= 10
-        assert (low.notna() == enough).all()
-        assert ((low < expected["confidence"]) & (expected["confidence"] < high))[enough].all()
-    mine = many.query("target == 'a' and eps_255 == 8 and index % 4 != 3")["confidence"]
-    row = at_8(confidence_bands(many, "a", ["a"]), "a")
-    expected = bounded_mean_interval(mine.to_numpy()[None], np.ones((1, len(mine)), bool))
-    found = row[["confidence_low", "confidence_high"]].tolist()
-    np.testing.assert_allclose(found, np.ravel(expected), 0.03)
 
 
 def test_rows_that_mean_nothing_together_are_refused(table):
