@@ -26,8 +26,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "confidence",
         "Softmax probability of the predicted class; initial confidence: on the clean image. "
-        "Intervals of means are Wilson's of the sum of confidences, 95 %: wide ones, which hold for "
-        "any values in [0, 1].",
+        "Intervals of means are Wilson's of the sum of confidences, 95 %: wide ones, which hold "
+        "for any values in [0, 1].",
     ),
     (
         "minimum adversarial budget",

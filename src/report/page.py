@@ -18,7 +18,6 @@ from markupsafe import Markup
 from src.report.charts.theme import THEME, Drawn
 from src.report.images import Album
 from src.utils.cache import cache_entry, is_cached
-from src.utils.checks import legible
 from src.utils.files import WriteError, atomic_write, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -41,13 +40,8 @@ class Figure:
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification, described for readers who cannot see the chart."""
         with alt.theme.enable(THEME):
-            spec = self.chart.to_dict(validate=False)  # tests do; it takes half the time
-        return dict(_legible({**spec, "description": f"{self.title}. {self.caption}"}))
-
-    @cached_property
-    def svg(self) -> str:
-        """The chart as drawn with the initial choices of its menus and selections."""
-        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=VEGA_LITE))
+            spec = self.chart.to_dict(validate=False)  # tests validate it, which takes a second
+        return {**spec, "description": f"{self.title}. {self.caption}"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,8 @@ def save_figures(
         png = vl_convert.vegalite_to_png(figure.spec, vl_version=VEGA_LITE, scale=2)
         with atomic_write(folder / f"{figure.name}.png") as temporary:
             temporary.write_bytes(png)
-        write_text(folder / f"{figure.name}.svg", figure.svg)
+        svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)
+        write_text(folder / f"{figure.name}.svg", svg)
         write_text(folder / f"{figure.name}.vl.json", json.dumps(figure.spec))
         write_csv(folder / f"{figure.name}.csv", figure.data)
 
@@ -133,15 +128,6 @@ def _vega(cache: Path) -> str:
     with suppress(WriteError), cache_entry(path) as temporary:  # else it is made each time
         temporary.write_text(text, encoding="utf-8")
     return text
-
-
-def _legible(spec: Any) -> Any:
-    """Return a specification that the renderer survives: it aborts at what is not XML."""
-    if isinstance(spec, str):
-        return legible(spec)
-    if isinstance(spec, dict):
-        return {_legible(key): _legible(value) for key, value in spec.items()}
-    return [_legible(value) for value in spec] if isinstance(spec, list) else spec
 
 
 def _script(spec: dict[str, Any]) -> Markup:

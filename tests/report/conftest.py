@@ -22,7 +22,7 @@ BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 12345.678)
 SIDE = 8  # pixels of an image
 SETTINGS = ReportSettings(pairs=4)
-HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r\x1b\0 & 'y'")
+HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {},
