@@ -3,7 +3,6 @@
 import atexit
 import gc
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ from src.utils.checks import first_line
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from src.analysis.summary import Summary
     from src.config.settings import Settings
     from src.experiment.sweep import Sweep
-    from src.store.jobs import StoredJob
 
 
 class SweepCallback(Callback):
@@ -72,10 +71,8 @@ class SweepCallback(Callback):
     on_multirun_end = on_run_end
 
 
-def report(
-    jobs: "Sequence[StoredJob]", folder: Path, settings: "Settings", console: "Console"
-) -> None:
+def report(summary: "Summary", folder: Path, settings: "Settings", console: "Console") -> None:
     """Write the report of a command's finished jobs into its folder."""
     from src.report.command import write_report  # here: its statistics take long to load
 
-    write_report(jobs, folder, settings.report, Path(settings.cache_dir), console)
+    write_report(summary, folder, settings.report, Path(settings.cache_dir), console)

@@ -33,8 +33,8 @@ from src.utils.processes import is_first_process
 log = logging.getLogger(__name__)
 
 
-Report = Callable[[Sequence[StoredJob], Path, Settings, Console], None]
-"""Writer of the report of jobs into a folder."""
+Report = Callable[[Summary, Path, Settings, Console], None]
+"""Writer of the report of a summary into a folder."""
 
 
 class Sweep:
