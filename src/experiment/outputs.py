@@ -1,6 +1,7 @@
 """Files of a job: tables, images, alarms, its set of adversarial images."""
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ from src.store.record import (
 from src.store.tables import Alarm
 from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.tables import write_table
+
+log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 SUMMARY = "summary.txt"
@@ -109,8 +112,10 @@ def _write_alarms(
         raised = clean_at_chance(job.predictions, len(own.class_names))
         write_text(job.folder / ALARMS, _text(raised))
         return
-    breaches = [] if saved is None else saved.breaches
-    raised = [over_budget(own.label, *breach, len(images), own.norm) for breach in breaches]
+    breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
+    if saved is not None and not breaches:
+        log.info("All %d images keep their budget at every eps.", total)
+    raised = [over_budget(own.label, *breach, total, own.norm) for breach in breaches]
     raised += alarms(
         _unrounded(job),
         own.source,
