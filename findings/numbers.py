@@ -20,8 +20,8 @@ from src.report.measure import Measured, measure
 from src.report.page import Figure
 from src.report.sections.answer import answer
 from src.report.sections.compared import tests_by_group
-from src.report.sections.confidence import hypothesis
 from src.report.sections.mechanisms import mechanisms
+from src.report.sections.single_images import hypothesis
 from src.store.jobs import StoredJob, find_jobs
 
 WIDTH = 120

@@ -2,7 +2,14 @@
 
 from src.analysis.controls import excess, excess_by_control, format_excess
 from src.analysis.intervals import wilson_interval
-from src.analysis.matrices import CLEAN, clean_rows, format_cell, is_white_box, matrix, measured
+from src.analysis.matrices import (
+    CLEAN,
+    clean_rows,
+    format_cell,
+    is_white_box,
+    measured,
+    transfer_matrix,
+)
 from src.analysis.sanity_checks import (
     CAUSES,
     alarms,

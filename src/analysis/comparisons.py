@@ -11,7 +11,7 @@ from src.analysis.matrices import is_white_box
 from src.analysis.outcomes import at_budget, outcomes
 from src.analysis.transfer_rates import ratio
 
-KINDS = ("attack", "source", "direction")
+COMPARISONS = ("attack", "source", "direction")
 """Kinds of paired test, by what differs between the two sides."""
 
 _NAMES = ["kind", "target", "common", "first", "second"]
@@ -61,7 +61,7 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
     targeted ones alone, and two attacks only where every image has one target label.
 
     Returns:
-        One row per comparison, by `kind` in the order of `KINDS`, then in that of the rows:
+        One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the rows:
         `target` (None of a direction), `common` (the shared source, or attack), `first` and
         `second`; `n` images, `first_success`, `second_success`, `first_only`, `second_only`;
         `difference` of the success rates, first minus second, with its 95 % interval (see
@@ -85,7 +85,7 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
         first, second = both & (first > 0), both & (second > 0)
         masks = (both, first, second, first & ~second, second & ~first)
         found.append((*origin, *map(np.count_nonzero, masks)))
-    found.sort(key=lambda row: KINDS.index(row[0]))
+    found.sort(key=lambda row: COMPARISONS.index(row[0]))
     return _tested(pd.DataFrame(found, columns=[*_NAMES, *_COUNTS]))
 
 
@@ -115,7 +115,7 @@ def _tested(table: pd.DataFrame) -> pd.DataFrame:
     table["difference_low"], table["difference_high"] = paired_interval(b, c, n)
     table["p"] = np.where(n > 0, mcnemar_p(b, c), np.nan)
     table["p_holm"] = np.nan
-    for kind in KINDS:
+    for kind in COMPARISONS:
         mine = (table["kind"] == kind) & table["p"].notna()
         p = table.loc[mine, "p"].sort_values()
         holm = np.minimum(np.maximum.accumulate(p * np.arange(len(p), 0, -1)), 1.0)

@@ -12,7 +12,7 @@ from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
 """Parts of a perturbation: the whole, and its low, mid and high frequencies."""
-KINDS = ("attack", "noise")
+PERTURBATIONS = ("attack", "noise")
 """Perturbations that are filtered: the attack's, and random-sign noise, its control."""
 
 _BOUNDS = ["frequency_low", "frequency_high"]
@@ -44,7 +44,7 @@ def filtered_rates(
     tables = []
     for band in BANDS:
         part = filtered[filtered["band"] == band]
-        attack, noise = (part[part["kind"] == kind] for kind in KINDS)
+        attack, noise = (part[part["kind"] == kind] for kind in PERTURBATIONS)
         rows = pd.concat([clean, attack])
         table = excess(rows, noise, source, targets, protocol)
         tables.append(table.assign(band=band, **attack[_BOUNDS].iloc[0]))

@@ -37,7 +37,7 @@ def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
     return rows[alike].drop_duplicates(["attack", "target"]).assign(source=CLEAN)
 
 
-def matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
+def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
     """Gather one budget of several sources into a transfer matrix in long form.
 
     The rates are those of `rates_by_protocol`, of jobs of one attack and the primary variant alone.

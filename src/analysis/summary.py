@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from src.analysis.controls import excess_by_control, format_excess
-from src.analysis.matrices import matrix
+from src.analysis.matrices import transfer_matrix
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.store.jobs import StoredJob
@@ -49,7 +49,7 @@ class Matrix:
     """Transfer matrix of one attack's jobs at their reference budget, in long form.
 
     Attributes:
-        cells: Cells with the clean row first; see `src.analysis.matrix`.
+        cells: Cells with the clean row first; see `transfer_matrix`.
         excess: Excess over each control, by its name, with `source` and `cell`.
     """
 
@@ -117,7 +117,7 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
         yield Matrix(
             attack,
             ", ".join([heading, *ends]),
-            matrix(rates, eps, protocol),
+            transfer_matrix(rates, eps, protocol),
             _excess([one for one in members if len(one.excess)], eps),
         )
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from src.analysis.intervals import Values
 from src.analysis.outcomes import Mask, Outcomes, initially_correct, outcomes, row_positions
 
 KINDS: dict[str, str] = {
@@ -28,8 +28,6 @@ LEAST_RECOVERY = 0.5
 """Smallest share of a dip that a recovery regains."""
 IN_GALLERY = 2
 """Largest number of images of a kind and target in a gallery."""
-
-Values = NDArray[np.float64]
 
 _ROUNDING = 1e-6  # error of a difference of float32 confidences
 
@@ -57,11 +55,9 @@ def trajectories(
     is the smallest at which one was found: one crossing of the boundary, beyond which some images
     are correct again (`bounce_back`), while smaller ones between the tried may flip too.
 
-    The arguments and the errors are those of `rates`, and the clean rows of the targets are needed:
-    of the images counted only those are described that the target classifies correctly when clean.
-    `flips` holds minimum adversarial budgets found between the tried ones, one row per (index,
-    target), with `eps_255`, NaN for an image that never flips. They take the place of larger tried
-    ones; where they were searched for a part of the images, the others are left out.
+    The arguments and the errors are those of `rates`; of the images counted only those are
+    described that the target classifies correctly when clean. `flips` holds minimum budgets found
+    by bisection, which take the place of larger tried ones; images without one are left out.
 
     Returns:
         One row per target and image, in the order of `targets` and by index:

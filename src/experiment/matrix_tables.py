@@ -12,7 +12,7 @@ from src.analysis import CLEAN, is_white_box
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     """Lay out a transfer matrix for the terminal, white boxes marked `*`.
 
-    `matrix` is a result of `src.analysis.matrix`, or rows of `excess_by_control` of one control
+    `matrix` is a result of `transfer_matrix`, or rows of `excess_by_control` of one control
     and budget, with `source` and `cell`. Each pair has a row where a row per source and a
     column per target take more than `width` characters.
     """

@@ -12,8 +12,8 @@ from src.report.page import Report, Section
 from src.report.sections.answer import answer, answer_sentence
 from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.compared import compared
-from src.report.sections.confidence import hypothesis, images
 from src.report.sections.mechanisms import mechanisms
+from src.report.sections.single_images import hypothesis, images
 from src.store.jobs import StoredJob
 
 

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CLEAN, matrix, rates_by_protocol
+from src.analysis import CLEAN, rates_by_protocol, transfer_matrix
 from src.analysis.outcomes import PROTOCOLS
 
 
@@ -25,7 +25,7 @@ def cells_of(cells):
 
 def test_matrix_holds_the_clean_row_and_a_cell_for_each_pair(make_table):
     rates = two_models(make_table, "ba")
-    cells = matrix(rates, 8.0, "joint")
+    cells = transfer_matrix(rates, 8.0, "joint")
     assert cells_of(cells) == [
         (CLEAN, "a", "3 / 4 = 75.00%"),
         (CLEAN, "b", "3 / 4 = 75.00%"),
@@ -38,12 +38,12 @@ def test_matrix_holds_the_clean_row_and_a_cell_for_each_pair(make_table):
     clean = binomtest(3, 4).proportion_ci(method="wilson")
     assert cells["rate_low"].iloc[0] == pytest.approx(clean.low, abs=1e-12)
     for protocol in PROTOCOLS:  # of all clean images, whatever the protocol
-        assert cells_of(matrix(rates, 8.0, protocol))[:2] == cells_of(cells)[:2]
+        assert cells_of(transfer_matrix(rates, 8.0, protocol))[:2] == cells_of(cells)[:2]
 
 
 def test_targeted_matrix_counts_what_reached_its_target_class(make_table):
     # Image 0 has its own label as target label and is not counted.
-    cells = matrix(two_models(make_table, "a", [0, 1, 1, 2]), 8.0, "joint")
+    cells = transfer_matrix(two_models(make_table, "a", [0, 1, 1, 2]), 8.0, "joint")
     assert cells_of(cells) == [
         (CLEAN, "a", "0 / 3 = 0.00%"),
         (CLEAN, "b", "1 / 3 = 33.33%"),  # b classifies the clean image 2 as class 1
@@ -56,6 +56,8 @@ def test_sources_that_aim_at_other_classes_share_no_clean_row(make_table):
     aims = (("a", [1] * 4), ("b", [2] * 4))
     parts = [two_models(make_table, source, labels) for source, labels in aims]
     for order in (parts, parts[::-1]):
-        assert CLEAN not in set(matrix(pd.concat(order), 8.0, "joint")["source"])
-    alike = matrix(pd.concat([two_models(make_table, one, [1] * 4) for one in "ab"]), 8.0, "joint")
+        assert CLEAN not in set(transfer_matrix(pd.concat(order), 8.0, "joint")["source"])
+    alike = transfer_matrix(
+        pd.concat([two_models(make_table, one, [1] * 4) for one in "ab"]), 8.0, "joint"
+    )
     assert alike.loc[alike["source"] == CLEAN, "target"].tolist() == ["a", "b"]
