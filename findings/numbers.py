@@ -49,7 +49,7 @@ class Sweep:
     @cached_property
     def found(self) -> Measured:
         """Every statistic of the report, its paired tests as the table `tests`."""
-        found = measure(self.summary, self._pairs, None, lambda step: None)
+        found = measure(self.summary, self._pairs)
         found.tables["tests"] = tests_by_group(found.table("outcomes"))
         return found
 

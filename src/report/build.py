@@ -1,6 +1,6 @@
 """Report content, from the strongest source down to the definitions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from src.analysis import CAUSES
 from src.analysis.summary import Summary
@@ -17,14 +17,9 @@ from src.report.sections.single_images import hypothesis, images
 from src.store.jobs import StoredJob
 
 
-def build_report(
-    summary: Summary,
-    settings: ReportSettings,
-    progress: Callable[[str], None] = lambda step: None,
-) -> Report:
+def build_report(summary: Summary, settings: ReportSettings) -> Report:
     """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
-    found = measure(summary, settings.pairs, settings.budgets, progress)
-    progress("charts")
+    found = measure(summary, settings.pairs, settings.budgets)
     jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
@@ -54,11 +49,7 @@ def build_report(
 
 def _answers(jobs: Sequence[StoredJob], found: Measured) -> str:
     """Return the answer of every data set, by its name where there are several."""
-    first = {job.record.data: job.record for job in reversed(jobs)}
-    names = [record.dataset for record in first.values()]
-    answers = []
-    for record in reversed(first.values()):
-        digest = f" ({record.data[:6]})" if names.count(record.dataset) > 1 else ""
-        name = f"{record.dataset}{digest}: " if len(first) > 1 else ""
-        answers.append(f"{name}{answer_sentence(record, found)}")
-    return " ".join(answers)
+    records = list({job.record.data: job.record for job in reversed(jobs)}.values())[::-1]
+    answers = [answer_sentence(record, found) for record in records]
+    names = [f"{record.dataset}: " if len(records) > 1 else "" for record in records]
+    return " ".join(map("".join, zip(names, answers, strict=True)))

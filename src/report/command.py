@@ -4,7 +4,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
-from rich.text import Text
 
 from src.analysis.summary import Summary, summarise
 from src.config.settings import ReportCommand, ReportSettings
@@ -37,14 +36,9 @@ def write_report(
 
     Figures of an earlier report in the folder `out` are removed.
     """
-    with Status("Building the report", console=console) as status:
-
-        def progress(step: str) -> None:
-            status.update(Text(f"Building the report: {step}"))  # a plain str may hold markup
-
-        content = build_report(summary, settings, progress)
-        progress("page")
+    with Status("Building the report", console=console):
+        content = build_report(summary, settings)
         write_page(content, out / PAGE, cache)
         remove_figures(out / FIGURES)
         if settings.figures:
-            save_figures(content.figures, out / FIGURES, progress)
+            save_figures(content.figures, out / FIGURES)

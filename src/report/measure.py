@@ -1,6 +1,6 @@
 """Statistics that the page alone shows: each job's predictions are read and released in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -41,12 +41,7 @@ class Measured:
         return self.tables.get(name, pd.DataFrame())
 
 
-def measure(
-    summary: Summary,
-    most: int,
-    budgets: Sequence[float] | None,
-    progress: Callable[[str], None],
-) -> Measured:
+def measure(summary: Summary, most: int = 0, budgets: Sequence[float] | None = None) -> Measured:
     """Add what the page alone shows to the summary of jobs, one job after another.
 
     At most `most` pairs, white boxes first, have bins of initial confidence and pictures. The
@@ -57,8 +52,7 @@ def measure(
     found = Measured()
     names: dict[str, str] = {}
     alarms: dict[tuple[str, str], None] = {}
-    for number, one in enumerate(summary.jobs, 1):
-        progress(f"job {number} of {len(summary.jobs)}")
+    for one in summary.jobs:
         job = one.job
         _add_clean(job, names, found)
         alarms |= dict.fromkeys(one.alarms)

@@ -1,7 +1,7 @@
 """The report as one HTML page that works from disk, and its charts as single files."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,13 +102,10 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
     write_text(path, page)
 
 
-def save_figures(
-    figures: Sequence[Figure], folder: Path, progress: Callable[[str], None] = lambda step: None
-) -> None:
+def save_figures(figures: Sequence[Figure], folder: Path) -> None:
     """Write every chart as NAME.png, NAME.svg, NAME.vl.json and its data as NAME.csv."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, figure in enumerate(figures, 1):
-        progress(f"figure {number} of {len(figures)}")
+    for figure in figures:
         png = vl_convert.vegalite_to_png(figure.spec, vl_version=VEGA_LITE, scale=2)
         with atomic_write(folder / f"{figure.name}.png") as temporary:
             temporary.write_bytes(png)

@@ -151,7 +151,7 @@ def test_jobs_that_differ_are_named_by_it_and_never_compared(make_sweep, key):
     assert [job.attack for job in named] == ["fgsm", "fgsm"]
     first, second = disambiguated([jobs[0], changed(jobs[1], **UNLIKE[key])])
     assert first.attack != second.attack and f"fgsm {key}=" in second.attack
-    found = measure(summarise([first, second]), 0, None, lambda step: None)
+    found = measure(summarise([first, second]))
     tests = compared.tests_by_group(found.table("outcomes"))
     of_one_attack = key == "steps"  # then they are two attacks
     assert tests.empty or of_one_attack
