@@ -86,13 +86,6 @@ def test_fewer_than_five_classes_and_no_images_are_enough():
     assert frame[["accuracy", "accuracy_low", "confidence"]].isna().all(axis=None)
 
 
-def test_tables_without_the_top_five_give_the_first_alone():
-    rows = clean_rows()
-    bare = rows.drop(columns=["top5_classes", "top5_confidences"])
-    pd.testing.assert_frame_equal(top_k(bare), top_k(rows).iloc[:1])
-    assert confidence_profiles(bare).empty
-
-
 @pytest.fixture
 def table_of(make_table):
     """Make rows of target `b` (label 0) at each budget, and of source `a` clean."""

@@ -52,15 +52,6 @@ def test_excess_agrees_with_the_rates_of_both_tables(make_table, protocol):
             assert (row.excess_low <= 0 <= row.excess_high) == (test.pvalue >= 0.05)
 
 
-def test_excess_of_an_empty_denominator_is_nan(make_table):
-    wrong = {("a", 0): [1] * 8}
-    tables = [make_table(CLEAN | predictions | wrong) for predictions in (ATTACK, NOISE)]
-    table = excess(*tables, "a", ["b"])
-    assert (table["denominator"] == 0).all()
-    assert table[["excess", "excess_low", "excess_high", "success_rate"]].isna().all(axis=None)
-    assert format_excess(table.iloc[0]) == "(0 - 0) / 0 = n/a"
-
-
 def test_a_control_that_lacks_a_row_is_refused(make_table):
     table = make_table({("a", 0): [0, 0], ("a", 8): [1, 1]})
     with pytest.raises(ValueError, match="no row of target 'a' for image 1 at eps_255 = 8"):

@@ -130,13 +130,10 @@ def changed(job, **changes):
 UNLIKE = {
     "steps": {"attack__settings__steps": 20},
     "seed": {"seed": 1},
-    "precision": {"precision": "bf16-mixed"},
     "attack_precision": {"trainer__attack_precision": "bf16"},
     "storage": {"storage": "uint8"},
-    "dataset": {"data": "others", "dataset": "cifar10_mini"},
     "data": {"data": "others"},
     "code.program": {"code": {"program": "other"}},
-    "training.seed": {"weights": {"a": "2", "b": "2"}, "training__seed": 1},
     "weights.a": {"weights": {"a": "2", "b": "2"}},
     "model.a.input_size": {"model__a__input_size": 80},
 }
@@ -156,15 +153,6 @@ def test_jobs_that_differ_are_named_by_it_and_never_compared(make_sweep, key):
     of_one_attack = key == "steps"  # then they are two attacks
     assert tests.empty or of_one_attack
     assert of_one_attack == (found.table("rates")["group"].nunique() == 1)
-
-
-def test_ensembles_of_other_averages_are_told_apart(make_sweep):
-    jobs = find_jobs([make_sweep(models=("a+b", "a"))])
-    others = [changed(job, ensemble="loss", key=f"other {n}") for n, job in enumerate(jobs)]
-    others = [changed(job, config=job.record.config | {"ensemble": "loss"}) for job in others]
-    names = [job.attack for job in disambiguated([jobs[0], others[0]])]
-    assert names == ["fgsm ensemble=logits", "fgsm ensemble=loss"]
-    assert len({job.attack for job in disambiguated([jobs[1], others[1]])}) == 2  # by numbers
 
 
 def test_every_data_set_has_a_headline(make_sweep):
