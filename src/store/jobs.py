@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from src.config.settings import CONTROLS
 from src.store.record import (
     EXAMPLES,
     IMAGES,
     PREDICTIONS,
-    TOP_FIVE,
     JobRecord,
     folder_of_command,
     read_record,
@@ -89,11 +87,6 @@ class StoredJob:
         if "flips" not in self.files or self.record.storage != "float32":
             return None
         return self._read("flips").to_pandas()
-
-    @property
-    def has_top_five(self) -> bool:
-        """Tell whether the five likeliest classes are stored."""
-        return set(TOP_FIVE) <= set(pq.read_schema(self.files[PREDICTIONS]).names)
 
     def variants(self) -> dict[str, pd.DataFrame]:
         """Return the predictions by variant, the primary one first, controls last."""
