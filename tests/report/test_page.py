@@ -135,16 +135,6 @@ def test_curves_stand_under_the_headings_of_their_sources(opened):
     assert drawn_sources(tab, 18) == models
 
 
-def test_of_many_sources_one_is_drawn(opened):
-    tab = opened("many models")
-    for source in ("model_4", "model_7"):
-        tab.click(f"#answer svg .mark-rect [aria-label*='source: {source}'] >> nth=0")
-        tab.wait_for_selector(f"#answer svg text:text-is('source: {source}')")
-        assert drawn_sources(tab, 2 * 9) == {source}
-    tab.dblclick("#answer svg.marks", position={"x": 3, "y": 350})
-    assert drawn_sources(tab, 2 * 9) == {"model_7"}
-
-
 def test_every_chart_is_embedded_and_nothing_overflows(opened):
     tab = opened("ordinary", color_scheme="dark", viewport={"width": 390, "height": 800})
     for box in tab.query_selector_all(".vega"):
