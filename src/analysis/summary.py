@@ -4,7 +4,7 @@ CSV files, the terminal, MLflow and the report render these numbers; none derive
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -64,7 +64,7 @@ class Summary:
     """Derived numbers of several jobs, in their order, and the matrix of each attack."""
 
     jobs: Sequence[JobSummary] = ()
-    matrices: Sequence[Matrix] = field(default=())
+    matrices: Sequence[Matrix] = ()
 
     @property
     def attacked(self) -> list[JobSummary]:
