@@ -67,11 +67,16 @@ def test_a_sweep_ends_with_its_report(sweep):
 def test_what_needs_no_attack_is_kept_once_for_all_jobs(sweep):
     entries = (sweep[0] / "cache" / "rows").glob("*/*.parquet")
     tables = [table for table in map(pd.read_parquet, entries) if "target" in table]
-    budgets = Counter(tuple(table.get("eps_255", pd.Series()).unique()) for table in tables)
-    similarity = sum("cosine" in table for table in tables)
-    clean, noise, low_passed = (0,), (0, 1, 2, 3), (0.0625, 0.125, 0.1875, 0.25, 0.375)
-    assert [budgets[each] for each in (clean, noise, low_passed)] == [len(MODELS)] * 3
-    assert similarity == 3  # of the two models' three pairs
+    found = Counter(
+        next((name for name in ("cosine", "cutoff") if name in table), None)
+        or ("noise" if set(table.get("kind", [])) == {"noise"} else None)
+        or ("clean" if set(table["eps_255"]) == {0} else "attacked")
+        for table in tables
+    )
+    assert found.pop("attacked")
+    models = len(MODELS)
+    # The cosines are of the two models' three pairs.
+    assert found == {"clean": models, "noise": models, "cutoff": models, "cosine": 3}
 
 
 def test_a_report_and_its_tables_are_tracked(sweep):
