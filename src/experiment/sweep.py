@@ -154,14 +154,14 @@ class Sweep:
         console = Console(markup=False, record=True)
         finished = [job for job in jobs if job not in failures]
         own = jobs == [folder]  # which the job itself has cleared
-        written = own or _goes(console, lambda: clear_sweep(folder))
+        written = own or _run_step(console, lambda: clear_sweep(folder))
         done = _summary_of(finished, console)
         print_alarms(done, console)
         alarms = console.export_text()
-        written &= _goes(console, lambda: write_matrices(done, folder, console))
+        written &= _run_step(console, lambda: write_matrices(done, folder, console))
         summary = f"{console.export_text()}{alarms}".strip("\n")
         if summary:
-            written &= _goes(console, lambda: write_text(folder / SUMMARY, summary))
+            written &= _run_step(console, lambda: write_text(folder / SUMMARY, summary))
         if done.jobs and self._wants_report():
             written &= self._report(done, folder, console)
         elif done.jobs and self.stopped:
@@ -214,7 +214,7 @@ class Sweep:
         return True
 
 
-def _goes(console: Console, step: Callable[[], None]) -> bool:
+def _run_step(console: Console, step: Callable[[], None]) -> bool:
     """Run a step of the summary; print its failure, and tell whether its files are written."""
     try:
         step()

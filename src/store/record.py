@@ -96,7 +96,7 @@ class JobRecord(BaseModel):
         source_defence: Defence that the source's gradients pass.
         attack: The attack's name; empty if nothing was attacked.
         label: The attack's name with the settings that are not its file's.
-        iterative: Whether the attack takes more than one step, as far as its settings say.
+        iterative: True if the settings name more than one step.
         budgets: In units of 1/255, ascending, 0 first.
         reference: The reference budget in units of 1/255.
         protocol: Rule for the images in the matrix's denominator.

@@ -26,10 +26,10 @@ class Plan(BaseModel):
 
     Attributes:
         jobs: Names of the jobs, as far as they are known before they run.
-        single: Whether the one job's files lie in the command's own folder.
+        single: True if the one job's files lie in the command's own folder.
         command: Words of the command line, see `public`.
         dataset: Name of the data set and of the tracked experiments.
-        tracked: Whether a tracking store was asked for.
+        tracked: True if a tracking store was asked for.
         started: Time in seconds since 1970.
         id: Name of the sweep in tracking stores, wherever its folder is moved.
     """

@@ -1,4 +1,4 @@
-"""Locks that tell a living process's work from what a killed one has left."""
+"""File locks, which tell a living owner from one that was killed."""
 
 import fcntl
 from collections.abc import Iterator
