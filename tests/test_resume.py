@@ -353,22 +353,3 @@ def test_the_jobs_of_a_sweep_are_listed(
         assert left == bool(rows_of(workspace))
     assert run_in(workspace, "nowhere", module="src.status") == 2
     assert "nowhere is no sweep's folder" in capsys.readouterr().err
-
-
-def test_what_an_attack_has_spoilt_is_kept_by_nobody(command_line, workspace, monkeypatch):
-    (workspace / "spoiling.py").write_text(
-        "from src.attacks import fgsm\nseen = []\ndef spoil(model, images, labels, eps):\n"
-        "    seen.append(len(images))\n    found = fgsm(model, images, labels, eps)\n"
-        "    if len(seen) == 3:\n        [p.data.zero_() for p in model.parameters()]\n"
-        "    return found\n"
-    )
-    text = "_target_: spoiling.spoil\nname: spoil\n"
-    (workspace / "conf" / "attack" / "spoil.yaml").write_text(text)
-    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
-    assert command_line("attack=fgsm", "hydra.run.dir=out/fgsm") == 0
-    words = ["-m", "attack=spoil,fgsm", "hydra.sweep.dir=out/both", "save_adversarial=true"]
-    assert command_line(*words, "storage=float32") == 1
-    spoilt, kept = (workspace / "out/both" / name for name in ("0-spoil-coarse", "1-fgsm-coarse"))
-    assert "attack=spoil changes its source" in (spoilt / "error.txt").read_text()
-    assert not list(spoilt.rglob("*.parquet")) and not list(spoilt.rglob("*.safetensors"))
-    same_tables(workspace / "out/fgsm", kept, ["predictions"])

@@ -6,7 +6,7 @@ from src.evaluation.adversarial_source import (
     Probe,
     clean_images,
 )
-from src.evaluation.attacker import Attack, Attacker, AttackError, CountedModel, accepted
+from src.evaluation.attacker import Attack, Attacker, CountedModel, accepted
 from src.evaluation.batches import Batches
 from src.evaluation.diagnostic import Diagnostic, DiagnosticInput
 from src.evaluation.evaluate import Evaluation, evaluate, renamed, score_clean

@@ -52,12 +52,6 @@ class AdversarialSource(nn.Module, ABC):
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1]."""
 
-    def reset(self) -> None:
-        """Forget what was noted of the source in an earlier pass."""
-
-    def check(self) -> None:
-        """Raise an error if the source has changed since `reset`."""
-
 
 class Probe(AdversarialSource):
     """Clean images changed without an attack, in the same way for all models.

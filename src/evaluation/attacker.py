@@ -1,5 +1,6 @@
 """An attack on a source model, as a source of adversarial images."""
 
+import copy
 import inspect
 import math
 import time
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from src.attacks import Philox, image_seeds, project
@@ -24,10 +24,6 @@ _TARGET_LABEL_STREAM = 2  # a random stream apart from those of attacks and nois
 
 Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
-
-
-class AttackError(ValueError):
-    """Attack that changes its source, or returns something else than images."""
 
 
 class CountedModel(nn.Module):
@@ -71,9 +67,9 @@ class CountedModel(nn.Module):
 class Attacker(AdversarialSource):
     """An attack on a source, for the whole grid of budgets.
 
-    The attack gets copies of the batch, and what it returns is projected to the ball and to [0, 1],
-    so that no result can come from a larger budget than it is reported under. Of the keyword
-    arguments in `GIVEN` it gets those that it takes.
+    The attack gets copies of the batch and of the source, which it may change, and what it returns
+    is projected to the ball and to [0, 1], so that no result can come from a larger budget than it
+    is reported under. Of the keyword arguments in `GIVEN` it gets those that it takes.
 
     Args:
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
@@ -125,19 +121,6 @@ class Attacker(AdversarialSource):
         self.precision = precision
         self.name = name
         self.kept = kept or {}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the source's state of an earlier pass."""
-        self._state: dict[str, Any] = {}
-        self._own: set[str] = set()  # what a prediction alone changes, such as counters
-
-    def check(self) -> None:
-        """Raise an AttackError if the source has changed since the first batch."""
-        changed = _changes(self._state, _state_of(self.source)) - self._own if self._state else ()
-        if changed:
-            names = ", ".join(sorted(changed)[:3])
-            raise AttackError(f"attack={self.name} changes its source ({names}).")
 
     def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
         """Return a batch's adversarial images; errors of the attack become ValueErrors."""
@@ -146,15 +129,18 @@ class Attacker(AdversarialSource):
             stacked = np.stack([self.kept[number] for number in index], axis=1)
             return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        counted = CountedModel(self.source, self.precision == "bf16", self.limit)
+        counted = self._counted(self.limit)
         adversarial = self._attacked(counted, images, batch, target_labels, eps)
         counts = counted.gradients, int(counted.zeros), counted.forwards
         return AdversarialBatch(adversarial, target_labels, counts)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
-        counted = CountedModel(self.source, self.precision == "bf16")
-        return self._attacked(counted, images, batch, self._target_labels(images, batch), eps)
+        target_labels = self._target_labels(images, batch)
+        return self._attacked(self._counted(), images, batch, target_labels, eps)
+
+    def _counted(self, limit: float = math.inf) -> CountedModel:
+        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", limit)
 
     def _attacked(
         self,
@@ -165,9 +151,6 @@ class Attacker(AdversarialSource):
         eps: Tensor,
     ) -> Tensor:
         """Return the attack's images inside their balls."""
-        first = not self._state
-        if first:
-            self._note_state(images[:1])
         labels = batch.labels if target_labels is None else target_labels
         given = {
             "targeted": target_labels is not None,
@@ -179,18 +162,9 @@ class Attacker(AdversarialSource):
         arguments = {key: given[key] for key in accepted(self.attack)}
         copies = images.clone(), labels.clone(), eps.clone()
         adversarial = self._called(counted, copies, arguments)
-        if first:
-            self.check()
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
-
-    def _note_state(self, images: Tensor) -> None:
-        """Note the source's state, and what of it a prediction changes."""
-        self._state = _state_of(self.source)
-        with torch.no_grad(), isolate_rng():
-            self.source(images)
-        self._own = _changes(self._state, _state_of(self.source))
 
     def _called(
         self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
@@ -216,11 +190,11 @@ class Attacker(AdversarialSource):
             got = f"a tensor {tuple(found.shape)} of {found.dtype} on {found.device}"
         if got != wanted:
             given = f"for eps of shape {tuple(eps.shape)} it must return {wanted}"
-            raise AttackError(f"attack={self.name} returns {got}; {given}.")
+            raise ValueError(f"attack={self.name} returns {got}; {given}.")
         wrong = ~found.isfinite().flatten(2).all(dim=2).all(dim=0)
         if bool(wrong.any()):
             number = int(batch.index[wrong][0])
-            raise AttackError(f"attack={self.name} returns NaN or infinity for image {number}.")
+            raise ValueError(f"attack={self.name} returns NaN or infinity for image {number}.")
 
     def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.pool is None:
@@ -244,27 +218,6 @@ class Attacker(AdversarialSource):
             return others.argmin(dim=1)
         chosen = [self.data_target_labels[number] for number in batch.index.tolist()]
         return torch.tensor(chosen, device=labels.device)
-
-
-def _state_of(model: nn.Module) -> dict[str, Any]:
-    """Return a model's modes, attributes, hooks, parts and tensors by name; equal if unchanged."""
-    state: dict[str, Any] = {}
-    for name, part in model.named_modules():
-        for key, value in vars(part).items():
-            if isinstance(value, dict):  # parameters, buffers, parts or hooks
-                state[f"{name}: {key}"] = [(inner, id(each)) for inner, each in value.items()]
-            elif not key.startswith("_"):
-                plain = isinstance(value, bool | int | float | str)
-                state[f"{name}: {key}"] = value if plain else id(value)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        state[name] = hash(content.numpy().tobytes())
-    return state
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """Return the names of what differs between two states."""
-    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:

@@ -97,7 +97,6 @@ class Transfer(pl.LightningModule):
         """Drop the rows of an earlier pass."""
         for metric in self.metrics.values():
             metric.reset()
-        self.adversarial_source.reset()
         self._mark()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -167,7 +166,6 @@ class Transfer(pl.LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Merge the processes' rows."""
-        self.adversarial_source.check()
         self._hand_over({})
         self.tables = merged(self.metrics)
 

@@ -20,7 +20,6 @@ from src.evaluation import (
     AdversarialSource,
     AttackedBatch,
     Attacker,
-    AttackError,
     Evaluation,
     SavedImagesSource,
     Transfer,
@@ -29,7 +28,6 @@ from src.evaluation import (
     total,
 )
 from src.experiment.crafting import make_attacker
-from src.experiment.models import forget_models
 from src.experiment.prepared import Job, Results
 from src.store.keys import content_key
 from src.store.rows import Keep, computed_once
@@ -48,7 +46,7 @@ def attacked_rows(job: Job) -> Results:
     Where processes share the job, the first one alone gets them.
     """
     keys, wanted = _cells(job)
-    computed = _Pass(job, keys, wanted)
+    computed = _Pass(job, wanted)
     found = computed_once(
         *(job.rows, keys, wanted, computed), large=[(IMAGES, "")], refresh=job.settings.rerun
     )
@@ -84,14 +82,13 @@ def attacked_rows(job: Job) -> Results:
 
 @dataclass
 class _Pass:
-    """Pass over the images whose rows are missing, of some cells' `keys` and `wanted` images.
+    """Pass over the images whose rows are missing, of some cells' `wanted` images.
 
     Attributes:
         took: What it found; its duration is NaN where some rows were stored.
     """
 
     job: Job
-    keys: Mapping[Cell, str]
     wanted: Mapping[Cell, np.ndarray]
     took: Evaluation = field(default_factory=Evaluation)
 
@@ -109,13 +106,7 @@ class _Pass:
 
         module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
         label = f"{settings.job} -> {', '.join(targets or settings.targets)}"
-        try:
-            took = evaluate(job.images, module, settings.trainer, label, todo.tolist())
-        except Exception as error:
-            forget_models()  # which an attack may have changed
-            if isinstance(error, AttackError):
-                job.rows.discard([self.keys[cell] for cell in missing])
-            raise
+        took = evaluate(job.images, module, settings.trainer, label, todo.tolist())
         wanted = self.wanted.items()
         fresh = all(len(missing.get(cell, ())) == len(index) for cell, index in wanted)
         self.took = took if fresh else replace(took, seconds=math.nan)

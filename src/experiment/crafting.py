@@ -11,7 +11,6 @@ from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
 from src.evaluation import CRAFTING, Attacker
 from src.evaluation.configured_attack import attack_function
-from src.experiment.models import forget_models
 from src.experiment.prepared import Job
 from src.store.keys import content_key
 from src.utils.processes import is_first_process
@@ -55,10 +54,6 @@ def try_attack(job: Job, device: torch.device) -> None:
     try:
         with torch.no_grad(), isolate_rng():
             counts = attacker(to_unit(batch.images), batch).counts
-            attacker.check()
-    except Exception:
-        forget_models()  # which the attack may have changed
-        raise
     finally:
         attacker.cpu()
     if is_first_process():
