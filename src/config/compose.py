@@ -1,15 +1,15 @@
 """Jobs of a command line, composed before any of them runs."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 
@@ -37,36 +37,23 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
         yield config
         return
     loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(loader)
+    parsed, options = cache(parser.parse_override), cache(loader.get_group_options)
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    choices = _choices([*fixed, *config.hydra.overrides.task])
-    keys = {each[0].key_or_group for each in choices}
-    groups = {key for key in keys if loader.get_group_options(key)}
+    words = parser.parse_overrides([*fixed, *config.hydra.overrides.task])
     bases: dict[tuple[str, ...], DictConfig] = {}
-    for overrides in itertools.product(*choices):
-        values = [each for each in overrides if each.key_or_group not in groups]
-        files = tuple(str(each.input_line) for each in overrides if each.key_or_group in groups)
+    for job_words in BasicSweeper.split_arguments(words, None)[0]:
+        overrides = [parsed(word) for word in job_words]
+        values = [each for each in overrides if not options(each.key_or_group)]
+        files = tuple(str(each.input_line) for each in overrides if options(each.key_or_group))
         if files not in bases:
-            words = [*config.hydra.overrides.hydra, *files]
+            choices = [*config.hydra.overrides.hydra, *files]
             name = config.hydra.job.config_name
-            bases[files] = compose(name, words, return_hydra_config=True)
+            bases[files] = compose(name, choices, return_hydra_config=True)
         job = deepcopy(bases[files])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
-        job.hydra.overrides.task = [each.input_line for each in overrides]
+        job.hydra.overrides.task = job_words
         yield job
-
-
-def _choices(words: list[str]) -> list[list[Override]]:
-    """Return for each key the overrides that it has in the jobs of a sweep; the last word wins."""
-    choices = {}
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    for override in parser.parse_overrides(words):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            each = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            each = [f"{key}={override.get_value_element_as_str()}"]
-        choices[key] = parser.parse_overrides(each)
-    return list(choices.values())
 
 
 def check_groups(words: Sequence[str], folder: Path) -> None:

@@ -9,26 +9,14 @@ from pydantic import AfterValidator, BeforeValidator, Field
 Item = TypeVar("Item", bound=Hashable)
 
 
-def check_name(key: str, value: str) -> str:
-    """Return a name that fits a folder, an experiment and a column alike."""
-    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", ".."):
+def check_name(value: str) -> str:
+    """Return a name that fits a folder, an experiment, a column and a row alike."""
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,100}", value) or value in (".", "..", "clean"):
         raise ValueError(
-            f"{key}: {value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed"
+            f"{value[:120]!r} is no name: 1 to 100 letters, digits and _ . + - are allowed, and "
+            "clean is the row of clean images"
         )
     return value
-
-
-def check_model(key: str, name: str) -> None:
-    """Refuse a model's name that means something else in tables."""
-    if name == "clean" or "+" in name:
-        raise ValueError(
-            f"{key}={name}: no model can be called so; clean is the row of clean images, and + "
-            "joins the members of an ensemble."
-        )
-
-
-def _name(value: str) -> str:
-    return check_name("the name", value)
 
 
 def listed(value: Any) -> Any:
@@ -42,30 +30,16 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     """Return values of which none may be repeated."""
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     if twice:
-        raise ValueError(f"{', '.join(twice)} stands there more than once")
+        raise ValueError(f"{', '.join(twice)} is listed more than once")
     return values
 
 
-def some_devices(value: Any) -> Any:
-    """Refuse a value that names no device."""
-    if value in (0, "0", []) or (isinstance(value, int) and value < -1):
-        raise ValueError(f"{value} is none: give their number, -1 for all, or a list")
-    return value
-
-
-def _variant(value: str) -> str:
-    if not re.fullmatch(r"float32|uint8|png|jpeg([1-9]\d?|100)", value):
-        raise ValueError(
-            f"{value!r} is not one of float32, uint8, png, jpegQ of a quality Q <= 100"
-        )
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)]
+Name = Annotated[str, AfterValidator(check_name)]
+ModelName = Annotated[Name, Field(pattern=r"^[^+]*$")]  # + joins the members of an ensemble
+ModelNames = Annotated[tuple[ModelName, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Budget = Annotated[float, Field(ge=0, le=255)]
 Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
-Variant = Annotated[str, AfterValidator(_variant)]
+Variant = Annotated[str, Field(pattern=r"^(float32|uint8|png|jpeg([1-9]\d?|100))$")]
 
 
 def check_units(budgets: Sequence[float]) -> None:

@@ -7,7 +7,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
 from src.config.errors import refusal
-from src.config.fields import check_model
 from src.config.label import attack_label, changed_settings
 from src.config.settings import STUDY, ReportCommand, Section, Settings
 from src.utils.checks import suggestion
@@ -27,11 +26,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     section = _plain(config, keep_models={*source, *targets})
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
-    if section["n_images"] is not None and section["dataset"].get("n_images") is None:
-        raise ValueError(
-            f"n_images={section['n_images']} has no effect: the file of dataset="
-            f"{section['dataset'].get('name')} lacks the line `n_images: ${{n_images}}`."
-        )
+    subset = {"n_images": section["n_images"], "seed": section["seed"]}
     for key, given in (("source", kind != "crafted" or source), ("targets", targets)):
         if not given:
             raise ValueError(f"{key} is empty; name one of {', '.join(sorted(config.model))}.")
@@ -46,6 +41,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         {
             **section,
             "attack": attack,
+            "dataset": {**subset, **section["dataset"]},
             "source": source,
             "targets": targets,
             "variants": variants,
@@ -91,7 +87,6 @@ def _names(value: Any) -> list[Any]:
 
 def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig) -> None:
     for name in names:
-        check_model(key, str(name))
         if "_target_" in (catalogue.get("network") or ()):  # a model's own key
             raise ValueError(
                 "a file of model/ must begin with the line `# @package model.NAME`; one lacks it."
@@ -120,12 +115,12 @@ def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str
     """Refuse keys that mean nothing for saved or clean images."""
     if attack["kind"] == "crafted":
         return
-    diagnostics = ("bisection", "spectra", "filters", "similarity")
+    diagnostics = section["diagnostics"].items()
     clean = attack["kind"] == "none"
     wanted = {
         "storage": section["storage"],
         "save_adversarial=true": section["save_adversarial"],
-        "diagnostics": any(section["diagnostics"].get(key) for key in diagnostics),
+        "diagnostics": any(value for key, value in diagnostics if key != "n_images"),
         "controls=true": clean and section["controls"],
         "source": clean and section["source"] is not None,
     }

@@ -24,14 +24,13 @@ from pydantic import (
 from src.config.fields import (
     Budget,
     Budgets,
+    ModelNames,
     Name,
-    Names,
     Variant,
     check_among,
     check_units,
     distinct,
     listed,
-    some_devices,
 )
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint"]
@@ -108,11 +107,11 @@ class DatasetSettings(Section):
 class SavedOrigin(Section):
     """Facts that the files of a foreign set lack."""
 
-    source: str = "unknown"
-    attack: str = "unknown"
+    source: Name = "unknown"
+    attack: Name = "unknown"
     norm: Norm = "linf"
     targeted: bool = False
-    dataset: str = "unknown"
+    dataset: Name = "unknown"
 
 
 class SavedSettings(Section):
@@ -123,13 +122,6 @@ class SavedSettings(Section):
     labels: str | None = None
     eps_255: Annotated[float, Field(gt=0, le=255)] | None = None
     origin: SavedOrigin = SavedOrigin()
-
-    @field_validator("path", mode="before")
-    @classmethod
-    def _given(cls, value: str | None) -> str:
-        if value is None:
-            raise ValueError("it names the adversarial images; give attack.path=PATH")
-        return value
 
     @field_validator("eps_255")
     @classmethod
@@ -213,7 +205,7 @@ class TrainerSettings(Section):
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
-    devices: Annotated[int | str | list[int], AfterValidator(some_devices)] = 1
+    devices: PositiveInt | Literal[-1, "auto"] | Annotated[list[int], Field(min_length=1)] = 1
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -229,25 +221,13 @@ class TrainerSettings(Section):
     @property
     def distributed(self) -> bool:
         """True if several processes share a job's images."""
-        one = len(self.devices) == 1 if isinstance(self.devices, list) else str(self.devices) == "1"
+        one = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
         return not one or self.num_nodes > 1 or self.strategy == "ddp"
 
     @property
-    def images_per_batch(self) -> int:
-        """Images in a batch, once the device is known."""
-        assert self.batch_size != "auto"
-        return self.batch_size
-
-    @property
-    def workers(self) -> int:
-        """Processes that decode images, once the device is known."""
-        assert self.num_workers != "auto"
-        return self.num_workers
-
-    @property
     def max_gradient_batch(self) -> int:
-        """Most images in one gradient batch, all budgets together."""
-        return self.gradient_batch or self.images_per_batch
+        """Most images in one gradient batch, all budgets together; known with the device."""
+        return self.gradient_batch or int(self.batch_size)
 
 
 class TrainingSettings(Section):
@@ -313,8 +293,8 @@ class Settings(Section):
     """
 
     attack: AttackSettings
-    source: Names
-    targets: Annotated[Names, Field(min_length=1)]
+    source: ModelNames
+    targets: Annotated[ModelNames, Field(min_length=1)]
     ensemble: Literal["logits", "probabilities", "loss"]
     epsilon: EpsilonSettings
     protocol: Protocol | None

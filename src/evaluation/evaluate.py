@@ -55,11 +55,11 @@ def evaluate(
         ValueError: There are fewer batches than processes; or the memory does not suffice for
             one image, or for a batch of several processes, which cannot halve it together.
     """
-    variants, source, size = module.variants, module.adversarial_source, trainer.images_per_batch
+    variants, source, size = module.variants, module.adversarial_source, int(trainer.batch_size)
     shuffle_seed = variants.seed if variants.controls else None
     runner = make_trainer(trainer, label)
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
-    loader = DataLoader(batches, batch_size=None, num_workers=trainer.workers)
+    loader = DataLoader(batches, batch_size=None, num_workers=int(trainer.num_workers))
     strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
     flags = {"benchmark": trainer.cudnn_benchmark, "deterministic": strict}
     start = time.perf_counter()

@@ -158,7 +158,7 @@ def _images(
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
     check_images(images, settings.trainer.progress_bar, together=2 if settings.controls else 1)
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
-    size = settings.trainer.images_per_batch  # too small sets are refused
+    size = int(settings.trainer.batch_size)  # too small sets are refused
     Batches(images, size, processes, shuffle_seed=settings.seed if settings.controls else None)
     if settings.diagnostics.attack_independent:
         Batches(diagnosed, size, processes)

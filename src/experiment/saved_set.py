@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from src.config.fields import check_among, check_model, check_name
+from src.config.fields import check_among, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
 from src.evaluation import UNKNOWN, SavedImages, find_breaches, open_foreign_images
 from src.experiment.own_set import IMAGES, read_set
@@ -55,8 +55,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = reference_budget(budgets) if reference is None else reference
     check_among(f"epsilon.reference of {path}", [reference], budgets)
     for member in source.split("+"):
-        check_model("the source of the saved set", member)
-        check_name("the source of the saved set", member)
+        check_name(member)
     protocol = settings.protocol or ("joint" if settings.source else "target_correct")
     if protocol in ("joint", "source_correct") and not settings.source:
         raise ValueError(
@@ -73,8 +72,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     if saved.ensemble is not None:
         changes["ensemble"] = saved.ensemble
     if not settings.dataset.has_loader:
-        name = check_name(f"the data set of {path}", dataset)
-        changes["dataset"] = settings.dataset.model_copy(update={"name": name})
+        changes["dataset"] = settings.dataset.model_copy(update={"name": check_name(dataset)})
     return settings.model_copy(update=changes)
 
 
