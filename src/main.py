@@ -113,25 +113,21 @@ def command_line(run: Callable[[], None]) -> None:
     logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     with stopping.listening():
-        _run_to_the_end(run)
-
-
-def _run_to_the_end(run: Callable[[], None]) -> None:
-    try:
-        with stopping.insist():
-            run()
-    except KeyboardInterrupt as interrupt:
-        stopping.stop(interrupt)
-        sys.exit(INTERRUPTED)
-    except REFUSALS as error:
-        print(explain(error), file=sys.stderr)
-        sys.exit(REFUSED)
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (OSError, RuntimeError) as error:  # of Hydra's own files, or of a launcher's workers
-        stopping.stop(error)
-        sys.exit(1)
+        try:
+            with stopping.insist():
+                run()
+        except KeyboardInterrupt as interrupt:
+            stopping.stop(interrupt)
+            sys.exit(INTERRUPTED)
+        except REFUSALS as error:
+            print(explain(error), file=sys.stderr)
+            sys.exit(REFUSED)
+        except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (OSError, RuntimeError) as error:  # of Hydra's files, or of a launcher's workers
+            stopping.stop(error)
+            sys.exit(1)
 
 
 def main() -> None:

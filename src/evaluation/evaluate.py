@@ -59,7 +59,7 @@ def evaluate(
     shuffle_seed = variants.seed if variants.controls else None
     runner = make_trainer(trainer, label)
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
-    loader = DataLoader(batches, batch_size=None, num_workers=int(trainer.num_workers))
+    loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
     flags = {"benchmark": trainer.cudnn_benchmark, "deterministic": strict}
     start = time.perf_counter()

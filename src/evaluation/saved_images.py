@@ -132,13 +132,11 @@ def saved_dataset(
     *,
     num_classes: int | None = None,
     class_names: str | Sequence[str] | None = None,
-    n_images: int | None = None,
-    seed: int = 0,
+    **subset: Any,
 ) -> ImageDataset:
-    """Return a set's clean images.
+    """Return a set's clean images, whose classes are given as far as the set does not state them.
 
-    `num_classes` and `class_names` (`imagenet`: those of ImageNet's 1,000) serve sets that do not
-    state them; `n_images` and `seed` choose a fixed, class-balanced subset, None all images.
+    `n_images` and `seed` choose a `subset`, see `ImageDataset`.
     """
     if (names := saved.clean.classes) is not None:
         num_classes, class_names = len(names), None
@@ -148,10 +146,9 @@ def saved_dataset(
         )
     return ImageDataset(
         saved.clean,
-        n_images=n_images,
-        seed=seed,
         num_classes=num_classes,
         class_names=class_names,
         numbers=saved.index,
         digest=saved.data,
+        **subset,
     )

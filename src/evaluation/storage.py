@@ -25,8 +25,6 @@ def round_to_8_bits(
 
     `adversarial` holds finite numbers in [0, 1], `clean` grey levels; `norm` is `linf` or `l2`.
     """
-    if not bool(adversarial.isfinite().all()):
-        raise ValueError("adversarial images must hold finite numbers in [0, 1].")
     dtype = torch.promote_types(adversarial.dtype, torch.float32)
     levels = (adversarial.to(dtype) * 255).clamp(0, 255)
     origin = clean.to(dtype)

@@ -1,6 +1,5 @@
 """Lightning trainer of a pass over the images, and the settings that a device decides."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.settings import TrainerSettings
 from src.utils.checks import first_line
-from src.utils.devices import computes_in_bfloat16, computes_in_tf32
+from src.utils.devices import computes_in_tf32
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
 
@@ -59,19 +58,14 @@ def make_trainer(settings: TrainerSettings, label: str = "") -> pl.Trainer:
 
 
 def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
-    """Return settings with each `auto` replaced by what suits a device.
+    """Return settings with `auto` and `tf32` replaced by what suits a device.
 
-    Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU.
-    Attacks use bfloat16 where the device computes in it, and float32 for `tf32` where it does not.
-    For a GPU up to 8 processes decode images, for a CPU none.
+    Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU;
+    `tf32` becomes float32 where the device does not compute in it.
     """
-    gpu, decided = device == "cuda", dict[str, Any]()
-    if trainer.num_workers == "auto":
-        decided["num_workers"] = min(8, os.cpu_count() or 1) if gpu else 0
+    decided = dict[str, Any]()
     if trainer.batch_size == "auto":
-        decided["batch_size"] = _GPU_BATCH if gpu else _CPU_BATCH
-    if trainer.attack_precision == "auto":
-        decided["attack_precision"] = "bf16" if computes_in_bfloat16(device) else "32-true"
+        decided["batch_size"] = _GPU_BATCH if device == "cuda" else _CPU_BATCH
     if trainer.attack_precision == "tf32" and not computes_in_tf32(device):
         decided["attack_precision"] = "32-true"
     return trainer.model_copy(update=decided)

@@ -65,7 +65,7 @@ def trained_weights(
         classifier.train()
         module = FineTuning(classifier, train.num_classes, settings)
         module.to(memory_format=torch.channels_last)
-        batches = loaders(train, test, settings, int(trainer.num_workers))
+        batches = loaders(train, test, settings, trainer.num_workers)
         runner = _runner(work, settings, trainer, make_logger(lock), len(batches[0]))
         with stopping.insist():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)

@@ -1,17 +1,14 @@
 """Settings of composed configs, and refusals by kind."""
 
 import re
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 import src.main
-from src.config.compose import compose_jobs
+from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import Settings
@@ -27,32 +24,13 @@ ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
 MODELS = sorted(path.stem for path in (src.main.CONF / "model").glob("*.yaml"))
 
 
-@cache
-def composed(*choices: str) -> DictConfig:
-    return compose("config", list(choices), return_hydra_config=True)
-
-
 def read(*words: str, extra: Path | None = None) -> Settings:
-    """Compose a command line as Hydra does, each choice of groups once, and read it."""
-    groups = {group.name for group in src.main.CONF.iterdir() if group.is_dir()}
-    values = [word for word in words if word.split("=")[0] not in groups]
-    choices = [word for word in words if word not in values]
-    if extra:
-        choices.append(f"hydra.searchpath=[file://{extra}]")
-    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
-        config = deepcopy(composed(*choices))
-        for word in OverridesParser.create().parse_overrides(values):
-            if word.is_delete():
-                with open_dict(config):
-                    config.pop(word.key_or_group)
-                continue
-            added = word.is_add() or word.is_force_add()
-            OmegaConf.update(config, word.key_or_group, word.value(), force_add=added)
-        config.hydra.overrides.task = [*config.hydra.overrides.task, *values]
-        settings = read_job(config, config.hydra)
-        if settings.attack.kind == "crafted":
-            attack_function(settings.attack)
-        return settings
+    """Compose a command line as Hydra does, and read it."""
+    config = compose_words(src.main.CONF, words, extra)
+    settings = read_job(config, config.hydra)
+    if settings.attack.kind == "crafted":
+        attack_function(settings.attack)
+    return settings
 
 
 def test_settings_hold_what_the_config_says(tmp_path):
@@ -244,7 +222,6 @@ def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(tmp_path, c
         (tmp_path / "attack").mkdir(exist_ok=True)
         text = f"_target_: {__name__}.{name}\n{keys}\n"
         (tmp_path / "attack" / "own.yaml").write_text(text)
-        composed.cache_clear()
         return read("attack=own", *words, extra=tmp_path)
 
     own("strict", "sizes: [1, 2]")
