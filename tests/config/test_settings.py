@@ -165,37 +165,34 @@ def test_jobs_of_a_sweep_are_what_hydra_composes(jobs):
 
 # A wrong word of each kind, and what its refusal names: the key, the value or the way out.
 REFUSED = [
-    ("n_images=0", "n_images=0"),
-    ("trainer.devices=null", "trainer.devices.*None"),
     ("epsilon.grid=nan", "epsilon.grid.*nan"),
-    ("ensemble=votes", "ensemble=votes.*logits.*loss"),
     ("variants=[gif]", "variants.*gif.*float32.uint8.png"),
     ("targets=[vgg16,vgg16]", "targets.*vgg16.*more than once"),
     ("targets=[]", "targets .*empty"),
     ("source=vgg61", "source .*vgg61.*among the models: .* Did you mean vgg16"),
     ("source=clean +model.clean={name:x}", "source.0: .clean. is no name"),
     ("~dataset n_images=10", "dataset"),
-    ("+foo=1", "foo=1"),
     ("+model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
     ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255: did you mean 0.255, 8\?"),
     ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
-    ("dataset.name='[/x]'", r"dataset.name.*\[/x\]"),
-    ("attack.steps=0", "attack.steps=0"),
     ("attack.norm=l1", "attack.norm=l1.*linf.*l2"),
     ("attack.kernel_size=4", "attack.kernel_size: 4 is even"),
-    ("attack=admix attack.strength=2", "attack.strength=2"),
     ("attack=fgsm attack.steps=5", "attack.steps: attack=fgsm .* settings are .*loss"),
     ("+attack.stepz=3", "attack.stepz: attack=bim .*Did you mean steps"),
     ("+attack.seeds=3", "attack.seeds is filled in"),
     ("attack.transforms=[3]", "attack.transforms.0=3"),
     ("attack.transforms=[{_target_:src.attacks.DiverseInput,chance:1}]", "attack=bim.*chance"),
     ("attack._target_=src.attacks.gone", "attack=bim.*src.attacks.gone"),
-    ("attack._target_=null", "attack=bim"),
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=saved", "attack.path"),
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),
-    ("attack=saved attack.path=x attack.origin.norm=l1", "attack.origin.norm=l1"),
+    # what Hydra itself cannot compose
+    ("attack=fgsmm", "attack/fgsmm.*admix.* Did you mean fgsm"),
+    ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),
+    ("batch_size=4", "batch_size.* Did you mean train.*.batch_size"),
+    ("attack=fgsm,bim", "attack=fgsm,bim"),
+    ("seed=${nope}", "seed: .*nope"),
 ]
 
 
@@ -237,27 +234,6 @@ def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(tmp_path, c
     assert not caplog.text
     own("without_targets", "norm: linf\nanything: 3")
     assert "attack=own takes any keyword; unchecked: anything" in caplog.text
-
-
-# Command lines that Hydra itself cannot compose, and what the line names.
-WRONG = [
-    ("attack=fgsmm", "attack/fgsmm.*admix.* Did you mean fgsm"),
-    ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),
-    ("batch_size=4", "batch_size.* Did you mean train.*.batch_size"),
-    ("attack=fgsm,bim", "attack=fgsm,bim"),
-    ("seed", "seed"),
-    ("seed=${nope}", "seed: .*nope"),
-]
-
-
-@pytest.mark.parametrize(("word", "message"), WRONG, ids=[word for word, _ in WRONG])
-def test_one_line_says_what_hydra_means(word, message):
-    conf = initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF))
-    with conf, pytest.raises(REFUSALS) as caught:
-        _ = compose("config", [word]).seed
-    sentence = explain(caught.value)
-    assert re.search(message, sentence), sentence
-    assert "\n" not in sentence
 
 
 def test_a_file_that_is_no_yaml_is_named(command_line, workspace, capfd):

@@ -8,7 +8,7 @@ from torch import nn
 
 from src.attacks import bim, fgsm, pgd
 from src.data import Batch, to_unit
-from src.evaluation import Attacker, CountedModel, accepted
+from src.evaluation import Attacker, CountedModel
 from src.models import Ensemble
 
 
@@ -100,14 +100,6 @@ def test_zero_gradients_are_counted():
     (gradient,) = torch.autograd.grad(counted(images).square().sum(), images)
     assert counted.gradients == 6 and int(counted.zeros) == 3
     assert (gradient.flatten(1).abs().amax(1) == 0).sum() == 3
-
-
-def test_an_attack_gets_what_it_takes():
-    def own(model, images, labels, eps, *, seeds):
-        return images
-
-    assert accepted(own) == ("seeds",) and accepted(lambda model, images, labels, eps: images) == ()
-    assert accepted(fgsm) == ("targeted", "true_labels", "seeds", "pool", "max_batch")
 
 
 AT = (0.5, 4.0, 16.0)

@@ -1,7 +1,6 @@
 """The pass over a small data set."""
 
 from functools import partial
-from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -47,11 +46,6 @@ def test_variants_are_of_the_same_adversarial_images(run, networks):
         assert not tables[name].equals(tables["uint8"])
     again = run(networks, words={"variants": variants}).tables
     assert all(again[name].equals(table) for name, table in tables.items())
-
-
-@pytest.mark.parametrize(("attack", "gradients"), [(fgsm, 1), (partial(bim, steps=4), 1 + 2 * 3)])
-def test_gradients_are_counted_per_image(run, networks, attack, gradients):
-    assert run(networks, attack).gradients == 11 * gradients
 
 
 def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
@@ -133,15 +127,11 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog)
         run({name: Cramped(network, room=0) for name, network in networks.items()})
 
 
-def test_the_device_decides_what_is_automatic(monkeypatch):
-    automatic = TrainerSettings(attack_precision="auto", num_workers="auto")
+def test_the_device_decides_what_is_automatic():
     for device, size in (("cpu", 50), ("cuda", 1000)):
-        assert for_device(automatic, device).batch_size == size
-    assert for_device(automatic, "cpu").workers == 0 < for_device(automatic, "cuda").workers <= 8
-    for able, chosen in ((True, "bf16"), (False, "32-true")):
-        module = import_module("src.evaluation.trainer")
-        monkeypatch.setattr(module, "computes_in_bfloat16", lambda device, able=able: able)
-        assert for_device(automatic, "cpu").attack_precision == chosen
+        assert for_device(TrainerSettings(), device).batch_size == size
+    single = TrainerSettings(attack_precision="tf32")
+    assert for_device(single, "cpu").attack_precision == "32-true"
     given = TrainerSettings(batch_size=7)
     assert for_device(given, "cuda") == given
 

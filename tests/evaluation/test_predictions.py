@@ -28,26 +28,22 @@ def test_rows_are_complete_and_sorted():
     assert (frame["label"] == frame["index"] % 7).all()
 
 
-def test_a_row_holds_the_softmax():
-    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0, -3.0]])
-    predictions = Predictions(["net"], ONE)
-    predictions.add("net", 0, torch.tensor([5]), torch.tensor([3]), logits)
+@pytest.mark.parametrize("classes", [3, 7])
+def test_a_row_holds_the_softmax(classes):
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0, -3.0]])[:, :classes]
+    predictions, aimed = Predictions(["net"], ONE), torch.tensor([1]) if classes == 3 else None
+    predictions.add("net", 0, torch.tensor([5]), torch.tensor([2]), logits, aimed)
     row = predictions.compute().to_pylist()[0]
-    probabilities = logits.softmax(1)[0]
-    assert (row["index"], row["label"], row["target"], row["eps_255"]) == (5, 3, "net", 4.0)
-    assert (row["predicted"], row["target_label"]) == (1, None)
+    probabilities, order = (
+        logits.softmax(1)[0],
+        [each for each in (1, 3, 2, 0, 4) if each < classes],
+    )
+    assert (row["index"], row["label"], row["target"], row["eps_255"]) == (5, 2, "net", 4.0)
+    assert (row["predicted"], row["target_label"]) == (1, 1 if classes == 3 else None)
     assert row["confidence"] == pytest.approx(probabilities[1].item())
-    assert row["true_confidence"] == pytest.approx(probabilities[3].item())
-    assert row["top5_classes"] == [1, 3, 2, 0, 4]
-    assert row["top5_confidences"] == pytest.approx(probabilities[[1, 3, 2, 0, 4]].tolist())
-
-
-def test_three_classes_have_a_top_three():
-    predictions, zero = Predictions(["net"], ONE), torch.tensor([0])
-    predictions.add("net", 0, zero, zero + 2, torch.eye(3)[:1], zero + 1)
-    row = predictions.compute().to_pylist()[0]
-    assert row["target_label"] == 1
-    assert row["top5_classes"][0] == 0 and len(row["top5_classes"]) == 3
+    assert row["true_confidence"] == pytest.approx(probabilities[2].item())
+    assert row["top5_classes"] == order
+    assert row["top5_confidences"] == pytest.approx(probabilities[order].tolist())
 
 
 def test_logits_that_are_not_finite_are_refused():
