@@ -62,11 +62,6 @@ def _device_of(accelerator: str) -> str:
     return "gpu" if torch.cuda.is_available() or torch.backends.mps.is_available() else "cpu"
 
 
-def _by_device(device: str, on_cpu: Any, on_gpu: Any) -> Any:
-    """Return the value for a kind of device."""
-    return on_gpu if device == "gpu" else on_cpu
-
-
 def _jobs_at_once(accelerator: str) -> int:
     """Return how many jobs this machine runs side by side: one a GPU, or one a core in memory."""
     if _device_of(accelerator) == "gpu":
@@ -79,11 +74,15 @@ def _jobs_at_once(accelerator: str) -> int:
     return max(1, min(cpu_count(only_physical_cores=True), memory // JOB_MEMORY))
 
 
-OmegaConf.register_new_resolver("joined", _joined, replace=True)
-OmegaConf.register_new_resolver("device_of", _device_of, replace=True)
-OmegaConf.register_new_resolver("by_device", _by_device, replace=True)
-OmegaConf.register_new_resolver("own_gpu", _own_gpu, replace=True)
-OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "joined": _joined,
+    "device_of": _device_of,
+    "by_device": lambda device, on_cpu, on_gpu: on_gpu if device == "gpu" else on_cpu,
+    "own_gpu": _own_gpu,
+    "jobs_at_once": _jobs_at_once,
+}
+for name, resolver in RESOLVERS.items():
+    OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

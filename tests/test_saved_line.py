@@ -93,7 +93,7 @@ def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert "name: bim" in config and "protocol: joint" in config
     assert saved_attack(own, "targets=[fine]", "n_images=10") == 0  # without its source
     assert "protocol: target_correct" in capsys.readouterr().out
-    assert saved_attack(own, "targets=[fine]", "dataset.n_images=7", "hydra.run.dir=few") == 0
+    assert saved_attack(own, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 

@@ -100,8 +100,7 @@ class DatasetSettings(Section):
     @property
     def has_loader(self) -> bool:
         """True if the data set brings images of its own; that of a saved set has none."""
-        extra = self.model_extra or {}
-        return "_target_" in extra
+        return "_target_" in (self.model_extra or {})
 
 
 class SavedOrigin(Section):

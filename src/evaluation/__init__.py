@@ -19,7 +19,6 @@ from src.evaluation.saved_images import (
     LazyImages,
     SavedImages,
     SavedImagesSource,
-    find_breaches,
     saved_dataset,
 )
 from src.evaluation.storage import round_to_8_bits

@@ -56,7 +56,6 @@ class SavedImages:
         ensemble: Quantity that the ensemble averages; None: not known.
         weights: Digests of the sources' weights by name, as far as they are known.
         data: Digest of the data set that the clean images are; empty: not known.
-        breaches: Budgets that some images exceed, see `find_breaches`.
     """
 
     source: str
@@ -69,7 +68,6 @@ class SavedImages:
     ensemble: str | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
-    breaches: tuple[Breach, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self) or (np.diff(self.index) <= 0).any():
@@ -83,6 +81,21 @@ class SavedImages:
         return torch.stack([self.read(row) for row in rows], dim=1)
 
     @cached_property
+    def breaches(self) -> tuple[Breach, ...]:
+        """Budgets that some images exceed; all are read, some at a time."""
+        norm, parts = self.attack.norm, []
+        for first in range(0, len(self), _TOGETHER):
+            rows = range(first, min(first + _TOGETHER, len(self)))
+            clean = np.stack([to_rgb(self.clean.images[row]).transpose(2, 0, 1) for row in rows])
+            parts.append(change_size(self.adversarial(rows), torch.from_numpy(clean), norm))
+        sizes = zip(self.budgets_255, torch.cat(parts, dim=1), strict=True)
+        return tuple(
+            Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, int(beyond.sum()))
+            for eps_255, size in sizes
+            if (beyond := exceeds(size, eps_255, norm)).any()
+        )
+
+    @cached_property
     def digest(self) -> str:
         """Identity of the set's content, however it lies in files: 16 hexadecimal digits."""
         aims = self.clean.target_labels
@@ -92,21 +105,6 @@ class SavedImages:
         for row in range(len(self)):
             total.update(self.read(row).numpy().tobytes())
         return total.hexdigest()[:16]
-
-
-def find_breaches(saved: SavedImages) -> tuple[Breach, ...]:
-    """Return the budgets that images of a set exceed; all are read, some at a time."""
-    norm, parts = saved.attack.norm, []
-    for first in range(0, len(saved), _TOGETHER):
-        rows = range(first, min(first + _TOGETHER, len(saved)))
-        clean = np.stack([to_rgb(saved.clean.images[row]).transpose(2, 0, 1) for row in rows])
-        parts.append(change_size(saved.adversarial(rows), torch.from_numpy(clean), norm))
-    sizes = zip(saved.budgets_255, torch.cat(parts, dim=1), strict=True)
-    return tuple(
-        Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, int(beyond.sum()))
-        for eps_255, size in sizes
-        if (beyond := exceeds(size, eps_255, norm)).any()
-    )
 
 
 class SavedImagesSource(AdversarialSource):

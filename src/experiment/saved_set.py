@@ -1,13 +1,12 @@
 """Saved set in the place of an attack: what it says of itself becomes the job's settings."""
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from src.config.fields import check_among, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
-from src.evaluation import UNKNOWN, SavedImages, find_breaches, open_foreign_images
+from src.evaluation import UNKNOWN, SavedImages, open_foreign_images
 from src.experiment.own_set import IMAGES, read_set
 
 
@@ -25,7 +24,8 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
                 "save_adversarial=true, or for images of another program clean and eps_255."
             )
         found = read_set(path.parent) if bare else open_foreign_images(settings)
-        return replace(found, breaches=find_breaches(found))
+        _ = found.breaches  # every image is read here: a damaged one shows before any job
+        return found
     except ValueError as error:
         raise ValueError(f"attack.path={settings.path}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,7 +12,7 @@ import src.main
 from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
-from src.config.settings import Settings
+from src.config.settings import STUDY, Settings
 from src.evaluation.configured_attack import attack_function
 
 GROUPS = [
@@ -51,22 +52,23 @@ def test_settings_hold_what_the_config_says(tmp_path):
         settings.seed = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    ("words", "targets", "budgets", "reference", "protocol"),
-    [
-        ("", "vgg16 resnet50 inception", 6, 8, "joint"),
-        ("source=resnet18", "vgg16 resnet50 inception resnet18", 6, 8, "joint"),
-        ("epsilon.grid=[1,2]", "vgg16 resnet50 inception", 2, 2, "joint"),
-        ("epsilon.reference=4", "vgg16 resnet50 inception", 6, 4, "joint"),
-        ("epsilon.grid=[0,0.01,0.1]", "vgg16 resnet50 inception", 2, 0.1, "joint"),
-        ("attack=none targets=[vit]", "vit", 0, 0, "all"),
-        ("attack=saved attack.path=x targets=vit", "vit", 6, 8, None),
-    ],
-)
-def test_what_is_left_open_has_a_rule(words, targets, budgets, reference, protocol):
+# Keys that are left open, and what they become.
+RULES: list[tuple[str, dict[str, Any]]] = [
+    ("", {"targets": STUDY, "reference": 8, "protocol": "joint", "storage": "float32"}),
+    ("source=resnet18", {"targets": (*STUDY, "resnet18")}),
+    ("epsilon.grid=[1,0,2]", {"budgets": (1, 2), "reference": 2}),
+    ("epsilon.reference=4", {"budgets": (1, 2, 4, 8, 12, 16), "reference": 4}),
+    ("attack=none targets=vit", {"targets": ("vit",), "budgets": (), "protocol": "all"}),
+    ("attack=saved attack.path=x", {"protocol": None, "storage": None, "variants": ()}),
+    ("save_adversarial=true", {"storage": "uint8", "variants": ("float32",)}),
+    ("variants=[uint8,jpeg75]", {"storage": "float32", "variants": ("uint8", "jpeg75")}),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), RULES, ids=[words for words, _ in RULES])
+def test_what_is_left_open_has_a_rule(words, expected):
     settings = read(*words.split())
-    assert " ".join(settings.targets) == targets and settings.protocol == protocol
-    assert (len(settings.budgets), settings.reference) == (budgets, reference)
+    assert {key: getattr(settings, key) for key in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -91,20 +93,6 @@ def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_p
     monkeypatch.setattr(src.main, "GPU_FILES", (tmp_path if known else tmp_path / "absent",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
     assert read("trainer=default").training.device == ("gpu" if known and usable else "cpu")
-
-
-@pytest.mark.parametrize(
-    ("words", "storage", "variants"),
-    [
-        ("", "float32", ()),
-        ("save_adversarial=true", "uint8", ("float32",)),
-        ("storage=uint8 variants=[png]", "uint8", ("float32", "png")),
-        ("variants=[uint8,jpeg75]", "float32", ("uint8", "jpeg75")),
-    ],
-)
-def test_float32_stands_beside_rounded_images(words, storage, variants):
-    settings = read(*words.split())
-    assert (settings.storage, settings.variants) == (storage, variants)
 
 
 @pytest.mark.parametrize(("group", "option"), [*GROUPS, *ATTACKS])

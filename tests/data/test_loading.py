@@ -14,8 +14,9 @@ COMMON = ("n_images", "seed", "image_size", "num_classes", "class_names")
 
 def load(name, split="test", **changes):
     """Load what conf/dataset/NAME.yaml describes, with other values for some keys."""
-    whole = OmegaConf.create({"n_images": None, "seed": 0, "cache_dir": "/nonexistent"})
-    whole.dataset = OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes)
+    given = {"n_images": None, "seed": 0, **changes}
+    whole = OmegaConf.create({"cache_dir": "/nonexistent"})
+    whole.dataset = OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), given)
     source = OmegaConf.to_container(whole, resolve=True)["dataset"]
     assert source.pop("name") == name
     return load_dataset(split, source, **{key: source.pop(key) for key in COMMON})

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from src.config.settings import SavedOrigin, SavedSettings
-from src.evaluation import find_breaches, open_foreign_images, saved_dataset
+from src.evaluation import open_foreign_images, saved_dataset
 
 NAMES = ["b.png", "a.png", "c10.png", "c9.png"]
 LABELS = [4, 0, 999, 4]
@@ -45,7 +45,7 @@ def test_a_folder_of_images(folder):
     clean, changed = make_images()
     told = {"source": "resnet50", "attack": "mifgsm", "dataset": "imagenet", "targeted": True}
     found = opened(folder, origin=SavedOrigin(**told))
-    assert found.clean.targets.tolist() == LABELS and find_breaches(found) == ()
+    assert found.clean.targets.tolist() == LABELS and found.breaches == ()
     assert found.clean.target_labels.tolist() == TARGETS
     assert np.array_equal(found.adversarial(range(4))[0], changed)
     images = saved_dataset(found, num_classes=1000)
@@ -81,4 +81,4 @@ def test_what_is_missing_or_damaged_is_named(folder):
         opened(folder, clean=f"{folder}/absent", labels=f"{folder}/labels.csv")
     (folder / "results" / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"results/a\.png"):
-        find_breaches(opened(folder))
+        _ = opened(folder).breaches

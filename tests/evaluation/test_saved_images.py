@@ -8,7 +8,7 @@ import torch
 
 from src.config.settings import AttackSettings
 from src.data import Batch, LabelledImages
-from src.evaluation import Breach, SavedImages, SavedImagesSource, find_breaches
+from src.evaluation import Breach, SavedImages, SavedImagesSource
 
 INDEX, LABELS, TARGETS = np.array([3, 5, 8, 17, 40]), np.array([1, 2, 0, 0, 1]), np.arange(5) % 3
 BUDGETS = (0.5, 2.0, 8.0)
@@ -49,9 +49,8 @@ def test_a_set_is_a_source_of_adversarial_images():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_budgets_that_images_exceed_are_measured(norm):
-    assert find_breaches(saved(norm)) == ()
-    found = find_breaches(saved(norm, budgets_255=(0.5, 1.0, 8.0)))
-    assert found == (Breach(1.0, 2.0, 5),)
+    assert saved(norm).breaches == ()
+    assert saved(norm, budgets_255=(0.5, 1.0, 8.0)).breaches == (Breach(1.0, 2.0, 5),)
 
 
 def test_the_digest_is_of_all_that_decides_numbers():
