@@ -111,12 +111,12 @@ def command_line(run: Callable[[], None]) -> None:
     ignore_harmless_warnings()
     logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    with stopping.listening():
+    with stopping.handle_signals():
         try:
-            with stopping.insist():
+            with stopping.reraise_interrupts():
                 run()
         except KeyboardInterrupt as interrupt:
-            stopping.stop(interrupt)
+            stopping.shut_down(interrupt)
             sys.exit(INTERRUPTED)
         except REFUSALS as error:
             print(explain(error), file=sys.stderr)
@@ -125,7 +125,7 @@ def command_line(run: Callable[[], None]) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except (OSError, RuntimeError) as error:  # of Hydra's files, or of a launcher's workers
-            stopping.stop(error)
+            stopping.shut_down(error)
             sys.exit(1)
 
 

@@ -20,7 +20,7 @@ REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 
 def refuse(message: str) -> NoReturn:
     """Print why a command cannot run, and leave with the exit code of a refusal."""
-    stopping.check()
+    stopping.raise_if_interrupted()
     print(message, file=sys.stderr)
     sys.exit(REFUSED)
 

@@ -20,7 +20,7 @@ from torchvision.transforms.functional import center_crop, resize
 from src.data.contents import Content, contents_of_files
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
-from src.utils.checks import legible
+from src.utils.checks import printable
 from src.utils.targets import call_target
 
 
@@ -107,7 +107,7 @@ class ImageDataset(Dataset[Batch]):
         if classes is None:
             classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
         number, names = _number_classes(tuple(map(str, classes)), num_classes, class_names)
-        self.class_names = tuple(map(legible, names))
+        self.class_names = tuple(map(printable, names))
         labels = _checked_labels("labels", data.targets, len(number))
         chosen = balanced_subset(labels, n_images, seed)
         self.labels = number[labels[chosen]]

@@ -46,7 +46,7 @@ class CountedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the gradient that may be taken of the images."""
-        stopping.check()
+        stopping.raise_if_interrupted()
         if time.monotonic() > self.end:
             raise SlowBatchError
         self.forwards += len(images) * self.members

@@ -65,7 +65,7 @@ def evaluate(
     start = time.perf_counter()
     try:
         with (
-            stopping.insist(),
+            stopping.reraise_interrupts(),
             logging_redirect_tqdm(),  # lines of the log stand above the bar
             torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, **flags),
         ):

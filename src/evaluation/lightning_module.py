@@ -106,7 +106,7 @@ class Transfer(pl.LightningModule):
         """
         rest, paired = batch, self.variants.controls
         while len(rest.index):
-            stopping.check()
+            stopping.raise_if_interrupted()
             count, start = cut(len(rest.index), self.together, paired), time.monotonic()
             least = 3 if paired else 1
             self.adversarial_source.limit = self.longest if count > least else math.inf

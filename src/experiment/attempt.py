@@ -43,7 +43,7 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         parameters = job_parameters(*what, settings.budgets, settings.seed)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         job = tracker.job(settings.job, settings.sweep, parameters, lock_of(folder))
-        with job as run, stopping.insist():
+        with job as run, stopping.reraise_interrupts():
             run_job(settings, tracker, run, folder)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
         if is_first_process():

@@ -76,7 +76,7 @@ class Sweep:
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         open_datasets(jobs)
         forget_models()
-        stopping.check()
+        stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _names(self.words) if self.jobs else [] if sweep else [jobs[0].job]
         try:
@@ -102,7 +102,7 @@ class Sweep:
             parameters=sweep_parameters(jobs),
         )
         write_plan(folder, self.plan)
-        stopping.on_stop(lambda error: self._stop_early(config, error))
+        stopping.set_shutdown_hook(lambda error: self._stop_early(config, error))
         with open_dict(config):  # handed on to the jobs, which may run in other processes
             config.sweep = start_sweep(folder, self.plan, self.tracker)
             if sweep and config.sweep:
@@ -141,7 +141,7 @@ class Sweep:
             complete = self._sum_up(config)
         except Exception:  # Hydra would turn it into a warning and report success
             refuse(traceback.format_exc())
-        stopping.on_stop(lambda error: None)
+        stopping.set_shutdown_hook(lambda error: None)
         if self.stopped:
             raise KeyboardInterrupt
         if not complete:
@@ -192,7 +192,7 @@ class Sweep:
         """Build the report; its failure leaves the jobs' results as they are."""
         again = f"python -m src.report folder={folder}"
         try:
-            with stopping.insist():
+            with stopping.reraise_interrupts():
                 self.report(done, folder, self.settings[0], console)
         except KeyboardInterrupt:
             self.stopped = "KILLED"

@@ -45,7 +45,7 @@ class FineTuning(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed cross-entropy of a batch, augmented by seed and step alone."""
-        stopping.check()
+        stopping.raise_if_interrupted()
         own = self.settings
         generator = torch.Generator().manual_seed(own.seed * 1_000_003 + self.global_step)
         images = augment(batch.images, own.crop_padding, own.flip, generator)

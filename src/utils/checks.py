@@ -1,4 +1,4 @@
-"""Text of refusals, and legible text."""
+"""Text of refusals, and printable text."""
 
 import re
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
-_LEGIBLE = dict.fromkeys(
+_PRINTABLE = dict.fromkeys(
     (code for codes in _NOT_XML for code in codes), "\N{REPLACEMENT CHARACTER}"
 )
 
 
-def legible(text: str) -> str:
+def printable(text: str) -> str:
     r"""Replace what neither XML nor UTF-8 can hold: control characters, unpaired surrogates.
 
-    >>> legible("a\x1b[31m") == "a\N{REPLACEMENT CHARACTER}[31m"
+    >>> printable("a\x1b[31m") == "a\N{REPLACEMENT CHARACTER}[31m"
     True
     """
-    return text.translate(_LEGIBLE)
+    return text.translate(_PRINTABLE)
 
 
 def suggestion(given: str, known: Sequence[str], cutoff: float = 0.7) -> str:

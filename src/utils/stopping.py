@@ -25,7 +25,7 @@ _sum_up: Callable[[BaseException], None] = _say
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember that one came."""
     global _interrupted, _sum_up
     hook, sys.unraisablehook = sys.unraisablehook, _unraisable
@@ -43,7 +43,7 @@ def listening() -> Iterator[None]:
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Print no traceback of an interrupt that hit a destructor: `check` raises it again."""
+    """Print no traceback of an interrupt in a destructor: `raise_if_interrupted` raises again."""
     if unraisable.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(unraisable)
 
@@ -54,35 +54,35 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def check() -> None:
+def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if an interrupt came, though a library may have swallowed it."""
     if _interrupted:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def insist() -> Iterator[None]:
+def reraise_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt before or after a block if an interrupt has come.
 
     Libraries swallow interrupts (a bare `except` around an import, a destructor), or make other
     errors of them, as OmegaConf does.
     """
-    check()
+    raise_if_interrupted()
     try:
         yield
     except (Exception, SystemExit):
-        check()
+        raise_if_interrupted()
         raise
-    check()
+    raise_if_interrupted()
 
 
-def on_stop(sum_up: Callable[[BaseException], None]) -> None:
+def set_shutdown_hook(sum_up: Callable[[BaseException], None]) -> None:
     """Set the function that explains an early stop and sums up what is finished."""
     global _sum_up
     _sum_up = sum_up
 
 
-def stop(error: BaseException) -> None:
+def shut_down(error: BaseException) -> None:
     """Sum up what was finished when an error stopped the command; a second Ctrl-C ends that."""
     with contextlib.suppress(KeyboardInterrupt):
         _sum_up(error)

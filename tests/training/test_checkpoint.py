@@ -77,7 +77,7 @@ def cut_short(path, monkeypatch, model=None) -> None:
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.utils.stopping.check", check)
+        patch.setattr("src.utils.stopping.raise_if_interrupted", check)
         with pytest.raises(RuntimeError, match="power cut"):
             train(path, model=model)
     assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
