@@ -36,6 +36,13 @@ def counting(model, images, labels, eps, *, max_batch=None):
     images = (images + noise).clamp(0, 1)  # of PyTorch's own generator, by the batch
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 """
+NETWORK = """
+from torch import nn
+from own_parts import p
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(3072, 10))
+"""
 TRIED = 2  # images on which a job tries its attack first
 DIAGNOSED = ["diagnostics=full", "diagnostics.bisection=2", "controls=true", "variants=[png]"]
 TABLES = ["predictions", "predictions-png", "predictions-noise", "predictions-shuffled"]
@@ -68,27 +75,37 @@ def same_tables(one: Path, two: Path, names: list[str]) -> None:
 
 @pytest.mark.parametrize("variants", ["[]", "[float32,png]"])  # with the primary one, too
 def test_a_finished_job_is_not_computed_again(command_line, workspace, attacked, variants):
-    words = ["attack=counting", GO_ON, f"variants={variants}"]
-    assert command_line(*words, "hydra.run.dir=out/one") == 0
-    assert attacked() == 23
-    assert command_line(*words, "hydra.run.dir=out/two", "trainer.num_workers=1") == 0
-    assert attacked() == 0
+    (workspace / "conf/model/twin.yaml").write_text(
+        (workspace / "conf/model/fine.yaml").read_text().replace("model.fine", "model.twin")
+    )
+    words = ["attack=counting", f"variants={variants}", "save_adversarial=true"]
+    words += ["report.examples=2", "model=[coarse,fine,twin]"]
+    for computed, name, *more in (
+        (23, "one"),
+        (0, "two", "trainer.num_workers=1"),
+        (0, "two"),  # from its own folder
+        (0, "read", "protocol=all", "epsilon.reference=0.5", "report.examples=1"),
+        (0, "more", "report.examples=5"),
+        (0, "twin", "targets=[coarse,twin]"),  # of the same weights by another name
+        (23, "other", "seed=1"),
+        (23, "other", "epsilon.grid=[8]"),
+        (23, "anew", "rerun=true"),
+    ):
+        assert command_line(*words, GO_ON, f"hydra.run.dir=out/{name}", *more) == 0
+        assert attacked() == computed, more
     same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
-    assert len({(workspace / "out" / n / "rates.csv").read_text() for n in ("one", "two")}) == 1
-    assert command_line(*words, "hydra.run.dir=out/two") == 0  # its own folder's
-    assert attacked() == 0
-    for words in (["rerun=true"], [GO_ON, "seed=1"], [GO_ON, "epsilon.grid=[8]"]):
-        assert command_line("attack=counting", "hydra.run.dir=out/other", *words) == 0
-        assert attacked() == 23
+    tables = ("one", "read", "twin")
+    rates = [pd.read_csv(workspace / "out" / name / "rates.csv") for name in tables]
+    pd.testing.assert_frame_equal(rates[0], rates[1])
+    pd.testing.assert_frame_equal(rates[0], rates[2].replace("twin", "fine"))
+    sets = [str(workspace / "out" / name / "adversarial") for name in ("one", "two")]
+    assert len({open_saved_images(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
 def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
     command_line, workspace, attacked, capsys
 ):
-    (workspace / "own_net.py").write_text(
-        "from torch import nn\nfrom own_parts import p\ndef build():\n    parts = nn.Flatten(), "
-        "nn.Dropout(p), nn.Linear(3072, 10)\n    return nn.Sequential(*parts)\n"
-    )
+    (workspace / "own_net.py").write_text(NETWORK)
     (workspace / "conf" / "model" / "net.yaml").write_text(
         "# @package model.net\nnetwork: {_target_: own_net.build}\nmean: [0.5, 0.5, 0.5]\n"
         "std: [0.5, 0.5, 0.5]\n"
@@ -96,40 +113,16 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
     (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
     words = ["model=[coarse,net]", "targets=[net]", "attack=counting", GO_ON, "dataset.n_train=20"]
     words += ["training.epochs=1", "training.dropout=null", "training.precision=32-true"]
-    files = {"own_rule": "flip = True", "own_parts": "p = 0.0"}
-    for number, (changed, text, computed, trained) in enumerate(
-        [
-            ("own_rule", "flip = True", 23, 1),
-            ("own_rule", "flip = True  # in other words", 0, 0),
-            ("own_rule", "flip = False", 23, 0),
-            ("own_parts", "p = 0.9", 0, 1),  # of a target alone
-        ]
+    (workspace / "own_parts.py").write_text("p = 0.0\n")
+    for changed, text, computed, trained in (
+        ("own_rule", "flip = True", 23, 1),
+        ("own_rule", "flip = True  # in other words", 0, 0),
+        ("own_rule", "flip = False", 23, 0),
+        ("own_parts", "p = 0.9", 0, 1),  # of a target alone
     ):
-        for name, line in {**files, changed: text}.items():
-            (workspace / f"{name}.py").write_text(f"{line}\n")
-        files[changed] = text
-        assert command_line(*words, f"hydra.run.dir=out/{number}") == 0
+        (workspace / f"{changed}.py").write_text(f"{text}\n")
+        assert command_line(*words, "hydra.run.dir=out") == 0
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
-
-
-def test_rows_are_of_the_code_that_ran_not_of_files_edited_meanwhile(
-    command_line, workspace, attacked
-):
-    (workspace / "own_net.py").write_text(
-        "from pathlib import Path\nfrom torch import nn\ndef build():\n"
-        "    Path('own_rule.py').write_text('flip = False')  # by the user, while the job runs\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))\n"
-    )
-    (workspace / "conf" / "model" / "net.yaml").write_text(
-        "# @package model.net\nnetwork: {_target_: own_net.build}\nmean: [0.5, 0.5, 0.5]\n"
-        "std: [0.5, 0.5, 0.5]\nweights: included\n"
-    )
-    (workspace / "own_rule.py").write_text("flip = True")
-    (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
-    words = ["model=[coarse,net]", "targets=[net]", "attack=counting", GO_ON]
-    for number, computed in enumerate((23, 23, 0)):
-        assert command_line(*words, f"hydra.run.dir=out/{number}") == 0
-        assert attacked() == computed
 
 
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):
@@ -140,35 +133,7 @@ def test_new_targets_are_added_to_what_is_there(command_line, workspace):
     assert command_line(*words, "targets=[coarse,fine]", "hydra.sweep.dir=out/anew") == 0
     added, anew = (workspace / "out" / name / "0-pgd-coarse" for name in ("1", "anew"))
     same_tables(added, anew, TABLES)
-    for name in ("rates.csv", "minimum-budgets.csv", "alarms.json"):
-        assert (added / name).read_text() == (anew / name).read_text()
-
-
-def test_a_target_under_another_name_is_not_computed_again(command_line, workspace, attacked):
-    models = workspace / "conf" / "model"
-    text = (models / "fine.yaml").read_text()
-    (models / "twin.yaml").write_text(text.replace("model.fine", "model.twin"))
-    words = ["attack=counting", "model=[coarse,fine,twin]"]
-    for target, computed in (("fine", 23), ("twin", 0)):
-        where = [f"targets=[{target}]", f"hydra.run.dir=out/{target}"]
-        assert command_line(*words, GO_ON, *where) == 0
-        assert attacked() == computed
-    assert command_line(*words, "targets=[twin]", "hydra.run.dir=out/anew") == 0
-    same_tables(workspace / "out/twin", workspace / "out/anew", ["predictions"])
-
-
-def test_what_is_only_read_otherwise_is_not_computed_again(command_line, workspace, attacked):
-    words = ["attack=counting", GO_ON, "report.examples=2"]
-    assert command_line(*words, "hydra.run.dir=out/one", "report=default") == 0
-    assert attacked() == 23
-    others = ["protocol=all", "epsilon.reference=0.5", "report.examples=1", "hydra.run.dir=out/two"]
-    assert command_line(*words, *others) == 0
-    assert attacked() == 0
-    rates = [pd.read_csv(workspace / "out" / name / "rates.csv") for name in ("one", "two")]
-    pd.testing.assert_frame_equal(*rates)
-    assert len(list((workspace / "out" / "two").glob("matrix-*"))) == 1
-    assert command_line(*words, "report.examples=5", "hydra.run.dir=out/more") == 0
-    assert attacked() == 0
+    assert (added / "rates.csv").read_text() == (anew / "rates.csv").read_text()
 
 
 def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
@@ -207,17 +172,6 @@ def test_of_two_commands_at_once_one_computes(command_line, workspace, attacked,
     same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
 
 
-def test_saved_images_come_along(command_line, workspace, attacked):
-    words = ["attack=counting", GO_ON, "targets=[fine]", "save_adversarial=true"]
-    digests = []
-    for name, computed in (("one", 23), ("two", 0)):
-        assert command_line(*words, f"hydra.run.dir=out/{name}") == 0
-        assert attacked() == computed
-        path = SavedSettings(path=str(workspace / "out" / name / "adversarial"))
-        digests.append(open_saved_images(path).digest)
-    assert digests[0] == digests[1]
-
-
 def test_damaged_rows_are_computed_again(command_line, workspace, attacked, capsys):
     words = ["attack=counting", GO_ON, "report.examples=2", "controls=true"]
     assert command_line(*words, "hydra.run.dir=out/one") == 0
@@ -235,28 +189,10 @@ def test_damaged_rows_are_computed_again(command_line, workspace, attacked, caps
     assert "is damaged" not in capsys.readouterr().out
 
 
-def test_damaged_results_are_named(command_line, run_in, workspace, capsys):
-    assert command_line("attack=fgsm", "report.examples=2", "hydra.run.dir=out/one") == 0
-    for damaged in ("predictions.parquet", "examples.npz"):
-        file = workspace / "out" / "one" / damaged
-        whole = file.read_bytes()
-        content = bytearray(whole)
-        content[len(content) // 3] ^= 1
-        file.write_bytes(content)
-        capsys.readouterr()
-        assert run_in(workspace, "folder=out/one", module="src.report.__main__") == 2
-        assert f"out/one/{damaged} is damaged" in capsys.readouterr().err
-        file.write_bytes(whole)
-
-
 def rows_of(workspace: Path) -> list[Path]:
-    """Return the entries of rows, without that of images, which stays in parts."""
-    entries = {path.parent for path in (workspace / "cache" / "rows").glob("*/*.parquet")}
-    return [one for one in entries if not is_of_images(one)]
-
-
-def is_of_images(entry: Path) -> bool:
-    return "adversarial" in pq.read_schema(next(entry.glob("*.parquet"))).names
+    """Return the files of rows, without those of images, which stay in parts."""
+    files = (workspace / "cache" / "rows").glob("*/*.parquet")
+    return [file for file in files if "adversarial" not in pq.read_schema(file).names]
 
 
 def killed(run, *words, at: int) -> None:
@@ -288,9 +224,8 @@ def test_a_killed_job_goes_on_where_it_was(
     assert attacked() == 23 - 4 * 5
     folders = workspace / "whole", workspace / "out" / "part"
     same_tables(*folders, TABLES[:4])
-    for name in ("rates.csv", "alarms.json"):
-        assert len({(folder / name).read_text() for folder in folders}) == 1
-    assert all(len(list(one.glob("*.parquet"))) == 1 for one in rows_of(workspace))
+    files = rows_of(workspace)
+    assert len(files) == len({file.parent for file in files})
     whole, part = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
     speed = whole.pop("images_per_second")  # of a part of the images nobody can tell
     assert speed > 0 and whole == part
@@ -346,10 +281,7 @@ def test_the_jobs_of_a_sweep_are_listed(
     assert command_line(*words, "hydra.sweep.dir=outputs/b", "targets=[coarse]") == 0
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0
-    printed = capsys.readouterr().out
-    assert "outputs/b: 1 done." in printed and "MB of rows and images." in printed
+    assert "outputs/b: 1 done." in capsys.readouterr().out
     for days, left in ((1, True), (0, False)):
         assert run_in(workspace, f"prune={days}", module="src.status") == 0
         assert left == bool(rows_of(workspace))
-    assert run_in(workspace, "nowhere", module="src.status") == 2
-    assert "nowhere is no sweep's folder" in capsys.readouterr().err

@@ -2,55 +2,24 @@
 
 import errno
 import os
-import resource
+import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
-from functools import cache, partial
+from contextlib import suppress
 
+import mlflow
 import pytest
 from hydra.core import utils as hydra_utils
 
 from src import callback
 from src.evaluation import Attacker
-from src.experiment import job, sweep
-from src.tracking import Run, Tracker
+from src.experiment import job
 from src.training.module import FineTuning
 from tests.conftest import REPOSITORY
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
-
-
-class Statuses(Tracker):
-    """A tracker that remembers how the sweep and its jobs ended."""
-
-    def __init__(self):
-        super().__init__()
-        self.ended = []
-
-    def start_sweep(self, name, plan, parameters, lock):
-        return "sweep"
-
-    def end_sweep(self, sweep, status, files, note, points):
-        self.ended.append(status)
-
-    @contextmanager
-    def job(self, name, sweep, parameters, lock):
-        try:
-            yield Run()
-        except BaseException as error:
-            self.ended.append(f"{'FAILED' if isinstance(error, Exception) else 'KILLED'} job")
-            raise
-
-
-@pytest.fixture(autouse=True)
-def tracker(monkeypatch):
-    found = Statuses()
-    for module in ("sweep", "attempt"):
-        monkeypatch.setattr(f"src.experiment.{module}.open_tracker", cache(lambda *args: found))
-    return found
 
 
 @pytest.fixture
@@ -88,10 +57,6 @@ class Held:
         interrupt()
 
 
-def full():
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def at_call(monkeypatch, owner, name, number, act):
     """Act at a call of a function by its number."""
     real, calls = getattr(owner, name), []
@@ -106,16 +71,15 @@ def at_call(monkeypatch, owner, name, number, act):
 
 
 MOMENTS = {
-    "Hydra's files": (hydra_utils, "_save_config", 4, interrupt),  # three a job
-    "Hydra's files, mangled": (hydra_utils, "_save_config", 4, mangled),
-    "models, swallowed": (job, "prepare_models", 2, swallowed),
+    "Hydra's files": (hydra_utils, "_save_config", 4, mangled),  # three a job
+    "models": (job, "prepare_models", 2, swallowed),
     "attack": (Attacker, "forward", 4, interrupt),  # two are trials
-    "tables, mangled": (job, "write_results", 2, mangled),
+    "tables": (job, "write_results", 2, mangled),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_an_interrupt_at_any_moment_ends_the_sweep(run, tracker, monkeypatch, moment):
+def test_an_interrupt_at_any_moment_ends_the_sweep(run, monkeypatch, moment):
     at_call(monkeypatch, *MOMENTS[moment])
     code, printed, folder = run(*SWEEP)
     assert code == 130
@@ -123,49 +87,57 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, tracker, monkeypatch, mo
     assert "fgsm on cifar10_mini" in printed and "rfgsm on cifar10_mini" not in printed
     assert (folder / "matrix-fgsm.csv").exists() and not (folder / "matrix-rfgsm.csv").exists()
     begun = not moment.startswith("Hydra")
-    assert tracker.ended == [*["KILLED job"] * begun, "KILLED"]
     assert ("FAILED 1-rfgsm-coarse: it was interrupted" in printed) == begun
 
 
 @pytest.mark.parametrize("act", [interrupt, mangled, swallowed, Held])
-def test_an_interrupt_at_the_start_leaves_nothing(run, tracker, monkeypatch, act):
+def test_an_interrupt_at_the_start_leaves_nothing(run, monkeypatch, act):
     at_call(monkeypatch, callback, "read_job", 1, act)
     code, printed, folder = run(*SWEEP)
-    assert code == 130 and "Interrupted." in printed
-    assert tracker.ended == [] and folder is None
+    assert code == 130 and "Interrupted." in printed and folder is None
 
 
-@pytest.mark.parametrize("act", [interrupt, swallowed])
-def test_an_interrupted_report_says_how_to_build_it(run, tracker, monkeypatch, act):
-    monkeypatch.setattr("src.report.command.build_report", lambda *_: act())
+def test_an_interrupted_report_says_how_to_build_it(run, monkeypatch):
+    monkeypatch.setattr("src.report.command.build_report", lambda *_: swallowed())
     code, printed, folder = run("report=default", *SMALL)
     assert code == 130
     assert printed.count("fgsm on cifar10_mini") == 1 and printed.count("Interrupted") == 1
     assert f"python -m src.report folder=outputs/{folder.name} builds it" in printed
-    assert tracker.ended == ["KILLED"]
 
 
-def test_a_training_can_be_stopped(run, tracker, monkeypatch):
+def test_a_training_can_be_stopped_and_is_tracked_as_killed(
+    run, workspace, empty_store, monkeypatch
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
     at_call(monkeypatch, FineTuning, "training_step", 3, interrupt)
     words = ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=100"]
-    code, printed, _ = run(*SMALL, *words, "training.epochs=100000000")
-    assert code == 130 and tracker.ended == ["KILLED job", "KILLED"]
-    assert "Interrupted." in printed
+    words += ["training.epochs=100000000", "tracking=mlflow"]
+    code, printed, _ = run(*SMALL, *words)
+    assert code == 130 and "Interrupted." in printed
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+    found = [
+        store.get_experiment_by_name(f"cifar10_mini{ending}").experiment_id
+        for ending in ("-sweeps", "-training")
+    ]
+    assert [run.info.status for run in store.search_runs(found)] == ["KILLED"] * 3
 
 
 def full_for(monkeypatch, *names):
     """Let no file of these names be written any more."""
-    real = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: full() if b.name in names else real(a, b))
+
+    def replace(one, two, real=os.replace):
+        if two.name in names:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(one, two)
+
+    monkeypatch.setattr(os, "replace", replace)
 
 
 FULL = "cannot be written: No space left on device."
 
 
-@pytest.mark.parametrize(
-    "names", [["predictions.parquet"], ["config.yaml"], ["rates.csv", "error.txt"]]
-)
-def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, tracker, monkeypatch, names):
+@pytest.mark.parametrize("names", [["predictions.parquet"], ["rates.csv", "error.txt"]])
+def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, monkeypatch, names):
     full_for(monkeypatch, *names)
     code, printed, folder = run(*SMALL)
     assert code == 1
@@ -173,41 +145,21 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, tracker, monkey
     assert f"{folder / names[0]} {FULL}" in whole and f"FAILED {folder.name}: " in whole
     assert not [name for name in names if (folder / name).exists()]
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
-    assert tracker.ended == ["FAILED job", "FAILED"]
 
 
 def test_summaries_are_printed_though_the_disk_is_full(run, monkeypatch):
-    names = ["matrix-fgsm.csv", "matrix-rfgsm.csv", "alarms.json"]
-    fill = partial(full_for, monkeypatch, *names)  # when the jobs have written
-    at_call(monkeypatch, sweep.Sweep, "_sum_up", 1, fill)
+    full_for(monkeypatch, "matrix-fgsm.csv", "matrix-rfgsm.csv")
     code, printed, folder = run(*SWEEP)
     assert code == 1 and f"{folder.name}/matrix-fgsm.csv {FULL}" in printed
     assert "fgsm on cifar10_mini" in printed and "rfgsm on cifar10_mini" in printed
     assert not (folder / "matrix-fgsm.csv").exists()
 
 
-def test_hydras_own_files_do_not_fit_either(run, tracker, monkeypatch):
-    at_call(monkeypatch, hydra_utils, "_save_config", 4, full)
-    code, printed, folder = run(*SWEEP)
-    assert code == 1 and f"outputs/{folder.name} {FULL}" in printed
-    assert "fgsm on cifar10_mini" in printed and tracker.ended == ["FAILED"]
-
-
-def test_outputs_that_cannot_be_written_are_named(command_line, workspace, tracker, capfd):
+def test_outputs_that_cannot_be_written_are_named(command_line, workspace, capfd):
     (workspace / "outputs").write_text("no folder")
     assert command_line(*SWEEP) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "cannot be written: Not a directory." in line and tracker.ended == []
-
-
-def test_files_that_may_not_grow_are_named(run):
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
-    try:
-        code, printed, _ = run(*SMALL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    assert code == 1 and "cannot be written: File too large." in printed
+    assert "cannot be written: Not a directory." in line
 
 
 @pytest.mark.parametrize(
