@@ -17,8 +17,8 @@ from torch import multiprocessing
 from src.config.settings import SavedSettings
 from src.evaluation import Attacker
 from src.experiment.saved_set import open_saved_images
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21"]
@@ -92,19 +92,6 @@ def test_processes_started_elsewhere_must_agree_on_a_folder(command_line, monkey
     assert "hydra.run.dir=outputs/NAME" in capsys.readouterr().out
 
 
-@pytest.fixture
-def attacked(monkeypatch):
-    """The number of images of every batch that this process attacks."""
-    sizes, real = [], Attacker.forward
-
-    def forward(self, images, *arguments):
-        sizes.append(len(images))
-        return real(self, images, *arguments)
-
-    monkeypatch.setattr(Attacker, "forward", forward)
-    return sizes
-
-
 def killed_as_torchrun(number, *arguments):
     """Be killed, as the second process, when the third batch of images is to be attacked."""
     real, batches = Attacker.forward, []
@@ -120,28 +107,18 @@ def killed_as_torchrun(number, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 3])
 def test_a_killed_job_goes_on_in_another_number_of_processes(
-    workspace, tiny_run, command_line, monkeypatch, attacked, count
+    workspace, tiny_run, command_line, monkeypatch
 ):
     monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
     assert command_line(*words, "hydra.run.dir=one", "cache_dir=other") == 0
-    whole = sum(attacked)
-    words += ["rerun=false"]
-    many = [*words, "trainer.strategy=ddp", "hydra.run.dir=many"]
+    many = [*words, "rerun=false", "trainer.strategy=ddp", "hydra.run.dir=many"]
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]
         started_by_torchrun(command_line, tiny_run, begun, 2, killed_as_torchrun)
     assert list((workspace / "cache" / "rows").glob("*/*.parquet"))
-    if count == 1:
-        attacked.clear()
-        shutil.rmtree("one")
-        assert command_line(*words, "hydra.run.dir=many") == 0
-        assert 0 < sum(attacked) < whole
-    else:
-        started_by_torchrun(command_line, tiny_run, [*many, f"trainer.devices={count}"], count)
-    assert command_line(*words, "rerun=true", "hydra.run.dir=again") == 0
+    started_by_torchrun(command_line, tiny_run, [*many, "trainer.devices=3"], 3)
     for name in ("predictions", "predictions-noise", "predictions-shuffled"):
-        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("again", "many"))
+        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
         assert two.equals(one), name

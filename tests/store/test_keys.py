@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,35 +25,31 @@ FILES = {
     "    return x * factor\n",
     "deep/rules/__init__.py": "factor = 2\n",
     "old.py": "print 'of Python 2'\n",
-    "unused.py": "pass\n",
 }
 TARGETS = ("one.attack", "two.build")
-REACHED = [
-    "deep.inner",
-    "deep.rules",
-    "helper",
-    "old",
-    "one",
-    "torch",
-    "two",
-]  # deep has no __init__.py
+REACHED = ["deep.inner", "deep.rules", "helper", "old", "one", "torch", "two"]
 TELL = "import sys, json; from src.store.code_identity import code_of, own_code\n"
+
+
+def in_a_new_process(script: str, folder: Path) -> str:
+    """Run a script that tells code, with the modules of a folder, and return what it prints."""
+    where = {"cwd": folder, "env": {"PYTHONPATH": str(REPOSITORY), "PATH": ""}}
+    run = [sys.executable, "-c", f"{TELL}{script}"]
+    return subprocess.run(run, **where, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder of modules, and a function that tells their code in a process that lacks them."""
+    """A folder of modules, and a function that tells their code where none is imported."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
     def told(*targets: str) -> dict[str, str]:
-        for name in [name for name in sys.modules if name.partition(".")[0] in {*REACHED, "deep"}]:
-            if name.partition(".")[0] != "torch":
-                del sys.modules[name]
-        found = [code_of({"inner": [{"_target_": target}]}) for target in targets]
-        return {name: code for each in found for name, code in each.items()}
+        for name in {*REACHED, "deep"} & sys.modules.keys() - {"torch"}:
+            del sys.modules[name]
+        return code_of([{"inner": [{"_target_": target}]} for target in targets])
 
     return tmp_path, told
 
@@ -60,16 +57,10 @@ def own(tmp_path, monkeypatch):
 def test_code_is_the_same_whatever_was_imported_before(own):
     folder, told = own
     both = told(*TARGETS)
-    assert list(sorted(both)) == REACHED
+    assert list(both) == REACHED
     assert told(*reversed(TARGETS)) == both
-    words = [*TARGETS, "unused"]
-    script = (
-        f"{TELL}import unused\nprint(json.dumps(code_of([{{'_target_': w}} for w in {TARGETS}])))"
-    )
-    run = [sys.executable, "-c", script, *words]
-    path = {"PYTHONPATH": f"{folder}:{REPOSITORY}", "PATH": ""}
-    fresh = subprocess.run(run, env=path, capture_output=True, text=True, check=True)
-    assert json.loads(fresh.stdout) == both
+    script = f"print(json.dumps(code_of([{{'_target_': name}} for name in {TARGETS}])))"
+    assert json.loads(in_a_new_process(script, folder)) == both
 
 
 @pytest.mark.parametrize("name", ["one.py", "helper.py", "deep/inner.py", "deep/rules/__init__.py"])
@@ -104,22 +95,15 @@ def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
 
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
-
-    def digests(*packages: str) -> str:
-        script = f"{TELL}print(own_code(), own_code({packages}))"
-        run = [sys.executable, "-c", script]
-        return subprocess.run(
-            run, cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout.split()
-
-    rows, weights = digests("data", "models", "training")
+    script = "print(own_code(), own_code(('data', 'models', 'training')))"
+    rows, weights = in_a_new_process(script, tmp_path).split()
     assert rows == own_code()
-    page, losses = tmp_path / "src/report/page.py", tmp_path / "src/attacks/losses.py"
-    page.write_text(page.read_text().replace("VEGA_LITE", "GRAMMAR"))
-    losses.write_text(losses.read_text().replace("Return -z_y; z_y", "Return minus z_y; z_y"))
-    assert digests("data", "models", "training") == [rows, weights]
+    losses = tmp_path / "src/attacks/losses.py"
+    losses.write_text(f"# Losses\n{losses.read_text()}")
+    (tmp_path / "src/report/page.py").write_text("")
+    assert in_a_new_process(script, tmp_path).split() == [rows, weights]
     losses.write_text(losses.read_text().replace("own if targeted else -own", "own"))
-    changed, same = digests("data", "models", "training")
+    changed, same = in_a_new_process(script, tmp_path).split()
     assert changed != rows and same == weights
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.store.record import JobRecord, public, read_record, with_record
+from src.store.state import noted_failure
 from src.store.tables import read_job_table
 
 RECORD = JobRecord(
@@ -30,7 +31,6 @@ RECORD = JobRecord(
         "ensemble": "logits",
         "model": {},
     },
-    overrides=("attack=bim",),
 )
 
 
@@ -42,44 +42,37 @@ def test_a_table_says_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "trainer", "words"),
+    ("precision", "gradients", "words"),
     [
-        ("32-true", {}, "float32"),
-        ("32-true", {"attack_precision": "32-true"}, "float32"),
-        ("32-true", {"attack_precision": "tf32"}, "gradients in TF32"),
-        ("bf16-mixed", {"attack_precision": "bf16"}, "bf16-mixed, gradients in bfloat16"),
+        ("32-true", "32-true", "float32"),
+        ("32-true", "tf32", "gradients in TF32"),
+        ("bf16-mixed", "bf16", "bf16-mixed, gradients in bfloat16"),
     ],
 )
-def test_a_record_says_its_arithmetic_in_words(precision, trainer, words):
-    changes = {"precision": precision, "config": {**RECORD.config, "trainer": trainer}}
-    assert RECORD.model_copy(update=changes).arithmetic == words
+def test_a_record_says_its_arithmetic_in_words(precision, gradients, words):
+    config = {"trainer": {"attack_precision": gradients}}
+    changed = RECORD.model_copy(update={"precision": precision, "config": config})
+    assert changed.arithmetic == words
 
 
 def test_other_files_are_told_from_this_programs(tmp_path):
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "plain.parquet")
-    assert read_record(tmp_path / "plain.parquet") is None
-    (tmp_path / "no.parquet").write_text("no table")
+    path, table = tmp_path / "x.parquet", pa.table({"x": [1]})
+    path.write_text("no table")
     with pytest.raises(ValueError, match="cannot be read as a parquet file"):
-        read_record(tmp_path / "no.parquet")
-    newer = pa.table({"x": [1]}).replace_schema_metadata({b"transferability": b'{"format": 99}'})
-    pq.write_table(newer, tmp_path / "newer.parquet")
-    with pytest.raises(ValueError, match=r"newer\.parquet has the format 99, and"):
-        read_record(tmp_path / "newer.parquet")
-    odd = b'{"format": 3, "table": "flips", "job": {"surprise": 1}}'
-    pq.write_table(
-        newer.replace_schema_metadata({b"transferability": odd}), tmp_path / "odd.parquet"
-    )
-    with pytest.raises(ValueError, match="what no job can be"):
-        read_record(tmp_path / "odd.parquet")
+        read_record(path)
+    pq.write_table(table, path)
+    assert read_record(path) is None
+    for content, message in (
+        (b'{"format": 99}', r"x\.parquet has the format 99, and"),
+        (b'{"format": 3, "table": "flips", "job": {"surprise": 1}}', "what no job can be"),
+    ):
+        pq.write_table(table.replace_schema_metadata({b"transferability": content}), path)
+        with pytest.raises(ValueError, match=message):
+            read_record(path)
 
 
 def test_tables_of_the_format_before_get_what_their_columns_mean(tmp_path):
-    columns = {
-        "index": [0, 1],
-        "label": [0, 1],
-        "target_label": [None, None],
-        "target": ["net"] * 2,
-    }
+    columns = {"index": [0, 1], "label": [0, 1], "target_label": [None] * 2, "target": ["net"] * 2}
     columns |= {"eps_255": [0.0, 0.0], "predicted": [0, 0], "confidence": [0.5, 1.0]}
     rows = pa.table({**columns, "true_confidence": [0.5, 0.0]})
     own = RECORD.model_copy(update={"budgets": (0.0,), "reference": 0.0})
@@ -90,12 +83,13 @@ def test_tables_of_the_format_before_get_what_their_columns_mean(tmp_path):
     name, found = read_record(path)
     assert found == own
     row = read_job_table(path, name, found).to_pylist()[1]
-    assert {
-        key: row[key] for key in ("defence", "draws", "iteration", "gradients", "forwards")
-    } == {
-        **{"defence": "none", "draws": 1, "iteration": None},
-        **{"gradients": None, "forwards": None},
-    }
+    added = {"defence": "none", "draws": 1, "iteration": None, "gradients": None, "forwards": None}
+    assert added.items() <= row.items()
+
+
+def test_a_damaged_note_of_a_failure_is_a_failure(tmp_path):
+    (tmp_path / "error.txt").write_bytes(b"no s\xf5ace\n\nTraceback")
+    assert noted_failure(tmp_path) == "no s\N{REPLACEMENT CHARACTER}ace"
 
 
 def test_passwords_and_the_store_stay_out_of_commands():

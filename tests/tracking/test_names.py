@@ -4,7 +4,6 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -49,27 +48,21 @@ def test_the_names_in_the_store_are_those_of_the_table(folder):
     with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as store:
         found = {row for row in store.execute(QUERY) if row[2] != "atonce-sweeps"}
     pattern = {row: ".+".join(map(re.escape, re.split(r"\b[A-Z]+\b", row[2]))) for row in listed}
-    same = {
-        (one, row)
-        for one, row in product(found, listed)
-        if one[:2] == row[:2] and re.fullmatch(pattern[row], one[2])
-    }
-    assert found - {one for one, _ in same} == set(), "not in the table"
-    assert listed - {row for _, row in same} == set(), "not in the store"
+
+    def same(one: tuple[str, str, str], row: tuple[str, str, str]) -> bool:
+        return one[:2] == row[:2] and bool(re.fullmatch(pattern[row], one[2]))
+
+    assert not [one for one in found if not any(same(one, row) for row in listed)]
+    assert not [row for row in listed if not any(same(one, row) for one in found)]
 
 
 def test_what_is_not_float32_says_so(folder):
-    words, mean = "gradients in bfloat16", "[0.5, 0.5, 0.5]"
+    words = "gradients in bfloat16"
     for name, arithmetic in {"a/0-fgsm_l2-coarse": words, "b/0-saved": "float32"}.items():
         rates = pd.read_csv(folder / "outputs" / name / "rates.csv")
         assert set(rates["arithmetic"]) == {arithmetic}
     summaries = [(folder / "outputs" / name / "summary.txt").read_text() for name in "ab"]
     assert [f"joint, {words}" in text for text in summaries] == [True, False]
-    query = (
-        "SELECT name, value FROM runs LEFT JOIN params USING (run_uuid) WHERE key = 'source_mean'"
-    )
     with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as store:
         names = {name for (name,) in store.execute("SELECT name FROM runs")}
-        means = dict(store.execute(query))
     assert {f"fgsm_l2 coarse ({words})", "fgsm_l2 coarse", "fgsm_l2 coarse -> fine"} <= names
-    assert means[f"fgsm_l2 coarse+fine -> fine ({words})"] == f"{mean} + {mean}"

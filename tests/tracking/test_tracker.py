@@ -84,11 +84,9 @@ def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
 def test_runs_of_this_machines_processes_that_are_gone_are_closed(
     tracker, store, tmp_path, monkeypatch
 ):
-    ids = {}
     with held(tmp_path / "alive"):
-        for name in ("alive", "gone"):
-            ids[name] = tracker.start_sweep(name, "p", {}, tmp_path / name)
-        ids["elsewhere"] = tracker.start_sweep("elsewhere", "p", {}, Path("/gone/.sweep"))
+        locks = {"alive": tmp_path / "alive", "gone": tmp_path / "gone", "away": Path("/gone/x")}
+        ids = {name: tracker.start_sweep(name, "p", {}, lock) for name, lock in locks.items()}
         with monkeypatch.context() as other:  # with a folder of the same name
             other.setattr("platform.node", lambda: "other")
             ids["other"] = tracker.start_sweep("other", "p", {}, tmp_path / "gone")
@@ -108,44 +106,29 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
         assert len(store.list_artifacts(run.id)) == kept
 
 
-@pytest.mark.parametrize(
-    ("error", "ended"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")]
-)
-def test_a_training_ends_as_what_stopped_it(tracker, store, error, ended):
+def test_a_training_that_fails_ends_so(tracker, store):
     run = tracker.training_logger("train", {}, {}, Path("x"))
 
-    class Stopped(BoringModel):
+    class Failing(BoringModel):
         def training_step(self, batch, batch_idx):
-            raise error
+            raise ValueError
 
     trainer = pl.Trainer(max_epochs=1, logger=run, enable_checkpointing=False)
-    with pytest.raises((SystemExit, ValueError)):
-        trainer.fit(Stopped())
-    assert status(store, run.version) == ended
+    with pytest.raises(ValueError):
+        trainer.fit(Failing())
+    assert status(store, run.version) == "FAILED"
 
 
-@pytest.mark.parametrize("uri", ["postgresql://me:secret@host/db", "http://me:secret@host", None])
-def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, uri, monkeypatch):
+def test_links_lead_to_the_pairs_of_each_attack_and_hide_passwords(tracker, monkeypatch):
     sweep = tracker.start_sweep("sweep", "p", {}, Path("x"))
-    if uri:
-        monkeypatch.setattr(Tracker, "address", uri)
-    links = tracker.links(sweep, ["fgsm", "bim"])
-    assert "secret" not in str(links)
-    wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = 'bim'")
-    assert f"compareRunsMode=CHART&searchFilter={wanted}" in links["bim curves"]
-    served = str(uri).startswith("http")
-    server = "http://host" if served else "http://127.0.0.1:5000"
-    assert links["sweep"].startswith(f"{server}/#/experiments/") and sweep in links["sweep"]
-    assert ("serve" in links) != served
-
-
-def test_stores_created_at_once_are_one(empty_store):
-    """Two processes have built it; see `empty_store`."""
-    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{empty_store}/mlflow.db")
-    names = [experiment.name for experiment in store.search_experiments()]
-    assert sorted(names) == ["Default", "atonce-sweeps"]
-    runs = store.search_runs([store.get_experiment_by_name("atonce-sweeps").experiment_id])
-    assert len(runs) == 2
+    for uri, server in ((None, "http://127.0.0.1:5000"), ("http://me:secret@host", "http://host")):
+        if uri:
+            monkeypatch.setattr(Tracker, "address", uri)
+        links = tracker.links(sweep, ["fgsm", "bim"])
+        assert "secret" not in str(links) and ("serve" in links) == (uri is None)
+        wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = 'bim'")
+        assert f"searchFilter={wanted}" in links["bim curves"]
+        assert links["sweep"].startswith(f"{server}/#/experiments/") and sweep in links["sweep"]
 
 
 def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
@@ -157,7 +140,6 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
     for changes, dataset, named in (
         ({"uri": "nonsense://x"}, "images", "nonsense://x"),
         ({"uri": "mysql://me:sec/ret@host/db"}, "images", "mysql://host/db"),
-        ({"uri": read_only}, "images", "attempt to write a readonly database"),
         ({"uri": read_only}, "new", "attempt to write a readonly database"),
     ):
         with pytest.raises(ValueError, match=f"tracking.uri: .*{named}") as caught:
@@ -167,17 +149,14 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("accepting", [True, False])
-def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, accepting, monkeypatch):
-    if accepting:
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # instead of its 5
+def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # instead of its 5
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if accepting:
-            server.listen()
+        server.listen()
         uri = f"http://me:secret@127.0.0.1:{server.getsockname()[1]}"
         started = time.monotonic()
-        with pytest.raises(ValueError, match="timed out" if accepting else "refused") as caught:
+        with pytest.raises(ValueError, match="timed out") as caught:
             open_tracker(settings.model_copy(update={"uri": uri}), "images")
     assert time.monotonic() - started < 10 and "secret" not in str(caught.value)
 

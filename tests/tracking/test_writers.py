@@ -34,18 +34,17 @@ def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, job
                     points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
                 )
             tracker.log_job(run, {"n": number}, {"delivery": name})
-    assert tracker.store is not None, "the store was given up"
+    assert tracker.address, "the store was given up"
 
 
 def written(settings: TrackingSettings, folder: Path, at_once, writers: int, jobs: int) -> None:
     """Let processes write at once, and check what the store then holds."""
     tracker = open_tracker(settings, "images")
     sweep = tracker.start_sweep("sweep", "plan", {}, folder / ".sweep")
-    assert sweep is not None
     calls = [partial(write, settings, folder, sweep, writer, jobs) for writer in range(writers)]
     at_once(*calls, method="spawn")
     tracker.end_sweep(sweep, "FINISHED", [], "", [])
-    store = mlflow.MlflowClient(tracking_uri=str(tracker.store.tracking_uri))
+    store = mlflow.MlflowClient(tracking_uri=tracker.address)
     names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
     found = {}
     for experiment in ("images", "images-sweeps"):
@@ -62,6 +61,23 @@ def written(settings: TrackingSettings, folder: Path, at_once, writers: int, job
         assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, number / jobs)]
 
 
+def test_stores_created_at_once_are_one(empty_store):
+    """Two processes have built it; see `empty_store`."""
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{empty_store}/mlflow.db")
+    number = store.get_experiment_by_name("atonce-sweeps").experiment_id
+    assert len(store.search_runs([number])) == 2
+
+
+def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alembic.command.upgrade", stop)
+    with pytest.raises(KeyboardInterrupt):
+        open_tracker(TrackingSettings(name="mlflow", directory=str(tmp_path)), "images")
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.lock"]
+
+
 @pytest.mark.slow
 def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
@@ -76,7 +92,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def postgresql(tmp_path):
+def postgresql():
     """The address of a database of a PostgreSQL server that lives as long as the test."""
     pytest.importorskip("psycopg")
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -84,24 +100,21 @@ def postgresql(tmp_path):
     if not found:
         pytest.skip("PostgreSQL is not installed")
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # never as root
-    place = Path(tempfile.mkdtemp())
+    place, port = Path(tempfile.mkdtemp()), free_port()
     if as_user:
         shutil.chown(place, "postgres")
 
-    def call(program: str, *words: str) -> None:
-        command = [*as_user, str(Path(found).resolve().with_name(program)), *words]
+    def call(program: str, *words: str | Path) -> None:
+        command = [*as_user, Path(found).resolve().with_name(program), *words]
         subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
 
-    data, port = str(place / "data"), free_port()
-    call("initdb", "-D", data, "-A", "trust", "-U", "writer")
-    call(
-        "pg_ctl", "-D", data, "-w", "-l", str(place / "log"), "-o", f"-p {port} -k {place}", "start"
-    )
+    data = ("-D", place / "data")
+    call("initdb", *data, "-A", "trust", "-U", "postgres")
+    call("pg_ctl", *data, "-w", "-l", place / "log", "-o", f"-p {port} -k {place}", "start")
     try:
-        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "writer", "runs")
-        yield f"postgresql://writer@127.0.0.1:{port}/runs"
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
-        call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        call("pg_ctl", *data, "-m", "immediate", "stop")
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -115,10 +128,9 @@ def server(postgresql, tmp_path):
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
             for _ in range(240):
-                if process.poll() is not None:
-                    pytest.fail(log.read_text())
                 with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
                     break
+                assert process.poll() is None, log.read_text()
                 time.sleep(0.5)
             yield uri
         finally:
