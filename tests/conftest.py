@@ -132,49 +132,51 @@ def at_once() -> Callable[..., None]:
     return run
 
 
+def build_store(folder: Path) -> None:
+    """Build an MLflow store with one sweep in a folder, which takes seconds."""
+    from src.config.settings import TrackingSettings
+    from src.tracking import open_tracker
+
+    settings = TrackingSettings(name="mlflow", directory=str(folder))
+    open_tracker(settings, "atonce").start_sweep("sweep", "p", {}, folder / "x")
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory, at_once: Callable[..., None]) -> Path:
-    """An MLflow store to be copied, built by two processes at once, which takes seconds."""
-    from src.config.settings import TrackingSettings
-    from src.tracking import mlflow_store, open_tracker
-
-    assert mlflow_store  # loaded once, here
+    """An MLflow store to be copied, built by two processes at once."""
+    import_module("src.tracking.mlflow_store")  # loaded once, here
     folder = tmp_path_factory.mktemp("store") / "mlruns"
-    settings = TrackingSettings(name="mlflow", directory=str(folder))
-
-    def build() -> None:
-        open_tracker(settings, "atonce").start_sweep("sweep", "p", {}, folder / "x")
-
-    at_once(build, build)
+    at_once(*[partial(build_store, folder)] * 2)
     return folder
+
+
+def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
+    """Run a command line in a folder, as a process of its own would, and return its exit code."""
+    flags_first = sorted(arguments, key=lambda word: not word.startswith("-"))
+    known, logs = set(sys.modules), set(logging.root.handlers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        patch.setattr(sys, "argv", [module, *flags_first])
+        try:
+            import_module(module).main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
+                logging.root.removeHandler(log)
+                log.close()
+            for name in set(sys.modules) - known:
+                file = getattr(sys.modules[name], "__file__", None)
+                if file and Path(file).is_relative_to(folder):
+                    del sys.modules[name]
+    return 0
 
 
 @pytest.fixture(scope="session")
 def run_in() -> Callable[..., int]:
     """A function that runs a command line in a folder, as a process of its own would."""
-
-    def run(folder: Path, *arguments: str, module: str = "src.main") -> int:
-        flags_first = sorted(arguments, key=lambda word: not word.startswith("-"))
-        known, logs = set(sys.modules), set(logging.root.handlers)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            patch.syspath_prepend(folder)
-            patch.setattr(sys, "argv", [module, *flags_first])
-            try:
-                import_module(module).main()
-            except SystemExit as stop:
-                return int(stop.code or 0)
-            finally:
-                for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
-                    logging.root.removeHandler(log)
-                    log.close()
-                for name in set(sys.modules) - known:
-                    file = getattr(sys.modules[name], "__file__", None)
-                    if file and Path(file).is_relative_to(folder):
-                        del sys.modules[name]
-        return 0
-
-    return run
+    return run_words
 
 
 @pytest.fixture(scope="session")

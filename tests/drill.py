@@ -2,13 +2,12 @@
 
 `python -m tests.drill` kills commands at any moment, flips bits, removes files, edits a module of
 the user's, and starts two commands at once. The command that follows must leave the tables of an
-undisturbed run (of the edited code), or end with a sentence that names the damaged file. Damage in
-`mlruns/` costs tracking and never tables. Every process is forked from this one, which has loaded
-the libraries.
+undisturbed run (of the edited code) and track each pair once, or end with a sentence that names the
+damaged file. Damage in `mlruns/` costs tracking and never tables. Every process is forked from this
+one, which has loaded the libraries.
 """
 
 import argparse
-import multiprocessing
 import os
 import random
 import re
@@ -18,29 +17,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from multiprocessing.process import BaseProcess
+from importlib import import_module
+from itertools import count, product
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from pkgutil import resolve_name
 
-import numpy as np
+import mlflow
 import pyarrow.parquet as pq
+import pytest
 import torch
-from PIL import Image
 
-import src.experiment.sweep
-import src.report.__main__
-import src.report.command
-import src.status
-import src.sync
-import src.tracking.mlflow_store
-from src.config.settings import TrackingSettings
-from src.data import load_dataset
 from src.evaluation import Transfer
-from src.tracking import open_tracker
-from tests.conftest import TINY_RUN, write_weights, write_workspace
+from tests.conftest import POOLS, TINY_RUN, build_store, run_words, write_weights, write_workspace
 
 RULE = "SHARE = {share}\n"
 ATTACK = """
@@ -50,45 +43,78 @@ from src.attacks import fgsm
 def own(model, images, labels, eps, *, max_batch=None):
     return fgsm(model, images, labels, SHARE * eps, max_batch=max_batch)
 """
-SWEEP = ["-m", "attack=own,bim", "dataset=image_folder", "trainer.batch_size=6", "n_images=20"]
+SWEEP = ["-m", "attack=own,bim", "trainer.batch_size=6", "n_images=20", "dataset.n_train=100"]
 SWEEP += ["controls=true", "rerun=false", "tracking=mlflow", "report.examples=2"]
 SWEEP += ["model.coarse.weights=null", "training.epochs=2", "training.batch_size=25"]
-SWEEP += ["training.precision=32-true"]
-JOBS = ["0-own-coarse", "1-bim-coarse"]
-TABLES = ["predictions", "predictions-noise", "predictions-shuffled"]
-SHARES = ["1.0", "0.5", "0.7", "1.0  # in other words"]  # as the module is, and edited
-PLACES = ["cache", "outputs", "mlruns"]
+SWEEP += ["training.precision=32-true", "dataset.n_test=40"]
+TABLES = ("predictions", "predictions-noise", "predictions-shuffled")
+FILES = [f"{job}/{name}.parquet" for job in ("0-own-coarse", "1-bim-coarse") for name in TABLES]
+PAIRS = {f"{attack} coarse -> {target}" for attack, target in product(("own", "bim"), POOLS)}
+READERS = (  # all other commands
+    ("src.status", "outputs/a"),
+    ("src.status",),
+    ("src.report.__main__", "folder=outputs/a", "out=shown"),
+    ("src.sync", "outputs/a", "--directory=elsewhere"),
+    ("src.sync",),
+)
+SHARES = ("1.0", "0.5", "0.7", "1.0  # in other words")  # as the module is, and edited
+CALLS = {  # functions at whose calls commands are killed, and about how many calls there are
+    "src.training.module.FineTuning.training_step": 8,
+    "src.evaluation.Attacker.forward": 10,
+    "src.evaluation.Predictions.add": 100,
+    "os.replace": 60,
+    "mlflow.MlflowClient.create_run": 8,
+    "mlflow.MlflowClient.log_batch": 14,
+    "mlflow.MlflowClient.log_artifact": 16,
+}
+KINDS = ("kill", "flip", "flip", "remove", "edit", "two")
 LONGEST = 120.0  # seconds after which a command counts as hanging
 
 
-@dataclass
-class Command:
-    """A command in a process of its own, whose output goes to a file."""
+class Command(ForkProcess):
+    """A command line that runs in a folder, in a process whose output goes to a file there.
 
-    process: BaseProcess
-    output: Path
-    sweep: Path = Path()
+    `before` is called first. Without a module it is that of `src.main`.
+    """
+
+    def __init__(
+        self, place: Path, *words: str, module: str = "src.main", before: Callable[[], None] = int
+    ) -> None:
+        super().__init__()
+        self.place, self.words, self.module, self.before = place, words, module, before
+        self.output = place / f"{len(list(place.glob('*.txt')))}-{module}.txt"
+        self.output.touch()
+        self.start()
+
+    def run(self) -> None:
+        """Run the command line, as the forked process."""
+        with self.output.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        self.before()
+        try:
+            code = run_words(self.place, *self.words, module=self.module)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+    def killed_after(self, seconds: float) -> int | None:
+        """Wait for its end, or kill it after some seconds; return its exit code."""
+        self.join(seconds)
+        self.kill()
+        self.join()
+        return self.exitcode
 
     @property
     def code(self) -> int | None:
-        """Exit code; negative after a signal, None where it had to be stopped."""
-        self.process.join(LONGEST)
-        if self.process.exitcode is None:
-            self.kill(0)
-            return None
-        return self.process.exitcode
+        """Exit code; negative after a signal, or where it hung and was stopped."""
+        return self.killed_after(LONGEST)
 
     @property
     def printed(self) -> str:
         """All that it has printed so far."""
         return self.output.read_text(errors="replace")
-
-    def kill(self, seconds: float) -> None:
-        """Kill it after some seconds, if it still runs."""
-        self.process.join(seconds)
-        if self.process.exitcode is None:
-            os.kill(self.process.pid or 0, signal.SIGKILL)
-            self.process.join()
 
 
 @dataclass
@@ -109,44 +135,39 @@ class Trial:
     wrong: list[str] = field(default_factory=list)
     share: str = SHARES[0]
 
+    def names(self, printed: str) -> bool:
+        """Tell whether a text names a damaged file, or its folder and its name."""
+        text = "".join(printed.split())  # of lines of any width
+        paths = [path.relative_to(self.folder) for path in self.damaged]
+        return any(str(path.parent) in text and path.name in text for path in paths)
+
 
 class Drill:
-    """Faults and what they are made of: weights, images, a tracking store, whole workspaces."""
+    """Faults and what they are made of: weights, a tracking store, whole workspaces."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("weights", "images", "trials"):
+        for name in ("weights", "trials"):
             (folder / name).mkdir()
         write_weights(folder / "weights")
-        images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-        batch = images.__getitems__(list(range(100)))
-        for number, (pixels, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
-            place = folder / "images" / "test" / str(int(label))
-            place.mkdir(exist_ok=True, parents=True)
-            array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
-            Image.fromarray(np.ascontiguousarray(array)).save(place / f"{number}.png")
-        (folder / "images" / "train").symlink_to("test")
-        self.finish(self.fork(self.build_store, folder, folder / "store.txt"))
+        builder = ForkProcess(target=build_store, args=[folder / "mlruns"])
+        builder.start()
+        builder.join()
         begun = time.monotonic()
         self.whole(SHARES[0])
         self.seconds = time.monotonic() - begun
 
-    def build_store(self) -> int:
-        """Build an MLflow store to be copied, which takes seconds."""
-        settings = TrackingSettings(name="mlflow", directory=str(self.folder / "mlruns"))
-        open_tracker(settings, "drill").start_sweep("sweep", "p", {}, self.folder / "x")
-        return 0
-
     @cache  # noqa: B019 (one drill a process)
     def whole(self, share: str) -> Path:
         """Return the workspace of an undisturbed run of the user's code."""
-        place = self.workspace(f"whole-{len(list(self.folder.glob('whole-*')))}", share)
-        self.finish(self.start(place, "a"))
+        place = self.workspace(f"whole-{SHARES.index(share)}", share)
+        command = self.begin(place, "a")
+        assert command.code == 0, f"An undisturbed command fails:\n{command.printed}"
         return place
 
     def workspace(self, name: str, share: str = SHARES[0]) -> Path:
         """Return a new workspace with the models, an attack, and a tracking store."""
-        place = self.folder / name
+        place = self.folder / "trials" / name
         write_workspace(place, self.folder / "weights")
         (place / "conf/attack/own.yaml").write_text("_target_: own_attack.own\nname: own\n")
         (place / "own_attack.py").write_text(ATTACK)
@@ -154,96 +175,66 @@ class Drill:
         shutil.copytree(self.folder / "mlruns", place / "mlruns")
         return place
 
-    def start(self, place: Path, name: str, *more: str) -> Command:
+    def begin(
+        self, place: Path, name: str, *more: str, before: Callable[[], None] = int
+    ) -> Command:
         """Start the sweep in a workspace; its folder is `outputs/NAME`."""
-        root = self.folder / "images"
-        words = [*TINY_RUN, *SWEEP, f"dataset.root={root}"]
-        words += [f"hydra.sweep.dir=outputs/{name}", *more]
-        output = place / f"{len(list(place.glob('*.txt')))}-{name}.txt"
-        command = self.fork(partial(main, "src.main", words), place, output)
-        command.sweep = place / "outputs" / name
-        return command
+        words = (*TINY_RUN, *SWEEP, f"hydra.sweep.dir=outputs/{name}", *more)
+        return Command(place, *words, before=before)
 
-    def fork(self, call: Callable[[], int], place: Path, output: Path) -> Command:
-        """Call a function in a process of its own and in a folder."""
-
-        output.touch()
-
-        def run() -> None:
-            os.chdir(place)
-            sys.path.insert(0, str(place))
-            with output.open("a") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            try:
-                code = call()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
-
-        process = multiprocessing.get_context("fork").Process(target=run)
-        process.start()
-        return Command(process, output)
-
-    def finish(self, command: Command) -> None:
-        """Wait for a command that nothing disturbs."""
-        if command.code != 0:
-            sys.exit(f"An undisturbed command fails:\n{command.printed}")
-
-    def same(self, sweep: Path, share: str) -> bool:
+    def same(self, sweep: Path, share: str = SHARES[0]) -> bool:
         """Tell whether a sweep has the tables of the undisturbed one."""
-        whole = self.whole(share) / "outputs" / "a"
-        for job in JOBS:
-            for name in TABLES:
-                one, two = (place / job / f"{name}.parquet" for place in (whole, sweep))
-                if not two.exists() or not pq.read_table(two).equals(pq.read_table(one)):
-                    return False
-        return True
+        pairs = [(sweep / file, self.whole(share) / "outputs" / "a" / file) for file in FILES]
+        return all(a.exists() and pq.read_table(a).equals(pq.read_table(b)) for a, b in pairs)
 
-    def judge(self, trial: Trial, command: Command) -> str:
-        """Return the outcome of a command in a word; what is not allowed is noted in the trial."""
+    def fault(self, seed: int, only: str | None = None) -> tuple[Trial, str]:
+        """Do what a seed says, perhaps of one kind, and return the trial and its outcome."""
+        draw = random.Random(seed)
+        kind = only or draw.choice(KINDS)
+        trial = Trial(self.folder / "trials" / f"{kind}-{seed}", draw, [kind])
+        again = draw.choice(["a", "again"])  # the same folder, or a new one
+        getattr(self, kind)(trial)
+        if not trial.wrong:
+            trial.what.append(f"then outputs/{again}")
+            outcome = self.judge(trial, again)
+        return trial, "FAILED: " + ", ".join(trial.wrong) if trial.wrong else outcome
+
+    def judge(self, trial: Trial, name: str) -> str:
+        """Run the command, and return its outcome; what is not allowed is noted in the trial."""
+        command, store = self.begin(trial.folder, name), trial.folder / "mlruns"
         code, printed = command.code, command.printed
-        equal = code in (0, 1) and self.same(command.sweep, trial.share)
-        of_tracking = bool(trial.damaged) and all(
-            path.is_relative_to(trial.folder / "mlruns") for path in trial.damaged
-        )
+        equal = code in (0, 1) and self.same(trial.folder / "outputs" / name, trial.share)
+        of_tracking = trial.damaged and all(path.is_relative_to(store) for path in trial.damaged)
         if "Traceback" in printed:
             trial.wrong.append("traceback")
         elif code == 0 or of_tracking:
             if not equal:
-                trial.wrong.append(f"exit code {code}, other tables" if code == 0 else "no tables")
-        elif code not in (1, 2) or not names(printed, trial):
+                trial.wrong.append(f"exit code {code}, other tables")
+        elif code not in (1, 2) or not trial.names(printed):
             trial.wrong.append(f"exit code {code}, and no file is named")
-        if trial.wrong:
-            return "FAILED: " + ", ".join(trial.wrong)
+        if not trial.damaged and not trial.wrong:
+            trial.wrong += tracked_wrongly(store)
         return "equal" if equal else "named"
-
-    def fault(self, seed: int) -> tuple[str, Trial, str]:
-        """Do what a seed says, and return its kind, the trial and its outcome."""
-        draw = random.Random(seed)
-        kind = kind_of(seed)
-        place = self.folder / "trials" / str(seed)
-        trial = Trial(place, draw)
-        again = draw.choice(["a", "again"])  # the same folder, or a new one
-        getattr(self, kind)(trial)
-        if trial.wrong:
-            return kind, trial, "FAILED: " + ", ".join(trial.wrong)
-        command = self.start(place, again)
-        trial.what.append(f"then outputs/{again}")
-        return kind, trial, self.judge(trial, command)
 
     def kill(self, trial: Trial) -> None:
         """Kill a command at any moment, maybe twice."""
-        self.workspace(f"trials/{trial.folder.name}")
+        self.workspace(trial.folder.name)
         for _ in range(trial.draw.choice([1, 1, 2])):
             self.killed(trial)
 
     def killed(self, trial: Trial) -> None:
-        """Start a command, and kill it at any moment."""
-        share = trial.draw.random()
-        self.start(trial.folder, "a").kill(share * self.seconds)
-        trial.what.append(f"killed after {share:.3f} of its time")
+        """Start a command, and kill it at any moment, or at a call of a function."""
+        share, after = trial.draw.random(), trial.draw.choice([False, True])
+        function = trial.draw.choice(["", *CALLS])
+        number = 1 + int(share * CALLS.get(function, 0))
+        dying = partial(die_at, function, number, after) if function else int
+        command = self.begin(trial.folder, "a", before=dying)
+        code = command.killed_after(LONGEST if function else share * self.seconds)
+        trial.what.append(f"killed {'after' if after else 'before'} call {number} of {function}")
+        if not function:
+            trial.what[-1] = f"killed after {share:.3f} of its time"
+        if code not in (0, -signal.SIGKILL):
+            trial.wrong.append(f"the command ends with {code}")
 
     def flip(self, trial: Trial) -> None:
         """Flip a bit of a file."""
@@ -255,120 +246,95 @@ class Drill:
         byte, bit = trial.draw.randrange(first, last), trial.draw.randrange(8)
         content[byte] ^= 1 << bit
         path.write_bytes(content)
-        trial.what.append(f"bit {bit} of byte {byte} of {size}: {self.shown(trial, path)}")
-        self.readers(trial)
+        trial.what.append(f"bit {bit} of byte {byte} of {size}")
+        self.read(trial)
 
     def remove(self, trial: Trial) -> None:
         """Remove a file."""
-        path = self.drawn(trial)
-        path.unlink()
-        trial.what.append(f"removed {self.shown(trial, path)}")
-        self.readers(trial)
+        self.drawn(trial).unlink()
+        self.read(trial)
 
     def drawn(self, trial: Trial) -> Path:
         """Return a file of a workspace whose command has ended or was killed."""
         if trial.draw.random() < 0.25:
-            self.workspace(f"trials/{trial.folder.name}")
+            self.workspace(trial.folder.name)
             self.killed(trial)
         else:
             shutil.copytree(self.whole(SHARES[0]), trial.folder)
         files: list[Path] = []
-        for place in trial.draw.sample(PLACES, len(PLACES)):
+        for place in trial.draw.sample(["cache", "outputs", "mlruns"], 3):
             files = files or files_in(trial.folder / place)
         database = [path for path in files if path.name == "mlflow.db"]
-        chosen = trial.draw.choice([files, database or files])
-        trial.damaged.append(trial.draw.choice(chosen))
-        return trial.damaged[-1]
+        chosen = trial.draw.choice(trial.draw.choice([files, database or files]))
+        trial.damaged.append(chosen)
+        trial.what.append(str(chosen.relative_to(trial.folder)))
+        return chosen
 
-    def shown(self, trial: Trial, path: Path) -> str:
-        """Return a path within a workspace."""
-        return str(path.relative_to(trial.folder))
-
-    def readers(self, trial: Trial) -> None:
-        """Have all other commands read what is damaged: each goes, or names the file."""
-        if (trial.folder / "cache") in trial.damaged[-1].parents:
+    def read(self, trial: Trial) -> None:
+        """Let all other commands read what is damaged: each goes, or names the file."""
+        killed, begun = "killed" in trial.what[1], (trial.folder / "outputs" / "a").is_dir()
+        if trial.damaged[-1].is_relative_to(trial.folder / "cache") or not begun:
             return
         shutil.copytree(self.folder / "mlruns", trial.folder / "elsewhere")
-        for module, *words in (
-            ["src.status", "outputs/a"],
-            ["src.status"],
-            ["src.report.__main__", "folder=outputs/a", "out=shown"],
-            ["src.sync", "outputs/a", "--directory", "elsewhere"],
-            ["src.sync"],
-        ):
-            if not (trial.folder / "outputs" / "a").is_dir():
-                break  # killed before it began
-            output = trial.folder / f"{module}.txt"
-            command = self.fork(partial(main, module, words), trial.folder, output)
+        for module, *words in READERS:
+            command = Command(trial.folder, *words, module=module)
             code, printed = command.code, command.printed
-            output.unlink()
-            listed = module == "src.status" and code == 1  # some job is not done
-            unfinished = listed or any("killed" in word for word in trial.what)
-            if "Traceback" in printed or code not in (0, 1, 2):
+            unfinished = killed or (module == "src.status" and code == 1)  # a job is not done
+            named = code == 0 or unfinished or trial.names(printed)
+            if "Traceback" in printed or code not in (0, 1, 2) or not named:
                 trial.wrong.append(f"{module} ends with {code}: {printed[-1500:]}")
-            elif code and not unfinished and not names(printed, trial):
-                trial.wrong.append(f"{module} ends with {code} and names no file: {printed[-500:]}")
 
     def edit(self, trial: Trial) -> None:
-        """Edit a module of the user's after a command, or at any moment of one, maybe killed."""
-        self.workspace(f"trials/{trial.folder.name}")
+        """Edit a module of the user's at any moment of a command, maybe killed, or after it."""
+        self.workspace(trial.folder.name)
         trial.share = trial.draw.choice(SHARES[1:])
-        when = trial.draw.choice(["after", "during", "killed"])
-        command, moment = self.start(trial.folder, "a"), trial.draw.random()
-        if when == "killed":
-            command.kill(moment * self.seconds)
-        else:
-            command.process.join(moment * self.seconds if when == "during" else LONGEST)
+        seconds = trial.draw.choice([self.seconds * trial.draw.random(), LONGEST])
+        dies = trial.draw.choice([False, True])
+        command = self.begin(trial.folder, "a")
+        command.killed_after(seconds) if dies else command.join(seconds)
         module = trial.folder / "own_rule.py"
         age = time.time() // 1 - module.stat().st_mtime // 1
         time.sleep(max(0, 1 - age))  # Python tells edits by whole seconds
         module.write_text(RULE.format(share=trial.share))
-        words = {"during": f"at {moment:.3f} of the time", "killed": f"killed at {moment:.3f}"}
-        trial.what.append(f"SHARE = {trial.share}, {words.get(when, 'after the end')}")
+        trial.what.append(f"SHARE = {trial.share} after {seconds:.1f} s{', killed' * dies}")
         if command.code not in (0, -signal.SIGKILL):
             trial.wrong.append(f"the command ends with {command.code}")
 
     def two(self, trial: Trial) -> None:
         """Start two commands at once, maybe in one folder, of which one may be killed."""
-        self.workspace(f"trials/{trial.folder.name}")
+        self.workspace(trial.folder.name)
         other = trial.draw.choice(["a", "b", "b", "b"])
         more = trial.draw.choice([[], [], ["rerun=true"], ["trainer.batch_size=8"]])
-        pause = trial.draw.choice([0.0, trial.draw.random()])
-        dies = trial.draw.random() if trial.draw.random() < 0.4 else None
-        first = self.start(trial.folder, "a")
+        pause, dies = (trial.draw.choice([end, trial.draw.random()]) for end in (0, LONGEST))
+        first = self.begin(trial.folder, "a")
         time.sleep(pause * self.seconds)
-        second = self.start(trial.folder, other, *more)
-        trial.what.append(f"outputs/a, after {pause:.3f} outputs/{other} {' '.join(more)}".strip())
-        if dies is not None:
-            second.kill(dies * self.seconds)
-            trial.what[-1] += f", killed after {dies:.3f}"
-        for command in (first, second):
+        second = self.begin(trial.folder, other, *more)
+        ended = second.killed_after(min(LONGEST, dies * self.seconds))
+        trial.what.append(f"after {pause:.3f} outputs/{other} {more} to {dies:.3f}")
+        for command, name in ((first, "a"), (second, other)):
             code, printed = command.code, command.printed
-            killed = command is second and dies is not None and code == -signal.SIGKILL
+            killed = command is second and dies < LONGEST and ended == -signal.SIGKILL
             refused = code == 2 and other == "a" and "another process is at work" in printed
-            whole = code == 0 and (other == "a" or self.same(command.sweep, trial.share))
+            whole = code == 0 and (other == "a" or self.same(trial.folder / "outputs" / name))
             if "Traceback" in printed or not (killed or refused or whole):
                 trial.wrong.append(f"{command.output.stem} ends with {code}")
 
 
-KINDS = ["kill", "flip", "flip", "remove", "edit", "two"]
+def die_at(function: str, number: int, after: bool) -> None:
+    """Let this process be killed at a call of a function, before or after it does its work."""
+    place, _, name = function.rpartition(".")
+    real, calls = resolve_name(function), count(1)
 
+    def call(*args: object, **words: object) -> object:
+        dies = next(calls) == number
+        if dies and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **words)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
-def kind_of(seed: int) -> str:
-    """Return the kind of a seed's fault."""
-    return KINDS[random.Random(f"kind {seed}").randrange(len(KINDS))]
-
-
-def main(module: str, words: Sequence[str]) -> int:
-    """Run a command line, as a process of its own would."""
-    sys.argv = [module, *sorted(words, key=lambda word: not word.startswith("-"))]
-    if not module.startswith("src.main"):
-        sys.argv = [module, *words]
-    try:
-        sys.modules.get(module, src.main).main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    setattr(resolve_name(place), name, call)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -377,56 +343,61 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: re.sub("[0-9a-f]{32}", "", str(path)))
 
 
-def names(printed: str, trial: Trial) -> bool:
-    """Tell whether a text names a damaged file, or its folder and its name."""
-    text = "".join(printed.split())  # of lines of any width
-    paths = [path.relative_to(trial.folder) for path in trial.damaged]
-    return any(str(path.parent) in text and path.name in text for path in paths)
+def tracked_wrongly(folder: Path) -> list[str]:
+    """Return what is wrong in a store: each sweep has its pairs once, and the last one all."""
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    names = {one.experiment_id: one.name for one in store.search_experiments()}
+    every = store.search_runs([key for key, name in names.items() if name != "atonce-sweeps"])
+    runs = [(run.data.tags["kind"], run) for run in every]
+    last = max((run.info.start_time, run.info.run_id) for kind, run in runs if kind == "sweep")[1]
+    ended = [run for kind, run in runs if kind == "pair" and run.info.status == "FINISHED"]
+    pairs = Counter((run.data.tags["sweep"], run.info.run_name) for run in ended)
+    wrong = [f"{name} is tracked {n} times" for (_, name), n in pairs.items() if n > 1]
+    return wrong + [f"{name} is not tracked" for name in PAIRS if (last, name) not in pairs]
 
 
 @contextmanager
 def prepared() -> Iterator[Drill]:
     """Load what is slow to load, and build what all faults share, in a folder for the while."""
-    torch.set_num_threads(1)
-    Transfer.seconds = 0  # rows are kept batch by batch, so that there is more to damage
-    for name in ("vegalite_to_svg", "javascript_bundle"):  # with threads, which a fork lacks
-        setattr(sys.modules["vl_convert"], name, lambda *_, **__: "")
-    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-        yield Drill(Path(folder).resolve())
+    modules = [
+        "src.main",
+        "src.experiment.sweep",
+        "src.report.command",
+        "src.tracking.mlflow_store",
+    ]
+    for module in [*modules, *(module for module, *_ in READERS)]:
+        import_module(module)
+    folder = tempfile.TemporaryDirectory(prefix="drill-")
+    with folder as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transfer, "seconds", 0)  # rows are kept batch by batch: more to damage
+        for function in ("vegalite_to_svg", "javascript_bundle"):  # with threads; a fork lacks them
+            patch.setattr(f"vl_convert.{function}", lambda *_, **__: "")
+        yield Drill(Path(name).resolve())
 
 
-def run() -> None:
+def main() -> None:
     """Run the command line; the exit code is 1 where a fault had an outcome that is not allowed."""
     parser = argparse.ArgumentParser("python -m tests.drill", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the first fault")
-    parser.add_argument("--faults", type=int, default=60, help="how many, of as many seeds")
+    parser.add_argument("--faults", type=int, default=60, help="how many; one prints its commands")
     parser.add_argument("--only", choices=sorted(set(KINDS)), help="faults of this kind alone")
-    parser.add_argument("--fault", type=int, metavar="SEED", help="the fault of this seed alone")
     given = parser.parse_args()
-    begun, failed, outcomes = time.monotonic(), [], Counter[str]()
-    seeds = [given.fault] if given.fault is not None else []
-    number = 1000 * given.seed
-    while given.fault is None and len(seeds) < given.faults:
-        seeds += [number] if given.only in (None, kind_of(number)) else []
-        number += 1
+    torch.set_num_threads(1)
+    begun, outcomes = time.monotonic(), Counter[str]()
     with prepared() as drill:
         print(f"The undisturbed command takes {drill.seconds:.1f} s.", flush=True)
-        for seed in seeds:
-            kind, trial, outcome = drill.fault(seed)
-            print(f"{seed}: {kind}: {'; '.join(trial.what)}: {outcome}", flush=True)
-            if trial.wrong:
-                failed.append(seed)
-                for output in sorted(trial.folder.glob("*.txt")) if given.fault == seed else ():
-                    print(f"--- {output.name}\n{output.read_text(errors='replace')}")
-            outcomes[outcome.split(":")[0]] += 1
+        for seed in range(given.seed, given.seed + given.faults):
+            trial, outcome = drill.fault(seed, given.only)
+            print(f"{seed}: {'; '.join(trial.what)}: {outcome}", flush=True)
+            outcomes[outcome.partition(":")[0]] += 1
+            for output in sorted(trial.folder.glob("*.txt")) if given.faults == 1 else ():
+                print(f"--- {output.name}\n{output.read_text(errors='replace')}")
             shutil.rmtree(trial.folder)
-    minutes = (time.monotonic() - begun) / 60
-    words = ", ".join(f"{count} {word}" for word, count in sorted(outcomes.items()))
-    print(f"{len(seeds)} faults in {minutes:.1f} minutes: {words}.")
-    for seed in failed:
-        print(f"python -m tests.drill --fault {seed}")
-    sys.exit(bool(failed))
+    words = ", ".join(f"{number} {word}" for word, number in sorted(outcomes.items()))
+    print(f"{given.faults} faults in {(time.monotonic() - begun) / 60:.1f} minutes: {words}.")
+    print("One fault again, with what its commands print: --seed SEED --faults 1, and --only KIND.")
+    sys.exit("FAILED" in outcomes)
 
 
 if __name__ == "__main__":
-    run()
+    main()

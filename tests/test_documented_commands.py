@@ -17,8 +17,8 @@ from torch.distributed.run import get_args_parser
 from torchvision.models import squeezenet1_0
 
 from src.models import architectures
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
 PAGES += REPOSITORY.glob("docs/*.md")
 STARTS = "make|python|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
@@ -33,9 +33,9 @@ SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 STUDY = ("vgg16", "resnet50", "inception")
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
 WEIGHTS["timm"] = "resnet26.pt"
+DATA = ("dataset=image_folder", "dataset.root=FOLDER")
 OWN = ("dataset=image", "dataset=cifar10_mini", "experiment=", "attack.path=advs")
 """Words that name images that are at hand."""
-LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.uri)=")
 """Words of other machines, which tests/test_launchers.py and test_distributed.py are about."""
 
@@ -60,7 +60,16 @@ def words_of(command: str) -> list[str]:
 def printed(tmp_path_factory) -> Path:
     """A folder with the files that the pages print."""
     folder = tmp_path_factory.mktemp("documented")
-    _write_printed_files(folder)
+    for path in PAGES:
+        for language, text in FILES.findall(path.read_text(encoding="utf-8")):
+            if language == "python" and text.startswith("# mypackage.py"):
+                with (folder / "mypackage.py").open("a") as module:
+                    module.write(text)
+            model = re.match(r"# @package (model)\.(\w+)", text)
+            if found := model or re.match(r"# mine/(attack|dataset)/(\w+)\.yaml", text):
+                file = folder / "mine" / found[1] / f"{found[2]}.yaml"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
     return folder
 
 
@@ -69,9 +78,11 @@ def place(printed, run_in) -> Path:
     """A folder with what else the commands name: data, weights, a sweep, saved images."""
     folder = printed
     _write_images(folder / "FOLDER")
-    shutil.copytree(folder / "FOLDER", folder / "PATH")
+    for name, source in {"PATH": "", "advs": "images", "images": "images"}.items():
+        shutil.copytree(folder / "FOLDER" / source, folder / name)
+    rows = [f"{label}.png,{label}" for label in range(10)]
+    (folder / "labels.csv").write_text("\n".join(["filename,label", *rows]))
     _write_weights(folder)
-    _write_saved_images(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
@@ -93,21 +104,6 @@ def _write_images(folder: Path) -> None:
     (folder / "images.csv").write_text("\n".join(rows))
 
 
-def _write_printed_files(folder: Path) -> None:
-    for path in PAGES:
-        for language, text in FILES.findall(path.read_text(encoding="utf-8")):
-            if language == "python" and text.startswith("# mypackage.py"):
-                with (folder / "mypackage.py").open("a") as module:
-                    module.write(text)
-            model = re.match(r"# @package model\.(\w+)", text)
-            other = re.match(r"# mine/(attack|dataset)/(\w+)\.yaml", text)
-            if model or other:
-                kind, name = ("model", model[1]) if model else other.groups()
-                file = folder / "mine" / kind / f"{name}.yaml"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-
-
 def _write_weights(folder: Path) -> None:
     small = {"num_classes": 10, "image_size": 32}
     networks = {
@@ -123,13 +119,6 @@ def _write_weights(folder: Path) -> None:
         torch.save(network.state_dict(), folder / name)
 
 
-def _write_saved_images(folder: Path) -> None:
-    shutil.copytree(folder / "FOLDER" / "images", folder / "advs")
-    shutil.copytree(folder / "FOLDER" / "images", folder / "images")
-    rows = [f"{label}.png,{label}" for label in range(10)]
-    (folder / "labels.csv").write_text("\n".join(["filename,label", *rows]))
-
-
 def small(words: list[str]) -> list[str]:
     """Return a command's words with those that make it small, and with data and weights."""
     words = [word for word in words if not ELSEWHERE.match(word)]
@@ -139,21 +128,14 @@ def small(words: list[str]) -> list[str]:
     known = [name for name in STUDY if name in whole] + ["timm"] * ("source=timm" in words)
     weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
     own = any(word.startswith(OWN) for word in words)
-    return [
-        *words,
-        *SIZES,
-        *weights,
-        *([] if own else ["dataset=image_folder", "dataset.root=FOLDER"]),
-    ]
+    return [*words, *SIZES, *weights, *(() if own else DATA)]
 
 
 @pytest.mark.parametrize("command", MAIN)
 def test_a_documented_command_composes(printed, run_in, capsys, command):
     words = words_of(command)
-    if missing := [word for word in words if word.startswith("hydra/launcher=")]:
-        pytest.importorskip(
-            "hydra_plugins.hydra_joblib_launcher", reason=f"{missing} needs its extra"
-        )
+    if any(word.startswith("hydra/launcher=") for word in words):
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     flags = {"-m", "--help", "--cfg", "job"}
     first = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", word) for word in words if word not in flags]
     assert run_in(printed, "--cfg=job", *first) == 0, capsys.readouterr().err
@@ -176,15 +158,11 @@ OTHERS = [one for one in COMMANDS if one not in MAIN]
 def test_another_documented_command_is_one(place, run_in, command, capsys):
     words = [word for word in shlex.split(command) if not re.match("[A-Z_]+=", word)]
     if words[0] == "make":
-        assert (
-            subprocess.run(["make", "-n", words[1]], cwd=REPOSITORY, capture_output=True).returncode
-            == 0
-        )
-    elif words[0] == "pip" and words[1] == "install":
-        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
-            "optional-dependencies"
-        ]
-        assert set(re.findall(r"\[(.*)\]", words[-1])) <= extras.keys()
+        subprocess.run(["make", "-n", words[1]], cwd=REPOSITORY, capture_output=True, check=True)
+    elif words[:2] == ["pip", "install"]:
+        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"].keys()
+        assert set(re.findall(r"\[(.*)\]", words[-1])) <= extras
     elif words[:3] == ["python", "-m", "benchmarks"]:
         from benchmarks.__main__ import main
 

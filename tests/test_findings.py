@@ -25,8 +25,8 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
     readme = " ".join(readme.split())
     seconds = json.loads((RESULTS / "demo-times.json").read_text(encoding="utf-8"))["seconds"]
     for part, words in {
-        "whole": "took](docs/results/demo-times.json) {:.0f} seconds",
-        "first_result": "first result was there after {:.0f}.",
+        "whole": "all took](docs/results/demo-times.json) {:.0f} seconds",
+        "first_result": "the first result was there after {:.0f}.",
         "second_run": "took {:.0f} seconds",
     }.items():
         assert words.format(seconds[part]) in readme
@@ -44,12 +44,9 @@ def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_pat
 def test_stored_tables_replace_those_of_earlier_sweeps(tmp_path):
     for name in ("targeted", "demo"):
         collect([RESULTS / name], tmp_path)
-    stored, demo = (
-        sorted(one.name for one in place.iterdir()) for place in (tmp_path, RESULTS / "demo")
-    )
-    assert stored == demo
-    with pytest.raises(ValueError, match="holds jobs that are to be stored there"):
-        collect([tmp_path], tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {
+        one.name for one in (RESULTS / "demo").iterdir()
+    }
 
 
 def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():
@@ -59,9 +56,6 @@ def test_the_formula_of_time_and_memory_is_what_the_benchmark_fitted():
     seconds, megabytes = formulas["seconds"], formulas["megabytes"]
     assert "seconds = {:.1f} + {:.2g} n + {:.2g} n T (B + 1)".format(*seconds) in page
     assert "megabytes = {:,.0f} + {:.0f} T + {:.2g} n T (B + 1)".format(*megabytes) in page
-    first = stored["results"][0]["growth"][:3]
-    measured = "{:.0f}, {:.0f} and {:.0f} s".format(*(run["seconds"] for run in first))
-    assert measured in page
 
 
 def speeds(name: str) -> pd.DataFrame:
@@ -104,11 +98,11 @@ def photographs() -> Sweep:
 
 
 def test_fgsm_transfers_more_than_bim_beyond_chance_in_one_direction(photographs):
-    ps = [
+    one, other = (
         photographs.row("tests", kind="attack", common=source, target=target)["p_holm"]
         for source, target in PAIRS
-    ]
-    assert ps[0] < 0.05 < ps[1]
+    )
+    assert one < 0.05 < other
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "bim"])
@@ -124,19 +118,21 @@ def test_high_frequencies_are_last_for_transfer_and_mid_ones_lead_or_tie(photogr
 def test_white_boxes_end_as_the_page_says(photographs):
     for model in ("mobilenet", "squeezenet"):
         fgsm, bim = (
-            [photographs.rates(attack, model, model, eps) for eps in (1, 2, 4, 8, 12, 16)]
+            {eps: photographs.rates(attack, model, model, eps) for eps in (1, 2, 4, 8, 12, 16)}
             for attack in ("fgsm", "bim")
         )
-        assert fgsm[3]["still_correct"] <= 5 and bim[3]["still_correct"] == 0
-        sinking = [row["confidence"] for row in fgsm]
+        assert fgsm[8]["still_correct"] <= 5 and bim[8]["still_correct"] == 0
+        sinking = [row["confidence"] for row in fgsm.values()]
         assert sinking == sorted(sinking, reverse=True)
-        assert bim[-1]["confidence"] > 0.95
+        assert bim[16]["confidence"] > 0.95
 
 
-def test_at_the_largest_budget_fgsm_transfers_more_than_bim_in_both_directions():
-    against = Sweep([RESULTS / "attacks"]).against("bim", PAIRS).query("attack == 'fgsm'")
-    assert len(against) == len(PAIRS)
-    assert (against["difference"] > 0).all() and (against["p_holm"] < 0.05).all()
+def test_at_the_largest_budget_fgsm_and_momentum_transfer_more_than_bim_in_both_directions():
+    attacks = Sweep([RESULTS / "attacks"])
+    names, against = attacks.attacks(), attacks.against("bim", PAIRS).set_index("attack")
+    better = against.loc[["fgsm", *names[names.index("mi") :]]]
+    assert len(against.loc[["fgsm"]]) == len(PAIRS)
+    assert (better["difference"] > 0).all() and (better["p_holm"] < 0.05).all()
 
 
 def test_every_attack_of_the_configs_has_its_row():
@@ -146,17 +142,8 @@ def test_every_attack_of_the_configs_has_its_row():
     assert set(named) == configs - {"none", "saved"}
 
 
-def test_momentum_transfers_more_than_bim_in_both_directions():
-    attacks = Sweep([RESULTS / "attacks"])
-    names = attacks.attacks()
-    against = attacks.against("bim", PAIRS).set_index("attack")
-    better = against.loc[names[names.index("mi") :]]
-    assert (better["difference"] > 0).all() and (better["p_holm"] < 0.05).all()
-
-
 def test_on_cifar_fgsm_transfers_less_than_bim():
-    cifar = Sweep([RESULTS / "cifar"])
-    against = cifar.against("bim", list(permutations(CIFAR_MODELS, 2)))
+    against = Sweep([RESULTS / "cifar"]).against("bim", list(permutations(CIFAR_MODELS, 2)))
     rows = against.query("attack == 'fgsm'")
     assert len(rows) == 6 and (rows["difference"] < 0).all()
 

@@ -180,7 +180,7 @@ REFUSED = [
     (["attack.path=gone", "targets=[fine]"], "gone"),
     ([*OWN, "protocol=joint"], "source=NAME"),
     ([*OWN, "source=fine"], "crafted on coarse"),
-    ([*OWN, "attack.eps_255=8"], "attack.eps_255"),
+    ([*OWN, "attack.eps_255=8"], "eps_255"),
     ([*OWN, "epsilon.reference=5"], "0.5, 4, 8"),
     ([*OTHER, "attack.eps_255=0.0314"], "did you mean 8?"),
     (OTHER, "attack.eps_255"),
