@@ -67,7 +67,7 @@ CALLS = {  # functions at whose calls commands are killed, and about how many ca
     "mlflow.MlflowClient.log_batch": 14,
     "mlflow.MlflowClient.log_artifact": 16,
 }
-KINDS = ("kill", "flip", "flip", "remove", "edit", "two")
+KINDS = ("kill", "damage", "damage", "edit", "two")
 LONGEST = 120.0  # seconds after which a command counts as hanging
 
 
@@ -123,23 +123,24 @@ class Trial:
 
     Attributes:
         what: Fault in words.
-        damaged: Files that were changed or removed, one of which a refusal must name.
         wrong: Findings that are not allowed.
+        damaged: File that was changed or removed, which a refusal must name.
         share: Line of the user's module at the end.
     """
 
     folder: Path
     draw: random.Random
     what: list[str] = field(default_factory=list)
-    damaged: list[Path] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    damaged: Path | None = None
     share: str = SHARES[0]
 
     def names(self, printed: str) -> bool:
-        """Tell whether a text names a damaged file, or its folder and its name."""
-        text = "".join(printed.split())  # of lines of any width
-        paths = [path.relative_to(self.folder) for path in self.damaged]
-        return any(str(path.parent) in text and path.name in text for path in paths)
+        """Tell whether a text names the damaged file, or its folder and its name."""
+        if self.damaged is None:
+            return False
+        text, path = "".join(printed.split()), self.damaged.relative_to(self.folder)
+        return str(path.parent) in text and path.name in text
 
 
 class Drill:
@@ -204,7 +205,7 @@ class Drill:
         command, store = self.begin(trial.folder, name), trial.folder / "mlruns"
         code, printed = command.code, command.printed
         equal = code in (0, 1) and self.same(trial.folder / "outputs" / name, trial.share)
-        of_tracking = trial.damaged and all(path.is_relative_to(store) for path in trial.damaged)
+        of_tracking = trial.damaged is not None and trial.damaged.is_relative_to(store)
         if "Traceback" in printed:
             trial.wrong.append("traceback")
         elif code == 0 or of_tracking:
@@ -212,7 +213,7 @@ class Drill:
                 trial.wrong.append(f"exit code {code}, other tables")
         elif code not in (1, 2) or not trial.names(printed):
             trial.wrong.append(f"exit code {code}, and no file is named")
-        if not trial.damaged and not trial.wrong:
+        if trial.damaged is None and not trial.wrong:
             trial.wrong += tracked_wrongly(store)
         return "equal" if equal else "named"
 
@@ -236,45 +237,35 @@ class Drill:
         if code not in (0, -signal.SIGKILL):
             trial.wrong.append(f"the command ends with {code}")
 
-    def flip(self, trial: Trial) -> None:
-        """Flip a bit of a file."""
-        path = self.drawn(trial)
-        content = bytearray(path.read_bytes())
-        size = len(content)
-        ends = (0, min(size, 200)), (max(0, size - 200), size)
-        first, last = trial.draw.choice([(0, size), *ends])  # heads and tails decide most
-        byte, bit = trial.draw.randrange(first, last), trial.draw.randrange(8)
-        content[byte] ^= 1 << bit
-        path.write_bytes(content)
-        trial.what.append(f"bit {bit} of byte {byte} of {size}")
-        self.read(trial)
-
-    def remove(self, trial: Trial) -> None:
-        """Remove a file."""
-        self.drawn(trial).unlink()
-        self.read(trial)
-
-    def drawn(self, trial: Trial) -> Path:
-        """Return a file of a workspace whose command has ended or was killed."""
+    def damage(self, trial: Trial) -> None:
+        """Remove a file of a command that has ended or was killed, or flip a bit of it."""
         if trial.draw.random() < 0.25:
             self.workspace(trial.folder.name)
             self.killed(trial)
         else:
             shutil.copytree(self.whole(SHARES[0]), trial.folder)
-        files: list[Path] = []
-        for place in trial.draw.sample(["cache", "outputs", "mlruns"], 3):
-            files = files or files_in(trial.folder / place)
+        places = trial.draw.sample(["cache", "outputs", "mlruns"], 3)
+        files = next(filter(None, (files_in(trial.folder / place) for place in places)))
         database = [path for path in files if path.name == "mlflow.db"]
-        chosen = trial.draw.choice(trial.draw.choice([files, database or files]))
-        trial.damaged.append(chosen)
-        trial.what.append(str(chosen.relative_to(trial.folder)))
-        return chosen
+        path = trial.draw.choice(trial.draw.choice([files, database or files]))
+        content = bytearray(path.read_bytes())
+        every = range(len(content))
+        byte = trial.draw.choice(trial.draw.choice([every, every[:200], every[-200:]]))
+        content[byte] ^= 1 << trial.draw.randrange(8)
+        if trial.draw.random() < 0.3:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        shown = path.relative_to(trial.folder)
+        words = f"byte {byte} of {len(content)}" if path.exists() else "removed"
+        trial.what.append(f"{shown} {words}")
+        trial.damaged = path
+        if shown.parts[0] != "cache" and (trial.folder / "outputs" / "a").is_dir():
+            self.read(trial)
 
     def read(self, trial: Trial) -> None:
         """Let all other commands read what is damaged: each goes, or names the file."""
-        killed, begun = "killed" in trial.what[1], (trial.folder / "outputs" / "a").is_dir()
-        if trial.damaged[-1].is_relative_to(trial.folder / "cache") or not begun:
-            return
+        killed = "killed" in trial.what[1]
         shutil.copytree(self.folder / "mlruns", trial.folder / "elsewhere")
         for module, *words in READERS:
             command = Command(trial.folder, *words, module=module)
@@ -301,23 +292,20 @@ class Drill:
             trial.wrong.append(f"the command ends with {command.code}")
 
     def two(self, trial: Trial) -> None:
-        """Start two commands at once, maybe in one folder, of which one may be killed."""
+        """Start two commands at once, of which one may be killed."""
         self.workspace(trial.folder.name)
-        other = trial.draw.choice(["a", "b", "b", "b"])
         more = trial.draw.choice([[], [], ["rerun=true"], ["trainer.batch_size=8"]])
         pause, dies = (trial.draw.choice([end, trial.draw.random()]) for end in (0, LONGEST))
         first = self.begin(trial.folder, "a")
         time.sleep(pause * self.seconds)
-        second = self.begin(trial.folder, other, *more)
+        second = self.begin(trial.folder, "b", *more)
         ended = second.killed_after(min(LONGEST, dies * self.seconds))
-        trial.what.append(f"after {pause:.3f} outputs/{other} {more} to {dies:.3f}")
-        for command, name in ((first, "a"), (second, other)):
-            code, printed = command.code, command.printed
-            killed = command is second and dies < LONGEST and ended == -signal.SIGKILL
-            refused = code == 2 and other == "a" and "another process is at work" in printed
-            whole = code == 0 and (other == "a" or self.same(trial.folder / "outputs" / name))
-            if "Traceback" in printed or not (killed or refused or whole):
-                trial.wrong.append(f"{command.output.stem} ends with {code}")
+        trial.what.append(f"after {pause:.3f} outputs/b {more} to {dies:.3f}")
+        for name, code, command in (("a", first.code, first), ("b", ended, second)):
+            killed = name == "b" and dies < LONGEST and code == -signal.SIGKILL
+            whole = code == 0 and self.same(trial.folder / "outputs" / name)
+            if "Traceback" in command.printed or not (killed or whole):
+                trial.wrong.append(f"outputs/{name} ends with {code}")
 
 
 def die_at(function: str, number: int, after: bool) -> None:
