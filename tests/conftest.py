@@ -1,6 +1,8 @@
 import logging
 import multiprocessing
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -171,6 +173,22 @@ def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
                 if file and Path(file).is_relative_to(folder):
                     del sys.modules[name]
     return 0
+
+
+def free_port() -> int:
+    """Return the number of a port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def run_python(*words: str | Path, folder: Path, path: Path = REPOSITORY) -> str:
+    """Run Python in a folder, with the code in another, and return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

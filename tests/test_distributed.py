@@ -3,9 +3,6 @@
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -17,7 +14,7 @@ from torch import multiprocessing
 from src.config.settings import SavedSettings
 from src.evaluation import Attacker
 from src.experiment.saved_set import open_saved_images
-from tests.conftest import REPOSITORY
+from tests.conftest import free_port, run_python
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
@@ -36,26 +33,13 @@ def as_torchrun(number, count, port, command_line, words):
     assert command_line(*words) == 0
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def started_by_torchrun(command_line, tiny_run, words, count, function=as_torchrun):
     arguments = (count, free_port(), command_line, words)
     multiprocessing.start_processes(function, arguments, nprocs=count, start_method="fork")
 
 
 def started_by_lightning(command_line, tiny_run, words, count):
-    many = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "src.main", *tiny_run, *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-    )
-    assert many.returncode == 0, many.stdout + many.stderr
+    run_python("-m", "src.main", *tiny_run, *words, folder=Path.cwd())
     assert Path("many", f"train_ddp_process_{count - 1}.log").exists()  # there were so many
 
 

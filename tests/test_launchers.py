@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 
 from src.config.compose import compose_words
 from src.main import CONF
-from tests.conftest import REPOSITORY
+from tests.conftest import run_python
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=processes"],
@@ -48,14 +46,7 @@ def test_launched_jobs_equal_those_of_one_process(
     assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
     words = [*tiny_run, *SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
     flags_first = sorted(words, key=lambda word: not word.startswith("-"))
-    many = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "src.main", *flags_first],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-    )
-    assert many.returncode == 0, many.stdout + many.stderr
+    run_python("-m", "src.main", *flags_first, folder=workspace)
     jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
     assert len(jobs) == 4
     for job in jobs:

@@ -1,30 +1,19 @@
 """The wheel, installed without a checkout: it brings conf/ along and works in any folder."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_python
 
 pytestmark = pytest.mark.slow
 
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src", "conf")
 BUILD = ("wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps")
 INSTALL = ("install", "--quiet", "--no-index", "--no-deps")
-
-
-def python(*words: str | Path, folder: Path, path: Path | None = None) -> str:
-    """Run Python in a folder, with another one before the installed packages; return its output."""
-    environment = {**os.environ, "PYTHONPATH": str(path or "")}
-    command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +25,12 @@ def installed(tmp_path_factory) -> Path:
     for name in SOURCES:  # a copy, as setuptools builds in place
         whole = REPOSITORY / name
         (shutil.copytree if whole.is_dir() else shutil.copy)(whole, source / name)
-    python("-m", "pip", *BUILD, f"--wheel-dir={build}", source, folder=build)
+    run_python("-m", "pip", *BUILD, f"--wheel-dir={build}", source, folder=build)
     author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     for words in (["init", "--quiet"], [*author, "commit", "--quiet", "--allow-empty", "-m", "x"]):
         subprocess.run(["git", *words], cwd=build, check=True)
     target = build / "installed"
-    python("-m", "pip", *INSTALL, f"--target={target}", *build.glob("*.whl"), folder=build)
+    run_python("-m", "pip", *INSTALL, f"--target={target}", *build.glob("*.whl"), folder=build)
     return target
 
 
@@ -54,19 +43,19 @@ def test_every_config_is_installed(installed):
 
 
 def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
-    helped = python("-m", "src.main", "--help", folder=tmp_path, path=installed)
+    helped = run_python("-m", "src.main", "--help", folder=tmp_path, path=installed)
     assert "attack: admix, bim," in helped
     words = ("experiment=demo", "attack=bim", "--cfg", "job")
-    composed = python("-m", "src.main", *words, folder=tmp_path, path=installed)
+    composed = run_python("-m", "src.main", *words, folder=tmp_path, path=installed)
     assert yaml.safe_load(composed)["attack"]["_target_"] == "src.attacks.bim"
     for module in ("src.report", "src.status", "src.sync"):
-        python("-m", module, "--help", folder=tmp_path, path=installed)
+        run_python("-m", module, "--help", folder=tmp_path, path=installed)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_demo_runs_in_an_empty_folder(installed, tmp_path):
     words = ("experiment=demo", "n_images=20", "tracking=none", "report=none")
-    printed = python("-m", "src.main", *words, folder=tmp_path, path=installed)
+    printed = run_python("-m", "src.main", *words, folder=tmp_path, path=installed)
     assert "fgsm on cifar10_mini, eps = 4/255" in printed
     (wheel,) = installed.parent.glob("*.whl")
     assert wheel.stat().st_size < 14e6
@@ -74,16 +63,16 @@ def test_the_demo_runs_in_an_empty_folder(installed, tmp_path):
 
 def test_a_job_and_its_report(installed, workspace, tiny_run):
     words = ("attack=fgsm", "report=default", "report.pairs=0", "hydra.run.dir=outputs/out")
-    printed = python("-m", "src.main", *tiny_run, *words, folder=workspace, path=installed)
+    printed = run_python("-m", "src.main", *tiny_run, *words, folder=workspace, path=installed)
     assert "fgsm on cifar10_mini" in printed
     page = workspace / "outputs" / "out" / "report.html"
     page.unlink()
-    python("-m", "src.report", "folder=outputs/out", folder=workspace, path=installed)
+    run_python("-m", "src.report", "folder=outputs/out", folder=workspace, path=installed)
     assert page.exists()
-    assert "1 done" in python("-m", "src.status", folder=workspace, path=installed)
+    assert "1 done" in run_python("-m", "src.status", folder=workspace, path=installed)
     assert not list(installed.rglob("outputs"))
 
 
 def test_the_commit_is_not_that_of_the_repository_around(installed, tmp_path):
     words = "from src.store.record import git_commit; print(git_commit())"
-    assert python("-c", words, folder=tmp_path, path=installed).strip() == "unknown"
+    assert run_python("-c", words, folder=tmp_path, path=installed).strip() == "unknown"

@@ -3,8 +3,6 @@
 import random
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
 from src import attacks, load_classifier, load_sweep, rates
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_python
 
 DATA = ["model=[coarse,fine]", "dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
 
@@ -38,7 +36,7 @@ def sweep(new_workspace, run_tiny):
     return folder / "outputs" / "out"
 
 
-def test_neither_the_import_nor_help_loads_torch():
+def test_neither_the_import_nor_help_loads_torch(tmp_path):
     code = """
 import sys
 import src
@@ -49,7 +47,7 @@ try:
 finally:
     assert not {"torch", "pandas", "src.attacks"} & sys.modules.keys()
 """
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
+    run_python("-c", code, folder=tmp_path)
 
 
 def test_a_plain_torch_model_can_be_attacked_at_one_budget_or_several():

@@ -1,10 +1,7 @@
 """Counts and ratios of the benchmark by hand, and the whole of it on two tiny networks."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,8 @@ from benchmarks.bench import Run
 from benchmarks.compare import needed, times
 from benchmarks.peers import PEERS, Files
 from src.attacks import bim, fgsm, mi
+from tests.conftest import REPOSITORY, run_python
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 INPUT = REPOSITORY / "tests" / "golden" / "input"
 
 
@@ -106,10 +103,7 @@ def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
     own = ["--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"]
     own += ["model=[wide,flat]", "dataset=cifar10_mini", "seed=35", "--images", "20"]
     own += ["trainer.attack_precision=bf16", "--threads", "1", "--folder", "found"]
-    command = [sys.executable, "-m", "benchmarks", *words, *own]
-    where = {"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(REPOSITORY)}}
-    done = subprocess.run(command, **where, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "benchmarks", *words, *own, folder=folder)
     (found,) = json.loads((folder / "found" / "results.json").read_text())["results"]
     return found
 

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from src.config.settings import TrainerSettings
 from src.store.code_identity import code_of, own_code
 from src.store.keys import rows_key
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_python
 
 FILES = {
     "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
@@ -29,13 +27,6 @@ FILES = {
 TARGETS = ("one.attack", "two.build")
 REACHED = ["deep.inner", "deep.rules", "helper", "old", "one", "torch", "two"]
 TELL = "import sys, json; from src.store.code_identity import code_of, own_code\n"
-
-
-def in_a_new_process(script: str, folder: Path) -> str:
-    """Run a script that tells code, with the modules of a folder, and return what it prints."""
-    where = {"cwd": folder, "env": {"PYTHONPATH": str(REPOSITORY), "PATH": ""}}
-    run = [sys.executable, "-c", f"{TELL}{script}"]
-    return subprocess.run(run, **where, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -60,7 +51,7 @@ def test_code_is_the_same_whatever_was_imported_before(own):
     assert list(both) == REACHED
     assert told(*reversed(TARGETS)) == both
     script = f"print(json.dumps(code_of([{{'_target_': name}} for name in {TARGETS}])))"
-    assert json.loads(in_a_new_process(script, folder)) == both
+    assert json.loads(run_python("-c", TELL + script, folder=folder)) == both
 
 
 @pytest.mark.parametrize("name", ["one.py", "helper.py", "deep/inner.py", "deep/rules/__init__.py"])
@@ -96,14 +87,14 @@ def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
     script = "print(own_code(), own_code(('data', 'models', 'training')))"
-    rows, weights = in_a_new_process(script, tmp_path).split()
+    rows, weights = run_python("-c", TELL + script, folder=tmp_path).split()
     assert rows == own_code()
     losses = tmp_path / "src/attacks/losses.py"
     losses.write_text(f"# Losses\n{losses.read_text()}")
     (tmp_path / "src/report/page.py").write_text("")
-    assert in_a_new_process(script, tmp_path).split() == [rows, weights]
+    assert run_python("-c", TELL + script, folder=tmp_path).split() == [rows, weights]
     losses.write_text(losses.read_text().replace("own if targeted else -own", "own"))
-    changed, same = in_a_new_process(script, tmp_path).split()
+    changed, same = run_python("-c", TELL + script, folder=tmp_path).split()
     assert changed != rows and same == weights
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pytest
 
 from src.config.settings import TrackingSettings
 from src.tracking import open_tracker
+from tests.conftest import free_port
 
 
 def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, jobs: int) -> None:
@@ -83,12 +83,6 @@ def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
     written(settings, tmp_path, at_once, writers=4, jobs=10)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture
