@@ -101,8 +101,9 @@ def run_on_tiny_networks(folder: Path, *words: str) -> dict[str, Any]:
     """Run the benchmark in a process of its own, and return its only result."""
     shutil.copytree(INPUT, folder, dirs_exist_ok=True)
     own = ["--own", "wide,flat", f"hydra.searchpath=['file://{folder / 'conf'}']"]
-    own += ["model=[wide,flat]", "dataset=cifar10_mini", "seed=35", "--images", "20"]
-    own += ["trainer.attack_precision=bf16", "--threads", "1", "--folder", "found"]
+    own += ["model=[wide,flat]", "dataset=cifar10_mini", "seed=35"]
+    own += ["trainer.attack_precision=bf16"]  # of the input, not of the bench's own
+    own += ["--images", "20", "--threads", "1", "--folder", "found"]
     run_python("-m", "benchmarks", *words, *own, folder=folder)
     (found,) = json.loads((folder / "found" / "results.json").read_text())["results"]
     return found
