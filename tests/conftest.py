@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
 from io import StringIO
@@ -167,7 +167,8 @@ def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
         finally:
             for log in set(logging.root.handlers) - logs:  # Hydra would drop them open
                 logging.root.removeHandler(log)
-                log.close()
+                with suppress(OSError):  # of a full disk
+                    log.close()
             for name in set(sys.modules) - known:
                 file = getattr(sys.modules[name], "__file__", None)
                 if file and Path(file).is_relative_to(folder):

@@ -8,6 +8,7 @@ one, which has loaded the libraries.
 """
 
 import argparse
+import logging
 import os
 import random
 import re
@@ -16,9 +17,10 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
@@ -88,15 +90,16 @@ class Command(ForkProcess):
 
     def run(self) -> None:
         """Run the command line, as the forked process."""
-        with self.output.open("a") as file:
+        with self.output.open("a") as file, redirect_stdout(file), redirect_stderr(file):
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        self.before()
-        try:
-            code = run_words(self.place, *self.words, module=self.module)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            logging.root.handlers.clear()  # a new process has none
+            self.before()
+            try:
+                code = run_words(self.place, *self.words, module=self.module)
+            except Exception:
+                traceback.print_exc()
+                code = 3  # no command's own
         os._exit(code)
 
     def killed_after(self, seconds: float) -> int | None:
