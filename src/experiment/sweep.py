@@ -91,8 +91,8 @@ class Sweep:
         sweep, folder = is_sweep(config), _folder(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        self.tracker.close_orphans()  # before the lock: a killed sweep may have left it here
         self.held.enter_context(held(lock_of_sweep(folder)))
-        self.tracker.close_orphans()
         self.plan = Plan(
             jobs=names,
             single=not sweep,
