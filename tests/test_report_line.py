@@ -162,7 +162,7 @@ REFUSED = [
     ([], "there is no sweep yet"),
     (["sweep=gone"], "outputs/gone is not a folder"),
     (["folder=strange"], "cannot be read as a parquet file"),
-    (["report.pair=3"], "no key pair in report"),
+    (["report.pair=3"], "report.pairs"),
 ]
 
 

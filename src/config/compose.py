@@ -36,6 +36,8 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
     if not is_sweep(config) or not has_basic_sweeper(config):
         yield config
         return
+    if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:
+        raise ValueError(f"hydra.sweeper.max_batch_size={most} must be 1 or more, or null.")
     loader = GlobalHydra.instance().config_loader()
     parser = OverridesParser.create(loader)
     parsed, options = cache(parser.parse_override), cache(loader.get_group_options)

@@ -1,7 +1,7 @@
 """Label of an attack: its name, and the settings that a job's words or experiment change."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,20 @@ def changed_settings(hydra: DictConfig) -> set[str]:
     """Return the settings of the attack's file that a job's words or experiment change."""
     keys = [word.lstrip("+~").partition("=")[0] for word in hydra.overrides.task]
     changed = {key.split(".")[1] for key in keys if key.startswith("attack.")}
-    experiment = hydra.runtime.choices.get("experiment")
-    for source in hydra.runtime.config_sources:
-        file = Path(source.path, "experiment", f"{experiment}.yaml")
-        if source.schema == "file" and file.is_file():
-            section: Any = OmegaConf.to_container(OmegaConf.load(file))
-            return changed | {*(section.get("attack") or ())} - {"name"}
-    return changed
+    folders = [one.path for one in hydra.runtime.config_sources if one.schema == "file"]
+    return changed | _of_experiment(str(hydra.runtime.choices.get("experiment")), folders)
+
+
+def _of_experiment(name: str, folders: Sequence[str]) -> set[str]:
+    """Return the attack's settings in an experiment's file and in those that it builds on."""
+    files = [Path(folder, "experiment", f"{name}.yaml") for folder in folders]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return set()
+    section: Any = OmegaConf.to_container(OmegaConf.load(file))
+    above = [str(each).rpartition("/")[2].partition("@")[0] for each in section.get("defaults", ())]
+    own = {*(section.get("attack") or ())}
+    return own.union(*(_of_experiment(each, folders) for each in above if each != name))
 
 
 def _written(value: Any) -> str:

@@ -51,8 +51,10 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
 
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
-    """Return an attack's settings; its name is that of its file, whatever its folder."""
-    name = str(hydra.runtime.choices.attack).rpartition("/")[2]
+    """Return an attack's settings; its name is that of its file, with its folder if it has one."""
+    name = str(hydra.runtime.choices.attack).replace("/", ".")
+    if section.get("name", name) not in (name, name.rpartition(".")[2]):
+        raise ValueError(f"attack.name={section['name']}: an attack has its file's name, {name}.")
     keys = {key: value for key, value in section.items() if key != "name"}
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}

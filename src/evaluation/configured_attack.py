@@ -1,6 +1,7 @@
 """Attack functions of a config, their keywords checked by signature and annotations."""
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -51,6 +52,9 @@ def attack_function(attack: AttackSettings) -> Attack:
     for name in settings:
         if named[name].default is inspect.Parameter.empty and name not in words:
             raise ValueError(f"attack.{name}: attack={attack.name} needs this setting.")
+    if "norm" in settings and "norm" not in words and named["norm"].default != attack.norm:
+        norm = named["norm"].default
+        raise ValueError(f"attack.norm: attack={attack.name} is of {norm}; its file must say so.")
     if unchecked := [key for key in words if key not in named]:
         _log_unchecked(attack.name, ", ".join(unchecked))
     return partial(made.func, **{key: _typed(key, words[key], named) for key in words})
@@ -70,7 +74,11 @@ def _typed(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
         return value
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        return TypeAdapter(kind, config=config).validate_python(value)
+        adapter = TypeAdapter(kind, config=config)
+        try:
+            return adapter.validate_json(json.dumps(value), strict=True)
+        except TypeError:  # an object that the section builds
+            return adapter.validate_python(value)
     except PydanticUserError:
         return value
     except ValidationError as error:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from src.config.settings import AttackSettings
-from src.data import Batch, ImageDataset, LabelledImages, to_rgb
+from src.data import Batch, ImageDataset, LabelledImages
 from src.evaluation.adversarial_source import AdversarialBatch, AdversarialSource
 from src.evaluation.storage import change_size, exceeds
 
@@ -86,8 +86,8 @@ class SavedImages:
         norm, parts = self.attack.norm, []
         for first in range(0, len(self), _TOGETHER):
             rows = range(first, min(first + _TOGETHER, len(self)))
-            clean = np.stack([to_rgb(self.clean.images[row]).transpose(2, 0, 1) for row in rows])
-            parts.append(change_size(self.adversarial(rows), torch.from_numpy(clean), norm))
+            clean = ImageDataset(self.clean).__getitems__(rows).images
+            parts.append(change_size(self.adversarial(rows), clean, norm))
         sizes = zip(self.budgets_255, torch.cat(parts, dim=1), strict=True)
         return tuple(
             Breach(eps_255, math.ceil(1000 * float(size.max())) / 1000, int(beyond.sum()))

@@ -42,11 +42,13 @@ def try_attack(job: Job, device: torch.device) -> None:
     """Attack two of a job's images on its source, whose models alone need be there.
 
     An attack that cannot work shows by this before other models are trained. One whose rows are
-    stored is not tried. Logs the number of gradients.
+    stored is not tried, unless it is to be bisected. Logs the number of gradients.
     """
+    bisected = job.settings.diagnostics.bisection > 0
     key, count = content_key(job.crafting, CRAFTING, None, None), len(job.images)
     known = None if job.settings.rerun else job.rows.read(key, ["index"])
-    if known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all():
+    stored = known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all()
+    if stored and not bisected:
         return
     batch = job.images.__getitems__([*range(min(2, count))])
     batch = Batch(*(column.to(device) for column in batch))
@@ -54,12 +56,26 @@ def try_attack(job: Job, device: torch.device) -> None:
     try:
         with torch.no_grad(), isolate_rng():
             counts = attacker(to_unit(batch.images), batch).counts
+            if bisected:
+                _try_own_budgets(attacker, batch)
     finally:
         attacker.cpu()
     if is_first_process():
         gradients = counts[0] // len(batch.index)
         whole = f"{gradients * count:,}"
         log.info("gradients of %s: %d an image, %s in all", job.settings.job, gradients, whole)
+
+
+def _try_own_budgets(attacker: Attacker, batch: Batch) -> None:
+    """Attack each image with a budget of its own, as bisection does."""
+    eps = torch.tensor([[4 / 255, 8 / 255]], device=batch.images.device)[:, : len(batch.index)]
+    try:
+        attacker.perturbed(to_unit(batch.images), batch, eps)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Bisection has a budget for each image: eps of shape (K, N), where K budgets "
+            "have shape (K,) else; diagnostics.bisection=0 does without."
+        ) from error
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from src.analysis.summary import Summary, summarise
@@ -237,6 +237,12 @@ def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
     """Refuse folders in which jobs would not be found again, or nothing can be kept."""
     with writing(Path(cache_dir)):
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    key, start = "hydra.sweep.dir" if sweep else "hydra.run.dir", "${hydra:job.num}-"
+    if not str(OmegaConf.select(config, key) or "").strip() or config.hydra.output_subdir is None:
+        raise ValueError(f"{key} and hydra.output_subdir must name folders.")
+    raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if sweep and not str(raw["subdir"]).startswith(start):
+        raise ValueError(f"hydra.sweep.subdir must begin with {start}, by which jobs are found.")
     folder = _folder(config)
     known = (folder / PLAN).exists() or job_record(folder) is not None
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]

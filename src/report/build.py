@@ -41,7 +41,7 @@ def build_report(summary: Summary, settings: ReportSettings) -> Report:
         ),
         sections=tuple(part for part in parts if part is not None),
         terms=(
-            ("What was run", facts(jobs)),
+            ("What was run", facts(jobs, settings.pairs)),
             ("Definitions", DEFINITIONS),
         ),
     )
@@ -51,5 +51,6 @@ def _answers(jobs: Sequence[StoredJob], found: Measured) -> str:
     """Return the answer of every data set, by its name where there are several."""
     records = list({job.record.data: job.record for job in reversed(jobs)}.values())[::-1]
     answers = [answer_sentence(record, found) for record in records]
-    names = [f"{record.dataset}: " if len(records) > 1 else "" for record in records]
+    names = [f"{one.dataset} ({one.images} images): " for one in records if len(records) > 1]
+    names = names or [""]
     return " ".join(map("".join, zip(names, answers, strict=True)))

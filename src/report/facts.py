@@ -7,8 +7,8 @@ from src.store.jobs import StoredJob
 from src.store.record import JobRecord
 
 
-def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
-    """Return (term, value) pairs that describe the jobs."""
+def facts(jobs: Sequence[StoredJob], most: int) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs, of whose pairs `most` have pictures."""
     records = [job.record for job in jobs]
     attacked = [job for job in jobs if job.attacked]
     values = {
@@ -16,6 +16,16 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         "attacks": [_attack(job) for job in attacked],
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
+        "ensembles": [
+            f"mean of {job.record.config['ensemble']}"
+            for job in attacked
+            if "+" in job.record.source
+        ],
+        "pairs with bins and pictures": [
+            f"{most} of {pairs}, white boxes first; report.pairs={pairs} has all"
+            for pairs in [sum(len(job.record.targets) for job in attacked)]
+            if pairs > most
+        ],
         "seed": [str(record.seed) for record in records],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),

@@ -79,15 +79,17 @@ def matrix(
         An Altair chart: a notebook shows it, and `chart.save("matrix.svg")` writes it.
 
     Raises:
-        ValueError: As `load_sweep`, or no job has an attack, or this one.
+        ValueError: As `load_sweep`, or no job has this attack, budget or protocol.
     """
     jobs = _attacked((folder, *more), attack)
     first = next(one.job for one in jobs if attack in (None, one.job.attack))
     own = first.record
     rows = drawn_rows(primary_rates(jobs))
-    return _themed(
-        matrix_alone(rows, eps_255 or own.reference, protocol or own.protocol, first.attack)
-    )
+    eps_255, protocol = eps_255 or own.reference, protocol or own.protocol
+    for key, value in (("eps_255", eps_255), ("protocol", protocol)):
+        if value not in (there := rows[key].unique()):
+            raise ValueError(f"{key}={value}: there are {', '.join(map(str, there))}.")
+    return _themed(matrix_alone(rows, eps_255, protocol, first.attack))
 
 
 def curves(folder: str | Path, *more: str | Path) -> Drawn:

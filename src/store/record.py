@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from src.config.fields import check_among, distinct
 from src.config.settings import Settings
-from src.utils.checks import first_line
+from src.utils.checks import first_line, printable
 
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
@@ -95,7 +95,7 @@ class JobRecord(BaseModel):
         layer: Layer of the source that the attack reads; empty: its logits alone.
         source_defence: Defence that the source's gradients pass.
         attack: The attack's name; empty if nothing was attacked.
-        label: The attack's name with the settings that are not its file's.
+        label: The attack's name with the settings that the words or an experiment set.
         iterative: True if the settings name more than one step.
         budgets: In units of 1/255, ascending, 0 first.
         reference: The reference budget in units of 1/255.
@@ -239,7 +239,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
     if found is None:
         return None
     try:
-        content = json.loads(found)
+        content = _printable(json.loads(found))
         if content["format"] in _READ:
             record = JobRecord.model_validate(content["job"])
             _Config.model_validate(record.config)
@@ -255,6 +255,15 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
         "use the version that wrote it."
     )
+
+
+def _printable(value: Any) -> Any:
+    """Return plain data whose texts, of a file from anywhere, a page and a picture can show."""
+    if isinstance(value, dict):
+        return {printable(key): _printable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=1)

@@ -234,11 +234,15 @@ def _lose(address: str, goes_on: bool, error: Exception) -> None:
     words = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
     if not goes_on:
         raise ValueError(f"tracking.uri: {words}; use another, or tracking=none.") from error
+    later = f" --uri {_without_password(address)}"
+    if address.startswith("sqlite:"):
+        later = f" --directory {Path(address.removeprefix('sqlite:///')).parent}"
+        words = f"{words}; repair the file, or move it away"
     log.warning(
-        "%s: nothing more is tracked there, all files are written, and python -m src.sync --uri %s "
+        "%s: nothing more is tracked there, all files are written, and python -m src.sync%s "
         "delivers them later.",
         words,
-        _without_password(address),
+        later,
     )
 
 
