@@ -173,7 +173,7 @@ def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
     assert command_line("-m", *words) == 0
     jobs = sorted(path.name for path in (workspace / "here").glob("[0-9]-*"))
     assert jobs == ["0-weak-coarse", "1-strong-coarse"]
-    assert (workspace / "here" / "matrix-weak.csv").exists()
+    assert (workspace / "here" / "matrix-mine.weak.csv").exists()
 
 
 def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):
@@ -286,16 +286,21 @@ def test_a_textbook_attack_that_looks_at_layers_of_its_source_is_fgsm(
     pd.testing.assert_frame_equal(*map(table, jobs))
 
 
-@pytest.mark.parametrize("attack", ["still", "bsr"])
+@pytest.mark.parametrize("attack", ["still", "bsr", "shared"])
 def test_an_attack_that_fails_does_so_before_other_models_are_trained(
     command_line, workspace, capsys, attack
 ):
     code = "def still(model, images, labels, eps): return images"
     own_attack(workspace, "still", "_target_: still_code.still", code)
     more = ["attack.blocks=33"] if attack == "bsr" else []  # of 32 pixels
+    code = "import torch\nfrom src.attacks import fgsm\ndef shared(model, images, labels, eps):\n"
+    code += "    return torch.stack([fgsm(model, images, labels, 0.1) * e / e for e in eps])"
+    own_attack(workspace, "shared", "_target_: shared_code.shared", code)
+    more = ["diagnostics.bisection=2"] if attack == "shared" else more
     assert command_line(f"attack={attack}", "model.fine.weights=null", *FRESH[1:], *more) == 1
     printed = " ".join(capsys.readouterr().out.split())
     reasons = {"still": "must return a tensor (2, 2, 3, 32, 32)", "bsr": "blocks=33"}
+    reasons["shared"] = "diagnostics.bisection=0 does without"
     assert f"attack={attack}" in printed and reasons[attack] in printed
     assert not (workspace / "cache" / "checkpoints").exists()
 
@@ -307,6 +312,10 @@ REFUSED = [
     (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], "MLflow store nonsense://x cannot be"),
     (["epsilon=[4,8]"], "epsilon=[4,8] names no file of epsilon: default, fine"),
+    (["-m", "hydra.sweep.subdir=x"], "hydra.sweep.subdir must begin with"),
+    (["hydra.run.dir="], "must name folders"),
+    (["attack.name=foo"], "attack.name=foo"),
+    (["attack._target_=src.attacks.fgsm_l2", "~attack.norm"], "attack.norm"),
     (["model.fine.mean=[0.5]"], "model.fine.mean"),
     (["trainer.devices=0"], "trainer.devices"),
     (["model.fine.network._target_=a.b"], "model.fine.network"),

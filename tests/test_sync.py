@@ -36,8 +36,8 @@ def test_what_a_store_did_not_take_is_delivered_once(
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_some_call_on)
         assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0  # no job fails for it
-    uri = f"sqlite:///{workspace}/mlruns/mlflow.db"
-    assert f"python -m src.sync --uri {uri} delivers them" in capsys.readouterr().out
+    folder = f"{workspace}/mlruns"
+    assert f"python -m src.sync --directory {folder} delivers them" in capsys.readouterr().out
     for damaged in (False, True):
         if damaged:
             (workspace / "outputs" / "a").mkdir()
@@ -51,7 +51,9 @@ def test_what_a_store_did_not_take_is_delivered_once(
         assert [run.data.tags["sweep"] for run in found["job"]] == [sweep.info.run_id] * 2
     assert "0 jobs delivered" in capsys.readouterr().out
     assert "fgsm on cifar10_mini" in sweep.data.tags["mlflow.note.content"]
-    points = mlflow.MlflowClient(uri).get_metric_history(sweep.info.run_id, "transfer_success/bim")
+    points = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").get_metric_history(
+        sweep.info.run_id, "transfer_success/bim"
+    )
     assert [point.step for point in points] == [8]  # once
     assert {run.info.status for run in found["unfinished"]} <= {"KILLED"}
 

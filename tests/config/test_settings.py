@@ -114,6 +114,8 @@ def test_the_catalogue_lists_every_model_file():
 def test_the_label_names_the_settings_of_words_and_experiments(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nattack: {steps: 20}\n"
+    (tmp_path / "experiment" / "base.yaml").write_text(text)
+    text = "# @package _global_\ndefaults: [base, _self_]\n"
     (tmp_path / "experiment" / "long.yaml").write_text(text)
     words = ["attack.target_label=next", "attack.norm=l2", "++attack.decay=0.5"]
     label = read("attack=bim", "experiment=long", *words, extra=tmp_path).attack.label
@@ -125,7 +127,7 @@ def test_attacks_may_lie_in_folders(tmp_path):
     text = "# @package attack\ndefaults: [/attack/mi@_here_, _self_]\nsteps: 7\n"
     (tmp_path / "attack" / "mine" / "fia.yaml").write_text(text)
     attack = read("attack=mine/fia", extra=tmp_path).attack
-    assert (attack.name, attack.label, attack.settings["steps"]) == ("fia", "fia", 7)
+    assert (attack.name, attack.label, attack.settings["steps"]) == ("mine.fia", "mine.fia", 7)
 
 
 @pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
@@ -214,6 +216,7 @@ def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(tmp_path, c
         "sizes: [a]": r"attack\.sizes\.0=a",
         "size: [1]\nsizes: [1]": "attack.size: attack=own .*Did you mean sizes",  # in its file
         "norm: linf": "attack.sizes",
+        "sizes: [true]": "attack.sizes",
     }.items():
         with pytest.raises(ValueError, match=named):
             own("strict", keys)

@@ -73,6 +73,12 @@ def test_clean_images_of_another_size(folder):
         opened(folder)
 
 
+def test_one_clean_image_of_another_size_is_named(folder):
+    Image.new("RGB", (9, 6)).save(folder / "images" / "c9.png")
+    with pytest.raises(ValueError, match=r"c9\.png"):
+        _ = opened(folder).breaches
+
+
 def test_what_is_missing_or_damaged_is_named(folder):
     for words in ({"clean": None}, {"eps_255": None}):
         with pytest.raises(ValueError, match=next(iter(words))):

@@ -160,4 +160,4 @@ def test_every_data_set_has_a_headline(make_sweep):
     others = [changed(job, data="others", dataset="cifar10_mini", key="x") for job in jobs]
     report = build_report(summarise(disambiguated([*jobs, *others])), ReportSettings(pairs=0))
     assert report.answer.count("strongest source") == 2
-    assert report.answer.startswith("made-up: At") and " cifar10_mini: At" in report.answer
+    assert report.answer.startswith("made-up (") and " cifar10_mini (" in report.answer
