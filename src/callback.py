@@ -6,7 +6,6 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -59,10 +58,6 @@ class SweepCallback(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Log the job's number."""
         self.sweep.begin_job(config)
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Print a finished job's matrix; those of the whole sweep follow."""
-        self.sweep.end_job(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""

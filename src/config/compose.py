@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -13,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 
-def is_sweep(config: DictConfig) -> bool:
-    """Tell whether a command was given `-m`."""
-    return str(config.hydra.mode).endswith("MULTIRUN")
+def is_sweep(hydra: Any) -> bool:
+    """Tell whether a command was given `-m`, by its Hydra's settings."""
+    return str(hydra.mode).endswith("MULTIRUN")
 
 
 def has_basic_sweeper(config: DictConfig) -> bool:
@@ -33,7 +34,7 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
 
     Files are composed once for each choice of them, and values set in a copy, by Hydra's own rule.
     """
-    if not is_sweep(config) or not has_basic_sweeper(config):
+    if not is_sweep(config.hydra) or not has_basic_sweeper(config):
         yield config
         return
     if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:

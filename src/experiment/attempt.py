@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.console import Console
 
+from src.config.compose import is_sweep
 from src.config.errors import refuse
 from src.config.read import read_job
 from src.config.settings import Settings
@@ -42,9 +44,10 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         what = settings.source_name, settings.attack.label, settings.targets
         parameters = job_parameters(*what, settings.budgets, settings.seed)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
+        console = Console(markup=False) if is_sweep(hydra) else None
         job = tracker.job(settings.job, settings.sweep, parameters, lock_of(folder))
         with job as run, stopping.reraise_interrupts():
-            run_job(settings, tracker, run, folder)
+            run_job(settings, tracker, run, folder, console)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
         if is_first_process():
             _note(folder, "it was interrupted")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+from rich.console import Console
 
 from src.analysis import wilson_interval
 from src.config.settings import Settings
@@ -20,6 +21,7 @@ from src.experiment.outputs import SAVED, clear, write_results
 from src.experiment.own_set import write_set
 from src.experiment.prepared import Job, Results, mixing_pool
 from src.experiment.saved_set import check_weights, open_set, with_set
+from src.experiment.summary import print_matrix
 from src.experiment.unattacked import clean_rows, unattacked_tables
 from src.store.keys import code_keys, job_key
 from src.store.record import JobRecord, record_of
@@ -30,8 +32,13 @@ from src.utils.targets import check_target
 log = logging.getLogger(__name__)
 
 
-def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> None:
-    """Compute the rows of a job that are not stored, write its files, log its pairs."""
+def run_job(
+    settings: Settings, tracker: Tracker, run: Run, folder: Path, console: Console | None = None
+) -> None:
+    """Compute the rows of a job that are not stored, write its files, log its pairs.
+
+    Its matrix is printed on a console, if there is one.
+    """
     job = _prepared(settings, tracker)
     unattacked = unattacked_tables(job)
     result = attacked_rows(job) if job.settings.budgets else Results()
@@ -47,7 +54,10 @@ def run_job(settings: Settings, tracker: Tracker, run: Run, folder: Path) -> Non
     if job.settings.save_adversarial:
         write_set(job, result, record, folder / SAVED)
         log.info("Saved the adversarial images in %s", folder / SAVED)
-    track_job(summary, tracker, run)
+    track_job(summary.jobs[0], tracker, run)
+    if console is not None:
+        for matrix in summary.matrices:
+            print_matrix(matrix, console)
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:

@@ -23,9 +23,9 @@ def track_pairs(
 ) -> None:
     """Log a run for each of some targets, from the rates of a job's primary variant."""
     record = summary.job.record
-    attack = record.config["attack"]
+    attack, own = record.config["attack"], summary.own
     for target in targets:
-        rows = summary.own[summary.own["target"] == target]
+        rows = own[own["target"] == target]
         points, intervals = pair_points(rows, record.reference)
         if record.norm == "l2" and record.values:
             radius = record.reference / 255 * math.sqrt(record.values)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import yaml
 
 from src.analysis import alarms, clean_at_chance, flip_summary, over_budget, trajectories
-from src.analysis.summary import JobSummary, described_images, summarise
+from src.analysis.summary import JobSummary, Summary, described_images, summarise
 from src.analysis.trajectories import galleries
 from src.config.settings import Settings
 from src.data import ImageDataset
@@ -68,8 +68,8 @@ def write_results(
     result: Results,
     saved: SavedImages | None,
     folder: Path,
-) -> JobSummary:
-    """Write a job's files into its folder, and return its summary.
+) -> Summary:
+    """Write a job's files into its folder, and return their summary.
 
     The predictions of the primary variant get their name last: a job that has them has its other
     files. `clean` are the predictions on the clean images, `saved` is the set that took the
@@ -87,9 +87,9 @@ def write_results(
         job = StoredJob(record, folder, files)
         _write_alarms(job, result, images, saved)
         write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
-        (summary,) = summarise([job]).jobs
-        if job.attacked:
-            _write_tables(summary, folder)
+        summary = summarise([job])
+        for one in summary.attacked:
+            _write_tables(one, folder)
             if result.examples:
                 store_examples(images, settings.budgets, result.examples, folder)
             if settings.report.name != "none":

@@ -19,7 +19,7 @@ from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
-from src.experiment.summary import print_alarms, print_matrix, write_matrices
+from src.experiment.summary import print_alarms, write_matrices
 from src.store.jobs import find_jobs
 from src.store.record import PAGE, job_record, public
 from src.store.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
@@ -58,18 +58,11 @@ class Sweep:
         if self.jobs:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
-    def end_job(self, config: DictConfig) -> None:
-        """Print a finished job's matrix; those of the whole sweep follow."""
-        folder = Path(config.hydra.runtime.output_dir)
-        if self.jobs > 1 and failure_of(folder) is None:
-            for matrix in summarise(find_jobs([folder], below=False)).matrices:
-                print_matrix(matrix, Console(markup=False))
-
     def start(self, config: DictConfig) -> None:
         """Check the jobs, and open the sweep."""
         if not is_first_process():
             return
-        sweep, jobs = is_sweep(config), self.settings
+        sweep, jobs = is_sweep(config.hydra), self.settings
         _check_places(config, sweep, jobs[0].cache_dir)
         _check(jobs, sweep)
         open_tracker.cache_clear()
@@ -88,7 +81,7 @@ class Sweep:
     def _open(self, config: DictConfig, names: list[str], jobs: Sequence[Settings]) -> None:
         """Take the sweep's folder, note what is to be done, and open the sweep's run."""
         assert self.tracker is not None
-        sweep, folder = is_sweep(config), _folder(config)
+        sweep, folder = is_sweep(config.hydra), _folder(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.tracker.close_orphans()  # before the lock: a killed sweep may have left it here
@@ -274,4 +267,4 @@ def _names(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _folder(config: DictConfig) -> Path:
-    return Path(config.hydra.sweep.dir if is_sweep(config) else config.hydra.run.dir)
+    return Path(config.hydra.sweep.dir if is_sweep(config.hydra) else config.hydra.run.dir)
