@@ -1,4 +1,4 @@
-"""What the documentation says of results is what the stored tables hold."""
+"""Results in the documentation against the stored tables."""
 
 import json
 from itertools import permutations

@@ -1,4 +1,4 @@
-"""What one sweep leaves, against the tables in `tests/golden/`: nothing may alter a number unseen.
+"""One sweep against the tables in `tests/golden/`: nothing may alter a number unseen.
 
 The net under changes of the code's structure. It runs the command line on two small networks with
 stored weights and knows no function behind it: files are found by their names, columns by theirs,

@@ -1,4 +1,4 @@
-"""What `from src import ...` offers: attacks on any model, models of the catalogue, sweeps."""
+"""The Python interface: attacks on any model, models of the catalogue, sweeps."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""How often intervals hold the truth in simulation."""
+"""Coverage of intervals in simulation."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Which code counts for a job's numbers, and what distinguishes tables that are kept."""
+"""Keys of rows: the code that counts, and what tells stored tables apart."""
 
 import json
 import shutil

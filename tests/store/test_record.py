@@ -1,4 +1,4 @@
-"""What tables say of their job, and what they keep to themselves."""
+"""Records of jobs in their tables: read back, refused, and without secrets."""
 
 import json
 

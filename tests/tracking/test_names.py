@@ -1,4 +1,4 @@
-"""What the store calls things is what docs/tracking.md says: others build on these names."""
+"""Names in the tracking store against docs/tracking.md: others build on them."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What is logged, read back through MLflow's own client."""
+"""Logged runs, read back through MLflow's own client."""
 
 import pickle
 import shutil
