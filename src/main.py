@@ -10,8 +10,8 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.compose import check_groups
@@ -140,7 +140,7 @@ def main() -> None:
 
     # Each halves Hydra's time: a loader in C, and no second composing of what compose_jobs did.
     yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    BasicSweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
+    Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
 
     def checked() -> None:
         check_groups(given, CONF)

@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from safetensors.torch import load_file, save_file
 
 from src.data.cifar10_mini import CLASSES
@@ -162,6 +163,18 @@ def test_settings_of_the_command_stand_in_every_name(command_line, workspace, st
     assert list(together.columns[:8]) == own and not together.duplicated(own).any()
     attacked = table(jobs[0]).query("eps_255 > 0")
     assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
+
+
+def test_hydra_composes_each_job_once(command_line, monkeypatch):
+    real, calls = ConfigLoaderImpl.load_sweep_config, []
+
+    def counted(*arguments, **keywords):
+        calls.append(keywords)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    assert command_line("-m", "attack=fgsm,bim", "targets=[fine]") == 0
+    assert len(calls) == 2
 
 
 def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
