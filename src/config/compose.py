@@ -1,17 +1,19 @@
 """Jobs of a command line, composed before any of them runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+_load_job = ConfigLoaderImpl.load_sweep_config
 
 
 def is_sweep(hydra: Any) -> bool:
@@ -30,33 +32,44 @@ def runs_here(config: DictConfig) -> bool:
 
 
 def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
-    """Yield the configs of a command's jobs; only the first if the sweeper chooses as it goes.
-
-    Files are composed once for each choice of them, and values set in a copy, by Hydra's own rule.
-    """
+    """Yield the configs of a command's jobs; only the first if the sweeper chooses as it goes."""
     if not is_sweep(config.hydra) or not has_basic_sweeper(config):
         yield config
         return
     if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:
         raise ValueError(f"hydra.sweeper.max_batch_size={most} must be 1 or more, or null.")
     loader = GlobalHydra.instance().config_loader()
-    parser = OverridesParser.create(loader)
-    parsed, options = cache(parser.parse_override), cache(loader.get_group_options)
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    words = parser.parse_overrides([*fixed, *config.hydra.overrides.task])
-    bases: dict[tuple[str, ...], DictConfig] = {}
+    words = OverridesParser.create(loader).parse_overrides([*fixed, *config.hydra.overrides.task])
     for job_words in BasicSweeper.split_arguments(words, None)[0]:
-        overrides = [parsed(word) for word in job_words]
-        values = [each for each in overrides if not options(each.key_or_group)]
-        files = tuple(str(each.input_line) for each in overrides if options(each.key_or_group))
-        if files not in bases:
-            choices = [*config.hydra.overrides.hydra, *files]
-            name = config.hydra.job.config_name
-            bases[files] = compose(name, choices, return_hydra_config=True)
-        job = deepcopy(bases[files])
+        yield loader.load_sweep_config(config, job_words)
+
+
+def job_composer() -> Callable[[ConfigLoaderImpl, DictConfig, list[str]], DictConfig]:
+    """Return a faster `ConfigLoaderImpl.load_sweep_config` for the jobs of one command.
+
+    Files are composed once for each choice of them, and values set in a copy, by Hydra's own rule.
+    """
+    parsed = cache(OverridesParser.create().parse_override)
+    bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose_job(loader: ConfigLoaderImpl, command: DictConfig, words: list[str]) -> DictConfig:
+        overrides = [parsed(word) for word in words]
+        values = [each for each in overrides if not loader.get_group_options(each.key_or_group)]
+        if any(each.is_hydra_override() for each in values):
+            return _load_job(loader, command, words)
+        files = [str(each.input_line) for each in overrides if each not in values]
+        if tuple(files) not in bases:
+            bases[tuple(files)] = _load_job(loader, command, files)
+        job = deepcopy(bases[tuple(files)])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
-        job.hydra.overrides.task = job_words
-        yield job
+        job.hydra.overrides.task = list(words)
+        style = job.hydra.job.config.override_dirname
+        job.hydra.job.override_dirname = get_overrides_dirname(overrides, **style)
+        OmegaConf.copy_cache(command, job)  # the folder's time, say
+        return job
+
+    return compose_job
 
 
 def check_groups(words: Sequence[str], folder: Path) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
 import src.main
-from src.config.compose import compose_jobs, compose_words
+from src.config.compose import compose_jobs, compose_words, job_composer
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import STUDY, Settings
@@ -131,7 +132,8 @@ def test_attacks_may_lie_in_folders(tmp_path):
 
 
 @pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
-def test_jobs_of_a_sweep_are_what_hydra_composes(jobs):
+def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", job_composer())
     words = {
         "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
@@ -145,6 +147,7 @@ def test_jobs_of_a_sweep_are_what_hydra_composes(jobs):
         for job in found:
             alone = compose("config", job.hydra.overrides.task, return_hydra_config=True)
             assert job.hydra.overrides == alone.hydra.overrides
+            assert job.hydra.job.override_dirname == alone.hydra.job.override_dirname
             assert job.hydra.runtime.choices == alone.hydra.runtime.choices
             one, two = (
                 OmegaConf.to_container(OmegaConf.masked_copy(each, [*set(each) - {"hydra"}]))
