@@ -141,7 +141,7 @@ def main() -> None:
 
     # Each halves Hydra's time: a loader in C, files composed once, and what is checked before.
     yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    ConfigLoaderImpl.load_sweep_config = job_composer()  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_sweep_config = job_composer()  # type: ignore[assignment, method-assign]
     Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
 
     def checked() -> None:
