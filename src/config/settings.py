@@ -208,11 +208,10 @@ class TrainerSettings(Section):
     num_nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    attack_precision: Literal["32-true", "bf16", "tf32"] = "32-true"
+    attack_precision: Literal["32-true", "bf16"] = "32-true"
     batch_size: PositiveInt | Literal["auto"] = "auto"
     gradient_batch: PositiveInt | None = None
     num_workers: NonNegativeInt = 0
-    cudnn_benchmark: bool = False
     fold_batch_norms: bool = True
     channels_last: bool = True
     progress_bar: bool = True

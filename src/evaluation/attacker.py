@@ -80,8 +80,8 @@ class Attacker(AdversarialSource):
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         kept: Images that the attack has made before, float32 (K, 3, H, W), by index; a batch of
             such images alone is not attacked again.
-        precision: Precision of the gradients: `32-true`, `bf16` or, on GPUs, `tf32` (convolutions
-            whose factors have 10 bits). Predictions are always in the trainer's.
+        precision: Precision of the gradients: `32-true` or `bf16`. Predictions are always in the
+            trainer's.
 
     Raises:
         ValueError: The attack is targeted, but there is no class beside the true one.
@@ -170,12 +170,8 @@ class Attacker(AdversarialSource):
         self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
     ) -> Tensor:
         """Call the attack, and name it in whatever error it raises."""
-        cudnn = torch.backends.cudnn
-        flags = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-        tf32 = cudnn.flags(enabled=True, allow_tf32=True, **flags)
         try:
-            # Lightning's pass switches gradients off.
-            with torch.enable_grad(), tf32 if self.precision == "tf32" else nullcontext():
+            with torch.enable_grad():  # which Lightning's pass switches off
                 return self.attack(counted, *main, **arguments)
         except (torch.OutOfMemoryError, SlowBatchError, ModelError):
             raise

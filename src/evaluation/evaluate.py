@@ -61,13 +61,12 @@ def evaluate(
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
     strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
-    flags = {"benchmark": trainer.cudnn_benchmark, "deterministic": strict}
     start = time.perf_counter()
     try:
         with (
             stopping.reraise_interrupts(),
             logging_redirect_tqdm(),  # lines of the log stand above the bar
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, **flags),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, deterministic=strict),
         ):
             runner.predict(module, loader, return_predictions=False)
         return Evaluation(module.tables, time.perf_counter() - start, size)

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.config.settings import TrainerSettings
 from src.utils.checks import first_line
-from src.utils.devices import computes_in_tf32
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
 
@@ -58,17 +57,14 @@ def make_trainer(settings: TrainerSettings, label: str = "") -> pl.Trainer:
 
 
 def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
-    """Return settings with `auto` and `tf32` replaced by what suits a device.
+    """Return settings with `auto` replaced by what suits a device.
 
-    Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU;
-    `tf32` becomes float32 where the device does not compute in it.
+    Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU.
     """
-    decided = dict[str, Any]()
-    if trainer.batch_size == "auto":
-        decided["batch_size"] = _GPU_BATCH if device == "cuda" else _CPU_BATCH
-    if trainer.attack_precision == "tf32" and not computes_in_tf32(device):
-        decided["attack_precision"] = "32-true"
-    return trainer.model_copy(update=decided)
+    if trainer.batch_size != "auto":
+        return trainer
+    size = _GPU_BATCH if device == "cuda" else _CPU_BATCH
+    return trainer.model_copy(update={"batch_size": size})
 
 
 def meet(trainer: TrainerSettings) -> None:

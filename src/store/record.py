@@ -151,9 +151,9 @@ class JobRecord(BaseModel):
         """Number formats in words: `float32`, or those unlike it."""
         attack, trainer = self.config.get("attack", {}), self.config.get("trainer", {})
         taken = attack.get("kind", "crafted") == "crafted" and trainer.get("attack_precision")
-        found = {"": self.precision, "gradients in ": taken or "32-true"}
-        words = {"bf16": "bfloat16", "tf32": "TF32"}
-        other = [f"{what}{words.get(how, how)}" for what, how in found.items() if how != "32-true"]
+        taken = "bfloat16" if taken == "bf16" else taken or "32-true"
+        found = {"": self.precision, "gradients in ": taken}
+        other = [f"{what}{how}" for what, how in found.items() if how != "32-true"]
         return ", ".join(other) or "float32"
 
 

@@ -18,8 +18,3 @@ def computes_in_bfloat16(device: str) -> bool:
     # oneDNN takes bfloat16 on every x86 with AVX-512, but few of those have instructions for it.
     native = torch.cpu._is_avx512_bf16_supported() if x86 else True
     return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def computes_in_tf32(device: str) -> bool:
-    """Tell whether a device has TF32: NVIDIA's GPUs of compute capability 8.0 and above."""
-    return device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)

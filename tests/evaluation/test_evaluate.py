@@ -72,32 +72,23 @@ def test_without_bfloat16_no_device_need_know_autocasting():
 
 
 class Backend(nn.Module):
-    """Notes cuDNN's switches at every call, and whether gradients are taken."""
+    """Notes cuDNN's switches at every call."""
 
     def __init__(self, network: nn.Module, note) -> None:
         super().__init__()
         self.network, self.note = network, note
 
     def forward(self, images):
-        cudnn = torch.backends.cudnn
-        switches = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-        self.note((images.requires_grad, *switches))
+        self.note((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
         return self.network(images)
 
 
-@pytest.mark.parametrize("benchmark", [False, True])
-def test_gradients_alone_are_in_tf32_and_switches_are_put_back(run, networks, benchmark):
-    attacked, shown, cudnn = set(), set(), torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    run(
-        {"a": Backend(networks["a"], shown.add)},
-        trainer=TRAINER.model_copy(update={"cudnn_benchmark": benchmark}),
-        source=Backend(networks["a"], attacked.add),
-        precision="tf32",
-    )
-    assert attacked == {(True, True, True, benchmark)}
-    assert shown == {(False, False, True, benchmark)}
-    assert before == (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
+def test_float32_has_whole_mantissas_on_a_gpu_too_and_switches_are_put_back(run, networks):
+    seen, cudnn = set(), torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.deterministic
+    one = Backend(networks["a"], seen.add)
+    run({"a": one}, source=one)
+    assert seen == {(False, True)} and before == (cudnn.allow_tf32, cudnn.deterministic)
 
 
 class Cramped(nn.Module):
@@ -130,8 +121,6 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog)
 def test_the_device_decides_what_is_automatic():
     for device, size in (("cpu", 50), ("cuda", 1000)):
         assert for_device(TrainerSettings(), device).batch_size == size
-    single = TrainerSettings(attack_precision="tf32")
-    assert for_device(single, "cpu").attack_precision == "32-true"
     given = TrainerSettings(batch_size=7)
     assert for_device(given, "cuda") == given
 

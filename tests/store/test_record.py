@@ -49,7 +49,6 @@ def test_a_table_says_what_it_is(tmp_path):
     ("precision", "gradients", "words"),
     [
         ("32-true", "32-true", "float32"),
-        ("32-true", "tf32", "gradients in TF32"),
         ("bf16-mixed", "bf16", "bf16-mixed, gradients in bfloat16"),
     ],
 )
