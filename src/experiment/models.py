@@ -18,7 +18,6 @@ from src.models import (
     PixelClassifier,
     WeightFacts,
     build_classifier,
-    check_gradient,
     fold_batch_norms,
     load_weights,
     structure_digest,
@@ -95,9 +94,6 @@ def prepare_models(
     """
     asked = {name: _asked(settings, name, images) for name in settings.models}
     built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
-    if settings.attack.kind == "crafted":
-        for name in built.keys() & set(settings.source):  # the attack's trial tells of the others
-            check_gradient(name, built[name], images.image_size)
     files = {
         name: _checkpoint(settings, name, classifier, images)
         for name, classifier in built.items()

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from src.models.pixel_classifier import ModelError, PixelClassifier
 from src.models.weights import load_weights
-from src.utils.checks import first_line
 from src.utils.targets import call_target
 
 
@@ -28,8 +26,7 @@ def build_classifier(
     Args:
         name: Catalogue name, for messages.
         network: ``_target_``, a callable that returns a module from normalised images to logits,
-            and its keyword arguments; those called ``num_classes`` and ``image_size`` that are
-            null, at any depth, are filled in.
+            and its keyword arguments; ``num_classes`` and ``image_size`` are filled in if null.
         num_classes: Number of classes of the data set.
         image_size: Side in pixels of the data set's images.
         mean: Channel means of the network's normalisation; None: as its ``pretrained_cfg`` states.
@@ -38,7 +35,8 @@ def build_classifier(
         weights: A file; ``included`` or None: the network's as built.
     """
     file = None if weights == "included" else weights
-    settings = _filled(network, num_classes, input_size or image_size)  # it sees resized images
+    known = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
+    settings = {key: known.get(key) if own is None else own for key, own in network.items()}
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces it all: download nothing
     try:
@@ -50,38 +48,10 @@ def build_classifier(
         if file is not None:
             load_weights(module, file)
     except ValueError as error:
-        hint = f" Without a network give model.{name}.weights=PATH."
-        hint = hint if settings.get("pretrained") else ""
-        raise ValueError(f"model {name}: {error}{hint}") from error
+        raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     _try(classifier, num_classes, image_size)
     return classifier
-
-
-def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
-    """Refuse a classifier whose logits have no gradient; one of 0 everywhere is allowed."""
-    grey = torch.full((1, 3, image_size, image_size), 0.5).requires_grad_()
-    try:
-        with torch.enable_grad():
-            torch.autograd.grad(classifier(grey).sum(), grey)
-    except RuntimeError as error:
-        raise ValueError(
-            f"model {name}: its logits have no gradient with respect to the images (detach, "
-            f"no_grad, argmax or NumPy in the network?): {first_line(error)}"
-        ) from error
-
-
-def _filled(value: Any, num_classes: int, side: int) -> Any:
-    """Return settings of any depth with the data's numbers in the place of nulls."""
-    if isinstance(value, list | tuple):
-        return [_filled(entry, num_classes, side) for entry in value]
-    if not isinstance(value, Mapping):
-        return value
-    known = {"num_classes": num_classes, "image_size": side}
-    return {
-        key: known[key] if entry is None and key in known else _filled(entry, num_classes, side)
-        for key, entry in value.items()
-    }
 
 
 def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:

@@ -5,9 +5,7 @@ multiply-adds.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any
+from functools import partial
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -17,20 +15,6 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.models.vgg import make_layers
 from torchvision.ops import Conv2dNormActivation
 
-from src.models.architectures import NORMALISATION
-
-
-def _normalised(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Let a network carry CIFAR-10's normalisation, as the large ones with a ``cifar`` stem do."""
-
-    @wraps(build)
-    def built(num_classes: int) -> nn.Module:
-        network: Any = build(num_classes)
-        network.pretrained_cfg = dict(NORMALISATION["cifar"])
-        return network
-
-    return built
-
 
 def _classifier(stages: dict[str, nn.Module], channels: int, num_classes: int) -> nn.Module:
     """Return stages, the average of the last one's feature map, and a linear layer on it."""
@@ -38,7 +22,6 @@ def _classifier(stages: dict[str, nn.Module], channels: int, num_classes: int) -
     return nn.Sequential(OrderedDict(stages | head | {"fc": nn.Linear(channels, num_classes)}))
 
 
-@_normalised
 def vgg_small(num_classes: int) -> nn.Module:
     """Build VGG-16 with batch normalisation, about a quarter as wide, and one linear layer."""
     widths: list[str | int] = [16, 16, "M", 32, 32, "M"]
@@ -46,7 +29,6 @@ def vgg_small(num_classes: int) -> nn.Module:
     return _classifier({"features": make_layers(widths, batch_norm=True)}, 160, num_classes)
 
 
-@_normalised
 def resnet_small(num_classes: int) -> nn.Module:
     """Build a residual network: a convolution, and six blocks of two at 16, 8 and 4 pixels."""
     convolution = nn.Conv2d(3, 32, 3, padding=1, bias=False)
@@ -62,7 +44,6 @@ def resnet_small(num_classes: int) -> nn.Module:
     return _classifier(stages, channels, num_classes)
 
 
-@_normalised
 def inception_small(num_classes: int) -> nn.Module:
     """Build an Inception network of four blocks, at 16, 8, 8 and 4 pixels."""
     stem = nn.Sequential(BasicConv2d(3, 32, kernel_size=3, padding=1), nn.MaxPool2d(2))
@@ -78,7 +59,6 @@ def inception_small(num_classes: int) -> nn.Module:
     return _classifier(stages, channels, num_classes)
 
 
-@_normalised
 def mobilenet_small(num_classes: int) -> nn.Module:
     """Build MobileNet (Howard et al. 2017, arXiv 1704.04861), at 32, 16, 8 and 4 pixels."""
     layer = partial(Conv2dNormActivation, activation_layer=nn.ReLU)
@@ -91,7 +71,6 @@ def mobilenet_small(num_classes: int) -> nn.Module:
     return _classifier({"features": nn.Sequential(*layers)}, channels, num_classes)
 
 
-@_normalised
 def vit_small(num_classes: int) -> nn.Module:
     """Build timm's vision transformer: patches of 4 pixels, six blocks, 96 channels, 3 heads.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from src.utils.checks import first_line
 
 WRAPPERS = ("state_dict", "model")
-PREFIXES = ("_orig_mod.", "module.", "model.", "network.")
+PREFIXES = ("_orig_mod.", "module.", "model.", "classifier.", "network.")
 TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 COUNTER = "num_batches_tracked"
 
@@ -50,17 +50,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a file's state dict into a network, in place, without running code the file may hold.
 
     The file is of safetensors or of torch.save, such as a .pt, .pth or .ckpt. A dict under
-    ``state_dict`` or ``model`` is unwrapped, and a prefix (``module.``, ``model.``, ``network.``)
-    that all names share is stripped. In a ``.ckpt``, which may hold more than the
-    network, names without that prefix are dropped. Float types are converted. Counters of batches
-    seen may be missing, and heads that only training uses may be left over: neither changes a
-    prediction. Names and shapes must fit.
+    ``state_dict`` or ``model`` is unwrapped, and prefixes that all names share (``module.``,
+    ``model.``, those of this program's checkpoints) are stripped. Float types are converted.
+    Counters of batches seen may be missing, and heads that only training uses may be left over:
+    neither changes a prediction. Names and shapes must fit.
     """
     path = Path(path)
     own = network.state_dict()
-    given = _read(path)
-    if own.keys().isdisjoint(given):  # a prefix that the network itself has must stay
-        given = _strip(given, own.keys(), partly=path.suffix == ".ckpt")
+    given = _stripped(_read(path), own.keys())
     state = OrderedDict((name, value) for name, value in own.items() if name.endswith(COUNTER))
     for name, value in given.items():
         if name in own or not name.startswith(TRAINING_HEADS):
@@ -146,11 +143,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _strip(state: dict[str, Tensor], own: Collection[str], partly: bool) -> dict[str, Tensor]:
-    """Strip prefixes down to names of the network; with `partly`, drop names without one."""
+def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Strip the prefixes that all names share, down to names of the network."""
     for prefix in PREFIXES:
-        carriers = {name: value for name, value in state.items() if name.startswith(prefix)}
-        if carriers and (partly or len(carriers) == len(state)):
-            bare = {name.removeprefix(prefix): value for name, value in carriers.items()}
-            return _strip(bare, own, partly) if bare.keys().isdisjoint(own) else bare
+        shared = bool(state) and all(name.startswith(prefix) for name in state)
+        if shared and state.keys().isdisjoint(own):
+            return _stripped({name[len(prefix) :]: value for name, value in state.items()}, own)
     return state

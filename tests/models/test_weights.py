@@ -45,20 +45,11 @@ def write(path, content):
 def test_every_format_loads_without_wrapper_and_prefix(tmp_path):
     for suffix in (".pt", ".ckpt", ".safetensors"):
         assert same(loaded(write(tmp_path / f"w{suffix}", GOOD)), network())
-    for prefix, wrapper in product(("", "module.", "model.network."), ("state_dict", "model")):
+    prefixes = ("", "module.", "model.network.", "classifier.network.")
+    for prefix, wrapper in product(prefixes, ("state_dict", "model")):
         state = {prefix + name: value for name, value in GOOD.items()}
         content = {wrapper: state, "epoch": 3}
         assert same(loaded(write(tmp_path / "w.pt", content)), network())
-
-
-def test_a_lightning_checkpoint_gives_the_network_alone(tmp_path):
-    state = {f"model.network.{name}": value for name, value in network().state_dict().items()}
-    state["criterion.weight"] = torch.ones(10)
-    content = {"state_dict": state, "optimizer_states": [{"a": 1}]}
-    assert same(loaded(write(tmp_path / "last.ckpt", content)), network())
-    # In a plain file a stray name is an error, not something to drop.
-    with pytest.raises(ValueError, match=r"last\.pt"):
-        loaded(write(tmp_path / "last.pt", {"state_dict": state}))
 
 
 def test_a_prefix_of_the_network_itself_stays(tmp_path):
