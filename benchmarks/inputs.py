@@ -1,6 +1,7 @@
 """The models and images that the sweeps are of, as words of the program's command line."""
 
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -61,13 +62,16 @@ def cifar(folder: Path) -> Input:
 def photographs(folder: Path) -> Input:
     """Return 250 photographs of the NIPS 2017 competition with two ImageNet models."""
     data = _data()
+    if not (root := folder / "photographs").exists():
+        shutil.unpack_archive(data / "imagenet-nips2017-250.tar", folder / ".part", filter="data")
+        (folder / ".part").rename(root)  # whole, or not there
     for name, text in _IMAGENET.items():
         text = f"# @package model.{name}{text}\ninput_size: 224\n"
         write_text(folder / "model" / f"{name}.yaml", text.replace("DATA", str(data)))
     words = (
         f"hydra.searchpath=['file://{folder}']",  # what --config-dir adds
         f"model=[{','.join(_IMAGENET)}]",
-        *("dataset=image_csv", f"dataset.root='{data / 'imagenet-nips2017-250.tar'}'"),
+        *("dataset=image_csv", f"dataset.root='{root}'"),
     )
     return Input("photographs", tuple(_IMAGENET), words)
 

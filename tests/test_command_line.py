@@ -275,7 +275,7 @@ def test_data_that_cannot_be_had_is_asked_for_once(command_line, workspace, capf
         tried.append(arguments)
         raise OSError("no route to host")
 
-    monkeypatch.setattr("src.data.cifar10.CIFAR10.__init__", unreachable)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.__init__", unreachable)
     assert command_line("-m", "dataset=cifar10", "attack=fgsm,bim") == 2
     out, err = capfd.readouterr()
     assert err.count("no route to host") == len(tried) == 1 and not out

@@ -2,10 +2,11 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import takewhile
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 
-from src.data.contents import Content, contents_of_files
+from src.data.contents import content_of, read_all, state_of
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset
 from src.utils.checks import printable
+from src.utils.files import write_text
 from src.utils.targets import call_target
 
 
@@ -80,7 +82,7 @@ class ImageDataset(Dataset[Batch]):
             where all of the data's are among them, its classes are numbered as they stand there.
         numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
             a saved part of another data set.
-        index: file that keeps between runs which image files can be read, and their SHA-256.
+        kept: folder of digests of image files, kept between runs.
         digest: that of all of `data`, where it is known to hold what other data held.
 
     Attributes:
@@ -99,7 +101,7 @@ class ImageDataset(Dataset[Batch]):
         num_classes: int | None = None,
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
-        index: Path | None = None,
+        kept: Path | None = None,
         digest: str = "",
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
@@ -116,7 +118,7 @@ class ImageDataset(Dataset[Batch]):
             wanted = _checked_labels("target_labels", target_labels, len(number))
             self.target_labels = number[wanted[chosen]]
         self.indices = chosen if numbers is None else numbers[chosen]
-        self._data, self._chosen, self._size, self._index = data, chosen, image_size, index
+        self._data, self._chosen, self._size, self._kept = data, chosen, image_size, kept
         self._digest = digest if n_images is None else ""
 
     @property
@@ -158,49 +160,52 @@ class ImageDataset(Dataset[Batch]):
         """Return 16 hexadecimal digits of a SHA-256 that identifies the data set's content.
 
         It covers labels, target labels, positions, number of classes, size, and the images: bytes
-        of those that are files, wherever they lie, pixels of others. It is computed once. Files
-        that the index lacks are decoded, which shows bad ones; `progress` gives that a bar where
-        it takes over two seconds.
+        of those that are files, wherever they lie, pixels of others. It is computed once, and for
+        files kept between runs until one changes. Computing it decodes them, which shows bad ones;
+        `progress` gives that a bar where it takes over two seconds.
 
         Raises:
             ValueError: An image cannot be read or has not the size of the others.
         """
         if not self._digest:
-            contents = self._contents(progress)
-            side = self._size or contents[0].height
-            total = hashlib.sha256(f"{(side, side)} {self.num_classes}".encode())
+            total = hashlib.sha256(f"{self.image_size} {self.num_classes}".encode())
             for numbers in (self.indices, self.labels, self.target_labels):
                 total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
-            for i, content in enumerate(contents):
-                if self._size is None:
-                    self._check_size(i, content.height, content.width, side)
-                total.update(str(tuple(content)).encode())
-            self._digest = total.hexdigest()[:16]
+            known = self._known(f"{total.hexdigest()} {self._size}")
+            if known is not None and known.exists():
+                self._digest = known.read_text()
+            else:
+                self._digest = self._computed(total, known is not None, progress)
+                if known is not None:
+                    write_text(known, self._digest)
         return self._digest
 
-    def _contents(self, progress: bool) -> list[Content]:
-        """Return each image's content as stored."""
-        found: dict[int, Content] = {}
-        files: dict[int, Path] = {}
-        for i in range(len(self)):
-            image = self._read(i, paths=True)
-            if isinstance(image, Path):
-                files[i] = image
-            else:
-                found[i] = Content(hashlib.sha256(image.tobytes()).hexdigest(), *image.shape[:2])
-        found |= contents_of_files(files, self._read, self._index, progress)
-        return [found[i] for i in range(len(self))]
+    def _known(self, what: str) -> Path | None:
+        """Return the file of the digest, by the state of all images' files; None: not kept."""
+        if self._kept is None:
+            return None
+        states = (self._read(i, state_of) for i in range(len(self)))
+        found = list(takewhile(bool, states))
+        name = hashlib.sha256("\n".join([what, *found]).encode(errors="surrogateescape"))
+        return self._kept / name.hexdigest() if len(found) == len(self) else None
 
-    def _read(self, i: int, paths: bool = False) -> Any:
-        """Return image `i` of the subset as stored, uint8 (H, W, 3), or with `paths` its file."""
+    def _computed(self, total: Any, files: bool, progress: bool) -> str:
+        """Return the digest, to whose `total` so far the content of each image is added."""
+        read = partial(self._read, by=content_of)
+        contents = read_all(read, len(self), progress) if files else map(read, range(len(self)))
+        for i, (digest, height, width) in enumerate(contents):
+            if self._size is None:
+                self._check_size(i, height, width, self.image_size)
+            total.update(f"{digest} {height} {width}\n".encode())
+        return str(total.hexdigest()[:16])
+
+    def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:
+        """Return image `i` of the subset as stored, uint8 (H, W, 3), or what `by` makes of it."""
         name = f"image {self._chosen[i]}"
         try:
             image, _ = self._data[int(self._chosen[i])]
-            if isinstance(image, str | Path):
-                name = f"{name} ({image})"
-                if paths:
-                    return Path(image)
-            return to_rgb(image)
+            name = f"{name} ({image})" if isinstance(image, str | Path) else name
+            return by(image)
         except Exception as error:  # of many kinds, depending on where the damage lies
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 

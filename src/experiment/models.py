@@ -265,5 +265,5 @@ def _train(
 def _opened(section: str, split: str, cache_dir: str) -> ImageDataset:
     dataset = DatasetSettings.model_validate_json(section)
     common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-    index = Path(cache_dir) / "images.json"
-    return load_dataset(split, dataset.model_extra or {}, index=index, **common)
+    kept = Path(cache_dir) / "images"
+    return load_dataset(split, dataset.model_extra or {}, kept=kept, **common)

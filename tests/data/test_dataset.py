@@ -60,15 +60,14 @@ def test_target_labels_and_own_numbers_follow_the_subset():
     assert ImageDataset(split()).target_labels is None
 
 
-def test_images_may_come_as_pictures_paths_arrays_and_tensors(tmp_path):
+def test_images_may_come_as_pictures_paths_and_arrays(tmp_path):
     (array,) = random_images(1)
     Image.fromarray(array).save(tmp_path / "x.png")
-    tensor = torch.tensor(array).permute(2, 0, 1)
-    forms = [array, Image.fromarray(array), tmp_path / "x.png", tensor]
-    images = ImageDataset(split(forms)).__getitems__(range(4)).images
-    assert (images == tensor).all()
-    images = ImageDataset(split([array[:, :, 0], tensor[:1]])).__getitems__(range(2)).images
-    assert (images == tensor[:1]).all()
+    forms = [array, Image.fromarray(array), tmp_path / "x.png"]
+    images = ImageDataset(split(forms)).__getitems__(range(3)).images
+    assert (images.permute(0, 2, 3, 1).numpy() == array).all()
+    (grey,) = ImageDataset(split([array[:, :, 0]])).__getitems__([0]).images
+    assert (grey.numpy() == array[:, :, 0]).all()
 
 
 def encoded(image, kind="PNG", **options):
@@ -84,8 +83,7 @@ def test_every_mode_becomes_rgb():
     alpha = picture.copy()
     alpha.putalpha(7)
     palette = encoded(picture.quantize(4), transparency=b"\x00\x80\xff\xff")
-    wide = encoded(Image.fromarray(grey.astype(np.uint16) * 257))
-    for file in (encoded(Image.fromarray(grey)), encoded(alpha), palette, wide):
+    for file in (encoded(Image.fromarray(grey)), encoded(alpha), palette):
         assert np.array_equal(to_rgb(file), rgb)
 
 
@@ -97,12 +95,9 @@ def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
         (tmp_path / "x.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"image 0 \(.*x\.png\)"):
             ImageDataset(split([tmp_path / "x.png"])).digest()
-    ambiguous = encoded(Image.fromarray(np.full((4, 4), 200, dtype=np.int32)), "TIFF").getvalue()
-    (tmp_path / "x.tif").write_bytes(ambiguous)
-    with pytest.raises(ValueError, match="8 or as 16 bits"):
-        ImageDataset(split([tmp_path / "x.tif"])).digest()
-    with pytest.raises(ValueError, match="image 0"):
-        ImageDataset(split([np.zeros((4, 4, 3))])).digest()
+    for array in (np.full((4, 4), 200, dtype=np.uint16), np.zeros((4, 4, 3))):
+        with pytest.raises(ValueError, match="image 0"):
+            ImageDataset(split([array])).digest()
 
 
 def test_image_size_shrinks_with_antialiasing_and_cuts_out_the_centre():

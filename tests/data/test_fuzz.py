@@ -1,6 +1,5 @@
 """Damaged files: every reader reads them or refuses them by ValueError, whatever the damage."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,6 @@ from safetensors.torch import save_file
 
 from src.data import ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
-from src.data.image_folder import image_folder
 from src.models import load_weights
 from src.store.jobs import find_jobs
 
@@ -35,26 +33,12 @@ def content(write: Callable[[Path], object]) -> bytes:
         return Path(folder, "file").read_bytes()
 
 
-def packed(kind: str) -> bytes:
-    def write(path: Path) -> None:
-        for name in ("a", "b"):
-            (path.parent / "x" / name).mkdir(parents=True)
-            PICTURE.save(path.parent / "x" / name / "1.png")
-        shutil.move(shutil.make_archive(f"{path}-", kind, path.parent / "x"), path)
-
-    return content(write)
-
-
 def read_image(path: Path) -> None:
     ImageDataset(LabelledImages([path], np.array([0]))).digest()
 
 
 def read_csv(path: Path) -> None:
     image_csv("test", root=str(path.parent), images=".")
-
-
-def read_archive(path: Path) -> None:
-    image_folder("test", root=str(path), cache_dir=str(path.parent / "cache"))
 
 
 def read_weights(path: Path) -> None:
@@ -81,8 +65,6 @@ def cell(name: str, value: object) -> bytes:
 READERS = {
     "images.csv": (CSV, read_csv),
     "x.png": (content(lambda path: PICTURE.save(path, "PNG")), read_image),
-    "x.tar.gz": (packed("gztar"), read_archive),
-    "x.zip": (packed("zip"), read_archive),
     "x.pt": (content(lambda path: torch.save(STATE, path)), read_weights),
     "x.safetensors": (content(lambda path: save_file(STATE, path)), read_weights),
     "predictions.parquet": (table(TABLE), read_job),

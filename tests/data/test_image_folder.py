@@ -29,7 +29,7 @@ def test_classes_and_files_are_sorted(both, write_classes):
     assert greys("test", both) == greys("test", both / "test") == TEST
     assert greys("train", both) == TRAIN
     (both / "test").rename(both / "val")  # which is the test split where there is no test
-    assert greys("test", both) == greys("test", both.parent) == TEST
+    assert greys("test", both) == TEST
     write_classes(both / "test", ["ant", "cat"], start=200)
     assert greys("test", both) == [200, 201, 210, 211]
 
@@ -41,18 +41,11 @@ def test_a_class_called_train_is_a_class(tmp_path, write_classes):
 
 def test_a_missing_split_is_refused(both):
     (both / "train").rename(both.parent / "train")
-    with pytest.raises(ValueError, match=r"train split.*weights=PATH"):
+    with pytest.raises(ValueError, match="train split"):
         image_folder("train", root=str(both))
     (both / "test").rename(both / "train")
     with pytest.raises(ValueError, match="test split"):
         image_folder("test", root=str(both))
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_splits_of_different_classes_are_refused(both, write_classes, split):
-    write_classes(both / "test", ["dog"])
-    with pytest.raises(ValueError, match=r"\['dog'\]"):
-        image_folder(split, root=str(both))
 
 
 def test_suffixes_depth_and_clutter(tmp_path, write_classes):
