@@ -11,7 +11,6 @@ from src.config.read import read_job
 from src.experiment.models import stored_classifier
 from src.main import CONF
 from src.models import PixelClassifier
-from src.utils.checks import suggestion
 
 
 def load_classifier(
@@ -46,12 +45,6 @@ def load_classifier(
     words = ("attack=none", f"targets=[{name}]", *words)
     try:
         config = _without_attack(compose_words(CONF, words, config_dir))
-        if name not in config.model:
-            known = sorted(map(str, config.model))
-            raise ValueError(
-                f"there is no model {name} among {', '.join(known)}.{suggestion(name, known)} "
-                f"'model=[{name}]' takes another one of conf/model/."
-            )
         settings = read_job(config, config.hydra)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error

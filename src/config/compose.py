@@ -36,8 +36,6 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
     if not is_sweep(config.hydra) or not has_basic_sweeper(config):
         yield config
         return
-    if (most := config.hydra.sweeper.max_batch_size) is not None and most < 1:
-        raise ValueError(f"hydra.sweeper.max_batch_size={most} must be 1 or more, or null.")
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     words = OverridesParser.create(loader).parse_overrides([*fixed, *config.hydra.overrides.task])

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.contrib.concurrent import thread_map
 
 from src.data.files import to_rgb
-from src.utils.cache import sha256_of
+from src.utils.files import sha256_of
 
 
 def content_of(image: Any) -> tuple[str, int, int]:

@@ -77,9 +77,8 @@ class ImageDataset(Dataset[Batch]):
         n_images: size of the fixed, class-balanced subset, which `seed` chooses; None takes all.
         image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
             N x N square; None leaves the images as stored.
-        num_classes: required number of classes; None: as many as there are names.
-        class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k;
-            where all of the data's are among them, its classes are numbered as they stand there.
+        num_classes: number of classes, where no names tell it.
+        class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k.
         numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
             a saved part of another data set.
         kept: folder of digests of image files, kept between runs.
@@ -105,18 +104,13 @@ class ImageDataset(Dataset[Batch]):
         digest: str = "",
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
-        classes = getattr(data, "classes", None)
-        if classes is None:
-            classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
-        number, names = _number_classes(tuple(map(str, classes)), num_classes, class_names)
-        self.class_names = tuple(map(printable, names))
-        labels = _checked_labels("labels", data.targets, len(number))
+        self.class_names = _class_names(data, num_classes, class_names)
+        labels = _checked_labels("labels", data.targets, self.num_classes)
         chosen = balanced_subset(labels, n_images, seed)
-        self.labels = number[labels[chosen]]
-        self.target_labels = None
+        self.labels, self.target_labels = labels[chosen], None
         if target_labels is not None:
-            wanted = _checked_labels("target_labels", target_labels, len(number))
-            self.target_labels = number[wanted[chosen]]
+            wanted = _checked_labels("target_labels", target_labels, self.num_classes)
+            self.target_labels = wanted[chosen]
         self.indices = chosen if numbers is None else numbers[chosen]
         self._data, self._chosen, self._size, self._kept = data, chosen, image_size, kept
         self._digest = digest if n_images is None else ""
@@ -261,34 +255,26 @@ def to_unit(images_uint8: Tensor) -> Tensor:
     return images_uint8.to(torch.float32) / 255
 
 
-def _number_classes(
-    classes: Sequence[str], num_classes: int | None, class_names: str | Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the number of each class of the data, int64, and all names, as configured.
-
-    Where every class of the data is in `class_names`, the classes are numbered as they stand
-    there (so folders named after some of a model's classes get that model's numbers); else
-    `class_names` are new names for the classes in the order of the data.
-    """
-    names = tuple(classes if class_names is None else map(str, class_names))
+def _class_names(
+    data: Any, num_classes: int | None, class_names: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the classes' names: as configured, as the data has them, or their numbers."""
+    names: Any = class_names
     if class_names == "imagenet":
         from torchvision.models import ResNet50_Weights
 
-        names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    number = np.arange(len(classes), dtype=np.int64)
-    if class_names is not None and set(classes) <= set(names):
-        number = np.array([names.index(name) for name in classes], dtype=np.int64)
-    elif len(names) != len(classes):
+        names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    own = getattr(data, "classes", None) or names
+    if own is None:
+        own = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
+    names = own if names is None else names
+    if len(names) != len(own) or num_classes not in (None, len(names)):
         raise ValueError(
-            f"dataset.class_names={str(class_names)[:200]} must be null, imagenet or a list of "
-            f"{len(classes)} names for the classes {', '.join(classes[:5])}, ..."
+            f"the data has {len(own)} classes ({', '.join(map(str, own[:5]))}, ...), which "
+            f"dataset.class_names={str(class_names)[:200]} and "
+            f"dataset.num_classes={num_classes} do not fit"
         )
-    if num_classes not in (None, len(names)):
-        raise ValueError(
-            f"dataset.num_classes={num_classes}, but there are {len(names)} classes "
-            f"({', '.join(names[:5])}, ...)"
-        )
-    return number, names
+    return tuple(printable(str(name)) for name in names)
 
 
 def _checked_labels(what: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:

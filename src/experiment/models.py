@@ -28,7 +28,6 @@ from src.store.code_identity import WEIGHTS, code_of, own_code
 from src.store.keys import content_key
 from src.tracking import Tracker
 from src.training import trained_weights
-from src.utils.cache import is_cached
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
         classifier = _built(settings, name, images)
     if settings.model[name].weights is None:
         path = _checkpoint(settings, name, classifier, images)
-        if not is_cached(path):
+        if not path.exists():
             return None
         load_weights(classifier.network, path)
     _ready(settings, name, classifier, images)

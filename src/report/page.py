@@ -17,7 +17,6 @@ from markupsafe import Markup
 
 from src.report.charts.theme import THEME, Drawn
 from src.report.images import Album
-from src.utils.cache import cache_entry, is_cached
 from src.utils.files import WriteError, atomic_write, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -118,12 +117,12 @@ def save_figures(figures: Sequence[Figure], folder: Path) -> None:
 def _vega(cache: Path) -> str:
     """Return Vega, Vega-Lite and vega-embed as one script."""
     path = cache / f"vega-{VEGA_LITE}-{version('vl-convert-python')}.js"
-    if is_cached(path):
+    if path.exists():
         return path.read_text(encoding="utf-8")
     made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     text = str(made).replace("</script", "<\\/script")
-    with suppress(WriteError), cache_entry(path) as temporary:  # else it is made each time
-        temporary.write_text(text, encoding="utf-8")
+    with suppress(WriteError):  # else it is made each time
+        write_text(path, text)
     return text
 
 

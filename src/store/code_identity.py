@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from src.utils.cache import sha256_of
+from src.utils.files import sha256_of
 
 ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
 """Packages of this program that decide the rows of a job."""

@@ -12,7 +12,6 @@ import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
@@ -20,8 +19,8 @@ from src.models import PixelClassifier, save_weights
 from src.training.data import loaders
 from src.training.module import FineTuning
 from src.utils import stopping
-from src.utils.cache import cache_entry, is_cached
 from src.utils.devices import computes_in_bfloat16
+from src.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +46,16 @@ def trained_weights(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
-    if is_cached(path):
+    if path.exists():
         return path
     log.info("Training %s, or waiting for another process that does.", name)
     with FileLock(lock):
-        if is_cached(path):
+        if path.exists():
             return path
         work = path.with_suffix(".training")
         work.mkdir(exist_ok=True)
         last = work / "last.ckpt"
-        resumed = last if is_cached(last) else None
+        resumed = last if last.exists() else None
         log.info(
             "Training %s on %d images for %d epochs%s; the result is kept in %s.",
             *(name, len(train), settings.epochs, " (resuming)" if resumed else "", path),
@@ -72,7 +71,7 @@ def trained_weights(
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
         log.info("Trained %s: %.2f%% of %d test images correct.", name, 100 * accuracy, len(test))
         classifier.eval()
-        with cache_entry(path) as temporary:
+        with atomic_write(path) as temporary:
             save_weights(classifier.network, temporary)
         shutil.rmtree(work)
     return path
@@ -94,24 +93,12 @@ def _runner(
         precision=_precision(settings.precision, trainer.accelerator),
         max_epochs=settings.epochs,
         callbacks=[keep_last, *bar],
-        plugins=[_ProvenCheckpoints()],
         logger=logger or False,
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(10, steps)),
     )
-
-
-class _ProvenCheckpoints(TorchCheckpointIO):
-    """Checkpoint files written as cache entries, which show damage."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint, whole or not at all."""
-        with cache_entry(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 def _precision(wanted: str, accelerator: str) -> Any:

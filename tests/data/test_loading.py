@@ -39,17 +39,10 @@ def test_image_csv_has_the_names_of_imagenet(tmp_path, write_classes):
     assert plain.class_names == tuple(map(str, range(1000)))
 
 
-@pytest.mark.parametrize(
-    ("classes", "names", "labels"),
-    [
-        (["n01", "n02"], ["zebra", "ape"], [0, 0, 1, 1]),  # new names, in the order of the folders
-        (["ant", "cat"], ["dog", "cat", "cow", "ant"], [3, 3, 1, 1]),  # numbers of these folders
-    ],
-)
-def test_class_names_rename_or_number_the_folders(tmp_path, write_classes, classes, names, labels):
-    root = str(write_classes(tmp_path, classes))
-    dataset = load("image_folder", root=root, class_names=names, num_classes=len(names))
-    assert dataset.class_names == tuple(names) and dataset.labels.tolist() == labels
+def test_class_names_rename_the_folders(tmp_path, write_classes):
+    root = str(write_classes(tmp_path, ["n01", "n02"]))
+    dataset = load("image_folder", root=root, class_names=["zebra", "ape"], num_classes=2)
+    assert dataset.class_names == ("zebra", "ape") and dataset.labels.tolist() == [0, 0, 1, 1]
 
 
 def test_the_split_is_passed_as_torchvision_takes_it(monkeypatch):
@@ -76,7 +69,7 @@ def test_the_split_is_passed_as_torchvision_takes_it(monkeypatch):
     ("changes", "message"),
     [
         ({"num_classes": 5}, "num_classes=5"),
-        ({"class_names": ["one"]}, "class_names=.*'one'.* ant, bee"),
+        ({"class_names": ["one"]}, r"\(ant, bee, .*class_names=\['one'\]"),
         ({"root": None}, r"dataset\.root=null"),
         ({"_target_": "src.data.nothing.here"}, r"src\.data\.nothing\.here"),
         ({"_target_": "builtins.dict"}, "targets"),

@@ -157,14 +157,6 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert not path.with_suffix(".training").exists()
 
 
-def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, caplog, whole):
-    path = tmp_path / "cut.safetensors"
-    cut_short(path, monkeypatch)
-    flip_a_bit(path.with_suffix(".training") / "last.ckpt")
-    assert_same_weights(train(path), whole)
-    assert "last.ckpt is damaged" in caplog.text
-
-
 def test_two_processes_train_once(tmp_path, at_once):
     path = tmp_path / "net.safetensors"
     trained = multiprocessing.get_context("fork").Value("i", 0)
@@ -175,17 +167,3 @@ def test_two_processes_train_once(tmp_path, at_once):
 
     at_once(*[partial(train, path, count)] * 2)
     assert trained.value == 1 and path.exists()
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def test_damaged_weights_are_named_and_trained_again(tmp_path, caplog):
-    path = train(tmp_path / "net.safetensors", epochs=1)
-    content = path.read_bytes()
-    path.write_bytes(bytes([content[0] ^ 4]) + content[1:])
-    assert train(path, epochs=1).read_bytes() == content
-    assert f"{path} is damaged" in caplog.text
