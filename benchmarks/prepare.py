@@ -19,7 +19,7 @@ from src.models import PixelClassifier
 from src.tracking import open_tracker
 from src.utils.files import atomic_write
 
-AS_TRAINED = ("trainer.fold_batch_norms=false", "trainer.channels_last=false")
+AS_TRAINED = ("trainer.fold_batch_norms=false",)
 
 
 def prepare(words: list[str], folder: Path) -> None:

@@ -213,7 +213,6 @@ class TrainerSettings(Section):
     gradient_batch: PositiveInt | None = None
     num_workers: NonNegativeInt = 0
     fold_batch_norms: bool = True
-    channels_last: bool = True
     progress_bar: bool = True
 
     @property

@@ -153,10 +153,10 @@ def forget_models() -> None:
 
 def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
     """Return a key of all that decides a model, as far as files stay as they are."""
-    trainer = settings.trainer.model_dump(include={"fold_batch_norms", "channels_last"})
     parts = (settings.model[name], settings.dataset, settings.training)
     wanted = [part.model_dump() for part in parts]
-    return content_key(name, wanted, trainer, settings.cache_dir, images.digest())
+    folded = settings.trainer.fold_batch_norms
+    return content_key(name, wanted, folded, settings.cache_dir, images.digest())
 
 
 def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
@@ -200,8 +200,7 @@ def _ready(
     classifier.eval().requires_grad_(False)
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
-    if settings.trainer.channels_last:
-        classifier.to(memory_format=torch.channels_last)
+    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
     expected, stated = settings.model[name].expected_accuracy, _stated(settings, name)
     if expected is None and stated.class_names == images.class_names:
         expected = stated.expected_accuracy

@@ -74,6 +74,6 @@ def code_keys(settings: Settings) -> dict[str, str]:
 def _numerics(settings: Settings, device: str) -> list[str]:
     """Return settings that change a logit's last digits."""
     trainer = settings.trainer
-    how = trainer.model_dump(include={"precision", "fold_batch_norms", "channels_last"})
+    how = trainer.model_dump(include={"precision", "fold_batch_norms"})
     versions = [f"{name}={version(name)}" for name in ("torch", "torchvision", "pillow", "numpy")]
     return [*(f"{key}={how[key]}" for key in sorted(how)), device, *versions]

@@ -92,6 +92,7 @@ def _runner(
         devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
         precision=_precision(settings.precision, trainer.accelerator),
         max_epochs=settings.epochs,
+        gradient_clip_val=settings.gradient_clip or None,
         callbacks=[keep_last, *bar],
         logger=logger or False,
         enable_progress_bar=bool(bar),

@@ -60,11 +60,6 @@ class FineTuning(pl.LightningModule):
         self.test_accuracy(self.classifier(to_unit(batch.images)), batch.labels)
         self.log("test_accuracy", self.test_accuracy, prog_bar=True, batch_size=len(batch.labels))
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient here, since Lightning refuses to for fused optimizers."""
-        if self.settings.gradient_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip)
-
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, one step a batch."""
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
@@ -75,7 +70,7 @@ class FineTuning(pl.LightningModule):
         ]
         optimizer: torch.optim.Optimizer
         if self.settings.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
+            optimizer = torch.optim.AdamW(groups, lr=rate)
         else:
             optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.95, nesterov=True)
         steps = max(int(self.trainer.estimated_stepping_batches), _FEWEST_STEPS)

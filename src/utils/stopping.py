@@ -28,7 +28,6 @@ _sum_up: Callable[[BaseException], None] = _say
 def handle_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember that one came."""
     global _interrupted, _sum_up
-    hook, sys.unraisablehook = sys.unraisablehook, _unraisable
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as a shell sets it in the background
@@ -37,15 +36,8 @@ def handle_signals() -> Iterator[None]:
         yield
     finally:
         _interrupted, _sum_up = False, _say
-        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Print no traceback of an interrupt in a destructor: `raise_if_interrupted` raises again."""
-    if unraisable.exc_type is not KeyboardInterrupt:
-        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -64,8 +56,8 @@ def raise_if_interrupted() -> None:
 def reraise_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt before or after a block if an interrupt has come.
 
-    Libraries swallow interrupts (a bare `except` around an import, a destructor), or make other
-    errors of them, as OmegaConf does.
+    Libraries swallow interrupts (a bare `except` around an import), or make other errors of them,
+    as OmegaConf does.
     """
     raise_if_interrupted()
     try:
