@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -23,11 +24,13 @@ def existing_folder(root: str | None) -> Path:
 def to_rgb(image: Any) -> np.ndarray:
     """Return an image as uint8 (H, W, 3) RGB.
 
-    It may be a Pillow image, a file of one (path or open), or a uint8 array (H, W) or (H, W, 3).
-    Grey images are repeated in all channels, an alpha channel is dropped, and rotation flags of
-    cameras are not applied. Anything else, such as greys of 16 bits, raises an exception of one of
-    many kinds.
+    It may be a Pillow image, a file of one (path or open), a uint8 array (H, W) or (H, W, 3), or a
+    uint8 tensor (3, H, W). Grey images are repeated in all channels, an alpha channel is dropped,
+    and rotation flags of cameras are not applied. Anything else, such as greys of 16 bits, raises
+    an exception of one of many kinds.
     """
+    if isinstance(image, torch.Tensor):
+        image = image.permute(1, 2, 0).numpy()
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.shape[2:] == (3,):
             return image

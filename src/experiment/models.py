@@ -20,7 +20,6 @@ from src.models import (
     build_classifier,
     fold_batch_norms,
     load_weights,
-    structure_digest,
     weight_facts,
     weights_digest,
 )
@@ -196,7 +195,7 @@ def _ready(
     """Freeze a model that has its weights, and make it fast to differentiate."""
     built = _network_of(settings, name)
     digest = weights_digest(classifier.network)
-    key = content_key(built, code_of(built), digest, structure_digest(classifier.network))
+    key = content_key(built, code_of(built), digest, repr(classifier.network))
     classifier.eval().requires_grad_(False)
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
@@ -232,7 +231,7 @@ def _checkpoint(
     check_images(train, settings.trainer.progress_bar)
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
-    network = (built, code_of(built), shapes, structure_digest(classifier.network))
+    network = (built, code_of(built), shapes, repr(classifier.network))
     recipe = settings.training.model_dump(exclude={"device"})
     key = content_key(own_code(WEIGHTS), network, train.digest(), recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"

@@ -8,7 +8,6 @@ from src.models.weights import (
     WeightFacts,
     load_weights,
     save_weights,
-    structure_digest,
     weight_facts,
     weights_digest,
 )

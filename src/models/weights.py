@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -77,47 +76,19 @@ def save_weights(network: nn.Module, path: Path) -> None:
     path.write_bytes(save(state))  # on a full disk `save_file` raises no OSError
 
 
-def weights_digest(network: nn.Module, without: Collection[str] = ()) -> str:
+def weights_digest(network: nn.Module) -> str:
     """Return 16 hexadecimal digits of a SHA-256 that identifies a network's weights.
 
     Names, types, shapes and values of the state dict count; the device, the memory format and the
-    counters of batches seen, which no prediction depends on, do not, nor names in `without`.
+    counters of batches seen, which no prediction depends on, do not.
     """
     digest = hashlib.sha256()
     for name, value in sorted(_tensors(network)):
-        if not name.endswith(COUNTER) and name not in without:
-            _add(digest, name, value)
+        if not name.endswith(COUNTER):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def structure_digest(network: nn.Module) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 of a network's structure.
-
-    It covers the modules' names, classes and plain attributes, modes apart, and the buffers that
-    the state dict leaves out.
-    """
-    digest = hashlib.sha256()
-    for name, part in network.named_modules():
-        plain = {key: repr(value) for key, value in vars(part).items() if _is_plain(key, value)}
-        digest.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {plain}".encode())
-    stored = network.state_dict()
-    for name, value in sorted(network.named_buffers()):
-        if name not in stored:
-            _add(digest, name, value)
-    return digest.hexdigest()[:16]
-
-
-def _is_plain(key: str, value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_is_plain(key, each) for each in value)
-    scalar = value is None or isinstance(value, bool | int | float | str)
-    return scalar and not key.startswith("_") and key != "training"
-
-
-def _add(digest: Any, name: str, value: Tensor) -> None:
-    digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    digest.update(flat.view(torch.uint8).numpy().data)
 
 
 def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -123,14 +123,6 @@ def test_the_label_names_the_settings_of_words_and_experiments(tmp_path):
     assert label == "bim (steps=20, norm=l2, target_label=next, decay=0.5)"
 
 
-def test_attacks_may_lie_in_folders(tmp_path):
-    (tmp_path / "attack" / "mine").mkdir(parents=True)
-    text = "# @package attack\ndefaults: [/attack/mi@_here_, _self_]\nsteps: 7\n"
-    (tmp_path / "attack" / "mine" / "fia.yaml").write_text(text)
-    attack = read("attack=mine/fia", extra=tmp_path).attack
-    assert (attack.name, attack.label, attack.settings["steps"]) == ("mine.fia", "mine.fia", 7)
-
-
 @pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
 def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", job_composer())

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data import cifar10_mini as module
-from src.data import load_dataset
 from src.data.cifar10_mini import ARCHIVE, CLASSES, SIZES, cifar10_mini
 
 
@@ -24,13 +22,6 @@ def test_images_are_of_the_classes_that_their_files_lie_in():
         fewer = cifar10_mini(split, n_train=25, n_test=25)
         assert np.array_equal(fewer.images, data.images[:25]) and fewer.classes == CLASSES
     assert not names
-
-
-def test_a_split_is_decoded_once_for_its_subset_and_all_of_it(monkeypatch):
-    source = {"_target_": "src.data.cifar10_mini.cifar10_mini", "n_test": 30}
-    assert len(load_dataset("test", source, n_images=10)) == 10
-    monkeypatch.delattr(module, "ARCHIVE")
-    assert len(load_dataset("test", source)) == 30
 
 
 def test_a_wrong_count_is_refused():

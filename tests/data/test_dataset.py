@@ -60,11 +60,12 @@ def test_target_labels_and_own_numbers_follow_the_subset():
     assert ImageDataset(split()).target_labels is None
 
 
-def test_images_may_come_as_pictures_paths_and_arrays(tmp_path):
+def test_images_may_come_as_pictures_paths_arrays_and_tensors(tmp_path):
     (array,) = random_images(1)
     Image.fromarray(array).save(tmp_path / "x.png")
-    forms = [array, Image.fromarray(array), tmp_path / "x.png"]
-    images = ImageDataset(split(forms)).__getitems__(range(3)).images
+    tensor = torch.tensor(array).permute(2, 0, 1)
+    forms = [array, Image.fromarray(array), tmp_path / "x.png", tensor]
+    images = ImageDataset(split(forms)).__getitems__(range(4)).images
     assert (images.permute(0, 2, 3, 1).numpy() == array).all()
     (grey,) = ImageDataset(split([array[:, :, 0]])).__getitems__([0]).images
     assert (grey.numpy() == array[:, :, 0]).all()

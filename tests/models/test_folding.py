@@ -82,15 +82,6 @@ class WeightReadElsewhere(DependsOnData):
         return self.norm(self.conv(x)) + x * self.conv.weight.mean()
 
 
-class OneOfTwoNames(DependsOnData):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Sequential(self.conv, self.norm)
-
-    def forward(self, x):
-        return self.norm(self.inner[0](x))
-
-
 class OwnConvolution(nn.Conv2d):
     def forward(self, x):
         return self._conv_forward(x, torch.tanh(self.weight), self.bias)
@@ -117,7 +108,6 @@ def hooked():
         DependsOnData,
         ConvUsedTwice,
         WeightReadElsewhere,
-        OneOfTwoNames,
         lambda: sequence(OwnConvolution(3, 3, 1)),
         lambda: sequence(hooked()),
         lambda: sequence(norm=OwnNorm(3)),

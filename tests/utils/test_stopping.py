@@ -142,14 +142,6 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, monkeypatch, na
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
 
 
-def test_summaries_are_printed_though_the_disk_is_full(run, monkeypatch):
-    full_for(monkeypatch, "matrix-fgsm.csv", "matrix-rfgsm.csv")
-    code, printed, folder = run(*SWEEP)
-    assert code == 1 and f"{folder.name}/matrix-fgsm.csv {FULL}" in printed
-    assert "fgsm on cifar10_mini" in printed and "rfgsm on cifar10_mini" in printed
-    assert not (folder / "matrix-fgsm.csv").exists()
-
-
 def test_outputs_that_cannot_be_written_are_named(command_line, workspace, capfd):
     (workspace / "outputs").write_text("no folder")
     assert command_line(*SWEEP) == 2
