@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -240,12 +241,27 @@ def load_dataset(
     except (ImportError, AttributeError, ValueError, TypeError):
         takes_train = False  # it cannot be found, which the call says
     chosen = {"train": split == "train"} if takes_train else {"split": split}
-    data = call_target({**source, **chosen})
+    data = _opened({**source, **chosen}, options.get("kept"))
     if not hasattr(data, "targets"):
         raise ValueError(
             f"dataset._target_={target} returned {type(data).__name__}, which has no `targets`"
         )
     return ImageDataset(data, n_images=n_images if split == "test" else None, **options)
+
+
+def _opened(source: Mapping[str, Any], kept: Path | None) -> Any:
+    """Call a data set's `_target_`; of several processes one downloads, and the others wait."""
+    if not source.get("download") or kept is None:
+        return call_target(source)
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept / "download.lock"):
+        try:
+            return call_target(source)
+        except ValueError as error:  # of the network, the disk, the archive
+            raise ValueError(
+                f"{error}: without a download give dataset.root=FOLDER of the data, or "
+                "dataset=cifar10_mini"
+            ) from error
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:
@@ -268,6 +284,8 @@ def _class_names(
     if own is None:
         own = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
     names = own if names is None else names
+    if set(names) == set(own) and list(names) != list(own):
+        raise ValueError(f"dataset.class_names has another order than the data, {', '.join(own)}")
     if len(names) != len(own) or num_classes not in (None, len(names)):
         raise ValueError(
             f"the data has {len(own)} classes ({', '.join(map(str, own[:5]))}, ...), which "

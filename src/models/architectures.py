@@ -1,4 +1,4 @@
-"""Networks of the catalogue whose stem suits the images' size, made from torchvision's own.
+"""Networks of the catalogue with a choice of stem, made from torchvision's own.
 
 A stem is the network's first layers. ``imagenet`` is the original one. ``cifar`` keeps more
 resolution there, so that 32-pixel images do not shrink to one pixel at once; these
@@ -99,21 +99,34 @@ _BUILDERS: dict[str, Callable[[int, str], nn.Module]] = {
 }
 
 
-def model_with_stem(name: str, num_classes: int, image_size: int) -> nn.Module:
+def model_with_stem(
+    name: str, num_classes: int, image_size: int, stem: str | None = None, pretrained: bool = False
+) -> nn.Module:
     """Build one of the networks that have a ``cifar`` stem; `resnet50` and the like know the name.
 
     Args:
         name: torchvision's name, in `_BUILDERS`.
         num_classes: Number of logits.
-        image_size: Side in pixels of the images that the network gets, which decides the stem.
+        image_size: Side in pixels of the images that the network gets.
+        stem: ``cifar``, ``imagenet`` or None: ``cifar`` up to 64 pixels.
+        pretrained: Start from torchvision's ImageNet weights wherever name and shape fit.
 
     Returns:
         The network, its normalisation in ``pretrained_cfg``: CIFAR-10's with the ``cifar`` stem,
         ImageNet's with the other, whatever the weights, so that a file means the same everywhere.
     """
-    stem = "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"
+    if stem is None:
+        stem = "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"
+    if stem not in NORMALISATION:
+        raise ValueError(f"stem must be null, {' or '.join(NORMALISATION)}, not {stem!r}.")
     network: Any = _BUILDERS[name](num_classes, stem)
     network.pretrained_cfg = dict(NORMALISATION[stem])
+    if pretrained:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        state = weights.get_state_dict(progress=False, check_hash=True)
+        own = network.state_dict()
+        fitting = [key for key in own.keys() & state.keys() if own[key].shape == state[key].shape]
+        network.load_state_dict({key: state[key] for key in fitting}, strict=False)
     return network
 
 

@@ -35,14 +35,18 @@ class WeightFacts:
 
 def weight_facts(path: str | Path) -> WeightFacts:
     """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`."""
-    try:
-        with safe_open(path, "numpy") as file:
-            stated = file.metadata() or {}
-    except (OSError, SafetensorError):  # another format; what is damaged shows in loading
-        return WeightFacts()
+    stated = _metadata(path)
     names = [name.strip() for name in stated.get("class_names", "").split(",")]
     accuracy = stated.get("expected_accuracy")
     return WeightFacts(tuple(filter(None, names)), None if accuracy is None else float(accuracy))
+
+
+def _metadata(path: str | Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):  # another format; what is damaged shows in loading
+        return {}
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -67,13 +71,17 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     except RuntimeError as error:
         misfits = textwrap.shorten(str(error).partition("\n")[2], 400)
         raise ValueError(f"{path} does not fit the network: {misfits}") from error
+    digest = _metadata(path).get("digest")
+    if digest is not None and digest != weights_digest(network):
+        raise ValueError(f"{path} is damaged; without it the network is trained again")
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state dict as safetensors."""
+    """Write a network's state dict as safetensors, with the digest that shows damage."""
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    path.write_bytes(save(state))  # on a full disk `save_file` raises no OSError
+    stated = {"digest": weights_digest(network)}
+    path.write_bytes(save(state, stated))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:

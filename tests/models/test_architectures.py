@@ -5,6 +5,7 @@ import hashlib
 import pytest
 import torch
 import torchvision
+from torchvision.models._api import WeightsEnum
 
 from src.models import PixelClassifier
 from src.models.architectures import (
@@ -74,6 +75,19 @@ def test_imagenet_inception_sees_pixels_scaled_to_plus_minus_one():
     torch.testing.assert_close(seen[0], 2 * images - 1)
 
 
-def test_image_size_decides_the_stem():
-    for size, kernel in ((64, 3), (65, 7)):
-        assert resnet18(10, size).conv1.kernel_size == (kernel, kernel)
+def test_pretrained_fills_whatever_fits(monkeypatch):
+    source = torchvision.models.resnet18()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: source.state_dict())
+    small = resnet18(10, 32, pretrained=True)
+    assert torch.equal(small.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    assert small.conv1.weight.shape == (64, 3, 3, 3) and small.fc.weight.shape == (10, 512)
+    whole = resnet18(1000, 224, pretrained=True)
+    assert all(torch.equal(whole.state_dict()[k], v) for k, v in source.state_dict().items())
+
+
+def test_image_size_decides_the_stem_unless_it_is_given():
+    cases = ((64, None, 3), (65, None, 7), (224, "cifar", 3), (32, "imagenet", 7))
+    for size, stem, kernel in cases:
+        assert resnet18(10, size, stem=stem).conv1.kernel_size == (kernel, kernel)
+    with pytest.raises(ValueError, match="small"):
+        resnet18(10, 32, stem="small")

@@ -133,3 +133,13 @@ def test_the_digest_follows_the_weights_and_nothing_else():
     assert weights_digest(counted) == digest
     others = [weights_digest(other) for other in (network(seed=1), network().half(), moved)]
     assert digest not in others
+
+
+def test_damaged_weights_of_a_training_are_refused(tmp_path):
+    network, file = nn.Linear(20, 20), tmp_path / "w.safetensors"
+    save_weights(network, file)
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1  # of the last number
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        load_weights(network, file)
