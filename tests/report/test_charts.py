@@ -81,7 +81,7 @@ def test_the_answer_links_matrix_and_curves(made_up):
 
 CHARTS = {
     *("answer", "variants", "excess-noise", "hypothesis", "images", "compared-attacks"),
-    *("compared-sources", "compared-directions", "spectra", "filtered", "low-passed"),
+    *("compared-sources", "compared-directions", "filtered", "low-passed"),
     *("similarity", "class-counts", "confidence-profiles", "class-confidence"),
 }
 
