@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtrc
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
@@ -18,8 +17,6 @@ ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
 LOSS_NOT_RISING = 0.05
 """Share of images whose loss rises at no budget, above which there is an alarm."""
-LARGEST_P = 0.05
-"""Largest p-value of a paired test at which there is an alarm."""
 
 CAUSES = {
     "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
@@ -34,7 +31,6 @@ CAUSES = {
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that classify more of them correctly",
-    "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",
     "random_model": "usual causes: dropout or noise that stays on, a counter; its numbers hold for "
     "this run alone",
 }
@@ -66,9 +62,6 @@ def alarms(
       attacks, the target label reached).
     - `above_chance`: the white box's accuracy under an untargeted iterative attack, over all
       images at the largest budget, is above 1 / `num_classes`.
-    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer images, by a
-      one-sided exact McNemar test of the budgets with the most and, above it, the fewest
-      successes, p <= 0.05 over all pairs of budgets.
 
     Shares are judged by the lower ends of their intervals. `table` holds the predictions, clean
     rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
@@ -84,7 +77,6 @@ def alarms(
         raised.append(_few_images(found, place, protocol))
         if is_white_box(source, target):
             raised.append(_loss_not_rising(correct, place))
-            raised.append(_weaker_at_larger_budget(correct, place))
             if iterative and found.target_labels is None:
                 raised.append(_above_chance(found, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
@@ -145,26 +137,6 @@ def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
         f"likely than when clean on {format_cell(k, n)}"
     )
     return Alarm("loss_not_rising", finding)
-
-
-def _weaker_at_larger_budget(found: Outcomes, place: int) -> Alarm | None:
-    """Compare the budget with the most successes with the one above it with the fewest."""
-    success = found.success[place] & found.counted[place][:, None]
-    counts = success.sum(axis=0)
-    best = int(counts.argmax())
-    worst = best + int(counts[best:].argmin())
-    only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
-    if best in (0, worst):
-        return None
-    # One-sided exact McNemar test: the tail of Binomial(only + back, 1/2) from `only` on.
-    if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / len(counts):
-        return None
-    n = int(found.counted[place].sum())
-    cells = [
-        f"{format_cell(int(counts[at]), n)} at {found.eps_255[at]:g}/255" for at in (best, worst)
-    ]
-    pair = f"{found.source} -> {found.targets[place]}, white box"
-    return Alarm("weaker_at_larger_budget", f"{pair}: succeeds on {cells[0]}, but on {cells[1]}")
 
 
 def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:

@@ -138,11 +138,7 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
         own = [_model(job, str(target), names) for target in table["target"]]
         found["low_passed"] = table.assign(target=own)
-    of_images = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
-    found["outcomes"] = of_images.assign(  # a name stands for one set of weights
-        source="+".join(_model(job, name, names) for name in record.source.split("+")),
-        target=of_images["target"].map(lambda name: _model(job, name, names)),
-    )
+    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:

@@ -97,14 +97,3 @@ def test_pairs_that_count_few_images_are_named(make_table):
         table = make_table({("a", 0): [0] * 20, ("b", 0): predictions, ("b", 8): [1] * 20})
         raised = names(check(table, "a", "b", 100, protocol=protocol))
         assert ("few_images" in raised) == (n < 10 and protocol != "all")
-
-
-def test_a_larger_budget_that_leaves_more_right_is_named(make_table):
-    for back, named in ((0, False), (4, False), (40, True)):
-        wrong = np.where(np.arange(100) < 30, 0, 1)
-        right_again = np.where(np.arange(100) < 30 + back, 0, 1)
-        table = make_table({("a", 0): [0] * 100, ("a", 2): wrong, ("a", 8): right_again})
-        table.loc[table["eps_255"] > 0, "true_confidence"] = 0.1
-        raised = check(table, "a", "a", iterative=False)
-        assert names(raised) == ["weaker_at_larger_budget"] * named, back
-    assert "70 / 100 = 70.00% at 2/255, but on 30 / 100" in raised[0].finding
