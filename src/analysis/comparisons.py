@@ -61,8 +61,9 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the rows:
-        `target`, `common` (the shared source, or attack), `first` and `second`; `n` images, `first_success`, `second_success`, `first_only`, `second_only`;
-        `difference` of the success rates, first minus second, with its 95 % interval (see
+        `target`, `common` (the shared source, or attack), `first` and `second`; `n` images,
+        `first_success`, `second_success`, `first_only`, `second_only`; `difference` of the success
+        rates, first minus second, with its 95 % interval (see
         `paired_interval`), and two-sided `p` (see `mcnemar_p`), NaN without an image; `p_holm`,
         corrected for the tests of this kind (S. Holm, Scand. J. Stat. 6, 1979).
     """

@@ -45,8 +45,8 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Nothing without a column `top5_confidences`, else five rows per level that has images:
-        `level`, `rank` (1 is the predicted class), `images`, `confidence` (mean probability at
-        that rank), `confidence_low` and `confidence_high` (10 % and 90 % quantile).
+        `level`, `rank` (1 is the predicted class), `images` and `confidence` (mean probability at
+        that rank).
     """
     if "top5_confidences" not in clean:
         return pd.DataFrame()
@@ -58,11 +58,7 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
         chosen = top[(initial >= low) & (initial < high)]
         if len(chosen):
             part = pd.DataFrame({"level": level, "rank": np.arange(1, TOP_K + 1)})
-            part["images"] = len(chosen)
-            part["confidence"] = chosen.mean(axis=0)
-            quantiles = np.quantile(chosen, [0.1, 0.9], axis=0)
-            part["confidence_low"], part["confidence_high"] = quantiles
-            parts.append(part)
+            parts.append(part.assign(images=len(chosen), confidence=chosen.mean(axis=0)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

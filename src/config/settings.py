@@ -260,7 +260,6 @@ class ReportSettings(Section):
 
     name: str = "default"
     examples: NonNegativeInt = 4
-    budgets: Budgets | None = None
     figures: bool = False
     pairs: NonNegativeInt = 24
 
@@ -274,8 +273,7 @@ class StoreSettings(Section):
 class ReportCommand(Section):
     """Settings of `python -m src.report`; the keys of `conf/report.yaml`."""
 
-    sweep: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
-    folder: str | None
+    folder: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     out: str | None
     report: ReportSettings
     cache_dir: str
@@ -319,7 +317,6 @@ class Settings(Section):
     def _fits_the_grid(self) -> Self:
         if self.attack.kind == "crafted":  # a saved set has budgets of its own
             check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
-            check_among("report.budgets", self.report.budgets or (), self.epsilon.grid)
         return self
 
     @property

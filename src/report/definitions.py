@@ -50,11 +50,10 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "(2000).",
     ),
     (
-        "strongest source, most robust target",
-        "By the mean success rate over targets, or sources, white boxes left out: no source has "
-        "itself as a target, so that sources are compared on targets that differ in one. "
-        "Ensembles have fewer targets and are left out beside single sources. An order of what was "
-        "measured: which differ beyond chance, the paired tests say.",
+        "strongest source",
+        "By the mean success rate over targets, white boxes left out; ensembles have fewer targets "
+        "and are left out beside single sources. An order of what was measured: which differ "
+        "beyond chance, the paired tests say.",
     ),
     (
         "difference of two rates, excess",

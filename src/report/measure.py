@@ -41,11 +41,10 @@ class Measured:
         return self.tables.get(name, pd.DataFrame())
 
 
-def measure(summary: Summary, most: int = 0, budgets: Sequence[float] | None = None) -> Measured:
+def measure(summary: Summary, most: int = 0) -> Measured:
     """Add what the page alone shows to the summary of jobs, one job after another.
 
-    At most `most` pairs, white boxes first, have bins of initial confidence and pictures. The
-    budgets are those of the example images, see `examples`.
+    At most `most` pairs, white boxes first, have bins of initial confidence and pictures.
     """
     detailed = _detailed_pairs(summary, most)
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -59,7 +58,7 @@ def measure(summary: Summary, most: int = 0, budgets: Sequence[float] | None = N
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
             tables = _tables(one, names) | _images(job, mine, found)
-            if mine and (album := examples(job, budgets)):
+            if mine and (album := examples(job)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
             origin = {"attack": job.attack, "source": job.record.source}
             for name, table in tables.items():

@@ -80,9 +80,9 @@ def test_the_answer_links_matrix_and_curves(made_up):
 
 
 CHARTS = {
-    *("answer", "variants", "excess-noise", "hypothesis", "images", "compared-attacks"),
+    *("answer", "variants", "excess", "hypothesis", "images", "compared-attacks"),
     *("compared-sources", "filtered", "low-passed"),
-    *("similarity", "class-counts", "confidence-profiles", "class-confidence"),
+    *("similarity", "confidence-profiles", "classes"),
 }
 
 

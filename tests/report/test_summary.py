@@ -17,9 +17,9 @@ def test_a_summary_holds_each_jobs_rates_and_each_attacks_matrix(make_sweep):
         (alone,) = summarise([job]).jobs
         pd.testing.assert_frame_equal(alone.rates, one.rates)
     assert [one.attack for one in summary.matrices] == ["fgsm", "bim"]
-    fgsm, bim = summary.matrices
+    fgsm, _ = summary.matrices
     assert fgsm.heading == "fgsm on made-up, eps = 8/255, protocol: joint"
-    assert len(fgsm.cells) == 3 + 3 * 3 and (list(fgsm.excess), bim.excess) == (["noise"], {})
+    assert len(fgsm.cells) == 3 + 3 * 3
     row = rates(jobs[0].predictions, "vgg", ["vit"]).query("eps_255 == 8").iloc[0]
     cell = fgsm.cells.query("source == 'vgg' and target == 'vit'")["cell"].item()
     assert cell.startswith(f"{row['still_correct']} / {row['denominator']} = ")

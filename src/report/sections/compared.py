@@ -9,7 +9,7 @@ from src.analysis.comparisons import paired_tests
 from src.report.charts.dots import MOST_ROWS, dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section
-from src.report.sections.text import ENOUGH, records, span, too_few
+from src.report.sections.text import ENOUGH, span, too_few
 
 _HEADINGS = {
     "attack": "Attacks, from the same source",
@@ -29,7 +29,7 @@ def compared(found: Measured) -> Section | None:
     if outcomes.empty:
         return None
     tests = tests_by_group(outcomes)
-    tests["row"] = [_row(row) for row in records(tests)]
+    tests["row"] = [_row(row) for row in tests.to_dict("records")]
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:
@@ -39,7 +39,7 @@ def compared(found: Measured) -> Section | None:
     return Section("compared", title, (), figures)
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: dict[Any, Any]) -> str:
     """Name a comparison; one of attacks in the white box has an asterisk."""
     white = row["kind"] == "attack" and is_white_box(row["common"], row["target"])
     return f"{row['first']} \N{MINUS SIGN} {row['second']}, {row['common']}{'*' * white}"

@@ -2,13 +2,13 @@
 
 import altair as alt
 import pandas as pd
+from altair.typing import ChartType
 
 from src.report.charts.dots import dot_plot
 from src.report.charts.theme import (
     GREY,
     PERCENT,
     STROKES,
-    Drawn,
     colour_by,
     curve,
     inline,
@@ -82,7 +82,7 @@ def _similarity(rows: pd.DataFrame) -> Figure:
     return Figure("similarity", "Transfer, gradients and errors", caption, chart, rows)
 
 
-def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> Drawn:
+def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType:
     base = alt.Chart(inline(pairs)).encode(
         x=alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=True, padding=12)),
         color=colour_by("attack", pairs["attack"]),
