@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import Values, wilson_interval
-from src.analysis.outcomes import Mask, initially_correct, outcomes
+from src.analysis.outcomes import Mask, outcomes
 from src.analysis.transfer_rates import ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
@@ -102,7 +102,7 @@ def by_initial_confidence(
     """
     found = outcomes(predictions, source, targets, protocol)
     correct = found.correct
-    every = initially_correct(found)
+    every = found.counted & found.target_clean
     bins = round(1 / BIN_WIDTH)
     parts = [pd.DataFrame()]
     for place, target in enumerate(targets):
