@@ -1,7 +1,6 @@
 """From a sweep's tables to its report, and from copies of the tables alone."""
 
 import shutil
-from collections import Counter
 from functools import partial
 from html import unescape
 from pathlib import Path
@@ -59,21 +58,6 @@ def test_a_sweep_ends_with_its_report(sweep):
     for name, column in (("filtered", "denominator"), ("similarity", "n")):
         assert set(pd.read_csv(folder / "figures" / f"{name}.csv")[column]) == {39}, name
     assert figures == {f"{stem}.{ending}" for stem in stems for ending in ("svg", "csv")}
-
-
-def test_what_needs_no_attack_is_kept_once_for_all_jobs(sweep):
-    entries = (sweep[0] / "cache" / "rows").glob("*/*.parquet")
-    tables = [table for table in map(pd.read_parquet, entries) if "target" in table]
-    found = Counter(
-        next((name for name in ("cosine", "cutoff") if name in table), None)
-        or ("noise" if set(table.get("kind", [])) == {"noise"} else None)
-        or ("clean" if set(table["eps_255"]) == {0} else "attacked")
-        for table in tables
-    )
-    assert found.pop("attacked")
-    models = len(MODELS)
-    # The cosines are of the two models' three pairs.
-    assert found == {"clean": models, "noise": models, "cutoff": models, "cosine": 3}
 
 
 def test_a_report_and_its_tables_are_tracked(sweep):
