@@ -38,7 +38,7 @@ def build_report(summary: Summary, settings: ReportSettings) -> Report:
         ),
         sections=tuple(part for part in parts if part is not None),
         terms=(
-            ("What was run", facts(jobs, settings.pairs)),
+            ("What was run", facts(jobs)),
             ("Definitions", DEFINITIONS),
         ),
     )

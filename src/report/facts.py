@@ -7,18 +7,12 @@ from src.store.jobs import StoredJob
 from src.store.record import JobRecord
 
 
-def facts(jobs: Sequence[StoredJob], most: int) -> tuple[tuple[str, str], ...]:
-    """Return (term, value) pairs that describe the jobs, of whose pairs `most` have pictures."""
+def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs."""
     records = [job.record for job in jobs]
-    attacked = [job for job in jobs if job.attacked]
     values = {
         "data": [_data(record) for record in records],
-        "attacks": [_attack(job) for job in attacked],
-        "pairs with bins and pictures": [
-            f"{most} of {pairs}, white boxes first; report.pairs={pairs} has all"
-            for pairs in [sum(len(job.record.targets) for job in attacked)]
-            if pairs > most
-        ],
+        "attacks": [_attack(job) for job in jobs if job.attacked],
         "precision and device": [_arithmetic(record) for record in records],
         "code": [f"commit {record.commit}" for record in records],
         "versions": [_versions(record) for record in records],

@@ -50,8 +50,8 @@ def hypothesis(found: Measured) -> Section | None:
     )
     detailed = len(bins.drop_duplicates(_PAIR)) if len(bins) else 0
     beside = (
-        f" Right: accuracy and confidence of the selected pair (of {detailed} pairs) by bins of "
-        f"initial confidence with at least {FEWEST_IN_BIN} images."
+        f" Right: accuracy and confidence of the selected pair (of {detailed}; report.pairs: more) "
+        f"by bins of initial confidence with at least {FEWEST_IN_BIN} images."
     )
     caption = (
         "Spearman's correlation between initial confidence and minimum adversarial budget, "
