@@ -44,7 +44,6 @@ _PACKAGES = (
     "numpy",
     "pandas",
     "scipy",
-    "statsmodels",
 )
 
 
