@@ -64,12 +64,11 @@ def _results(
     if options.what == "growth":
         yield growth(bench, given)
         return
-    bare = bench.asked("calls", given, bf16=options.what == "speeds")
     if options.what == "speeds":
-        yield speeds(options.images, given, bare)
+        yield speeds(options.images, given, bench.calls(given))
         return
     for attack in options.attacks:
-        yield compare(bench, given, attack, libraries, options.rounds, bare)
+        yield compare(bench, given, attack, libraries, options.rounds)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,9 +1,6 @@
 """Compare what two sweeps of the same images have found, image by image."""
 
-import numpy as np
 import pandas as pd
-
-from src.analysis.intervals import mcnemar_p, paired_interval
 
 CELL = ["source", "target", "eps_255"]
 
@@ -50,32 +47,3 @@ def differences(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, int]:
         "predictions": len(ours),
         "predictions_differ": int((ours["predicted"] != theirs["predicted"].loc[ours.index]).sum()),
     }
-
-
-def paired(first: pd.DataFrame, second: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Compare the success of two sweeps, from `counted`, on the images that both count.
-
-    Args:
-        first: The reference.
-        second: What is compared with it.
-        by: The columns of `CELL` that make a row; without `eps_255` each image counts once a
-            budget, as if these were independent.
-
-    Returns:
-        `n`; `first_only` and `second_only`, on how many just one succeeds; `difference` of the
-        success rates, second minus first, in points, with Tango's 95 % interval `low` and
-        `high`; `p` of McNemar's exact test.
-    """
-    first = first[first.index.get_level_values("eps_255") > 0]
-    second = second.loc[first.index]
-    both = first["joint"] & second["joint"]
-    either = {
-        "n": both,
-        "first_only": both & ~first["correct"] & second["correct"],
-        "second_only": both & first["correct"] & ~second["correct"],
-    }
-    table = pd.DataFrame(either).groupby(level=by, sort=False).sum()
-    b, c, n = (table[name].to_numpy() for name in ("second_only", "first_only", "n"))
-    low, high = paired_interval(b, c, n)
-    difference = 100 * (b - c) / np.maximum(n, 1)
-    return table.assign(difference=difference, low=100 * low, high=100 * high, p=mcnemar_p(b, c))

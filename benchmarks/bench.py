@@ -138,10 +138,10 @@ class Bench:
             rows = pd.DataFrame({"predicted": found["predicted"].ravel()}, index).reset_index()
         return rows.assign(label=rows["index"].map(labels))
 
-    def asked(self, what: str, given: Input, **more: Any) -> dict[str, Any]:
-        """Return the answer of a function of `benchmarks.gradients`."""
-        path = self.folder / given.name / f"{what}.json"
-        self.child("benchmarks.gradients", what, self._spec(given, more, path))
+    def calls(self, given: Input) -> dict[str, Any]:
+        """Return the times that `benchmarks.gradients` measures."""
+        path = self.folder / given.name / "calls.json"
+        self.child("benchmarks.gradients", self._spec(given, {}, path))
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 

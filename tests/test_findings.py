@@ -4,7 +4,6 @@ import json
 from itertools import permutations
 
 import pandas as pd
-import pytest
 
 from findings.__main__ import CIFAR_MODELS, DOCS, PAIRS, RESULTS, page
 from findings.collect import collect
@@ -89,50 +88,13 @@ def test_what_imagenet_takes_is_by_the_speeds_that_were_measured():
         assert f"| {cells}{days / 365.25:.1f} years | {days / 50:.0f} days |" in page
 
 
-# What the page concludes in words.
-
-
-@pytest.fixture(scope="module")
-def photographs() -> Sweep:
-    return Sweep([RESULTS / "photographs"], pairs=8)
-
-
-def test_fgsm_transfers_more_than_bim_beyond_chance_in_one_direction(photographs):
+def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
+    photographs = Sweep([RESULTS / "photographs"])
     one, other = (
         photographs.row("tests", kind="attack", common=source, target=target)["p_holm"]
         for source, target in PAIRS
     )
     assert one < 0.05 < other
-
-
-@pytest.mark.parametrize("attack", ["fgsm", "bim"])
-@pytest.mark.parametrize("pair", PAIRS)
-def test_high_frequencies_are_last_for_transfer_and_mid_ones_lead_or_tie(photographs, attack, pair):
-    low, mid, high = (
-        photographs.row("filtered", attack=attack, source=pair[0], target=pair[1], band=band)
-        for band in ("low", "mid", "high")
-    )
-    assert mid["excess"] >= low["excess"] > high["excess"]
-
-
-def test_white_boxes_end_as_the_page_says(photographs):
-    for model in ("mobilenet", "squeezenet"):
-        fgsm, bim = (
-            {eps: photographs.rates(attack, model, model, eps) for eps in (1, 2, 4, 8, 12, 16)}
-            for attack in ("fgsm", "bim")
-        )
-        assert fgsm[8]["still_correct"] <= 5 and bim[8]["still_correct"] == 0
-        sinking = [row["confidence"] for row in fgsm.values()]
-        assert sinking == sorted(sinking, reverse=True)
-        assert bim[16]["confidence"] > 0.95
-
-
-def test_at_the_largest_budget_fgsm_and_momentum_transfer_more_than_bim_in_both_directions():
-    attacks = Sweep([RESULTS / "attacks"])
-    names, against = attacks.attacks(), attacks.against("bim", PAIRS).set_index("attack")
-    better = against.loc[["fgsm", *names[names.index("mi") :]]]
-    assert len(against.loc[["fgsm"]]) == len(PAIRS)
-    assert (better["difference"] > 0).all() and (better["p_holm"] < 0.05).all()
 
 
 def test_every_attack_of_the_configs_has_its_row():
@@ -146,14 +108,3 @@ def test_on_cifar_fgsm_transfers_less_than_bim():
     against = Sweep([RESULTS / "cifar"]).against("bim", list(permutations(CIFAR_MODELS, 2)))
     rows = against.query("attack == 'fgsm'")
     assert len(rows) == 6 and (rows["difference"] < 0).all()
-
-
-def test_published_white_boxes_keep_more_right():
-    small, large = Sweep([RESULTS / "cifar"]), Sweep([RESULTS / "cifar-large"])
-    published_rows = pd.read_csv(RESULTS / "published.csv").query("source == target")
-    assert len(published_rows) == len(CIFAR_MODELS)
-    for row in published_rows.itertuples():
-        published = row.still_correct / row.denominator
-        for eps in (8, 16, 32, 64):
-            sweep = small if eps <= 16 else large
-            assert sweep.rates("fgsm", row.source, row.target, eps)["robust_accuracy"] < published

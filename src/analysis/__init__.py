@@ -1,6 +1,6 @@
 """Statistics as pure functions of the predictions table: no model, no GPU, no rerun."""
 
-from src.analysis.controls import excess, excess_by_control, format_excess
+from src.analysis.controls import excess, excess_by_control
 from src.analysis.intervals import wilson_interval
 from src.analysis.matrices import (
     CLEAN,

@@ -1,4 +1,4 @@
-"""Paired tests: attacks, sources and the two directions of transfer on the same images."""
+"""Paired tests of attacks, and of sources, on the same images."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -11,7 +11,7 @@ from src.analysis.matrices import is_white_box
 from src.analysis.outcomes import at_budget, outcomes
 from src.analysis.transfer_rates import ratio
 
-COMPARISONS = ("attack", "source", "direction")
+COMPARISONS = ("attack", "source")
 """Kinds of paired test, by what differs between the two sides."""
 
 _NAMES = ["kind", "target", "common", "first", "second"]
@@ -56,15 +56,14 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
 
     The rows are those of `image_outcomes` of several jobs on the same images, with `attack` and
     `source`. Two attacks from one source, or two sources of one attack, are compared against each
-    target (two sources not where it is the white box of one alone); the two directions between
-    models that are both source and target, for each attack. Targeted attacks are compared with
-    targeted ones alone, and two attacks only where every image has one target label.
+    target (two sources not where it is the white box of one alone). Targeted attacks are compared
+    with targeted ones alone, and two attacks only where every image has one target label.
 
     Returns:
         One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the rows:
-        `target` (None of a direction), `common` (the shared source, or attack), `first` and
-        `second`; `n` images, `first_success`, `second_success`, `first_only`, `second_only`;
-        `difference` of the success rates, first minus second, with its 95 % interval (see
+        `target`, `common` (the shared source, or attack), `first` and `second`; `n` images,
+        `first_success`, `second_success`, `first_only`, `second_only`; `difference` of the success
+        rates, first minus second, with its 95 % interval (see
         `paired_interval`), and two-sided `p` (see `mcnemar_p`), NaN without an image; `p_holm`,
         corrected for the tests of this kind (S. Holm, Scand. J. Stat. 6, 1979).
     """
@@ -89,7 +88,7 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
     return _tested(pd.DataFrame(found, columns=[*_NAMES, *_COUNTS]))
 
 
-def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str | None, ...], Cell, Cell]]:
+def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], Cell, Cell]]:
     """Yield the `_NAMES` of every comparison, with the two (attack, source, target) compared."""
     targets = list(rows["target"].unique())
     jobs = rows[["attack", "source"]].drop_duplicates().itertuples(index=False, name=None)
@@ -102,9 +101,6 @@ def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str | None, ...], C
                 other, target
             ):
                 yield ("source", target, attack, source, other), *cells
-        if attack == other_attack:
-            names = ("direction", None, attack, source, other)
-            yield names, (attack, source, other), (attack, other, source)
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:

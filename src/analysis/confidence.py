@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import Values, wilson_interval
-from src.analysis.outcomes import Mask, initially_correct, outcomes
+from src.analysis.outcomes import Mask, outcomes
 from src.analysis.transfer_rates import ratio
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
@@ -45,8 +45,8 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Nothing without a column `top5_confidences`, else five rows per level that has images:
-        `level`, `rank` (1 is the predicted class), `images`, `confidence` (mean probability at
-        that rank), `confidence_low` and `confidence_high` (10 % and 90 % quantile).
+        `level`, `rank` (1 is the predicted class), `images` and `confidence` (mean probability at
+        that rank).
     """
     if "top5_confidences" not in clean:
         return pd.DataFrame()
@@ -58,11 +58,7 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
         chosen = top[(initial >= low) & (initial < high)]
         if len(chosen):
             part = pd.DataFrame({"level": level, "rank": np.arange(1, TOP_K + 1)})
-            part["images"] = len(chosen)
-            part["confidence"] = chosen.mean(axis=0)
-            quantiles = np.quantile(chosen, [0.1, 0.9], axis=0)
-            part["confidence_low"], part["confidence_high"] = quantiles
-            parts.append(part)
+            parts.append(part.assign(images=len(chosen), confidence=chosen.mean(axis=0)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -106,16 +102,15 @@ def by_initial_confidence(
     """
     found = outcomes(predictions, source, targets, protocol)
     correct = found.correct
-    every = initially_correct(found)
+    every = found.counted & found.target_clean
     bins = round(1 / BIN_WIDTH)
     parts = [pd.DataFrame()]
     for place, target in enumerate(targets):
         initial = found.confidence[place, :, 0]
-        kept = every[place] & ~np.isnan(initial)
-        bin_of = np.floor((np.where(kept, initial, 0).round(_DIGITS) * bins).round(_DIGITS))
+        bin_of = np.floor((np.where(every[place], initial, 0).round(_DIGITS) * bins).round(_DIGITS))
         bin_of = np.minimum(bin_of, bins - 1)  # the highest bin holds 1
-        for one in sorted(set(bin_of[kept]), reverse=True):
-            mine = kept & (bin_of == one)
+        for one in sorted(set(bin_of[every[place]]), reverse=True):
+            mine = every[place] & (bin_of == one)
             arrays = [each[place, mine].T for each in (found.present, correct, found.confidence)]
             ends = one / bins, (one + 1) / bins
             numbers = _over_budgets(*arrays, eps=found.eps_255, ends=ends)
@@ -149,10 +144,6 @@ def _over_budgets(
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:
-    """Stack a column of arrays of up to five numbers, shape (rows, 5), filled up with NaN."""
-    table = np.full((len(column), TOP_K), np.nan)
-    lengths = column.map(len).to_numpy(np.int64)
-    for length in np.unique(lengths):
-        here = lengths == length
-        table[here, :length] = np.stack(column[here].to_list())[:, :TOP_K]
-    return table
+    """Stack a column of arrays of up to five numbers, all as long, with NaN to shape (rows, 5)."""
+    values = np.stack(column.to_list()).astype(np.float64)
+    return np.pad(values, ((0, 0), (0, TOP_K - values.shape[1])), constant_values=np.nan)

@@ -81,10 +81,3 @@ def excess_by_control(
     if not tables:
         return pd.DataFrame()
     return pd.concat(tables, names=["control"]).reset_index("control").reset_index(drop=True)
-
-
-def format_excess(row: pd.Series) -> str:
-    """Write a row of `excess`, as `(6713 - 214) / 8139 = 79.85% [78.95%, 80.70%]`."""
-    rate = f"{row['excess']:.2%} [{row['excess_low']:.2%}, {row['excess_high']:.2%}]"
-    counts = f"({row['success']} - {row['control_success']}) / {row['denominator']}"
-    return f"{counts} = {rate if row['denominator'] else 'n/a'}"

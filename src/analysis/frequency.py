@@ -62,19 +62,15 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     they are, of which those that were not low-passed are left out.
 
     Returns:
-        One row per (target, cutoff), by rising cutoff: `target`, `cutoff` (inf: all frequencies),
+        One row per cutoff and target, by rising cutoff: `target`, `cutoff` (inf: all frequencies),
         `n`, `correct`, `accuracy` and its 95 % Wilson interval.
     """
-    keys = ["target", "cutoff"]
     images = low_passed[["index", "target"]].drop_duplicates()
     whole = clean.merge(images, on=["index", "target"]).assign(cutoff=np.inf)
-    columns = ["index", *keys, "label", "predicted"]
-    rows = pd.concat([low_passed[columns], whole[columns]])
-    order = list(low_passed["target"].unique())
-    targets = pd.Categorical(rows["target"].astype(object), categories=order, ordered=True)
-    rows = rows.assign(target=targets, correct=rows["predicted"] == rows["label"])
-    groups = rows.groupby(keys, observed=True)["correct"]
-    table = groups.agg(n="size", correct="sum").reset_index().astype({"target": object})
+    rows = pd.concat([low_passed.sort_values("cutoff"), whole])
+    rows = rows.assign(correct=rows["predicted"] == rows["label"])
+    groups = rows.groupby(["target", "cutoff"], sort=False)["correct"]
+    table = groups.agg(n="size", correct="sum").reset_index()
     k, n = table["correct"].to_numpy(), table["n"].to_numpy()
     table["accuracy"] = ratio(k, n)
     table["accuracy_low"], table["accuracy_high"] = wilson_interval(k, n)

@@ -31,7 +31,7 @@ class Outcomes:
         true_confidence: Probability of the true class; NaN where there is no row.
         source_clean: The source classifies the clean image correctly, shape (N,); None if its
             clean rows do not cover every image.
-        target_clean: The target classifies it correctly, shape (T, N); None if clean rows lack.
+        target_clean: The target classifies it correctly, shape (T, N).
         counted: The image belongs to the denominator, shape (T, N).
     """
 
@@ -46,7 +46,7 @@ class Outcomes:
     confidence: NDArray[np.float64]
     true_confidence: NDArray[np.float64]
     source_clean: Mask | None
-    target_clean: Mask | None
+    target_clean: Mask
     counted: Mask
 
     @property
@@ -69,9 +69,7 @@ class Outcomes:
     @property
     def protocols(self) -> tuple[str, ...]:
         """The protocols whose clean rows are there."""
-        of_source, of_targets = self.source_clean is not None, self.target_clean is not None
-        known = (True, of_source, of_targets, of_source and of_targets)
-        return tuple(protocol for protocol, there in zip(PROTOCOLS, known, strict=True) if there)
+        return PROTOCOLS if self.source_clean is not None else ("all", "target_correct")
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
         """Return the mask of successes among predictions (T, N, K); none is `aimed_at_label`."""
@@ -87,7 +85,8 @@ def outcomes(
 
     Raises:
         ValueError: There is no such protocol or target, the table has several rows for an image,
-            a target and a budget, or it lacks the clean rows that the protocol needs.
+            a target and a budget, or it lacks clean rows of a target, or of the source where the
+            protocol needs them.
     """
     _check_known("protocol", [protocol], PROTOCOLS)
     _check_known("target", targets, predictions["target"].unique())
@@ -107,6 +106,12 @@ def outcomes(
         for column in ("confidence", "true_confidence")
     )
     evaluated: Mask = np.any(present, axis=2)
+    if (lacking := evaluated & ~present[:, :, 0]).any():
+        target, image = np.argwhere(lacking)[0]
+        raise ValueError(
+            f"the table lacks the clean prediction (eps_255 = 0) of target "
+            f"'{targets[target]}' for image {index[image]}."
+        )
     found = Outcomes(
         source=source,
         targets=list(targets),
@@ -119,9 +124,7 @@ def outcomes(
         confidence=confidence,
         true_confidence=true_confidence,
         source_clean=source_correct if (of_source >= 0).all() else None,
-        target_clean=present[:, :, 0] & (predicted[:, :, 0] == label)
-        if (present[:, :, 0] | ~evaluated).all()
-        else None,
+        target_clean=present[:, :, 0] & (predicted[:, :, 0] == label),
         counted=evaluated,
     )
     return under(found, protocol)
@@ -137,12 +140,6 @@ def under(found: Outcomes, protocol: str) -> Outcomes:
     """Return the outcomes with the denominator of a protocol, whose clean rows must be there."""
     counted = found.present.any(axis=2) & ~found.aimed_at_label
     if protocol in ("target_correct", "joint"):
-        if found.target_clean is None:
-            target, image = np.argwhere(found.present.any(axis=2) & ~found.present[:, :, 0])[0]
-            raise ValueError(
-                f"the table lacks the clean prediction (eps_255 = 0) of target "
-                f"'{found.targets[target]}' for image {found.index[image]}."
-            )
         counted &= found.target_clean
     if protocol in ("source_correct", "joint"):
         if found.source_clean is None:
@@ -152,11 +149,6 @@ def under(found: Outcomes, protocol: str) -> Outcomes:
             )
         counted &= found.source_clean
     return replace(found, counted=counted)
-
-
-def initially_correct(found: Outcomes) -> Mask:
-    """Return the mask (T, N) of counted images that the target classifies correctly when clean."""
-    return found.counted & under(found, "target_correct").counted
 
 
 def at_budget(predictions: pd.DataFrame, eps_255: float) -> pd.DataFrame:

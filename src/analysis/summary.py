@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from src.analysis.controls import excess_by_control, format_excess
+from src.analysis.controls import excess_by_control
 from src.analysis.matrices import transfer_matrix
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
@@ -50,13 +50,11 @@ class Matrix:
 
     Attributes:
         cells: Cells with the clean row first; see `transfer_matrix`.
-        excess: Excess over each control, by its name, with `source` and `cell`.
     """
 
     attack: str
     heading: str
     cells: pd.DataFrame
-    excess: dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -118,16 +116,4 @@ def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
             attack,
             ", ".join([heading, *ends]),
             transfer_matrix(rates, eps, protocol),
-            _excess([one for one in members if len(one.excess)], eps),
         )
-
-
-def _excess(jobs: Sequence[JobSummary], eps: float) -> dict[str, pd.DataFrame]:
-    """Return the cells of excess over each control at one budget."""
-    parts = [one.excess.assign(source=one.job.record.source) for one in jobs]
-    if not parts:
-        return {}
-    rows = pd.concat(parts)
-    here = rows[rows["eps_255"] == eps]
-    cells = here.assign(cell=[format_excess(row) for _, row in here.iterrows()])
-    return {str(control): table for control, table in cells.groupby("control", sort=False)}

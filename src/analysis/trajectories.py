@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis.intervals import Values
-from src.analysis.outcomes import Mask, Outcomes, initially_correct, outcomes, row_positions
+from src.analysis.outcomes import Mask, Outcomes, outcomes, row_positions
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -77,7 +77,7 @@ def trajectories(
         - `below_8_bits`, for `norm` `linf` alone: flips below 1/255.
     """
     found = outcomes(predictions, source, targets, protocol)
-    kept = initially_correct(found)
+    kept = found.counted & found.target_clean
     columns = _numbers(found)
     if flips is not None and len(flips):
         first = columns["first_flip_eps_255"]

@@ -24,7 +24,7 @@ def rates(
             table whose attacked rows have a `target_label` is that of a targeted attack.
         source: Model, or ensemble joined by `+`, that the adversarial images were crafted on. Its
             clean rows are needed by the protocols `source_correct` and `joint`, those of the
-            targets by `target_correct` and `joint`.
+            targets by all.
         targets: Models that the images were evaluated on, in the order of the result.
         protocol: Images that form the denominator: `all` of them, those that the source
             classifies correctly when clean (`source_correct`), those that the target does

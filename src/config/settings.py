@@ -179,7 +179,6 @@ class DiagnosticSettings(Section):
     """Diagnostics beside the predictions, while models and perturbations are at hand."""
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
-    spectra: bool = False
     filters: bool = False
     similarity: bool = False
     n_images: PositiveInt | None = None
@@ -259,7 +258,6 @@ class ReportSettings(Section):
 
     name: str = "default"
     examples: NonNegativeInt = 4
-    budgets: Budgets | None = None
     figures: bool = False
     pairs: NonNegativeInt = 24
 
@@ -273,8 +271,7 @@ class StoreSettings(Section):
 class ReportCommand(Section):
     """Settings of `python -m src.report`; the keys of `conf/report.yaml`."""
 
-    sweep: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
-    folder: str | None
+    folder: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
     out: str | None
     report: ReportSettings
     cache_dir: str
@@ -318,7 +315,6 @@ class Settings(Section):
     def _fits_the_grid(self) -> Self:
         if self.attack.kind == "crafted":  # a saved set has budgets of its own
             check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
-            check_among("report.budgets", self.report.budgets or (), self.epsilon.grid)
         return self
 
     @property

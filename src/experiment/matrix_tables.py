@@ -1,4 +1,4 @@
-"""Transfer matrices, of rates and of excess over a control, for the terminal and CSV files."""
+"""Transfer matrices for the terminal and CSV files."""
 
 import pandas as pd
 from rich import box
@@ -12,20 +12,18 @@ from src.analysis import CLEAN, is_white_box
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     """Lay out a transfer matrix for the terminal, white boxes marked `*`.
 
-    `matrix` is a result of `transfer_matrix`, or rows of `excess_by_control` of one control
-    and budget, with `source` and `cell`. Each pair has a row where a row per source and a
+    `matrix` is a result of `transfer_matrix`. Each pair has a row where a row per source and a
     column per target take more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     white = list(map(is_white_box, matrix["source"], matrix["target"]))
-    counted, success, rate = "still correct", "misclassified", "robust accuracy"
+    counted, rate = "still correct", "robust accuracy"
     clean = "accuracy on all clean images"
     if matrix["targeted"].any():
-        counted, success, rate = *["target class reached"] * 2, "targeted success rate"
+        counted, rate = "target class reached", "targeted success rate"
         clean = "clean images already classified as their target label"
     caption = {
-        f"{counted} / denominator = {rate}": "excess" not in matrix,
-        f"({success} by attack - by control) / denominator [95 % interval]": "excess" in matrix,
+        f"{counted} / denominator = {rate}": True,
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": any(white),
     }

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from src.analysis import CAUSES
 from src.analysis.summary import Matrix, Summary
-from src.config.settings import CONTROLS
 from src.experiment.matrix_tables import matrix_table, wide_matrix
 from src.utils.files import write_csv
 
@@ -20,13 +19,10 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
 
 
 def write_matrices(summary: Summary, folder: Path, console: Console) -> None:
-    """Print the matrix of every attack and its excess over controls, and write it as CSV."""
+    """Print the matrix of every attack, and write it as CSV."""
     files: dict[str, pd.DataFrame] = {}
     for one in summary.matrices:
         print_matrix(one, console)
-        for control, cells in one.excess.items():
-            heading = f"excess transfer over {CONTROLS[control]}\n{one.heading}"
-            console.print("", matrix_table(cells, heading, console.width))
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", one.attack).strip("-")[:150]
         files[f"{stem}-{len(files)}" if stem in files else stem] = wide_matrix(one.cells)
     console.print()

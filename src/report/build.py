@@ -1,25 +1,22 @@
 """Report content, from the strongest source down to the definitions."""
 
-from collections.abc import Sequence
-
 from src.analysis import CAUSES
 from src.analysis.summary import Summary
 from src.config.settings import ReportSettings
 from src.report.definitions import DEFINITIONS
 from src.report.facts import facts
-from src.report.measure import Measured, measure
+from src.report.measure import measure
 from src.report.page import Report, Section
 from src.report.sections.answer import answer, answer_sentence
 from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.compared import compared
 from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis, images
-from src.store.jobs import StoredJob
 
 
 def build_report(summary: Summary, settings: ReportSettings) -> Report:
     """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
-    found = measure(summary, settings.pairs, settings.budgets)
+    found = measure(summary, settings.pairs)
     jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
@@ -35,22 +32,13 @@ def build_report(summary: Summary, settings: ReportSettings) -> Report:
     )
     return Report(
         title=f"{what}: {names}",
-        answer=_answers(attacked, found) if first else clean_sentence(found),
+        answer=answer_sentence(first, found) if first else clean_sentence(found),
         alarms=tuple(
             (f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms
         ),
         sections=tuple(part for part in parts if part is not None),
         terms=(
-            ("What was run", facts(jobs, settings.pairs)),
+            ("What was run", facts(jobs)),
             ("Definitions", DEFINITIONS),
         ),
     )
-
-
-def _answers(jobs: Sequence[StoredJob], found: Measured) -> str:
-    """Return the answer of every data set, by its name where there are several."""
-    records = list({job.record.data: job.record for job in reversed(jobs)}.values())[::-1]
-    answers = [answer_sentence(record, found) for record in records]
-    names = [f"{one.dataset} ({one.images} images): " for one in records if len(records) > 1]
-    names = names or [""]
-    return " ".join(map("".join, zip(names, answers, strict=True)))

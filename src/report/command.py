@@ -15,11 +15,8 @@ from src.store.state import OUTPUTS, newest_sweep
 
 
 def report(settings: ReportCommand) -> None:
-    """Build the report of `python -m src.report`: of the named sweeps, else of the newest one."""
-    folders = [OUTPUTS / name for name in settings.sweep or ()]
-    if settings.folder is not None:
-        folders.append(Path(settings.folder))
-    folders = folders or [newest_sweep(finished=True)]
+    """Build the report of the named folders, else of the newest sweep."""
+    folders = [Path(name) for name in settings.folder or ()] or [newest_sweep(finished=True)]
     summary = summarise(find_jobs(folders))
     several = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
     default = folders[0] if len(folders) == 1 else several

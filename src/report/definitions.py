@@ -50,11 +50,10 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "(2000).",
     ),
     (
-        "strongest source, most robust target",
-        "By the mean success rate over targets, or sources, white boxes left out: no source has "
-        "itself as a target, so that sources are compared on targets that differ in one. "
-        "Ensembles have fewer targets and are left out beside single sources. An order of what was "
-        "measured: which differ beyond chance, the paired tests say.",
+        "strongest source",
+        "By the mean success rate over targets, white boxes left out; ensembles have fewer targets "
+        "and are left out beside single sources. An order of what was measured: which differ "
+        "beyond chance, the paired tests say.",
     ),
     (
         "difference of two rates, excess",
@@ -69,12 +68,6 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "runs of an iterative attack, do not interpret differences of a few images.",
     ),
     (
-        "power spectrum",
-        "Squared magnitude of the Fourier transform, averaged over channels, summed over rings of "
-        "equal spatial frequency, as a share of the whole; 0.5 cycles per pixel is the finest "
-        "pattern along an axis.",
-    ),
-    (
         "low, mid, high",
         "The part of a perturbation below, between and above two frequencies, scaled to the L2 "
         "norm of random-sign noise of the budget, clipped to the pixel range and not rounded. Its "
@@ -82,10 +75,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "without their frequencies from a cutoff on, mirrored at the borders first.",
     ),
     (
-        "gradient cosine, error consistency",
+        "gradient cosine",
         "Mean cosine of the two models' gradients of the cross-entropy of the true class with "
-        "respect to the clean pixels, with Student's t interval, 95 %, from 10 images on; and "
-        "Cohen's kappa of being correct on the same clean images, with its asymptotic interval, "
-        "95 %: 0 for independent errors, 1 for the same ones.",
+        "respect to the clean pixels, with Student's t interval, 95 %, from 10 images on.",
     ),
 )

@@ -7,28 +7,13 @@ from src.store.jobs import StoredJob
 from src.store.record import JobRecord
 
 
-def facts(jobs: Sequence[StoredJob], most: int) -> tuple[tuple[str, str], ...]:
-    """Return (term, value) pairs that describe the jobs, of whose pairs `most` have pictures."""
+def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs."""
     records = [job.record for job in jobs]
-    attacked = [job for job in jobs if job.attacked]
     values = {
         "data": [_data(record) for record in records],
-        "attacks": [_attack(job) for job in attacked],
-        "budgets": [_budgets(job.record) for job in attacked],
-        "images counted": [record.protocol for record in records],
-        "ensembles": [
-            f"mean of {job.record.config['ensemble']}"
-            for job in attacked
-            if "+" in job.record.source
-        ],
-        "pairs with bins and pictures": [
-            f"{most} of {pairs}, white boxes first; report.pairs={pairs} has all"
-            for pairs in [sum(len(job.record.targets) for job in attacked)]
-            if pairs > most
-        ],
-        "seed": [str(record.seed) for record in records],
+        "attacks": [_attack(job) for job in jobs if job.attacked],
         "precision and device": [_arithmetic(record) for record in records],
-        "finished": sorted(record.created for record in records),
         "code": [f"commit {record.commit}" for record in records],
         "versions": [_versions(record) for record in records],
     }
@@ -70,11 +55,6 @@ def _attack(job: StoredJob) -> str:
         if key not in ("name", "_target_") and value is not None
     ]
     return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
-
-
-def _budgets(record: JobRecord) -> str:
-    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
-    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
 
 
 def _arithmetic(record: JobRecord) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
-from pandas.api.types import union_categoricals
+from altair.typing import ChartType
 
 from src.analysis.summary import JobSummary, summarise
-from src.report.charts.theme import Drawn, theme
+from src.report.charts.theme import theme
 from src.report.charts.transfer import curves_alone, drawn_rows, matrix_alone
 from src.report.measure import primary_rates
 from src.store.jobs import StoredJob, find_jobs
@@ -53,8 +53,8 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
         >>> wrong.groupby([frame.attack, frame.eps_255]).mean()  # doctest: +SKIP
     """
     jobs = find_jobs(map(Path, (folder, *more)))
-    parts = [part for job in jobs for part in _parts(job)]
-    return pd.DataFrame({name: _joined([part[name] for part in parts]) for name in COLUMNS})
+    rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
+    return rows[[*COLUMNS]].astype(dict.fromkeys(_NAMES, "category"))
 
 
 def matrix(
@@ -63,7 +63,7 @@ def matrix(
     attack: str | None = None,
     eps_255: float | None = None,
     protocol: str | None = None,
-) -> Drawn:
+) -> ChartType:
     """Draw a sweep's transfer matrix: sources, targets and k / n of the images counted.
 
     Attack, budget and protocol are chosen from menus.
@@ -92,7 +92,7 @@ def matrix(
     return _themed(matrix_alone(rows, eps_255, protocol, first.attack))
 
 
-def curves(folder: str | Path, *more: str | Path) -> Drawn:
+def curves(folder: str | Path, *more: str | Path) -> ChartType:
     """Draw accuracy (or success of a targeted attack) and confidence over the budget.
 
     Each source has a column, each target a colour, each attack a dash pattern; at most two attacks
@@ -124,16 +124,8 @@ def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
         "protocol": record.protocol,
     }
     for variant, table in job.variants().items():
-        named = table.assign(**job_names, variant=variant).astype(dict.fromkeys(_NAMES, "category"))
-        yield named.astype({"target_label": "Int64"})
+        yield table.assign(**job_names, variant=variant).astype({"target_label": "Int64"})
 
 
-def _joined(parts: list[pd.Series]) -> pd.Series:
-    """Concatenate columns, also categoricals with different categories."""
-    if isinstance(parts[0].dtype, pd.CategoricalDtype):
-        return pd.Series(union_categoricals(parts))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _themed(chart: Drawn) -> Drawn:
+def _themed(chart: ChartType) -> ChartType:
     return chart.configure(**theme()["config"])

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.analysis.trajectories import KINDS
-from src.report.sections.text import records
 from src.store.jobs import StoredJob
 
 _SIDE = 128  # most pixels of a picture's longer side
 _MOST_BUDGETS = 5  # in a strip, beside the clean image and the perturbation
-_SMALL = 64  # up to here pixels are kept as they are, and enlarged without smoothing
+_SMALL = 64  # up to here pixels are kept as they are
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,13 @@ class Picture:
     """A small picture with its heading, such as `4/255`, and the text below it.
 
     The source is a data URI, empty if the image was not stored; `top` holds (class, probability,
-    true class or not) of the likeliest classes; pixelated ones are enlarged without smoothing.
+    true class or not) of the likeliest classes.
     """
 
     source: str
     title: str
     lines: tuple[str, ...] = ()
     top: tuple[tuple[str, float, bool], ...] = ()
-    pixelated: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,36 +42,32 @@ class Album:
     strips: tuple[tuple[Picture, ...], ...] = ()
 
 
-def examples(job: StoredJob, budgets: Sequence[float] | None) -> Album | None:
-    """Return a job's stored example images over the budgets asked for; None: up to six of them.
-
-    Without stored images there is no album.
-    """
+def examples(job: StoredJob) -> Album | None:
+    """Return a job's stored example images over up to six budgets, if there are such images."""
     stored = job.examples
     if not stored:
         return None
     tried, reference = stored["eps_255"].tolist(), job.record.reference
     rows = job.predictions
-    rows = rows[rows["index"].isin(stored["index"].tolist())]
-    predicted = {
-        (row["index"], row["eps_255"], row["target"]): f"{_name(job, row['predicted'])} "
-        f"{row['confidence']:.0%}"
-        for row in records(rows)
-    }
+    rows = rows[rows["index"].isin(stored["index"]) & rows["target"].isin(job.record.targets)]
+    predicted: dict[tuple[int, float], list[str]] = {}
+    columns = ["index", "eps_255", "target", "predicted", "confidence"]
+    for index, eps, target, label, confidence in rows[columns].itertuples(index=False):
+        words = f"{target}: {_name(job, label)} {confidence:.0%}"
+        predicted.setdefault((index, eps), []).append(words)
     at = reference if reference in tried else max(tried)
     strips = []
     for place, index in enumerate(stored["index"].tolist()):
         clean, label = stored["clean"][place], int(stored["label"][place])
         true = f"image {index}, {_name(job, label)}"
-        strip = [_picture(clean, "clean", (true, *_predictions(job, predicted, index, 0.0)))]
+        strip = [_picture(clean, "clean", (true, *predicted[index, 0.0]))]
         changed = stored["adversarial"][tried.index(at), place]
         grey = 0.5 + (changed - clean / 255) * 255 / (2 * at)
         scale = f"times {255 / (2 * at):.3g}, around grey"
         strip.append(_picture(_bytes(grey), f"perturbation, {at:g}/255", (scale,)))
-        for eps in _spread(tried, budgets, at):
+        for eps in _spread(tried, at):
             image = _bytes(stored["adversarial"][tried.index(eps), place])
-            words = _predictions(job, predicted, index, eps)
-            strip.append(_picture(image, f"{eps:g}/255", words))
+            strip.append(_picture(image, f"{eps:g}/255", tuple(predicted[index, eps])))
         strips.append(tuple(strip))
     title = f"{job.attack} from {job.record.source}"
     caption = (
@@ -97,13 +91,15 @@ def gallery_albums(
             f"{job.attack} from {job.record.source} on {target}: {len(rows)} of "
             f"{images[name].sum()} such images among {len(images)} initially correct ones."
         )
-        strips = tuple(_gallery_strip(job, target, name, row, top) for row in records(rows))
+        strips = tuple(
+            _gallery_strip(job, target, name, row, top) for row in rows.to_dict("records")
+        )
         albums.append(Album(KINDS[name].capitalize(), caption, strips))
     return albums
 
 
 def _gallery_strip(
-    job: StoredJob, target: str, kind: str, row: Mapping[str, Any], top: pd.DataFrame
+    job: StoredJob, target: str, kind: str, row: dict[Any, Any], top: pd.DataFrame
 ) -> tuple[Picture, ...]:
     """Return an image with its top five when clean and at the budgets of the kind."""
     index, label = int(row["index"]), int(row["label"])
@@ -135,14 +131,6 @@ def _top(job: StoredJob, row: pd.Series, label: int) -> tuple[tuple[str, float, 
     return tuple((_name(job, int(one)), float(share), one == label) for one, share in pairs)
 
 
-def _predictions(
-    job: StoredJob, predicted: Mapping[tuple[int, float, str], str], index: int, eps: float
-) -> tuple[str, ...]:
-    """Return the prediction of every target, a line each."""
-    keys = {target: (index, eps, target) for target in job.record.targets}
-    return tuple(f"{name}: {predicted[key]}" for name, key in keys.items() if key in predicted)
-
-
 def _picture(
     pixels: NDArray[np.uint8] | None,
     title: str,
@@ -153,24 +141,22 @@ def _picture(
     if pixels is None:
         return Picture("", title, (*lines, "(image not stored)"), top)
     image = Image.fromarray(np.moveaxis(pixels, 0, -1))
-    small = max(image.size) <= _SMALL
+    kind = "png" if max(image.size) <= _SMALL else "webp"
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
-    kind = "png" if small else "webp"
     image.save(file, kind, quality=85)
     text = base64.b64encode(file.getvalue()).decode()
-    return Picture(f"data:image/{kind};base64,{text}", title, lines, top, small)
+    return Picture(f"data:image/{kind};base64,{text}", title, lines, top)
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 
 
-def _spread(tried: Sequence[float], budgets: Sequence[float] | None, at: float) -> list[float]:
-    """Return the tried budgets that a strip shows: those asked for, else a few and `at`."""
-    wanted = [eps for eps in sorted(budgets or []) if eps in tried]
+def _spread(tried: Sequence[float], at: float) -> list[float]:
+    """Return the tried budgets that a strip shows: a few and `at`."""
     places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
-    return wanted or sorted({at, *(tried[place] for place in places)})
+    return sorted({at, *(tried[place] for place in places)})
 
 
 def _name(job: StoredJob, label: int) -> str:

@@ -24,7 +24,7 @@ class Measured:
 
     Attributes:
         tables: Rows of all jobs, with `attack` and `source`: `rates`, `excess`, `outcomes`,
-            `effects`, `bins`, `gallery_predictions`, `spectra`, `filtered`, `low_passed`,
+            `effects`, `bins`, `gallery_predictions`, `filtered`, `low_passed`,
             `similarity`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         albums: Pictures by job or pair.
@@ -41,11 +41,10 @@ class Measured:
         return self.tables.get(name, pd.DataFrame())
 
 
-def measure(summary: Summary, most: int = 0, budgets: Sequence[float] | None = None) -> Measured:
+def measure(summary: Summary, most: int = 0) -> Measured:
     """Add what the page alone shows to the summary of jobs, one job after another.
 
-    At most `most` pairs, white boxes first, have bins of initial confidence and pictures. The
-    budgets are those of the example images, see `examples`.
+    At most `most` pairs, white boxes first, have bins of initial confidence and pictures.
     """
     detailed = _detailed_pairs(summary, most)
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -59,7 +58,7 @@ def measure(summary: Summary, most: int = 0, budgets: Sequence[float] | None = N
         if job.attacked:
             mine = [target for owner, target in detailed if owner is job]
             tables = _tables(one, names) | _images(job, mine, found)
-            if mine and (album := examples(job, budgets)):
+            if mine and (album := examples(job)):
                 found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
             origin = {"attack": job.attack, "source": job.record.source}
             for name, table in tables.items():
@@ -131,20 +130,14 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     found = {"rates": _rates(one).assign(group=jobs)}
     stored = {
         name: table
-        for name in ("spectra", "low_passed", "filtered", "similarity")
+        for name in ("low_passed", "filtered", "similarity")
         if name in job.files and len(table := job.table(name))
     }
-    if "spectra" in stored:
-        found["spectra"] = stored["spectra"]
     if "low_passed" in stored:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
         own = [_model(job, str(target), names) for target in table["target"]]
         found["low_passed"] = table.assign(target=own)
-    of_images = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
-    found["outcomes"] = of_images.assign(  # a name stands for one set of weights
-        source="+".join(_model(job, name, names) for name in record.source.split("+")),
-        target=of_images["target"].map(lambda name: _model(job, name, names)),
-    )
+    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:

@@ -1,6 +1,5 @@
 """The report as one HTML page that works from disk, and its charts as single files."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import vl_convert
+from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.report.charts.theme import THEME, Drawn
+from src.report.charts.theme import THEME
 from src.report.images import Album
-from src.utils.files import WriteError, atomic_write, write_csv, write_text
+from src.utils.files import WriteError, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
@@ -32,7 +32,7 @@ class Figure:
     name: str
     title: str
     caption: str
-    chart: Drawn
+    chart: ChartType
     data: pd.DataFrame
 
     @cached_property
@@ -86,31 +86,17 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["script"] = _script
-
-    def source(name: str) -> Markup:
-        assert environment.loader is not None
-        return Markup(environment.loader.get_source(environment, name)[0])
-
-    page = environment.get_template("page.html").render(
-        report=report,
-        style=source("page.css"),
-        embed=source("page.js"),
-        vega=Markup(_vega(cache)) if report.figures else "",
-    )
-    write_text(path, page)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    vega = Markup(_vega(cache)) if report.figures else ""
+    write_text(path, environment.get_template("page.html").render(report=report, vega=vega))
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write every chart as NAME.png, NAME.svg, NAME.vl.json and its data as NAME.csv."""
+    """Write every chart as NAME.svg and its data as NAME.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        png = vl_convert.vegalite_to_png(figure.spec, vl_version=VEGA_LITE, scale=2)
-        with atomic_write(folder / f"{figure.name}.png") as temporary:
-            temporary.write_bytes(png)
         svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)
         write_text(folder / f"{figure.name}.svg", svg)
-        write_text(folder / f"{figure.name}.vl.json", json.dumps(figure.spec))
         write_csv(folder / f"{figure.name}.csv", figure.data)
 
 
@@ -124,11 +110,3 @@ def _vega(cache: Path) -> str:
     with suppress(WriteError):  # else it is made each time
         write_text(path, text)
     return text
-
-
-def _script(spec: dict[str, Any]) -> Markup:
-    """Return a specification as JSON in which no name can end the script that holds it."""
-    text = json.dumps(spec, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)

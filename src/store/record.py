@@ -44,7 +44,6 @@ _PACKAGES = (
     "numpy",
     "pandas",
     "scipy",
-    "statsmodels",
 )
 
 
@@ -164,11 +163,11 @@ def folder_of_command(folder: Path) -> Path:
 
 
 def remove_figures(folder: Path) -> None:
-    """Remove a report's figures, each with its data and specification, and nothing else."""
-    for spec in folder.glob("*.vl.json"):
-        stem = spec.name.removesuffix(".vl.json")
-        for ending in ("png", "svg", "csv", "vl.json"):
-            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
+    """Remove a report's figures, each with its data, and nothing else."""
+    for chart in folder.glob("*.svg"):
+        if (data := chart.with_suffix(".csv")).exists():
+            chart.unlink()
+            data.unlink()
 
 
 def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:

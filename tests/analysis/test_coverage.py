@@ -6,43 +6,6 @@ import pytest
 from scipy.stats import binom, norm, spearmanr
 
 from src.analysis.hypothesis import initial_confidence_effect
-from src.analysis.intervals import wilson_interval
-
-REPLICATES = 2000
-LEAST = 0.95
-# A method that covers 95 % stays above this in 2,000 replicates in all but one of 1,000 cases.
-LEAST_SEEN = binom.ppf(0.001, REPLICATES, LEAST) / REPLICATES
-
-
-def confidences(fallen):
-    """Confidences near 1, of which a share has fallen to anything above 0.2."""
-
-    def draw(generator, shape):
-        sure = 1 - 0.05 * generator.beta(0.5, 2, shape)
-        fell = generator.random(shape) < fallen
-        return np.where(fell, generator.uniform(0.2, 0.9, shape), sure)
-
-    return draw
-
-
-BINS = {
-    "as sure as before": confidences(0.0),
-    "one in 20 has fallen": confidences(0.05),
-    "one in 7 has fallen": confidences(0.15),
-    "spread": lambda generator, shape: generator.beta(2, 0.7, shape),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [10, 30])
-@pytest.mark.parametrize("draw", BINS.values(), ids=BINS)
-def test_the_interval_covers_means_of_skewed_values(draw, n):
-    generator = np.random.default_rng(0)
-    truth = draw(generator, (2_000_000,)).mean()
-    low, high = wilson_interval(
-        draw(generator, (REPLICATES, n)).sum(axis=1), np.full(REPLICATES, n)
-    )
-    assert np.mean((low <= truth) & (truth <= high)) >= LEAST_SEEN
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):

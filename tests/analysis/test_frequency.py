@@ -81,6 +81,7 @@ def test_low_passed_images_are_counted_beside_the_same_ones_unfiltered():
     clean = low_passed_of({("a", 0): [0, 0, 0, 0], ("b", 0): [0, 0, 1, 0], ("c", 0): [0, 0, 0]})
     clean = clean.drop(columns="cutoff").sample(frac=1, random_state=0)
     frame = low_pass_accuracy(low_passed, clean)
+    frame = frame.sort_values(["target", "cutoff"], ascending=[False, True])
     assert frame["target"].tolist() == ["b", "b", "b", "a", "a"]
     assert frame["cutoff"].tolist() == [0.0625, 0.375, np.inf, 0.25, np.inf]
     assert frame["n"].eq(3).all() and frame["correct"].tolist() == [1, 2, 2, 3, 3]

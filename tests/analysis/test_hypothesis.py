@@ -62,7 +62,6 @@ def test_verdicts_go_by_the_interval(noisy):
         (np.linspace(0.4, 1, 12), [np.nan] * 12),
         (np.linspace(0.4, 1, 12), [2] * 12),
         (np.full(12, 0.8), [1] * 5 + [np.nan] * 7),
-        ([np.nan] * 2 + [0.5, 0.6] * 5, [1] * 5 + [2] * 7),
     ],
 )
 def test_few_images_and_equal_values_have_no_rho(confidence, first):
@@ -70,14 +69,3 @@ def test_few_images_and_equal_values_have_no_rho(confidence, first):
     assert (found["n"], found["flipped"]) == (len(first), np.isfinite(first).sum())
     assert found["verdict"] == "not computable"
     assert np.isnan([found[name] for name in ("rho", "rho_low", "rho_high")]).all()
-
-
-def test_each_target_has_a_row_in_the_order_of_the_table(noisy):
-    confidence, first = noisy
-    both = pd.concat([ways(confidence, first, "z"), ways(confidence[:9], first[:9], "a")])
-    found = initial_confidence_effect(both)
-    assert found["target"].tolist() == ["z", "a"] and found["n"].tolist() == [80, 9]
-    assert found["rho"].notna().tolist() == [True, False]
-    assert found["rho"].iloc[0] == effect(confidence, first)["rho"]
-    none = initial_confidence_effect(both.iloc[:0])
-    assert none.empty and list(none.columns) == list(found.columns)

@@ -119,8 +119,6 @@ def test_lacking_clean_rows_are_refused(table):
     [
         ("all source_correct target_correct joint", "eps_255 >= 0"),
         ("all target_correct", "target == 'b'"),
-        ("all source_correct", "target == 'a' or eps_255 > 0"),
-        ("all", "eps_255 > 0"),
     ],
 )
 def test_all_variants_and_protocols_at_once_equal_one_after_the_other(table, known, kept):

@@ -3,14 +3,11 @@
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 from src.attacks import bim, fgsm, pgd
 from src.data import Batch
-from src.diagnostics import Bisection
-from src.evaluation import DiagnosticInput
 from src.models import Ensemble
 
 GRID = (0.25, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -101,50 +98,3 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(
         assert rows["top5_classes"].map(list).tolist() == top.indices.tolist()
         np.testing.assert_allclose(np.stack(rows["top5_confidences"]), top.values, atol=1e-5)
         np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-5)
-
-
-def bisected(flips_at, grid, halvings, labels=(0, 1)):
-    """Bisect for two images of indices 7 and 4, whose "pixels" are the budget, of one target."""
-    asked = []
-
-    def attack(images, batch, eps):
-        asked.append((255 * eps[0]).tolist())
-        return 255 * eps[..., None, None, None].expand(*eps.shape, 3, 2, 2)
-
-    def target(images):
-        eps = images[:, 0, 0, 0]
-        return torch.stack([torch.where(flips_at(eps), -eps, 1.0), torch.zeros_like(eps)], dim=1)
-
-    asked_clean = {"index": [7, 4], "label": labels, "target": ["t", "t"], "predicted": [0, 0]}
-    diagnostic = Bisection(["t"], halvings, pa.table(asked_clean), attack)
-    adversarial = torch.tensor(grid).reshape(-1, 1, 1, 1, 1).expand(-1, 2, 3, 2, 2)
-    inputs = DiagnosticInput(
-        clean=torch.zeros(2, 3, 2, 2),
-        adversarial=adversarial,
-        batch=Batch(torch.zeros(2, 3, 2, 2).byte(), torch.tensor(labels), torch.tensor([7, 4])),
-        budgets=grid,
-        networks={"t": target},
-        logits={"t": torch.stack([target(images) for images in adversarial])},
-    )
-    diagnostic.observe(inputs)
-    return diagnostic.compute().to_pandas(), asked
-
-
-def test_halves_towards_one_crossing_by_hand():
-    """A target that flips in [3, 3.5] and from 5 on, of the grid 2, 6 where only 6 flips."""
-    rows, asked = bisected(
-        lambda eps: ((eps >= 3) & (eps <= 3.5)) | (eps >= 5), (2.0, 6.0), halvings=4
-    )
-    # Image 4 is wrong when clean.
-    assert asked == [pytest.approx([eps]) for eps in (4.0, 5.0, 4.5, 4.75)]
-    keys = ["index", "label", "below_eps_255", "eps_255"]
-    assert rows[keys].to_numpy().tolist() == [[7, 0, 4.75, 5]]
-    assert rows["top5_classes"][0].tolist() == [1, 0]
-
-
-@pytest.mark.parametrize(("flips", "bracket"), [((1, 4), [0, 1]), ((2,), [1, 2]), ((4,), [2, 4])])
-def test_the_bracket_is_about_the_first_flip(flips, bracket):
-    grid = (4.0, 1.0, 2.0)  # in any order
-    rows, _ = bisected(lambda eps: torch.isin(eps, torch.tensor(flips)), grid, 0, labels=(0, 0))
-    assert rows[["below_eps_255", "eps_255"]].to_numpy().tolist() == [bracket, bracket]
-    assert rows["confidence"].tolist() == pytest.approx([1 / (1 + np.exp(-bracket[1]))] * 2)

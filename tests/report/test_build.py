@@ -27,7 +27,7 @@ def report_of(folders):
     return build_report(summarise(find_jobs(folders)), ReportSettings(pairs=0))
 
 
-def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
+def test_the_first_sentence_names_the_strongest_source(made_up):
     report = made_up("ordinary")
     (rates,) = [one.data for one in report.figures if one.name == "answer"]
     rows = rates.query("eps_255 == 8 and protocol == 'joint' and source != 'clean'")
@@ -37,10 +37,6 @@ def test_the_first_sentence_names_the_strongest_and_the_most_robust(made_up):
     attack, source = groups["rate"].mean().idxmax()
     assert f"{source} with {attack}" in report.answer
     assert format_cell(*groups[["fooled", "n"]].sum().loc[(attack, source)]) in report.answer
-    groups = rows[rows["attack"] == attack].groupby("target")
-    robust = groups["rate"].mean().idxmin()
-    assert f"{robust}: " in report.answer
-    assert format_cell(*groups[["fooled", "n"]].sum().loc[robust]) in report.answer
     assert "10 images counted that a ranking needs" in made_up("one image").answer
 
 
@@ -65,18 +61,16 @@ MEMBERS = {("mi", "a+b", "a"): 40, ("mi", "a+b", "b"): 50}
         (ENSEMBLE, {}, "is a with mi: it fools b for 50 / 100"),
         (ENSEMBLE, {"n": [9, 100, 100]}, "b with mi fools a for 40 / 100"),
         ({("mi", "a", "b"): 40}, {}, "a with mi fools b for 40 / 100"),
-        (MEMBERS, {"white_box": True}, "a+b with mi fools its members for 90 / 200"),
+        (
+            MEMBERS,
+            {"white_box": True},
+            "a+b with mi fools 2 models that it was crafted on for 90 / 200",
+        ),
         ({("mi", "a", "b"): 0}, {"targeted": True}, "reaches its target labels on another"),
     ],
 )
 def test_the_first_sentence_compares_what_can_be_compared(record, success, more, said):
     assert said in answered(record, success, **more)
-
-
-def test_clean_errors_among_the_successes_are_told(record):
-    every = record.model_copy(update={"protocol": "all"})
-    for job, told in ((record, False), (every, True)):
-        assert ("errors on clean images included" in answered(job, BOTH)) == told
 
 
 def test_without_pairs_in_detail_there_are_no_pictures(make_sweep):
@@ -94,7 +88,7 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
     report = report_of([folder])
-    assert "fools itself" in report.answer and "most robust" not in report.answer
+    assert "it fools a for" in report.answer
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
@@ -153,11 +147,3 @@ def test_jobs_that_differ_are_named_by_it_and_never_compared(make_sweep, key):
     of_one_attack = key == "steps"  # then they are two attacks
     assert tests.empty or of_one_attack
     assert of_one_attack == (found.table("rates")["group"].nunique() == 1)
-
-
-def test_every_data_set_has_a_headline(make_sweep):
-    jobs = find_jobs([make_sweep(models=("a", "b"))])
-    others = [changed(job, data="others", dataset="cifar10_mini", key="x") for job in jobs]
-    report = build_report(summarise(disambiguated([*jobs, *others])), ReportSettings(pairs=0))
-    assert report.answer.count("strongest source") == 2
-    assert report.answer.startswith("made-up (") and " cifar10_mini (" in report.answer

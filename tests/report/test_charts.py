@@ -28,18 +28,6 @@ def parts(spec: dict, key: str) -> list:
     return found
 
 
-def fields(figure: Figure) -> set[str]:
-    """Return the channels and fields that a chart encodes, as `x=k`."""
-    facets = parts(figure.spec, "facet")
-    return {
-        f"{channel}={each['field']}"
-        for encoding in [*parts(figure.spec, "encoding"), *facets, {"facet": facets[-1:]}]
-        for channel, found in encoding.items()
-        for each in (found if isinstance(found, list) else [found])
-        if isinstance(each, dict) and "field" in each
-    }
-
-
 def figure(report, name: str) -> Figure:
     return next(one for one in report.figures if one.name == name)
 
@@ -76,21 +64,17 @@ def test_the_answer_links_matrix_and_curves(made_up):
     assert names["budget"]["value"] == 8 and names["counted"]["value"] == "joint"
     assert names["cell"]["select"]["fields"] == ["source", "target"]
     assert all("legend" in names[name]["bind"] for name in ("drawn_attacks", "drawn_targets"))
-    assert {"y=confidence", "strokeDash=attack", "color=target"} <= fields(one)
 
 
 CHARTS = {
-    *("answer", "variants", "excess-noise", "hypothesis", "images", "compared-attacks"),
-    *("compared-sources", "compared-directions", "spectra", "filtered", "low-passed"),
-    *("similarity", "class-counts", "confidence-profiles", "class-confidence"),
+    *("answer", "variants", "excess", "hypothesis", "images", "compared-attacks"),
+    *("compared-sources", "filtered", "low-passed"),
+    *("similarity", "confidence-profiles", "classes"),
 }
 
 
-def test_full_jobs_have_every_chart_and_charts_show_their_tables(made_up):
-    found = {one.name: one for one in made_up("ordinary").figures}
-    assert set(found) == CHARTS
-    for one in found.values():
-        assert len(drawn(one)) and {field.split("=")[1] for field in fields(one)} & set(one.data)
+def test_full_jobs_have_every_chart(made_up):
+    assert {one.name for one in made_up("ordinary").figures} == CHARTS
 
 
 def test_names_stay_text(made_up):
@@ -109,10 +93,9 @@ def test_budgets_are_exact(made_up):
 
 
 def test_too_few_images_leave_a_sentence(made_up):
-    sections = {section.id: section for section in made_up("one image").sections}
-    for name in ("hypothesis", "compared"):
-        (sentence,) = sections[name].text
-        assert "1 at most" in sentence and not sections[name].figures
+    (section,) = (one for one in made_up("one image").sections if one.id == "hypothesis")
+    (sentence,) = section.text
+    assert "1 at most" in sentence and not section.figures
 
 
 def test_many_rows_are_chosen_from_a_menu(made_up):

@@ -5,8 +5,9 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+from altair.typing import ChartType
 
-from src.report.charts.theme import GREY, Drawn, colour_by, inline, one_part, tooltip
+from src.report.charts.theme import GREY, colour_by, inline, one_part, tooltip
 
 MOST_ROWS = 60
 """Most rows drawn at once; a longer dot plot has a menu of parts."""
@@ -23,7 +24,7 @@ def dot_plot(
     divided_by: str = "source",
     percent: bool = True,
     select: alt.Parameter | None = None,
-) -> Drawn:
+) -> ChartType:
     """Return points with intervals, rows in the order of the table, and a rule at 0.
 
     The frame has `row` (the label of a row), `value` with its interval `VALUE_low` and `VALUE_high`

@@ -1,19 +1,10 @@
 """Theme, colours, axes and menus of all charts, and data as CSV inside the specification."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import altair as alt
 import pandas as pd
-
-Drawn: TypeAlias = (
-    alt.Chart
-    | alt.LayerChart
-    | alt.FacetChart
-    | alt.ConcatChart
-    | alt.HConcatChart
-    | alt.VConcatChart
-)
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+from altair.typing import ChartType
 
 from src.analysis import CLEAN, clean_rows
 from src.report.charts.theme import (
     GREY,
     PANEL,
     STROKES,
-    Drawn,
     budgets,
     colour_by,
     curve,
@@ -39,7 +39,9 @@ def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([clean_rows(rates).assign(white_box=False), rates])[_COLUMNS]
 
 
-def linked(rows: pd.DataFrame, reference: float, protocol: str, attack: str, source: str) -> Drawn:
+def linked(
+    rows: pd.DataFrame, reference: float, protocol: str, attack: str, source: str
+) -> ChartType:
     """Link the transfer matrix with accuracy and confidence over the budget.
 
     Attack, budget and protocol are chosen from menus; a click on a cell of the matrix, or on an
@@ -62,7 +64,7 @@ def linked(rows: pd.DataFrame, reference: float, protocol: str, attack: str, sou
     return alt.hconcat(matrix, curves, spacing=30, params=params, resolve=apart)
 
 
-def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: str) -> Drawn:
+def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: str) -> ChartType:
     """Return the transfer matrix with its menus; the arguments are those of `linked`."""
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = _names(attacked, "source"), _names(attacked, "target")
@@ -70,7 +72,7 @@ def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: st
     return _matrix(inline(rows), sources, targets).add_params(*menus)
 
 
-def curves_alone(rows: pd.DataFrame, protocol: str, attack: str) -> Drawn:
+def curves_alone(rows: pd.DataFrame, protocol: str, attack: str) -> ChartType:
     """Return the curves with a menu of protocols; the arguments are those of `linked`."""
     attacked = rows[rows["source"] != CLEAN]
     return _curves(inline(rows), attacked, attack).add_params(_protocols(rows, protocol))
@@ -103,7 +105,7 @@ def _matrix(
     sources: Sequence[str],
     targets: Sequence[str],
     cell: alt.Parameter | None = None,
-) -> Drawn:
+) -> ChartType:
     """Return cells with their counts; `cell` selects those of adversarial images by clicks."""
     wide = len(targets) <= MOST_COUNTS
     base = alt.Chart().encode(
@@ -163,7 +165,7 @@ def _axis(orient: Any) -> alt.Axis:
 
 def _curves(
     data: alt.InlineData, attacked: pd.DataFrame, first: str, cell: alt.Parameter | None = None
-) -> Drawn:
+) -> ChartType:
     """Return accuracy and confidence with bands, a column a source; `cell` selects the pairs.
 
     Of many sources `cell` selects one, and there is one column. Of more than two attacks two are

@@ -16,7 +16,7 @@ _PAIR = ["attack", "source", "target"]
 
 
 def answer_sentence(record: JobRecord, found: Measured) -> str:
-    """Name the strongest source and the most robust target at the reference budget, as measured.
+    """Name the strongest source at the reference budget, as measured.
 
     Compared are the jobs of the first one's group and kind of attack (targeted or not), without
     ensembles where there are single sources, and pairs with enough images.
@@ -24,36 +24,24 @@ def answer_sentence(record: JobRecord, found: Measured) -> str:
     rows = _decisive(record, found.table("rates"))
     if rows.empty:
         return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
-    where = f"At {record.reference:g}/255 ({record.norm}, {record.protocol})"
+    where = f"On {record.dataset} at {record.reference:g}/255 ({record.norm}, {record.protocol})"
     does = "reaches its target labels on" if rows["targeted"].any() else "fools"
     white = rows["white_box"].all()
     if not rows["success"].any():
-        return f"{where} no source {does} {'itself' if white else 'another model'} with any image."
-    ranked = _ranked(rows, ["attack", "source"])
+        return f"{where} no source {does} {'its own' if white else 'another'} model with any image."
+    ranked = _ranked(rows)
     best, equal = ranked.iloc[0], int((ranked["rate"] == ranked["rate"].iloc[0]).sum())
     if equal > 1:
         return f"{where} no source stands out: the first {equal} are equally strong."
     one = best["pairs"] == 1
-    mine = rows[(rows["attack"] == best["attack"]) & (rows["source"] == best["source"])]
-    whom = mine["target"].iloc[0] if one else f"{best['pairs']} other models"
-    if white:
-        whom = "itself" if one else "its members"
+    others = "models that it was crafted on" if white else "other models"
+    whom = best["target"] if one else f"{best['pairs']} {others}"
     of = "the images counted" if one else "the image-target pairs counted"
     name = f"{best['source']} with {best['attack']}"
     said = f"{does} {whom} for {format_cell(best['success'], best['n'])} of {of}"
-    if record.protocol in ("all", "source_correct") and not rows["targeted"].any():
-        said += ", errors on clean images included"
     if len(ranked) == 1:
         return f"{where} {name} {said}."
-    first = f"{where} the strongest source, as measured, is {name}: it {said}."
-    targets = _ranked(rows[rows["attack"] == best["attack"]], ["target"])
-    if white or len(targets) == 1 or targets["rate"].nunique() == 1:
-        return first
-    least = targets.iloc[-1]
-    return (
-        f"{first} The most robust target of {best['attack']} is {least['target']}: other sources "
-        f"succeed on {format_cell(least['success'], least['n'])}."
-    )
+    return f"{where} the strongest source, as measured, is {name}: it {said}."
 
 
 def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
@@ -67,11 +55,11 @@ def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _ranked(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Rank sources, or targets, by their mean success rate; the first has the highest."""
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rank sources by their mean success rate; `target` is the first of a source's targets."""
     counts = {"success": ("success", "sum"), "n": ("n", "sum"), "pairs": ("n", "size")}
-    groups = rows.assign(rate=rows["success"] / rows["n"]).groupby(by, sort=False)
-    sums = groups.agg(**counts, rate=("rate", "mean")).reset_index()
+    groups = rows.assign(rate=rows["success"] / rows["n"]).groupby(["attack", "source"], sort=False)
+    sums = groups.agg(**counts, rate=("rate", "mean"), target=("target", "first")).reset_index()
     return sums.sort_values("rate", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -81,7 +69,7 @@ def answer(record: JobRecord, found: Measured) -> Section:
     primary = rates[rates["primary"]]
     rows = drawn_rows(primary)
     decisive = _decisive(record, rates)
-    first = (_ranked(decisive, ["attack", "source"]) if len(decisive) else primary).iloc[0]
+    first = (_ranked(decisive) if len(decisive) else primary).iloc[0]
     chosen = (record.reference, record.protocol, str(first["attack"]), str(first["source"]))
     chart = linked(rows, *chosen)
     caption = (
@@ -108,14 +96,16 @@ def answer(record: JobRecord, found: Measured) -> Section:
         chart = dot_plot(variants, "success_rate", "success rate", columns, by="variant")
         figures.append(Figure("variants", "Storage and controls", caption, chart, variants))
     beyond = found.table("excess")
-    for control, rows in beyond.groupby("control", sort=False) if len(beyond) else ():
-        rows = rows.assign(row=pair_names(rows))
-        words = CONTROLS[str(control)]
-        caption = (
-            f"Success rate at {where} minus that of {words} of the same budget, on the same "
-            f"up to {rows['denominator'].max()} images; Tango's 95 % interval."
+    if len(beyond):
+        beyond = beyond.assign(
+            row=beyond["attack"] + ": " + pair_names(beyond),
+            control=beyond["control"].replace(CONTROLS),
         )
-        columns = [*_PAIR, "success", "control_success", "denominator"]
-        chart = dot_plot(rows, "excess", "success rate beyond the control", columns)
-        figures.append(Figure(f"excess-{control}", f"Beyond {words}", caption, chart, rows))
+        caption = (
+            f"Success rate at {where} minus that of the control of the same budget, on the same "
+            f"up to {beyond['denominator'].max()} images; Tango's 95 % interval."
+        )
+        columns = [*_PAIR, "control", "success", "control_success", "denominator"]
+        chart = dot_plot(beyond, "excess", "success rate beyond the control", columns, by="control")
+        figures.append(Figure("excess", "Beyond the controls", caption, chart, beyond))
     return Section("answer", "Which models are fooled, at which budget", figures=tuple(figures))

@@ -1,4 +1,4 @@
-"""Attacks, sources and directions compared on the same images."""
+"""Attacks, and sources, compared on the same images."""
 
 from typing import Any
 
@@ -9,16 +9,12 @@ from src.analysis.comparisons import paired_tests
 from src.report.charts.dots import MOST_ROWS, dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section
-from src.report.sections.text import ENOUGH, records, span, too_few
+from src.report.sections.text import ENOUGH, span, too_few
 
-_ROW = "{first} \N{MINUS SIGN} {second}, {common}"
-_BACK = "{first} \N{RIGHTWARDS ARROW} {second} \N{MINUS SIGN} back"
-_KINDS = {
-    "attack": ("Attacks, from the same source", "target", _ROW),
-    "source": ("Sources, of the same attack", "target", _ROW),
-    "direction": ("Directions between two models", "attack", _BACK),
+_HEADINGS = {
+    "attack": "Attacks, from the same source",
+    "source": "Sources, of the same attack",
 }
-"""Heading, column of the colours and row label of each kind of comparison."""
 
 
 def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -28,43 +24,39 @@ def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(found: Measured) -> Section | None:
-    """Compare attacks, sources and directions on the same images."""
+    """Compare attacks, and sources, on the same images; None if no two jobs are comparable."""
     outcomes = found.table("outcomes")
     if outcomes.empty:
         return None
     tests = tests_by_group(outcomes)
-    tests["row"] = [_KINDS[row["kind"]][2].format(**row) + _mark(row) for row in records(tests)]
-    tests["attack"] = tests["common"]  # of directions
+    tests["row"] = [_row(row) for row in tests.to_dict("records")]
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:
-        text = (
-            too_few(tests["n"])
-            if len(tests)
-            else "No two jobs have images, norm, budget, protocol, kind and a model in common."
-        )
-        return Section("compared", title, (text,))
+        return Section("compared", title, (too_few(tests["n"]),)) if len(tests) else None
     kinds = sufficient.groupby("kind", sort=False)
     figures = tuple(_differences(str(kind), rows, outcomes) for kind, rows in kinds)
     return Section("compared", title, (), figures)
 
 
-def _mark(row: dict[str, Any]) -> str:
-    """Return `*` for a comparison of attacks in the white box, else nothing."""
-    return "*" * (row["kind"] == "attack" and is_white_box(row["common"], row["target"]))
+def _row(row: dict[Any, Any]) -> str:
+    """Name a comparison; one of attacks in the white box has an asterisk."""
+    white = row["kind"] == "attack" and is_white_box(row["common"], row["target"])
+    return f"{row['first']} \N{MINUS SIGN} {row['second']}, {row['common']}{'*' * white}"
 
 
 def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figure:
     """Return the chart of one kind of comparison; of very many, those with the smallest p."""
-    title, by, _ = _KINDS[kind]
-    smallest = tests.sort_values("p_holm", kind="stable").groupby(by, sort=False).head(MOST_ROWS)
-    rows = smallest.sort_index()
-    cut = f" The {MOST_ROWS} smallest p of each {by}." if len(rows) < len(tests) else ""
+    smallest = tests.sort_values("p_holm", kind="stable").groupby("target", sort=False)
+    rows = smallest.head(MOST_ROWS).sort_index()
+    cut = f" The {MOST_ROWS} smallest p of each target." if len(rows) < len(tests) else ""
     caption = (
         f"Difference of success rates on {span(tests['n'])} images that count "
         f"for both sides; Tango's 95 % interval; p in the tooltips; *: white box.{cut}"
     )
-    columns = ["row", by, "n", "first_success", "second_success", "p_holm"]
-    axis, names = "difference of success rates", list(outcomes[by])
-    chart = dot_plot(rows, "difference", axis, columns, by=by, names=names, divided_by=by)
-    return Figure(f"compared-{kind}s", title, caption, chart, tests)
+    columns = ["row", "target", "n", "first_success", "second_success", "p_holm"]
+    axis, names = "difference of success rates", list(outcomes["target"])
+    chart = dot_plot(
+        rows, "difference", axis, columns, by="target", names=names, divided_by="target"
+    )
+    return Figure(f"compared-{kind}s", _HEADINGS[kind], caption, chart, tests)

@@ -1,4 +1,4 @@
-"""Charts of the diagnostics: spectra, filtered perturbations, gradients and errors."""
+"""Charts of the diagnostics: filtered perturbations, low-passed images, gradients."""
 
 import altair as alt
 import pandas as pd
@@ -8,7 +8,6 @@ from src.report.charts.theme import (
     GREY,
     PERCENT,
     STROKES,
-    Drawn,
     colour_by,
     curve,
     inline,
@@ -18,14 +17,12 @@ from src.report.measure import Measured
 from src.report.page import Figure, Section
 from src.report.sections.text import ENOUGH, pair_names, span
 
-_CLEAN = "(clean images)"
 _NYQUIST = 0.5
 
 
 def mechanisms(found: Measured) -> Section | None:
     """Return the charts of the diagnostics."""
     parts = {
-        "spectra": _spectra,
         "filtered": _filtered,
         "low_passed": _low_passed,
         "similarity": _similarity,
@@ -34,34 +31,6 @@ def mechanisms(found: Measured) -> Section | None:
     figures = [parts[name](rows) for name, rows in tables.items() if len(rows)]
     drawn = tuple(figure for figure in figures if len(figure.data))
     return Section("mechanisms", "Why it transfers", figures=drawn) if drawn else None
-
-
-def _spectra(rows: pd.DataFrame) -> Figure:
-    rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
-    caption = (
-        f"Mean share of the power of {rows['n'].max()} images and of perturbations at the "
-        "reference budget, by spatial frequency; the constant part is left out."
-    )
-    sources = list(dict.fromkeys(rows["source"]))
-    lines = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
-    scale, axis = alt.Scale(type="log"), alt.Axis(format="~%")
-    base = alt.Chart(inline(rows)).transform_filter("datum.share > 0")
-    base = base.encode(
-        x=alt.X("frequency:Q", title="spatial frequency (cycles per pixel)"),
-        y=alt.Y("share:Q", title="share of power", scale=scale, axis=axis),
-    )
-    images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
-    curves = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
-    legend = alt.Legend(title="attack", **STROKES)
-    chart = alt.layer(
-        images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail=["attack:N", "source:N"]),
-        curves.encode(
-            color=colour_by("source", [*sources, _CLEAN], "perturbations from", **STROKES),
-            strokeDash=alt.StrokeDash("attack:N", sort=None, legend=legend),
-            tooltip=lines,
-        ),
-    ).properties(width=420, height=260)
-    return Figure("spectra", "Power spectra of images and perturbations", caption, chart, rows)
 
 
 def _filtered(rows: pd.DataFrame) -> Figure:
@@ -101,28 +70,18 @@ def _similarity(rows: pd.DataFrame) -> Figure:
     rows = rows[~rows["white_box"] & (rows["n"] >= ENOUGH)]
     caption = (
         f"Success rate at the reference budget over the mean cosine of the two models' loss "
-        f"gradients on {span(rows['n'])} clean images, and over the agreement "
-        "of their errors; 95 % Wilson intervals. Pairs share models and images."
+        f"gradients on {span(rows['n'])} clean images; 95 % Wilson intervals. Pairs share models "
+        "and images."
     )
-    chart = alt.hconcat(
-        _similarity_panel(rows, "cosine", "mean cosine of gradients"),
-        _similarity_panel(rows, "kappa", "error consistency (Cohen's kappa)"),
-        spacing=24,
-    )
-    return Figure("similarity", "Transfer, gradients and errors", caption, chart, rows)
-
-
-def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> Drawn:
-    base = alt.Chart(inline(pairs)).encode(
-        x=alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=True, padding=12)),
-        color=colour_by("attack", pairs["attack"]),
-    )
+    x = alt.X("cosine:Q", title="mean cosine of gradients", scale=alt.Scale(zero=True, padding=12))
+    base = alt.Chart(inline(rows)).encode(x=x, color=colour_by("attack", rows["attack"]))
     legend = alt.Legend(title="source", symbolFillColor=GREY, symbolStrokeColor=GREY)
-    shares, numbers = ["success_rate"], ["cosine", "kappa"]
+    names = ("attack", "source", "target", "n")
     points = base.mark_point(filled=True, size=80).encode(
         y=alt.Y("success_rate:Q", title="success rate", axis=PERCENT),
         shape=alt.Shape("source:N", legend=legend),
-        tooltip=tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers),
+        tooltip=tooltip(*names, shares=["success_rate"], numbers=["cosine"]),
     )
     bars = base.mark_rule(strokeWidth=1.2).encode(y="success_rate_low:Q", y2="success_rate_high:Q")
-    return alt.layer(bars, points).properties(width=270, height=240)
+    chart = alt.layer(bars, points).properties(width=420, height=240)
+    return Figure("similarity", "Transfer and gradients", caption, chart, rows)

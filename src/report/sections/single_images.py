@@ -2,6 +2,7 @@
 
 import altair as alt
 import pandas as pd
+from altair.typing import ChartType
 
 from src.analysis.confidence import BIN_WIDTH
 from src.report.charts.dots import dot_plot
@@ -11,7 +12,6 @@ from src.report.charts.theme import (
     PERCENT,
     STROKES,
     WHOLE,
-    Drawn,
     budgets,
     colour_of_levels,
     curve,
@@ -50,8 +50,8 @@ def hypothesis(found: Measured) -> Section | None:
     )
     detailed = len(bins.drop_duplicates(_PAIR)) if len(bins) else 0
     beside = (
-        f" Right: accuracy and confidence of the selected pair (of {detailed} pairs) by bins of "
-        f"initial confidence with at least {FEWEST_IN_BIN} images."
+        f" Right: accuracy and confidence of the selected pair (of {detailed}; report.pairs: more) "
+        f"by bins of initial confidence with at least {FEWEST_IN_BIN} images."
     )
     caption = (
         "Spearman's correlation between initial confidence and minimum adversarial budget, "
@@ -80,7 +80,7 @@ def images(found: Measured) -> Section | None:
     return Section("images", "Images", (text,), tuple(figures), albums=tuple(found.albums))
 
 
-def _effects_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
+def _effects_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> ChartType:
     """Link the dots of every pair with one pair's curves; without bins the dots stand alone."""
     first = [*effects[_PAIR].iloc[0]] if bins.empty else [*bins[_PAIR].iloc[0]]
     pair = alt.selection_point(
@@ -99,7 +99,7 @@ def _effects_chart(effects: pd.DataFrame, bins: pd.DataFrame) -> Drawn:
     return alt.hconcat(dots, _by_bin(bins, pair), spacing=30).resolve_scale(color="independent")
 
 
-def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> Drawn:
+def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> ChartType:
     """Return accuracy and confidence over the budget, a line per bin of initial confidence."""
     words = {"labelExpr": f"datum.label + ' to ' + format(datum.value + {BIN_WIDTH}, '.0%')"}
     base = (
@@ -116,7 +116,7 @@ def _by_bin(bins: pd.DataFrame, pair: alt.Parameter) -> Drawn:
     return alt.vconcat(*panels).properties(title=alt.Title(alt.ExprRef(name)))
 
 
-def _images_chart(images: pd.DataFrame) -> Drawn:
+def _images_chart(images: pd.DataFrame) -> ChartType:
     lines = tooltip(
         *("pair", "image", "kind", "eps_255", "predicted_name"),
         shares=["confidence", "true_confidence"],

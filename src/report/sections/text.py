@@ -1,7 +1,5 @@
 """Texts of all sections: names of pairs, counts, and sections with too few images."""
 
-from typing import Any
-
 import pandas as pd
 
 from src.analysis import is_white_box
@@ -27,8 +25,3 @@ def span(n: pd.Series) -> str:
 def too_few(n: pd.Series) -> str:
     """Return the sentence of a section that has too few images."""
     return f"Images counted for a pair: {n.max()} at most; a comparison needs {ENOUGH}."
-
-
-def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as dictionaries by column name."""
-    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
