@@ -107,10 +107,11 @@ def by_initial_confidence(
     parts = [pd.DataFrame()]
     for place, target in enumerate(targets):
         initial = found.confidence[place, :, 0]
-        bin_of = np.floor((np.where(every[place], initial, 0).round(_DIGITS) * bins).round(_DIGITS))
+        kept = every[place] & ~np.isnan(initial)
+        bin_of = np.floor((np.where(kept, initial, 0).round(_DIGITS) * bins).round(_DIGITS))
         bin_of = np.minimum(bin_of, bins - 1)  # the highest bin holds 1
-        for one in sorted(set(bin_of[every[place]]), reverse=True):
-            mine = every[place] & (bin_of == one)
+        for one in sorted(set(bin_of[kept]), reverse=True):
+            mine = kept & (bin_of == one)
             arrays = [each[place, mine].T for each in (found.present, correct, found.confidence)]
             ends = one / bins, (one + 1) / bins
             numbers = _over_budgets(*arrays, eps=found.eps_255, ends=ends)
@@ -144,6 +145,10 @@ def _over_budgets(
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:
-    """Stack a column of arrays of up to five numbers, all as long, with NaN to shape (rows, 5)."""
-    values = np.stack(column.to_list()).astype(np.float64)
-    return np.pad(values, ((0, 0), (0, TOP_K - values.shape[1])), constant_values=np.nan)
+    """Stack a column of arrays of up to five numbers, shape (rows, 5), filled up with NaN."""
+    table = np.full((len(column), TOP_K), np.nan)
+    lengths = column.map(len).to_numpy(np.int64)
+    for length in np.unique(lengths):
+        here = lengths == length
+        table[here, :length] = np.stack(column[here].to_list())[:, :TOP_K]
+    return table

@@ -40,7 +40,9 @@ def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
     budgets = first.fillna(np.inf)  # an image that never flips
     if n < FEWEST_IMAGES or budgets.nunique() == 1 or confidence.nunique() == 1:
         return (n, flipped, np.nan, np.nan, np.nan, "not computable")
-    rho = float(np.corrcoef(confidence.rank(), budgets.rank())[0, 1])
+    rho = float(np.corrcoef(confidence.rank(na_option="keep"), budgets.rank())[0, 1])
+    if np.isnan(rho):  # where a confidence is NaN
+        return (n, flipped, np.nan, np.nan, np.nan, "not computable")
     half = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
     low, high = np.tanh([centre - half, centre + half]).tolist()

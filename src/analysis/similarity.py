@@ -1,4 +1,4 @@
-"""Transfer beside the similarity of the gradients of source and target."""
+"""Transfer beside the similarity of source and target: of their gradients and their errors."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def pair_similarity(
     eps_255: float,
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Set the transfer of every pair of a job beside the similarity of its models' gradients.
+    """Set the transfer of every pair of a job beside the similarity of its two models.
 
     `similarity` has one row per (index, target) with `cosine` in [-1, 1] (of the source's and the
     target's gradient of the loss on the clean image); NaN for a gradient that is zero. Images
@@ -30,8 +30,14 @@ def pair_similarity(
 
     Returns:
         One row per target: `n` images counted, `cosine` (mean over gradients that are not zero)
-        with its 95 % t interval (NaN for fewer than 10), `success_rate` with its 95 % Wilson
-        interval, and `white_box`. What has no images is NaN.
+        with its 95 % t interval (NaN for fewer than 10), `kappa` (error consistency: Cohen's kappa
+        of source and target being correct, over all clean images) with its 95 % interval (Fleiss
+        et al. 1969), `success_rate` with its 95 % Wilson interval, and `white_box`. What has no
+        images is NaN, and so is the kappa of models that are always correct or always wrong.
+
+    Reference:
+        R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
+        behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
     found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
     gradients = similarity.assign(eps_255=0.0)
@@ -42,6 +48,11 @@ def pair_similarity(
     table = pd.DataFrame({"target": list(targets), "n": n})
     cosine = np.where(kept, similarity["cosine"].to_numpy(np.float64)[row], np.nan)
     table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
+    clean = predictions[predictions["eps_255"] == 0]
+    clean = clean.assign(correct=clean["predicted"] == clean["label"])
+    correct = clean.pivot(index="index", columns="target", values="correct")
+    kappas = [_error_consistency(correct[[source, target]].dropna()) for target in targets]
+    table[["kappa", "kappa_low", "kappa_high"]] = kappas
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
     table["white_box"] = [is_white_box(source, target) for target in targets]
@@ -58,3 +69,17 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     half = stdtrit(degrees, 0.975) * np.sqrt(squares / degrees / np.maximum(n, 1))
     half = np.where(enough, half, np.nan)
     return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
+
+
+def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
+    """Return the kappa of two models being correct, and its 95 % interval."""
+    from statsmodels.stats.inter_rater import cohens_kappa  # here: it takes a second to load
+
+    first, second = correct.to_numpy(dtype=np.float64).T
+    counts = np.histogram2d(first, second, bins=2, range=[[0, 1], [0, 1]])[0]
+    # Models that are both always correct, or both always wrong, agree by necessity.
+    if np.diag(counts).max() == len(correct):
+        return np.nan, np.nan, np.nan
+    with np.errstate(invalid="ignore"):  # the z statistic of models that always agree
+        found = cohens_kappa(counts)
+    return found.kappa, max(found.kappa_low, -1.0), min(found.kappa_upp, 1.0)

@@ -75,8 +75,10 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "without their frequencies from a cutoff on, mirrored at the borders first.",
     ),
     (
-        "gradient cosine",
+        "gradient cosine, error consistency",
         "Mean cosine of the two models' gradients of the cross-entropy of the true class with "
-        "respect to the clean pixels, with Student's t interval, 95 %, from 10 images on.",
+        "respect to the clean pixels, with Student's t interval, 95 %, from 10 images on; and "
+        "Cohen's kappa of being correct on the same clean images, with its asymptotic interval, "
+        "95 %: 0 for independent errors, 1 for the same ones.",
     ),
 )

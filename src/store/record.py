@@ -44,6 +44,7 @@ _PACKAGES = (
     "numpy",
     "pandas",
     "scipy",
+    "statsmodels",
 )
 
 

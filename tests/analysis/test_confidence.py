@@ -97,7 +97,7 @@ def test_intervals_are_wilsons(table_of):
 def test_every_bin_takes_its_lower_bound_and_not_its_upper_one(table_of):
     confidence = np.repeat(np.arange(20) / 20, 2) + np.tile([0, 0.0499], 20)  # float32 of 0.95, ...
     confidence[-1] = 1
-    table = table_of({0: [0] * 40}, {0: confidence})
+    table = table_of({0: [0] * 41}, {0: [*confidence, np.nan]})  # the last is of no bin
     frame = by_initial_confidence(table, "a", ["b"])
     np.testing.assert_array_equal(frame["bin_low"], np.arange(20)[::-1] / 20)
     np.testing.assert_array_equal(frame["bin_high"], np.arange(1, 21)[::-1] / 20)

@@ -62,6 +62,7 @@ def test_verdicts_go_by_the_interval(noisy):
         (np.linspace(0.4, 1, 12), [np.nan] * 12),
         (np.linspace(0.4, 1, 12), [2] * 12),
         (np.full(12, 0.8), [1] * 5 + [np.nan] * 7),
+        ([np.nan] * 2 + [0.5, 0.6] * 5, [1] * 5 + [2] * 7),
     ],
 )
 def test_few_images_and_equal_values_have_no_rho(confidence, first):

@@ -45,8 +45,11 @@ def test_a_pair_is_described_on_its_counted_images(make_job):
     assert row["success_rate"] == 0.5
     interval = binomtest(2, 4).proportion_ci(method="wilson")
     assert (row["success_rate_low"], row["success_rate_high"]) == pytest.approx(interval)
+    # Correct on 5 and 4 of 6 images, and on 4 of them both.
+    expected = (5 * 4 + 1 * 2) / 36
+    assert row["kappa"] == pytest.approx((5 / 6 - expected) / (1 - expected))
     assert white["target"] == "a" and white["white_box"] and white["n"] == 5
-    assert (white["cosine"], white["success_rate"]) == (1, 1)
+    assert (white["cosine"], white["kappa"], white["success_rate"]) == (1, 1, 1)
 
 
 def test_images_without_a_cosine_are_not_counted(make_job):
@@ -54,6 +57,7 @@ def test_images_without_a_cosine_are_not_counted(make_job):
     row = pairs_of((predictions, similarity[similarity["index"] > 0])).iloc[1]
     assert (row["n"], row["success_rate"]) == (3, pytest.approx(1 / 3))
     assert row["cosine"] == pytest.approx(np.mean([0.1, 0.05]))
+    assert row["kappa"] == pairs_of((predictions, similarity)).iloc[1]["kappa"]
 
 
 def test_ten_images_give_students_interval_and_fewer_none(make_job):
@@ -70,3 +74,19 @@ def test_ten_images_give_students_interval_and_fewer_none(make_job):
     assert row["n"] == 0
     numbers = ["cosine", "cosine_low", "success_rate", "success_rate_low"]
     assert row[numbers].isna().all()
+
+
+def test_error_consistency_of_extremes(make_job):
+    for first, second, kappa in (
+        ([0, 1, 0, 2], [0, 1, 0, 2], 1),
+        ([0, 1, 0, 2], [1, 0, 1, 0], -1),
+        ([0, 1, 2, 3, 0], [0, 1, 3, 3, 1], 6 / 11),
+        ([0] * 8 + [1] * 4, [0] * 8 + [1] * 3 + [0], 0.8),
+        ([0, 0], [0, 0], np.nan),  # they agree by necessity
+        ([1, 2], [1, 2], np.nan),
+        ([0, 0], [1, 1], 0),
+    ):
+        n = len(first)
+        row = pairs_of(make_job(first, second, [0] * n, [0.1] * n), targets=["b"]).iloc[0]
+        assert row["kappa"] == pytest.approx(kappa, nan_ok=True)
+        assert not row["kappa_high"] > 1 and not row["kappa_low"] < -1

@@ -1,7 +1,8 @@
-"""Charts of the diagnostics: filtered perturbations, low-passed images, gradients."""
+"""Charts of the diagnostics: filtered perturbations, gradients and errors."""
 
 import altair as alt
 import pandas as pd
+from altair.typing import ChartType
 
 from src.report.charts.dots import dot_plot
 from src.report.charts.theme import (
@@ -70,18 +71,28 @@ def _similarity(rows: pd.DataFrame) -> Figure:
     rows = rows[~rows["white_box"] & (rows["n"] >= ENOUGH)]
     caption = (
         f"Success rate at the reference budget over the mean cosine of the two models' loss "
-        f"gradients on {span(rows['n'])} clean images; 95 % Wilson intervals. Pairs share models "
-        "and images."
+        f"gradients on {span(rows['n'])} clean images, and over the agreement "
+        "of their errors; 95 % Wilson intervals. Pairs share models and images."
     )
-    x = alt.X("cosine:Q", title="mean cosine of gradients", scale=alt.Scale(zero=True, padding=12))
-    base = alt.Chart(inline(rows)).encode(x=x, color=colour_by("attack", rows["attack"]))
+    chart = alt.hconcat(
+        _similarity_panel(rows, "cosine", "mean cosine of gradients"),
+        _similarity_panel(rows, "kappa", "error consistency (Cohen's kappa)"),
+        spacing=24,
+    )
+    return Figure("similarity", "Transfer, gradients and errors", caption, chart, rows)
+
+
+def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType:
+    base = alt.Chart(inline(pairs)).encode(
+        x=alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=True, padding=12)),
+        color=colour_by("attack", pairs["attack"]),
+    )
     legend = alt.Legend(title="source", symbolFillColor=GREY, symbolStrokeColor=GREY)
-    names = ("attack", "source", "target", "n")
+    shares, numbers = ["success_rate"], ["cosine", "kappa"]
     points = base.mark_point(filled=True, size=80).encode(
         y=alt.Y("success_rate:Q", title="success rate", axis=PERCENT),
         shape=alt.Shape("source:N", legend=legend),
-        tooltip=tooltip(*names, shares=["success_rate"], numbers=["cosine"]),
+        tooltip=tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers),
     )
     bars = base.mark_rule(strokeWidth=1.2).encode(y="success_rate_low:Q", y2="success_rate_high:Q")
-    chart = alt.layer(bars, points).properties(width=420, height=240)
-    return Figure("similarity", "Transfer and gradients", caption, chart, rows)
+    return alt.layer(bars, points).properties(width=270, height=240)
