@@ -20,7 +20,7 @@ JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=ran
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
-DIAGNOSTICS = ["flips", "filtered", "low_passed", "similarity"]
+DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 
 
 def as_torchrun(number, count, port, command_line, words):

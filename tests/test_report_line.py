@@ -54,8 +54,8 @@ def test_a_sweep_ends_with_its_report(sweep):
     assert "Examples: " in text
     figures = {path.name for path in (folder / "figures").iterdir()}
     stems = {name.removesuffix(".svg") for name in figures if name.endswith(".svg")}
-    assert {"filtered", "low-passed", "similarity", "classes"} <= stems
-    for name, column in (("filtered", "denominator"), ("similarity", "n")):
+    assert {"spectra", "filtered", "low-passed", "similarity", "classes"} <= stems
+    for name, column in (("spectra", "n"), ("filtered", "denominator"), ("similarity", "n")):
         assert set(pd.read_csv(folder / "figures" / f"{name}.csv")[column]) == {39}, name
     assert figures == {f"{stem}.{ending}" for stem in stems for ending in ("svg", "csv")}
 
@@ -79,7 +79,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
     assert report("bare", *PLAIN, "out=again") == 0
-    for name in ("answer.csv", "compared-attacks.csv"):
+    for name in ("answer.csv", "spectra.csv", "compared-attacks.csv"):
         again, first = workspace / "again" / "figures" / name, folder / "figures" / name
         assert again.read_text() == first.read_text()
 

@@ -46,7 +46,7 @@ def build():
 TRIED = 2  # images on which a job tries its attack first
 DIAGNOSED = ["diagnostics=full", "diagnostics.bisection=2", "controls=true", "variants=[png]"]
 TABLES = ["predictions", "predictions-png", "predictions-noise", "predictions-shuffled"]
-TABLES += ["flips", "filtered", "low_passed", "similarity"]
+TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
 
 
 @pytest.fixture

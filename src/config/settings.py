@@ -179,6 +179,7 @@ class DiagnosticSettings(Section):
     """Diagnostics beside the predictions, while models and perturbations are at hand."""
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
+    spectra: bool = False
     filters: bool = False
     similarity: bool = False
     n_images: PositiveInt | None = None

@@ -14,6 +14,7 @@ from src.diagnostics.band_filters import (
 )
 from src.diagnostics.gradient_similarity import Similarity
 from src.diagnostics.minimum_budget import BatchAttack, Bisection
+from src.diagnostics.spectra import Spectra, mean_spectra
 from src.evaluation import Diagnostic
 
 
@@ -33,6 +34,8 @@ def make_diagnostics(
     diagnostics: list[Diagnostic] = []
     if settings.bisection:
         diagnostics.append(Bisection(targets, settings.bisection, clean, attack))
+    if settings.spectra:
+        diagnostics.append(Spectra(targets, reference_eps_255))
     if settings.filters:
         diagnostics.append(Filtered(targets, reference_eps_255, seed))
     return diagnostics

@@ -1,4 +1,4 @@
-"""Spatial frequencies of images, in cycles per pixel, and ideal filters."""
+"""Spatial frequencies of images, in cycles per pixel: bins, and ideal filters."""
 
 import math
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 CORNER = math.sqrt(0.5)
 """The highest frequency of a square grid of pixels, along its diagonal."""
+_FINEST = 64
 _ROUNDING = 1e-9  # a frequency on a bound must not fall below it
 
 
@@ -14,6 +15,36 @@ def radii(height: int, width: int) -> Tensor:
     """Return the frequency of each Fourier coefficient, float64 (H, W), in cycles per pixel."""
     axes = [torch.fft.fftfreq(side, dtype=torch.float64) for side in (height, width)]
     return torch.hypot(axes[0][:, None], axes[1][None, :])
+
+
+def radial_bins(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the bounds of radial bins, float64 (B + 1,), and each coefficient's bin, int64 (H, W).
+
+    Bins are 1/64 cycle per pixel wide for images of 64 pixels and more, and 1/H below, H being
+    the shorter side: a finer bin would lie between the frequencies that the image can hold. The
+    bounds go from 0 to sqrt(1/2), where the last bin is cut off.
+    """
+    bins = min(_FINEST, height, width)  # in one cycle per pixel
+    edges = torch.arange(math.ceil(CORNER * bins) + 1, dtype=torch.float64) / bins
+    number = (radii(height, width) * bins + _ROUNDING).long()
+    return edges.clamp_max(CORNER), number.clamp_max(len(edges) - 2)
+
+
+def radial_power(images: Tensor) -> Tensor:
+    """Return the power of images (N, 3, H, W) in each bin of `radial_bins`, float64 (N, B).
+
+    With F the orthonormal two-dimensional Fourier transform of a channel, power is the mean over
+    channels of |F|^2 without the constant term, so that the power of all bins adds up to the mean
+    over channels of the sum of squares about the channel's mean (Parseval).
+    """
+    edges, number = radial_bins(*images.shape[-2:])
+    if not len(images):  # some devices transform no empty tensor
+        return torch.zeros(0, len(edges) - 1, dtype=torch.float64)
+    spectra = torch.fft.fft2(images - images.mean(dim=(-2, -1), keepdim=True), norm="ortho")
+    power = spectra.abs().square().mean(dim=1).flatten(1)
+    power = (power.cpu() if power.device.type == "mps" else power).double()
+    member = torch.nn.functional.one_hot(number.flatten(), len(edges) - 1)
+    return power @ member.to(power)  # not scattered: on a GPU that would add in random order
 
 
 def band(images: Tensor, low: float, high: float) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from src.config.settings import CONTROLS
 from src.data import to_unit
-from src.diagnostics import make_diagnostics
+from src.diagnostics import make_diagnostics, mean_spectra
 from src.evaluation import (
     CRAFTING,
     IMAGES,
@@ -66,6 +66,9 @@ def attacked_rows(job: Job) -> Results:
         for name in job.variants.names
         if (table := tables.pop(name, None)) is not None
     }
+    if ("spectra", "") in found:
+        size, at = job.images.image_size, job.settings.reference
+        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
     return Results(
         variants,
         tables,
@@ -134,6 +137,8 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
             what["flips", target] = (chosen.bisection, correct)
         if chosen.filters:
             what["filtered", target] = (settings.reference, diagnosed)
+    if chosen.spectra:
+        what["spectra", ""] = (settings.reference, diagnosed)
     if job.saved is None:
         what[CRAFTING, ""] = (None, every)
         kept = every if settings.save_adversarial else np.array(job.examples, np.int64)

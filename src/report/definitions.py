@@ -68,6 +68,12 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "runs of an iterative attack, do not interpret differences of a few images.",
     ),
     (
+        "power spectrum",
+        "Squared magnitude of the Fourier transform, averaged over channels, summed over rings of "
+        "equal spatial frequency, as a share of the whole; 0.5 cycles per pixel is the finest "
+        "pattern along an axis.",
+    ),
+    (
         "low, mid, high",
         "The part of a perturbation below, between and above two frequencies, scaled to the L2 "
         "norm of random-sign noise of the budget, clipped to the pixel range and not rounded. Its "

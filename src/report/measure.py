@@ -24,7 +24,7 @@ class Measured:
 
     Attributes:
         tables: Rows of all jobs, with `attack` and `source`: `rates`, `excess`, `outcomes`,
-            `effects`, `bins`, `gallery_predictions`, `filtered`, `low_passed`,
+            `effects`, `bins`, `gallery_predictions`, `spectra`, `filtered`, `low_passed`,
             `similarity`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         albums: Pictures by job or pair.
@@ -130,9 +130,11 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     found = {"rates": _rates(one).assign(group=jobs)}
     stored = {
         name: table
-        for name in ("low_passed", "filtered", "similarity")
+        for name in ("spectra", "low_passed", "filtered", "similarity")
         if name in job.files and len(table := job.table(name))
     }
+    if "spectra" in stored:
+        found["spectra"] = stored["spectra"]
     if "low_passed" in stored:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
         own = [_model(job, str(target), names) for target in table["target"]]

@@ -56,7 +56,7 @@ def job_key(
 ) -> str:
     """Return the job's key: equal keys mean equal tables, the models' names included."""
     chosen = settings.diagnostics
-    at = settings.reference if chosen.filters else None
+    at = settings.reference if chosen.spectra or chosen.filters else None
     how = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
     return content_key(crafting, target_keys, names, how, at)
 

@@ -21,9 +21,10 @@ _COLUMNS = {
     "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
     "low_passed": f"index label target cutoff {_PREDICTED}",
     "similarity": "index label target cosine",
+    "spectra": f"kind eps_255 {_BAND} n share",
 }
 _TYPES = {
-    **dict.fromkeys(("index", "label", "target_label", "predicted"), pa.int64()),
+    **dict.fromkeys(("index", "label", "target_label", "predicted", "n"), pa.int64()),
     **dict.fromkeys(("draws", "iteration"), pa.int64()),
     **dict.fromkeys(("target", "defence", "band", "kind"), pa.string()),
     **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
@@ -86,7 +87,7 @@ def in_order(table: pa.Table) -> pa.Table:
     ascending = ("cutoff", "frequency_low") if "below_eps_255" in table.column_names else _ORDER
     keys = [(name, "ascending") for name in ascending if name in table.column_names]
     if "frequency_high" in table.column_names:
-        keys.append(("frequency_high", "descending"))  # the whole before its bands
+        keys.append(("frequency_high", "descending"))  # the whole spectrum before its bands
     return table.sort_by([*keys, ("index", "ascending")])
 
 

@@ -16,6 +16,7 @@ from src.diagnostics import (
     Similarity,
     low_passed_images,
     make_diagnostics,
+    mean_spectra,
     noise_parts,
 )
 from src.evaluation import (
@@ -27,7 +28,7 @@ from src.evaluation import (
     score_clean,
 )
 
-FULL = {"bisection": 3, "filters": True, "similarity": True}
+FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +132,8 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         module = Transfer(networks, attacker, variants or Variants(), diagnostics, diagnosed)
         result = evaluate(dataset, module, trainer)
         tables = {each.table: result.tables[each.table] for each in diagnostics}
+        if chosen.spectra:
+            tables["spectra"] = mean_spectra(tables["spectra"], dataset.image_size, reference)
         if chosen.filters:
             noise, low = (
                 score_clean(part, networks, trainer, probe=probe).drop_columns("target_label")

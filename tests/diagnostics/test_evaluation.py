@@ -13,10 +13,10 @@ from src.evaluation import Variants
 from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
 
-TABLES = ["flips", "filtered", "low_passed", "similarity"]
+TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 GRID = (0.5, 2.0, 8.0)
-FULL = DiagnosticSettings(bisection=1, filters=True, similarity=True)
+FULL = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True)
 
 
 @pytest.mark.parametrize("primary", ["float32", "uint8"])
@@ -34,7 +34,7 @@ def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diag
     for name, table in plain.tables.items():
         assert full.tables[name].equals(table)
     assert list(plain.tables) == [*variants.names, "crafting"]
-    assert set(full.tables) - set(plain.tables) == set(TABLES[:2])
+    assert set(full.tables) - set(plain.tables) == set(TABLES[:3])
     assert len(full.tables["flips"]) > 0  # attacks were run in between
 
 
@@ -68,7 +68,8 @@ def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved,
     assert len(chosen) == 3
     for name in whole.result.tables.keys() - set(TABLES):
         assert part.result.tables[name].equals(whole.result.tables[name])
-    for name in TABLES:
+    assert (part.spectra["n"] == 3).all() and (whole.spectra["n"] == 11).all()
+    for name in set(TABLES) - {"spectra"}:
         first, second = (getattr(run, name) for run in (whole, part))
         first = first[first["index"].isin(chosen)].reset_index(drop=True)
         assert len(second) > 0 and set(second["index"]) <= set(chosen), name

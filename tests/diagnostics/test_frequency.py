@@ -1,14 +1,27 @@
-"""Filters of single images, against their definitions."""
+"""Spectra and filters of single images, against their definitions."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from src.diagnostics.band_filters import rescaled
-from src.diagnostics.frequency import band
+from src.diagnostics.frequency import CORNER, band, radial_bins, radial_power
 
 SIDES = [(8, 8), (33, 33), (48, 20), (96, 130)]
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_the_bins_hold_the_power_about_the_mean(sides):
+    """Parseval."""
+    edges, number = radial_bins(*sides)
+    width = 1 / min(64, *sides)
+    np.testing.assert_allclose(edges[:-1], np.arange(len(edges) - 1) * width, atol=1e-12)
+    assert edges[-1] == CORNER and edges[-2] < CORNER and number.shape == sides
+    images = torch.rand(3, 3, *sides, dtype=torch.float64)
+    energy = images.var((2, 3), correction=0).mean(1) * sides[0] * sides[1]
+    torch.testing.assert_close(radial_power(images).sum(1), energy, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("sides", SIDES)

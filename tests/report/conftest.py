@@ -142,7 +142,7 @@ def _predictions(random, label, initial, models, budgets, strength) -> pd.DataFr
 
 
 def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.DataFrame]:
-    """Return filtered perturbations, low-passed images and gradient similarity."""
+    """Return spectra, filtered perturbations, low-passed images and gradient similarity."""
 
     def predicted(**axes):
         rows = _rows(label, target=models, **axes)
@@ -150,11 +150,18 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
         classes = np.where(wrong, (rows["label"] + 1) % (label.max() + 1), rows["label"])
         return rows.assign(predicted=classes, confidence=0.7, true_confidence=0.5)
 
+    low, share = np.linspace(0.0, 0.65, 12), np.exp(-np.arange(12.0))
+    band = {"eps_255": reference, "frequency_low": low, "frequency_high": low + 0.05}
+    spectrum = {**band, "n": len(label), "share": share}
+    known = {"kind": "image", **spectrum, "share": share * (np.nan if missing else 1)}
     bands = ("all", "low", "mid", "high")
     filtered = predicted(band=bands, kind=("attack", "noise")).assign(eps_255=reference)
     cosine = random.uniform(0, 0.4, size=(len(models), len(label)))
     cosine[:, : len(label) * missing // 2] = np.nan
     return {
+        "spectra": pd.concat(
+            [pd.DataFrame(known), pd.DataFrame({"kind": "perturbation", **spectrum})]
+        ),
         "filtered": filtered.assign(frequency_low=0.0, frequency_high=0.25),
         "low_passed": predicted(cutoff=(0.1, 0.2, 0.4)),
         "similarity": _rows(label, target=models).assign(cosine=cosine.ravel()),

@@ -68,7 +68,7 @@ def test_the_answer_links_matrix_and_curves(made_up):
 
 CHARTS = {
     *("answer", "variants", "excess", "hypothesis", "images", "compared-attacks"),
-    *("compared-sources", "filtered", "low-passed"),
+    *("compared-sources", "spectra", "filtered", "low-passed"),
     *("similarity", "confidence-profiles", "classes"),
 }
 

@@ -1,4 +1,4 @@
-"""Charts of the diagnostics: filtered perturbations, gradients and errors."""
+"""Charts of the diagnostics: spectra, filtered perturbations, gradients and errors."""
 
 import altair as alt
 import pandas as pd
@@ -18,12 +18,14 @@ from src.report.measure import Measured
 from src.report.page import Figure, Section
 from src.report.sections.text import ENOUGH, pair_names, span
 
+_CLEAN = "(clean images)"
 _NYQUIST = 0.5
 
 
 def mechanisms(found: Measured) -> Section | None:
     """Return the charts of the diagnostics."""
     parts = {
+        "spectra": _spectra,
         "filtered": _filtered,
         "low_passed": _low_passed,
         "similarity": _similarity,
@@ -32,6 +34,34 @@ def mechanisms(found: Measured) -> Section | None:
     figures = [parts[name](rows) for name, rows in tables.items() if len(rows)]
     drawn = tuple(figure for figure in figures if len(figure.data))
     return Section("mechanisms", "Why it transfers", figures=drawn) if drawn else None
+
+
+def _spectra(rows: pd.DataFrame) -> Figure:
+    rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
+    caption = (
+        f"Mean share of the power of {rows['n'].max()} images and of perturbations at the "
+        "reference budget, by spatial frequency; the constant part is left out."
+    )
+    sources = list(dict.fromkeys(rows["source"]))
+    lines = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
+    scale, axis = alt.Scale(type="log"), alt.Axis(format="~%")
+    base = alt.Chart(inline(rows)).transform_filter("datum.share > 0")
+    base = base.encode(
+        x=alt.X("frequency:Q", title="spatial frequency (cycles per pixel)"),
+        y=alt.Y("share:Q", title="share of power", scale=scale, axis=axis),
+    )
+    images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
+    curves = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
+    legend = alt.Legend(title="attack", **STROKES)
+    chart = alt.layer(
+        images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail=["attack:N", "source:N"]),
+        curves.encode(
+            color=colour_by("source", [*sources, _CLEAN], "perturbations from", **STROKES),
+            strokeDash=alt.StrokeDash("attack:N", sort=None, legend=legend),
+            tooltip=lines,
+        ),
+    ).properties(width=420, height=260)
+    return Figure("spectra", "Power spectra of images and perturbations", caption, chart, rows)
 
 
 def _filtered(rows: pd.DataFrame) -> Figure:
