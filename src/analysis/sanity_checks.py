@@ -5,27 +5,36 @@ Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 9
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from scipy.special import bdtrc
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
-from src.analysis.outcomes import Outcomes, outcomes
+from src.analysis.outcomes import Outcomes, outcomes, under
 from src.store.tables import Alarm
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
+LOSS_NOT_RISING = 0.05
+"""Share of images whose loss rises at no budget, above which there is an alarm."""
+LARGEST_P = 0.05
+"""Largest p-value of a paired test at which there is an alarm."""
 
 CAUSES = {
     "zero_gradients": "usual causes: masked gradients (a saturated softmax, quantisation or "
     "rounding inside the model) or a precision too low for them",
-    "above_chance": "usual causes: masked gradients, wrong normalisation, a wrong sign of the "
-    "loss, too few steps, or a small largest budget",
+    "loss_not_rising": "usual causes: masked gradients, wrong normalisation, a wrong sign of the "
+    "loss, or steps so long that they overshoot at every budget",
+    "above_chance": "usual causes: masked gradients, wrong normalisation, too few steps, or a "
+    "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
     "over_budget": "the rates stand at the stated budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that classify more of them correctly",
+    "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",
     "random_model": "usual causes: dropout or noise that stays on, a counter; its numbers hold for "
     "this run alone",
 }
@@ -52,22 +61,32 @@ def alarms(
     - `clean_at_chance`: see `clean_at_chance`.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
     - `zero_gradients`: more than 1 % of the gradients are zero in every pixel.
+    - `loss_not_rising`: on more than 5 % of the images that the white box classifies correctly
+      when clean, at no budget is the `true_confidence` below the clean one (nor, for targeted
+      attacks, the target label reached).
     - `above_chance`: the white box's accuracy under an untargeted iterative attack, over all
       images at the largest budget, is above 1 / `num_classes`.
+    - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer images, by a
+      one-sided exact McNemar test of the budgets with the most and, above it, the fewest
+      successes, p <= 0.05 over all pairs of budgets.
 
     Shares are judged by the lower ends of their intervals. `table` holds the predictions, clean
     rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
     attack takes more than one step.
     """
     found = outcomes(table, source, targets, protocol)
+    correct = under(found, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
         finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
         raised.append(Alarm("zero_gradients", finding))
     for place, target in enumerate(targets):
         raised.append(_few_images(found, place, protocol))
-        if is_white_box(source, target) and iterative and found.target_labels is None:
-            raised.append(_above_chance(found, place, num_classes))
+        if is_white_box(source, target):
+            raised.append(_loss_not_rising(correct, place))
+            raised.append(_weaker_at_larger_budget(correct, place))
+            if iterative and found.target_labels is None:
+                raised.append(_above_chance(found, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
 
 
@@ -108,6 +127,44 @@ def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:
     n = int(found.counted[place].sum())
     finding = f"{found.source} -> {found.targets[place]}: images counted: {n} ({protocol})"
     return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
+
+
+def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
+    """Count the images whose true class is at no budget less likely than when clean."""
+    confidence, present = found.true_confidence[place], found.present[place, :, 1:]
+    risen = ~(confidence[:, 1:] >= confidence[:, :1])
+    if found.target_labels is not None:
+        risen |= found.success[place, :, 1:]
+    counted = found.counted[place] & present.any(axis=1)
+    k = int(np.count_nonzero(counted & ~(present & risen).any(axis=1)))
+    n = int(np.count_nonzero(counted))
+    if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN without an image
+        return None
+    finding = (
+        f"{found.source} -> {found.targets[place]}, white box: at no budget is the true class less "
+        f"likely than when clean on {format_cell(k, n)}"
+    )
+    return Alarm("loss_not_rising", finding)
+
+
+def _weaker_at_larger_budget(found: Outcomes, place: int) -> Alarm | None:
+    """Compare the budget with the most successes with the one above it with the fewest."""
+    success = found.success[place] & found.counted[place][:, None]
+    counts = success.sum(axis=0)
+    best = int(counts.argmax())
+    worst = best + int(counts[best:].argmin())
+    only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
+    if best in (0, worst):
+        return None
+    # One-sided exact McNemar test: the tail of Binomial(only + back, 1/2) from `only` on.
+    if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / len(counts):
+        return None
+    n = int(found.counted[place].sum())
+    cells = [
+        f"{format_cell(int(counts[at]), n)} at {found.eps_255[at]:g}/255" for at in (best, worst)
+    ]
+    pair = f"{found.source} -> {found.targets[place]}, white box"
+    return Alarm("weaker_at_larger_budget", f"{pair}: succeeds on {cells[0]}, but on {cells[1]}")
 
 
 def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:

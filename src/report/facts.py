@@ -10,10 +10,20 @@ from src.store.record import JobRecord
 def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
     """Return (term, value) pairs that describe the jobs."""
     records = [job.record for job in jobs]
+    attacked = [job for job in jobs if job.attacked]
     values = {
         "data": [_data(record) for record in records],
-        "attacks": [_attack(job) for job in jobs if job.attacked],
+        "attacks": [_attack(job) for job in attacked],
+        "budgets": [_budgets(job.record) for job in attacked],
+        "images counted": [record.protocol for record in records],
+        "ensembles": [
+            f"mean of {job.record.config['ensemble']}"
+            for job in attacked
+            if "+" in job.record.source
+        ],
+        "seed": [str(record.seed) for record in records],
         "precision and device": [_arithmetic(record) for record in records],
+        "finished": sorted(record.created for record in records),
         "code": [f"commit {record.commit}" for record in records],
         "versions": [_versions(record) for record in records],
     }
@@ -55,6 +65,11 @@ def _attack(job: StoredJob) -> str:
         if key not in ("name", "_target_") and value is not None
     ]
     return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
 
 
 def _arithmetic(record: JobRecord) -> str:

@@ -5,14 +5,15 @@ from src.analysis import CAUSES, alarms, explained
 from src.store.tables import Alarm
 
 
-def job(make_table, correct, n=100, target_label=None):
+def job(make_table, correct, true_confidence=0.1, n=100, target_label=None):
     """`a` and `b` are correct on all clean images but the last; attacked on the first `correct`."""
     clean, attacked = np.zeros(n, dtype=int), np.where(np.arange(n) < correct, 0, 1)
     clean[-1] = 1
     predictions = {
         (model, eps): clean if eps == 0 else attacked for model in "ab" for eps in (0, 4, 8)
     }
-    return make_table(predictions, target_label=target_label)
+    confidences = {(model, 8): true_confidence for model in "ab"}
+    return make_table(predictions, target_label=target_label, true_confidence=confidences)
 
 
 def check(table, source, targets, num_classes=10, zero_gradients=0.0, **words):
@@ -35,10 +36,38 @@ def test_an_attack_that_works_raises_nothing(make_table):
 
 
 def test_every_alarm_names_its_causes(make_table):
-    zero, above = check(job(make_table, 60), "a", "a", 10, 0.25)
+    (zero, *others) = check(job(make_table, 60, 0.9), "a", "a", 10, 0.25)
     assert zero.name == "zero_gradients" and "a: 25.00%" in zero.finding
-    for alarm in (zero, above):
+    for alarm in (zero, *others):
         assert isinstance(alarm, Alarm) and CAUSES[alarm.name] in explained(alarm)
+
+
+def test_images_whose_loss_rises_nowhere_are_counted_white_box_only(make_table):
+    confidence = np.full(100, 0.1)
+
+    def unmoved(count, source="a", targets="a"):
+        confidence[:count], confidence[count:99] = 0.5, 0.1  # 0.5: as on the clean image
+        confidence[99] = 0.9  # wrong when clean and not counted
+        table = job(make_table, 0, confidence)
+        return check(table, source, targets, protocol="target_correct")
+
+    for count in (1, 8, 9, 10, 11, 12, 19):
+        raised = unmoved(count)
+        assert names(raised) == ["loss_not_rising"] * int(low_end(count, 99) > 0.05)
+    (alarm,) = unmoved(19, targets="ab")
+    assert alarm.finding.startswith("a -> a, white box") and "19 / 99 = 19.19%" in alarm.finding
+    assert unmoved(19, "c", "ab") == []
+    assert len(unmoved(19, "a+b", "ab")) == 2
+
+
+def test_a_loss_that_rises_at_one_budget_has_risen(make_table):
+    table = job(make_table, 50, 0.9)  # one step that overshoots at the largest budget
+    assert names(check(table, "a", "a", iterative=False)) == ["loss_not_rising"]
+    table.loc[table["eps_255"] == 4, "true_confidence"] = 0.4
+    assert check(table, "a", "a", iterative=False) == []
+    reached = job(make_table, 50, 0.5, target_label=[1] * 100)  # on the others
+    (alarm,) = check(reached, "a", "a")
+    assert alarm.name == "loss_not_rising" and "50 / 99" in alarm.finding
 
 
 def test_white_box_accuracy_above_chance_is_named_of_iterative_attacks(make_table):
@@ -68,3 +97,14 @@ def test_pairs_that_count_few_images_are_named(make_table):
         table = make_table({("a", 0): [0] * 20, ("b", 0): predictions, ("b", 8): [1] * 20})
         raised = names(check(table, "a", "b", 100, protocol=protocol))
         assert ("few_images" in raised) == (n < 10 and protocol != "all")
+
+
+def test_a_larger_budget_that_leaves_more_right_is_named(make_table):
+    for back, named in ((0, False), (4, False), (40, True)):
+        wrong = np.where(np.arange(100) < 30, 0, 1)
+        right_again = np.where(np.arange(100) < 30 + back, 0, 1)
+        table = make_table({("a", 0): [0] * 100, ("a", 2): wrong, ("a", 8): right_again})
+        table.loc[table["eps_255"] > 0, "true_confidence"] = 0.1
+        raised = check(table, "a", "a", iterative=False)
+        assert names(raised) == ["weaker_at_larger_budget"] * named, back
+    assert "70 / 100 = 70.00% at 2/255, but on 30 / 100" in raised[0].finding
