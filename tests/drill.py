@@ -51,13 +51,10 @@ SWEEP += ["model.coarse.weights=null", "training.epochs=2", "training.batch_size
 SWEEP += ["training.precision=32-true", "dataset.n_test=40"]
 TABLES = ("predictions", "predictions-noise", "predictions-shuffled")
 FILES = [f"{job}/{name}.parquet" for job in ("0-own-coarse", "1-bim-coarse") for name in TABLES]
-PAIRS = {f"{attack} coarse -> {target}" for attack, target in product(("own", "bim"), POOLS)}
 READERS = (  # all other commands
     ("src.status", "outputs/a"),
     ("src.status",),
     ("src.report.__main__", "folder=outputs/a", "out=shown"),
-    ("src.sync", "outputs/a", "--directory=elsewhere"),
-    ("src.sync",),
 )
 SHARES = ("1.0", "0.5", "0.7", "1.0  # in other words")  # as the module is, and edited
 CALLS = {  # functions at whose calls commands are killed, and about how many calls there are
@@ -334,17 +331,18 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: re.sub("[0-9a-f]{32}", "", str(path)))
 
 
-def tracked_wrongly(folder: Path) -> list[str]:
+def tracked_wrongly(folder: Path, attacks: tuple[str, ...] = ("own", "bim")) -> list[str]:
     """Return what is wrong in a store: each sweep has its pairs once, and the last one all."""
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-    names = {one.experiment_id: one.name for one in store.search_experiments()}
-    every = store.search_runs([key for key, name in names.items() if name != "atonce-sweeps"])
+    known = {one.experiment_id: one.name for one in store.search_experiments()}
+    every = store.search_runs([key for key, name in known.items() if name != "atonce-sweeps"])
     runs = [(run.data.tags["kind"], run) for run in every]
     last = max((run.info.start_time, run.info.run_id) for kind, run in runs if kind == "sweep")[1]
     ended = [run for kind, run in runs if kind == "pair" and run.info.status == "FINISHED"]
     pairs = Counter((run.data.tags["sweep"], run.info.run_name) for run in ended)
     wrong = [f"{name} is tracked {n} times" for (_, name), n in pairs.items() if n > 1]
-    return wrong + [f"{name} is not tracked" for name in PAIRS if (last, name) not in pairs]
+    names = [f"{attack} coarse -> {target}" for attack, target in product(attacks, POOLS)]
+    return wrong + [f"{name} is not tracked" for name in names if (last, name) not in pairs]
 
 
 @contextmanager

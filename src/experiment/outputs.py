@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,14 +36,13 @@ from src.utils.tables import write_table
 
 log = logging.getLogger(__name__)
 
-METRICS = "metrics.json"
 SUMMARY = "summary.txt"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
 _OF_JOB = (
     *(_DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS, METRICS),
+    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
 )
 
@@ -106,7 +104,7 @@ def write_results(
 def _write_alarms(
     job: StoredJob, result: Results, images: ImageDataset, saved: SavedImages | None
 ) -> None:
-    """Run the sanity checks of a job, and write their alarms and the job's own metrics."""
+    """Run the sanity checks of a job, and write their alarms."""
     own = job.record
     if not job.attacked:
         raised = clean_at_chance(job.predictions, len(own.class_names))
@@ -128,17 +126,6 @@ def _write_alarms(
     words = "equal images have other logits at the next call, or beside other images"
     raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
     write_text(job.folder / ALARMS, _text(raised))
-    metrics = {
-        "gradients_per_image": result.gradients / len(images),
-        "zero_gradients": result.zero_share,
-        "images_per_second": len(images) / result.seconds,
-        "alarms": len(raised),
-        "n": len(images),
-    }
-    if saved is not None:
-        metrics["budget_breaches"] = sum(breach.images for breach in breaches)
-    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    write_text(job.folder / METRICS, json.dumps(known, indent=1))
 
 
 def _text(raised: Sequence[Alarm]) -> str:

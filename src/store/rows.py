@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,25 +96,6 @@ class Rows:
         for path in (self.folder / key).glob("*.parquet"):
             if path != own:
                 path.unlink(missing_ok=True)
-
-    def size(self) -> int:
-        """Return the bytes of all entries."""
-        return sum(stat.st_size for _, stat in self._files())
-
-    def prune(self, days: float) -> int:
-        """Remove the files that are older than some days, and return their bytes."""
-        oldest, freed = time.time() - days * 24 * 3600, 0
-        for path, stat in self._files():
-            if stat.st_mtime < oldest:
-                path.unlink(missing_ok=True)
-                freed += stat.st_size
-        return freed
-
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield all files with their facts, without those that other processes remove meanwhile."""
-        for path in self.folder.glob("*/*.parquet"):
-            with suppress(FileNotFoundError):
-                yield path, path.stat()
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[None]:

@@ -121,14 +121,6 @@ def read_alarms(folder: Path) -> list[Alarm]:
         raise ValueError(f"{path} is no list of alarms ({first_line(error)[:400]}).") from error
 
 
-def read_metrics(path: Path) -> dict[str, float]:
-    """Read a job's own metrics by name."""
-    try:
-        return TypeAdapter(dict[str, float]).validate_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
-
-
 def _check_values(table: pa.Table, classes: int) -> None:
     """Refuse values out of range, and missing ones other than target labels."""
     most: dict[str, float] = {"index": math.inf}

@@ -36,10 +36,3 @@ def test_rows_that_are_discarded_leave_those_that_are_being_written(rows, monkey
     monkeypatch.setattr(Path, "write_bytes", write)
     rows.add("entry", pa.table({"index": [2]}))
     assert rows.read("entry")["index"].to_pylist() == [2]
-
-
-def test_a_file_that_is_removed_meanwhile_has_no_size(rows, monkeypatch):
-    gone = rows.folder / "entry" / "0.parquet"
-    real = Path.glob
-    monkeypatch.setattr(Path, "glob", lambda self, pattern: [gone, *real(self, pattern)])
-    assert 0 < rows.size() == rows.prune(0)

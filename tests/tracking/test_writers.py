@@ -19,29 +19,29 @@ from src.tracking import open_tracker
 from tests.conftest import free_port
 
 
-def write(settings: TrackingSettings, folder: Path, sweep: str, writer: int, jobs: int) -> None:
+def write(settings: TrackingSettings, sweep: str, writer: int, jobs: int) -> None:
     """Log some jobs of two pairs each."""
     tracker = open_tracker(settings, "images")
     for number in range(jobs):
         name = f"{writer}-{number}"
-        with tracker.job(name, sweep, {"writer": writer}, folder / name / ".running") as run:
+        with tracker.job(name, sweep, {"writer": writer}) as run:
             for target in ("a", "b"):
                 tracker.log_pair(
                     run,
                     f"{name} -> {target}",
-                    tags={"target": target, "delivery": name},
+                    tags={"target": target},
                     parameters={"number": number},
                     points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
                 )
-            tracker.log_job(run, {"n": number}, {"delivery": name})
+            tracker.log_job(run, {"n": number}, {}, [])
     assert tracker.address, "the store was given up"
 
 
-def written(settings: TrackingSettings, folder: Path, at_once, writers: int, jobs: int) -> None:
+def written(settings: TrackingSettings, at_once, writers: int, jobs: int) -> None:
     """Let processes write at once, and check what the store then holds."""
     tracker = open_tracker(settings, "images")
-    sweep = tracker.start_sweep("sweep", "plan", {}, folder / ".sweep")
-    calls = [partial(write, settings, folder, sweep, writer, jobs) for writer in range(writers)]
+    sweep = tracker.start_sweep("sweep", {})
+    calls = [partial(write, settings, sweep, writer, jobs) for writer in range(writers)]
     at_once(*calls, method="spawn")
     tracker.end_sweep(sweep, "FINISHED", [], "", [])
     store = mlflow.MlflowClient(tracking_uri=tracker.address)
@@ -82,7 +82,7 @@ def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
 def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
-    written(settings, tmp_path, at_once, writers=4, jobs=10)
+    written(settings, at_once, writers=4, jobs=10)
 
 
 @pytest.fixture
@@ -134,4 +134,4 @@ def server(postgresql, tmp_path):
 @pytest.mark.slow
 def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
     settings = TrackingSettings(name="mlflow", uri=server, directory=str(tmp_path / "mlruns"))
-    written(settings, tmp_path, at_once, writers=8, jobs=25)
+    written(settings, at_once, writers=8, jobs=25)

@@ -40,7 +40,7 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda lock: None, model=None, **changes):
+def train(path, make_logger=lambda: None, model=None, **changes):
     return trained_weights(
         *("net", path, model or classifier(), dataset(), dataset(30), recipe(**changes)),
         trainer=TRAINER,
