@@ -49,8 +49,7 @@ def run_job(
     result = replace(result, diagnostics=diagnostics, unsteady=unsteady)
     record = _record(job, result, folder)
     clear(folder)  # of an earlier job
-    own = (job.settings, record, job.images, job.clean, result, job.saved)
-    summary = write_results(*own, folder)
+    summary = write_results(job, result, record, folder)
     if job.settings.save_adversarial:
         write_set(job, result, record, folder / SAVED)
         log.info("Saved the adversarial images in %s", folder / SAVED)

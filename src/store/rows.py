@@ -37,9 +37,12 @@ class Rows:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def chunks(self, key: str) -> Iterator[pa.Table]:
-        """Yield an entry's rows file by file, each image's once; a damaged file is removed."""
-        known = pa.array([], pa.int64())
+    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return an entry's rows, or some columns of them, each image's once; None: no rows.
+
+        A damaged file is removed.
+        """
+        tables, known = [], pa.array([], pa.int64())
         for path in sorted((self.folder / key).glob("[0-9a-f]*.parquet")):
             try:
                 content = path.read_bytes()
@@ -49,14 +52,10 @@ class Rows:
                 log.warning("%s is damaged, and its rows are computed again.", path)
                 path.unlink(missing_ok=True)
                 continue
-            table = pq.read_table(pa.BufferReader(content))
+            table = pq.read_table(pa.BufferReader(content), columns=columns)
             table = table.filter(pc.invert(pc.is_in(table["index"], known)))
             known = pa.concat_arrays([known, *table["index"].chunks])
-            yield table
-
-    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """Return an entry's rows, or some columns of them; None where there are none."""
-        tables = [part if columns is None else part.select(columns) for part in self.chunks(key)]
+            tables.append(table)
         return pa.concat_tables(tables) if tables else None
 
     def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
