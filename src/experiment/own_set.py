@@ -42,10 +42,8 @@ def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> No
         for first in range(0, len(job.images), _TOGETHER):
             index = job.images.indices[first : first + _TOGETHER].tolist()
             attacked = adversarial_images(job, index)
-            batch, rounded = (
-                attacked[0].batch,
-                [each.rounded(each.adversarial) for each in attacked],
-            )
+            rounded = [each.rounded(each.adversarial) for each in attacked]
+            batch = attacked[0].batch
             columns = {
                 "index": index,
                 "label": batch.labels.numpy(),

@@ -161,16 +161,13 @@ def sweep_points(summary: Summary) -> list[Point]:
 
     Metrics are `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0.
     """
-    names: dict[str, str] = {}
-    for label in dict.fromkeys(one.job.attack for one in summary.attacked):
-        plain = re.sub(r"[^\w.-]+", " ", label).strip()[:200]  # as MLflow takes it, and no `/`
-        names[label] = f"{plain}:{len(names)}" if plain in names.values() else plain
     found = defaultdict[tuple[str, int], list[float]](list)
     for one in summary.attacked:
         rates = one.own
+        attack = re.sub(r"[^\w.-]+", " ", one.job.attack).strip()[:200]  # as MLflow takes it
         attacked = rates.loc[rates["eps_255"] > 0, ["target", "eps_255", "success_rate"]]
         for target, eps, rate in attacked.dropna().itertuples(index=False):
             kind = "white_box" if is_white_box(one.job.record.source, target) else "transfer"
             if eps.is_integer():
-                found[f"{kind}_success/{names[one.job.attack]}", int(eps)].append(rate)
+                found[f"{kind}_success/{attack}", int(eps)].append(rate)
     return [(name, fmean(values), eps) for (name, eps), values in found.items()]

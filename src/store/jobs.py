@@ -107,14 +107,14 @@ class StoredJob:
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
         """The example images with their adversarial versions; empty if none were stored."""
-        return read_images(self.folder / EXAMPLES, self.record)
+        return read_images(self.folder / EXAMPLES)
 
     @cached_property
     def images(self) -> dict[int, np.ndarray]:
         """Stored clean images, uint8 (3, H, W), by index."""
         return {
             int(number): image
-            for found in (read_images(self.folder / IMAGES, self.record), self.examples)
+            for found in (read_images(self.folder / IMAGES), self.examples)
             if found
             for number, image in zip(found["index"], found["clean"], strict=True)
         }
