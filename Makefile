@@ -31,7 +31,7 @@ test-all: $(READY) lint ## The same with the long tests, the launchers and the n
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql]'
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
-drill: $(READY) ## Kill, damage, edit: 60 faults drawn from seeds, then the same command (ten minutes)
+drill: $(READY) ## Kill and damage: 60 faults drawn from seeds, then the same command (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)

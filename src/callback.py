@@ -61,7 +61,7 @@ class SweepCallback(Callback):
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up."""
-        self.sweep.end(config)
+        self.sweep.end()
 
     on_multirun_end = on_run_end
 

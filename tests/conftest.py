@@ -140,7 +140,7 @@ def build_store(folder: Path) -> None:
     from src.tracking import open_tracker
 
     settings = TrackingSettings(name="mlflow", directory=str(folder))
-    open_tracker(settings, "atonce").start_sweep("sweep", "p", {}, folder / "x")
+    open_tracker(settings, "atonce").start_sweep("sweep", {})
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
 """Faults drawn from seeds, each followed by the same command: equal tables, or a sentence.
 
-`python -m tests.drill` kills commands at any moment, flips bits, removes files, edits a module of
-the user's, and starts two commands at once. The command that follows must leave the tables of an
-undisturbed run (of the edited code) and track each pair once, or end with a sentence that names the
-damaged file. Damage in `mlruns/` costs tracking and never tables. Every process is forked from this
-one, which has loaded the libraries.
+`python -m tests.drill` kills commands at any moment, flips bits, and removes files. The command
+that follows must leave the tables of an undisturbed run and track each pair once, or end with a
+sentence that names the damaged file. Damage in `mlruns/` costs tracking and never tables. Every
+process is forked from this one, which has loaded the libraries.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from itertools import count, product
 from multiprocessing.context import ForkProcess
@@ -37,29 +36,17 @@ import torch
 from src.evaluation import Transfer
 from tests.conftest import POOLS, TINY_RUN, build_store, run_words, write_weights, write_workspace
 
-RULE = "SHARE = {share}\n"
-ATTACK = """
-from own_rule import SHARE
-from src.attacks import fgsm
-
-def own(model, images, labels, eps, *, max_batch=None):
-    return fgsm(model, images, labels, SHARE * eps, max_batch=max_batch)
-"""
-SWEEP = ["-m", "attack=own,bim", "trainer.batch_size=6", "n_images=20", "dataset.n_train=100"]
+SWEEP = ["-m", "attack=fgsm,bim", "trainer.batch_size=6", "n_images=20", "dataset.n_train=100"]
 SWEEP += ["controls=true", "rerun=false", "tracking=mlflow", "report.examples=2"]
 SWEEP += ["model.coarse.weights=null", "training.epochs=2", "training.batch_size=25"]
 SWEEP += ["training.precision=32-true", "dataset.n_test=40"]
 TABLES = ("predictions", "predictions-noise", "predictions-shuffled")
-FILES = [f"{job}/{name}.parquet" for job in ("0-own-coarse", "1-bim-coarse") for name in TABLES]
-PAIRS = {f"{attack} coarse -> {target}" for attack, target in product(("own", "bim"), POOLS)}
+FILES = [f"{job}/{name}.parquet" for job in ("0-fgsm-coarse", "1-bim-coarse") for name in TABLES]
 READERS = (  # all other commands
     ("src.status", "outputs/a"),
     ("src.status",),
     ("src.report.__main__", "folder=outputs/a", "out=shown"),
-    ("src.sync", "outputs/a", "--directory=elsewhere"),
-    ("src.sync",),
 )
-SHARES = ("1.0", "0.5", "0.7", "1.0  # in other words")  # as the module is, and edited
 CALLS = {  # functions at whose calls commands are killed, and about how many calls there are
     "src.training.module.FineTuning.training_step": 8,
     "src.evaluation.Attacker.forward": 10,
@@ -69,7 +56,7 @@ CALLS = {  # functions at whose calls commands are killed, and about how many ca
     "mlflow.MlflowClient.log_batch": 14,
     "mlflow.MlflowClient.log_artifact": 16,
 }
-KINDS = ("kill", "damage", "damage", "edit", "two")
+KINDS = ("kill", "damage")
 LONGEST = 120.0  # seconds after which a command counts as hanging
 
 
@@ -128,7 +115,6 @@ class Trial:
         what: Fault in words.
         wrong: Findings that are not allowed.
         damaged: File that was changed or removed, which a refusal must name.
-        share: Line of the user's module at the end.
     """
 
     folder: Path
@@ -136,7 +122,6 @@ class Trial:
     what: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     damaged: Path | None = None
-    share: str = SHARES[0]
 
     def names(self, printed: str) -> bool:
         """Tell whether a text names the damaged file, or its folder and its name."""
@@ -158,24 +143,20 @@ class Drill:
         builder.start()
         builder.join()
         begun = time.monotonic()
-        self.whole(SHARES[0])
+        self.whole = self.undisturbed()
         self.seconds = time.monotonic() - begun
 
-    @cache  # noqa: B019 (one drill a process)
-    def whole(self, share: str) -> Path:
-        """Return the workspace of an undisturbed run of the user's code."""
-        place = self.workspace(f"whole-{SHARES.index(share)}", share)
+    def undisturbed(self) -> Path:
+        """Return the workspace of an undisturbed run."""
+        place = self.workspace("whole")
         command = self.begin(place, "a")
         assert command.code == 0, f"An undisturbed command fails:\n{command.printed}"
         return place
 
-    def workspace(self, name: str, share: str = SHARES[0]) -> Path:
-        """Return a new workspace with the models, an attack, and a tracking store."""
+    def workspace(self, name: str) -> Path:
+        """Return a new workspace with the models and a tracking store."""
         place = self.folder / "trials" / name
         write_workspace(place, self.folder / "weights")
-        (place / "conf/attack/own.yaml").write_text("_target_: own_attack.own\nname: own\n")
-        (place / "own_attack.py").write_text(ATTACK)
-        (place / "own_rule.py").write_text(RULE.format(share=share))
         shutil.copytree(self.folder / "mlruns", place / "mlruns")
         return place
 
@@ -186,9 +167,9 @@ class Drill:
         words = (*TINY_RUN, *SWEEP, f"hydra.sweep.dir=outputs/{name}", *more)
         return Command(place, *words, before=before)
 
-    def same(self, sweep: Path, share: str = SHARES[0]) -> bool:
+    def same(self, sweep: Path) -> bool:
         """Tell whether a sweep has the tables of the undisturbed one."""
-        pairs = [(sweep / file, self.whole(share) / "outputs" / "a" / file) for file in FILES]
+        pairs = [(sweep / file, self.whole / "outputs" / "a" / file) for file in FILES]
         return all(a.exists() and pq.read_table(a).equals(pq.read_table(b)) for a, b in pairs)
 
     def fault(self, seed: int, only: str | None = None) -> tuple[Trial, str]:
@@ -207,7 +188,7 @@ class Drill:
         """Run the command, and return its outcome; what is not allowed is noted in the trial."""
         command, store = self.begin(trial.folder, name), trial.folder / "mlruns"
         code, printed = command.code, command.printed
-        equal = code in (0, 1) and self.same(trial.folder / "outputs" / name, trial.share)
+        equal = code in (0, 1) and self.same(trial.folder / "outputs" / name)
         of_tracking = trial.damaged is not None and trial.damaged.is_relative_to(store)
         if "Traceback" in printed:
             trial.wrong.append("traceback")
@@ -246,7 +227,7 @@ class Drill:
             self.workspace(trial.folder.name)
             self.killed(trial)
         else:
-            shutil.copytree(self.whole(SHARES[0]), trial.folder)
+            shutil.copytree(self.whole, trial.folder)
         places = trial.draw.sample(["cache", "outputs", "mlruns"], 3)
         files = next(filter(None, (files_in(trial.folder / place) for place in places)))
         database = [path for path in files if path.name == "mlflow.db"]
@@ -278,38 +259,6 @@ class Drill:
             if "Traceback" in printed or code not in (0, 1, 2) or not named:
                 trial.wrong.append(f"{module} ends with {code}: {printed[-1500:]}")
 
-    def edit(self, trial: Trial) -> None:
-        """Edit a module of the user's at any moment of a command, maybe killed, or after it."""
-        self.workspace(trial.folder.name)
-        trial.share = trial.draw.choice(SHARES[1:])
-        seconds = trial.draw.choice([self.seconds * trial.draw.random(), LONGEST])
-        dies = trial.draw.choice([False, True])
-        command = self.begin(trial.folder, "a")
-        command.killed_after(seconds) if dies else command.join(seconds)
-        module = trial.folder / "own_rule.py"
-        age = time.time() // 1 - module.stat().st_mtime // 1
-        time.sleep(max(0, 1 - age))  # Python tells edits by whole seconds
-        module.write_text(RULE.format(share=trial.share))
-        trial.what.append(f"SHARE = {trial.share} after {seconds:.1f} s{', killed' * dies}")
-        if command.code not in (0, -signal.SIGKILL):
-            trial.wrong.append(f"the command ends with {command.code}")
-
-    def two(self, trial: Trial) -> None:
-        """Start two commands at once, of which one may be killed."""
-        self.workspace(trial.folder.name)
-        more = trial.draw.choice([[], [], ["rerun=true"], ["trainer.batch_size=8"]])
-        pause, dies = (trial.draw.choice([end, trial.draw.random()]) for end in (0, LONGEST))
-        first = self.begin(trial.folder, "a")
-        time.sleep(pause * self.seconds)
-        second = self.begin(trial.folder, "b", *more)
-        ended = second.killed_after(min(LONGEST, dies * self.seconds))
-        trial.what.append(f"after {pause:.3f} outputs/b {more} to {dies:.3f}")
-        for name, code, command in (("a", first.code, first), ("b", ended, second)):
-            killed = name == "b" and dies < LONGEST and code == -signal.SIGKILL
-            whole = code == 0 and self.same(trial.folder / "outputs" / name)
-            if "Traceback" in command.printed or not (killed or whole):
-                trial.wrong.append(f"outputs/{name} ends with {code}")
-
 
 def die_at(function: str, number: int, after: bool) -> None:
     """Let this process be killed at a call of a function, before or after it does its work."""
@@ -337,14 +286,15 @@ def files_in(folder: Path) -> list[Path]:
 def tracked_wrongly(folder: Path) -> list[str]:
     """Return what is wrong in a store: each sweep has its pairs once, and the last one all."""
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-    names = {one.experiment_id: one.name for one in store.search_experiments()}
-    every = store.search_runs([key for key, name in names.items() if name != "atonce-sweeps"])
+    known = {one.experiment_id: one.name for one in store.search_experiments()}
+    every = store.search_runs([key for key, name in known.items() if name != "atonce-sweeps"])
     runs = [(run.data.tags["kind"], run) for run in every]
     last = max((run.info.start_time, run.info.run_id) for kind, run in runs if kind == "sweep")[1]
     ended = [run for kind, run in runs if kind == "pair" and run.info.status == "FINISHED"]
     pairs = Counter((run.data.tags["sweep"], run.info.run_name) for run in ended)
     wrong = [f"{name} is tracked {n} times" for (_, name), n in pairs.items() if n > 1]
-    return wrong + [f"{name} is not tracked" for name in PAIRS if (last, name) not in pairs]
+    names = [f"{attack} coarse -> {target}" for attack, target in product(("fgsm", "bim"), POOLS)]
+    return wrong + [f"{name} is not tracked" for name in names if (last, name) not in pairs]
 
 
 @contextmanager

@@ -113,8 +113,7 @@ def test_other_data_weights_and_norms_are_never_compared(
     assert not rates.duplicated(["attack", "protocol", "source", "target", "eps_255"]).any()
     tests = pd.read_csv(figures / "compared-attacks.csv")
     assert sorted(tests["target"]) == ["coarse", "fine"]  # those of other weights stand apart
-    assert set(tests["first"].str.split().str[0]) == {"fgsm"} and set(tests["second"]) == {"bim"}
-    assert tests["first"].str.match(r"fgsm n_images=40 weights\.fine=\w{6}$").all()
+    assert set(tests["first"]) == {"fgsm (one)"} and set(tests["second"]) == {"bim"}
     assert (tests["n"] == 40).all()
 
 

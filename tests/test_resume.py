@@ -1,12 +1,13 @@
 """A command run again computes what is missing, and leaves what one run from the start leaves."""
 
-import json
 import multiprocessing
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ import pytest
 
 from src.config.settings import SavedSettings
 from src.experiment.saved_set import open_saved_images
+from src.store.record import job_record
+from tests.drill import tracked_wrongly
 
 GO_ON = "rerun=false"
 COUNTING = """
@@ -225,9 +228,8 @@ def test_a_killed_job_goes_on_where_it_was(
     same_tables(*folders, TABLES[:4])
     files = rows_of(workspace)
     assert len(files) == len({file.parent for file in files})
-    whole, part = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
-    speed = whole.pop("images_per_second")  # of a part of the images nobody can tell
-    assert speed > 0 and whole == part
+    whole, part = (job_record(folder).gradients for folder in folders)
+    assert whole == part > 0
 
 
 def test_pairs_stay_together_where_more_than_the_rest_is_missing(
@@ -281,6 +283,37 @@ def test_the_jobs_of_a_sweep_are_listed(
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0
     assert "outputs/b: 1 done." in capsys.readouterr().out
-    for days, left in ((1, True), (0, False)):
-        assert run_in(workspace, f"prune={days}", module="src.status") == 0
-        assert left == bool(rows_of(workspace))
+
+
+def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
+    command_line, workspace, empty_store, capsys, monkeypatch
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", GO_ON]
+    real, calls = mlflow.MlflowClient.log_batch, []
+
+    def gone_from_the_fifth_call_on(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) > 4:
+            raise OSError("connection reset")
+        real(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_the_fifth_call_on)
+        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0
+    assert "cannot be used (connection reset)" in " ".join(capsys.readouterr().out.split())
+    assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
+    assert tracked_wrongly(workspace / "mlruns") == []
+
+
+def test_a_damaged_store_costs_tracking_and_no_table(
+    command_line, workspace, empty_store, caplog, capsys
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    store = workspace / "mlruns" / "mlflow.db"
+    part = store.read_bytes()[: 5 * 4096]
+    store.write_bytes(part)
+    assert command_line("attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a") == 0
+    assert f"{store} cannot be used" in caplog.text + "".join(capsys.readouterr())
+    assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
+    assert store.read_bytes() == part

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,21 +46,44 @@ def attacked_rows(job: Job) -> Results:
     Where processes share the job, the first one alone gets them.
     """
     keys, wanted = _cells(job)
-    computed = _Pass(job, wanted)
+    took = Evaluation()
+
+    def compute(
+        missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
+    ) -> Mapping[Cell, pa.Table]:
+        nonlocal took
+        settings = job.settings
+        targets = [name for name in settings.targets if any(name == each for _, each in missing)]
+
+        def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
+            """Return the rows of each target."""
+            cells = [cell for cell in (*missing, (IMAGES, "")) if cell[0] in tables]
+            return {(name, target): _of(tables[name], target) for name, target in cells}
+
+        module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
+        label = f"{settings.job} -> {', '.join(targets or settings.targets)}"
+        took = evaluate(job.images, module, settings.trainer, label, todo.tolist())
+        if any(len(missing.get(cell, ())) < len(index) for cell, index in wanted.items()):
+            took = replace(took, seconds=math.nan)  # of a part of the images nobody can tell
+        return split(took.tables)
+
     found = computed_once(
-        *(job.rows, keys, wanted, computed), large=[(IMAGES, "")], refresh=job.settings.rerun
+        *(job.rows, keys, wanted, compute), large=[(IMAGES, "")], refresh=job.settings.rerun
     )
-    if not is_first_process():
-        return Results()
+    return _results(job, found, took) if is_first_process() else Results()
+
+
+def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Results:
+    """Return tables of all targets."""
+    crafting, names = found.get((CRAFTING, "")), [name for name, target in found if target]
     tables = {
         name: pa.concat_tables(
             renamed(found[name, target], target)
             for target in job.settings.targets
             if (name, target) in found
         )
-        for name in dict.fromkeys(name for name, target in found if target)
+        for name in dict.fromkeys(names)
     }
-    crafting = found.get((CRAFTING, ""))
     variants = {
         name: with_defaults(table, **_counts(table, crafting, name))
         for name in job.variants.names
@@ -72,45 +95,11 @@ def attacked_rows(job: Job) -> Results:
     return Results(
         variants,
         tables,
-        _examples(job),
         gradients=total(crafting, "gradients"),
         zero_gradients=total(crafting, "zero_gradients"),
-        seconds=computed.took.seconds,
-        batch_size=computed.took.batch_size,
+        seconds=took.seconds,
+        batch_size=took.batch_size,
     )
-
-
-@dataclass
-class _Pass:
-    """Pass over the images whose rows are missing, of some cells' `wanted` images.
-
-    Attributes:
-        took: What it found; its duration is NaN where some rows were stored.
-    """
-
-    job: Job
-    wanted: Mapping[Cell, np.ndarray]
-    took: Evaluation = field(default_factory=Evaluation)
-
-    def __call__(
-        self, missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
-    ) -> Mapping[Cell, pa.Table]:
-        """Attack and evaluate images; see `src.store.rows.Compute`."""
-        job, settings = self.job, self.job.settings
-        targets = [name for name in settings.targets if any(name == each for _, each in missing)]
-
-        def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
-            """Return the rows of each target."""
-            cells = [cell for cell in (*missing, (IMAGES, "")) if cell[0] in tables]
-            return {(name, target): _of(tables[name], target) for name, target in cells}
-
-        module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
-        label = f"{settings.job} -> {', '.join(targets or settings.targets)}"
-        took = evaluate(job.images, module, settings.trainer, label, todo.tolist())
-        wanted = self.wanted.items()
-        fresh = all(len(missing.get(cell, ())) == len(index) for cell, index in wanted)
-        self.took = took if fresh else replace(took, seconds=math.nan)
-        return split(took.tables)
 
 
 def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[str, Any]:
@@ -220,21 +209,17 @@ def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
     return dict(zip(table["index"].to_pylist(), images, strict=True))
 
 
-def _examples(job: Job) -> dict[int, np.ndarray]:
-    """Return the example images of the primary variant, (K, 3, H, W), by index."""
-    if not job.examples:
-        return {}
-    index = np.array(sorted(job.examples))
+def adversarial_images(job: Job, index: Sequence[int]) -> list[AttackedBatch]:
+    """Return some images of a job with their adversarial versions, a batch for each budget."""
     batch = job.images.__getitems__(np.searchsorted(job.images.indices, index).tolist())
     clean = to_unit(batch.images)
     if job.saved is not None:
         levels = SavedImagesSource(job.saved)(clean, batch).images
     else:
-        known = stored_images(job, index.tolist())
+        known = stored_images(job, index)
         levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
-    norm, variants = job.settings.attack.norm, job.variants
-    shown = [
-        variants.make(variants.primary, AttackedBatch(clean, level, batch, eps, norm))
+    norm = job.settings.attack.norm
+    return [
+        AttackedBatch(clean, level, batch, eps, norm)
         for eps, level in zip(job.settings.budgets, levels, strict=True)
     ]
-    return dict(zip(index.tolist(), torch.stack(shown, dim=1).numpy(), strict=True))

@@ -12,9 +12,9 @@ from src.config.compose import is_sweep
 from src.config.errors import refuse
 from src.config.read import read_job
 from src.config.settings import Settings
-from src.experiment.delivery import job_parameters
 from src.experiment.job import run_job
-from src.store.state import fail, lock_of, running
+from src.experiment.tracked import job_parameters
+from src.store.state import fail, running
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError
@@ -41,11 +41,9 @@ def _attempt(config: DictConfig, folder: Path) -> None:
             raise ValueError("the processes of one job need one folder: hydra.run.dir=outputs/NAME")
         tracker = _tracker(settings) if is_first_process() else Tracker()
         targets = ", ".join(settings.targets)
-        what = settings.source_name, settings.attack.label, settings.targets
-        parameters = job_parameters(*what, settings.budgets, settings.seed)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         console = Console(markup=False) if is_sweep(hydra) else None
-        job = tracker.job(settings.job, settings.sweep, parameters, lock_of(folder))
+        job = tracker.job(settings.job, settings.sweep, job_parameters(settings))
         with job as run, stopping.reraise_interrupts():
             run_job(settings, tracker, run, folder, console)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other

@@ -50,32 +50,24 @@ def try_attack(job: Job, device: torch.device) -> None:
     stored = known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all()
     if stored and not bisected:
         return
-    batch = job.images.__getitems__([*range(min(2, count))])
-    batch = Batch(*(column.to(device) for column in batch))
-    attacker = make_attacker(job).to(device)
+    two = range(min(2, count))
+    batch = Batch(*(column.to(device) for column in job.images.__getitems__([*two])))
+    attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
     try:
         with torch.no_grad(), isolate_rng():
-            counts = attacker(to_unit(batch.images), batch).counts
-            if bisected:
-                _try_own_budgets(attacker, batch)
+            counts = attacker(clean, batch).counts
+            if bisected:  # which gives each image a budget of its own
+                budgets = torch.tensor([[4 / 255, 8 / 255]]).to(clean)
+                attacker.perturbed(clean, batch, budgets[:, : len(two)])
+    except ValueError as error:
+        hint = " Bisection has budgets of shape (K, N); diagnostics.bisection=0 does without."
+        raise ValueError(f"{error}{hint * bisected}") from error
     finally:
         attacker.cpu()
     if is_first_process():
         gradients = counts[0] // len(batch.index)
         whole = f"{gradients * count:,}"
         log.info("gradients of %s: %d an image, %s in all", job.settings.job, gradients, whole)
-
-
-def _try_own_budgets(attacker: Attacker, batch: Batch) -> None:
-    """Attack each image with a budget of its own, as bisection does."""
-    eps = torch.tensor([[4 / 255, 8 / 255]], device=batch.images.device)[:, : len(batch.index)]
-    try:
-        attacker.perturbed(to_unit(batch.images), batch, eps)
-    except ValueError as error:
-        raise ValueError(
-            f"{error} Bisection has a budget for each image: eps of shape (K, N), where K budgets "
-            "have shape (K,) else; diagnostics.bisection=0 does without."
-        ) from error
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
@@ -87,11 +79,5 @@ def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, 
         raise ValueError(
             f"attack.target_label=data, but the data set {name} names no target labels; "
             "least_likely, random and next need none."
-        )
-    own = images.indices[images.target_labels == images.labels]
-    if len(own):
-        raise ValueError(
-            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
-            "true class."
         )
     return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))

@@ -15,13 +15,13 @@ from src.evaluation import Batches, SavedImages, for_device, make_trainer, meet,
 from src.evaluation.configured_attack import attack_function
 from src.experiment.attack_pass import attacked_rows
 from src.experiment.crafting import try_attack
-from src.experiment.delivery import track_job
 from src.experiment.models import Model, check_images, open_dataset, prepare_models
 from src.experiment.outputs import SAVED, clear, write_results
 from src.experiment.own_set import write_set
 from src.experiment.prepared import Job, Results, mixing_pool
 from src.experiment.saved_set import check_weights, open_set, with_set
 from src.experiment.summary import print_matrix
+from src.experiment.tracked import track_job
 from src.experiment.unattacked import clean_rows, unattacked_tables
 from src.store.keys import code_keys, job_key
 from src.store.record import JobRecord, record_of
@@ -49,12 +49,11 @@ def run_job(
     result = replace(result, diagnostics=diagnostics, unsteady=unsteady)
     record = _record(job, result, folder)
     clear(folder)  # of an earlier job
-    own = (job.settings, record, job.images, job.clean, result, job.saved)
-    summary = write_results(*own, folder)
+    summary = write_results(job, result, record, folder)
     if job.settings.save_adversarial:
         write_set(job, result, record, folder / SAVED)
         log.info("Saved the adversarial images in %s", folder / SAVED)
-    track_job(summary.jobs[0], tracker, run)
+    track_job(summary.jobs[0], result.seconds, tracker, run)
     if console is not None:
         for matrix in summary.matrices:
             print_matrix(matrix, console)

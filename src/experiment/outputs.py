@@ -2,10 +2,9 @@
 
 import json
 import logging
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import yaml
@@ -13,11 +12,9 @@ import yaml
 from src.analysis import alarms, clean_at_chance, flip_summary, over_budget, trajectories
 from src.analysis.summary import JobSummary, Summary, described_images, summarise
 from src.analysis.trajectories import galleries
-from src.config.settings import Settings
-from src.data import ImageDataset
 from src.evaluation import SavedImages
-from src.experiment.example_images import store_examples, store_images
-from src.experiment.prepared import Results
+from src.experiment.attack_pass import adversarial_images
+from src.experiment.prepared import Job, Results
 from src.store.jobs import StoredJob
 from src.store.record import (
     ALARMS,
@@ -37,14 +34,13 @@ from src.utils.tables import write_table
 
 log = logging.getLogger(__name__)
 
-METRICS = "metrics.json"
 SUMMARY = "summary.txt"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
 _OF_JOB = (
     *(_DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS, METRICS),
+    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
 )
 
@@ -60,23 +56,14 @@ def files_of_sweep(folder: Path) -> list[Path]:
     return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
 
-def write_results(
-    settings: Settings,
-    record: JobRecord,
-    images: ImageDataset,
-    clean: pa.Table,
-    result: Results,
-    saved: SavedImages | None,
-    folder: Path,
-) -> Summary:
+def write_results(job: Job, result: Results, record: JobRecord, folder: Path) -> Summary:
     """Write a job's files into its folder, and return their summary.
 
     The predictions of the primary variant get their name last: a job that has them has its other
-    files. `clean` are the predictions on the clean images, `saved` is the set that took the
-    attack's place, if one did.
+    files.
     """
-    tables = {name: pa.concat_tables([clean, rows]) for name, rows in result.tables.items()}
-    tables = tables or {record.storage: clean}  # nothing was attacked
+    tables = {name: pa.concat_tables([job.clean, rows]) for name, rows in result.tables.items()}
+    tables = tables or {record.storage: job.clean}  # nothing was attacked
     named = {f"{PREDICTIONS}-{name}": rows for name, rows in tables.items()}
     primary = named.pop(f"{PREDICTIONS}-{record.storage}")
     files = {name: folder / f"{name}.parquet" for name in (*result.diagnostics, *named)}
@@ -84,17 +71,14 @@ def write_results(
     try:
         for name, table in {**result.diagnostics, **named, PREDICTIONS: primary}.items():
             write_table(with_record(table, name, record), files[name])
-        job = StoredJob(record, folder, files)
-        _write_alarms(job, result, images, saved)
+        stored = StoredJob(record, folder, files)
+        raised = _alarms(stored, job.saved, result)
+        write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
-        summary = summarise([job])
+        summary = summarise([stored])
         for one in summary.attacked:
             _write_tables(one, folder)
-            if result.examples:
-                store_examples(images, settings.budgets, result.examples, folder)
-            if settings.report.name != "none":
-                store_images(images, set(galleries(described_images(job))["index"]), folder)
-                job.forget()
+            _write_images(job, stored, folder)
         files[PREDICTIONS] = folder / f"{PREDICTIONS}.parquet"
         with atomic_write(files[PREDICTIONS]) as temporary:
             draft.replace(temporary)
@@ -103,15 +87,39 @@ def write_results(
     return summary
 
 
-def _write_alarms(
-    job: StoredJob, result: Results, images: ImageDataset, saved: SavedImages | None
-) -> None:
-    """Run the sanity checks of a job, and write their alarms and the job's own metrics."""
+def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
+    """Write the images of a report: examples with their adversarial versions, and clean images.
+
+    Clean images are uint8 (N, 3, H, W), adversarial ones float32 (K, N, 3, H, W) in [0, 1], of K
+    budgets `eps_255`.
+    """
+    if examples := sorted(job.examples):
+        variants, attacked = job.variants, adversarial_images(job, examples)
+        batch = attacked[0].batch
+        with atomic_write(folder / EXAMPLES) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                index=batch.index.numpy(),
+                label=batch.labels.numpy(),
+                eps_255=np.array(job.settings.budgets),
+                clean=batch.images.numpy(),
+                adversarial=np.stack([variants.make(variants.primary, one) for one in attacked]),
+            )
+    index = np.empty(0)
+    if job.settings.report.name != "none":
+        index = galleries(described_images(stored))["index"].unique()
+        stored.forget()
+    if len(index):
+        batch = job.images.__getitems__(np.searchsorted(job.images.indices, index).tolist())
+        with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, index=index, clean=batch.images.numpy())
+
+
+def _alarms(job: StoredJob, saved: SavedImages | None, result: Results) -> list[Alarm]:
+    """Run the sanity checks of a job."""
     own = job.record
     if not job.attacked:
-        raised = clean_at_chance(job.predictions, len(own.class_names))
-        write_text(job.folder / ALARMS, _text(raised))
-        return
+        return clean_at_chance(job.predictions, len(own.class_names))
     breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
     if saved is not None and not breaches:
         log.info("All %d images keep their budget at every eps.", total)
@@ -126,23 +134,7 @@ def _write_alarms(
         iterative=own.iterative,
     )
     words = "equal images have other logits at the next call, or beside other images"
-    raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
-    write_text(job.folder / ALARMS, _text(raised))
-    metrics = {
-        "gradients_per_image": result.gradients / len(images),
-        "zero_gradients": result.zero_share,
-        "images_per_second": len(images) / result.seconds,
-        "alarms": len(raised),
-        "n": len(images),
-    }
-    if saved is not None:
-        metrics["budget_breaches"] = sum(breach.images for breach in breaches)
-    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    write_text(job.folder / METRICS, json.dumps(known, indent=1))
-
-
-def _text(raised: Sequence[Alarm]) -> str:
-    return json.dumps([alarm._asdict() for alarm in raised], indent=1)
+    return raised + [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from src.config.settings import AttackSettings
-from src.data import LabelledImages, to_unit
-from src.evaluation import AttackedBatch, LazyImages, SavedImages
-from src.experiment.attack_pass import stored_images
+from src.data import LabelledImages
+from src.evaluation import LazyImages, SavedImages
+from src.experiment.attack_pass import adversarial_images
 from src.experiment.prepared import Job, Results
 from src.store.record import JobRecord, read_record, with_record
 from src.utils.checks import first_line
@@ -34,21 +34,16 @@ _SCHEMA = pa.schema(dict.fromkeys(_NUMBERS, pa.int64()) | dict.fromkeys(_PIXELS,
 
 def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> None:
     """Write a job's adversarial images, rounded inside their balls; all of them or no file."""
-    settings, rows = job.settings, results.tables[job.variants.primary]
+    rows = results.tables[job.variants.primary]
     aims = dict(zip(rows["index"].to_pylist(), rows["target_label"].to_pylist(), strict=True))
     schema = with_record(_SCHEMA.empty_table(), _TABLE, record).schema
     how = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
     with atomic_write(folder / IMAGES) as path, pq.ParquetWriter(path, schema, **how) as file:
         for first in range(0, len(job.images), _TOGETHER):
-            some = range(first, min(first + _TOGETHER, len(job.images)))
-            batch = job.images.__getitems__(some)
-            index, clean = batch.index.tolist(), to_unit(batch.images)
-            images = stored_images(job, index)
-            levels = torch.from_numpy(np.stack([images[number] for number in index], axis=1))
-            rounded = [
-                AttackedBatch(clean, level, batch, eps, settings.attack.norm).rounded(level)
-                for eps, level in zip(settings.budgets, levels, strict=True)
-            ]
+            index = job.images.indices[first : first + _TOGETHER].tolist()
+            attacked = adversarial_images(job, index)
+            rounded = [each.rounded(each.adversarial) for each in attacked]
+            batch = attacked[0].batch
             columns = {
                 "index": index,
                 "label": batch.labels.numpy(),

@@ -104,7 +104,6 @@ class Results:
 
     Attributes:
         tables: Predictions by variant, the primary one first.
-        examples: Adversarial versions of the primary variant, (K, 3, H, W), by image index.
         gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
         seconds: Duration of the pass; NaN where some of its rows were stored.
         unsteady: Models that give equal images unequal logits.
@@ -112,7 +111,6 @@ class Results:
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     diagnostics: dict[str, pa.Table] = field(default_factory=dict)
-    examples: dict[int, np.ndarray] = field(default_factory=dict)
     gradients: int = 0
     zero_gradients: int = 0
     seconds: float = math.nan

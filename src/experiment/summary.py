@@ -15,18 +15,23 @@ from src.utils.files import write_csv
 
 def print_matrix(matrix: Matrix, console: Console) -> None:
     """Print the transfer matrix of an attack."""
-    console.print("", matrix_table(matrix.cells, matrix.heading, console.width))
+    console.print("", matrix_table(matrix.cells, matrix.heading, console.width), soft_wrap=False)
 
 
-def write_matrices(summary: Summary, folder: Path, console: Console) -> None:
-    """Print the matrix of every attack, and write it as CSV."""
-    files: dict[str, pd.DataFrame] = {}
+def print_matrices(summary: Summary, console: Console) -> None:
+    """Print the matrix of every attack."""
     for one in summary.matrices:
         print_matrix(one, console)
+    console.print()
+
+
+def write_matrices(summary: Summary, folder: Path) -> None:
+    """Write the matrix of every attack as CSV."""
+    files: dict[str, pd.DataFrame] = {}
+    for one in summary.matrices:
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", one.attack).strip("-")[:150]
         files[f"{stem}-{len(files)}" if stem in files else stem] = wide_matrix(one.cells)
-    console.print()
-    for stem, frame in files.items():  # last: a full disk hides no matrix
+    for stem, frame in files.items():
         write_csv(folder / f"{stem}.csv", frame)
 
 

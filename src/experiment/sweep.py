@@ -15,18 +15,18 @@ from src.analysis.summary import Summary, summarise
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
-from src.experiment.delivery import end_sweep, start_sweep, sweep_parameters
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
-from src.experiment.summary import print_alarms, write_matrices
+from src.experiment.summary import print_alarms, print_matrices, write_matrices
+from src.experiment.tracked import sweep_parameters, sweep_points
 from src.store.jobs import find_jobs
 from src.store.record import PAGE, job_record, public
 from src.store.state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.checks import first_line
-from src.utils.files import WriteError, reason, write_text, writing
+from src.utils.files import WriteError, write_text, writing
 from src.utils.locks import held
 from src.utils.processes import is_first_process
 
@@ -43,8 +43,9 @@ class Sweep:
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
         self.report = report
-        self.tracker: Tracker | None = None
-        self.plan: Plan | None = None
+        self.tracker, self.run = Tracker(), ""
+        self.folder = Path()
+        self.plan = Plan(jobs=[], single=True)
         self.stopped = ""
         self.jobs = 0  # 0: a single run, or unknown with another sweeper
         self.held = ExitStack()  # the lock of a sweep that has begun
@@ -59,11 +60,12 @@ class Sweep:
             log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
 
     def start(self, config: DictConfig) -> None:
-        """Check the jobs, and open the sweep."""
+        """Check the jobs, take the sweep's folder, and open the sweep's run."""
         if not is_first_process():
             return
         sweep, jobs = is_sweep(config.hydra), self.settings
-        _check_places(config, sweep, jobs[0].cache_dir)
+        self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
+        _check_places(config, self.folder, sweep, jobs[0].cache_dir)
         _check(jobs, sweep)
         open_tracker.cache_clear()
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
@@ -72,66 +74,43 @@ class Sweep:
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _names(self.words) if self.jobs else [] if sweep else [jobs[0].job]
-        try:
-            self._open(config, names, jobs)
-        except BaseException:
-            self.held.close()
-            raise
+        self.plan = Plan(jobs=names, single=not sweep)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as taken:
+            taken.enter_context(held(lock_of_sweep(self.folder)))
+            write_plan(self.folder, self.plan)
+            stopping.set_shutdown_hook(self._stop_early)
+            self._open(config, sweep)
+            self.held = taken.pop_all()
 
-    def _open(self, config: DictConfig, names: list[str], jobs: Sequence[Settings]) -> None:
-        """Take the sweep's folder, note what is to be done, and open the sweep's run."""
-        assert self.tracker is not None
-        sweep, folder = is_sweep(config.hydra), _folder(config)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.tracker.close_orphans()  # before the lock: a killed sweep may have left it here
-        self.held.enter_context(held(lock_of_sweep(folder)))
-        self.plan = Plan(
-            jobs=names,
-            single=not sweep,
-            command=" ".join(public(config.hydra.overrides.task)),
-            dataset=jobs[0].dataset.name,
-            tracked=jobs[0].tracking.name != "none",
-            parameters=sweep_parameters(jobs),
-        )
-        write_plan(folder, self.plan)
-        stopping.set_shutdown_hook(lambda error: self._stop_early(config, error))
-        with open_dict(config):  # handed on to the jobs, which may run in other processes
-            config.sweep = start_sweep(folder, self.plan, self.tracker)
-            if sweep and config.sweep:
-                config.hydra.overrides.task.append(f"sweep={config.sweep}")
-            devices = {job.training.device for job in jobs}
+    def _open(self, config: DictConfig, sweep: bool) -> None:
+        """Open the sweep's run, and hand on to its jobs what this process has decided."""
+        command = " ".join(public(config.hydra.overrides.task))
+        parameters = sweep_parameters(self.settings, command, self.folder, len(self.plan.jobs))
+        self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
+        with open_dict(config):  # the jobs may run in other processes
+            config.sweep = self.run or None
+            if sweep and self.run:
+                config.hydra.overrides.task.append(f"sweep={self.run}")
+            devices = {job.training.device for job in self.settings}
             if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
                 config.hydra.overrides.task.append(f"training.device={devices.pop()}")
 
-    def _jobs(self, config: DictConfig) -> list[Path]:
-        """Return the folders of the jobs that were begun, in their order."""
-        assert self.plan is not None
-        return list(job_folders(_folder(config), self.plan).values())
-
-    def _stop_early(self, config: DictConfig, error: BaseException) -> None:
+    def _stop_early(self, error: BaseException) -> None:
         """Say why the command stops here, and sum up the jobs that it has finished."""
-        folder = _folder(config)
-        words = (
-            f"Interrupted. Finished jobs are in {folder}; the same command takes them over and "
-            "goes on."
-        )
-        self.stopped = "KILLED"
-        if isinstance(error, OSError):
-            words = f"{error.filename or folder} cannot be written: {reason(error)}."
-            self.stopped = "FAILED"
-        elif not isinstance(error, KeyboardInterrupt):  # of a launcher, say
-            words = f"{first_line(error)}\nFinished jobs are in {folder}; the same command goes on."
-            self.stopped = "FAILED"
-        print(f"\n{words}")  # below a progress bar
-        self._sum_up(config)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.stopped = "KILLED" if interrupted else "FAILED"
+        why = "Interrupted." if interrupted else f"{first_line(error)}."
+        print(f"\n{why} Finished jobs are in {self.folder}; the same command goes on.")
+        self._sum_up()
 
-    def end(self, config: DictConfig) -> None:
+    def end(self) -> None:
         """Sum up, and exit with code 1 if a job has failed."""
         if not is_first_process():
             return
         try:
-            complete = self._sum_up(config)
+            complete = self._sum_up()
         except Exception:  # Hydra would turn it into a warning and report success
             refuse(traceback.format_exc())
         stopping.set_shutdown_hook(lambda error: None)
@@ -140,81 +119,65 @@ class Sweep:
         if not complete:
             sys.exit(1)
 
-    def _sum_up(self, config: DictConfig) -> bool:
+    def _sum_up(self) -> bool:
         """Report the finished jobs, close the sweep, and tell whether nothing failed."""
-        folder, jobs = _folder(config), self._jobs(config)
+        folder, jobs = self.folder, list(job_folders(self.folder, self.plan).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
-        console = Console(markup=False, record=True)
-        finished = [job for job in jobs if job not in failures]
-        own = jobs == [folder]  # which the job itself has cleared
-        written = own or _run_step(console, lambda: clear_sweep(folder))
-        done = _summary_of(finished, console)
+        console = Console(markup=False, record=True, soft_wrap=True)
+        done, written = _summary_of([job for job in jobs if job not in failures], console), True
+        print_matrices(done, console)
         print_alarms(done, console)
-        alarms = console.export_text()
-        written &= _run_step(console, lambda: write_matrices(done, folder, console))
-        summary = f"{console.export_text()}{alarms}".strip("\n")
-        if summary:
-            written &= _run_step(console, lambda: write_text(folder / SUMMARY, summary))
-        if done.jobs and self._wants_report():
-            written &= self._report(done, folder, console)
-        elif done.jobs and self.stopped:
-            console.print(f"python -m src.report folder={folder} builds a report of what is done.")
+        text = console.export_text().strip("\n")
+        try:
+            if jobs != [folder]:  # which the job itself has cleared
+                clear_sweep(folder)
+            write_matrices(done, folder)
+            if text:
+                write_text(folder / SUMMARY, text)
+        except WriteError as error:
+            console.print(str(error), style="yellow")
+            written = False
+        if done.jobs and self.settings[0].report.name != "none":
+            written &= self._report(done, console)
         for job, failure in failures.items():
-            words = f"FAILED {job.name}: {failure}"
-            console.print(words, style="red", soft_wrap=True, markup=False)
+            console.print(f"FAILED {job.name}: {failure}", style="red")
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
-            console.print(
-                f"FAILED {missing} of {self.jobs} jobs: no folder of theirs is to be seen."
-            )
-        console.print(f"files: {folder}", soft_wrap=True)
-        if self.tracker is not None and config.sweep:
+            console.print(f"FAILED {missing} of {self.jobs} jobs: no folder of theirs is there.")
+        console.print(f"files: {folder}")
+        if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            end_sweep(folder, config.sweep, status, self.tracker, done)
+            files = files_of_sweep(folder)
+            self.tracker.end_sweep(self.run, status, files, text, sweep_points(done))
             attacks = list(dict.fromkeys(one.job.record.label for one in done.attacked))
-            links = self.tracker.links(config.sweep, attacks) if done.jobs else {}
+            links = self.tracker.links(self.run, attacks) if done.jobs else {}
             for what, link in links.items():
-                console.print(f"{what}: {link}", soft_wrap=True, markup=False)
+                console.print(f"{what}: {link}")
         self.held.close()
         return written and not failures and not missing
 
-    def _wants_report(self) -> bool:
-        return self.settings[0].report.name != "none" and not self.stopped
-
-    def _report(self, done: Summary, folder: Path, console: Console) -> bool:
+    def _report(self, done: Summary, console: Console) -> bool:
         """Build the report; its failure leaves the jobs' results as they are."""
-        again = f"python -m src.report folder={folder}"
+        again = f"python -m src.report folder={self.folder}"
+        if self.stopped:
+            console.print(f"{again} builds a report of what is done.")
+            return True
         try:
             with stopping.reraise_interrupts():
-                self.report(done, folder, self.settings[0], console)
+                self.report(done, self.folder, self.settings[0], console)
         except KeyboardInterrupt:
-            self.stopped = "KILLED"
-            words = f"Interrupted. The jobs' files are complete, and {again} builds it."
-            console.print(words, style="yellow", soft_wrap=True, markup=False)
-            return False
+            self.stopped, why = "KILLED", "Interrupted."
         except Exception as error:
             if not isinstance(error, ValueError | OSError):
                 log.exception("This should not happen; please report it with the lines below.")
-            console.print(
-                f"No report: {first_line(error)} The jobs' files are complete; when the cause is "
-                f"gone, {again} builds it.",
-                style="yellow",
-                soft_wrap=True,
-                markup=False,
-            )
-            return False
-        console.print(f"report: {folder / PAGE}", soft_wrap=True, markup=False)
-        return True
-
-
-def _run_step(console: Console, step: Callable[[], None]) -> bool:
-    """Run a step of the summary; print its failure, and tell whether its files are written."""
-    try:
-        step()
-    except ValueError as error:
-        console.print(str(error), style="yellow", soft_wrap=True, markup=False)
-        return not isinstance(error, WriteError)
-    return True
+            why = first_line(error)
+        else:
+            console.print(f"report: {self.folder / PAGE}")
+            return True
+        console.print(
+            f"No report: {why} The jobs' files are complete, and {again} builds it.", style="yellow"
+        )
+        return False
 
 
 def _summary_of(folders: Sequence[Path], console: Console) -> Summary:
@@ -222,11 +185,11 @@ def _summary_of(folders: Sequence[Path], console: Console) -> Summary:
     try:
         return summarise(find_jobs(folders, none_is_fine=True, below=False))
     except ValueError as error:
-        console.print(str(error), style="yellow", soft_wrap=True, markup=False)
+        console.print(str(error), style="yellow")
         return Summary()
 
 
-def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
+def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str) -> None:
     """Refuse folders in which jobs would not be found again, or nothing can be kept."""
     with writing(Path(cache_dir)):
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
@@ -236,7 +199,6 @@ def _check_places(config: DictConfig, sweep: bool, cache_dir: str) -> None:
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep and not str(raw["subdir"]).startswith(start):
         raise ValueError(f"hydra.sweep.subdir must begin with {start}, by which jobs are found.")
-    folder = _folder(config)
     known = (folder / PLAN).exists() or job_record(folder) is not None
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
     if files and not known:
@@ -264,7 +226,3 @@ def _names(jobs: Sequence[Sequence[str]]) -> list[str]:
     shared = set.intersection(*map(set, words))
     own = [" ".join(word for word in each if word not in shared) for each in words]
     return [name or " ".join(each) for name, each in zip(own, words, strict=True)]
-
-
-def _folder(config: DictConfig) -> Path:
-    return Path(config.hydra.sweep.dir if is_sweep(config.hydra) else config.hydra.run.dir)

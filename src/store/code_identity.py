@@ -23,16 +23,6 @@ ROWS = ("attacks", "data", "diagnostics", "evaluation", "models")
 WEIGHTS = ("data", "models", "training")
 """Packages that decide trained weights."""
 _HERE = Path(__file__).resolve().parents[1]
-_REST = (
-    "analysis",
-    "config",
-    "experiment",
-    "report",
-    "store",
-    "tracking",
-    "utils",
-)  # decide no row
-_PROGRAM = [_HERE / name for name in (*ROWS, *WEIGHTS, *_REST)]  # the rest decides no row
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
@@ -63,12 +53,10 @@ def code_of(settings: Any) -> dict[str, str]:
             spec = None if module in found else _spec(module)
             places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
             paths = [Path(place) for place in places if place and Path(place).exists()]
-            if _HERE / "__init__.py" in paths:  # the program as a whole
-                continue
             installed = any(_INSTALLED & set(path.parts) for path in paths)
             versions = _versions(module) if installed else {}
-            known = any(path.is_relative_to(each) for path in paths for each in _PROGRAM)
-            if versions or known or any(_is_standard(path) for path in paths):
+            known = any(path.is_relative_to(_HERE) or _is_standard(path) for path in paths)
+            if versions or known:
                 found |= versions
                 break
             if spec is not None and spec.has_location and paths:  # a namespace has no file

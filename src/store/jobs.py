@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -106,14 +107,14 @@ class StoredJob:
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
         """The example images with their adversarial versions; empty if none were stored."""
-        return read_images(self.folder / EXAMPLES, self.record)
+        return read_images(self.folder / EXAMPLES)
 
     @cached_property
     def images(self) -> dict[int, np.ndarray]:
         """Stored clean images, uint8 (3, H, W), by index."""
         return {
             int(number): image
-            for found in (read_images(self.folder / IMAGES, self.record), self.examples)
+            for found in (read_images(self.folder / IMAGES), self.examples)
             if found
             for number, image in zip(found["index"], found["clean"], strict=True)
         }
@@ -159,49 +160,34 @@ def find_jobs(
 
 
 def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return distinct jobs: none shares attack and source, or a label with other settings.
+    """Return distinct jobs: none shares attack and source with another.
 
-    Jobs of one label that differ in settings that decide their numbers get those settings; equal
-    ones of one source, as with other targets, the folder of their command, then a number.
+    A job of a sweep gets the swept words that its label does not hold; jobs that are still alike,
+    as of several commands, get the folder of their command, then a number.
     """
-    facts = [_facts(job.record) for job in jobs]
-    names = [job.record.label for job in jobs]
-    for key in dict.fromkeys(key for each in facts for key in each):
-        for name in set(names):
-            alike = [n for n, own in enumerate(names) if own == name and key in facts[n]]
-            if len({facts[n][key] for n in alike}) > 1:
-                for n in alike:
-                    names[n] += f" {key}={facts[n][key]}"
-    for tell in (lambda n: f" ({jobs[n].sweep_folder.name})", lambda n: f" {n + 1}"):
-        known = [(name, job.record.source) for name, job in zip(names, jobs, strict=True)]
-        names = [name + tell(n) * (known.count(known[n]) > 1) for n, name in enumerate(names)]
-    return [
-        replace(job, distinction=name.removeprefix(job.record.label))
-        for job, name in zip(jobs, names, strict=True)
-    ]
+    told = []
+    for job in jobs:
+        words = [one.record.overrides for one in jobs if one.sweep_folder == job.sweep_folder]
+        shared = set.intersection(*map(set, words))
+        swept = [word for word in job.record.overrides if word not in shared]
+        own = "".join(f" {word}" for word in swept if not _is_told(word, job.record))
+        told.append(replace(job, distinction=own))
+    folders = [job.sweep_folder for job in jobs]
+    for tell in (lambda folder: f" ({folder.name})", lambda folder: f" {folders.index(folder)}"):
+        known = Counter((job.attack, job.record.source) for job in told)
+        told = [
+            replace(job, distinction=job.distinction + tell(job.sweep_folder))
+            if known[job.attack, job.record.source] > 1
+            else job
+            for job in told
+        ]
+    return told
 
 
-def _facts(record: JobRecord) -> dict[str, str]:
-    """Return the settings that decide a job's numbers, whatever its source; most legible first."""
-    config = record.config
-    attack, trainer, models = (config.get(key, {}) for key in ("attack", "trainer", "model"))
-    facts = {"dataset": record.dataset, "n_images": record.images}
-    facts |= {key: value for key, value in attack["settings"].items() if key != "name"}
-    facts |= {"path": attack["saved"]["path"]} if attack.get("saved") else {}
-    facts |= {"seed": record.seed, "storage": record.storage, "precision": record.precision}
-    facts |= {"ensemble": config["ensemble"]} if "+" in record.source else {}
-    facts |= {
-        key: trainer[key] for key in ("attack_precision", "fold_batch_norms") if key in trainer
-    }
-    for name, model in models.items():
-        facts |= {f"model.{name}.{key}": model[key] for key in _PREPROCESSING if key in model}
-    if any(model.get("weights") is None for model in models.values()):
-        training = config.get("training", {})
-        facts |= {f"training.{key}": training[key] for key in training if key != "device"}
-    facts |= {"data": record.data[:6]}
-    facts |= {f"weights.{name}": digest[:6] for name, digest in record.weights.items()}
-    facts |= {f"code.{name}": digest[:6] for name, digest in record.code.items()}
-    return {key: _text(value) for key, value in facts.items()}
+def _is_told(word: str, record: JobRecord) -> bool:
+    """Tell whether a word of a command shows in the attack's label or the source's name."""
+    key, _, _ = word.partition("=")
+    return key in ("attack", "source") or word.removeprefix("attack.") in record.label
 
 
 def model_digest(record: JobRecord, name: str) -> str:
@@ -210,10 +196,6 @@ def model_digest(record: JobRecord, name: str) -> str:
     settings = {key: built[key] for key in _PREPROCESSING if key in built}
     decisive = json.dumps([record.weights.get(name), settings, record.code.get(name)])
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

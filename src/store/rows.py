@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,9 +37,12 @@ class Rows:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def chunks(self, key: str) -> Iterator[pa.Table]:
-        """Yield an entry's rows file by file, each image's once; a damaged file is removed."""
-        known = pa.array([], pa.int64())
+    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return an entry's rows, or some columns of them, each image's once; None: no rows.
+
+        A damaged file is removed.
+        """
+        tables, known = [], pa.array([], pa.int64())
         for path in sorted((self.folder / key).glob("[0-9a-f]*.parquet")):
             try:
                 content = path.read_bytes()
@@ -51,14 +52,10 @@ class Rows:
                 log.warning("%s is damaged, and its rows are computed again.", path)
                 path.unlink(missing_ok=True)
                 continue
-            table = pq.read_table(pa.BufferReader(content))
+            table = pq.read_table(pa.BufferReader(content), columns=columns)
             table = table.filter(pc.invert(pc.is_in(table["index"], known)))
             known = pa.concat_arrays([known, *table["index"].chunks])
-            yield table
-
-    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """Return an entry's rows, or some columns of them; None where there are none."""
-        tables = [part if columns is None else part.select(columns) for part in self.chunks(key)]
+            tables.append(table)
         return pa.concat_tables(tables) if tables else None
 
     def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
@@ -98,25 +95,6 @@ class Rows:
         for path in (self.folder / key).glob("*.parquet"):
             if path != own:
                 path.unlink(missing_ok=True)
-
-    def size(self) -> int:
-        """Return the bytes of all entries."""
-        return sum(stat.st_size for _, stat in self._files())
-
-    def prune(self, days: float) -> int:
-        """Remove the files that are older than some days, and return their bytes."""
-        oldest, freed = time.time() - days * 24 * 3600, 0
-        for path, stat in self._files():
-            if stat.st_mtime < oldest:
-                path.unlink(missing_ok=True)
-                freed += stat.st_size
-        return freed
-
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield all files with their facts, without those that other processes remove meanwhile."""
-        for path in self.folder.glob("*/*.parquet"):
-            with suppress(FileNotFoundError):
-                yield path, path.stat()
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[None]:

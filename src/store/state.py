@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -27,21 +26,12 @@ class Plan(BaseModel):
     Attributes:
         jobs: Names of the jobs, as far as they are known before they run.
         single: True if the one job's files lie in the command's own folder.
-        command: Words of the command line, see `public`.
-        dataset: Name of the data set and of the tracked experiments.
-        tracked: True if a tracking store was asked for.
         started: Time in seconds since 1970.
-        id: Name of the sweep in tracking stores, wherever its folder is moved.
     """
 
     jobs: list[str]
     single: bool
-    command: str
-    dataset: str
-    tracked: bool
     started: float = Field(default_factory=time.time)
-    id: str = Field(default_factory=lambda: uuid4().hex)
-    parameters: dict[str, str] = Field(default_factory=dict)
 
 
 class JobStatus(NamedTuple):

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from src.tracking.tracker import Point
@@ -75,11 +75,6 @@ class Store(MlflowClient):
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
         for start in range(0, max(1, len(points)), 900):
             self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=named)
-
-    def found(self, experiment: str, wanted: str) -> list[Run]:
-        """Return the runs of an experiment that match a filter, the newest first."""
-        newest = ["attributes.start_time DESC"]
-        return list(self.search_runs([self.experiment(experiment)], wanted, order_by=newest))
 
     def keep(self, run: str, paths: Sequence[Path]) -> None:
         """Store files, and the files of folders under the folder's name."""

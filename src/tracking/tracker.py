@@ -7,7 +7,6 @@
 
 import logging
 import os
-import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from pytorch_lightning.loggers import Logger
 
 from src.config.settings import TrackingSettings
 from src.utils.checks import first_line
-from src.utils.locks import is_held
 
 if TYPE_CHECKING:
     from src.tracking.mlflow_store import Store
@@ -35,14 +33,10 @@ Point = tuple[str, float, int]
 
 @dataclass(frozen=True)
 class Run:
-    """A tracked job: the ids of its run and of its sweep, empty if nothing is tracked.
-
-    Its process holds the file `lock`.
-    """
+    """A tracked job: the ids of its run and of its sweep, empty if nothing is tracked."""
 
     id: str = ""
     sweep: str = ""
-    lock: Path = Path()
 
 
 class Tracker:
@@ -61,32 +55,17 @@ class Tracker:
         """URI of the store."""
         return "" if self.store is None else str(self.store.tracking_uri)
 
-    def close_orphans(self) -> None:
-        """End as KILLED the runs of this machine whose processes are gone, as their locks tell."""
-        running = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
-        for ending in ("", "-sweeps", "-training"):
-            for run in self._ask("found", f"{self.dataset}{ending}", running) or ():
-                lock = Path(run.data.tags.get("lock", ""))
-                if lock.is_absolute() and lock.parent.is_dir() and not is_held(lock):
-                    self._ask("set_terminated", run.info.run_id, "KILLED")
+    def start_sweep(self, name: str, parameters: Mapping[str, Any]) -> str | None:
+        """Open a sweep, and return its id, which its jobs get.
 
-    def start_sweep(
-        self, name: str, plan: str, parameters: Mapping[str, Any], lock: Path
-    ) -> str | None:
-        """Open a sweep, whose process holds a lock, and return its id, which its jobs get.
-
-        The plan tells it from others in any store. A named store that fails is refused here.
+        A named store that fails is refused here, where nothing can have been tracked yet.
         """
-        if self.store is None:
-            return None
-        tags = {"kind": "sweep", "plan": plan, **_place(lock)}
-        try:
-            with _patience(seconds=20, retries=3):
-                return self.store.start(f"{self.dataset}-sweeps", name, tags, parameters)
-        except Exception as error:
-            _lose(self.address, self.store.artifacts is not None, error)
-            self.store = None
-            return None
+        own = self.store is not None and self.store.artifacts is not None
+        experiment = f"{self.dataset}-sweeps"
+        started: str | None = self._ask(
+            "start", experiment, name, {"kind": "sweep"}, parameters, goes_on=own
+        )
+        return started
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
@@ -94,26 +73,19 @@ class Tracker:
         """Close a sweep as FINISHED, FAILED or KILLED; the note becomes its description."""
         self._ask("keep", sweep, files)
         shown = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
-        run = self._ask("get_run", sweep)
-        new = points if run and not run.data.metrics else ()  # it may be delivered again
-        self._ask("log", sweep, new, {"mlflow.note.content": shown})
+        self._ask("log", sweep, points, {"mlflow.note.content": shown})
         self._ask("set_terminated", sweep, status)
 
     @contextmanager
-    def job(
-        self, name: str, sweep: str | None, parameters: Mapping[str, Any], lock: Path
-    ) -> Iterator[Run]:
-        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED.
-
-        Its process holds a lock, which lies in the job's folder.
-        """
-        tags = {"kind": "job", "sweep": sweep or "", **_place(lock)}
+    def job(self, name: str, sweep: str | None, parameters: Mapping[str, Any]) -> Iterator[Run]:
+        """Open a job under a sweep; it ends FINISHED, FAILED with its error, or KILLED."""
+        tags = {"kind": "job", "sweep": sweep or ""}
         if sweep:
             tags["mlflow.parentRunId"] = sweep
         run = self._ask("start", f"{self.dataset}-sweeps", name, tags, parameters) or ""
         status = "KILLED"
         try:
-            yield Run(run, sweep or "", lock)
+            yield Run(run, sweep or "")
             status = "FINISHED"
         except Exception as error:
             status = "FAILED"
@@ -122,28 +94,16 @@ class Tracker:
         finally:
             self._ask("set_terminated", run, status)
 
-    def log_job(self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Log a job's own metrics and tags."""
+    def log_job(
+        self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+    ) -> None:
+        """Log a job's own metrics, tags and files.
+
+        Its tables are stored only in a store elsewhere, or where that is asked for.
+        """
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
-
-    def log_files(self, run: Run, files: Sequence[Path]) -> None:
-        """Store a job's files, its tables only in a store elsewhere or where that is asked for."""
-        self._ask(
-            "keep", run.id, [path for path in files if self.tables or path.suffix != ".parquet"]
-        )
-
-    def sweep_of(self, plan: str) -> str | None:
-        """Return the id of the sweep that has a plan; None if it was not tracked here."""
-        found = self._ask("found", f"{self.dataset}-sweeps", f"tags.plan = '{plan}'")
-        return found[0].info.run_id if found else None
-
-    def has_job(self, delivery: str) -> bool:
-        """Tell whether the store has a finished job of this `delivery`."""
-        return bool(self._delivered(f"{self.dataset}-sweeps", delivery))
-
-    def pairs_of(self, delivery: str) -> set[str]:
-        """Return the targets whose pairs the store has of a job's `delivery`."""
-        return {run.data.tags["target"] for run in self._delivered(self.dataset, delivery)}
+        kept = [path for path in files if self.tables or path.suffix != ".parquet"]
+        self._ask("keep", run.id, kept)
 
     def log_pair(
         self,
@@ -154,15 +114,15 @@ class Tracker:
         points: Sequence[Point],
     ) -> None:
         """Log one source -> target pair of a job as a flat run of its own."""
-        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **_place(run.lock), **tags}
+        tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
         self._ask("set_terminated", pair, "FINISHED")
 
     def training_logger(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], lock: Path
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
     ) -> Logger | None:
         """Return a Lightning logger for one training, or None where nothing is tracked."""
-        tags = {"kind": "training", **_place(lock), **tags}
+        tags = {"kind": "training", **tags}
         run = self._ask("start", f"{self.dataset}-training", name, tags, parameters)
         return _TrainingLogger(self, run) if run else None
 
@@ -187,12 +147,7 @@ class Tracker:
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
         return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{opened}"}
 
-    def _delivered(self, experiment: str, delivery: str) -> list[Any]:
-        """Return the finished runs of an experiment with a job's `delivery`."""
-        wanted = f"tags.delivery = '{delivery}' and attributes.status = 'FINISHED'"
-        return self._ask("found", experiment, wanted) or []
-
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any, goes_on: bool = True) -> Any:
         """Call a method of the store; None where there is none, or none any more."""
         if self.store is None:
             return None
@@ -200,8 +155,8 @@ class Tracker:
             with _patience(seconds=20, retries=3):
                 return getattr(self.store, method)(*arguments)
         except Exception as error:  # whatever a store does, it costs nobody a result
-            _lose(self.address, True, error)
-            self.store = None
+            address, self.store = self.address, None
+            _lose(address, goes_on, error)
             return None
 
 
@@ -234,21 +189,11 @@ def _lose(address: str, goes_on: bool, error: Exception) -> None:
     words = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
     if not goes_on:
         raise ValueError(f"tracking.uri: {words}; use another, or tracking=none.") from error
-    later = f" --uri {_without_password(address)}"
-    if address.startswith("sqlite:"):
-        later = f" --directory {Path(address.removeprefix('sqlite:///')).parent}"
-        words = f"{words}; repair the file, or move it away"
     log.warning(
-        "%s: nothing more is tracked there, all files are written, and python -m src.sync%s "
-        "delivers them later.",
+        "%s: nothing more is tracked there, and all files are written. When it can be used, the "
+        "same command tracks every job, and computes none anew.",
         words,
-        later,
     )
-
-
-def _place(lock: Path) -> dict[str, str]:
-    """Return the tags that tell which process a run is of: its machine, and the lock it holds."""
-    return {"host": platform.node(), "lock": str(lock.absolute())}
 
 
 def _without_password(text: str) -> str:

@@ -34,7 +34,7 @@ def trained_weights(
     settings: TrainingSettings,
     *,
     trainer: TrainerSettings,
-    make_logger: Callable[[Path], Logger | None],
+    make_logger: Callable[[], Logger | None],
 ) -> Path:
     """Return the file of a model's trained weights, training it first if it is not there.
 
@@ -42,7 +42,7 @@ def trained_weights(
     was interrupted goes on after its last whole epoch.
 
     The name of `path`, a `.safetensors` file, must tell model, data and settings. The classifier is
-    trained in place, on one device. `make_logger` is called with the lock that is held.
+    trained in place, on one device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
@@ -65,7 +65,7 @@ def trained_weights(
         module = FineTuning(classifier, train.num_classes, settings)
         module.to(memory_format=torch.channels_last)
         batches = loaders(train, test, settings, trainer.num_workers)
-        runner = _runner(work, settings, trainer, make_logger(lock), len(batches[0]))
+        runner = _runner(work, settings, trainer, make_logger(), len(batches[0]))
         with stopping.reraise_interrupts():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -121,29 +122,18 @@ def changed(job, **changes):
     return replace(job, record=record)
 
 
-UNLIKE = {
-    "steps": {"attack__settings__steps": 20},
-    "seed": {"seed": 1},
-    "attack_precision": {"trainer__attack_precision": "bf16"},
-    "storage": {"storage": "uint8"},
-    "data": {"data": "others"},
-    "code.program": {"code": {"program": "other"}},
-    "weights.a": {"weights": {"a": "2", "b": "2"}},
-    "model.a.input_size": {"model__a__input_size": 80},
-}
+def test_jobs_of_a_label_are_told_apart_by_swept_words_or_their_folder(make_sweep):
+    jobs = find_jobs([make_sweep(models=("a", "b"))])
+    words = ["attack=fgsm", "n_images=5"]
+    swept = [[*words, "seed=0"], [*words, "seed=1"]]
+    seeds = disambiguated([changed(one, overrides=w) for one, w in zip(jobs, swept, strict=True)])
+    assert [job.attack for job in seeds] == ["fgsm seed=0", "fgsm seed=1"]
+    other = [replace(job, folder=Path("other", job.folder.name)) for job in jobs]
+    named = {(job.attack, job.record.source) for job in disambiguated([*jobs, *other])}
+    assert len(named) == 4 and ("fgsm (other)", "a") in named
 
 
-@pytest.mark.parametrize("key", UNLIKE)
-def test_jobs_that_differ_are_named_by_it_and_never_compared(make_sweep, key):
-    same = {"code": {"program": "one"}, "attack__settings__steps": 10, "training__seed": 0}
-    same |= {"trainer__attack_precision": "32-true", "model__a__input_size": None}
-    jobs = [changed(job, **same) for job in find_jobs([make_sweep(models=("a", "b"))])]
-    named = disambiguated([jobs[0], changed(jobs[1], overrides=("trainer=cpu", "report=none"))])
-    assert [job.attack for job in named] == ["fgsm", "fgsm"]
-    first, second = disambiguated([jobs[0], changed(jobs[1], **UNLIKE[key])])
-    assert first.attack != second.attack and f"fgsm {key}=" in second.attack
-    found = measure(summarise([first, second]))
-    tests = compared.tests_by_group(found.table("outcomes"))
-    of_one_attack = key == "steps"  # then they are two attacks
-    assert tests.empty or of_one_attack
-    assert of_one_attack == (found.table("rates")["group"].nunique() == 1)
+def test_jobs_of_other_seeds_are_never_compared(make_sweep):
+    first, second = find_jobs([make_sweep(models=("a", "b"))])
+    found = measure(summarise([first, changed(second, seed=1)]))
+    assert compared.tests_by_group(found.table("outcomes")).empty

@@ -40,7 +40,7 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=lambda lock: None, model=None, **changes):
+def train(path, make_logger=lambda: None, model=None, **changes):
     return trained_weights(
         *("net", path, model or classifier(), dataset(), dataset(30), recipe(**changes)),
         trainer=TRAINER,
@@ -97,7 +97,7 @@ def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
     same = {"crop_padding": 0, "flip": False, "weight_decay": 0.5, "gradient_clip": 0.2}
     logger = CSVLogger(tmp_path)
     words = {"epochs": 2, "batch_size": 60, "optimizer": optimizer, **same}
-    path = train(tmp_path / "net.safetensors", lambda lock: logger, **words)
+    path = train(tmp_path / "net.safetensors", lambda: logger, **words)
     model, images, tested = classifier(), dataset(), dataset(30)
     batch = images.__getitems__(range(60))
     weights = [value for value in model.parameters() if value.ndim > 1]
@@ -161,7 +161,7 @@ def test_two_processes_train_once(tmp_path, at_once):
     path = tmp_path / "net.safetensors"
     trained = multiprocessing.get_context("fork").Value("i", 0)
 
-    def count(lock):
+    def count():
         with trained.get_lock():
             trained.value += 1
 
