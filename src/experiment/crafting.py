@@ -80,4 +80,10 @@ def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, 
             f"attack.target_label=data, but the data set {name} names no target labels; "
             "least_likely, random and next need none."
         )
+    own = images.indices[images.target_labels == images.labels]
+    if len(own):
+        raise ValueError(
+            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
+            "true class."
+        )
     return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))

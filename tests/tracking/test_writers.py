@@ -1,13 +1,22 @@
 """Several processes write to one store at once: nothing is lost, and nothing is there twice."""
 
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import mlflow
 import pytest
 
 from src.config.settings import TrackingSettings
 from src.tracking import open_tracker
+from tests.conftest import free_port
 
 
 def write(settings: TrackingSettings, sweep: str, writer: int, jobs: int) -> None:
@@ -74,3 +83,55 @@ def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = TrackingSettings(name="mlflow", directory=str(tmp_path / "mlruns"))
     written(settings, at_once, writers=4, jobs=10)
+
+
+@pytest.fixture
+def postgresql():
+    """The address of a database of a PostgreSQL server that lives as long as the test."""
+    pytest.importorskip("psycopg")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which("initdb") or (programs and programs[-1] / "initdb")
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # never as root
+    place, port = Path(tempfile.mkdtemp()), free_port()
+    if as_user:
+        shutil.chown(place, "postgres")
+
+    def call(program: str, *words: str | Path) -> None:
+        command = [*as_user, Path(found).resolve().with_name(program), *words]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
+
+    data = ("-D", place / "data")
+    call("initdb", *data, "-A", "trust", "-U", "postgres")
+    call("pg_ctl", *data, "-w", "-l", place / "log", "-o", f"-p {port} -k {place}", "start")
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        call("pg_ctl", *data, "-m", "immediate", "stop")
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def server(postgresql, tmp_path):
+    """The address of an MLflow server on PostgreSQL."""
+    uri = f"http://127.0.0.1:{(port := free_port())}"
+    words = ["--backend-store-uri", postgresql, "--artifacts-destination", str(tmp_path / "files")]
+    command = [sys.executable, "-m", "mlflow", "server", *words, "--port", str(port)]
+    log = tmp_path / "server.log"
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            for _ in range(240):
+                with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
+                    break
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.5)
+            yield uri
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
+    settings = TrackingSettings(name="mlflow", uri=server, directory=str(tmp_path / "mlruns"))
+    written(settings, at_once, writers=8, jobs=25)
