@@ -100,7 +100,7 @@ def published(
 
 
 def _face(
-    parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: Mapping[str, Any]
+    parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: dict[str, Any]
 ) -> tuple[Signature, dict[str, Any]]:
     """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
     own = {key: each for part in parts.values() for key, each in signature(part).parameters.items()}
