@@ -26,13 +26,22 @@ from src.attacks.family import (
     vmi,
     vni,
 )
-from src.attacks.gradients import Estimator, Gradient, State
+from src.attacks.interfaces import (
+    Estimator,
+    Gradient,
+    Losses,
+    Objective,
+    State,
+    Surrogate,
+    Transform,
+    Update,
+)
 from src.attacks.losses import LOSSES
-from src.attacks.objective import Model
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
-from src.attacks.settings import Settings, Transform
+from src.attacks.settings import Settings
+from src.attacks.source import Model, Source
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale

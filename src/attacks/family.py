@@ -4,7 +4,7 @@ Each has the name that it has on the command line. Its docstring gives the formu
 the attack is not the paper's; `Settings` says what the keywords mean that all have in common.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Any, Protocol
@@ -12,11 +12,13 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from torch import Tensor
 
-from src.attacks.gradients import EnhancedMomentum, Estimator, VarianceTuning
+from src.attacks.estimators.enhanced_momentum import EnhancedMomentum
+from src.attacks.estimators.variance_tuning import VarianceTuning
+from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
 from src.attacks.iterate import ascend
-from src.attacks.objective import Model
 from src.attacks.projection import Budgets
-from src.attacks.settings import Settings, Transform
+from src.attacks.settings import Settings
+from src.attacks.source import Model
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale
@@ -36,71 +38,43 @@ class Attack(Protocol):
     __name__: str
 
     def __call__(
-        self,
-        model: Model,
-        images: Tensor,
-        labels: Tensor,
-        eps: Budgets,
-        *,
-        targeted: bool = ...,
-        true_labels: Tensor | None = ...,
-        seeds: Tensor | None = ...,
-        pool: tuple[Tensor, Tensor] | None = ...,
-        max_batch: int | None = ...,
-        loss: str = ...,
-        norm: str = ...,
-        steps: int = ...,
-        step_size_255: float | None = ...,
-        relative_step_size: float | None = ...,
-        random_start: str | None = ...,
-        start_radius: float = ...,
-        restarts: int = ...,
-        decay: float = ...,
-        lookahead: str | None = ...,
-        kernel_size: int = ...,
-        transforms: tuple[Transform, ...] = ...,
-        estimator: Estimator = ...,
-        probability: float = ...,
-        resize_rate: float = ...,
-        copies: int = ...,
-        scales: int = ...,
-        admixed: int = ...,
-        strength: float = ...,
-        rho: float = ...,
-        sigma_255: float = ...,
-        blocks: int = ...,
-        max_angle: float = ...,
-        samples: int = ...,
-        neighbours: int = ...,
-        radius: float = ...,
+        self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
     ) -> Tensor:
         """Return adversarial images; see `ascend`."""
 
 
 def published(
-    part: Callable[..., Any] | None = None, fixed: Collection[str] = (), **defaults: Any
+    fixed: Collection[str] = (),
+    *,
+    transform: Callable[..., Transform] | None = None,
+    estimator: Callable[..., Estimator] | None = None,
+    update: Callable[..., Update] | None = None,
+    surrogate: Callable[..., Surrogate] | None = None,
+    objective: Callable[..., Objective] | None = None,
+    **defaults: Any,
 ) -> Callable[[Callable[[], None]], Attack]:
     """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
 
     Args:
-        part: Class of transforms, put before those in `transforms`, or of gradient estimators;
-            its arguments are keywords too, and its docstring is added.
         fixed: Settings that are no keywords.
-        **defaults: Values of settings that differ from the defaults of `Settings` and `part`.
+        transform: Class of transforms, put before those in `transforms`.
+        estimator: Class of gradient estimators.
+        update: Class of updates.
+        surrogate: Class of surrogates.
+        objective: Class of objectives.
+        **defaults: Values of settings that differ from the defaults of `Settings` and the classes.
+
+    The classes' arguments are keywords of the attack too, and their docstrings are added.
     """
-    own = signature(part).parameters if part else {}
-    parameters = {**own, **signature(Settings).parameters}
-    unknown = sorted({*fixed, *defaults} - parameters.keys())
-    if unknown:
-        raise TypeError(f"{', '.join(unknown)}: no such settings")
-    known = {name: each.default for name, each in parameters.items()} | defaults
-    given = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
-    keywords = [
-        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
-        for name in dict.fromkeys((*own, *defaults, *known))  # what is this attack's own first
-        if name not in fixed
-    ]
-    face = Signature([*given[:4], *keywords, *given[4:]], return_annotation=Tensor)
+    given: dict[str, Callable[..., Any] | None] = {
+        "transforms": transform,
+        "estimator": estimator,
+        "update": update,
+        "surrogate": surrogate,
+        "objective": objective,
+    }
+    parts = {name: part for name, part in given.items() if part is not None}
+    face, known = _face(parts, {*fixed, *parts.keys() - {"transforms"}}, defaults)
 
     def decorate(described: Callable[[], None]) -> Attack:
         @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
@@ -108,7 +82,7 @@ def published(
             try:
                 words = face.bind(*arguments, **keywords).arguments
                 values = {name: words.pop(name, default) for name, default in known.items()}
-                settings = _settings(part, values)
+                settings = _settings(parts, values)
             except TypeError as error:
                 raise TypeError(f"{described.__name__}: {error}") from error
             except ValidationError as error:
@@ -117,20 +91,37 @@ def published(
 
         function: Any = attack
         function.__signature__ = face
-        function.__doc__ = "\n\n".join(getdoc(each) or "" for each in (described, part) if each)
-        _settings(part, {**known})  # wrong defaults fail here
+        texts = (getdoc(each) or "" for each in (described, *parts.values()))
+        function.__doc__ = "\n\n".join(texts)
+        _settings(parts, {**known})  # wrong defaults fail here
         return function
 
     return decorate
 
 
-def _settings(part: Callable[..., Any] | None, values: dict[str, Any]) -> Settings:
-    if part:
-        made = part(**{name: values.pop(name) for name in signature(part).parameters})
-        if isinstance(made, Transform):
-            values["transforms"] = (made, *(values["transforms"] or ()))
-        else:
-            values["estimator"] = made
+def _face(
+    parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: dict[str, Any]
+) -> tuple[Signature, dict[str, Any]]:
+    """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
+    own = {key: each for part in parts.values() for key, each in signature(part).parameters.items()}
+    parameters = {**own, **signature(Settings).parameters}
+    unknown = sorted({*fixed, *defaults} - parameters.keys())
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)}: no such settings")
+    known = {name: each.default for name, each in parameters.items()} | defaults
+    main = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
+    keywords = [
+        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
+        for name in dict.fromkeys((*own, *defaults, *known))  # what is this attack's own first
+        if name not in fixed
+    ]
+    return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
+
+
+def _settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
+    for name, part in parts.items():
+        made = part(**{each: values.pop(each) for each in signature(part).parameters})
+        values[name] = (made, *(values[name] or ())) if name == "transforms" else made
     return Settings(**values)
 
 
@@ -240,22 +231,22 @@ def pi_pregradient() -> None:
     """
 
 
-@published(EnhancedMomentum, fixed=["estimator"], decay=1.0)
+@published(estimator=EnhancedMomentum, decay=1.0)
 def emi() -> None:
     """Enhanced momentum (EMI-FGSM)."""
 
 
-@published(VarianceTuning, fixed=["estimator"], decay=1.0)
+@published(estimator=VarianceTuning, decay=1.0)
 def vmi() -> None:
     """Variance tuning with momentum (VMI-FGSM)."""
 
 
-@published(VarianceTuning, fixed=["estimator"], decay=1.0, lookahead="momentum")
+@published(estimator=VarianceTuning, decay=1.0, lookahead="momentum")
 def vni() -> None:
     """Variance tuning with the look-ahead of `ni` (VNI-FGSM)."""
 
 
-@published(DiverseInput, decay=1.0)
+@published(transform=DiverseInput, decay=1.0)
 def di() -> None:
     """Input diversity, with momentum and steps of eps / 10 (authors: without, steps of 1/255)."""
 
@@ -272,38 +263,42 @@ def ti() -> None:
     """
 
 
-@published(DiverseInput, decay=1.0, probability=0.7, kernel_size=15)
+@published(transform=DiverseInput, decay=1.0, probability=0.7, kernel_size=15)
 def mi_di_ti() -> None:
     """Momentum, input diversity and translation invariance (TI-DIM, Dong et al. 2019)."""
 
 
-@published(Scale, decay=1.0, lookahead="momentum")
+@published(transform=Scale, decay=1.0, lookahead="momentum")
 def si_ni() -> None:
     """Scale invariance with the look-ahead of `ni` (SI-NI-FGSM)."""
 
 
 @published(
-    Scale, decay=1.0, lookahead="momentum", kernel_size=7, transforms=(DiverseInput(0.5, 1.1),)
+    transform=Scale,
+    decay=1.0,
+    lookahead="momentum",
+    kernel_size=7,
+    transforms=(DiverseInput(0.5, 1.1),),
 )
 def si_ni_di_ti() -> None:
     """`si_ni` with input diversity and smoothed gradients (SI-NI-TI-DIM, Lin et al. 2020)."""
 
 
-@published(Admix, decay=1.0)
+@published(transform=Admix, decay=1.0)
 def admix() -> None:
     """Admix with momentum."""
 
 
-@published(Spectrum, decay=1.0)
+@published(transform=Spectrum, decay=1.0)
 def ssa() -> None:
     """Spectrum simulation, with momentum, which the authors' script leaves out."""
 
 
-@published(BlockShuffle, decay=1.0)
+@published(transform=BlockShuffle, decay=1.0)
 def bsr() -> None:
     """Block shuffle and rotation with momentum."""
 
 
-@published(StructureInvariant, decay=1.0)
+@published(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
     """Structure invariance, with momentum, which the authors' script leaves out."""

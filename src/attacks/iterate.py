@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from src.attacks.gradients import State
-from src.attacks.objective import Model, Objective, evaluation_mode
+from src.attacks.interfaces import State
+from src.attacks.landscape import Landscape, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import Budgets, checked_budgets, direction, project
 from src.attacks.settings import Settings
+from src.attacks.source import Model, Source, changed_copy
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,18 @@ def ascend(
         _warn_of_kernel(settings.kernel_size, side)
     own = budgets.ndim == 2  # each image has its own
     flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
-    objective = Objective(model, settings, targeted)
     labels = _one_each("labels", labels, images)
     seeds = _one_each("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
     others_than = labels if true_labels is None else _one_each("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
     result = images.new_empty((len(flat), *images.shape))
     with evaluation_mode(model):
-        for rows, part in _parts(len(flat), len(images), max_batch, settings.one_gradient):
+        source = _source(model, settings)
+        for rows, part in _parts(len(flat), len(images), max_batch, settings):
             random = PerImageRandom(seeds[part], images, others_than[part], pool)
             sizes = flat[rows, part if own else slice(None)]
-            result[rows, part] = _best(objective, images[part], labels[part], sizes, random)
+            given = (source, settings, images[part], labels[part], targeted, random)
+            result[rows, part] = _best(Landscape(*given), sizes)
     return result.reshape(budgets.shape[:1] + images.shape)
 
 
@@ -97,16 +99,25 @@ def _warn_of_kernel(size: int, side: int) -> None:
     )
 
 
+def _source(model: Model, settings: Settings) -> Source:
+    if settings.surrogate is not None:
+        if not isinstance(model, nn.Module):
+            raise ValueError("attack.surrogate needs a torch module as its source.")
+        model = changed_copy(model, settings.surrogate)
+    return Source(model, settings.layer)
+
+
 def _parts(
-    budgets: int, images: int, limit: int | None, one_gradient: bool
+    budgets: int, images: int, limit: int | None, settings: Settings
 ) -> Iterator[tuple[slice, slice]]:
     """Yield slices of budgets and images that take at most `limit` gradients at once."""
     limit = max(1, budgets * images) if limit is None else limit
     if limit < 1:
         raise ValueError(f"max_batch must be at least 1, not {limit}.")
+    limit = max(1, limit // settings.passes_at_once)
     rows = min(budgets, limit)
     columns = max(1, limit // rows)
-    if one_gradient:  # which all budgets share
+    if settings.one_gradient:  # which all budgets share
         rows, columns = budgets, limit
     for first in range(0, budgets, rows):
         for left in range(0, images, columns):
@@ -123,35 +134,34 @@ def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
     return numbers
 
 
-def _best(
-    objective: Objective, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom
-) -> Tensor:
+def _best(landscape: Landscape, eps: Tensor) -> Tensor:
     """Return for each image the last iterate of the restart with the highest loss."""
-    best = _iterated(objective, images, labels, eps, random)
-    for _ in range(objective.settings.restarts - 1):
-        other = _iterated(objective, images, labels, eps, random)
+    best = _iterated(landscape, eps)
+    for _ in range(landscape.settings.restarts - 1):
+        other = _iterated(landscape, eps)
+        landscape.source.draw(landscape.random, len(eps))
         with torch.no_grad():
-            better = objective.losses(other, labels) > objective.losses(best, labels)
+            better = landscape.losses(other) > landscape.losses(best)
         best = torch.where(better[..., None, None, None], other, best)
     return best
 
 
-def _iterated(
-    objective: Objective, images: Tensor, labels: Tensor, eps: Tensor, random: PerImageRandom
-) -> Tensor:
-    settings = objective.settings
-    x = _start(settings, images.expand(len(eps), *images.shape), eps, random)
-    state = State(x, x, eps, settings.step_size(eps), random)
+def _iterated(landscape: Landscape, eps: Tensor) -> Tensor:
+    settings, random = landscape.settings, landscape.random
+    images = landscape.images.expand(len(eps), *landscape.images.shape)
+    x = _start(settings, images, eps, random)
+    size, members = settings.step_size(eps), len(landscape.source.members)
+    state = State(images, x, x, eps, size, settings.norm, random, members)
     momentum: Tensor | float = 0.0
     for step in range(settings.steps):
         state.is_last_step = step == settings.steps - 1
         state.iterate = x
         state.at = x if step == 0 else _ahead(settings, momentum, state)
-        gradient = settings.estimator(lambda at: objective.gradient(at, labels, random), state)
+        gradient = settings.estimator(landscape.gradient, state)
         state.last_gradient = gradient / _mean_size(gradient)
-        momentum = settings.decay * momentum + state.last_gradient
-        moved = x + state.step_size * direction(momentum, settings.norm)
-        x = project(moved, images, eps, settings.norm)
+        added = state.last_gradient if settings.normalised else gradient
+        momentum = settings.decay * momentum + added
+        x = project(x + settings.update(momentum, state), images, eps, settings.norm)
     return x
 
 

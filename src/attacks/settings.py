@@ -1,6 +1,7 @@
 """Settings common to all attacks."""
 
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from math import prod
+from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
 from pydantic import (
@@ -15,24 +16,9 @@ from pydantic import (
 from torch import Tensor, full_like
 
 from src.attacks.checked import Share, checked
-from src.attacks.gradients import Estimator, single_gradient
-from src.attacks.per_image_random import PerImageRandom
-
-
-@runtime_checkable
-class Transform(Protocol):
-    """Change of the images before the source model classifies them.
-
-    `copies` versions are made, one by one, and their gradients averaged. Images have the shape
-    (K, N, 3, H, W): K budgets of the same N images; random numbers belong to the N.
-    """
-
-    @property
-    def copies(self) -> int:
-        """Number of versions."""
-
-    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return version number `copy`, of the images' shape."""
+from src.attacks.estimators.single import single_gradient
+from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
+from src.attacks.updates import steepest_ascent
 
 
 def _odd(size: int) -> int:
@@ -57,11 +43,19 @@ class Settings:
         start_radius: Radius of the random start, as a share of the budget.
         restarts: Number of runs of all steps; each image keeps the result of the highest loss.
         decay: Decay mu of the momentum; 0: none.
+        normalised: Divide each gradient by its mean absolute value before it enters the momentum.
         lookahead: Point at which the gradient is taken: None, at x_t; `momentum`, at
             x_t + a * mu * m_{t-1}; `gradient`, at x_t + a * g_{t-1} / mean|g_{t-1}|.
         kernel_size: Side of the Gaussian that gradients are smoothed with, odd; 0: none.
         transforms: Applied to the images in this order; their numbers of copies multiply.
+        copies_average: `gradients` of the copies, taken one by one, or their `logits`, of which
+            one gradient is taken through all copies at once.
         estimator: Gradient estimator that replaces the one gradient g_t at p_t.
+        update: Rule that makes a step of the momentum.
+        surrogate: Changed copy of the source that gradients are taken of; None: the source.
+        objective: Function maximised in the loss's place, such as one of a layer's output.
+        layer: Layer that the objective reads, or one for each member of an ensemble; None: the
+            `feature_layer` that the source states.
     """
 
     loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
@@ -73,10 +67,16 @@ class Settings:
     start_radius: Share = 1.0
     restarts: PositiveInt = 1
     decay: NonNegativeFloat = 0.0
+    normalised: bool = True
     lookahead: Literal["momentum", "gradient"] | None = None
     kernel_size: Annotated[NonNegativeInt, AfterValidator(_odd)] = 0
     transforms: Annotated[tuple[Transform, ...], Strict(False)] = ()
+    copies_average: Literal["gradients", "logits"] = "gradients"
     estimator: Estimator = single_gradient
+    update: Update = steepest_ascent
+    surrogate: Surrogate | None = None
+    objective: Objective | None = None
+    layer: str | Annotated[tuple[str, ...], Strict(False)] | None = None
 
     @model_validator(mode="after")
     def _go_together(self) -> "Settings":
@@ -84,13 +84,23 @@ class Settings:
             raise ValueError("attack.random_start=sign belongs to attack.norm=linf; use uniform")
         if self.restarts > 1 and self.random_start is None:
             raise ValueError(f"attack.restarts={self.restarts} needs attack.random_start")
+        if self.layer is not None and self.objective is None:
+            raise ValueError(f"attack.layer={self.layer} needs attack.objective, which reads it")
+        if self.objective is not None and self.copies_average == "logits":
+            raise ValueError("attack.copies_average=logits averages no attack.objective")
         return self
 
     @property
     def one_gradient(self) -> bool:
         """True if one gradient an image serves all budgets."""
-        plain = self.estimator is single_gradient
+        plain = self.estimator is single_gradient and self.update is steepest_ascent
         return plain and self.steps == 1 and not self.random_start
+
+    @property
+    def passes_at_once(self) -> int:
+        """Number of passes through the source whose activations are held at the same time."""
+        averaged = self.copies_average == "logits"
+        return prod(each.copies for each in self.transforms) if averaged else 1
 
     def step_size(self, eps: Tensor) -> Tensor:
         """Return the length of a step for each budget, in [0, 1] units."""

@@ -61,6 +61,7 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
+    rules["about"] = keys.pop("about", {})
     label = attack_label(name, keys, changed_settings(hydra))
     return {"kind": "crafted", "name": name, "label": label, "settings": keys, **rules}
 

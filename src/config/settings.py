@@ -35,6 +35,7 @@ from src.config.fields import (
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint"]
 Norm = Literal["linf", "l2"]
+Need = Literal["layers", "skip connections", "attention", "ReLUs"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
 GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
 """Keyword arguments of attacks that the program fills in."""
@@ -69,6 +70,7 @@ class ModelSettings(Section):
     input_size: PositiveInt | None = None
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    feature_layer: str | None = None
 
     @field_validator("weights")
     @classmethod
@@ -129,10 +131,40 @@ class SavedSettings(Section):
         return value
 
 
+class About(Section):
+    """Statements of an attack's file: what the attack is, and what it works with.
+
+    Attributes:
+        category: Its kind, by what it changes.
+        does: Its rule in some words.
+        paper: The paper's number at arXiv, or its address.
+        gradients: Number of gradients an image, an expression of the attack's settings and of the
+            number K of budgets; those of an ensemble count once for each of its M members.
+        forwards: Number of passes an image besides, likewise.
+        targeted: True if the attack may have target labels, or `only` if it must.
+        norms: Norms of its balls.
+        members: Least number of the source's members.
+        needs: Parts that the source's network must have, which is then left unfolded.
+    """
+
+    category: Literal[
+        "gradient", "transform", "surrogate", "feature", "ensemble", "targeted", "library", "own"
+    ] = "own"
+    does: str = ""
+    paper: str = ""
+    gradients: str | int = ""
+    forwards: str | int = 0
+    targeted: bool | Literal["only"] = True
+    norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
+    members: PositiveInt = 1
+    needs: Annotated[tuple[Need, ...], BeforeValidator(listed)] = ()
+
+
 class AttackSettings(Section):
     """The producer of adversarial images.
 
     Attributes:
+        about: Statements of the attack's file.
         kind: `crafted` by an attack on the source, `saved` in files, or `none`.
         label: Name in runs, tables and headings, see `attack_label`.
         settings: All keys of the attack's file, resolved.
@@ -144,9 +176,27 @@ class AttackSettings(Section):
     label: str
     norm: Norm = "linf"
     target_label: TargetLabelRule | None = None
+    about: About = About()
     settings: dict[str, Any] = Field(default_factory=dict)
     saved: SavedSettings | None = None
     source: str = ""
+
+    @model_validator(mode="after")
+    def _as_stated(self) -> Self:
+        """Refuse what the attack's file does not state."""
+        targeted, norms = self.about.targeted, self.about.norms
+        if self.target_label is not None and not targeted:
+            raise ValueError(f"attack.target_label={self.target_label}: it takes no target labels")
+        if self.target_label is None and targeted == "only":
+            raise ValueError("attack.target_label=null: it needs target labels")
+        if self.kind == "crafted" and self.norm not in norms:
+            raise ValueError(f"attack.norm={self.norm}: its balls are of {' or '.join(norms)}")
+        return self
+
+    @property
+    def changes_layers(self) -> bool:
+        """True if the attack reads or changes layers of the source, which is then not folded."""
+        return bool(self.about.needs) or bool({"surrogate", "objective"} & self.settings.keys())
 
 
 class EpsilonSettings(Section):
@@ -316,12 +366,28 @@ class Settings(Section):
     def _fits_the_grid(self) -> Self:
         if self.attack.kind == "crafted":  # a saved set has budgets of its own
             check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
+            least = self.attack.about.members
+            if len(self.source) < least:
+                raise ValueError(
+                    f"source={self.source_name}: attack={self.attack.name} is for ensembles of "
+                    f"{least} models or more; source=[a,b] is one"
+                )
         return self
 
     @property
     def source_name(self) -> str:
         """The source's name, of an ensemble `a+b`; empty where nothing is attacked."""
         return "+".join(self.source) or self.attack.source
+
+    @property
+    def layers(self) -> tuple[str | None, ...]:
+        """Layers of the source that the attack reads, one a member; empty if it reads none."""
+        if "layers" not in self.attack.about.needs and "objective" not in self.attack.settings:
+            return ()
+        layer = self.attack.settings.get("layer")
+        if isinstance(layer, list):
+            return tuple(layer)
+        return tuple(layer or self.model[name].feature_layer for name in self.source)
 
     @property
     def models(self) -> tuple[str, ...]:

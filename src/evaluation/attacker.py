@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,39 @@ Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
 
 
-class CountedModel(nn.Module):
-    """Source model that counts its gradients, those that are zero everywhere, and forward passes.
+class Counts:
+    """Counts of a model's passes, which copies of the model share.
 
-    A gradient of an ensemble counts once for each of its members. With `bf16` the model
-    computes in that type wherever autocasting holds it safe; images and weights stay float32.
-    After `limit` seconds it refuses further images by a `SlowBatchError`.
+    Attributes:
+        gradients: Images that gradients were taken of, of which `zeros` were zero in every pixel.
+        forwards: Images that were classified, those included.
+    """
+
+    def __init__(self) -> None:
+        self.gradients = self.forwards = 0
+        self.zeros = torch.zeros((), dtype=torch.int64)
+
+    def __deepcopy__(self, memo: object) -> "Counts":
+        """Return the same object."""
+        return self
+
+    def add(self, images: Tensor, members: int) -> None:
+        """Count a pass of some members of an ensemble, or of a single model."""
+        self.forwards += len(images) * members
+        if images.requires_grad and torch.is_grad_enabled():
+            self.gradients += len(images) * members
+            images.register_hook(lambda gradient: self._count_zeros(gradient, members))
+
+    def _count_zeros(self, gradient: Tensor, members: int) -> None:
+        zero = (gradient == 0).flatten(1).all(dim=1).sum() * members
+        self.zeros = self.zeros.to(zero.device) + zero
+
+
+class CountedModel(nn.Module):
+    """Source model that counts its passes, and those of each member of an ensemble once.
+
+    With `bf16` the model computes in that type wherever autocasting holds it safe; images and
+    weights stay float32. After `limit` seconds it refuses further images by a `SlowBatchError`.
     """
 
     def __init__(self, model: nn.Module, bf16: bool = False, limit: float = math.inf) -> None:
@@ -39,29 +67,29 @@ class CountedModel(nn.Module):
         self.model = model
         self.in_bf16 = bf16
         self.end = time.monotonic() + limit
-        self.members = len(model.members) if isinstance(model, Ensemble) else 1
-        self.gradients = 0
-        self.forwards = 0
-        self.zeros = torch.zeros((), dtype=torch.int64)
+        self.counts = Counts()
+
+    @property
+    def members(self) -> list[Callable[[Tensor], Tensor]]:
+        """The members of an ensemble, or the model alone."""
+        if not isinstance(self.model, Ensemble):
+            return [self]
+        return [partial(self._counted, member, 1) for member in self.model.members]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, and count the gradient that may be taken of the images."""
+        model = self.model
+        if isinstance(model, Ensemble):
+            return self._counted(model.attacked, len(model.members), images)
+        return self._counted(model, 1, images)
+
+    def _counted(self, model: Callable[[Tensor], Tensor], members: int, images: Tensor) -> Tensor:
         stopping.raise_if_interrupted()
         if time.monotonic() > self.end:
             raise SlowBatchError
-        self.forwards += len(images) * self.members
-        if images.requires_grad and torch.is_grad_enabled():
-            self.gradients += len(images) * self.members
-            images.register_hook(self._count_zeros)
-        model = self.model
-        call = model.attacked if isinstance(model, Ensemble) else model
+        self.counts.add(images, members)
         with torch.autocast(images.device.type, torch.bfloat16) if self.in_bf16 else nullcontext():
-            logits: Tensor = call(images)
-        return logits
-
-    def _count_zeros(self, gradient: Tensor) -> None:
-        zero = (gradient == 0).flatten(1).all(dim=1).sum() * self.members
-        self.zeros = self.zeros.to(zero.device) + zero
+            return model(images)
 
 
 class Attacker(AdversarialSource):
@@ -131,7 +159,8 @@ class Attacker(AdversarialSource):
         eps = torch.tensor(self.budgets, device=images.device) / 255
         counted = self._counted(self.limit)
         adversarial = self._attacked(counted, images, batch, target_labels, eps)
-        counts = counted.gradients, int(counted.zeros), counted.forwards
+        found = counted.counts
+        counts = found.gradients, int(found.zeros), found.forwards
         return AdversarialBatch(adversarial, target_labels, counts)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Attacker:
     """Return a job's attack on its source; images that are `kept` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
+    source = job.models[settings.source_name]
     return Attacker(
-        job.networks[settings.source_name],
+        source.layered or source.classifier,
         attack_function(attack),
         settings.budgets,
         norm=attack.norm,

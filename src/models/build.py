@@ -20,6 +20,7 @@ def build_classifier(
     std: Sequence[float] | None = None,
     input_size: int | None = None,
     weights: str | None = None,
+    feature_layer: str | None = None,
 ) -> PixelClassifier:
     """Build an evaluation-mode classifier on the CPU, load its weights and try it on two images.
 
@@ -33,6 +34,7 @@ def build_classifier(
         std: Channel standard deviations; None: as its ``pretrained_cfg`` states.
         input_size: Side in pixels that images are resized to; None: as they come.
         weights: A file; ``included`` or None: the network's as built.
+        feature_layer: Name of the module whose output feature-level attacks change.
     """
     file = None if weights == "included" else weights
     known = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
@@ -47,9 +49,12 @@ def build_classifier(
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
         if file is not None:
             load_weights(module, file)
+        if feature_layer is not None and feature_layer not in dict(module.named_modules()):
+            raise ValueError(f"feature_layer={feature_layer} is none of its modules.")
     except ValueError as error:
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
+    classifier.feature_layer = feature_layer
     _try(classifier, num_classes, image_size)
     return classifier
 

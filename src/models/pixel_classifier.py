@@ -29,6 +29,7 @@ class PixelClassifier(nn.Module):
         name: Catalogue name, for messages; None: the name of the network's class.
 
     Attributes:
+        feature_layer: Name of the module whose output feature-level attacks change, or None.
         steady: True unless a trial gave equal images unequal logits, alone or in a batch.
     """
 
@@ -47,6 +48,7 @@ class PixelClassifier(nn.Module):
         self.network = network
         self.input_size = input_size
         self.steady = True
+        self.feature_layer: str | None = None
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):
             tensor = torch.tensor(list(values), dtype=torch.float32).view(1, 3, 1, 1)

@@ -45,7 +45,7 @@ def crafting_key(
         own_code(),
         *(images, pool, attack, code_of(attack) if saved is None else saved),
         (settings.budgets, settings.attack.norm, settings.attack.target_label),
-        (settings.ensemble, settings.seed, list(sources)),
+        (settings.ensemble, settings.seed, list(sources), settings.layers),
         (trainer.gradient_batch, trainer.attack_precision),
         _numerics(settings, device),
     )

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from src.config.settings import About
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -28,11 +29,23 @@ SMALL = {
 """Settings that make an attack quick, for the keys that it has."""
 
 
+def _sections() -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return {
+            name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
+            for name in ATTACKS
+        }
+
+
+SECTIONS = _sections()
+"""Resolved sections of all attacks, by name."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let a test that asks for `attack_name` run for every config file, and for every `norm`."""
     if {"attack_name", "norm"} <= set(metafunc.fixturenames):
-        pairs = [(name, norm) for name in ATTACKS for norm in ("linf", "l2")]
-        pairs.remove(("rfgsm", "l2"))  # refused: a sign step fills no L2 ball
+        stated = {name: About(**section["about"]).norms for name, section in SECTIONS.items()}
+        pairs = [(name, norm) for name, norms in stated.items() for norm in norms]
         metafunc.parametrize(("attack_name", "norm"), pairs)
     elif "attack_name" in metafunc.fixturenames:
         metafunc.parametrize("attack_name", ATTACKS)
@@ -105,11 +118,7 @@ class Configured(NamedTuple):
 @pytest.fixture(scope="session")
 def sections() -> Mapping[str, Any]:
     """The resolved sections of all attacks."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return {
-            name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
-            for name in ATTACKS
-        }
+    return SECTIONS
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +128,8 @@ def small(sections) -> Callable[..., Configured]:
     def make(name: str, **changes) -> Configured:
         quick = {key: value for key, value in SMALL.items() if key in sections[name]}
         keys = {**sections[name], **quick, **changes}
-        words = {key: value for key, value in keys.items() if key not in ("name", "target_label")}
+        others = ("name", "target_label", "about")
+        words = {key: value for key, value in keys.items() if key not in others}
         return Configured(instantiate(words, _partial_=True, _convert_="all"), keys)
 
     return make

@@ -98,7 +98,7 @@ def test_zero_gradients_are_counted():
     counted = CountedModel(Dead())
     images = torch.rand(6, 3, 2, 2).requires_grad_()
     (gradient,) = torch.autograd.grad(counted(images).square().sum(), images)
-    assert counted.gradients == 6 and int(counted.zeros) == 3
+    assert counted.counts.gradients == 6 and int(counted.counts.zeros) == 3
     assert (gradient.flatten(1).abs().amax(1) == 0).sum() == 3
 
 

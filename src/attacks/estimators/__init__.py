@@ -1,0 +1,1 @@
+"""Gradient estimators: the gradient of a step from gradients at several points."""

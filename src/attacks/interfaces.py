@@ -1,0 +1,108 @@
+"""Interfaces of an attack's parts, which are the places for a new idea.
+
+Images have the shape (K, N, 3, H, W) throughout: K budgets of the same N images. Random numbers
+belong to the N, so that an image is attacked alike in any batch and under any grid of budgets.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.source import Source
+
+
+@dataclass
+class State:
+    """State of an attack, which estimators and updates read and add to.
+
+    Attributes:
+        images: Clean images, (K, N, 3, H, W).
+        iterate: x_t, of the same shape.
+        at: Point at which the gradient is evaluated: x_t, or ahead of it.
+        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
+        step_size: Length of a step in [0, 1] units, of the same shape.
+        norm: `linf` or `l2`.
+        random: Random numbers for the N images.
+        members: Number of the source's members, 1 unless it is an ensemble.
+        is_last_step: True if no step follows this one.
+        last_gradient: The estimate of the step before, over its mean absolute value; 0 at first.
+        kept: Values that a part keeps from step to step, by a name of its own; empty at first.
+    """
+
+    images: Tensor
+    iterate: Tensor
+    at: Tensor
+    eps: Tensor
+    step_size: Tensor
+    norm: str
+    random: PerImageRandom
+    members: int = 1
+    is_last_step: bool = False
+    last_gradient: Tensor | float = 0.0
+    kept: dict[str, Any] = field(default_factory=dict)
+
+
+class Gradient(Protocol):
+    """Gradient of each image's loss, with transforms and smoothing."""
+
+    def __call__(self, at: Tensor, member: int | None = None) -> Tensor:
+        """Return the gradient at some images, of an ensemble's `member` alone if one is given."""
+
+
+Estimator = Callable[[Gradient, State], Tensor]
+"""A step's gradient function and state to its estimated gradient, (K, N, 3, H, W)."""
+
+Update = Callable[[Tensor, State], Tensor]
+"""Momentum and state to the step x_{t+1} - x_t before projection, both (K, N, 3, H, W)."""
+
+Losses = Callable[[Tensor], Tensor]
+"""Images to the loss of each, (K, N), on the source."""
+
+Surrogate = Callable[[nn.Module], nn.Module]
+"""A copy of the source, which it may change, to the module that gradients are taken of.
+
+The copy shares its parameters with the source: they must stay as they are. Before each gradient
+`draw(random, k)` is called on those of its modules that have such a method, with the random streams
+of the N images: the module then gets batches of `k` * N images, budget by budget.
+"""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """Change of the images before the source model classifies them.
+
+    `copies` versions are made, one by one, and their gradients averaged. One that has a method
+    `adapt(images, random, copy, losses)` gets the losses first, and may keep what it finds in
+    `random.kept`; a gradient that it takes of them counts.
+    """
+
+    @property
+    def copies(self) -> int:
+        """Number of versions."""
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        """Return version number `copy`, of the images' shape."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """Function that an attack maximises in the loss's place, of logits or of a layer's output."""
+
+    def prepare(
+        self, source: Source, images: Tensor, labels: Tensor, targeted: bool, random: PerImageRandom
+    ) -> Any:
+        """Return what the objective needs of clean images (N, 3, H, W), once for all steps."""
+
+    def losses(
+        self,
+        source: Source,
+        images: Tensor,
+        labels: Tensor,
+        targeted: bool,
+        random: PerImageRandom,
+        prepared: Any,
+    ) -> Tensor:
+        """Return the value of each image, (K, N); `labels` have the shape (N,)."""

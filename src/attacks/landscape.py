@@ -1,0 +1,140 @@
+"""Loss landscape of a source: each image's loss, and its gradient through transforms."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src.attacks.losses import LOSSES
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.settings import Settings
+from src.attacks.source import Model, Source
+
+
+@dataclass
+class Landscape:
+    """Loss that an attack maximises, as a function of versions (K, N, 3, H, W) of some images.
+
+    Attributes:
+        images: Clean images, (N, 3, H, W).
+        labels: Their classes or, if `targeted`, those to reach, (N,).
+        random: Their random numbers.
+    """
+
+    source: Source
+    settings: Settings
+    images: Tensor
+    labels: Tensor
+    targeted: bool
+    random: PerImageRandom
+
+    @cached_property
+    def _prepared(self) -> Any:
+        assert self.settings.objective is not None
+        self.random.kept.clear()
+        self.source.draw(self.random, 1)
+        given = (self.source, self.images, self.labels, self.targeted, self.random)
+        return self.settings.objective.prepare(*given)
+
+    def losses(self, images: Tensor, member: int | None = None) -> Tensor:
+        """Return the loss of each image, shape (K, N); of an ensemble's member if one is given."""
+        objective = self.settings.objective
+        if objective is None:
+            return self._loss(self.source.logits(images.flatten(0, 1), member), len(images))
+        if member is not None:
+            raise ValueError("attack.objective has no losses of single members.")
+        given = (self.source, images, self.labels, self.targeted, self.random, self._prepared)
+        return objective.losses(*given)
+
+    def _loss(self, logits: Tensor, budgets: int) -> Tensor:
+        classes = self.labels.repeat(budgets).expand(logits.shape[:-1])
+        losses = LOSSES[self.settings.loss](logits, classes, self.targeted)
+        if losses.ndim == 2:  # of several models
+            losses = losses.mean(dim=0)
+        return losses.reshape(budgets, -1)
+
+    def gradient(self, at: Tensor, member: int | None = None) -> Tensor:
+        """Return the smoothed gradient of each image's loss, averaged over the copies."""
+        shared = at.stride(0) == 0  # all budgets are at the same images
+        distinct = at[:1] if shared else at
+        copies = math.prod(transform.copies for transform in self.settings.transforms)
+        if self.settings.objective is not None:
+            _ = self._prepared  # with random numbers that come before those of the first step
+        total = torch.zeros_like(distinct)
+        self.random.kept.clear()
+        if self.settings.copies_average == "logits":
+            total = self._gradient(distinct, range(copies), member) * copies
+        else:
+            for copy in range(copies):
+                total = total + self._gradient(distinct, [copy], member)
+        return smooth(total / copies, self.settings.kernel_size).expand_as(at)
+
+    def _gradient(self, images: Tensor, copies: Sequence[int], member: int | None) -> Tensor:
+        """Return the gradient of one copy's loss, or of that of several copies' mean logits."""
+        self.source.draw(self.random, len(images))
+        with torch.enable_grad():
+            variable = images.detach().requires_grad_()
+            shown = [self._transformed(variable, copy, member) for copy in copies]
+            if len(shown) == 1:
+                losses = self.losses(shown[0], member)
+            else:
+                logits = [self.source.logits(each.flatten(0, 1), member) for each in shown]
+                losses = self._loss(torch.stack(logits).mean(dim=0), len(images))
+            # Summed, not averaged: an image's gradient must not depend on its batch.
+            (gradient,) = torch.autograd.grad(losses.sum(), variable)
+        return gradient
+
+    def _transformed(self, images: Tensor, copy: int, member: int | None) -> Tensor:
+        for transform in self.settings.transforms:
+            copy, own = divmod(copy, transform.copies)
+            if adapt := getattr(transform, "adapt", None):
+                adapt(images.detach(), self.random, own, lambda each: self.losses(each, member))
+            images = transform(images, self.random, own)
+        return images
+
+
+def smooth(gradient: Tensor, size: int) -> Tensor:
+    """Convolve each channel with a Gaussian of `size` x `size` pixels that sums to 1.
+
+    The Gaussian spans three standard deviations to either side; beyond the border gradients are 0.
+
+    Args:
+        gradient: Shape (..., 3, H, W).
+        size: Odd; 0 or 1 leave the gradient as it is.
+
+    Reference:
+        Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
+        Attacks (2019), arXiv 1904.02884. The deviation is that of the
+        authors' code, (size - 1) / 6.
+    """
+    if size < 2:
+        return gradient
+    line = torch.linspace(-3, 3, size, dtype=gradient.dtype, device=gradient.device)
+    bell = (-line.square() / 2).exp()
+    bell = bell / bell.sum()
+    flat = gradient.reshape(-1, 1, *gradient.shape[-2:])
+    with torch.autocast(gradient.device.type, enabled=False):  # half precision loses small ones
+        rows = functional.conv2d(flat, bell.reshape(1, 1, size, 1), padding=(size // 2, 0))
+        both = functional.conv2d(rows, bell.reshape(1, 1, 1, size), padding=(0, size // 2))
+    return both.reshape(gradient.shape)
+
+
+@contextmanager
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Put a module into evaluation mode, and afterwards each of its parts back as it was."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    # Frozen TorchScript has no mode.
+    training = [module for module in modules if getattr(module, "training", False)]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True

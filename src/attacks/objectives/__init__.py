@@ -1,0 +1,1 @@
+"""Objectives at a feature layer of the source."""

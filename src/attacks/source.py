@@ -1,0 +1,135 @@
+"""Source models: members of an ensemble, outputs of layers, changed copies."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.attacks.per_image_random import PerImageRandom
+
+Model = Callable[[Tensor], Tensor]
+"""Images in [0, 1], shape (N, 3, H, W), to logits (N, C), or (M, N, C) of M models whose losses
+are averaged."""
+Change = Callable[[Tensor, int], Tensor]
+"""A layer's output and the number of the member to the output that the network goes on with."""
+
+
+class Source:
+    """Source model whose layers and members can be asked for.
+
+    Args:
+        model: The model; of an ensemble `members` are the models' list.
+        layer: Name of the layer that `features` returns, or of one a member; None: the
+            `feature_layer` that each member states. The end of a name is enough: `layer2` is
+            `model.network.layer2`.
+    """
+
+    def __init__(self, model: Model, layer: str | Sequence[str] | None = None) -> None:
+        self.model, self.layer = model, layer
+        self.members: list[Model] = list(getattr(model, "members", None) or [model])
+        modules = model.modules() if isinstance(model, nn.Module) else ()
+        self._drawing: list[Any] = [each for each in modules if hasattr(each, "draw")]
+
+    def draw(self, random: PerImageRandom, budgets: int) -> None:
+        """Let the modules of a surrogate draw their random numbers for the next gradient."""
+        for module in self._drawing:
+            module.draw(random, budgets)
+
+    def logits(self, images: Tensor, member: int | None = None) -> Tensor:
+        """Return the logits of images (B, 3, H, W), at least in float32; of one member if given."""
+        logits = (self.model if member is None else self.members[member])(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the layer's output for images (B, 3, H, W), one a member, from one pass."""
+        with self._hooked(lambda output, member: output) as outputs:
+            self.model(images)
+        return [outputs[number] for number in range(len(self.members))]
+
+    def logits_with(self, images: Tensor, change: Change) -> Tensor:
+        """Return the logits of a pass in which the layer's output is changed."""
+        with self._hooked(change):
+            return self.logits(images)
+
+    @contextmanager
+    def _hooked(self, change: Change) -> Iterator[dict[int, Tensor]]:
+        """Change the layers' outputs, and yield them by member as passes make them."""
+        outputs: dict[int, Tensor] = {}
+
+        def hook(number: int) -> Callable[[nn.Module, Any, Any], Tensor]:
+            def changed(module: nn.Module, arguments: Any, output: Any) -> Tensor:
+                if not isinstance(output, Tensor):
+                    raise ValueError(f"attack.layer: {type(module).__name__} returns no tensor.")
+                outputs[number] = change(output, number)
+                return outputs[number]
+
+            return changed
+
+        layers = self._layers()
+        handles = [layer.register_forward_hook(hook(n)) for n, layer in enumerate(layers)]
+        try:
+            yield outputs
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _layers(self) -> list[nn.Module]:
+        if not isinstance(self.model, nn.Module):
+            raise ValueError("attack.layer needs a torch module as its source.")
+        ensembles = [getattr(each, "members", None) for each in self.model.modules()]
+        lists = [each for each in ensembles if isinstance(each, nn.ModuleList)]
+        members: list[nn.Module] = list(lists[0]) if lists else [self.model]
+        names = [self.layer] * len(members) if isinstance(self.layer, str | None) else self.layer
+        if len(names) != len(members):
+            raise ValueError(
+                f"attack.layer: {len(names)} layers are named for {len(members)} models."
+            )
+        return [_layer(member, name) for member, name in zip(members, names, strict=True)]
+
+
+def _layer(model: nn.Module, name: str | None) -> nn.Module:
+    """Return the layer whose name ends in some words; of several the one that lies highest."""
+    if name is None:
+        stated = (getattr(each, "feature_layer", None) for each in model.modules())
+        name = next(filter(None, stated), None)
+    if name is None:
+        raise ValueError(
+            "attack.layer: the source states no feature layer; name one of its modules, such as "
+            f"{', '.join(_examples(model))}, or give the model's file a feature_layer."
+        )
+    found = {
+        path: module
+        for path, module in model.named_modules()
+        if path == name or path.endswith(f".{name}")
+    }
+    if not found:
+        raise ValueError(
+            f"attack.layer={name}: the source has no such layer; it has "
+            f"{', '.join(_examples(model))}, ..."
+        )
+    return found[min(found, key=lambda path: path.count("."))]
+
+
+def _examples(model: nn.Module) -> list[str]:
+    """Return names of the modules that hold the network's stages."""
+    while len(children := dict(model.named_children())) == 1:
+        model = next(iter(children.values()))
+    return [name for name, _ in itertools.islice(model.named_children(), 12)]
+
+
+def changed_copy(model: nn.Module, surrogate: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return a surrogate of a copy that shares the model's parameters and buffers.
+
+    Raises:
+        ValueError: The surrogate has changed a parameter.
+    """
+    shared = [*model.parameters(), *model.buffers()]
+    before = [each._version for each in shared]
+    changed = surrogate(copy.deepcopy(model, {id(each): each for each in shared}))
+    if before != [each._version for each in shared]:
+        raise ValueError("attack.surrogate changes the source's weights, which it shares.")
+    return changed

@@ -1,0 +1,1 @@
+"""Surrogates: changed forward or backward passes of a source."""
