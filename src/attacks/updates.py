@@ -49,7 +49,7 @@ class PatchWise:
     def __call__(self, momentum: Tensor, state: State) -> Tensor:
         """Return the step, and keep the sum of all."""
         size = self.amplification * state.step_size
-        step = size * momentum.sign()
+        step = self.amplification * steepest_ascent(momentum, state)
         total = state.kept.get("unprojected", 0.0) + step
         excess = (total.abs() - state.eps).clamp_min(0) * total.sign()
         around = self._neighbours(excess)
