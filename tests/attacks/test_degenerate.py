@@ -110,6 +110,13 @@ def test_the_first_step_of_cwa_with_one_member_is_fgsm(targeted, network, batch)
     torch.testing.assert_close(result, fgsm(*given, 0.2 * GRID, **words), atol=1e-7, rtol=0)
 
 
+def test_steps_of_pi_patchwise_that_exceed_the_budget_by_rounding_are_fgsm(network, batch):
+    """Ten tenths of some of these budgets are more than the whole in float32."""
+    given = (network(), *batch(2), torch.arange(1, 33) / 255)
+    result = pi_patchwise(*given, steps=1, relative_step_size=0.1)
+    torch.testing.assert_close(result, fgsm(*given), atol=1e-7, rtol=0)
+
+
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])
 def test_an_ensemble_of_equals_is_its_member(average, members, network, batch):

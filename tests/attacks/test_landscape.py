@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import PerImageRandom, Scale, Settings, Source, mi, si_ni
+from src.attacks import PerImageRandom, Scale, Settings, Source, Warp, mi, si_ni
 from src.attacks.landscape import Landscape
 from src.evaluation.attacker import CountedModel
 from src.models import Ensemble
@@ -25,19 +25,19 @@ def landscape(batch):
 @pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])
 def test_the_gradient_of_a_member_is_that_of_its_model_alone(average, network, landscape):
     models = [network(0), network(1)]
-    source = CountedModel(Ensemble(models, average))
-    both = landscape(source, transforms=(Scale(2),), kernel_size=3)
-    at = both.images[None] * torch.tensor([0.9, 0.8]).reshape(2, 1, 1, 1, 1)
+    source, parts = CountedModel(Ensemble(models, average)), (Scale(2), Warp(1, rho=0.5))
     for number, model in enumerate(models):
+        both, alone = (landscape(one, transforms=parts, kernel_size=3) for one in (source, model))
+        at = both.images[None] * torch.tensor([0.9, 0.8]).reshape(2, 1, 1, 1, 1)
         before = source.counts.gradients
         found = both.gradient(at, member=number)
-        alone = landscape(model, transforms=(Scale(2),), kernel_size=3)
         assert torch.equal(found, alone.gradient(at)) and found.abs().amax() > 0
-        assert source.counts.gradients - before == 2 * 2 * 3  # copies, budgets, images
+        cost = 2 * 2 * 2 * 3  # copies and their warps' own gradients, budgets, images
+        assert source.counts.gradients - before == cost
         assert torch.equal(both.losses(at, number), alone.losses(at))
     counted = source.counts.gradients
     both.gradient(at)
-    assert source.counts.gradients - counted == 2 * (2 * 2 * 3)  # of two members
+    assert source.counts.gradients - counted == 2 * cost
 
 
 def test_averaged_logits_have_the_gradient_of_the_mean_computed_by_hand(network, landscape):

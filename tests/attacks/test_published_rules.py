@@ -261,10 +261,10 @@ def patch_wise(case: Case) -> Image:
     ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]]) / 8
     for _ in range(STEPS):
         m = MU * m + unit(case.gradient(x))
-        v = 2.5 * case.alpha * np.sign(m)
+        v = 4.2 * case.alpha * np.sign(m)
         a = a + v
         c = np.maximum(np.abs(a) - case.eps, 0) * np.sign(a)
-        p = 0.5 * 2.5 * case.alpha * np.sign(np.round(convolved(c, ring) / case.eps, 6))
+        p = 0.5 * 4.2 * case.alpha * np.sign(np.round(convolved(c, ring) / case.eps, 6))
         a = a + p
         x = case.clip(x + v + p)
     return x
@@ -306,7 +306,7 @@ RULES = {
     "ssa": (partial(ssa, copies=3), spectral),
     "pgn": (partial(pgn, samples=3, delta=0.7, transforms=(DiverseInput(0.7, 1.3),)), penalised),
     "decowa": (partial(decowa, copies=3, rho=0.5), warped),
-    "pi_patchwise": (partial(pi_patchwise, amplification=2.5, spread=0.5), patch_wise),
+    "pi_patchwise": (partial(pi_patchwise, amplification=4.2, spread=0.5), patch_wise),
     "cwa": (partial(cwa, relative_step_size=1 / STEPS, inner_decay=0.9), common_weakness),
     "logit": (
         partial(logit_mi_di_ti, targeted=True, step_size_255=None, resize_rate=1.3),
