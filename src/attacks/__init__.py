@@ -2,20 +2,27 @@
 
 from typing import NoReturn
 
+from src.attacks.estimators.common_weakness import CommonWeakness
+from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.family import (
     Attack,
     admix,
     bim,
     bsr,
+    cwa,
+    decowa,
     di,
     emi,
     fgsm,
     fgsm_l2,
+    logit_mi_di_ti,
     mi,
     mi_di_ti,
     ni,
     pgd,
     pgd_l2,
+    pgn,
+    pi_patchwise,
     pi_pregradient,
     rfgsm,
     si_ni,
@@ -47,6 +54,8 @@ from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale
 from src.attacks.transforms.spectrum import Spectrum
 from src.attacks.transforms.structure import StructureInvariant
+from src.attacks.transforms.warp import Warp
+from src.attacks.updates import PatchWise
 
 _NAMES = {"pi_fgsm": "pi_pregradient", "llc": "fgsm(targeted=True)", "illc": "bim(targeted=True)"}
 

@@ -9,6 +9,17 @@ T = TypeVar("T")
 Share = Annotated[float, Ge(0), Le(1)]
 
 
+def odd(size: int) -> int:
+    """Return an odd number, or 0.
+
+    Raises:
+        ValueError: The number is another.
+    """
+    if size % 2 == 0 and size:
+        raise ValueError(f"{size} is even; an odd number is needed")
+    return size
+
+
 @dataclass_transform(frozen_default=True)
 def checked(cls: type[T]) -> type[T]:
     """Make a frozen dataclass that takes exactly its fields' types, and of numbers finite ones.

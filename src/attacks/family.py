@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from torch import Tensor
 
+from src.attacks.estimators.common_weakness import CommonWeakness
 from src.attacks.estimators.enhanced_momentum import EnhancedMomentum
+from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.estimators.variance_tuning import VarianceTuning
 from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
 from src.attacks.iterate import ascend
@@ -24,6 +26,8 @@ from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale
 from src.attacks.transforms.spectrum import Spectrum
 from src.attacks.transforms.structure import StructureInvariant
+from src.attacks.transforms.warp import Warp
+from src.attacks.updates import PatchWise
 from src.utils.checks import first_line
 
 _STEPS = (
@@ -302,3 +306,46 @@ def bsr() -> None:
 @published(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
     """Structure invariance, with momentum, which the authors' script leaves out."""
+
+
+@published(estimator=PenalisedGradientNorm, decay=1.0)
+def pgn() -> None:
+    """Penalised gradient norm with momentum: ascent to where the loss is high and flat."""
+
+
+@published(transform=Warp, decay=1.0)
+def decowa() -> None:
+    """Deformation-constrained warping with momentum."""
+
+
+@published(update=PatchWise)
+def pi_patchwise() -> None:
+    """Patch-wise iterative method (PI-FGSM of Gao et al.), without momentum."""
+
+
+@published(estimator=CommonWeakness, decay=1.0, relative_step_size=0.2)
+def cwa() -> None:
+    """Common weakness of an ensemble (MI-CWA): `mi` along the ways that its members' steps lead.
+
+    Deviation: the momentum's terms are divided by an image's own mean (authors: by the L1 norm of
+        the batch).
+    """
+
+
+@published(
+    transform=DiverseInput,
+    loss="logit",
+    steps=300,
+    step_size_255=2.0,
+    decay=1.0,
+    normalised=False,
+    probability=0.7,
+    kernel_size=5,
+)
+def logit_mi_di_ti() -> None:
+    """Targeted preset: the target's logit with `mi_di_ti`, 300 steps and unnormalised momentum.
+
+    Reference:
+        Zhao, Liu, Larson: On Success and Simplicity: A Second Look at Transferable Targeted
+        Attacks (2021), arXiv 2012.11207.
+    """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from src.attacks.interfaces import State
 from src.attacks.landscape import Landscape, evaluation_mode
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import Budgets, checked_budgets, direction, project
+from src.attacks.projection import Budgets, checked_budgets, direction, mean_size, project
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source, changed_copy
 
@@ -158,7 +158,7 @@ def _iterated(landscape: Landscape, eps: Tensor) -> Tensor:
         state.iterate = x
         state.at = x if step == 0 else _ahead(settings, momentum, state)
         gradient = settings.estimator(landscape.gradient, state)
-        state.last_gradient = gradient / _mean_size(gradient)
+        state.last_gradient = gradient / mean_size(gradient)
         added = state.last_gradient if settings.normalised else gradient
         momentum = settings.decay * momentum + added
         x = project(x + settings.update(momentum, state), images, eps, settings.norm)
@@ -186,9 +186,3 @@ def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor
     if settings.lookahead == "gradient":
         return state.iterate + state.step_size * state.last_gradient
     return state.iterate
-
-
-def _mean_size(gradient: Tensor) -> Tensor:
-    """Return the mean absolute value of each image's gradient, never 0."""
-    size = gradient.abs().mean(dim=(-3, -2, -1), keepdim=True)
-    return size.clamp_min(torch.finfo(size.dtype).tiny)

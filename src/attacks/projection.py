@@ -81,3 +81,9 @@ def rms(change: Tensor) -> Tensor:
     largest = change.abs().amax(dim=_AXES, keepdim=True)
     scaled = change / largest.clamp_min(torch.finfo(change.dtype).tiny)
     return largest * scaled.square().mean(dim=_AXES, keepdim=True).sqrt()
+
+
+def mean_size(gradient: Tensor) -> Tensor:
+    """Return the mean absolute value of each image's gradient, never 0, with such axes too."""
+    size = gradient.abs().mean(dim=_AXES, keepdim=True)
+    return size.clamp_min(torch.finfo(size.dtype).tiny)

@@ -15,16 +15,10 @@ from pydantic import (
 )
 from torch import Tensor, full_like
 
-from src.attacks.checked import Share, checked
+from src.attacks.checked import Share, checked, odd
 from src.attacks.estimators.single import single_gradient
 from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
 from src.attacks.updates import steepest_ascent
-
-
-def _odd(size: int) -> int:
-    if size and size % 2 == 0:
-        raise ValueError(f"{size} is even; an odd number is needed, or 0 for none")
-    return size
 
 
 @checked
@@ -69,7 +63,7 @@ class Settings:
     decay: NonNegativeFloat = 0.0
     normalised: bool = True
     lookahead: Literal["momentum", "gradient"] | None = None
-    kernel_size: Annotated[NonNegativeInt, AfterValidator(_odd)] = 0
+    kernel_size: Annotated[NonNegativeInt, AfterValidator(odd)] = 0
     transforms: Annotated[tuple[Transform, ...], Strict(False)] = ()
     copies_average: Literal["gradients", "logits"] = "gradients"
     estimator: Estimator = single_gradient

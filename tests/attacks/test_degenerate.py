@@ -15,12 +15,17 @@ from src.attacks import (
     admix,
     bim,
     bsr,
+    cwa,
+    decowa,
     di,
     emi,
     fgsm,
+    logit_mi_di_ti,
     mi,
     ni,
     pgd,
+    pgn,
+    pi_patchwise,
     pi_pregradient,
     si_ni,
     ssa,
@@ -55,6 +60,19 @@ SAME = {
     ),
     "emi of radius 0, 2 samples = mi": (partial(emi, radius=0, samples=2), mi),
     "ni of two steps = pi of two steps": (partial(ni, steps=2), partial(pi_pregradient, steps=2)),
+    "pgn of delta 0 at one point = mi": (partial(pgn, samples=2, zeta=0, delta=0), mi),
+    "pi_patchwise without amplification and spread = bim": (
+        partial(pi_patchwise, amplification=1, spread=0),
+        bim,
+    ),
+    "logit_mi_di_ti without di and ti, normalised = mi of the logit": (
+        partial(
+            logit_mi_di_ti,
+            **{"steps": 3, "step_size_255": None, "normalised": True},
+            **{"probability": 0, "kernel_size": 0},
+        ),
+        partial(mi, steps=3, loss="logit"),
+    ),
     "relative step = step of the same size": (
         partial(bim, steps=3, relative_step_size=0.5),
         partial(bim, steps=3, step_size_255=4),
@@ -72,12 +90,31 @@ def test_the_same_to_the_bit(case, network, batch):
         assert not torch.equal(result, images)
 
 
-def test_ssa_without_weights_and_noise_is_mi(network, batch):
-    """Spectra there and back round."""
+@pytest.mark.parametrize(
+    "attack",
+    [partial(ssa, rho=0, sigma_255=0, copies=2), partial(decowa, radius=0, rho=0, copies=2)],
+)
+def test_copies_that_are_not_changed_are_mi(attack, network, batch):
+    """Spectra there and back round, as do places of pixels."""
     model, (images, labels) = network().double(), batch()
     given = (model, images.double(), labels, GRID)
-    result = ssa(*given, rho=0, sigma_255=0, copies=2)
-    torch.testing.assert_close(result, mi(*given), atol=1e-6, rtol=0)
+    torch.testing.assert_close(attack(*given), mi(*given), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_first_step_of_cwa_with_one_member_is_fgsm(targeted, network, batch):
+    """In float64, since the way of its member vanishes in no pixel there."""
+    model, (images, labels) = network().double(), batch()
+    given, words = (model, images.double(), labels), {"targeted": targeted}
+    result = cwa(*given, GRID, steps=1, reverse_size=0, inner_decay=0, decay=0, **words)
+    torch.testing.assert_close(result, fgsm(*given, 0.2 * GRID, **words), atol=1e-7, rtol=0)
+
+
+def test_steps_of_pi_patchwise_that_exceed_the_budget_by_rounding_are_fgsm(network, batch):
+    """Ten tenths of some of these budgets are more than the whole in float32."""
+    given = (network(), *batch(2), torch.arange(1, 33) / 255)
+    result = pi_patchwise(*given, steps=1, relative_step_size=0.1)
+    torch.testing.assert_close(result, fgsm(*given), atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("members", [1, 2])

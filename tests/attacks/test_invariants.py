@@ -20,7 +20,7 @@ SEEDS = torch.tensor([5, 17, 3, 1000])
 
 DETERMINISTIC = (
     *("fgsm", "fgsm_l2", "llc", "illc", "bim", "mi", "ni", "ti"),
-    *("si_ni", "emi", "pi_pregradient"),
+    *("si_ni", "emi", "pi_pregradient", "pi_patchwise", "cwa"),
 )
 """The attacks in which nothing is random."""
 RANDOM_STARTS = {"pgd", "pgd_l2", "rfgsm"}
@@ -87,7 +87,9 @@ def test_stays_inside_the_ball_and_the_pixel_range(attack_name, norm, small, net
     assert result.shape == (4, *images.shape) and result.dtype == images.dtype
     size = sizes(result.double() - images.double(), norm)
     assert (size <= budgets[:, None].double() + 1e-7).all()
-    assert (size[:3] > 0.2 * EPS[:, None]).all()
+    steps, length = (attack.settings.get(key) for key in ("steps", "step_size_255"))
+    reach = EPS.clamp_max(steps * length / 255) if length else EPS
+    assert (size[:3] > 0.2 * reach[:, None]).all()
     assert result.min() >= 0 and result.max() <= 1
     assert torch.equal(result[3], images)  # a budget of 0 changes nothing
     assert torch.equal(attacked(attack, network(), images, labels, 0.0), images)

@@ -11,18 +11,25 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.interpolate
 import scipy.signal
 import scipy.stats
 import torch
 from torch import nn
 
 from src.attacks import (
+    DiverseInput,
     PerImageRandom,
     admix,
+    cwa,
+    decowa,
     di,
     emi,
+    logit_mi_di_ti,
     mi,
     ni,
+    pgn,
+    pi_patchwise,
     pi_pregradient,
     si_ni,
     ssa,
@@ -30,6 +37,7 @@ from src.attacks import (
     vmi,
     vni,
 )
+from src.models import Ensemble
 
 SIDE, STEPS, MU = 20, 4, 0.7
 BUDGETS = (4 / 255, 16 / 255)
@@ -51,17 +59,26 @@ class Case:
     def alpha(self) -> float:
         return self.eps / STEPS
 
-    def gradient(self, image: Image, change: Change = lambda x: x) -> Image:
-        """Return the gradient of the cross-entropy of a changed image, through the change."""
+    def gradient(
+        self,
+        image: Image,
+        change: Change = lambda x: x,
+        model: nn.Module | None = None,
+        logit: bool = False,
+    ) -> Image:
+        """Return the gradient of a changed image's cross-entropy or logit, through the change."""
         x = torch.from_numpy(image).requires_grad_()
-        logits = self.model(change(x)[None])[0]
-        (logits.logsumexp(0) - logits[self.label]).backward()
+        logits = (model or self.model)(change(x)[None])[0]
+        own = logits[self.label]
+        (own if logit else logits.logsumexp(0) - own).backward()
         return x.grad.numpy()
 
-    def step(self, image: Image, way: Image) -> Image:
-        moved = image + self.alpha * np.sign(way)
+    def clip(self, moved: Image) -> Image:
         inside = np.clip(moved - self.clean, -self.eps, self.eps)
         return np.clip(self.clean + inside, 0, 1)
+
+    def step(self, image: Image, way: Image) -> Image:
+        return self.clip(image + self.alpha * np.sign(way))
 
     def drawn(self, kind: str, *words, **more) -> np.ndarray:
         return getattr(self.random, kind)(*words, **more)[0].numpy()
@@ -134,10 +151,11 @@ def bilinear(old: int, new: int) -> torch.Tensor:
     return torch.from_numpy(matrix)
 
 
-def diverse(case: Case) -> Image:
+def padding(case: Case) -> Change:
+    luck, side = case.drawn("uniform"), int(case.drawn("integers", SIDE, 26))
+    top, left = np.floor(case.drawn("uniform", 2) * (26 - side)).astype(int)
+
     def change(x: torch.Tensor) -> torch.Tensor:
-        luck, side = case.drawn("uniform"), int(case.drawn("integers", SIDE, 26))
-        top, left = np.floor(case.drawn("uniform", 2) * (26 - side)).astype(int)
         if luck >= 0.7:
             return x
         grow, shrink = bilinear(SIDE, side), bilinear(26, SIDE)
@@ -145,18 +163,24 @@ def diverse(case: Case) -> Image:
         canvas[:, top : top + side, left : left + side] = grow @ x @ grow.T
         return shrink @ canvas @ shrink.T
 
-    return momentum(case, lambda x: case.gradient(x, change))
+    return change
+
+
+def diverse(case: Case) -> Image:
+    return momentum(case, lambda x: case.gradient(x, padding(case)))
+
+
+def convolved(image: Image, kernel: np.ndarray) -> Image:
+    return np.stack([scipy.signal.convolve2d(c, kernel, mode="same") for c in image])
+
+
+def gaussian(size: int) -> np.ndarray:
+    line = scipy.stats.norm.pdf(np.linspace(-3, 3, size))
+    return np.outer(line, line) / np.outer(line, line).sum()
 
 
 def smoothed(case: Case) -> Image:
-    line = scipy.stats.norm.pdf(np.linspace(-3, 3, 7))
-    kernel = np.outer(line, line) / np.outer(line, line).sum()
-
-    def gradient(x: Image) -> Image:
-        channels = case.gradient(x)
-        return np.stack([scipy.signal.convolve2d(c, kernel, mode="same") for c in channels])
-
-    return momentum(case, gradient)
+    return momentum(case, lambda x: convolved(case.gradient(x), gaussian(7)))
 
 
 def scaled(case: Case) -> Image:
@@ -193,6 +217,81 @@ def spectral(case: Case) -> Image:
     return momentum(case, gradient)
 
 
+def penalised(case: Case) -> Image:
+    """Show both points with the same padding."""
+
+    def gradient(x: Image) -> Image:
+        total = np.zeros_like(x)
+        for _ in range(3):
+            a = x + 3 * case.eps * case.drawn("uniform", *x.shape, low=-1, high=1)
+            change = padding(case)
+            g = case.gradient(a, change)
+            total += 0.3 * g + 0.7 * case.gradient(a - case.alpha * unit(g), change)
+        return total
+
+    return momentum(case, gradient)
+
+
+def warped(case: Case) -> Image:
+    """Sample with hat functions; the plate is SciPy's."""
+    line, three = np.linspace(-1, 1, SIDE), np.array([-1, 0, 1])
+    places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    points = np.stack(np.meshgrid(three, three), axis=-1).reshape(-1, 2)
+    plate = scipy.interpolate.RBFInterpolator(points, np.eye(9)[4], degree=1)
+    pull, number = torch.from_numpy(plate(places)[:, None]), torch.arange(SIDE)
+
+    def warp(x: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+        pixels = (torch.from_numpy(places) + pull * xi + 1) / 2 * (SIDE - 1)
+        across, down = ((1 - (p[:, None] - number).abs()).relu() for p in pixels.unbind(1))
+        return torch.einsum("cij,ui,uj->cu", x, down, across).reshape(x.shape)
+
+    def gradient(x: Image) -> Image:
+        total, fixed = np.zeros_like(x), torch.from_numpy(x)
+        for _ in range(3):
+            xi = case.drawn("uniform", 2, low=-1, high=1)
+            xi = xi - 0.5 * case.gradient(xi, lambda move: warp(fixed, move))
+            total += case.gradient(x, lambda z, xi=xi: warp(z, torch.from_numpy(xi)))
+        return total
+
+    return momentum(case, gradient)
+
+
+def patch_wise(case: Case) -> Image:
+    x, m, a = case.clean, np.zeros_like(case.clean), 0.0
+    ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]]) / 8
+    for _ in range(STEPS):
+        m = MU * m + unit(case.gradient(x))
+        v = 4.2 * case.alpha * np.sign(m)
+        a = a + v
+        c = np.maximum(np.abs(a) - case.eps, 0) * np.sign(a)
+        p = 0.5 * 4.2 * case.alpha * np.sign(np.round(convolved(c, ring) / case.eps, 6))
+        a = a + p
+        x = case.clip(x + v + p)
+    return x
+
+
+def common_weakness(case: Case) -> Image:
+    x, inner, outer = case.clean, 0.0, 0.0
+    for _ in range(STEPS):
+        b = case.clip(x - case.eps / 15 * np.sign(case.gradient(x)))
+        for member in case.model.members:
+            g = case.gradient(b, model=member)
+            inner = 0.9 * inner + g / np.linalg.norm(g)
+            b = case.clip(b + 0.644 * np.sqrt(x.size) * inner)
+        outer = MU * outer + (b - x) / np.abs(b - x).sum()
+        x = case.step(x, outer)
+    return x
+
+
+def target_logit(case: Case) -> Image:
+    x, m = case.clean, np.zeros_like(case.clean)
+    for _ in range(STEPS):
+        g = case.gradient(x, padding(case), logit=True)
+        m = MU * m + convolved(g, gaussian(5))
+        x = case.step(x, m)
+    return x
+
+
 RULES = {
     "mi": (mi, momentum),
     "ni": (ni, nesterov),
@@ -205,13 +304,23 @@ RULES = {
     "si": (si_ni, scaled),
     "admix": (admix, admixed),
     "ssa": (partial(ssa, copies=3), spectral),
+    "pgn": (partial(pgn, samples=3, delta=0.7, transforms=(DiverseInput(0.7, 1.3),)), penalised),
+    "decowa": (partial(decowa, copies=3, rho=0.5), warped),
+    "pi_patchwise": (partial(pi_patchwise, amplification=4.2, spread=0.5), patch_wise),
+    "cwa": (partial(cwa, relative_step_size=1 / STEPS, inner_decay=0.9), common_weakness),
+    "logit": (
+        partial(logit_mi_di_ti, targeted=True, step_size_255=None, resize_rate=1.3),
+        target_logit,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_is_the_published_rule(name, network, batch):
     ours, published = RULES[name]
-    model, (images, labels) = network().double(), batch(3, SIDE)
+    members = 2 if name == "cwa" else 1
+    model = Ensemble([network(seed) for seed in range(members)], "logits").double()
+    images, labels = batch(3, SIDE)
     images, (others, classes) = images.double(), batch(6, SIDE, seed=2)
     pool, seeds = (others.double(), classes), torch.tensor([3, 1, 4])
     words = {"steps": STEPS, "decay": MU}

@@ -4,7 +4,23 @@ import pytest
 import torch
 
 import src.attacks
-from src.attacks import bim, bsr, di, emi, fgsm, mi, pgd, rfgsm, si_ni, ssa, vni
+from src.attacks import (
+    bim,
+    bsr,
+    cwa,
+    decowa,
+    di,
+    emi,
+    fgsm,
+    mi,
+    pgd,
+    pgn,
+    pi_patchwise,
+    rfgsm,
+    si_ni,
+    ssa,
+    vni,
+)
 from src.attacks.family import published
 
 NAN, INF = float("nan"), float("inf")
@@ -25,6 +41,10 @@ MEANINGLESS = [
     (si_ni, "copies", [0, 2.0]),
     (ssa, "sigma_255", [256]),
     (bsr, "max_angle", [181]),
+    (pgn, "delta", [-0.1, 1.5]),
+    (decowa, "radius", [-1, INF]),
+    (cwa, "inner_size", [0, INF]),
+    (pi_patchwise, "patch_size", [1, 4]),
 ]
 
 
