@@ -19,6 +19,9 @@ from src.attacks.iterate import ascend
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
+from src.attacks.surrogates.backward_propagation import BackwardPropagation
+from src.attacks.surrogates.skip_gradient import SkipGradient
+from src.attacks.surrogates.token_gradient import TokenGradient
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale
@@ -302,3 +305,18 @@ def bsr() -> None:
 @published(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
     """Structure invariance, with momentum, which the authors' script leaves out."""
+
+
+@published(surrogate=SkipGradient, decay=1.0)
+def sgm() -> None:
+    """Skip gradients, with momentum and steps of eps / 10 (authors: an option, and of 2/255)."""
+
+
+@published(surrogate=BackwardPropagation, decay=1.0)
+def bpa() -> None:
+    """Smooth backward propagation, with momentum and steps of eps / 10 (paper: of eps / 5)."""
+
+
+@published(surrogate=TokenGradient, decay=1.0)
+def tgr() -> None:
+    """Token gradient regularisation with momentum."""
