@@ -19,7 +19,7 @@ _MODELS = (
     *("densenet121", "inception", "inception_resized", "inception_small", "mobilenet_small"),
     *("resnet18", "resnet50", "resnet_small", "vgg16", "vgg_small"),
 )
-_PUBLISHED = (r"layer3\.(?!0\.)|layer4\.", r"Mixed_7", r"denseblock4\.")
+_PUBLISHED = (r"\blayer3\.(?!0\.)|\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
 
 
 @checked
@@ -81,7 +81,7 @@ def _late(network: nn.Module) -> list[nn.Module]:
     before = takewhile(lambda each: not isinstance(each, nn.Linear), _blocks(trunk(network)))
     relus = [list(filter(_has_relu, block.modules())) for block in before]
     blocks = [each for each in relus if each]
-    return [relu for block in blocks[len(blocks) * 2 // 3 :] for relu in block]
+    return [relu for block in blocks[-max(1, len(blocks) // 3) :] for relu in block]
 
 
 def _has_relu(module: nn.Module) -> bool:
