@@ -138,8 +138,8 @@ def changed_copy(model: nn.Module, surrogate: Callable[[nn.Module], nn.Module]) 
         ValueError: The surrogate has changed a parameter.
     """
     shared = [*model.parameters(), *model.buffers()]
-    before = [each._version for each in shared]
+    before = [each.clone() for each in shared]  # a version counter does not see `.data`
     changed = surrogate(copy.deepcopy(model, {id(each): each for each in shared}))
-    if before != [each._version for each in shared]:
+    if not all(map(torch.equal, before, shared)):
         raise ValueError("attack.surrogate changes the source's weights, which it shares.")
     return changed

@@ -362,10 +362,11 @@ def test_a_surrogate_that_draws_does_so_for_each_image(kind, source, batch):
     assert not any(isinstance(module, Ghost) for module in model.modules())
 
 
-def test_a_surrogate_that_changes_weights_is_refused(network, batch):
+@pytest.mark.parametrize("through", [lambda weight: weight, lambda weight: weight.data])
+def test_a_surrogate_that_changes_weights_is_refused(through, network, batch):
     def doubled(model: nn.Module) -> nn.Module:
         with torch.no_grad():
-            model[0].weight.mul_(2)
+            through(model[0].weight).mul_(2)
         return model
 
     with pytest.raises(ValueError, match="changes the source's weights"):
