@@ -16,7 +16,7 @@ from src.attacks.source import trunk
 from src.attacks.surrogates.layers import layers_of
 
 _MODELS = (
-    *("densenet121", "inception", "inception_resized", "inception_small", "mobilenet_small"),
+    *("densenet121", "inception", "inception_small", "mobilenet_small"),
     *("resnet18", "resnet50", "resnet_small", "vgg16", "vgg_small"),
 )
 _PUBLISHED = (r"\blayer3\.(?!0\.)|\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
@@ -62,10 +62,15 @@ class BackwardPropagation:
     def _layers(self, network: nn.Module) -> list[nn.Module]:
         pools = [each for each in network.modules() if isinstance(each, nn.MaxPool2d)]
         if self.relus is not None:
-            return [*pools, *_matching(network, self.relus)]
+            relus = _matching(network, self.relus)
+            if self.relus and not relus:
+                raise ValueError(
+                    f"attack.relus={list(self.relus)}: no ReLU of the source has such a name."
+                )
+            return [*pools, *relus]
         for pattern in _PUBLISHED:
-            if relus := _matching(network, [pattern]):
-                return [*pools, *relus]
+            if published := _matching(network, [pattern]):
+                return [*pools, *published]
         return [*pools, *_late(network)]
 
 
