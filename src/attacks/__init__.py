@@ -8,6 +8,7 @@ from src.attacks.family import (
     Attack,
     admix,
     bim,
+    bpa,
     bsr,
     cwa,
     decowa,
@@ -25,10 +26,12 @@ from src.attacks.family import (
     pi_patchwise,
     pi_pregradient,
     rfgsm,
+    sgm,
     si_ni,
     si_ni_di_ti,
     sia,
     ssa,
+    tgr,
     ti,
     vmi,
     vni,
@@ -49,6 +52,9 @@ from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source
+from src.attacks.surrogates.backward_propagation import BackwardPropagation
+from src.attacks.surrogates.skip_gradient import SkipGradient
+from src.attacks.surrogates.token_gradient import TokenGradient
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale

@@ -21,6 +21,9 @@ from src.attacks.iterate import ascend
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
+from src.attacks.surrogates.backward_propagation import BackwardPropagation
+from src.attacks.surrogates.skip_gradient import SkipGradient
+from src.attacks.surrogates.token_gradient import TokenGradient
 from src.attacks.transforms.block_shuffle import BlockShuffle
 from src.attacks.transforms.diverse_input import DiverseInput
 from src.attacks.transforms.scales import Admix, Scale
@@ -349,3 +352,18 @@ def logit_mi_di_ti() -> None:
         Zhao, Liu, Larson: On Success and Simplicity: A Second Look at Transferable Targeted
         Attacks (2021), arXiv 2012.11207.
     """
+
+
+@published(surrogate=SkipGradient, decay=1.0)
+def sgm() -> None:
+    """Skip gradients, with momentum and steps of eps / 10 (authors: an option, and of 2/255)."""
+
+
+@published(surrogate=BackwardPropagation, decay=1.0)
+def bpa() -> None:
+    """Smooth backward propagation, with momentum and steps of eps / 10 (paper: of eps / 5)."""
+
+
+@published(surrogate=TokenGradient, decay=1.0)
+def tgr() -> None:
+    """Token gradient regularisation with momentum."""

@@ -80,9 +80,7 @@ class Source:
     def _layers(self) -> list[nn.Module]:
         if not isinstance(self.model, nn.Module):
             raise ValueError("attack.layer needs a torch module as its source.")
-        ensembles = [getattr(each, "members", None) for each in self.model.modules()]
-        lists = [each for each in ensembles if isinstance(each, nn.ModuleList)]
-        members: list[nn.Module] = list(lists[0]) if lists else [self.model]
+        members = members_of(self.model)
         names = [self.layer] * len(members) if isinstance(self.layer, str | None) else self.layer
         if len(names) != len(members):
             raise ValueError(
@@ -116,9 +114,21 @@ def _layer(model: nn.Module, name: str | None) -> nn.Module:
 
 def _examples(model: nn.Module) -> list[str]:
     """Return names of the modules that hold the network's stages."""
-    while len(children := dict(model.named_children())) == 1:
-        model = next(iter(children.values()))
-    return [name for name, _ in itertools.islice(model.named_children(), 12)]
+    return [name for name, _ in itertools.islice(trunk(model).named_children(), 12)]
+
+
+def trunk(model: nn.Module) -> nn.Module:
+    """Return the first module inside that has several children: the network without wrappers."""
+    while len(children := list(model.children())) == 1:
+        model = children[0]
+    return model
+
+
+def members_of(model: nn.Module) -> list[nn.Module]:
+    """Return the members of an ensemble, whatever wraps it, or the model alone."""
+    ensembles = [getattr(each, "members", None) for each in model.modules()]
+    lists = [each for each in ensembles if isinstance(each, nn.ModuleList)]
+    return list(lists[0]) if lists else [model]
 
 
 def changed_copy(model: nn.Module, surrogate: Callable[[nn.Module], nn.Module]) -> nn.Module:
@@ -128,8 +138,8 @@ def changed_copy(model: nn.Module, surrogate: Callable[[nn.Module], nn.Module]) 
         ValueError: The surrogate has changed a parameter.
     """
     shared = [*model.parameters(), *model.buffers()]
-    before = [each._version for each in shared]
+    before = [each.clone() for each in shared]  # a version counter does not see `.data`
     changed = surrogate(copy.deepcopy(model, {id(each): each for each in shared}))
-    if before != [each._version for each in shared]:
+    if not all(map(torch.equal, before, shared)):
         raise ValueError("attack.surrogate changes the source's weights, which it shares.")
     return changed

@@ -9,7 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from src.config.settings import About
 from src.models import Ensemble
@@ -60,30 +62,63 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def network() -> Callable[..., nn.Module]:
-    """A function that makes a small network with all that has a mode: batch norm and dropout."""
+def _plain() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.Tanh(),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, CLASSES),
+    )
 
-    def make(seed: int = 0) -> nn.Module:
+
+def _residual() -> nn.Sequential:
+    """Return a network with identity shortcuts, ReLUs that work in place and a max-pool."""
+    stem = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)]
+    stage = nn.Sequential(BasicBlock(8, 8), BasicBlock(8, 8), nn.Dropout(0.5))
+    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES)]
+    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), stage, *head)
+
+
+def _attentive() -> nn.Sequential:
+    """Return a transformer of two blocks for images of any even size."""
+    size = {"img_size": 12, "patch_size": 2, "dynamic_img_size": True}
+    network = VisionTransformer(
+        **size, num_classes=0, embed_dim=16, depth=2, num_heads=2, proj_drop_rate=0.5
+    )
+    return nn.Sequential(network, nn.Flatten(), nn.Linear(16, CLASSES))
+
+
+KINDS = {"skip connections": _residual, "ReLUs": _residual, "attention": _attentive}
+"""Small networks by what an attack needs."""
+
+
+@pytest.fixture
+def network(request) -> Callable[..., nn.Module]:
+    """A function that makes a small network with all that has a mode, such as dropout.
+
+    In a test of an attack by name it has what the attack needs.
+    """
+    parameters = getattr(request.node, "callspec", None)
+    name = parameters.params.get("attack_name") if parameters else None
+    needs = About(**SECTIONS[name]["about"]).needs if name else ()
+    built = KINDS[needs[0]] if needs else _plain
+
+    def make(seed: int = 0, build: Callable[[], nn.Sequential] = built) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            layers = nn.Sequential(
-                nn.Conv2d(3, 8, 3, padding=1),
-                nn.BatchNorm2d(8),
-                nn.Tanh(),
-                nn.Dropout(0.5),
-                nn.AdaptiveAvgPool2d(2),
-                nn.Flatten(),
-                nn.Linear(32, CLASSES),
-            )
-            layers[6].weight.data *= 4  # steep enough for budgets to matter
-            layers[1].running_var.fill_(0.3)
+            layers = build()
+            layers[-1].weight.data *= 4  # steep enough for budgets to matter
+            if isinstance(layers[1], nn.BatchNorm2d):
+                layers[1].running_var.fill_(0.3)
         return layers.eval()
 
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def source(network) -> Callable[[str], nn.Module]:
     """A function that makes a source: `single`, or what an ensemble of two averages."""
 

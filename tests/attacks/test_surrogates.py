@@ -1,0 +1,378 @@
+"""Surrogates beside gradients by hand, on every model of the catalogue, and of one's own."""
+
+import re
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.func import vjp
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from src.attacks import BackwardPropagation, SkipGradient, TokenGradient, bpa, mi, sgm, tgr
+from src.attacks.source import changed_copy
+from src.evaluation.attacker import CountedModel
+from src.models import Ensemble, PixelClassifier
+
+from .conftest import CONF, KINDS
+
+SURROGATES = {"sgm": SkipGradient(), "bpa": BackwardPropagation(), "tgr": TokenGradient()}
+MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"timm", "torchvision"})
+EPS = torch.tensor([1, 8, 32], dtype=torch.float64) / 255
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gradient(model: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
+    """Return the gradient of the weighted sum of a model's outputs."""
+    x = images.detach().requires_grad_()
+    return torch.autograd.grad((model(x) * weights).sum(), x)[0]
+
+
+class Residual(nn.Module):
+    """z + W tanh(z), under the names that a residual block has."""
+
+    downsample = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn2 = nn.Linear(5, 5)
+
+    def forward(self, z: Tensor) -> Tensor:
+        out = self.bn2(z.tanh())
+        out += z  # in place, as in torchvision
+        return out
+
+
+Residual.__name__ = "BasicBlock"
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.2, 1.0])
+def test_skip_gradients_of_three_layers_by_hand(gamma):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Identity(), Residual(), Residual(), Residual()).double()
+    z, g = torch.randn(2, 4, 5, dtype=torch.float64, generator=seeded())
+    found = gradient(changed_copy(model, SkipGradient(gamma)), z, g)
+    seen = [z]
+    for block in model[1:]:
+        seen.append(block(seen[-1]).detach())
+    for block, inside in zip(reversed(model[1:]), reversed(seen[:-1]), strict=True):
+        g = g + gamma * (g @ block.bn2.weight) * (1 - inside.tanh() ** 2)
+    torch.testing.assert_close(found, g.detach(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+def test_skip_gradients_of_torchvisions_blocks_are_those_of_the_exact_form(kind):
+    torch.manual_seed(0)
+    block = kind(8, 8 // kind.expansion).double().eval()
+    model = nn.Sequential(nn.Identity(), block)
+    z, g = torch.randn(2, 2, 8, 6, 6, dtype=torch.float64, generator=seeded())
+
+    def branch(z: Tensor) -> Tensor:
+        for number in range(1, 4 if kind is Bottleneck else 3):
+            z = block.get_submodule(f"conv{number}")(z.relu() if number > 1 else z)
+            z = block.get_submodule(f"bn{number}")(z)
+        return z
+
+    def exact(z: Tensor) -> Tensor:
+        f = branch(z)
+        return (z + 0.2 * f + 0.8 * f.detach()).relu()
+
+    changed = changed_copy(model, SkipGradient(0.2))
+    assert torch.equal(changed(z), model(z))
+    torch.testing.assert_close(gradient(changed, z, g), gradient(exact, z, g), atol=1e-12, rtol=0)
+
+
+POOLS = {
+    "of the ResNet": nn.MaxPool2d(3, 2, 1),
+    "with a rest": nn.MaxPool2d(2, 2),
+    "over the border": nn.MaxPool2d(3, 2, ceil_mode=True),
+    "that overlaps and skips": nn.MaxPool2d((2, 3), 1, (0, 1), dilation=(2, 1)),
+}
+
+
+def pooled_back(z: Tensor, g: Tensor, pool: nn.MaxPool2d, temperature: float) -> Tensor:
+    """Return the gradient at the input z (C, H, W) of a max-pool, window by window."""
+    pairs = [each if isinstance(each, tuple) else (each, each) for each in (
+        pool.kernel_size, pool.stride, pool.padding, pool.dilation)]  # fmt: skip
+    kernel, stride, padding, dilation = pairs
+    total = torch.zeros_like(z)
+    for c, i, j in product(*map(range, g.shape)):
+        top, left = i * stride[0] - padding[0], j * stride[1] - padding[1]
+        rows = [top + dilation[0] * n for n in range(kernel[0])]
+        columns = [left + dilation[1] * n for n in range(kernel[1])]
+        inside = [(c, y, x) for y, x in product(rows, columns) if y >= 0 <= x]
+        inside = [each for each in inside if each[1] < z.shape[1] and each[2] < z.shape[2]]
+        weights = torch.stack([temperature * z[each] for each in inside]).softmax(0)
+        for each, weight in zip(inside, weights, strict=True):
+            total[each] += weight * g[c, i, j]
+    return total
+
+
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_smooth_gradients_of_three_layers_by_hand(pool):
+    torch.manual_seed(0)
+    z = 9 * torch.rand(2, 3, 7, 7, dtype=torch.float64, generator=seeded())  # exp(90) is no float32
+    shape = pool(z).shape
+    layers = nn.Linear(shape[1:].numel(), 6), nn.ReLU(inplace=True), nn.Linear(6, 4)
+    model = nn.Sequential(pool, nn.Flatten(), *layers).double()
+    g = torch.randn(2, 4, dtype=torch.float64, generator=seeded())
+    changed = changed_copy(model, BackwardPropagation(10.0, relus=("3",)))
+    assert torch.equal(changed(z), model(z)) and model[3].inplace
+    inner = layers[0](pool(z).flatten(1)).detach()
+    silu = inner.sigmoid() * (1 + inner * (1 - inner.sigmoid()))
+    back = ((g @ layers[2].weight * silu) @ layers[0].weight).reshape(shape).detach()
+    expected = torch.stack([pooled_back(*each, pool, 10.0) for each in zip(z, back, strict=True)])
+    torch.testing.assert_close(gradient(changed, z, g), expected, atol=1e-12, rtol=0)
+    single = gradient(changed.float(), z.float(), g.float())
+    torch.testing.assert_close(single.double(), expected, atol=1e-4, rtol=1e-3)
+
+
+def damped(g: Tensor, factor: float) -> Tensor:
+    """Return gradients (tokens, channels) without the extremes of each channel."""
+    g = g.clone()
+    for column in g.T:
+        extremes = int(column.argmax()), int(column.argmin())
+        column[list(extremes)] = 0
+    return factor * g
+
+
+def regularised(block: Block, x: Tensor, g: Tensor) -> Tensor:
+    """Return the gradient at the tokens x of one image, from that at the block's output."""
+    attention = block.attn
+    h, back_norm = vjp(block.norm1, x)
+    qkv, back_qkv = vjp(attention.qkv, h)
+    heads = qkv.reshape(len(x), 3, attention.num_heads, -1)
+    scale = heads.shape[-1] ** -0.5
+    maps = [(heads[:, 0, n] @ heads[:, 1, n].T * scale).softmax(1) for n in range(heads.shape[2])]
+    out = torch.cat([p @ heads[:, 2, n] for n, p in enumerate(maps)], dim=1)
+    _, back_mlp = vjp(lambda z: block.mlp(block.norm2(z)), x + attention.proj(out))
+    g = g + back_mlp(damped(g, 0.5))[0]
+    above = (g @ attention.proj.weight).reshape(len(x), len(maps), -1)
+    below = torch.zeros_like(heads)
+    for n, p in enumerate(maps):
+        q, k, v = heads[:, :, n].unbind(1)
+        at_map = above[:, n] @ v.T
+        scores = p * (at_map - (p * at_map).sum(1, keepdim=True))
+        places = [divmod(int(scores.argmax()), len(x)), divmod(int(scores.argmin()), len(x))]
+        for i, j in places:
+            scores[i, :] = 0
+            scores[:, j] = 0
+        scores = 0.25 * scores
+        below[:, 0, n], below[:, 1, n] = scores @ k * scale, scores.T @ q * scale
+        below[:, 2, n] = p.T @ above[:, n]
+    return g + back_norm(back_qkv(damped(below.flatten(1), 0.75))[0])[0]
+
+
+def test_token_gradients_of_two_blocks_by_hand_image_by_image():
+    torch.manual_seed(0)
+    blocks = nn.Sequential(*(Block(12, 3, qkv_bias=True) for _ in range(2)))
+    blocks.double().eval().requires_grad_(False)
+    x, g = torch.randn(2, 3, 7, 12, dtype=torch.float64, generator=seeded())
+    changed = changed_copy(blocks, TokenGradient())
+    torch.testing.assert_close(changed(x), blocks(x), atol=1e-12, rtol=0)
+    found = gradient(changed, x, g)
+    for n in range(3):
+        between = blocks[0](x[n : n + 1])[0]
+        expected = regularised(blocks[0], x[n], regularised(blocks[1], between, g[n]))
+        torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
+
+
+def test_token_gradients_are_changed_in_every_block_at_every_gradient(monkeypatch, batch):
+    calls = {"_scores": 0, "_tokens": 0}
+    for name in calls:
+        plain = getattr(TokenGradient, name)
+
+        def counted(self, *given, name=name, plain=plain):
+            calls[name] += 1
+            return plain(self, *given)
+
+        monkeypatch.setattr(TokenGradient, name, counted)
+    network = built("vit_small")
+    assert network.blocks[0].attn.fused_attn
+    tgr(network, *batch(2, 32), 8 / 255, steps=2)
+    assert calls == {"_scores": 2 * 6, "_tokens": 2 * 2 * 6}
+    assert network.blocks[0].attn.fused_attn
+
+
+DEGENERATE = {
+    "sgm of gamma 1": (partial(sgm, gamma=1.0), "skip connections"),
+    "bpa of a hard maximum without ReLUs": (
+        partial(bpa, temperature=1e12, relus=()),
+        "ReLUs",
+    ),
+    "tgr of factors 1 with all tokens": (
+        partial(tgr, attention=1.0, qkv=1.0, mlp=1.0, drop_extremes=False),
+        "attention",
+    ),
+}
+
+
+@pytest.mark.parametrize(("attack", "needs"), DEGENERATE.values(), ids=DEGENERATE)
+def test_a_surrogate_without_effect_is_mi(attack, needs, network, batch):
+    """In float64, since the softmax of attention and of windows rounds."""
+    model, (images, labels) = network(build=KINDS[needs]).double(), batch()
+    given = (model, images.double(), labels, EPS)
+    torch.testing.assert_close(attack(*given), mi(*given), atol=1e-12, rtol=0)
+    other = attack.func(*given)
+    assert not torch.equal(other, mi(*given))
+
+
+def built(name: str) -> nn.Module:
+    """Return a network of the catalogue for 32 pixels or its input size, without weights."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose(f"model/{name}"), resolve=True)
+    section = config["model"]["inception" if name == "inception_resized" else name]
+    known = {"num_classes": 10, "image_size": section["input_size"] or 32, "pretrained": False}
+    filled = {key: value for key, value in known.items() if key in section["network"]}
+    torch.manual_seed(0)
+    return instantiate({**section["network"], **filled}).eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_surrogate_names_the_models_of_the_catalogue_that_it_takes(name):
+    network = built(name)
+    size = {"inception_resized": 80, "vit": 224, "convnext": 224}.get(name, 32)
+    images = torch.rand(1, 3, size, size, generator=seeded())
+    weights = torch.randn(1, 10, generator=seeded())
+    for key, value in network.named_parameters():
+        if key.endswith(".gamma"):  # ConvNeXt's branches start at a millionth
+            nn.init.ones_(value)
+    logits = network(images)
+    for surrogate in SURROGATES.values():
+        with pytest.raises(ValueError, match="the source must have") as caught:
+            changed_copy(nn.Linear(2, 2), surrogate)
+        listed = re.search(r"of the catalogue (.*) have them", str(caught.value))
+        if name.removesuffix("_resized") in listed[1].split(", "):
+            changed = changed_copy(CountedModel(network), surrogate)
+            torch.testing.assert_close(changed(images), logits, atol=1e-5, rtol=1e-4)
+            own, other = (gradient(each, images, weights) for each in (network, changed))
+            assert other.isfinite().all() and (own - other).norm() > 0.05 * own.norm()
+        else:
+            with pytest.raises(ValueError, match="of the catalogue"):
+                changed_copy(network, surrogate)
+    assert torch.equal(network(images), logits)
+
+
+def names(model: nn.Module, surrogate) -> list[str]:
+    """Return the names of the modules that a surrogate changes."""
+    changed = changed_copy(model, surrogate)
+    return [
+        name
+        for name, module in changed.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    ]
+
+
+def test_the_published_layers_are_changed():
+    assert names(built("resnet18"), SkipGradient()) == [f"layer{n}.1.bn2" for n in (1, 2, 3, 4)]
+    blocks = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
+    skips = [f"{stage}.{n}.bn3" for stage, count in blocks.items() for n in range(1, count)]
+    assert names(built("resnet50"), SkipGradient()) == skips
+    late = [f"layer3.{n}.relu" for n in range(1, 6)] + [f"layer4.{n}.relu" for n in range(3)]
+    assert names(built("resnet50"), BackwardPropagation()) == ["maxpool", *late]
+    dense = names(built("densenet121"), BackwardPropagation())
+    assert dense[0] == "features.pool0" and len(dense) == 1 + 2 * 16
+    assert all(name.startswith("features.denseblock4") for name in dense[1:])
+    mixed = names(built("inception_resized"), BackwardPropagation())
+    assert mixed[:2] == ["maxpool1", "maxpool2"]
+    assert {name.split(".")[0] for name in mixed[2:]} == {"Mixed_7a", "Mixed_7b", "Mixed_7c"}
+    plain = [f"features.{n}" for n in (6, 13, 23, 32, 33, 36, 39, 42)]  # four pools among them
+    assert names(built("vgg_small"), BackwardPropagation()) == plain
+    stage = ["stage3.0.relu", "stage3.1.relu"]
+    assert names(built("resnet_small"), BackwardPropagation()) == stage
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_every_member_of_an_ensemble_is_changed_and_none_of_the_source(name, network, batch):
+    surrogate = SURROGATES[name]
+    kind = {"sgm": "skip connections", "bpa": "ReLUs", "tgr": "attention"}[name]
+    members = [
+        PixelClassifier(network(seed, KINDS[kind]), [0.5] * 3, [0.5] * 3).double()
+        for seed in (0, 1)
+    ]
+    source = CountedModel(Ensemble([*members, members[0]], "logits"))
+    images = batch()[0].double()
+    weights = torch.randn(4, 5, dtype=torch.float64, generator=seeded())
+    before = source(images), gradient(source, images, weights)
+    structure = repr(source), [sorted(vars(module)) for module in source.modules()]
+    changed = changed_copy(source, surrogate)
+    alone = [gradient(changed_copy(each, surrogate), images, weights) for each in members]
+    found = gradient(changed, images, weights)
+    torch.testing.assert_close(found, (2 * alone[0] + alone[1]) / 3, atol=1e-12, rtol=0)
+    assert not torch.equal(found, before[1])
+    assert torch.equal(source(images), before[0])
+    assert torch.equal(gradient(source, images, weights), before[1])
+    assert (repr(source), [sorted(vars(module)) for module in source.modules()]) == structure
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in source.modules())
+    assert {id(each) for each in changed.parameters()} == {id(each) for each in source.parameters()}
+    with pytest.raises(ValueError, match="of the catalogue"):
+        changed_copy(Ensemble([members[0], network()], "logits"), surrogate)
+
+
+def test_bpa_refuses_names_that_no_relu_has(network, batch):
+    with pytest.raises(ValueError, match=r"relus=\['layer7'\]"):
+        bpa(network(build=KINDS["ReLUs"]), *batch(), 8 / 255, relus=["layer7"])
+
+
+class Ghost(nn.Module):
+    """A layer whose channels are scaled by random factors of each image."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.factors: Tensor | None = None
+
+    def draw(self, random, k: int) -> None:
+        self.factors = random.uniform(8, 1, 1, low=0.5, high=1.5).repeat(k, 1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images) * self.factors
+
+
+def ghost(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Sequential):
+            module[0] = Ghost(module[0])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["single", "loss"])
+def test_a_surrogate_that_draws_does_so_for_each_image(kind, source, batch):
+    model, (images, labels) = source(kind).double(), batch()
+    images, seeds = images.double(), torch.tensor([5, 17, 3, 1000])
+    attack = partial(mi, surrogate=ghost, steps=3)
+
+    def run(rows, eps=EPS, **words) -> Tensor:
+        counted = CountedModel(model)
+        return attack(counted, images[rows], labels[rows], eps, seeds=seeds[rows], **words)
+
+    whole, order = run(slice(None)), torch.tensor([2, 0, 3, 1])
+    for again in (
+        torch.stack([run(slice(None), eps) for eps in EPS]),
+        torch.cat([run(slice(0, 1)), run(slice(1, None))], dim=1),
+        run(order)[:, order.argsort()],
+        run(slice(None), max_batch=7),
+    ):
+        torch.testing.assert_close(again, whole, atol=1e-12, rtol=0)
+    other = attack(CountedModel(model), images, labels, EPS, seeds=seeds + 1)
+    assert not torch.equal(other, whole)
+    assert not any(isinstance(module, Ghost) for module in model.modules())
+
+
+@pytest.mark.parametrize("through", [lambda weight: weight, lambda weight: weight.data])
+def test_a_surrogate_that_changes_weights_is_refused(through, network, batch):
+    def doubled(model: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            through(model[0].weight).mul_(2)
+        return model
+
+    with pytest.raises(ValueError, match="changes the source's weights"):
+        mi(network(), *batch(), 8 / 255, surrogate=doubled)
