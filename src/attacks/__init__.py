@@ -11,6 +11,8 @@ from src.attacks.family import (
     emi,
     fgsm,
     fgsm_l2,
+    fia,
+    ilpd,
     mi,
     mi_di_ti,
     ni,
@@ -37,6 +39,8 @@ from src.attacks.interfaces import (
     Update,
 )
 from src.attacks.losses import LOSSES
+from src.attacks.objectives.feature_importance import FeatureImportance
+from src.attacks.objectives.perturbation_decay import PerturbationDecay
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project

@@ -16,6 +16,8 @@ from src.attacks.estimators.enhanced_momentum import EnhancedMomentum
 from src.attacks.estimators.variance_tuning import VarianceTuning
 from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
 from src.attacks.iterate import ascend
+from src.attacks.objectives.feature_importance import FeatureImportance
+from src.attacks.objectives.perturbation_decay import PerturbationDecay
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
@@ -302,3 +304,13 @@ def bsr() -> None:
 @published(transform=StructureInvariant, decay=1.0)
 def sia() -> None:
     """Structure invariance, with momentum, which the authors' script leaves out."""
+
+
+@published(fixed=["loss"], objective=FeatureImportance, decay=1.0)
+def fia() -> None:
+    """Feature importance (FIA), with momentum."""
+
+
+@published(objective=PerturbationDecay, steps=100, relative_step_size=0.125)
+def ilpd() -> None:
+    """Intermediate-level perturbation decay (ILPD): 100 steps of eps / 8, without momentum."""

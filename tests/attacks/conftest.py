@@ -24,6 +24,7 @@ SMALL = {
     "admixed": 2,
     "neighbours": 2,
     "samples": 3,
+    "masks": 2,
     "kernel_size": 5,
 }
 """Settings that make an attack quick, for the keys that it has."""
@@ -78,6 +79,7 @@ def network() -> Callable[..., nn.Module]:
             )
             layers[6].weight.data *= 4  # steep enough for budgets to matter
             layers[1].running_var.fill_(0.3)
+            layers.feature_layer = "1"  # between what is linear and what is not
         return layers.eval()
 
     return make

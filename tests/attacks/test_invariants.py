@@ -31,6 +31,11 @@ def gradients(k: int, keys: Mapping[str, Any]) -> int:
     return eval(str(keys["about"]["gradients"]), {"K": k, **keys})
 
 
+def forwards(k: int, keys: Mapping[str, Any]) -> int:
+    """Passes an image takes besides."""
+    return eval(str(keys["about"].get("forwards", 0)), {"K": k, **keys})
+
+
 def attacked(
     attack: Any,
     model: Any,
@@ -112,6 +117,7 @@ def test_leaves_everything_as_it_was(attack_name, small, source, batch):
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(map(torch.equal, given, before))
     assert not any(tensor.requires_grad for tensor in (result, *given))
@@ -179,19 +185,17 @@ def test_takes_the_stated_number_of_gradients(attack_name, small, source, batch)
     for kind, members, k in (("single", 1, 1), ("loss", 2, 3)):
         counted = CountedModel(source(kind))
         attacked(attack, counted, *batch(2, 8), EPS[:k])
-        assert counted.counts.gradients == 2 * members * gradients(k, attack.settings)
+        taken, besides = gradients(k, attack.settings), forwards(k, attack.settings)
+        assert counted.counts.gradients == 2 * members * taken
+        assert counted.counts.forwards == 2 * members * (taken + besides)
         assert int(counted.counts.zeros) == 0
 
 
 def test_no_gradient_batch_is_larger_than_allowed(attack_name, small, network, batch):
     seen: list[int] = []
     model = network()
-
-    def watched(images: Tensor) -> Tensor:
-        seen.append(len(images))
-        return model(images)
-
-    attacked(small(attack_name), watched, *batch(3, 6), EPS, max_batch=2)
+    model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    attacked(small(attack_name), model, *batch(3, 6), EPS, max_batch=2)
     assert min(seen) > 0 and max(seen) <= 2
 
 
@@ -199,11 +203,12 @@ def test_zero_gradients_leave_the_image_and_are_counted(attack_name, small, netw
     images, labels = batch()
     model = network()
     model[6].weight.data.zero_()  # constant logits
-    counted = CountedModel(model)
-    result = attacked(small(attack_name), counted, images, labels, EPS)
+    attack, counted = small(attack_name), CountedModel(model)
+    result = attacked(attack, counted, images, labels, EPS)
     assert result.isfinite().all()
     assert torch.equal(result, images.expand_as(result)) == (attack_name not in RANDOM_STARTS)
-    assert int(counted.counts.zeros) == counted.counts.gradients > 0
+    at_layer = attack.settings.get("masks", 0) * len(images)  # not at the pixels
+    assert int(counted.counts.zeros) == counted.counts.gradients - at_layer > 0
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e12])
