@@ -56,13 +56,13 @@ class Source:
             self.model(images)
         return [outputs[number] for number in sorted(outputs)]
 
-    def logits_with(self, images: Tensor, change: Change) -> Tensor:
+    def logits_with(self, images: Tensor, change: Change, member: int | None = None) -> Tensor:
         """Return the logits of a pass in which the layer's output is changed."""
-        with self._hooked(change):
-            return self.logits(images)
+        with self._hooked(change, member):
+            return self.logits(images, member)
 
     @contextmanager
-    def _hooked(self, change: Change) -> Iterator[None]:
+    def _hooked(self, change: Change, member: int | None = None) -> Iterator[None]:
         """Change the layers' outputs in the one pass that is made meanwhile."""
         passed: set[int] = set()
 
@@ -76,14 +76,14 @@ class Source:
 
             return changed
 
-        layers = self._layers()
-        handles = [layer.register_forward_hook(hook(n)) for n, layer in enumerate(layers)]
+        layers = {n: each for n, each in enumerate(self._layers()) if member in (None, n)}
+        handles = [layer.register_forward_hook(hook(n)) for n, layer in layers.items()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-        for number in {*range(len(layers))} - passed:
+        for number in layers.keys() - passed:
             raise ValueError(f"attack.layer: {type(layers[number]).__name__} is in no pass.")
 
     def _layers(self) -> list[nn.Module]:

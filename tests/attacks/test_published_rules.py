@@ -21,6 +21,8 @@ from src.attacks import (
     admix,
     di,
     emi,
+    fia,
+    ilpd,
     mi,
     ni,
     pi_pregradient,
@@ -193,6 +195,37 @@ def spectral(case: Case) -> Image:
     return momentum(case, gradient)
 
 
+def important(case: Case) -> Image:
+    front, back, total = case.model[:3], case.model[3:], 0
+    for _ in range(3):
+        kept = case.drawn("uniform", *case.clean.shape) >= 0.3
+        feature = front(torch.from_numpy(case.clean * kept)[None]).detach().requires_grad_()
+        back(feature)[0, case.label].backward()
+        total = total + feature.grad
+    weights = total / total.norm()
+
+    def gradient(x: Image) -> Image:
+        image = torch.from_numpy(x).requires_grad_()
+        (-weights * front(image[None])).sum().backward()
+        return image.grad.numpy()
+
+    return momentum(case, gradient)
+
+
+def decayed(case: Case) -> Image:
+    front, back = case.model[:3], case.model[3:]
+
+    def gradient(x: Image) -> Image:
+        noisy = torch.from_numpy(case.clean + 0.05 * case.drawn("normal", *x.shape))
+        image = torch.from_numpy(x).requires_grad_()
+        feature = 0.1 * front(image[None]) + 0.9 * front(noisy[None]).detach()
+        logits = back(feature)[0]
+        (logits.logsumexp(0) - logits[case.label]).backward()
+        return image.grad.numpy()
+
+    return momentum(case, gradient)
+
+
 RULES = {
     "mi": (mi, momentum),
     "ni": (ni, nesterov),
@@ -205,13 +238,16 @@ RULES = {
     "si": (si_ni, scaled),
     "admix": (admix, admixed),
     "ssa": (partial(ssa, copies=3), spectral),
+    "fia": (partial(fia, masks=3, layer="2"), important),
+    "ilpd": (partial(ilpd, relative_step_size=None, layer="2"), decayed),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_is_the_published_rule(name, network, batch):
     ours, published = RULES[name]
-    model, (images, labels) = network().double(), batch(3, SIDE)
+    model = nn.Sequential(nn.Tanh(), *network().double())  # curved on either side of its layers
+    images, labels = batch(3, SIDE)
     images, (others, classes) = images.double(), batch(6, SIDE, seed=2)
     pool, seeds = (others.double(), classes), torch.tensor([3, 1, 4])
     words = {"steps": STEPS, "decay": MU}

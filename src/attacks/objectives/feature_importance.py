@@ -25,8 +25,8 @@ class FeatureImportance:
         arXiv 2107.14185.
 
     Deviation: with target labels the features that raise their logits are raised, which the paper
-    does not define. Of an ensemble s is taken of the logits that it averages to, and the members'
-    values are averaged.
+    does not define. Each member of an ensemble has weights of its own; the
+    members' values are averaged.
     """
 
     masks: PositiveInt = 30
@@ -39,7 +39,9 @@ class FeatureImportance:
         totals: list[Tensor] = []
         for _ in range(self.masks):
             kept = random.uniform(*images.shape[1:]) >= self.probability
-            found = _gradients(source, images * kept, labels)
+            source.draw(random, 1)
+            members = range(len(source.members))
+            found = [_gradient(source, images * kept, labels, number) for number in members]
             totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
         return [total / _norm(total) for total in totals]
 
@@ -62,20 +64,19 @@ class FeatureImportance:
         return value if targeted else -value
 
 
-def _gradients(source: Source, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the gradients of the labels' logits at the layers' outputs, at least in float32."""
-    outputs: dict[int, Tensor] = {}
+def _gradient(source: Source, images: Tensor, labels: Tensor, member: int) -> Tensor:
+    """Return the gradient of each label's logit at a member's layer, at least in float32."""
+    outputs: list[Tensor] = []
 
     def begin_here(output: Tensor, member: int) -> Tensor:
-        outputs[member] = output.detach().requires_grad_()
-        return outputs[member].clone()  # which a layer that works in place may change
+        outputs.append(output.detach().requires_grad_())
+        return outputs[0].clone()  # which a layer that works in place may change
 
     with enable_grad():
         # Of images without a gradient none would be counted.
-        logits = source.logits_with(images.requires_grad_(), begin_here)
-        own = logits.gather(-1, labels.expand(logits.shape[:-1])[..., None])
-        found = autograd.grad(own.sum(), [outputs[number] for number in sorted(outputs)])
-    return [each.to(promote_types(each.dtype, float32)) for each in found]
+        logits = source.logits_with(images.requires_grad_(), begin_here, member)
+        (found,) = autograd.grad(logits.gather(1, labels[:, None]).sum(), outputs)
+    return found.to(promote_types(found.dtype, float32))
 
 
 def _norm(weights: Tensor) -> Tensor:
