@@ -21,6 +21,9 @@ def facts(jobs: Sequence[StoredJob], most: int) -> tuple[tuple[str, str], ...]:
             for job in attacked
             if "+" in job.record.source
         ],
+        "feature layers": [
+            f"{job.record.layer} of {job.record.source}" for job in attacked if job.record.layer
+        ],
         "pairs with bins and pictures": [
             f"{most} of {pairs}, white boxes first; report.pairs={pairs} has all"
             for pairs in [sum(len(job.record.targets) for job in attacked)]

@@ -20,7 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from src.config.fields import check_among, distinct
-from src.config.settings import Settings
+from src.config.settings import AttackSettings, Settings
 from src.utils.checks import first_line, printable
 
 PREDICTIONS = "predictions"
@@ -177,6 +177,8 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
     overrides, flags = _command(folder / ".hydra")
     return JobRecord(
         source=settings.source_name,
+        surrogate=_surrogate(settings.attack),
+        layer="+".join(layer or "" for layer in settings.layers),
         targets=list(settings.targets),
         attack="" if attack.kind == "none" else attack.name,
         label=attack.label,
@@ -197,6 +199,13 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
         versions=_versions(),
         **found,
     )
+
+
+def _surrogate(attack: AttackSettings) -> str:
+    """Return the name of the class that changes the source, or of an attack that is one."""
+    changed = attack.settings.get("surrogate") or {}
+    own = attack.name if attack.about.category == "surrogate" else ""
+    return str(changed.get("_target_", own)).rpartition(".")[2]
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:
