@@ -14,6 +14,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from safetensors.torch import load_file, save_file
 
 from src.data.cifar10_mini import CLASSES
+from src.evaluation import Attacker
+from src.store.record import job_record
 from tests.conftest import REPOSITORY
 
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
@@ -145,6 +147,45 @@ def test_a_transform_of_ones_own_shows_its_copies(command_line, workspace, capsy
     assert command_line("attack=mirror") == 0
     gradients = 2 * (1 + 2 * 9)  # a step that all budgets share, and nine of each
     assert f"gradients of mirror coarse: {gradients} an image" in capsys.readouterr().out
+
+
+def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
+    real, attacked = Attacker.forward, []
+
+    def forward(self, images, batch):
+        attacked.append(len(images) if len(images) > 2 else 0)  # two are tried
+        return real(self, images, batch)
+
+    monkeypatch.setattr(Attacker, "forward", forward)
+    layers = [f"++model.{name}.feature_layer='0'" for name in ("coarse", "fine")]
+    last = "++model.coarse.feature_layer='2'"
+    both, few = "source=[coarse,fine]", ["rerun=false", "attack.masks=3", "attack.steps=2"]
+    for number, (images, layer, *words) in enumerate(
+        (
+            (23, "0", layers[0]),
+            (0, "0", layers[0], "targets=[coarse]"),
+            (23, "2", last),
+            (23, "0", "attack.layer='0'", last),
+            (23, "0+0", both, *layers),
+            (23, "2+0", both, *layers, "attack.layer=['2','0']", "ensemble=loss"),
+        )
+    ):
+        attacked.clear()
+        assert command_line("attack=fia", *few, *words, f"hydra.run.dir=out/{number}") == 0
+        record = job_record(workspace / "out" / str(number))
+        assert (sum(attacked), record.layer, record.surrogate) == (images, layer, "")
+        assert record.gradients == 23 * (3 + 1 + 2) * (1 + ("+" in record.source))
+
+
+def test_feature_attacks_without_their_layer_are_refused(command_line, capsys):
+    assert command_line("attack=fia") == 1
+    assert "attack=fia: attack.layer: the source states no feature layer" in capsys.readouterr().out
+    assert command_line("attack=ilpd", "++model.coarse.feature_layer=body") == 1
+    assert "model coarse: feature_layer=body is none of its modules" in capsys.readouterr().out
+    assert command_line("attack=fia", "source=[coarse,fine]", "attack.layer=['0']") == 1
+    assert "1 layers are named for 2 models" in capsys.readouterr().out
+    assert command_line("attack=bim", "++attack.layer=body") == 1
+    assert "attack.layer=body needs attack.objective" in capsys.readouterr().out
 
 
 def test_settings_of_the_command_stand_in_every_name(command_line, workspace, store):

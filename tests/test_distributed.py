@@ -70,6 +70,16 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, command_l
         assert len(store.search_runs([number])) == 4  # no run was written twice
 
 
+@pytest.mark.slow
+def test_processes_agree_on_an_ensembles_features(workspace, tiny_run, command_line):
+    words = ["attack=fia", "attack.masks=3", "source=[coarse,fine]", "attack.layer=['0','2']"]
+    words += ["trainer.batch_size=9"]
+    started_by_torchrun(command_line, tiny_run, [*words, *DDP, "trainer.devices=2"], 2)
+    assert command_line(*words, "hydra.run.dir=one") == 0
+    one, two = (pq.read_table(f"{folder}/predictions.parquet") for folder in ("one", "many"))
+    assert two.equals(one)
+
+
 def test_processes_started_elsewhere_must_agree_on_a_folder(command_line, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command_line("trainer.strategy=ddp", "trainer.devices=2") == 1

@@ -61,6 +61,16 @@ def test_a_plain_torch_model_can_be_attacked_at_one_budget_or_several():
         torch.testing.assert_close(several[2], one)
 
 
+def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):
+    words = [*DATA, "++model.coarse.feature_layer='0'"]
+    coarse = load_classifier("coarse", *words, config_dir="conf")
+    images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 4])
+    made = attacks.fia(coarse, images, labels, 8 / 255, masks=2)
+    assert torch.equal(made, attacks.fia(coarse, images, labels, 8 / 255, masks=2, layer="0"))
+    assert not torch.equal(made, attacks.ilpd(coarse, images, labels, 8 / 255, steps=10))
+    assert not any(module._forward_hooks for module in coarse.modules())
+
+
 def test_a_classifier_is_the_one_of_the_command_line(sweep):
     workspace = sweep.parents[1]
     before = torch.random.get_rng_state(), random.getstate()

@@ -16,6 +16,8 @@ from src.attacks.family import (
     emi,
     fgsm,
     fgsm_l2,
+    fia,
+    ilpd,
     logit_mi_di_ti,
     mi,
     mi_di_ti,
@@ -47,6 +49,8 @@ from src.attacks.interfaces import (
     Update,
 )
 from src.attacks.losses import LOSSES
+from src.attacks.objectives.feature_importance import FeatureImportance
+from src.attacks.objectives.perturbation_decay import PerturbationDecay
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project

@@ -18,6 +18,8 @@ from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.estimators.variance_tuning import VarianceTuning
 from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
 from src.attacks.iterate import ascend
+from src.attacks.objectives.feature_importance import FeatureImportance
+from src.attacks.objectives.perturbation_decay import PerturbationDecay
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
@@ -339,7 +341,7 @@ def cwa() -> None:
     transform=DiverseInput,
     loss="logit",
     steps=300,
-    step_size_255=2.0,
+    relative_step_size=0.125,
     decay=1.0,
     normalised=False,
     probability=0.7,
@@ -351,6 +353,8 @@ def logit_mi_di_ti() -> None:
     Reference:
         Zhao, Liu, Larson: On Success and Simplicity: A Second Look at Transferable Targeted
         Attacks (2021), arXiv 2012.11207.
+
+    Deviation: steps of eps / 8 at every budget (authors: of 2/255 at 16/255).
     """
 
 
@@ -367,3 +371,13 @@ def bpa() -> None:
 @published(surrogate=TokenGradient, decay=1.0)
 def tgr() -> None:
     """Token gradient regularisation with momentum."""
+
+
+@published(fixed=["loss"], objective=FeatureImportance, decay=1.0)
+def fia() -> None:
+    """Feature importance (FIA), with momentum."""
+
+
+@published(objective=PerturbationDecay, steps=100, relative_step_size=0.125)
+def ilpd() -> None:
+    """Intermediate-level perturbation decay (ILPD): 100 steps of eps / 8, without momentum."""

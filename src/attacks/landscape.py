@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.attacks.losses import LOSSES
+from src.attacks.losses import loss_of_each
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source
@@ -53,11 +53,7 @@ class Landscape:
         return objective.losses(*given)
 
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:
-        classes = self.labels.repeat(budgets).expand(logits.shape[:-1])
-        losses = LOSSES[self.settings.loss](logits, classes, self.targeted)
-        if losses.ndim == 2:  # of several models
-            losses = losses.mean(dim=0)
-        return losses.reshape(budgets, -1)
+        return loss_of_each(self.settings.loss, logits, self.labels, self.targeted, budgets)
 
     def gradient(self, at: Tensor, member: int | None = None) -> Tensor:
         """Return the smoothed gradient of each image's loss, averaged over the copies."""

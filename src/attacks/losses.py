@@ -42,3 +42,12 @@ def margin(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "logit": logit, "margin": margin}
+
+
+def loss_of_each(name: str, logits: Tensor, labels: Tensor, targeted: bool, budgets: int) -> Tensor:
+    """Return the loss of each of K * N images, (K, N), from their logits and N labels.
+
+    Logits (M, K * N, C) are those of M models, whose losses are averaged.
+    """
+    losses = LOSSES[name](logits, labels.repeat(budgets).expand(logits.shape[:-1]), targeted)
+    return (losses.mean(dim=0) if losses.ndim == 2 else losses).reshape(budgets, -1)

@@ -46,36 +46,45 @@ class Source:
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the layer's output for images (B, 3, H, W), one a member, from one pass."""
-        with self._hooked(lambda output, member: output) as outputs:
-            self.model(images)
-        return [outputs[number] for number in range(len(self.members))]
+        outputs: dict[int, Tensor] = {}
 
-    def logits_with(self, images: Tensor, change: Change) -> Tensor:
+        def keep(output: Tensor, member: int) -> Tensor:
+            outputs[member] = output
+            return output.detach().clone()  # what follows needs no gradient, and may be in place
+
+        with self._hooked(keep):
+            self.model(images)
+        return [outputs[number] for number in sorted(outputs)]
+
+    def logits_with(self, images: Tensor, change: Change, member: int | None = None) -> Tensor:
         """Return the logits of a pass in which the layer's output is changed."""
-        with self._hooked(change):
-            return self.logits(images)
+        with self._hooked(change, member):
+            return self.logits(images, member)
 
     @contextmanager
-    def _hooked(self, change: Change) -> Iterator[dict[int, Tensor]]:
-        """Change the layers' outputs, and yield them by member as passes make them."""
-        outputs: dict[int, Tensor] = {}
+    def _hooked(self, change: Change, member: int | None = None) -> Iterator[None]:
+        """Change the layers' outputs in the one pass that is made meanwhile."""
+        passed: set[int] = set()
 
         def hook(number: int) -> Callable[[nn.Module, Any, Any], Tensor]:
             def changed(module: nn.Module, arguments: Any, output: Any) -> Tensor:
-                if not isinstance(output, Tensor):
-                    raise ValueError(f"attack.layer: {type(module).__name__} returns no tensor.")
-                outputs[number] = change(output, number)
-                return outputs[number]
+                if not isinstance(output, Tensor) or number in passed:
+                    what = "works twice in a pass" if number in passed else "returns no tensor"
+                    raise ValueError(f"attack.layer: {type(module).__name__} {what}.")
+                passed.add(number)
+                return change(output, number)
 
             return changed
 
-        layers = self._layers()
-        handles = [layer.register_forward_hook(hook(n)) for n, layer in enumerate(layers)]
+        layers = {n: each for n, each in enumerate(self._layers()) if member in (None, n)}
+        handles = [layer.register_forward_hook(hook(n)) for n, layer in layers.items()]
         try:
-            yield outputs
+            yield
         finally:
             for handle in handles:
                 handle.remove()
+        for number in layers.keys() - passed:
+            raise ValueError(f"attack.layer: {type(layers[number]).__name__} is in no pass.")
 
     def _layers(self) -> list[nn.Module]:
         if not isinstance(self.model, nn.Module):

@@ -21,6 +21,9 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
             for job in attacked
             if "+" in job.record.source
         ],
+        "feature layers": [
+            f"{job.record.layer} of {job.record.source}" for job in attacked if job.record.layer
+        ],
         "seed": [str(record.seed) for record in records],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),

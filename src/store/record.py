@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from src.config.settings import Settings
+from src.config.settings import AttackSettings, Settings
 from src.utils.checks import first_line, printable
 
 PREDICTIONS = "predictions"
@@ -64,6 +64,8 @@ class JobRecord(BaseModel):
         weights: Digests of the models' weights, by name.
         device: `cpu`, `cuda` or another.
         source: The source's name, of an ensemble `a+b`; empty if nothing was attacked.
+        surrogate: Change of the source that its gradients are taken of; empty: none.
+        layer: Layer of the source that the attack reads; empty: its logits alone.
         attack: The attack's name; empty if nothing was attacked.
         label: The attack's name with the settings that the words or an experiment set.
         iterative: True if the settings name more than one step.
@@ -94,6 +96,8 @@ class JobRecord(BaseModel):
     weights: dict[str, str]
     device: str = ""
     source: str
+    surrogate: str = ""
+    layer: str = ""
     targets: list[str]
     attack: str
     label: str
@@ -144,6 +148,8 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
     overrides, flags = _command(folder / ".hydra")
     return JobRecord(
         source=settings.source_name,
+        surrogate=_surrogate(settings.attack),
+        layer="+".join(layer or "" for layer in settings.layers),
         targets=list(settings.targets),
         attack="" if attack.kind == "none" else attack.name,
         label=attack.label,
@@ -164,6 +170,13 @@ def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
         versions=_versions(),
         **found,
     )
+
+
+def _surrogate(attack: AttackSettings) -> str:
+    """Return the name of the class that changes the source, or of an attack that is one."""
+    changed = attack.settings.get("surrogate") or {}
+    own = attack.name if attack.about.category == "surrogate" else ""
+    return str(changed.get("_target_", own)).rpartition(".")[2]
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:

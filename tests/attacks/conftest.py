@@ -26,6 +26,7 @@ SMALL = {
     "admixed": 2,
     "neighbours": 2,
     "samples": 3,
+    "masks": 2,
     "kernel_size": 5,
 }
 """Settings that make an attack quick, for the keys that it has."""
@@ -104,7 +105,7 @@ def network(request) -> Callable[..., nn.Module]:
     parameters = getattr(request.node, "callspec", None)
     name = parameters.params.get("attack_name") if parameters else None
     needs = About(**SECTIONS[name]["about"]).needs if name else ()
-    built = KINDS[needs[0]] if needs else _plain
+    built = next((KINDS[need] for need in needs if need in KINDS), _plain)
 
     def make(seed: int = 0, build: Callable[[], nn.Sequential] = built) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -113,6 +114,7 @@ def network(request) -> Callable[..., nn.Module]:
             layers[-1].weight.data *= 4  # steep enough for budgets to matter
             if isinstance(layers[1], nn.BatchNorm2d):
                 layers[1].running_var.fill_(0.3)
+            layers.feature_layer = "1"  # between what is linear and what is not
         return layers.eval()
 
     return make

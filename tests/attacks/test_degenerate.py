@@ -20,6 +20,8 @@ from src.attacks import (
     di,
     emi,
     fgsm,
+    fia,
+    ilpd,
     logit_mi_di_ti,
     mi,
     ni,
@@ -68,11 +70,16 @@ SAME = {
     "logit_mi_di_ti without di and ti, normalised = mi of the logit": (
         partial(
             logit_mi_di_ti,
-            **{"steps": 3, "step_size_255": None, "normalised": True},
+            **{"steps": 3, "relative_step_size": None, "normalised": True},
             **{"probability": 0, "kernel_size": 0},
         ),
         partial(mi, steps=3, loss="logit"),
     ),
+    "fia of one whole image at the last layer = mi of the logit": (
+        partial(fia, masks=1, probability=0, layer="6"),
+        partial(mi, loss="logit"),
+    ),
+    "ilpd of weight 1 = bim": (partial(ilpd, weight=1, steps=10, relative_step_size=None), bim),
     "relative step = step of the same size": (
         partial(bim, steps=3, relative_step_size=0.5),
         partial(bim, steps=3, step_size_255=4),
@@ -133,6 +140,17 @@ def test_an_ensemble_of_equals_is_its_member(average, members, network, batch):
             assert torch.equal(result, expected)
         else:
             torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities", "loss"])
+def test_equals_agree_on_features(average, network, batch):
+    """A layer may be hooked once in a pass, so that the members must be two."""
+    model, (images, labels) = network().double(), batch()
+    ensemble = CountedModel(Ensemble([model, network().double()], average))
+    for attack, words in ((fia, {"masks": 2}), (ilpd, {"steps": 3, "norm": "l2"})):
+        result = attack(ensemble, images.double(), labels, EPS, layer=("1", "1"), **words)
+        expected = attack(model, images.double(), labels, EPS, **words)
+        torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("targeted", [False, True])

@@ -25,6 +25,8 @@ from src.attacks import (
     decowa,
     di,
     emi,
+    fia,
+    ilpd,
     logit_mi_di_ti,
     mi,
     ni,
@@ -292,6 +294,37 @@ def target_logit(case: Case) -> Image:
     return x
 
 
+def important(case: Case) -> Image:
+    front, back, total = case.model[:3], case.model[3:], 0
+    for _ in range(3):
+        kept = case.drawn("uniform", *case.clean.shape) >= 0.3
+        feature = front(torch.from_numpy(case.clean * kept)[None]).detach().requires_grad_()
+        back(feature)[0, case.label].backward()
+        total = total + feature.grad
+    weights = total / total.norm()
+
+    def gradient(x: Image) -> Image:
+        image = torch.from_numpy(x).requires_grad_()
+        (-weights * front(image[None])).sum().backward()
+        return image.grad.numpy()
+
+    return momentum(case, gradient)
+
+
+def decayed(case: Case) -> Image:
+    front, back = case.model[:3], case.model[3:]
+
+    def gradient(x: Image) -> Image:
+        noisy = torch.from_numpy(case.clean + 0.05 * case.drawn("normal", *x.shape))
+        image = torch.from_numpy(x).requires_grad_()
+        feature = 0.1 * front(image[None]) + 0.9 * front(noisy[None]).detach()
+        logits = back(feature)[0]
+        (logits.logsumexp(0) - logits[case.label]).backward()
+        return image.grad.numpy()
+
+    return momentum(case, gradient)
+
+
 RULES = {
     "mi": (mi, momentum),
     "ni": (ni, nesterov),
@@ -309,17 +342,20 @@ RULES = {
     "pi_patchwise": (partial(pi_patchwise, amplification=4.2, spread=0.5), patch_wise),
     "cwa": (partial(cwa, relative_step_size=1 / STEPS, inner_decay=0.9), common_weakness),
     "logit": (
-        partial(logit_mi_di_ti, targeted=True, step_size_255=None, resize_rate=1.3),
+        partial(logit_mi_di_ti, targeted=True, relative_step_size=None, resize_rate=1.3),
         target_logit,
     ),
+    "fia": (partial(fia, masks=3, layer="2"), important),
+    "ilpd": (partial(ilpd, relative_step_size=None, layer="2"), decayed),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_is_the_published_rule(name, network, batch):
     ours, published = RULES[name]
-    members = 2 if name == "cwa" else 1
-    model = Ensemble([network(seed) for seed in range(members)], "logits").double()
+    model = nn.Sequential(nn.Tanh(), *network().double())  # curved on either side of its layers
+    if name == "cwa":
+        model = Ensemble([model, network(1).double()], "logits")
     images, labels = batch(3, SIDE)
     images, (others, classes) = images.double(), batch(6, SIDE, seed=2)
     pool, seeds = (others.double(), classes), torch.tensor([3, 1, 4])

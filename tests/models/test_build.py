@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from src.attacks import Source
 from src.config.compose import compose_words
 from src.data import ImageDataset, to_unit
 from src.data.image_csv import image_csv
@@ -52,6 +53,9 @@ def test_every_file_builds_on_small_images(file):
     assert not model.training
     with torch.no_grad():
         assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+        if file not in ("torchvision", "timm"):  # of any network, which name none
+            (features,) = Source(model).features(torch.rand(2, 3, 32, 32))
+            assert len(features) == 2 and features.ndim in (3, 4)
 
 
 CIFAR, IMAGENET = NORMALISATION["cifar"], NORMALISATION["imagenet"]

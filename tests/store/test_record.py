@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.store.record import JobRecord, public, read_record, with_record
+from src.config.settings import AttackSettings
+from src.store.record import JobRecord, _surrogate, public, read_record, with_record
 from src.store.state import noted_failure
 from src.store.tables import read_job_table
 
@@ -32,6 +33,15 @@ RECORD = JobRecord(
         "model": {},
     },
 )
+
+
+def test_a_record_names_the_surrogate():
+    def name(category, **keys):
+        about = {"category": category}
+        return _surrogate(AttackSettings(name="sgm", label="sgm", about=about, settings=keys))
+
+    assert (name("surrogate", gamma=0.5), name("gradient", surrogate=None)) == ("sgm", "")
+    assert name("own", surrogate={"_target_": "package.Linear", "from_block": 3}) == "Linear"
 
 
 def test_a_table_says_what_it_is(tmp_path):
