@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from src.attacks.adapters import foolbox, torchattacks
 from src.attacks.family import (
     Attack,
     admix,
