@@ -83,7 +83,7 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run, known: Collection
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
         tags["crafting"] = record.crafting
         tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
-        metrics = read_metrics(folder / METRICS)
+        metrics = {**summary.cost, **read_metrics(folder / METRICS)}
     tracker.log_job(run, metrics, tags)
     tracker.log_files(run, files_of_job(folder))
 

@@ -27,6 +27,7 @@ def track_pairs(
     for target in targets:
         rows = own[own["target"] == target]
         points, intervals = pair_points(rows, record.reference)
+        points += [(f"cost/{name}", value, 0) for name, value in summary.cost.items()]
         if record.norm == "l2" and record.values:
             radius = record.reference / 255 * math.sqrt(record.values)
             points.append(("reference/l2_radius", radius, 0))
