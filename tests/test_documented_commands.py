@@ -144,6 +144,8 @@ def test_a_documented_command_composes(printed, run_in, capsys, command):
 @pytest.mark.parametrize("command", MAIN)
 def test_a_documented_command_runs(place, run_in, capsys, command):
     words = words_of(command)
+    if "attack=torchattacks" in words:
+        pytest.importorskip("torchattacks")
     words = words if {"--help", "--cfg"} & set(words) else small(words)
     assert run_in(place, *words) == 0, capsys.readouterr()
 

@@ -3,8 +3,8 @@
 CSV files, the terminal, MLflow and the report render these numbers; none derives them anew.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -25,12 +25,15 @@ class JobSummary:
             without an attack.
         excess: Excess of the primary variant over each control; empty without controls.
         alarms: Failed sanity checks.
+        cost: Gradients and forward passes that an image took at all budgets together, the former
+            among the latter: `gradients_per_image` and `forwards_per_image`, where known.
     """
 
     job: StoredJob
     rates: pd.DataFrame
     excess: pd.DataFrame
     alarms: Sequence[Alarm]
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -98,7 +101,10 @@ def _summary(job: StoredJob) -> JobSummary:
     rates = rates_by_protocol(variants, *pair, job.attack, own.norm)
     rates.insert(list(rates).index("norm") + 1, "arithmetic", own.arithmetic)
     beyond = excess_by_control(variants, own.storage, *pair, own.protocol)
-    return JobSummary(job, rates, beyond, alarms)
+    attacked = job.predictions[job.predictions["eps_255"] > 0]
+    taken = attacked[["gradients", "forwards"]].mean().dropna()
+    cost = {f"{name}_per_image": float(value) for name, value in taken.items()}
+    return JobSummary(job, rates, beyond, alarms, cost)
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:

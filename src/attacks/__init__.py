@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from src.attacks.adapters import foolbox, torchattacks
 from src.attacks.estimators.common_weakness import CommonWeakness
 from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.family import (

@@ -51,9 +51,12 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
 
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
-    """Return an attack's settings; its name is that of its file, with its folder if it has one."""
+    """Return an attack's settings; its name is its file's, with its folder or a library's class."""
     name = str(hydra.runtime.choices.attack).replace("/", ".")
-    if section.get("name", name) not in (name, name.rpartition(".")[2]):
+    about = section.get("about")
+    if isinstance(about, Mapping) and about.get("category") == "library":
+        name = f"{name}.{section['name']}"  # of a class, which the library's file leaves open
+    elif section.get("name", name) not in (name, name.rpartition(".")[2]):
         raise ValueError(f"attack.name={section['name']}: an attack has its file's name, {name}.")
     keys = {key: value for key, value in section.items() if key != "name"}
     if name == "none":
@@ -62,7 +65,7 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": name, "saved": keys}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
     rules["about"] = keys.pop("about", {})
-    label = attack_label(name, keys, changed_settings(hydra))
+    label = attack_label(name, keys, changed_settings(hydra) - {"name"})
     return {"kind": "crafted", "name": name, "label": label, "settings": keys, **rules}
 
 

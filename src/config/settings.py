@@ -139,7 +139,8 @@ class About(Section):
         does: Its rule in some words.
         paper: The paper's number at arXiv, or its address.
         gradients: Number of gradients an image, an expression of the attack's settings and of the
-            number K of budgets; those of an ensemble count once for each of its M members.
+            number K of budgets; those of an ensemble count once for each of its M members. Of a
+            library's attack it is only counted.
         forwards: Number of passes an image besides, likewise.
         targeted: True if the attack may have target labels, or `only` if it must.
         norms: Norms of its balls.
@@ -180,18 +181,6 @@ class AttackSettings(Section):
     settings: dict[str, Any] = Field(default_factory=dict)
     saved: SavedSettings | None = None
     source: str = ""
-
-    @model_validator(mode="after")
-    def _as_stated(self) -> Self:
-        """Refuse what the attack's file does not state."""
-        targeted, norms = self.about.targeted, self.about.norms
-        if self.target_label is not None and not targeted:
-            raise ValueError(f"attack.target_label={self.target_label}: it takes no target labels")
-        if self.target_label is None and targeted == "only":
-            raise ValueError("attack.target_label=null: it needs target labels")
-        if self.kind == "crafted" and self.norm not in norms:
-            raise ValueError(f"attack.norm={self.norm}: its balls are of {' or '.join(norms)}")
-        return self
 
     @property
     def changes_layers(self) -> bool:
@@ -366,12 +355,30 @@ class Settings(Section):
     def _fits_the_grid(self) -> Self:
         if self.attack.kind == "crafted":  # a saved set has budgets of its own
             check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
-            least = self.attack.about.members
-            if len(self.source) < least:
-                raise ValueError(
-                    f"source={self.source_name}: attack={self.attack.name} is for ensembles of "
-                    f"{least} models or more; source=[a,b] is one"
-                )
+        return self
+
+    @model_validator(mode="after")
+    def _as_stated(self) -> Self:
+        """Refuse what the attack's file does not state."""
+        attack, about = self.attack, self.attack.about
+        who, rule = f"attack={attack.name}", attack.target_label
+        if attack.kind != "crafted":
+            return self
+        if rule is not None and not about.targeted:
+            raise ValueError(f"attack.target_label={rule}: {who} takes no target labels")
+        if rule is None and about.targeted == "only":
+            raise ValueError(
+                f"attack.target_label=null: {who} needs target labels: data, least_likely, random "
+                "or next"
+            )
+        if attack.norm not in about.norms:
+            norms = " or ".join(about.norms)
+            raise ValueError(f"attack.norm={attack.norm}: the balls of {who} are of norm={norms}")
+        if len(self.source) < about.members:
+            raise ValueError(
+                f"source={self.source_name}: {who} is for ensembles of {about.members} models or "
+                "more; source=[a,b] is one"
+            )
         return self
 
     @property

@@ -26,7 +26,8 @@ def attack_function(attack: AttackSettings) -> Attack:
         made: Any = instantiate(keys, _partial_=True, _convert_="all")
     except InstantiationException as error:
         cause = f" {first_line(error.__cause__)}" if error.__cause__ else ""
-        raise ValueError(f"attack={attack.name}: {first_line(error)}{cause}") from error
+        line = cause if isinstance(error.__cause__, ValueError) else f" {first_line(error)}{cause}"
+        raise ValueError(f"attack={attack.name}:{line}") from error
     if not isinstance(made, partial):
         raise ValueError(f"attack={attack.name} names no function as its _target_.")
     own = [*_signature(made.func).parameters.values()][4:]  # after model, images, labels, eps

@@ -75,6 +75,7 @@ def track_job(summary: JobSummary, seconds: float, tracker: Tracker, run: Run) -
         tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
         taken = record.gradients
         metrics = {
+            **summary.cost,
             "gradients_per_image": taken / record.images,
             "zero_gradients": record.zero_gradients / taken if taken else math.nan,
             "images_per_second": record.images / seconds,
@@ -90,6 +91,7 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
     record, own = summary.job.record, summary.own
     attack, rows = record.config["attack"], own[own["target"] == target]
     points, intervals = pair_points(rows, record.reference)
+    points += [(f"cost/{name}", value, 0) for name, value in summary.cost.items()]
     if record.norm == "l2" and record.values:
         radius = record.reference / 255 * math.sqrt(record.values)
         points.append(("reference/l2_radius", radius, 0))

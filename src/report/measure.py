@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
 
 import pandas as pd
 
@@ -162,6 +163,8 @@ def _rates(one: JobSummary) -> pd.DataFrame:
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
         white_box=[is_white_box(record.source, target) for target in table["target"]],
+        gradients_per_image=one.cost.get("gradients_per_image", nan),
+        forwards_per_image=one.cost.get("forwards_per_image", nan),
     )
 
 

@@ -47,7 +47,7 @@ def code_of(settings: Any) -> dict[str, str]:
     The standard library, this program's packages, and files that the code reads are left out.
     """
     found: dict[str, str] = {}
-    todo = [_module_of(target) for target in _targets(settings)]
+    todo = [module for target in _targets(settings) for module in _modules_of(target)]
     while todo:
         for module in accumulate(todo.pop().split("."), "{}.{}".format):
             spec = None if module in found else _spec(module)
@@ -79,15 +79,15 @@ def _is_standard(path: Path) -> bool:
     return path.is_relative_to(_STANDARD) and not _INSTALLED & set(path.parts)
 
 
-def _module_of(target: str) -> str:
-    """Import the module in which a config names a callable, and return its name."""
+def _modules_of(target: str) -> list[str]:
+    """Return the module in which a config names a callable, imported, and the callable's own."""
     try:
-        pkgutil.resolve_name(target)
+        found = pkgutil.resolve_name(target)
     except Exception as error:  # of any kind, as the module's own code may raise it
         raise ValueError(f"_target_ {target} cannot be imported: {error}.") from error
     while target not in sys.modules:
         target = target.rpartition(".")[0]
-    return target
+    return [target, getattr(found, "__module__", None) or target]
 
 
 def _spec(name: str) -> ModuleSpec | None:

@@ -169,6 +169,15 @@ REFUSED = [
     ("attack.transforms=[3]", "attack.transforms.0=3"),
     ("attack.transforms=[{_target_:src.attacks.DiverseInput,chance:1}]", "attack=bim.*chance"),
     ("attack._target_=src.attacks.gone", "attack=bim.*src.attacks.gone"),
+    # what an attack's file does not state
+    (
+        "attack=bim attack.about.targeted=false attack.target_label=next",
+        "^attack.target_label=next: attack=bim takes no target labels$",
+    ),
+    ("attack=illc attack.target_label=null", "^attack.target_label=null: attack=illc needs .*next"),
+    ("attack=rfgsm attack.norm=l2", "^attack.norm=l2: the balls of attack=rfgsm are .*linf$"),
+    ("attack=bim attack.about.members=2", r"^source=vgg16: attack=bim .* 2 models .*\[a,b\]"),
+    ("attack=bim attack.name=mi", "^attack.name=mi: .* file's name, bim"),
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=saved", "attack.path"),
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),

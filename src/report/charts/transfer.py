@@ -25,9 +25,11 @@ from src.report.charts.theme import (
 MOST_COUNTS = 8
 """Most targets with which cells hold counts; with more, the counts are in the tooltip alone."""
 _MOST_PANELS = 4
+_COST = ("gradients_per_image", "forwards_per_image")
 _COLUMNS = [
     *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate", "rate_low"),
     *("rate_high", "confidence", "confidence_low", "confidence_high", "counted", "white_box"),
+    *_COST,
 ]
 
 
@@ -36,7 +38,8 @@ def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
 
     The rates are `primary_rates`.
     """
-    return pd.concat([clean_rows(rates).assign(white_box=False), rates])[_COLUMNS]
+    clean = clean_rows(rates).assign(white_box=False, **dict.fromkeys(_COST, 0.0))
+    return pd.concat([clean, rates])[_COLUMNS]
 
 
 def linked(
@@ -119,7 +122,7 @@ def _matrix(
     )
     # On the cells alone: words with a tooltip would catch the clicks.
     lines = tooltip(
-        *("attack", "source", "target", "white_box", "counted", "k", "n"),
+        *("attack", "source", "target", "white_box", "counted", "k", "n", *_COST),
         shares=["rate", "rate_low", "rate_high", "confidence"],
     )
     rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=lines)

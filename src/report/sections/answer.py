@@ -75,7 +75,8 @@ def answer(record: JobRecord, found: Measured) -> Section:
     caption = (
         "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
         "row clean of all clean images. Choose attack, budget and protocol; click cells or "
-        "legend entries to choose curves. Bands: 95 % intervals."
+        "legend entries to choose curves. Bands: 95 % intervals. Gradients and forward passes an "
+        "image, in the tooltips, are those of all budgets together."
     )
     title = "Transfer matrix, and accuracy and confidence over the budget"
     figures = [Figure("answer", title, caption, chart, rows)]
