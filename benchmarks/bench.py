@@ -1,6 +1,7 @@
 """Sweeps of the program and of its peers, each in a fresh process."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -15,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.inputs import Input
-from src.experiment.outputs import METRICS
 from src.store.jobs import find_jobs
 from src.utils.files import write_text
 
@@ -107,8 +107,7 @@ class Bench:
         sources: Sequence[str] = (),
     ) -> Run:
         """Run and time the program's sweep, with more words or of some sources if need be."""
-        for name in ("clean", "partial"):  # peers have none
-            shutil.rmtree(self.folder / "cache" / name, ignore_errors=True)
+        shutil.rmtree(self.folder / "cache" / "rows", ignore_errors=True)  # peers have none
         folder = self._path(given, attack, library, number)
         shutil.rmtree(folder, ignore_errors=True)
         seconds, megabytes = self.child(
@@ -116,10 +115,7 @@ class Bench:
             *(*self.words(given), *self.variants[library], *words),
             f"hydra.sweep.dir='{folder}'",
         )
-        loop = 0.0
-        for job in find_jobs([folder]):
-            metrics = json.loads((job.folder / METRICS).read_text(encoding="utf-8"))
-            loop += job.record.images / metrics["images_per_second"]
+        loop = sum(job.record.seconds or math.nan for job in find_jobs([folder]))
         return Run(library, number, seconds, loop, megabytes)
 
     def predictions(self, given: Input, attack: str, library: str) -> pd.DataFrame:

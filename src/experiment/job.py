@@ -1,6 +1,7 @@
 """One job from top to bottom: images, models, clean predictions, adversarial images, tables."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def run_job(
     if job.settings.save_adversarial:
         write_set(job, result, record, folder / SAVED)
         log.info("Saved the adversarial images in %s", folder / SAVED)
-    track_job(summary.jobs[0], result.seconds, tracker, run)
+    track_job(summary.jobs[0], tracker, run)
     if console is not None:
         for matrix in summary.matrices:
             print_matrix(matrix, console)
@@ -101,6 +102,7 @@ def _record(job: Job, result: Results, folder: Path) -> JobRecord:
         target_keys=job.target_keys,
         gradients=result.gradients,
         zero_gradients=result.zero_gradients,
+        seconds=None if math.isnan(result.seconds) else result.seconds,
         code=code_keys(settings),
         weights={name: model.digest for name, model in job.models.items()},
         device=job.device,

@@ -55,11 +55,8 @@ def job_parameters(settings: Settings) -> dict[str, str | int]:
     }
 
 
-def track_job(summary: JobSummary, seconds: float, tracker: Tracker, run: Run) -> None:
-    """Log a finished job: its pairs, its own metrics, its files.
-
-    `seconds` is the duration of its pass over all images, NaN where some rows were stored.
-    """
+def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
+    """Log a finished job: its pairs, its own metrics, its files."""
     if tracker.store is None:
         return
     record = summary.job.record
@@ -78,7 +75,7 @@ def track_job(summary: JobSummary, seconds: float, tracker: Tracker, run: Run) -
             **summary.cost,
             "gradients_per_image": taken / record.images,
             "zero_gradients": record.zero_gradients / taken if taken else math.nan,
-            "images_per_second": record.images / seconds,
+            "images_per_second": record.images / (record.seconds or math.nan),
             "alarms": len(summary.alarms),
             "n": record.images,
         }

@@ -162,17 +162,18 @@ def find_jobs(
 def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
     """Return distinct jobs: none shares attack and source with another.
 
-    A job of a sweep gets the swept words that its label does not hold; jobs that are still alike,
-    as of several commands, get the folder of their command, then a number.
+    Jobs of one label and sweep that differ in swept words which the label does not hold get these;
+    jobs still alike, as of several commands, the folder of their command, then a number.
     """
+    folders = [job.sweep_folder for job in jobs]
     told = []
     for job in jobs:
-        words = [one.record.overrides for one in jobs if one.sweep_folder == job.sweep_folder]
-        shared = set.intersection(*map(set, words))
+        kind = job.record.label, job.sweep_folder
+        alike = [each for each in jobs if (each.record.label, each.sweep_folder) == kind]
+        shared = set.intersection(*(set(each.record.overrides) for each in alike))
         swept = [word for word in job.record.overrides if word not in shared]
         own = "".join(f" {word}" for word in swept if not _is_told(word, job.record))
         told.append(replace(job, distinction=own))
-    folders = [job.sweep_folder for job in jobs]
     for tell in (lambda folder: f" ({folder.name})", lambda folder: f" {folders.index(folder)}"):
         known = Counter((job.attack, job.record.source) for job in told)
         told = [

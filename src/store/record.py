@@ -57,6 +57,7 @@ class JobRecord(BaseModel):
         target_keys: Keys of all that decides each target's logits, by name.
         gradients: Number of gradients taken for the predictions.
         zero_gradients: Number of them that were zero in every pixel.
+        seconds: Duration of the pass over the images; None where some rows were stored.
         code: Digests of this program's code, the attack's and each model's, by name.
         data: Digest of the images.
         images: Number of images.
@@ -88,6 +89,7 @@ class JobRecord(BaseModel):
     target_keys: dict[str, str] = Field(default_factory=dict)
     gradients: int = 0
     zero_gradients: int = 0
+    seconds: float | None = None
     code: dict[str, str] = Field(default_factory=dict)
     data: str
     images: int

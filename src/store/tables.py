@@ -1,5 +1,6 @@
 """Readers of a job's files, which refuse content that no job writes."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class Alarm(NamedTuple):
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
-    """Read one of a job's tables, and of predictions check the rows."""
+    """Read one of a job's tables and check its values; of predictions also the rows."""
     table, classes = read_table(path), len(record.class_names)
     kind = name.partition("-")[0]
     lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
@@ -59,6 +60,7 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
         if kind == PREDICTIONS:
             table = with_defaults(table)
         table = table.select(names).cast(schema)
+        _check_values(table, classes)
         if kind == PREDICTIONS:
             _check_rows(table, record)
     except (ValueError, KeyError, pa.ArrowException) as error:
@@ -107,6 +109,19 @@ def read_alarms(folder: Path) -> list[Alarm]:
         return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.exists() else []
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no list of alarms ({first_line(error)[:400]}).") from error
+
+
+def _check_values(table: pa.Table, classes: int) -> None:
+    """Refuse values out of range, and missing ones other than target labels."""
+    most: dict[str, float] = {"index": math.inf}
+    most |= dict.fromkeys(("label", "target_label", "predicted", TOP_FIVE[0]), classes - 1)
+    most |= dict.fromkeys(("confidence", "true_confidence", TOP_FIVE[1]), 1 + 1e-6)  # rounded up
+    for name in (column for column in table.column_names if column in most):
+        column = pc.list_flatten(table[name]) if name in TOP_FIVE else table[name]
+        inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most[name]))
+        lacking = column.null_count + table[name].null_count if name != "target_label" else 0
+        if lacking or not pc.all(inside, min_count=0).as_py():
+            raise ValueError(f"in its column {name} not every value is from 0 to {most[name]:.0f}")
 
 
 def _check_rows(table: pa.Table, record: JobRecord) -> None:

@@ -1,6 +1,5 @@
 """Attacks of other libraries: beside our own, and inside what the program does."""
 
-import json
 import random
 import sys
 import warnings
@@ -20,6 +19,7 @@ from src.config.settings import Settings
 from src.evaluation.attacker import CountedModel
 from src.evaluation.configured_attack import attack_function
 from src.store.code_identity import code_of
+from src.store.record import read_record
 
 REASON = "a dev-only library: pip install --no-deps torchattacks foolbox eagerpy"
 EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255
@@ -189,8 +189,8 @@ def test_a_sweep_of_torchattacks_classes(command_line, workspace):
     assert command_line("-m", *words, "diagnostics.bisection=2") == 0
     found = {}
     for folder in sorted(path for path in (workspace / "out").iterdir() if path.is_dir()):
-        record = json.loads((folder / "metrics.json").read_text())
-        found[folder.name] = record["gradients_per_image"]
+        _, record = read_record(folder / "predictions.parquet")
+        found[folder.name] = record.gradients / record.images
     assert found == {"0-torchattacks-coarse": 2, "1-torchattacks-coarse": 2 * 10}
     names = {f"matrix-torchattacks.{name}.csv" for name in ("FGSM", "MIFGSM")}
     assert names <= {path.name for path in (workspace / "out").iterdir()}
