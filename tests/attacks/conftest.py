@@ -154,6 +154,12 @@ class Configured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
+def transformer() -> Callable[[], nn.Sequential]:
+    """The builder of a small vision transformer, which `network` takes."""
+    return _attentive
+
+
+@pytest.fixture(scope="session")
 def sections() -> Mapping[str, Any]:
     """The resolved sections of all attacks."""
     return SECTIONS

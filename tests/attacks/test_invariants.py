@@ -219,3 +219,28 @@ def test_extreme_gradients_give_finite_images(scale, small, network, batch):
     for name in ("mi", "emi", "vmi", "pgd_l2"):
         result = attacked(small(name), lambda x: model(x) * scale, images, labels, EPS)
         assert result.isfinite().all() and not torch.equal(result[2], images)
+
+
+def test_a_vision_transformer_is_a_source_like_others(
+    attack_name, small, network, transformer, batch
+):
+    images, labels, pool = in_float64(batch)
+    attack, model = small(attack_name), network(build=transformer).double()
+    if "ReLUs" in attack.settings["about"].get("needs", ()):
+        with pytest.raises(ValueError, match="ReLU"):
+            attacked(attack, model, images, labels, 8 / 255)
+        return
+    counted, eps = CountedModel(model), EPS.double()
+    whole = attacked(attack, counted, images, labels, eps, pool)
+    assert counted.counts.gradients == 4 * gradients(3, attack.settings)
+    size = sizes(whole - images, attack.settings["norm"])
+    assert (size <= eps[:, None] + 1e-12).all() and (size > 0).all()
+    assert whole.min() >= 0 and whole.max() <= 1
+    parts = [slice(0, 1), slice(1, None)]
+    given = [(images[rows], labels[rows], eps, pool) for rows in parts]
+    both = [
+        attacked(attack, model, *each, seeds=SEEDS[rows])
+        for each, rows in zip(given, parts, strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(both, dim=1), whole, atol=1e-12, rtol=0)
+    assert torch.equal(attacked(attack, model, images, labels, 0.0, pool), images)
