@@ -19,6 +19,7 @@ from src.models import (
     PixelClassifier,
     WeightFacts,
     build_classifier,
+    check_gradient,
     fold_batch_norms,
     load_weights,
     weight_facts,
@@ -95,6 +96,9 @@ def prepare_models(
     """
     asked = {name: _asked(settings, name, images) for name in settings.models}
     built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
+    if settings.attack.kind == "crafted":
+        for name in built.keys() & set(settings.source):
+            check_gradient(name, built[name], images.image_size)
     files = {
         name: _checkpoint(settings, name, classifier, images)
         for name, classifier in built.items()

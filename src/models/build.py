@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from src.models.pixel_classifier import ModelError, PixelClassifier
 from src.models.weights import load_weights
+from src.utils.checks import first_line
 from src.utils.targets import call_target
 
 
@@ -57,6 +59,19 @@ def build_classifier(
     classifier.feature_layer = feature_layer
     _try(classifier, num_classes, image_size)
     return classifier
+
+
+def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
+    """Refuse a classifier whose logits have no gradient; one of 0 everywhere is allowed."""
+    grey = torch.full((1, 3, image_size, image_size), 0.5).requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(classifier(grey).sum(), grey)
+    except RuntimeError as error:
+        raise ValueError(
+            f"model {name}: its logits have no gradient with respect to the images (detach, "
+            f"no_grad, argmax or NumPy in the network?): {first_line(error)}"
+        ) from error
 
 
 def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:

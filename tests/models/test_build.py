@@ -13,7 +13,7 @@ from src.config.compose import compose_words
 from src.data import ImageDataset, to_unit
 from src.data.image_csv import image_csv
 from src.main import CONF
-from src.models import build_classifier, fold_batch_norms, save_weights
+from src.models import build_classifier, check_gradient, fold_batch_norms, save_weights
 from src.models.architectures import NORMALISATION
 
 FILES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -116,6 +116,24 @@ def test_what_cannot_work_is_refused_in_a_sentence(network, words, says):
     with pytest.raises(ValueError, match=f"^model mine: .*{says}") as caught:
         own(network, **words)
     assert "\n" not in str(caught.value)
+
+
+class Detached(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class Constant(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images).round()  # whose gradient is 0
+
+
+def test_a_source_needs_a_gradient(monkeypatch):
+    for kind in (Detached, Constant):
+        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
+    with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
+        check_gradient("mine", own({"_target_": "torch.nn.Detached"}, classes=3072), 32)
+    check_gradient("mine", own({"_target_": "torch.nn.Constant"}, classes=3072), 32)
 
 
 class Noisy(nn.Flatten):
