@@ -32,6 +32,12 @@ RESULTS = DOCS / "results"
 MODELS = ("mobilenet", "squeezenet")
 PAIRS = (("mobilenet", "squeezenet"), ("squeezenet", "mobilenet"))
 CIFAR_MODELS = ("vgg16", "resnet50", "inception")
+BASES = {
+    **dict.fromkeys(("pgn", "decowa", "sgm", "bpa", "tgr", "fia", "cwa"), "mi"),
+    **dict.fromkeys(("pi_patchwise", "ilpd"), "bim"),
+    "logit_mi_di_ti (target_label=random)": "mi (target_label=random)",
+}
+"""Attacks of other kinds, and those that they build on."""
 FIGURES = {
     "answer": ("photographs", "answer"),
     "hypothesis": ("photographs", "hypothesis"),
@@ -82,6 +88,7 @@ def page() -> str:
         beyond=beyond,
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
+        kinds_beside=Sweep([RESULTS / "kinds"]).beside_bases(BASES),
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,

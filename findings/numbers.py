@@ -1,17 +1,19 @@
 """Numbers of the stored tables, as the documentation words them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from benchmarks.compare import REFERENCE_255
+from src.analysis import is_white_box
 from src.analysis.comparisons import image_outcomes
 from src.analysis.summary import Summary, summarise
 from src.analysis.trajectories import trajectories
@@ -111,6 +113,44 @@ class Sweep:
         rows = pd.concat([first, second])
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
         return rows.assign(p_holm=multipletests(rows["p"], method="holm")[1])
+
+    def beside_bases(self, bases: Mapping[str, str]) -> pd.DataFrame:
+        """Compare attacks with those that they build on, on models that are no part of the source.
+
+        Returns:
+            A row per attack of `bases` and source: `attack`, `base`, `source`; mean success of
+            either over the `targets`, `success` and `base_success`; numbers of targets on which
+            the attack is `better` or `worse` with p < 0.05, by McNemar's exact test with Holm's
+            correction for all targets of all rows; and `gradients` an image.
+        """
+        tests = self.found.table("tests")
+        tests = tests[(tests["kind"] == "attack") & (tests["second"].map(str).isin(bases))]
+        tests = tests[tests["second"].map(bases) == tests["first"]]
+        own = [is_white_box(*pair) for pair in tests[["common", "target"]].to_numpy()]
+        tests = tests[np.logical_not(own)]
+        significant = multipletests(tests["p"], method="holm")[1] < 0.05
+        tests = tests.assign(
+            success=tests["second_success"] / tests["n"],
+            base_success=tests["first_success"] / tests["n"],
+            better=significant & (tests["difference"] < 0),
+            worse=significant & (tests["difference"] > 0),
+        )
+        cost = {
+            (one.job.attack, one.job.record.source): one.cost["gradients_per_image"]
+            for one in self.summary.jobs
+        }
+        found = tests.groupby(["second", "first", "common"], sort=False).agg(
+            targets=("n", "size"),
+            success=("success", "mean"),
+            base_success=("base_success", "mean"),
+            better=("better", "sum"),
+            worse=("worse", "sum"),
+        )
+        rows = found.reset_index().rename(
+            columns={"second": "attack", "first": "base", "common": "source"}
+        )
+        pairs = zip(rows["attack"], rows["source"], strict=True)
+        return rows.assign(gradients=[cost[pair] for pair in pairs])
 
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
