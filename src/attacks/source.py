@@ -1,8 +1,8 @@
 """Source models: members of an ensemble, outputs of layers, changed copies."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -52,18 +52,11 @@ class Source:
             outputs[member] = output
             return output.detach().clone()  # what follows needs no gradient, and may be in place
 
-        with self._hooked(keep):
-            self.model(images)
+        self.logits_with(images, keep)
         return [outputs[number] for number in sorted(outputs)]
 
     def logits_with(self, images: Tensor, change: Change, member: int | None = None) -> Tensor:
         """Return the logits of a pass in which the layer's output is changed."""
-        with self._hooked(change, member):
-            return self.logits(images, member)
-
-    @contextmanager
-    def _hooked(self, change: Change, member: int | None = None) -> Iterator[None]:
-        """Change the layers' outputs in the one pass that is made meanwhile."""
         passed: set[int] = set()
 
         def changed(number: int, module: nn.Module, arguments: Any, output: Any) -> Tensor:
@@ -77,9 +70,10 @@ class Source:
         with ExitStack() as hooks:
             for number, layer in layers.items():
                 hooks.enter_context(layer.register_forward_hook(partial(changed, number)))
-            yield
+            logits = self.logits(images, member)
         for number in layers.keys() - passed:
             raise ValueError(f"attack.layer: {type(layers[number]).__name__} is in no pass.")
+        return logits
 
     def _layers(self) -> list[nn.Module]:
         if not isinstance(self.model, nn.Module):
