@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Annotated, Any
 
 from pydantic import PositiveFloat, Strict
-from torch import Tensor, finfo, inf, nn
+from torch import Tensor, finfo, nn
 from torch.nn import functional
 
 from src.attacks.checked import checked
@@ -95,13 +95,12 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
         (each, each) if isinstance(each, int) else each
         for each in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     )
-    reach = [skip * (size - 1) + 1 for size, skip in zip(kernel, dilation, strict=True)]
-    border = (padding[1], padding[1] + reach[1], padding[0], padding[0] + reach[0])
-    windows = functional.pad(z, border, value=-inf)
-    for axis in (0, 1):
-        windows = windows.unfold(axis + 2, reach[axis], stride[axis])
-    rows, columns = result.shape[2:]
-    windows = windows[:, :, :rows, :columns, :: dilation[0], :: dilation[1]].flatten(4)
-    shares = (temperature * windows).softmax(dim=-1).detach()
-    finite = windows.clamp_min(finfo(z.dtype).min)
-    return _with_gradient(result, (shares * finite).sum(dim=-1))
+    border: list[int] = []  # before and after the last axis, then the one before
+    for axis in (1, 0):
+        covered = stride[axis] * (result.shape[axis - 2] - 1) + dilation[axis] * (kernel[axis] - 1)
+        border += [padding[axis], covered + 1 - padding[axis] - z.shape[axis - 2]]
+    padded = functional.pad(z, border, value=finfo(z.dtype).min)  # times a share of 0
+    windows = functional.unfold(padded, kernel, dilation, stride=stride)
+    windows = windows.unflatten(1, (z.shape[1], -1))
+    shares = (temperature * windows).softmax(dim=2).detach()
+    return _with_gradient(result, (shares * windows).sum(dim=2).view_as(result))
