@@ -100,7 +100,9 @@ def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
 def test_every_attack_of_the_configs_has_its_row():
     configs = {path.stem for path in (DOCS.parent / "conf" / "attack").glob("*.yaml")}
     sweeps = Sweep([RESULTS / "attacks"]), Sweep([RESULTS / "kinds"])
-    named = {name for one in sweeps for kind in (True, False) for name in one.attacks(targeted=kind)}
+    named = {
+        name for one in sweeps for kind in (True, False) for name in one.attacks(targeted=kind)
+    }
     told = {name.partition(" ")[0] for name in named}
     assert told == configs - {"none", "saved", "torchattacks", "foolbox"}
 

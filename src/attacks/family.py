@@ -16,7 +16,6 @@ from src.attacks.estimators.common_weakness import CommonWeakness
 from src.attacks.estimators.enhanced_momentum import EnhancedMomentum
 from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.estimators.variance_tuning import VarianceTuning
-from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
 from src.attacks.iterate import ascend
 from src.attacks.objectives.feature_importance import FeatureImportance
 from src.attacks.objectives.perturbation_decay import PerturbationDecay
@@ -53,37 +52,19 @@ class Attack(Protocol):
 
 
 def published(
-    fixed: Collection[str] = (),
-    *,
-    transform: Callable[..., Transform] | None = None,
-    estimator: Callable[..., Estimator] | None = None,
-    update: Callable[..., Update] | None = None,
-    surrogate: Callable[..., Surrogate] | None = None,
-    objective: Callable[..., Objective] | None = None,
-    **defaults: Any,
+    fixed: Collection[str] = (), **defaults: Any
 ) -> Callable[[Callable[[], None]], Attack]:
     """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
 
     Args:
         fixed: Settings that are no keywords.
-        transform: Class of transforms, put before those in `transforms`.
-        estimator: Class of gradient estimators.
-        update: Class of updates.
-        surrogate: Class of surrogates.
-        objective: Class of objectives.
-        **defaults: Values of settings that differ from the defaults of `Settings` and the classes.
-
-    The classes' arguments are keywords of the attack too, and their docstrings are added.
+        **defaults: Values of settings that differ from the defaults of `Settings`. One that is a
+            class is made with keywords of the attack, whose docstring gets that of the class; a
+            class of transforms is called `transform`, and comes before those in `transforms`.
     """
-    given: dict[str, Callable[..., Any] | None] = {
-        "transforms": transform,
-        "estimator": estimator,
-        "update": update,
-        "surrogate": surrogate,
-        "objective": objective,
-    }
-    parts = {name: part for name, part in given.items() if part is not None}
-    face, known = _face(parts, {*fixed, *parts.keys() - {"transforms"}}, defaults)
+    parts = {name: value for name, value in defaults.items() if isinstance(value, type)}
+    values = {name: value for name, value in defaults.items() if name not in parts}
+    face, known = _face(parts, {*fixed, *parts.keys() - {"transform"}}, values)
 
     def decorate(described: Callable[[], None]) -> Attack:
         @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
@@ -100,8 +81,7 @@ def published(
 
         function: Any = attack
         function.__signature__ = face
-        texts = (getdoc(each) or "" for each in (described, *parts.values()))
-        function.__doc__ = "\n\n".join(texts)
+        function.__doc__ = "\n\n".join(str(getdoc(each)) for each in (described, *parts.values()))
         _settings(parts, {**known})  # wrong defaults fail here
         return function
 
@@ -130,7 +110,10 @@ def _face(
 def _settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
     for name, part in parts.items():
         made = part(**{each: values.pop(each) for each in signature(part).parameters})
-        values[name] = (made, *(values[name] or ())) if name == "transforms" else made
+        if name == "transform":
+            values["transforms"] = (made, *(values["transforms"] or ()))
+        else:
+            values[name] = made
     return Settings(**values)
 
 

@@ -1,9 +1,9 @@
 """Source models: members of an ensemble, outputs of layers, changed copies."""
 
 import copy
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,39 +52,28 @@ class Source:
             outputs[member] = output
             return output.detach().clone()  # what follows needs no gradient, and may be in place
 
-        with self._hooked(keep):
-            self.model(images)
+        self.logits_with(images, keep)
         return [outputs[number] for number in sorted(outputs)]
 
     def logits_with(self, images: Tensor, change: Change, member: int | None = None) -> Tensor:
         """Return the logits of a pass in which the layer's output is changed."""
-        with self._hooked(change, member):
-            return self.logits(images, member)
-
-    @contextmanager
-    def _hooked(self, change: Change, member: int | None = None) -> Iterator[None]:
-        """Change the layers' outputs in the one pass that is made meanwhile."""
         passed: set[int] = set()
 
-        def hook(number: int) -> Callable[[nn.Module, Any, Any], Tensor]:
-            def changed(module: nn.Module, arguments: Any, output: Any) -> Tensor:
-                if not isinstance(output, Tensor) or number in passed:
-                    what = "works twice in a pass" if number in passed else "returns no tensor"
-                    raise ValueError(f"attack.layer: {type(module).__name__} {what}.")
-                passed.add(number)
-                return change(output, number)
-
-            return changed
+        def changed(number: int, module: nn.Module, arguments: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor) or number in passed:
+                what = "works twice in a pass" if number in passed else "returns no tensor"
+                raise ValueError(f"attack.layer: {type(module).__name__} {what}.")
+            passed.add(number)
+            return change(output, number)
 
         layers = {n: each for n, each in enumerate(self._layers()) if member in (None, n)}
-        handles = [layer.register_forward_hook(hook(n)) for n, layer in layers.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as hooks:
+            for number, layer in layers.items():
+                hooks.enter_context(layer.register_forward_hook(partial(changed, number)))
+            logits = self.logits(images, member)
         for number in layers.keys() - passed:
             raise ValueError(f"attack.layer: {type(layers[number]).__name__} is in no pass.")
+        return logits
 
     def _layers(self) -> list[nn.Module]:
         if not isinstance(self.model, nn.Module):
@@ -100,37 +89,23 @@ class Source:
 
 def _layer(model: nn.Module, name: str | None) -> nn.Module:
     """Return the layer whose name ends in some words; of several the one that lies highest."""
-    if name is None:
-        stated = (getattr(each, "feature_layer", None) for each in model.modules())
-        name = next(filter(None, stated), None)
-    if name is None:
+    stated = (getattr(each, "feature_layer", None) for each in model.modules())
+    name = name or next(filter(None, stated), None)
+    named = dict(model.named_modules())
+    found = [path for path in named if name and f".{path}".endswith(f".{name}")]
+    if found:
+        return named[min(found, key=lambda path: path.count("."))]
+    while len(children := dict(model.named_children())) == 1:  # to the network without wrappers
+        (model,) = children.values()
+    examples = ", ".join([*children][:12])
+    if name:
         raise ValueError(
-            "attack.layer: the source states no feature layer; name one of its modules, such as "
-            f"{', '.join(_examples(model))}, or give the model's file a feature_layer."
+            f"attack.layer={name}: the source has no such layer; it has {examples}, ..."
         )
-    found = {
-        path: module
-        for path, module in model.named_modules()
-        if path == name or path.endswith(f".{name}")
-    }
-    if not found:
-        raise ValueError(
-            f"attack.layer={name}: the source has no such layer; it has "
-            f"{', '.join(_examples(model))}, ..."
-        )
-    return found[min(found, key=lambda path: path.count("."))]
-
-
-def _examples(model: nn.Module) -> list[str]:
-    """Return names of the modules that hold the network's stages."""
-    return [name for name, _ in itertools.islice(trunk(model).named_children(), 12)]
-
-
-def trunk(model: nn.Module) -> nn.Module:
-    """Return the first module inside that has several children: the network without wrappers."""
-    while len(children := list(model.children())) == 1:
-        model = children[0]
-    return model
+    raise ValueError(
+        "attack.layer: the source states no feature layer; name one of its modules, such as "
+        f"{examples}, or give the model's file a feature_layer."
+    )
 
 
 def members_of(model: nn.Module) -> list[nn.Module]:

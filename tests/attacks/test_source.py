@@ -1,7 +1,6 @@
 """Layers of a source: found by name, read and changed by hooks that never stay."""
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -53,8 +52,7 @@ def test_the_end_of_a_name_is_enough_and_the_highest_layer_wins(model):
         (found,) = Source(CountedModel(model), name).features(IMAGES)
         assert torch.equal(found, body(model, IMAGES))  # although what follows works in place
         assert not torch.equal(found, found.relu())
-    inner = Source(model, "inner.body").features(IMAGES)
-    assert torch.equal(inner[0], body(model, IMAGES)) and not hooks(model)
+    assert not hooks(model)
     with pytest.raises(ValueError, match="layer=ody: the source has no such layer"):
         Source(model, "ody").features(IMAGES)
 
@@ -78,9 +76,6 @@ def test_an_ensemble_has_a_layer_a_member(model):
     torch.testing.assert_close(heads[1], other(IMAGES))
     with pytest.raises(ValueError, match="3 layers are named for 2 models"):
         Source(ensemble, ["0", "1", "0"]).features(IMAGES)
-    with pytest.raises(ValueError, match="layer=body: the source has no such layer; it has 0, 1,"):
-        Source(ensemble, "body").features(IMAGES)  # of the other
-    assert not hooks(ensemble)
 
 
 def test_a_changed_layer_is_what_the_network_goes_on_with(model):
@@ -90,56 +85,32 @@ def test_a_changed_layer_is_what_the_network_goes_on_with(model):
     assert torch.equal(moved, model(IMAGES.flip(0))) and not hooks(model)
 
 
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (
-            "layr",
-            "layer=layr: the source has no such layer; it has body, act, pair",
-        ),
-        ("pair", "Pair returns no tensor"),
-        ("act", "ReLU works twice in a pass"),
-        ("idle", "Identity is in no pass"),
-    ],
-)
-def test_refuses_layers_that_cannot_be_used(layer, message, model):
+REFUSED = {
+    "layr": "layer=layr: the source has no such layer; it has body, act, pair",
+    "pair": "Pair returns no tensor",
+    "act": "ReLU works twice in a pass",
+    "idle": "Identity is in no pass",
+}
+
+
+@pytest.mark.parametrize("layer", REFUSED)
+def test_refuses_layers_that_cannot_be_used(layer, model):
     labels = torch.tensor([0, 1])
     for attack in (fia, ilpd):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=REFUSED[layer]):
             attack(CountedModel(model), IMAGES, labels, 0.1, layer=layer)
         assert not hooks(model)
 
 
 def test_refuses_functions_that_are_no_modules(model):
-    for attack in (fia, ilpd):
-        with pytest.raises(ValueError, match="layer needs a torch module"):
-            attack(lambda images: model(images), IMAGES, torch.tensor([0, 1]), 0.1, layer="body")
+    with pytest.raises(ValueError, match="layer needs a torch module"):
+        ilpd(lambda images: model(images), IMAGES, torch.tensor([0, 1]), 0.1, layer="body")
 
 
 def test_hooks_go_whatever_happens(model):
-    source = Source(model, "body")
+    def interrupted(output, member):
+        raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        source.logits_with(IMAGES, interrupted)
+        Source(model, "body").logits_with(IMAGES, interrupted)
     assert not hooks(model)
-    with pytest.raises(ValueError, match="model Twice"):
-        source.features(torch.rand(2, 5, 8, 8))
-    assert not hooks(model)
-
-
-def interrupted(output, member):
-    raise KeyboardInterrupt
-
-
-def test_tokens_are_features_too():
-    torch.manual_seed(0)
-    words = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
-    model = timm.create_model("vit_tiny_patch16_224", **words, num_classes=5).eval().double()
-    images, labels = IMAGES.double(), torch.tensor([0, 1])
-    assert Source(model, "blocks.0").features(images)[0].shape == (2, 5, 16)
-    eps = torch.tensor([1, 8], dtype=torch.float64) / 255
-    for attack, words in ((fia, {"masks": 2}), (ilpd, {"steps": 3})):
-        words = words | {"layer": "blocks.0"}
-        whole = attack(model, images, labels, eps, **words)
-        second = attack(model, images[1:], labels[1:], eps, seeds=torch.tensor([1]), **words)
-        torch.testing.assert_close(whole[:, 1:], second, atol=1e-12, rtol=0)
-        assert ((whole - images).abs().amax((1, 2, 3, 4)) > 0.3 * eps).all()

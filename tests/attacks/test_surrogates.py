@@ -1,6 +1,5 @@
 """Surrogates beside gradients by hand, on every model of the catalogue, and of one's own."""
 
-import re
 from functools import partial
 from itertools import product
 
@@ -22,7 +21,6 @@ from src.models import Ensemble, PixelClassifier
 from .conftest import CONF, KINDS
 
 SURROGATES = {"sgm": SkipGradient(), "bpa": BackwardPropagation(), "tgr": TokenGradient()}
-MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"timm", "torchvision"})
 EPS = torch.tensor([1, 8, 32], dtype=torch.float64) / 255
 
 
@@ -185,29 +183,9 @@ def test_token_gradients_of_two_blocks_by_hand_image_by_image():
         torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
 
 
-def test_token_gradients_are_changed_in_every_block_at_every_gradient(monkeypatch, batch):
-    calls = {"_scores": 0, "_tokens": 0}
-    for name in calls:
-        plain = getattr(TokenGradient, name)
-
-        def counted(self, *given, name=name, plain=plain):
-            calls[name] += 1
-            return plain(self, *given)
-
-        monkeypatch.setattr(TokenGradient, name, counted)
-    network = built("vit_small")
-    assert network.blocks[0].attn.fused_attn
-    tgr(network, *batch(2, 32), 8 / 255, steps=2)
-    assert calls == {"_scores": 2 * 6, "_tokens": 2 * 2 * 6}
-    assert network.blocks[0].attn.fused_attn
-
-
 DEGENERATE = {
     "sgm of gamma 1": (partial(sgm, gamma=1.0), "skip connections"),
-    "bpa of a hard maximum without ReLUs": (
-        partial(bpa, temperature=1e12, relus=()),
-        "ReLUs",
-    ),
+    "bpa of a hard maximum without ReLUs": (partial(bpa, temperature=1e12, relus=()), "ReLUs"),
     "tgr of factors 1 with all tokens": (
         partial(tgr, attention=1.0, qkv=1.0, mlp=1.0, drop_extremes=False),
         "attention",
@@ -229,36 +207,40 @@ def built(name: str) -> nn.Module:
     """Return a network of the catalogue for 32 pixels or its input size, without weights."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose(f"model/{name}"), resolve=True)
-    section = config["model"]["inception" if name == "inception_resized" else name]
+    section = config["model"][name]
     known = {"num_classes": 10, "image_size": section["input_size"] or 32, "pretrained": False}
     filled = {key: value for key, value in known.items() if key in section["network"]}
     torch.manual_seed(0)
     return instantiate({**section["network"], **filled}).eval()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_surrogate_names_the_models_of_the_catalogue_that_it_takes(name):
+FITTING = {
+    "sgm": {"convnext", "densenet121", "mobilenet_v2", "resnet50", "resnet_small", "vit_small"},
+    "bpa": {"densenet121", "inception", "mobilenet_small", "resnet50", "resnet_small", "vgg_small"},
+    "tgr": {"vit_small"},
+}
+"""Models of the catalogue that a surrogate can change."""
+
+
+@pytest.mark.parametrize("name", sorted(set.union(*FITTING.values())))
+def test_a_surrogate_changes_the_gradients_of_models_that_have_its_layers_alone(name):
     network = built(name)
-    size = {"inception_resized": 80, "vit": 224, "convnext": 224}.get(name, 32)
+    size = 224 if name == "convnext" else 32
     images = torch.rand(1, 3, size, size, generator=seeded())
     weights = torch.randn(1, 10, generator=seeded())
     for key, value in network.named_parameters():
         if key.endswith(".gamma"):  # ConvNeXt's branches start at a millionth
             nn.init.ones_(value)
-    logits = network(images)
-    for surrogate in SURROGATES.values():
-        with pytest.raises(ValueError, match="the source must have") as caught:
-            changed_copy(nn.Linear(2, 2), surrogate)
-        listed = re.search(r"of the catalogue (.*) have them", str(caught.value))
-        if name.removesuffix("_resized") in listed[1].split(", "):
+    logits, own = network(images), gradient(network, images, weights)
+    for key, surrogate in SURROGATES.items():
+        if name in FITTING[key]:
             changed = changed_copy(CountedModel(network), surrogate)
             torch.testing.assert_close(changed(images), logits, atol=1e-5, rtol=1e-4)
-            own, other = (gradient(each, images, weights) for each in (network, changed))
+            other = gradient(changed, images, weights)
             assert other.isfinite().all() and (own - other).norm() > 0.05 * own.norm()
         else:
-            with pytest.raises(ValueError, match="of the catalogue"):
+            with pytest.raises(ValueError, match="the source must have"):
                 changed_copy(network, surrogate)
-    assert torch.equal(network(images), logits)
 
 
 def names(model: nn.Module, surrogate) -> list[str]:
@@ -273,21 +255,15 @@ def names(model: nn.Module, surrogate) -> list[str]:
 
 def test_the_published_layers_are_changed():
     assert names(built("resnet18"), SkipGradient()) == [f"layer{n}.1.bn2" for n in (1, 2, 3, 4)]
-    blocks = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
-    skips = [f"{stage}.{n}.bn3" for stage, count in blocks.items() for n in range(1, count)]
-    assert names(built("resnet50"), SkipGradient()) == skips
     late = [f"layer3.{n}.relu" for n in range(1, 6)] + [f"layer4.{n}.relu" for n in range(3)]
     assert names(built("resnet50"), BackwardPropagation()) == ["maxpool", *late]
-    dense = names(built("densenet121"), BackwardPropagation())
-    assert dense[0] == "features.pool0" and len(dense) == 1 + 2 * 16
-    assert all(name.startswith("features.denseblock4") for name in dense[1:])
-    mixed = names(built("inception_resized"), BackwardPropagation())
-    assert mixed[:2] == ["maxpool1", "maxpool2"]
-    assert {name.split(".")[0] for name in mixed[2:]} == {"Mixed_7a", "Mixed_7b", "Mixed_7c"}
+    pool, *dense = names(built("densenet121"), BackwardPropagation())
+    assert pool == "features.pool0" and len(dense) == 2 * 16
+    assert all(name.startswith("features.denseblock4") for name in dense)
+    mixed = names(built("inception"), BackwardPropagation())
+    assert {name.split(".")[0] for name in mixed} == {"Mixed_7a", "Mixed_7b", "Mixed_7c"}
     plain = [f"features.{n}" for n in (6, 13, 23, 32, 33, 36, 39, 42)]  # four pools among them
     assert names(built("vgg_small"), BackwardPropagation()) == plain
-    stage = ["stage3.0.relu", "stage3.1.relu"]
-    assert names(built("resnet_small"), BackwardPropagation()) == stage
 
 
 @pytest.mark.parametrize("name", SURROGATES)
@@ -302,7 +278,6 @@ def test_every_member_of_an_ensemble_is_changed_and_none_of_the_source(name, net
     images = batch()[0].double()
     weights = torch.randn(4, 5, dtype=torch.float64, generator=seeded())
     before = source(images), gradient(source, images, weights)
-    structure = repr(source), [sorted(vars(module)) for module in source.modules()]
     changed = changed_copy(source, surrogate)
     alone = [gradient(changed_copy(each, surrogate), images, weights) for each in members]
     found = gradient(changed, images, weights)
@@ -310,10 +285,8 @@ def test_every_member_of_an_ensemble_is_changed_and_none_of_the_source(name, net
     assert not torch.equal(found, before[1])
     assert torch.equal(source(images), before[0])
     assert torch.equal(gradient(source, images, weights), before[1])
-    assert (repr(source), [sorted(vars(module)) for module in source.modules()]) == structure
-    assert not any(each._forward_hooks or each._forward_pre_hooks for each in source.modules())
     assert {id(each) for each in changed.parameters()} == {id(each) for each in source.parameters()}
-    with pytest.raises(ValueError, match="of the catalogue"):
+    with pytest.raises(ValueError, match="the source must have"):
         changed_copy(Ensemble([members[0], network()], "logits"), surrogate)
 
 
@@ -347,24 +320,21 @@ def ghost(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("kind", ["single", "loss"])
 def test_a_surrogate_that_draws_does_so_for_each_image(kind, source, batch):
     model, (images, labels) = source(kind).double(), batch()
-    images, seeds = images.double(), torch.tensor([5, 17, 3, 1000])
-    attack = partial(mi, surrogate=ghost, steps=3)
 
-    def run(rows, eps=EPS, **words) -> Tensor:
-        counted = CountedModel(model)
-        return attack(counted, images[rows], labels[rows], eps, seeds=seeds[rows], **words)
+    def run(rows: slice = slice(None), eps: Tensor = EPS, seed: int = 5, **words) -> Tensor:
+        seeds = torch.tensor([seed, 17, 3, 1000])[rows]
+        given = (CountedModel(model), images[rows].double(), labels[rows], eps)
+        return mi(*given, surrogate=ghost, steps=3, seeds=seeds, **words)
 
-    whole, order = run(slice(None)), torch.tensor([2, 0, 3, 1])
+    whole = run()
     for again in (
-        torch.stack([run(slice(None), eps) for eps in EPS]),
+        torch.stack([run(eps=eps) for eps in EPS]),
         torch.cat([run(slice(0, 1)), run(slice(1, None))], dim=1),
-        run(order)[:, order.argsort()],
-        run(slice(None), max_batch=7),
+        run(max_batch=7),
     ):
         torch.testing.assert_close(again, whole, atol=1e-12, rtol=0)
-    other = attack(CountedModel(model), images, labels, EPS, seeds=seeds + 1)
-    assert not torch.equal(other, whole)
-    assert not any(isinstance(module, Ghost) for module in model.modules())
+    changed = (run(seed=6) != whole).flatten(2).any(2).any(0)
+    assert changed.tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize("through", [lambda weight: weight, lambda weight: weight.data])

@@ -1,7 +1,10 @@
 """Features weighted by what the logit of the label owes to them."""
 
+from typing import Any
+
 from pydantic import PositiveInt
 from torch import Tensor, autograd, enable_grad, finfo, float32, promote_types
+from torch.nn.functional import normalize
 
 from src.attacks.checked import Share, checked
 from src.attacks.per_image_random import PerImageRandom
@@ -25,8 +28,7 @@ class FeatureImportance:
         arXiv 2107.14185.
 
     Deviation: with target labels the features that raise their logits are raised, which the paper
-    does not define. Each member of an ensemble has weights of its own; the
-    members' values are averaged.
+    does not define. Each member of an ensemble has its own weights; their values are averaged.
     """
 
     masks: PositiveInt = 30
@@ -36,14 +38,17 @@ class FeatureImportance:
         self, source: Source, images: Tensor, labels: Tensor, targeted: bool, random: PerImageRandom
     ) -> list[Tensor]:
         """Return the weights of the layer's output, one tensor a member."""
-        totals: list[Tensor] = []
+        members = range(len(source.members))
+        totals: list[Any] = [0 for _ in members]
         for _ in range(self.masks):
             kept = random.uniform(*images.shape[1:]) >= self.probability
             source.draw(random, 1)
-            members = range(len(source.members))
-            found = [_gradient(source, images * kept, labels, number) for number in members]
-            totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-        return [total / _norm(total) for total in totals]
+            for member in members:
+                totals[member] = totals[member] + _gradient(source, images * kept, labels, member)
+        return [
+            normalize(total.flatten(1), eps=finfo(total.dtype).tiny).view_as(total)
+            for total in totals
+        ]
 
     def losses(
         self,
@@ -55,12 +60,10 @@ class FeatureImportance:
         prepared: list[Tensor],
     ) -> Tensor:
         """Return the weighted sum of each image's features, its negative without targets."""
-        pairs = zip(prepared, source.features(images.flatten(0, 1)), strict=True)
-        sums = [
-            (weights * output.unflatten(0, images.shape[:2])).flatten(2).sum(dim=2)
-            for weights, output in pairs
-        ]
-        value = sum(sums[1:], sums[0]) / len(sums)
+        value = images.new_zeros(images.shape[:2])
+        for weights, output in zip(prepared, source.features(images.flatten(0, 1)), strict=True):
+            products = weights * output.unflatten(0, images.shape[:2])
+            value = value + products.flatten(2).sum(dim=2) / len(prepared)
         return value if targeted else -value
 
 
@@ -77,9 +80,3 @@ def _gradient(source: Source, images: Tensor, labels: Tensor, member: int) -> Te
         logits = source.logits_with(images.requires_grad_(), begin_here, member)
         (found,) = autograd.grad(logits.gather(1, labels[:, None]).sum(), outputs)
     return found.to(promote_types(found.dtype, float32))
-
-
-def _norm(weights: Tensor) -> Tensor:
-    """Return the Euclidean norm of each image's weights, never 0."""
-    norm = weights.flatten(1).norm(dim=1).clamp_min(finfo(weights.dtype).tiny)
-    return norm.view(-1, *[1] * (weights.ndim - 1))

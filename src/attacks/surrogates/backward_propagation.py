@@ -1,25 +1,19 @@
 """Gradients through smooth forms of ReLUs and max-pools."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from itertools import takewhile
 from typing import Annotated, Any
 
-import torch
 from pydantic import PositiveFloat, Strict
-from torch import Tensor, nn
+from torch import Tensor, finfo, nn
 from torch.nn import functional
 
 from src.attacks.checked import checked
-from src.attacks.source import trunk
 from src.attacks.surrogates.layers import layers_of
 
-_MODELS = (
-    *("densenet121", "inception", "inception_small", "mobilenet_small"),
-    *("resnet18", "resnet50", "resnet_small", "vgg16", "vgg_small"),
-)
-_PUBLISHED = (r"\blayer3\.(?!0\.)|\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
+_PUBLISHED = (r"\blayer3\.(?!0\.)", r"\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
 
 
 @checked
@@ -33,8 +27,8 @@ class BackwardPropagation:
         temperature: Of the softmax; larger ones are nearer to the maximum's own gradient.
         relus: Regular expressions found in the names of the modules whose ReLUs are changed, such
             as `layer4`; None: `layer3` but its first block and `layer4` of ResNets, `Mixed_7` of
-            Inception v3, `denseblock4` of DenseNets, of others those in the last third of the
-            blocks, or plain layers, before the first linear one.
+            Inception v3, `denseblock4` of DenseNets, of others the last third of those before the
+            first linear layer.
 
     Reference:
         Wang et al.: Rethinking the Backward Propagation for Adversarial Transferability (2023),
@@ -50,43 +44,30 @@ class BackwardPropagation:
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model, its late ReLUs and all max-pools smooth on the way back."""
-        for layer in layers_of(model, self._layers, "max-pools or ReLUs", _MODELS):
-            forward: Any = _SmoothReLU.apply  # not in place: z is needed
+        for layer in layers_of(model, self._layers, "max-pools or ReLUs"):
+            smooth: Any = partial(_convolution, layer)
             if isinstance(layer, nn.MaxPool2d):
-                forward = partial(_pooled, layer, self.temperature)
-            elif not isinstance(layer, nn.ReLU):
-                forward = partial(_convolved, layer)
-            layer.forward = forward
+                smooth = partial(_pool, layer, self.temperature)
+            elif isinstance(layer, nn.ReLU):
+                smooth = _relu
+            layer.forward = smooth
         return model
 
-    def _layers(self, network: nn.Module) -> list[nn.Module]:
+    def _layers(self, network: nn.Module) -> Iterable[nn.Module]:
+        named = dict(network.named_modules(remove_duplicate=False))
         pools = [each for each in network.modules() if isinstance(each, nn.MaxPool2d)]
-        if self.relus is not None:
-            relus = _matching(network, self.relus)
-            if self.relus and not relus:
-                raise ValueError(
-                    f"attack.relus={list(self.relus)}: no ReLU of the source has such a name."
-                )
-            return [*pools, *relus]
-        for pattern in _PUBLISHED:
-            if published := _matching(network, [pattern]):
-                return [*pools, *published]
-        return [*pools, *_late(network)]
-
-
-def _matching(network: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:
-    """Return the layers with a ReLU that one of the patterns is found in a name of."""
-    every = network.named_modules(remove_duplicate=False)
-    relus = {name: module for name, module in every if _has_relu(module)}
-    return [relus[name] for name in relus if any(re.search(each, name) for each in patterns)]
-
-
-def _late(network: nn.Module) -> list[nn.Module]:
-    """Return the layers with a ReLU in the last third of the blocks that have one."""
-    before = takewhile(lambda each: not isinstance(each, nn.Linear), _blocks(trunk(network)))
-    relus = [list(filter(_has_relu, block.modules())) for block in before]
-    blocks = [each for each in relus if each]
-    return [relu for block in blocks[-max(1, len(blocks) // 3) :] for relu in block]
+        relus = {name: each for name, each in named.items() if _has_relu(each)}
+        patterns = "|".join(_PUBLISHED if self.relus is None else self.relus) or "$^"
+        chosen = [each for name, each in relus.items() if re.search(patterns, name)]
+        if self.relus and not chosen:
+            raise ValueError(
+                f"attack.relus={list(self.relus)}: no ReLU of the source has such a name."
+            )
+        if self.relus is None and not chosen:
+            before = takewhile(lambda each: not isinstance(each, nn.Linear), network.modules())
+            early = [each for each in before if _has_relu(each)]
+            chosen = early[-max(1, len(early) // 3) :]
+        return [*pools, *chosen]
 
 
 def _has_relu(module: nn.Module) -> bool:
@@ -94,62 +75,32 @@ def _has_relu(module: nn.Module) -> bool:
     return isinstance(module, nn.ReLU) or type(module).__name__ == "BasicConv2d"
 
 
-def _blocks(network: nn.Module) -> Iterator[nn.Module]:
-    for child in network.children():
-        if isinstance(child, nn.Sequential):
-            yield from _blocks(child)
-        else:
-            yield child
+def _with_gradient(exact: Tensor, smooth: Tensor) -> Tensor:
+    """Return a tensor with the gradient of another."""
+    return exact.detach() + (smooth - smooth.detach()).to(exact.dtype)
 
 
-def _convolved(layer: Any, images: Tensor) -> Any:
-    return _SmoothReLU.apply(layer.bn(layer.conv(images)))
+def _relu(z: Tensor) -> Tensor:
+    return _with_gradient(z.relu(), functional.silu(z))
 
 
-def _pooled(pool: nn.MaxPool2d, temperature: float, images: Tensor) -> Any:
-    return _SmoothPool.apply(images, pool, temperature)
+def _convolution(layer: Any, images: Tensor) -> Tensor:
+    return _relu(layer.bn(layer.conv(images)))
 
 
-class _SmoothReLU(torch.autograd.Function):
-    """ReLU with the derivative of the SiLU."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return z.relu()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (z,) = ctx.saved_tensors
-        logistic = z.sigmoid()
-        return gradient * logistic * (1 + z * (1 - logistic))
-
-
-class _SmoothPool(torch.autograd.Function):
-    """Max-pool with the derivative of a sum weighted by a constant softmax."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, pool: nn.MaxPool2d, temperature: float) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.pool, ctx.temperature = pool, temperature
-        return nn.MaxPool2d.forward(pool, z)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (z,) = ctx.saved_tensors
-        pool = ctx.pool
-        kernel, stride, padding, dilation = (
-            (each, each) if isinstance(each, int) else each
-            for each in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-        )
-        border = []  # before and after the last axis, then the one before
-        for axis in (1, 0):
-            reach = dilation[axis] * (kernel[axis] - 1) + 1
-            covered = stride[axis] * (gradient.shape[axis - 2] - 1) + reach
-            border += [padding[axis], covered - padding[axis] - z.shape[axis - 2]]
-        padded = functional.pad(z, border, value=-torch.inf)
-        grid = {"kernel_size": kernel, "stride": stride, "dilation": dilation}
-        windows = functional.unfold(padded, **grid).unflatten(1, (z.shape[1], -1))
-        shares = (ctx.temperature * windows).softmax(dim=2) * gradient.flatten(2)[:, :, None]
-        total = functional.fold(shares.flatten(1, 2), padded.shape[2:], **grid)
-        return functional.pad(total, [-each for each in border]), None, None
+def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
+    """Return the largest value of each window, with the gradient of a constant softmax's mean."""
+    result = nn.MaxPool2d.forward(pool, z)
+    kernel, stride, padding, dilation = (
+        (each, each) if isinstance(each, int) else each
+        for each in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
+    border: list[int] = []  # before and after the last axis, then the one before
+    for axis in (1, 0):
+        covered = stride[axis] * (result.shape[axis - 2] - 1) + dilation[axis] * (kernel[axis] - 1)
+        border += [padding[axis], covered + 1 - padding[axis] - z.shape[axis - 2]]
+    padded = functional.pad(z, border, value=finfo(z.dtype).min)  # times a share of 0
+    windows = functional.unfold(padded, kernel, dilation, stride=stride)
+    windows = windows.unflatten(1, (z.shape[1], -1))
+    shares = (temperature * windows).softmax(dim=2).detach()
+    return _with_gradient(result, (shares * windows).sum(dim=2).view_as(result))

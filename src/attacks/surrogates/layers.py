@@ -1,6 +1,6 @@
 """Layers of a surrogate: their gradients changed on the way back, and their absence refused."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,28 +22,15 @@ def change_gradient(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Non
 
 
 def layers_of(
-    model: nn.Module,
-    find: Callable[[nn.Module], Iterable[nn.Module]],
-    needs: str,
-    models: Sequence[str],
+    model: nn.Module, find: Callable[[nn.Module], Iterable[nn.Module]], needs: str
 ) -> list[Any]:
-    """Return the layers that a surrogate changes in a source, each member of an ensemble.
-
-    Args:
-        model: The source, whatever wraps it.
-        find: A network to its layers.
-        needs: What a network must have to have some.
-        models: Names of the catalogue's models that have it.
+    """Return the layers that `find` finds in each member of a source, whatever wraps it.
 
     Raises:
-        ValueError: A network has none.
+        ValueError: A network has none, and so not what it `needs`.
     """
-    found: list[Any] = []
-    for member in dict.fromkeys(members_of(model)):  # once where a member stands twice
-        chosen = list(find(member))
-        if not chosen:
-            raise ValueError(
-                f"the source must have {needs}; of the catalogue {', '.join(models)} have them."
-            )
-        found += chosen
-    return found
+    members = dict.fromkeys(members_of(model))  # once where a member stands twice
+    found = [[*find(member)] for member in members]
+    if not all(found):
+        raise ValueError(f"the source must have {needs}.")
+    return [layer for layers in found for layer in layers]

@@ -8,10 +8,6 @@ from torch import nn
 from src.attacks.checked import Share, checked
 from src.attacks.surrogates.layers import change_gradient, layers_of
 
-_MODELS = (
-    *("convnext", "densenet121", "mobilenet_v2", "resnet18", "resnet50", "resnet_small"),
-    *("vit", "vit_small"),
-)
 _NEEDS = (
     "blocks with an identity shortcut (ResNet, MobileNet v2, ConvNeXt and ViT of torchvision or "
     "timm) or dense layers"
@@ -39,7 +35,7 @@ class SkipGradient:
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model, its branches damped on the way back."""
-        for branch in layers_of(model, _branches, _NEEDS, _MODELS):
+        for branch in layers_of(model, _branches, _NEEDS):
             change_gradient(branch, lambda gradient: gradient * self.gamma)
         return model
 

@@ -43,7 +43,7 @@ class TokenGradient:
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model, its attention computed step by step."""
         needs = "timm's ViT blocks of softmax attention with one qkv layer"
-        for block in layers_of(model, _blocks, needs, ("vit", "vit_small")):
+        for block in layers_of(model, _blocks, needs):
             block.attn.fused_attn = False  # the fused kernel has no scores
             block.attn.attn_drop.register_forward_pre_hook(self._change_scores)
             change_gradient(block.attn.qkv, partial(self._tokens, self.qkv))
