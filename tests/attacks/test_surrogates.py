@@ -1,5 +1,6 @@
 """Surrogates beside gradients by hand, on every model of the catalogue, and of one's own."""
 
+import re
 from functools import partial
 from itertools import product
 
@@ -239,8 +240,10 @@ def test_a_surrogate_changes_the_gradients_of_models_that_have_its_layers_alone(
             other = gradient(changed, images, weights)
             assert other.isfinite().all() and (own - other).norm() > 0.05 * own.norm()
         else:
-            with pytest.raises(ValueError, match="the source must have"):
+            with pytest.raises(ValueError, match="the source must have") as caught:
                 changed_copy(network, surrogate)
+            told = set(re.findall(r"[a-z_0-9]+", str(caught.value)))
+            assert FITTING[key] <= told and name not in told
 
 
 def names(model: nn.Module, surrogate) -> list[str]:

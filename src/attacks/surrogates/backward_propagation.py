@@ -15,6 +15,11 @@ from src.attacks.surrogates.layers import layers_of
 
 _PUBLISHED = (r"\blayer3\.(?!0\.)", r"\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
 
+_NEEDS = (
+    "max-pools or ReLUs, as have densenet121, inception, inception_small, mobilenet_small, "
+    "resnet18, resnet50, resnet_small, vgg16 and vgg_small of the catalogue"
+)
+
 
 @checked
 class BackwardPropagation:
@@ -44,7 +49,7 @@ class BackwardPropagation:
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model, its late ReLUs and all max-pools smooth on the way back."""
-        for layer in layers_of(model, self._layers, "max-pools or ReLUs"):
+        for layer in layers_of(model, self._layers, _NEEDS):
             smooth: Any = partial(_convolution, layer)
             if isinstance(layer, nn.MaxPool2d):
                 smooth = partial(_pool, layer, self.temperature)

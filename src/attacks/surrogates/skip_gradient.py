@@ -10,7 +10,8 @@ from src.attacks.surrogates.layers import change_gradient, layers_of
 
 _NEEDS = (
     "blocks with an identity shortcut (ResNet, MobileNet v2, ConvNeXt and ViT of torchvision or "
-    "timm) or dense layers"
+    "timm) or dense layers, as have convnext, densenet121, mobilenet_v2, resnet18, resnet50, "
+    "resnet_small, vit and vit_small of the catalogue"
 )
 
 

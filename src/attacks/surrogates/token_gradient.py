@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from src.attacks.checked import Share, checked
 from src.attacks.surrogates.layers import change_gradient, layers_of
 
+_NEEDS = (
+    "timm's ViT blocks of softmax attention with one qkv layer, as have vit and vit_small of the "
+    "catalogue"
+)
 _TIMM = ("timm.layers.attention", "timm.models.vision_transformer")
 
 
@@ -42,8 +46,7 @@ class TokenGradient:
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model, its attention computed step by step."""
-        needs = "timm's ViT blocks of softmax attention with one qkv layer"
-        for block in layers_of(model, _blocks, needs):
+        for block in layers_of(model, _blocks, _NEEDS):
             block.attn.fused_attn = False  # the fused kernel has no scores
             block.attn.attn_drop.register_forward_pre_hook(self._change_scores)
             change_gradient(block.attn.qkv, partial(self._tokens, self.qkv))
