@@ -15,6 +15,7 @@ from findings.collect import collect, collect_benchmark
 from findings.numbers import (
     Sweep,
     benchmarks,
+    beside_bases,
     beside_published,
     decided_otherwise,
     difference,
@@ -88,7 +89,9 @@ def page() -> str:
         beyond=beyond,
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
-        kinds_beside=Sweep([RESULTS / "kinds"]).beside_bases(BASES),
+        kinds_beside=beside_bases(
+            [Sweep([RESULTS / name]) for name in ("kinds", "kinds-surrogates")], BASES
+        ),
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,

@@ -114,44 +114,6 @@ class Sweep:
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
         return rows.assign(p_holm=multipletests(rows["p"], method="holm")[1])
 
-    def beside_bases(self, bases: Mapping[str, str]) -> pd.DataFrame:
-        """Compare attacks with those that they build on, on models that are no part of the source.
-
-        Returns:
-            A row per attack of `bases` and source: `attack`, `base`, `source`; mean success of
-            either over the `targets`, `success` and `base_success`; numbers of targets on which
-            the attack is `better` or `worse` with p < 0.05, by McNemar's exact test with Holm's
-            correction for all targets of all rows; and `gradients` an image.
-        """
-        tests = self.found.table("tests")
-        tests = tests[(tests["kind"] == "attack") & (tests["second"].map(str).isin(bases))]
-        tests = tests[tests["second"].map(bases) == tests["first"]]
-        own = [is_white_box(*pair) for pair in tests[["common", "target"]].to_numpy()]
-        tests = tests[np.logical_not(own)]
-        significant = multipletests(tests["p"], method="holm")[1] < 0.05
-        tests = tests.assign(
-            success=tests["second_success"] / tests["n"],
-            base_success=tests["first_success"] / tests["n"],
-            better=significant & (tests["difference"] < 0),
-            worse=significant & (tests["difference"] > 0),
-        )
-        cost = {
-            (one.job.attack, one.job.record.source): one.cost["gradients_per_image"]
-            for one in self.summary.jobs
-        }
-        found = tests.groupby(["second", "first", "common"], sort=False).agg(
-            targets=("n", "size"),
-            success=("success", "mean"),
-            base_success=("base_success", "mean"),
-            better=("better", "sum"),
-            worse=("worse", "sum"),
-        )
-        rows = found.reset_index().rename(
-            columns={"second": "attack", "first": "base", "common": "source"}
-        )
-        pairs = zip(rows["attack"], rows["source"], strict=True)
-        return rows.assign(gradients=[cost[pair] for pair in pairs])
-
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
         sections = (
@@ -161,6 +123,44 @@ class Sweep:
         )
         charts = [chart for section in sections if section for chart in section.figures]
         return next(chart for chart in charts if chart.name == name)
+
+
+def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFrame:
+    """Compare attacks with those that they build on, on models that are no part of the source.
+
+    Returns:
+        A row per attack of `bases` and source: `attack`, `base`, `source`; mean success of either
+        over the `targets`, `success` and `base_success`; numbers of targets on which the attack is
+        `better` or `worse` with p < 0.05, by McNemar's exact test with Holm's correction for all
+        targets of all rows; and `gradients` an image.
+    """
+    tests = pd.concat([one.found.table("tests").query("kind == 'attack'") for one in sweeps])
+    own = [is_white_box(*pair) for pair in tests[["common", "target"]].to_numpy()]
+    tests = tests[~np.array(own) & (tests["second"].map(bases) == tests["first"])]
+    significant = multipletests(tests["p"], method="holm")[1] < 0.05
+    tests = tests.assign(
+        success=tests["second_success"] / tests["n"],
+        base_success=tests["first_success"] / tests["n"],
+        better=significant & (tests["difference"] < 0),
+        worse=significant & (tests["difference"] > 0),
+    )
+    cost = {
+        (one.job.attack, one.job.record.source): one.cost["gradients_per_image"]
+        for sweep in sweeps
+        for one in sweep.summary.jobs
+    }
+    found = tests.groupby(["second", "first", "common"], sort=False).agg(
+        targets=("n", "size"),
+        success=("success", "mean"),
+        base_success=("base_success", "mean"),
+        better=("better", "sum"),
+        worse=("worse", "sum"),
+    )
+    rows = found.reset_index().set_axis(["attack", "base", "source", *found.columns], axis=1)
+    order = {name: number for number, name in enumerate(bases)}
+    rows = rows.sort_values("attack", key=lambda names: names.map(order), kind="stable")
+    pairs = zip(rows["attack"], rows["source"], strict=True)
+    return rows.assign(gradients=[cost[pair] for pair in pairs])
 
 
 def benchmarks(folder: Path) -> pd.DataFrame:

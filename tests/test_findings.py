@@ -99,7 +99,7 @@ def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
 
 def test_every_attack_of_the_configs_has_its_row():
     configs = {path.stem for path in (DOCS.parent / "conf" / "attack").glob("*.yaml")}
-    sweeps = Sweep([RESULTS / "attacks"]), Sweep([RESULTS / "kinds"])
+    sweeps = (Sweep([RESULTS / name]) for name in ("attacks", "kinds", "kinds-surrogates"))
     named = {
         name for one in sweeps for kind in (True, False) for name in one.attacks(targeted=kind)
     }
