@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.growth import drawn
 from findings.collect import collect, collect_benchmark
+from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
+from findings.matched import Matched
 from findings.numbers import (
     Sweep,
     adaptive,
@@ -99,6 +101,10 @@ def page() -> str:
         kinds_beside=beside_bases(
             [Sweep([RESULTS / name]) for name in ("kinds", "kinds-surrogates")], BASES
         ),
+        matched=Matched(pd.read_csv(RESULTS / "published-attacks.csv")),
+        matched_costs=COSTS,
+        matched_most=MOST,
+        matched_most_of_transformers=MOST_OF_TRANSFORMERS,
         behind_small={name: behind(small, name, EMBEDDED) for name in ("fgsm", "mi", "di", "bsr")},
         behind_photos={name: behind(photos, name, MODELS) for name in ("fgsm", "mi", "di", "bsr")},
         noisy=behind(small, "mi", ["resnet_noisy"]),

@@ -1,5 +1,6 @@
-"""Attacks at matched cost: files of their settings, and the table of what they leave correct."""
+"""Attacks at matched cost: files of their settings, their sweeps, and the table of successes."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -7,14 +8,23 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from src.analysis.outcomes import outcomes
+from src.store.jobs import find_jobs
+from src.utils.files import atomic_write
+
+TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"
+COLUMNS = ["attack", "setting", "targeted", "source", "target", "defence", "gradients", "images"]
+COLUMNS += ["counted", "success", "commit", "created", "versions"]
 ATTACKS = Path(__file__).parents[1] / "conf" / "attack"
 COSTS = (10, 100)
 """Gradients an image that all attacks are brought to, beside those of their own settings."""
-MOST, MOST_OF_TRANSFORMERS = 400, 100
+MOST, MOST_OF_TRANSFORMERS = 300, 100
 """Most gradients an image of own settings, and from a vision transformer."""
 COPIES = ("copies", "samples", "neighbours", "inner_steps", "scales", "admixed")
 """Settings that multiply the gradients of a step."""
@@ -92,7 +102,7 @@ SOURCES = {
 
 
 def run(name: str, folder: Path) -> int:
-    """Run one of the sweeps in a folder; what is stored there is not computed again."""
+    """Run one of the sweeps in a folder; what is stored there, or in the table, is left out."""
     source, members = SOURCES[name], 2 if name == "ensemble" else 1
     cap = MOST_OF_TRANSFORMERS if name == "vit" else MOST
     written = folder / name / "attack"
@@ -100,14 +110,67 @@ def run(name: str, folder: Path) -> int:
     attacks = dict(files(members, name == "targeted", cap))
     for attack, settings in attacks.items():
         (written / f"{attack}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    known = pd.read_parquet(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
+    known = known[known["source"] == source.strip("[]").replace(",", "+")]
+    known = known[known["targeted"] == (name == "targeted")]
+    done = set(known["attack"] + "_" + known["setting"])
+    left = sorted(attacks.keys() - done, key=lambda each: (each.endswith("own"), each))
     words = [
         *("-m", "--config-dir", str(written.parent), "experiment=demo", f"source={source}"),
-        *(f"attack={','.join(attacks)}", "epsilon.grid=[4]", "tracking=none", "report=none"),
+        *(f"attack={','.join(left)}", "epsilon.grid=[4]", "tracking=none", "report=none"),
         *("trainer.progress_bar=false", f"hydra.sweep.dir={folder / name / 'sweep'}"),
         f"cache_dir={folder / 'cache'}",
     ]
     return subprocess.run([sys.executable, "-m", "src.main", *words], cwd=folder).returncode
 
 
+def pack(folder: Path) -> None:
+    """Add the finished jobs of the sweeps in a folder to the table, those of its attacks anew.
+
+    A row is an attack with one of its settings (`own`, or the cost that it was brought to), a
+    source and a target. `counted` and `success` are the bits of images in their order: whether
+    source and target are right on the clean image, and whether the attack succeeds.
+    """
+    rows = []
+    for job in find_jobs([path for path in folder.glob("*/sweep*") if path.is_dir()]):
+        own = job.record
+        attack, _, setting = own.attack.rpartition("_")
+        found = outcomes(job.predictions, own.source, own.targets, "joint")
+        at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
+        for place, target in enumerate(found.targets):
+            bits = found.counted[place], found.success[place, :, at]
+            packed = [np.packbits(each).tobytes() for each in bits]
+            origin = [attack, setting, found.target_labels is not None, own.source, target, "none"]
+            made = [own.commit, own.created, json.dumps(own.versions, sort_keys=True)]
+            rows.append([*origin, own.gradients / own.images, own.images, *packed, *made])
+        job.forget()
+    new = pd.DataFrame(rows, columns=COLUMNS)
+    if TABLE.exists():
+        new = pd.concat([pd.read_parquet(TABLE), new], ignore_index=True)
+    keys = COLUMNS[:6]
+    new = new.drop_duplicates(keys, keep="last").sort_values(keys, ignore_index=True)
+    with atomic_write(TABLE) as temporary:
+        new.to_parquet(temporary, compression="zstd", index=False)
+
+
+def unpacked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per image of the packed rows, as `rankings` reads them."""
+    parts = []
+    row: Any
+    for row in table.itertuples():
+        counted, success = (
+            np.unpackbits(np.frombuffer(bits, np.uint8), count=row.images).astype(bool)
+            for bits in (row.counted, row.success)
+        )
+        names = {"attack": row.attack, "source": row.source, "target": row.target}
+        label = 0.0 if row.targeted else np.nan
+        bits = {"index": np.arange(row.images), "counted": counted, "success": success}
+        parts.append(pd.DataFrame({**names, **bits, "target_label": label}))
+    return pd.concat(parts, ignore_index=True)
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1], Path(sys.argv[2]).resolve()))
+    if sys.argv[1] == "pack":
+        pack(Path(sys.argv[2]))
+    else:
+        sys.exit(run(sys.argv[1], Path(sys.argv[2]).resolve()))

@@ -7,7 +7,10 @@ import pandas as pd
 
 from findings.__main__ import CIFAR_MODELS, DOCS, PAIRS, RESULTS, page
 from findings.collect import collect
+from findings.costs import TABLE, unpacked
 from findings.numbers import Sweep
+from src.analysis.comparisons import image_outcomes
+from src.store.jobs import find_jobs
 
 
 def test_the_page_is_what_the_tables_say():
@@ -97,38 +100,38 @@ def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
     assert one < 0.05 < other
 
 
-NOT_MEASURED = set(
-    [
-        "gi",
-        "gra",
-        "mef",
-        "rap",
-        "mumodig",
-        "svre",
-        "usmm",
-        "dem",
-        "s4st",
-        "linbp",
-        "ghost",
-        "pna_patchout",
-        "rpa",
-        "naa",
-        "bfa",
-        "ila",
-        "cfm",
-    ]
-)
-"""Attacks without a row so far."""
-
-
 def test_every_attack_of_the_configs_has_its_row():
     configs = {path.stem for path in (DOCS.parent / "conf" / "attack").glob("*.yaml")}
     sweeps = (Sweep([RESULTS / name]) for name in ("attacks", "kinds", "kinds-surrogates"))
     named = {
         name for one in sweeps for kind in (True, False) for name in one.attacks(targeted=kind)
     }
-    told = {name.partition(" ")[0] for name in named}
-    assert told == configs - {"none", "saved", "torchattacks", "foolbox"} - NOT_MEASURED
+    told = {name.partition(" ")[0] for name in named} | set(pd.read_parquet(TABLE)["attack"])
+    assert told == configs - {"none", "saved", "torchattacks", "foolbox"}
+
+
+def test_attacks_are_brought_to_the_cost_that_their_rows_state():
+    table = pd.read_parquet(TABLE).query("setting != 'own'")
+    assert (table["gradients"] <= table["setting"].astype(int)).all()
+    assert TABLE.stat().st_size < 1e6
+
+
+def test_packed_rows_are_those_of_the_demo():
+    """BIM from vgg_small at its own settings, once more from the tables of the demo's sweep."""
+    (job,) = (
+        each
+        for each in find_jobs([RESULTS / "demo"])
+        if (each.attack, each.record.source) == ("bim", "vgg_small")
+    )
+    table = pd.read_parquet(TABLE).query(
+        "attack == 'bim' and setting == 'own' and source == 'vgg_small'"
+    )
+    own = image_outcomes(job.predictions, "vgg_small", list(table["target"]), 4)
+    own["index"] = own.groupby("target").cumcount()  # packed by the order of images
+    packed = unpacked(table).merge(own, on=["target", "index"], suffixes=("", "_demo"))
+    assert len(packed) == 5 * 200
+    assert (packed["counted"] == packed["counted_demo"]).all()
+    assert (packed["success"] != packed["success_demo"]).sum() <= 2  # ties of rounding
 
 
 def test_on_cifar_fgsm_transfers_less_than_bim():

@@ -18,7 +18,7 @@ _FLIPS = 9_999  # the smallest p-value is 1e-4, 0.005 after Holm's correction fo
 Values = NDArray[np.float64]
 
 
-def rankings(rows: pd.DataFrame) -> pd.DataFrame:
+def rankings(rows: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     An image's score is the mean of its successes over the other targets that count it; an attack's
@@ -27,6 +27,7 @@ def rankings(rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: `image_outcomes` of jobs on the same images, with `attack` and `source`.
+        against: Attack that the others are tested against; None: the first of each ranking.
 
     Returns:
         One row per ranked attack, by `kind` (`untargeted` or `targeted`, `of ensembles`), the mean
@@ -39,13 +40,16 @@ def rankings(rows: pd.DataFrame) -> pd.DataFrame:
         - `rank`, 1 for the largest mean;
         - `p_holm`: p-value of equality with the first, by random flips of the signs of the
           differences on the images counted for both, after Holm's correction within the ranking;
-          NaN for the first;
+          NaN for the first, and without `against`;
         - `undecided`: whether the attack is, or cannot be told from, the first at level 0.05.
 
     Reference:
         P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 3rd ed. (2005), 3.2.
     """
-    parts = [_ranking(group).assign(kind=kind, source=name) for kind, name, group in _groups(rows)]
+    parts = [
+        _ranking(group, against).assign(kind=kind, source=name)
+        for kind, name, group in _groups(rows)
+    ]
     columns = ["kind", "attack", "source", "targets", "images", "mean", "low", "high"]
     columns += ["rank", "p_holm", "undecided"]
     if not parts:
@@ -75,7 +79,7 @@ def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
                 yield kind, str(source), group
 
 
-def _ranking(rows: pd.DataFrame) -> pd.DataFrame:
+def _ranking(rows: pd.DataFrame, against: str | None) -> pd.DataFrame:
     """Rank the attacks of one group."""
     rows = rows.astype({"success": np.float64, "attack": object})
     scores = rows.pivot_table("success", "index", "attack", aggfunc="mean", sort=False)
@@ -83,7 +87,9 @@ def _ranking(rows: pd.DataFrame) -> pd.DataFrame:
     scores = scores[means.index]
     values = scores.to_numpy().T
     low, high = _bootstrap(values)
-    p = holm(_sign_flips(values))
+    names = list(means.index)
+    place = 0 if against is None else names.index(against) if against in names else None
+    p = holm(_sign_flips(values, place))
     found = pd.DataFrame(
         {
             "attack": means.index,
@@ -113,10 +119,13 @@ def _bootstrap(values: Values) -> tuple[Values, Values]:
     return low, high
 
 
-def _sign_flips(values: Values) -> Values:
-    """Return two-sided p-values of every row of (A, N) against the first, whose own is NaN."""
-    differences = np.nan_to_num(values[1:] - values[0])
+def _sign_flips(values: Values, place: int | None) -> Values:
+    """Return two-sided p-values of every row of (A, N) against one of them, whose own is NaN."""
+    if place is None:
+        return np.full(len(values), np.nan)
+    differences = np.nan_to_num(values - values[place])
     signs = np.random.default_rng(1).integers(0, 2, (_FLIPS, values.shape[1])) * 2.0 - 1
     flipped, seen = np.abs(signs @ differences.T), np.abs(differences.sum(axis=1))
-    as_far = np.count_nonzero(flipped >= seen - 1e-9, axis=0)
-    return np.append(np.nan, (1 + as_far) / (1 + _FLIPS))
+    p = (1 + np.count_nonzero(flipped >= seen - 1e-9, axis=0)) / (1 + _FLIPS)
+    p[place] = np.nan
+    return p
