@@ -17,8 +17,9 @@ class Matched:
 
     Attributes:
         table: The packed rows, see `findings.costs.pack`.
-        ranked: `rankings` by setting.
+        ranked: `rankings` by setting, sources that are transformers left out.
         beside: The same with tests against `mi`.
+        transformers: `rankings` by setting with transformers as sources.
         published: Published success of attacks in percent, with its gradients an image.
     """
 
@@ -27,10 +28,16 @@ class Matched:
         self.published = published.set_index("attack")
         self.ranked: dict[str, pd.DataFrame] = {}
         self.beside: dict[str, pd.DataFrame] = {}
+        self.transformers: dict[str, pd.DataFrame] = {}
         for setting in SETTINGS:
-            rows = unpacked(self.table[self.table["setting"] == setting])
+            mine = self.table[self.table["setting"] == setting]
+            transformers = mine["source"].isin(TRANSFORMERS)
+            rows = unpacked(mine[~transformers])
             self.ranked[setting] = rankings(rows)
             self.beside[setting] = rankings(rows, against="mi")
+            if transformers.any():
+                found = rankings(unpacked(mine[transformers]))
+                self.transformers[setting] = found.set_index("attack")
 
     def of(self, setting: str, source: str = "mean", kind: str = "untargeted") -> pd.DataFrame:
         """Return one ranking by attack, of a source or the mean over them."""
@@ -50,6 +57,7 @@ class Matched:
     def gradients(self, attack: str, setting: str) -> float:
         """Return the gradients an image of an attack, the mean over its sources."""
         mine = self.table[(self.table["attack"] == attack) & (self.table["setting"] == setting)]
+        mine = mine[~mine["source"].isin(TRANSFORMERS)]
         single = mine[~mine["source"].str.contains("+", regex=False) & ~mine["targeted"]]
         return float(single.groupby("source")["gradients"].first().mean())
 
@@ -81,12 +89,10 @@ class Matched:
         moved = (ranks["published"] - ranks["own"]).abs()
         return ranks.assign(moved=moved).sort_values("moved", ascending=False, kind="stable")
 
-    def across(self, setting: str, to_transformer: bool) -> pd.DataFrame:
-        """Return the ranking from convolutional networks to transformers, or the other way."""
+    def to_transformer(self, setting: str) -> pd.DataFrame:
+        """Return the ranking from convolutional networks to transformers alone."""
         table = self.table[(self.table["setting"] == setting) & ~self.table["targeted"]]
-        table = table[~table["source"].str.contains("+", regex=False)]
-        sources, targets = (table[key].isin(TRANSFORMERS) for key in ("source", "target"))
-        rows = table[~sources & targets] if to_transformer else table[sources & ~targets]
-        found = rankings(unpacked(rows))
-        name = "mean" if to_transformer else TRANSFORMERS[0]
-        return found[found["source"].str.startswith(name)].set_index("attack")
+        ensemble = table["source"].str.contains("+", regex=False)
+        other = ~table["source"].isin(TRANSFORMERS) & table["target"].isin(TRANSFORMERS)
+        found = rankings(unpacked(table[~ensemble & other]))
+        return found[found["source"].str.startswith("mean")].set_index("attack")

@@ -35,7 +35,7 @@ class CleanFeatureMixup:
     where there is one (authors: each layer another one of the batch).
     """
 
-    images_kept = 68  # the features of an image of the pool, in a ResNet-50 at 224 pixels
+    images_kept = 100  # features of an image of the pool and their mixtures, in a ResNet-50 at 224
     loss: Literal["cross_entropy", "logit", "margin"] = "logit"
     mix_probability: Share = 0.1
     max_ratio: Share = 0.75
