@@ -13,7 +13,7 @@ from src.analysis.matrices import behind_defences, transfer_matrix
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.store.jobs import StoredJob
-from src.store.tables import Alarm, read_alarms
+from src.store.tables import Alarm
 from src.utils.defended import PLAIN
 
 
@@ -97,7 +97,7 @@ def described_images(job: StoredJob) -> pd.DataFrame:
 
 
 def _summary(job: StoredJob) -> JobSummary:
-    own, alarms = job.record, read_alarms(job.folder)
+    own, alarms = job.record, job.alarms
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms)
     variants, pair = job.variants(), (own.source, own.targets)

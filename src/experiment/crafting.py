@@ -12,7 +12,6 @@ from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
 from src.defences import AttackedDefence
 from src.evaluation import CRAFTING, Attacker
-from src.evaluation.configured_attack import attack_function
 from src.experiment.prepared import Job
 from src.store.keys import content_key
 from src.utils.defended import PLAIN
@@ -25,9 +24,10 @@ def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Att
     """Return a job's attack on its source; images that are `kept` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
     source = job.models[settings.source_name]
+    assert job.attack is not None
     return Attacker(
         _behind_its_defence(job, source.layered or source.classifier),
-        attack_function(attack),
+        job.attack,
         settings.budgets,
         norm=attack.norm,
         target_label_rule=attack.target_label,
