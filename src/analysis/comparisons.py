@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from src.analysis.intervals import mcnemar_p, paired_interval
+from src.analysis.intervals import holm, mcnemar_p, paired_interval
 from src.analysis.matrices import relation
 from src.analysis.outcomes import at_budget, outcomes
 from src.analysis.transfer_rates import ratio
@@ -65,7 +65,7 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
         `first_success`, `second_success`, `first_only`, `second_only`; `difference` of the success
         rates, first minus second, with its 95 % interval (see
         `paired_interval`), and two-sided `p` (see `mcnemar_p`), NaN without an image; `p_holm`,
-        corrected for the tests of this kind (S. Holm, Scand. J. Stat. 6, 1979).
+        corrected for the tests of this kind (see `holm`).
     """
     names = ["counted", "success", "target_label"]
     numbers = rows.astype(dict.fromkeys(names, np.float64))
@@ -110,8 +110,6 @@ def _tested(table: pd.DataFrame) -> pd.DataFrame:
     table["p"] = np.where(n > 0, mcnemar_p(b, c), np.nan)
     table["p_holm"] = np.nan
     for kind in COMPARISONS:
-        mine = (table["kind"] == kind) & table["p"].notna()
-        p = table.loc[mine, "p"].sort_values()
-        holm = np.minimum(np.maximum.accumulate(p * np.arange(len(p), 0, -1)), 1.0)
-        table.loc[p.index, "p_holm"] = holm
+        mine = table["kind"] == kind
+        table.loc[mine, "p_holm"] = holm(table.loc[mine, "p"])
     return table

@@ -71,6 +71,21 @@ def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
     return np.minimum(2 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5), 1.0)
 
 
+def holm(p: ArrayLike) -> Values:
+    """Return p-values after Holm's correction for their number; NaN is no test, and stays.
+
+    Reference:
+        S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979).
+    """
+    values = np.asarray(p, np.float64)
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    corrected = np.full_like(values, np.nan)
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return corrected
+
+
 def _upper_end(b: Values, c: Values, n: Values) -> Values:
     """Find the largest difference that the score test does not reject."""
     inside, outside = (b - c) / n, np.ones_like(n)

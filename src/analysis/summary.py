@@ -5,14 +5,20 @@ CSV files, the terminal, MLflow and the report render these numbers; none derive
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import nan
+from typing import Any
 
 import pandas as pd
 
+from src.analysis.comparisons import image_outcomes
 from src.analysis.controls import excess_by_control
 from src.analysis.matrices import behind_defences, transfer_matrix
+from src.analysis.ranking import rankings
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
-from src.store.jobs import StoredJob
+from src.store.jobs import StoredJob, model_digest
+from src.store.record import JobRecord
 from src.store.tables import Alarm
 from src.utils.defended import PLAIN
 
@@ -26,6 +32,10 @@ class JobSummary:
             without an attack.
         excess: Excess of the primary variant over each control; empty without controls.
         alarms: Failed sanity checks.
+        outcomes: Outcomes of single images at the reference budget under the job's own protocol,
+            behind no defence (see `image_outcomes`); empty without an attack.
+        group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
+            code.
         cost: Gradients and forward passes that an image took at all budgets together, the former
             among the latter: `gradients_per_image` and `forwards_per_image`, where known.
     """
@@ -34,6 +44,8 @@ class JobSummary:
     rates: pd.DataFrame
     excess: pd.DataFrame
     alarms: Sequence[Alarm]
+    outcomes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    group: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -75,6 +87,19 @@ class Summary:
         """The jobs with adversarial images."""
         return [one for one in self.jobs if one.job.attacked]
 
+    @cached_property
+    def rankings(self) -> pd.DataFrame:
+        """The `rankings` of comparable jobs.
+
+        Before their columns stand `dataset`, `norm`, `eps_255` and `protocol`, and after them
+        `gradients`, those that an image took at all budgets together in the mean over the sources.
+        """
+        groups: dict[str, list[JobSummary]] = {}
+        for one in self.attacked:
+            groups.setdefault(one.group, []).append(one)
+        parts = [_ranked(members) for members in groups.values()]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
 
 def summarise(jobs: Sequence[StoredJob]) -> Summary:
     """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
@@ -83,8 +108,9 @@ def summarise(jobs: Sequence[StoredJob]) -> Summary:
         ValueError: A file of a job is damaged.
     """
     found = []
+    names: dict[str, str] = {}
     for job in jobs:
-        found.append(_summary(job))
+        found.append(_summary(job, _group(job, names)))
         job.forget()
     return Summary(found, list(_matrices([one for one in found if one.job.attacked])))
 
@@ -96,10 +122,60 @@ def described_images(job: StoredJob) -> pd.DataFrame:
     return trajectories(job.predictions, *pair, own.protocol, job.flips, own.norm)
 
 
-def _summary(job: StoredJob) -> JobSummary:
+def comparable(record: JobRecord) -> str:
+    """Return the key of comparable jobs of the same models, see `JobSummary.group`."""
+    trainer = record.config.get("trainer", {})
+    how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
+    arithmetic = (
+        record.precision,
+        trainer.get("attack_precision"),
+        trainer.get("fold_batch_norms"),
+    )
+    return str((record.data, *how, *arithmetic, record.code.get("program")))
+
+
+def _group(job: StoredJob, names: dict[str, str]) -> str:
+    """Return a job's group: `comparable`, and the models that were others in earlier jobs."""
+    record = job.record
+    other = [
+        f" {name} {digest}"
+        for name in record.weights
+        if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
+    ]
+    return comparable(record) + "".join(other)
+
+
+def _ranked(jobs: Sequence[JobSummary]) -> pd.DataFrame:
+    """Return the rankings of comparable jobs with what they have in common, and their cost."""
+    first = jobs[0].job.record
+    named = [
+        one.outcomes.assign(
+            attack=one.job.attack,
+            source=one.job.record.source,
+            gradients=one.cost.get("gradients_per_image", nan),
+        )
+        for one in jobs
+    ]
+    rows = pd.concat(named, ignore_index=True)
+    costs = rows.groupby(["attack", "source"])["gradients"].first()
+    found = rankings(rows)
+    found["gradients"] = [
+        costs.get((attack, source), costs[attack].mean())
+        for attack, source in zip(found["attack"], found["source"], strict=True)
+    ]
+    common: dict[str, Any] = {
+        "dataset": first.dataset,
+        "norm": first.norm,
+        "eps_255": first.reference,
+        "protocol": first.protocol,
+    }
+    return found.assign(**common)[[*common, *found]]
+
+
+def _summary(job: StoredJob, group: str) -> JobSummary:
     own, alarms = job.record, job.alarms
     if not job.attacked:
-        return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms)
+        return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
     variants, pair = job.variants(), (own.source, own.targets)
     rates = rates_by_protocol(variants, own.source, own.evaluated, job.attack, own.norm)
     rates.insert(list(rates).index("norm") + 1, "arithmetic", own.arithmetic)
@@ -107,7 +183,8 @@ def _summary(job: StoredJob) -> JobSummary:
     attacked = job.predictions[job.predictions["eps_255"] > 0]
     taken = attacked[["gradients", "forwards"]].mean().dropna()
     cost = {f"{name}_per_image": float(value) for name, value in taken.items()}
-    return JobSummary(job, rates, beyond, alarms, cost)
+    single = image_outcomes(job.predictions, *pair, own.reference, own.protocol)
+    return JobSummary(job, rates, beyond, alarms, single, group, cost)
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:

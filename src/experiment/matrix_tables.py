@@ -60,6 +60,29 @@ def defence_table(behind: pd.DataFrame) -> Group:
     return Group(_table(shown.astype(str)), Text(words, style="italic"))
 
 
+def ranking_table(ranked: pd.DataFrame, most: int = 5) -> Group:
+    """Lay out the first attacks of one ranking (see `Summary.rankings`) for the terminal."""
+    first, shown = ranked.iloc[0], ranked.head(most)
+    does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
+    source = str(first["source"])
+    heading = (
+        f"Attacks by mean success ({does}) on other models, eps = {first['eps_255']:g}/255, "
+        f"{source if source.startswith('mean of') else f'source: {source}'}"
+    )
+    frame = pd.DataFrame({"rank": shown["rank"].astype(str), "attack": shown["attack"]})
+    marks = shown["undecided"].map({True: "=", False: ""})
+    frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
+    ends = zip(shown["low"], shown["high"], strict=True)
+    frame["95 % interval"] = [f"{low:.1%} to {high:.1%}" for low, high in ends]
+    frame["images"] = shown["images"].astype(str)
+    frame["gradients an image"] = shown["gradients"].map("{:g}".format)
+    left = len(ranked) - len(shown)
+    words = [f"attacks.csv has the {left} others"] if left else []
+    if ranked["undecided"].sum() > 1:
+        words.append("= cannot be told from the first (sign flips, Holm, p >= 0.05)")
+    return Group(Text(heading, style="bold"), _table(frame), Text("; ".join(words), style="italic"))
+
+
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     """Turn the long matrix into a row per source, for spreadsheets.
 
@@ -88,7 +111,7 @@ def _table(frame: pd.DataFrame) -> Table:
     """Return names and right-aligned cells as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in frame.columns:
-        name = column in ("source", "target", "defence")
+        name = column in ("source", "target", "defence", "attack")
         table.add_column(Text(column), justify="left" if name else "right", overflow="fold")
     for row in frame.itertuples(index=False, name=None):
         table.add_row(*map(Text, row))  # no str: it would style [..]

@@ -44,6 +44,7 @@ from src.utils.tables import write_table
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.txt"
+ATTACKS = "attacks.csv"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
@@ -60,8 +61,9 @@ def files_of_job(folder: Path) -> list[Path]:
 
 
 def files_of_sweep(folder: Path) -> list[Path]:
-    """Return a sweep's files beside its jobs: the report, its figures, the matrices."""
-    first = (path for path in (folder / PAGE, folder / FIGURES) if path.exists())
+    """Return a sweep's files beside its jobs: report, figures, ranking and matrices."""
+    named = (folder / name for name in (PAGE, FIGURES, ATTACKS))
+    first = (path for path in named if path.exists())
     return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
 
@@ -198,7 +200,7 @@ def clear_sweep(folder: Path) -> None:
 
 
 def _clear_summary(folder: Path) -> None:
-    for pattern in ("matrix-*.csv", PAGE, SUMMARY):
+    for pattern in ("matrix-*.csv", ATTACKS, PAGE, SUMMARY):
         for file in folder.glob(pattern):
             file.unlink()
     remove_figures(folder / FIGURES)

@@ -9,7 +9,13 @@ from rich.text import Text
 
 from src.analysis import CAUSES
 from src.analysis.summary import Matrix, Summary
-from src.experiment.matrix_tables import defence_table, matrix_table, wide_matrix
+from src.experiment.matrix_tables import (
+    defence_table,
+    matrix_table,
+    ranking_table,
+    wide_matrix,
+)
+from src.experiment.outputs import ATTACKS
 from src.utils.files import write_csv
 
 
@@ -27,14 +33,27 @@ def print_matrices(summary: Summary, console: Console) -> None:
     console.print()
 
 
-def write_matrices(summary: Summary, folder: Path) -> None:
-    """Write the matrix of every attack as CSV."""
+def write_tables(summary: Summary, folder: Path) -> None:
+    """Write the matrix of every attack, and the rankings of attacks, as CSV."""
+    if summary.attacked:
+        write_csv(folder / ATTACKS, summary.rankings)
     files: dict[str, pd.DataFrame] = {}
     for one in summary.matrices:
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", one.attack).strip("-")[:150]
         files[f"{stem}-{len(files)}" if stem in files else stem] = wide_matrix(one.cells)
     for stem, frame in files.items():
         write_csv(folder / f"{stem}.csv", frame)
+
+
+def print_rankings(summary: Summary, console: Console) -> None:
+    """Print the first attacks of each kind, over all sources where there are several."""
+    if summary.rankings.empty:
+        return
+    keys = ["dataset", "norm", "eps_255", "protocol", "kind"]
+    for _, ranked in summary.rankings.groupby(keys, sort=False):
+        first = ranked[ranked["source"] == ranked["source"].iloc[0]]
+        if len(first) > 1:
+            console.print(ranking_table(first), "", soft_wrap=False)
 
 
 def print_alarms(summary: Summary, console: Console) -> None:

@@ -18,7 +18,7 @@ from src.config.settings import Settings
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
-from src.experiment.summary import print_alarms, print_matrices, write_matrices
+from src.experiment.summary import print_alarms, print_matrices, print_rankings, write_tables
 from src.experiment.tracked import sweep_parameters, sweep_points
 from src.store.jobs import find_jobs
 from src.store.record import PAGE, job_record, public
@@ -125,13 +125,16 @@ class Sweep:
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True, soft_wrap=True)
         done, written = _summary_of([job for job in jobs if job not in failures], console), True
-        print_matrices(done, console)
-        print_alarms(done, console)
-        text = console.export_text().strip("\n")
+        printed = []
+        for show in (print_matrices, print_rankings, print_alarms):
+            show(done, console)
+            printed.append(console.export_text())
+        matrices, ranked, alarms = printed
+        text = "".join(printed).strip("\n")
         try:
             if jobs != [folder]:  # which the job itself has cleared
                 clear_sweep(folder)
-            write_matrices(done, folder)
+            write_tables(done, folder)
             if text:
                 write_text(folder / SUMMARY, text)
         except WriteError as error:
@@ -148,7 +151,8 @@ class Sweep:
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             files = files_of_sweep(folder)
-            self.tracker.end_sweep(self.run, status, files, text, sweep_points(done))
+            note = f"{ranked}{matrices}{alarms}".strip("\n")  # a long one is cut at its end
+            self.tracker.end_sweep(self.run, status, files, note, sweep_points(done))
             attacks = list(dict.fromkeys(one.job.record.label for one in done.attacked))
             links = self.tracker.links(self.run, attacks) if done.jobs else {}
             for what, link in links.items():

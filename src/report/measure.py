@@ -7,7 +7,6 @@ from math import nan
 import pandas as pd
 
 from src.analysis import is_white_box, measured, relation
-from src.analysis.comparisons import image_outcomes
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
@@ -16,7 +15,6 @@ from src.analysis.summary import JobSummary, Summary, described_images
 from src.analysis.trajectories import KINDS, galleries
 from src.report.images import Album, examples, gallery_albums
 from src.store.jobs import StoredJob, model_digest
-from src.store.record import JobRecord
 from src.utils.defended import PLAIN, defended, parted
 
 
@@ -102,35 +100,11 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
 
-def group(record: JobRecord) -> str:
-    """Return the key of comparable jobs: same images, budget, protocol, arithmetic, seed, code."""
-    trainer = record.config.get("trainer", {})
-    how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
-    arithmetic = (
-        record.precision,
-        trainer.get("attack_precision"),
-        trainer.get("fold_batch_norms"),
-    )
-    return str((record.data, *how, *arithmetic, record.code.get("program")))
-
-
-def _own_group(job: StoredJob, names: dict[str, str]) -> str:
-    """Return a job's group plus its models that were others in earlier jobs on its images."""
-    record = job.record
-    other = [
-        f" {name} {digest}"
-        for name in record.weights
-        if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
-    ]
-    return group(record) + "".join(other)
-
-
 def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     """Return the statistics of a job's tables, except those of single images."""
     job, record, rows = one.job, one.job.record, one.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    jobs = _own_group(job, names)
-    rates = _rates(one).assign(group=jobs)
+    rates = _rates(one).assign(group=one.group)
     plain = rates["defence"] == PLAIN
     found = {"rates": rates[plain]}
     if not plain.all():
@@ -146,7 +120,7 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
         own = [_model(job, str(target), names) for target in table["target"]]
         found["low_passed"] = table.assign(target=own)
-    found["outcomes"] = image_outcomes(rows, *pair, at, protocol).assign(group=jobs)
+    found["outcomes"] = one.outcomes.assign(group=one.group)
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:

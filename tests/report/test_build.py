@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from src.analysis import format_cell
-from src.analysis.summary import summarise
+from src.analysis.summary import comparable, summarise
 from src.config.settings import ReportSettings
 from src.report.build import build_report
-from src.report.measure import Measured, group, measure
+from src.report.measure import Measured, measure
 from src.report.sections import compared
 from src.report.sections.answer import answer_sentence
 from src.store.jobs import disambiguated, find_jobs
@@ -45,7 +45,7 @@ def answered(record, success, **more):
     """Return the sentence on rates of 100 images: successes by attack, source and target."""
     pairs = pd.Series(success).rename_axis(["attack", "source", "target"])
     told = {"n": 100, "targeted": False, "relation": "transfer", "primary": True, "reference": True}
-    rates = pairs.rename("success").reset_index().assign(group=group(record), **told | more)
+    rates = pairs.rename("success").reset_index().assign(group=comparable(record), **told | more)
     return answer_sentence(record, Measured({"rates": rates}))
 
 

@@ -4,10 +4,11 @@ import pandas as pd
 
 from src.analysis import OWN, TRANSFER, WHITE_BOX, format_cell
 from src.analysis.intervals import FEWEST_IMAGES
+from src.analysis.summary import comparable
 from src.config.settings import CONTROLS
 from src.report.charts.dots import dot_plot
 from src.report.charts.transfer import drawn_rows, linked, success_over_cost
-from src.report.measure import Measured, group
+from src.report.measure import Measured
 from src.report.page import Figure, Section
 from src.report.sections.text import pair_names
 from src.store.record import JobRecord
@@ -51,7 +52,7 @@ def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
     A source that was attacked behind a defence is no other model for itself.
     """
     at = rates["primary"] & rates["reference"] & (rates["n"] >= FEWEST_IMAGES)
-    rows = rates[at & (rates["group"] == group(record))]
+    rows = rates[at & (rates["group"] == comparable(record))]
     rows = rows[rows["targeted"] == rows["targeted"].iloc[0]] if len(rows) else rows
     rows = rows[rows["relation"] != OWN]
     for left_out in (rows["relation"] == WHITE_BOX, rows["source"].str.contains("+", regex=False)):
