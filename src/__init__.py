@@ -7,7 +7,8 @@ The command line is `python -m src.main`. From Python there are
 - `load_sweep`: the predictions of finished sweeps as one data frame;
 - `transfer`: any torch modules attacked, and evaluated on the same images, as such a frame;
 - `rates`: counts, rates and intervals of a frame;
-- `matrix` and `curves`: the report's main charts of a frame or of finished sweeps.
+- `matrix` and `curves`: the report's main charts of a frame or of finished sweeps;
+- `table`: a table of them for a paper.
 
 **Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
 
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
     from src.classifier import load_classifier
     from src.frames.charts import curves, matrix
     from src.frames.frame import load_sweep, rates
+    from src.frames.table import table
     from src.frames.transfer import transfer
 
-__all__ = ["attacks", "curves", "load_classifier", "load_sweep", "matrix", "rates", "transfer"]
+__all__ = [
+    *("attacks", "curves", "load_classifier", "load_sweep", "matrix", "rates", "table", "transfer")
+]
 _HOMES = {
     "attacks": "src.attacks",
     "curves": "src.frames.charts",
@@ -50,6 +54,7 @@ _HOMES = {
     "load_sweep": "src.frames.frame",
     "matrix": "src.frames.charts",
     "rates": "src.frames.frame",
+    "table": "src.frames.table",
     "transfer": "src.frames.transfer",
 }
 
