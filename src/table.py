@@ -22,7 +22,11 @@ def main() -> None:
     axes = "one or more of attack, source, target, defence"
     add("--rows", nargs="+", default=["source", "attack"], help=f"{axes}; source attack")
     add("--columns", nargs="+", default=["target"], help=f"{axes}; target")
-    add("--value", default="success", help="success, accuracy, confidence or gradients")
+    add(
+        "--value",
+        default="success",
+        help="success, accuracy, confidence, gradients, rms, psnr or ssim",
+    )
     add("--eps", type=float, help="budget in 1/255; each job's reference budget")
     add("--protocol", help="images that are counted; each job's own")
     add("--no-average", action="store_true", help="no column of means")

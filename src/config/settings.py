@@ -238,6 +238,7 @@ class DiagnosticSettings(Section):
     spectra: bool = False
     filters: bool = False
     similarity: bool = False
+    stealth: bool = False
     n_images: PositiveInt | None = None
 
     @property

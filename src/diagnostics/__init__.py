@@ -15,6 +15,7 @@ from src.diagnostics.band_filters import (
 from src.diagnostics.gradient_similarity import Similarity
 from src.diagnostics.minimum_budget import BatchAttack, Bisection
 from src.diagnostics.spectra import Spectra, mean_spectra
+from src.diagnostics.stealth import Stealth
 from src.evaluation import Diagnostic
 
 
@@ -36,6 +37,8 @@ def make_diagnostics(
         diagnostics.append(Bisection(targets, settings.bisection, clean, attack))
     if settings.spectra:
         diagnostics.append(Spectra(targets, reference_eps_255))
+    if settings.stealth:
+        diagnostics.append(Stealth(targets))
     if settings.filters:
         diagnostics.append(Filtered(targets, reference_eps_255, seed))
     return diagnostics

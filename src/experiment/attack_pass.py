@@ -92,6 +92,8 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
     if ("spectra", "") in found:
         size, at = job.images.image_size, job.settings.reference
         tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
+    if ("stealth", "") in found:
+        tables["stealth"] = found["stealth", ""]
     return Results(
         variants,
         tables,
@@ -130,6 +132,8 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
         what[job.variants.primary, target] = (None, every)
     if chosen.spectra:
         what["spectra", ""] = (settings.reference, diagnosed)
+    if chosen.stealth:
+        what["stealth", ""] = (None, diagnosed)
     if job.saved is None:
         what[CRAFTING, ""] = (None, every)
         kept = every if settings.save_adversarial else np.array(job.examples, np.int64)

@@ -13,6 +13,9 @@ _WORDS = {
     "accuracy": "Robust accuracy in %",
     "confidence": "Mean confidence in %",
     "gradients": "Gradients an image, at all budgets together",
+    "rms": "Root-mean-square change in 1/255",
+    "psnr": "PSNR in dB",
+    "ssim": "SSIM",
 }
 _PACKAGES = ("transferability", "torch", "torchvision", "timm")
 
@@ -31,7 +34,8 @@ def caption_of(
 ) -> str:
     """Return the caption of a table of jobs, with the options that it was made with."""
     records, pairs = [job.record for job in jobs], cells.pairs
-    counted = cells.value != "gradients"
+    counted = cells.value in ("success", "accuracy", "confidence")
+    sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
@@ -44,6 +48,12 @@ def caption_of(
         f"Of {_distinct(map(_images, records))}": True,
         f"Counted ({protocols}): {least:.0f} to {most:.0f} images a cell": counted,
         f"Cells are means over {' and '.join(pooled)}s, white boxes left out": bool(pooled),
+        f"RMS change in 1/255: {', '.join(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": counted
+        and len(sizes) > 1,
+        "Attacks of one L-infinity budget differ in L2": counted
+        and not len(sizes)
+        and pairs["attack"].nunique() > 1
+        and "linf" in set(pairs["norm"]),
         "Average: over the row's cells, white boxes left out": average,
         "Grey: white boxes": white_boxes and bool(shown["white"].any()),
         "White boxes are left out": not white_boxes,

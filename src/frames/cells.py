@@ -9,6 +9,7 @@ import pandas as pd
 from src.analysis import TRANSFER, relation
 from src.analysis.comparisons import image_outcomes
 from src.analysis.ranking import rankings
+from src.analysis.stealth import mean_stealth
 from src.analysis.strongest import strongest_attackers
 from src.analysis.summary import JobSummary
 from src.utils.defended import parted
@@ -19,6 +20,9 @@ VALUES = {
     "accuracy": "robust_accuracy",
     "confidence": "confidence",
     "gradients": "gradients",
+    "rms": "rms_255",
+    "psnr": "psnr",
+    "ssim": "ssim",
 }
 """Values of cells, and the columns of rates that hold them."""
 AVERAGE = "average"
@@ -32,7 +36,8 @@ class Cells:
 
     Attributes:
         pairs: A row per attack, source, target and defence, with the columns of rates.
-        outcomes: Those of single images, with `attack`, `source`, `target` and `defence`.
+        outcomes: Those of single images, with `attack`, `source`, `target` and `defence`, the
+            target's `full` name behind it, and the `group` of comparable jobs.
         value: One of `VALUES`.
     """
 
@@ -53,6 +58,8 @@ class Cells:
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
             column, one = VALUES[self.value], used.iloc[0]
+            if column not in used:
+                raise ValueError(f"value={self.value} needs jobs with diagnostics.stealth=true.")
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
@@ -61,7 +68,7 @@ class Cells:
         return self.marked(pd.DataFrame(found, columns=[*keys, *names]), keys)
 
     def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-        """Mark the best attacks of each group of cells that share all but the attack."""
+        """Mark the best of comparable attacks in each group of cells that share all but these."""
         cells = cells.assign(best=False, undecided=False)
         if "attack" not in keys or self.value not in ("success", "accuracy"):
             return cells
@@ -69,10 +76,9 @@ class Cells:
         shown = cells[~cells["white"]]
         for place in shown[shared].drop_duplicates().to_dict("records") if shared else [{}]:
             group, mine = _where(shown, place), _where(self.outcomes, place)
-            if mine.empty:  # of the strongest attacker
-                continue
-            ranked = rankings(mine.rename(columns={"full": "target", "target": "_"}))
-            for _, rows in ranked.groupby("kind", sort=False):
+            rankable = mine.rename(columns={"full": "target", "target": "_"})
+            ranked = [rankings(rows) for _, rows in rankable.groupby("group", sort=False)]
+            for rows in (kind for each in ranked for _, kind in each.groupby("kind", sort=False)):
                 first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
                 its = group[group["attack"].isin(first["attack"])]
                 if its["value"].nunique() > 1:
@@ -88,6 +94,8 @@ class Cells:
         `strongest_attackers`, with `attack` one of `STRONGEST`, and the columns of
         `pairs` that a cell shows.
         """
+        if self.outcomes["group"].nunique() > 1:
+            raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
         rows = self.outcomes.rename(columns={"full": "target", "target": "_"})
         found = strongest_attackers(rows)
         found = found[~found["targeted"]]
@@ -127,6 +135,8 @@ def cells_of(
                 f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
                 f"budgets {known[0]} and the protocols {known[1]}."
             )
+        if "stealth" in job.files:
+            at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
         pairs.append(
             at.assign(
                 relation=[relation(own.source, target) for target in at["target"]],
@@ -137,6 +147,6 @@ def cells_of(
         single = image_outcomes(job.defended, own.source, own.evaluated, eps, counted)
         names = pd.DataFrame(map(parted, single["target"]), columns=["target", "defence"])
         single = single.rename(columns={"target": "full"}).join(names)
-        outcomes.append(single.assign(attack=job.attack, source=own.source))
+        outcomes.append(single.assign(attack=job.attack, source=own.source, group=one.group))
         job.forget()
     return Cells(pd.concat(pairs, ignore_index=True), pd.concat(outcomes, ignore_index=True), value)

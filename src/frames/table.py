@@ -28,6 +28,7 @@ ESCAPES: dict[str, Callable[[str], str]] = {
 }
 """Names as each format needs them."""
 _SMALL = {"latex": r" {{\scriptsize [{}, {}]}}", "html": " <small>[{}, {}]</small>"}
+_FORMS = {"gradients": "{:,.0f}", "rms": "{:.2f}", "psnr": "{:.1f}", "ssim": "{:.3f}"}
 _NONE = {"latex": "--", "html": "&ndash;"}
 Place = tuple[str, ...]
 Cell = dict[Hashable, Any]
@@ -59,7 +60,8 @@ def table(
         *more: Further folders.
         rows: What a row is: one or more of `attack`, `source`, `target` and `defence`.
         columns: What a column is, likewise.
-        value: `success`, `accuracy` (robust accuracy), `confidence` or `gradients` (an image).
+        value: `success`, `accuracy` (robust accuracy), `confidence` or `gradients` (an image); of
+            jobs with `diagnostics.stealth=true` also `rms` (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         protocol: Images that are counted; None: each job's own.
         average: Add a column of means over the row's cells but white boxes.
@@ -192,11 +194,9 @@ def _text(cell: Cell | None, value: str, intervals: bool, how: str) -> str:
         return _NONE.get(how, "\N{EN DASH}")
     if pd.isna(cell["value"]):
         return "n/a"
-    form = "{:,.0f}" if value == "gradients" else "{:.1f}"
-    low, number, high = (
-        form.format(each if value == "gradients" else 100 * each)
-        for each in (cell["low"], cell["value"], cell["high"])
-    )
+    form = _FORMS.get(value, "{:.1%}")
+    ends = (form.format(cell[each]).rstrip("%") for each in ("low", "value", "high"))
+    low, number, high = ends
     if not intervals or pd.isna(cell["low"]):
         return number
     return number + _SMALL.get(how, " [{}, {}]").format(low, high)

@@ -22,6 +22,7 @@ _COLUMNS = {
     "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
     "low_passed": f"index label target cutoff {_PREDICTED}",
     "similarity": "index label target cosine",
+    "stealth": "index eps_255 rms_255 linf_255 psnr ssim",
     "spectra": f"kind eps_255 {_BAND} n share",
 }
 _TYPES = {

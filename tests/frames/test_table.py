@@ -120,6 +120,15 @@ def test_other_axes_values_budgets_and_protocols():
     assert cells_of(everything)[0] == ["source", "attack", "vgg none", "vit none", "average"]
 
 
+def test_attacks_are_compared_within_one_norm_alone():
+    frame = frame_of({(attack, "a", "b"): count for attack, count in {"mi": 20, "l2": 5}.items()})
+    assert "**" in table(frame, to="markdown")
+    frame.attrs[JOBS][1]["norm"] = "l2"
+    assert "**" not in table(frame, to="markdown")
+    with pytest.raises(ValueError, match="one norm"):
+        table(frame, strongest=True)
+
+
 def test_white_boxes_are_grey_or_left_out():
     latex = table(ordinary(), to="latex")
     assert latex.count(r"\color[HTML]{777777}") == 6
