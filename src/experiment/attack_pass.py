@@ -126,6 +126,8 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
         if chosen.bisection:
             correct = np.intersect1d(diagnosed, _correct(job.clean, target))
             what["flips", target] = (chosen.bisection, correct)
+        if chosen.iterations:
+            what["iterations", target] = ((settings.reference, chosen.iterations), diagnosed)
         if chosen.filters:
             what["filtered", target] = (settings.reference, diagnosed)
     for target in settings.evaluated[len(settings.targets) :]:  # behind a defence
@@ -168,8 +170,8 @@ def _transfer(
     source, every = _adversarial_source(job, missing, todo), []
     if isinstance(source, Attacker):
         plain = [name for name in targets if name in settings.targets]
-        how = (settings.diagnostics, plain, settings.reference)
-        every = make_diagnostics(*how, job.clean, source.perturbed, settings.seed)
+        how = (settings.diagnostics, plain, settings.reference, job.clean)
+        every = make_diagnostics(*how, source, settings.seed, settings.step_255)
     diagnostics = [one for one in every if one.table in names]
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")
