@@ -5,8 +5,10 @@ The command line is `python -m src.main`. From Python there are
 - `attacks`: the attacks as functions, see below;
 - `load_classifier`: a model with the weights that the command line has;
 - `load_sweep`: the predictions of finished sweeps as one data frame;
-- `rates`: counts, rates and intervals of the predictions of one job and variant;
-- `matrix` and `curves`: the report's main charts of finished sweeps.
+- `transfer`: any torch modules attacked, and evaluated on the same images, as such a frame;
+- `rates`: counts, rates and intervals of a frame;
+- `matrix` and `curves`: the report's main charts of a frame or of finished sweeps;
+- `table`: a table of them for a paper.
 
 **Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
 
@@ -36,18 +38,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from src import attacks
-    from src.analysis import rates
     from src.classifier import load_classifier
-    from src.report.frame import curves, load_sweep, matrix
+    from src.frames.charts import curves, matrix
+    from src.frames.frame import load_sweep, rates
+    from src.frames.table import table
+    from src.frames.transfer import transfer
 
-__all__ = ["attacks", "curves", "load_classifier", "load_sweep", "matrix", "rates"]
+__all__ = [
+    *("attacks", "curves", "load_classifier", "load_sweep", "matrix", "rates", "table", "transfer")
+]
 _HOMES = {
     "attacks": "src.attacks",
-    "curves": "src.report.frame",
+    "curves": "src.frames.charts",
     "load_classifier": "src.classifier",
-    "load_sweep": "src.report.frame",
-    "matrix": "src.report.frame",
-    "rates": "src.analysis",
+    "load_sweep": "src.frames.frame",
+    "matrix": "src.frames.charts",
+    "rates": "src.frames.frame",
+    "table": "src.frames.table",
+    "transfer": "src.frames.transfer",
 }
 
 

@@ -19,7 +19,7 @@ from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.store.jobs import StoredJob, model_digest
 from src.store.record import JobRecord
-from src.store.tables import Alarm, read_alarms
+from src.store.tables import Alarm
 from src.utils.defended import PLAIN
 
 
@@ -173,7 +173,7 @@ def _ranked(jobs: Sequence[JobSummary]) -> pd.DataFrame:
 
 
 def _summary(job: StoredJob, group: str) -> JobSummary:
-    own, alarms = job.record, read_alarms(job.folder)
+    own, alarms = job.record, job.alarms
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
     variants, pair = job.variants(), (own.source, own.targets)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -30,6 +30,7 @@ def ascend(
     seeds: Tensor | None = None,
     pool: tuple[Tensor, Tensor] | None = None,
     max_batch: int | None = None,
+    iterates: Sequence[int] | None = None,
 ) -> Tensor:
     """Maximise the loss of the source model inside a ball around each image.
 
@@ -53,14 +54,15 @@ def ascend(
         seeds: One whole number an image, shape (N,), that decides what is random; None: 0, 1, ...
         pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
         max_batch: Most images in one gradient batch; None: no limit.
+        iterates: Numbers of steps, each at least 1, whose iterates are wanted; None: the last one.
 
     Returns:
         Adversarial images in [0, 1], detached: of the images' shape for one budget, else of shape
-        (K, N, 3, H, W).
+        (K, N, 3, H, W); before these axes that of the `iterates`, if they are named.
 
     Raises:
-        ValueError: A budget or a pixel lies outside [0, 1], or labels or seeds are not one for each
-            image.
+        ValueError: A budget or a pixel lies outside [0, 1], labels or seeds are not one for each
+            image, or the attack ends before one of the iterates.
 
     Reference:
         Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
@@ -76,15 +78,19 @@ def ascend(
     seeds = _one_each("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
     others_than = labels if true_labels is None else _one_each("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
-    result = images.new_empty((len(flat), *images.shape))
+    after = [settings.steps] if iterates is None else list(iterates)
+    if wrong := [step for step in after if not 1 <= step <= settings.steps]:
+        raise ValueError(f"iterates={wrong[0]}: the attack takes attack.steps={settings.steps}.")
+    result = images.new_empty((len(after), len(flat), *images.shape))
     with evaluation_mode(model):
         source = _source(model, settings)
         for rows, part in _parts(len(flat), len(images), max_batch, settings):
             random = PerImageRandom(seeds[part], images, others_than[part], pool)
             sizes = flat[rows, part if own else slice(None)]
             given = (source, images[part], labels[part], targeted, random, sizes, settings.norm)
-            result[rows, part] = _best(Landscape(Problem(*given), settings))
-    return result.reshape(budgets.shape[:1] + images.shape)
+            result[:, rows, part] = _best(Landscape(Problem(*given), settings), after)
+    result = result.reshape(len(after), *budgets.shape[:1], *images.shape)
+    return result[0] if iterates is None else result
 
 
 @lru_cache  # once, not with every batch
@@ -133,20 +139,24 @@ def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
     return numbers
 
 
-def _best(landscape: Landscape) -> Tensor:
-    """Return for each image the last iterate of the restart with the highest loss."""
-    best = iterated(landscape)
+def _best(landscape: Landscape, after: Sequence[int]) -> Tensor:
+    """Return for each image the iterates of the restart whose last one has the highest loss."""
+    if landscape.settings.restarts == 1:
+        return trajectory(landscape, after)
+    ends = [*after, landscape.settings.steps]
+    best = trajectory(landscape, ends)
     for _ in range(landscape.settings.restarts - 1):
-        other = iterated(landscape)
-        landscape.problem.source.draw(landscape.problem.random, len(best))
+        other = trajectory(landscape, ends)
+        landscape.problem.source.draw(landscape.problem.random, len(best[-1]))
         with torch.no_grad():
-            better = landscape.losses(other) > landscape.losses(best)
+            better = landscape.losses(other[-1]) > landscape.losses(best[-1])
         best = torch.where(better[..., None, None, None], other, best)
-    return best
+    return best[:-1]
 
 
-def iterated(landscape: Landscape) -> Tensor:
-    """Return the last iterates of one run of all steps, (K, N, 3, H, W)."""
+def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
+    """Return iterates of one run, after some numbers of steps, (S, K, N, 3, H, W)."""
+    kept: dict[int, Tensor] = {}
     settings, problem, random = landscape.settings, landscape.problem, landscape.problem.random
     eps, images = problem.eps, problem.images
     images = images.expand(len(eps), *problem.images.shape)
@@ -164,7 +174,9 @@ def iterated(landscape: Landscape) -> Tensor:
         added = state.last_gradient if settings.normalised else gradient
         momentum = settings.decay * momentum + added
         x = project(x + settings.update(momentum, state), images, eps, settings.norm)
-    return x
+        if step + 1 in after:
+            kept[step + 1] = x
+    return torch.stack([kept[step] for step in after])
 
 
 def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:

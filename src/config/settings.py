@@ -38,7 +38,7 @@ Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 Norm = Literal["linf", "l2"]
 Need = Literal["layers", "skip connections", "skip connections or ReLUs", "attention", "ReLUs"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
-GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch")
+GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates")
 """Keyword arguments of attacks that the program fills in."""
 STUDY = ("vgg16", "resnet50", "inception")
 """Default targets beside the source, as far as the catalogue holds them."""
@@ -238,6 +238,10 @@ class DiagnosticSettings(Section):
     spectra: bool = False
     filters: bool = False
     similarity: bool = False
+    stealth: bool = False
+    iterations: Annotated[
+        tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)
+    ] = ()
     n_images: PositiveInt | None = None
 
     @property
@@ -383,6 +387,17 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _takes_steps(self) -> Self:
+        steps = self.attack.settings.get("steps", 1)
+        last = max(self.diagnostics.iterations, default=0)
+        if self.attack.kind == "crafted" and isinstance(steps, int) and last > steps:
+            raise ValueError(
+                f"diagnostics.iterations={last}: attack={self.attack.name} ends after {steps}; "
+                "attack.steps must reach the largest"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _compares_defences(self) -> Self:
         if self.protocol == "common" and not self.defences:
             raise ValueError("protocol=common compares defences; defences=[none,jpeg] names some")
@@ -461,6 +476,13 @@ class Settings(Section):
         if self.epsilon.reference is None or not self.budgets:
             return reference_budget(self.budgets)
         return self.epsilon.reference
+
+    @property
+    def step_255(self) -> float:
+        """Length of the attack's steps at the reference budget, in units of 1/255."""
+        stated = self.attack.settings
+        relative = stated.get("relative_step_size") or 1 / stated.get("steps", 1)
+        return float(stated.get("step_size_255") or relative * self.reference)
 
     @property
     def job(self) -> str:

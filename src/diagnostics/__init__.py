@@ -1,6 +1,7 @@
 """Diagnostics, which a job computes while it has models and adversarial images at hand."""
 
 from collections.abc import Sequence
+from math import nan
 
 import pyarrow as pa
 
@@ -13,9 +14,11 @@ from src.diagnostics.band_filters import (
     noise_parts,
 )
 from src.diagnostics.gradient_similarity import Similarity
-from src.diagnostics.minimum_budget import BatchAttack, Bisection
+from src.diagnostics.iterations import Iterations
+from src.diagnostics.minimum_budget import Bisection
 from src.diagnostics.spectra import Spectra, mean_spectra
-from src.evaluation import Diagnostic
+from src.diagnostics.stealth import Stealth
+from src.evaluation import Attacker, Diagnostic
 
 
 def make_diagnostics(
@@ -23,19 +26,26 @@ def make_diagnostics(
     targets: Sequence[str],
     reference_eps_255: float,
     clean: pa.Table,
-    attack: BatchAttack,
+    attacker: Attacker,
     seed: int = 0,
+    step_255: float = nan,
 ) -> list[Diagnostic]:
     """Return the diagnostics of an attack that settings ask for.
 
     The perturbations of `reference_eps_255`, in units of 1/255, are analysed. `clean` holds the
-    targets' predictions for the clean images; `seed` is that of the noise, their control.
+    targets' predictions for the clean images; `seed` is that of the noise, their control, and
+    `step_255` the length of the attack's steps at that budget.
     """
     diagnostics: list[Diagnostic] = []
     if settings.bisection:
-        diagnostics.append(Bisection(targets, settings.bisection, clean, attack))
+        diagnostics.append(Bisection(targets, settings.bisection, clean, attacker.perturbed))
     if settings.spectra:
         diagnostics.append(Spectra(targets, reference_eps_255))
+    if settings.stealth:
+        diagnostics.append(Stealth(targets))
+    if settings.iterations:
+        how = (reference_eps_255, settings.iterations, step_255, attacker.iterates)
+        diagnostics.append(Iterations(targets, *how))
     if settings.filters:
         diagnostics.append(Filtered(targets, reference_eps_255, seed))
     return diagnostics

@@ -174,6 +174,19 @@ class Attacker(AdversarialSource):
         target_labels = self._target_labels(images, batch)
         return self._attacked(self._counted(), images, batch, target_labels, eps)
 
+    def iterates(
+        self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
+    ) -> AdversarialBatch:
+        """Return a batch's iterates of one run for one budget, (S, N, 3, H, W), uncounted."""
+        if "iterates" not in accepted(self.attack):
+            raise ValueError(
+                f"diagnostics.iterations: attack={self.name} has no keyword `iterates`, which an "
+                "attack of src.attacks has."
+            )
+        target_labels, budgets = self._target_labels(images, batch), images.new_tensor([eps])
+        found = self._attacked(self._counted(), images, batch, target_labels, budgets, steps)
+        return AdversarialBatch(found, target_labels)
+
     def _counted(self, limit: float = math.inf) -> CountedModel:
         return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", limit)
 
@@ -184,8 +197,9 @@ class Attacker(AdversarialSource):
         batch: Batch,
         target_labels: Tensor | None,
         eps: Tensor,
+        steps: Sequence[int] = (),
     ) -> Tensor:
-        """Return the attack's images inside their balls."""
+        """Return the attack's images inside their balls, or its iterates for the one budget."""
         labels = batch.labels if target_labels is None else target_labels
         given = {
             "targeted": target_labels is not None,
@@ -194,9 +208,12 @@ class Attacker(AdversarialSource):
             "pool": self._pool(images),
             "max_batch": self.max_batch,
         }
-        arguments = {key: given[key] for key in accepted(self.attack)}
+        arguments = {key: given[key] for key in accepted(self.attack) if key in given}
+        arguments |= {"iterates": list(steps)} if steps else {}
         copies = images.clone(), labels.clone(), eps.clone()
         adversarial = self._called(counted, copies, arguments)
+        if steps:
+            adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(one, images, size, self.norm) for one, size in pairs])

@@ -92,6 +92,8 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
     if ("spectra", "") in found:
         size, at = job.images.image_size, job.settings.reference
         tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
+    if ("stealth", "") in found:
+        tables["stealth"] = found["stealth", ""]
     return Results(
         variants,
         tables,
@@ -124,12 +126,16 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
         if chosen.bisection:
             correct = np.intersect1d(diagnosed, _correct(job.clean, target))
             what["flips", target] = (chosen.bisection, correct)
+        if chosen.iterations:
+            what["iterations", target] = ((settings.reference, chosen.iterations), diagnosed)
         if chosen.filters:
             what["filtered", target] = (settings.reference, diagnosed)
     for target in settings.evaluated[len(settings.targets) :]:  # behind a defence
         what[job.variants.primary, target] = (None, every)
     if chosen.spectra:
         what["spectra", ""] = (settings.reference, diagnosed)
+    if chosen.stealth:
+        what["stealth", ""] = (None, diagnosed)
     if job.saved is None:
         what[CRAFTING, ""] = (None, every)
         kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
@@ -164,8 +170,8 @@ def _transfer(
     source, every = _adversarial_source(job, missing, todo), []
     if isinstance(source, Attacker):
         plain = [name for name in targets if name in settings.targets]
-        how = (settings.diagnostics, plain, settings.reference)
-        every = make_diagnostics(*how, job.clean, source.perturbed, settings.seed)
+        how = (settings.diagnostics, plain, settings.reference, job.clean)
+        every = make_diagnostics(*how, source, settings.seed, settings.step_255)
     diagnostics = [one for one in every if one.table in names]
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")

@@ -12,7 +12,6 @@ from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
 from src.defences import AttackedDefence
 from src.evaluation import CRAFTING, Attacker
-from src.evaluation.configured_attack import attack_function
 from src.experiment.prepared import Job
 from src.store.keys import content_key
 from src.utils.defended import PLAIN
@@ -25,9 +24,10 @@ def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Att
     """Return a job's attack on its source; images that are `kept` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
     source = job.models[settings.source_name]
+    assert job.attack is not None
     return Attacker(
         _behind_its_defence(job, source.layered or source.classifier),
-        attack_function(attack),
+        job.attack,
         settings.budgets,
         norm=attack.norm,
         target_label_rule=attack.target_label,
@@ -65,13 +65,14 @@ def try_attack(job: Job, device: torch.device) -> None:
     """Attack two of a job's images on its source, whose models alone need be there.
 
     An attack that cannot work shows by this before other models are trained. One whose rows are
-    stored is not tried, unless it is to be bisected. Logs the number of gradients.
+    stored is not tried, unless a diagnostic runs it again. Logs the number of gradients.
     """
-    bisected = job.settings.diagnostics.bisection > 0
+    diagnostics = job.settings.diagnostics
+    bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
     key, count = content_key(job.crafting, CRAFTING, None, None), len(job.images)
     known = None if job.settings.rerun else job.rows.read(key, ["index"])
     stored = known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all()
-    if stored and not bisected:
+    if stored and not (bisected or iterations):
         return
     two = range(min(2, count))
     batch = Batch(*(column.to(device) for column in job.images.__getitems__([*two])))
@@ -79,6 +80,8 @@ def try_attack(job: Job, device: torch.device) -> None:
     try:
         with torch.no_grad(), isolate_rng():
             counts = attacker(clean, batch).counts
+            if iterations:
+                attacker.iterates(clean, batch, 8 / 255, iterations)
             if bisected:  # which gives each image a budget of its own
                 budgets = torch.tensor([[4 / 255, 8 / 255]]).to(clean)
                 attacker.perturbed(clean, batch, budgets[:, : len(two)])

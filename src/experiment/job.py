@@ -28,6 +28,7 @@ from src.experiment.tracked import track_job
 from src.experiment.unattacked import clean_rows, unattacked_tables
 from src.store.keys import code_keys, job_key
 from src.store.record import JobRecord, record_of
+from src.store.rows import Rows
 from src.tracking import Run, Tracker
 from src.utils.defended import ABSTAINED
 from src.utils.processes import is_first_process
@@ -44,14 +45,10 @@ def run_job(
     Its matrix is printed on a console, if there is one.
     """
     job = _prepared(settings, tracker)
-    unattacked = unattacked_tables(job)
-    result = attacked_rows(job) if job.settings.budgets else Results()
+    result = computed(job)
     if not is_first_process():
         return  # the first process of this job writes the results
-    unsteady = [name for name, one in job.networks.items() if not getattr(one, "steady", True)]
-    diagnostics = _joined(result.diagnostics, unattacked)
-    result = replace(result, diagnostics=diagnostics, unsteady=unsteady)
-    record = _record(job, result, folder)
+    record = described(job, result, folder)
     clear(folder)  # of an earlier job
     summary = write_results(job, result, record, folder)
     if job.settings.save_adversarial:
@@ -61,6 +58,18 @@ def run_job(
     if console is not None:
         for matrix in summary.matrices:
             print_matrix(matrix, console)
+
+
+def computed(job: Job) -> Results:
+    """Return all rows of a job with its models; what is not stored is computed.
+
+    Where processes share the job, the first one alone gets them.
+    """
+    unattacked = unattacked_tables(job)
+    result = attacked_rows(job) if job.settings.budgets else Results()
+    unsteady = [name for name, one in job.networks.items() if not getattr(one, "steady", True)]
+    diagnostics = _joined(result.diagnostics, unattacked)
+    return replace(result, diagnostics=diagnostics, unsteady=unsteady)
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:
@@ -73,8 +82,15 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     trainer = for_device(settings.trainer, device)
     settings = settings.model_copy(update={"trainer": trainer})
     images, diagnosed = _images(settings, saved, runner.world_size)
-    pool = mixing_pool(settings) if settings.attack.kind == "crafted" else None
-    job = Job(settings, saved, images, diagnosed, pool, {}, device)
+    attack = pool = None
+    if settings.attack.kind == "crafted":
+        attack = attack_function(settings.attack)
+        pool = mixing_pool(open_dataset(settings, "test", whole=True), settings.seed)
+    rows = Rows(Path(settings.cache_dir) / "rows")
+    job = Job(
+        *(settings, saved, images, diagnosed, pool, {}, device, rows, attack),
+        defences=built_defences(settings),
+    )
 
     def use_source(models: dict[str, Model]) -> None:
         try_attack(replace(job, models=models), runner.strategy.root_device)
@@ -92,7 +108,8 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     return replace(job, clean=clean)
 
 
-def _record(job: Job, result: Results, folder: Path) -> JobRecord:
+def described(job: Job, result: Results, folder: Path | None = None) -> JobRecord:
+    """Return the record of a computed job, with the words of its command that its folder holds."""
     settings = job.settings
     names = [settings.attacked, *settings.evaluated]
     if result.batch_size:  # the one that fitted into memory

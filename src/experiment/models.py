@@ -115,13 +115,13 @@ def prepare_models(
             _ready(settings, name, built[name], images) if fresh else _last_job[asked[name]]
         )
         if settings.attack.kind == "crafted" and name == settings.source[-1]:
-            use_source(_with_ensemble(settings, models))
+            use_source(with_ensemble(settings, models))
     _last_job.clear()
     _last_job.update((asked[name], model) for name, model in models.items())
-    return _with_ensemble(settings, models)
+    return with_ensemble(settings, models)
 
 
-def _with_ensemble(settings: Settings, models: dict[str, Model]) -> dict[str, Model]:
+def with_ensemble(settings: Settings, models: dict[str, Model]) -> dict[str, Model]:
     """Return models and, if a job has several sources, their ensemble."""
     if len(settings.source) < 2:
         return models

@@ -50,7 +50,8 @@ SAVED = "adversarial"
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
 _OF_JOB = (
     *(_DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", EXAMPLES, IMAGES, ALARMS),
+    *("low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"),
+    *(EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
 )
 
@@ -73,19 +74,15 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
     The predictions of the primary variant get their name last: a job that has them has its other
     files.
     """
-    plain = pc.is_in(job.clean["target"], pa.array([*record.weights, record.source]))
-    named = {}
-    for name, rows in (result.tables or {record.storage: job.clean.slice(0, 0)}).items():
-        clean = job.clean if name == record.storage else job.clean.filter(plain)
-        named[f"{PREDICTIONS}-{name}"] = with_defences(pa.concat_tables([clean, rows]))
-    primary = named.pop(f"{PREDICTIONS}-{record.storage}")
+    named = prediction_tables(job, result, record)
+    primary = named.pop(PREDICTIONS)
     files = {name: folder / f"{name}.parquet" for name in (*result.diagnostics, *named)}
     files[PREDICTIONS] = draft = folder / _DRAFT
     try:
         for name, table in {**result.diagnostics, **named, PREDICTIONS: primary}.items():
             write_table(with_record(table, name, record), files[name])
         stored = StoredJob(record, folder, files)
-        raised = _alarms(stored, job.saved, result)
+        raised = raised_alarms(stored, job.saved, result)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
@@ -98,6 +95,18 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
     finally:
         draft.unlink(missing_ok=True)
     return summary
+
+
+def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str, pa.Table]:
+    """Return a job's predictions with those of the clean images, by table; one a variant."""
+    plain = pc.is_in(job.clean["target"], pa.array([*record.weights, record.source]))
+    named = {}
+    for name, rows in (result.tables or {record.storage: job.clean.slice(0, 0)}).items():
+        primary = name == record.storage
+        clean = job.clean if primary else job.clean.filter(plain)
+        table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
+        named[table] = with_defences(pa.concat_tables([clean, rows]))
+    return named
 
 
 def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
@@ -128,7 +137,7 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
             np.savez_compressed(file, index=index, clean=batch.images.numpy())
 
 
-def _alarms(job: StoredJob, saved: SavedImages | None, result: Results) -> list[Alarm]:
+def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) -> list[Alarm]:
     """Run the sanity checks of a job."""
     own = job.record
     if not job.attacked:

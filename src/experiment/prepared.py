@@ -2,10 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from torch import nn
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
-from src.evaluation import STORED, SavedImages, Variants
-from src.experiment.models import Model, open_dataset
+from src.evaluation import STORED, Attack, SavedImages, Variants
+from src.experiment.models import Model
 from src.store.keys import content_key, crafting_key, defence_key, rows_key
 from src.store.rows import Rows
 from src.utils.defended import PLAIN, parted
@@ -36,6 +35,9 @@ class Job:
         diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
         models: Source and targets, by name.
+        rows: Store of rows.
+        attack: The attack as a function; None without one.
+        defences: Defences by name.
         clean: Predictions for the clean images; None until they are made.
     """
 
@@ -46,12 +48,10 @@ class Job:
     pool: Batch | None
     models: dict[str, Model]
     device: str
+    rows: Rows
+    attack: Attack | None
+    defences: Mapping[str, Defence]
     clean: pa.Table = None
-
-    @cached_property
-    def defences(self) -> dict[str, Defence]:
-        """Defences by name."""
-        return built_defences(self.settings)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -82,11 +82,6 @@ class Job:
     def target_keys(self) -> dict[str, str]:
         """Keys of all that decides the targets' logits, by name."""
         return {name: self.model_key(name) for name in self.settings.evaluated}
-
-    @property
-    def rows(self) -> Rows:
-        """Store of rows."""
-        return Rows(Path(self.settings.cache_dir) / "rows")
 
     @cached_property
     def crafting(self) -> str:
@@ -166,10 +161,9 @@ def built_defences(settings: Settings) -> dict[str, Defence]:
     return built
 
 
-def mixing_pool(settings: Settings) -> Batch:
-    """Return the images that attacks may mix in, the same for every subset of a data set."""
-    whole = open_dataset(settings, "test", whole=True)
-    chosen = np.random.default_rng(settings.seed).permutation(len(whole))[:_POOL]
+def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
+    """Return the images of a whole split that attacks may mix in to any of its images."""
+    chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
     return whole.__getitems__(chosen.tolist())
 
 

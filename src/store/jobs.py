@@ -25,7 +25,7 @@ from src.store.record import (
     without_top_five,
 )
 from src.store.state import noted_failure
-from src.store.tables import read_images, read_job_table, without_defences
+from src.store.tables import Alarm, read_alarms, read_images, read_job_table, without_defences
 from src.utils.defended import PLAIN
 
 _PREPROCESSING = ("network", "mean", "std", "input_size")
@@ -91,6 +91,11 @@ class StoredJob:
         wanted = pc.field("index").isin(list(indices)) & (pc.field("defence") == PLAIN)
         table = self._read(PREDICTIONS).filter(wanted).to_pandas()
         return table.sort_values("eps_255", kind="stable")
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """Alarms that the job has raised."""
+        return read_alarms(self.folder)
 
     def forget(self) -> None:
         """Release the tables that were read."""

@@ -154,10 +154,10 @@ def remove_figures(folder: Path) -> None:
             data.unlink()
 
 
-def record_of(settings: Settings, folder: Path, **found: Any) -> JobRecord:
+def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecord:
     """Return the record of a job that ends now; `found` are facts not in its settings."""
     attack, steps = settings.attack, settings.attack.settings.get("steps")
-    overrides, flags = _command(folder / ".hydra")
+    overrides, flags = _command(folder / ".hydra") if folder else ((), ())
     return JobRecord(
         source=settings.attacked if settings.source_name else "",
         surrogate=_surrogate(settings.attack),

@@ -70,8 +70,11 @@ class Rows:
         order = pc.index_in(pa.array(index, pa.int64()), rows["index"])
         return rows.take(order.drop_null())
 
-    def add(self, key: str, table: pa.Table) -> Path:
-        """Write rows of further images, and return their file."""
+    def add(self, key: str, table: pa.Table) -> None:
+        """Keep rows of further images."""
+        self._write(key, table)
+
+    def _write(self, key: str, table: pa.Table) -> Path:
         sink = pa.BufferOutputStream()
         if "adversarial" in table.column_names:  # noise, which no packing makes smaller
             pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False)
@@ -91,7 +94,7 @@ class Rows:
 
     def replace(self, key: str, table: pa.Table) -> None:
         """Write all rows of an entry as one file."""
-        own = self.add(key, table)
+        own = self._write(key, table)
         for path in (self.folder / key).glob("*.parquet"):
             if path != own:
                 path.unlink(missing_ok=True)
@@ -112,6 +115,43 @@ class Rows:
                         lock.acquire()
                 held.callback(lock.release)
             yield
+
+
+class RowsInMemory(Rows):
+    """Entries of rows that leave no files, for jobs of one process."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, pa.Table] = {}
+
+    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return an entry's rows, or some columns of them; None: no rows."""
+        table = self.tables.get(key)
+        return table if table is None or columns is None else table.select(columns)
+
+    def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
+        """Return those of some images that an entry of one row an image has; None: no rows."""
+        if key not in self.tables:
+            return None
+        table = self.tables[key]
+        return table.take(pc.index_in(pa.array(index, pa.int64()), table["index"]).drop_null())
+
+    def add(self, key: str, table: pa.Table) -> None:
+        """Keep rows of further images."""
+        self.tables[key] = _merged(self.tables.get(key), table)
+
+    def replace(self, key: str, table: pa.Table) -> None:
+        """Keep all rows of an entry."""
+        self.tables[key] = table
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Remove all rows of some entries."""
+        for key in keys:
+            self.tables.pop(key, None)
+
+    @contextmanager
+    def locked(self, keys: Sequence[str]) -> Iterator[None]:
+        """Hold nothing: no other process sees the entries."""
+        yield
 
 
 def computed_once(

@@ -22,6 +22,8 @@ _COLUMNS = {
     "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
     "low_passed": f"index label target cutoff {_PREDICTED}",
     "similarity": "index label target cosine",
+    "iterations": f"index label target_label target eps_255 iteration step_255 {_PREDICTED}",
+    "stealth": "index eps_255 rms_255 linf_255 psnr ssim",
     "spectra": f"kind eps_255 {_BAND} n share",
 }
 _TYPES = {
@@ -31,7 +33,7 @@ _TYPES = {
     **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
 }
 """Types of columns as written; the other columns are float64."""
-_ORDER = ("eps_255", "cutoff", "frequency_low")
+_ORDER = ("eps_255", "iteration", "cutoff", "frequency_low")
 _DEFAULTS = {"defence": PLAIN, "draws": 1} | dict.fromkeys(
     ("draws_correct", "iteration", "gradients", "forwards")
 )

@@ -28,7 +28,7 @@ from src.evaluation import (
     score_clean,
 )
 
-FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True}
+FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True, "stealth": True}
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +127,7 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         chosen = DiagnosticSettings(**(FULL if only is None else only))
         trainer = TrainerSettings(accelerator="cpu", batch_size=batch_size, progress_bar=False)
         clean, part = score_clean(dataset, networks, trainer), dataset.subset(chosen.n_images)
-        diagnostics = make_diagnostics(chosen, list(networks), reference, clean, attacker.perturbed)
+        diagnostics = make_diagnostics(chosen, list(networks), reference, clean, attacker)
         diagnosed = part.indices.tolist()
         module = Transfer(networks, attacker, variants or Variants(), diagnostics, diagnosed)
         result = evaluate(dataset, module, trainer)

@@ -12,11 +12,12 @@ from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.evaluation import Variants
 from src.experiment.prepared import Job
 from src.experiment.unattacked import unattacked_tables
+from src.store.rows import Rows
 
-TABLES = ["flips", "spectra", "filtered", "low_passed", "similarity"]
+TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 GRID = (0.5, 2.0, 8.0)
-FULL = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True)
+FULL = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True, stealth=True)
 
 
 @pytest.mark.parametrize("primary", ["float32", "uint8"])
@@ -34,7 +35,7 @@ def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diag
     for name, table in plain.tables.items():
         assert full.tables[name].equals(table)
     assert list(plain.tables) == [*variants.names, "crafting"]
-    assert set(full.tables) - set(plain.tables) == set(TABLES[:3])
+    assert set(full.tables) - set(plain.tables) == set(TABLES[:4])
     assert len(full.tables["flips"]) > 0  # attacks were run in between
 
 
@@ -95,10 +96,17 @@ def test_what_needs_no_attack_is_computed_once(images, curved, tmp_path):
     def tables(source):
         settings = SimpleNamespace(
             **{"diagnostics": FULL, "trainer": TRAINER, "seed": 0, "reference": 8.0},
-            **{"source_name": source, "targets": tuple(networks), "cache_dir": str(tmp_path)},
+            **{
+                "source": (source,),
+                "source_name": source,
+                "targets": tuple(networks),
+                "cache_dir": str(tmp_path),
+            },
             **{"evaluated": tuple(networks), "attacked": source},
         )
-        return unattacked_tables(Job(settings, None, images(), images(), None, models, "cpu"))
+        rows = Rows(tmp_path / "rows")
+        given = (settings, None, images(), images(), None, models, "cpu", rows, None, {})
+        return unattacked_tables(Job(*given))
 
     first, other = tables("a"), tables("b")
     bands, cutoffs, gradients = 4, 5, 1

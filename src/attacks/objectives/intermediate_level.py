@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.attacks.checked import checked
 from src.attacks.interfaces import Problem
-from src.attacks.iterate import iterated
+from src.attacks.iterate import trajectory
 from src.attacks.landscape import Landscape
 from src.attacks.objectives.weighted_features import unit, weighted
 from src.attacks.settings import Settings
@@ -40,7 +40,7 @@ class IntermediateLevel:
     def prepare(self, problem: Problem) -> list[Tensor]:
         """Return v / ||v||_2 of each budget and image, one tensor (K, N, ...) a member."""
         first = Settings(loss=self.loss, steps=self.first_steps, norm=problem.norm)
-        moved = iterated(Landscape(problem, first))
+        (moved,) = trajectory(Landscape(problem, first), [first.steps])
         problem.source.draw(problem.random, 1)  # of one network that all images go through
         with torch.no_grad():
             passes = [problem.source.features(each) for each in (problem.images, *moved)]

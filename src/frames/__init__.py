@@ -1,0 +1,1 @@
+"""Predictions as one data frame, from finished sweeps or from Python, with charts and tables."""

@@ -1,0 +1,164 @@
+"""One call from Python: the rows of a sweep, for any torch modules."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from src import attacks, curves, load_classifier, load_sweep, matrix, rates, transfer
+from src.data import load_dataset
+from src.defences import BitDepth
+from tests.test_demo import demo
+
+LEVELS = [4 / 255, 8 / 255]
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Twelve images of CIFAR-10, uint8, and their labels."""
+    data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
+    batch = data.__getitems__(list(range(12)))
+    return batch.images, batch.labels
+
+
+def module(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(pooled, nn.Linear(8 * 15 * 15, 10))
+
+
+def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
+    words = [*demo(), "attack=fgsm,mi", "source=resnet_small,[resnet_small,vgg_small]"]
+    words += ["n_images=12", "attack.target_label=next", "defences=[none,bit_depth]"]
+    words += ["targets=[resnet_small,vgg_small]", "controls=true", "tracking=none", "report=none"]
+    run_in(tmp_path, *words, "hydra.sweep.dir=sweep", "trainer.progress_bar=false")
+    wanted = load_sweep(tmp_path / "sweep")
+    index = sorted(wanted["index"].unique())
+    data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
+    batch = data.__getitems__(index)
+    vgg, resnet = (
+        load_classifier(f"{name}_small", "experiment=demo") for name in ("vgg", "resnet")
+    )
+    found = transfer(
+        {"resnet_small": resnet, "resnet_small+vgg_small": [resnet, vgg]},
+        {"resnet_small": resnet, "vgg_small": vgg},
+        batch.images / 255,
+        batch.labels,
+        attacks=["fgsm", "mi"],
+        eps=torch.tensor([1.0, 2.0, 4.0, 8.0]) / 255,
+        reference=4 / 255,
+        target_labels="next",
+        defences={"bit_depth": BitDepth()},
+        controls=True,
+        index=torch.tensor(index),
+        progress_bar=False,
+    )
+    wanted["attack"] = wanted["attack"].astype(str)
+    pd.testing.assert_frame_equal(found.assign(attack=found["attack"].astype(str)), wanted)
+
+
+def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = module(0).train()
+    two = module(1)
+    before, state = {k: v.clone() for k, v in one.state_dict().items()}, torch.get_rng_state()
+    frame = transfer({"a": one}, {"a": one, "b": two}, *images, progress_bar=False)
+    assert torch.equal(state, torch.get_rng_state())
+    assert one.training and all(each.requires_grad for each in one.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())
+    assert not any(tmp_path.iterdir())
+    assert set(frame["eps_255"]) == {0.0, 8.0} and set(frame["target"]) == {"a", "b"}
+    assert (frame.loc[frame["eps_255"] > 0, "gradients"] == 1).all()
+
+
+def test_any_function_is_an_attack_with_its_gradients_counted(images):
+    def double(model, pictures, labels, eps):
+        half = attacks.fgsm(model, pictures, labels, eps)
+        return half if len(eps) > 1 else attacks.fgsm(model, half[0], labels, eps)
+
+    one = module(0)
+    named = {"mine": double, "slow": partial(attacks.bim, steps=3), "bim": {"steps": 3}}
+    frame = transfer({"a": one}, {"a": one}, *images, attacks=named, eps=LEVELS, progress_bar=False)
+    assert list(frame["attack"].unique()) == ["mine", "slow", "bim (steps=3)"]
+    mine, slow, bim = (rows for _, rows in frame.groupby("attack", sort=False, observed=True))
+    columns = ["index", "eps_255", "predicted", "confidence", "gradients"]
+    pd.testing.assert_frame_equal(
+        slow[columns].reset_index(drop=True), bim[columns].reset_index(drop=True)
+    )
+    assert set(mine["gradients"]) == {0, 1} and set(bim["gradients"]) == {0, 1 + 2 * 2}
+    settings = [each["config"]["attack"]["settings"] for each in frame.attrs["jobs"]]
+    assert [each.get("steps") for each in settings] == [None, 3, 3]
+    assert settings[1]["function"] == "src.attacks.family.bim"
+
+
+def test_target_labels_and_norms_are_those_given(images):
+    one, (pictures, labels) = module(0), images
+    aims = (labels + 3) % 10
+    frame = transfer(
+        *({"a": one}, {"a": one}, pictures, labels),
+        **{"attacks": ["bim"], "norm": "l2", "target_labels": aims, "progress_bar": False},
+    )
+    attacked = frame[frame["eps_255"] > 0]
+    assert attacked["target_label"].tolist() == aims.tolist()
+    assert set(frame["norm"]) == {"l2"} and set(frame["attack"]) == {
+        "bim (norm=l2, target_label=data)"
+    }
+
+
+def test_a_store_is_read_as_a_sweep(images, tmp_path):
+    one, two = module(0), module(1)
+    given = ({"a": one, "a+b": [one, two]}, {"a": one, "b": two}, *images)
+    frame = transfer(*given, eps=LEVELS, store=tmp_path, progress_bar=False)
+    stored = load_sweep(tmp_path)
+    pd.testing.assert_frame_equal(frame, stored)
+    kept = [each for each in frame.attrs["jobs"]]
+    assert [each["weights"] for each in kept] == [each["weights"] for each in stored.attrs["jobs"]]
+    for draw in (matrix, curves):
+        assert draw(frame).to_dict()["datasets"] == draw(tmp_path).to_dict()["datasets"]
+    own = rates(frame[frame["source"] == "a"], "a", ["a", "b"])
+    every = rates(frame)
+    every = every[every["source"] == "a"][own.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(every, own)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"images": torch.rand(12, 3, 32, 32)}, "multiples of 1/255"),
+        ({"eps": 8}, "eps=8 is not between 0 and 1"),
+        ({"attacks": ["mii"]}, "mii"),
+        ({"attacks": {"mi": {"step": 3}}}, "Did you mean steps"),
+        ({"attacks": {"di": {"transforms": [object()]}}}, "functools.partial"),
+        ({"targets": {"a": nn.Flatten()}}, "one module as a source and another as a target"),
+        ({"targets": {"b": nn.Flatten()}}, "classes apart"),
+        ({"targets": {"b": nn.Conv2d(3, 2, 1)}}, r"logits of shape \(N, C\)"),
+        ({"sources": {"a b": module(0)}}, "is no name"),
+        ({"index": torch.zeros(12, dtype=torch.int64)}, "must rise"),
+        ({"labels": torch.full((12,), 10)}, "labels hold 10"),
+    ],
+)
+def test_what_cannot_be_is_refused(images, change, sentence):
+    one = module(0)
+    given = {"sources": {"a": one}, "targets": {"a": one}, "images": images[0]}
+    with pytest.raises(ValueError, match=sentence):
+        transfer(**{**given, "labels": images[1], **change}, progress_bar=False)
+
+
+def test_a_frame_without_its_jobs_says_so(images):
+    one = module(0)
+    frame = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
+    with pytest.raises(ValueError, match="attrs"):
+        matrix(pd.DataFrame(frame.to_dict("list")))
+    assert len(rates(frame[frame["eps_255"] >= 0])) == 2
+
+
+def test_a_frame_can_be_kept_in_a_file(images, tmp_path: Path):
+    one = module(0)
+    frame = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
+    frame.to_parquet(tmp_path / "frame.parquet")
+    again = pd.read_parquet(tmp_path / "frame.parquet")
+    assert again.attrs == frame.attrs
+    assert matrix(again).to_dict()["datasets"] == matrix(frame).to_dict()["datasets"]
