@@ -16,11 +16,17 @@ from src.config.read import read_job
 from src.config.settings import STUDY, Settings
 from src.evaluation.configured_attack import attack_function
 
+PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
+    "transferattack": ("mi", 16, 1.6, 10, 224, 8),
+    "tabench": ("bim", 8, 1, 100, 224, 10),
+    "zhao2021": ("logit_mi_di_ti", 16, 2, 300, 299, 3),
+}
 GROUPS = [
     (group.name, option.stem)
     for group in sorted(src.main.CONF.iterdir())
     if group.is_dir() and group.name not in ("hydra", "model", "attack", "defence")
     for option in sorted(group.glob("*.yaml"))
+    if option.stem not in PROTOCOLS
 ]
 ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
 MODELS = sorted(path.stem for path in (src.main.CONF / "model").glob("*.yaml"))
@@ -100,6 +106,33 @@ def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_p
 def test_every_option_makes_a_job(group, option):
     saved = ["attack=saved", "attack.path=x"] if option == "saved" else []
     assert read(f"{group}={option}", *saved)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_published_protocol_lists_the_weights_that_are_missing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as refusal:
+        read(f"experiment={name}")
+    fetched = re.findall(r"(https://\S+) as (\S+?)[,.](?= |$)", str(refusal.value))
+    Path("weights").mkdir()
+    for _, file in fetched:
+        Path(file).touch()
+    settings = read(f"experiment={name}")
+    attack, eps, step, steps, size, targets = PROTOCOLS[name]
+    assert len(fetched) == len(settings.models) and len(settings.targets) == targets
+    assert (settings.attack.name, settings.budgets, settings.protocol) == (attack, (eps,), "all")
+    assert settings.attack.settings["steps"] == steps and settings.step_255 == step
+    assert settings.dataset.image_size == size
+    for one in settings.model.values():
+        tag = one.network.get("model_name")
+        assert one.url and (tag is None or (tag in one.url and "." in tag))
+
+
+def test_the_competition_knows_its_files():
+    dataset = read("dataset=nips17").dataset
+    known = dataset.model_extra
+    assert (dataset.image_size, dataset.num_classes, known["first_label"]) == (299, 1000, 1)
+    assert known["target_column"] == "TargetClass" and "images.csv" in known["csv"]
 
 
 def test_the_catalogue_lists_every_model_file():
