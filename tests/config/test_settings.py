@@ -214,6 +214,11 @@ REFUSED = [
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=saved", "attack.path"),
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),
+    (
+        "diagnostics.iterations=[1,20]",
+        "^diagnostics.iterations=20: attack=bim ends after 10; .*steps",
+    ),
+    ("diagnostics.iterations=[0]", "diagnostics.iterations.0"),
     # what Hydra itself cannot compose
     ("attack=fgsmm", "attack/fgsmm.*admix.* Did you mean fgsm"),
     ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),
