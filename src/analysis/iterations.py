@@ -23,7 +23,8 @@ def success_over_iterations(
         The rows of `rates`, with `iteration` in the budget's place, and with `eps_255`, the one
         budget of all iterates, and `step_255`, the length of a step.
     """
-    clean = predictions[predictions["eps_255"] == 0]
+    shared = [name for name in predictions if name in iterations]  # these are behind no defence
+    clean = predictions.loc[predictions["eps_255"] == 0, shared]
     moved = iterations.assign(eps_255=iterations["iteration"].astype(float))
     found = rates(pd.concat([clean, moved], ignore_index=True), source, targets, protocol)
     found = found.rename(columns={"eps_255": "iteration"}).astype({"iteration": int})

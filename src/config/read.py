@@ -1,6 +1,7 @@
 """Conversion of the composed config to typed settings; nothing later sees OmegaConf."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -30,6 +31,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         _in_catalogue(key, names, config.get("defence") or DictConfig({}), "defence")
     keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
     section = _plain(config, keep)
+    _refuse_missing_weights(section["model"])
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
     subset = {"n_images": section["n_images"], "seed": section["seed"]}
@@ -126,6 +128,16 @@ def _plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
         config[key]
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return dict(plain)
+
+
+def _refuse_missing_weights(models: Mapping[str, Any]) -> None:
+    """List all weight files that are not there but can be fetched."""
+    stated = [(each.get("weights"), each.get("url")) for each in models.values()]
+    missing = [(url, str(file)) for file, url in stated if url and file not in (None, "included")]
+    missing = [(url, file) for url, file in missing if not Path(file).expanduser().is_file()]
+    if missing:
+        files = ", ".join(f"{url} as {file}" for url, file in missing)
+        raise ValueError(f"{len(missing)} weight files are missing in {Path.cwd()}; fetch {files}.")
 
 
 def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str, Any]) -> None:

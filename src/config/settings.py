@@ -63,6 +63,7 @@ class ModelSettings(Section):
         network: `_target_`, a callable that returns a module from normalised images to logits,
             and its arguments; null `num_classes` and `image_size` are filled from the data.
         weights: A file, of the current folder or the program's; `included`; or None.
+        url: Address that the file can be fetched from, for the refusal where it is missing.
     """
 
     network: dict[str, Any]
@@ -72,6 +73,7 @@ class ModelSettings(Section):
     weights: str | None = None
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
+    url: str | None = None
 
     @field_validator("weights")
     @classmethod
@@ -99,6 +101,7 @@ class DatasetSettings(Section):
     image_size: PositiveInt | None = None
     num_classes: PositiveInt | None = None
     class_names: list[str] | str | None = None
+    images: str | None = None
 
     @property
     def has_loader(self) -> bool:

@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from PIL import Image
@@ -21,7 +22,7 @@ from torchvision.transforms.functional import center_crop, resize
 
 from src.data.contents import content_of, read_all, state_of
 from src.data.files import to_rgb
-from src.data.subset import balanced_subset
+from src.data.subset import balanced_subset, check_names, listed_subset
 from src.utils.checks import printable
 from src.utils.files import write_text
 from src.utils.targets import call_target
@@ -76,6 +77,7 @@ class ImageDataset(Dataset[Batch]):
             their names (without them they are called by their numbers), its `target_labels`, if
             it has them, the classes that targeted attacks aim for.
         n_images: size of the fixed, class-balanced subset, which `seed` chooses; None takes all.
+        images: CSV that lists the images instead, as `listed` does; None: no such list.
         image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
             N x N square; None leaves the images as stored.
         num_classes: number of classes, where no names tell it.
@@ -96,6 +98,7 @@ class ImageDataset(Dataset[Batch]):
         data: Any,
         *,
         n_images: int | None = None,
+        images: str | None = None,
         seed: int = 0,
         image_size: int | None = None,
         num_classes: int | None = None,
@@ -107,14 +110,21 @@ class ImageDataset(Dataset[Batch]):
         target_labels = getattr(data, "target_labels", None)
         self.class_names = _class_names(data, num_classes, class_names)
         labels = _checked_labels("labels", data.targets, self.num_classes)
+        if images is not None and n_images is not None:
+            raise ValueError(f"dataset.images={images} lists the images: n_images=null")
+        positions = np.arange(len(labels)) if numbers is None else numbers
         chosen = balanced_subset(labels, n_images, seed)
+        if images is not None:
+            chosen = listed_subset(images, positions, labels)
         self.labels, self.target_labels = labels[chosen], None
         if target_labels is not None:
             wanted = _checked_labels("target_labels", target_labels, self.num_classes)
             self.target_labels = wanted[chosen]
-        self.indices = chosen if numbers is None else numbers[chosen]
+        self.indices = positions[chosen]
         self._data, self._chosen, self._size, self._kept = data, chosen, image_size, kept
-        self._digest = digest if n_images is None else ""
+        self._digest = digest if n_images is None and images is None else ""
+        if images is not None:
+            check_names(images, self.listed())
 
     @property
     def num_classes(self) -> int:
@@ -150,6 +160,13 @@ class ImageDataset(Dataset[Batch]):
             part.target_labels = self.target_labels[chosen]
         part._digest = ""
         return part
+
+    def listed(self) -> pd.DataFrame:
+        """Return a list of the images: `index`, `label`, and the `file`'s name if it is one."""
+        names = [
+            self._read(i, by=lambda image: getattr(image, "name", "")) for i in range(len(self))
+        ]
+        return pd.DataFrame({"index": self.indices, "label": self.labels, "file": names})
 
     def digest(self, *, progress: bool = False) -> str:
         """Return 16 hexadecimal digits of a SHA-256 that identifies the data set's content.
@@ -246,7 +263,9 @@ def load_dataset(
         raise ValueError(
             f"dataset._target_={target} returned {type(data).__name__}, which has no `targets`"
         )
-    return ImageDataset(data, n_images=n_images if split == "test" else None, **options)
+    if split == "train":
+        n_images = options["images"] = None
+    return ImageDataset(data, n_images=n_images, **options)
 
 
 def _opened(source: Mapping[str, Any], kept: Path | None) -> Any:

@@ -17,12 +17,13 @@ def image_csv(
     split: str,
     *,
     root: str | None,
-    csv: str = "images.csv",
-    images: str = "images",
+    csv: str | Sequence[str] = "images.csv",
+    folder: str = "images",
     id_column: str = "ImageId",
     label_column: str = "TrueLabel",
     target_column: str = "TargetClass",
     first_label: int = 1,
+    url: str | None = None,
 ) -> LabelledImages:
     """Load images that a CSV lists, in the order of its rows; their classes have no names.
 
@@ -31,12 +32,13 @@ def image_csv(
     Args:
         split: `test`; this layout has no training split.
         root: folder that holds the CSV and the images.
-        csv: path of the CSV in `root`.
-        images: path of the images' folder in `root`.
+        csv: path of the CSV in `root`; of several the first one that is there.
+        folder: path of the images' folder in `root`.
         id_column: column of the image's name, with or without its suffix.
         label_column: column of the true class.
         target_column: column of the class that targeted attacks aim for; it may be missing.
         first_label: number of the first class in the CSV (1 in the competition).
+        url: where images and CSV can be fetched from, for the refusal.
 
     Raises:
         ValueError: if the split is `train`, or the CSV, a column, a label or an image is missing
@@ -46,8 +48,12 @@ def image_csv(
         raise ValueError(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
-    folder = existing_folder(root)
-    path = folder / csv
+    try:
+        place = existing_folder(root)
+    except ValueError as error:
+        raise ValueError(f"{error}; its files are at {url}" if url else str(error)) from error
+    names = [csv] if isinstance(csv, str) else list(csv)
+    path = next((place / name for name in names if (place / name).exists()), place / names[0])
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
     except (OSError, ValueError) as error:
@@ -57,7 +63,7 @@ def image_csv(
     ids = [name.strip() for name in rows[id_column]]
     labels = _numbers(rows[label_column], ids) - first_label
     targets = _numbers(rows[target_column], ids) - first_label if target_column in rows else None
-    return LabelledImages(_find_images(folder / images, ids), labels, target_labels=targets)
+    return LabelledImages(_find_images(place / folder, ids), labels, target_labels=targets)
 
 
 def _numbers(column: "pd.Series[str]", ids: Sequence[str]) -> np.ndarray:

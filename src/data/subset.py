@@ -1,6 +1,9 @@
-"""Fixed, class-balanced subsets of a split."""
+"""Fixed subsets of a split: class-balanced ones, or those that a list names."""
 
 import numpy as np
+import pandas as pd
+
+from src.utils.checks import first_line
 
 
 def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:
@@ -33,3 +36,38 @@ def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> 
     dealt_round[by_class] = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     order = np.lexsort((turn_of_class[compact], dealt_round))
     return np.sort(order[:n_images])
+
+
+def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the positions, ascending int64, of the images that a CSV lists.
+
+    Its columns are `index`, numbers among `numbers`, int64 (N,), and `label`, which must be those
+    of `labels`, int64 (N,).
+    """
+    rows = _list(path).sort_values("index", kind="stable")
+    place = pd.Index(numbers).get_indexer(pd.Index(rows["index"]))
+    if (place < 0).any() or rows["index"].duplicated().any() or rows.empty:
+        raise ValueError(
+            f"dataset.images={path} names no image, one that is not there, or one twice"
+        )
+    if wrong := rows["index"][labels[place] != rows["label"].to_numpy()].tolist():
+        raise ValueError(f"dataset.images={path}: image {wrong[0]} has another label here")
+    return place.astype(np.int64)
+
+
+def check_names(path: str, found: pd.DataFrame) -> None:
+    """Refuse files of other names than a list, see `listed_subset`, has for these images."""
+    rows = _list(path).sort_values("index", kind="stable").reset_index(drop=True)
+    stated = rows["file"].fillna("") if "file" in rows else found["file"]
+    if wrong := found["index"][(stated != found["file"]) & (stated != "")].tolist():
+        raise ValueError(f"dataset.images={path}: image {wrong[0]} is another file here")
+
+
+def _list(path: str) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path)
+        return rows.astype({"index": np.int64, "label": np.int64})
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"dataset.images={path} is no list of images: {first_line(error)}"
+        ) from error

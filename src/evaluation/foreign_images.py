@@ -58,7 +58,7 @@ def _listed(folder: str, table: Path) -> LabelledImages:
         "test",
         root=folder,
         csv=str(table.absolute()),
-        images=".",
+        folder=".",
         id_column="filename",
         label_column="label",
         target_column="targeted_label",

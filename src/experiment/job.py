@@ -198,7 +198,7 @@ def _images(
     if saved is None:
         images = open_dataset(settings, "test")
     else:
-        wanted = {"num_classes", "class_names", "n_images", "seed"}
+        wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
     check_images(images, settings.trainer.progress_bar, together=2 if settings.controls else 1)
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)

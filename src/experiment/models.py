@@ -57,7 +57,7 @@ def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> Imag
 
     With `whole` all images of the split are taken, whatever `n_images` says.
     """
-    changes = {"n_images": None} if whole else {}
+    changes = dict.fromkeys(("n_images", "images")) if whole else {}
     section = settings.dataset.model_copy(update=changes).model_dump_json()
     return _opened(section, split, settings.cache_dir)
 
@@ -180,7 +180,7 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
         name,
-        **settings.model[name].model_dump(exclude={"expected_accuracy"}),
+        **settings.model[name].model_dump(exclude={"expected_accuracy", "url"}),
         num_classes=images.num_classes,
         image_size=images.image_size,
     )

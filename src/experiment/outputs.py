@@ -53,6 +53,7 @@ _OF_JOB = (
     *("low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"),
     *(EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
+    "images.csv",
 )
 
 
@@ -84,6 +85,7 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
         stored = StoredJob(record, folder, files)
         raised = raised_alarms(stored, job.saved, result)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
+        write_csv(folder / "images.csv", job.images.listed())
         write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
         for one in summary.attacked:

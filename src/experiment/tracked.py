@@ -81,7 +81,7 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
             "n": record.images,
         }
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    tracker.log_job(run, known, tags, files_of_job(summary.job.folder))
+    tracker.log_job(run, known, tags, files_of_job(summary.job.folder), record.data)
 
 
 def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) -> None:
@@ -90,7 +90,8 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
     attack, rows = record.config["attack"], own[own["target"] == target]
     model, defence = parted(target)
     points, intervals = pair_points(rows, record.reference)
-    points += [(f"cost/{name}", value, 0) for name, value in summary.cost.items()]
+    cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
+    points += [(f"cost/{name}", value, 0) for name, value in cost.items()]
     if record.norm == "l2" and record.values:
         radius = record.reference / 255 * math.sqrt(record.values)
         points.append(("reference/l2_radius", radius, 0))
@@ -100,6 +101,7 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
         **{f"attack.{key}": value for key, value in attack["settings"].items()},
         **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
         **{key: trainer.get(key) for key in arithmetic},
+        "attack": record.label,
         "norm": record.norm,
         "source": record.source,
         "target": model,

@@ -75,7 +75,7 @@ def _distinct(words: object) -> str:
 
 
 def _images(record: JobRecord) -> str:
-    return f"{record.images} images of {record.dataset} (digest {record.data})"
+    return f"{record.images} images ({record.dataset}, digest {record.data})"
 
 
 def _steps(record: JobRecord) -> str:

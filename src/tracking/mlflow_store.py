@@ -1,5 +1,6 @@
 """The MLflow client: the one module that imports mlflow."""
 
+import json
 import logging
 import os
 import time
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from src.tracking.tracker import Point
@@ -75,6 +76,13 @@ class Store(MlflowClient):
         named = [RunTag(name, value) for name, value in (tags or {}).items()]
         for start in range(0, max(1, len(points)), 900):
             self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=named)
+
+    def name_data(self, run: str, name: str, digest: str) -> None:
+        """Name the data set that a run was evaluated on, by which the UI filters."""
+        source = json.dumps({"name": name})
+        data = Dataset(name, digest, source_type="transferability", source=source)
+        tag = InputTag("mlflow.data.context", "evaluation")
+        self.log_inputs(run, datasets=[DatasetInput(data, [tag])])
 
     def keep(self, run: str, paths: Sequence[Path]) -> None:
         """Store files, and the files of folders under the folder's name."""

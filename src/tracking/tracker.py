@@ -95,13 +95,19 @@ class Tracker:
             self._ask("set_terminated", run, status)
 
     def log_job(
-        self, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+        self,
+        run: Run,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path],
+        data: str,
     ) -> None:
-        """Log a job's own metrics, tags and files.
+        """Log a job's own metrics, tags and files, and the digest of its `data`.
 
         Its tables are stored only in a store elsewhere, or where that is asked for.
         """
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
+        self._ask("name_data", run.id, self.dataset, data)
         kept = [path for path in files if self.tables or path.suffix != ".parquet"]
         self._ask("keep", run.id, kept)
 
@@ -116,6 +122,7 @@ class Tracker:
         """Log one source -> target pair of a job as a flat run of its own."""
         tags = {"kind": "pair", "sweep": run.sweep, "job": run.id, **tags}
         pair = self._ask("start", self.dataset, name, tags, parameters, points)
+        self._ask("name_data", pair, self.dataset, tags["data_digest"])
         self._ask("set_terminated", pair, "FINISHED")
 
     def training_logger(

@@ -16,11 +16,17 @@ from src.config.read import read_job
 from src.config.settings import STUDY, Settings
 from src.evaluation.configured_attack import attack_function
 
+PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
+    "transferattack": ("mi", 16, 1.6, 10, 224, 8),
+    "tabench": ("bim", 8, 1, 100, 224, 10),
+    "zhao2021": ("logit_mi_di_ti", 16, 2, 300, 299, 3),
+}
 GROUPS = [
     (group.name, option.stem)
     for group in sorted(src.main.CONF.iterdir())
     if group.is_dir() and group.name not in ("hydra", "model", "attack", "defence")
     for option in sorted(group.glob("*.yaml"))
+    if option.stem not in PROTOCOLS
 ]
 ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
 MODELS = sorted(path.stem for path in (src.main.CONF / "model").glob("*.yaml"))
@@ -102,6 +108,33 @@ def test_every_option_makes_a_job(group, option):
     assert read(f"{group}={option}", *saved)
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_published_protocol_lists_the_weights_that_are_missing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as refusal:
+        read(f"experiment={name}")
+    fetched = re.findall(r"(https://\S+) as (\S+?)[,.](?= |$)", str(refusal.value))
+    Path("weights").mkdir()
+    for _, file in fetched:
+        Path(file).touch()
+    settings = read(f"experiment={name}")
+    attack, eps, step, steps, size, targets = PROTOCOLS[name]
+    assert len(fetched) == len(settings.models) and len(settings.targets) == targets
+    assert (settings.attack.name, settings.budgets, settings.protocol) == (attack, (eps,), "all")
+    assert settings.attack.settings["steps"] == steps and settings.step_255 == step
+    assert settings.dataset.image_size == size
+    for one in settings.model.values():
+        tag = one.network.get("model_name")
+        assert one.url and (tag is None or (tag in one.url and "." in tag))
+
+
+def test_the_competition_knows_its_files():
+    dataset = read("dataset=nips17").dataset
+    known = dataset.model_extra
+    assert (dataset.image_size, dataset.num_classes, known["first_label"]) == (299, 1000, 1)
+    assert known["target_column"] == "TargetClass" and "images.csv" in known["csv"]
+
+
 def test_the_catalogue_lists_every_model_file():
     catalogue = {"inception" if name == "inception_resized" else name for name in MODELS}
     names = ["model.timm.network.model_name=x", "model.torchvision.network.name=x"]
@@ -181,6 +214,11 @@ REFUSED = [
     ("attack=none source=vgg16", "source .*attack=none"),
     ("attack=saved", "attack.path"),
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),
+    (
+        "diagnostics.iterations=[1,20]",
+        "^diagnostics.iterations=20: attack=bim ends after 10; .*steps",
+    ),
+    ("diagnostics.iterations=[0]", "diagnostics.iterations.0"),
     # what Hydra itself cannot compose
     ("attack=fgsmm", "attack/fgsmm.*admix.* Did you mean fgsm"),
     ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),

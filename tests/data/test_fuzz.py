@@ -38,7 +38,7 @@ def read_image(path: Path) -> None:
 
 
 def read_csv(path: Path) -> None:
-    image_csv("test", root=str(path.parent), images=".")
+    image_csv("test", root=str(path.parent), folder=".")
 
 
 def read_weights(path: Path) -> None:

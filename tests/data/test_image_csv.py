@@ -29,7 +29,7 @@ def test_rows_become_zero_based_labels(tmp_path, encoding):
 
 def test_other_names_and_zero_based_labels(tmp_path):
     root = write_root(tmp_path, "file,class\nx1,0\nx3,9\n", "list.csv", "pictures")
-    names = {"csv": "list.csv", "images": "pictures", "id_column": "file", "label_column": "class"}
+    names = {"csv": "list.csv", "folder": "pictures", "id_column": "file", "label_column": "class"}
     data = image_csv("test", root=root, **names, first_label=0)
     assert data.targets.tolist() == [0, 9] and data.target_labels is None
     assert ImageDataset(data).num_classes == 10

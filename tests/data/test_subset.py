@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from src.data import balanced_subset
+from src.data import ImageDataset, balanced_subset, load_dataset
+
+TARGET = "src.data.image_folder.image_folder"
 
 LABELS = np.repeat(np.arange(7, dtype=np.int64), [30, 2, 20, 50, 40, 33, 25])
 
@@ -40,3 +43,51 @@ def test_the_choice_depends_on_the_seed_alone_in_every_version():
 def test_wrong_n_images_is_refused(n_images):
     with pytest.raises(ValueError, match=f"n_images={n_images!r}"):
         balanced_subset(LABELS, n_images)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A function that writes a list of images, and opens those of a small folder that it names."""
+    root = tmp_path / "images"
+    for number in range(6):
+        folder = root / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / f"{number}.png")
+    path = tmp_path / "list.csv"
+
+    def make(text: str | None = None, **words) -> ImageDataset:
+        if text is not None:
+            path.write_text(text)
+            words["images"] = str(path)
+        return load_dataset("test", {"_target_": TARGET, "root": str(root)}, **words)
+
+    return make
+
+
+def test_a_list_brings_the_same_images(listed):
+    chosen = listed(n_images=4, seed=3)
+    again = listed(chosen.listed().sample(frac=1, random_state=0).to_csv())
+    assert again.indices.tolist() == chosen.indices.tolist() and again.digest() == chosen.digest()
+    assert set(again.listed()["file"]) < {f"{number}.png" for number in range(6)}
+    assert listed("index,label\n5,1\n0,0\n").indices.tolist() == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("index,label\n9,0\n", "not there"),
+        ("index,label\n0,0\n0,0\n", "twice"),
+        ("index,label\n", "names none|names no image"),
+        ("index,label\n0,1\n", "image 0 has another label"),
+        ("index,label,file\n0,0,4.png\n", "image 0 is another file"),
+        ("number\n0\n", "no list of images"),
+    ],
+)
+def test_a_list_of_other_images_is_refused(listed, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        listed(text)
+
+
+def test_a_list_stands_alone(listed):
+    with pytest.raises(ValueError, match="n_images=null"):
+        listed("index,label\n0,0\n", n_images=1)

@@ -78,7 +78,8 @@ def test_rates_are_counted_by_hand():
             {**numbers, "predicted": predicted, "true_confidence": 0.5, "target": target, **more}
         )
 
-    clean = [rows("a", [0, 1, 0, 0], eps_255=0.0), rows("b", [0, 1, 1, 1], eps_255=0.0)]
+    what = {"eps_255": 0.0, "defence": "none"}
+    clean = [rows("a", [0, 1, 0, 0], **what), rows("b", [0, 1, 1, 1], **what)]
     how = {"eps_255": 8.0, "step_255": 2.0}
     moved = [
         rows("b", predicted, iteration=iteration, **how)

@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.report.charts.theme import PANEL, STROKES, colour_by, curve, inline, tooltip
+from src.report.charts.theme import GREY, PANEL, STROKES, colour_by, curve, inline, tooltip
 
 
 def over_iterations(rows: pd.DataFrame) -> ChartType:
@@ -24,13 +24,16 @@ def over_iterations(rows: pd.DataFrame) -> ChartType:
     base = alt.Chart().encode(
         x=alt.X("iteration:Q", title="iteration", scale=scale, axis=axis),
         color=colour_by("target", rows["target"], columns=3, orient="bottom", **STROKES),
-        strokeDash=alt.StrokeDash("relation:N", legend=alt.Legend(orient="bottom", **STROKES)),
     )
+    legend = alt.Legend(orient="bottom", symbolStrokeColor=GREY, symbolSize=700, **STROKES)
+    dashes = alt.StrokeDash("relation:N", legend=legend)
     panels = []
     for (attack, source), one in rows.groupby(["attack", "source"], sort=False):
         is_its = (alt.datum.attack == attack) & (alt.datum.source == source)
         steps = f"steps of {one['step_255'].iloc[0]:.3g}/255"
-        panel = curve(base, "success_rate", "success", lines).transform_filter(is_its)
+        panel = curve(base, "success_rate", "success", lines, strokeDash=dashes).transform_filter(
+            is_its
+        )
         title = alt.Title(f"{attack} on {source}", subtitle=steps)
         panels.append(panel.properties(width=PANEL, height=180, title=title))
     return alt.concat(*panels, columns=2, data=data)

@@ -19,7 +19,7 @@ def success_over_visibility(rows: pd.DataFrame) -> ChartType:
     panels = []
     for name, title in (("ssim", "SSIM (1: unchanged)"), ("psnr", "PSNR in dB")):
         base = alt.Chart().encode(
-            x=alt.X(f"{name}:Q", scale=alt.Scale(zero=False)).title(title),
+            x=alt.X(f"{name}:Q", scale=alt.Scale(zero=False, padding=24)).title(title),
             y=alt.Y("success:Q", axis=PERCENT, scale=alt.Scale(zero=False)).title("mean success"),
             color=colour_by("source", rows["source"]),
             tooltip=lines,

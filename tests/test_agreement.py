@@ -1,0 +1,82 @@
+"""One sweep, four faces: terminal, report, table and MLflow show the same matrix."""
+
+import csv
+import io
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from src import load_sweep, rates, table
+
+MODELS = ["coarse", "fine"]
+
+
+@pytest.fixture(scope="module")
+def sweep(new_workspace, run_tiny, empty_store):
+    folder = new_workspace()
+    shutil.copytree(empty_store, folder / "mlruns")
+    words = ["attack=fgsm,bim", "source=coarse,fine", "tracking=mlflow", "report=default"]
+    assert run_tiny(folder, "-m", *words, "report.figures=true", "hydra.sweep.dir=out") == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def wanted(sweep):
+    """Robust accuracies by attack, source and target, as the terminal prints them."""
+    found, text = {}, (sweep / "summary.txt").read_text()
+    for attack, block in re.findall(r"^ *(fgsm|bim) on .*?\n(.*?)(?=\n\n|\Z)", text, re.M | re.S):
+        for line in block.splitlines():
+            cells = re.findall(r"(\d+) / (\d+) = [\d.]+%", line)
+            source = line.split()[0] if line.split() else ""
+            if source in MODELS and len(cells) == 2:
+                for target, (k, n) in zip(MODELS, cells, strict=True):
+                    found[attack, source, target] = int(k) / int(n)
+    assert len(found) == 8, text
+    return pd.Series(found)
+
+
+def test_the_table_has_the_numbers_of_the_terminal(sweep, wanted):
+    rows = csv.DictReader(io.StringIO(str(table(sweep, value="accuracy", to="csv"))))
+    found = {
+        (row["attack"], row["source"], target): float(row[target])
+        for row in rows
+        for target in MODELS
+    }
+    pd.testing.assert_series_equal(pd.Series(found).sort_index(), wanted.sort_index())
+
+
+def test_the_frame_and_the_report_have_them(sweep, wanted):
+    every = rates(load_sweep(sweep)).query("eps_255 == 8")
+    keys = ["attack", "source", "target"]
+    found = every.set_index(keys)["robust_accuracy"].sort_index()
+    assert found.to_dict() == pytest.approx(wanted.to_dict())
+    shown = pd.read_csv(next((sweep / "figures").glob("answer*.csv")))
+    shown = shown[(shown["eps_255"] == 8) & (shown["protocol"] == "joint")]
+    shown = shown[shown["source"] != "clean"].set_index(keys)["rate"]
+    assert shown.to_dict() == pytest.approx(wanted.to_dict())
+
+
+def test_mlflow_alone_makes_the_matrix(sweep, wanted):
+    mlflow = pytest.importorskip("mlflow")
+    mlflow.set_tracking_uri(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
+    (digest,) = {each["data"] for each in load_sweep(sweep).attrs["jobs"]}
+    for attack in ("fgsm", "bim"):
+        words = f"tags.kind = 'pair' and tags.attack = '{attack}' and dataset.digest = '{digest}'"
+        runs = mlflow.search_runs(experiment_names=["cifar10_mini"], filter_string=words)
+        values = "metrics.reference/robust_accuracy"
+        found = runs.pivot_table(index="params.source", columns="params.target", values=values)
+        assert found.stack().to_dict() == pytest.approx(wanted[attack].to_dict())
+        needed = ["params.attack", "params.defence", "params.reference_eps_255", "tags.protocol"]
+        needed += ["metrics.reference/success_rate", "metrics.cost/gradients_per_image"]
+        assert runs[[*needed, "metrics.cost/seconds"]].notna().all(axis=None)
+    (one,) = {each.dataset.name for run in _runs(mlflow) for each in run.inputs.dataset_inputs}
+    assert one == "cifar10_mini"
+
+
+def _runs(mlflow):
+    client = mlflow.MlflowClient()
+    names = ("cifar10_mini", "cifar10_mini-sweeps")
+    found = [client.get_experiment_by_name(name).experiment_id for name in names]
+    return [run for run in client.search_runs(found) if run.data.tags["kind"] != "sweep"]
