@@ -162,7 +162,8 @@ def unpacked(table: pd.DataFrame) -> pd.DataFrame:
             np.unpackbits(np.frombuffer(bits, np.uint8), count=row.images).astype(bool)
             for bits in (row.counted, row.success)
         )
-        names = {"attack": row.attack, "source": row.source, "target": row.target}
+        attack = f"{row.attack} (target_label=random)" if row.targeted else row.attack
+        names = {"attack": attack, "source": row.source, "target": row.target}
         label = 0.0 if row.targeted else np.nan
         bits = {"index": np.arange(row.images), "counted": counted, "success": success}
         parts.append(pd.DataFrame({**names, **bits, "target_label": label}))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import altair as alt
 import pandas as pd
 from scipy.stats import spearmanr
 
@@ -10,6 +11,7 @@ from src.analysis.ranking import SIGNIFICANT, rankings
 
 SETTINGS = ("own", *map(str, COSTS))
 TRANSFORMERS = ("vit_small",)
+COLOURS = ["#7a9cc6", "#c2410c"]
 
 
 class Matched:
@@ -96,3 +98,34 @@ class Matched:
         other = ~table["source"].isin(TRANSFORMERS) & table["target"].isin(TRANSFORMERS)
         found = rankings(unpacked(table[~ensemble & other]))
         return found[found["source"].str.startswith("mean")].set_index("attack")
+
+    def chart(self) -> alt.LayerChart:
+        """Draw the mean success of attacks at equal cost, with its intervals, best first."""
+        parts = []
+        for cost in COSTS:
+            ranked = self.of(str(cost)).reset_index()
+            parts.append(ranked.assign(cost=f"{cost} gradients"))
+        rows = pd.concat(parts, ignore_index=True)
+        rows["first"] = rows["undecided"].map({True: "not told from the first", False: "behind"})
+        order = list(self.rows.index)
+        base = alt.Chart(rows).encode(
+            y=alt.Y("attack:N", sort=order, title=None, axis=alt.Axis(labelLimit=200)),
+            color=alt.Color(
+                "cost:N", title="cost an image", scale=alt.Scale(range=["#7a9cc6", "#c2410c"])
+            ),
+            yOffset=alt.YOffset("cost:N"),
+        )
+        share = alt.Axis(format="%", tickCount=6)
+        lines = base.mark_rule(strokeWidth=1.5).encode(
+            x=alt.X("low:Q", axis=share, title="mean success on other networks, 95 %"), x2="high:Q"
+        )
+        points = base.mark_point(filled=True, size=40, opacity=1).encode(
+            x="mean:Q",
+            shape=alt.Shape(
+                "first:N",
+                title="best at its cost",
+                sort=["not told from the first", "behind"],
+                scale=alt.Scale(range=["diamond", "circle"]),
+            ),
+        )
+        return (lines + points).properties(width=420, height=alt.Step(7))
