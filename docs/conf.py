@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-import catalogue  # noqa: E402
+import catalogue
 
-from src.report.definitions import DEFINITIONS  # noqa: E402
+from src.report.definitions import DEFINITIONS
 
 project = html_title = "Transferability of adversarial examples"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
@@ -30,8 +30,11 @@ default_role = "code"  # `this` in docstrings
 add_module_names = False
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+napoleon_custom_sections = [("Attributes", "params_style")]  # a list, not objects of their own
+napoleon_use_rtype = False  # what comes before a colon is no type
 maximum_signature_line_length = 80
 
 html_theme = "furo"
-html_static_path = []
+html_static_path = html_css_files = ["site.css"]
+html_show_search_summary = False  # browsers fetch no pages from a disk
 html_show_copyright = html_show_sourcelink = html_copy_source = False
