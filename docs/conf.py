@@ -32,7 +32,6 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_custom_sections = [("Attributes", "params_style")]  # a list, not objects of their own
 napoleon_use_rtype = False  # what comes before a colon is no type
-maximum_signature_line_length = 80
 
 html_theme = "furo"
 html_static_path = html_css_files = ["site.css"]
