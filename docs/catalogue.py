@@ -89,7 +89,7 @@ def models() -> str:
         tag = f" (`{tag}`)" if tag and tag != "???" else ""
         size = f"{keys['input_size']} pixels" if keys["input_size"] else "the data's"
         rows.append([f"`{name}`", said + tag, size, *_weights(keys)])
-    return _table(["`model=`", "architecture", "sees", "weights", "licence of the weights"], rows)
+    return _table(["`model=`", "architecture", "sees", "weights", "their licence"], rows)
 
 
 def _weights(keys: dict[str, Any]) -> tuple[str, str]:
@@ -98,13 +98,13 @@ def _weights(keys: dict[str, Any]) -> tuple[str, str]:
     tag = network.get("model_name", "???")
     licence = timm.get_pretrained_cfg(tag).license or "" if tag != "???" else ""
     if weights == "included":
-        return "downloaded by the library", licence
+        return "the library's", licence
     if weights:
         with safe_open(REPOSITORY / weights, "numpy") as file:
             return "[in the package](#small-networks-with-weights)", file.metadata()["licence"]
     if network.get("pretrained"):
-        return "downloaded by the library, then trained on the data", licence
-    return "a file of yours, or trained on the data", licence
+        return "the library's, then trained on the data", licence
+    return "trained on the data", licence
 
 
 def _files(group: str, but: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,7 +21,7 @@ myst_substitutions = {
     "attacks": catalogue.attacks(),
     "defences": catalogue.defences(),
     "models": catalogue.models(),
-    "definitions": "\n\n".join(f"{term}\n: {meaning}" for term, meaning in DEFINITIONS),
+    "definitions": "\n\n".join(f"**{term}**\n: {meaning}" for term, meaning in DEFINITIONS),
 }
 nb_execution_mode = "off"  # a test runs it
 
