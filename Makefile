@@ -45,7 +45,7 @@ findings: $(READY) ## Rebuild the findings and their figures from the tables in 
 
 docs: $(READY) ## Build the documentation into site/, warnings being errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m sphinx -W --keep-going -E -q docs site
 
 lint: $(READY) ## Check style, types and which package may import which
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from src.models import architectures, save_weights
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
-PAGES += REPOSITORY.glob("docs/*.md")
+PAGES += sorted(REPOSITORY.glob("docs/*.md"))
 STARTS = "make|python|pip|torchrun|srun|mlflow|ray|source|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
 BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
@@ -191,11 +191,23 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
         assert words[0] in ("source", "pip", "ray", "python", "mlflow", ".venv/bin/pre-commit")
 
 
+SNIPPETS = [
+    pytest.param(code, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, (language, code) in enumerate(FILES.findall(page.read_text(encoding="utf-8")))
+    if language == "python" and not re.match(r"# \w+\.py", code)  # a file, which commands run
+]
+
+
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(place, monkeypatch):
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_the_python_of_a_page_runs(place, monkeypatch, code):
     monkeypatch.chdir(place)
-    blocks = FILES.findall((REPOSITORY / "README.md").read_text(encoding="utf-8"))
-    (code,) = [text for language, text in blocks if language == "python"]
-    given = {"images": torch.rand(2, 3, 32, 32), "labels": torch.tensor([3, 4])}
+    images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 4])
+    given = {"images": images, "labels": labels, "index": torch.arange(2)}
     exec(code, given)
-    assert given["adversarial"].shape == (2, 2, 3, 32, 32) and len(given["frame"])
+    if "adversarial" in given:
+        assert given["adversarial"].shape == (2, *images.shape)
+        assert ((given["adversarial"] - images).abs().amax((1, 2, 3, 4)) > 0).all()
+    if "frame" in given:
+        assert len(given["frame"])

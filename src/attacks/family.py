@@ -283,7 +283,7 @@ def cwa() -> None:
     """Common weakness of an ensemble (MI-CWA): `mi` along the ways that its members' steps lead.
 
     Deviation: the momentum's terms are divided by an image's own mean (authors: by the L1 norm of
-        the batch).
+    the batch).
     """
 
 

@@ -60,7 +60,7 @@ class Philox:
         self.drawn = 0
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Return numbers of 24 random bits from [low, high), shape (N, *shape)."""
+        """Return numbers of 24 random bits from [low, high), shape `(N, *shape)`."""
 
         def convert(words: Words) -> list[Tensor]:
             scale = (high - low) * 2.0**-24
@@ -69,7 +69,7 @@ class Philox:
         return self._draw(shape, convert, self.dtype)
 
     def normal(self, *shape: int) -> Tensor:
-        """Return standard normal numbers, shape (N, *shape), never 0, by Box and Muller."""
+        """Return standard normal numbers, shape `(N, *shape)`, never 0, by Box and Muller."""
 
         def convert(words: Words) -> Iterable[Tensor]:
             for pair in (words[:2], words[2:]):
@@ -81,7 +81,7 @@ class Philox:
         return self._draw(shape, convert, self.dtype)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        """Return whole numbers from low to high - 1, int64 (N, *shape).
+        """Return whole numbers from low to high - 1, int64 `(N, *shape)`.
 
         Of up to 2**31 numbers, no one's probability is off by more than 2**-32.
         """

@@ -23,7 +23,7 @@ def steepest_ascent(momentum: Tensor, state: State) -> Tensor:
 class PatchWise:
     """Take long steps, and let the neighbours of pixels move that have gone too far.
 
-    With W the mean over a pixel's neighbours and v = amplification * a * sign(m_t),
+    With W the mean over a pixel's neighbours and v = amplification * a * sign(m_t)::
 
         s = s + v,  c = max(|s| - eps, 0) * sign(s)
         p = spread * amplification * a * sign(W * c),  s = s + p

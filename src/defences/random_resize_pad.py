@@ -21,7 +21,7 @@ class RandomResizePad:
         (there 299, ..., 330 pixels on grey of 331).
 
     Deviation: images keep their size, so that networks of fixed size take them (paper: enlarged);
-        bilinear and antialiased (authors: nearest pixel), drawn image by image.
+    bilinear and antialiased (authors: nearest pixel), drawn image by image.
     """
 
     lowest: Annotated[float, Ge(0.1), Le(1)] = 0.9033  # 299 / 331

@@ -13,7 +13,7 @@ class CommonWeakness:
     """Return the way to b_E, which a step back and one step for each of E members lead to.
 
     With g the ensemble's gradient at x_t, g_k that of member k at b_{k-1} and projections to the
-    ball and to the pixel range,
+    ball and to the pixel range::
 
         b_0 = project(x_t - reverse_size * eps * sign(g))
         u   = inner_decay * u + g_k / rms(g_k),  b_k = project(b_{k-1} + inner_size * u)
@@ -31,7 +31,7 @@ class CommonWeakness:
         0.644 for 224 x 224 pixels).
 
     Deviation: the ensemble's gradient is that of its own average (authors: of the sum of logits);
-        lengths follow the budget and the number of pixels (authors: fixed).
+    lengths follow the budget and the number of pixels (authors: fixed).
     """
 
     images_kept = 1

@@ -27,7 +27,7 @@ class ExpectedFlatness:
         Expected Flatness (2024), arXiv 2405.16181.
 
     Deviation: a transform changes each point once (TransferAttack: the perturbation twice, and then
-        the point).
+    the point).
     """
 
     samples: PositiveInt = 20

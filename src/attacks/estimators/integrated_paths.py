@@ -26,7 +26,7 @@ _MOVES: tuple[Callable[[Tensor, float], Tensor], ...] = (
 class IntegratedPaths:
     """Add up integrated gradients of the image and of changed copies, each from below itself.
 
-    For z = x_t or a copy T(x_t), a baseline b <= z, and s_j = (j + shift) / interpolations, it is
+    For z = x_t or a copy T(x_t), a baseline b <= z, and s_j = (j + shift) / interpolations, it is::
 
         (z - b) * sum over j of grad L(f(z_j(x)), y),  z_j(x) = b + s_j * (T(x) - b)
 

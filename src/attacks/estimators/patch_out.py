@@ -27,7 +27,7 @@ class PatchOut:
         arXiv 2109.04176 (there 130 of 14 x 14 patches, and 0.1).
 
     Deviation: patches and norm are an image's own (authors: the same patches for all images, and
-        the norm of a batch beside its mean loss).
+    the norm of a batch beside its mean loss).
     """
 
     kept: Share = 0.6633

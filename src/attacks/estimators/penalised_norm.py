@@ -28,7 +28,7 @@ class PenalisedGradientNorm:
         arXiv 2306.05225.
 
     Deviation: the random numbers of transforms are shared by a_i and b_i, and b_i is a point of
-        the images (TransferAttack: b_i moves on from the transformed a_i, and is transformed anew).
+    the images (TransferAttack: b_i moves on from the transformed a_i, and is transformed anew).
     """
 
     samples: PositiveInt = 20

@@ -13,7 +13,7 @@ class ReversePerturbation:
     """Take the gradient at x_t + n, where n has lowered the cross-entropy in a ball around x_t.
 
     With b = inner_radius * eps and projections to the ball of radius b around x_t and to the pixel
-    range, n starts at project(x_t + U(-b, b)) - x_t and takes `inner_steps` S steps,
+    range, n starts at project(x_t + U(-b, b)) - x_t and takes `inner_steps` S steps::
 
         x_t + n = project(x_t + n - b / S * sign(grad CE(f(x_t + n), y)))
 

@@ -13,7 +13,7 @@ from src.attacks.projection import direction, mean_size, project
 class VarianceReduction:
     """Return the momentum of M inner steps by single members, whose variance is reduced.
 
-    With g the ensemble's gradient at x_t, g_k that of member k, b_1 = x_t and k drawn for each j,
+    With g the ensemble's gradient at x_t, g_k that of member k, b_1 = x_t and k drawn for each j::
 
         q_j = g_k(b_j) - g_k(x_t) + g,  u_j = inner_decay * u_{j-1} + q_j / mean|q_j|
         b_{j+1} = project(b_j + a * sign(u_j))
@@ -29,7 +29,7 @@ class VarianceReduction:
         Adversarial Transferability (2022), arXiv 2111.10752.
 
     Deviation: g is the gradient of the ensemble's own average (authors: of logits); auxiliary
-        heads have no loss.
+    heads have no loss.
     """
 
     inner_steps: PositiveInt = 4

@@ -37,7 +37,7 @@ class GhostNetwork:
         arXiv 1812.03413 (there 0.22 for ResNet-50 and 0.994 for Inception v3).
 
     Deviation: drawn image by image (authors: one network for a batch). ConvNeXt, ViT, DenseNet, VGG
-        and MobileNet are not the authors'.
+    and MobileNet are not the authors'.
     """
 
     spread: Share = 0.22

@@ -38,7 +38,7 @@ class LinearPropagation:
         (2020), arXiv 2012.03528.
 
     Deviation: VGG has the last third of the ReLUs before its classifier (authors: the last two of
-        VGG-19 at 224 pixels, more at 32). DenseNet and Inception are not the authors'.
+    VGG-19 at 224 pixels, more at 32). DenseNet and Inception are not the authors'.
     """
 
     relus: Annotated[tuple[str, ...], Strict(False)] | None = None

@@ -31,8 +31,8 @@ class BlockShuffle:
         arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24 degrees, N = 20).
 
     Deviation: uniform angles, black corners, no empty blocks, drawn image by image (authors: normal
-        angles of 0.2 radians cut off at 0.4, grey corners, drawn batch by batch; TransferAttack: 3
-        blocks, the columns of each strip shuffled by themselves).
+    angles of 0.2 radians cut off at 0.4, grey corners, drawn batch by batch; TransferAttack: 3
+    blocks, the columns of each strip shuffled by themselves).
     """
 
     copies: PositiveInt = 20

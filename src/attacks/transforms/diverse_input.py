@@ -35,8 +35,8 @@ class DiverseInput:
         which makes 328 of 299).
 
     Deviation: black borders, bilinear resizing, back to H, drawn image by image (authors: grey
-        borders, nearest pixel, padded size, drawn batch by batch; TransferAttack: as here, by
-        batches).
+    borders, nearest pixel, padded size, drawn batch by batch; TransferAttack: as here, by
+    batches).
     """
 
     probability: Share = 0.5

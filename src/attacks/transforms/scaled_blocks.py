@@ -40,7 +40,7 @@ class ScaledBlocks:
         Transferable Targeted Attack (2024), arXiv 2410.13891 (there r = 1.7, p_R = 0.9).
 
     Deviation: drawn image by image, and parts that are enlarged are rounded down to whole pixels
-        (authors: batch by batch, to the nearest).
+    (authors: batch by batch, to the nearest).
     """
 
     copies: PositiveInt = 1

@@ -48,7 +48,7 @@ class Admix:
         arXiv 2102.00436 (there m1 = 5, m2 = 3, eta = 0.2).
 
     Deviation: x' is a clean image of a pool, by preference of another class, and values are halved
-        towards black (authors: any image of the batch as it stands, towards grey).
+    towards black (authors: any image of the batch as it stands, towards grey).
     """
 
     scales: PositiveInt = 5
@@ -87,8 +87,8 @@ class MixMask:
         arXiv 2311.12051 (there m = 5, L = 0.1, H = 0.75, q = 3, r = 0.5).
 
     Deviation: x' is a clean image of a pool, by preference of another class, and the same at all
-        scales (TransferAttack: the batch in another order, as it stands, for each copy, and the
-        gradients at the copies).
+    scales (TransferAttack: the batch in another order, as it stands, for each copy, and the
+    gradients at the copies).
     """
 
     scales: PositiveInt = 5

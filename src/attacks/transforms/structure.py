@@ -40,8 +40,8 @@ class StructureInvariant:
         resizing, frequencies and dropout.
 
     Deviation: blocks that are not square shrink along their own sides, blocks too small to have
-        40 % of anything stay whole, drawn image by image (authors: along the other side, blackened,
-        drawn batch by batch).
+    40 % of anything stay whole, drawn image by image (authors: along the other side, blackened,
+    drawn batch by batch).
     """
 
     copies: PositiveInt = 20

@@ -31,7 +31,7 @@ class Warp:
         TransferAttack.
 
     Deviation: xi and its gradient are an image's own (authors: one xi for a batch, moved by the
-        gradient of the mean loss); xi = 0 is the identity (authors: enlarges by part of a pixel).
+    gradient of the mean loss); xi = 0 is the identity (authors: enlarges by part of a pixel).
     """
 
     copies: PositiveInt = 20

@@ -1,0 +1,128 @@
+"""Tables of the documentation, made from the files of `conf/` and what these name."""
+
+import re
+from collections.abc import Collection, Iterator
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, get_args
+
+import timm
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, get_object
+from omegaconf import OmegaConf
+from safetensors import safe_open
+
+from src.attacks import Philox, family
+from src.config.settings import About
+from src.defences import Defended
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF = REPOSITORY / "conf"
+ARXIV = "https://arxiv.org/abs/"
+
+
+def attacks() -> str:
+    """Return the table of attacks, by category, from `about` in their files."""
+    files = dict(_files("attack", but=("none", "saved")))
+    stated = {name: About(**keys["about"]) for name, keys in files.items()}
+    rows = []
+    for category in get_args(About.model_fields["category"].annotation):
+        chosen = {name: each for name, each in stated.items() if each.category == category}
+        rows += [[f"**{category}**", "", "", ""]] if chosen else []
+        rows += [_attack(name, files[name]["_target_"], about) for name, about in chosen.items()]
+    return _table(["`attack=`", "does", "gradients per image", "needs"], rows)
+
+
+def _attack(name: str, target: str, about: About) -> list[str]:
+    function = target.removeprefix("src.attacks.")
+    own = hasattr(family, function)
+    shown = f"{{py:func}}`{name} <src.attacks.family.{function}>`" if own else f"`{name}`"
+    paper = f" ({_paper(about.paper)})" if about.paper else ""
+    needs = [*about.needs, *(["target labels"] if about.targeted == "only" else ())]
+    needs += [f"{about.members} sources"] if about.members > 1 else []
+    cost = str(about.gradients).replace(" * ", " ")
+    return [shown, about.does + paper, cost, ", ".join(needs)]
+
+
+def _paper(paper: str) -> str:
+    return f"[paper]({paper})" if "://" in paper else f"[{paper}]({ARXIV}{paper})"
+
+
+def defences() -> str:
+    """Return the table of defences, from their files and the classes that these name."""
+    rows = []
+    for name, keys in _files("defence"):
+        kind, repeats = get_class(keys.pop("_target_")), keys.pop("repeats", 1)
+        authors, _, does = _said("defence", name).rstrip(".").partition(": ")
+        (paper,) = re.findall(r"arXiv (\d+\.\d+)", (getdoc(kind) or "").partition("Deviation")[0])
+        drawn = Defended(torch.nn.Flatten(), kind(**keys)).randomised
+        settings = [f"`{key}` {value}" for key, value in keys.items()]
+        rows.append(
+            [
+                f"{{py:class}}`{name} <{kind.__module__}.{kind.__name__}>`",
+                f"{does} ([{authors}]({ARXIV}{paper}))",
+                ", ".join([*settings, *([f"`repeats` {repeats}"] if drawn else [])]),
+                str(repeats * keys.get("copies", 1)),
+                "random numbers" if drawn else "",
+                "its own" if _is_differentiable(kind(**keys), drawn) else "passed straight through",
+            ]
+        )
+    heads = ["`defences=`", "does", "settings", "predictions per image", "draws"]
+    return _table([*heads, "gradient of an adaptive attack"], rows)
+
+
+def _is_differentiable(defence: Any, drawn: bool) -> bool:
+    images = torch.rand(1, 3, 8, 8).requires_grad_()
+    random = {"random": Philox(torch.tensor([0]), images, 0)} if drawn else {}
+    return bool(defence(images, **random).requires_grad)
+
+
+def models() -> str:
+    """Return the table of models, from their files, builders and weights."""
+    rows = []
+    for name, keys in _files("model"):
+        network = keys["network"]
+        said = _said("model", name) or getdoc(get_object(network["_target_"])) or ""
+        said = re.split(r"\. (?=[A-Z])|[;:]|\.$", " ".join(said.removeprefix("Build ").split()))[0]
+        tag = network.get("model_name")
+        tag = f" (`{tag}`)" if tag and tag != "???" else ""
+        size = f"{keys['input_size']} pixels" if keys["input_size"] else "the data's"
+        rows.append([f"`{name}`", said + tag, size, *_weights(keys)])
+    return _table(["`model=`", "architecture", "sees", "weights", "their licence"], rows)
+
+
+def _weights(keys: dict[str, Any]) -> tuple[str, str]:
+    """Return where a model's weights are from, and their licence if it is stated."""
+    network, weights = keys["network"], keys["weights"]
+    tag = network.get("model_name", "???")
+    licence = timm.get_pretrained_cfg(tag).license or "" if tag != "???" else ""
+    if weights == "included":
+        return "the library's", licence
+    if weights:
+        with safe_open(REPOSITORY / weights, "numpy") as file:
+            return "[in the package](#small-networks-with-weights)", file.metadata()["licence"]
+    if network.get("pretrained"):
+        return "the library's, then trained on the data", licence
+    return "trained on the data", licence
+
+
+def _files(group: str, but: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the names of a group's files, in order, each with its keys."""
+    names = sorted({path.stem for path in (CONF / group).glob("*.yaml")} - {*but})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for name in names:
+            keys: Any = OmegaConf.to_container(compose(f"{group}/{name}")[group])
+            yield name, keys if group == "attack" else next(iter(keys.values()))
+
+
+def _said(group: str, name: str) -> str:
+    """Return what the comment at the head of a file says."""
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+    head = re.match(r"(?:# @package .*\n)?((?:# .*\n)*)", text)
+    return " ".join(line.removeprefix("# ") for line in head[1].splitlines()) if head else ""
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

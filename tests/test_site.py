@@ -1,0 +1,96 @@
+"""The documentation's site: its generated tables, and the whole in a browser, opened from disk."""
+
+import re
+from inspect import isfunction
+from pathlib import Path
+
+import pytest
+
+from src.attacks import family
+from tests.conftest import REPOSITORY, run_python
+from tests.report.test_page import CHROMIUM, FLAGS
+
+DOCS, CONF = REPOSITORY / "docs", REPOSITORY / "conf"
+TABLES = ("attack", "defence", "model")
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, dict[str, list[str]]]:
+    """Cells of each table by the name that its row begins with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        import catalogue
+    texts = (catalogue.attacks(), catalogue.defences(), catalogue.models())
+    found = {}
+    for group, text in zip(TABLES, texts, strict=True):
+        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()]
+        found[group] = {re.sub(r".*`([\w]+)[ `].*", r"\1", cells[0]): cells for cells in rows[2:]}
+    return found
+
+
+def test_every_file_of_the_config_has_its_place(tables):
+    keys = (DOCS / "keys.md").read_text(encoding="utf-8")
+    for path in CONF.rglob("*.yaml"):
+        group, name = path.relative_to(CONF).parts[0], path.stem
+        if group in TABLES and name not in ("none", "saved"):
+            assert name in tables[group]
+        elif path.parent.name not in ("help", "job_logging"):
+            assert f"../conf/{path.relative_to(CONF)}\n" in keys
+
+
+def test_tables_say_what_files_and_their_classes_do(tables):
+    attack, defence, model = (tables[group] for group in TABLES)
+    assert attack["svre"][2:] == ["2 + K ((2 + inner_steps - 1 / M) steps - 2)", "2 sources"]
+    assert "[1710.06081](https://arxiv.org/abs/1710.06081)" in attack["mi"][1]
+    assert "src.attacks.family.fgsm>" in attack["llc"][0] and attack["llc"][3] == "target labels"
+    assert defence["smoothing"][3:] == ["100", "random numbers", "its own"]
+    assert defence["jpeg"][2:] == ["`quality` 75", "1", "", "passed straight through"]
+    assert defence["median"][5] == "its own"
+    assert "(https://arxiv.org/abs/1711.01991)" in defence["random_resize_pad"][1]
+    assert model["vgg_small"][3:] == ["[in the package](#small-networks-with-weights)", "MIT"]
+    assert model["vit"][2] == "224 pixels" and model["vit"][4] == "apache-2.0"
+    assert model["resnet50"][1:3] == ["ResNet-50", "the data's"] and not model["resnet50"][4]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The folder of the built site; a warning is an error."""
+    for name in ("furo", "myst_nb", "sphinx_copybutton"):
+        pytest.importorskip(name, reason=f"{name} is in the extra `docs`")
+    folder = tmp_path_factory.mktemp("site")
+    run_python("-m", "sphinx", "-W", "--keep-going", "-q", "docs", folder, folder=REPOSITORY)
+    return folder
+
+
+@pytest.mark.slow
+def test_attacks_have_their_own_signatures(site):
+    page = (site / "attacks.html").read_text(encoding="utf-8")
+    own = [each for each in vars(family).values() if isfunction(each)]
+    for name in (each.__name__ for each in own if each.__module__ == family.__name__):
+        assert f'id="src.attacks.family.{name}"' in page
+    signature = page.partition('id="src.attacks.family.cwa"')[2].partition("</dt>")[0]
+    words = "".join(re.sub("<[^>]*>", "", signature).split())
+    assert "inner_size=0.644,inner_decay=1.0" in words and "estimator" not in words
+
+
+@pytest.mark.slow
+def test_the_site_works_from_disk(site):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `dev`")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    noise: list[str] = []
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 390, "height": 844})
+        tab.on("console", lambda message: noise.append(message.text))
+        tab.on("pageerror", lambda error: noise.append(str(error)))
+        tab.on("request", lambda request: noise.append(request.url))
+        for page in site.glob("*.html"):
+            tab.goto(page.as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390, page.name
+        tab.goto(f"{(site / 'search.html').as_uri()}?q=smoothing")
+        tab.wait_for_selector("#search-results a[href^='defences.html']")
+        tab.goto(f"{(site / 'search.html').as_uri()}?q=images_mb")
+        tab.wait_for_selector("#search-results a[href^='keys.html']")
+        browser.close()
+    assert [line for line in noise if not line.startswith(("file:", "data:"))] == []
