@@ -5,7 +5,16 @@ from itertools import permutations
 
 import pandas as pd
 
-from findings.__main__ import CIFAR_MODELS, DOCS, PAIRS, RESULTS, page
+from findings.__main__ import (
+    CIFAR_MODELS,
+    DOCS,
+    EMBEDDED,
+    PAIRS,
+    RESULTS,
+    behind,
+    matched_tables,
+    page,
+)
 from findings.collect import collect
 from findings.costs import TABLE, unpacked
 from findings.numbers import Sweep
@@ -32,6 +41,27 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
         "second_run": "took {:.0f} seconds",
     }.items():
         assert words.format(seconds[part]) in readme
+
+
+def test_the_findings_in_the_readme_are_what_the_tables_say():
+    readme = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
+    at_100 = matched_tables().of("100")
+    assert at_100.index[0] == "di" and not at_100["undecided"].iloc[1:].any()
+    assert f"fools {at_100['mean'].iloc[0]:.0%} of".replace("%", " %") in readme
+    assert f"the {len(at_100) - 1} other attacks are behind it" in readme
+    behind = page_behind("mi")
+    kept = [f"{behind.robust[name]:.0%}".replace("%", " %") for name in ("jpeg", "none")]
+    assert "keep {} of the images right under `mi` instead of {}.".format(*kept) in readme
+    photographs = Sweep([RESULTS / "photographs"])
+    fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
+    words = (
+        f"{fgsm['success']} of {fgsm['denominator']} images, BIM on {bim['success']} of the same"
+    )
+    assert words in readme
+
+
+def page_behind(attack: str) -> pd.DataFrame:
+    return behind(find_jobs([RESULTS / "defences-small"]), attack, EMBEDDED)
 
 
 def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_path):
