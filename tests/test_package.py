@@ -46,7 +46,7 @@ def test_every_config_is_installed(installed):
 
 def test_command_lines_answer_in_an_empty_folder(installed, tmp_path):
     helped = run_python("-m", "src.main", "--help", folder=tmp_path, path=installed)
-    assert "attack: admix, bim," in helped
+    assert "attack: admix, bfa, bim," in helped
     words = ("experiment=demo", "attack=bim", "--cfg", "job")
     composed = run_python("-m", "src.main", *words, folder=tmp_path, path=installed)
     assert yaml.safe_load(composed)["attack"]["_target_"] == "src.attacks.bim"
