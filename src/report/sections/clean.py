@@ -9,6 +9,7 @@ from altair.typing import ChartType
 from src.analysis import format_cell
 from src.analysis.confidence import by_class, confidence_profiles, top_k
 from src.report.charts.theme import (
+    PANEL,
     PERCENT,
     WHOLE,
     colour_of_levels,
@@ -81,7 +82,7 @@ def _classes_chart(classes: pd.DataFrame) -> ChartType:
             tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
         )
     )
-    return one_part(bars.properties(width=320), rows, "model")
+    return one_part(bars.properties(width=PANEL), rows, "model")
 
 
 def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
@@ -96,7 +97,7 @@ def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
             tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
         )
     )
-    return one_part(bars.properties(width=460, height=220), profiles, "model")
+    return one_part(bars.properties(width=PANEL, height=220), profiles, "model")
 
 
 def _accuracies(models: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
