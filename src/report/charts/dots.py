@@ -1,7 +1,6 @@
 """Dot plots: values with their intervals, a row each."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -39,7 +38,7 @@ def dot_plot(
         .encode(
             y=alt.Y(f"{row}:N", sort=None, title=None, axis=axis),
             yOffset=alt.YOffset(f"{by}:N", sort=None),
-            color=colour_by(by, frame[by], orient="bottom", columns=4),
+            color=colour_by(by, frame[by], orient="bottom"),
             tooltip=tooltip(*tooltips, **{"shares" if percent else "numbers": [value, low, high]}),
         )
     )
@@ -49,5 +48,6 @@ def dot_plot(
     )
     bars = base.mark_rule(strokeWidth=1.5).encode(x=f"{low}:Q", x2=f"{high}:Q")
     rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
-    step: Any = {"step": 11 if frame[by].nunique() <= 3 else 8, "for": "offset"}
-    return alt.layer(rule, bars, points).properties(height=step, width=PANEL)
+    step = max(22, 9 * frame[by].nunique())
+    height = step * frame[row].nunique()
+    return alt.layer(rule, bars, points).properties(height=height, width=PANEL)

@@ -35,7 +35,8 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
     have the row's place, `position` where the mean over sources is chosen (NaN: not there) and
     `own_position` where the source is.
     """
-    targets = list(dict.fromkeys(rows.loc[rows["relation"] == TRANSFER, "target"]))
+    others = set(rows.loc[rows["relation"] == TRANSFER, "target"])
+    targets = [name for name in dict.fromkeys(rows["target"]) if name in others]
     height = {"step": 22 if len(ranking) <= _FEW_ROWS else 17}
     step = 50 if len(targets) <= 8 else 40 if len(targets) <= 12 else 21
     y = alt.Y("at:O", axis=None, scale=alt.Scale(paddingInner=0.04))
@@ -45,7 +46,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
         .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol', 'eps_255')}")
         .transform_calculate(at=_AT)
     )
-    others = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
+    black_box = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
     head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None, labelLimit=160)
     x = alt.X("target:N", sort=targets, axis=head, scale=alt.Scale(paddingInner=0.03))
     both = (
@@ -53,12 +54,12 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
         "datum.attack == chosen_attack",
     )
     frame = alt.condition(both[0], alt.value(ACCENT), alt.value("transparent"))
-    rects = others.mark_rect(strokeWidth=2.5, cursor="pointer", invalid=None).encode(
+    rects = black_box.mark_rect(strokeWidth=2.5, cursor="pointer", invalid=None).encode(
         x=x, y=y, color=of_success(rows), stroke=frame, tooltip=COUNTS
     )
     layers = [rects]
     if step > 30:
-        text = others.transform_calculate(share=f"format({RATE}, '.0%')")
+        text = black_box.transform_calculate(share=f"format({RATE}, '.0%')")
         text = text.mark_text(fontSize=11.5)
         layers.append(text.encode(x=x, y=y, text="share:N", color=ink(), tooltip=COUNTS))
     panels = [
@@ -91,7 +92,7 @@ def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
     words = base.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
     ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
     names = words.encode(y=y, text="attack:N", color=colour, tooltip=lines)
-    heads = base.mark_text(align="left", x=0, fontSize=12, fontStyle="italic", limit=600)
+    heads = base.transform_filter("datum.heading").mark_text(align="left", x=0, fontSize=12, fontStyle="italic", limit=600)
     longest = int(ranking["attack"].str.len().max())
     width = min(max(60, 40 + 7 * longest), 190)
     layers = (ranks.encode(y=y, text="place:N"), names, heads.encode(y=y, text="heading:N"))
@@ -132,11 +133,12 @@ def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     base = _base(ranking).transform_filter("isValid(datum.mean)")
     ink_of = alt.condition("datum.undecided == 'yes'", alt.value(ACCENT), alt.value("#6b7788"))
     base = base.encode(y=y, color=ink_of, tooltip=lines)
-    title = "mean on other models, 95 %"
-    x = alt.X("mean:Q", scale=domain, axis=alt.Axis(title=title, **head))
-    ends = base.mark_rule(strokeWidth=1.6).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    head |= {"title": "mean on other models, 95 %"}
+    x = alt.X("mean:Q", scale=domain, axis=alt.Axis(**head))
+    low = alt.X("low:Q", scale=domain, axis=alt.Axis(**head))
+    ends = base.mark_rule(strokeWidth=1.6).encode(x=low, x2="high:Q")
     points = base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)
-    return alt.layer(ends, points).properties(width=170)
+    return alt.layer(ends, points).properties(width=150)
 
 
 def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
@@ -146,7 +148,7 @@ def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     text = base.mark_text(align="right", dx=26, fontSize=11.5, color=GREY)
     x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
     text_of = alt.Text("gradients:Q", format=",.0f")
-    return text.encode(x=x, y=y, text=text_of).properties(width=64)
+    return text.encode(x=x, y=y, text=text_of).properties(width=56)
 
 
 def success_over(rows: pd.DataFrame, column: str, title: str, scale: str = "log") -> ChartType:

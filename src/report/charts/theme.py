@@ -42,7 +42,7 @@ def theme() -> alt.theme.ThemeConfig:
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
         "config": {
-            "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
+            "font": "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif",
             "title": {
                 **{"anchor": "start", "fontSize": 13, "fontWeight": 600, "offset": 8},
                 **{"subtitleFontSize": 12, "frame": "group"},
@@ -52,7 +52,7 @@ def theme() -> alt.theme.ThemeConfig:
                 **{"gridOpacity": 0.3, "domain": False, "tickSize": 4},
             },
             "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
-            "legend": legend | {"symbolOpacity": 1} | limits,
+            "legend": legend | {"symbolOpacity": 1, "columns": 4} | limits,
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},

@@ -95,9 +95,9 @@ def shown_words(rows: pd.DataFrame) -> str:
 def of_success(rows: pd.DataFrame, **legend: Any) -> alt.Color:
     """Return the colour of a rate of success, dark where the attack succeeds."""
     scheme: Any = alt.SchemeParams(name="blues", extent=[0, 1])
-    labels = f"format(datum.value, '.0%') + (datum.value == 1 ? ' {word(rows)}' : '')"
-    drawn: dict[str, Any] = {"orient": "bottom", "gradientLength": 200, "values": [0, 0.5, 1]}
-    named = alt.Legend(title=None, labelExpr=labels, labelOverlap=False, **drawn | legend)
+    drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
+    drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
+    named = alt.Legend(title=word(rows), **drawn | legend)
     return alt.Color("success_rate:Q", scale=alt.Scale(domain=[0, 1], scheme=scheme), legend=named)
 
 
@@ -202,7 +202,7 @@ def _over_budgets(rows: pd.DataFrame, first: bool) -> Any:
     base = alt.Chart().encode(x=budgets(rows), detail="source:N", opacity=faded)
     dash = alt.condition(f"datum.relation == '{WHITE_BOX}'", alt.value([5, 3]), alt.value([1, 0]))
     colour = colour_by(
-        "target", targets, "target (dashed: white box)", orient="bottom", columns=4, **STROKES
+        "target", targets, "target (dashed: white box)", orient="bottom", **STROKES
     )
     if len(targets) > MOST_COLOURS:
         colour = alt.condition(
@@ -251,7 +251,7 @@ def _dots(rows: pd.DataFrame, first: bool) -> Any:
         f"datum.relation == '{WHITE_BOX}'", alt.value(ACCENT), alt.value("#3b76af")
     )
     points = base.mark_point(filled=True, size=64).encode(x=x, color=frame)
-    return alt.layer(ends.encode(color=frame), points).properties(width=PANEL, height={"step": 22})
+    return alt.layer(ends.encode(color=frame), points).properties(width=PANEL, height=22 * rows["target"].nunique())
 
 
 def _clean(base: alt.Chart) -> alt.Chart:

@@ -102,7 +102,7 @@ def _low_passed(rows: pd.DataFrame, view: View) -> Figure:
         at=rows["cutoff"].clip(upper=_NYQUIST),  # where images as they are stand
         kept=[f"below {c:g}" if c < _NYQUIST else "everything" for c in rows["cutoff"]],
     ).drop(columns="cutoff")
-    legend: dict[str, Any] = {"orient": "bottom", "columns": 4, **STROKES}
+    legend: dict[str, Any] = {"orient": "bottom", **STROKES}
     base = alt.Chart(inline(frame)).encode(
         x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
         color=colour_by("target", frame["target"], "model", **legend),
@@ -133,7 +133,7 @@ def _similarity(rows: pd.DataFrame, view: View) -> Figure:
 def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType:
     base = alt.Chart().encode(
         x=alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=True, padding=12)),
-        color=colour_by("source", pairs["source"], orient="bottom", columns=4),
+        color=colour_by("source", pairs["source"], orient="bottom"),
     )
     shares, numbers = ["success_rate"], ["cosine", "kappa"]
     mine = "datum.source == chosen_first_source && datum.target == chosen_first_target"

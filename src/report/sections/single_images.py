@@ -86,13 +86,13 @@ def _effects_chart(effects: pd.DataFrame) -> ChartType:
     rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
     title = alt.Title(alt.ExprRef(f"'in colour: ' + {PAIR_TITLE}"))
     chart = alt.layer(rule, ticks, ends, dot)
-    return chart.properties(width=PANEL, height={"step": 26}, title=title)
+    return chart.properties(width=PANEL, height=26 * rows["target"].nunique(), title=title)
 
 
 def _by_bin(bins: pd.DataFrame) -> ChartType:
     """Return accuracy and confidence over the budget, a line per bin of initial confidence."""
     words = {"labelExpr": f"datum.label + ' to ' + format(datum.value + {BIN_WIDTH}, '.0%')"}
-    colour = colour_of_levels("bin_low", orient="bottom", columns=3, **words, **STROKES)
+    colour = colour_of_levels("bin_low", orient="bottom", **words, **STROKES)
     data = inline(bins)
     panels = []
     for value, title in (("robust_accuracy", CORRECT), ("confidence", "mean confidence")):

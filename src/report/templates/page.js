@@ -86,14 +86,14 @@ const colours = {
 
 /** Give a chart, or two panels beside or below each other, the width that there is. */
 function fit(spec, width) {
+  spec.config.legend.columns = Math.max(1, Math.floor(width / 125));
   if (spec.concat) {
     spec.columns = width > 560 ? 2 : 1;
     for (const panel of spec.concat) {
       panel.width = Math.floor((width - 30) / spec.columns) - 50;
     }
   } else if (typeof spec.width === "number") {
-    spec.width = width;
-    spec.autosize = { type: "fit-x", contains: "padding" };
+    spec.width = "container";
   }
 }
 
@@ -111,7 +111,7 @@ async function draw(box) {
   }
   const { view } = await vegaEmbed(box, spec, {
     renderer: "svg",
-    config: { background: "transparent", ...colours, legend: { ...colours.legend, columns: Math.max(1, Math.floor(width / 150)) } },
+    config: { background: "transparent", ...colours },
     actions: { export: true, source: true, compiled: false, editor: false },
     downloadFileName: box.dataset.name,
   });
