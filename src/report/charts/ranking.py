@@ -12,7 +12,7 @@ from src.report.charts.theme import (
     GREY,
     MEAN,
     PERCENT,
-    RATE,
+    RATES,
     chosen,
     inline,
     tooltip,
@@ -59,7 +59,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
     )
     layers = [rects]
     if step > 30:
-        text = black_box.transform_calculate(share=f"format({RATE}, '.0%')")
+        text = black_box.transform_calculate(share=f"format({RATES['rate']}, '.0%')")
         text = text.mark_text(fontSize=11.5)
         layers.append(text.encode(x=x, y=y, text="share:N", color=ink(), tooltip=COUNTS))
     panels = [
@@ -92,7 +92,9 @@ def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
     words = base.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
     ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
     names = words.encode(y=y, text="attack:N", color=colour, tooltip=lines)
-    heads = base.transform_filter("datum.heading").mark_text(align="left", x=0, fontSize=12, fontStyle="italic", limit=600)
+    heads = base.transform_filter("datum.heading").mark_text(
+        align="left", x=0, fontSize=12, fontStyle="italic", limit=600
+    )
     longest = int(ranking["attack"].str.len().max())
     width = min(max(60, 40 + 7 * longest), 190)
     layers = (ranks.encode(y=y, text="place:N"), names, heads.encode(y=y, text="heading:N"))
@@ -109,7 +111,7 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
             groupby=["at", "attack", "source"],
             **{name: f"mean({name})" for name in names},
         )
-        .transform_calculate(on="'white box'", share=f"format({RATE}, '.0%')")
+        .transform_calculate(on="'white box'", share=f"format({RATES['rate']}, '.0%')")
         .encode(x=alt.X("on:N", axis=head), y=y)
     )
     lines = tooltip("attack", "source", shares=names)

@@ -24,8 +24,12 @@ FOOLED, CORRECT = "fooled", "still correct"
 """What a rate counts: successes of the attack, or images that are still classified correctly."""
 MEAN = "mean of sources"
 """Source of the rows that are means over single sources."""
-RATE = f"chosen_shown == '{CORRECT}' ? datum.robust_accuracy : datum.success_rate"
-"""Expression of the rate that the reader chose to see."""
+RATES = {
+    f"rate{end}": f"chosen_shown == '{CORRECT}' ? datum.robust_accuracy{end} : "
+    f"datum.success_rate{end}"
+    for end in ("", "_low", "_high")
+}
+"""Expressions of the rate that the reader chose to see, and of its interval."""
 
 
 THEME = "transferability"

@@ -1,7 +1,6 @@
 """The transfer matrix, and rate and confidence over the budget."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from src.report.charts.theme import (
     FOOLED,
     MEAN,
     PANEL,
-    RATE,
+    RATES,
     STROKES,
     WHOLE,
     Choice,
@@ -147,7 +146,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         .transform_calculate(
             clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
             share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
-            f": {RATE}, '.1%') : 'n/a'",
+            f": {RATES['rate']}, '.1%') : 'n/a'",
             counts="format(datum.clean ? datum.still_correct : datum.success, ',') + ' / ' + "
             "format(datum.n, ',')",
         )
@@ -173,43 +172,40 @@ def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
     of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
     if not (rows["source"] == MEAN).any():
         of_source = "(chosen_source == '' || datum.source == chosen_source)"
+    name = f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source)"
     panels: list[Any] = []
-    for value, name in ((RATE, shown_words(attacked)), ("datum.confidence", "'mean confidence'")):
+    for value, words in (("rate", shown_words(attacked)), ("confidence", "'mean confidence'")):
         for source in sources or [None]:
-            title = name if source is None else f"{name} + {json.dumps(', ' + source)}"
+            whose = name if source is None else json.dumps(f"source {source}")
+            title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {whose}"))
             shown = of_source if source is None else f"datum.source == {json.dumps(source)}"
-            stem = re.compile("robust_accuracy|success_rate|confidence")
-            ends = {f"value{end}": stem.sub(rf"\g<0>{end}", value) for end in ("", "_low", "_high")}
-            part = panel(attacked, first=not panels).transform_filter(shown)
-            part = part.transform_calculate(**ends)
-            panels.append(part.properties(title=alt.Title(alt.ExprRef(title))))
+            part = panel(attacked, value, not panels).transform_filter(shown)
+            panels.append(part.properties(title=title))
     mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
-    filters = [
-        alt.FilterTransform(each) for each in (chosen("attack", "protocol", "defence"), mean)
-    ]
-    return alt.concat(*panels, columns=len(sources) or 2, data=data, spacing=24, transform=filters)
+    rows_shown = f"{chosen('attack', 'protocol', 'defence')} && {mean}"
+    chart = alt.concat(*panels, columns=len(sources) or 2, data=data, spacing=24)
+    return chart.transform_filter(rows_shown).transform_calculate(**RATES)
 
 
-def _over_budgets(rows: pd.DataFrame, first: bool) -> Any:
-    """Return curves of `value` over the budget, a colour a target; the legend is in the first."""
+def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
+    """Return curves over the budget, a colour a target; the first panel has the legend."""
     targets = list(dict.fromkeys(rows["target"]))
     faded = alt.condition(
         "chosen_target == '' || datum.target == chosen_target", alt.value(1), alt.value(0.2)
     )
     lines = tooltip(
-        *("attack", "source", "target", "eps_255", "n"), shares=["value", "value_low", "value_high"]
+        *("attack", "source", "target", "eps_255", "n"),
+        shares=[value, f"{value}_low", f"{value}_high"],
     )
     base = alt.Chart().encode(x=budgets(rows), detail="source:N", opacity=faded)
     dash = alt.condition(f"datum.relation == '{WHITE_BOX}'", alt.value([5, 3]), alt.value([1, 0]))
-    colour = colour_by(
-        "target", targets, "target (dashed: white box)", orient="bottom", **STROKES
-    )
+    colour = colour_by("target", targets, "target (dashed: white box)", orient="bottom", **STROKES)
     if len(targets) > MOST_COLOURS:
         colour = alt.condition(
             "datum.target == chosen_target", alt.value(ACCENT), alt.value("#8894a5")
         )
         base = base.encode(detail=["source:N", "target:N"])
-    band, line = curve(base, "value", lines, strokeDash=dash).layer
+    band, line = curve(base, value, lines, strokeDash=dash).layer
     band = band.encode(
         color=colour,
         opacity=alt.condition(
@@ -222,9 +218,11 @@ def _over_budgets(rows: pd.DataFrame, first: bool) -> Any:
     return alt.layer(band, line).properties(width=PANEL, height=190)
 
 
-def _dots(rows: pd.DataFrame, first: bool) -> Any:
-    """Return `value` with its interval at the one budget, a row a target."""
-    lines = tooltip("attack", "source", "target", "n", shares=["value", "value_low", "value_high"])
+def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
+    """Return values with their intervals at the one budget, a row a target."""
+    lines = tooltip(
+        "attack", "source", "target", "n", shares=[value, f"{value}_low", f"{value}_high"]
+    )
     faded = alt.condition(
         "chosen_target == '' || datum.target == chosen_target", alt.value(1), alt.value(0.3)
     )
@@ -243,15 +241,17 @@ def _dots(rows: pd.DataFrame, first: bool) -> Any:
             tooltip=lines,
         )
     )
-    x = alt.X("value:Q", scale=WHOLE, title=None, axis=alt.Axis(format=".0%"))
+    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=alt.Axis(format=".0%"))
     ends = base.mark_rule(strokeWidth=1.5).encode(
-        x=alt.X("value_low:Q", title=None), x2="value_high:Q"
+        x=alt.X(f"{value}_low:Q", title=None), x2=f"{value}_high:Q"
     )
     frame = alt.condition(
         f"datum.relation == '{WHITE_BOX}'", alt.value(ACCENT), alt.value("#3b76af")
     )
     points = base.mark_point(filled=True, size=64).encode(x=x, color=frame)
-    return alt.layer(ends.encode(color=frame), points).properties(width=PANEL, height=22 * rows["target"].nunique())
+    return alt.layer(ends.encode(color=frame), points).properties(
+        width=PANEL, height=22 * rows["target"].nunique()
+    )
 
 
 def _clean(base: alt.Chart) -> alt.Chart:

@@ -73,6 +73,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
 def _classes_chart(classes: pd.DataFrame) -> ChartType:
     rows = classes.groupby("model", sort=False).head(MOST_CLASSES)
     rows = rows.assign(row=rows["name"] + " (" + rows["images"].astype(str) + ")")
+    height = 20 * rows.groupby("model").size().max()
     bars = (
         alt.Chart(inline(rows))
         .mark_bar()
@@ -82,7 +83,7 @@ def _classes_chart(classes: pd.DataFrame) -> ChartType:
             tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
         )
     )
-    return one_part(bars.properties(width=PANEL), rows, "model")
+    return one_part(bars.properties(width=PANEL, height=height), rows, "model")
 
 
 def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
@@ -93,7 +94,7 @@ def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
             x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
             xOffset=alt.XOffset("level:N", sort="descending"),
             y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
-            color=colour_of_levels("level"),
+            color=colour_of_levels("level", orient="bottom"),
             tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
         )
     )

@@ -34,7 +34,7 @@ function picture(place, heading, tops = [], names = [], label = -1) {
 function contactSheet(sheet, names, source, target) {
   const rows = sheet.images.map((image, row) => {
     const at = (place) => [["source", image.top[source]?.[place]], ["target", image.top[target]?.[place]]].slice(source === target ? 1 : 0);
-    const button = el("button", { type: "button", text: "all budgets and targets" });
+    const button = el("button", { type: "button", text: "all budgets, targets" });
     button.addEventListener("click", () => { single = row; pictured = ""; render(chosen()); });
     const clean = picture(image.clean, "clean", at(0), names, image.label);
     clean.append(el("span", { text: `image ${image.index}: ${names[image.label]}` }), button);
