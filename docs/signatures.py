@@ -13,7 +13,9 @@ class Published(griffe.Extension):
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Replace what the source states of a decorated function."""
-        if "src.attacks.family.published" not in (each.callable_path for each in func.decorators):
+        if "src.attacks.published.published" not in (
+            each.callable_path for each in func.decorators
+        ):
             return
         attack = getattr(attacks, func.name)
         parameters = inspect.signature(attack).parameters.values()

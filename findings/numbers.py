@@ -280,7 +280,8 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
     all pairs share.
 
     Returns:
-        A row per defence of the jobs, none first: `clean` accuracy; `robust` accuracy at the
+        A row per defence of the jobs, none first: `clean` accuracy on the images without
+        abstention, and the share of clean images with one, `unsure`; `robust` accuracy at the
         reference budget on the images of `joint`, with `robust_low` and `robust_high`; `gain`, how
         much larger it is than without, on the images that count behind both, with its interval;
         and the share of images `abstained` on. All are means over the pairs.
@@ -297,13 +298,14 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
             for target in targets
             if relation(job.record.source, target) == TRANSFER
         ]
-        clean, abstained, plain, own = map(np.array, zip(*found, strict=True))
+        clean, unsure, abstained, plain, own = map(np.array, zip(*found, strict=True))
         robust = _shares(own, weights)
         both = plain[:, 0] & own[:, 0]
         gain = _shares(np.stack([both, own[:, 1]], 1), weights) - _shares(
             np.stack([both, plain[:, 1]], 1), weights
         )
-        row = {"defence": defence, "clean": clean.mean(), "abstained": abstained.mean()}
+        row = {"defence": defence, "clean": clean.mean(), "unsure": unsure.mean()}
+        row["abstained"] = abstained.mean()
         for name, values in (("robust", robust), ("gain", gain)):
             ends = np.nanquantile(values[1:], [0.025, 0.975])
             row |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
@@ -311,8 +313,12 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def _pair(job: StoredJob, target: str, defence: str) -> tuple[float, float, Any, Any]:
-    """Return a target's clean accuracy, abstentions and (2, N) counted and correct, without too."""
+def _pair(job: StoredJob, target: str, defence: str) -> tuple[float, float, float, Any, Any]:
+    """Return a target's numbers of `behind_defences`, and masks (2, N) of counted and correct.
+
+    The numbers are the clean accuracy and the shares of abstentions, clean and attacked; the first
+    masks are those without the defence.
+    """
     own = job.record
     names = [target, defended(target, defence)]
     found = outcomes(job.defended, own.source, list(dict.fromkeys(names)), "joint")
@@ -320,7 +326,9 @@ def _pair(job: StoredJob, target: str, defence: str) -> tuple[float, float, Any,
     counted = found.counted & found.present[:, :, at]
     both = np.stack([counted, found.correct[:, :, at]], axis=1)
     abstained = (found.abstained[-1, :, at] & found.counted[-1]).sum() / found.counted[-1].sum()
-    return float(found.target_clean[-1].mean()), float(abstained), both[0], both[-1]
+    clean = found.target_clean[-1][found.present[-1, :, 0]].mean()
+    unsure = found.abstained[-1, :, 0].mean()
+    return float(clean), float(unsure), float(abstained), both[0], both[-1]
 
 
 def _shares(pairs: NDArray[np.bool_], weights: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -345,7 +353,7 @@ def adaptive(plain: StoredJob, attacks: Sequence[StoredJob]) -> pd.DataFrame:
         kinds = {"own": [model], "others": [name for name in job.record.targets if name != model]}
         for kind, targets in kinds.items():
             found = np.array(
-                [[_pair(one, target, defence)[3] for target in targets] for one in (plain, job)]
+                [[_pair(one, target, defence)[-1] for target in targets] for one in (plain, job)]
             )
             counted = found[0, :, 0] & found[1, :, 0]
             shares = (found[:, :, 1] & counted).sum(axis=2) / counted.sum(axis=1)

@@ -197,6 +197,24 @@ def test_clean_images_and_saved_sets_take_defences(line):
     assert set(predictions(folder / "saved")["defence"]) == {"none", "jpeg"}
 
 
+def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
+    folder, run = line
+    behind = "source_defence=jpeg"
+    assert run(*JOB, behind, "save_adversarial=true", "hydra.run.dir=adaptive") == 0
+    saved = ["attack=saved", "attack.path=adaptive/adversarial", "variants=[]", "epsilon.grid=[8]"]
+    assert run(*saved, behind, "defences=[none,jpeg]", "hydra.run.dir=again") == 0
+    first, again = (predictions(folder / name) for name in ("adaptive", "again"))
+    keys = ["target", "defence", "eps_255", "index"]
+    both = first.merge(again, on=keys, suffixes=("", "_again")).query("eps_255 == 8")
+    assert len(both) and (both["predicted"] == both["predicted_again"]).all()
+    assert set(load_sweep(folder / "again")["source"]) == {"coarse@jpeg"}
+    assert run(*saved, "hydra.run.dir=plain") == 2
+    assert "crafted on coarse with source_defence=jpeg" in capsys.readouterr().err
+    alone = ["source=null", "protocol=null", "hydra.run.dir=alone"]
+    assert run(*saved, *alone) == 0
+    assert set(load_sweep(folder / "alone")["target"]) == {"fine", "coarse"}
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -7,6 +7,8 @@ from src.utils.defended import parted
 
 CLEAN = "clean"
 """Name of the matrix row of clean images."""
+WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
+"""Relations of a target to a source, see `relation`."""
 
 
 def measured(rates: pd.DataFrame) -> pd.DataFrame:
@@ -77,9 +79,6 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
         n=("n", "sum"),
     )
     return found.reset_index()
-
-
-WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
 
 
 def relation(source: str, target: str) -> str:

@@ -12,7 +12,6 @@ from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.estimators.reverse_perturbation import ReversePerturbation
 from src.attacks.estimators.variance_reduction import VarianceReduction
 from src.attacks.family import (
-    Attack,
     admix,
     bfa,
     bim,
@@ -84,6 +83,7 @@ from src.attacks.objectives.random_patch import RandomPatch
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
+from src.attacks.published import Attack
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source
 from src.attacks.surrogates.backward_propagation import BackwardPropagation

@@ -4,14 +4,6 @@ Each has the name that it has on the command line. Its docstring gives the formu
 the attack is not the paper's; `Settings` says what the keywords mean that all have in common.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from functools import wraps
-from inspect import Parameter, Signature, getdoc, signature
-from typing import Any, Protocol
-
-from pydantic import ValidationError
-from torch import Tensor
-
 from src.attacks.estimators.common_weakness import CommonWeakness
 from src.attacks.estimators.enhanced_momentum import EnhancedMomentum
 from src.attacks.estimators.expected_flatness import ExpectedFlatness
@@ -22,7 +14,6 @@ from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
 from src.attacks.estimators.reverse_perturbation import ReversePerturbation
 from src.attacks.estimators.variance_reduction import VarianceReduction
 from src.attacks.estimators.variance_tuning import VarianceTuning
-from src.attacks.iterate import ascend
 from src.attacks.objectives.black_box_features import BlackBoxFeatures
 from src.attacks.objectives.clean_feature_mixup import CleanFeatureMixup
 from src.attacks.objectives.feature_importance import FeatureImportance
@@ -30,9 +21,7 @@ from src.attacks.objectives.intermediate_level import IntermediateLevel
 from src.attacks.objectives.neuron_attribution import NeuronAttribution
 from src.attacks.objectives.perturbation_decay import PerturbationDecay
 from src.attacks.objectives.random_patch import RandomPatch
-from src.attacks.projection import Budgets
-from src.attacks.settings import Settings
-from src.attacks.source import Model
+from src.attacks.published import published
 from src.attacks.surrogates.backward_propagation import BackwardPropagation
 from src.attacks.surrogates.ghost_network import GhostNetwork
 from src.attacks.surrogates.linear_propagation import LinearPropagation
@@ -46,89 +35,11 @@ from src.attacks.transforms.spectrum import Spectrum
 from src.attacks.transforms.structure import StructureInvariant
 from src.attacks.transforms.warp import Warp
 from src.attacks.updates import PatchWise, ShrinkingSteps
-from src.utils.checks import first_line
 
 _STEPS = (
     *("steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"),
     *("random_start", "start_radius", "restarts"),
 )
-
-
-class Attack(Protocol):
-    """A published attack; `help()` and `inspect.signature` tell its own keywords and defaults."""
-
-    __name__: str
-
-    def __call__(
-        self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
-    ) -> Tensor:
-        """Return adversarial images; see `ascend`."""
-
-
-def published(
-    fixed: Collection[str] = (), **defaults: Any
-) -> Callable[[Callable[[], None]], Attack]:
-    """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
-
-    Args:
-        fixed: Settings that are no keywords.
-        **defaults: Values of settings that differ from the defaults of `Settings`. One that is a
-            class is made with keywords of the attack, whose docstring gets that of the class; a
-            class of transforms is called `transform`, and comes before those in `transforms`.
-    """
-    parts = {name: value for name, value in defaults.items() if isinstance(value, type)}
-    values = {name: value for name, value in defaults.items() if name not in parts}
-    face, known = _face(parts, {*fixed, *parts.keys() - {"transform"}}, values)
-
-    def decorate(described: Callable[[], None]) -> Attack:
-        @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
-        def attack(*arguments: Any, **keywords: Any) -> Tensor:
-            try:
-                words = face.bind(*arguments, **keywords).arguments
-                values = {name: words.pop(name, default) for name, default in known.items()}
-                settings = _settings(parts, values)
-            except TypeError as error:
-                raise TypeError(f"{described.__name__}: {error}") from error
-            except ValidationError as error:
-                raise ValueError(first_line(error)) from error
-            return ascend(**words, settings=settings)
-
-        function: Any = attack
-        function.__signature__ = face
-        function.__doc__ = "\n\n".join(str(getdoc(each)) for each in (described, *parts.values()))
-        _settings(parts, {**known})  # wrong defaults fail here
-        return function
-
-    return decorate
-
-
-def _face(
-    parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: dict[str, Any]
-) -> tuple[Signature, dict[str, Any]]:
-    """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
-    own = {key: each for part in parts.values() for key, each in signature(part).parameters.items()}
-    parameters = {**own, **signature(Settings).parameters}
-    unknown = sorted({*fixed, *defaults} - parameters.keys())
-    if unknown:
-        raise TypeError(f"{', '.join(unknown)}: no such settings")
-    known = {name: each.default for name, each in parameters.items()} | defaults
-    main = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
-    keywords = [
-        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
-        for name in dict.fromkeys((*own, *defaults, *known))  # what is this attack's own first
-        if name not in fixed
-    ]
-    return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
-
-
-def _settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
-    for name, part in parts.items():
-        made = part(**{each: values.pop(each) for each in signature(part).parameters})
-        if name == "transform":
-            values["transforms"] = (made, *(values["transforms"] or ()))
-        else:
-            values[name] = made
-    return Settings(**values)
 
 
 @published(fixed=_STEPS, steps=1)

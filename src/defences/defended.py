@@ -53,21 +53,34 @@ class Defended(nn.Module):
         """Return the logits (R, N, C) of R repetitions; `index` numbers the images, (N,).
 
         Raises:
-            ValueError: The defence fails, or returns something else than images in [0, 1].
+            ValueError: The defence fails, or returns something else than images in [0, 1], or than
+                logits (N, C); the target's own logits are NaN or infinity.
         """
         seeds, streams = image_seeds(self.seed, index), range(_STREAM, _STREAM + self.repeats)
         return torch.stack([self._logits(images, index, Philox(seeds, images, s)) for s in streams])
 
     def _logits(self, images: Tensor, index: Tensor, random: Philox) -> Tensor:
         if self.classify is not None:
-            return called(partial(self.classify, self.classifier), self.name, images, random)
+            found = called(partial(self.classify, self.classifier), self.name, images, random)
+            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+                raise ValueError(
+                    f"defence={self.name}: classify must return logits ({len(images)}, classes), "
+                    f"not {_described(found)}."
+                )
+            return found
         shown = shown_images(self.defence, self.name, images, random)
         inside = (shown >= -_TOLERANCE) & (shown <= 1 + _TOLERANCE)  # NaN is not
         if wrong := index[~inside.flatten(1).all(dim=1)].tolist():
             raise ValueError(
                 f"defence={self.name} returns NaN or values outside [0, 1] for image {wrong[0]}."
             )
-        return self.classifier(shown)
+        logits = self.classifier(shown)
+        if wrong := index[~logits.isfinite().all(dim=1)].tolist():  # else taken for an abstention
+            raise ValueError(
+                f"behind defence={self.name} the target returns NaN or infinity for image "
+                f"{wrong[0]}."
+            )
+        return logits
 
 
 def takes_random(function: Callable[..., Any]) -> bool:
@@ -79,9 +92,14 @@ def shown_images(defence: Defence, name: str, images: Tensor, random: Philox | N
     """Return what a defence makes of images, of their shape and type."""
     found = called(defence, name, images, random)
     if not isinstance(found, Tensor) or found.shape != images.shape:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"defence={name} must return a tensor {tuple(images.shape)}, not {got}.")
+        raise ValueError(
+            f"defence={name} must return a tensor {tuple(images.shape)}, not {_described(found)}."
+        )
     return found.to(images.dtype)
+
+
+def _described(found: object) -> str:
+    return str(tuple(found.shape)) if isinstance(found, Tensor) else type(found).__name__
 
 
 def called(function: Callable[..., Any], name: str, images: Tensor, random: Philox | None) -> Any:

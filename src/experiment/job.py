@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from src.analysis import wilson_interval
@@ -28,6 +29,7 @@ from src.experiment.unattacked import clean_rows, unattacked_tables
 from src.store.keys import code_keys, job_key
 from src.store.record import JobRecord, record_of
 from src.tracking import Run, Tracker
+from src.utils.defended import ABSTAINED
 from src.utils.processes import is_first_process
 from src.utils.targets import check_target
 
@@ -148,10 +150,12 @@ def check_clean_accuracies(
     minus the tolerance, so that a small subset does not stop a job by chance.
     """
     frame = clean.select(["target", "label", "predicted"]).to_pandas()
+    frame = frame[frame["predicted"] != ABSTAINED]
     correct = (frame["label"] == frame["predicted"]).groupby(frame["target"], sort=False)
     counts = correct.agg(["sum", "count"])
     words = [f"{name} {k / n:.2%}" for name, (k, n) in counts.iterrows()]
-    log.info("%d clean images, correct: %s", counts["count"].iloc[0], ", ".join(words))
+    number = pc.count_distinct(clean["index"]).as_py()
+    log.info("%d clean images, correct: %s", number, ", ".join(words))
     for name in settings.models:  # defences have no such expectations
         k, n = (int(value) for value in counts.loc[name])
         expected = expectations[name]

@@ -68,7 +68,8 @@ class Job:
     def behind_defences(self) -> list[str]:
         """Names of what is evaluated behind a defence: targets, and the source as attacked."""
         settings = self.settings
-        names = dict.fromkeys((*settings.evaluated, settings.attacked))
+        attacked = [settings.attacked] if settings.source else []  # of a saved set perhaps none
+        names = dict.fromkeys((*settings.evaluated, *attacked))
         return [name for name in names if "@" in name]
 
     def model_key(self, name: str) -> str:

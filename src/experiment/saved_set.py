@@ -8,6 +8,7 @@ from src.config.fields import check_among, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
 from src.evaluation import UNKNOWN, SavedImages, open_foreign_images
 from src.experiment.own_set import IMAGES, read_set
+from src.utils.defended import PLAIN, parted
 
 
 @lru_cache(maxsize=2)  # checked before the sweep, and again in the job
@@ -44,9 +45,10 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     path = settings.attack.saved.path if settings.attack.saved else ""
     given, own = settings.source_name, settings.dataset.name
     source, dataset = saved.source, saved.dataset
-    if given and source not in (UNKNOWN, given):
+    if given and source not in (UNKNOWN, settings.attacked):
         raise ValueError(
-            f"source={given}, but {path} says that its images were crafted on {source}."
+            f"source={_words(settings.attacked)}, but {path} says that its images were crafted on "
+            f"{_words(source)}."
         )
     if settings.dataset.has_loader and dataset not in (UNKNOWN, own):
         raise ValueError(f"dataset={own}, but {path} says that its images are of {dataset}.")
@@ -54,7 +56,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
     check_among(f"epsilon.reference of {path}", [reference], budgets)
-    for member in source.split("+"):
+    for member in (*parted(source)[0].split("+"), parted(source)[1]):
         check_name(member)
     protocol = settings.protocol or ("joint" if settings.source else "target_correct")
     if protocol in ("joint", "source_correct") and not settings.source:
@@ -74,6 +76,11 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     if not settings.dataset.has_loader:
         changes["dataset"] = settings.dataset.model_copy(update={"name": check_name(dataset)})
     return settings.model_copy(update=changes)
+
+
+def _words(source: str) -> str:
+    model, defence = parted(source)
+    return model if defence == PLAIN else f"{model} with source_defence={defence}"
 
 
 def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:

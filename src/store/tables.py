@@ -158,7 +158,8 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     images.add(pc.count_distinct(table["index"]).as_py())
     targets = record.evaluated if primary else record.targets
     attacked = {(target, eps) for target in targets for eps in record.budgets if eps > 0}
-    own = [record.source] if "@" in record.source else []
+    evaluated = "@" in record.source and record.config.get("source")  # a saved set's may not be
+    own = [record.source] if evaluated else []
     clean = {(name, 0.0) for name in (*record.weights, *targets, *own)}
     if rows != attacked | clean or images != {record.images}:
         raise ValueError("its rows are not every target, budget and image of its job, each once")

@@ -87,3 +87,26 @@ def test_what_is_no_image_is_refused(images, defence, refusal):
 
 def test_rounding_errors_are_no_failure(images):
     Defended(nn.Flatten(), with_value(1 + 5e-7))(images, INDEX)
+
+
+class Lost(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).where(torch.arange(5)[:, None] != 3, float("nan"))
+
+
+def test_targets_without_finite_logits_do_not_abstain(images):
+    with pytest.raises(ValueError, match=r"BitDepth.* NaN or infinity for image 4"):
+        Defended(Lost(), BitDepth())(images, INDEX)
+
+
+@pytest.mark.parametrize("found", [None, torch.zeros(5), torch.zeros(4, 10)])
+def test_classify_must_return_logits_of_every_image(images, found):
+    class Votes:
+        def __call__(self, images: Tensor) -> Tensor:
+            return images
+
+        def classify(self, classifier: nn.Module, images: Tensor) -> Tensor:
+            return found
+
+    with pytest.raises(ValueError, match="Votes: classify must return logits"):
+        Defended(nn.Flatten(), Votes())(images, INDEX)

@@ -1,5 +1,6 @@
 """Weighted sums of a layer's output, and weights that are gradients there."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from src.attacks.interfaces import Problem
 Score = Literal["logit", "probability"]
 
 
-class WeightedFeatures:
+class WeightedFeatures(ABC):
     """Objective -sum(w * f(x_t)), w = s / ||s||_2, s = sum of grad_f score_y(z) over versions z.
 
     A subclass states the `versions` of the clean images and the `score` of their labels.
@@ -20,9 +21,9 @@ class WeightedFeatures:
     score: Score
     images_kept = 80  # beside a pass of a ResNet-50 at 224 pixels, while weights are made
 
+    @abstractmethod
     def versions(self, problem: Problem) -> Iterator[Tensor]:
         """Yield versions of the clean images, (N, 3, H, W)."""
-        raise NotImplementedError
 
     def prepare(self, problem: Problem) -> list[Tensor]:
         """Return the weights of the layer's output, one tensor a member."""
