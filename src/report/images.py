@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.analysis.trajectories import KINDS
+from src.analysis.trajectories import KINDS, moments
 from src.store.jobs import StoredJob
 
 MOST_BYTES = 6_000_000
@@ -123,14 +123,14 @@ class Pictures:
         A strip has `index`, `label` and `steps`: `eps`, what it is in `words`, its `picture`, and
         `top` of source and target.
         """
-        found = []
+        found, largest = [], max(job.record.budgets)
         for kind, rows in chosen.groupby("kind", sort=False):
             strips = [
                 {
                     **{"index": int(row["index"]), "label": int(row["label"])},
                     "steps": [
                         self._step(job, target, int(row["index"]), eps, words, top)
-                        for eps, words in [(0.0, "clean"), *_moments(str(kind), row, job)]
+                        for eps, words in [(0.0, "clean"), *moments(str(kind), row, largest)]
                     ],
                 }
                 for row in rows.to_dict("records")
@@ -143,11 +143,12 @@ class Pictures:
         self, job: StoredJob, target: str, index: int, eps: float, words: str, top: dict[Any, Top]
     ) -> dict[str, Any]:
         both = [top.get((name, index, eps), []) for name in (job.record.source, target)]
-        if not both[1] and job.flips is not None:  # bisection found this budget
-            flips = job.flips
-            here = flips[(flips["target"] == target) & (flips["index"] == index)]
-            both[1] = next(iter(_tops(here.assign(eps_255=eps)).values()), [])
-        pixels = job.images.get(index) if eps == 0 else job.gallery.get((index, eps))
+        tried = min(each for each in job.record.budgets if each >= eps)
+        if eps < tried and job.flips is not None:  # bisection found this budget
+            here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
+            both[1] = next(iter(_tops(here).values()), [])
+            words += f"; picture at {tried:g}/255"
+        pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
         return {"eps": eps, "words": words, "picture": self._picture(pixels), "top": both}
 
     def _picture(self, pixels: NDArray[np.uint8] | None) -> int:
@@ -165,17 +166,6 @@ class Pictures:
             self.data.append(text)
             self._bytes += len(text)
         return self._places[text]
-
-
-def _moments(kind: str, row: dict[Any, Any], job: StoredJob) -> list[tuple[float, str]]:
-    """Return the budgets that show an image of a kind, with what they are."""
-    flip = (row["first_flip_eps_255"], "minimum adversarial budget")
-    return {
-        "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
-        "bounce_back": [flip, (row["back_eps_255"], "correct again")],
-        "ends_more_confident_wrong": [(max(job.record.budgets), "largest budget")],
-        "below_8_bits": [flip],
-    }[kind]
 
 
 def _tops(rows: pd.DataFrame) -> dict[Any, Top]:

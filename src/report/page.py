@@ -45,8 +45,8 @@ class Figure:
         with alt.theme.enable(THEME):
             spec = self.chart.to_dict(validate=False)  # tests validate it, which takes a second
         if self.choice:
-            first = asdict(self.choice).items()
-            params = [{"name": f"chosen_{name}", "value": value} for name, value in first]
+            first = self.choice.params.items()
+            params = [{"name": name, "value": value} for name, value in first]
             spec["params"] = [*spec.get("params", []), *params]
         return {**spec, "description": f"{self.title}. {self.caption}"}
 

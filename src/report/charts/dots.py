@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.report.charts.theme import GREY, PANEL, colour_by, inline, tooltip
+from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, inline, tooltip
 
 OF_SOURCE = "datum.attack == chosen_attack && datum.source == chosen_first_source"
 """Expression that a row is of the attack and source chosen."""
@@ -19,15 +19,17 @@ def dot_plot(
     tooltips: Sequence[str],
     *,
     by: str,
+    names: Sequence[str] = (),
     row: str = "target",
     shown: str = OF_SOURCE,
-    percent: bool = True,
+    heading: str = "chosen_attack + ', source ' + chosen_first_source",
 ) -> ChartType:
     """Return points with intervals, rows in the order of the table, and a rule at 0.
 
     The frame has `value` with its interval `VALUE_low` and `VALUE_high` (NaN: none), the column
     `row` with the name of a row, and those that `shown`, the expression of the rows that are
-    drawn, and the tooltips name. Values of `by` have colours, and stand below each other in a row.
+    drawn, and the tooltips name. Values of `by` have colours, `names` being all of them in order,
+    and stand below each other in a row; `heading` is an expression.
     """
     low, high = f"{value}_low", f"{value}_high"
     used = dict.fromkeys([row, by, value, low, high, "attack", "source", *tooltips])
@@ -38,16 +40,17 @@ def dot_plot(
         .encode(
             y=alt.Y(f"{row}:N", sort=None, title=None, axis=axis),
             yOffset=alt.YOffset(f"{by}:N", sort=None),
-            color=colour_by(by, frame[by], orient="bottom"),
-            tooltip=tooltip(*tooltips, **{"shares" if percent else "numbers": [value, low, high]}),
+            color=colour_by(by, names or frame[by].tolist(), orient="bottom"),
+            tooltip=tooltip(*tooltips, shares=[value, low, high]),
         )
     )
-    form = alt.Axis(format=".0%" if percent else ".1f")
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=alt.X(f"{value}:Q", title=title, axis=form)
+        x=alt.X(f"{value}:Q", title=title, axis=PERCENT)
     )
     bars = base.mark_rule(strokeWidth=1.5).encode(x=f"{low}:Q", x2=f"{high}:Q")
     rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
     step = max(22, 9 * frame[by].nunique())
     height = step * frame[row].nunique()
-    return alt.layer(rule, bars, points).properties(height=height, width=PANEL)
+    return alt.layer(rule, bars, points).properties(
+        height=height, width=PANEL, title=alt.Title(alt.ExprRef(heading))
+    )

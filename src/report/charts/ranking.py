@@ -105,12 +105,10 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
     """Return success on the source itself, or its members, set apart."""
     head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None)
     names = ["success_rate", "robust_accuracy", "confidence"]
+    means: Any = [alt.AggregatedFieldDef(op="mean", field=name, **{"as": name}) for name in names]
     base = (
         cells.transform_filter(f"datum.relation == '{WHITE_BOX}'")
-        .transform_aggregate(
-            groupby=["at", "attack", "source"],
-            **{name: f"mean({name})" for name in names},
-        )
+        .transform_aggregate(means, groupby=["at", "attack", "source"])
         .transform_calculate(on="'white box'", share=f"format({RATES['rate']}, '.0%')")
         .encode(x=alt.X("on:N", axis=head), y=y)
     )
@@ -153,13 +151,13 @@ def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     return text.encode(x=x, y=y, text=text_of).properties(width=56)
 
 
-def success_over(rows: pd.DataFrame, column: str, title: str, scale: str = "log") -> ChartType:
+def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:
     """Return points of the `mean` success on other models over a column, with the attacks' names.
 
     `rows` are those of the ranking that have it.
     """
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
-    axis = alt.Axis(format="~s", grid=True)
+    axis = alt.Axis(format="~s", grid=True, tickCount=4)
     faded = alt.condition("datum.attack == chosen_attack", alt.value(ACCENT), alt.value("#3b76af"))
     base = (
         alt.Chart(inline(rows))

@@ -86,10 +86,10 @@ class Choice:
     first_source: str = ""
     first_target: str = ""
 
-    def params(self, *names: str) -> list[alt.Parameter]:
-        """Return parameters `chosen_NAME` with their values, all or those of some names."""
-        values = asdict(self)
-        return [alt.param(name=f"chosen_{name}", value=values[name]) for name in names or values]
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of charts, by name."""
+        return {f"chosen_{name}": value for name, value in asdict(self).items()}
 
 
 def chosen(*columns: str) -> str:

@@ -77,8 +77,7 @@ def curves_alone(rows: pd.DataFrame, protocol: str, attack: str) -> ChartType:
     """Return the curves of every source, with menus; the arguments are those of `matrix_alone`."""
     first = Choice(attack=attack, protocol=protocol)
     sources = list(dict.fromkeys(rows.loc[rows["source"] != CLEAN, "source"]))[:_MOST_PANELS]
-    menus = [one for one in _menus(rows, first) if one.param.name != "chosen_eps"]
-    return curves_chart(rows, sources).add_params(*menus, *first.params("target"))
+    return curves_chart(rows, sources).add_params(*_menus(rows, first, eps=False))
 
 
 def word(rows: pd.DataFrame) -> str:
@@ -166,19 +165,18 @@ def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
     """
     attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
     data = inline(attacked)
-    panel = (
-        _over_budgets if attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() > 1 else _dots
-    )
+    single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
+    panel = _dots if single else _over_budgets
     of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
     if not (rows["source"] == MEAN).any():
         of_source = "(chosen_source == '' || datum.source == chosen_source)"
     name = f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source)"
     panels: list[Any] = []
     for value, words in (("rate", shown_words(attacked)), ("confidence", "'mean confidence'")):
-        for source in sources or [None]:
-            whose = name if source is None else json.dumps(f"source {source}")
+        for source in sources or [""]:
+            whose = json.dumps(f"source {source}") if source else name
             title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {whose}"))
-            shown = of_source if source is None else f"datum.source == {json.dumps(source)}"
+            shown = f"datum.source == {json.dumps(source)}" if source else of_source
             part = panel(attacked, value, not panels).transform_filter(shown)
             panels.append(part.properties(title=title))
     mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
@@ -199,7 +197,9 @@ def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
     )
     base = alt.Chart().encode(x=budgets(rows), detail="source:N", opacity=faded)
     dash = alt.condition(f"datum.relation == '{WHITE_BOX}'", alt.value([5, 3]), alt.value([1, 0]))
-    colour = colour_by("target", targets, "target (dashed: white box)", orient="bottom", **STROKES)
+    colour: Any = colour_by(
+        "target", targets, "target (dashed: white box)", orient="bottom", **STROKES
+    )
     if len(targets) > MOST_COLOURS:
         colour = alt.condition(
             "datum.target == chosen_target", alt.value(ACCENT), alt.value("#8894a5")
@@ -263,23 +263,20 @@ def _axis(orient: Any) -> alt.Axis:
     return alt.Axis(orient=orient, labelAngle=angle, ticks=False, labelLimit=220)
 
 
-def _menus(rows: pd.DataFrame, first: Choice) -> list[alt.Parameter]:
-    """Return menus of attack, budget, protocol, what is shown and, if there are any, defence."""
+def _menus(rows: pd.DataFrame, first: Choice, eps: bool = True) -> list[alt.Parameter]:
+    """Return all parameters, and menus of those that a single chart has more than one value of."""
     attacked = rows[rows["source"] != CLEAN]
-    values = {
-        name: list(dict.fromkeys(attacked[name])) for name in ("attack", "protocol", "defence")
-    }
-    tried = {"eps": sorted(set(attacked["eps_255"]) - {0.0}), "shown": [FOOLED, CORRECT]}
+    names = ("attack", "protocol", "defence")
+    options: dict[str, list[Any]] = {name: list(dict.fromkeys(attacked[name])) for name in names}
+    options |= {"shown": [FOOLED, CORRECT]}
+    if eps:
+        options["eps"] = sorted(set(attacked["eps_255"]) - {0.0})
     menus = []
-    for one in first.params(*("attack", "eps", "protocol", "shown", "defence")):
-        name = one.param.name.removeprefix("chosen_")
-        options = (values | tried)[name]
-        if len(options) > 1:
-            label = "budget (1/255)" if name == "eps" else name
-            one = alt.param(
-                name=one.param.name,
-                value=one.param.value,
-                bind=alt.binding_select(options=options, name=f"{label} "),
-            )
-        menus.append(one)
-    return [*menus, *first.params("source")]
+    for name, value in first.params.items():
+        key = name.removeprefix("chosen_")
+        label = f"{'budget (1/255)' if key == 'eps' else key} "
+        bind: Any = alt.Undefined
+        if len(options.get(key, ())) > 1:
+            bind = alt.binding_select(options=options[key], name=label)
+        menus.append(alt.param(name=name, value=value, bind=bind))
+    return menus

@@ -76,7 +76,8 @@ def _of_one_pair(view: View) -> str:
         f"{target}, the model that it was crafted on," if row["relation"] == WHITE_BOX else target
     )
     share = format_cell(int(row["success"]), int(row["n"]))
-    return f"At {one.eps:g}/255 ({one.protocol}) {attack} from {source} {does} {whom} for {share} of the images counted."
+    what = f"{attack} from {source} {does} {whom} for {share} of the images counted"
+    return f"At {one.eps:g}/255 ({one.protocol}) {what}."
 
 
 def answer(view: View, found: Measured) -> Section:

@@ -17,18 +17,17 @@ _HEADINGS = {
 _SHOWN = {
     "attack": (
         "datum.first == chosen_attack && datum.common == chosen_first_source",
-        "the chosen attack minus each other",
+        "chosen_attack + ' minus each, from ' + chosen_first_source",
     ),
     "source": (
         "datum.first == chosen_first_source && datum.common == chosen_attack",
-        "the chosen source minus each other",
+        "chosen_first_source + ' minus each, with ' + chosen_attack",
     ),
 }
 _ENDS = ("", "_success", "_only")
 _TURNED = {f"first{end}": f"second{end}" for end in _ENDS} | {
     f"second{end}": f"first{end}" for end in _ENDS
 }
-_TARGET = "datum.target == chosen_first_target"
 
 
 def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -59,27 +58,27 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
     turned[ends] = -tests[["difference", "difference_high", "difference_low"]].to_numpy()
     rows = pd.concat([tests, turned], ignore_index=True)
     rows = rows[list(tests)]
-    rows["decided"] = (rows["p_holm"] < SIGNIFICANT).map({True: "p < 0.05", False: "undecided"})
+    rows["decided"] = (rows["p_holm"] < SIGNIFICANT).map(
+        {True: f"p < {SIGNIFICANT}", False: "undecided"}
+    )
     order = {name: place for place, name in enumerate(view.ranking["attack"].unique())}
     rows = rows.sort_values("second", key=lambda names: names.map(order), kind="stable")
-    shown, row = _SHOWN[kind]
+    shown, heading = _SHOWN[kind]
     caption = (
-        f"Difference of success rates, {row}, on the {span(tests['n'])} images that count for "
-        "both: right of 0 the chosen one succeeds more often. Tango's 95 % interval; exact "
-        "McNemar tests with Holm's correction for all comparisons of this kind."
+        f"Difference of success rates on the {span(tests['n'])} images that count for both: right "
+        "of 0 the chosen one succeeds more often. Tango's 95 % interval; exact McNemar tests with "
+        "Holm's correction for all comparisons of this kind."
     )
-    columns = [
-        "common",
-        "target",
-        "first",
-        "second",
-        "n",
-        "first_success",
-        "second_success",
-        "p_holm",
-    ]
+    counts = ["n", "first_success", "second_success", "p_holm"]
     chart = dot_plot(
-        *(rows, "difference", "difference of success rates", columns),
-        **{"by": "decided", "row": "second", "shown": f"{shown} && {_TARGET}"},
+        rows,
+        "difference",
+        "difference of success rates",
+        ["common", "target", "first", "second", *counts],
+        by="decided",
+        names=[f"p < {SIGNIFICANT}", "undecided"],
+        row="second",
+        shown=f"{shown} && datum.target == chosen_first_target",
+        heading=f"{heading} + ' on ' + chosen_first_target",
     )
     return Figure(f"compared-{kind}s", _HEADINGS[kind], caption, chart, tests, "half", view.choice)

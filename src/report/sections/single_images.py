@@ -101,7 +101,6 @@ def _by_bin(bins: pd.DataFrame) -> ChartType:
         base = alt.Chart().encode(x=budgets(bins), color=colour)
         panel = curve(base, value, lines).properties(width=PANEL, height=190)
         panels.append(panel.properties(title=title))
-    title = alt.Title(alt.ExprRef(PAIR_TITLE))
-    return alt.concat(*panels, columns=2, data=data, spacing=24, title=title).transform_filter(
-        OF_PAIR
-    )
+    pair = alt.Title(alt.ExprRef(PAIR_TITLE))
+    chart = alt.concat(*panels, columns=2, data=data, spacing=24, title=pair)
+    return chart.transform_filter(OF_PAIR)
