@@ -54,8 +54,13 @@ def make_view(record: JobRecord, found: Measured) -> View:
     pairs = rows[at & (rows["defence"] == PLAIN) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
+        ensemble=pairs["source"].str.contains("+", regex=False),
         place=pairs["attack"].map(ranking.groupby("attack")["position"].min()),
-    ).sort_values(["own", "place", "success_rate"], ascending=[True, True, False], kind="stable")
+    ).sort_values(
+        ["own", "place", "ensemble", "success_rate"],
+        ascending=[True, True, True, False],
+        kind="stable",
+    )
     best = pairs.iloc[0]
     several = (rows["source"] == MEAN).any()
     choice = Choice(
@@ -149,7 +154,9 @@ def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[An
     return {
         "attack": [(name, name) for name in by_rank],
         "source": [*mean, *((name, name) for name in sources)],
-        "target": [("", "all"), *((name, name) for name in names["target"])],
+        "target": [("", "all"), *((name, name) for name in names["target"])][
+            : len(names["target"]) ** 2
+        ],
         "defence": [(name, name) for name in names["defence"]],
         "eps": [(repr(eps).removesuffix(".0"), f"{eps:.6g}/255") for eps in tried],
         "protocol": [(name, name) for name in names["protocol"]],

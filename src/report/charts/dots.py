@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, inline, tooltip
+from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, extent, inline, tooltip
 
 OF_SOURCE = "datum.attack == chosen_attack && datum.source == chosen_first_source"
 """Expression that a row is of the attack and source chosen."""
@@ -44,11 +44,14 @@ def dot_plot(
             tooltip=tooltip(*tooltips, shares=[value, low, high]),
         )
     )
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=alt.X(f"{value}:Q", title=title, axis=PERCENT)
-    )
-    bars = base.mark_rule(strokeWidth=1.5).encode(x=f"{low}:Q", x2=f"{high}:Q")
-    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
+    scale = extent(frame.assign(at=0.0), "at", value, low, high)
+
+    def x(column: str) -> alt.X:
+        return alt.X(f"{column}:Q", title=title, axis=PERCENT, scale=scale)
+
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(x=x(value))
+    bars = base.mark_rule(strokeWidth=1.5).encode(x=x(low), x2=f"{high}:Q")
+    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x=x("at"))
     step = max(22, 9 * frame[by].nunique())
     height = step * frame[row].nunique()
     return alt.layer(rule, bars, points).properties(

@@ -89,7 +89,8 @@ def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
     mark = "(datum.undecided == 'yes' ? '= ' : '') + datum.rank"
     base = _base(ranking).transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
     lines = tooltip("attack", "source", "rank", "undecided", "p_holm")
-    words = base.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
+    named = base.transform_filter("isValid(datum.attack)")
+    words = named.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
     ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
     names = words.encode(y=y, text="attack:N", color=colour, tooltip=lines)
     heads = base.transform_filter("datum.heading").mark_text(

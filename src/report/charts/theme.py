@@ -180,6 +180,13 @@ def clickable(column: str) -> alt.Parameter:
     return alt.selection_point(name=f"{column}_legend", fields=[column], bind="legend")
 
 
+def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
+    """Return a scale over the values of columns whatever is chosen; some choices have no row."""
+    values = frame[[*columns]].stack()
+    ends = [float(values.min()), float(values.max())] if len(values) else [0.0, 1.0]
+    return alt.Scale(domain=ends, nice=True, **more)
+
+
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:
     """Return a tooltip's lines: columns of words and counts, of shares (per cent), of numbers."""
     columns: list[tuple[str, str, Any]] = [(name, "N", alt.Undefined) for name in names]

@@ -15,6 +15,7 @@ from src.report.charts.theme import (
     chosen,
     colour_by,
     curve,
+    extent,
     inline,
     tooltip,
 )
@@ -57,10 +58,12 @@ def _spectra(rows: pd.DataFrame, view: View) -> Figure:
     )
     sources = list(dict.fromkeys(rows["source"]))
     lines = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
-    scale, axis = alt.Scale(type="log"), alt.Axis(format="~%")
+    drawn = rows[rows["share"] > 0]
+    scale, axis = extent(drawn, "share", type="log"), alt.Axis(format="~%")
+    wide = extent(drawn, "frequency")
     base = alt.Chart(inline(rows)).transform_filter(f"datum.share > 0 && {chosen('attack')}")
     base = base.encode(
-        x=alt.X("frequency:Q", title="spatial frequency (cycles per pixel)"),
+        x=alt.X("frequency:Q", title="spatial frequency (cycles per pixel)", scale=wide),
         y=alt.Y("share:Q", title="share of power", scale=scale, axis=axis),
     )
     images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
@@ -132,15 +135,19 @@ def _similarity(rows: pd.DataFrame, view: View) -> Figure:
 
 def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType:
     base = alt.Chart().encode(
-        x=alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=True, padding=12)),
+        x=alt.X(f"{column}:Q", title=title, scale=extent(pairs, column)),
         color=colour_by("source", pairs["source"], orient="bottom"),
     )
     shares, numbers = ["success_rate"], ["cosine", "kappa"]
     mine = "datum.source == chosen_first_source && datum.target == chosen_first_target"
+    high = extent(pairs, "success_rate_low", "success_rate_high")
+    y = alt.Y("success_rate:Q", title="success rate", axis=PERCENT, scale=high)
     points = base.mark_point(filled=True, opacity=1, cursor="pointer").encode(
-        y=alt.Y("success_rate:Q", title="success rate", axis=PERCENT),
+        y=y,
         size=alt.condition(mine, alt.value(200), alt.value(70)),
         tooltip=tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers),
     )
-    bars = base.mark_rule(strokeWidth=1.2).encode(y="success_rate_low:Q", y2="success_rate_high:Q")
+    bars = base.mark_rule(strokeWidth=1.2).encode(
+        y=alt.Y("success_rate_low:Q", scale=high), y2="success_rate_high:Q"
+    )
     return alt.layer(bars, points).properties(width=PANEL, height=240)
