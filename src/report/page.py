@@ -28,7 +28,8 @@ class Figure:
 
     Its name, the stem of its files, is unique in the report: letters, digits and hyphens. Its size
     on the page is `half` or `full` of the width, `fit` to the chart, or the `rest` beside another;
-    `choice` holds the first values of the parameters that the page sets.
+    `choice` holds the first values of the parameters that the page sets. Of its largest table the
+    page draws only rows whose columns in `keys` have the values chosen of what these map to.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Figure:
     data: pd.DataFrame
     size: str = "half"
     choice: Choice | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -111,7 +113,9 @@ def _data(report: Report) -> dict[str, Any]:
     specs = {}
     for figure in report.figures:
         tables |= figure.spec.get("datasets", {})
-        specs[figure.name] = {**figure.spec, "datasets": [*figure.spec.get("datasets", {})]}
+        own = figure.spec.get("datasets", {})
+        names = sorted(own, key=lambda name: -len(own[name]))
+        specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys}
     pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
     return {
         **{"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures},

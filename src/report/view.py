@@ -151,6 +151,8 @@ def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[An
     single = sum("+" not in name for name in sources)
     mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
     tried = sorted(set(attacked["eps_255"]) - {0.0})
+    if len(names["target"]) == 1:
+        names["target"] = []
     return {
         "attack": [(name, name) for name in by_rank],
         "source": [*mean, *((name, name) for name in sources)],

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis import TRANSFER, WHITE_BOX
+from src.analysis import CLEAN, TRANSFER, WHITE_BOX
 from src.report.charts.theme import (
     ACCENT,
     GREY,
@@ -35,12 +35,13 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
     have the row's place, `position` where the mean over sources is chosen (NaN: not there) and
     `own_position` where the source is.
     """
+    data = inline(rows)
+    rows = rows[rows["source"] != CLEAN]
     others = set(rows.loc[rows["relation"] == TRANSFER, "target"])
     targets = [name for name in dict.fromkeys(rows["target"]) if name in others]
     height = {"step": 22 if len(ranking) <= _FEW_ROWS else 17}
     step = 50 if len(targets) <= 8 else 40 if len(targets) <= 12 else 21
     y = alt.Y("at:O", axis=None, scale=alt.Scale(paddingInner=0.04))
-    data = inline(rows)
     cells = (
         alt.Chart(data)
         .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol', 'eps_255')}")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from src.utils.defended import PLAIN
@@ -182,8 +183,9 @@ def clickable(column: str) -> alt.Parameter:
 
 def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
     """Return a scale over the values of columns whatever is chosen; some choices have no row."""
-    values = frame[[*columns]].stack()
-    ends = [float(values.min()), float(values.max())] if len(values) else [0.0, 1.0]
+    values = frame[[*columns]].to_numpy(float)
+    known = values[~np.isnan(values)]
+    ends = [float(known.min()), float(known.max())] if len(known) else [0.0, 1.0]
     return alt.Scale(domain=ends, nice=True, **more)
 
 

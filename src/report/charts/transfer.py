@@ -164,7 +164,6 @@ def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
     mean over all. Of a single budget there are dots with intervals, a row a target.
     """
     attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
-    data = inline(attacked)
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
     panel = _dots if single else _over_budgets
     of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
@@ -180,8 +179,8 @@ def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
             part = panel(attacked, value, not panels).transform_filter(shown)
             panels.append(part.properties(title=title))
     mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
-    rows_shown = f"{chosen('attack', 'protocol', 'defence')} && {mean}"
-    chart = alt.concat(*panels, columns=len(sources) or 2, data=data, spacing=24)
+    rows_shown = f"datum.n > 0 && {chosen('attack', 'protocol', 'defence')} && {mean}"
+    chart = alt.concat(*panels, columns=len(sources) or 2, data=inline(rows), spacing=24)
     return chart.transform_filter(rows_shown).transform_calculate(**RATES)
 
 

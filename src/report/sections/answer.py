@@ -14,6 +14,8 @@ from src.report.page import Figure, Section
 from src.report.view import View
 from src.utils.defended import PLAIN, defended
 
+_AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
+_OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 _SIZES = {"gradients_per_image": "gradients an image", "ssim": "SSIM"}
 
 
@@ -94,9 +96,11 @@ def answer(view: View, found: Measured) -> Section:
             "p \N{GREATER-THAN OR EQUAL TO} 0.05). Gradients an image are those of all budgets "
             "together. Click a cell to follow it."
         )
-        chart = ranked(attacked, view.ranking)
+        chart = ranked(rows, view.ranking)
         figures.append(
-            Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, "fit", view.choice)
+            Figure(
+                "ranking", "Attacks, ranked", caption, chart, view.ranking, "fit", first, _AT_BUDGET
+            )
         )
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
     caption = (
@@ -104,7 +108,9 @@ def answer(view: View, found: Measured) -> Section:
         "95 % Wilson intervals; means over sources have none."
     )
     title = "At the budget" if single else "Over the budget"
-    figures.append(Figure("curves", title, caption, curves_chart(rows), attacked, "rest", first))
+    figures.append(
+        Figure("curves", title, caption, curves_chart(rows), rows, "rest", first, _OF_ATTACK)
+    )
     if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
         caption = (
             "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
@@ -112,7 +118,16 @@ def answer(view: View, found: Measured) -> Section:
         )
         chart = matrix_chart(rows)
         figures.append(
-            Figure("matrix", "Sources and targets", caption, chart, rows, "fit", view.choice)
+            Figure(
+                "matrix",
+                "Sources and targets",
+                caption,
+                chart,
+                rows,
+                "fit",
+                first,
+                {"attack": "attack"},
+            )
         )
     figures += _costs(view)
     return Section("answer", "What transfers", figures=tuple(figures))

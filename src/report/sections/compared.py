@@ -69,6 +69,8 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
         "of 0 the chosen one succeeds more often. Tango's 95 % interval; exact McNemar tests with "
         "Holm's correction for all comparisons of this kind."
     )
+    both = ("attack", "first_source") if kind == "attack" else ("first_source", "attack")
+    keys = {"first": both[0], "common": both[1], "target": "first_target"}
     counts = ["n", "first_success", "second_success", "p_holm"]
     chart = dot_plot(
         rows,
@@ -81,4 +83,6 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
         shown=f"{shown} && datum.target == chosen_first_target",
         heading=f"{heading} + ' on ' + chosen_first_target",
     )
-    return Figure(f"compared-{kind}s", _HEADINGS[kind], caption, chart, tests, "half", view.choice)
+    return Figure(
+        f"compared-{kind}s", _HEADINGS[kind], caption, chart, tests, "half", view.choice, keys
+    )

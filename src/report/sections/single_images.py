@@ -28,6 +28,7 @@ FEWEST_IN_BIN = 10
 """Fewest images of a bin that is drawn."""
 
 _PAIR = ["attack", "source", "target"]
+_OF_PAIR = {"attack": "attack", "source": "first_source", "target": "first_target"}
 
 
 def hypothesis(view: View, found: Measured) -> Section | None:
@@ -54,7 +55,9 @@ def hypothesis(view: View, found: Measured) -> Section | None:
             f"initial confidence with at least {FEWEST_IN_BIN} images; 95 % intervals."
         )
         heading = "By initial confidence"
-        figures.append(Figure("bins", heading, caption, _by_bin(bins), bins, "half", view.choice))
+        figures.append(
+            Figure("bins", heading, caption, _by_bin(bins), bins, "half", view.choice, _OF_PAIR)
+        )
     caption = (
         "Spearman's correlation between initial confidence and minimum adversarial budget, a tick "
         f"a pair, of {span(rows['n'])} initially correct images each; right of 0, more confident "

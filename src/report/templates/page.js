@@ -38,6 +38,33 @@ function writeAddress() {
   }
 }
 
+/** The rows of a CSV text; columns that are no strings hold numbers, or null. */
+function parse(text, types) {
+  const rows = [[]];
+  for (const [, field, end] of text.matchAll(/("(?:[^"]|"")*"|[^,\n]*)(,|\n)/g)) {
+    rows.at(-1).push(field[0] === '"' ? field.slice(1, -1).replaceAll('""', '"') : field);
+    if (end === "\n") rows.push([]);
+  }
+  const [columns, ...values] = rows.slice(0, -1);
+  const number = columns.map((name) => types[name] === "number");
+  const value = (field, place) => (number[place] ? (field === "" ? null : Number(field)) : field);
+  return values.map((row) => Object.fromEntries(row.map((field, at) => [columns[at], value(field, at)])));
+}
+
+const indexed = new Map();
+
+/** The rows of a table whose columns in `keys` have the chosen values; `read` parses it. */
+function rowsOf(name, keys, values, read) {
+  const columns = Object.keys(keys);
+  const id = `${name} ${columns}`;
+  if (!indexed.has(id)) {
+    if (!indexed.has(name)) indexed.set(name, read());
+    indexed.set(id, Map.groupBy(indexed.get(name), (row) => JSON.stringify(columns.map((one) => row[one]))));
+  }
+  const key = JSON.stringify(columns.map((one) => values[keys[one]]));
+  return (indexed.get(id).get(key) ?? []).map((row) => ({ ...row })); // a view changes its rows
+}
+
 /** Say what is shown, and let every chart that is drawn follow; the visible ones first. */
 async function show() {
   const values = chosen();
@@ -47,11 +74,12 @@ async function show() {
     `Details: ${values.attack}, ${values.first_source} \u2192 ${values.first_target}`;
   listeners.forEach((listener) => listener(values));
   const away = (view) => Math.abs(view.container().getBoundingClientRect().top);
-  const drawn = [...views.values()].sort((one, other) => away(one) - away(other));
-  for (const view of drawn) {
+  const drawn = [...views.values()].sort((one, other) => away(one.view) - away(other.view));
+  for (const { view, rows } of drawn) {
     for (const [name, value] of Object.entries(values)) {
       view.signal(`chosen_${name}`, value);
     }
+    rows?.(values);
     await view.runAsync();
   }
 }
@@ -97,16 +125,36 @@ function fit(spec, width) {
   }
 }
 
+/** Every place of a specification that names its largest table loses the format: it is parsed. */
+function formatOf(part, name, found = {}) {
+  for (const each of Object.values(part)) {
+    if (each?.name === name && each.format) {
+      found.format = each.format;
+      delete each.format;
+    } else if (typeof each === "object" && each) {
+      formatOf(each, name, found);
+    }
+  }
+  return found.format;
+}
+
 async function draw(box) {
-  const spec = structuredClone(data.specs[box.dataset.name]);
-  const follows = spec.params?.some((one) => one.name === "chosen_attack");
-  const width = Math.max(260, box.clientWidth - 38);
+  const { usermeta: keys, ...spec } = structuredClone(data.specs[box.dataset.name]);
+  const follows = menus.length && spec.params?.some((one) => one.name === "chosen_attack");
+  const large = spec.datasets[0];
   spec.datasets = Object.fromEntries(spec.datasets.map((name) => [name, data.tables[name]]));
-  fit(spec, width);
-  if (follows && menus.length) {
+  fit(spec, Math.max(260, box.clientWidth - 38));
+  let rows;
+  if (follows) {
     const values = chosen();
     for (const param of spec.params.filter((one) => one.name.startsWith("chosen_"))) {
       param.value = values[param.name.replace("chosen_", "")];
+    }
+    if (Object.keys(keys).length) {
+      const format = formatOf(spec, large);
+      const read = () => parse(data.tables[large], format.parse);
+      rows = (now) => rowsOf(large, keys, now, read);
+      spec.datasets[large] = rows(values);
     }
   }
   const { view } = await vegaEmbed(box, spec, {
@@ -115,8 +163,8 @@ async function draw(box) {
     actions: { export: true, source: true, compiled: false, editor: false },
     downloadFileName: box.dataset.name,
   });
-  if (follows && menus.length) {
-    views.set(box.dataset.name, view);
+  if (follows) {
+    views.set(box.dataset.name, { view, rows: rows && ((now) => view.data(large, rows(now))) });
     view.addEventListener("click", (event, item) => item && choose(item));
   }
 }
