@@ -117,9 +117,10 @@ def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
         ]
     placed = pd.concat([part for _, part in parts], ignore_index=True)
     placed = placed.reindex(columns=[*_JOB, *_STATISTICS, "kind", "undecided", "heading"])
-    placed["heading"] = placed["heading"].fillna("")
-    words = {"attack": "", "kind": "", "undecided": "", "source": MEAN}
-    return placed.fillna(words).assign(place=range(1, len(placed) + 1))
+    for name in (*_JOB, "kind", "undecided", "heading"):
+        missing = MEAN if name == "source" else ""
+        placed[name] = placed[name].astype(object).fillna(missing)
+    return placed.assign(place=range(1, len(placed) + 1))
 
 
 def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -159,7 +159,8 @@ def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log"
     `rows` are those of the ranking that have it.
     """
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
-    axis = alt.Axis(format="~s", grid=True, tickCount=4)
+    powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
+    axis = alt.Axis(format="~s", grid=True, values=powers)
     faded = alt.condition("datum.attack == chosen_attack", alt.value(ACCENT), alt.value("#3b76af"))
     base = (
         alt.Chart(inline(rows))

@@ -116,7 +116,8 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
         x=alt.X("target:N", sort=targets, title="target", axis=_axis("top")),
         y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_axis("left")),
     )
-    frame = alt.when(f"datum.relation == '{WHITE_BOX}'").then(alt.value(ACCENT))
+    frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
+    frame = frame.when(f"datum.relation == '{WHITE_BOX}'").then(alt.value("currentColor"))
     frame = frame.when(f"datum.relation == '{OWN}'").then(alt.value(_OWN_COLOUR))
     cells = base.transform_filter(f"datum.source != '{CLEAN}'")
     rects = cells.mark_rect(strokeWidth=2, invalid=None, cursor="pointer").encode(
