@@ -45,10 +45,10 @@ BASES = {
 }
 """Attacks of other kinds, and those that they build on."""
 FIGURES = {
-    "answer": ("photographs", "answer"),
-    "hypothesis": ("photographs", "hypothesis"),
+    "photographs": ("photographs", "curves"),
+    "hypothesis": ("photographs", "bins"),
     "filtered": ("photographs", "filtered"),
-    "cifar": ("cifar", "answer"),
+    "cifar": ("cifar", "ranking"),
 }
 """Charts of the report by the page's name for them, each with its tables."""
 

@@ -115,7 +115,7 @@ def _data(report: Report) -> dict[str, Any]:
         tables |= figure.spec.get("datasets", {})
         own = figure.spec.get("datasets", {})
         names = sorted(own, key=lambda name: -len(own[name]))
-        specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys}
+        specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
     pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
     return {
         **{"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures},

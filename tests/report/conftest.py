@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
         **{"budgets": (8.0,), "images": 60},
     },
+    "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
         **{"full": False, "images": 60, "budgets": (8.0,)},

@@ -7,16 +7,7 @@ import pandas as pd
 from altair.typing import ChartType
 
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX
-from src.report.charts.theme import (
-    ACCENT,
-    GREY,
-    MEAN,
-    PERCENT,
-    RATES,
-    chosen,
-    inline,
-    tooltip,
-)
+from src.report.charts.theme import ACCENT, GREY, MEAN, PERCENT, RATES, chosen, inline, tooltip
 from src.report.charts.transfer import COUNTS, ink, of_success, shown_words
 from src.utils.defended import PLAIN
 

@@ -54,7 +54,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
             f"{cut}",
             _classes_chart(classes),
             classes,
-        ),
+        )
     ]
     if len(profiles):  # else no image is near any of the levels
         profile = Figure(

@@ -53,12 +53,12 @@ function parse(text, types) {
 
 const indexed = new Map();
 
-/** The rows of a table whose columns in `keys` have the chosen values; `read` parses it. */
-function rowsOf(name, keys, values, read) {
+/** The rows of a table whose columns in `keys` have the chosen values. */
+function rowsOf(name, keys, values, types) {
   const columns = Object.keys(keys);
   const id = `${name} ${columns}`;
   if (!indexed.has(id)) {
-    if (!indexed.has(name)) indexed.set(name, read());
+    if (!indexed.has(name)) indexed.set(name, parse(data.tables[name], types));
     indexed.set(id, Map.groupBy(indexed.get(name), (row) => JSON.stringify(columns.map((one) => row[one]))));
   }
   const key = JSON.stringify(columns.map((one) => values[keys[one]]));
@@ -125,23 +125,18 @@ function fit(spec, width) {
   }
 }
 
-/** Every place of a specification that names its largest table loses the format: it is parsed. */
-function formatOf(part, name, found = {}) {
-  for (const each of Object.values(part)) {
-    if (each?.name === name && each.format) {
-      found.format = each.format;
-      delete each.format;
-    } else if (typeof each === "object" && each) {
-      formatOf(each, name, found);
-    }
-  }
-  return found.format;
-}
-
 async function draw(box) {
-  const { usermeta: keys, ...spec } = structuredClone(data.specs[box.dataset.name]);
+  const own = data.specs[box.dataset.name];
+  const large = own.datasets[0];
+  let types; // of its largest table, which the page parses where the choice takes rows of it
+  const spec = JSON.parse(JSON.stringify(own), (key, value) => {
+    if (own.usermeta && value?.name === large && value.format) {
+      types = value.format.parse;
+      return { name: large };
+    }
+    return value;
+  });
   const follows = menus.length && spec.params?.some((one) => one.name === "chosen_attack");
-  const large = spec.datasets[0];
   spec.datasets = Object.fromEntries(spec.datasets.map((name) => [name, data.tables[name]]));
   fit(spec, Math.max(260, box.clientWidth - 38));
   let rows;
@@ -150,10 +145,8 @@ async function draw(box) {
     for (const param of spec.params.filter((one) => one.name.startsWith("chosen_"))) {
       param.value = values[param.name.replace("chosen_", "")];
     }
-    if (Object.keys(keys).length) {
-      const format = formatOf(spec, large);
-      const read = () => parse(data.tables[large], format.parse);
-      rows = (now) => rowsOf(large, keys, now, read);
+    if (own.usermeta) {
+      rows = (now) => rowsOf(large, own.usermeta, now, types);
       spec.datasets[large] = rows(values);
     }
   }
