@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from src.analysis.summary import comparable, summarise
+from src.analysis.summary import summarise
 from src.report.build import build_report
-from src.report.measure import Measured, measure
+from src.report.measure import measure
 from src.report.sections import compared
 from src.store.jobs import disambiguated, find_jobs
 

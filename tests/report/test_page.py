@@ -160,7 +160,7 @@ def test_still_correct_is_the_rest_of_fooled(opened):
     waits_for(tab, "still correct at", "#figure-matrix .role-title-text")
     correct = tab.locator(shares).all_text_contents()
     sums = [float(a[:-1]) + float(b[:-1]) for a, b in zip(fooled, correct, strict=True)]
-    assert sorted(map(round, sums))[:9] == [100] * 9  # the row of clean images stays as it is
+    assert list(map(round, sums)).count(100) >= 9  # the row of clean images stays as it is
 
 
 def test_pictures_are_of_the_pair_and_made_when_looked_at(opened):
@@ -183,7 +183,7 @@ def test_pictures_are_of_the_pair_and_made_when_looked_at(opened):
 
 
 def test_the_page_prints_whole(opened, tmp_path):
-    tab = opened("ordinary", color_scheme="dark")
+    tab = opened("ordinary", "#attack=fgsm", color_scheme="dark")
     tab.pdf(path=tmp_path / "page.pdf", format="A4")
     assert tab.query_selector_all("#pictures img")  # made for the paper
     assert all(tab.eval_on_selector_all("details", "all => all.map(one => one.open)"))
@@ -243,7 +243,7 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(written, made_up, kind)
     parsed = Parsed()
     parsed.feed(path.read_text())
     report = made_up(kind)
-    assert all(address.startswith("data:") for address in parsed.addresses)
+    assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
     assert len(set(parsed.ids)) == len(parsed.ids)
     assert parsed.scripts == 3  # data, Vega, and the page's own
     text = re.sub(r"\s+", " ", path.read_text())

@@ -7,7 +7,17 @@ import pandas as pd
 from altair.typing import ChartType
 
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX
-from src.report.charts.theme import ACCENT, GREY, MEAN, PERCENT, RATES, chosen, inline, tooltip
+from src.report.charts.theme import (
+    ACCENT,
+    GREY,
+    MEAN,
+    PERCENT,
+    RATES,
+    chosen,
+    inline,
+    tooltip,
+    where,
+)
 from src.report.charts.transfer import COUNTS, ink, of_success, shown_words
 from src.utils.defended import PLAIN
 
@@ -45,7 +55,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
         "datum.attack == chosen_attack && datum.target == chosen_target",
         "datum.attack == chosen_attack",
     )
-    frame = alt.condition(both[0], alt.value(ACCENT), alt.value("transparent"))
+    frame = where(both[0], ACCENT, "transparent")
     rects = black_box.mark_rect(strokeWidth=2.5, cursor="pointer", invalid=None).encode(
         x=x, y=y, color=of_success(rows), stroke=frame, tooltip=COUNTS
     )
@@ -55,7 +65,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
         text = text.mark_text(fontSize=11.5)
         layers.append(text.encode(x=x, y=y, text="share:N", color=ink(), tooltip=COUNTS))
     panels = [
-        _names(ranking, y, alt.condition(both[1], alt.value(ACCENT), alt.value("currentColor"))),
+        _names(ranking, y, where(both[1], ACCENT, "currentColor")),
         alt.layer(*layers).properties(width={"step": step}, height=height),
         _white_box(cells, y, of_success(rows)),
         _means(ranking, y),
@@ -124,7 +134,7 @@ def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
         numbers=["p_holm"],
     )
     base = _base(ranking).transform_filter("isValid(datum.mean)")
-    ink_of = alt.condition("datum.undecided == 'yes'", alt.value(ACCENT), alt.value("#6b7788"))
+    ink_of = where("datum.undecided == 'yes'", ACCENT, "#6b7788")
     base = base.encode(y=y, color=ink_of, tooltip=lines)
     head |= {"title": "mean on other models, 95 %"}
     x = alt.X("mean:Q", scale=domain, axis=alt.Axis(**head))
@@ -152,7 +162,7 @@ def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log"
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
     powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
     axis = alt.Axis(format="~s", grid=True, values=powers)
-    faded = alt.condition("datum.attack == chosen_attack", alt.value(ACCENT), alt.value("#3b76af"))
+    faded = where("datum.attack == chosen_attack", ACCENT, "#3b76af")
     base = (
         alt.Chart(inline(rows))
         .transform_filter(_VIEW)

@@ -99,6 +99,11 @@ def chosen(*columns: str) -> str:
     return " && ".join(f"datum.{each} == chosen_{names.get(each, each)}" for each in columns)
 
 
+def where(test: str, value: Any, otherwise: Any) -> Any:
+    """Return the condition of an encoding: a value where an expression holds, else another."""
+    return alt.condition(test, alt.value(value), alt.value(otherwise))
+
+
 OF_PAIR = (
     f"{chosen('attack')} && datum.source == chosen_first_source && "
     "datum.target == chosen_first_target"

@@ -15,6 +15,7 @@ from src.report.charts.theme import (
     FOOLED,
     MEAN,
     PANEL,
+    PERCENT,
     RATES,
     STROKES,
     WHOLE,
@@ -26,6 +27,7 @@ from src.report.charts.theme import (
     curve,
     inline,
     tooltip,
+    where,
 )
 from src.utils.defended import PLAIN
 
@@ -34,6 +36,7 @@ MOST_COUNTS = 8
 MOST_COLOURS = 10
 """Most targets whose curves have colours; of more, the chosen one alone stands out."""
 _MOST_PANELS = 4
+_SHOWN = "chosen_target == '' || datum.target == chosen_target"
 _OWN_COLOUR = "#f2b28e"
 _COST = ("gradients_per_image", "forwards_per_image")
 _RATES = tuple(
@@ -90,18 +93,17 @@ def shown_words(rows: pd.DataFrame) -> str:
     return f"(chosen_shown == '{CORRECT}' ? '{CORRECT}' : '{word(rows)}')"
 
 
-def of_success(rows: pd.DataFrame, **legend: Any) -> alt.Color:
+def of_success(rows: pd.DataFrame) -> alt.Color:
     """Return the colour of a rate of success, dark where the attack succeeds."""
-    scheme: Any = alt.SchemeParams(name="blues", extent=[0, 1])
     drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
     drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
-    named = alt.Legend(title=word(rows), **drawn | legend)
-    return alt.Color("success_rate:Q", scale=alt.Scale(domain=[0, 1], scheme=scheme), legend=named)
+    named = alt.Legend(title=word(rows), **drawn)
+    return alt.Color("success_rate:Q", scale=alt.Scale(domain=[0, 1], scheme="blues"), legend=named)
 
 
 def ink() -> Any:
     """Return the colour of words in a cell: legible on that of the cell."""
-    return alt.condition("datum.success_rate > 0.55", alt.value("white"), alt.value("#1d2127"))
+    return where("datum.success_rate > 0.55", "white", "#1d2127")
 
 
 def matrix_chart(rows: pd.DataFrame) -> ChartType:
@@ -188,70 +190,44 @@ def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
 def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
     """Return curves over the budget, a colour a target; the first panel has the legend."""
     targets = list(dict.fromkeys(rows["target"]))
-    faded = alt.condition(
-        "chosen_target == '' || datum.target == chosen_target", alt.value(1), alt.value(0.2)
+    few = len(targets) <= MOST_COLOURS
+    colour = where("datum.target == chosen_target", ACCENT, "#8894a5")
+    if few:
+        words = "target (dashed: white box)"
+        colour = colour_by("target", targets, words, orient="bottom", **STROKES)
+    dash = where(f"datum.relation == '{WHITE_BOX}'", [5, 3], [1, 0])
+    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
+    band, line = curve(base, value, _lines(value), strokeDash=dash).layer
+    band, line = (
+        part.encode(opacity=where(_SHOWN, *opacity))
+        for part, opacity in ((band, (0.13, 0.03)), (line, (1, 0.2)))
     )
-    lines = tooltip(
-        *("attack", "source", "target", "eps_255", "n"),
-        shares=[value, f"{value}_low", f"{value}_high"],
-    )
-    base = alt.Chart().encode(x=budgets(rows), detail="source:N", opacity=faded)
-    dash = alt.condition(f"datum.relation == '{WHITE_BOX}'", alt.value([5, 3]), alt.value([1, 0]))
-    colour: Any = colour_by(
-        "target", targets, "target (dashed: white box)", orient="bottom", **STROKES
-    )
-    if len(targets) > MOST_COLOURS:
-        colour = alt.condition(
-            "datum.target == chosen_target", alt.value(ACCENT), alt.value("#8894a5")
-        )
-        base = base.encode(detail=["source:N", "target:N"])
-    band, line = curve(base, value, lines, strokeDash=dash).layer
-    band = band.encode(
-        color=colour,
-        opacity=alt.condition(
-            "chosen_target == '' || datum.target == chosen_target", alt.value(0.13), alt.value(0.03)
-        ),
-    )
-    line = line.encode(color=colour)
-    if first and len(targets) <= MOST_COLOURS:  # a legend answers where its first layer has it
+    if first and few:  # a legend answers where its first layer has it
         line = line.add_params(clickable("target"))
     return alt.layer(band, line).properties(width=PANEL, height=190)
 
 
 def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
     """Return values with their intervals at the one budget, a row a target."""
-    lines = tooltip(
-        "attack", "source", "target", "n", shares=[value, f"{value}_low", f"{value}_high"]
+    targets = list(dict.fromkeys(rows["target"]))
+    base = alt.Chart().transform_filter("datum.eps_255 > 0")
+    base = base.encode(
+        y=alt.Y("target:N", title=None, sort=targets, axis=alt.Axis(grid=True)),
+        yOffset=alt.YOffset("source:N", sort=None),
+        opacity=where(_SHOWN, 1, 0.3),
+        color=where(f"datum.relation == '{WHITE_BOX}'", ACCENT, "#3b76af"),
+        tooltip=_lines(value),
     )
-    faded = alt.condition(
-        "chosen_target == '' || datum.target == chosen_target", alt.value(1), alt.value(0.3)
-    )
-    base = (
-        alt.Chart()
-        .transform_filter("datum.eps_255 > 0")
-        .encode(
-            y=alt.Y(
-                "target:N",
-                title=None,
-                sort=list(dict.fromkeys(rows["target"])),
-                axis=alt.Axis(grid=True),
-            ),
-            yOffset=alt.YOffset("source:N", sort=None),
-            opacity=faded,
-            tooltip=lines,
-        )
-    )
-    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=alt.Axis(format=".0%"))
-    ends = base.mark_rule(strokeWidth=1.5).encode(
-        x=alt.X(f"{value}_low:Q", title=None), x2=f"{value}_high:Q"
-    )
-    frame = alt.condition(
-        f"datum.relation == '{WHITE_BOX}'", alt.value(ACCENT), alt.value("#3b76af")
-    )
-    points = base.mark_point(filled=True, size=64).encode(x=x, color=frame)
-    return alt.layer(ends.encode(color=frame), points).properties(
-        width=PANEL, height=22 * rows["target"].nunique()
-    )
+    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=PERCENT)
+    low = alt.X(f"{value}_low:Q", title=None)
+    ends = base.mark_rule(strokeWidth=1.5).encode(x=low, x2=f"{value}_high:Q")
+    points = base.mark_point(filled=True, size=64).encode(x=x)
+    return alt.layer(ends, points).properties(width=PANEL, height=22 * len(targets))
+
+
+def _lines(value: str) -> list[Any]:
+    shares = [value, f"{value}_low", f"{value}_high"]
+    return tooltip("attack", "source", "target", "eps_255", "n", shares=shares)
 
 
 def _clean(base: alt.Chart) -> alt.Chart:

@@ -18,6 +18,7 @@ from src.report.charts.theme import (
     extent,
     inline,
     tooltip,
+    where,
 )
 from src.report.measure import Measured
 from src.report.page import Figure, Section
@@ -144,7 +145,7 @@ def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType
     y = alt.Y("success_rate:Q", title="success rate", axis=PERCENT, scale=high)
     points = base.mark_point(filled=True, opacity=1, cursor="pointer").encode(
         y=y,
-        size=alt.condition(mine, alt.value(200), alt.value(70)),
+        size=where(mine, 200, 70),
         tooltip=tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers),
     )
     bars = base.mark_rule(strokeWidth=1.2).encode(

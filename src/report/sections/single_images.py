@@ -16,8 +16,10 @@ from src.report.charts.theme import (
     budgets,
     colour_of_levels,
     curve,
+    extent,
     inline,
     tooltip,
+    where,
 )
 from src.report.measure import Measured
 from src.report.page import Figure, Section
@@ -73,20 +75,26 @@ def _effects_chart(effects: pd.DataFrame) -> ChartType:
     """Return a tick a pair in the row of its target; the chosen one has its interval."""
     rows = effects[effects["rho"].notna()]
     lines = tooltip(*(*_PAIR, "n", "flipped", "verdict"), numbers=["rho", "rho_low", "rho_high"])
+    scale = extent(rows.assign(at=0.0), "at", "rho", "rho_low", "rho_high")
+
+    def x(column: str) -> alt.X:
+        words = "rank correlation (Spearman's rho)"
+        return alt.X(f"{column}:Q", title=words, axis=alt.Axis(format=".1f"), scale=scale)
+
     base = alt.Chart(inline(rows)).encode(
         y=alt.Y("target:N", sort=None, title="target", axis=alt.Axis(grid=True)),
-        x=alt.X("rho:Q", title="rank correlation (Spearman's rho)", axis=alt.Axis(format=".1f")),
+        x=x("rho"),
         tooltip=lines,
     )
-    mine = alt.condition(f"{OF_PAIR}", alt.value(ACCENT), alt.value("#3b76af"))
-    seen = alt.condition("datum.attack == chosen_attack", alt.value(0.95), alt.value(0.25))
+    mine = where(f"{OF_PAIR}", ACCENT, "#3b76af")
+    seen = where("datum.attack == chosen_attack", 0.95, 0.25)
     ticks = base.mark_tick(thickness=2.5, size=17, cursor="pointer").encode(
         color=mine, opacity=seen
     )
     own = base.transform_filter(OF_PAIR)
-    ends = own.mark_rule(strokeWidth=2, color=ACCENT).encode(x="rho_low:Q", x2="rho_high:Q")
+    ends = own.mark_rule(strokeWidth=2, color=ACCENT).encode(x=x("rho_low"), x2="rho_high:Q")
     dot = own.mark_point(filled=True, size=70, color=ACCENT, opacity=1)
-    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x="at:Q")
+    rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x=x("at"))
     title = alt.Title(alt.ExprRef(f"'in colour: ' + {PAIR_TITLE}"))
     chart = alt.layer(rule, ticks, ends, dot)
     return chart.properties(width=PANEL, height=26 * rows["target"].nunique(), title=title)
