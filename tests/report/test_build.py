@@ -55,7 +55,7 @@ def test_ensembles_are_ranked_apart(make_sweep):
 def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):
     report = report_of([make_sweep(models=("a", "b"))])
     names = {one.name for one in report.figures}
-    assert {"curves", "matrix", "hypothesis", "compared-sources"} <= names
+    assert {"curves", "matrix", "hypothesis"} <= names
     sections = {one.id: one for one in report.sections}
     assert sections["mechanisms"].command.endswith("diagnostics=full")
     assert all(place == -1 for place in places(report))

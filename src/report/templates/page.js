@@ -197,4 +197,6 @@ const here = new IntersectionObserver(
   { rootMargin: "-20% 0px -70% 0px" },
 );
 document.querySelectorAll("section").forEach((section) => here.observe(section));
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("main > section > details").forEach((one) => (one.open = true));
+});
