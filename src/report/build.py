@@ -26,7 +26,7 @@ def build_report(summary: Summary) -> Report:
         title, parts = f"Clean images: {names}", clean(found)
         return Report(title, clean_sentence(found), alarms, parts, terms=terms)
     view = make_view(attacked[0].record, found)
-    command = f"{commands(attacked)[0]} diagnostics=full"
+    command = "\n".join(f"{words} diagnostics=full" for words in commands(attacked))
     sections: tuple[Section | None, ...] = (
         answer(view, found),
         Section("images", "Images of the chosen pair"),

@@ -16,6 +16,7 @@ from src.utils.defended import PLAIN, defended
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
+_FALLS = ((0, "falls most"), (-1, "least"))
 _SIZES = {"gradients_per_image": "gradients an image", "ssim": "SSIM"}
 
 
@@ -42,10 +43,24 @@ def answer_sentence(view: View, found: Measured) -> str:
     most = " most" * (len(rows) > 1)
     share = f"{first['mean']:.1%} of the images [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
-    decided = (
-        _decided(rows) if several else " As measured: which sources differ, the tests below say."
+    decided = _decided(rows) if several else " As measured; the tests of sources stand below."
+    said = f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
+    return said + _targets(view)
+
+
+def _targets(view: View) -> str:
+    """Say which targets fall most and least to what is shown first."""
+    one, rows = view.choice, view.rows
+    rows = rows[(rows["attack"] == one.attack) & (rows["source"] == (one.source or MEAN))]
+    rows = rows[(rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)]
+    rows = rows[(rows["defence"] == PLAIN) & (rows["relation"] == TRANSFER)].dropna(
+        subset="success_rate"
     )
-    return f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
+    if len(rows) < 2:
+        return ""
+    ends = rows.set_index("target")["success_rate"].sort_values(ascending=False)
+    most, least = (f"{ends.index[at]} {how} ({ends.iloc[at]:.0%})" for at, how in _FALLS)
+    return f" Of its targets {most}, {least}."
 
 
 def _decided(rows: pd.DataFrame) -> str:
