@@ -60,7 +60,7 @@ def _targets(view: View) -> str:
         return ""
     ends = rows.set_index("target")["success_rate"].sort_values(ascending=False)
     most, least = (f"{ends.index[at]} {how} ({ends.iloc[at]:.0%})" for at, how in _FALLS)
-    return f" Of its targets {most}, {least}."
+    return f" Of the targets {most}, {least}."
 
 
 def _decided(rows: pd.DataFrame) -> str:
