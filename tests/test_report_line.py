@@ -108,7 +108,7 @@ def test_other_data_weights_and_norms_are_never_compared(
         assert written == [Path("outputs/retrained")]  # the newest
     assert report(f"folder=[{','.join(runs)}]", *PLAIN, "out=all") == 0
     figures = workspace / "all" / "figures"
-    rates = pd.read_csv(figures / "matrix.csv")
+    rates = pd.read_csv(figures / "curves.csv")
     assert rates["attack"].nunique() == 5
     assert not rates.duplicated(["attack", "protocol", "source", "target", "eps_255"]).any()
     tests = pd.read_csv(figures / "compared-attacks.csv")

@@ -44,7 +44,7 @@ function contactSheet(sheet, names, source, target) {
       picture(image.pictures[place], budget(eps), at(sheet.budgets.indexOf(eps)), names, image.label));
     return el("div", { class: "sheet" }, clean, noise, ...changed);
   });
-  return [el("h4", { text: "Examples, spread over the classes, not chosen by outcome" }), ...rows];
+  return [el("h4", { text: "Examples, spread over the classes, not chosen by outcome" }), el("div", { class: "galleries" }, ...rows)];
 }
 
 function overAll(sheet, names, source, target) {
