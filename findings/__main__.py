@@ -46,7 +46,7 @@ BASES = {
 """Attacks of other kinds, and those that they build on."""
 FIGURES = {
     "photographs": ("photographs", "curves"),
-    "hypothesis": ("photographs", "bins"),
+    "hypothesis": ("photographs", "hypothesis"),
     "filtered": ("photographs", "filtered"),
     "cifar": ("cifar", "ranking"),
 }

@@ -27,9 +27,9 @@ class Figure:
     """A chart with its title, its caption (denominators included) and the rows behind it.
 
     Its name, the stem of its files, is unique in the report: letters, digits and hyphens. Its size
-    on the page is `half` or `full` of the width, `fit` to the chart, or the `rest` beside another;
-    `choice` holds the first values of the parameters that the page sets. Of its largest table the
-    page draws only rows whose columns in `keys` have the values chosen of what these map to.
+    on the page is `half` of the width, `fit` to the chart, or the `rest` beside another; `choice`
+    holds the first values of the parameters that the page sets. Of its largest table the page
+    draws only the rows whose columns in `keys` have the values chosen of what these map to.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, with an anchor that is unique, and a word of the page's contents."""
+    """A part of the page, with an anchor that is unique, and a command for the shell."""
 
     id: str
     title: str

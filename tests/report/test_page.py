@@ -186,7 +186,9 @@ def test_the_page_prints_whole(opened, tmp_path):
     tab = opened("ordinary", "#attack=fgsm", color_scheme="dark")
     tab.pdf(path=tmp_path / "page.pdf", format="A4")
     assert tab.query_selector_all("#pictures img")  # made for the paper
-    assert all(tab.eval_on_selector_all("main > section > details", "all => all.map(one => one.open)"))
+    assert all(
+        tab.eval_on_selector_all("main > section > details", "all => all.map(one => one.open)")
+    )
     tab.emulate_media(media="print")
     width = tab.evaluate("document.documentElement.clientWidth")
     ends = "all => all.map(one => one.getBoundingClientRect().right)"
