@@ -43,7 +43,7 @@ def answer_sentence(view: View, found: Measured) -> str:
     most = " most" * (len(rows) > 1)
     share = f"{first['mean']:.1%} of the images [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
-    decided = _decided(rows) if several else " As measured; the tests of sources stand below."
+    decided = _decided(rows) if several else " As measured."
     said = f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
     return said + _targets(view)
 
