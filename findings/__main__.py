@@ -47,17 +47,17 @@ BASES = {
 }
 """Attacks of other kinds, and those that they build on."""
 FIGURES = {
-    "answer": ("photographs", "answer"),
+    "photographs": ("photographs", "curves"),
     "hypothesis": ("photographs", "hypothesis"),
     "filtered": ("photographs", "filtered"),
-    "cifar": ("cifar", "answer"),
+    "cifar": ("cifar", "ranking"),
 }
 """Charts of the report by the page's name for them, each with its tables."""
 
 
 def page() -> str:
     """Return docs/findings.md as the stored tables have it."""
-    photographs, attacks = Sweep([RESULTS / "photographs"], pairs=8), Sweep([RESULTS / "attacks"])
+    photographs, attacks = Sweep([RESULTS / "photographs"]), Sweep([RESULTS / "attacks"])
     cifar = Sweep([RESULTS / "cifar"])
     timings = benchmarks(RESULTS / "benchmarks")
     single, half = (Sweep([RESULTS / name]) for name in ("demo", "demo-bfloat16"))
@@ -144,7 +144,7 @@ def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
 
 def write_figures() -> None:
     """Draw the figures of the page, and that of time and memory."""
-    sweeps = {name: Sweep([RESULTS / name], pairs=8) for name in ("photographs", "cifar")}
+    sweeps = {name: Sweep([RESULTS / name]) for name in ("photographs", "cifar")}
     for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
             sweeps[tables].figure(chart).spec, vl_version=VEGA_LITE, scale=1.5

@@ -27,6 +27,7 @@ from src.report.sections.answer import answer
 from src.report.sections.compared import tests_by_group
 from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis
+from src.report.view import make_view
 from src.store.jobs import StoredJob, find_jobs
 from src.utils.defended import PLAIN, defended, parted
 
@@ -40,12 +41,10 @@ class Sweep:
 
     Args:
         folders: Of the tables.
-        pairs: Number of pairs with details.
     """
 
-    def __init__(self, folders: Sequence[Path], pairs: int = 0) -> None:
+    def __init__(self, folders: Sequence[Path]) -> None:
         self.jobs: list[StoredJob] = find_jobs(folders)
-        self._pairs = pairs
 
     @cached_property
     def summary(self) -> Summary:
@@ -55,7 +54,7 @@ class Sweep:
     @cached_property
     def found(self) -> Measured:
         """Every statistic of the report, its paired tests as the table `tests`."""
-        found = measure(self.summary, self._pairs)
+        found = measure(self.summary)
         found.tables["tests"] = tests_by_group(found.table("outcomes"))
         return found
 
@@ -120,10 +119,11 @@ class Sweep:
 
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
+        view = make_view(self.jobs[0].record, self.found)
         sections = (
-            answer(self.jobs[0].record, self.found),
-            hypothesis(self.found),
-            mechanisms(self.found),
+            answer(view, self.found),
+            hypothesis(view, self.found),
+            mechanisms(view, self.found, ""),
         )
         charts = [chart for section in sections if section for chart in section.figures]
         return next(chart for chart in charts if chart.name == name)

@@ -64,7 +64,7 @@ def test_the_demo_runs_in_an_empty_folder(installed, tmp_path):
 
 
 def test_a_job_and_its_report(installed, workspace, tiny_run):
-    words = ("attack=fgsm", "report=default", "report.pairs=0", "hydra.run.dir=outputs/out")
+    words = ("attack=fgsm", "report=default", "hydra.run.dir=outputs/out")
     printed = run_python("-m", "src.main", *tiny_run, *words, folder=workspace, path=installed)
     assert "fgsm on cifar10_mini" in printed
     page = workspace / "outputs" / "out" / "report.html"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 MODELS = ("coarse", "fine")
-PLAIN = ["report.pairs=0", "report.figures=true"]
+PLAIN = ["report.figures=true"]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def sweep(new_workspace, run_tiny, printed_by, empty_store):
     shutil.copytree(empty_store, folder / "mlruns")
     words = ["attack=fgsm,rfgsm", "source=coarse,fine", "n_images=40", "trainer.batch_size=40"]
     words += ["protocol=all", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
-    words += ["diagnostics.n_images=39", "report=default", "report.figures=true", "report.pairs=2"]
+    words += ["diagnostics.n_images=39", "report=default", "report.figures=true"]
     words += ["hydra.sweep.dir=outputs/out"]
     code, printed = printed_by(run_tiny, folder, "-m", *words)
     assert code == 0
@@ -42,16 +42,16 @@ def test_a_sweep_ends_with_its_report(sweep):
     workspace, printed = sweep
     folder = workspace / "outputs" / "out"
     assert "report: " in printed
-    answer = pd.read_csv(folder / "figures" / "answer.csv").query("protocol == 'all'")
+    answer = pd.read_csv(folder / "figures" / "matrix.csv").query("protocol == 'all'")
     answer = answer[answer["eps_255"] == 8].set_index(["attack", "source", "target"])
     for attack in ("fgsm", "rfgsm"):
         cells = pd.read_csv(folder / f"matrix-{attack}.csv").set_index("source")
         for source in ("coarse", "fine"):
             for target in ("coarse", "fine"):
-                k, n = answer.loc[(attack, source, target), ["k", "n"]].astype(int)
+                k, n = answer.loc[(attack, source, target), ["still_correct", "n"]].astype(int)
                 assert cells.loc[source, target].startswith(f"{k} / {n} = ")
     text = page(folder)
-    assert "Examples: " in text
+    assert '"sheets":[{"attack":' in text
     figures = {path.name for path in (folder / "figures").iterdir()}
     stems = {name.removesuffix(".svg") for name in figures if name.endswith(".svg")}
     assert {"spectra", "filtered", "low-passed", "similarity", "classes"} <= stems
@@ -79,7 +79,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
     assert report("bare", *PLAIN, "out=again") == 0
-    for name in ("answer.csv", "spectra.csv", "compared-attacks.csv"):
+    for name in ("matrix.csv", "spectra.csv", "compared-attacks.csv"):
         again, first = workspace / "again" / "figures" / name, folder / "figures" / name
         assert again.read_text() == first.read_text()
 
@@ -108,7 +108,7 @@ def test_other_data_weights_and_norms_are_never_compared(
         assert written == [Path("outputs/retrained")]  # the newest
     assert report(f"folder=[{','.join(runs)}]", *PLAIN, "out=all") == 0
     figures = workspace / "all" / "figures"
-    rates = pd.read_csv(figures / "answer.csv")
+    rates = pd.read_csv(figures / "curves.csv")
     assert rates["attack"].nunique() == 5
     assert not rates.duplicated(["attack", "protocol", "source", "target", "eps_255"]).any()
     tests = pd.read_csv(figures / "compared-attacks.csv")
@@ -143,7 +143,7 @@ REFUSED = [
     ([], "there is no sweep yet"),
     (["gone"], "gone is not a folder"),
     (["folder=strange"], "cannot be read as a parquet file"),
-    (["report.pair=3"], "report.pairs"),
+    (["report.example=3"], "report.examples"),
 ]
 
 

@@ -140,7 +140,7 @@ def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(foreign, made
     words = [f"attack.path={foreign}/adv", f"attack.clean={foreign}/clean", "attack.eps_255=8"]
     words += ["targets=[fine]", "source=[coarse,fine]", "ensemble=loss", "dataset.num_classes=10"]
     words += ["attack.origin.source=coarse+fine", "attack.origin.dataset=x"]
-    words += ["dataset.class_names=[a,b,c,d,e,f,g,h,i,j]", "report=default", "report.pairs=0"]
+    words += ["dataset.class_names=[a,b,c,d,e,f,g,h,i,j]", "report=default"]
     assert saved_attack(*words, "hydra.run.dir=unknown") == 0
     (job,) = find_jobs([made.parent / "unknown"])
     record = job.record

@@ -1,6 +1,7 @@
 """Single images over the budgets: flips, dips, bounces, gains in confidence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,20 @@ def galleries(table: pd.DataFrame) -> pd.DataFrame:
         best = rows.iloc[order].groupby("target", sort=False, observed=True).head(IN_GALLERY)
         chosen.append(best.assign(kind=kind))
     return pd.concat(chosen)
+
+
+def moments(kind: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:
+    """Return the budgets that show an image of a kind, with what they are in words.
+
+    The row is one of `galleries`, `largest` the largest budget that was tried.
+    """
+    flip = (row["first_flip_eps_255"], "minimum adversarial budget")
+    return {
+        "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
+        "bounce_back": [flip, (row["back_eps_255"], "correct again")],
+        "ends_more_confident_wrong": [(largest, "largest budget")],
+        "below_8_bits": [flip],
+    }[kind]
 
 
 def flip_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -323,7 +323,6 @@ class ReportSettings(Section):
     name: str = "default"
     examples: NonNegativeInt = 4
     figures: bool = False
-    pairs: NonNegativeInt = 24
 
 
 class StoreSettings(Section):

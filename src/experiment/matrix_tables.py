@@ -37,7 +37,8 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
     if Console(width=10_000).measure(table).maximum > width:
         table = _table(pairs)
     words = "\n".join(line for line, holds in caption.items() if holds)
-    return Group(Text(heading, style="bold"), table, Text(words, style="italic"))
+    shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
+    return Group(shown, table, Text(words, style="italic"))
 
 
 def defence_table(behind: pd.DataFrame) -> Group:

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,9 @@ from src.analysis import (
     trajectories,
 )
 from src.analysis.summary import JobSummary, Summary, described_images, summarise
-from src.analysis.trajectories import galleries
+from src.analysis.trajectories import galleries, moments
 from src.evaluation import SavedImages
-from src.experiment.attack_pass import adversarial_images
+from src.experiment.attack_pass import adversarial_images, stored_images
 from src.experiment.prepared import Job, Results
 from src.store.jobs import StoredJob
 from src.store.record import (
@@ -112,10 +113,10 @@ def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str,
 
 
 def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
-    """Write the images of a report: examples with their adversarial versions, and clean images.
+    """Write the images of a report: examples with their adversarial versions, and galleries.
 
-    Clean images are uint8 (N, 3, H, W), adversarial ones float32 (K, N, 3, H, W) in [0, 1], of K
-    budgets `eps_255`.
+    Clean images are uint8 (N, 3, H, W), adversarial ones of the examples float32 (K, N, 3, H, W) in
+    [0, 1], of K budgets `eps_255`.
     """
     if examples := sorted(job.examples):
         variants, attacked = job.variants, adversarial_images(job, examples)
@@ -129,14 +130,38 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
                 clean=batch.images.numpy(),
                 adversarial=np.stack([variants.make(variants.primary, one) for one in attacked]),
             )
-    index = np.empty(0)
-    if job.settings.report.name != "none":
-        index = galleries(described_images(stored))["index"].unique()
-        stored.forget()
-    if len(index):
+    if job.settings.report.name == "none":
+        return
+    chosen = galleries(described_images(stored))
+    stored.forget()
+    if index := sorted(chosen["index"].unique().tolist()):
         batch = job.images.__getitems__(np.searchsorted(job.images.indices, index).tolist())
+        adversarial = _gallery_images(job, chosen, index)
         with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, index=index, clean=batch.images.numpy())
+            np.savez_compressed(file, index=index, clean=batch.images.numpy(), **adversarial)
+
+
+def _gallery_images(job: Job, chosen: pd.DataFrame, index: list[int]) -> dict[str, Any]:
+    """Return the adversarial images that galleries show, as far as they were kept.
+
+    They are `adversarial`, uint8 (M, 3, H, W), of the images `of` at the tried budgets `eps_255`.
+    """
+    kept = index if job.saved is not None else sorted(stored_images(job, index))
+    tried = np.array(job.settings.budgets)
+    wanted = sorted(
+        {
+            (int(row["index"]), float(tried[np.searchsorted(tried, eps)]))
+            for row in chosen[chosen["index"].isin(kept)].to_dict("records")
+            for eps, _ in moments(row["kind"], row, tried[-1])
+        }
+    )
+    if not wanted:
+        return {}
+    make, primary = job.variants.make, job.variants.primary
+    levels = np.stack([make(primary, one) for one in adversarial_images(job, kept)])
+    of, eps = map(np.array, zip(*wanted, strict=True))
+    images = levels[np.searchsorted(tried, eps), np.searchsorted(kept, of)]
+    return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
 
 
 def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) -> list[Alarm]:

@@ -1,44 +1,49 @@
-"""Report content, from the strongest source down to the definitions."""
+"""Report content, from the ranking down to the definitions."""
 
 from src.analysis import CAUSES
 from src.analysis.summary import Summary
-from src.config.settings import ReportSettings
 from src.report.definitions import DEFINITIONS
-from src.report.facts import facts
+from src.report.facts import commands, facts
 from src.report.measure import measure
 from src.report.page import Report, Section
-from src.report.sections.answer import answer, answer_sentence
+from src.report.sections.answer import answer, answer_sentence, variants
 from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.compared import compared
 from src.report.sections.mechanisms import mechanisms
-from src.report.sections.single_images import hypothesis, images
+from src.report.sections.single_images import hypothesis
+from src.report.view import make_view
 
 
-def build_report(summary: Summary, settings: ReportSettings) -> Report:
+def build_report(summary: Summary) -> Report:
     """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
-    found = measure(summary, settings.pairs)
+    found = measure(summary)
     jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
-    what = "Transfer of adversarial examples" if attacked else "Clean images"
-    first = attacked[0].record if attacked else None  # decides the initial choices
-    parts: tuple[Section | None, ...] = (
-        answer(first, found) if first else None,
-        hypothesis(found),
-        images(found),
-        compared(found),
-        mechanisms(found),
+    alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms)
+    terms = (("What was run", facts(jobs)), ("Definitions", DEFINITIONS))
+    if not attacked:
+        title, parts = f"Clean images: {names}", clean(found)
+        return Report(title, clean_sentence(found), alarms, parts, terms=terms)
+    view = make_view(attacked[0].record, found)
+    command = "\n".join(f"{words} diagnostics=full" for words in commands(attacked))
+    sections: tuple[Section | None, ...] = (
+        answer(view, found),
+        Section("images", "Images of the chosen pair"),
+        hypothesis(view, found),
+        compared(view, found),
+        mechanisms(view, found, command),
+        variants(view, found),
         *clean(found),
     )
     return Report(
-        title=f"{what}: {names}",
-        answer=answer_sentence(first, found) if first else clean_sentence(found),
-        alarms=tuple(
-            (f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms
-        ),
-        sections=tuple(part for part in parts if part is not None),
-        terms=(
-            ("What was run", facts(jobs)),
-            ("Definitions", DEFINITIONS),
-        ),
+        title=f"Transfer of adversarial examples: {names}",
+        answer=answer_sentence(view, found),
+        alarms=alarms,
+        sections=tuple(part for part in sections if part is not None),
+        menus=view.menus,
+        choice=view.choice,
+        pairs=view.pairs,
+        pictures=found.pictures,
+        terms=terms,
     )

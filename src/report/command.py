@@ -34,7 +34,7 @@ def write_report(
     Figures of an earlier report in the folder `out` are removed.
     """
     with Status("Building the report", console=console):
-        content = build_report(summary, settings)
+        content = build_report(summary)
         write_page(content, out / PAGE, cache)
         remove_figures(out / FIGURES)
         if settings.figures:

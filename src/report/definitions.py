@@ -3,9 +3,9 @@
 DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "source, target",
-        "The model that the adversarial images were crafted on (members of an ensemble are joined "
-        "by +), and a model that the same images are evaluated on. White box, marked * or framed: "
-        "the target is the source or a member of it.",
+        "The model that the adversarial images were crafted on (members of an ensemble are joined"
+        " by +), and a model that the same images are evaluated on. White box, marked *, framed, "
+        "dashed or set apart: the target is the source or a member of it.",
     ),
     (
         "budget, eps",
@@ -57,10 +57,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "(2000).",
     ),
     (
-        "strongest source",
-        "By the mean success rate over targets, white boxes left out; ensembles have fewer targets "
-        "and are left out beside single sources. An order of what was measured: which differ "
-        "beyond chance, the paired tests say.",
+        "ranking, mean of sources",
+        "Attacks by the mean over images of an image's mean success on models other than the "
+        "source; the interval is a 95 % percentile bootstrap over images. =: the first, and those"
+        " that random flips of the signs of an image's differences, on the images counted for "
+        "both, cannot tell from it (Holm over the ranking, p at least 0.05). Targeted attacks and"
+        " ensembles are ranked apart. A cell's mean of sources is over those that are no white "
+        "box for its target.",
     ),
     (
         "difference of two rates, excess",

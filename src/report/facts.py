@@ -30,13 +30,13 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         "code": [f"commit {record.commit}" for record in records],
         "versions": [_versions(record) for record in records],
     }
-    found = [("command", command) for command in _commands(jobs)]
+    found = [("command", command) for command in commands(jobs)]
     found += sorted({("model", line) for record in records for line in _models(record)})
     found += [(term, "; ".join(dict.fromkeys(each))) for term, each in values.items()]
     return tuple((term, value) for term, value in found if value)
 
 
-def _commands(jobs: Sequence[StoredJob]) -> list[str]:
+def commands(jobs: Sequence[StoredJob]) -> list[str]:
     """Return the command of every sweep, with the values of swept keys listed by commas."""
     sweeps: dict[object, list[JobRecord]] = {}
     for job in jobs:

@@ -1,9 +1,10 @@
-"""Strips of small pictures with predictions: examples, and galleries by definition."""
+"""Pictures of a page with the predictions for them: contact sheets, and galleries by definition."""
 
 import base64
 import io
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,142 +12,175 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.analysis.trajectories import KINDS
+from src.analysis.trajectories import KINDS, moments
 from src.store.jobs import StoredJob
 
-_SIDE = 128  # most pixels of a picture's longer side
-_MOST_BUDGETS = 5  # in a strip, beside the clean image and the perturbation
+MOST_BYTES = 6_000_000
+"""Most that the pictures of a page take."""
+_SIDE = 160  # most pixels of a picture's longer side
 _SMALL = 64  # up to here pixels are kept as they are
+_MOST_BUDGETS = 5  # in a contact sheet, beside the clean image and the perturbation
+_TOP = 3  # classes named below a picture
+
+Top = list[tuple[int, float]]
+"""Likeliest classes with their probabilities."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A small picture with its heading, such as `4/255`, and the text below it.
+@dataclass
+class Pictures:
+    """Pictures of a page, each once, as its script reads them.
 
-    The source is a data URI, empty if the image was not stored; `top` holds (class, probability,
-    true class or not) of the likeliest classes.
+    Attributes:
+        data: Data URIs; sheets and galleries hold their places, -1 for a picture not stored.
+        classes: Names of the classes by the numbers in `sheets`, one list a data set.
+        sheets: Of each job, by rank, what `_sheet` returns, with the `galleries` by target.
+        left_out: `attack` and `source` of jobs that the page has no room for, and the `command`
+            that builds a page of one alone.
     """
 
-    source: str
-    title: str
-    lines: tuple[str, ...] = ()
-    top: tuple[tuple[str, float, bool], ...] = ()
+    data: list[str] = field(default_factory=list)
+    classes: list[tuple[str, ...]] = field(default_factory=list)
+    sheets: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict)
+    _bytes: int = 0
 
+    def add(self, job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
+        """Add a job's pictures if there is room.
 
-@dataclass(frozen=True)
-class Album:
-    """Strips of pictures, one an image, with a caption that holds denominators."""
+        The tables are its `trajectories` and the `galleries` of them.
+        """
+        if not job.examples and chosen.empty:
+            return
+        named = {"attack": job.attack, "source": job.record.source}
+        if self._bytes > MOST_BYTES:
+            command = f"python -m src.report {shlex.quote(str(job.folder))}"
+            self.left_out.append(named | {"command": command})
+            return
+        names = job.record.class_names
+        if names not in self.classes:
+            self.classes.append(names)
+        index = [*(job.examples["index"].tolist() if job.examples else ()), *chosen["index"]]
+        top = _tops(job.top_five(sorted(set(index))))
+        sheet: dict[str, Any] = {
+            **named,
+            "classes": self.classes.index(names),
+            **(self._sheet(job, top) if job.examples else {"images": [], "budgets": []}),
+            "galleries": {},
+        }
+        for target, rows in chosen.groupby("target", sort=False):
+            if self._bytes < MOST_BYTES:
+                its = images[images["target"] == target]
+                sheet["galleries"][target] = self._galleries(job, str(target), its, rows, top)
+        self.sheets.append(sheet)
 
-    title: str
-    caption: str
-    strips: tuple[tuple[Picture, ...], ...] = ()
+    def _sheet(self, job: StoredJob, top: dict[Any, Top]) -> dict[str, Any]:
+        """Return a job's examples.
 
+        `budgets` are all that were tried, 0 first, `drawn` those with pictures, and `at` that of
+        the perturbation, times `scale`; of each image there are `index`, `label`, `clean`,
+        `perturbation`, the pictures at `drawn`, and `top` by target, a list at each of `budgets`.
+        """
+        stored = job.examples
+        tried, reference = stored["eps_255"].tolist(), job.record.reference
+        at = reference if reference in tried else max(tried)
+        drawn, targets = _spread(tried, at), job.record.targets
+        images = []
+        for place, index in enumerate(stored["index"].tolist()):
+            clean, changed = stored["clean"][place], stored["adversarial"][:, place]
+            grey = 0.5 + (changed[tried.index(at)] - clean / 255) * 255 / (2 * at)
+            pictures = [self._picture(_bytes(changed[tried.index(eps)])) for eps in drawn]
+            images.append(
+                {
+                    **{"index": index, "label": int(stored["label"][place])},
+                    **{"clean": self._picture(clean), "perturbation": self._picture(_bytes(grey))},
+                    "pictures": pictures,
+                    "top": {
+                        target: [top.get((target, index, eps), []) for eps in (0.0, *tried)]
+                        for target in targets
+                    },
+                }
+            )
+        scale = 255 / (2 * at)
+        return {
+            "budgets": [0.0, *tried],
+            "drawn": drawn,
+            "at": at,
+            "scale": scale,
+            "images": images,
+        }
 
-def examples(job: StoredJob) -> Album | None:
-    """Return a job's stored example images over up to six budgets, if there are such images."""
-    stored = job.examples
-    if not stored:
-        return None
-    tried, reference = stored["eps_255"].tolist(), job.record.reference
-    rows = job.predictions
-    rows = rows[rows["index"].isin(stored["index"]) & rows["target"].isin(job.record.targets)]
-    predicted: dict[tuple[int, float], list[str]] = {}
-    columns = ["index", "eps_255", "target", "predicted", "confidence"]
-    for index, eps, target, label, confidence in rows[columns].itertuples(index=False):
-        words = f"{target}: {_name(job, label)} {confidence:.0%}"
-        predicted.setdefault((index, eps), []).append(words)
-    at = reference if reference in tried else max(tried)
-    strips = []
-    for place, index in enumerate(stored["index"].tolist()):
-        clean, label = stored["clean"][place], int(stored["label"][place])
-        true = f"image {index}, {_name(job, label)}"
-        strip = [_picture(clean, "clean", (true, *predicted[index, 0.0]))]
-        changed = stored["adversarial"][tried.index(at), place]
-        grey = 0.5 + (changed - clean / 255) * 255 / (2 * at)
-        scale = f"times {255 / (2 * at):.3g}, around grey"
-        strip.append(_picture(_bytes(grey), f"perturbation, {at:g}/255", (scale,)))
-        for eps in _spread(tried, at):
-            image = _bytes(stored["adversarial"][tried.index(eps), place])
-            strip.append(_picture(image, f"{eps:g}/255", tuple(predicted[index, eps])))
-        strips.append(tuple(strip))
-    title = f"{job.attack} from {job.record.source}"
-    caption = (
-        f"Examples from the subset, not chosen by outcome; true class, then what each target "
-        f"predicts with which confidence. Perturbation at {at:g}/255."
-    )
-    return Album(title, caption, tuple(strips))
+    def _galleries(
+        self,
+        job: StoredJob,
+        target: str,
+        images: pd.DataFrame,
+        chosen: pd.DataFrame,
+        top: dict[Any, Top],
+    ) -> list[dict[str, Any]]:
+        """Return a `title`, a `count` in words and `strips` for each kind of a target's images.
 
+        A strip has `index`, `label` and `steps`: `eps`, what it is in `words`, its `picture`, and
+        `top` of source and target.
+        """
+        found, largest = [], max(job.record.budgets)
+        for kind, rows in chosen.groupby("kind", sort=False):
+            strips = [
+                {
+                    **{"index": int(row["index"]), "label": int(row["label"])},
+                    "steps": [
+                        self._step(job, target, int(row["index"]), eps, words, top)
+                        for eps, words in [(0.0, "clean"), *moments(str(kind), row, largest)]
+                    ],
+                }
+                for row in rows.to_dict("records")
+            ]
+            count = f"{len(rows)} of {images[kind].sum()} such images among {len(images)}"
+            found.append({"title": KINDS[str(kind)], "count": count, "strips": strips})
+        return found
 
-def gallery_albums(
-    job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame, top: pd.DataFrame
-) -> list[Album]:
-    """Return an album for each kind of one target's images.
-
-    The tables are the target's: its `trajectories`, the `galleries` of them, and its top fives.
-    """
-    albums = []
-    for kind, rows in chosen.groupby("kind", sort=False):
-        name, target = str(kind), str(rows["target"].iloc[0])
-        caption = (
-            f"{job.attack} from {job.record.source} on {target}: {len(rows)} of "
-            f"{images[name].sum()} such images among {len(images)} initially correct ones."
-        )
-        strips = tuple(
-            _gallery_strip(job, target, name, row, top) for row in rows.to_dict("records")
-        )
-        albums.append(Album(KINDS[name].capitalize(), caption, strips))
-    return albums
-
-
-def _gallery_strip(
-    job: StoredJob, target: str, kind: str, row: dict[Any, Any], top: pd.DataFrame
-) -> tuple[Picture, ...]:
-    """Return an image with its top five when clean and at the budgets of the kind."""
-    index, label = int(row["index"]), int(row["label"])
-    mine = top[top["index"] == index]
-    clean = mine[mine["eps_255"] == 0].iloc[0]
-    moments = {
-        "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
-        "bounce_back": [
-            (row["first_flip_eps_255"], "minimum adversarial budget"),
-            (row["back_eps_255"], "correct again"),
-        ],
-        "ends_more_confident_wrong": [(mine["eps_255"].max(), "largest budget")],
-        "below_8_bits": [(row["first_flip_eps_255"], "minimum adversarial budget")],
-    }
-    true = f"image {index}, {_name(job, label)}"
-    strip = [_picture(job.images.get(index), "clean", (true,), _top(job, clean, label))]
-    for eps, words in moments[kind]:
-        here = mine[mine["eps_255"] == eps]
-        if here.empty and job.flips is not None:  # bisection found it
+    def _step(
+        self, job: StoredJob, target: str, index: int, eps: float, words: str, top: dict[Any, Top]
+    ) -> dict[str, Any]:
+        both = [top.get((name, index, eps), []) for name in (job.record.source, target)]
+        tried = min(each for each in job.record.budgets if each >= eps)
+        if eps < tried and job.flips is not None:  # bisection found this budget
             here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
-        strip.append(Picture("", f"{eps:.3g}/255", (words,), _top(job, here.iloc[0], label)))
-    return tuple(strip)
+            both[1] = next(iter(_tops(here).values()), [])
+            words += f"; picture at {tried:g}/255"
+        pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
+        return {"eps": eps, "words": words, "picture": self._picture(pixels), "top": both}
+
+    def _picture(self, pixels: NDArray[np.uint8] | None) -> int:
+        """Return the place of an image (3, H, W), uint8, small ones without loss."""
+        if pixels is None:
+            return -1
+        image = Image.fromarray(np.moveaxis(pixels, 0, -1))
+        kind = "png" if max(image.size) <= _SMALL else "webp"
+        image.thumbnail((_SIDE, _SIDE))
+        file = io.BytesIO()
+        image.save(file, kind, quality=85)
+        text = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        if text not in self._places:
+            self._places[text] = len(self.data)
+            self.data.append(text)
+            self._bytes += len(text)
+        return self._places[text]
 
 
-def _top(job: StoredJob, row: pd.Series, label: int) -> tuple[tuple[str, float, bool], ...]:
-    if "top5_classes" not in row:  # as in the tables of docs/results/
-        return ()
-    pairs = zip(row["top5_classes"], row["top5_confidences"], strict=True)
-    return tuple((_name(job, int(one)), float(share), one == label) for one, share in pairs)
-
-
-def _picture(
-    pixels: NDArray[np.uint8] | None,
-    title: str,
-    lines: tuple[str, ...] = (),
-    top: tuple[tuple[str, float, bool], ...] = (),
-) -> Picture:
-    """Encode an image (3, H, W), uint8; small ones without loss."""
-    if pixels is None:
-        return Picture("", title, (*lines, "(image not stored)"), top)
-    image = Image.fromarray(np.moveaxis(pixels, 0, -1))
-    kind = "png" if max(image.size) <= _SMALL else "webp"
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, kind, quality=85)
-    text = base64.b64encode(file.getvalue()).decode()
-    return Picture(f"data:image/{kind};base64,{text}", title, lines, top)
+def _tops(rows: pd.DataFrame) -> dict[Any, Top]:
+    """Return the likeliest classes by target, image and budget."""
+    if "top5_classes" not in rows:  # as in the tables of docs/results/
+        pairs = zip(rows["predicted"], rows["confidence"], strict=True)
+        tops: list[Top] = [[(int(label), round(float(share), 3))] for label, share in pairs]
+    else:
+        tops = [
+            [(int(k), round(float(p), 3)) for k, p in zip(classes[:_TOP], shares, strict=False)]
+            for classes, shares in zip(rows["top5_classes"], rows["top5_confidences"], strict=True)
+        ]
+    return dict(
+        zip(zip(rows["target"], rows["index"], rows["eps_255"], strict=True), tops, strict=True)
+    )
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -154,10 +188,6 @@ def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def _spread(tried: Sequence[float], at: float) -> list[float]:
-    """Return the tried budgets that a strip shows: a few and `at`."""
+    """Return the tried budgets that have pictures: a few and `at`."""
     places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
     return sorted({at, *(tried[place] for place in places)})
-
-
-def _name(job: StoredJob, label: int) -> str:
-    return job.record.class_names[label]

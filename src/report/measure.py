@@ -6,14 +6,14 @@ from math import nan
 
 import pandas as pd
 
-from src.analysis import is_white_box, measured, relation
+from src.analysis import measured, relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.similarity import pair_similarity
 from src.analysis.summary import JobSummary, Summary, described_images
-from src.analysis.trajectories import KINDS, galleries
-from src.report.images import Album, examples, gallery_albums
+from src.analysis.trajectories import galleries
+from src.report.images import Pictures
 from src.store.jobs import StoredJob, model_digest
 from src.utils.defended import PLAIN, defended, parted
 
@@ -23,17 +23,19 @@ class Measured:
     """The numbers and pictures of a report.
 
     Attributes:
+        ranking: The `rankings` of the summary.
         tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
-            `excess`, `outcomes`, `effects`, `bins`, `gallery_predictions`, `spectra`, `filtered`,
-            `low_passed`, `similarity`. One that no job has is missing.
+            `excess`, `outcomes`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
+            `similarity`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
-        albums: Pictures by job or pair.
+        pictures: Example images and galleries, by rank.
         alarms: (name, finding) of every job, each once.
     """
 
+    ranking: pd.DataFrame = field(default_factory=pd.DataFrame)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
-    albums: list[tuple[str, tuple[Album, ...]]] = field(default_factory=list)
+    pictures: Pictures = field(default_factory=Pictures)
     alarms: list[tuple[str, str]] = field(default_factory=list)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -41,40 +43,45 @@ class Measured:
         return self.tables.get(name, pd.DataFrame())
 
 
-def measure(summary: Summary, most: int = 0) -> Measured:
-    """Add what the page alone shows to the summary of jobs, one job after another.
-
-    At most `most` pairs, white boxes first, have bins of initial confidence and pictures.
-    """
-    detailed = _detailed_pairs(summary, most)
-    parts: dict[str, list[pd.DataFrame]] = {}
-    found = Measured()
+def measure(summary: Summary) -> Measured:
+    """Add what the page alone shows to the summary of jobs, one job after another, by rank."""
+    found = Measured(ranking=summary.rankings)
     names: dict[str, str] = {}
-    alarms: dict[tuple[str, str], None] = {}
     for one in summary.jobs:
+        for name in one.job.record.weights:
+            _model(one.job, name, names)
+    parts: dict[int, dict[str, pd.DataFrame]] = {}
+    for number in _by_rank(summary):
+        one = summary.jobs[number]
         job = one.job
         _add_clean(job, names, found)
-        alarms |= dict.fromkeys(one.alarms)
         if job.attacked:
-            mine = [target for owner, target in detailed if owner is job]
-            tables = _tables(one, names) | _images(job, mine, found)
-            if mine and (album := examples(job)):
-                found.albums.append((f"Examples: {job.attack} from {job.record.source}", (album,)))
+            tables = _tables(one, names) | _images(job, found.pictures)
             origin = {"attack": job.attack, "source": job.record.source}
-            for name, table in tables.items():
-                lacking = {key: value for key, value in origin.items() if key not in table}
-                parts.setdefault(name, []).append(table.assign(**lacking))
+            parts[number] = {
+                name: table.assign(**{key: origin[key] for key in origin if key not in table})
+                for name, table in tables.items()
+            }
         job.forget()
-    found.alarms = list(alarms)
-    found.tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    found.alarms = list(dict.fromkeys(alarm for one in summary.jobs for alarm in one.alarms))
+    for name in dict.fromkeys(name for tables in parts.values() for name in tables):
+        mine = [parts[number][name] for number in sorted(parts) if name in parts[number]]
+        found.tables[name] = pd.concat(mine, ignore_index=True)
     return found
 
 
-def _detailed_pairs(summary: Summary, most: int) -> list[tuple[StoredJob, str]]:
-    """Return the pairs with bins and pictures; where they are too many, the white boxes first."""
-    jobs = [one.job for one in summary.attacked]
-    every = [(job, target) for job in jobs for target in job.record.targets]
-    return sorted(every, key=lambda pair: not is_white_box(pair[0].record.source, pair[1]))[:most]
+def _by_rank(summary: Summary) -> list[int]:
+    """Return the places of the jobs, those of the attacks and sources with the best ranks first."""
+    ranks: dict[tuple[str, str], int] = {}
+    if len(summary.rankings):
+        columns = summary.rankings[["attack", "source", "rank"]]
+        ranks = {(attack, source): rank for attack, source, rank in columns.to_numpy()}
+
+    def rank(number: int) -> int:
+        job = summary.jobs[number].job
+        return ranks.get((job.attack, job.record.source), len(ranks) + 1)
+
+    return sorted(range(len(summary.jobs)), key=rank)
 
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
@@ -149,37 +156,10 @@ def _rates(one: JobSummary) -> pd.DataFrame:
     )
 
 
-def _images(job: StoredJob, targets: Sequence[str], found: Measured) -> dict[str, pd.DataFrame]:
-    """Return the effect of confidence for all targets, bins and galleries for some."""
-    record, rows = job.record, job.predictions
+def _images(job: StoredJob, pictures: Pictures) -> dict[str, pd.DataFrame]:
+    """Return the effect of initial confidence, and its bins, and add the job's pictures."""
+    record = job.record
     table = described_images(job)
-    tables = {"effects": initial_confidence_effect(table)}
-    if not targets:
-        return tables
-    tables["bins"] = by_initial_confidence(rows, record.source, targets, record.protocol)
-    chosen = galleries(table[table["target"].isin(targets)])
-    chosen = pd.concat([chosen[chosen["target"] == target] for target in targets])
-    top = job.top_five(chosen["index"].unique().tolist())
-    places = ["target", "index"]
-    tables["gallery_predictions"] = _with_names(
-        job, chosen[[*places, "kind"]].merge(rows, on=places)
-    )
-    for target in targets:
-        its = [each[each["target"] == target] for each in (table, chosen, top)]
-        if albums := tuple(gallery_albums(job, *its)):
-            found.albums.append(
-                (f"{job.attack}: {record.source} \N{RIGHTWARDS ARROW} {target}", albums)
-            )
-    return tables
-
-
-def _with_names(job: StoredJob, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions for the images of galleries, with the names of classes."""
-    names = job.record.class_names
-    pairs = zip(rows["index"], rows["label"], strict=True)
-    return rows[["target", "eps_255", "confidence", "true_confidence"]].assign(
-        kind=rows["kind"].map(KINDS),
-        image=[f"{index}, {names[label]}" for index, label in pairs],
-        predicted_name=[names[label] for label in rows["predicted"]],
-        outcome=(rows["predicted"] == rows["label"]).map({True: "correct", False: "wrong"}),
-    )
+    pictures.add(job, table, galleries(table))
+    bins = by_initial_confidence(job.predictions, record.source, record.targets, record.protocol)
+    return {"effects": initial_confidence_effect(table), "bins": bins}

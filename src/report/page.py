@@ -1,8 +1,8 @@
 """The report as one HTML page that works from disk, and its charts as single files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,8 @@ from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.report.charts.theme import THEME
-from src.report.images import Album
+from src.report.charts.theme import THEME, Choice
+from src.report.images import Pictures
 from src.utils.files import WriteError, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -26,7 +26,10 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 class Figure:
     """A chart with its title, its caption (denominators included) and the rows behind it.
 
-    Its name, the stem of its files, is unique in the report: letters, digits and hyphens.
+    Its name, the stem of its files, is unique in the report: letters, digits and hyphens. Its size
+    on the page is `half` of the width, `fit` to the chart, or the `rest` beside another; `choice`
+    holds the first values of the parameters that the page sets. Of its largest table the page
+    draws only the rows whose columns in `keys` have the values chosen of what these map to.
     """
 
     name: str
@@ -34,38 +37,50 @@ class Figure:
     caption: str
     chart: ChartType
     data: pd.DataFrame
+    size: str = "half"
+    choice: Choice | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification, described for readers who cannot see the chart."""
         with alt.theme.enable(THEME):
             spec = self.chart.to_dict(validate=False)  # tests validate it, which takes a second
+        if self.choice:
+            first = self.choice.params.items()
+            params = [{"name": name, "value": value} for name, value in first]
+            spec["params"] = [*spec.get("params", []), *params]
         return {**spec, "description": f"{self.title}. {self.caption}"}
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, with an anchor that is unique; albums are by job or pair."""
+    """A part of the page, with an anchor that is unique, and a command for the shell."""
 
     id: str
     title: str
     text: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
-    albums: tuple[tuple[str, tuple[Album, ...]], ...] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
     """The content of a page, in its order.
 
-    The answer is the finding in a sentence or two; alarms are (finding, usual causes), terms
-    (heading, (term, description) pairs).
+    The answer is the finding in a sentence or two; alarms are (finding, usual causes), menus the
+    options of all that can be chosen with their words, pairs attack, source and target of all
+    pairs by rank, terms (heading, (term, description) pairs).
     """
 
     title: str
     answer: str
     alarms: tuple[tuple[str, str], ...] = ()
     sections: tuple[Section, ...] = ()
+    menus: Mapping[str, Sequence[tuple[Any, str]]] = field(default_factory=dict)
+    choice: Choice = field(default_factory=Choice)
+    pairs: Sequence[Sequence[str]] = ()
+    pictures: Pictures = field(default_factory=Pictures)
     terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 
     @property
@@ -88,7 +103,24 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     vega = Markup(_vega(cache)) if report.figures else ""
-    write_text(path, environment.get_template("page.html").render(report=report, vega=vega))
+    page = environment.get_template("page.html")
+    write_text(path, page.render(report=report, vega=vega, data=_data(report)))
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """Return what the page's script reads: specifications, tables each once, and pictures."""
+    tables: dict[str, Any] = {}
+    specs = {}
+    for figure in report.figures:
+        tables |= figure.spec.get("datasets", {})
+        own = figure.spec.get("datasets", {})
+        names = sorted(own, key=lambda name: -len(own[name]))
+        specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
+    pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
+    return {
+        **{"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures},
+        "choice": asdict(report.choice),
+    }
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:

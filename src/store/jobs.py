@@ -99,7 +99,7 @@ class StoredJob:
 
     def forget(self) -> None:
         """Release the tables that were read."""
-        for name in ("predictions", "clean", "flips", "examples", "images"):
+        for name in ("predictions", "clean", "flips", "examples", "images", "gallery"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -146,6 +146,15 @@ class StoredJob:
             if found
             for number, image in zip(found["index"], found["clean"], strict=True)
         }
+
+    @cached_property
+    def gallery(self) -> dict[tuple[int, float], np.ndarray]:
+        """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
+        found = read_images(self.folder / IMAGES)
+        if "adversarial" not in found:
+            return {}
+        places = zip(found["of"].tolist(), found["eps_255"].tolist(), strict=True)
+        return dict(zip(places, found["adversarial"], strict=True))
 
 
 def find_jobs(

@@ -32,7 +32,9 @@ def printed(matrix, width=80):
 def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
     matrix = matrix_of(["vgg", LONG, f"vgg+{LONG}"])
     text = printed(matrix, width)
-    assert max(map(len, text.splitlines())) <= width and text.startswith("[bold] matrix")
+    assert max(map(len, text.splitlines())) <= width and text.startswith(
+        "Still correct: [bold] matrix"
+    )
     cells = ["*" * is_white_box(row.source, row.target) + row.cell for row in matrix.itertuples()]
     found, expected = (Counter(re.findall(r"\*?\d[\d.]*%?", one)) for one in (text, str(cells)))
     assert found == expected

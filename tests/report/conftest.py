@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.analysis.summary import summarise
-from src.config.settings import ReportSettings
 from src.report.build import build_report
 from src.report.page import Report
 from src.store.jobs import find_jobs
@@ -21,7 +20,6 @@ from src.store.record import JobRecord, with_record
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 12345.678)
 SIDE = 8  # pixels of an image
-SETTINGS = ReportSettings(pairs=4)
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
 KINDS: dict[str, dict[str, Any]] = {
@@ -33,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
         **{"budgets": (8.0,), "images": 60},
     },
+    "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
         **{"full": False, "images": 60, "budgets": (8.0,)},
@@ -54,7 +53,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Report]
     def make(kind: str) -> Report:
         if kind not in built:
             folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
-            built[kind] = build_report(summarise(find_jobs([folder])), SETTINGS)
+            built[kind] = build_report(summarise(find_jobs([folder])))
         return built[kind]
 
     return make
@@ -70,8 +69,9 @@ def make_sweep(
     full: bool = True,
     missing: bool = False,
     sure: bool = True,
+    sources: Sequence[str] = (),
 ) -> Path:
-    """Write a job for every attack and model, each evaluated on all models.
+    """Write a job for every attack and source (none: every model), each evaluated on all models.
 
     The reference budget is 8/255, or the last one. Full jobs (the first attack) hold diagnostics,
     a control, an 8-bit variant and pictures; missing ones NaN, as gradients that vanish give.
@@ -81,7 +81,7 @@ def make_sweep(
     label = random.integers(len(classes), size=images)
     initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
     initial = initial if sure else np.full_like(initial, 0.5)
-    jobs = [(attack, source) for attack in attacks for source in models]
+    jobs = [(attack, source) for attack in attacks for source in sources or models]
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
@@ -91,7 +91,7 @@ def make_sweep(
             **{"budgets": budgets, "reference": reference, "protocol": "joint"},
             storage="float32",
             class_names=classes,
-            weights={name: f"{name}-digest" for name in models},
+            weights={name: f"{name}-digest" for name in dict.fromkeys([*models, source])},
             config={
                 "attack": {"target_label": None, "norm": "linf", "settings": {}},
                 "dataset": {"name": "made-up"},
@@ -100,8 +100,12 @@ def make_sweep(
             },
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
-        strength[list(models).index(source)] += 0.3
-        tables = {"predictions": _predictions(random, label, initial, models, budgets, strength)}
+        for member in source.split("+"):
+            strength[list(models).index(member)] += 0.3
+        rows = _predictions(random, label, initial, models, budgets, strength)
+        clean = rows[(rows["eps_255"] == 0) & (rows["target"] == source.split("+")[0])]
+        clean = clean.assign(target=source)[: len(label) * ("+" in source)]
+        tables = {"predictions": pd.concat([rows, clean], ignore_index=True)}
         if full and attack == attacks[0]:
             for name, part in (("uint8", 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)

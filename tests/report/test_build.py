@@ -5,16 +5,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from src.analysis import format_cell
-from src.analysis.summary import comparable, summarise
-from src.config.settings import ReportSettings
+from src.analysis.summary import summarise
 from src.report.build import build_report
-from src.report.measure import Measured, measure
+from src.report.measure import measure
 from src.report.sections import compared
-from src.report.sections.answer import answer_sentence
 from src.store.jobs import disambiguated, find_jobs
 
 
@@ -25,59 +21,63 @@ def record(make_sweep):
 
 
 def report_of(folders):
-    return build_report(summarise(find_jobs(folders)), ReportSettings(pairs=0))
+    return build_report(summarise(find_jobs(folders)))
 
 
-def test_the_first_sentence_names_the_strongest_source(made_up):
+def test_the_first_sentence_says_who_wins_and_whether_that_is_decided(made_up):
     report = made_up("ordinary")
-    (rates,) = [one.data for one in report.figures if one.name == "answer"]
-    rows = rates.query("eps_255 == 8 and protocol == 'joint' and source != 'clean'")
-    rows = rows[rows["source"] != rows["target"]].assign(fooled=lambda t: t["n"] - t["k"])
-    rows["rate"] = rows["fooled"] / rows["n"]
-    groups = rows.groupby(["attack", "source"])
-    attack, source = groups["rate"].mean().idxmax()
-    assert f"{source} with {attack}" in report.answer
-    assert format_cell(*groups[["fooled", "n"]].sum().loc[(attack, source)]) in report.answer
+    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
+    first, second = ranking[ranking["source"] == "mean of sources"].to_dict("records")
+    assert f"{first['attack']} fools other models most: {first['mean']:.1%}" in report.answer
+    decided = {"yes": "Not decided: it cannot be told from", "no": "That is decided:"}
+    assert f"{decided[second['undecided']]} {second['attack']}" in report.answer
     assert "10 images counted that a ranking needs" in made_up("one image").answer
 
 
-def answered(record, success, **more):
-    """Return the sentence on rates of 100 images: successes by attack, source and target."""
-    pairs = pd.Series(success).rename_axis(["attack", "source", "target"])
-    told = {"n": 100, "targeted": False, "relation": "transfer", "primary": True, "reference": True}
-    rates = pairs.rename("success").reset_index().assign(group=comparable(record), **told | more)
-    return answer_sentence(record, Measured({"rates": rates}))
+def test_of_one_attack_the_sources_are_ranked(make_sweep):
+    summary = summarise(find_jobs([make_sweep()]))
+    best = summary.rankings[~summary.rankings["source"].str.match("mean of")]
+    best = best.loc[best["mean"].idxmax()]
+    answer = build_report(summary).answer
+    assert f"fgsm from {best['source']} fools other models most: {best['mean']:.1%}" in answer
 
 
-BOTH = {("mi", "a", "b"): 90, ("mi", "b", "a"): 60, ("bim", "a", "b"): 91}
-ENSEMBLE = {("mi", "a", "b"): 50, ("mi", "b", "a"): 40, ("mi", "a+b", "c"): 97}
-MEMBERS = {("mi", "a+b", "a"): 40, ("mi", "a+b", "b"): 50}
+def test_ensembles_are_ranked_apart(make_sweep):
+    folder = make_sweep(attacks=("mi", "di"), sources=("vgg", "resnet", "vgg+resnet"))
+    report = report_of([folder])
+    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
+    shown = ranking[ranking["position"].notna()]
+    assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
+    assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
+    assert "mean of 2 sources" in report.answer
 
 
-@pytest.mark.parametrize(
-    ("success", "more", "said"),
-    [
-        (BOTH, {}, "is a with bim: it fools b for 91 / 100"),
-        (BOTH | {("bim", "a", "b"): 90}, {}, "no source stands out"),
-        (ENSEMBLE, {}, "is a with mi: it fools b for 50 / 100"),
-        (ENSEMBLE, {"n": [9, 100, 100]}, "b with mi fools a for 40 / 100"),
-        ({("mi", "a", "b"): 40}, {}, "a with mi fools b for 40 / 100"),
-        (
-            MEMBERS,
-            {"relation": "white box"},
-            "a+b with mi fools 2 models that it was crafted on for 90 / 200",
-        ),
-        ({("mi", "a", "b"): 0}, {"targeted": True}, "reaches its target labels on another"),
-    ],
-)
-def test_the_first_sentence_compares_what_can_be_compared(record, success, more, said):
-    assert said in answered(record, success, **more)
-
-
-def test_without_pairs_in_detail_there_are_no_pictures(make_sweep):
-    report = report_of([make_sweep(models=("a", "b", "a+b"))])
+def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):
+    report = report_of([make_sweep(models=("a", "b"))])
     names = {one.name for one in report.figures}
-    assert {"answer", "hypothesis", "compared-sources"} <= names and "images" not in names
+    assert {"curves", "matrix", "hypothesis"} <= names
+    sections = {one.id: one for one in report.sections}
+    assert sections["mechanisms"].command.endswith("diagnostics=full")
+    assert all(place == -1 for place in places(report))
+
+
+def places(report):
+    """Return the places of all pictures of galleries."""
+    kinds = [kind for sheet in report.pictures.sheets for kind in sheet["galleries"].values()]
+    strips = [strip for kind in kinds for one in kind for strip in one["strips"]]
+    return [step["picture"] for strip in strips for step in strip["steps"]]
+
+
+def test_pictures_stop_where_the_page_is_full(make_sweep, monkeypatch):
+    folder = make_sweep(full=True)
+    whole = report_of([folder]).pictures
+    assert len(whole.sheets) == 3 and not whole.left_out
+    ranked = [sheet["source"] for sheet in whole.sheets]
+    monkeypatch.setattr("src.report.images.MOST_BYTES", len(whole.data[0]))
+    cut = report_of([folder]).pictures
+    assert [sheet["source"] for sheet in cut.sheets] == ranked[:1]
+    assert [each["source"] for each in cut.left_out] == ranked[1:]
+    assert all(str(folder) in each["command"] for each in cut.left_out)
 
 
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
@@ -89,7 +89,7 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
     report = report_of([folder])
-    assert "it fools a for" in report.answer
+    assert "fools a, the model that it was crafted on, for" in report.answer
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")

@@ -36,7 +36,7 @@ def figure(report, name: str) -> Figure:
 def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     report = made_up(kind)
     names = [one.name for one in report.figures]
-    assert len(set(names)) == len(names) and "answer" in names
+    assert len(set(names)) == len(names) and "curves" in names
     for one in report.figures:
         one.chart.to_dict()  # valid by Vega-Lite's schema
         if kind in DRAWN:
@@ -49,25 +49,38 @@ def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     assert "WARN" not in capfd.readouterr().err
 
 
-def test_the_answer_links_matrix_and_curves(made_up):
-    one = figure(made_up("ordinary"), "answer")
-    rows = drawn(one)
-    cell = rows[(rows["attack"] == "bim") & (rows["source"] == "vgg") & (rows["eps_255"] == 8)]
-    expected = one.data.query("attack == 'bim' and source == 'vgg' and eps_255 == 8")
-    assert cell[["protocol", "target", "k", "n"]].to_numpy().tolist() == (
-        expected[["protocol", "target", "k", "n"]].to_numpy().tolist()
-    )
+def test_the_charts_of_an_attack_share_one_table(made_up):
+    names = {one.name: one for one in made_up("ordinary").figures}
+    rows = drawn(names["matrix"])
+    for name in ("ranking", "curves"):
+        pd.testing.assert_frame_equal(drawn(names[name]), rows)
+    cell = "attack == 'bim' and source == 'vgg' and eps_255 == 8"
+    counted = ["protocol", "target", "success", "still_correct", "n"]
+    expected = names["matrix"].data.query(cell)[counted]
+    assert rows.query(cell)[counted].to_numpy().tolist() == expected.to_numpy().tolist()
+    assert (expected["success"] + expected["still_correct"] == expected["n"]).all()
     assert set(rows["protocol"]) == {"all", "source_correct", "target_correct", "joint"}
-    assert len(rows) == 2 * (4 * 9 * 6 + 3)  # attacks, protocols, pairs, budgets; clean images
-    names = {each["name"]: each for each in one.spec["params"]}
-    assert names["matrix_attack"]["bind"]["options"] == ["fgsm", "bim"]
-    assert names["budget"]["value"] == 8 and names["counted"]["value"] == "joint"
-    assert names["cell"]["select"]["fields"] == ["source", "target"]
-    assert all("legend" in names[name]["bind"] for name in ("drawn_attacks", "drawn_targets"))
+    means = rows.query("source == 'mean of sources' and eps_255 == 8 and protocol == 'joint'")
+    sources = rows.query("source in ['vgg', 'resnet', 'vit'] and eps_255 == 8")
+    sources = sources.query("protocol == 'joint'").groupby(["attack", "target", "relation"])
+    mean = sources["success_rate"].mean()
+    for row in means.to_dict("records"):
+        place = (row["attack"], row["target"], row["relation"])
+        assert row["success_rate"] == pytest.approx(mean.loc[place], rel=1e-3)
+    assert len(means) == 2 * 3 * 2  # attacks, targets, white boxes apart
+
+
+def test_the_ranking_is_in_the_order_of_the_summary(made_up):
+    (ranking,) = (one.data for one in made_up("ordinary").figures if one.name == "ranking")
+    means = ranking[ranking["source"] == "mean of sources"]
+    assert means["mean"].is_monotonic_decreasing and list(means["position"]) == [1, 2]
+    own = ranking[ranking["source"] == "vgg"]
+    assert own["mean"].is_monotonic_decreasing and list(own["own_position"]) == [1, 2]
 
 
 CHARTS = {
-    *("answer", "variants", "excess", "hypothesis", "images", "compared-attacks"),
+    *("ranking", "curves", "matrix", "variants", "excess", "hypothesis", "bins"),
+    "compared-attacks",
     *("compared-sources", "spectra", "filtered", "low-passed"),
     *("similarity", "confidence-profiles", "classes"),
 }
@@ -78,29 +91,21 @@ def test_full_jobs_have_every_chart(made_up):
 
 
 def test_names_stay_text(made_up):
-    one = figure(made_up("hostile names"), "answer")
+    one = figure(made_up("hostile names"), "curves")
     rows = drawn(one)
     assert set(rows["attack"]) == {"f.g[0]<b>"} and 'a"b\nc.d[0]' in set(rows["target"])
     (data,) = {str(each["format"]) for each in parts(one.spec, "data") if "format" in each}
-    assert "'target': 'string'" in data and "'k': 'number'" in data
+    assert "'target': 'string'" in data and "'n': 'number'" in data
 
 
 def test_budgets_are_exact(made_up):
-    one = figure(made_up("missing values"), "answer")
-    (menu,) = [each for each in one.spec["params"] if each["name"] == "budget"]
-    assert menu["bind"]["options"] == [0.0234375, 1 / 3, 12345.678]
-    assert set(menu["bind"]["options"]) | {0.0} == set(drawn(one)["eps_255"])
+    report = made_up("missing values")
+    wanted = {0.0234375, 1 / 3, 12345.678}
+    assert {float(value) for value, _ in report.menus["eps"]} == wanted
+    assert wanted | {0.0} == set(drawn(figure(report, "curves"))["eps_255"])
 
 
 def test_too_few_images_leave_a_sentence(made_up):
     (section,) = (one for one in made_up("one image").sections if one.id == "hypothesis")
     (sentence,) = section.text
     assert "1 at most" in sentence and not section.figures
-
-
-def test_many_rows_are_chosen_from_a_menu(made_up):
-    names = {one.name: one.spec for one in made_up("many models").figures}
-    menus = [each["bind"]["options"] for each in names["hypothesis"]["params"] if "bind" in each]
-    assert [len(options) for options in menus] == [9]
-    (cell,) = [each for each in names["answer"]["params"] if each["name"] == "cell"]
-    assert [[*each] for each in cell["value"]] == [["source"]]  # its row is the initial choice

@@ -10,8 +10,13 @@ from src.report.page import write_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+SMALL_WINDOW = {"width": 1280, "height": 500}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-LINES = "#answer .vega svg .mark-line.role-mark path"
+CELL = (
+    "#figure-{} .mark-rect [aria-label*='attack: {};'][aria-label*='source: {};']"
+    "[aria-label*='target: {};']"
+).format
+TITLES = "#figure-curves svg .role-title-text"
 
 
 @pytest.fixture
@@ -41,16 +46,16 @@ def opened(chromium, written):
     noise: list[str] = []
     contexts = []
 
-    def open_page(kind: str, **settings):
+    def open_page(kind: str, address: str = "", **settings):
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | settings)
         contexts.append(context)
         tab = context.new_page()
         tab.on("console", lambda message: noise.append(message.text))
         tab.on("pageerror", lambda error: noise.append(str(error)))
         tab.on("request", lambda request: noise.append(request.url))
-        tab.goto(written(kind).as_uri())
+        tab.goto(written(kind).as_uri() + address)
         if settings.get("java_script_enabled", True):
-            tab.wait_for_selector(LINES, state="attached")
+            tab.wait_for_selector("body[data-drawn]", state="attached")
         return tab
 
     yield open_page
@@ -64,85 +69,158 @@ def labels(tab, selector: str) -> list[str]:
     return [each.get_attribute("aria-label") for each in tab.query_selector_all(selector)]
 
 
-PLACES = """lines => [...document.querySelectorAll(lines)].map(line => {
-  const at = line.getBoundingClientRect();
-  const over = [...document.querySelectorAll("#answer svg text")].filter(text => {
-    const box = text.getBoundingClientRect();
-    return box.bottom < at.top + 5 && box.right > at.left && box.left < at.right;
-  }).map(text => text.textContent.match(/^(?:source: )?(vgg|resnet|vit|model_.)$/)?.[1]);
-  return [line.__data__.datum.source, over.find(name => name)];
-})"""
+def choice(tab) -> dict[str, str]:
+    """Return what the menus hold."""
+    pairs = "menus => menus.map(menu => [menu.name, menu.value])"
+    return dict(tab.eval_on_selector_all("#choice select", pairs))
 
 
-def drawn_sources(tab, count: int) -> set[str]:
-    """Wait for a number of curves, and return their sources, which must be their headings."""
-    tab.wait_for_function(f"lines => document.querySelectorAll(lines).length == {count}", arg=LINES)
-    places = tab.evaluate(PLACES, LINES)
-    assert all(source == heading for source, heading in places), places
-    return {source for source, _ in places}
+def drawn_curves(tab) -> set[str]:
+    """Return the labels of the curves of rates, a target's each."""
+    found = labels(tab, "#figure-curves .mark-symbol [aria-label*=' rate: ']")
+    return {re.sub(r".*target: (\w+);.*", r"\1", each) for each in found}
 
 
-def see(box) -> None:
-    """Scroll to a chart, so that it is embedded."""
-    box.scroll_into_view_if_needed()
-    box.wait_for_selector("svg.marks", state="attached")
-
-
-def test_menus_cells_and_dots_choose_what_is_drawn(opened):
-    tab = opened("ordinary")
-    assert len(tab.query_selector_all(LINES)) == 2 * 3 * 3 * 2  # measures, pairs, attacks
-    cells = "#answer svg .mark-rect [aria-label*='k: ']"
-    before = labels(tab, cells)
-    tab.select_option("#answer select >> nth=1", label="16")
-    for attack in ("fgsm", "bim"):
-        tab.select_option("#answer select >> nth=0", label=attack)
-        title = f"{attack} at 16/255"
-        tab.wait_for_function("text => document.body.innerHTML.includes(text)", arg=title)
-    assert labels(tab, cells) != before
-    see(tab.query_selector("#hypothesis .vega"))
-    title = "#hypothesis .vega svg .role-title-text"
-    assert "fgsm, vgg to vgg" in tab.inner_text("section#hypothesis .vega")
-    tab.click("#hypothesis [aria-label*='attack: bim; source: vit; target: vgg'] >> nth=-1")
+def waits_for(tab, text: str, selector: str = TITLES) -> None:
     tab.wait_for_function(
-        "title => [...document.querySelectorAll(title)].some(e => /bim, vit to vgg/.test("
-        "e.textContent))",
-        arg=title,
+        "([selector, text]) => [...document.querySelectorAll(selector)].some("
+        "one => one.textContent.includes(text))",
+        arg=[selector, text],
     )
 
 
-def test_curves_stand_under_the_headings_of_their_sources(opened):
+def test_a_click_on_a_cell_chooses_what_the_page_shows(opened):
     tab = opened("ordinary")
-    cell = "#answer svg .mark-rect [aria-label*='source: {}'][aria-label*='target: {}']".format
-    entry = "#answer svg .role-legend-label text:text-is('{}')".format
-    models = {"vgg", "resnet", "vit"}
-    assert drawn_sources(tab, 36) == models  # measures, pairs, attacks
-    tab.click(cell("resnet", "vit"))
-    assert drawn_sources(tab, 4) == {"resnet"}
-    tab.click(entry("bim"))
-    assert drawn_sources(tab, 2) == {"resnet"}
-    tab.click(cell("clean", "vit"))  # changes nothing
-    tab.click(cell("vit", "resnet"))
-    assert drawn_sources(tab, 4) == {"resnet", "vit"}
-    ticks = "axes => axes.map(axis => [...axis.children].map(text => text.textContent).join(' '))"
-    axes = tab.eval_on_selector_all("#answer svg .role-axis-label", ticks)
-    assert axes.count("0 1 2 4 8 16") == 2 * 3
+    first = choice(tab)
+    assert first["source"] == "" and first["target"] == "" and "#" not in tab.url
+    tab.click(CELL("matrix", first["attack"], "resnet", "vit"), force=True)
+    waits_for(tab, f"{first['attack']}, source resnet")
+    now = choice(tab)
+    assert (now["source"], now["target"]) == ("resnet", "vit")
+    assert tab.url.endswith("#source=resnet&target=vit")
+    pair = f"{first['attack']}: resnet \N{RIGHTWARDS ARROW} vit"
+    for figure in ("bins", "hypothesis"):
+        waits_for(tab, pair, f"#figure-{figure} svg .role-title-text")
+    tab.locator("#pictures").scroll_into_view_if_needed()
+    waits_for(tab, pair, "#pictures p")
+    tab.go_back()
+    waits_for(tab, f"{first['attack']}, mean of sources")
+    assert choice(tab) == first
+    tab.go_forward()
+    waits_for(tab, f"{first['attack']}, source resnet")
+    tab.click("#choice button")
+    waits_for(tab, f"{first['attack']}, mean of sources")
+    assert choice(tab) == first
 
 
-def test_every_chart_is_embedded_and_nothing_overflows(opened):
-    tab = opened("ordinary", color_scheme="dark", viewport={"width": 390, "height": 800})
+def test_the_address_chooses_what_the_page_has_and_nothing_else(opened):
+    address = "#attack=fgsm&source=vgg&target=%3Cb%3E&eps=2&nonsense=1"
+    tab = opened("ordinary", address)
+    waits_for(tab, "fgsm, source vgg")
+    assert {name: choice(tab)[name] for name in ("attack", "source", "target", "eps")} == {
+        **{"attack": "fgsm", "source": "vgg"},
+        **{"target": "", "eps": "2"},
+    }
+    tab.evaluate("location.hash = 'attack=bim&shown=still%20correct'")
+    waits_for(tab, "still correct: bim, mean of sources")
+
+
+def test_every_state_of_the_menus_draws_the_rates_of_the_tables(opened, made_up):
+    tab = opened("ordinary")
+    (rows,) = (one.data for one in made_up("ordinary").figures if one.name == "matrix")
+    rows = rows[~rows["source"].isin(["clean", "mean of sources"])]
+    for attack, eps, protocol in (("bim", 16, "joint"), ("fgsm", 1, "all"), ("bim", 2, "joint")):
+        for name, value in (("attack", attack), ("eps", str(eps)), ("protocol", protocol)):
+            tab.select_option(f"#choice select[name={name}]", value)
+        waits_for(tab, f"{attack}: fooled at {eps}/255", "#figure-matrix .role-title-text")
+        here = rows.query("attack == @attack and eps_255 == @eps and protocol == @protocol")
+        for row in here.to_dict("records"):
+            (label,) = labels(tab, CELL("matrix", attack, row["source"], row["target"]))
+            assert f"success: {row['success']};" in label and f" n: {row['n']};" in label
+
+
+def test_the_legend_and_the_menu_single_a_target_out(opened):
+    tab = opened("ordinary")
+    assert drawn_curves(tab) == {"vgg", "resnet", "vit"}
+    tab.click("#figure-curves .role-legend-label text:text-is('resnet')")
+    tab.wait_for_function("location.hash === '#target=resnet'")
+    tab.click("#figure-curves .role-legend-label text:text-is('resnet')")
+    tab.wait_for_function("location.hash === ''")
+    before = labels(tab, "#figure-ranking .mark-rect [aria-label]")
+    tab.select_option("#choice select[name=source]", "vgg")
+    waits_for(tab, "source vgg", "#figure-ranking .role-title-text")
+    assert labels(tab, "#figure-ranking .mark-rect [aria-label]") != before
+
+
+def test_still_correct_is_the_rest_of_fooled(opened):
+    tab = opened("ordinary")
+    shares = "#figure-matrix .mark-text text >> text=/^[0-9.]+%$/"
+    fooled = tab.locator(shares).all_text_contents()
+    tab.select_option("#choice select[name=shown]", "still correct")
+    waits_for(tab, "still correct at", "#figure-matrix .role-title-text")
+    correct = tab.locator(shares).all_text_contents()
+    sums = [float(a[:-1]) + float(b[:-1]) for a, b in zip(fooled, correct, strict=True)]
+    assert list(map(round, sums)).count(100) >= 9  # the row of clean images stays as it is
+
+
+def test_pictures_are_of_the_pair_and_made_when_looked_at(opened):
+    tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit", viewport=SMALL_WINDOW)
+    assert not tab.query_selector_all("#pictures img")
+    tab.locator("#pictures").scroll_into_view_if_needed()
+    tab.wait_for_selector("#pictures table")
+    assert len(tab.query_selector_all("#pictures .sheet")) == 3
+    cells = tab.query_selector_all("#pictures table td")
+    assert len(cells) == 3 * 6  # targets, budgets with the clean image
+    fooled = "#pictures table td.fooled"
+    before = tab.inner_text("#pictures table")
+    tab.click("#pictures .sheet >> nth=2 >> button")
+    tab.wait_for_function(
+        "before => document.querySelector('#pictures table').innerText !== before", arg=before
+    )
+    assert tab.query_selector_all(fooled)
+    tab.select_option("#choice select[name=attack]", "bim")
+    waits_for(tab, "bim", "#pictures p")
+
+
+def test_the_page_prints_whole(opened, tmp_path):
+    tab = opened("ordinary", "#attack=fgsm", color_scheme="dark")
+    tab.pdf(path=tmp_path / "page.pdf", format="A4")
+    assert tab.query_selector_all("#pictures img")  # made for the paper
+    assert all(
+        tab.eval_on_selector_all("main > section > details", "all => all.map(one => one.open)")
+    )
+    tab.emulate_media(media="print")
+    width = tab.evaluate("document.documentElement.clientWidth")
+    ends = "all => all.map(one => one.getBoundingClientRect().right)"
+    assert max(tab.eval_on_selector_all("main svg", ends)) <= width
+
+
+@pytest.mark.parametrize("width", [390, 1600])
+def test_every_chart_is_drawn_and_nothing_overflows(opened, width):
+    tab = opened("ordinary", color_scheme="dark", viewport={"width": width, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
     for box in tab.query_selector_all(".vega"):
-        see(box)
-    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        assert box.query_selector("svg.marks"), box.get_attribute("data-name")
     label = tab.query_selector("#answer svg .role-axis-label text")
-    assert label.get_attribute("fill") == "#fff"
+    assert label.get_attribute("fill") == "currentColor"
+
+
+def test_clean_images_have_a_page_without_a_choice(opened):
+    tab = opened("clean images")
+    assert not tab.query_selector("#choice") and tab.query_selector("#figure-classes svg.marks")
 
 
 def test_hostile_names_are_text(opened):
     tab = opened("hostile names")
-    tab.hover("#answer svg [aria-label*='source: <script>']", force=True)
+    tab.hover("#figure-matrix svg [aria-label*='source: <script>']", force=True)
     tab.wait_for_selector("#vg-tooltip-element.visible")
     assert "<script>alert(1)</script>" in tab.inner_text("#vg-tooltip-element")
     assert not tab.query_selector_all("#vg-tooltip-element script")
+    tab.click("#figure-matrix svg [aria-label*='source: <script>'] >> nth=0", force=True)
+    tab.wait_for_function("location.hash.includes('%3Cscript%3E')")
+    tab.reload()
+    tab.wait_for_selector("body[data-drawn]", state="attached")
+    assert choice(tab)["source"] == "<script>alert(1)</script>"
 
 
 class Parsed(HTMLParser):
@@ -167,8 +245,8 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(written, made_up, kind)
     parsed = Parsed()
     parsed.feed(path.read_text())
     report = made_up(kind)
-    assert all(address.startswith("data:") for address in parsed.addresses)
+    assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
     assert len(set(parsed.ids)) == len(parsed.ids)
-    assert parsed.scripts == len(report.figures) + 2  # specifications, Vega, and what embeds
+    assert parsed.scripts == 3  # data, Vega, and the page's own
     text = re.sub(r"\s+", " ", path.read_text())
     assert all(f'id="{section.id}"' in text for section in report.sections)

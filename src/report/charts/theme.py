@@ -1,20 +1,36 @@
-"""Theme, colours, axes and menus of all charts, and data as CSV inside the specification."""
+"""Theme, colours and axes of all charts, what a reader chooses, and data inside specifications."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
+
+from src.utils.defended import PLAIN
 
 GREY = "#888888"
 """Colour of zero lines, rules and references, legible on light and on dark."""
-PANEL = 190
-"""Width of one panel of several, in pixels."""
+ACCENT = "#c2410c"
+"""Colour of what is chosen, and of a white box's frame."""
+PANEL = 260
+"""Width of a chart, or of one panel of several, in a file; a page gives it the width there is."""
 STROKES: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4}
 """Symbols in the legends of curves."""
 PERCENT = alt.Axis(format=".0%")
 WHOLE = alt.Scale(domain=[0, 1])
 """Scale of shares from 0 to 1."""
+FOOLED, CORRECT = "fooled", "still correct"
+"""What a rate counts: successes of the attack, or images that are still classified correctly."""
+MEAN = "mean of sources"
+"""Source of the rows that are means over single sources."""
+RATES = {
+    f"rate{end}": f"chosen_shown == '{CORRECT}' ? datum.robust_accuracy{end} : "
+    f"datum.success_rate{end}"
+    for end in ("", "_low", "_high")
+}
+"""Expressions of the rate that the reader chose to see, and of its interval."""
 
 
 THEME = "transferability"
@@ -28,18 +44,75 @@ def theme() -> alt.theme.ThemeConfig:
     dark theme, which a specification's own would beat.
     """
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
+    legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
         "config": {
-            "font": "system-ui, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
-            "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "offset": 10},
-            "axis": {"labelFontSize": 11, "titleFontSize": 12, "gridOpacity": 0.35},
+            "font": "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif",
+            "title": {
+                **{"anchor": "start", "fontSize": 13, "fontWeight": 600, "offset": 8},
+                **{"subtitleFontSize": 12, "frame": "group"},
+            },
+            "axis": {
+                **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+                **{"gridOpacity": 0.3, "domain": False, "tickSize": 4},
+            },
             "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
-            "legend": {"labelFontSize": 12, "titleFontSize": 12, "symbolOpacity": 1} | limits,
+            "legend": legend | {"symbolOpacity": 1, "columns": 4} | limits,
             "view": {"stroke": None},
             "axisY": {"labelLimit": 480},
             "line": {"strokeWidth": 2},
         }
     }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a page shows first; its script sets the parameters `chosen_NAME` of all charts.
+
+    Attributes:
+        source: Empty: the mean over all.
+        target: The target that stands out; empty: all.
+        eps: Budget in units of 1/255.
+        shown: `FOOLED` or `CORRECT`.
+        first_source: Source of the pair whose details are drawn, with `first_target`.
+    """
+
+    attack: str = ""
+    source: str = ""
+    target: str = ""
+    defence: str = PLAIN
+    eps: float = 0.0
+    protocol: str = ""
+    shown: str = FOOLED
+    first_source: str = ""
+    first_target: str = ""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of charts, by name."""
+        return {f"chosen_{name}": value for name, value in asdict(self).items()}
+
+
+def chosen(*columns: str) -> str:
+    """Return the expression that a row is of what was chosen in these columns."""
+    names = {"eps_255": "eps"}
+    return " && ".join(f"datum.{each} == chosen_{names.get(each, each)}" for each in columns)
+
+
+def where(test: str, value: Any, otherwise: Any) -> Any:
+    """Return the condition of an encoding: a value where an expression holds, else another."""
+    return alt.condition(test, alt.value(value), alt.value(otherwise))
+
+
+OF_PAIR = (
+    f"{chosen('attack')} && datum.source == chosen_first_source && "
+    "datum.target == chosen_first_target"
+)
+"""Expression that a row is of the pair whose details are drawn."""
+PAIR_TITLE = (
+    "chosen_attack + ': ' + chosen_first_source + ' \N{RIGHTWARDS ARROW} ' + chosen_first_target"
+)
+"""Expression of that pair's name."""
 
 
 def inline(frame: pd.DataFrame) -> alt.InlineData:
@@ -89,32 +162,36 @@ def budgets(frame: pd.DataFrame) -> alt.X:
     return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
 
 
-def curve(
-    base: alt.Chart, value: str, title: str | None, lines: list[Any], **encodings: Any
-) -> Any:
+def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> Any:
     """Return curves of shares from 0 to 1, with the bands of `VALUE_low` and `VALUE_high`.
 
-    With the title None the y axis of the panel to the left holds here too. The tooltip's lines and
-    the encodings are those of the curves alone.
+    The tooltip's lines and the encodings are those of the curves alone.
     """
     band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
-    axis = PERCENT if title else alt.Axis(labelExpr="' '", ticks=False)
-    y = alt.Y(f"{value}:Q", title=title, scale=WHOLE, axis=axis)
+    y = alt.Y(f"{value}:Q", title=None, scale=WHOLE, axis=PERCENT)
     line = base.mark_line(point=alt.OverlayMarkDef(size=28))
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
-
-
-def menu(name: str, label: str, options: list[Any], value: Any) -> alt.Parameter:
-    """Return a parameter that the reader chooses from a list."""
-    bound = alt.binding_select(options=options, name=f"{label} ")
-    return alt.param(name=name, value=value, bind=bound)
 
 
 def one_part(chart: Any, frame: pd.DataFrame, column: str) -> Any:
     """Return the chart of one value's rows at a time, with a menu of the values of a column."""
     parts = list(dict.fromkeys(frame[column]))
-    chosen = menu("selected_part", column, parts, parts[0])
-    return chart.transform_filter(f"datum['{column}'] == selected_part").add_params(chosen)
+    bound = alt.binding_select(options=parts, name=f"{column} ")
+    part = alt.param(name="selected_part", value=parts[0], bind=bound)
+    return chart.transform_filter(f"datum['{column}'] == selected_part").add_params(part)
+
+
+def clickable(column: str) -> alt.Parameter:
+    """Return a parameter that makes the entries of a column's legend answer to clicks."""
+    return alt.selection_point(name=f"{column}_legend", fields=[column], bind="legend")
+
+
+def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
+    """Return a scale over the values of columns whatever is chosen; some choices have no row."""
+    values = frame[[*columns]].to_numpy(float)
+    known = values[~np.isnan(values)]
+    ends = [float(known.min()), float(known.max())] if len(known) else [0.0, 1.0]
+    return alt.Scale(domain=ends, nice=True, **more)
 
 
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:

@@ -1,7 +1,6 @@
-"""The transfer matrix, accuracy and confidence over the budget, and both linked."""
+"""The transfer matrix, and rate and confidence over the budget."""
 
-import itertools
-import math
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,30 +10,50 @@ from altair.typing import ChartType
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, clean_rows
 from src.report.charts.theme import (
-    GREY,
+    ACCENT,
+    CORRECT,
+    FOOLED,
+    MEAN,
     PANEL,
     PERCENT,
+    RATES,
     STROKES,
+    WHOLE,
+    Choice,
     budgets,
+    chosen,
+    clickable,
     colour_by,
     curve,
     inline,
-    menu,
     tooltip,
+    where,
 )
 from src.utils.defended import PLAIN
 
 MOST_COUNTS = 8
 """Most targets with which cells hold counts; with more, the counts are in the tooltip alone."""
+MOST_COLOURS = 10
+"""Most targets whose curves have colours; of more, the chosen one alone stands out."""
 _MOST_PANELS = 4
-_OWN_COLOUR, _WHITE_BOX_COLOUR = "#f28e2b", "#e15759"
+_SHOWN = "chosen_target == '' || datum.target == chosen_target"
+_OWN_COLOUR = "#f2b28e"
 _COST = ("gradients_per_image", "forwards_per_image")
-_COLUMNS = [
-    *("attack", "protocol", "source", "target", "eps_255", "k", "n", "rate", "rate_low"),
-    *("rate_high", "confidence", "confidence_low", "confidence_high", "counted", "relation"),
-    *("defence", "abstained", "clean_accuracy"),
+_RATES = tuple(
+    f"{rate}{end}" for rate in ("success_rate", "robust_accuracy") for end in ("", "_low", "_high")
+)
+COLUMNS = [
+    *("attack", "protocol", "source", "target", "defence", "eps_255", "n", "success"),
+    *("still_correct", *_RATES, "confidence", "confidence_low", "confidence_high", "relation"),
+    *("targeted", "abstained", "clean_accuracy"),
     *_COST,
 ]
+COUNTS = tooltip(
+    *("attack", "source", "target", "relation", "defence", "success", "still_correct", "n"),
+    *("abstained", *_COST),
+    shares=["success_rate", "success_rate_low", "success_rate_high", "confidence"],
+)
+"""Tooltip of a cell: what it counts, of how many."""
 
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
@@ -44,230 +63,196 @@ def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     """
     clean = rates.groupby("defence", sort=False)[[*rates]].apply(clean_rows)
     clean = clean.assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
-    return pd.concat([clean, rates])[_COLUMNS]
-
-
-def linked(
-    rows: pd.DataFrame, reference: float, protocol: str, attack: str, source: str
-) -> ChartType:
-    """Link the transfer matrix with accuracy and confidence over the budget.
-
-    Attack, budget and protocol are chosen from menus; a click on a cell of the matrix, or on an
-    entry of a legend, selects what the curves show. `rows` are those of `drawn_rows`, the other
-    arguments the initial choices: the budget in units of 1/255, and the source whose curves are
-    drawn where there are too many for all.
-    """
-    attacked = rows[rows["source"] != CLEAN]
-    sources = _names(attacked, "source")
-    chosen: dict[str, Any] = {"fields": ["source", "target"], "toggle": "true"}
-    if len(sources) > _MOST_PANELS:  # always one row
-        chosen = {"fields": ["source"], "toggle": False, "clear": False}
-        chosen["value"] = [{"source": source}]
-    cell = alt.selection_point(name="cell", on=_clicks("cells"), **chosen)
-    data = inline(rows)
-    matrix = _matrix(data, attacked, cell)
-    curves = _curves(data, attacked, attack, cell)
-    apart = alt.Resolve(scale=alt.ScaleResolveMap(color="independent", strokeDash="independent"))
-    params = [menu.param for menu in _menus(rows, reference, protocol, attack)]
-    return alt.hconcat(matrix, curves, spacing=30, params=params, resolve=apart)
+    return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
 
 
 def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: str) -> ChartType:
-    """Return the transfer matrix with its menus; the arguments are those of `linked`."""
-    attacked = rows[rows["source"] != CLEAN]
-    menus = _menus(rows, reference, protocol, attack)
-    return _matrix(inline(rows), attacked).add_params(*menus)
+    """Return the transfer matrix with menus of its own.
+
+    `rows` are those of `drawn_rows`, the other arguments the initial choices: the budget in units
+    of 1/255, the protocol and the attack.
+    """
+    first = Choice(attack=attack, eps=reference, protocol=protocol)
+    return matrix_chart(rows).add_params(*_menus(rows, first))
 
 
 def curves_alone(rows: pd.DataFrame, protocol: str, attack: str) -> ChartType:
-    """Return the curves with a menu of protocols; the arguments are those of `linked`."""
-    attacked = rows[rows["source"] != CLEAN]
-    return _curves(inline(rows), attacked, attack).add_params(*_rows_chosen(rows, protocol))
+    """Return the curves of every source, with menus; the arguments are those of `matrix_alone`."""
+    first = Choice(attack=attack, protocol=protocol)
+    sources = list(dict.fromkeys(rows.loc[rows["source"] != CLEAN, "source"]))[:_MOST_PANELS]
+    return curves_chart(rows, sources).add_params(*_menus(rows, first, eps=False))
 
 
-def success_over_cost(rows: pd.DataFrame) -> ChartType:
-    """Return points of `success_rate` over `gradients_per_image`, with the attacks' names.
+def word(rows: pd.DataFrame) -> str:
+    """Return what a success is: `fooled`, unless all rows are of targeted attacks."""
+    return "target class reached" if rows["targeted"].all() else FOOLED
 
-    There is a row per attack and source; the number of `targets` is that of the mean.
+
+def shown_words(rows: pd.DataFrame) -> str:
+    """Return the expression of what the reader chose to see, in words."""
+    return f"(chosen_shown == '{CORRECT}' ? '{CORRECT}' : '{word(rows)}')"
+
+
+def of_success(rows: pd.DataFrame) -> alt.Color:
+    """Return the colour of a rate of success, dark where the attack succeeds."""
+    drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
+    drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
+    named = alt.Legend(title=word(rows), **drawn)
+    return alt.Color("success_rate:Q", scale=alt.Scale(domain=[0, 1], scheme="blues"), legend=named)
+
+
+def ink() -> Any:
+    """Return the colour of words in a cell: legible on that of the cell."""
+    return where("datum.success_rate > 0.55", "white", "#1d2127")
+
+
+def matrix_chart(rows: pd.DataFrame) -> ChartType:
+    """Return sources x targets of the chosen attack, with counts in the cells.
+
+    It has no parameters of its own: budget, protocol, defence and target are `chosen`, too.
     """
-    lines = tooltip("attack", "source", "targets", "gradients_per_image", shares=["success_rate"])
-    axis = alt.Axis(format=",", grid=True)
-    base = alt.Chart(inline(rows)).encode(
-        x=alt.X("gradients_per_image:Q", scale=alt.Scale(type="log"), axis=axis).title(
-            "gradients an image"
-        ),
-        y=alt.Y("success_rate:Q", axis=PERCENT, scale=alt.Scale(zero=False)).title("mean success"),
-        color=colour_by("source", rows["source"]),
-        tooltip=lines,
-    )
-    points = base.mark_point(filled=True, size=60, opacity=1)
-    names = base.mark_text(align="left", dx=6, fontSize=10).encode(text="attack:N")
-    return alt.layer(points, names).properties(width=560, height=320)
-
-
-def _names(rows: pd.DataFrame, column: str) -> list[str]:
-    return list(dict.fromkeys(rows[column]))
-
-
-def _menus(
-    rows: pd.DataFrame, reference: float, protocol: str, attack: str
-) -> tuple[alt.Parameter, ...]:
-    """Return the menus of the matrix: attack, budget, protocol and, if there are any, defence."""
-    attacks = _names(rows[rows["source"] != CLEAN], "attack")
-    tried = sorted(set(rows["eps_255"]) - {0.0})
-    # A parameter named as a column would hide it in the menus' labels.
-    return (
-        menu("matrix_attack", "attack", attacks, attack),
-        menu("budget", "budget (1/255)", tried, reference),
-        *_rows_chosen(rows, protocol),
-    )
-
-
-def _rows_chosen(rows: pd.DataFrame, protocol: str) -> list[alt.Parameter]:
-    """Return the menu of protocols and, where there is a choice, that of defences."""
-    protocols, defences = _names(rows, "protocol"), _names(rows, "defence")
-    behind = menu("behind", "defence", defences, PLAIN)
-    if len(defences) == 1:
-        behind = alt.param(name="behind", value=PLAIN)
-    return [menu("counted", "protocol", protocols, protocol), behind]
-
-
-def _matrix(
-    data: alt.InlineData, rows: pd.DataFrame, cell: alt.Parameter | None = None
-) -> ChartType:
-    """Return cells with their counts, of attacked `rows`; `cell` selects such by clicks."""
-    sources, targets = _names(rows, "source"), _names(rows, "target")
-    wide, frames = len(targets) <= MOST_COUNTS, "framed in red: white box"
-    if OWN in _names(rows, "relation"):
-        frames += "; in orange: the network itself, behind another defence"
+    attacked = rows[rows["source"] != CLEAN]
+    sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
+    wide = len(targets) <= MOST_COUNTS
     base = alt.Chart().encode(
-        x=alt.X("target:N", sort=list(targets), title="target", axis=_axis("top")),
+        x=alt.X("target:N", sort=targets, title="target", axis=_axis("top")),
         y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_axis("left")),
     )
-    colour = alt.Color(
-        "rate:Q",
-        scale=alt.Scale(domain=[0, 1], scheme="viridis"),
-        legend=alt.Legend(title="rate", format=".0%", orient="bottom", gradientLength=160),
+    frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
+    frame = frame.when(f"datum.relation == '{WHITE_BOX}'").then(alt.value("currentColor"))
+    frame = frame.when(f"datum.relation == '{OWN}'").then(alt.value(_OWN_COLOUR))
+    cells = base.transform_filter(f"datum.source != '{CLEAN}'")
+    rects = cells.mark_rect(strokeWidth=2, invalid=None, cursor="pointer").encode(
+        color=of_success(attacked), stroke=frame.otherwise(alt.value("transparent")), tooltip=COUNTS
     )
-    # On the cells alone: words with a tooltip would catch the clicks.
-    lines = tooltip(
-        *("attack", "source", "target", "relation", "defence", "counted", "k", "n", "abstained"),
-        *_COST,
-        shares=["rate", "rate_low", "rate_high", "confidence", "clean_accuracy"],
+    shares: dict[str, Any] = {"fontSize": 13 if wide else 10, "fontWeight": 600}
+    layers = [rects]
+    for part, colour in ((cells, {"color": ink()}), (_clean(base), {})):
+        text = part.mark_text(dy=-7 if wide else 0, **shares)
+        layers.append(text.encode(text="share:N", tooltip=COUNTS, **colour))
+        if wide:
+            text = part.mark_text(fontSize=10.5, dy=8)
+            layers.append(text.encode(text="counts:N", tooltip=COUNTS, **colour))
+    title = (
+        f"chosen_attack + ': ' + {shown_words(attacked)} + ' at ' + format(chosen_eps, '.6~g') + "
+        f"'/255, protocol ' + chosen_protocol + "
+        f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    rects = base.mark_rect(strokeWidth=2.5, invalid=None).encode(color=colour, tooltip=lines)
-    clean = rects.transform_filter(f"datum.source == '{CLEAN}'")
-    attacked = rects.transform_filter(f"datum.source != '{CLEAN}'").encode(
-        stroke=alt.when(f"datum.relation == '{WHITE_BOX}'")
-        .then(alt.value(_WHITE_BOX_COLOUR))
-        .when(f"datum.relation == '{OWN}'")
-        .then(alt.value(_OWN_COLOUR))
-        .otherwise(alt.value("transparent")),
-    )
-    if cell is not None:
-        faded = alt.condition(cell, alt.value(1), alt.value(0.7))
-        attacked = attacked.encode(opacity=faded).properties(name="cells").add_params(cell)
-    ink = alt.condition("datum.rate < 0.6", alt.value("white"), alt.value("black"))
-    size, below = (13, 7) if wide else (10, 0)
-    shares = base.mark_text(fontSize=size, dy=below, fontWeight="bold")
-    layers = [clean, attacked, shares.encode(text="share:N", color=ink)]
-    if wide:
-        counts = base.mark_text(fontSize=11, dy=-9)
-        layers.append(counts.encode(text="counts:N", color=ink))
-    title = alt.ExprRef(
-        "matrix_attack + ' at ' + budget + '/255, protocol ' + counted + "
-        f"(behind == '{PLAIN}' ? '' : ', behind ' + behind)"
-    )
+    words = "framed: white box; row clean: accuracy on all clean images"
     return (
-        alt.layer(*layers, data=data)
+        alt.layer(*layers, data=inline(rows))
         .transform_filter(
-            "datum.attack == matrix_attack && datum.defence == behind && "
-            f"(datum.source == '{CLEAN}' || datum.protocol == counted && datum.eps_255 == budget)"
+            f"{chosen('attack', 'defence')} && (datum.source == '{CLEAN}' || "
+            f"datum.source != '{MEAN}' && {chosen('protocol', 'eps_255')})"
         )
         .transform_calculate(
-            share="datum.n > 0 ? format(datum.rate, '.1%') : 'n/a'",
-            counts="format(datum.k, ',') + ' / ' + format(datum.n, ',')",
+            clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
+            share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
+            f": {RATES['rate']}, '.1%') : 'n/a'",
+            counts="format(datum.clean ? datum.still_correct : datum.success, ',') + ' / ' + "
+            "format(datum.n, ',')",
         )
         .properties(
-            width={"step": 82 if wide else 38},
-            height={"step": 46 if wide else 24},
-            title=alt.Title(title, subtitle=frames),
+            width={"step": 84 if wide else 38},
+            height={"step": 42 if wide else 24},
+            title=alt.Title(alt.ExprRef(title), subtitle=words),
         )
     )
+
+
+def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
+    """Return the chosen rate and the mean confidence over the budget, with 95 % bands.
+
+    With `sources` each has a column of panels, else there is that of the chosen one, or of the
+    mean over all. Of a single budget there are dots with intervals, a row a target.
+    """
+    attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
+    single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
+    panel = _dots if single else _over_budgets
+    of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
+    if not (rows["source"] == MEAN).any():
+        of_source = "(chosen_source == '' || datum.source == chosen_source)"
+    name = f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source)"
+    panels: list[Any] = []
+    for value, words in (("rate", shown_words(attacked)), ("confidence", "'mean confidence'")):
+        for source in sources or [""]:
+            whose = json.dumps(f"source {source}") if source else name
+            title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {whose}"))
+            shown = f"datum.source == {json.dumps(source)}" if source else of_source
+            part = panel(attacked, value, not panels).transform_filter(shown)
+            panels.append(part.properties(title=title))
+    mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
+    rows_shown = f"datum.n > 0 && {chosen('attack', 'protocol', 'defence')} && {mean}"
+    chart = alt.concat(*panels, columns=len(sources) or 2, data=inline(rows), spacing=24)
+    return chart.transform_filter(rows_shown).transform_calculate(**RATES)
+
+
+def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
+    """Return curves over the budget, a colour a target; the first panel has the legend."""
+    targets = list(dict.fromkeys(rows["target"]))
+    few = len(targets) <= MOST_COLOURS
+    colour = where("datum.target == chosen_target", ACCENT, "#8894a5")
+    if few:
+        words = "target (dashed: white box)"
+        colour = colour_by("target", targets, words, orient="bottom", **STROKES)
+    dash = where(f"datum.relation == '{WHITE_BOX}'", [5, 3], [1, 0])
+    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
+    band, line = curve(base, value, _lines(value), strokeDash=dash).layer
+    band, line = (
+        part.encode(opacity=where(_SHOWN, *opacity))
+        for part, opacity in ((band, (0.13, 0.03)), (line, (1, 0.2)))
+    )
+    if first and few:  # a legend answers where its first layer has it
+        line = line.add_params(clickable("target"))
+    return alt.layer(band, line).properties(width=PANEL, height=190)
+
+
+def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
+    """Return values with their intervals at the one budget, a row a target."""
+    targets = list(dict.fromkeys(rows["target"]))
+    base = alt.Chart().transform_filter("datum.eps_255 > 0")
+    base = base.encode(
+        y=alt.Y("target:N", title=None, sort=targets, axis=alt.Axis(grid=True)),
+        yOffset=alt.YOffset("source:N", sort=None),
+        opacity=where(_SHOWN, 1, 0.3),
+        color=where(f"datum.relation == '{WHITE_BOX}'", ACCENT, "#3b76af"),
+        tooltip=_lines(value),
+    )
+    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=PERCENT)
+    low = alt.X(f"{value}_low:Q", title=None)
+    ends = base.mark_rule(strokeWidth=1.5).encode(x=low, x2=f"{value}_high:Q")
+    points = base.mark_point(filled=True, size=64).encode(x=x)
+    return alt.layer(ends, points).properties(width=PANEL, height=22 * len(targets))
+
+
+def _lines(value: str) -> list[Any]:
+    shares = [value, f"{value}_low", f"{value}_high"]
+    return tooltip("attack", "source", "target", "eps_255", "n", shares=shares)
+
+
+def _clean(base: alt.Chart) -> alt.Chart:
+    return base.transform_filter(f"datum.source == '{CLEAN}'").encode(color=alt.value("#888888"))
 
 
 def _axis(orient: Any) -> alt.Axis:
     angle = -40 if orient == "top" else 0
-    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, domain=False, labelLimit=220)
+    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, labelLimit=220)
 
 
-def _curves(
-    data: alt.InlineData, attacked: pd.DataFrame, first: str, cell: alt.Parameter | None = None
-) -> ChartType:
-    """Return accuracy and confidence with bands, a column a source; `cell` selects the pairs.
-
-    Of many sources `cell` selects one, and there is one column. Of more than two attacks two are
-    drawn before the reader chooses, among them the `first`.
-    """
-    sources, attacks = _names(attacked, "source"), _names(attacked, "attack")
-    drawn = attacks if len(attacks) <= 2 else list(dict.fromkeys([first, *attacks]))[:2]
-    attack, target = _legend("attack", drawn), _legend("target")
-    legend: dict[str, Any] = {"orient": "bottom", **STROKES}
-    patterns = alt.Legend(
-        title="attack (click to select)",
-        columns=4,
-        symbolSize=700,
-        symbolStrokeColor=GREY,
-        **legend,
-    )
-    base = alt.Chart().encode(
-        x=budgets(attacked),
-        color=colour_by(
-            "target", attacked["target"], "target (click to select)", columns=3, **legend
-        ),
-        detail="attack:N",
-    )
-    dashes = alt.StrokeDash("attack:N", scale=alt.Scale(domain=attacks), legend=patterns)
-    columns = sources if cell is None or len(sources) <= _MOST_PANELS else [None]
-    width = PANEL if len(columns) > 1 else math.floor(PANEL * 1.6)
-    # No facets: those that lose all rows to a filter leave the others under wrong headings.
-    panels: list[Any] = []
-    for counted, source in itertools.product([*_names(attacked, "counted"), None], columns):
-        value = "rate" if counted else "confidence"
-        lines = tooltip(
-            *("attack", "source", "target", "eps_255", "n"),
-            shares=[value, f"{value}_low", f"{value}_high"],
-        )
-        measure = None if len(panels) % len(columns) else counted or "mean confidence"
-        band, line = curve(base, value, measure, lines, strokeDash=dashes).layer
-        # The bands have no dashes, and would leave their legend dead.
-        layers = (band, line if panels else line.add_params(attack, target))
-        own: dict[str, Any] = {"width": width, "height": 150}
-        if len(panels) < len(columns):
-            name = f"source: {source}" if source else alt.ExprRef("'source: ' + cell.source")
-            own["title"] = alt.Title(name, frame="group", limit=width)
-        only = {"counted": counted, "source": source}
-        shown = [alt.FieldEqualPredicate(equal=v, field=key) for key, v in only.items() if v]
-        panels.append(alt.layer(*layers, transform=[*map(alt.FilterTransform, shown)], **own))
-    drawn_rows = (
-        f"datum.protocol == counted && datum.source != '{CLEAN}' && datum.n > 0 && "
-        "datum.defence == behind"
-    )
-    chosen: list[Any] = [{"param": one.name} for one in (cell, attack, target) if one]
-    # Each method of a chart copies all of it, so that a tree is given its properties at once.
-    transform = [alt.FilterTransform(each) for each in (drawn_rows, *chosen)]
-    return alt.concat(*panels, columns=len(columns), data=data, spacing=16, transform=transform)
-
-
-def _legend(column: str, drawn: Sequence[str] = ()) -> alt.Parameter:
-    """Return the selection by clicks on a legend; at other clicks it would repeat the last one."""
-    bind: Any = {"legend": _clicks(f"{column}_legend")}
-    value = [{column: one} for one in drawn] or alt.Undefined
-    return alt.selection_point(
-        name=f"drawn_{column}s", fields=[column], bind=bind, toggle="true", value=value
-    )
-
-
-def _clicks(marks: str) -> str:
-    """Return the Vega event of clicks on marks whose names begin with `marks`."""
-    return f"click[event.item && test(/^{marks}/, event.item.mark.name)]"
+def _menus(rows: pd.DataFrame, first: Choice, eps: bool = True) -> list[alt.Parameter]:
+    """Return all parameters, and menus of those that a single chart has more than one value of."""
+    attacked = rows[rows["source"] != CLEAN]
+    names = ("attack", "protocol", "defence")
+    options: dict[str, list[Any]] = {name: list(dict.fromkeys(attacked[name])) for name in names}
+    options |= {"shown": [FOOLED, CORRECT]}
+    if eps:
+        options["eps"] = sorted(set(attacked["eps_255"]) - {0.0})
+    menus = []
+    for name, value in first.params.items():
+        key = name.removeprefix("chosen_")
+        label = f"{'budget (1/255)' if key == 'eps' else key} "
+        bind: Any = alt.Undefined
+        if len(options.get(key, ())) > 1:
+            bind = alt.binding_select(options=options[key], name=label)
+        menus.append(alt.param(name=name, value=value, bind=bind))
+    return menus

@@ -1,159 +1,228 @@
-"""Transfer matrix with linked curves, and the main finding in a sentence."""
+"""Attacks ranked, the transfer matrix, curves, costs, and the main finding in a sentence."""
 
 import pandas as pd
 
-from src.analysis import OWN, TRANSFER, WHITE_BOX, format_cell
+from src.analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell
 from src.analysis.intervals import FEWEST_IMAGES
-from src.analysis.summary import comparable
 from src.config.settings import CONTROLS
 from src.report.charts.dots import dot_plot
-from src.report.charts.transfer import drawn_rows, linked, success_over_cost
+from src.report.charts.ranking import ranked, success_over
+from src.report.charts.theme import MEAN
+from src.report.charts.transfer import curves_chart, matrix_chart
 from src.report.measure import Measured
 from src.report.page import Figure, Section
-from src.report.sections.text import pair_names
-from src.store.record import JobRecord
-from src.utils.defended import defended
+from src.report.view import View
+from src.utils.defended import PLAIN, defended
 
-_PAIR = ["attack", "source", "target"]
+_AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
+_OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
+_FALLS = ((0, "falls most"), (-1, "least"))
+_SIZES = {"gradients_per_image": "gradients an image", "ssim": "SSIM"}
 
 
-def answer_sentence(record: JobRecord, found: Measured) -> str:
-    """Name the strongest source at the reference budget, as measured.
+def answer_sentence(view: View, found: Measured) -> str:
+    """Say which attack, or source, fools other models most, and whether that is decided."""
+    rows = found.ranking
+    if rows.empty or (rows["images"] < FEWEST_IMAGES).all():
+        return _of_one_pair(view)
+    for name in ("dataset", "norm", "eps_255", "protocol", "kind"):
+        rows = rows[rows[name] == rows[name].iloc[0]]
+    several = rows["attack"].nunique() > 1
+    if several:
+        rows = rows[rows["source"] == rows["source"].iloc[0]]
+    else:
+        rows = rows[~rows["source"].str.match("mean of")]
+        rows = rows.sort_values("mean", ascending=False, kind="stable")
+    first = rows.iloc[0]
+    where = (
+        f"On {first['dataset']} at {first['eps_255']:g}/255 ({first['norm']}, {first['protocol']})"
+    )
+    does = "reaches its target labels on" if first["kind"].startswith("targeted") else "fools"
+    mean = str(first["source"]).startswith("mean of")
+    who = first["attack"] if mean else f"{first['attack']} from {first['source']}"
+    most = " most" * (len(rows) > 1)
+    share = f"{first['mean']:.1%} of the images [{first['low']:.1%}, {first['high']:.1%}]"
+    share += f", {first['source']}" * mean
+    decided = _decided(rows) if several else " As measured."
+    said = f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
+    return said + _targets(view)
 
-    Compared are the jobs of the first one's group and kind of attack (targeted or not), without
-    ensembles where there are single sources, and pairs with enough images.
-    """
-    rows = _decisive(record, found.table("rates"))
-    if rows.empty:
+
+def _targets(view: View) -> str:
+    """Say which targets fall most and least to what is shown first."""
+    one, rows = view.choice, view.rows
+    rows = rows[(rows["attack"] == one.attack) & (rows["source"] == (one.source or MEAN))]
+    rows = rows[(rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)]
+    rows = rows[(rows["defence"] == PLAIN) & (rows["relation"] == TRANSFER)].dropna(
+        subset="success_rate"
+    )
+    if len(rows) < 2:
+        return ""
+    ends = rows.set_index("target")["success_rate"].sort_values(ascending=False)
+    most, least = (f"{ends.index[at]} {how} ({ends.iloc[at]:.0%})" for at, how in _FALLS)
+    return f" Of the targets {most}, {least}."
+
+
+def _decided(rows: pd.DataFrame) -> str:
+    """Say which attacks of a ranking cannot be told from the first."""
+    others = rows.iloc[1:]
+    tied = others.loc[others["undecided"], "attack"].tolist()
+    if not tied:
+        whom = (
+            f"each of the other {len(others)}" if len(others) > 1 else str(others["attack"].iloc[0])
+        )
+        return f" That is decided: {whom} is weaker (p < 0.05)."
+    named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
+    weaker = len(others) - len(tied)
+    return f" Not decided: it cannot be told from {named}" + (
+        f"; the other {weaker} {'are' if weaker > 1 else 'is'} weaker." if weaker else "."
+    )
+
+
+def _of_one_pair(view: View) -> str:
+    """Say what the first pair shows, where no ranking has enough images or other models."""
+    one, (attack, source, target) = view.choice, view.pairs[0]
+    rows = view.rows
+    at = (rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)
+    pair = (rows["attack"] == attack) & (rows["source"] == source) & (rows["target"] == target)
+    row = rows[at & pair & (rows["defence"] == PLAIN)].iloc[0]
+    if row["n"] < FEWEST_IMAGES:
         return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
-    where = f"On {record.dataset} at {record.reference:g}/255 ({record.norm}, {record.protocol})"
-    does = "reaches its target labels on" if rows["targeted"].any() else "fools"
-    white = (rows["relation"] == WHITE_BOX).all()
-    if not rows["success"].any():
-        return f"{where} no source {does} {'its own' if white else 'another'} model with any image."
-    ranked = _ranked(rows)
-    best, equal = ranked.iloc[0], int((ranked["rate"] == ranked["rate"].iloc[0]).sum())
-    if equal > 1:
-        return f"{where} no source stands out: the first {equal} are equally strong."
-    one = best["pairs"] == 1
-    others = "models that it was crafted on" if white else "other models"
-    whom = best["target"] if one else f"{best['pairs']} {others}"
-    of = "the images counted" if one else "the image-target pairs counted"
-    name = f"{best['source']} with {best['attack']}"
-    said = f"{does} {whom} for {format_cell(best['success'], best['n'])} of {of}"
-    if len(ranked) == 1:
-        return f"{where} {name} {said}."
-    return f"{where} the strongest source, as measured, is {name}: it {said}."
-
-
-def _decisive(record: JobRecord, rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rates that are ranked: without white boxes and ensembles, if there are others.
-
-    A source that was attacked behind a defence is no other model for itself.
-    """
-    at = rates["primary"] & rates["reference"] & (rates["n"] >= FEWEST_IMAGES)
-    rows = rates[at & (rates["group"] == comparable(record))]
-    rows = rows[rows["targeted"] == rows["targeted"].iloc[0]] if len(rows) else rows
-    rows = rows[rows["relation"] != OWN]
-    for left_out in (rows["relation"] == WHITE_BOX, rows["source"].str.contains("+", regex=False)):
-        kept = rows[~left_out.loc[rows.index]]
-        rows = kept if len(kept) else rows
-    return rows
-
-
-def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rank sources by their mean success rate; `target` is the first of a source's targets."""
-    counts = {"success": ("success", "sum"), "n": ("n", "sum"), "pairs": ("n", "size")}
-    groups = rows.assign(rate=rows["success"] / rows["n"]).groupby(["attack", "source"], sort=False)
-    sums = groups.agg(**counts, rate=("rate", "mean"), target=("target", "first")).reset_index()
-    return sums.sort_values("rate", ascending=False, kind="stable", ignore_index=True)
-
-
-def _defences(record: JobRecord, rates: pd.DataFrame) -> Figure:
-    """Return robust accuracy beside clean accuracy behind each defence."""
-    clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
-    clean = clean.drop_duplicates(["source", "target", "defence"]).assign(images="clean")
-    attacked = rates[rates["reference"]]
-    rows = pd.concat([clean, attacked.assign(images=attacked["attack"])])
-    rows = rows.assign(target=list(map(defended, rows["target"], rows["defence"])))
-    own = rows["relation"].map({OWN: " (own)"}).fillna("")
-    rows = rows.assign(row=pair_names(rows) + own).sort_values("row", kind="stable")
-    caption = (
-        f"Clean accuracy, and what is left of it at {record.reference:g}/255 ({record.protocol}), "
-        "behind each defence; 95 % Wilson intervals. A plain transfer attack is not an adaptive "
-        "one: a defence that withstands it may only mask gradients. source_defence=NAME attacks "
-        "the source behind one. (own): the source's network behind another defence."
+    does = "reaches its target labels on" if row["targeted"] else "fools"
+    whom = (
+        f"{target}, the model that it was crafted on," if row["relation"] == WHITE_BOX else target
     )
-    columns = ["source", "target", "images", "k", "n", "abstained"]
-    chart = dot_plot(rows, "rate", str(attacked["counted"].iloc[0]), columns, by="images")
-    return Figure("defences", "Behind defences", caption, chart, rows)
+    share = format_cell(int(row["success"]), int(row["n"]))
+    what = f"{attack} from {source} {does} {whom} for {share} of the images counted"
+    return f"At {one.eps:g}/255 ({one.protocol}) {what}."
 
 
-def _costs(record: JobRecord, rates: pd.DataFrame) -> Figure | None:
-    """Return success on other models over what attacks cost, of several attacks."""
-    rows = rates[rates["reference"] & (rates["relation"] == TRANSFER)]
-    rows = rows[(rows["n"] >= FEWEST_IMAGES) & (rows["gradients_per_image"] > 0)]
-    means = {"success_rate": ("success_rate", "mean"), "targets": ("target", "size")}
-    means["gradients_per_image"] = ("gradients_per_image", "first")
-    rows = rows.groupby(["attack", "source"], sort=False).agg(**means).reset_index()
-    if rows["attack"].nunique() < 2:
-        return None
+def answer(view: View, found: Measured) -> Section:
+    """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
+    rows, first = view.rows, view.choice
+    attacked = rows[rows["source"] != CLEAN]
+    targets = attacked.loc[attacked["relation"] == TRANSFER, "target"].nunique()
+    figures = []
+    if attacked["attack"].nunique() > 1 and targets:
+        caption = (
+            "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
+            f"other targets, at {first.eps:g}/255 ({first.protocol}), with its bootstrap interval; "
+            "= and colour: the first, and what cannot be told from it (sign flips, Holm, "
+            "p \N{GREATER-THAN OR EQUAL TO} 0.05). Gradients an image are those of all budgets "
+            "together. Click a cell to follow it."
+        )
+        chart = ranked(rows, view.ranking)
+        figures.append(
+            Figure(
+                "ranking", "Attacks, ranked", caption, chart, view.ranking, "fit", first, _AT_BUDGET
+            )
+        )
+    single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
     caption = (
-        f"Mean success on other models at {record.reference:g}/255 ({record.protocol}), a point "
-        "for each attack and source, over the gradients that an image took at all budgets together."
+        "Of the attack and source chosen; a click on a name of the legend singles a target out. "
+        "95 % Wilson intervals; means over sources have none."
     )
-    return Figure("costs", "Success over cost", caption, success_over_cost(rows), rows)
+    title = "At the budget" if single else "Over the budget"
+    figures.append(
+        Figure("curves", title, caption, curves_chart(rows), rows, "rest", first, _OF_ATTACK)
+    )
+    if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
+        caption = (
+            "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
+            "row clean: accuracy on all clean images."
+        )
+        chart = matrix_chart(rows)
+        figures.append(
+            Figure(
+                "matrix",
+                "Sources and targets",
+                caption,
+                chart,
+                rows,
+                "fit",
+                first,
+                {"attack": "attack"},
+            )
+        )
+    figures += _costs(view)
+    return Section("answer", "What transfers", figures=tuple(figures))
 
 
-def answer(record: JobRecord, found: Measured) -> Section:
-    """Return the linked matrix and curves, and the variants and controls beside the rates."""
-    rates = found.table("rates")
+def _costs(view: View) -> list[Figure]:
+    """Return success on other models over what attacks cost, and over SSIM where that is known."""
+    figures = []
+    for column, title in _SIZES.items():
+        rows = view.ranking.rename(columns={"gradients": "gradients_per_image"})
+        if column not in rows:
+            continue
+        rows = rows[(rows[column] > 0) & rows["mean"].notna()]
+        if rows["attack"].nunique() > 1:
+            caption = "Mean success on other models at the reference budget, with its interval."
+            scale = "log" if column == "gradients_per_image" else "linear"
+            chart = success_over(rows, column, title, scale)
+            name = "costs" if column == "gradients_per_image" else "stealth"
+            heading = f"Success over {title}"
+            figures.append(Figure(name, heading, caption, chart, rows, "rest", view.choice))
+    return figures
+
+
+def variants(view: View, found: Measured) -> Section | None:
+    """Return storage formats, controls and defences of the attack and source chosen."""
+    rates, beyond = found.table("rates"), found.table("excess")
     behind = found.table("behind_defences")
-    primary = rates[rates["primary"]]
-    rows = drawn_rows(pd.concat([primary, behind]))
-    decisive = _decisive(record, rates)
-    first = (_ranked(decisive) if len(decisive) else primary).iloc[0]
-    chosen = (record.reference, record.protocol, str(first["attack"]), str(first["source"]))
-    chart = linked(rows, *chosen)
-    caption = (
-        "Rows: source; columns: target; k / n of the images that the protocol counts, in the "
-        "row clean of all clean images. Choose attack, budget and protocol; click cells or "
-        "legend entries to choose curves. Bands: 95 % intervals. Gradients and forward passes an "
-        "image, in the tooltips, are those of all budgets together."
-    )
-    title = "Transfer matrix, and accuracy and confidence over the budget"
-    figures = [Figure("answer", title, caption, chart, rows)]
-    if costs := _costs(record, primary):
-        figures.append(costs)
+    figures = []
     if len(behind):
-        figures.append(_defences(record, pd.concat([primary, behind])))
-    where = f"{record.reference:g}/255 ({record.protocol})"
-    if rates["group"].nunique() > 1:
-        where = "each job's reference budget"
-    variants = rates[rates["reference"]]
-    if variants["variant"].nunique() > 1:
-        variants = variants.assign(
-            row=variants["attack"] + ": " + pair_names(variants),
-            variant=variants["variant"].replace(CONTROLS),
-        )
+        figures.append(_defences(view, pd.concat([rates[rates["primary"]], behind])))
+    shown = rates[rates["reference"]]
+    if shown["variant"].nunique() > 1:
+        shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
         caption = (
-            f"Success rates at {where} of the same images in every storage, and of the controls, "
-            f"on up to {variants['denominator'].max()} images; 95 % Wilson intervals."
+            "Success at the reference budget of the same images in every storage, and of the "
+            f"controls, on up to {shown['denominator'].max()} images; 95 % Wilson intervals."
         )
-        columns = [*_PAIR, "variant", "success", "denominator"]
-        chart = dot_plot(variants, "success_rate", "success rate", columns, by="variant")
-        figures.append(Figure("variants", "Storage and controls", caption, chart, variants))
-    beyond = found.table("excess")
+        columns = ["attack", "source", "target", "variant", "success", "denominator"]
+        chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")
+        figures.append(
+            Figure("variants", "Storage and controls", caption, chart, shown, "half", view.choice)
+        )
     if len(beyond):
-        beyond = beyond.assign(
-            row=beyond["attack"] + ": " + pair_names(beyond),
-            control=beyond["control"].replace(CONTROLS),
-        )
+        beyond = beyond.assign(control=beyond["control"].replace(CONTROLS))
         caption = (
-            f"Success rate at {where} minus that of the control of the same budget, on the same "
-            f"up to {beyond['denominator'].max()} images; Tango's 95 % interval."
+            "Success at the reference budget minus that of the control of the same budget, on the "
+            f"same up to {beyond['denominator'].max()} images; Tango's 95 % interval."
         )
-        columns = [*_PAIR, "control", "success", "control_success", "denominator"]
+        columns = [
+            "attack",
+            "source",
+            "target",
+            "control",
+            "success",
+            "control_success",
+            "denominator",
+        ]
         chart = dot_plot(beyond, "excess", "success rate beyond the control", columns, by="control")
-        figures.append(Figure("excess", "Beyond the controls", caption, chart, beyond))
-    return Section("answer", "Which models are fooled, at which budget", figures=tuple(figures))
+        figures.append(
+            Figure("excess", "Beyond the controls", caption, chart, beyond, "half", view.choice)
+        )
+    title = "Defences, storage and controls" if len(behind) else "Storage and controls"
+    return Section("variants", title, figures=tuple(figures)) if figures else None
+
+
+def _defences(view: View, rates: pd.DataFrame) -> Figure:
+    """Return robust accuracy beside clean accuracy behind each defence."""
+    clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
+    attacked = rates[rates["reference"]].assign(images="attacked")
+    rows = pd.concat([clean, attacked])
+    own = rows["relation"].map({OWN: " (own)"}).fillna("")
+    rows = rows.assign(target=list(map(defended, rows["target"], rows["defence"])) + own)
+    rows = rows.sort_values("target", kind="stable")
+    caption = (
+        "Clean accuracy, and what is left of it at the reference budget, behind each defence; 95 % "
+        "Wilson intervals. A plain transfer attack is not an adaptive one: a defence that "
+        "withstands it may only mask gradients. source_defence=NAME attacks the source behind one. "
+        "(own): the source's network behind another defence."
+    )
+    columns = ["attack", "source", "target", "images", "k", "n", "abstained"]
+    counted = str(attacked["counted"].iloc[0])
+    chart = dot_plot(rows, "rate", counted, columns, by="images")
+    return Figure("defences", "Behind defences", caption, chart, rows, "half", view.choice)

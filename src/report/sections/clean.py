@@ -9,6 +9,7 @@ from altair.typing import ChartType
 from src.analysis import format_cell
 from src.analysis.confidence import by_class, confidence_profiles, top_k
 from src.report.charts.theme import (
+    PANEL,
     PERCENT,
     WHOLE,
     colour_of_levels,
@@ -53,7 +54,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
             f"{cut}",
             _classes_chart(classes),
             classes,
-        ),
+        )
     ]
     if len(profiles):  # else no image is near any of the levels
         profile = Figure(
@@ -72,6 +73,7 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
 def _classes_chart(classes: pd.DataFrame) -> ChartType:
     rows = classes.groupby("model", sort=False).head(MOST_CLASSES)
     rows = rows.assign(row=rows["name"] + " (" + rows["images"].astype(str) + ")")
+    height = 20 * rows.groupby("model").size().max()
     bars = (
         alt.Chart(inline(rows))
         .mark_bar()
@@ -81,7 +83,7 @@ def _classes_chart(classes: pd.DataFrame) -> ChartType:
             tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
         )
     )
-    return one_part(bars.properties(width=320), rows, "model")
+    return one_part(bars.properties(width=PANEL, height=height), rows, "model")
 
 
 def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
@@ -92,11 +94,11 @@ def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
             x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
             xOffset=alt.XOffset("level:N", sort="descending"),
             y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
-            color=colour_of_levels("level"),
+            color=colour_of_levels("level", orient="bottom"),
             tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
         )
     )
-    return one_part(bars.properties(width=460, height=220), profiles, "model")
+    return one_part(bars.properties(width=PANEL, height=220), profiles, "model")
 
 
 def _accuracies(models: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:

@@ -1,19 +1,32 @@
 """Attacks, and sources, compared on the same images."""
 
-from typing import Any
-
 import pandas as pd
 
-from src.analysis import is_white_box
 from src.analysis.comparisons import paired_tests
-from src.report.charts.dots import MOST_ROWS, dot_plot
+from src.analysis.ranking import SIGNIFICANT
+from src.report.charts.dots import dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section
 from src.report.sections.text import ENOUGH, span, too_few
+from src.report.view import View
 
 _HEADINGS = {
-    "attack": "Attacks, from the same source",
-    "source": "Sources, of the same attack",
+    "attack": "The chosen attack against the others, from the same source",
+    "source": "The chosen source against the others, with the same attack",
+}
+_SHOWN = {
+    "attack": (
+        "datum.first == chosen_attack && datum.common == chosen_first_source",
+        "chosen_attack + ' minus each, from ' + chosen_first_source",
+    ),
+    "source": (
+        "datum.first == chosen_first_source && datum.common == chosen_attack",
+        "chosen_first_source + ' minus each, with ' + chosen_attack",
+    ),
+}
+_ENDS = ("", "_success", "_only")
+_TURNED = {f"first{end}": f"second{end}" for end in _ENDS} | {
+    f"second{end}": f"first{end}" for end in _ENDS
 }
 
 
@@ -23,40 +36,53 @@ def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
 
 
-def compared(found: Measured) -> Section | None:
+def compared(view: View, found: Measured) -> Section | None:
     """Compare attacks, and sources, on the same images; None if no two jobs are comparable."""
     outcomes = found.table("outcomes")
     if outcomes.empty:
         return None
     tests = tests_by_group(outcomes)
-    tests["row"] = [_row(row) for row in tests.to_dict("records")]
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:
         return Section("compared", title, (too_few(tests["n"]),)) if len(tests) else None
     kinds = sufficient.groupby("kind", sort=False)
-    figures = tuple(_differences(str(kind), rows, outcomes) for kind, rows in kinds)
+    figures = tuple(_differences(str(kind), rows, view) for kind, rows in kinds)
     return Section("compared", title, (), figures)
 
 
-def _row(row: dict[Any, Any]) -> str:
-    """Name a comparison; one of attacks in the white box has an asterisk."""
-    white = row["kind"] == "attack" and is_white_box(row["common"], row["target"])
-    return f"{row['first']} \N{MINUS SIGN} {row['second']}, {row['common']}{'*' * white}"
-
-
-def _differences(kind: str, tests: pd.DataFrame, outcomes: pd.DataFrame) -> Figure:
-    """Return the chart of one kind of comparison; of very many, those with the smallest p."""
-    smallest = tests.sort_values("p_holm", kind="stable").groupby("target", sort=False)
-    rows = smallest.head(MOST_ROWS).sort_index()
-    cut = f" The {MOST_ROWS} smallest p of each target." if len(rows) < len(tests) else ""
+def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
+    """Return the differences of the chosen attack, or source, and the others on one target."""
+    turned = tests.rename(columns=_TURNED)
+    ends = ["difference", "difference_low", "difference_high"]
+    turned[ends] = -tests[["difference", "difference_high", "difference_low"]].to_numpy()
+    rows = pd.concat([tests, turned], ignore_index=True)
+    rows = rows[list(tests)]
+    rows["decided"] = (rows["p_holm"] < SIGNIFICANT).map(
+        {True: f"p < {SIGNIFICANT}", False: "undecided"}
+    )
+    order = {name: place for place, name in enumerate(view.ranking["attack"].unique())}
+    rows = rows.sort_values("second", key=lambda names: names.map(order), kind="stable")
+    shown, heading = _SHOWN[kind]
     caption = (
-        f"Difference of success rates on {span(tests['n'])} images that count "
-        f"for both sides; Tango's 95 % interval; p in the tooltips; *: white box.{cut}"
+        f"Difference of success rates on the {span(tests['n'])} images that count for both: right "
+        "of 0 the chosen one succeeds more often. Tango's 95 % interval; exact McNemar tests with "
+        "Holm's correction for all comparisons of this kind."
     )
-    columns = ["row", "target", "n", "first_success", "second_success", "p_holm"]
-    axis, names = "difference of success rates", list(outcomes["target"])
+    both = ("attack", "first_source") if kind == "attack" else ("first_source", "attack")
+    keys = {"first": both[0], "common": both[1], "target": "first_target"}
+    counts = ["n", "first_success", "second_success", "p_holm"]
     chart = dot_plot(
-        rows, "difference", axis, columns, by="target", names=names, divided_by="target"
+        rows,
+        "difference",
+        "difference of success rates",
+        ["common", "target", "first", "second", *counts],
+        by="decided",
+        names=[f"p < {SIGNIFICANT}", "undecided"],
+        row="second",
+        shown=f"{shown} && datum.target == chosen_first_target",
+        heading=f"{heading} + ' on ' + chosen_first_target",
     )
-    return Figure(f"compared-{kind}s", _HEADINGS[kind], caption, chart, tests)
+    return Figure(
+        f"compared-{kind}s", _HEADINGS[kind], caption, chart, tests, "half", view.choice, keys
+    )

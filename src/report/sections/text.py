@@ -1,20 +1,9 @@
-"""Texts of all sections: names of pairs, counts, and sections with too few images."""
+"""Texts of all sections: counts, and sections with too few images."""
 
 import pandas as pd
 
-from src.analysis import is_white_box
-
 ENOUGH = 39
 """Fewest images that are compared: no rate of them has an interval wider than 30 points."""
-
-
-def pair_names(rows: pd.DataFrame) -> pd.Series:
-    """Name the source-target pair of each row; a white box has an asterisk."""
-    names = [
-        f"{source} \N{RIGHTWARDS ARROW} {target}{' *' if is_white_box(source, target) else ''}"
-        for source, target in zip(rows["source"], rows["target"], strict=True)
-    ]
-    return pd.Series(names, index=rows.index)
 
 
 def span(n: pd.Series) -> str:

@@ -1,0 +1,181 @@
+"""Attacks ranked: a heat map of attacks and targets, and success over what attacks cost."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from altair.typing import ChartType
+
+from src.analysis import CLEAN, TRANSFER, WHITE_BOX
+from src.report.charts.theme import (
+    ACCENT,
+    GREY,
+    MEAN,
+    PERCENT,
+    RATES,
+    chosen,
+    inline,
+    tooltip,
+    where,
+)
+from src.report.charts.transfer import COUNTS, ink, of_success, shown_words
+from src.utils.defended import PLAIN
+
+_FEW_ROWS = 30
+_VIEW = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
+"""Rows of the mean over sources, or of the chosen one."""
+_AT = "chosen_source == '' ? datum.position : datum.own_position"
+_UNDECIDED = "cannot be told from the first"
+
+
+def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
+    """Return a heat map of success with a row an attack, in the order of its ranking.
+
+    `rows` have the columns of `drawn_rows` and the rows of means over sources; `ranking` has a
+    row for each attack and source, or mean over sources, and for each heading, in `heading`. Both
+    have the row's place, `position` where the mean over sources is chosen (NaN: not there) and
+    `own_position` where the source is.
+    """
+    data = inline(rows)
+    rows = rows[rows["source"] != CLEAN]
+    others = set(rows.loc[rows["relation"] == TRANSFER, "target"])
+    targets = [name for name in dict.fromkeys(rows["target"]) if name in others]
+    height = {"step": 22 if len(ranking) <= _FEW_ROWS else 17}
+    step = 50 if len(targets) <= 8 else 40 if len(targets) <= 12 else 21
+    y = alt.Y("at:O", axis=None, scale=alt.Scale(paddingInner=0.04))
+    cells = (
+        alt.Chart(data)
+        .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol', 'eps_255')}")
+        .transform_calculate(at=_AT)
+    )
+    black_box = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
+    head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None, labelLimit=160)
+    x = alt.X("target:N", sort=targets, axis=head, scale=alt.Scale(paddingInner=0.03))
+    both = (
+        "datum.attack == chosen_attack && datum.target == chosen_target",
+        "datum.attack == chosen_attack",
+    )
+    frame = where(both[0], ACCENT, "transparent")
+    rects = black_box.mark_rect(strokeWidth=2.5, cursor="pointer", invalid=None).encode(
+        x=x, y=y, color=of_success(rows), stroke=frame, tooltip=COUNTS
+    )
+    layers = [rects]
+    if step > 30:
+        text = black_box.transform_calculate(share=f"format({RATES['rate']}, '.0%')")
+        text = text.mark_text(fontSize=11.5)
+        layers.append(text.encode(x=x, y=y, text="share:N", color=ink(), tooltip=COUNTS))
+    panels = [
+        _names(ranking, y, where(both[1], ACCENT, "currentColor")),
+        alt.layer(*layers).properties(width={"step": step}, height=height),
+        _white_box(cells, y, of_success(rows)),
+        _means(ranking, y),
+        _costs(ranking, y),
+    ]
+    title = (
+        f"{shown_words(rows)} + ' at ' + format(chosen_eps, '.6~g') + '/255, ' + "
+        f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source) + "
+        f"', protocol ' + chosen_protocol + "
+        f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
+    )
+    chart = alt.hconcat(*panels, spacing=6, title=alt.Title(alt.ExprRef(title), offset=14))
+    return chart.resolve_scale(y="shared", x="independent")
+
+
+def _base(ranking: pd.DataFrame) -> alt.Chart:
+    chart = alt.Chart(inline(ranking)).transform_filter(_VIEW)
+    return chart.transform_calculate(at=_AT)
+
+
+def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
+    """Return the attacks' names with their ranks, and the headings of several rankings."""
+    mark = "(datum.undecided == 'yes' ? '= ' : '') + datum.rank"
+    base = _base(ranking).transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
+    lines = tooltip("attack", "source", "rank", "undecided", "p_holm")
+    named = base.transform_filter("isValid(datum.attack)")
+    words = named.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
+    ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
+    names = words.encode(y=y, text="attack:N", color=colour, tooltip=lines)
+    heads = base.transform_filter("datum.heading").mark_text(
+        align="left", x=0, fontSize=12, fontStyle="italic", limit=600
+    )
+    longest = int(ranking["attack"].str.len().max())
+    width = min(max(60, 40 + 7 * longest), 190)
+    layers = (ranks.encode(y=y, text="place:N"), names, heads.encode(y=y, text="heading:N"))
+    return alt.layer(*layers).properties(width=width)
+
+
+def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
+    """Return success on the source itself, or its members, set apart."""
+    head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None)
+    names = ["success_rate", "robust_accuracy", "confidence"]
+    means: Any = [alt.AggregatedFieldDef(op="mean", field=name, **{"as": name}) for name in names]
+    base = (
+        cells.transform_filter(f"datum.relation == '{WHITE_BOX}'")
+        .transform_aggregate(means, groupby=["at", "attack", "source"])
+        .transform_calculate(on="'white box'", share=f"format({RATES['rate']}, '.0%')")
+        .encode(x=alt.X("on:N", axis=head), y=y)
+    )
+    lines = tooltip("attack", "source", shares=names)
+    rects = base.mark_rect(cursor="pointer", invalid=None)
+    rects = rects.encode(color=colour, tooltip=lines)
+    text = base.mark_text(fontSize=11.5).encode(text="share:N", color=ink(), tooltip=lines)
+    return alt.layer(rects, text).properties(width={"step": 50})
+
+
+def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
+    """Return the mean success on other models with its interval, the undecided ones in colour."""
+    head: Any = {"orient": "top", "format": ".0%", "tickCount": 4, "grid": True, "labelFlush": True}
+    least = float(ranking["low"].fillna(ranking["mean"]).min())
+    most = float(ranking["high"].fillna(ranking["mean"]).max())
+    domain = alt.Scale(domain=[max(0.0, least - 0.02), min(1.0, most + 0.02)], nice=True)
+    lines = tooltip(
+        *("attack", "source", "kind", "targets", "images", "rank", "undecided"),
+        shares=["mean", "low", "high"],
+        numbers=["p_holm"],
+    )
+    base = _base(ranking).transform_filter("isValid(datum.mean)")
+    ink_of = where("datum.undecided == 'yes'", ACCENT, "#6b7788")
+    base = base.encode(y=y, color=ink_of, tooltip=lines)
+    head |= {"title": "mean on other models, 95 %"}
+    x = alt.X("mean:Q", scale=domain, axis=alt.Axis(**head))
+    low = alt.X("low:Q", scale=domain, axis=alt.Axis(**head))
+    ends = base.mark_rule(strokeWidth=1.6).encode(x=low, x2="high:Q")
+    points = base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)
+    return alt.layer(ends, points).properties(width=150)
+
+
+def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
+    """Return gradients an image as numbers."""
+    base = _base(ranking).transform_calculate(on="'gradients'")
+    base = base.transform_filter("isValid(datum.gradients)")
+    text = base.mark_text(align="right", dx=26, fontSize=11.5, color=GREY)
+    x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
+    text_of = alt.Text("gradients:Q", format=",.0f")
+    return text.encode(x=x, y=y, text=text_of).properties(width=56)
+
+
+def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:
+    """Return points of the `mean` success on other models over a column, with the attacks' names.
+
+    `rows` are those of the ranking that have it.
+    """
+    lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
+    powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
+    axis = alt.Axis(format="~s", grid=True, values=powers)
+    faded = where("datum.attack == chosen_attack", ACCENT, "#3b76af")
+    base = (
+        alt.Chart(inline(rows))
+        .transform_filter(_VIEW)
+        .encode(
+            x=alt.X(f"{column}:Q", scale=alt.Scale(type=scale, padding=20), axis=axis).title(title),
+            y=alt.Y("mean:Q", axis=PERCENT, scale=alt.Scale(zero=False, padding=10)).title(None),
+            color=faded,
+            tooltip=lines,
+        )
+    )
+    ends = base.mark_rule(strokeWidth=1).encode(
+        y=alt.Y("low:Q", title=None), y2="high:Q", opacity=alt.value(0.5)
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1, cursor="pointer")
+    names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11).encode(text="attack:N")
+    return alt.layer(ends, points, names).properties(width=560, height=260)

@@ -1,0 +1,167 @@
+"""The rows of a page in the order of its rankings, what it shows first, and what can be chosen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from src.analysis import CLEAN, TRANSFER
+from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
+from src.report.charts.transfer import drawn_rows, word
+from src.report.measure import Measured
+from src.store.record import JobRecord
+from src.utils.defended import PLAIN
+
+_MEANS = ("success_rate", "robust_accuracy", "confidence", "clean_accuracy")
+_COSTS = ("gradients_per_image", "forwards_per_image")
+_SUMS = ("n", "success", "still_correct", "abstained")
+_COMMON = ["dataset", "norm", "eps_255", "protocol", "kind"]
+_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "p_holm", "gradients"]
+_JOB = ["attack", "source"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What charts of all jobs draw.
+
+    Attributes:
+        rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
+            the place of each attack in the ranking, `position` and `own_position`.
+        ranking: A row for each attack and source or mean, and for each heading; see `ranked`.
+        choice: What is shown first.
+        pairs: Attack, source and target of all pairs, that of the best rank first.
+        menus: Of each thing to choose the options with their words.
+    """
+
+    rows: pd.DataFrame
+    ranking: pd.DataFrame
+    choice: Choice
+    pairs: list[list[str]]
+    menus: dict[str, list[tuple[Any, str]]]
+
+
+def make_view(record: JobRecord, found: Measured) -> View:
+    """Order the rows of all jobs; the record is of the job whose budget and protocol come first."""
+    rates = found.table("rates")
+    rows = drawn_rows(pd.concat([rates[rates["primary"]], found.table("behind_defences")]))
+    rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
+    ranking = _ranking(rows, found.ranking)
+    for name in ("position", "own_position"):
+        places = ranking[ranking["heading"] == ""].dropna(subset=name).set_index(_JOB)[name]
+        rows = rows.join(places, on=_JOB)
+    at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
+    pairs = rows[at & (rows["defence"] == PLAIN) & ~rows["source"].isin([MEAN, CLEAN])]
+    pairs = pairs.assign(
+        own=pairs["relation"] != TRANSFER,
+        ensemble=pairs["source"].str.contains("+", regex=False),
+        place=pairs["attack"].map(ranking.groupby("attack")["position"].min()),
+    ).sort_values(
+        ["own", "place", "ensemble", "success_rate"],
+        ascending=[True, True, True, False],
+        kind="stable",
+    )
+    best = pairs.iloc[0]
+    several = (rows["source"] == MEAN).any()
+    choice = Choice(
+        attack=best["attack"],
+        source="" if several else best["source"],
+        eps=record.reference,
+        protocol=record.protocol,
+        first_source=best["source"],
+        first_target=best["target"],
+    )
+    names = pairs[["attack", "source", "target"]].to_numpy().tolist()
+    return View(rows, ranking, choice, names, _menus(rows, ranking))
+
+
+def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of each attack over single sources; none of one source."""
+    single = rows[(rows["source"] != CLEAN) & ~rows["source"].str.contains("+", regex=False)]
+    if single["source"].nunique() < 2:
+        return rows.iloc[:0]
+    keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
+    how = dict.fromkeys(_SUMS, "sum") | dict.fromkeys((*_MEANS, *_COSTS), "mean")
+    return single.groupby(keys, sort=False, as_index=False).agg(how).assign(source=MEAN)
+
+
+def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame) -> pd.DataFrame:
+    """Place every attack: where the mean over sources is chosen, and where its source is."""
+    jobs = rows.loc[rows["source"] != CLEAN, _JOB].drop_duplicates()
+    several = (jobs["source"] == MEAN).any()
+    one_source = jobs[~jobs["source"].str.contains("+", regex=False)]
+    in_mean = jobs[(jobs["source"] == MEAN) == several]
+    ensembles = jobs[~jobs.index.isin(one_source.index)]
+    in_mean = pd.concat([in_mean, ensembles]).drop_duplicates() if several else jobs
+    own = [
+        _placed(rankings, jobs[jobs["source"] == source]).assign(source=source)
+        for source in jobs["source"].unique()
+        if source != MEAN
+    ]
+    mean = _placed(rankings, in_mean).rename(columns={"place": "position"})
+    return pd.concat([mean, *(part.rename(columns={"place": "own_position"}) for part in own)])
+
+
+def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return the jobs by rank, then those without one, with headings where there are several."""
+    parts = [part for part in _parts(rankings, jobs) if len(part[1])]
+    ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
+    left = jobs.merge(ranked[_JOB], how="left", indicator=True)
+    left = left[left["_merge"] == "left_only"][_JOB]
+    if len(left):
+        parts.append(("not ranked", left))
+    if len(parts) > 1:
+        parts = [
+            (heading, pd.concat([pd.DataFrame({"heading": [heading]}), part]))
+            for heading, part in parts
+        ]
+    placed = pd.concat([part for _, part in parts], ignore_index=True)
+    placed = placed.reindex(columns=[*_JOB, *_STATISTICS, "kind", "undecided", "heading"])
+    for name in (*_JOB, "kind", "undecided", "heading"):
+        missing = MEAN if name == "source" else ""
+        placed[name] = placed[name].astype(object).fillna(missing)
+    return placed.assign(place=range(1, len(placed) + 1))
+
+
+def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the heading and the rows of every ranking of the jobs, by falling mean."""
+    if rankings.empty:
+        return
+    means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
+    rankings = rankings.assign(source=rankings["source"].mask(means, MEAN))
+    told = [name for name in _COMMON[:-1] if rankings[name].nunique() > 1]
+    for _, rows in rankings.groupby(_COMMON, sort=False):
+        rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
+        alone = rows.groupby("source")["attack"].transform("size") == 1
+        words = rows["undecided"].map({True: "yes", False: "no"})
+        heading = (
+            ", ".join(str(rows[name].iloc[0]) for name in ["kind", *told]) if len(rows) else ""
+        )
+        yield heading, rows.assign(undecided=words.mask(alone, ""))
+
+
+def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[Any, str]]]:
+    """Return the options of every menu, attacks and sources by rank."""
+    attacked = rows[rows["source"] != CLEAN]
+    names = {
+        column: list(dict.fromkeys(attacked[column]))
+        for column in ("source", "target", "defence", "protocol")
+    }
+    sources = [name for name in names["source"] if name != MEAN]
+    by_rank = dict.fromkeys(name for name in ranking["attack"] if name)
+    single = sum("+" not in name for name in sources)
+    mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
+    tried = sorted(set(attacked["eps_255"]) - {0.0})
+    if len(names["target"]) == 1:
+        names["target"] = []
+    return {
+        "attack": [(name, name) for name in by_rank],
+        "source": [*mean, *((name, name) for name in sources)],
+        "target": [("", "all"), *((name, name) for name in names["target"])][
+            : len(names["target"]) ** 2
+        ],
+        "defence": [(name, name) for name in names["defence"]],
+        "eps": [(repr(eps).removesuffix(".0"), f"{eps:.6g}/255") for eps in tried],
+        "protocol": [(name, name) for name in names["protocol"]],
+        "shown": [(FOOLED, word(attacked)), (CORRECT, CORRECT)],
+    }
