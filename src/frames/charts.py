@@ -49,11 +49,10 @@ def matrix(
 
 
 def curves(folder: str | Path | pd.DataFrame, *more: str | Path) -> ChartType:
-    """Draw accuracy (or success of a targeted attack) and confidence over the budget.
+    """Draw success and confidence over the budget: a column for each source, a colour each target.
 
-    Each source has a column, each target a colour, each attack a dash pattern; at most two attacks
-    are drawn until the legend is clicked. Bands are 95 % intervals. Arguments, result and errors
-    are those of `matrix`.
+    Attack and protocol are chosen from menus. Bands are 95 % intervals. Arguments, result and
+    errors are those of `matrix`.
     """
     jobs = _attacked((folder, *more))
     first = jobs[0].job

@@ -31,9 +31,7 @@ def over_iterations(rows: pd.DataFrame) -> ChartType:
     for (attack, source), one in rows.groupby(["attack", "source"], sort=False):
         is_its = (alt.datum.attack == attack) & (alt.datum.source == source)
         steps = f"steps of {one['step_255'].iloc[0]:.3g}/255"
-        panel = curve(base, "success_rate", "success", lines, strokeDash=dashes).transform_filter(
-            is_its
-        )
+        panel = curve(base, "success_rate", lines, strokeDash=dashes).transform_filter(is_its)
         title = alt.Title(f"{attack} on {source}", subtitle=steps)
         panels.append(panel.properties(width=PANEL, height=180, title=title))
     return alt.concat(*panels, columns=2, data=data)
