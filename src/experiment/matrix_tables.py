@@ -71,7 +71,8 @@ def ranking_table(ranked: pd.DataFrame, most: int = 5) -> Group:
         f"{source if source.startswith('mean of') else f'source: {source}'}"
     )
     frame = pd.DataFrame({"rank": shown["rank"].astype(str), "attack": shown["attack"]})
-    marks = shown["undecided"].map({True: "=", False: ""})
+    tied = ranked["undecided"].sum() > 1
+    marks = shown["undecided"].map({True: "=" * tied, False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     ends = zip(shown["low"], shown["high"], strict=True)
     frame["95 % interval"] = [f"{low:.1%} to {high:.1%}" for low, high in ends]
@@ -79,7 +80,7 @@ def ranking_table(ranked: pd.DataFrame, most: int = 5) -> Group:
     frame["gradients an image"] = shown["gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
     words = [f"attacks.csv has the {left} others"] if left else []
-    if ranked["undecided"].sum() > 1:
+    if tied:
         words.append("= cannot be told from the first (sign flips, Holm, p >= 0.05)")
     return Group(Text(heading, style="bold"), _table(frame), Text("; ".join(words), style="italic"))
 

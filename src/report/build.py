@@ -7,6 +7,7 @@ from src.report.facts import commands, facts
 from src.report.measure import measure
 from src.report.page import Report, Section
 from src.report.sections.answer import answer, answer_sentence, variants
+from src.report.sections.attackers import attackers
 from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.compared import compared
 from src.report.sections.mechanisms import mechanisms
@@ -30,6 +31,7 @@ def build_report(summary: Summary) -> Report:
     sections: tuple[Section | None, ...] = (
         answer(view, found),
         Section("images", "Images of the chosen pair"),
+        attackers(view, found),
         hypothesis(view, found),
         compared(view, found),
         mechanisms(view, found, command),

@@ -97,4 +97,21 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Cohen's kappa of being correct on the same clean images, with its asymptotic interval, "
         "95 %: 0 for independent errors, 1 for the same ones.",
     ),
+    (
+        "strongest attacker",
+        "Success against a target if the attacker may use any attack and source of the sweep but "
+        "the target's own white box: the best one for all images, or any of them for each image, "
+        "on the images that all of them count.",
+    ),
+    (
+        "visibility",
+        "Of the adversarial images before any rounding: RMS, the root mean square change; PSNR in "
+        "dB, for a pixel range of 1; and SSIM (Wang et al. 2004, whole windows of 11 pixels), 1 "
+        "for equal images; means over images.",
+    ),
+    (
+        "iterations",
+        "Success on iterates of one run at the reference budget, kept apart from all rankings: "
+        "where steps are the budget over their number, a shorter run takes longer ones.",
+    ),
 )

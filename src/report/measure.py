@@ -10,7 +10,9 @@ from src.analysis import measured, relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
+from src.analysis.iterations import success_over_iterations
 from src.analysis.similarity import pair_similarity
+from src.analysis.stealth import success_over_stealth
 from src.analysis.summary import JobSummary, Summary, described_images
 from src.analysis.trajectories import galleries
 from src.report.images import Pictures
@@ -26,7 +28,7 @@ class Measured:
         ranking: The `rankings` of the summary.
         tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
             `excess`, `outcomes`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
-            `similarity`. One that no job has is missing.
+            `similarity`, `stealth`, `iterations`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         pictures: Example images and galleries, by rank.
         alarms: (name, finding) of every job, each once.
@@ -132,6 +134,12 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:
         found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
+    if "stealth" in job.files:
+        found["stealth"] = success_over_stealth([one])
+    if "iterations" in job.files:
+        moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
+        kinds = [relation(record.source, target) for target in moved["target"]]
+        found["iterations"] = moved.assign(relation=kinds)
     if len(one.excess):
         found["excess"] = one.excess[one.excess["eps_255"] == at]
     return found

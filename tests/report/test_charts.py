@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 import vl_convert
 
+from src.report.charts.theme import Choice
+from src.report.measure import Measured
 from src.report.page import VEGA_LITE, Figure
+from src.report.sections.attackers import attackers
+from src.report.view import View
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
 COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")
@@ -109,3 +113,35 @@ def test_too_few_images_leave_a_sentence(made_up):
     (section,) = (one for one in made_up("one image").sections if one.id == "hypothesis")
     (sentence,) = section.text
     assert "1 at most" in sentence and not section.figures
+
+
+def test_the_attacker_who_may_choose_fools_as_many_as_the_best_or_more(made_up):
+    report = made_up("ordinary")
+    rows = figure(report, "strongest").data
+    best, any_of_them = (rows.drop_duplicates("target", keep=end) for end in ("first", "last"))
+    best, any_of_them = (each.set_index("target")["rate"] for each in (best, any_of_them))
+    assert (any_of_them >= best).all() and len(best) == 3
+    counts = figure(report, "at-least").data.set_index(["target", "k"])["share"]
+    for target in best.index:
+        assert counts[target].is_monotonic_decreasing
+        assert counts[target, 1] == any_of_them[target]
+
+
+def test_visibility_and_iterations_are_drawn_where_they_were_measured(capfd):
+    shares = {"success_rate": 0.2, "success_rate_low": 0.1, "success_rate_high": 0.4}
+    pair = {"attack": "mi", "source": "a", "target": "b", "relation": "transfer"}
+    iterations = [
+        {**pair, **shares, "iteration": step, "step_255": 0.8, "denominator": 9, "eps_255": 8}
+        for step in (0, 1, 10)
+    ]
+    sizes = {"rms_255": 5.0, "linf_255": 8.0, "psnr": 33.0, "ssim": 0.9}
+    seen = {"attack": "mi", "source": "a", "targets": 1, "images": 9, "success": 0.2, **sizes}
+    found = Measured(tables={"iterations": pd.DataFrame(iterations)})
+    found.tables["stealth"] = pd.DataFrame([{**seen, "eps_255": 8.0, "norm": "linf"}])
+    view = View(pd.DataFrame(), pd.DataFrame(), Choice(attack="mi"), (), {})
+    figures = attackers(view, found).figures
+    assert [one.name for one in figures] == ["stealth", "iterations"]
+    for one in figures:
+        one.chart.to_dict()
+        vl_convert.vegalite_to_vega(one.spec, vl_version=VEGA_LITE, show_warnings=True)
+    assert "WARN" not in capfd.readouterr().err

@@ -4,16 +4,16 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.report.charts.theme import GREY, PANEL, STROKES, colour_by, curve, inline, tooltip
+from src.report.charts.dots import OF_SOURCE
+from src.report.charts.theme import PANEL, STROKES, colour_by, curve, inline, tooltip
 
 
 def over_iterations(rows: pd.DataFrame) -> ChartType:
-    """Return curves of success over iterations with their bands, a panel for each job.
+    """Return curves of success over iterations of the attack and source chosen, with their bands.
 
     The rows are those of `success_over_iterations` with `attack` and `source`, and `relation` of
-    source and target.
+    source and target; white boxes are dashed.
     """
-    data = inline(rows)
     tried = sorted(set(rows["iteration"]))
     lines = tooltip(
         *("attack", "source", "target", "relation", "iteration", "step_255", "denominator"),
@@ -21,17 +21,15 @@ def over_iterations(rows: pd.DataFrame) -> ChartType:
     )
     axis = alt.Axis(values=tried, labelOverlap=True)
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
-    base = alt.Chart().encode(
-        x=alt.X("iteration:Q", title="iteration", scale=scale, axis=axis),
-        color=colour_by("target", rows["target"], columns=3, orient="bottom", **STROKES),
+    base = (
+        alt.Chart(inline(rows))
+        .transform_filter(OF_SOURCE)
+        .encode(
+            x=alt.X("iteration:Q", title="iteration", scale=scale, axis=axis),
+            color=colour_by("target", rows["target"], columns=3, orient="bottom", **STROKES),
+        )
     )
-    legend = alt.Legend(orient="bottom", symbolStrokeColor=GREY, symbolSize=700, **STROKES)
-    dashes = alt.StrokeDash("relation:N", legend=legend)
-    panels = []
-    for (attack, source), one in rows.groupby(["attack", "source"], sort=False):
-        is_its = (alt.datum.attack == attack) & (alt.datum.source == source)
-        steps = f"steps of {one['step_255'].iloc[0]:.3g}/255"
-        panel = curve(base, "success_rate", lines, strokeDash=dashes).transform_filter(is_its)
-        title = alt.Title(f"{attack} on {source}", subtitle=steps)
-        panels.append(panel.properties(width=PANEL, height=180, title=title))
-    return alt.concat(*panels, columns=2, data=data)
+    dashes = alt.StrokeDash("relation:N", legend=None)
+    heading = alt.Title(alt.ExprRef("chosen_attack + ', source ' + chosen_first_source"))
+    drawn = curve(base, "success_rate", lines, strokeDash=dashes)
+    return drawn.properties(width=PANEL, height=220, title=heading)

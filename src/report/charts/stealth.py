@@ -21,10 +21,10 @@ def success_over_visibility(rows: pd.DataFrame) -> ChartType:
         base = alt.Chart().encode(
             x=alt.X(f"{name}:Q", scale=alt.Scale(zero=False, padding=24)).title(title),
             y=alt.Y("success:Q", axis=PERCENT, scale=alt.Scale(zero=False)).title("mean success"),
-            color=colour_by("source", rows["source"]),
+            color=colour_by("source", rows["source"], orient="bottom"),
             tooltip=lines,
         )
         points = base.mark_point(filled=True, size=60, opacity=1)
         names = base.mark_text(align="left", dx=6, fontSize=10).encode(text="attack:N")
-        panels.append(alt.layer(points, names).properties(width=300, height=260))
-    return alt.hconcat(*panels, data=inline(rows))
+        panels.append(alt.layer(points, names).properties(width=300, height=220))
+    return alt.concat(*panels, columns=2, data=inline(rows))

@@ -17,7 +17,6 @@ from src.utils.defended import PLAIN, defended
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 _FALLS = ((0, "falls most"), (-1, "least"))
-_SIZES = {"gradients_per_image": "gradients an image", "ssim": "SSIM"}
 
 
 def answer_sentence(view: View, found: Measured) -> str:
@@ -25,6 +24,7 @@ def answer_sentence(view: View, found: Measured) -> str:
     rows = found.ranking
     if rows.empty or (rows["images"] < FEWEST_IMAGES).all():
         return _of_one_pair(view)
+    rows = rows[rows["images"] >= FEWEST_IMAGES]
     for name in ("dataset", "norm", "eps_255", "protocol", "kind"):
         rows = rows[rows[name] == rows[name].iloc[0]]
     several = rows["attack"].nunique() > 1
@@ -149,21 +149,15 @@ def answer(view: View, found: Measured) -> Section:
 
 
 def _costs(view: View) -> list[Figure]:
-    """Return success on other models over what attacks cost, and over SSIM where that is known."""
-    figures = []
-    for column, title in _SIZES.items():
-        rows = view.ranking.rename(columns={"gradients": "gradients_per_image"})
-        if column not in rows:
-            continue
-        rows = rows[(rows[column] > 0) & rows["mean"].notna()]
-        if rows["attack"].nunique() > 1:
-            caption = "Mean success on other models at the reference budget, with its interval."
-            scale = "log" if column == "gradients_per_image" else "linear"
-            chart = success_over(rows, column, title, scale)
-            name = "costs" if column == "gradients_per_image" else "stealth"
-            heading = f"Success over {title}"
-            figures.append(Figure(name, heading, caption, chart, rows, "rest", view.choice))
-    return figures
+    """Return success on other models over what attacks cost."""
+    rows = view.ranking.rename(columns={"gradients": "gradients_per_image"})
+    rows = rows[(rows["gradients_per_image"] > 0) & rows["mean"].notna()]
+    if rows["attack"].nunique() < 2:
+        return []
+    caption = "Mean success on other models at the reference budget, with its interval."
+    title = "gradients an image"
+    chart = success_over(rows, "gradients_per_image", title, "log")
+    return [Figure("costs", f"Success over {title}", caption, chart, rows, "rest", view.choice)]
 
 
 def variants(view: View, found: Measured) -> Section | None:
