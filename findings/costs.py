@@ -24,7 +24,7 @@ COLUMNS += ["counted", "success", "commit", "created", "versions"]
 ATTACKS = Path(__file__).parents[1] / "conf" / "attack"
 COSTS = (10, 100)
 """Gradients an image that all attacks are brought to, beside those of their own settings."""
-MOST, MOST_OF_TRANSFORMERS = 300, 100
+MOST, MOST_OF_TRANSFORMERS = 400, 100
 """Most gradients an image of own settings, and from a vision transformer."""
 COPIES = ("copies", "samples", "neighbours", "inner_steps", "scales", "admixed")
 """Settings that multiply the gradients of a step."""
