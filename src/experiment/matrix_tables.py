@@ -71,7 +71,7 @@ def ranking_table(ranked: pd.DataFrame, most: int = 5) -> Group:
         f"{source if source.startswith('mean of') else f'source: {source}'}"
     )
     frame = pd.DataFrame({"rank": shown["rank"].astype(str), "attack": shown["attack"]})
-    tied = ranked["undecided"].sum() > 1
+    tied = bool(ranked["undecided"].sum() > 1)
     marks = shown["undecided"].map({True: "=" * tied, False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     ends = zip(shown["low"], shown["high"], strict=True)

@@ -86,7 +86,7 @@ CHARTS = {
     *("ranking", "curves", "matrix", "variants", "excess", "hypothesis", "bins"),
     "compared-attacks",
     *("compared-sources", "spectra", "filtered", "low-passed"),
-    *("similarity", "confidence-profiles", "classes"),
+    *("similarity", "confidence-profiles", "classes", "strongest", "at-least"),
 }
 
 

@@ -62,7 +62,7 @@ def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
     tracker.log_pair(
         Run("job", "sweep"),
         "fgsm a -> b",
-        tags={"source": "a", "target": "b"},
+        tags={"source": "a", "target": "b", "data_digest": "d"},
         parameters={"steps": 10, "long": "x" * 7000},
         points=[*curve, ("reference/robust_accuracy", 0.5, 0)],
     )
@@ -83,7 +83,7 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
     for tables, kept in ((None, 1), (False, 1), (True, 2)):
         tracker = open_tracker(settings.model_copy(update={"tables": tables}), "images")
         with tracker.job("job", None, {}) as run:
-            tracker.log_job(run, {}, {}, files)
+            tracker.log_job(run, {}, {}, files, "digest")
         assert len(store.list_artifacts(run.id)) == kept
 
 
@@ -154,8 +154,10 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
         monkeypatch.setattr(mlflow.MlflowClient, name, gone)
     for name in ("one", "two"):
         with tracker.job(name, sweep, {}) as run:
-            tracker.log_job(run, {"n": 1}, {}, [])
-            tracker.log_pair(run, "a", tags={}, parameters={}, points=[("n", 1, 0)])
+            tracker.log_job(run, {"n": 1}, {}, [], "digest")
+            tracker.log_pair(
+                run, "a", tags={"data_digest": "d"}, parameters={}, points=[("n", 1, 0)]
+            )
     tracker.end_sweep(sweep, "FINISHED", [], "matrix", [])
     assert tracker.links(sweep, ["fgsm"]) == {}  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1

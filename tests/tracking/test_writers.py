@@ -29,11 +29,11 @@ def write(settings: TrackingSettings, sweep: str, writer: int, jobs: int) -> Non
                 tracker.log_pair(
                     run,
                     f"{name} -> {target}",
-                    tags={"target": target},
+                    tags={"target": target, "data_digest": "d"},
                     parameters={"number": number},
                     points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
                 )
-            tracker.log_job(run, {"n": number}, {}, [])
+            tracker.log_job(run, {"n": number}, {}, [], "digest")
     assert tracker.address, "the store was given up"
 
 

@@ -47,6 +47,8 @@ def _strongest(found: Measured) -> list[Figure]:
     rows = found.table("outcomes")
     rows = rows[rows["group"] == rows["group"].iloc[0]]
     table = strongest_attackers(rows)
+    if table.empty:  # no target beside the source
+        return []
     table = table[(table["attackers"] > 1) & (table["targeted"] == table["targeted"].min())]
     if table.empty:
         return []
