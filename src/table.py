@@ -1,6 +1,7 @@
 """Command line that prints a table of finished jobs for a paper.
 
-It is run by `-m` alone: an import would put it in the place of the function `src.table`.
+It is run by `-m` alone: an import would put it in the place of the function `src.table`, and is
+refused.
 """
 
 import argparse
@@ -10,6 +11,9 @@ from pathlib import Path
 from src.config.errors import REFUSED
 from src.store.state import newest_sweep
 from src.utils.files import write_text
+
+if __name__ != "__main__":
+    raise ImportError("src.table is a command; the function is `from src import table`.")
 
 
 def main() -> None:
@@ -61,5 +65,4 @@ def main() -> None:
         print(text, end="")
 
 
-if __name__ == "__main__":
-    main()
+main()

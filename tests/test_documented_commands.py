@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import squeezenet1_0
 
 from src.models import architectures, save_weights
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_python
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
 PAGES += sorted(REPOSITORY.glob("docs/*.md"))
@@ -183,6 +184,8 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
             patch.setattr("sys.argv", [*words[2:], "--rounds", "none"])
             main()
         assert "--rounds: none is not a whole number" in capsys.readouterr().err  # the rest is
+    elif words[:3] == ["python", "-m", "src.table"]:
+        assert run_python(*words[1:], folder=place) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
         words = shlex.split(command.replace("--uri http://host:5000", "--uri=sqlite:///other.db"))
         module = "src.report.__main__" if words[2] == "src.report" else words[2]
@@ -201,8 +204,16 @@ SNIPPETS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_the_python_of_a_page_runs(place, monkeypatch, code):
+def test_the_python_of_a_page_runs(place, run_in, monkeypatch, code):
     monkeypatch.chdir(place)
+    if "mlflow" in code:  # its placeholders: the data set, and a sweep that was tracked
+        tracked = ["attack=bim", "source=vgg_small,resnet_small", "experiment=demo"]
+        tracked = [word for word in small(["-m", *tracked]) if word != "tracking=none"]
+        assert run_in(place, *tracked) == 0
+        store = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+        (of_sweeps,) = store.search_experiments(filter_string="name = 'cifar10_mini-sweeps'")
+        (sweep, *_) = store.search_runs([of_sweeps.experiment_id], "tags.kind = 'sweep'")
+        code = code.replace("'ID'", f"'{sweep.info.run_id}'").replace('"D"', '"cifar10_mini"')
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 4])
     given = {"images": images, "labels": labels, "index": torch.arange(2)}
     exec(code, given)

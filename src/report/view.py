@@ -23,7 +23,7 @@ _JOB = ["attack", "source"]
 
 @dataclass(frozen=True)
 class View:
-    """What charts of all jobs draw.
+    """Rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
         rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with

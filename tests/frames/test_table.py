@@ -1,6 +1,7 @@
 """Tables for papers: marks and means by hand, names in every format."""
 
 import csv
+import importlib
 import io
 import re
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import src
 from src import table
 from src.frames.frame import COLUMNS, JOBS
 from src.store.record import JobRecord
@@ -213,3 +215,9 @@ def test_the_command_line_prints_the_table_of_a_folder(tmp_path):
     assert printed == table(folder, rows="attack", to="csv", average=False)
     run_python("-m", "src.table", *words, "--out", "t.csv", folder=tmp_path)
     assert (tmp_path / "t.csv").read_text() == printed
+
+
+def test_the_command_does_not_take_the_place_of_the_function():
+    with pytest.raises(ImportError, match="from src import table"):
+        importlib.import_module("src.table")
+    assert src.table is table

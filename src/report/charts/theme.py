@@ -22,7 +22,7 @@ PERCENT = alt.Axis(format=".0%")
 WHOLE = alt.Scale(domain=[0, 1])
 """Scale of shares from 0 to 1."""
 FOOLED, CORRECT = "fooled", "still correct"
-"""What a rate counts: successes of the attack, or images that are still classified correctly."""
+"""Counts of a rate: successes of the attack, or images that are still classified correctly."""
 MEAN = "mean of sources"
 """Source of the rows that are means over single sources."""
 RATES = {
@@ -67,7 +67,7 @@ def theme() -> alt.theme.ThemeConfig:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a page shows first; its script sets the parameters `chosen_NAME` of all charts.
+    """First choice of a page, whose script sets the parameters `chosen_NAME` of all charts.
 
     Attributes:
         source: Empty: the mean over all.
