@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
+BENCH := $(BIN)/python -m benchmarks --folder outputs/bench
+BF16 := --variant bf16 trainer.attack_precision=bf16
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,12 @@ drill: $(READY) ## Kill and damage: 60 faults drawn from seeds, then the same co
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
-	$(BIN)/python -m benchmarks
+	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16) --variant aside hydra/launcher=processes
+	$(BENCH)/demo-bim --inputs demo --attacks bim --images 1000 --rounds 3 $(BF16)
+	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --libraries torchattacks --images 1000 --rounds 3
+	$(BENCH)/demo-ssa --inputs demo --attacks ssa --images 250 --budgets 4 --rounds 3
+	$(BENCH)/cifar --inputs cifar --attacks fgsm bim --libraries torchattacks --images 200 --rounds 3
+	$(BENCH)/photographs --inputs photographs --attacks fgsm bim --libraries torchattacks --images 30 --rounds 3
 
 bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (minutes)
 	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 50 --rounds 1

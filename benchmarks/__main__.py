@@ -17,11 +17,12 @@ from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
+from benchmarks.peers import ATTACKS as KNOWN
 from src.store.record import git_commit
 from src.utils.files import write_text
 
-ATTACKS = ("fgsm", "bim", "pgd", "mi")
-LIBRARIES = ("torchattacks", "foolbox", "art")
+ATTACKS = ("fgsm", "bim", "pgd", "mi", "di", "ssa")
+BUDGETS_255 = (1, 2, 4, 8, 12, 16)
 TOLD = {"torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "mlflow", "numpy"}
 TOLD |= {"transferability", "torchattacks", "foolbox", "adversarial-robustness-toolbox"}
 """Packages whose versions are noted."""
@@ -34,12 +35,13 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(options.folder).absolute()
     variants = {name: words for name, *words in options.variant}
-    if taken := {OURS, *LIBRARIES} & variants.keys():
+    if taken := {OURS, *KNOWN} & variants.keys():
         parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
     shape = (options.threads, options.device, options.batch_size)
-    bench = Bench(folder, options.images, *shape, variants)
+    bench = Bench(folder, options.images, *shape, variants, sorted(options.budgets))
     libraries = [OURS, *variants, *_installed(options.libraries)]
-    found = _about(options) | {"results": []}
+    about = _about(options)
+    found = about | {"results": _done(folder / "results.json", about)}
     try:
         for given in _inputs(options, folder):
             bench.prepare(given)
@@ -47,7 +49,8 @@ def main() -> None:
             sources = f"attack=ATTACK source={','.join(given.models)}"
             print(f"{OURS}: python -m src.main -m {sources} {words}")
             print("and hydra.sweep.dir; clean predictions of earlier runs are removed before each")
-            for one in _results(options, bench, given, libraries):
+            done = {one["attack"] for one in found["results"] if one["input"] == given.name}
+            for one in _results(options, bench, given, libraries, done):
                 found["results"].append(one)
                 write_text(folder / "results.json", json.dumps(found, indent=1))
     except ValueError as error:
@@ -59,7 +62,7 @@ def main() -> None:
 
 
 def _results(
-    options: argparse.Namespace, bench: Bench, given: Input, libraries: list[str]
+    options: argparse.Namespace, bench: Bench, given: Input, libraries: list[str], done: set[str]
 ) -> Iterator[dict[str, Any]]:
     if options.what == "growth":
         yield growth(bench, given)
@@ -67,8 +70,21 @@ def _results(
     if options.what == "speeds":
         yield speeds(options.images, given, bench.calls(given))
         return
-    for attack in options.attacks:
-        yield compare(bench, given, attack, libraries, options.rounds)
+    for attack in (name for name in options.attacks if name not in done):
+        having = [one for one in libraries if attack in KNOWN.get(one, ATTACKS)]
+        yield compare(bench, given, attack, having, options.rounds)
+
+
+def _done(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the comparisons that the same command, code and machine have left."""
+    if about["options"]["what"] != "compare" or not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    done: list[dict[str, Any]] = found.pop("results")
+    if done and found == json.loads(json.dumps(about)):
+        print(f"{len(done)} comparisons of {path} are left as they are")
+        return done
+    return []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--inputs", choices=list(INPUTS), default=list(INPUTS), **names, help=", ".join(INPUTS))
     add("--own", nargs="+", metavar="WORD", help="your models, as a,b, and words of the program")
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
-    add("--libraries", choices=LIBRARIES, default=LIBRARIES, **names, help=", ".join(LIBRARIES))
+    add("--libraries", choices=KNOWN, default=list(KNOWN), **names, help=", ".join(KNOWN))
     add("--variant", action="append", default=[], nargs="+", metavar="WORD", help="NAME WORD ...")
     add("--images", type=_count, default=100)
+    add("--budgets", type=_count, nargs="+", default=BUDGETS_255, help="in units of 1/255")
     add("--rounds", type=_count, default=5)
     add("--threads", type=_count, default=os.cpu_count(), help="of torch, in every process")
     add("--device", choices=["cpu", "gpu"], default="cpu")

@@ -19,7 +19,6 @@ from benchmarks.inputs import Input
 from src.store.jobs import find_jobs
 from src.utils.files import write_text
 
-BUDGETS_255 = (1, 2, 4, 8, 12, 16)
 OURS = "ours"
 
 
@@ -51,6 +50,7 @@ class Bench:
         device: `cpu` or `gpu`.
         batch: Images in a batch.
         variants: More words of the program's command line, by name of the variant.
+        budgets_255: Budgets, ascending, without 0.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class Bench:
         device: str,
         batch: int,
         variants: Mapping[str, Sequence[str]],
+        budgets_255: Sequence[int],
     ) -> None:
         self.folder, self.images, self.threads = folder, images, threads
-        self.device, self.batch = device, batch
+        self.device, self.batch, self.budgets_255 = device, batch, tuple(budgets_255)
         self.variants: dict[str, Sequence[str]] = {OURS: (), **variants}
         self.tracked = find_spec("mlflow") is not None
 
@@ -76,7 +77,7 @@ class Bench:
             f"n_images={self.images}",
             *("report=none", f"trainer={self.device}", f"trainer.batch_size={self.batch}"),
             "trainer.attack_precision=32-true",  # whatever the input's words say
-            f"epsilon.grid=[0,{','.join(map(str, BUDGETS_255))}]",
+            f"epsilon.grid=[0,{','.join(map(str, self.budgets_255))}]",
             f"cache_dir='{self.folder / 'cache'}'",
             "rerun=true",
             store if self.tracked else "tracking=none",
@@ -127,12 +128,26 @@ class Bench:
             return pd.concat(own, ignore_index=True)
         labels = self.predictions(given, attack, OURS).groupby("index")["label"].first()
         index = pd.MultiIndex.from_product(
-            [given.models, given.models, [0.0, *map(float, BUDGETS_255)], labels.index],
+            [given.models, given.models, [0.0, *map(float, self.budgets_255)], labels.index],
             names=["source", "target", "eps_255", "index"],
         )
         with np.load(self._path(given, attack, library)) as found:
             rows = pd.DataFrame({"predicted": found["predicted"].ravel()}, index).reset_index()
         return rows.assign(label=rows["index"].map(labels))
+
+    def needed(self, given: Input, attack: str) -> float:
+        """Return the seconds of the bare network calls that the first round of ours needed.
+
+        These are the gradients that its jobs counted, and a prediction of every image by every
+        target at every budget and, once, of the clean image; in float32, timed alone.
+        """
+        bare = self.calls(given)
+        forward = sum(bare["forward"].values())
+        gradients = sum(
+            job.record.gradients * bare["gradient"][job.record.source] / self.images
+            for job in find_jobs([self._path(given, attack, OURS)])
+        )
+        return gradients + forward * (1 + len(given.models) * len(self.budgets_255))
 
     def calls(self, given: Input) -> dict[str, Any]:
         """Return the times that `benchmarks.gradients` measures."""
@@ -150,7 +165,7 @@ class Bench:
         """Write what a process is told, and return the file's path."""
         spec = {
             **{"folder": str(self.folder / given.name), "models": given.models},
-            **{"budgets_255": BUDGETS_255, "batch_size": self.batch, "result": str(result)},
+            **{"budgets_255": self.budgets_255, "batch_size": self.batch, "result": str(result)},
             **{"device": "cuda" if self.device == "gpu" else "cpu", **more},
         }
         path = result.with_suffix(".spec.json")

@@ -18,6 +18,7 @@ TIMES = {
     f"/ {OURS} (range)": "{ratio:.2f} ({least:.2f}-{largest:.2f})",
     "loop, s": "{loop:.1f}",
     "MB": "{megabytes:.0f}",
+    "/ bare calls": "{bare:.2f}",
 }
 AGREEMENT = {
     "cells differ": "{cells_differ}/{cells}",
@@ -50,7 +51,8 @@ def compare(
         for library in turn
     ]
     title = f"{given.name}, {attack}"
-    timed = times(runs).loc[list(libraries)]
+    needed = bench.needed(given, attack)
+    timed = times(runs).loc[list(libraries)].assign(bare=lambda table: table["seconds"] / needed)
     show(f"{title}: medians of {rounds} rounds", timed, TIMES)
     rows = {one: counted(bench.predictions(given, attack, one)) for one in libraries}
     cells = {one: counts(table) for one, table in rows.items()}
@@ -61,8 +63,9 @@ def compare(
     table = pd.DataFrame.from_dict(agreement, orient="index").rename_axis("library")
     show(f"{title}: agreement with {OURS}", table, AGREEMENT)
     return {
-        **{"input": given.name, "attack": attack, "runs": [run._asdict() for run in runs]},
-        **{"times": records(timed), "agreement": agreement},
+        **{"input": given.name, "attack": attack, "needed": needed},
+        **{"runs": [run._asdict() for run in runs], "times": records(timed)},
+        "agreement": agreement,
         "counts": {one: records(table) for one, table in cells.items()},
     }
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks import STEPS
 
-_STEP_SIZE = {"bim": 1 / STEPS, "pgd": 1 / 4, "mi": 1 / STEPS}  # as shares of the budget
+_STEP_SIZE = {"bim": 0.1, "pgd": 0.25, "mi": 0.1, "di": 0.1}  # as shares of the budget
 
 
 class Files(NamedTuple):
@@ -49,10 +49,11 @@ def torchattacks(model: nn.Module, attack: str, files: Files, batch: int) -> Lib
     """One attack object a budget: https://adversarial-attacks-pytorch.readthedocs.io ."""
     import torchattacks
 
-    kind = {"fgsm": "FGSM", "bim": "BIM", "pgd": "PGD", "mi": "MIFGSM"}[attack]
+    kind = {"fgsm": "FGSM", "bim": "BIM", "pgd": "PGD", "mi": "MIFGSM", "di": "DIFGSM"}[attack]
+    more = {"decay": 1.0} if attack == "di" else {}  # images keep their size, as ours do
 
     def craft(images: Tensor, labels: Tensor, budgets: Sequence[float]) -> list[Any]:
-        words = [{"eps": eps} | _steps(attack, eps, "alpha", "steps") for eps in budgets]
+        words = [{"eps": eps, **more} | _steps(attack, eps, "alpha", "steps") for eps in budgets]
         return [getattr(torchattacks, kind)(model, **each)(images, labels) for each in words]
 
     return Library(craft, _classify(model))
@@ -117,6 +118,12 @@ def _classify(model: nn.Module) -> Callable[[Any], np.ndarray]:
     return classify
 
 
+ATTACKS = {
+    "torchattacks": ("fgsm", "bim", "pgd", "mi", "di"),
+    "foolbox": ("fgsm", "bim", "pgd", "mi"),
+    "art": ("fgsm", "bim", "pgd", "mi"),
+}
+"""Attacks of each library that are compared."""
 PEERS: dict[str, Callable[[nn.Module, str, Files, int], Library]] = {
     "torchattacks": torchattacks,
     "foolbox": foolbox,

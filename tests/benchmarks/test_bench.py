@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.agreement import counted, counts, differences
 from benchmarks.bench import Run
 from benchmarks.compare import times
-from benchmarks.peers import PEERS, Files
+from benchmarks.peers import ATTACKS, PEERS, Files
 from src.attacks import bim, fgsm, mi
 from tests.conftest import REPOSITORY, run_python
 
@@ -59,14 +59,15 @@ def test_ratios_are_of_the_same_round():
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own, when they are imported
-@pytest.mark.parametrize("library", PEERS)
-@pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mi"])
+@pytest.mark.parametrize(
+    ("library", "attack"), [(name, attack) for name in PEERS for attack in ATTACKS[name]]
+)
 def test_every_library_is_asked_for_the_same_attack(library, attack):
     pytest.importorskip(library, exc_type=ImportError)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+        images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 3
+        network = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
         peer = PEERS[library](network, attack, Files(images, labels, 3, {}), 4)
         budgets = [4 / 255, 16 / 255]
         theirs = [torch.as_tensor(one) for one in peer.craft(images, labels, budgets)]
@@ -74,7 +75,7 @@ def test_every_library_is_asked_for_the_same_attack(library, attack):
     for eps, found in zip(budgets, theirs, strict=True):
         assert 0.9 * eps < (found - images).abs().max() <= eps + 1e-6
         assert found.min() >= 0 and found.max() <= 1
-        if attack != "pgd" and (library, attack) != ("foolbox", "mi"):
+        if attack not in ("pgd", "di") and (library, attack) != ("foolbox", "mi"):
             ours = {"fgsm": fgsm, "bim": bim, "mi": mi}[attack](network, images, labels, eps)
             torch.testing.assert_close(found, ours, atol=1e-6, rtol=0)
 
@@ -105,9 +106,12 @@ def test_the_bench_agrees_with_torchattacks_on_tiny_networks(tmp_path):
     pytest.importorskip("torchattacks", exc_type=ImportError)
     words = ["--attacks", "fgsm", "--rounds", "1", "--libraries", "torchattacks"]
     words += ["--variant", "unfolded", "trainer.fold_batch_norms=false"]
+    words += ["--budgets", "8", "2"]
     found = run_on_tiny_networks(tmp_path, *words)
     measured = pd.DataFrame(found["times"]).set_index("library")
     assert measured.index.tolist() == ["ours", "unfolded", "torchattacks"]
     assert (measured > 0).all(axis=None)
     assert all(one["predictions_differ"] == 0 for one in found["agreement"].values())
     assert found["counts"]["ours"] == found["counts"]["torchattacks"]
+    assert {one["eps_255"] for one in found["counts"]["ours"]} == {2.0, 8.0}
+    assert 0 < found["needed"] < measured.loc["ours", "seconds"]
