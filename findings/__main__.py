@@ -78,6 +78,7 @@ def page() -> str:
     return environment.get_template("findings.md.j2").render(
         photographs=photographs,
         attacks=attacks,
+        on_photographs=on_photographs(),
         targeted=Sweep([RESULTS / "targeted"]),
         models=MODELS,
         pairs=PAIRS,
@@ -121,6 +122,15 @@ def page() -> str:
 def matched_tables() -> Matched:
     """Return the attacks at matched cost."""
     return Matched(pd.read_csv(RESULTS / "published-attacks.csv"))
+
+
+def on_photographs() -> pd.DataFrame:
+    """Return the ranking of untargeted attacks on the photographs, in the mean over both sources."""
+    sweeps = [Sweep([RESULTS / name]) for name in ("attacks",)]
+    rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
+    mean = rows["source"].str.startswith("mean")
+    rows = rows[mean & (rows["kind"] == "untargeted") & (rows["norm"] == "linf")]
+    return rows.sort_values("mean", ascending=False).drop_duplicates("attack").set_index("attack")
 
 
 def behind(jobs: Sequence[StoredJob], attack: str, targets: Sequence[str]) -> pd.DataFrame:

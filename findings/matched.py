@@ -78,9 +78,13 @@ class Matched:
             ["key", "other"], ascending=False, kind="stable"
         )
 
-    def correlation(self, setting: str) -> tuple[float, int]:
-        """Return Spearman's rank correlation with published success, and the number of attacks."""
-        both = self.published.join(self.of(setting)["mean"], how="inner")
+    def correlation(self, ranking: pd.DataFrame) -> tuple[float, int]:
+        """Return Spearman's rank correlation with published success, and the number of attacks.
+
+        Args:
+            ranking: A row per attack, as `of` returns, with its `mean` success.
+        """
+        both = self.published.join(ranking["mean"], how="inner")
         return float(spearmanr(both["success"], both["mean"]).statistic), len(both)
 
     def moved(self, setting: str) -> pd.DataFrame:
@@ -111,7 +115,7 @@ class Matched:
         base = alt.Chart(rows).encode(
             y=alt.Y("attack:N", sort=order, title=None, axis=alt.Axis(labelLimit=200)),
             color=alt.Color(
-                "cost:N", title="cost an image", scale=alt.Scale(range=["#7a9cc6", "#c2410c"])
+                "cost:N", title="cost an image", scale=alt.Scale(range=COLOURS)
             ),
             yOffset=alt.YOffset("cost:N"),
         )
