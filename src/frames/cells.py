@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,16 +16,26 @@ from src.analysis.summary import JobSummary
 from src.utils.defended import parted
 
 AXES = ("attack", "source", "target", "defence")
+
+
+class Value(NamedTuple):
+    """What the cells of a table hold: a column of rates, its name, and how a number is written."""
+
+    column: str
+    words: str
+    form: str = "{:.1%}"
+
+
 VALUES = {
-    "success": "success_rate",
-    "accuracy": "robust_accuracy",
-    "confidence": "confidence",
-    "gradients": "gradients",
-    "rms": "rms_255",
-    "psnr": "psnr",
-    "ssim": "ssim",
+    "success": Value("success_rate", "Success rates in %"),
+    "accuracy": Value("robust_accuracy", "Robust accuracy in %"),
+    "confidence": Value("confidence", "Mean confidence in %"),
+    "gradients": Value("gradients", "Gradients an image, at all budgets together", "{:,.0f}"),
+    "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
+    "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
+    "ssim": Value("ssim", "SSIM", "{:.3f}"),
 }
-"""Values of cells, and the columns of rates that hold them."""
+"""Values of cells by name."""
 AVERAGE = "average"
 STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 """Rows of the strongest attacker, and the columns of `strongest_attackers` that they show."""
@@ -57,7 +68,7 @@ class Cells:
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
-            column, one = VALUES[self.value], used.iloc[0]
+            column, one = VALUES[self.value].column, used.iloc[0]
             if column not in used:
                 raise ValueError(f"value={self.value} needs jobs with diagnostics.stealth=true.")
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
