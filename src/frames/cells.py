@@ -137,8 +137,8 @@ def cells_of(
     pairs, outcomes = [], []
     for one in jobs:
         job, own = one.job, one.job.record
-        eps, counted = eps_255 or own.reference, protocol or own.protocol
-        rates = one.primary
+        eps = own.reference if eps_255 is None else eps_255
+        counted, rates = protocol or own.protocol, one.primary[one.primary["eps_255"] > 0]
         at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
         if at.empty:
             known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
