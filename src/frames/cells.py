@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from src.analysis import TRANSFER, relation
+from src.analysis import TRANSFER
 from src.analysis.comparisons import image_outcomes
 from src.analysis.ranking import rankings
 from src.analysis.stealth import mean_stealth
 from src.analysis.strongest import strongest_attackers
 from src.analysis.summary import JobSummary
+from src.report.measure import primary_rates
 from src.utils.defended import parted
 
 AXES = ("attack", "source", "target", "defence")
@@ -30,7 +31,9 @@ VALUES = {
     "success": Value("success_rate", "Success rates in %"),
     "accuracy": Value("robust_accuracy", "Robust accuracy in %"),
     "confidence": Value("confidence", "Mean confidence in %"),
-    "gradients": Value("gradients", "Gradients an image, at all budgets together", "{:,.0f}"),
+    "gradients": Value(
+        "gradients_per_image", "Gradients an image, at all budgets together", "{:,.0f}"
+    ),
     "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
     "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
     "ssim": Value("ssim", "SSIM", "{:.3f}"),
@@ -138,7 +141,8 @@ def cells_of(
     for one in jobs:
         job, own = one.job, one.job.record
         eps = own.reference if eps_255 is None else eps_255
-        counted, rates = protocol or own.protocol, one.primary[one.primary["eps_255"] > 0]
+        counted, rates = protocol or own.protocol, primary_rates([one])
+        rates = rates[rates["eps_255"] > 0]
         at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
         if at.empty:
             known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
@@ -148,13 +152,7 @@ def cells_of(
             )
         if "stealth" in job.files:
             at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
-        pairs.append(
-            at.assign(
-                relation=[relation(own.source, target) for target in at["target"]],
-                target=[parted(target)[0] for target in at["target"]],
-                gradients=one.cost.get("gradients_per_image", np.nan),
-            )
-        )
+        pairs.append(at)
         single = image_outcomes(job.defended, own.source, own.evaluated, eps, counted)
         names = pd.DataFrame(map(parted, single["target"]), columns=["target", "defence"])
         single = single.rename(columns={"target": "full"}).join(names)
