@@ -74,10 +74,11 @@ def transfer(
         sources: Modules by name: float32 images in [0, 1] of shape (N, 3, H, H) to logits of
             shape (N, C). They normalise by themselves. `a+b` names an ensemble, a list of modules.
         targets: Likewise. A target of a source's name is its white box, and the same module.
-        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
+        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H), a tensor
+            or, as all that follow, an array.
         labels: True classes, shape (N,).
-        attacks: Names of attacks, see `src.attacks`, or a mapping: a name to the keywords that
-            differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
+        attacks: Name or names of attacks, see `src.attacks`, or a mapping: a name to the keywords
+            that differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
             function as those of `src.attacks` (`{"mine": partial(attacks.mi, decay=0.5)}`).
         eps: Budgets in [0, 1] units, such as `8 / 255`.
         reference: The budget of `matrix` and `table`; None: 8/255 if it is there, else the largest.
@@ -117,7 +118,10 @@ def transfer(
             name: {"function": name_of(each), "repeats": repeats} for name, each in behind.items()
         },
         "defences": list(behind),
-        "epsilon": {"grid": _levels(eps), "reference": reference and _levels(reference)[0]},
+        "epsilon": {
+            "grid": _levels(eps),
+            "reference": None if reference is None else _levels(reference)[0],
+        },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": seed},
         "store": {"images_mb": 0},  # examples alone
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
