@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from src.config.errors import REFUSED
-from src.store.state import newest_sweep
+from src.store.state import PLAN, job_statuses, newest_sweep
 from src.utils.files import write_text
 
 if __name__ != "__main__":
@@ -22,7 +22,7 @@ def main() -> None:
         "python -m src.table", description="Print a table of finished jobs for a paper."
     )
     add = parser.add_argument
-    add("folder", nargs="*", help="folders of sweeps; the newest in outputs/")
+    add("folder", nargs="*", type=Path, help="folders of sweeps; the newest in outputs/")
     axes = "one or more of attack, source, target, defence"
     add("--rows", nargs="+", default=["source", "attack"], help=f"{axes}; source attack")
     add("--columns", nargs="+", default=["target"], help=f"{axes}; target")
@@ -43,8 +43,9 @@ def main() -> None:
     from src.frames.table import table
 
     try:
+        folders = given.folder or [newest_sweep(finished=True)]
         text = table(
-            *(given.folder or [newest_sweep(finished=True)]),
+            *folders,
             rows=given.rows,
             columns=given.columns,
             value=given.value,
@@ -56,6 +57,10 @@ def main() -> None:
             strongest=given.strongest,
             to=given.to,
         )
+        for folder in (each for each in folders if (each / PLAN).exists()):
+            states = [job.state for job in job_statuses(folder)]
+            if left := len(states) - states.count("done"):
+                print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
         if given.out:
             write_text(given.out, str(text))
     except (ValueError, OSError) as error:

@@ -66,8 +66,10 @@ def check_names(path: str, found: pd.DataFrame) -> None:
 def _list(path: str) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path)
+        if lacking := {"index", "label"} - set(rows):
+            raise ValueError(f"it lacks the column {min(lacking)}")
         return rows.astype({"index": np.int64, "label": np.int64})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"dataset.images={path} is no list of images: {first_line(error)}"
         ) from error

@@ -4,19 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from src.frames.cells import Cells
+from src.frames.cells import VALUES, Cells
 from src.store.jobs import StoredJob
 from src.store.record import JobRecord
 
-_WORDS = {
-    "success": "Success rates in %",
-    "accuracy": "Robust accuracy in %",
-    "confidence": "Mean confidence in %",
-    "gradients": "Gradients an image, at all budgets together",
-    "rms": "Root-mean-square change in 1/255",
-    "psnr": "PSNR in dB",
-    "ssim": "SSIM",
-}
 _PACKAGES = ("transferability", "torch", "torchvision", "timm")
 
 
@@ -44,7 +35,7 @@ def caption_of(
     pooled = [axis for axis in pooled if pairs[axis].nunique() > 1 and counted]
     marked = bool(shown["undecided"].any())
     sentences = {
-        f"{_WORDS[cells.value]} at eps = {budgets}": True,
+        f"{VALUES[cells.value].words} at eps = {budgets}": True,
         f"Of {_distinct(map(_images, records))}": True,
         f"Counted ({protocols}): {least:.0f} to {most:.0f} images a cell": counted,
         f"Cells are means over {' and '.join(pooled)}s, white boxes left out": bool(pooled),

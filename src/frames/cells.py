@@ -2,29 +2,43 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from src.analysis import TRANSFER, relation
+from src.analysis import TRANSFER
 from src.analysis.comparisons import image_outcomes
 from src.analysis.ranking import rankings
 from src.analysis.stealth import mean_stealth
 from src.analysis.strongest import strongest_attackers
 from src.analysis.summary import JobSummary
+from src.report.measure import primary_rates
 from src.utils.defended import parted
 
 AXES = ("attack", "source", "target", "defence")
+
+
+class Value(NamedTuple):
+    """What the cells of a table hold: a column of rates, its name, and how a number is written."""
+
+    column: str
+    words: str
+    form: str = "{:.1%}"
+
+
 VALUES = {
-    "success": "success_rate",
-    "accuracy": "robust_accuracy",
-    "confidence": "confidence",
-    "gradients": "gradients",
-    "rms": "rms_255",
-    "psnr": "psnr",
-    "ssim": "ssim",
+    "success": Value("success_rate", "Success rates in %"),
+    "accuracy": Value("robust_accuracy", "Robust accuracy in %"),
+    "confidence": Value("confidence", "Mean confidence in %"),
+    "gradients": Value(
+        "gradients_per_image", "Gradients an image, at all budgets together", "{:,.0f}"
+    ),
+    "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
+    "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
+    "ssim": Value("ssim", "SSIM", "{:.3f}"),
 }
-"""Values of cells, and the columns of rates that hold them."""
+"""Values of cells by name."""
 AVERAGE = "average"
 STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
 """Rows of the strongest attacker, and the columns of `strongest_attackers` that they show."""
@@ -57,7 +71,7 @@ class Cells:
         for place, rows in self.pairs.groupby(list(keys), sort=False):
             transfer = rows[rows["relation"] == TRANSFER]
             used = transfer if len(transfer) else rows
-            column, one = VALUES[self.value], used.iloc[0]
+            column, one = VALUES[self.value].column, used.iloc[0]
             if column not in used:
                 raise ValueError(f"value={self.value} needs jobs with diagnostics.stealth=true.")
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
@@ -126,8 +140,9 @@ def cells_of(
     pairs, outcomes = [], []
     for one in jobs:
         job, own = one.job, one.job.record
-        eps, counted = eps_255 or own.reference, protocol or own.protocol
-        rates = one.primary
+        eps = own.reference if eps_255 is None else eps_255
+        counted, rates = protocol or own.protocol, primary_rates([one])
+        rates = rates[rates["eps_255"] > 0]
         at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
         if at.empty:
             known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
@@ -137,13 +152,7 @@ def cells_of(
             )
         if "stealth" in job.files:
             at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
-        pairs.append(
-            at.assign(
-                relation=[relation(own.source, target) for target in at["target"]],
-                target=[parted(target)[0] for target in at["target"]],
-                gradients=one.cost.get("gradients_per_image", np.nan),
-            )
-        )
+        pairs.append(at)
         single = image_outcomes(job.defended, own.source, own.evaluated, eps, counted)
         names = pd.DataFrame(map(parted, single["target"]), columns=["target", "defence"])
         single = single.rename(columns={"target": "full"}).join(names)

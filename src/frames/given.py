@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.config.settings import Settings
@@ -13,11 +14,12 @@ from src.data import ImageDataset, LabelledImages, to_unit
 from src.defences import Defence
 from src.evaluation import Attack, for_device
 from src.evaluation.configured_attack import attack_function
-from src.experiment.models import Model, with_ensemble
+from src.experiment.models import Model, check_images, with_ensemble
 from src.experiment.prepared import Job, mixing_pool
-from src.models import weights_digest
+from src.models import PixelClassifier, try_classifier, weights_digest
 from src.store.keys import content_key
 from src.store.rows import Rows
+from src.utils.checks import first_line
 
 
 class Given:
@@ -27,36 +29,38 @@ class Given:
         self,
         sources: Mapping[str, nn.Module | Sequence[nn.Module]],
         targets: Mapping[str, nn.Module],
-        images: Tensor,
-        labels: Tensor,
-        target_labels: Tensor | str | None,
-        index: Tensor | None,
+        images: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor,
+        target_labels: ArrayLike | Tensor | None,
+        index: ArrayLike | Tensor | None,
     ) -> None:
-        modules = dict(targets)
-        for name, given in sources.items():
-            members = [given] if isinstance(given, nn.Module) else list(given)
-            for member, module in zip(name.split("+"), members, strict=True):
-                if modules.setdefault(member, module) is not module:
-                    raise ValueError(f"{member} is one module as a source and another as a target.")
-        self.targets = list(targets)
+        levels = _grey_levels(_tensor("images", images))
+        aims, numbers = (
+            None if each is None else _whole(key, each, len(levels))
+            for key, each in (("target_labels", target_labels), ("index", index))
+        )
+        if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
+            raise ValueError("index must rise, by images, from 0 or more.")
+        modules = _modules(sources, targets)
         places = {value.device for each in modules.values() for value in each.state_dict().values()}
         if len(places) > 1:
             raise ValueError(f"The modules are on {len(places)} devices; move them to one.")
-        self.device = places.pop() if places else images.device
-        self.networks = {name: copy.deepcopy(each).eval() for name, each in modules.items()}
-        for network in self.networks.values():
-            network.requires_grad_(False)
-        levels = _grey_levels(images)
-        wanted = target_labels.cpu().numpy() if isinstance(target_labels, Tensor) else None
-        numbers = None if index is None else index.cpu().numpy()
-        if numbers is not None and (np.diff(numbers) <= 0).any():
-            raise ValueError("index must rise, by images.")
-        data = levels.permute(0, 2, 3, 1).cpu().numpy(), labels.cpu().numpy()
-        labelled = LabelledImages(*data, target_labels=wanted)
-        classes = {self._classes(name, levels[:2]) for name in self.networks}
+        self.targets = list(targets)
+        self.device = places.pop() if places else levels.device
+        self.networks = {
+            name: _classifier(name, each).to(self.device) for name, each in modules.items()
+        }
+        some = to_unit(levels[:1]).to(self.device)
+        with torch.no_grad():
+            classes = {each(some).shape[1] for each in self.networks.values()}
         if len(classes) > 1:
             raise ValueError(f"The modules tell {sorted(classes)} classes apart.")
-        self.images = ImageDataset(labelled, num_classes=classes.pop(), numbers=numbers)
+        for each in self.networks.values():
+            try_classifier(each, max(classes), levels.shape[-1])
+        pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
+        known = _whole("labels", labels, len(levels))
+        data = LabelledImages(pixels, known, target_labels=aims)
+        self.images = ImageDataset(data, num_classes=max(classes), numbers=numbers)
 
     @property
     def trainer(self) -> dict[str, Any]:
@@ -69,7 +73,7 @@ class Given:
         names = dict.fromkeys((*source.split("+"), *self.targets))
         model = {
             name: {
-                "network": {"name": name_of(self.networks[name])},
+                "network": {"name": name_of(self.networks[name].network)},
                 "weights": "included",
                 "feature_layer": getattr(self.networks[name], "feature_layer", None),
             }
@@ -85,13 +89,14 @@ class Given:
         rows: Rows,
     ) -> Job:
         """Return the job of some settings."""
-        trainer = for_device(settings.trainer, self.device.type)
+        check_images(self.images, progress=False, together=2 if settings.controls else 1)
         models = {}
         for name in settings.models:
-            network, digest = self.networks[name], weights_digest(self.networks[name])
-            models[name] = Model(
-                network, digest, content_key(name_of(network), repr(network), digest)
-            )
+            network = self.networks[name].network
+            digest = weights_digest(network)
+            key = content_key(name_of(network), repr(network), digest)
+            models[name] = Model(self.networks[name], digest, key)
+        trainer = for_device(settings.trainer, self.device.type)
         settings = settings.model_copy(update={"trainer": trainer})
         return Job(
             settings,
@@ -106,14 +111,37 @@ class Given:
             defences=defences,
         )
 
-    def _classes(self, name: str, levels: Tensor) -> int:
-        """Return the number of a module's classes, by its logits of two images."""
-        with torch.no_grad():
-            logits = self.networks[name](to_unit(levels).to(self.device))
-        if not isinstance(logits, Tensor) or logits.shape[:-1] != levels.shape[:1]:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"{name} must return logits of shape (N, C), not {got}.")
-        return int(logits.shape[1])
+
+def _modules(
+    sources: Mapping[str, nn.Module | Sequence[nn.Module]], targets: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """Return all modules by name, those of ensembles by the names of the members."""
+    found: dict[str, nn.Module] = {}
+    for key, given in (("targets", targets), ("sources", sources)):
+        if not isinstance(given, Mapping) or not given:
+            raise ValueError(f"{key} must be a mapping of names to torch modules.")
+        for name, one in given.items():
+            members: list[Any] = list(one) if isinstance(one, list | tuple) else [one]
+            names = str(name).split("+") if key == "sources" else [name]
+            if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
+                raise ValueError(
+                    f"{key}[{name!r}] must be a torch module or, of sources of a name such as "
+                    "'a+b', a list of them."
+                )
+            for member, module in zip(names, members, strict=True):
+                if found.setdefault(member, module) is not module:
+                    raise ValueError(f"{member} is one module as a source and another as a target.")
+    return found
+
+
+def _classifier(name: str, module: nn.Module) -> PixelClassifier:
+    """Return a frozen copy of a module, in evaluation mode."""
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:  # of many kinds
+        raise ValueError(f"{name} cannot be copied: {first_line(error)}") from error
+    classifier = PixelClassifier(copied, mean=(0, 0, 0), std=(1, 1, 1), name=name)
+    return classifier.eval().requires_grad_(False)
 
 
 def name_of(given: Any) -> str:
@@ -138,3 +166,21 @@ def _grey_levels(images: Tensor) -> Tensor:
             "(255 * images).round().clamp(0, 255).to(torch.uint8)."
         )
     return levels.to(torch.uint8)
+
+
+def _whole(key: str, values: Any, count: int) -> np.ndarray:
+    """Return whole numbers, one for each image."""
+    found = _tensor(key, values).cpu().numpy()
+    if found.dtype.kind not in "iu" or found.shape != (count,):
+        raise ValueError(
+            f"{key} must be {count} whole numbers, one for each image, not {found.dtype} of shape "
+            f"{found.shape}."
+        )
+    return found
+
+
+def _tensor(key: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{key} is no tensor and no array: {first_line(error)}") from error

@@ -2,11 +2,12 @@
 
 import html
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -19,7 +20,7 @@ _LATEX = str.maketrans(
     {each: f"\\{each}" for each in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-ESCAPES: dict[str, Callable[[str], str]] = {
+ESCAPES: dict[str, Callable[[Any], str]] = {
     "html": html.escape,
     "latex": lambda text: text.translate(_LATEX),
     "markdown": lambda text: re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text),
@@ -28,10 +29,13 @@ ESCAPES: dict[str, Callable[[str], str]] = {
 }
 """Names as each format needs them."""
 _SMALL = {"latex": r" {{\scriptsize [{}, {}]}}", "html": " <small>[{}, {}]</small>"}
-_FORMS = {"gradients": "{:,.0f}", "rms": "{:.2f}", "psnr": "{:.1f}", "ssim": "{:.3f}"}
 _NONE = {"latex": "--", "html": "&ndash;"}
-Place = tuple[str, ...]
-Cell = dict[Hashable, Any]
+_STYLES = {
+    "best": "font-weight: bold",
+    "undecided": "font-style: italic",
+    "white": "color: #777777",
+}
+_MARKS = {"best": "**", "undecided": "*"}
 
 
 def table(
@@ -81,8 +85,9 @@ def table(
     _check(rows, columns, value, to, strongest)
     cells = cells_of(jobs, value, eps_255, protocol)
     keys = [*rows, *columns]
-    if "attack" not in keys and len(names := cells.pairs["attack"].unique()) > 1:
-        raise ValueError(f"rows or columns must have attack: there are {', '.join(names)}.")
+    for axis in ["attack", *(["defence"] if strongest else [])]:  # of which there is no mean
+        if axis not in keys and len(names := cells.pairs[axis].unique()) > 1:
+            raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
     parts = [cells.table(keys)]
     several = len(parts[0][columns].drop_duplicates()) > 1
     if average and several:
@@ -94,9 +99,12 @@ def table(
     options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average and several}
     options |= {"white_boxes": white_boxes, "intervals": intervals, "strongest": strongest}
     text = caption_of([one.job for one in jobs], cells, body, **options)
-    shown = body if white_boxes else body[~body["white"]]
-    places = _places(body, rows), _places(body, columns)
-    return _rendered(shown, rows, columns, places, value, intervals, text, to)
+    if to == "csv":
+        return _csv(_wide(body, rows, columns, white_boxes), intervals)
+    form, each = VALUES[value].form, body.to_dict("records")
+    body["text"] = [_text(cell, form, intervals, to or "html") for cell in each]
+    body["css"] = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in each]
+    return _laid_out(_wide(body, rows, columns, white_boxes), text, to or "html")
 
 
 def _check(
@@ -129,115 +137,73 @@ def _averages(
     return cells.marked(means.assign(**numbers), rows).assign(**blank)
 
 
-def _rendered(
-    body: pd.DataFrame,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    places: tuple[list[Place], list[Place]],
-    value: str,
-    intervals: bool,
-    caption: str,
-    to: str | None,
-) -> Styler | str:
-    """Return cells in the places of a table, in one of the formats."""
-    how, escape = to or "html", ESCAPES[to or "html"]
-    below, beside = places
-    found = {
-        (tuple(cell[key] for key in rows), tuple(cell[key] for key in columns)): cell
-        for cell in body.to_dict("records")
-    }
-    if how == "csv":
-        return _csv(found, rows, below, beside, intervals)
-    shown: list[list[str]] = []
-    styles: list[list[str]] = []
-    before: Place = ()
-    for place in below:
-        new = [part if place[: n + 1] != before[: n + 1] else "" for n, part in enumerate(place)]
-        its = [found.get((place, at)) for at in beside]
-        shown.append([*map(escape, new), *(_text(cell, value, intervals, how) for cell in its)])
-        styles.append([""] * len(rows) + list(map(_style, its)))
-        before = place
-    levels = [(name, *[""] * (len(columns) - 1)) for name in rows] + beside
-    heads = [tuple(map(escape, map(str, level))) for level in levels]
-    header = pd.MultiIndex.from_tuples(heads) if len(columns) > 1 else [head[0] for head in heads]
-    display = pd.DataFrame(shown, columns=header)
+def _wide(
+    cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], white_boxes: bool
+) -> pd.DataFrame:
+    """Return cells in their places, each of their columns as a table beside the others.
+
+    Names are in the order of their first cells.
+    """
+    cells = cells.assign(
+        **{axis: pd.Categorical(cells[axis], cells[axis].unique()) for axis in (*rows, *columns)}
+    )
+    how: dict[str, Any] = {"index": list(rows), "columns": list(columns)}
+    every = cells.pivot(**how)
+    return (cells if white_boxes else cells[~cells["white"]]).pivot(**how).reindex_like(every)
+
+
+def _csv(wide: pd.DataFrame, intervals: bool) -> str:
+    """Return the numbers of cells and, as columns of their own, the ends of their intervals."""
+    escape = ESCAPES["csv"]
+    found = wide.index.to_frame(index=False).astype(object).map(escape)
+    for place in _places(wide):
+        for end in ("value", "low", "high") if intervals else ("value",):
+            words = [*place, "" if end == "value" else end]
+            found[escape(" ".join(filter(None, words)))] = wide[(end, *place)].to_numpy()
+    return found.to_csv(index=False, lineterminator="\n")
+
+
+def _laid_out(wide: pd.DataFrame, caption: str, how: str) -> Styler | str:
+    """Return the cells' texts after the names of their rows, as Markdown, LaTeX or a Styler."""
+    escape, places = ESCAPES[how], _places(wide)
+    names = wide.index.to_frame(index=False).astype(object)
+    new = names.ne(names.shift()).cummax(axis=1)  # a name, or one before it, differs
+    heads = [(name, *[""] * (len(places[0]) - 1)) for name in names] + places
+    heads = [tuple(map(escape, head)) for head in heads]
+    texts = wide["text"].fillna(_NONE.get(how, "\N{EN DASH}")).to_numpy()
+    shown = np.hstack([names.map(escape).where(new, "").to_numpy(), texts])
     if how == "markdown":
-        return _markdown(shown, styles, heads, escape(caption))
-    css = pd.DataFrame(styles, columns=header)
-    styler = display.style.apply(lambda _: css, axis=None).hide(axis="index")
-    styler = styler.set_caption(escape(caption))
+        lines = [[" ".join(filter(None, head)) for head in heads], ["---"] * len(heads), *shown]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(caption)}\n"
+    header = pd.MultiIndex.from_tuples(heads) if len(heads[0]) > 1 else [head[0] for head in heads]
+    css = pd.DataFrame("", range(len(shown)), header)
+    css.iloc[:, names.shape[1] :] = wide["css"].fillna("").to_numpy()
+    styler = pd.DataFrame(shown, columns=header).style.apply(lambda _: css, axis=None)
+    styler = styler.hide(axis="index").set_caption(escape(caption))
     if how == "html":
         return styler
-    form = "l" * len(rows) + "r" * len(beside)
+    form = "l" * names.shape[1] + "r" * len(places)
     float_at: dict[str, Any] = {"position": "t", "position_float": "centering"}
     made = styler.to_latex(
         hrules=True, convert_css=True, column_format=form, multicol_align="c", **float_at
     )
     lines = ["% needs \\usepackage{booktabs} and \\usepackage{xcolor}", *str(made).splitlines()]
     first = lines.index(r"\midrule") + 1
-    for number in range(len(below) - 1, 0, -1):
-        if len(rows) > 1 and below[number][0] != below[number - 1][0]:
-            lines.insert(first + number, r"\midrule")
+    for number in reversed(np.flatnonzero(new.iloc[1:, 0]) if names.shape[1] > 1 else ()):
+        lines.insert(first + number + 1, r"\midrule")
     return "\n".join(lines) + "\n"
 
 
-def _places(body: pd.DataFrame, axes: Sequence[str]) -> list[Place]:
-    """Return the rows, or the columns, in blocks of equal names, each as they first appear."""
-    order = [list(body[axis].unique()) for axis in axes]
-    found = body[list(axes)].drop_duplicates().itertuples(index=False, name=None)
-    places = sorted(found, key=lambda place: list(map(list.index, order, place)))
-    return sorted(places, key=lambda place: place[0] == AVERAGE)
+def _places(wide: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return the names above each column."""
+    return [place if isinstance(place, tuple) else (place,) for place in wide["value"]]
 
 
-def _text(cell: Cell | None, value: str, intervals: bool, how: str) -> str:
-    if cell is None:
-        return _NONE.get(how, "\N{EN DASH}")
+def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, how: str) -> str:
     if pd.isna(cell["value"]):
         return "n/a"
-    form = _FORMS.get(value, "{:.1%}")
-    ends = (form.format(cell[each]).rstrip("%") for each in ("low", "value", "high"))
-    low, number, high = ends
-    if not intervals or pd.isna(cell["low"]):
-        return number
-    return number + _SMALL.get(how, " [{}, {}]").format(low, high)
-
-
-def _style(cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    bold, italic, grey = "font-weight: bold", "font-style: italic", "color: #777777"
-    words = {"best": bold, "undecided": italic, "white": grey}
-    return "; ".join(css for key, css in words.items() if cell[key])
-
-
-def _markdown(
-    shown: list[list[str]], styles: list[list[str]], heads: list[Place], caption: str
-) -> str:
-    marks = {"bold": "**", "italic": "*"}
-    lines = [[" ".join(filter(None, head)) for head in heads]]
-    lines.append(["---"] * len(heads))
-    for row, css in zip(shown, styles, strict=True):
-        ends = [marks.get(each.rpartition(" ")[2], "") for each in css]
-        lines.append([f"{end}{text}{end}" for end, text in zip(ends, row, strict=True)])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{caption}\n"
-
-
-def _csv(
-    found: dict[tuple[Place, Place], Cell],
-    rows: Sequence[str],
-    below: list[Place],
-    beside: list[Place],
-    intervals: bool,
-) -> str:
-    escape, ends = ESCAPES["csv"], ("value", *(("low", "high") if intervals else ()))
-    lines = []
-    for place in below:
-        line: dict[str, Any] = dict(zip(rows, map(escape, place), strict=True))
-        for at in beside:
-            name = " ".join(filter(None, at))
-            for end in ends:
-                key = escape(name if end == "value" else f"{name} {end}")
-                line[key] = found.get((place, at), {}).get(end)
-        lines.append(line)
-    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    low, text, high = (form.format(cell[each]).rstrip("%") for each in ("low", "value", "high"))
+    if intervals and not pd.isna(cell["low"]):
+        text += _SMALL.get(how, " [{}, {}]").format(low, high)
+    marks = [mark for key, mark in _MARKS.items() if cell[key]] if how == "markdown" else []
+    return "".join([*marks, text, *marks])

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
+from numpy.typing import ArrayLike
 from omegaconf import open_dict
 from omegaconf.errors import UnsupportedValueType
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -34,6 +35,7 @@ from src.store.record import without_top_five
 from src.store.rows import RowsInMemory
 from src.store.tables import without_defences
 from src.utils.checks import first_line
+from src.utils.defended import PLAIN
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +46,20 @@ _SECTIONS = ("trainer", "report", "store", "epsilon")
 def transfer(
     sources: Mapping[str, nn.Module | Sequence[nn.Module]],
     targets: Mapping[str, nn.Module],
-    images: Tensor,
-    labels: Tensor,
+    images: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
     *,
-    attacks: Mapping[str, Mapping[str, Any] | Attack] | Sequence[str] = ("fgsm",),
-    eps: float | Sequence[float] | Tensor = 8 / 255,
+    attacks: Mapping[str, Mapping[str, Any] | Attack] | Sequence[str] | str = "fgsm",
+    eps: ArrayLike | Tensor = 8 / 255,
     reference: float | None = None,
     norm: str | None = None,
-    target_labels: Tensor | str | None = None,
+    target_labels: ArrayLike | Tensor | str | None = None,
     defences: Mapping[str, Defence] | None = None,
     repeats: int = 1,
     protocol: str = "joint",
     controls: bool = False,
     ensemble: str = "logits",
-    index: Tensor | None = None,
+    index: ArrayLike | Tensor | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     progress_bar: bool = True,
@@ -72,10 +74,11 @@ def transfer(
         sources: Modules by name: float32 images in [0, 1] of shape (N, 3, H, H) to logits of
             shape (N, C). They normalise by themselves. `a+b` names an ensemble, a list of modules.
         targets: Likewise. A target of a source's name is its white box, and the same module.
-        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
+        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H), a tensor
+            or, as all that follow, an array.
         labels: True classes, shape (N,).
-        attacks: Names of attacks, see `src.attacks`, or a mapping: a name to the keywords that
-            differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
+        attacks: Name or names of attacks, see `src.attacks`, or a mapping: a name to the keywords
+            that differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
             function as those of `src.attacks` (`{"mine": partial(attacks.mi, decay=0.5)}`).
         eps: Budgets in [0, 1] units, such as `8 / 255`.
         reference: The budget of `matrix` and `table`; None: 8/255 if it is there, else the largest.
@@ -106,25 +109,30 @@ def transfer(
         >>> frame = transfer({"a": a}, {"a": a, "b": b}, images, labels, attacks=["mi"])
         ... # doctest: +SKIP
     """
-    given = Given(sources, targets, images, labels, target_labels, index)
     rule = target_labels if isinstance(target_labels, str | None) else "data"
-    behind = dict(defences or {})
+    aims = None if isinstance(target_labels, str) else target_labels
+    given = Given(sources, targets, images, labels, aims, index)
+    named, behind = _attacks(attacks), _defences(defences)
     common = {
         "defence": {
             name: {"function": name_of(each), "repeats": repeats} for name, each in behind.items()
         },
         "defences": list(behind),
-        "epsilon": {"grid": _levels(eps), "reference": reference and _levels(reference)[0]},
+        "epsilon": {
+            "grid": _levels(eps),
+            "reference": None if reference is None else _levels(reference)[0],
+        },
         **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": seed},
         "store": {"images_mb": 0},  # examples alone
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
         "trainer": {
             **given.trainer,
-            "batch_size": batch_size or "auto",
+            "batch_size": "auto" if batch_size is None else batch_size,
             "progress_bar": progress_bar,
         },
     }
-    named = attacks if isinstance(attacks, Mapping) else {name: {} for name in attacks}
+    if store:
+        Path(store).mkdir(parents=True, exist_ok=True)
     wanted = {key: each for key, each in (("norm", norm), ("target_label", rule)) if each}
     rows, jobs = RowsInMemory(), list[StoredJob]()
     with _quiet():
@@ -138,6 +146,25 @@ def transfer(
             folder = f"{number}-{settings.attack.name}-{settings.source_name}"
             jobs.append(_done(job, Path(store, folder) if store else None))
     return frame_of(jobs)
+
+
+def _attacks(given: Any) -> dict[str, Mapping[str, Any] | Attack]:
+    """Return attacks by name: the keywords that differ from a file's, or functions."""
+    named = [given] if isinstance(given, str) or callable(given) else given
+    named = dict(named) if isinstance(named, Mapping) else {name: {} for name in named}
+    fit = [isinstance(how, Mapping) or callable(how) for how in named.values()]
+    if not named or not all(fit) or not all(isinstance(name, str) for name in named):
+        raise ValueError(
+            "attacks must be names of attacks, or a mapping of names to keywords or to functions."
+        )
+    return named
+
+
+def _defences(given: Any) -> dict[str, Defence]:
+    named = {} if given is None else given
+    if not isinstance(named, Mapping) or PLAIN in named or not all(map(callable, named.values())):
+        raise ValueError(f"defences must be a mapping of names, not {PLAIN}, to functions.")
+    return dict(named)
 
 
 def _settings(
@@ -213,9 +240,9 @@ def _plain_keywords(function: Attack) -> dict[str, Any]:
     return {key: each if isinstance(each, plain) else repr(each) for key, each in keywords.items()}
 
 
-def _levels(eps: float | Sequence[float] | Tensor) -> list[float]:
+def _levels(eps: ArrayLike | Tensor) -> list[float]:
     """Return budgets in [0, 1] units in units of 1/255."""
-    budgets = torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()
-    if wrong := [budget for budget in budgets if not 0 < budget <= 1]:
+    budgets = np.ravel(np.asarray(eps.cpu() if isinstance(eps, Tensor) else eps, np.float64))
+    if wrong := [budget for budget in budgets.tolist() if not 0 < budget <= 1]:
         raise ValueError(f"eps={wrong[0]:g} is not between 0 and 1; 8 / 255 is 8 grey levels.")
-    return [round(255 * budget, 6) for budget in budgets]  # float32 has 7 digits
+    return [round(255 * budget, 6) for budget in budgets.tolist()]  # float32 has 7 digits

@@ -57,7 +57,7 @@ def build_classifier(
         raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name).eval()
     classifier.feature_layer = feature_layer
-    _try(classifier, num_classes, image_size)
+    try_classifier(classifier, num_classes, image_size)
     return classifier
 
 
@@ -74,9 +74,10 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
-def _try(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
-    """Classify two images, so that a misfit shows before any work."""
+def try_classifier(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
+    """Classify two images, so that a misfit shows before any work; note whether it is steady."""
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    images = images.to(classifier.mean.device)
     try:
         with torch.no_grad():
             logits, again = classifier(images), classifier(images)

@@ -1,6 +1,7 @@
 """Weight files: safe reading, strict loading, saving and digests of content."""
 
 import hashlib
+import sys
 import textwrap
 from collections import OrderedDict
 from collections.abc import Collection
@@ -55,14 +56,15 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``last`` is unwrapped, and prefixes
     that all names share, such as ``module.``, are stripped. Float types are converted.
     Counters of batches seen may be missing, and heads that only training uses may be left over:
-    neither changes a prediction. Names and shapes must fit.
+    neither changes a prediction. Names and shapes must fit, after timm's own conversion of files of
+    its earlier versions where the network is one of timm's.
 
     Raises:
         ValueError: The file cannot be read as tensors alone, or does not fit.
     """
     path = Path(path)
     own = network.state_dict()
-    given = _stripped(_read(path), own.keys())
+    given = _converted(_stripped(_read(path), own.keys()), network)
     state = OrderedDict((name, value) for name, value in own.items() if name.endswith(COUNTER))
     for name, value in given.items():
         if name in own or not name.startswith(TRAINING_HEADS):
@@ -122,6 +124,18 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as a state dict of tensors; more is not unpickled, since that "
             f"can run code: {first_line(error).partition('. ')[0][:200]}"
         ) from error
+
+
+def _converted(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict under the names of the installed timm, if the network is one of its."""
+    home = sys.modules[type(network).__module__]
+    convert = getattr(home, "checkpoint_filter_fn", None)
+    if convert is None or state.keys() <= network.state_dict().keys():
+        return state
+    try:
+        return dict(convert(dict(state), network))
+    except Exception:  # of many kinds; what does not fit shows in loading
+        return state
 
 
 def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:

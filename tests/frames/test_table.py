@@ -4,6 +4,9 @@ import csv
 import importlib
 import io
 import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ import src
 from src import table
 from src.frames.frame import COLUMNS, JOBS
 from src.store.record import JobRecord
+from src.store.state import Plan, write_plan
 from tests.conftest import REPOSITORY, run_python
 
 IMAGES = 20
@@ -198,9 +202,10 @@ def test_a_notebook_gets_a_styler_with_escaped_names():
         ({"value": "rate"}, "value=rate: there are success"),
         ({"to": "word"}, "to=word: there are latex, markdown, csv"),
         ({"rows": "source"}, "must have attack: there are fgsm, mi, di"),
-        ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 0.0, 4.0, 8.0"),
+        ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),
         ({"protocol": "any"}, "protocol=any"),
         ({"strongest": True, "value": "confidence"}, "strongest needs"),
+        ({"eps_255": 0}, "has the budgets 4.0, 8.0"),
     ],
 )
 def test_what_cannot_be_is_refused(words, sentence):
@@ -215,6 +220,30 @@ def test_the_command_line_prints_the_table_of_a_folder(tmp_path):
     assert printed == table(folder, rows="attack", to="csv", average=False)
     run_python("-m", "src.table", *words, "--out", "t.csv", folder=tmp_path)
     assert (tmp_path / "t.csv").read_text() == printed
+
+
+def test_jobs_that_are_not_done_are_counted(tmp_path):
+    shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", tmp_path / "0-a")
+    (tmp_path / "0-a" / ".hydra").mkdir()
+    (tmp_path / "0-a" / ".hydra" / "config.yaml").touch()
+    write_plan(tmp_path, Plan(jobs=["attack=fgsm", "attack=mi"], single=False, started=0))
+    words = [sys.executable, "-m", "src.table", str(tmp_path), "--to", "csv"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0 and "1 of 2 jobs are not done" in done.stderr
+    assert done.stdout.startswith("source,attack,")
+
+
+def test_the_strongest_attacker_is_not_averaged_over_defences():
+    frame = frame_of({("mi", "a", "b"): 20, ("bim", "a", "b"): 5})
+    behind = frame[frame["target"] == "b"].assign(defence="jpeg")
+    behind.loc[behind["eps_255"] > 0, "predicted"] = 0
+    both = pd.concat([frame, behind], ignore_index=True)
+    both.attrs[JOBS] = [{**one, "defences": ["jpeg"]} for one in frame.attrs[JOBS]]
+    with pytest.raises(ValueError, match="must have defence: there are none, jpeg"):
+        table(both, strongest=True)
+    found = cells_of(table(both, columns=["target", "defence"], strongest=True, to="markdown"))
+    assert found[0][-3:] == ["b none", "b jpeg", "average"]
+    assert found[-1] == ["", "strongest per image", "100.0", "0.0", "50.0"]
 
 
 def test_the_command_does_not_take_the_place_of_the_function():

@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -74,6 +75,21 @@ def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monk
     assert (frame.loc[frame["eps_255"] > 0, "gradients"] == 1).all()
 
 
+def test_arrays_and_lists_are_taken_as_tensors_are(images):
+    one, (pictures, labels) = module(0).train(), images
+    aims = (labels + 1) % 10
+    wanted = transfer(
+        *({"a": one}, {"a": one}, pictures, labels),
+        **{"eps": LEVELS, "target_labels": aims, "progress_bar": False},
+    )
+    found = transfer(
+        *({"a": one}, {"a": one}, pictures.numpy() / 255, labels.tolist()),
+        **{"attacks": "fgsm", "eps": np.array(LEVELS), "target_labels": aims.numpy()},
+        **{"index": range(12), "progress_bar": False},
+    )
+    pd.testing.assert_frame_equal(found, wanted)
+
+
 def test_any_function_is_an_attack_with_its_gradients_counted(images):
     def double(model, pictures, labels, eps):
         half = attacks.fgsm(model, pictures, labels, eps)
@@ -134,7 +150,24 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"attacks": {"di": {"transforms": [object()]}}}, "functools.partial"),
         ({"targets": {"a": nn.Flatten()}}, "one module as a source and another as a target"),
         ({"targets": {"b": nn.Flatten()}}, "classes apart"),
-        ({"targets": {"b": nn.Conv2d(3, 2, 1)}}, r"logits of shape \(N, C\)"),
+        ({"targets": {"b": nn.Conv2d(3, 2, 1)}}, "model b: .* must return logits"),
+        ({"targets": {"b": module(1).half()}}, "model b: .*Half"),
+        ({"targets": [nn.Flatten()]}, "targets must be a mapping"),
+        ({"sources": {}}, "sources must be a mapping"),
+        ({"sources": {"a": lambda images: images}}, "must be a torch module"),
+        ({"sources": {"a+b": [module(0)]}}, "must be a torch module"),
+        ({"labels": [0] * 5}, "labels must be 12 whole numbers"),
+        ({"labels": torch.zeros(12)}, "labels must be 12 whole numbers"),
+        ({"target_labels": [1, 2, 3]}, "target_labels must be 12 whole numbers"),
+        ({"images": "photographs"}, "images is no tensor"),
+        ({"attacks": []}, "attacks must be names"),
+        ({"attacks": [attacks.mi]}, "attacks must be names"),
+        ({"attacks": {"mi": None}}, "attacks must be names"),
+        ({"defences": {"jpeg": 3}}, "defences must be a mapping"),
+        ({"defences": {"none": BitDepth()}}, "defences must be a mapping"),
+        ({"eps": "8/255"}, "8/255"),
+        ({"batch_size": 0}, "batch_size.*=0"),
+        ({"index": torch.arange(-1, 11)}, "must rise"),
         ({"sources": {"a b": module(0)}}, "is no name"),
         ({"index": torch.zeros(12, dtype=torch.int64)}, "must rise"),
         ({"labels": torch.full((12,), 10)}, "labels hold 10"),
