@@ -55,10 +55,8 @@ def curves(
     """Draw success and confidence over the budget, a colour each target.
 
     Attack, source and protocol are chosen from menus. Bands are 95 % intervals. Arguments, result
-    and errors are those of `matrix`, and
-
-    Args:
-        source: Source that is shown first; None: the mean over all.
+    and errors are those of `matrix`; `source` is the one that is shown first, None: the mean over
+    all.
     """
     view = _view((folder, *more))
     menus = ("attack", "source", "protocol", "defence", "shown")

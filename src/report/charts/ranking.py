@@ -13,6 +13,7 @@ from src.report.charts.theme import (
     MEAN,
     PERCENT,
     RATES,
+    Choice,
     chosen,
     inline,
     tooltip,
@@ -28,13 +29,14 @@ _AT = "chosen_source == '' ? datum.position : datum.own_position"
 _UNDECIDED = "cannot be told from the first"
 
 
-def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
+def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
     """Return a heat map of success with a row an attack, in the order of its ranking.
 
     `rows` have the columns of `drawn_rows` and the rows of means over sources; `ranking` has a
     row for each attack and source, or mean over sources, and for each heading, in `heading`. Both
     have the row's place, `position` where the mean over sources is chosen (NaN: not there) and
-    `own_position` where the source is.
+    `own_position` where the source is. Whatever is chosen, the order is that of the `first`
+    choice's budget and protocol, which the heading says.
     """
     data = inline(rows)
     rows = rows[rows["source"] != CLEAN]
@@ -77,7 +79,9 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
         f"', protocol ' + chosen_protocol + "
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    chart = alt.hconcat(*panels, spacing=6, title=alt.Title(alt.ExprRef(title), offset=14))
+    order = f"order and means: at {first.eps:g}/255, protocol {first.protocol}, no defence"
+    heading = alt.Title(alt.ExprRef(title), subtitle=order, offset=14)
+    chart = alt.hconcat(*panels, spacing=6, title=heading)
     return chart.resolve_scale(y="shared", x="independent")
 
 

@@ -54,7 +54,7 @@ def theme() -> alt.theme.ThemeConfig:
             },
             "axis": {
                 **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
-                **{"gridOpacity": 0.3, "domain": False, "tickSize": 4},
+                **{"gridOpacity": 0.3, "domain": False, "tickSize": 4, "labelSeparation": 5},
             },
             "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
             "legend": legend | {"symbolOpacity": 1, "columns": 4} | limits,

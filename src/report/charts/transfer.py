@@ -167,7 +167,7 @@ def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
     colour = where("datum.target == chosen_target", ACCENT, "#8894a5")
     if few:
         words = "target (dashed: white box)"
-        colour = colour_by("target", targets, words, orient="bottom", **STROKES)
+        colour = colour_by("target", targets, words, orient="top", **STROKES)
     dash = where(f"datum.relation == '{WHITE_BOX}'", [5, 3], [1, 0])
     base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
     band, line = curve(base, value, _lines(value), strokeDash=dash).layer
