@@ -1,7 +1,6 @@
 """The strongest attacker: targets against whichever of several attacks and sources suits best."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -9,10 +8,8 @@ from numpy.typing import NDArray
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import TRANSFER, relation
-from src.analysis.summary import JobSummary
 
 _DRAWS = 2_000  # of the bootstrap, as in rankings
-_COMMON = ("dataset", "norm", "eps_255", "protocol")
 
 Successes = NDArray[np.bool_]
 
@@ -89,33 +86,6 @@ def fooled_by_at_least(rows: pd.DataFrame, white_box: bool = False) -> pd.DataFr
         }
         parts.append(pd.DataFrame({**what, **counts, "low": low, "high": high}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def strongest_of(jobs: Sequence[JobSummary], white_box: bool = False) -> pd.DataFrame:
-    """Return the `strongest_attackers` of each group of comparable jobs, and what it has in common.
-
-    Before their columns stand `dataset`, `norm`, `eps_255` and `protocol`.
-    """
-    groups: dict[str, list[JobSummary]] = {}
-    for one in (each for each in jobs if each.job.attacked):
-        groups.setdefault(one.group, []).append(one)
-    parts = []
-    for members in groups.values():
-        first = members[0].job.record
-        found = strongest_attackers(named_outcomes(members), white_box)
-        common: list[Any] = [first.dataset, first.norm, first.reference, first.protocol]
-        for place, (name, value) in enumerate(zip(_COMMON, common, strict=True)):
-            found.insert(place, name, value)
-        parts.append(found)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def named_outcomes(jobs: Sequence[JobSummary]) -> pd.DataFrame:
-    """Return the outcomes of single images of comparable jobs, with `attack` and `source`."""
-    named = [
-        one.outcomes.assign(attack=one.job.attack, source=one.job.record.source) for one in jobs
-    ]
-    return pd.concat(named, ignore_index=True)
 
 
 def _successes(

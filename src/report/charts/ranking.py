@@ -19,14 +19,13 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.report.charts.transfer import COUNTS, ink, of_success, shown_words
+from src.report.charts.transfer import COUNTS, INTERVAL, ink, of_success, shown_words
 from src.utils.defended import PLAIN
 
 _FEW_ROWS = 30
 _VIEW = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
 """Rows of the mean over sources, or of the chosen one."""
 _AT = "chosen_source == '' ? datum.position : datum.own_position"
-_UNDECIDED = "cannot be told from the first"
 
 
 def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
@@ -48,7 +47,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     cells = (
         alt.Chart(data)
         .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol', 'eps_255')}")
-        .transform_calculate(at=_AT)
+        .transform_calculate(at=_AT, interval=INTERVAL)
     )
     black_box = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
     head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None, labelLimit=160)

@@ -157,7 +157,7 @@ def budgets(frame: pd.DataFrame) -> alt.X:
     """Return an x axis of budgets: square-root scale, ticks at those tried."""
     tried = sorted(set(frame["eps_255"]))
     # With no precision a label is rounded to the step of the ticks.
-    axis = alt.Axis(values=tried, labelOverlap=True, format=".6~g")
+    axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
 

@@ -46,10 +46,15 @@ COLUMNS = [
 ]
 COUNTS = tooltip(
     *("attack", "source", "target", "relation", "defence", "success", "still_correct", "n"),
-    *("abstained", *_COST),
-    shares=["success_rate", "success_rate_low", "success_rate_high", "confidence"],
+    *("abstained", *_COST, "interval"),
+    shares=["success_rate", "confidence"],
 )
 """Tooltip of a cell: what it counts, of how many."""
+INTERVAL = (
+    "isValid(datum.success_rate_low) ? format(datum.success_rate_low, '.1%') + ' to ' + "
+    "format(datum.success_rate_high, '.1%') : 'none'"
+)
+"""Expression of the interval that the tooltip gives."""
 
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
@@ -125,6 +130,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
             f"datum.source != '{MEAN}' && {chosen('protocol', 'eps_255')})"
         )
         .transform_calculate(
+            interval=INTERVAL,
             clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
             share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
             f": {RATES['rate']}, '.1%') : 'n/a'",

@@ -121,8 +121,9 @@ def answer(view: View, found: Measured) -> Section:
         )
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
     caption = (
-        "Of the attack and source chosen; a click on a name of the legend singles a target out. "
-        "Confidence: mean probability of the predicted class, right or wrong, over all images "
+        "Of the attack and source chosen"
+        + "; a click on a name of the legend singles a target out" * (not single)
+        + ". Confidence: mean probability of the predicted class, right or wrong, over all images "
         "counted. 95 % Wilson intervals; means over sources have none."
     )
     title = "At the budget" if single else "Over the budget"

@@ -115,7 +115,7 @@ def _over_iterations(rows: pd.DataFrame) -> ChartType:
         *("attack", "source", "target", "relation", "iteration", "step_255", "denominator"),
         shares=["success_rate", "success_rate_low", "success_rate_high"],
     )
-    axis = alt.Axis(values=tried, labelOverlap=True)
+    axis = alt.Axis(values=tried, labelOverlap="greedy")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     base = (
         alt.Chart(inline(rows))
