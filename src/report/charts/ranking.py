@@ -164,13 +164,16 @@ def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log"
     """
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
     powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
-    axis = alt.Axis(format="~s", grid=True, values=powers)
+    form = "~s" if scale == "log" else ".4~g"  # else 0.9 would be 900m
+    zero = alt.Undefined if scale == "log" else False
+    across = alt.Scale(type=scale, padding=34, zero=zero)
+    axis = alt.Axis(format=form, grid=True, values=powers)
     faded = where("datum.attack == chosen_attack", ACCENT, "#3b76af")
     base = (
         alt.Chart(inline(rows))
         .transform_filter(_VIEW)
         .encode(
-            x=alt.X(f"{column}:Q", scale=alt.Scale(type=scale, padding=20), axis=axis).title(title),
+            x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),
             y=alt.Y("mean:Q", axis=PERCENT, scale=alt.Scale(zero=False, padding=10)).title(None),
             color=faded,
             tooltip=lines,

@@ -21,6 +21,7 @@ from src.report.charts.theme import (
 )
 from src.report.measure import Measured
 from src.report.page import Figure, Section
+from src.report.sections.text import span
 from src.report.view import View
 
 _KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
@@ -64,7 +65,7 @@ def _strongest(found: Measured) -> list[Figure]:
     caption = (
         f"Success against each target if the attacker may use any of up to "
         f"{table['attackers'].max()} pairs of attack and source, without the target's own white "
-        f"box, on the {table['images'].min()} to {table['images'].max()} images that all of them "
+        f"box, on the {span(table['images'])} images that all of them "
         "count. 95 % intervals: of the best by a bootstrap over images, of any by Wilson."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
@@ -92,9 +93,10 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
     if rows.empty:
         return []
     caption = (
-        "Mean success on other models at the reference budget over the similarity of up to "
-        f"{sizes['images'].max()} clean and adversarial images. Attacks of one budget differ in "
-        f"size, here from {sizes['rms_255'].min():.2f} to {sizes['rms_255'].max():.2f} / 255 (RMS)."
+        "Mean success of the source chosen, or of all, at the reference budget over the "
+        f"similarity of up to {sizes['images'].max()} clean and adversarial images. Attacks of one "
+        f"budget differ in size, here from {sizes['rms_255'].min():.2f} to "
+        f"{sizes['rms_255'].max():.2f} / 255 (RMS)."
     )
     chart = alt.concat(
         success_over(rows, "ssim", "SSIM (1: unchanged)", "linear"),
