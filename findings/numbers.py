@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from benchmarks.compare import REFERENCE_255
 from src.analysis import TRANSFER, is_white_box, relation
-from src.analysis.comparisons import image_outcomes
+from src.analysis.comparisons import both_ways, image_outcomes
 from src.analysis.outcomes import outcomes
 from src.analysis.summary import Summary, summarise
 from src.analysis.trajectories import trajectories
@@ -108,12 +108,9 @@ class Sweep:
             for all of these rows.
         """
         tests = self.found.table("tests")
-        tests = tests[tests["kind"] == "attack"].rename(columns={"common": "source"})
-        first = tests[tests["second"] == baseline].rename(columns={"first": "attack"})
-        second = tests[tests["first"] == baseline].rename(columns={"second": "attack"})
-        ends = ["difference", "difference_low", "difference_high"]
-        second[ends] = -second[["difference", "difference_high", "difference_low"]].to_numpy()
-        rows = pd.concat([first, second])
+        rows = both_ways(tests[tests["kind"] == "attack"])
+        rows = rows[rows["second"] == baseline]
+        rows = rows.rename(columns={"common": "source", "first": "attack"})
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
         return rows.assign(p_holm=multipletests(rows["p"], method="holm")[1])
 

@@ -16,6 +16,11 @@ COMPARISONS = ("attack", "source")
 
 _NAMES = ["kind", "target", "common", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
+_EXCHANGED = {
+    f"{side}{end}": f"{other}{end}"
+    for side, other in (("first", "second"), ("second", "first"))
+    for end in ("", "_success", "_only")
+}
 _ABSENT = -1
 _CELL = ["attack", "source", "target"]
 
@@ -86,6 +91,14 @@ def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
         found.append((*origin, *map(np.count_nonzero, masks)))
     found.sort(key=lambda row: COMPARISONS.index(row[0]))
     return _tested(pd.DataFrame(found, columns=[*_NAMES, *_COUNTS]))
+
+
+def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `paired_tests`, and each once more with its sides exchanged."""
+    turned = tests.rename(columns=_EXCHANGED)
+    ends = ["difference", "difference_low", "difference_high"]
+    turned[ends] = -tests[["difference", "difference_high", "difference_low"]].to_numpy()
+    return pd.concat([tests, turned[[*tests]]], ignore_index=True)
 
 
 def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], Cell, Cell]]:

@@ -1,15 +1,19 @@
 """The report's main charts, of sweeps or of frames."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.analysis.summary import JobSummary, summarise
+from src.analysis.summary import summarise
 from src.frames.frame import jobs_of
 from src.report.charts.theme import theme
-from src.report.charts.transfer import curves_alone, drawn_rows, matrix_alone
-from src.report.measure import primary_rates
+from src.report.charts.transfer import curves_chart, matrix_chart
+from src.report.measure import Measured, primary_rates
+from src.report.view import View, make_view
 
 
 def matrix(
@@ -27,7 +31,7 @@ def matrix(
         folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
             such folders.
         *more: Further folders.
-        attack: Label of the attack that is shown first; None: that of the first job.
+        attack: Label of the attack that is shown first; None: the one that ranks first.
         eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
         protocol: Protocol that is shown first; None: that of the job.
 
@@ -37,39 +41,56 @@ def matrix(
     Raises:
         ValueError: As `load_sweep`, or no job has this attack, budget or protocol.
     """
-    jobs = _attacked((folder, *more), attack)
-    first = next(one.job for one in jobs if attack in (None, one.job.attack))
-    own = first.record
-    rows = drawn_rows(primary_rates(jobs))
-    eps_255, protocol = eps_255 or own.reference, protocol or own.protocol
-    for key, value in (("eps_255", eps_255), ("protocol", protocol)):
-        if value not in (there := rows[key].unique()):
-            raise ValueError(f"{key}={value}: there are {', '.join(map(str, there))}.")
-    return _themed(matrix_alone(rows, eps_255, protocol, first.attack))
+    view = _view((folder, *more))
+    menus = ("attack", "eps", "protocol", "defence", "shown")
+    return _with_menus(matrix_chart(view.rows), view, menus, attack, eps=eps_255, protocol=protocol)
 
 
-def curves(folder: str | Path | pd.DataFrame, *more: str | Path) -> ChartType:
-    """Draw success and confidence over the budget: a column for each source, a colour each target.
+def curves(
+    folder: str | Path | pd.DataFrame,
+    *more: str | Path,
+    attack: str | None = None,
+    source: str | None = None,
+) -> ChartType:
+    """Draw success and confidence over the budget, a colour each target.
 
-    Attack and protocol are chosen from menus. Bands are 95 % intervals. Arguments, result and
-    errors are those of `matrix`.
+    Attack, source and protocol are chosen from menus. Bands are 95 % intervals. Arguments, result
+    and errors are those of `matrix`; `source` is the one that is shown first, None: the mean over
+    all.
     """
-    jobs = _attacked((folder, *more))
-    first = jobs[0].job
-    rows = drawn_rows(primary_rates(jobs))
-    return _themed(curves_alone(rows, first.record.protocol, first.attack))
+    view = _view((folder, *more))
+    menus = ("attack", "source", "protocol", "defence", "shown")
+    return _with_menus(curves_chart(view.rows), view, menus, attack, source=source)
 
 
-def _attacked(
-    given: tuple[str | Path | pd.DataFrame, ...], attack: str | None = None
-) -> list[JobSummary]:
-    """Return the jobs that there is a chart of."""
-    jobs = summarise(jobs_of(*given)).attacked
-    names = list(dict.fromkeys(one.job.attack for one in jobs))
-    if not jobs or (attack is not None and attack not in names):
-        raise ValueError(f"attack={attack}: there are {', '.join(names) or 'clean images alone'}.")
-    return jobs
+def _view(given: tuple[str | Path | pd.DataFrame, ...]) -> View:
+    """Return the rows of the jobs with adversarial images, as the report has them."""
+    summary = summarise(jobs_of(*given))
+    if not (jobs := summary.attacked):
+        raise ValueError("There is no chart of clean images alone.")
+    found = Measured(summary.rankings, {"rates": primary_rates(jobs)})
+    return make_view(jobs[0].job.record, found)
 
 
-def _themed(chart: ChartType) -> ChartType:
+def _with_menus(
+    chart: ChartType, view: View, menus: tuple[str, ...], attack: str | None, **first: Any
+) -> ChartType:
+    """Return the chart with the report's menus as its own, and with what they choose first."""
+    wanted = {name: value for name, value in (first | {"attack": attack}).items() if value}
+    options: dict[str, list[Any]] = {
+        name: [float(value) if name == "eps" else value for value, _ in view.menus[name]]
+        for name in {*menus, *wanted}
+    }
+    for name, value in wanted.items():
+        if value not in options[name]:
+            key, there = {"eps": "eps_255"}.get(name, name), map(str, options[name])
+            raise ValueError(f"{key}={value}: there are {', '.join(there)}.")
+    for name, value in replace(view.choice, **wanted).params.items():
+        key = name.removeprefix("chosen_")
+        bind: Any = alt.Undefined
+        if key in menus and len(options[key]) > 1:
+            words = [each for _, each in view.menus[key]]
+            label = f"{'budget' if key == 'eps' else key} "
+            bind = alt.binding_select(options=options[key], labels=words, name=label)
+        chart = chart.add_params(alt.param(name=name, value=value, bind=bind))
     return chart.configure(**theme()["config"])

@@ -63,7 +63,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         " that random flips of the signs of an image's differences, on the images counted for "
         "both, cannot tell from it (Holm over the ranking, p at least 0.05). Targeted attacks and"
         " ensembles are ranked apart. A cell's mean of sources is over those that are no white "
-        "box for its target.",
+        "box for its target; its counts are their sums.",
     ),
     (
         "difference of two rates, excess",
@@ -98,20 +98,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "95 %: 0 for independent errors, 1 for the same ones.",
     ),
     (
-        "strongest attacker",
-        "Success against a target if the attacker may use any attack and source of the sweep but "
-        "the target's own white box: the best one for all images, or any of them for each image, "
-        "on the images that all of them count.",
-    ),
-    (
         "visibility",
         "Of the adversarial images before any rounding: RMS, the root mean square change; PSNR in "
         "dB, for a pixel range of 1; and SSIM (Wang et al. 2004, whole windows of 11 pixels), 1 "
         "for equal images; means over images.",
-    ),
-    (
-        "iterations",
-        "Success on iterates of one run at the reference budget, kept apart from all rankings: "
-        "where steps are the budget over their number, a shorter run takes longer ones.",
     ),
 )

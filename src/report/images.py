@@ -30,10 +30,15 @@ Top = list[tuple[int, float]]
 class Pictures:
     """Pictures of a page, each once, as its script reads them.
 
+    A strip is an image, `index` and `label`, in `steps`: each has its `title`, what it is in
+    `words`, the `picture`, a place in `data` (-1: not stored, None: none is drawn), and `top`, the
+    likeliest classes by model; `eps` is the budget, None of the perturbation.
+
     Attributes:
-        data: Data URIs; sheets and galleries hold their places, -1 for a picture not stored.
-        classes: Names of the classes by the numbers in `sheets`, one list a data set.
-        sheets: Of each job, by rank, what `_sheet` returns, with the `galleries` by target.
+        data: Data URIs.
+        classes: Names of the classes by their numbers, one list a data set.
+        sheets: Of each job, by rank, `attack`, `source`, the place of its `classes`, the strips of
+            its `examples`, and by target its `galleries`: `title`, `count` in words, `strips`.
         left_out: `attack` and `source` of jobs that the page has no room for, and the `command`
             that builds a page of one alone.
     """
@@ -62,94 +67,54 @@ class Pictures:
             self.classes.append(names)
         index = [*(job.examples["index"].tolist() if job.examples else ()), *chosen["index"]]
         top = _tops(job.top_five(sorted(set(index))))
-        sheet: dict[str, Any] = {
-            **named,
-            "classes": self.classes.index(names),
-            **(self._sheet(job, top) if job.examples else {"images": [], "budgets": []}),
-            "galleries": {},
-        }
-        for target, rows in chosen.groupby("target", sort=False):
+        examples = self._examples(job, top) if job.examples else []
+        galleries: dict[str, list[dict[str, Any]]] = {}
+        for (target, kind), rows in chosen.groupby(["target", "kind"], sort=False):
             if self._bytes < MOST_BYTES:
-                its = images[images["target"] == target]
-                sheet["galleries"][target] = self._galleries(job, str(target), its, rows, top)
-        self.sheets.append(sheet)
+                its = images.loc[images["target"] == target, str(kind)]
+                count = f"{len(rows)} of {its.sum()} such images among {len(its)}"
+                strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]
+                one = {"title": KINDS[str(kind)], "count": count, "strips": strips}
+                galleries.setdefault(str(target), []).append(one)
+        found = {"classes": self.classes.index(names), "examples": examples}
+        self.sheets.append(named | found | {"galleries": galleries})
 
-    def _sheet(self, job: StoredJob, top: dict[Any, Top]) -> dict[str, Any]:
-        """Return a job's examples.
-
-        `budgets` are all that were tried, 0 first, `drawn` those with pictures, and `at` that of
-        the perturbation, times `scale`; of each image there are `index`, `label`, `clean`,
-        `perturbation`, the pictures at `drawn`, and `top` by target, a list at each of `budgets`.
-        """
+    def _examples(self, job: StoredJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
+        """Return the strips of a job's examples: clean, the perturbation, and every budget."""
         stored = job.examples
         tried, reference = stored["eps_255"].tolist(), job.record.reference
         at = reference if reference in tried else max(tried)
-        drawn, targets = _spread(tried, at), job.record.targets
-        images = []
+        drawn, scale = _spread(tried, at), 255 / (2 * at)
+        strips = []
         for place, index in enumerate(stored["index"].tolist()):
-            clean, changed = stored["clean"][place], stored["adversarial"][:, place]
-            grey = 0.5 + (changed[tried.index(at)] - clean / 255) * 255 / (2 * at)
-            pictures = [self._picture(_bytes(changed[tried.index(eps)])) for eps in drawn]
-            images.append(
-                {
-                    **{"index": index, "label": int(stored["label"][place])},
-                    **{"clean": self._picture(clean), "perturbation": self._picture(_bytes(grey))},
-                    "pictures": pictures,
-                    "top": {
-                        target: [top.get((target, index, eps), []) for eps in (0.0, *tried)]
-                        for target in targets
-                    },
-                }
-            )
-        scale = 255 / (2 * at)
-        return {
-            "budgets": [0.0, *tried],
-            "drawn": drawn,
-            "at": at,
-            "scale": scale,
-            "images": images,
-        }
+            clean, label = stored["clean"][place], int(stored["label"][place])
+            changed = dict(zip(tried, stored["adversarial"][:, place], strict=True))
+            noise = self._picture(_bytes(0.5 + (changed[at] - clean / 255) * scale))
+            pictures = {eps: self._picture(_bytes(changed[eps])) for eps in drawn}
+            pictures[0.0] = self._picture(clean)
+            steps = []
+            for eps in (0.0, *tried):
+                tops = {one: top.get((one, index, eps), []) for one in job.record.targets}
+                steps.append(_step(eps, "", pictures.get(eps), tops))
+            grey = _step(None, f"times {scale:.3g}, around grey", noise, {})
+            steps.insert(1, grey | {"title": f"perturbation, {_budget(at)}"})
+            strips.append({"index": index, "label": label, "steps": steps})
+        return strips
 
-    def _galleries(
-        self,
-        job: StoredJob,
-        target: str,
-        images: pd.DataFrame,
-        chosen: pd.DataFrame,
-        top: dict[Any, Top],
-    ) -> list[dict[str, Any]]:
-        """Return a `title`, a `count` in words and `strips` for each kind of a target's images.
-
-        A strip has `index`, `label` and `steps`: `eps`, what it is in `words`, its `picture`, and
-        `top` of source and target.
-        """
-        found, largest = [], max(job.record.budgets)
-        for kind, rows in chosen.groupby("kind", sort=False):
-            strips = [
-                {
-                    **{"index": int(row["index"]), "label": int(row["label"])},
-                    "steps": [
-                        self._step(job, target, int(row["index"]), eps, words, top)
-                        for eps, words in [(0.0, "clean"), *moments(str(kind), row, largest)]
-                    ],
-                }
-                for row in rows.to_dict("records")
-            ]
-            count = f"{len(rows)} of {images[kind].sum()} such images among {len(images)}"
-            found.append({"title": KINDS[str(kind)], "count": count, "strips": strips})
-        return found
-
-    def _step(
-        self, job: StoredJob, target: str, index: int, eps: float, words: str, top: dict[Any, Top]
-    ) -> dict[str, Any]:
-        both = [top.get((name, index, eps), []) for name in (job.record.source, target)]
-        tried = min(each for each in job.record.budgets if each >= eps)
-        if eps < tried and job.flips is not None:  # bisection found this budget
-            here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
-            both[1] = next(iter(_tops(here).values()), [])
-            words += f"; picture at {tried:g}/255"
-        pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
-        return {"eps": eps, "words": words, "picture": self._picture(pixels), "top": both}
+    def _gallery(self, job: StoredJob, row: dict[Any, Any], top: dict[Any, Top]) -> dict[str, Any]:
+        """Return the strip of a row of `galleries`: clean, and what shows its kind."""
+        index, label, target = int(row["index"]), int(row["label"]), str(row["target"])
+        steps = []
+        for eps, words in [(0.0, ""), *moments(row["kind"], row, max(job.record.budgets))]:
+            both = {one: top.get((one, index, eps), []) for one in (job.record.source, target)}
+            tried = min(each for each in (0.0, *job.record.budgets) if each >= eps)
+            if eps < tried and job.flips is not None:  # bisection found this budget
+                here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
+                both[target] = next(iter(_tops(here).values()), [])
+                words += f"; picture at {_budget(tried)}"
+            pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
+            steps.append(_step(eps, words, self._picture(pixels), both))
+        return {"index": index, "label": label, "steps": steps}
 
     def _picture(self, pixels: NDArray[np.uint8] | None) -> int:
         """Return the place of an image (3, H, W), uint8, small ones without loss."""
@@ -181,6 +146,17 @@ def _tops(rows: pd.DataFrame) -> dict[Any, Top]:
     return dict(
         zip(zip(rows["target"], rows["index"], rows["eps_255"], strict=True), tops, strict=True)
     )
+
+
+def _step(
+    eps: float | None, words: str, picture: int | None, top: dict[str, Top]
+) -> dict[str, Any]:
+    title = _budget(eps or 0.0)
+    return {"eps": eps, "title": title, "words": words, "picture": picture, "top": top}
+
+
+def _budget(eps: float) -> str:
+    return f"{eps:.3g}/255" if eps else "clean"
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, nan
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
 from src.analysis.similarity import pair_similarity
-from src.analysis.stealth import success_over_stealth
+from src.analysis.stealth import mean_stealth
 from src.analysis.summary import JobSummary, Summary, described_images
 from src.analysis.trajectories import galleries
 from src.report.images import Pictures
@@ -74,16 +74,9 @@ def measure(summary: Summary) -> Measured:
 
 def _by_rank(summary: Summary) -> list[int]:
     """Return the places of the jobs, those of the attacks and sources with the best ranks first."""
-    ranks: dict[tuple[str, str], int] = {}
-    if len(summary.rankings):
-        columns = summary.rankings[["attack", "source", "rank"]]
-        ranks = {(attack, source): rank for attack, source, rank in columns.to_numpy()}
-
-    def rank(number: int) -> int:
-        job = summary.jobs[number].job
-        return ranks.get((job.attack, job.record.source), len(ranks) + 1)
-
-    return sorted(range(len(summary.jobs)), key=rank)
+    ranks = {(row["attack"], row["source"]): row["rank"] for _, row in summary.rankings.iterrows()}
+    jobs = [(one.job.attack, one.job.record.source) for one in summary.jobs]
+    return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
@@ -135,7 +128,8 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     if "similarity" in stored:
         found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
     if "stealth" in job.files:
-        found["stealth"] = success_over_stealth([one])
+        sizes = mean_stealth(job.table("stealth"))
+        found["stealth"] = sizes[sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
         kinds = [relation(record.source, target) for target in moved["target"]]

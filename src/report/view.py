@@ -152,14 +152,11 @@ def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[An
     single = sum("+" not in name for name in sources)
     mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
     tried = sorted(set(attacked["eps_255"]) - {0.0})
-    if len(names["target"]) == 1:
-        names["target"] = []
+    targets = names["target"] if len(names["target"]) > 1 else []
     return {
         "attack": [(name, name) for name in by_rank],
         "source": [*mean, *((name, name) for name in sources)],
-        "target": [("", "all"), *((name, name) for name in names["target"])][
-            : len(names["target"]) ** 2
-        ],
+        "target": [("", "all"), *((name, name) for name in targets)],
         "defence": [(name, name) for name in names["defence"]],
         "eps": [(repr(eps).removesuffix(".0"), f"{eps:.6g}/255") for eps in tried],
         "protocol": [(name, name) for name in names["protocol"]],

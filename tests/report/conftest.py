@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"budgets": (8.0,), "images": 60},
     },
     "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
+    "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
     "many models": {
         **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
         **{"full": False, "images": 60, "budgets": (8.0,)},
@@ -162,7 +163,13 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
     filtered = predicted(band=bands, kind=("attack", "noise")).assign(eps_255=reference)
     cosine = random.uniform(0, 0.4, size=(len(models), len(label)))
     cosine[:, : len(label) * missing // 2] = np.nan
+    images = {"eps_255": reference, "index": np.arange(len(label))}
+    steps = predicted(iteration=(1, 5, 10)).assign(eps_255=reference, step_255=reference / 10)
     return {
+        "iterations": steps.assign(target_label=pd.array([pd.NA] * len(steps), dtype="Int64")),
+        "stealth": pd.DataFrame(
+            {**images, "rms_255": 5.0, "linf_255": reference, "psnr": 33.0, "ssim": 0.9}
+        ),
         "spectra": pd.concat(
             [pd.DataFrame(known), pd.DataFrame({"kind": "perturbation", **spectrum})]
         ),

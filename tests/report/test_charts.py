@@ -7,11 +7,7 @@ import pandas as pd
 import pytest
 import vl_convert
 
-from src.report.charts.theme import Choice
-from src.report.measure import Measured
 from src.report.page import VEGA_LITE, Figure
-from src.report.sections.attackers import attackers
-from src.report.view import View
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
 COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")
@@ -87,6 +83,7 @@ CHARTS = {
     "compared-attacks",
     *("compared-sources", "spectra", "filtered", "low-passed"),
     *("similarity", "confidence-profiles", "classes", "strongest", "at-least"),
+    *("stealth", "iterations"),
 }
 
 
@@ -125,23 +122,3 @@ def test_the_attacker_who_may_choose_fools_as_many_as_the_best_or_more(made_up):
     for target in best.index:
         assert counts[target].is_monotonic_decreasing
         assert counts[target, 1] == any_of_them[target]
-
-
-def test_visibility_and_iterations_are_drawn_where_they_were_measured(capfd):
-    shares = {"success_rate": 0.2, "success_rate_low": 0.1, "success_rate_high": 0.4}
-    pair = {"attack": "mi", "source": "a", "target": "b", "relation": "transfer"}
-    iterations = [
-        {**pair, **shares, "iteration": step, "step_255": 0.8, "denominator": 9, "eps_255": 8}
-        for step in (0, 1, 10)
-    ]
-    sizes = {"rms_255": 5.0, "linf_255": 8.0, "psnr": 33.0, "ssim": 0.9}
-    seen = {"attack": "mi", "source": "a", "targets": 1, "images": 9, "success": 0.2, **sizes}
-    found = Measured(tables={"iterations": pd.DataFrame(iterations)})
-    found.tables["stealth"] = pd.DataFrame([{**seen, "eps_255": 8.0, "norm": "linf"}])
-    view = View(pd.DataFrame(), pd.DataFrame(), Choice(attack="mi"), (), {})
-    figures = attackers(view, found).figures
-    assert [one.name for one in figures] == ["stealth", "iterations"]
-    for one in figures:
-        one.chart.to_dict()
-        vl_convert.vegalite_to_vega(one.spec, vl_version=VEGA_LITE, show_warnings=True)
-    assert "WARN" not in capfd.readouterr().err

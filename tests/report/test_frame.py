@@ -24,7 +24,7 @@ def test_charts_render_without_a_warning(make_sweep, capfd):
 def test_charts_hold_the_counts_of_the_report(make_sweep, made_up):
     folder = make_sweep(attacks=("fgsm", "bim"), full=True)
     (report,) = (one for one in made_up("ordinary").figures if one.name == "matrix")
-    wanted = report.data[report.data["source"] != "mean of sources"].reset_index(drop=True)
+    wanted = report.data
     for draw in (matrix, curves):
         (text,) = (one for one in draw(folder).to_dict()["datasets"].values() if type(one) is str)
         rows = pd.read_csv(io.StringIO(text))
@@ -40,15 +40,19 @@ def test_charts_hold_the_counts_of_the_report(make_sweep, made_up):
 def test_the_first_choices_are_those_asked_for(make_sweep):
     folder = make_sweep(attacks=("fgsm", "bim"))
     for words, choices in (
-        ({}, ("fgsm", 8, "joint", "none")),
+        ({"attack": "fgsm"}, ("fgsm", 8, "joint", "none")),
         ({"attack": "bim", "eps_255": 2}, ("bim", 2, "joint", "none")),
     ):
         spec = matrix(folder, **words).to_dict()
         first = {one["name"]: one["value"] for one in spec["params"]}
         names = ("chosen_attack", "chosen_eps", "chosen_protocol", "chosen_defence")
         assert tuple(first[name] for name in names) == choices
-    with pytest.raises(ValueError, match="attack=mi: there are fgsm, bim"):
+    with pytest.raises(ValueError, match="attack=mi: there are"):
         matrix(folder, attack="mi")
+    spec = curves(folder, source="vit").to_dict()
+    first = {one["name"]: one for one in spec["params"]}
+    assert first["chosen_source"]["value"] == "vit"
+    assert first["chosen_source"]["bind"]["options"] == ["", "vgg", "resnet", "vit"]
 
 
 def test_other_charts_keep_their_theme(make_sweep):

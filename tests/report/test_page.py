@@ -168,12 +168,12 @@ def test_pictures_are_of_the_pair_and_made_when_looked_at(opened):
     assert not tab.query_selector_all("#pictures img")
     tab.locator("#pictures").scroll_into_view_if_needed()
     tab.wait_for_selector("#pictures table")
-    assert len(tab.query_selector_all("#pictures .sheet")) == 3
+    assert len(tab.query_selector_all("#pictures .strip:has(button)")) == 3
     cells = tab.query_selector_all("#pictures table td")
     assert len(cells) == 3 * 6  # targets, budgets with the clean image
     fooled = "#pictures table td.fooled"
     before = tab.inner_text("#pictures table")
-    tab.click("#pictures .sheet >> nth=2 >> button")
+    tab.click("#pictures .strip:has(button) >> nth=2 >> button")
     tab.wait_for_function(
         "before => document.querySelector('#pictures table').innerText !== before", arg=before
     )
@@ -203,6 +203,11 @@ def test_every_chart_is_drawn_and_nothing_overflows(opened, width):
         assert box.query_selector("svg.marks"), box.get_attribute("data-name")
     label = tab.query_selector("#answer svg .role-axis-label text")
     assert label.get_attribute("fill") == "currentColor"
+
+
+def test_one_model_has_a_page(opened):
+    tab = opened("one model", "#target=vgg")
+    assert choice(tab)["target"] == "" and tab.query_selector("#figure-matrix svg.marks")
 
 
 def test_clean_images_have_a_page_without_a_choice(opened):

@@ -13,28 +13,29 @@ from src.report.charts.theme import (
     MEAN,
     PERCENT,
     RATES,
+    Choice,
     chosen,
     inline,
     tooltip,
     where,
 )
-from src.report.charts.transfer import COUNTS, ink, of_success, shown_words
+from src.report.charts.transfer import COUNTS, INTERVAL, ink, of_success, shown_words
 from src.utils.defended import PLAIN
 
 _FEW_ROWS = 30
 _VIEW = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
 """Rows of the mean over sources, or of the chosen one."""
 _AT = "chosen_source == '' ? datum.position : datum.own_position"
-_UNDECIDED = "cannot be told from the first"
 
 
-def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
+def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
     """Return a heat map of success with a row an attack, in the order of its ranking.
 
     `rows` have the columns of `drawn_rows` and the rows of means over sources; `ranking` has a
     row for each attack and source, or mean over sources, and for each heading, in `heading`. Both
     have the row's place, `position` where the mean over sources is chosen (NaN: not there) and
-    `own_position` where the source is.
+    `own_position` where the source is. Whatever is chosen, the order is that of the `first`
+    choice's budget and protocol, which the heading says.
     """
     data = inline(rows)
     rows = rows[rows["source"] != CLEAN]
@@ -46,7 +47,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
     cells = (
         alt.Chart(data)
         .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol', 'eps_255')}")
-        .transform_calculate(at=_AT)
+        .transform_calculate(at=_AT, interval=INTERVAL)
     )
     black_box = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
     head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None, labelLimit=160)
@@ -77,7 +78,9 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame) -> ChartType:
         f"', protocol ' + chosen_protocol + "
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    chart = alt.hconcat(*panels, spacing=6, title=alt.Title(alt.ExprRef(title), offset=14))
+    order = f"order and means: at {first.eps:g}/255, protocol {first.protocol}, no defence"
+    heading = alt.Title(alt.ExprRef(title), subtitle=order, offset=14)
+    chart = alt.hconcat(*panels, spacing=6, title=heading)
     return chart.resolve_scale(y="shared", x="independent")
 
 
@@ -161,13 +164,16 @@ def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log"
     """
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
     powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
-    axis = alt.Axis(format="~s", grid=True, values=powers)
+    form = "~s" if scale == "log" else ".4~g"  # else 0.9 would be 900m
+    zero = alt.Undefined if scale == "log" else False
+    across = alt.Scale(type=scale, padding=34, zero=zero)
+    axis = alt.Axis(format=form, grid=True, values=powers)
     faded = where("datum.attack == chosen_attack", ACCENT, "#3b76af")
     base = (
         alt.Chart(inline(rows))
         .transform_filter(_VIEW)
         .encode(
-            x=alt.X(f"{column}:Q", scale=alt.Scale(type=scale, padding=20), axis=axis).title(title),
+            x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),
             y=alt.Y("mean:Q", axis=PERCENT, scale=alt.Scale(zero=False, padding=10)).title(None),
             color=faded,
             tooltip=lines,

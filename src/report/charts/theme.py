@@ -54,7 +54,7 @@ def theme() -> alt.theme.ThemeConfig:
             },
             "axis": {
                 **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
-                **{"gridOpacity": 0.3, "domain": False, "tickSize": 4},
+                **{"gridOpacity": 0.3, "domain": False, "tickSize": 4, "labelSeparation": 5},
             },
             "header": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 180},
             "legend": legend | {"symbolOpacity": 1, "columns": 4} | limits,
@@ -157,7 +157,7 @@ def budgets(frame: pd.DataFrame) -> alt.X:
     """Return an x axis of budgets: square-root scale, ticks at those tried."""
     tried = sorted(set(frame["eps_255"]))
     # With no precision a label is rounded to the step of the ticks.
-    axis = alt.Axis(values=tried, labelOverlap=True, format=".6~g")
+    axis = alt.Axis(values=tried, labelOverlap="greedy", format=".6~g")
     scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
     return alt.X("eps_255:Q", title="budget (1/255)", scale=scale, axis=axis)
 

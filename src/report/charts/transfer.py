@@ -1,7 +1,5 @@
 """The transfer matrix, and rate and confidence over the budget."""
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -19,7 +17,6 @@ from src.report.charts.theme import (
     RATES,
     STROKES,
     WHOLE,
-    Choice,
     budgets,
     chosen,
     clickable,
@@ -35,7 +32,6 @@ MOST_COUNTS = 8
 """Most targets with which cells hold counts; with more, the counts are in the tooltip alone."""
 MOST_COLOURS = 10
 """Most targets whose curves have colours; of more, the chosen one alone stands out."""
-_MOST_PANELS = 4
 _SHOWN = "chosen_target == '' || datum.target == chosen_target"
 _OWN_COLOUR = "#f2b28e"
 _COST = ("gradients_per_image", "forwards_per_image")
@@ -50,10 +46,15 @@ COLUMNS = [
 ]
 COUNTS = tooltip(
     *("attack", "source", "target", "relation", "defence", "success", "still_correct", "n"),
-    *("abstained", *_COST),
-    shares=["success_rate", "success_rate_low", "success_rate_high", "confidence"],
+    *("abstained", *_COST, "interval"),
+    shares=["success_rate", "confidence"],
 )
 """Tooltip of a cell: what it counts, of how many."""
+INTERVAL = (
+    "isValid(datum.success_rate_low) ? format(datum.success_rate_low, '.1%') + ' to ' + "
+    "format(datum.success_rate_high, '.1%') : 'none'"
+)
+"""Expression of the interval that the tooltip gives."""
 
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
@@ -64,23 +65,6 @@ def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
     clean = rates.groupby("defence", sort=False)[[*rates]].apply(clean_rows)
     clean = clean.assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
     return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
-
-
-def matrix_alone(rows: pd.DataFrame, reference: float, protocol: str, attack: str) -> ChartType:
-    """Return the transfer matrix with menus of its own.
-
-    `rows` are those of `drawn_rows`, the other arguments the initial choices: the budget in units
-    of 1/255, the protocol and the attack.
-    """
-    first = Choice(attack=attack, eps=reference, protocol=protocol)
-    return matrix_chart(rows).add_params(*_menus(rows, first))
-
-
-def curves_alone(rows: pd.DataFrame, protocol: str, attack: str) -> ChartType:
-    """Return the curves of every source, with menus; the arguments are those of `matrix_alone`."""
-    first = Choice(attack=attack, protocol=protocol)
-    sources = list(dict.fromkeys(rows.loc[rows["source"] != CLEAN, "source"]))[:_MOST_PANELS]
-    return curves_chart(rows, sources).add_params(*_menus(rows, first, eps=False))
 
 
 def word(rows: pd.DataFrame) -> str:
@@ -146,6 +130,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
             f"datum.source != '{MEAN}' && {chosen('protocol', 'eps_255')})"
         )
         .transform_calculate(
+            interval=INTERVAL,
             clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
             share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
             f": {RATES['rate']}, '.1%') : 'n/a'",
@@ -160,31 +145,25 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
     )
 
 
-def curves_chart(rows: pd.DataFrame, sources: Sequence[str] = ()) -> ChartType:
-    """Return the chosen rate and the mean confidence over the budget, with 95 % bands.
+def curves_chart(rows: pd.DataFrame) -> ChartType:
+    """Return the rate and the mean confidence over the budget, with 95 % bands.
 
-    With `sources` each has a column of panels, else there is that of the chosen one, or of the
-    mean over all. Of a single budget there are dots with intervals, a row a target.
+    They are those of the chosen attack and source, or of the mean over sources. Of a single budget
+    there are dots with intervals, a row a target.
     """
     attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
     panel = _dots if single else _over_budgets
-    of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
-    if not (rows["source"] == MEAN).any():
-        of_source = "(chosen_source == '' || datum.source == chosen_source)"
     name = f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source)"
     panels: list[Any] = []
     for value, words in (("rate", shown_words(attacked)), ("confidence", "'mean confidence'")):
-        for source in sources or [""]:
-            whose = json.dumps(f"source {source}") if source else name
-            title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {whose}"))
-            shown = f"datum.source == {json.dumps(source)}" if source else of_source
-            part = panel(attacked, value, not panels).transform_filter(shown)
-            panels.append(part.properties(title=title))
+        title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {name}"))
+        panels.append(panel(attacked, value, not panels).properties(title=title))
+    of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
     mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
-    rows_shown = f"datum.n > 0 && {chosen('attack', 'protocol', 'defence')} && {mean}"
-    chart = alt.concat(*panels, columns=len(sources) or 2, data=inline(rows), spacing=24)
-    return chart.transform_filter(rows_shown).transform_calculate(**RATES)
+    shown = f"datum.n > 0 && {chosen('attack', 'protocol', 'defence')} && {of_source} && {mean}"
+    chart = alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
+    return chart.transform_filter(shown).transform_calculate(**RATES)
 
 
 def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
@@ -194,7 +173,7 @@ def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
     colour = where("datum.target == chosen_target", ACCENT, "#8894a5")
     if few:
         words = "target (dashed: white box)"
-        colour = colour_by("target", targets, words, orient="bottom", **STROKES)
+        colour = colour_by("target", targets, words, orient="top", **STROKES)
     dash = where(f"datum.relation == '{WHITE_BOX}'", [5, 3], [1, 0])
     base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
     band, line = curve(base, value, _lines(value), strokeDash=dash).layer
@@ -237,22 +216,3 @@ def _clean(base: alt.Chart) -> alt.Chart:
 def _axis(orient: Any) -> alt.Axis:
     angle = -40 if orient == "top" else 0
     return alt.Axis(orient=orient, labelAngle=angle, ticks=False, labelLimit=220)
-
-
-def _menus(rows: pd.DataFrame, first: Choice, eps: bool = True) -> list[alt.Parameter]:
-    """Return all parameters, and menus of those that a single chart has more than one value of."""
-    attacked = rows[rows["source"] != CLEAN]
-    names = ("attack", "protocol", "defence")
-    options: dict[str, list[Any]] = {name: list(dict.fromkeys(attacked[name])) for name in names}
-    options |= {"shown": [FOOLED, CORRECT]}
-    if eps:
-        options["eps"] = sorted(set(attacked["eps_255"]) - {0.0})
-    menus = []
-    for name, value in first.params.items():
-        key = name.removeprefix("chosen_")
-        label = f"{'budget (1/255)' if key == 'eps' else key} "
-        bind: Any = alt.Undefined
-        if len(options.get(key, ())) > 1:
-            bind = alt.binding_select(options=options[key], name=label)
-        menus.append(alt.param(name=name, value=value, bind=bind))
-    return menus

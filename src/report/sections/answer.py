@@ -41,7 +41,8 @@ def answer_sentence(view: View, found: Measured) -> str:
     mean = str(first["source"]).startswith("mean of")
     who = first["attack"] if mean else f"{first['attack']} from {first['source']}"
     most = " most" * (len(rows) > 1)
-    share = f"{first['mean']:.1%} of the images [{first['low']:.1%}, {first['high']:.1%}]"
+    share = f"{first['mean']:.1%} of {first['images']} images"
+    share += f" [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
     decided = _decided(rows) if several else " As measured."
     said = f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
@@ -109,9 +110,10 @@ def answer(view: View, found: Measured) -> Section:
             f"other targets, at {first.eps:g}/255 ({first.protocol}), with its bootstrap interval; "
             "= and colour: the first, and what cannot be told from it (sign flips, Holm, "
             "p \N{GREATER-THAN OR EQUAL TO} 0.05). Gradients an image are those of all budgets "
-            "together. Click a cell to follow it."
+            "together. White box: the target is the source, or a member of it. Click a cell to "
+            "follow it."
         )
-        chart = ranked(rows, view.ranking)
+        chart = ranked(rows, view.ranking, first)
         figures.append(
             Figure(
                 "ranking", "Attacks, ranked", caption, chart, view.ranking, "fit", first, _AT_BUDGET
@@ -119,8 +121,10 @@ def answer(view: View, found: Measured) -> Section:
         )
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
     caption = (
-        "Of the attack and source chosen; a click on a name of the legend singles a target out. "
-        "95 % Wilson intervals; means over sources have none."
+        "Of the attack and source chosen"
+        + "; a click on a name of the legend singles a target out" * (not single)
+        + ". Confidence: mean probability of the predicted class, right or wrong, over all images "
+        "counted. 95 % Wilson intervals; means over sources have none."
     )
     title = "At the budget" if single else "Over the budget"
     figures.append(

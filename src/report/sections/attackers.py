@@ -4,13 +4,24 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
+from src.analysis.stealth import SIZES
 from src.analysis.strongest import fooled_by_at_least, strongest_attackers
-from src.report.charts.dots import dot_plot
-from src.report.charts.iterations import over_iterations
-from src.report.charts.stealth import success_over_visibility
-from src.report.charts.theme import PANEL, PERCENT, WHOLE, colour_by, inline, tooltip
+from src.report.charts.dots import OF_SOURCE, dot_plot
+from src.report.charts.ranking import success_over
+from src.report.charts.theme import (
+    MEAN,
+    PANEL,
+    PERCENT,
+    STROKES,
+    WHOLE,
+    colour_by,
+    curve,
+    inline,
+    tooltip,
+)
 from src.report.measure import Measured
 from src.report.page import Figure, Section
+from src.report.sections.text import span
 from src.report.view import View
 
 _KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
@@ -19,16 +30,7 @@ _KINDS = {"best": "the best one for all images", "any": "any of them for each im
 def attackers(view: View, found: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
     figures = _strongest(found) if len(found.table("outcomes")) else []
-    visible = found.table("stealth")
-    if len(visible) and len(visible := visible.dropna(subset=["success"])):
-        caption = (
-            f"Mean success on other models at {visible['eps_255'].max():g}/255 over the similarity "
-            f"of up to {visible['images'].max()} clean and adversarial images. Attacks of one "
-            f"budget differ in size, here from {visible['rms_255'].min():.2f} to "
-            f"{visible['rms_255'].max():.2f} / 255 (RMS)."
-        )
-        chart = success_over_visibility(visible)
-        figures.append(Figure("stealth", "Success over visibility", caption, chart, visible))
+    figures += _visibility(view, found.table("stealth"))
     iterates = found.table("iterations")
     if len(iterates):
         caption = (
@@ -36,7 +38,7 @@ def attackers(view: View, found: Measured) -> Section | None:
             "box; a shorter run takes other steps where their length is the budget over their "
             "number. 95 % Wilson intervals."
         )
-        chart, title = over_iterations(iterates), "Success over iterations"
+        chart, title = _over_iterations(iterates), "Success over iterations"
         figures.append(Figure("iterations", title, caption, chart, iterates, choice=view.choice))
     title = "The attacker: choice, visibility, iterations"
     return Section("attackers", title, figures=tuple(figures)) if figures else None
@@ -63,7 +65,7 @@ def _strongest(found: Measured) -> list[Figure]:
     caption = (
         f"Success against each target if the attacker may use any of up to "
         f"{table['attackers'].max()} pairs of attack and source, without the target's own white "
-        f"box, on the {table['images'].min()} to {table['images'].max()} images that all of them "
+        f"box, on the {span(table['images'])} images that all of them "
         "count. 95 % intervals: of the best by a bootstrap over images, of any by Wilson."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
@@ -79,6 +81,56 @@ def _strongest(found: Measured) -> list[Figure]:
         Figure("strongest", "If the attacker may choose", caption, chart, drawn),
         Figure("at-least", "Fooled by at least k attackers", words, _at_least(counts), counts),
     ]
+
+
+def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
+    """Return the mean success of every attack over the visibility of its perturbations."""
+    if sizes.empty:
+        return []
+    over = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
+    known = pd.concat([sizes.rename(columns={"images": "measured"}), over])
+    rows = view.ranking.merge(known, on=["attack", "source"]).dropna(subset="mean")
+    if rows.empty:
+        return []
+    caption = (
+        "Mean success of the source chosen, or of all, at the reference budget over the "
+        f"similarity of up to {sizes['images'].max()} clean and adversarial images. Attacks of one "
+        f"budget differ in size, here from {sizes['rms_255'].min():.2f} to "
+        f"{sizes['rms_255'].max():.2f} / 255 (RMS)."
+    )
+    chart = alt.concat(
+        success_over(rows, "ssim", "SSIM (1: unchanged)", "linear"),
+        success_over(rows, "psnr", "PSNR in dB", "linear"),
+        columns=2,
+    )
+    return [Figure("stealth", "Success over visibility", caption, chart, rows, choice=view.choice)]
+
+
+def _over_iterations(rows: pd.DataFrame) -> ChartType:
+    """Return curves of success over iterations of the attack and source chosen, with their bands.
+
+    The rows are those of `success_over_iterations` with `attack` and `source`, and `relation` of
+    source and target; white boxes are dashed.
+    """
+    tried = sorted(set(rows["iteration"]))
+    lines = tooltip(
+        *("attack", "source", "target", "relation", "iteration", "step_255", "denominator"),
+        shares=["success_rate", "success_rate_low", "success_rate_high"],
+    )
+    axis = alt.Axis(values=tried, labelOverlap="greedy")
+    scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
+    base = (
+        alt.Chart(inline(rows))
+        .transform_filter(OF_SOURCE)
+        .encode(
+            x=alt.X("iteration:Q", title="iteration", scale=scale, axis=axis),
+            color=colour_by("target", rows["target"], orient="bottom", **STROKES),
+        )
+    )
+    dashes = alt.StrokeDash("relation:N", legend=None)
+    heading = alt.Title(alt.ExprRef("chosen_attack + ', source ' + chosen_first_source"))
+    drawn = curve(base, "success_rate", lines, strokeDash=dashes)
+    return drawn.properties(width=PANEL, height=220, title=heading)
 
 
 def _at_least(counts: pd.DataFrame) -> ChartType:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from src.analysis.comparisons import paired_tests
+from src.analysis.comparisons import both_ways, paired_tests
 from src.analysis.ranking import SIGNIFICANT
 from src.report.charts.dots import dot_plot
 from src.report.measure import Measured
@@ -23,10 +23,6 @@ _SHOWN = {
         "datum.first == chosen_first_source && datum.common == chosen_attack",
         "chosen_first_source + ' minus each, with ' + chosen_attack",
     ),
-}
-_ENDS = ("", "_success", "_only")
-_TURNED = {f"first{end}": f"second{end}" for end in _ENDS} | {
-    f"second{end}": f"first{end}" for end in _ENDS
 }
 
 
@@ -53,11 +49,7 @@ def compared(view: View, found: Measured) -> Section | None:
 
 def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
     """Return the differences of the chosen attack, or source, and the others on one target."""
-    turned = tests.rename(columns=_TURNED)
-    ends = ["difference", "difference_low", "difference_high"]
-    turned[ends] = -tests[["difference", "difference_high", "difference_low"]].to_numpy()
-    rows = pd.concat([tests, turned], ignore_index=True)
-    rows = rows[list(tests)]
+    rows = both_ways(tests)
     rows["decided"] = (rows["p_holm"] < SIGNIFICANT).map(
         {True: f"p < {SIGNIFICANT}", False: "undecided"}
     )

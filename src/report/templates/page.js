@@ -71,7 +71,7 @@ async function show() {
   menus.forEach((menu) => menu.classList.toggle("chosen", !isDefault(menu)));
   form.querySelector("button").hidden = menus.every(isDefault);
   form.querySelector("output").textContent =
-    `Details: ${values.attack}, ${values.first_source} \u2192 ${values.first_target}`;
+    `Pair shown below: ${values.attack}, ${values.first_source} \u2192 ${values.first_target}`;
   listeners.forEach((listener) => listener(values));
   const away = (view) => Math.abs(view.container().getBoundingClientRect().top);
   const drawn = [...views.values()].sort((one, other) => away(one.view) - away(other.view));
@@ -118,7 +118,7 @@ function fit(spec, width) {
   if (spec.concat) {
     spec.columns = width > 560 ? 2 : 1;
     for (const panel of spec.concat) {
-      panel.width = Math.floor((width - 30) / spec.columns) - 50;
+      panel.width = Math.floor((width - 30 * (spec.columns - 1)) / spec.columns) - 50;
     }
   } else if (typeof spec.width === "number") {
     spec.width = "container";
