@@ -125,7 +125,7 @@ def matched_tables() -> Matched:
 
 
 def on_photographs() -> pd.DataFrame:
-    """Return the ranking of untargeted attacks on the photographs, in the mean over both sources."""
+    """Return the ranking of untargeted attacks on the photographs, the mean over both sources."""
     sweeps = [Sweep([RESULTS / name]) for name in ("attacks",)]
     rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
     mean = rows["source"].str.startswith("mean")

@@ -114,9 +114,7 @@ class Matched:
         order = list(self.rows.index)
         base = alt.Chart(rows).encode(
             y=alt.Y("attack:N", sort=order, title=None, axis=alt.Axis(labelLimit=200)),
-            color=alt.Color(
-                "cost:N", title="cost an image", scale=alt.Scale(range=COLOURS)
-            ),
+            color=alt.Color("cost:N", title="cost an image", scale=alt.Scale(range=COLOURS)),
             yOffset=alt.YOffset("cost:N"),
         )
         share = alt.Axis(format="%", tickCount=6)
