@@ -89,6 +89,10 @@ def table(
         parts.append(_averages(parts[0], cells, rows, columns))
     if strongest:
         extra = cells.strongest()
+        if "defence" not in keys and len(names := extra["defence"].unique()) > 1:
+            raise ValueError(
+                f"strongest needs defence in rows or columns: there are {', '.join(names)}."
+            )
         parts += [extra, *([_averages(extra, cells, rows, columns)] if len(parts) > 1 else [])]
     body = pd.concat(parts, ignore_index=True)
     options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average and several}

@@ -122,6 +122,22 @@ def test_other_axes_values_budgets_and_protocols():
     assert cells_of(everything)[0] == ["source", "attack", "vgg none", "vit none", "average"]
 
 
+def test_the_strongest_attacker_is_never_of_one_defence_among_several():
+    plain = ordinary()
+    frame = pd.concat([plain, plain.assign(defence="jpeg")])
+    frame.attrs = plain.attrs
+    for job in frame.attrs[JOBS]:
+        job["defences"] = ["jpeg"]
+    with pytest.raises(ValueError, match="strongest needs defence"):
+        table(frame, strongest=True)
+    rows = cells_of(
+        table(frame, columns=["target", "defence"], strongest=True, to="markdown", average=False)
+    )
+    at = {column: n for n, column in enumerate(rows[0])}
+    (best,) = (row for row in rows if row[1] == "strongest per set")
+    assert best[at["vit none"]] == best[at["vit jpeg"]]
+
+
 def test_attacks_are_compared_within_one_norm_alone():
     frame = frame_of({(attack, "a", "b"): count for attack, count in {"mi": 20, "l2": 5}.items()})
     assert "**" in table(frame, to="markdown")
