@@ -13,11 +13,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 def existing_folder(root: str | None) -> Path:
     """Return the folder of a data set, or refuse what is none."""
-    path = Path(root or "").expanduser()
-    if not root or not path.is_dir():
-        raise ValueError(
-            f"dataset.root={root or 'null'} is no folder in {Path.cwd()}; unpack archives first"
-        )
+    if not root:
+        raise ValueError("dataset.root is not set: give the folder of the images")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"dataset.root={root} is no folder in {Path.cwd()}; unpack archives first")
     return path
 
 

@@ -6,6 +6,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
 from src.data.files import existing_folder
+from src.utils.checks import first_line
 
 
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
@@ -23,8 +24,7 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
         torchvision's data set, whose images are paths.
 
     Raises:
-        ValueError: if the root, the split or the classes are missing.
-        FileNotFoundError: if a class has no images.
+        ValueError: if the root, the split or the classes are missing, or a class has no images.
     """
     folder = existing_folder(root)
     names = _subfolders(folder)
@@ -37,7 +37,10 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
     if not found:
         needed = "/ or ".join(wanted)
         raise ValueError(f"dataset.root={root} has no {split} split: give {needed}/")
-    return _ClassFolders(found[0], loader=Path, is_valid_file=_is_image)
+    try:
+        return _ClassFolders(found[0], loader=Path, is_valid_file=_is_image)
+    except FileNotFoundError as error:  # which names classes alone
+        raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
 
 
 class _ClassFolders(ImageFolder):

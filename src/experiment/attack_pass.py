@@ -61,8 +61,8 @@ def attacked_rows(job: Job) -> Results:
             return {(name, target): _of(tables[name], target) for name, target in cells}
 
         module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
-        label = f"{settings.job} -> {', '.join(targets or settings.targets)}"
-        took = evaluate(job.images, module, settings.trainer, label, todo.tolist())
+        # Named without its targets: in 80 columns they leave no room for the bar itself.
+        took = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
         if any(len(missing.get(cell, ())) < len(index) for cell, index in wanted.items()):
             took = replace(took, seconds=math.nan)  # of a part of the images nobody can tell
         return split(took.tables)

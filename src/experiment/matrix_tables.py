@@ -80,8 +80,11 @@ def ranking_table(ranked: pd.DataFrame, most: int = 5) -> Group:
     frame["gradients an image"] = shown["gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
     words = [f"attacks.csv has the {left} others"] if left else []
-    if tied:
-        words.append("= cannot be told from the first (sign flips, Holm, p >= 0.05)")
+    words.append(
+        "= cannot be told from the first (sign flips, Holm, p >= 0.05)"
+        if tied
+        else "decided: each of the others is weaker (paired sign flips, Holm, p < 0.05)"
+    )
     return Group(Text(heading, style="bold"), _table(frame), Text("; ".join(words), style="italic"))
 
 

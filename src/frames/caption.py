@@ -22,8 +22,12 @@ def caption_of(
     white_boxes: bool,
     intervals: bool,
     strongest: bool,
+    white: str,
 ) -> str:
-    """Return the caption of a table of jobs, with the options that it was made with."""
+    """Return the caption of a table of jobs, with the options that it was made with.
+
+    `white` tells how white boxes are marked.
+    """
     records, pairs = [job.record for job in jobs], cells.pairs
     counted = cells.value in ("success", "accuracy", "confidence")
     sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
@@ -31,7 +35,7 @@ def caption_of(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
     protocols, least, most = _distinct(pairs["protocol"]), shown["least"].min(), shown["most"].max()
-    pooled = [axis for axis in ("source", "target", "defence") if axis not in (*rows, *columns)]
+    pooled = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
     pooled = [axis for axis in pooled if pairs[axis].nunique() > 1 and counted]
     marked = bool(shown["undecided"].any())
     sentences = {
@@ -46,7 +50,7 @@ def caption_of(
         and pairs["attack"].nunique() > 1
         and "linf" in set(pairs["norm"]),
         "Average: over the row's cells, white boxes left out": average,
-        "Grey: white boxes": white_boxes and bool(shown["white"].any()),
+        f"{white}: white boxes": white_boxes and bool(shown["white"].any()),
         "White boxes are left out": not white_boxes,
         "Bold: the best attack": bool(shown["best"].any()),
         "Italic: not distinguishable from it (paired sign flips, Holm, 5 %)": marked,

@@ -35,7 +35,7 @@ _STYLES = {
     "undecided": "font-style: italic",
     "white": "color: #777777",
 }
-_MARKS = {"best": "**", "undecided": "*"}
+_MARKS, _DAGGER = {"best": "**", "undecided": "*"}, "\N{DAGGER}"
 
 
 def table(
@@ -76,7 +76,8 @@ def table(
             pandas Styler, which a notebook shows.
 
     Raises:
-        ValueError: As `load_sweep`; an argument is unknown; or several attacks share a cell.
+        ValueError: As `load_sweep`; an argument is unknown; or several attacks or defences share a
+            cell.
     """
     rows, columns = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
     jobs = summarise(jobs_of(folder, *more)).attacked
@@ -85,7 +86,7 @@ def table(
     _check(rows, columns, value, to, strongest)
     cells = cells_of(jobs, value, eps_255, protocol)
     keys = [*rows, *columns]
-    for axis in ["attack", *(["defence"] if strongest else [])]:  # of which there is no mean
+    for axis in ("attack", "defence"):  # of which there is no mean
         if axis not in keys and len(names := cells.pairs[axis].unique()) > 1:
             raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
     parts = [cells.table(keys)]
@@ -98,6 +99,7 @@ def table(
     body = pd.concat(parts, ignore_index=True)
     options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average and several}
     options |= {"white_boxes": white_boxes, "intervals": intervals, "strongest": strongest}
+    options |= {"white": _DAGGER if to == "markdown" else "Grey"}
     text = caption_of([one.job for one in jobs], cells, body, **options)
     if to == "csv":
         return _csv(_wide(body, rows, columns, white_boxes), intervals)
@@ -206,4 +208,5 @@ def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, how: str) ->
     if intervals and not pd.isna(cell["low"]):
         text += _SMALL.get(how, " [{}, {}]").format(low, high)
     marks = [mark for key, mark in _MARKS.items() if cell[key]] if how == "markdown" else []
-    return "".join([*marks, text, *marks])
+    dagger = f" {_DAGGER}" if how == "markdown" and cell["white"] else ""
+    return "".join([*marks, text, *marks, dagger])

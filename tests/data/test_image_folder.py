@@ -60,8 +60,13 @@ def test_suffixes_depth_and_clutter(tmp_path, write_classes):
     Image.new("L", (4, 4), 50).save(root / "ant" / ".checkpoints" / "b.png")
     assert image_folder("test", root=str(root)).targets == [0] * 5 + [1]
     (root / "cow").mkdir()
-    with pytest.raises(FileNotFoundError, match="cow"):
+    with pytest.raises(ValueError, match="classes cow"):
         image_folder("test", root=str(root))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty"):
         image_folder("test", root=str(tmp_path / "empty"))
+
+
+def test_a_root_that_is_not_given_is_asked_for():
+    with pytest.raises(ValueError, match="root is not set"):
+        image_folder("test", root=None)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from src.analysis import CLEAN, format_cell, is_white_box
-from src.experiment.matrix_tables import matrix_table, wide_matrix
+from src.experiment.matrix_tables import matrix_table, ranking_table, wide_matrix
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
 
@@ -21,11 +21,15 @@ def matrix_of(names, **more):
     return cells.assign(cell=[format_cell(one, n) for one in k], **more)
 
 
-def printed(matrix, width=80):
+def text_of(table, width):
     console = Console(width=width, color_system=None, legacy_windows=False)
     with console.capture() as capture:
-        console.print(matrix_table(matrix, "[bold] matrix", width))
+        console.print(table)
     return capture.get()
+
+
+def printed(matrix, width=80):
+    return text_of(matrix_table(matrix, "[bold] matrix", width), width)
 
 
 @pytest.mark.parametrize("width", [40, 160])  # a row a pair, a row a source
@@ -61,3 +65,12 @@ def test_pairs_that_were_not_run_are_empty():
     matrix = matrix_of(["b", "a"]).drop(index=3)
     (line,) = [line for line in printed(matrix).splitlines() if line.startswith("b ")]
     assert line.split()[-1] == "-" and pd.isna(wide_matrix(matrix).loc[1, "a denominator"])
+
+
+@pytest.mark.parametrize(("undecided", "decided"), [([True, False], True), ([True, True], False)])
+def test_a_ranking_says_whether_it_is_decided(undecided, decided):
+    ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": undecided})
+    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
+    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    text = text_of(ranking_table(ranked), 80)
+    assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)

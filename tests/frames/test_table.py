@@ -88,12 +88,12 @@ def test_the_best_and_what_cannot_be_told_from_it_are_marked():
     head, _, *body = cells_of(table(ordinary(), to="markdown", average=False))
     assert head == ["source", "attack", "vgg", "vit"]
     assert body == [
-        ["vgg", "fgsm", "100.0", "10.0"],
-        ["", "mi", "100.0", "**100.0**"],
-        ["", "di", "100.0", "*95.0*"],
-        ["vit", "fgsm", "20.0", "90.0"],
-        ["", "mi", "**80.0**", "90.0"],
-        ["", "di", "**80.0**", "90.0"],
+        ["vgg", "fgsm", "100.0 †", "10.0"],
+        ["", "mi", "100.0 †", "**100.0**"],
+        ["", "di", "100.0 †", "*95.0*"],
+        ["vit", "fgsm", "20.0", "90.0 †"],
+        ["", "mi", "**80.0**", "90.0 †"],
+        ["", "di", "**80.0**", "90.0 †"],
     ]
 
 
@@ -119,7 +119,7 @@ def test_other_axes_values_budgets_and_protocols():
     assert gradients[2] == ["fgsm", "7", "7", "7"]
     mi = frame[frame["attack"] == "mi"]
     confidence = cells_of(table(mi, rows="source", value="confidence", to="markdown"))
-    assert confidence[2] == ["vgg", "75.0", "75.0", "75.0"]
+    assert confidence[2] == ["vgg", "75.0 †", "75.0", "75.0"]
     everything = table(
         frame, rows=["source", "attack"], columns=["target", "defence"], to="markdown"
     )
@@ -166,7 +166,15 @@ def test_the_caption_says_what_the_numbers_are():
     caption = table(ordinary(), to="markdown").rpartition("|")[2]
     for words in (
         *("Success rates in %", "eps = 8/255", "20 images (ten, digest 0123456789abcdef)"),
-        *("joint", "20 to 20 images", "mi 10", "vgg (vgg.tv\\_in1k, fedcba98)", "Seed 5", "2.15.0"),
+        *(
+            "joint",
+            "20 to 20 images",
+            "†: white boxes",
+            "mi 10",
+            "vgg (vgg.tv\\_in1k, fedcba98)",
+            "Seed 5",
+            "2.15.0",
+        ),
     ):
         assert words in caption, words
 
