@@ -1,4 +1,4 @@
-"""Pictures of report and MLflow in the documentation, taken by Chromium from two runs of the demo."""
+"""Pictures of report and MLflow in the documentation, taken by Chromium of two demo runs."""
 
 import os
 import re
@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, sync_playwright
 HERE = Path(__file__).resolve().parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-DEMO = "-m src.main -m experiment=demo attack=fgsm,bim,mi source=vgg_small,resnet_small,inception_small"
+SOURCES = "vgg_small,resnet_small,inception_small"
+DEMO = f"-m src.main -m experiment=demo attack=fgsm,bim,mi source={SOURCES}"
 SIZE = {"width": 1280, "height": 1010}
 SUFFIXES = {"light": "", "dark": "-dark"}
 
@@ -48,16 +49,16 @@ def run_demo(folder: Path, *words: str) -> tuple[Path, dict[str, str]]:
     """Run the demo and return its report and, by description, the links that it prints."""
     command = [sys.executable, *DEMO.split(), *words, "trainer.progress_bar=false"]
     done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, check=True)
-    lines = re.findall(r"^(\S[^:\n]*): (\S+)$", done.stdout, re.MULTILINE)
-    links = dict(lines)
+    links = dict(re.findall(r"^([a-z]+(?: curves)?): (\S+)$", done.stdout, re.MULTILINE))
     return folder / links["report"], links
 
 
 def pages(links: dict[str, str], address: str) -> dict[str, str]:
     """Return the addresses of MLflow's pages by the names of their pictures."""
-    sweeps = links["sweep"].partition("/runs/")[0] + "/runs?compareRunsMode=CHART"
-    at = {"mlflow-curves": links["bim curves"], "mlflow-sweep": f"{sweeps}&workflowType=machine_learning"}
-    return {name: address + link[link.index("/#/") :] for name, link in at.items()}
+    experiment = links["sweep"].partition("/runs/")[0]
+    sweeps = f"{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    links = {"mlflow-curves": links["bim curves"], "mlflow-sweep": sweeps}
+    return {name: address + link[link.index("/#/") :] for name, link in links.items()}
 
 
 @contextmanager
