@@ -11,11 +11,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +22,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 SOURCES = "vgg_small,resnet_small,inception_small"
 DEMO = f"-m src.main -m experiment=demo attack=fgsm,bim,mi source={SOURCES}"
 SIZE = {"width": 1280, "height": 1010}
+PATIENCE = 120_000  # milliseconds
+ASSISTANT = "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1"  # MLflow's panel, which opens but once
 SUFFIXES = {"light": "", "dark": "-dark"}
 
 
@@ -95,14 +95,17 @@ def wait_for(address: str, seconds: float) -> None:
 
 
 def take(browser: Browser, address: str, scheme: str, path: Path) -> None:
-    """Write the picture of a page in 256 colours, once its charts are drawn."""
+    """Write the picture of a page once its charts are drawn; of MLflow's, those by budget alone."""
     tab = browser.new_page(viewport=SIZE, color_scheme=scheme)
+    tab.add_init_script(f"localStorage.setItem('{ASSISTANT}', 'true')")
     tab.goto(address)
-    drawn = "body[data-drawn]" if address.startswith("file:") else ".js-plotly-plot .trace"
-    tab.wait_for_selector(drawn, state="attached", timeout=120_000)
-    tab.wait_for_timeout(3000)  # MLflow's charts appear one after another
-    picture = Image.open(BytesIO(tab.screenshot())).convert("RGB")
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    if address.startswith("file:"):
+        tab.wait_for_selector("body[data-drawn]", state="attached", timeout=PATIENCE)
+    else:
+        tab.get_by_placeholder("Search metric charts").fill("curves|success", timeout=PATIENCE)
+        tab.wait_for_selector(".js-plotly-plot .trace", state="attached", timeout=PATIENCE)
+        tab.wait_for_timeout(5000)  # charts appear one after another
+    tab.screenshot(path=path)
     tab.close()
 
 
