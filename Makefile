@@ -8,7 +8,7 @@ BF16 := --variant bf16 trainer.attack_precision=bf16
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all drill bench bench-quick findings docs lint format ui clean
+.PHONY: help setup demo test test-all drill bench bench-quick findings screenshots docs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (mi
 
 findings: $(READY) ## Rebuild the findings and their figures from the tables in docs/results/
 	$(BIN)/python -m findings
+
+screenshots: $(READY) ## Take the pictures of report and MLflow in docs/ from two demo runs, with Chromium
+	$(BIN)/python docs/screenshots.py
 
 docs: $(READY) ## Build the documentation into site/, warnings being errors
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -15,7 +15,7 @@ exclude_patterns = ["results"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!src\.).*")]  # Python's and the libraries' own
 
-myst_enable_extensions = ["deflist", "substitution"]
+myst_enable_extensions = ["attrs_inline", "deflist", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = {
     "attacks": catalogue.attacks(),

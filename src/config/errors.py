@@ -36,7 +36,7 @@ def explain(error: BaseException) -> str:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         known = list(error.options or ())
         listed = f"; {group} has {', '.join(known)}" if known else ""
-        return f"{words}{listed}.{suggestion(name, known)}"
+        return f"{words.rstrip('.')}{listed}.{suggestion(name, known)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return f"{first_line(error)}{_near(str(cause.full_key), cause.parent_node)}"
     return words

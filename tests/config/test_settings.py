@@ -141,6 +141,11 @@ def test_the_competition_knows_its_files():
     assert known["target_column"] == "TargetClass" and "images.csv" in known["csv"]
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_mini", "image_csv", "image_folder", "nips17"])
+def test_every_data_set_takes_a_list_of_images(name):
+    assert read(f"dataset={name}", "dataset.images=images.csv").dataset.images == "images.csv"
+
+
 def test_the_catalogue_lists_every_model_file():
     catalogue = {"inception" if name == "inception_resized" else name for name in MODELS}
     names = ["model.timm.network.model_name=x", "model.torchvision.network.name=x"]
