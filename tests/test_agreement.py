@@ -71,8 +71,8 @@ def test_mlflow_alone_makes_the_matrix(sweep, wanted):
         found = runs.pivot_table(index="params.source", columns="params.target", values=values)
         assert found.stack().to_dict() == pytest.approx(wanted[attack].to_dict())
         needed = ["params.attack", "params.defence", "params.reference_eps_255", "tags.protocol"]
-        needed += ["metrics.reference/success_rate", "metrics.cost/gradients_per_image"]
-        assert runs[[*needed, "metrics.cost/seconds"]].notna().all(axis=None)
+        needed += ["metrics.reference/success_rate", "metrics.effort/gradients_per_image"]
+        assert runs[[*needed, "metrics.effort/seconds"]].notna().all(axis=None)
     (one,) = {each.dataset.name for run in _runs(mlflow) for each in run.inputs.dataset_inputs}
     assert one == "cifar10_mini"
 

@@ -43,7 +43,7 @@ KINDS = {
     "matrix.csv": ("matrix-*.csv", ["source"]),
 }
 METRICS = ["experiment", "run", "metric", "step"]
-TIMINGS = ("images_per_second", "duration", "cost/seconds")
+TIMINGS = ("images_per_second", "duration", "effort/seconds")
 
 SWEEP = [
     *("attack=fgsm,bim3", "model=[wide,flat]", "source=wide,flat", "targets=[wide,flat]"),

@@ -91,7 +91,7 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
     model, defence = parted(target)
     points, intervals = pair_points(rows, record.reference)
     cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
-    points += [(f"cost/{name}", value, 0) for name, value in cost.items()]
+    points += [(f"effort/{name}", value, 0) for name, value in cost.items()]
     if record.norm == "l2" and record.values:
         radius = record.reference / 255 * math.sqrt(record.values)
         points.append(("reference/l2_radius", radius, 0))

@@ -132,8 +132,10 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
     told = [name for name in _COMMON[:-1] if rankings[name].nunique() > 1]
     for _, rows in rankings.groupby(_COMMON, sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
-        alone = rows.groupby("source")["attack"].transform("size") == 1
+        peers = rows.groupby("source")["undecided"]
+        alone, decided = peers.transform("size") == 1, peers.transform("sum") == 1
         words = rows["undecided"].map({True: "yes", False: "no"})
+        words = words.mask(decided & rows["undecided"], "first")
         heading = (
             ", ".join(str(rows[name].iloc[0]) for name in ["kind", *told]) if len(rows) else ""
         )

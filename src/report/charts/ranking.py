@@ -137,7 +137,7 @@ def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
         numbers=["p_holm"],
     )
     base = _base(ranking).transform_filter("isValid(datum.mean)")
-    ink_of = where("datum.undecided == 'yes'", ACCENT, "#6b7788")
+    ink_of = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
     base = base.encode(y=y, color=ink_of, tooltip=lines)
     head |= {"title": "mean on other models, 95 %"}
     x = alt.X("mean:Q", scale=domain, axis=alt.Axis(**head))
