@@ -29,7 +29,7 @@ def main() -> None:
     add(
         "--value",
         default="success",
-        help="success, accuracy, confidence, gradients, rms, psnr or ssim",
+        help="success, accuracy, confidence, success_confidence, gradients, rms, psnr or ssim",
     )
     add("--eps", type=float, help="budget in 1/255; each job's reference budget")
     add("--protocol", help="images that are counted; each job's own")

@@ -46,6 +46,8 @@ def rates(
           intervals;
         - `confidence` and `true_confidence`: mean probability of the predicted and of the
           true class over the images of the denominator;
+        - `success_confidence`: mean probability of the predicted class over the successes alone,
+          NaN without one;
         - `draws_correct`: mean share of the draws of a randomised defence that predict the true
           class, likewise; of other targets the robust accuracy.
 
@@ -124,4 +126,8 @@ def _rates(found: Outcomes) -> pd.DataFrame:
         # while a NaN inside it must show.
         values = np.where(counted, getattr(found, name), 0.0)
         table[name] = ratio(values.sum(axis=1)[evaluated], denominator)
+    values = np.where(counted & found.success, found.confidence, 0.0)
+    place = list(table).index("true_confidence")
+    sure = ratio(values.sum(axis=1)[evaluated], table["success"].to_numpy())
+    table.insert(place, "success_confidence", sure)
     return table

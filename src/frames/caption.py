@@ -29,7 +29,7 @@ def caption_of(
     `white` tells how white boxes are marked.
     """
     records, pairs = [job.record for job in jobs], cells.pairs
-    counted = cells.value in ("success", "accuracy", "confidence")
+    counted = cells.value in ("success", "accuracy", "confidence", "success_confidence")
     sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)

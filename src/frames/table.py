@@ -64,8 +64,9 @@ def table(
         *more: Further folders.
         rows: What a row is: one or more of `attack`, `source`, `target` and `defence`.
         columns: What a column is, likewise.
-        value: `success`, `accuracy` (robust accuracy), `confidence` or `gradients` (an image); of
-            jobs with `diagnostics.stealth=true` also `rms` (change in 1/255), `psnr` and `ssim`.
+        value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (on the
+            images fooled alone) or `gradients` (an image); of jobs with `diagnostics.stealth=true`
+            also `rms` (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         protocol: Images that are counted; None: each job's own.
         average: Add a column of means over the row's cells but white boxes.

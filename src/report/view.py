@@ -13,7 +13,7 @@ from src.report.measure import Measured
 from src.store.record import JobRecord
 from src.utils.defended import PLAIN
 
-_MEANS = ("success_rate", "robust_accuracy", "confidence", "clean_accuracy")
+_MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
 _SUMS = ("n", "success", "still_correct", "abstained")
 _COMMON = ["dataset", "norm", "eps_255", "protocol", "kind"]

@@ -35,6 +35,13 @@ TARGETED_BY_HAND = {
     "target_correct": {"a": (2, 0, 1), "b": (2, 1, 1)},
     "joint": {"a": (2, 0, 1), "b": (1, 0, 1)},
 }
+# Likewise, the confidences of the successes alone.
+SUCCESS_CONFIDENCE = {
+    "all": {"a": 2.1 / 3, "b": 0.8},
+    "source_correct": {"a": 1.3 / 2, "b": 0.8},
+    "target_correct": {"a": 1.3 / 2, "b": 0.8},
+    "joint": {"a": 1.3 / 2, "b": 0.8},
+}
 CASES = list(product(BY_HAND, "ab"))
 
 
@@ -58,6 +65,7 @@ def test_rates_equal_the_hand_computed_ones(table, protocol, target):
     assert row["success_rate"] == pytest.approx(1 - still_correct / denominator)
     assert row["confidence"] == pytest.approx(confidence)
     assert row["true_confidence"] == pytest.approx(true_confidence)
+    assert row["success_confidence"] == pytest.approx(SUCCESS_CONFIDENCE[protocol][target])
     interval = binomtest(still_correct, denominator).proportion_ci(method="wilson")
     found = row[["robust_accuracy_low", "robust_accuracy_high"]].tolist()
     assert found == pytest.approx([interval.low, interval.high])

@@ -41,13 +41,13 @@ _RATES = tuple(
 COLUMNS = [
     *("attack", "protocol", "source", "target", "defence", "eps_255", "n", "success"),
     *("still_correct", *_RATES, "confidence", "confidence_low", "confidence_high", "relation"),
-    *("targeted", "abstained", "clean_accuracy"),
+    *("success_confidence", "targeted", "abstained", "clean_accuracy"),
     *_COST,
 ]
 COUNTS = tooltip(
     *("attack", "source", "target", "relation", "defence", "success", "still_correct", "n"),
     *("abstained", *_COST, "interval"),
-    shares=["success_rate", "confidence"],
+    shares=["success_rate", "confidence", "success_confidence"],
 )
 """Tooltip of a cell: what it counts, of how many."""
 INTERVAL = (
