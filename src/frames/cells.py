@@ -31,9 +31,7 @@ VALUES = {
     "success": Value("success_rate", "Success rates in %"),
     "accuracy": Value("robust_accuracy", "Robust accuracy in %"),
     "confidence": Value("confidence", "Mean confidence in %"),
-    "success_confidence": Value(
-        "success_confidence", "Mean confidence in %, on the images fooled alone"
-    ),
+    "success_confidence": Value("success_confidence", "Mean confidence in %, if fooled"),
     "gradients": Value(
         "gradients_per_image", "Gradients an image, at all budgets together", "{:,.0f}"
     ),

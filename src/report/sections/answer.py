@@ -124,7 +124,8 @@ def answer(view: View, found: Measured) -> Section:
         "Of the attack and source chosen"
         + "; a click on a name of the legend singles a target out" * (not single)
         + ". Confidence: mean probability of the predicted class, right or wrong, over all images "
-        "counted (on those fooled alone: tooltips of matrices). 95 % Wilson intervals; means over sources have none."
+        "counted (on those fooled alone: tooltips of matrices). 95 % Wilson intervals; means over "
+        "sources have none."
     )
     title = "At the budget" if single else "Over the budget"
     figures.append(
