@@ -46,6 +46,10 @@ BASES = {
     "logit_mi_di_ti (target_label=random)": "mi (target_label=random)",
 }
 """Attacks of other kinds, and those that they build on."""
+BASES_ON_PHOTOGRAPHS = {
+    **dict.fromkeys(("gi", "dem", "mumodig", "ghost", "bpa", "fia", "naa", "rpa", "bfa"), "mi"),
+    **dict.fromkeys(("pi_patchwise", "linbp", "ila", "ilpd"), "bim"),
+}
 FIGURES = {
     "photographs": ("photographs", "curves"),
     "hypothesis": ("photographs", "hypothesis"),
@@ -102,6 +106,7 @@ def page() -> str:
         kinds_beside=beside_bases(
             [Sweep([RESULTS / name]) for name in ("kinds", "kinds-surrogates")], BASES
         ),
+        kinds_photos=beside_bases([Sweep([RESULTS / "kinds-photos"])], BASES_ON_PHOTOGRAPHS),
         matched=matched_tables(),
         matched_costs=COSTS,
         matched_most=MOST,
@@ -126,11 +131,11 @@ def matched_tables() -> Matched:
 
 def on_photographs() -> pd.DataFrame:
     """Return the ranking of untargeted attacks on the photographs, the mean over both sources."""
-    sweeps = [Sweep([RESULTS / name]) for name in ("attacks",)]
+    sweeps = [Sweep([RESULTS / name]) for name in ("attacks", "kinds-photos")]
     rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
     mean = rows["source"].str.startswith("mean")
     rows = rows[mean & (rows["kind"] == "untargeted") & (rows["norm"] == "linf")]
-    return rows.sort_values("mean", ascending=False).drop_duplicates("attack").set_index("attack")
+    return rows.drop_duplicates("attack").sort_values("mean", ascending=False).set_index("attack")
 
 
 def behind(jobs: Sequence[StoredJob], attack: str, targets: Sequence[str]) -> pd.DataFrame:

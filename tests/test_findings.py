@@ -13,6 +13,7 @@ from findings.__main__ import (
     RESULTS,
     behind,
     matched_tables,
+    on_photographs,
     page,
 )
 from findings.collect import collect
@@ -49,6 +50,8 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     assert at_100.index[0] == "di" and not at_100["undecided"].iloc[1:].any()
     assert f"fools {at_100['mean'].iloc[0]:.0%} of".replace("%", " %") in readme
     assert f"the {len(at_100) - 1} other attacks are behind it" in readme
+    rho, count = matched_tables().correlation(on_photographs())
+    assert f"(rank correlation {rho:+.2f} over {count})" in readme
     behind = page_behind("mi")
     kept = [f"{behind.robust[name]:.0%}".replace("%", " %") for name in ("jpeg", "none")]
     assert "keep {} of the images right under `mi` instead of {}.".format(*kept) in readme
