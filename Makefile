@@ -38,11 +38,11 @@ drill: $(READY) ## Kill and damage: 60 faults drawn from seeds, then the same co
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
 	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16) --variant aside hydra/launcher=processes
-	$(BENCH)/demo-bim --inputs demo --attacks bim --images 1000 --rounds 3 $(BF16)
-	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --libraries torchattacks --images 1000 --rounds 3
+	$(BENCH)/demo-bim --inputs demo --attacks bim --images 1000 --budgets 4 8 --rounds 3 $(BF16)
+	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --libraries torchattacks --images 1000 --budgets 4 8 --rounds 3
 	$(BENCH)/demo-ssa --inputs demo --attacks ssa --images 250 --budgets 4 --rounds 3
-	$(BENCH)/cifar --inputs cifar --attacks fgsm bim --libraries torchattacks --images 200 --rounds 3
-	$(BENCH)/photographs --inputs photographs --attacks fgsm bim --libraries torchattacks --images 30 --rounds 3
+	$(BENCH)/cifar --inputs cifar --attacks fgsm bim --libraries torchattacks --images 200 --budgets 4 8 --rounds 3
+	$(BENCH)/photographs --inputs photographs --attacks fgsm bim --libraries torchattacks --images 30 --budgets 4 8 --rounds 3
 
 bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (minutes)
 	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 50 --rounds 1

@@ -17,7 +17,7 @@ from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
-from benchmarks.peers import ATTACKS as KNOWN
+from benchmarks.peers import LIBRARIES
 from src.store.record import git_commit
 from src.utils.files import write_text
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(options.folder).absolute()
     variants = {name: words for name, *words in options.variant}
-    if taken := {OURS, *KNOWN} & variants.keys():
+    if taken := {OURS, *LIBRARIES} & variants.keys():
         parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
     shape = (options.threads, options.device, options.batch_size)
     bench = Bench(folder, options.images, *shape, variants, sorted(options.budgets))
@@ -71,7 +71,7 @@ def _results(
         yield speeds(options.images, given, bench.calls(given))
         return
     for attack in (name for name in options.attacks if name not in done):
-        having = [one for one in libraries if attack in KNOWN.get(one, ATTACKS)]
+        having = [one for one in libraries if attack in LIBRARIES.get(one, ATTACKS)]
         yield compare(bench, given, attack, having, options.rounds)
 
 
@@ -95,7 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--inputs", choices=list(INPUTS), default=list(INPUTS), **names, help=", ".join(INPUTS))
     add("--own", nargs="+", metavar="WORD", help="your models, as a,b, and words of the program")
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
-    add("--libraries", choices=KNOWN, default=list(KNOWN), **names, help=", ".join(KNOWN))
+    add(
+        "--libraries",
+        choices=LIBRARIES,
+        default=list(LIBRARIES),
+        **names,
+        help=", ".join(LIBRARIES),
+    )
     add("--variant", action="append", default=[], nargs="+", metavar="WORD", help="NAME WORD ...")
     add("--images", type=_count, default=100)
     add("--budgets", type=_count, nargs="+", default=BUDGETS_255, help="in units of 1/255")

@@ -12,7 +12,6 @@ from benchmarks.agreement import counted, counts, differences
 from benchmarks.bench import OURS, Bench, Run
 from benchmarks.inputs import Input
 
-REFERENCE_255 = 8
 TIMES = {
     "whole, s": "{seconds:.1f}",
     f"/ {OURS} (range)": "{ratio:.2f} ({least:.2f}-{largest:.2f})",

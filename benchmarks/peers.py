@@ -118,12 +118,12 @@ def _classify(model: nn.Module) -> Callable[[Any], np.ndarray]:
     return classify
 
 
-ATTACKS = {
+LIBRARIES = {
     "torchattacks": ("fgsm", "bim", "pgd", "mi", "di"),
     "foolbox": ("fgsm", "bim", "pgd", "mi"),
     "art": ("fgsm", "bim", "pgd", "mi"),
 }
-"""Attacks of each library that are compared."""
+"""Libraries, and the attacks of each that are compared."""
 PEERS: dict[str, Callable[[nn.Module, str, Files, int], Library]] = {
     "torchattacks": torchattacks,
     "foolbox": foolbox,

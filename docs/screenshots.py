@@ -69,9 +69,8 @@ def served(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     store = f"sqlite:///{folder}/mlruns/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    server = subprocess.Popen(
-        [*command, "--backend-store-uri", store], cwd=folder, start_new_session=True
-    )
+    command += ["--backend-store-uri", store]
+    server = subprocess.Popen(command, cwd=folder, process_group=0)
     address = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"{address}/health", seconds=120)

@@ -20,7 +20,7 @@ AXES = ("attack", "source", "target", "defence")
 
 
 class Value(NamedTuple):
-    """What the cells of a table hold: a column of rates, its name, and how a number is written."""
+    """Quantity that the cells of a table show: its column of rates, its name, a number's format."""
 
     column: str
     words: str

@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.agreement import counted, counts, differences
 from benchmarks.bench import Run
 from benchmarks.compare import times
-from benchmarks.peers import ATTACKS, PEERS, Files
+from benchmarks.peers import LIBRARIES, PEERS, Files
 from src.attacks import bim, fgsm, mi
 from tests.conftest import REPOSITORY, run_python
 
@@ -60,7 +60,8 @@ def test_ratios_are_of_the_same_round():
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own, when they are imported
 @pytest.mark.parametrize(
-    ("library", "attack"), [(name, attack) for name in PEERS for attack in ATTACKS[name]]
+    ("library", "attack"),
+    [(name, attack) for name, attacks in LIBRARIES.items() for attack in attacks],
 )
 def test_every_library_is_asked_for_the_same_attack(library, attack):
     pytest.importorskip(library, exc_type=ImportError)
