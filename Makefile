@@ -19,7 +19,7 @@ setup: $(READY) ## Install everything into .venv (3 to 6 minutes, 7 GB)
 $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # knows dependency groups
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,joblib]'
 	$(BIN)/python -m pip install --quiet --no-deps --group bench
 	@touch $@
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from benchmarks.compare import REFERENCE_255
 from src.analysis import TRANSFER, is_white_box, relation
 from src.analysis.comparisons import both_ways, image_outcomes
 from src.analysis.outcomes import outcomes
@@ -186,9 +185,7 @@ def benchmarks(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(times)
 
 
-def decided_otherwise(
-    one: Sweep, other: Sweep, attack: str, eps_255: float = REFERENCE_255
-) -> dict[str, float]:
+def decided_otherwise(one: Sweep, other: Sweep, attack: str, eps_255: float) -> dict[str, float]:
     """Compare two sweeps of the same attack, models and images, pair by pair and image by image.
 
     Returns:

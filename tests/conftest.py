@@ -69,7 +69,7 @@ def write_weights(folder: Path) -> None:
     from src.data import load_dataset
 
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    batch = images.__getitems__(list(range(len(images))))
+    batch = images[:]
     normalised = (batch.images / 255 - 0.5) / 0.25
     wanted = torch.nn.functional.one_hot(batch.labels, 10).double()
     for name, pool in POOLS.items():

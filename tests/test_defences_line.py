@@ -59,7 +59,7 @@ def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, 
     place = {number: row for row, number in enumerate(images.indices.tolist())}
     fine = load_classifier("fine", *TINY_RUN[1:2], *DATA, config_dir=line[0] / "conf")
     for index, row in its.iterrows():
-        pixels = images.__getitems__([place[index]]).images[0].permute(1, 2, 0).numpy()
+        pixels = images[place[index]].images.permute(1, 2, 0).numpy()
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=75)
         shown = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255

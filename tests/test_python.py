@@ -97,7 +97,7 @@ def _mini(index: pd.Series) -> torch.Tensor:
     from src.data import load_dataset
 
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    return images.__getitems__(index.tolist()).images / 255
+    return images[index.tolist()].images / 255
 
 
 def test_without_weights_the_refusal_is_the_command_that_trains_them(

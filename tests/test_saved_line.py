@@ -48,7 +48,7 @@ def foreign(made):
     saved = opened(made / "adversarial")
     folder = made.parent / "foreign"
     rows = range(len(saved))
-    clean = saved_dataset(saved).__getitems__(rows).images
+    clean = saved_dataset(saved)[rows].images
     for name, images in (("adv", saved.adversarial(rows)[-1]), ("clean", clean)):
         (folder / name).mkdir(parents=True)
         for number, image in enumerate(images.numpy().transpose(0, 2, 3, 1)):
@@ -69,7 +69,7 @@ def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
 def test_the_matrix_is_of_what_the_files_hold(made):
     saved = opened(made / "adversarial")
     rows = range(len(saved))
-    clean = saved_dataset(saved).__getitems__(rows).images.int()
+    clean = saved_dataset(saved)[rows].images.int()
     for eps, images in zip(saved.budgets_255, saved.adversarial(rows).int(), strict=True):
         assert (images - clean).abs().max() == int(eps)  # whole levels only
     primary = predictions(made)

@@ -16,6 +16,8 @@ from src.utils.checks import first_line, suggestion
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 """Errors of composing a config from a wrong command line or file."""
+LAUNCHERS = ("joblib", "submitit", "ray")
+"""Extras of this package that install a Hydra launcher."""
 
 
 def refuse(message: str) -> NoReturn:
@@ -34,6 +36,8 @@ def explain(error: BaseException) -> str:
         words = " ".join(str(error).split("\n\n")[0].split())
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and (extra := name.partition("_")[0]) in LAUNCHERS:
+            return f"hydra/launcher: this needs the extra {extra}: pip install -e '.[{extra}]'"
         known = list(error.options or ())
         listed = f"; {group} has {', '.join(known)}" if known else ""
         return f"{words.rstrip('.')}{listed}.{suggestion(name, known)}"

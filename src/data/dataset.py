@@ -68,8 +68,8 @@ class LabelledImages:
 class ImageDataset(Dataset[Batch]):
     """A chosen subset of one split, of square images of one size, decoded image by image.
 
-    Use it with `DataLoader(dataset, collate_fn=default_convert)`: whole batches come from
-    `__getitems__`, so nothing needs collating.
+    Use it with `DataLoader(dataset, collate_fn=default_convert)`: batches come whole, so
+    nothing needs collating. `dataset[:100]` is a batch too.
 
     Args:
         data: the full split: a map-style data set, such as torchvision's, whose items are (image,
@@ -139,14 +139,18 @@ class ImageDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, chosen: Sequence[int]) -> Batch:
-        """Read several images of the subset."""
-        rows = list(chosen)
+    def __getitem__(self, chosen: int | slice | Sequence[int]) -> Batch:
+        """Read images of the subset by position: one, whose tensors have no N, or several."""
+        rows = np.arange(len(self))[chosen]
+        if rows.ndim == 0:
+            return Batch(*(column[0] for column in self[[int(rows)]]))
         return Batch(
             torch.from_numpy(np.stack([self._pixels(i) for i in rows])),
             torch.from_numpy(self.labels[rows]),
             torch.from_numpy(self.indices[rows]),
         )
+
+    __getitems__ = __getitem__  # the loader asks for a whole batch
 
     def subset(self, n_images: int | None, seed: int = 0) -> "ImageDataset":
         """Return at most `n_images` of these images, chosen by `balanced_subset`; None: all."""

@@ -49,7 +49,7 @@ class Batches(Dataset[Batch]):
         if not self.own[number]:
             none = torch.zeros(0, dtype=torch.int64)
             return Batch(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), none, none)
-        return self.dataset.__getitems__(self.own[number])
+        return self.dataset[self.own[number]]
 
 
 def layout(count: int, batch_size: int, shuffle_seed: int | None) -> list[list[int]]:

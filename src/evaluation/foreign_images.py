@@ -46,7 +46,7 @@ def open_foreign_images(settings: SavedSettings) -> SavedImages:
         dataset=origin.dataset,
         index=np.arange(len(clean)),
         clean=clean if origin.targeted else replace(clean, target_labels=None),
-        read=lambda row: adversarial.__getitems__([row]).images,
+        read=lambda row: adversarial[[row]].images,
     )
 
 

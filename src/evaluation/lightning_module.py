@@ -119,8 +119,9 @@ class Transfer(pl.LightningModule):
             try:
                 self._transfer(part)
             except SlowBatchError:
+                if self.together == sys.maxsize:
+                    log.info("Batches that would take over %g seconds are cut.", self.longest)
                 self.together = max(1, count // 4)
-                log.info("Batches that would take over %g seconds are cut.", self.longest)
                 continue
             rest = Batch(*(column[count:] for column in rest))
             size, end = sum(flat.nbytes for _, flat in self._images), time.monotonic()

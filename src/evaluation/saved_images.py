@@ -86,7 +86,7 @@ class SavedImages:
         norm, parts = self.attack.norm, []
         for first in range(0, len(self), _TOGETHER):
             rows = range(first, min(first + _TOGETHER, len(self)))
-            clean = ImageDataset(self.clean).__getitems__(rows).images
+            clean = ImageDataset(self.clean)[rows].images
             parts.append(change_size(self.adversarial(rows), clean, norm))
         sizes = zip(self.budgets_255, torch.cat(parts, dim=1), strict=True)
         return tuple(

@@ -75,7 +75,7 @@ def try_attack(job: Job, device: torch.device) -> None:
     if stored and not (bisected or iterations):
         return
     two = range(min(2, count))
-    batch = Batch(*(column.to(device) for column in job.images.__getitems__([*two])))
+    batch = Batch(*(column.to(device) for column in job.images[[*two]]))
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
     try:
         with torch.no_grad(), isolate_rng():

@@ -129,7 +129,7 @@ def described(job: Job, result: Results, folder: Path | None = None) -> JobRecor
         device=job.device,
         data=job.images.digest(),
         images=len(job.images),
-        values=job.images.__getitems__([0]).images[0].numel(),
+        values=job.images[0].images.numel(),
         class_names=job.images.class_names,
     )
 

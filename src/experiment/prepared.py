@@ -164,7 +164,7 @@ def built_defences(settings: Settings) -> dict[str, Defence]:
 def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
     """Return the images of a whole split that attacks may mix in to any of its images."""
     chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
-    return whole.__getitems__(chosen.tolist())
+    return whole[chosen.tolist()]
 
 
 def _digest(values: torch.Tensor) -> str:

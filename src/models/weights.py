@@ -2,11 +2,11 @@
 
 import hashlib
 import sys
-import textwrap
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -73,11 +73,30 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        misfits = textwrap.shorten(str(error).partition("\n")[2], 400)
-        raise ValueError(f"{path} does not fit the network: {misfits}") from error
+        raise ValueError(f"{path} does not fit the network: {_misfits(own, state)}") from error
     digest = _metadata(path).get("digest")
     if digest is not None and digest != weights_digest(network):
         raise ValueError(f"{path} is damaged; without it the network is trained again")
+
+
+def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
+    """Count the tensors that are missing, unknown or of another shape, and name one of each."""
+    shapes = {
+        name: (tuple(getattr(given[name], "shape", ["no tensor"])), tuple(tensor.shape))
+        for name, tensor in own.items()
+        if name in given
+    }
+    found = {
+        "missing": [name for name in own if name not in given],
+        "unknown": [name for name in given if name not in own],
+        "of another shape": [
+            f"{name}, {theirs} for {ours}"
+            for name, (theirs, ours) in shapes.items()
+            if theirs != ours
+        ],
+    }
+    told = (f"{len(names)} {kind} ({names[0]})" for kind, names in found.items() if names)
+    return f"of {len(own)} tensors {'; '.join(told)}"
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 import src.main
@@ -247,6 +248,12 @@ def test_refused_in_one_sentence(words, named):
         read("dataset=cifar10_mini", *own, *given)
     sentence = explain(caught.value)
     assert re.search(named, sentence) and "\n" not in sentence, sentence
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra():
+    missing = MissingConfigException("no file", "hydra/launcher/submitit_slurm", ["basic"])
+    assert "[submitit]" in explain(missing)
+    assert "basic" in explain(MissingConfigException("no", "hydra/launcher/slum", ["basic"]))
 
 
 def without_targets(model, images, labels, eps, *, norm: "Unknown", **more):  # noqa: F821

@@ -38,6 +38,16 @@ def test_batches_hold_the_stored_images_with_their_places_in_the_full_split(work
     assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), np.stack(images)[index])
 
 
+def test_images_are_taken_by_position():
+    dataset = ImageDataset(split(), n_images=9, seed=2)
+    whole = dataset[:]
+    assert len(whole.images) == 9 and torch.equal(dataset[2:5].images, whole.images[2:5])
+    assert torch.equal(dataset[[8, 1]].index, whole.index[[8, 1]])
+    assert all(torch.equal(one, many[-1]) for one, many in zip(dataset[-1], whole, strict=True))
+    with pytest.raises(IndexError):
+        dataset[9]
+
+
 def test_a_part_is_a_data_set_of_its_own():
     targets = (np.arange(20) + 1) % 4
     whole = ImageDataset(split(target_labels=targets), n_images=12, seed=1)
@@ -45,7 +55,7 @@ def test_a_part_is_a_data_set_of_its_own():
     part = whole.subset(6, seed=3)
     chosen = [whole.indices.tolist().index(number) for number in part.indices]
     assert len(part) == 6 and np.ptp(np.bincount(part.labels, minlength=4)) <= 1
-    for one, other in zip(part.__getitems__(range(6)), whole.__getitems__(chosen), strict=True):
+    for one, other in zip(part[:6], whole[chosen], strict=True):
         assert torch.equal(one, other)
     assert np.array_equal(part.target_labels, whole.target_labels[chosen])
     assert part.digest() != digest == whole.digest() and len(whole) == 12
@@ -65,9 +75,9 @@ def test_images_may_come_as_pictures_paths_arrays_and_tensors(tmp_path):
     Image.fromarray(array).save(tmp_path / "x.png")
     tensor = torch.tensor(array).permute(2, 0, 1)
     forms = [array, Image.fromarray(array), tmp_path / "x.png", tensor]
-    images = ImageDataset(split(forms)).__getitems__(range(4)).images
+    images = ImageDataset(split(forms))[:4].images
     assert (images.permute(0, 2, 3, 1).numpy() == array).all()
-    (grey,) = ImageDataset(split([array[:, :, 0]])).__getitems__([0]).images
+    grey = ImageDataset(split([array[:, :, 0]]))[0].images
     assert (grey.numpy() == array[:, :, 0]).all()
 
 
@@ -107,7 +117,7 @@ def test_image_size_shrinks_with_antialiasing_and_cuts_out_the_centre():
     board = np.indices((64, 96)).sum(axis=0)[:, :, None].repeat(3, axis=2) % 2 * 255
     images = [wide, wide.transpose(1, 0, 2), board.astype(np.uint8)]
     dataset = ImageDataset(split(images), image_size=10)
-    centre, other, grey = dataset.__getitems__(range(3)).images
+    centre, other, grey = dataset[:3].images
     assert (centre == 255).all() and (other == 255).all()
     assert (grey.int() - 127).abs().max() < 12
     same = ImageDataset(split(), image_size=6)

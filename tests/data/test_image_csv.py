@@ -24,7 +24,7 @@ def test_rows_become_zero_based_labels(tmp_path, encoding):
     dataset = ImageDataset(image_csv("test", root=write_root(tmp_path, rows.encode(encoding))))
     assert dataset.labels.tolist() == [2, 0, 1]
     assert dataset.target_labels.tolist() == [0, 1, 2]
-    assert dataset.__getitems__(range(3)).images[:, 0, 0, 0].tolist() == [10, 0, 30]
+    assert dataset[:3].images[:, 0, 0, 0].tolist() == [10, 0, 30]
 
 
 def test_other_names_and_zero_based_labels(tmp_path):

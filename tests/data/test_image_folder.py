@@ -10,7 +10,7 @@ from src.data.image_folder import image_folder
 def greys(split, root, **options):
     """Return the grey level of each image of a split."""
     dataset = ImageDataset(image_folder(split, root=str(root), **options))
-    return dataset.__getitems__(range(len(dataset))).images[:, 0, 0, 0].tolist()
+    return dataset[:].images[:, 0, 0, 0].tolist()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_the_split_is_passed_as_torchvision_takes_it(monkeypatch):
         dataset = load_dataset(split, {"_target_": "torchvision.datasets.Own", "root": "here"})
     assert calls == [("here", True), ("here", False)]
     assert dataset.class_names == ("x", "y")
-    assert dataset.__getitems__([1]).images.unique().tolist() == [1]
+    assert dataset[[1]].images.unique().tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def make_curved(seed: int = 0, classes: int = 3, side: int = 8) -> nn.Module:
 
 
 def all_of(dataset: ImageDataset) -> tuple[Tensor, Batch]:
-    whole = dataset.__getitems__(range(len(dataset)))
+    whole = dataset[:]
     return to_unit(whole.images), whole
 
 

@@ -47,7 +47,7 @@ def test_images_without_power_are_not_counted(images, linear, diagnosed):
 
     dataset = images(11)
     found = diagnosed(dataset, Blind(), {"a": Blind()}, only=ONLY).spectra
-    whole = dataset.__getitems__(list(range(11)))
+    whole = dataset[:11]
     bright = int((whole.images[:, 0, 0, 0] > 127.5).sum())
     rows = found[found["kind"] == "perturbation"]
     assert 0 < bright < 11 and (rows["n"] == bright).all()

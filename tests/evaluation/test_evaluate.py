@@ -20,7 +20,7 @@ BUDGETS = (2.0, 16.0)
 
 @pytest.fixture
 def batch(dataset):
-    return dataset.__getitems__(range(len(dataset)))
+    return dataset[:]
 
 
 def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(run, networks, batch):

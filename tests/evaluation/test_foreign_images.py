@@ -49,7 +49,7 @@ def test_a_folder_of_images(folder):
     assert found.clean.target_labels.tolist() == TARGETS
     assert np.array_equal(found.adversarial(range(4))[0], changed)
     images = saved_dataset(found, num_classes=1000)
-    assert torch.equal(images.__getitems__([3, 1]).images, torch.from_numpy(clean[[3, 1]]))
+    assert torch.equal(images[[3, 1]].images, torch.from_numpy(clean[[3, 1]]))
     assert (found.source, found.attack.name) == ("resnet50", "mifgsm")
     assert found.attack.target_label == "data"
     other = opened(folder)

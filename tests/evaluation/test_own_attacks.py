@@ -77,7 +77,7 @@ def test_an_attack_with_one_budget_for_all_images_cannot_be_bisected(dataset, mo
     def attack(model, images, labels, eps):
         return images + eps.reshape(-1, 1, 1, 1, 1)
 
-    batch = dataset.__getitems__(range(4))
+    batch = dataset[:4]
     attacker = Attacker(model, attack, (2.0,), num_classes=3)
     assert attacker(to_unit(batch.images), batch).images.shape == (1, 4, 3, 8, 8)
     with pytest.raises(ValueError, match=r"for eps of shape \(1, 4\) it must return"):

@@ -21,7 +21,7 @@ LEVELS = [4 / 255, 8 / 255]
 def images():
     """Twelve images of CIFAR-10, uint8, and their labels."""
     data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    batch = data.__getitems__(list(range(12)))
+    batch = data[:12]
     return batch.images, batch.labels
 
 
@@ -39,7 +39,7 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     wanted = load_sweep(tmp_path / "sweep")
     index = sorted(wanted["index"].unique())
     data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    batch = data.__getitems__(index)
+    batch = data[index]
     vgg, resnet = (
         load_classifier(f"{name}_small", "experiment=demo") for name in ("vgg", "resnet")
     )

@@ -174,7 +174,7 @@ def test_imagenet_models_reach_their_accuracy(real_data, tmp_path, name, network
     dataset = ImageDataset(image_csv("test", root=str(tmp_path)), num_classes=1000)
     hits = 0
     for start in range(0, 250, 50):
-        batch = dataset.__getitems__(range(start, start + 50))
+        batch = dataset[range(start, start + 50)]
         with torch.inference_mode():
             hits += (model(to_unit(batch.images)).argmax(1) == batch.labels).sum().item()
     assert 100 * hits / 250 == pytest.approx(top1, abs=0.5)

@@ -65,8 +65,23 @@ def test_files_of_earlier_versions_of_timm_load(tmp_path):
             key = key.replace(now, before)
         state[key] = value
     assert same(loaded(write(tmp_path / "w.safetensors", state), into=target), source)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"does not fit.*missing"):
         loaded(write(tmp_path / "w.safetensors", {"head.bias": torch.zeros(5)}), into=target)
+
+
+def test_what_does_not_fit_is_counted_and_named(tmp_path):
+    state = {**network().state_dict(), "head.bias": torch.zeros(5)}
+    first, *_, last, _ = state
+    state[last] = torch.zeros(7)
+    del state[first]
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        loaded(write(tmp_path / "w.safetensors", state), into=network())
+    for told in (
+        f"1 missing ({first})",
+        "1 unknown (head.bias)",
+        f"1 of another shape ({last}, (7,)",
+    ):
+        assert told in str(caught.value)
 
 
 def test_a_prefix_of_the_network_itself_stays(tmp_path):

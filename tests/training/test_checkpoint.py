@@ -85,7 +85,7 @@ def cut_short(path, monkeypatch, model=None) -> None:
 
 def test_learns_in_bfloat16(tmp_path):
     changes = {"optimizer": "adamw", "learning_rate": 0.01, "precision": "bf16-mixed"}
-    trained, batch = classifier(), dataset(30).__getitems__(range(30))
+    trained, batch = classifier(), dataset(30)[:30]
     load_weights(trained.network, train(tmp_path / "net.safetensors", **changes))
     predicted = trained(to_unit(batch.images)).argmax(1)
     assert (predicted == batch.labels).float().mean() > 0.9
@@ -99,7 +99,7 @@ def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
     words = {"epochs": 2, "batch_size": 60, "optimizer": optimizer, **same}
     path = train(tmp_path / "net.safetensors", lambda: logger, **words)
     model, images, tested = classifier(), dataset(), dataset(30)
-    batch = images.__getitems__(range(60))
+    batch = images[:60]
     weights = [value for value in model.parameters() if value.ndim > 1]
     others = [value for value in model.parameters() if value.ndim < 2]
     groups = [{"params": weights, "weight_decay": 0.5}, {"params": others, "weight_decay": 0}]
@@ -125,7 +125,7 @@ def test_the_recipe_is_what_its_settings_say(tmp_path, optimizer):
         del trained["0.bias"], trained["1.running_mean"]
     for name, value in trained.items():
         torch.testing.assert_close(value, model.network.state_dict()[name], rtol=1e-4, atol=1e-5)
-    given = tested.__getitems__(range(30))
+    given = tested[:30]
     right = (model.eval()(to_unit(given.images)).argmax(1) == given.labels).float().mean()
     noted = pd.read_csv(next(tmp_path.rglob("metrics.csv")))["test_accuracy"].dropna()
     assert noted.iloc[-1] == pytest.approx(right.item())
