@@ -44,9 +44,9 @@ class Bench:
     """Runs sweeps of one number of images.
 
     Args:
-        folder: Where everything goes.
+        folder: Folder of all that is written.
         images: Number of images.
-        threads: Of torch, in every process.
+        threads: Threads of torch in every process.
         device: `cpu` or `gpu`.
         batch: Images in a batch.
         variants: More words of the program's command line, by name of the variant.

@@ -37,11 +37,11 @@ def compare(
     """Run, print and return one comparison.
 
     Args:
-        bench: Where and how.
+        bench: The folder, and the settings of all processes.
         given: Images and models; `bench.prepare` has seen them.
         attack: The attack.
         libraries: Ours, its variants and peers, ours first.
-        rounds: How often each sweeps; every round begins with another library.
+        rounds: Sweeps of each library; every round begins with another one.
     """
     turns = [(*libraries[i:], *libraries[:i]) for i in (n % len(libraries) for n in range(rounds))]
     runs = [
@@ -73,7 +73,7 @@ def speeds(images: int, given: Input, bare: Mapping[str, Mapping[str, float]]) -
     """Print and return how many gradients and predictions each network computes in a second.
 
     Args:
-        images: How many were timed.
+        images: Number of images that were timed.
         given: Images and models; `bench.prepare` has seen them.
         bare: From `benchmarks.gradients.calls`, in bfloat16 too.
     """

@@ -1,4 +1,4 @@
-"""How time and memory of the program's sweep grow with images, budgets and targets."""
+"""Growth of time and memory of the program's sweep with images, budgets and targets."""
 
 from typing import Any, Literal
 

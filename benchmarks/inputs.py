@@ -26,12 +26,12 @@ weights: 'DATA/imagenet-squeezenet1_0.pt'""",
 
 
 class Input(NamedTuple):
-    """What every library attacks.
+    """Images and models that every library attacks.
 
     Attributes:
-        name: Of the input, and of its folder.
+        name: Name of the input and of its folder.
         models: Names of the models, each a source and a target.
-        words: What tells the program of models and images.
+        words: Words of the command line that name models and images.
     """
 
     name: str

@@ -25,7 +25,7 @@ _STEP_SIZE = {"bim": 0.1, "pgd": 0.25, "mi": 0.1, "di": 0.1}  # as shares of the
 
 
 class Files(NamedTuple):
-    """What `benchmarks.prepare` wrote: images float32 in [0, 1], labels, and the networks."""
+    """Files that `benchmarks.prepare` wrote: images float32 in [0, 1], labels, and the networks."""
 
     images: Tensor
     labels: Tensor

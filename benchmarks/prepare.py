@@ -26,8 +26,8 @@ def prepare(words: list[str], folder: Path) -> None:
     """Write `images.safetensors` (images, labels, index), and `NAME.pt` of every model.
 
     Args:
-        words: Of the program's command line, for one job.
-        folder: Where the files go.
+        words: Words of the program's command line, for one job.
+        folder: Folder of the files.
     """
     with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
         config = compose("config", [*words, *AS_TRAINED], return_hydra_config=True)

@@ -26,7 +26,7 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
 
     Args:
         sweeps: Their folders.
-        results: Where the tables go, a folder a job, instead of those of earlier jobs.
+        results: Folder of the tables, which get a folder a job and replace those of earlier jobs.
 
     Raises:
         ValueError: The tables would replace those that they come from.

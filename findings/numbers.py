@@ -39,7 +39,7 @@ class Sweep:
     """The stored jobs of one or several sweeps on the same images.
 
     Args:
-        folders: Of the tables.
+        folders: Folders of the tables.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:

@@ -48,7 +48,7 @@ class Library:
 
     Attributes:
         module: Module that has the classes.
-        packages: What pip is to install.
+        packages: Names of packages for pip to install.
         norms: A class to those of `linf` and `l2` that it is made for.
         run: A class, its keywords and a call to adversarial images.
     """

@@ -62,8 +62,8 @@ def table(
         folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
             such folders.
         *more: Further folders.
-        rows: What a row is: one or more of `attack`, `source`, `target` and `defence`.
-        columns: What a column is, likewise.
+        rows: axes of a row: one or more of `attack`, `source`, `target` and `defence`.
+        columns: axes of a column, likewise.
         value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (on the
             images fooled alone) or `gradients` (an image); of jobs with `diagnostics.stealth=true`
             also `rms` (change in 1/255), `psnr` and `ssim`.

@@ -90,7 +90,7 @@ def transfer(
         repeats: Draws of randomised defences, whose majority decides.
         protocol: Images that form the denominator, see `rates`.
         controls: Evaluate random-sign noise and shuffled perturbations, too.
-        ensemble: What an ensemble averages: `logits`, `probabilities` or `loss`.
+        ensemble: quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
         index: Numbers of the images, rising, (N,), which decide what is drawn; None: 0, 1, ...
         seed: Seed of everything random.
         batch_size: None: 50 on a CPU, 1,000 on a GPU.

@@ -29,9 +29,9 @@ class View:
         rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
             the place of each attack in the ranking, `position` and `own_position`.
         ranking: A row for each attack and source or mean, and for each heading; see `ranked`.
-        choice: What is shown first.
+        choice: Cell that is shown first.
         pairs: Attack, source and target of all pairs, that of the best rank first.
-        menus: Of each thing to choose the options with their words.
+        menus: Options, with their words, of each thing to choose.
     """
 
     rows: pd.DataFrame
