@@ -37,8 +37,9 @@ class Pictures:
     Attributes:
         data: Data URIs.
         classes: Names of the classes by their numbers, one list a data set.
-        sheets: a row for each job, by rank: `attack`, `source`, the place of its `classes`, the strips of
-            its `examples`, and by target its `galleries`: `title`, `count` in words, `strips`.
+        sheets: A row for each job, by rank: `attack`, `source`, the place of its `classes`, the
+            strips of its `examples`, and by target its `galleries`: `title`, `count` in words,
+            `strips`.
         left_out: `attack` and `source` of jobs that the page has no room for, and the `command`
             that builds a page of one alone.
     """

@@ -25,7 +25,8 @@ class BackwardPropagation:
     z, and a ReLU's s(z) * (1 + z * (1 - s(z))) * g, s the logistic function.
 
     Args:
-        temperature: temperature of the softmax; larger ones are nearer to the maximum's own gradient.
+        temperature: Temperature of the softmax; larger ones are nearer to the maximum's own
+            gradient.
         relus: Regular expressions found in the names of the modules whose ReLUs are changed, such
             as `layer4`; None: `layer3` but its first block and `layer4` of ResNets, `Mixed_7` of
             Inception v3, `denseblock4` of DenseNets, of others the last third of those before the
