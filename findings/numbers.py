@@ -168,8 +168,10 @@ def benchmarks(folder: Path) -> pd.DataFrame:
 
     Returns:
         A row per input, attack and library or variant of ours: `input`, `attack`, `images`,
-        `rounds`, the columns of `benchmarks.compare.times`; of the `cells` of source, target and
-        budget `cells_differ` in their count from ours, by `largest_difference` (NaN: ours).
+        `rounds`, `threads`, number of `budgets`; the columns of `benchmarks.compare.times`, and
+        `bare`, seconds over those of the bare network calls that ours needed; of the `cells` of
+        source, target and budget `cells_differ` in their count from ours, by `largest_difference`
+        (NaN: ours).
     """
     times = []
     for path in sorted(folder.glob("*.json")):
@@ -178,7 +180,8 @@ def benchmarks(folder: Path) -> pd.DataFrame:
             if "times" not in one:  # of growth
                 continue
             about = {key: one[key] for key in ("input", "attack")}
-            about |= {key: stored["options"][key] for key in ("images", "rounds")}
+            about |= {key: stored["options"][key] for key in ("images", "rounds", "threads")}
+            about["budgets"] = len(stored["options"]["budgets"])
             for row in one["times"]:
                 found = one["agreement"].get(row["library"], {})
                 times.append(about | row | {name: found.get(key) for key, name in DIFFER.items()})

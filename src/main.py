@@ -136,7 +136,8 @@ def main() -> None:
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
     steps; with `++` it does not. Each attack refuses what its function does not take.
     """
-    given = sys.argv[1:]
+    # argparse wants the words that are no flags in one place.
+    given = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in given]
 
     # Each halves Hydra's time: a loader in C, files composed once, and what is checked before.

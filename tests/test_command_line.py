@@ -215,7 +215,7 @@ def test_files_of_a_sweep_are_composed_once(command_line, workspace, monkeypatch
         return real(self, config_name, overrides, *others, **keywords)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
-    assert command_line("-m", "attack=fgsm,bim", "seed=1,2", "targets=[fine]") == 0
+    assert command_line("attack=fgsm,bim", "-m", "seed=1,2", "targets=[fine]") == 0
     composed = [word for each in calls for word in each if word.startswith("attack=")]
     assert composed[-2:] == ["attack=fgsm", "attack=bim"] and len(set(composed)) == 3
 
