@@ -6,10 +6,8 @@ belong to the N, so that an image is attacked alike in any batch and under any g
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from src.attacks.per_image_random import PerImageRandom
@@ -21,9 +19,11 @@ class Problem:
     """Images that are attacked at once, and the source.
 
     Attributes:
+        source: Source, a single network or an ensemble's members.
         images: Clean images, (N, 3, H, W).
         labels: Their classes or, if `targeted`, those to reach, (N,).
-        random: Their random numbers.
+        targeted: True if the attack aims for `labels`.
+        random: Random numbers for the N images.
         eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
         norm: `linf` or `l2`.
     """
@@ -35,12 +35,6 @@ class Problem:
     random: PerImageRandom
     eps: Tensor
     norm: Literal["linf", "l2"]
-
-    @cached_property
-    def clean_logits(self) -> Tensor:
-        """Logits of the clean images, (N, C), from one pass without a gradient."""
-        with torch.no_grad():
-            return self.source.logits(self.images)
 
 
 @dataclass
