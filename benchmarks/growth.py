@@ -12,7 +12,7 @@ from benchmarks.compare import records, show
 from benchmarks.inputs import Input
 
 TIMES = (1, 10, 50)
-"""What the number of images is multiplied by."""
+"""Factors of the number of images."""
 BUDGETS = (1, 2, 4, 8)
 NUMBERS = ["images", "budgets", "targets"]
 MEASURED = {"seconds": "images", "megabytes": "targets"}

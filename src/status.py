@@ -49,7 +49,7 @@ def summary(jobs: list[JobStatus]) -> str:
         return f"{words}."
     running = sum(job.seconds for job in jobs if job.state == "running")
     rest = max(0, sum(done) / len(done) * left - running)
-    return f"{words}; by the time of those, about {_clock(rest)} remain."
+    return f"{words}; at the pace of those done, about {_clock(rest)} remain."
 
 
 def _clock(seconds: float) -> str:

@@ -79,7 +79,7 @@ def test_the_matrix_is_of_what_the_files_hold(made):
 def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     own = f"attack.path={made / 'adversarial'}"
     assert saved_attack(*BOTH, own, "source=coarse", "hydra.run.dir=shown") == 0
-    assert "All 23 images keep their budget at every eps." in capsys.readouterr().out
+    assert "All 23 saved images are within their budgets." in capsys.readouterr().out
     one, two = predictions(made), predictions(made.parent / "shown")
     assert two.pop("gradients").isna().sum() == (two["eps_255"] > 0).sum()  # a set keeps none
     counts = ["gradients", "forwards"]

@@ -32,15 +32,15 @@ CAUSES = {
     "small largest budget",
     "clean_at_chance": "usual causes: wrong mean or std, another order of the labels, weights of "
     "other classes or of none (not trained), a wrong input size",
-    "over_budget": "the rates stand at the stated budget; usual causes: eps_255 in another "
+    "over_budget": "the rates are listed at the stated budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "few_images": f"rates of fewer than {FEWEST_IMAGES} images mean little: give more images, or "
     "models that classify more of them correctly",
     "weaker_at_larger_budget": "usual causes: a single step that overshoots, or masked gradients",
-    "abstentions": "the rates stand for the images that are left; usual causes: too few copies, or "
+    "abstentions": "the rates are over the images that are left; usual causes: too few copies, or "
     "a network that was not trained with noise",
-    "random_model": "usual causes: dropout or noise that stays on, a counter; its numbers hold for "
-    "this run alone",
+    "random_model": "usual causes: dropout or noise that stays on, a counter; the numbers of this "
+    "model hold for this run alone",
 }
 """Usual causes of each alarm, by its name."""
 

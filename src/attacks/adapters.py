@@ -177,7 +177,7 @@ class _Copy(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits = self.source.logits(images)
         if logits.ndim == 3:
-            raise ValueError("ensemble=loss has no logits for the loss of another library.")
+            raise ValueError("ensemble=loss has no logits of the ensemble, which libraries need.")
         return logits
 
 

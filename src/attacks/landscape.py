@@ -38,7 +38,9 @@ class Landscape:
             logits = self.problem.source.logits(images.flatten(0, 1), member)
             return self._loss(logits, len(images))
         if member is not None:
-            raise ValueError("attack.objective has no losses of single members.")
+            raise ValueError(
+                "attack.objective has no losses of single members, which attack.estimator asks for."
+            )
         return objective.losses(self.problem, images, self._prepared)
 
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:

@@ -46,7 +46,7 @@ def image_seeds(seed: int, index: Tensor) -> Tensor:
     """Return one number an image, int64 (N,): its index and, in the upper 32 bits, the seed.
 
     Args:
-        seed: From 0 to 2**32 - 1.
+        seed: Number from 0 to 2**32 - 1.
         index: Numbers of the N images, from 0 to 2**32 - 1.
     """
     return torch.tensor(seed) << 32 | index

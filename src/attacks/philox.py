@@ -49,7 +49,7 @@ class Philox:
         seeds: One whole number an image, shape (N,), of which 64 bits count.
         like: A tensor of the device and the type that numbers get, float32 or float64; float32
             for types of less precision.
-        stream: From 0 to 2**32 - 1; another one has other numbers for the same seeds.
+        stream: Number from 0 to 2**32 - 1; another one has other numbers for the same seeds.
     """
 
     def __init__(self, seeds: Tensor, like: Tensor, stream: int = 0) -> None:

@@ -85,7 +85,7 @@ class Settings:
         if self.layer is not None and self.objective is None:
             raise ValueError(f"attack.layer={self.layer} needs attack.objective, which reads it")
         if self.objective is not None and self.copies_average == "logits":
-            raise ValueError("attack.copies_average=logits averages no attack.objective")
+            raise ValueError("attack.copies_average=logits cannot go with attack.objective")
         return self
 
     @property

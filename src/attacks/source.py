@@ -72,7 +72,7 @@ class Source:
                 hooks.enter_context(layer.register_forward_hook(partial(changed, number)))
             logits = self.logits(images, member)
         for number in layers.keys() - passed:
-            raise ValueError(f"attack.layer: {type(layers[number]).__name__} is in no pass.")
+            raise ValueError(f"attack.layer: {type(layers[number]).__name__} is never used.")
         return logits
 
     def _layers(self) -> list[nn.Module]:

@@ -81,7 +81,7 @@ def check_groups(words: Sequence[str], folder: Path) -> None:
             names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
             raise ValueError(
                 f"{override.input_line} names no file of {group}: {names}. Keys are set by "
-                f"{group}.KEY=VALUE, and -m before the words runs {group}=A,B in turn."
+                f"{group}.KEY=VALUE, and with -m {group}=A,B runs both."
             )
 
 

@@ -394,8 +394,8 @@ class Settings(Section):
         last = max(self.diagnostics.iterations, default=0)
         if self.attack.kind == "crafted" and isinstance(steps, int) and last > steps:
             raise ValueError(
-                f"diagnostics.iterations={last}: attack={self.attack.name} ends after {steps}; "
-                "attack.steps must reach the largest"
+                f"diagnostics.iterations={last}: attack={self.attack.name} ends after {steps} "
+                "steps; set attack.steps to at least the largest iteration"
             )
         return self
 
@@ -407,8 +407,8 @@ class Settings(Section):
             raise ValueError(f"source_draws={self.source_draws} needs a source_defence that draws")
         if self.source_draws > 1 and self.layers:
             raise ValueError(
-                f"source_draws={self.source_draws}: attack={self.attack.name} reads a layer, of "
-                "which every draw would have an output of its own"
+                f"source_draws={self.source_draws}: attack={self.attack.name} reads a layer, whose "
+                "output would differ from draw to draw; source_draws=1"
             )
         return self
 

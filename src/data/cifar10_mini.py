@@ -36,7 +36,7 @@ def cifar10_mini(split: str, *, n_train: int = 5000, n_test: int = 1000) -> Labe
     """
     key, wanted = ("n_train", n_train) if split == "train" else ("n_test", n_test)
     if not 1 <= wanted <= SIZES[split]:
-        raise ValueError(f"{key}={wanted}: there are 1 to {SIZES[split]} such images")
+        raise ValueError(f"{key}={wanted} is not between 1 and {SIZES[split]}")
     if sha256_of(ARCHIVE) != SHA256:
         raise ValueError(f"{ARCHIVE} is damaged; install the program again")
     first = SIZES["test"] if split == "train" else 0

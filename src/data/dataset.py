@@ -111,7 +111,7 @@ class ImageDataset(Dataset[Batch]):
         self.class_names = _class_names(data, num_classes, class_names)
         labels = _checked_labels("labels", data.targets, self.num_classes)
         if images is not None and n_images is not None:
-            raise ValueError(f"dataset.images={images} lists the images: n_images=null")
+            raise ValueError(f"dataset.images={images} chooses the images; set n_images=null")
         positions = np.arange(len(labels)) if numbers is None else numbers
         chosen = balanced_subset(labels, n_images, seed)
         if images is not None:

@@ -55,7 +55,7 @@ def attack_function(attack: AttackSettings) -> Attack:
             raise ValueError(f"attack.{name}: attack={attack.name} needs this setting.")
     if "norm" in settings and "norm" not in words and named["norm"].default != attack.norm:
         norm = named["norm"].default
-        raise ValueError(f"attack.norm: attack={attack.name} is of {norm}; its file must say so.")
+        raise ValueError(f"attack.norm: attack={attack.name} needs norm: {norm} in its file.")
     if unchecked := [key for key in words if key not in named]:
         _log_unchecked(attack.name, ", ".join(unchecked))
     return partial(made.func, **{key: _typed(key, words[key], named) for key in words})

@@ -140,7 +140,7 @@ def saved_dataset(
         num_classes, class_names = len(names), None
     elif num_classes is None:
         raise ValueError(
-            "The saved images do not say how many classes there are: dataset.num_classes=N."
+            "The saved images do not say how many classes there are; set dataset.num_classes=N."
         )
     return ImageDataset(
         saved.clean,

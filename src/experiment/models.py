@@ -38,7 +38,8 @@ class Model:
     Attributes:
         digest: Digest of its weights.
         key: Digest of all that decides its logits but the trainer's settings.
-        expected_accuracy: On the job's clean images, as its settings or else its weights state.
+        expected_accuracy: Share of clean images that it should get right, as its settings or else
+            its weights state.
         layered: The classifier with its layers as built, for attacks that change them.
     """
 
@@ -173,8 +174,8 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     stated = _stated(settings, name).class_names
     if stated and not _agree(stated, images.class_names):
         raise ValueError(
-            f"model {name}: its weights tell {len(stated)} classes apart ({', '.join(stated[:3])}, "
-            f"...), and {settings.dataset.name} has {images.num_classes} "
+            f"model {name}: its weights are for {len(stated)} classes ({', '.join(stated[:3])}, "
+            f"...), but {settings.dataset.name} has {images.num_classes} "
             f"({', '.join(images.class_names[:3])}, ...); model.{name}.weights=null trains it here."
         )
     pl.seed_everything(settings.training.seed, verbose=False)

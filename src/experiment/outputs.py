@@ -171,7 +171,7 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
         return clean_at_chance(job.predictions, len(own.class_names))
     breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
     if saved is not None and not breaches:
-        log.info("All %d images keep their budget at every eps.", total)
+        log.info("All %d saved images are within their budgets.", total)
     raised = [over_budget(own.label, *breach, total, own.norm) for breach in breaches]
     raised += alarms(
         _unrounded(job),

@@ -18,7 +18,9 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
     bare = settings == SavedSettings(path=settings.path)
     try:
         if path.exists() and not bare:
-            raise ValueError("it says itself what clean, labels, eps_255 and origin would.")
+            raise ValueError(
+                "this set states clean, labels, eps_255 and origin itself; leave out these keys."
+            )
         if bare and not path.exists():
             if path.with_name("manifest.json").exists():
                 raise ValueError(

@@ -146,7 +146,7 @@ class Sweep:
             console.print(f"FAILED {job.name}: {failure}", style="red")
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
-            console.print(f"FAILED {missing} of {self.jobs} jobs: no folder of theirs is there.")
+            console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
         console.print(f"files: {folder}")
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")

@@ -67,7 +67,7 @@ def _view(given: tuple[str | Path | pd.DataFrame, ...]) -> View:
     """Return the rows of the jobs with adversarial images, as the report has them."""
     summary = summarise(jobs_of(*given))
     if not (jobs := summary.attacked):
-        raise ValueError("There is no chart of clean images alone.")
+        raise ValueError("The jobs hold clean images alone; this chart is of attacks.")
     found = Measured(summary.rankings, {"rates": primary_rates(jobs)})
     return make_view(jobs[0].job.record, found)
 

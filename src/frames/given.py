@@ -40,7 +40,7 @@ class Given:
             for key, each in (("target_labels", target_labels), ("index", index))
         )
         if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
-            raise ValueError("index must rise, by images, from 0 or more.")
+            raise ValueError("index must rise from image to image, from 0 or more.")
         modules = _modules(sources, targets)
         places = {value.device for each in modules.values() for value in each.state_dict().values()}
         if len(places) > 1:
@@ -54,7 +54,7 @@ class Given:
         with torch.no_grad():
             classes = {each(some).shape[1] for each in self.networks.values()}
         if len(classes) > 1:
-            raise ValueError(f"The modules tell {sorted(classes)} classes apart.")
+            raise ValueError(f"The modules have different numbers of classes: {sorted(classes)}.")
         for each in self.networks.values():
             try_classifier(each, max(classes), levels.shape[-1])
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()

@@ -83,7 +83,7 @@ def table(
     rows, columns = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
     jobs = summarise(jobs_of(folder, *more)).attacked
     if not jobs:
-        raise ValueError("There are clean images alone, of which there is no such table.")
+        raise ValueError("The jobs hold clean images alone; this table is of attacks.")
     _check(rows, columns, value, to, strongest)
     cells = cells_of(jobs, value, eps_255, protocol)
     keys = [*rows, *columns]

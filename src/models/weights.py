@@ -26,7 +26,7 @@ class WeightFacts:
 
     Attributes:
         class_names: Classes that the weights tell apart, in the order of the logits; or none.
-        expected_accuracy: On clean test images of these classes, in [0, 1].
+        expected_accuracy: Accuracy on clean test images of these classes, in [0, 1].
     """
 
     class_names: tuple[str, ...] = ()
@@ -140,8 +140,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         return {str(name): value for name, value in content.items()}
     except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(
-            f"{path} cannot be read as a state dict of tensors; more is not unpickled, since that "
-            f"can run code: {first_line(error).partition('. ')[0][:200]}"
+            f"{path} cannot be read as a state dict of tensors; nothing else is unpickled, since "
+            f"that can run code: {first_line(error).partition('. ')[0][:200]}"
         ) from error
 
 

@@ -14,13 +14,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "protocol",
-        "Which images are counted: all; source_correct or target_correct, those that the source or "
+        "The images counted: all; source_correct or target_correct, those that the source or "
         "the target classifies correctly when clean; joint, those that both do; common, those "
         "that source and target do, the latter behind all defences too.",
     ),
     (
         "defence",
-        "What stands between the images and a target, such as JPEG. A target's clean accuracy is "
+        "A function between the images and a target, such as JPEG. A target's clean accuracy is "
         "that behind it. Own: the source's network behind another defence than the source's, which "
         "counts in no mean. Images that a defence abstains on are in no numerator or denominator.",
     ),

@@ -73,7 +73,7 @@ class JobRecord(BaseModel):
         attack: The attack's name; empty if nothing was attacked.
         label: The attack's name with the settings that the words or an experiment set.
         iterative: True if the settings name more than one step.
-        budgets: In units of 1/255, ascending, 0 first.
+        budgets: Budgets in units of 1/255, ascending, 0 first.
         reference: The reference budget in units of 1/255.
         protocol: Rule for the images in the matrix's denominator.
         storage: Format of the primary variant, `stored` for that of a saved set.
@@ -245,7 +245,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
             return str(content["table"]), JobRecord.model_validate(_printable(content["job"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
-            f"{path} says of its job what no job can be: {first_line(error)[:400]}"
+            f"{path} holds no valid record of its job: {first_line(error)[:400]}"
         ) from error
     raise ValueError(
         f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "

@@ -89,7 +89,7 @@ REFUSED = {
     "layr": "layer=layr: the source has no such layer; it has body, act, pair",
     "pair": "Pair returns no tensor",
     "act": "ReLU works twice in a pass",
-    "idle": "Identity is in no pass",
+    "idle": "Identity is never used",
 }
 
 

@@ -228,7 +228,7 @@ REFUSED = [
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*attack=saved"),
     (
         "diagnostics.iterations=[1,20]",
-        "^diagnostics.iterations=20: attack=bim ends after 10; .*steps",
+        "^diagnostics.iterations=20: attack=bim ends after 10 steps; .*attack.steps",
     ),
     ("diagnostics.iterations=[0]", "diagnostics.iterations.0"),
     # what Hydra itself cannot compose

@@ -79,7 +79,7 @@ def test_other_files_are_told_from_this_programs(tmp_path):
     flipped = flipped.replace(b'"steps"', b'"stepr"')
     for content, message in (
         (b'{"format": 99}', r"x\.parquet has the format 99, and"),
-        (b'{"format": 3, "table": "flips", "job": {"surprise": 1}}', "what no job can be"),
+        (b'{"format": 3, "table": "flips", "job": {"surprise": 1}}', "no valid record of its job"),
         (flipped, "its record is damaged"),
     ):
         pq.write_table(table.replace_schema_metadata({b"transferability": content}), path)
