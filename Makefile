@@ -5,6 +5,7 @@ PYTHON ?= python3
 READY := $(VENV)/.ready
 BENCH := $(BIN)/python -m benchmarks --folder outputs/bench
 BF16 := --variant bf16 trainer.attack_precision=bf16
+ONE := --libraries torchattacks
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
@@ -37,12 +38,13 @@ drill: $(READY) ## Kill and damage: 60 faults drawn from seeds, then the same co
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
-	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16) --variant aside hydra/launcher=processes
+	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 --threads 1 $(BF16)
+	$(BENCH)/demo-aside --inputs demo --attacks fgsm --images 1000 --budgets 8 --rounds 3 $(ONE) --variant aside hydra/launcher=processes
 	$(BENCH)/demo-bim --inputs demo --attacks bim --images 1000 --budgets 4 8 --rounds 3 $(BF16)
-	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --libraries torchattacks --images 1000 --budgets 4 8 --rounds 3
-	$(BENCH)/demo-ssa --inputs demo --attacks ssa --images 250 --budgets 4 --rounds 3
-	$(BENCH)/cifar --inputs cifar --attacks fgsm bim --libraries torchattacks --images 200 --budgets 4 8 --rounds 3
-	$(BENCH)/photographs --inputs photographs --attacks fgsm bim --libraries torchattacks --images 30 --budgets 4 8 --rounds 3
+	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --images 1000 --budgets 8 --rounds 3 --threads 1 $(ONE)
+	$(BENCH)/demo-ssa --inputs demo --attacks ssa --images 250 --budgets 4 --rounds 1 --threads 1
+	$(BENCH)/cifar --inputs cifar --attacks fgsm bim --images 100 --budgets 8 --rounds 3 --threads 1 $(ONE)
+	$(BENCH)/photographs --inputs photographs --attacks fgsm bim --images 30 --budgets 8 --rounds 3 --threads 1 $(ONE)
 
 bench-quick: $(READY) ## The same of FGSM and BIM on 50 of the demo's images (minutes)
 	$(BIN)/python -m benchmarks --inputs demo --attacks fgsm bim --images 50 --rounds 1

@@ -38,6 +38,8 @@ OWN = ("dataset=image", "dataset=cifar10_mini", "experiment=", "attack.path=advs
 """Words that name images that are at hand."""
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.uri)=")
 """Words of other machines, which tests/test_launchers.py and test_distributed.py are about."""
+LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
+"""Extras of Hydra's launchers."""
 NOT_INSTALLED = re.compile("carmon2019|clip")
 """Models of packages that are no dependencies, which tests/test_networks_of_others.py is about."""
 
@@ -145,8 +147,9 @@ def small(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("command", MAIN)
 def test_a_documented_command_composes(printed, run_in, capsys, command):
     words = words_of(command)
-    if any(word.startswith("hydra/launcher=") for word in words):
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    for word in words:
+        if extra := LAUNCHERS.get(word.removeprefix("hydra/launcher=")):
+            pytest.importorskip(f"hydra_plugins.hydra_{extra}_launcher")
     flags = {"-m", "--help", "--cfg", "job"}
     first = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", word) for word in words if word not in flags]
     assert run_in(printed, "--cfg=job", *first) == 0, capsys.readouterr().err
