@@ -38,7 +38,7 @@ drill: $(READY) ## Kill and damage: 60 faults drawn from seeds, then the same co
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
-	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 --threads 1 $(BF16)
+	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16)
 	$(BENCH)/demo-aside --inputs demo --attacks fgsm --images 1000 --budgets 8 --rounds 3 $(ONE) --variant aside hydra/launcher=processes
 	$(BENCH)/demo-bim --inputs demo --attacks bim --images 1000 --budgets 4 8 --rounds 3 $(BF16)
 	$(BENCH)/demo-family --inputs demo --attacks pgd mi di --images 1000 --budgets 8 --rounds 3 --threads 1 $(ONE)

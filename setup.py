@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: conf/, beside src/ in a checkout, is installed as src/conf/."""
+"""Packages of the wheel: conf/, beside src/ in a checkout, is installed as src/conf/."""
 
 from setuptools import find_packages, setup
 

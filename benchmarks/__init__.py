@@ -4,4 +4,4 @@ This file imports nothing: the processes that are timed start in this package.
 """
 
 STEPS = 10
-"""Of the iterative attacks, in every library."""
+"""Steps of the iterative attacks, in every library."""

@@ -17,7 +17,7 @@ from benchmarks.bench import OURS, Bench
 from benchmarks.compare import compare, speeds
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
-from benchmarks.peers import LIBRARIES
+from benchmarks.peers import PEERS
 from src.store.record import git_commit
 from src.utils.files import write_text
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(options.folder).absolute()
     variants = {name: words for name, *words in options.variant}
-    if taken := {OURS, *LIBRARIES} & variants.keys():
+    if taken := {OURS, *PEERS} & variants.keys():
         parser.error(f"--variant {taken.pop()}: this is the name of a library; choose another.")
     shape = (options.threads, options.device, options.batch_size)
     bench = Bench(folder, options.images, *shape, variants, sorted(options.budgets))
@@ -71,7 +71,7 @@ def _results(
         yield speeds(options.images, given, bench.calls(given))
         return
     for attack in (name for name in options.attacks if name not in done):
-        having = [one for one in libraries if attack in LIBRARIES.get(one, ATTACKS)]
+        having = [one for one in libraries if one not in PEERS or attack in PEERS[one].attacks]
         yield compare(bench, given, attack, having, options.rounds)
 
 
@@ -97,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--attacks", choices=ATTACKS, default=ATTACKS, **names, help=", ".join(ATTACKS))
     add(
         "--libraries",
-        choices=LIBRARIES,
-        default=list(LIBRARIES),
+        choices=PEERS,
+        default=list(PEERS),
         **names,
-        help=", ".join(LIBRARIES),
+        help=", ".join(PEERS),
     )
     add("--variant", action="append", default=[], nargs="+", metavar="WORD", help="NAME WORD ...")
     add("--images", type=_count, default=100)

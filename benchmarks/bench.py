@@ -19,7 +19,7 @@ from benchmarks.inputs import Input
 from src.store.jobs import find_jobs
 from src.utils.files import write_text
 
-OURS = "ours"
+OURS, THREADS = "ours", "OMP_NUM_THREADS"
 
 
 class Run(NamedTuple):
@@ -29,15 +29,15 @@ class Run(NamedTuple):
         library: `ours`, a variant of it, or a peer.
         round: From 0 on.
         seconds: From the start of the process to its end.
-        loop: Seconds of crafting and classifying.
-        megabytes: Peak of the resident memory.
+        loop: Seconds of crafting and classifying (None of jobs side by side).
+        megabytes: Peak of the resident memory (None of several processes).
     """
 
     library: str
     round: int
     seconds: float
-    loop: float
-    megabytes: float
+    loop: float | None
+    megabytes: float | None
 
 
 class Bench:
@@ -46,7 +46,7 @@ class Bench:
     Args:
         folder: Folder of all that is written.
         images: Number of images.
-        threads: Threads of torch in every process.
+        threads: Threads of torch in every process; processes of a launcher share the cores.
         device: `cpu` or `gpu`.
         batch: Images in a batch.
         variants: More words of the program's command line, by name of the variant.
@@ -86,7 +86,9 @@ class Bench:
     def prepare(self, given: Input) -> None:
         """Train what is to be trained, and write images and networks for the peers."""
         words = [*self.words(given), f"source={given.models[0]}"]
-        self.child("benchmarks.prepare", str(self.folder / given.name), *words)
+        self.child(
+            "benchmarks.prepare", str(self.folder / given.name), *words, threads=self.threads
+        )
 
     def sweep(self, given: Input, attack: str, library: str, number: int) -> Run:
         """Run and time a sweep; `predictions` returns what it has found."""
@@ -94,7 +96,9 @@ class Bench:
             return self.ours(given, attack, library, number)
         path = self._path(given, attack, library)
         spec = {"attack": attack, "library": library}
-        seconds, megabytes = self.child("benchmarks.peers", self._spec(given, spec, path))
+        seconds, megabytes = self.child(
+            "benchmarks.peers", self._spec(given, spec, path), threads=self.threads
+        )
         with np.load(path) as found:
             return Run(library, number, seconds, float(found["seconds"]), megabytes)
 
@@ -111,11 +115,15 @@ class Bench:
         shutil.rmtree(self.folder / "cache" / "rows", ignore_errors=True)  # peers have none
         folder = self._path(given, attack, library, number)
         shutil.rmtree(folder, ignore_errors=True)
+        more = [*self.variants[library], *words]
+        aside = any(word.startswith("hydra/launcher=") for word in more)
         seconds, megabytes = self.child(
             *("src.main", "-m", f"attack={attack}", f"source={','.join(sources or given.models)}"),
-            *(*self.words(given), *self.variants[library], *words),
-            f"hydra.sweep.dir='{folder}'",
+            *(*self.words(given), *more, f"hydra.sweep.dir='{folder}'"),
+            threads=None if aside else self.threads,
         )
+        if aside:
+            return Run(library, number, seconds, None, None)
         loop = sum(job.record.seconds or math.nan for job in find_jobs([folder]))
         return Run(library, number, seconds, loop, megabytes)
 
@@ -152,7 +160,7 @@ class Bench:
     def calls(self, given: Input) -> dict[str, Any]:
         """Return the times that `benchmarks.gradients` measures."""
         path = self.folder / given.name / "calls.json"
-        self.child("benchmarks.gradients", self._spec(given, {}, path))
+        self.child("benchmarks.gradients", self._spec(given, {}, path), threads=self.threads)
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
@@ -172,15 +180,20 @@ class Bench:
         write_text(path, json.dumps(spec))
         return str(path)
 
-    def child(self, *words: str) -> tuple[float, float]:
+    def child(self, *words: str, threads: int | None) -> tuple[float, float]:
         """Run a module of Python; return its seconds and the peak of its memory in megabytes.
+
+        Args:
+            words: The module, and its arguments.
+            threads: Threads of torch; None: as the module chooses.
 
         Raises:
             ValueError: It failed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "last.log"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        environment = {name: value for name, value in os.environ.items() if name != THREADS}
+        environment |= {} if threads is None else {THREADS: str(threads)}
         start = time.perf_counter()
         with log.open("wb") as out:
             process = subprocess.Popen(

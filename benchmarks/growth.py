@@ -16,7 +16,7 @@ TIMES = (1, 10, 50)
 BUDGETS = (1, 2, 4, 8)
 NUMBERS = ["images", "budgets", "targets"]
 MEASURED = {"seconds": "images", "megabytes": "targets"}
-"""And of what one costs something by itself, beside the predictions."""
+"""Columns that are fitted, and the number whose every unit costs something of them."""
 SCALES: tuple[Literal["log", "linear"], ...] = ("log", "linear")
 
 

@@ -118,16 +118,17 @@ def _classify(model: nn.Module) -> Callable[[Any], np.ndarray]:
     return classify
 
 
-LIBRARIES = {
-    "torchattacks": ("fgsm", "bim", "pgd", "mi", "di"),
-    "foolbox": ("fgsm", "bim", "pgd", "mi"),
-    "art": ("fgsm", "bim", "pgd", "mi"),
-}
-"""Libraries, and the attacks of each that are compared."""
-PEERS: dict[str, Callable[[nn.Module, str, Files, int], Library]] = {
-    "torchattacks": torchattacks,
-    "foolbox": foolbox,
-    "art": art,
+class Peer(NamedTuple):
+    """A library that is compared: its attack on a network, and the names of those attacks."""
+
+    build: Callable[[nn.Module, str, Files, int], Library]
+    attacks: tuple[str, ...]
+
+
+PEERS = {
+    "torchattacks": Peer(torchattacks, ("fgsm", "bim", "pgd", "mi", "di")),
+    "foolbox": Peer(foolbox, ("fgsm", "bim", "pgd", "mi")),
+    "art": Peer(art, ("fgsm", "bim", "pgd", "mi")),
 }
 
 
@@ -155,7 +156,7 @@ def sweep(spec: dict[str, Any]) -> None:
     np.random.seed(0)
     files, size = load(spec["folder"], spec["models"], spec["device"]), spec["batch_size"]
     made = [
-        PEERS[spec["library"]](network, spec["attack"], files, size)
+        PEERS[spec["library"]].build(network, spec["attack"], files, size)
         for network in files.networks.values()
     ]
     budgets = [eps / 255 for eps in spec["budgets_255"]]

@@ -35,7 +35,7 @@ def prepare(words: list[str], folder: Path) -> None:
     images = open_dataset(settings, "test")
     tracker = open_tracker(settings.tracking, settings.dataset.name)
     models = prepare_models(settings, images, tracker)
-    batch = images.__getitems__(list(range(len(images))))._asdict()
+    batch = images[:]._asdict()
     columns = {name: values.contiguous() for name, values in batch.items()}
     with atomic_write(folder / "images.safetensors") as temporary:
         save_file(columns, temporary, {"classes": str(images.num_classes)})

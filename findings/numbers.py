@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from src.analysis import TRANSFER, is_white_box, relation
 from src.analysis.comparisons import both_ways, image_outcomes
+from src.analysis.intervals import holm
 from src.analysis.outcomes import outcomes
 from src.analysis.summary import Summary, summarise
 from src.analysis.trajectories import trajectories
@@ -111,13 +111,13 @@ class Sweep:
         rows = rows[rows["second"] == baseline]
         rows = rows.rename(columns={"common": "source", "first": "attack"})
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
-        return rows.assign(p_holm=multipletests(rows["p"], method="holm")[1])
+        return rows.assign(p_holm=holm(rows["p"]))
 
     def figure(self, name: str) -> Figure:
         """Return a chart of the report."""
         view = make_view(self.jobs[0].record, self.found)
         sections = (
-            answer(view, self.found),
+            answer(view),
             hypothesis(view, self.found),
             mechanisms(view, self.found, ""),
         )
@@ -137,7 +137,7 @@ def beside_bases(sweeps: Sequence[Sweep], bases: Mapping[str, str]) -> pd.DataFr
     tests = pd.concat([one.found.table("tests").query("kind == 'attack'") for one in sweeps])
     own = [is_white_box(*pair) for pair in tests[["common", "target"]].to_numpy()]
     tests = tests[~np.array(own) & (tests["second"].map(bases) == tests["first"])]
-    significant = multipletests(tests["p"], method="holm")[1] < 0.05
+    significant = holm(tests["p"]) < 0.05
     tests = tests.assign(
         success=tests["second_success"] / tests["n"],
         base_success=tests["first_success"] / tests["n"],
@@ -167,8 +167,8 @@ def benchmarks(folder: Path) -> pd.DataFrame:
     """Return what the stored benchmarks measured.
 
     Returns:
-        A row per input, attack and library or variant of ours: `input`, `attack`, `images`,
-        `rounds`, `threads`, number of `budgets`; the columns of `benchmarks.compare.times`, and
+        A row per file, `input`, `attack` and library or variant of ours: the file's name, `plan`,
+        `images`, `rounds`, `threads`, number of `budgets`; columns of `benchmarks.compare.times`;
         `bare`, seconds over those of the bare network calls that ours needed; of the `cells` of
         source, target and budget `cells_differ` in their count from ours, by `largest_difference`
         (NaN: ours).
@@ -179,7 +179,7 @@ def benchmarks(folder: Path) -> pd.DataFrame:
         for one in stored["results"]:
             if "times" not in one:  # of growth
                 continue
-            about = {key: one[key] for key in ("input", "attack")}
+            about = {"plan": path.stem, **{key: one[key] for key in ("input", "attack")}}
             about |= {key: stored["options"][key] for key in ("images", "rounds", "threads")}
             about["budgets"] = len(stored["options"]["budgets"])
             for row in one["times"]:

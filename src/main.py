@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
@@ -136,9 +137,13 @@ def main() -> None:
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
     steps; with `++` it does not. Each attack refuses what its function does not take.
     """
-    # argparse wants the words that are no flags in one place.
-    given = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    sys.argv[1:] = [f"++{word}" if word.startswith("attack.") else word for word in given]
+    given = sys.argv[1:]
+    overrides = get_args_parser().parse_intermixed_args(given).overrides
+    for word in overrides:
+        given.remove(word)
+    # Hydra wants the words that are no flags in one place.
+    forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
+    sys.argv[1:] = [*given, *forced]
 
     # Each halves Hydra's time: a loader in C, files composed once, and what is checked before.
     yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -146,7 +151,7 @@ def main() -> None:
     Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
 
     def checked() -> None:
-        check_groups(given, CONF)
+        check_groups(overrides, CONF)
         run()
 
     command_line(checked)

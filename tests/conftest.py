@@ -154,12 +154,11 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory, at_once: Callable[...,
 
 def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
     """Run a command line in a folder, as a process of its own would, and return its exit code."""
-    flags_first = sorted(arguments, key=lambda word: not word.startswith("-"))
     known, logs = set(sys.modules), set(logging.root.handlers)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
-        patch.setattr(sys, "argv", [module, *flags_first])
+        patch.setattr(sys, "argv", [module, *arguments])
         try:
             import_module(module).main()
         except SystemExit as stop:

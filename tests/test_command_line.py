@@ -215,7 +215,8 @@ def test_files_of_a_sweep_are_composed_once(command_line, workspace, monkeypatch
         return real(self, config_name, overrides, *others, **keywords)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
-    assert command_line("attack=fgsm,bim", "-m", "seed=1,2", "targets=[fine]") == 0
+    flags = ("--config-dir", "conf")  # anywhere
+    assert command_line("attack=fgsm,bim", "-m", "seed=1,2", *flags, "targets=[fine]") == 0
     composed = [word for each in calls for word in each if word.startswith("attack=")]
     assert composed[-2:] == ["attack=fgsm", "attack=bim"] and len(set(composed)) == 3
 

@@ -45,8 +45,7 @@ def test_launched_jobs_equal_those_of_one_process(
     shutil.copytree(empty_store, workspace / "mlruns")
     assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
     words = [*tiny_run, *SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
-    flags_first = sorted(words, key=lambda word: not word.startswith("-"))
-    run_python("-m", "src.main", *flags_first, folder=workspace)
+    run_python("-m", "src.main", *words, folder=workspace)
     jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
     assert len(jobs) == 4
     for job in jobs:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException
@@ -36,7 +37,9 @@ def explain(error: BaseException) -> str:
         words = " ".join(str(error).split("\n\n")[0].split())
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and (extra := name.partition("_")[0]) in LAUNCHERS:
+        extra = name.partition("_")[0] if group == "hydra/launcher" else ""
+        having = packages_distributions().get("hydra_plugins", ()) if extra in LAUNCHERS else ()
+        if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
             return f"hydra/launcher: this needs the extra {extra}: pip install -e '.[{extra}]'"
         known = list(error.options or ())
         listed = f"; {group} has {', '.join(known)}" if known else ""

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -139,11 +140,13 @@ class ImageDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, chosen: int | slice | Sequence[int]) -> Batch:
+    def __getitem__(self, chosen: int | slice | Sequence[int] | NDArray[np.int64]) -> Batch:
         """Read images of the subset by position: one, whose tensors have no N, or several."""
         rows = np.arange(len(self))[chosen]
         if rows.ndim == 0:
             return Batch(*(column[0] for column in self[[int(rows)]]))
+        if rows.ndim > 1 or not len(rows):
+            raise IndexError(f"{chosen!r} chooses none of the {len(self)} images.")
         return Batch(
             torch.from_numpy(np.stack([self._pixels(i) for i in rows])),
             torch.from_numpy(self.labels[rows]),

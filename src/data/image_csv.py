@@ -38,7 +38,7 @@ def image_csv(
         label_column: column of the true class.
         target_column: column of the class that targeted attacks aim for; it may be missing.
         first_label: number of the first class in the CSV (1 in the competition).
-        url: where images and CSV can be fetched from, for the refusal.
+        url: address of images and CSV, for the refusal.
 
     Raises:
         ValueError: if the split is `train`, or the CSV, a column, a label or an image is missing

@@ -220,7 +220,7 @@ def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
 
 def adversarial_images(job: Job, index: Sequence[int]) -> list[AttackedBatch]:
     """Return some images of a job with their adversarial versions, a batch for each budget."""
-    batch = job.images[np.searchsorted(job.images.indices, index).tolist()]
+    batch = job.images[np.searchsorted(job.images.indices, index)]
     clean = to_unit(batch.images)
     if job.saved is not None:
         levels = SavedImagesSource(job.saved)(clean, batch).images

@@ -69,13 +69,12 @@ def try_attack(job: Job, device: torch.device) -> None:
     """
     diagnostics = job.settings.diagnostics
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
-    key, count = content_key(job.crafting, CRAFTING, None, None), len(job.images)
+    key = content_key(job.crafting, CRAFTING, None, None)
     known = None if job.settings.rerun else job.rows.read(key, ["index"])
     stored = known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all()
     if stored and not (bisected or iterations):
         return
-    two = range(min(2, count))
-    batch = Batch(*(column.to(device) for column in job.images[[*two]]))
+    batch = Batch(*(column.to(device) for column in job.images[:2]))
     attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
     try:
         with torch.no_grad(), isolate_rng():
@@ -84,7 +83,7 @@ def try_attack(job: Job, device: torch.device) -> None:
                 attacker.iterates(clean, batch, 8 / 255, iterations)
             if bisected:  # which gives each image a budget of its own
                 budgets = torch.tensor([[4 / 255, 8 / 255]]).to(clean)
-                attacker.perturbed(clean, batch, budgets[:, : len(two)])
+                attacker.perturbed(clean, batch, budgets[:, : len(clean)])
     except ValueError as error:
         hint = " Bisection has budgets of shape (K, N); diagnostics.bisection=0 does without."
         raise ValueError(f"{error}{hint * bisected}") from error
@@ -92,7 +91,7 @@ def try_attack(job: Job, device: torch.device) -> None:
         attacker.cpu()
     if is_first_process():
         gradients = counts[0] // len(batch.index)
-        whole = f"{gradients * count:,}"
+        whole = f"{gradients * len(job.images):,}"
         log.info("gradients of %s: %d an image, %s in all", job.settings.job, gradients, whole)
 
 

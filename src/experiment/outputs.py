@@ -135,7 +135,7 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
     chosen = galleries(described_images(stored))
     stored.forget()
     if index := sorted(chosen["index"].unique().tolist()):
-        batch = job.images[np.searchsorted(job.images.indices, index).tolist()]
+        batch = job.images[np.searchsorted(job.images.indices, index)]
         adversarial = _gallery_images(job, chosen, index)
         with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, index=index, clean=batch.images.numpy(), **adversarial)

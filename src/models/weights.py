@@ -73,30 +73,31 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the network: {_misfits(own, state)}") from error
+        told = str(error).partition(":")[2]  # behind torch's heading
+        why = _misfits(own, state) or " ".join(told.split())[:400]
+        raise ValueError(f"{path} does not fit the network: {why}") from error
     digest = _metadata(path).get("digest")
     if digest is not None and digest != weights_digest(network):
         raise ValueError(f"{path} is damaged; without it the network is trained again")
 
 
-def _misfits(own: Mapping[str, Tensor], given: Mapping[str, Any]) -> str:
-    """Count the tensors that are missing, unknown or of another shape, and name one of each."""
-    shapes = {
-        name: (tuple(getattr(given[name], "shape", ["no tensor"])), tuple(tensor.shape))
-        for name, tensor in own.items()
-        if name in given
-    }
+def _misfits(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Count the tensors that are missing, unknown, none or misshapen, and name one of each."""
+    both = [name for name, value in own.items() if torch.is_tensor(value) and name in given]
+    tensors = [name for name in both if torch.is_tensor(given[name])]
+    shapes = {name: (tuple(given[name].shape), tuple(own[name].shape)) for name in tensors}
     found = {
         "missing": [name for name in own if name not in given],
         "unknown": [name for name in given if name not in own],
+        "no tensor": [name for name in both if name not in tensors],
         "of another shape": [
             f"{name}, {theirs} for {ours}"
             for name, (theirs, ours) in shapes.items()
             if theirs != ours
         ],
     }
-    told = (f"{len(names)} {kind} ({names[0]})" for kind, names in found.items() if names)
-    return f"of {len(own)} tensors {'; '.join(told)}"
+    told = [f"{len(names)} {kind} ({names[0]})" for kind, names in found.items() if names]
+    return f"of {len(own)} tensors {'; '.join(told)}" if told else ""
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

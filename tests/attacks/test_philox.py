@@ -94,7 +94,7 @@ def test_ranges_and_types(dtype):
 
 @pytest.mark.parametrize("method", ["uniform", "normal"])
 def test_distribution(method):
-    """Of every fourth alone too: each comes from another word of its block."""
+    """Every fourth number is tested alone too, as each comes from another word of its block."""
     reference = {"uniform": scipy.stats.uniform, "normal": scipy.stats.norm}[method]
     random = Philox(image_seeds(12, torch.arange(40)), LIKE)
     numbers = np.stack([getattr(random, method)(4, 1000).numpy() for _ in range(3)])

@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.agreement import counted, counts, differences
 from benchmarks.bench import Run
 from benchmarks.compare import times
-from benchmarks.peers import LIBRARIES, PEERS, Files
+from benchmarks.peers import PEERS, Files
 from src.attacks import bim, fgsm, mi
 from tests.conftest import REPOSITORY, run_python
 
@@ -61,7 +61,7 @@ def test_ratios_are_of_the_same_round():
 @pytest.mark.filterwarnings("ignore")  # the libraries' own, when they are imported
 @pytest.mark.parametrize(
     ("library", "attack"),
-    [(name, attack) for name, attacks in LIBRARIES.items() for attack in attacks],
+    [(name, attack) for name, peer in PEERS.items() for attack in peer.attacks],
 )
 def test_every_library_is_asked_for_the_same_attack(library, attack):
     pytest.importorskip(library, exc_type=ImportError)
@@ -69,7 +69,7 @@ def test_every_library_is_asked_for_the_same_attack(library, attack):
         torch.manual_seed(0)
         images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 3
         network = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
-        peer = PEERS[library](network, attack, Files(images, labels, 3, {}), 4)
+        peer = PEERS[library].build(network, attack, Files(images, labels, 3, {}), 4)
         budgets = [4 / 255, 16 / 255]
         theirs = [torch.as_tensor(one) for one in peer.craft(images, labels, budgets)]
     assert peer.classify(theirs[0]).tolist() == network(theirs[0]).argmax(1).tolist()

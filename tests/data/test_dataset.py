@@ -44,8 +44,9 @@ def test_images_are_taken_by_position():
     assert len(whole.images) == 9 and torch.equal(dataset[2:5].images, whole.images[2:5])
     assert torch.equal(dataset[[8, 1]].index, whole.index[[8, 1]])
     assert all(torch.equal(one, many[-1]) for one, many in zip(dataset[-1], whole, strict=True))
-    with pytest.raises(IndexError):
-        dataset[9]
+    for wrong in (9, slice(3, 3), [], True):
+        with pytest.raises(IndexError):
+            dataset[wrong]
 
 
 def test_a_part_is_a_data_set_of_its_own():

@@ -19,7 +19,7 @@ COLUMNS = [
 
 
 def smallest(dataset, batch_of, source, target):
-    """Where a target of two classes flips along the source's sign: its margin over its slope."""
+    """Budget at which a target of two classes flips along the source's sign: margin over slope."""
     clean, batch = batch_of(dataset)
     own, other = batch.labels, 1 - batch.labels
     along = (source[1].weight[other] - source[1].weight[own]).sign()

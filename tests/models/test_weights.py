@@ -84,6 +84,25 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path):
         assert told in str(caught.value)
 
 
+class Scaled(nn.Linear):
+    """A layer with state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"scale": 2}
+
+    def set_extra_state(self, state):
+        assert state == {"scale": 2}
+
+
+def test_state_that_is_no_tensor_is_no_misfit(tmp_path):
+    state, own = Scaled(3, 2).state_dict(), Scaled(3, 2)
+    assert torch.equal(loaded(write(tmp_path / "w.pt", state), own).weight, state["weight"])
+    with pytest.raises(ValueError, match=r"of 3 tensors 1 missing \(bias\)$"):
+        loaded(write(tmp_path / "w.pt", {k: v for k, v in state.items() if k != "bias"}), own)
+    with pytest.raises(ValueError, match=r"does not fit the network: .*weight"):
+        loaded(write(tmp_path / "w.pt", {**state, "weight": state["weight"].to("meta")}), own)
+
+
 def test_a_prefix_of_the_network_itself_stays(tmp_path):
     source, target = (nn.ModuleDict({"model": network(seed=seed)}) for seed in (0, 1))
     for wrapper in ("", "module.", "_orig_mod."):

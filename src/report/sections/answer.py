@@ -98,7 +98,7 @@ def _of_one_pair(view: View) -> str:
     return f"At {one.eps:g}/255 ({one.protocol}) {what}."
 
 
-def answer(view: View, found: Measured) -> Section:
+def answer(view: View) -> Section:
     """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
     rows, first = view.rows, view.choice
     attacked = rows[rows["source"] != CLEAN]
