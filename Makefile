@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --group bench
 	@touch $@
 
-demo: $(READY) ## Attack three trained networks on images of CIFAR-10: nine jobs in about a minute
+demo: $(READY) ## Attack three trained networks on images of CIFAR-10: nine jobs in a minute or two
 	$(BIN)/python -m src.main -m experiment=demo attack=fgsm,bim,mi source=vgg_small,resnet_small,inception_small
 
 test: $(READY) lint ## Check style, types and behaviour; no network, no GPU

@@ -64,6 +64,7 @@ def page() -> str:
     photographs, attacks = Sweep([RESULTS / "photographs"]), Sweep([RESULTS / "attacks"])
     cifar = Sweep([RESULTS / "cifar"])
     timings = benchmarks(RESULTS / "benchmarks")
+    photo_kinds = Sweep([RESULTS / "kinds-photos"])
     single, half = (Sweep([RESULTS / name]) for name in ("demo", "demo-bfloat16"))
     cifar_large = Sweep([RESULTS / "cifar-large"])
     published = pd.read_csv(RESULTS / "published.csv")
@@ -106,7 +107,8 @@ def page() -> str:
         kinds_beside=beside_bases(
             [Sweep([RESULTS / name]) for name in ("kinds", "kinds-surrogates")], BASES
         ),
-        kinds_photos=beside_bases([Sweep([RESULTS / "kinds-photos"])], BASES_ON_PHOTOGRAPHS),
+        photo_kinds=photo_kinds,
+        kinds_photos=beside_bases([photo_kinds], BASES_ON_PHOTOGRAPHS),
         matched=matched_tables(),
         matched_costs=COSTS,
         matched_most=MOST,

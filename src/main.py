@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from src.config.compose import check_groups, job_composer
-from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain
+from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain, refuse
 from src.utils import stopping
 
 _HERE = Path(__file__).resolve().parent
@@ -137,8 +137,9 @@ def main() -> None:
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
     steps; with `++` it does not. Each attack refuses what its function does not take.
     """
-    given = sys.argv[1:]
-    overrides = get_args_parser().parse_intermixed_args(given).overrides
+    given, parser = sys.argv[1:], get_args_parser()
+    parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
+    overrides = parser.parse_intermixed_args(given).overrides
     for word in overrides:
         given.remove(word)
     # Hydra wants the words that are no flags in one place.

@@ -367,6 +367,7 @@ REFUSED = [
     (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
     (["tracking=mlflow", "tracking.uri=nonsense://x"], "MLflow store nonsense://x cannot be"),
     (["epsilon=[4,8]"], "epsilon=[4,8] names no file of epsilon: default, fine"),
+    (["attack=fgsm", "--nope", "-m"], "unrecognized arguments: --nope"),
     (["-m", "hydra.sweep.subdir=x"], "hydra.sweep.subdir must begin with"),
     (["hydra.run.dir="], "must name folders"),
     (["attack.name=foo"], "attack.name=foo"),

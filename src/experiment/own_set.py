@@ -64,7 +64,9 @@ def read_set(folder: Path) -> SavedImages:
     try:
         return _opened(path, found[1])
     except Exception as error:  # of many kinds, depending on where the damage lies
-        raise ValueError(f"{path} is damaged or incomplete ({first_line(error)[:400]}).") from error
+        raise ValueError(
+            f"{path} is damaged, incomplete or of another version ({first_line(error)[:400]})."
+        ) from error
 
 
 def _opened(path: Path, record: JobRecord) -> SavedImages:
