@@ -80,7 +80,7 @@ class Rows:
             pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False)
         else:
             pq.write_table(table, sink)
-        content = sink.getvalue().to_pybytes()
+        content = memoryview(sink.getvalue())
         path = self.folder / key / f"{_name(content)}.parquet"
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)
@@ -226,5 +226,5 @@ def _merged(old: pa.Table | None, new: pa.Table) -> pa.Table:
     return pa.concat_tables([kept, new])
 
 
-def _name(content: bytes) -> str:
+def _name(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
