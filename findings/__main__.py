@@ -59,14 +59,20 @@ FIGURES = {
 """Charts of the report by the page's name for them, each with its tables."""
 
 
+@cache
+def sweep_of(name: str) -> Sweep:
+    """Return a folder of docs/results/, whose statistics are computed once."""
+    return Sweep(RESULTS / name)
+
+
 def page() -> str:
     """Return docs/findings.md as the stored tables have it."""
-    photographs, attacks = Sweep([RESULTS / "photographs"]), Sweep([RESULTS / "attacks"])
-    cifar = Sweep([RESULTS / "cifar"])
+    photographs, attacks = sweep_of("photographs"), sweep_of("attacks")
+    cifar = sweep_of("cifar")
     timings = benchmarks(RESULTS / "benchmarks")
-    photo_kinds = Sweep([RESULTS / "kinds-photos"])
-    single, half = (Sweep([RESULTS / name]) for name in ("demo", "demo-bfloat16"))
-    cifar_large = Sweep([RESULTS / "cifar-large"])
+    photo_kinds = sweep_of("kinds-photos")
+    single, half = (sweep_of(name) for name in ("demo", "demo-bfloat16"))
+    cifar_large = sweep_of("cifar-large")
     published = pd.read_csv(RESULTS / "published.csv")
     apart, beyond = beside_published(published, cifar_large, 32)
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
@@ -84,7 +90,7 @@ def page() -> str:
         photographs=photographs,
         attacks=attacks,
         on_photographs=on_photographs(),
-        targeted=Sweep([RESULTS / "targeted"]),
+        targeted=sweep_of("targeted"),
         models=MODELS,
         pairs=PAIRS,
         joint=photographs.rates("fgsm", *PAIRS[0])["denominator"],
@@ -105,7 +111,7 @@ def page() -> str:
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
         kinds_beside=beside_bases(
-            [Sweep([RESULTS / name]) for name in ("kinds", "kinds-surrogates")], BASES
+            [sweep_of(name) for name in ("kinds", "kinds-surrogates")], BASES
         ),
         photo_kinds=photo_kinds,
         kinds_photos=beside_bases([photo_kinds], BASES_ON_PHOTOGRAPHS),
@@ -133,7 +139,7 @@ def matched_tables() -> Matched:
 
 def on_photographs() -> pd.DataFrame:
     """Return the ranking of untargeted attacks on the photographs, the mean over both sources."""
-    sweeps = [Sweep([RESULTS / name]) for name in ("attacks", "kinds-photos")]
+    sweeps = [sweep_of(name) for name in ("attacks", "kinds-photos")]
     rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
     mean = rows["source"].str.startswith("mean")
     rows = rows[mean & (rows["kind"] == "untargeted") & (rows["norm"] == "linf")]
@@ -161,7 +167,7 @@ def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
 
 def write_figures() -> None:
     """Draw the figures of the page, and that of time and memory."""
-    sweeps = {name: Sweep([RESULTS / name]) for name in ("photographs", "cifar")}
+    sweeps = {name: sweep_of(name) for name in ("photographs", "cifar")}
     for name, (tables, chart) in FIGURES.items():
         png = vl_convert.vegalite_to_png(
             sweeps[tables].figure(chart).spec, vl_version=VEGA_LITE, scale=1.5

@@ -28,6 +28,7 @@ from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis
 from src.report.view import make_view
 from src.store.jobs import StoredJob, find_jobs
+from src.store.record import JobRecord
 from src.utils.defended import PLAIN, defended, parted
 
 WIDTH = 120
@@ -36,14 +37,10 @@ DIFFER = {"cells": "cells", "cells_differ": "cells_differ", "largest": "largest_
 
 
 class Sweep:
-    """The stored jobs of one or several sweeps on the same images.
+    """The stored jobs of a folder of tables."""
 
-    Args:
-        folders: Folders of the tables.
-    """
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.jobs: list[StoredJob] = find_jobs(folders)
+    def __init__(self, folder: Path) -> None:
+        self.jobs: list[StoredJob] = find_jobs([folder])
 
     @cached_property
     def summary(self) -> Summary:
@@ -287,13 +284,13 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
         jobs[0].record.images, np.full(jobs[0].record.images, 1 / jobs[0].record.images), 2000
     )
     weights = np.concatenate([np.ones_like(weights[:1]), weights])  # the images themselves first
-    rows = []
+    rows, tables = [], [(job.record, job.defended) for job in jobs]
     for defence in (PLAIN, *jobs[0].record.defences):
         found = [
-            _pair(job, target, defence)
-            for job in jobs
+            _pair(record, table, target, defence)
+            for record, table in tables
             for target in targets
-            if relation(job.record.source, target) == TRANSFER
+            if relation(record.source, target) == TRANSFER
         ]
         clean, unsure, abstained, plain, own = map(np.array, zip(*found, strict=True))
         robust = _shares(own, weights)
@@ -310,15 +307,16 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def _pair(job: StoredJob, target: str, defence: str) -> tuple[float, float, float, Any, Any]:
+def _pair(
+    own: JobRecord, table: pd.DataFrame, target: str, defence: str
+) -> tuple[float, float, float, Any, Any]:
     """Return a target's numbers of `behind_defences`, and masks (2, N) of counted and correct.
 
     The numbers are the clean accuracy and the shares of abstentions, clean and attacked; the first
     masks are those without the defence.
     """
-    own = job.record
     names = [target, defended(target, defence)]
-    found = outcomes(job.defended, own.source, list(dict.fromkeys(names)), "joint")
+    found = outcomes(table, own.source, list(dict.fromkeys(names)), "joint")
     at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
     counted = found.counted & found.present[:, :, at]
     both = np.stack([counted, found.correct[:, :, at]], axis=1)
@@ -350,7 +348,10 @@ def adaptive(plain: StoredJob, attacks: Sequence[StoredJob]) -> pd.DataFrame:
         kinds = {"own": [model], "others": [name for name in job.record.targets if name != model]}
         for kind, targets in kinds.items():
             found = np.array(
-                [[_pair(one, target, defence)[-1] for target in targets] for one in (plain, job)]
+                [
+                    [_pair(one.record, one.defended, name, defence)[-1] for name in targets]
+                    for one in (plain, job)
+                ]
             )
             counted = found[0, :, 0] & found[1, :, 0]
             shares = (found[:, :, 1] & counted).sum(axis=2) / counted.sum(axis=1)

@@ -15,10 +15,10 @@ from findings.__main__ import (
     matched_tables,
     on_photographs,
     page,
+    sweep_of,
 )
 from findings.collect import collect
 from findings.costs import TABLE, unpacked
-from findings.numbers import Sweep
 from src.analysis.comparisons import image_outcomes
 from src.store.jobs import find_jobs
 
@@ -29,7 +29,7 @@ def test_the_page_is_what_the_tables_say():
 
 def test_the_first_run_in_the_readme_is_what_the_tables_say():
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    demo = Sweep([RESULTS / "demo"])
+    demo = sweep_of("demo")
     printed = {" ".join(line.split()) for line in readme.splitlines()}
     heading, columns, _, *rows = demo.matrix("mi").splitlines()
     for line in (heading, columns, *rows[:4]):
@@ -55,7 +55,7 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     behind = page_behind("mi")
     kept = [f"{behind.robust[name]:.0%}".replace("%", " %") for name in ("jpeg", "none")]
     assert "keep {} of the images right under `mi` instead of {}.".format(*kept) in readme
-    photographs = Sweep([RESULTS / "photographs"])
+    photographs = sweep_of("photographs")
     fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
     words = (
         f"{fgsm['success']} of {fgsm['denominator']} images, BIM on {bim['success']} of the same"
@@ -71,7 +71,7 @@ def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_pat
     words = ["folder=docs/results/photographs", f"out={tmp_path}"]
     assert run_in(DOCS.parent, *words, module="src.report.__main__") == 0
     text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
-    best = Sweep([RESULTS / "photographs"]).summary.rankings.iloc[0]
+    best = sweep_of("photographs").summary.rankings.iloc[0]
     share = f"{best['mean']:.1%} of {best['images']} images"
     assert f"{best['attack']} fools other models most: {share}" in text
     assert "top 1 " in text and "top 5" not in text
@@ -126,7 +126,7 @@ def test_what_imagenet_takes_is_by_the_speeds_that_were_measured():
 
 
 def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
-    photographs = Sweep([RESULTS / "photographs"])
+    photographs = sweep_of("photographs")
     one, other = (
         photographs.row("tests", kind="attack", common=source, target=target)["p_holm"]
         for source, target in PAIRS
@@ -136,7 +136,7 @@ def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
 
 def test_every_attack_of_the_configs_has_its_row():
     configs = {path.stem for path in (DOCS.parent / "conf" / "attack").glob("*.yaml")}
-    sweeps = (Sweep([RESULTS / name]) for name in ("attacks", "kinds", "kinds-surrogates"))
+    sweeps = (sweep_of(name) for name in ("attacks", "kinds", "kinds-surrogates"))
     named = {
         name for one in sweeps for kind in (True, False) for name in one.attacks(targeted=kind)
     }
@@ -169,6 +169,6 @@ def test_packed_rows_are_those_of_the_demo():
 
 
 def test_on_cifar_fgsm_transfers_less_than_bim():
-    against = Sweep([RESULTS / "cifar"]).against("bim", list(permutations(CIFAR_MODELS, 2)))
+    against = sweep_of("cifar").against("bim", list(permutations(CIFAR_MODELS, 2)))
     rows = against.query("attack == 'fgsm'")
     assert len(rows) == 6 and (rows["difference"] < 0).all()
