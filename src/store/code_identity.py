@@ -54,7 +54,7 @@ def code_of(settings: Any) -> dict[str, str]:
             places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
             paths = [Path(place) for place in places if place and Path(place).exists()]
             installed = any(_INSTALLED & set(path.parts) for path in paths)
-            versions = _versions(module) if installed else {}
+            versions = _versions(module.partition(".")[0]) if installed else {}
             known = any(path.is_relative_to(_HERE) or _is_standard(path) for path in paths)
             if versions or known:
                 found |= versions
@@ -104,8 +104,8 @@ def _spec(name: str) -> ModuleSpec | None:
     return PathFinder.find_spec(name, places) if places else None
 
 
-def _versions(module: str) -> dict[str, str]:
-    package = module.partition(".")[0]
+@cache
+def _versions(package: str) -> dict[str, str]:
     try:
         return {package: version(package)}
     except PackageNotFoundError:  # its distribution has another name
