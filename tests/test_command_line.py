@@ -287,7 +287,7 @@ def test_weights_that_state_their_classes_are_for_these(
     assert run(CLASSES) == 0
     assert "its file expects 99.00%" in " ".join(capsys.readouterr().out.split())
     assert run(CLASSES[::-1]) != 0
-    assert "model.fine.weights=null trains it here" in capsys.readouterr().out
+    assert "model.fine.weights=null trains it on them" in capsys.readouterr().out
 
 
 def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(

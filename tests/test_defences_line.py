@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -160,6 +161,17 @@ def test_sources_behind_defences_stand_in_one_matrix(line, capsys):
     assert list(table.index) == ["clean", "coarse", "coarse@jpeg"]
     printed = capsys.readouterr().out
     assert "* white box" in printed and "+ own" in printed
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    behind = [line for line in lines if re.match(r"(none|jpeg) (none|jpeg) \d", line)]
+    assert len({*behind}) == 4  # plain and adaptive attackers are not averaged
+    assert "is not an adaptive one" not in printed
+
+
+def test_a_defence_that_draws_nothing_refuses_draws(line):
+    folder, run = line
+    words = ["source_defence=jpeg", "source_draws=3", "hydra.run.dir=none_drawn"]
+    assert run(*JOB, *words) == 1
+    assert "source_defence=jpeg draws nothing" in (folder / "none_drawn/error.txt").read_text()
 
 
 def test_draws_of_a_randomised_defence_count_as_gradients(line):

@@ -91,7 +91,8 @@ def place(printed, run_in) -> Path:
     for name, source in {"PATH": "", "advs": "images", "images": "images"}.items():
         shutil.copytree(folder / "FOLDER" / source, folder / name)
     rows = [f"{label}.png,{label}" for label in range(10)]
-    (folder / "labels.csv").write_text("\n".join(["filename,label", *rows]))
+    for place in (folder, folder / "PATH"):
+        (place / "labels.csv").write_text("\n".join(["filename,label", *rows]))
     _write_weights(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]

@@ -58,19 +58,23 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
 def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
     """Average clean and robust accuracy behind each defence over the pairs of other networks.
 
+    Attacks through a defence of the source's stand apart from plain ones.
+
     The rates are those of `transfer_matrix` with every defence; pairs of one network, a white box
     or `own`, are left out.
 
     Returns:
-        One row per defence, none first: `defence`, the number of `pairs`, `clean_accuracy` on all
-        clean images, `rate` at the budget under the protocol and what it has `counted` (see
-        `measured`), and the numbers of images without a prediction, `abstained`, and with one, `n`.
+        One row per defence that the source was attacked behind, `through`, and per `defence` of
+        the targets, none first: the number of `pairs`, `clean_accuracy` on all clean images,
+        `rate` at the budget under the protocol and what it has `counted` (see `measured`), and the
+        numbers of images without a prediction, `abstained`, and with one, `n`.
     """
     rows = measured(rates)
     kinds = pd.Series(map(relation, rows["source"], rows["target"]), rows.index)
     rows = rows[kinds == TRANSFER]
     here = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    found = here.groupby("defence", sort=False).agg(
+    here = here.assign(through=[parted(source)[1] for source in here["source"]])
+    found = here.groupby(["through", "defence"], sort=False).agg(
         pairs=("rate", "size"),
         clean_accuracy=("clean_accuracy", "mean"),
         rate=("rate", "mean"),

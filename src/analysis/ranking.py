@@ -22,16 +22,17 @@ def rankings(rows: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     An image's score is the mean of its successes over the other targets that count it; an attack's
-    is the mean over images. Attacks are ranked for each source, and over all sources by those that
-    were run from each of them; targeted attacks and ensembles of sources are ranked apart.
+    is the mean over images. Attacks are ranked for each source, and over all single ones by those
+    that were run from each of them. Targeted attacks, ensembles of sources, and sources behind a
+    defence are ranked apart.
 
     Args:
         rows: `image_outcomes` of jobs on the same images, with `attack` and `source`.
         against: Attack that the others are tested against; None: the first of each ranking.
 
     Returns:
-        One row per ranked attack, by `kind` (`untargeted` or `targeted`, `of ensembles`), the mean
-        over sources first, then by falling mean:
+        One row per ranked attack, by `kind` (`untargeted` or `targeted`; `of ensembles`,
+        `behind a defence`), the mean over sources first, then by falling mean:
 
         - `attack`, `source`: a source's name, or `mean of N sources`;
         - `targets`: number of the other targets; `images`: number of images in the mean;
@@ -65,15 +66,16 @@ def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     ]
     rows = rows[rows["counted"]].merge(pairs, on=list(pairs))
     aimed = rows.groupby(["attack", "source"], sort=False)["target_label"].transform("count") > 0
-    ensemble = rows["source"].astype(str).str.contains("+", regex=False)
+    names = rows["source"].astype(str)
+    apart = names.str.contains("+", regex=False).map({True: " of ensembles", False: ""})
+    apart = apart.mask(names.str.contains("@", regex=False), " behind a defence")
     for targeted in (False, True):
-        for several in (False, True):
-            kind = "targeted" if targeted else "untargeted"
-            mine = rows[(aimed == targeted) & (ensemble == several)]
-            kind += " of ensembles" if several else ""
+        for sort in ("", " of ensembles", " behind a defence"):
+            kind = ("targeted" if targeted else "untargeted") + sort
+            mine = rows[(aimed == targeted) & (apart == sort)]
             sources = mine["source"].nunique()
             from_all = mine.groupby("attack", sort=False)["source"].transform("nunique") == sources
-            if sources > 1 and not several and from_all.any():
+            if sources > 1 and not sort and from_all.any():
                 yield kind, f"mean of {sources} sources", mine[from_all]
             for source, group in mine.groupby("source", sort=False, observed=True):
                 yield kind, str(source), group

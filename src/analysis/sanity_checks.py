@@ -41,6 +41,8 @@ CAUSES = {
     "a network that was not trained with noise",
     "random_model": "usual causes: dropout or noise that stays on, a counter; the numbers of this "
     "model hold for this run alone",
+    "softmax": "usual cause: the network ends in a softmax, whose gradients vanish where it is "
+    "confident; attacks, losses and ensembles here are of logits",
 }
 """Usual causes of each alarm, by its name."""
 

@@ -80,8 +80,8 @@ def check_groups(words: Sequence[str], folder: Path) -> None:
         if not override.is_sweep_override() and not isinstance(override.value(), str):
             names = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
             raise ValueError(
-                f"{override.input_line} names no file of {group}: {names}. Keys are set by "
-                f"{group}.KEY=VALUE, and with -m {group}=A,B runs both."
+                f"{override.input_line} names no file of {group}: {names}. {group}.KEY=VALUE sets "
+                f"one of its keys; -m and {group}=A,B run two of its files."
             )
 
 

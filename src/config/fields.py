@@ -26,6 +26,13 @@ def listed(value: Any) -> Any:
     return value if value is None else (value,)
 
 
+def _level(value: Any) -> Any:
+    """Refuse a budget written as a fraction of 255."""
+    if isinstance(value, str) and (found := re.fullmatch(r"([\d.]+) */ *255", value)):
+        raise ValueError(f"budgets are in units of 1/255: write {found[1]}")
+    return value
+
+
 def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     """Return values of which none may be repeated."""
     twice = sorted({str(value) for value in values if values.count(value) > 1})
@@ -37,7 +44,7 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
 Name = Annotated[str, AfterValidator(check_name)]
 ModelName = Annotated[Name, Field(pattern=r"^[^+]*$")]  # + joins the members of an ensemble
 ModelNames = Annotated[tuple[ModelName, ...], BeforeValidator(listed), AfterValidator(distinct)]
-Budget = Annotated[float, Field(ge=0, le=255)]
+Budget = Annotated[float, BeforeValidator(_level), Field(ge=0, le=255)]
 Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
 Variant = Literal["float32", "uint8"]
 

@@ -112,7 +112,8 @@ def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig, group: 
             known = sorted(map(str, catalogue))
             raise ValueError(
                 f"{key} names {name!r}, which is not among the {group}s: {', '.join(known)}."
-                f"{suggestion(str(name), known)}"
+                f"{suggestion(str(name), known)} A file of another one is named too: "
+                f"{group}=[...,NAME]."
             )
 
 

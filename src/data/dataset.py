@@ -314,9 +314,10 @@ def _class_names(
         raise ValueError(f"dataset.class_names has another order than the data, {', '.join(own)}")
     if len(names) != len(own) or num_classes not in (None, len(names)):
         raise ValueError(
-            f"the data has {len(own)} classes ({', '.join(map(str, own[:5]))}, ...), which "
+            f"the classes are {len(own)} ({', '.join(map(str, own[:5]))}, ...), which "
             f"dataset.class_names={str(class_names)[:200]} and "
-            f"dataset.num_classes={num_classes} do not fit"
+            f"dataset.num_classes={num_classes} do not fit; dataset.class_names=null takes the "
+            "data's names, or numbers"
         )
     return tuple(printable(str(name)) for name in names)
 

@@ -61,17 +61,21 @@ def image_csv(
     if rows.empty or not {id_column, label_column} <= set(rows):
         raise ValueError(f"{path} holds no images, or lacks {id_column} or {label_column}")
     ids = [name.strip() for name in rows[id_column]]
-    labels = _numbers(rows[label_column], ids) - first_label
-    targets = _numbers(rows[target_column], ids) - first_label if target_column in rows else None
+    labels = _classes(rows[label_column], ids, first_label)
+    aimed = target_column in rows
+    targets = _classes(rows[target_column], ids, first_label) if aimed else None
     return LabelledImages(_find_images(place / folder, ids), labels, target_labels=targets)
 
 
-def _numbers(column: "pd.Series[str]", ids: Sequence[str]) -> np.ndarray:
+def _classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
+    """Return the classes of a column, counted from 0."""
     for text, image_id in zip(column, ids, strict=True):
+        fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
-            fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
             raise ValueError(f"{fault} is not a whole number")
-    return column.astype(np.int64).to_numpy()
+        if int(text) < first:
+            raise ValueError(f"{fault} is below dataset.first_label={first}, the first class")
+    return column.astype(np.int64).to_numpy() - first
 
 
 def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:

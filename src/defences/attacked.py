@@ -62,8 +62,9 @@ class AttackedDefence(nn.Module):
         if self.randomised:
             if self._seeds is None or len(self._seeds) != len(images):
                 raise ValueError(
-                    f"defence={self.name} is randomised: an attack must call draw(random, budgets) "
-                    "before each gradient."
+                    f"defence={self.name} is randomised, so that only this program's attacks go "
+                    f"through it, in a job by source_defence={self.name}; a function must call the "
+                    "model's draw(random, budgets) before each gradient."
                 )
             random = Philox(self._seeds, images, number)
         shown = shown_images(self.defence, self.name, images, random)

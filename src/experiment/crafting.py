@@ -47,7 +47,11 @@ def _behind_its_defence(job: Job, classifier: nn.Module) -> nn.Module:
     name = job.settings.source_defence
     if name == PLAIN:
         return classifier
-    return AttackedDefence(classifier, job.defences[name], job.settings.source_draws, name)
+    draws = job.settings.source_draws
+    model = AttackedDefence(classifier, job.defences[name], draws, name)
+    if draws > model.draws:
+        raise ValueError(f"source_draws={draws}: source_defence={name} draws nothing.")
+    return model
 
 
 def _most_at_once(job: Job) -> int:

@@ -68,8 +68,9 @@ def computed(job: Job) -> Results:
     unattacked = unattacked_tables(job)
     result = attacked_rows(job) if job.settings.budgets else Results()
     unsteady = [name for name, one in job.networks.items() if not getattr(one, "steady", True)]
+    softmax = [name for name, one in job.networks.items() if getattr(one, "softmax", False)]
     diagnostics = _joined(result.diagnostics, unattacked)
-    return replace(result, diagnostics=diagnostics, unsteady=unsteady)
+    return replace(result, diagnostics=diagnostics, unsteady=unsteady, softmax=softmax)
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.utils.defended import PLAIN
 
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
@@ -42,22 +43,29 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 
 
 def defence_table(behind: pd.DataFrame) -> Group:
-    """Lay out a result of `behind_defences` for the terminal, a line a defence."""
+    """Lay out a result of `behind_defences` for the terminal, a line a defence.
+
+    Where sources were attacked behind defences, a column says which.
+    """
 
     def share(values: pd.Series) -> pd.Series:
         return values.map("{:.1%}".format)
 
     counted = behind["counted"].iloc[0]
-    shown = pd.DataFrame({"defence": behind["defence"], "clean": share(behind["clean_accuracy"])})
+    adaptive = (behind["through"] != PLAIN).any()
+    shown = behind[["through", "defence"] if adaptive else ["defence"]]
+    shown = shown.rename(columns={"through": "attacked through"})
+    shown["clean"] = share(behind["clean_accuracy"])
     shown[counted] = share(behind["rate"])
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
         shown["abstained"] = [f"{k} / {n}" for k, n in zip(behind["abstained"], total, strict=True)]
-    pairs = int(behind["pairs"].iloc[0])
-    words = (
-        f"means over {pairs} pair{'s' * (pairs > 1)} of other networks; a plain transfer attack is "
-        "not an adaptive one, for which there is source_defence"
-    )
+    pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
+    words = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
+    if not adaptive:
+        words += (
+            "; a plain transfer attack is not an adaptive one, for which there is source_defence"
+        )
     return Group(_table(shown.astype(str)), Text(words, style="italic"))
 
 

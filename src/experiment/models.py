@@ -171,12 +171,13 @@ def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
 
 def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
-    stated = _stated(settings, name).class_names
-    if stated and not _agree(stated, images.class_names):
+    stated, found = _stated(settings, name).class_names, images.class_names
+    if stated and not _agree(stated, found):
         raise ValueError(
-            f"model {name}: its weights are for {len(stated)} classes ({', '.join(stated[:3])}, "
-            f"...), but {settings.dataset.name} has {images.num_classes} "
-            f"({', '.join(images.class_names[:3])}, ...); model.{name}.weights=null trains it here."
+            f"model {name}: its weights are for {len(stated)} classes ({_first(stated, found)}), "
+            f"but {settings.dataset.name} has {len(found)} ({_first(found, stated)}); "
+            "dataset.class_names and dataset.num_classes say which they are, "
+            f"model.{name}.weights=null trains it on them."
         )
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
@@ -191,6 +192,12 @@ def _stated(settings: Settings, name: str) -> WeightFacts:
     """Return the facts that a model's weight file states, if it has one."""
     weights = settings.model[name].weights
     return WeightFacts() if weights in (None, "included") else weight_facts(str(weights))
+
+
+def _first(names: Sequence[str], others: Sequence[str]) -> str:
+    """Return the first names that are none of the others', or the first ones."""
+    own = [name for name in names if name not in others] or names
+    return ", ".join(own[:3]) + ", ..." * (len(own) > 3)
 
 
 def _agree(known: Sequence[str], given: Sequence[str]) -> bool:

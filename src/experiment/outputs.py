@@ -185,7 +185,9 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
     if own.defences:
         raised += many_abstentions(job.defended, own.source, own.evaluated, own.protocol)
     words = "equal images have other logits at the next call, or beside other images"
-    return raised + [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
+    raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
+    words = "its outputs are never negative and sum to 1, as probabilities do"
+    return raised + [Alarm("softmax", f"{name}: {words}") for name in result.softmax]
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:

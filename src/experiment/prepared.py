@@ -132,6 +132,7 @@ class Results:
         gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
         seconds: Duration of the pass; NaN where some of its rows were stored.
         unsteady: Models that give equal images unequal logits.
+        softmax: Models that give probabilities.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class Results:
     seconds: float = math.nan
     batch_size: int = 0
     unsteady: Sequence[str] = ()
+    softmax: Sequence[str] = ()
 
     @property
     def zero_share(self) -> float:

@@ -144,6 +144,8 @@ class Sweep:
             written &= self._report(done, console)
         for job, failure in failures.items():
             console.print(f"FAILED {job.name}: {failure}", style="red")
+        if failures:
+            console.print("A traceback is in error.txt in the folder of each.")
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")

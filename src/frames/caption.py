@@ -41,15 +41,16 @@ def caption_of(
     sentences = {
         f"{VALUES[cells.value].words} at eps = {budgets}": True,
         f"Of {_distinct(map(_images, records))}": True,
-        f"Counted ({protocols}): {least:.0f} to {most:.0f} images a cell": counted,
+        f"Counted ({protocols}): {_span(least, most)} images a cell": counted,
         f"Cells are means over {' and '.join(pooled)}s, white boxes left out": bool(pooled),
         f"RMS change in 1/255: {', '.join(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": counted
         and len(sizes) > 1,
-        "Attacks of one L-infinity budget differ in L2": counted
+        "In L2 attacks differ at the same budget (not measured here)": counted
         and not len(sizes)
         and pairs["attack"].nunique() > 1
         and "linf" in set(pairs["norm"]),
-        "Average: over the row's cells, white boxes left out": average,
+        "Average: of the row's cells, white boxes left out; the report's ranking is of the images'"
+        " means, which differs": average,
         f"{white}: white boxes": white_boxes and bool(shown["white"].any()),
         "White boxes are left out": not white_boxes,
         "Bold: the best attack": bool(shown["best"].any()),
@@ -67,6 +68,10 @@ def caption_of(
 
 def _distinct(words: object) -> str:
     return ", ".join(dict.fromkeys(words))  # type: ignore[call-overload]
+
+
+def _span(least: float, most: float) -> str:
+    return f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
 
 
 def _images(record: JobRecord) -> str:

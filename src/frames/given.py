@@ -158,14 +158,19 @@ def _grey_levels(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images
     levels = (images * 255).round()
-    if not ((images * 255 - levels).abs() < 0.01).all() or not (
-        0 <= levels.min() <= levels.max() <= 255
-    ):
-        raise ValueError(
-            "images must be uint8, or in [0, 1] and multiples of 1/255, as files hold them: "
-            "(255 * images).round().clamp(0, 255).to(torch.uint8)."
-        )
-    return levels.to(torch.uint8)
+    if not images.isfinite().all() or levels.min() < 0:
+        mend = "some are negative or not finite; a normalisation belongs into the module"
+    elif levels.max() > 255:
+        mend = "some are above 1; those of 0 to 255 are taken as images.to(torch.uint8)"
+    elif not ((images * 255 - levels).abs() < 0.01).all():
+        mend = "others are rounded by (255 * images).round().to(torch.uint8)"
+    else:
+        return levels.to(torch.uint8)
+    raise ValueError(
+        "images must be uint8, or in [0, 1] and multiples of 1/255, as files hold them: "
+        + mend
+        + "."
+    )
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:

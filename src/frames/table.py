@@ -15,6 +15,7 @@ from src.analysis.summary import summarise
 from src.frames.caption import caption_of
 from src.frames.cells import AVERAGE, AXES, VALUES, Cells, cells_of
 from src.frames.frame import jobs_of
+from src.utils.defended import parted
 
 _LATEX = str.maketrans(
     {each: f"\\{each}" for each in "&%$#_{}"}
@@ -35,6 +36,8 @@ _STYLES = {
     "undecided": "font-style: italic",
     "white": "color: #777777",
 }
+_ALONE = {"attack", "defence"}
+"""Axes that no mean is over."""
 _MARKS, _DAGGER = {"best": "**", "undecided": "*"}, "\N{DAGGER}"
 
 
@@ -69,7 +72,8 @@ def table(
             also `rms` (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         protocol: Images that are counted; None: each job's own.
-        average: Add a column of means over the row's cells but white boxes.
+        average: Add a column of means over the row's cells but white boxes, where the columns are
+            sources or targets.
         white_boxes: Show white boxes in grey; False leaves them out.
         intervals: Add the 95 % intervals of single pairs in small print.
         strongest: Add rows of targets against the strongest attacker, per set and per image.
@@ -77,8 +81,8 @@ def table(
             pandas Styler, which a notebook shows.
 
     Raises:
-        ValueError: As `load_sweep`; an argument is unknown; or several attacks or defences share a
-            cell.
+        ValueError: As `load_sweep`; an argument is unknown; or several attacks or defences, of
+            targets or of sources, share a cell.
     """
     rows, columns = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
     jobs = summarise(jobs_of(folder, *more)).attacked
@@ -87,18 +91,19 @@ def table(
     _check(rows, columns, value, to, strongest)
     cells = cells_of(jobs, value, eps_255, protocol)
     keys = [*rows, *columns]
-    for axis in ("attack", "defence"):  # of which there is no mean
-        if axis not in keys and len(names := cells.pairs[axis].unique()) > 1:
-            raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
+    _check_means(cells.pairs, keys)
     parts = [cells.table(keys)]
     several = len(parts[0][columns].drop_duplicates()) > 1
-    if average and several:
+    average = (
+        average and several and all(parts[0][key].nunique() == 1 for key in _ALONE & {*columns})
+    )
+    if average:
         parts.append(_averages(parts[0], cells, rows, columns))
     if strongest:
         extra = cells.strongest()
-        parts += [extra, *([_averages(extra, cells, rows, columns)] if len(parts) > 1 else [])]
+        parts += [extra, *([_averages(extra, cells, rows, columns)] if average else [])]
     body = pd.concat(parts, ignore_index=True)
-    options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average and several}
+    options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average}
     options |= {"white_boxes": white_boxes, "intervals": intervals, "strongest": strongest}
     options |= {"white": _DAGGER if to == "markdown" else "Grey"}
     text = caption_of([one.job for one in jobs], cells, body, **options)
@@ -128,6 +133,16 @@ def _check(
         raise ValueError(
             "strongest needs attack in rows, target in columns, and the value success or accuracy."
         )
+
+
+def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Refuse cells that hold several attacks, defences or kinds of sources."""
+    through = pairs["source"].map(lambda name: parted(name)[1])
+    several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
+    several["source"] = [f"sources behind {name}" for name in through.unique()]
+    for axis, names in several.items():
+        if axis not in keys and len(names) > 1:
+            raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
 
 
 def _averages(

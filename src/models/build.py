@@ -75,7 +75,7 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
 
 
 def try_classifier(classifier: PixelClassifier, num_classes: int, image_size: int) -> None:
-    """Classify two images, so that a misfit shows before any work; note whether it is steady."""
+    """Classify two images, so that a misfit shows before any work; note what alarms tell."""
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     images = images.to(classifier.mean.device)
     try:
@@ -90,6 +90,8 @@ def try_classifier(classifier: PixelClassifier, num_classes: int, image_size: in
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
+    sums = logits.sum(1)
+    classifier.softmax = bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))
     scale = float(logits.abs().max())
     classifier.steady = all(
         torch.allclose(logits, other, rtol=0, atol=share * scale)

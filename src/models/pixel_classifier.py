@@ -31,6 +31,7 @@ class PixelClassifier(nn.Module):
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
         steady: True unless a trial gave equal images unequal logits, alone or in a batch.
+        softmax: True if a trial gave probabilities in place of logits.
     """
 
     mean: Tensor
@@ -47,7 +48,7 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.network = network
         self.input_size = input_size
-        self.steady = True
+        self.steady, self.softmax = True, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
         for key, values in (("mean", mean), ("std", std)):

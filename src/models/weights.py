@@ -141,8 +141,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         return {str(name): value for name, value in content.items()}
     except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(
-            f"{path} cannot be read as a state dict of tensors; nothing else is unpickled, since "
-            f"that can run code: {first_line(error).partition('. ')[0][:200]}"
+            f"{path} cannot be read as a state dict of tensors, as torch.save(model.state_dict()) "
+            "writes it; nothing else is unpickled, since that can run code "
+            f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
         ) from error
 
 

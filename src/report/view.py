@@ -1,5 +1,6 @@
 """The rows of a page in the order of its rankings, what it shows first, and what can be chosen."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ _SUMS = ("n", "success", "still_correct", "abstained")
 _COMMON = ["dataset", "norm", "eps_255", "protocol", "kind"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "p_holm", "gradients"]
 _JOB = ["attack", "source"]
+_APART = "[+@]"  # in names of ensembles, and of sources behind a defence
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def make_view(record: JobRecord, found: Measured) -> View:
 
 
 def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of each attack over single sources; none of one source."""
-    single = rows[(rows["source"] != CLEAN) & ~rows["source"].str.contains("+", regex=False)]
+    """Return the means of each attack over the sources of one ranking; none of one source."""
+    single = rows[(rows["source"] != CLEAN) & ~rows["source"].str.contains(_APART)]
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
@@ -89,10 +91,9 @@ def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame) -> pd.DataFrame:
     """Place every attack: where the mean over sources is chosen, and where its source is."""
     jobs = rows.loc[rows["source"] != CLEAN, _JOB].drop_duplicates()
     several = (jobs["source"] == MEAN).any()
-    one_source = jobs[~jobs["source"].str.contains("+", regex=False)]
     in_mean = jobs[(jobs["source"] == MEAN) == several]
-    ensembles = jobs[~jobs.index.isin(one_source.index)]
-    in_mean = pd.concat([in_mean, ensembles]).drop_duplicates() if several else jobs
+    apart = jobs[jobs["source"].str.contains(_APART)]
+    in_mean = pd.concat([in_mean, apart]).drop_duplicates() if several else jobs
     own = [
         _placed(rankings, jobs[jobs["source"] == source]).assign(source=source)
         for source in jobs["source"].unique()
@@ -151,7 +152,7 @@ def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[An
     }
     sources = [name for name in names["source"] if name != MEAN]
     by_rank = dict.fromkeys(name for name in ranking["attack"] if name)
-    single = sum("+" not in name for name in sources)
+    single = sum(not re.search(_APART, name) for name in sources)
     mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
     tried = sorted(set(attacked["eps_255"]) - {0.0})
     targets = names["target"] if len(names["target"]) > 1 else []

@@ -99,6 +99,17 @@ def test_sources_are_averaged_where_an_attack_has_them_all() -> None:
     assert ranked.set_index("source")["kind"]["a+b"] == "untargeted of ensembles"
 
 
+def test_sources_behind_a_defence_are_in_no_mean() -> None:
+    sources = {"a": [1, 1, 0, 0], "b": [1, 0, 0, 0], "a@jpeg": [1, 1, 1, 1], "b@jpeg": [1, 1, 1, 0]}
+    ranked = rankings(_rows({("mi", source, "c"): its for source, its in sources.items()}))
+    ranked = ranked.set_index("source")
+    assert ranked["mean"].to_dict() == {
+        "mean of 2 sources": 0.375,
+        **{source: np.mean(its) for source, its in sources.items()},
+    }
+    assert set(ranked.loc[["a@jpeg", "b@jpeg"], "kind"]) == {"untargeted behind a defence"}
+
+
 def test_targeted_attacks_are_ranked_apart() -> None:
     plain = _rows({("mi", "a", "b"): [1, 0]})
     aimed = _rows({("logit", "a", "b"): [0, 0]}, aimed=True)

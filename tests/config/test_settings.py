@@ -205,6 +205,7 @@ REFUSED = [
     ("~dataset n_images=10", "dataset"),
     ("+model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
+    ("epsilon.grid=8/255", "epsilon.grid.*write 8"),
     ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255: did you mean 0.255, 8\?"),
     ("epsilon.reference=5", "epsilon.reference=5 .*1, 2, 4, 8, 12, 16"),
     ("attack.norm=l1", "attack.norm=l1.*linf.*l2"),

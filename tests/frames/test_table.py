@@ -168,7 +168,7 @@ def test_the_caption_says_what_the_numbers_are():
         *("Success rates in %", "eps = 8/255", "20 images (ten, digest 0123456789abcdef)"),
         *(
             "joint",
-            "20 to 20 images",
+            "(joint): 20 images a cell",
             "†: white boxes",
             "mi 10",
             "vgg (vgg.tv\\_in1k, fedcba98)",
@@ -250,8 +250,17 @@ def test_the_strongest_attacker_is_not_averaged_over_defences():
     with pytest.raises(ValueError, match="must have defence: there are none, jpeg"):
         table(both, strongest=True)
     found = cells_of(table(both, columns=["target", "defence"], strongest=True, to="markdown"))
-    assert found[0][-3:] == ["b none", "b jpeg", "average"]
-    assert found[-1] == ["", "strongest per image", "100.0", "0.0", "50.0"]
+    assert found[0][-2:] == ["b none", "b jpeg"]  # no mean is over them
+    assert found[-1] == ["", "strongest per image", "100.0", "0.0"]
+
+
+def test_means_are_over_sources_and_targets_alone():
+    frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
+    with pytest.raises(ValueError, match="sources behind none, sources behind jpeg"):
+        table(frame, rows="attack", columns="target")
+    found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
+    assert found[0] == ["target", "a", "c", "a@jpeg", "average"]
+    assert "average" not in table(ordinary(), rows="source", columns="attack", to="markdown")
 
 
 def test_the_command_does_not_take_the_place_of_the_function():

@@ -1,5 +1,6 @@
 """One call from Python: the rows of a sweep, for any torch modules."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     )
     wanted["attack"] = wanted["attack"].astype(str)
     pd.testing.assert_frame_equal(found.assign(attack=found["attack"].astype(str)), wanted)
+
+
+def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path):
+    given = {"a": nn.Sequential(module(0), nn.Softmax(1)), "b": module(1)}
+    transfer(given, given, *images, store=tmp_path, progress_bar=False)
+    for path in tmp_path.glob("*/alarms.json"):
+        told = [one["finding"] for one in json.loads(path.read_text()) if one["name"] == "softmax"]
+        assert len(told) == 1 and told[0].startswith("a: ")
 
 
 def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monkeypatch):
@@ -152,7 +161,9 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"images": torch.rand(12, 3, 32, 32)}, "multiples of 1/255"),
+        ({"images": torch.rand(12, 3, 32, 32)}, r"are rounded by \(255 \* images\)"),
+        ({"images": torch.full((12, 3, 32, 32), 128.0)}, r"above 1; .* images.to\(torch.uint8\)"),
+        ({"images": torch.full((12, 3, 32, 32), -1.0)}, "a normalisation belongs into the module"),
         ({"eps": 8}, "eps=8 is not between 0 and 1"),
         ({"attacks": ["mii"]}, "mii"),
         ({"attacks": {"mi": {"step": 3}}}, "Did you mean steps"),

@@ -41,10 +41,10 @@ def answer_sentence(view: View, found: Measured) -> str:
     mean = str(first["source"]).startswith("mean of")
     who = first["attack"] if mean else f"{first['attack']} from {first['source']}"
     most = " most" * (len(rows) > 1)
-    share = f"{first['mean']:.1%} of {first['images']} images"
+    share = f"{first['mean']:.1%} in the mean over {first['images']} images"
     share += f" [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
-    decided = _decided(rows) if several else " As measured."
+    decided = _decided(rows) if several else " Sources are not tested against each other."
     said = f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
     return said + _targets(view)
 

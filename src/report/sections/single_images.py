@@ -45,7 +45,7 @@ def hypothesis(view: View, found: Measured) -> Section | None:
     verdicts = rows["verdict"].value_counts()
     counts = ", ".join(f"{name} for {count}" for name, count in verdicts.items())
     text = (
-        f"Hypothesis 1, images with a high initial confidence are harder to manipulate, is "
+        f"That images with a high initial confidence are harder to manipulate is "
         f"{counts} of {len(rows)} pairs (95 % intervals, not corrected for the number of pairs)."
     )
     figures = []
