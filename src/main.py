@@ -112,6 +112,10 @@ def command_line(run: Callable[[], None]) -> None:
     """
     ignore_harmless_warnings()
     logging.raiseExceptions = False  # a log that a full disk does not take stops nothing
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & {*os.environ}:
+        # Threads sleep sooner while they wait: as soon as one of their cores has another process,
+        # they otherwise wait for one another most of the time.
+        os.environ["GOMP_SPINCOUNT"] = "10000"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     with stopping.handle_signals():
         try:

@@ -13,6 +13,7 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from safetensors.torch import load_file, save_file
 
+from src import main
 from src.data.cifar10_mini import CLASSES
 from src.evaluation import Attacker
 from src.store.record import job_record
@@ -288,6 +289,18 @@ def test_weights_that_state_their_classes_are_for_these(
     assert "its file expects 99.00%" in " ".join(capsys.readouterr().out.split())
     assert run(CLASSES[::-1]) != 0
     assert "model.fine.weights=null trains it on them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch, own):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    main.command_line(lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    assert seen == [own.get("GOMP_SPINCOUNT", None if own else "10000")]
 
 
 def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
