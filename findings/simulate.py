@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from src.utils.files import write_text
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "simulated.json"
 RANKINGS, PART = 10_000, 250
 TARGETS = 4
-SCENARIOS = {
+SCENARIOS: dict[str, dict[str, Any]] = {
     "shared difficulty, 40 images": {"images": 40},
     "shared difficulty, 170 images": {},
     "few successes": {"threshold": 1.9},
@@ -52,12 +53,14 @@ def successes(
     return (np.sqrt(0.5) * difficulty + 0.5 * attack + 0.5 * noise > threshold).astype(float)
 
 
-def wrong_attacks(random: np.random.Generator, attacks: int, counted: float = 1, **how) -> bool:
+def wrong_attacks(
+    random: np.random.Generator, attacks: int, counted: float = 1, **settings: Any
+) -> bool:
     """Tell whether a ranking of equal attacks calls any two of them unequal.
 
     Each attack counts a share of the images between `counted` and 1.
     """
-    scores = successes(random, attacks, TARGETS, **how).mean(axis=1)
+    scores = successes(random, attacks, TARGETS, **settings).mean(axis=1)
     shares = random.uniform(counted, 1, (attacks, 1))
     scores[random.random(scores.shape) >= shares] = np.nan
     # Fewer draws make the level 4.75 % instead of 4.95 %.

@@ -72,7 +72,8 @@ def compare_pairs(
     places = np.arange(size)[:, None].repeat(size, axis=1) if sides is None else sides
     pair = np.triu_indices(size, 1)
     rows, first, second, images = _masked(scores, places[pair], places.T[pair])
-    squares = np.array([np.square(rows[a] - rows[b]).sum() for a, b in zip(first, second)])
+    sides_of = zip(first, second, strict=True)
+    squares = np.array([np.square(rows[a] - rows[b]).sum() for a, b in sides_of])
     sums = rows.sum(axis=1)
     difference = sums[first] - sums[second]
     tested = images >= FEWEST_TESTED
@@ -85,10 +86,14 @@ def compare_pairs(
         p[tested] = (1 + beyond[tested]) / (1 + draws)
     margin = np.where(tested, cutoff * scale / np.maximum(images, 1), np.nan)
     difference, discordance = ratio(difference, images), ratio(squares, images)
-    upper = (images, difference, discordance, margin, p)
-    counts, *numbers = (_matrix(values, pair, size) for values in upper)
-    numbers[0] = np.triu(numbers[0]) - np.tril(numbers[0])
-    return PairTests(counts, *numbers, cutoff)
+    return PairTests(
+        images=_matrix(images, pair, size),
+        difference=_matrix(difference, pair, size, sign=-1),
+        discordance=_matrix(discordance, pair, size),
+        margin=_matrix(margin, pair, size),
+        p=_matrix(p, pair, size),
+        cutoff=cutoff,
+    )
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:
@@ -149,8 +154,10 @@ def _largest(
         yield from (np.abs(sums[:, first] - sums[:, second]) / scale).max(axis=1)
 
 
-def _matrix(values: NDArray[Any], pair: tuple[NDArray[np.intp], ...], size: int) -> NDArray[Any]:
-    """Return values of pairs as a symmetric matrix, with zeros on its diagonal."""
+def _matrix(
+    values: NDArray[Any], pair: tuple[NDArray[np.intp], ...], size: int, sign: int = 1
+) -> NDArray[Any]:
+    """Return values of pairs as a matrix, those below its diagonal of zeros with a sign."""
     matrix = np.zeros((size, size), values.dtype)
     matrix[pair] = values
-    return matrix + matrix.T
+    return matrix + sign * matrix.T

@@ -1,133 +1,254 @@
-"""Rankings of attacks by their mean success on other models, and what is undecided in them."""
+"""Rankings of attacks, and of sources, by mean success on other models, and their differences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, permutations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import FEWEST_IMAGES, holm
+from src.analysis.image_outcomes import Cell, ImageOutcomes, kinds
+from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import TRANSFER, relation
+from src.analysis.pairwise import LEVEL, PairTests, compare_pairs, detectable
+from src.utils.defended import parted
 
-SIGNIFICANT = 0.05
-"""Level below which a corrected p-value decides."""
-
-_DRAWS = 2_000  # of the bootstrap: the ends of an interval vary by a tenth of its length
-_FLIPS = 9_999  # the smallest p-value is 1e-4, 0.005 after Holm's correction for 50 attacks
+COMMON_TARGETS = 2
+"""Fewest targets on which two sources are compared."""
+_PLACE = ["kind", "defence", "attack", "source", "targets", "images", "mean"]
+_TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
+ATTACK_COLUMNS = [*_PLACE, "low", "high", "rank", *_TESTED, "detectable", "repetition", "effective"]
+SOURCE_COLUMNS = [*_PLACE, "advantage", "rank", *_TESTED, "detectable"]
 
 Values = NDArray[np.float64]
 
 
-def rankings(rows: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
+def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     An image's score is the mean of its successes over the other targets that count it; an attack's
     is the mean over images. Attacks are ranked for each source, and over all single ones by those
-    that were run from each of them. Targeted attacks, ensembles of sources, and sources behind a
-    defence are ranked apart.
+    that were run from each of them. Targeted attacks, ensembles of sources, sources behind a
+    defence, and targets behind each defence are ranked apart.
 
     Args:
-        rows: `image_outcomes` of jobs on the same images, with `attack` and `source`.
-        against: Attack that the others are tested against; None: the first of each ranking.
+        found: Outcomes of jobs on the same images.
+        against: Attack that the others are compared with; None: the first of each ranking.
 
     Returns:
         One row per ranked attack, by `kind` (`untargeted` or `targeted`; `of ensembles`,
-        `behind a defence`), the mean over sources first, then by falling mean:
+        `behind a defence`) and `defence` of the targets, the mean over sources first, then by
+        falling mean:
 
         - `attack`, `source`: a source's name, or `mean of N sources`;
         - `targets`: number of the other targets; `images`: number of images in the mean;
-        - `mean` success in [0, 1], with its 95 % percentile interval `low` and `high` of a
-          bootstrap over images, NaN below `FEWEST_IMAGES` images;
-        - `rank`, 1 for the largest mean;
-        - `p_holm`: p-value of equality with the first, by random flips of the signs of the
-          differences on the images counted for both, after Holm's correction within the ranking;
-          NaN for the first, and without `against`;
-        - `undecided`: whether the attack is, or cannot be told from, the first at level 0.05.
-
-    Reference:
-        P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 3rd ed. (2005), 3.2.
+        - `mean` success in [0, 1], with the 95 % Wilson interval of the sum of scores, `low` and
+          `high`, NaN below `FEWEST_IMAGES` images; `rank`, 1 for the largest mean;
+        - `difference` of the mean from that of the first on the images counted for both, with the
+          simultaneous 95 % interval of all pairs, `difference_low` and `difference_high`; `p`,
+          corrected for all pairs of the ranking; and `discordance`, see `compare_pairs`. NaN for
+          the first, and without `against`; tests need 30 images;
+        - `undecided`: whether the attack is, or cannot be told from, the first at level 0.05;
+        - `detectable`: smallest difference from the first that so many images decide with a power
+          of 80 %, at the median discordance;
+        - `repetition`: see `repetition`; `effective`: number of attacks that this comes to.
     """
-    parts = [
-        _ranking(group, against).assign(kind=kind, source=name)
-        for kind, name, group in _groups(rows)
+    parts = []
+    for place, attacks in _attack_groups(found):
+        scores = np.array([found.scores(cells) for cells in attacks.values()])
+        counted = np.count_nonzero(~np.isnan(scores), axis=1)
+        names = [name for name, n in zip(attacks, counted, strict=True) if n]
+        if names:
+            ranked = _rank_attacks(names, scores[counted > 0], against)
+            targets = [len({target for _, target in attacks[name]}) for name in ranked["attack"]]
+            parts.append(ranked.assign(**place, targets=targets))
+    return _table(parts, ATTACK_COLUMNS)
+
+
+def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
+    """Rank sources by success on targets that are neither of two compared sources, at one budget.
+
+    Sources are ranked for each attack, and over all attacks that were run from each of them, where
+    every two sources have at least `COMMON_TARGETS` such targets. Kinds and defences are ranked
+    apart as by `rankings`.
+
+    Returns:
+        One row per ranked source, with the columns of `rankings` but intervals of means: `attack`
+        is an attack's name or `mean of N attacks`; `mean` success and `advantage`, by which the
+        rows are ranked, are means over the comparisons with each other source, of the success and
+        of the difference of the two.
+    """
+    parts = []
+    for place, sources, cells in _source_groups(found):
+        scores = np.array([found.scores(each) for each in cells.values()])
+        sides = np.zeros((len(sources), len(sources)), np.intp)
+        for row, pair in enumerate(cells):
+            sides[pair] = row
+        ranked = _rank_sources(sources, scores, sides)
+        targets = min(len({target for _, target in each}) for each in cells.values())
+        parts.append(ranked.assign(**place, targets=targets))
+    return _table(parts, SOURCE_COLUMNS)
+
+
+def repetition(scores: Values) -> float:
+    """Return how far attacks succeed on the same images beyond the images' difficulty, in [-1, 1].
+
+    It is the mean over all pairs of rows of scores (A, N) of their partial correlation given an
+    image's mean over the other attacks, on the images that all count. Subtracting the mean over
+    all attacks instead would make any pair look opposed. NaN for one attack, or without an image.
+    """
+    scores = scores[:, ~np.isnan(scores).any(axis=0)]
+    if len(scores) < 2 or scores.shape[1] < 2:
+        return np.nan
+    covariance = np.cov(scores)
+    rows, variance = covariance.sum(axis=1), np.diag(covariance)
+    # Of row i with the sum of all rows but i and j, and of that sum with itself:
+    with_rest = rows[:, None] - variance[:, None] - covariance
+    rest = rows.sum() - 2 * (rows[:, None] + rows) + variance[:, None] + variance + 2 * covariance
+    rest = np.where(rest > 1e-12, rest, np.inf)
+    both = covariance - with_rest * with_rest.T / rest
+    left = variance[:, None] - with_rest**2 / rest
+    pairs = np.triu_indices(len(scores), 1)
+    product = (left * left.T)[pairs]
+    known = product > 1e-18
+    return float(np.mean(both[pairs][known] / np.sqrt(product[known]))) if known.any() else np.nan
+
+
+def _attack_groups(found: ImageOutcomes) -> Iterator[tuple[dict[str, str], dict[str, list[Cell]]]]:
+    """Yield the place of every ranking, and the cells of its attacks."""
+    for kind, jobs, defence, targets in _groups(found):
+        by_attack: dict[str, dict[str, list[Cell]]] = {}
+        for job in jobs:
+            attack, source = found.jobs[job]
+            if cells := found.cells([job], targets):
+                by_attack.setdefault(attack, {}).setdefault(source, []).extend(cells)
+        sources = list(dict.fromkeys(source for its in by_attack.values() for source in its))
+        from_all = {name: its for name, its in by_attack.items() if len(its) == len(sources)}
+        place = {"kind": kind, "defence": defence}
+        if len(sources) > 1 and from_all and " " not in kind:
+            mean = {name: list(chain(*its.values())) for name, its in from_all.items()}
+            yield {**place, "source": f"mean of {len(sources)} sources"}, mean
+        for source in sorted(sources):
+            mine = {name: its[source] for name, its in by_attack.items() if source in its}
+            yield {**place, "source": source}, mine
+
+
+def _source_groups(
+    found: ImageOutcomes,
+) -> Iterator[tuple[dict[str, str], list[str], dict[tuple[int, int], list[Cell]]]]:
+    """Yield the place of every ranking of sources, these, and the cells of each against another."""
+    for kind, jobs, defence, targets in _groups(found):
+        place = {"kind": kind, "defence": defence}
+        attacks: dict[str, dict[str, int]] = {}
+        for job in jobs:
+            attack, source = found.jobs[job]
+            attacks.setdefault(attack, {})[source] = job
+        sources = list(dict.fromkeys(source for its in attacks.values() for source in its))
+        from_all = [its for its in attacks.values() if len(its) == len(sources)]
+        groups = [(name, [its]) for name, its in attacks.items()]
+        if len(from_all) > 1:
+            groups.insert(0, (f"mean of {len(from_all)} attacks", from_all))
+        for name, each in groups:
+            names = list(each[0])
+            cells = {
+                (one, other): _against(found, each, names[one], names[other], targets)
+                for one, other in permutations(range(len(names)), 2)
+            }
+            enough = [
+                len({target for _, target in its}) >= COMMON_TARGETS for its in cells.values()
+            ]
+            if enough and all(enough):
+                yield {**place, "attack": name}, names, cells
+
+
+def _against(
+    found: ImageOutcomes,
+    attacks: Sequence[Mapping[str, int]],
+    source: str,
+    other: str,
+    targets: Sequence[int],
+) -> list[Cell]:
+    """Return a source's cells on the targets that another source transfers to, too."""
+    return [
+        (job, target)
+        for its in attacks
+        for job, target in found.cells([its[source]], targets)
+        if found.evaluated[its[other], target]
+        and relation(other, found.targets[target]) == TRANSFER
     ]
-    columns = ["kind", "attack", "source", "targets", "images", "mean", "low", "high"]
-    columns += ["rank", "p_holm", "undecided"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True)[columns]
 
 
-def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield the kind, source and counted rows of every ranking."""
-    pairs = rows[["attack", "source", "target"]].drop_duplicates()
-    pairs = pairs[
-        list(map(lambda s, t: relation(s, t) == TRANSFER, pairs["source"], pairs["target"]))
-    ]
-    rows = rows[rows["counted"]].merge(pairs, on=list(pairs))
-    aimed = rows.groupby(["attack", "source"], sort=False)["target_label"].transform("count") > 0
-    names = rows["source"].astype(str)
-    apart = names.str.contains("+", regex=False).map({True: " of ensembles", False: ""})
-    apart = apart.mask(names.str.contains("@", regex=False), " behind a defence")
-    for targeted in (False, True):
-        for sort in ("", " of ensembles", " behind a defence"):
-            kind = ("targeted" if targeted else "untargeted") + sort
-            mine = rows[(aimed == targeted) & (apart == sort)]
-            sources = mine["source"].nunique()
-            from_all = mine.groupby("attack", sort=False)["source"].transform("nunique") == sources
-            if sources > 1 and not sort and from_all.any():
-                yield kind, f"mean of {sources} sources", mine[from_all]
-            for source, group in mine.groupby("source", sort=False, observed=True):
-                yield kind, str(source), group
+def _groups(found: ImageOutcomes) -> Iterator[tuple[str, list[int], str, list[int]]]:
+    """Yield the kinds of jobs with their places, for each defence with those of its targets."""
+    defences = [parted(name)[1] for name in found.targets]
+    for kind, jobs in kinds(found):
+        for defence in dict.fromkeys(defences):
+            yield kind, jobs, defence, [at for at, its in enumerate(defences) if its == defence]
 
 
-def _ranking(rows: pd.DataFrame, against: str | None) -> pd.DataFrame:
-    """Rank the attacks of one group."""
-    rows = rows.astype({"success": np.float64, "attack": object})
-    scores = rows.pivot_table("success", "index", "attack", aggfunc="mean", sort=False)
-    means = scores.mean().sort_values(ascending=False, kind="stable")
-    scores = scores[means.index]
-    values = scores.to_numpy().T
-    low, high = _bootstrap(values)
-    names = list(means.index)
-    place = 0 if against is None else names.index(against) if against in names else None
-    p = holm(_sign_flips(values, place))
-    found = pd.DataFrame(
+def _rank_attacks(names: Sequence[str], scores: Values, against: str | None) -> pd.DataFrame:
+    images = np.count_nonzero(~np.isnan(scores), axis=1)
+    sums = np.nansum(scores, axis=1)
+    low, high = np.where(images < FEWEST_IMAGES, np.nan, wilson_interval(sums, images))
+    alike = repetition(scores)
+    frame = pd.DataFrame(
         {
-            "attack": means.index,
-            "targets": rows.groupby("attack")["target"].nunique().loc[means.index].to_numpy(),
-            "images": scores.count().to_numpy(),
-            "mean": means.to_numpy(),
+            "attack": names,
+            "images": images,
+            "mean": sums / images,
             "low": low,
             "high": high,
-            "rank": np.arange(1, len(means) + 1),
-            "p_holm": p,
+            "repetition": alike,
+            "effective": len(names) / (1 + (len(names) - 1) * max(alike, 0.0)),
         }
     )
-    few = found["images"] < FEWEST_IMAGES
-    found.loc[few, ["low", "high"]] = np.nan
-    return found.assign(undecided=~(found["p_holm"] < SIGNIFICANT))
+    if against is None:
+        against = names[int(np.argmax(frame["mean"]))]
+    place = names.index(against) if against in names else None
+    return _ranked(_beside(frame, compare_pairs(scores), place), "mean")
 
 
-def _bootstrap(values: Values) -> tuple[Values, Values]:
-    """Return percentile intervals of means over images; (A, N) values, NaN where not counted."""
-    number = values.shape[1]
-    chances = np.full(number, 1 / number)
-    times = np.random.default_rng(0).multinomial(number, chances, _DRAWS).astype(np.float64)
-    there = ~np.isnan(values)
-    sums, counts = times @ np.where(there, values, 0).T, times @ there.T
-    with np.errstate(invalid="ignore"):  # a resample may leave an attack without an image
-        low, high = np.nanpercentile(sums / counts, [2.5, 97.5], axis=0)
-    return low, high
+def _rank_sources(names: Sequence[str], scores: Values, sides: NDArray[np.intp]) -> pd.DataFrame:
+    tests, others = compare_pairs(scores, sides), ~np.eye(len(names), dtype=bool)
+    means = np.where(others, np.nanmean(scores, axis=1)[sides], 0).sum(axis=1)
+    frame = pd.DataFrame(
+        {
+            "source": names,
+            "images": tests.images.min(axis=1, initial=scores.shape[1], where=others),
+            "mean": means / (len(names) - 1),
+            "advantage": tests.difference.sum(axis=1) / (len(names) - 1),
+        }
+    )
+    return _ranked(_beside(frame, tests, int(np.argmax(frame["advantage"]))), "advantage")
 
 
-def _sign_flips(values: Values, place: int | None) -> Values:
-    """Return two-sided p-values of every row of (A, N) against one of them, whose own is NaN."""
-    if place is None:
-        return np.full(len(values), np.nan)
-    differences = np.nan_to_num(values - values[place])
-    signs = np.random.default_rng(1).integers(0, 2, (_FLIPS, values.shape[1])) * 2.0 - 1
-    flipped, seen = np.abs(signs @ differences.T), np.abs(differences.sum(axis=1))
-    p = (1 + np.count_nonzero(flipped >= seen - 1e-9, axis=0)) / (1 + _FLIPS)
-    p[place] = np.nan
-    return p
+def _beside(frame: pd.DataFrame, tests: PairTests, place: int | None) -> pd.DataFrame:
+    """Add the difference from one row, its interval and test, and what is detectable."""
+    columns = np.full((4, len(frame)), np.nan)
+    if place is not None:
+        numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
+        columns[:] = [matrix[:, place] for matrix in numbers]
+        columns[:, place] = np.nan
+    difference, margin, p, discordance = columns
+    known = discordance[~np.isnan(discordance)]
+    usual = float(np.median(known)) if len(known) else np.nan
+    return frame.assign(
+        difference=difference,
+        difference_low=difference - margin,
+        difference_high=difference + margin,
+        p=p,
+        undecided=~(p < LEVEL),
+        discordance=discordance,
+        detectable=detectable(tests.cutoff, usual, float(frame["images"].median())),
+    )
+
+
+def _ranked(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    frame = frame.sort_values(key, ascending=False, kind="stable")
+    return frame.assign(rank=range(1, len(frame) + 1))
+
+
+def _table(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    if not parts:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(parts, ignore_index=True)[list(columns)]

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from src.analysis import TRANSFER, WHITE_BOX, explained, relation
+from src.analysis import explained, is_white_box
 from src.analysis.summary import JobSummary, Summary
 from src.config.settings import Settings, job_name
 from src.experiment.outputs import files_of_job
@@ -163,20 +163,37 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
 
 
 def sweep_points(summary: Summary) -> list[Point]:
-    """Average each attack's success rates over its pairs, white boxes and others apart.
+    """Return each attack's success by whole budget above 0, as the rankings have it.
 
-    Metrics are `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0,
-    behind a defence `transfer_success/ATTACK behind DEFENCE`.
+    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (of an attack
+    without that, the mean over its sources), `difference_from_first/ATTACK` in that ranking, and
+    `white_box_success/ATTACK`, the mean over white boxes; behind a defence
+    `transfer_success/ATTACK behind DEFENCE`.
     """
-    kinds = {WHITE_BOX: "white_box", TRANSFER: "transfer"}
     found = defaultdict[tuple[str, int], list[float]](list)
+    ranked = _at_whole_budgets(summary.rankings)
+    for keys, rows in ranked.groupby(["attack", "defence", "eps_255"], sort=False):
+        name, eps = _metric(*map(str, keys[:2])), int(rows["eps_255"].iloc[0])
+        mean = str(rows["source"].iloc[0]).startswith("mean of")
+        rows = rows[rows["kind"] == rows["kind"].iloc[0]].head(1 if mean else len(rows))
+        found[f"transfer_success/{name}", eps] = list(rows["mean"])
+        if len(rows) == 1 and rows["difference"].notna().all():
+            found[f"difference_from_first/{name}", eps] = list(rows["difference"])
     for one in summary.attacked:
-        rates = one.own
-        attack = re.sub(r"[^\w.-]+", " ", one.job.attack).strip()[:200]  # as MLflow takes it
-        attacked = rates.loc[rates["eps_255"] > 0, ["target", "defence", "eps_255", "success_rate"]]
-        for target, defence, eps, rate in attacked.dropna().itertuples(index=False):
-            kind = kinds.get(relation(one.job.record.source, target))
-            name = attack if defence == PLAIN else f"{attack} behind {defence}"
-            if kind and eps.is_integer():
-                found[f"{kind}_success/{name}", int(eps)].append(rate)
+        source, rates = one.job.record.source, _at_whole_budgets(one.own)
+        for row in rates.dropna(subset="success_rate").to_dict("records"):
+            if is_white_box(source, row["target"]):
+                name = _metric(one.job.attack, row["defence"])
+                found[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
     return [(name, fmean(values), eps) for (name, eps), values in found.items()]
+
+
+def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at budgets above 0 that MLflow takes as steps."""
+    return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
+
+
+def _metric(attack: str, defence: str) -> str:
+    """Return an attack's name as MLflow takes it."""
+    name = re.sub(r"[^\w.-]+", " ", attack).strip()[:200]
+    return name if defence == PLAIN else f"{name} behind {defence}"

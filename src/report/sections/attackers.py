@@ -4,6 +4,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
+from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.stealth import SIZES
 from src.analysis.strongest import fooled_by_at_least, strongest_attackers
 from src.report.charts.dots import OF_SOURCE, dot_plot
@@ -29,7 +30,7 @@ _KINDS = {"best": "the best one for all images", "any": "any of them for each im
 
 def attackers(view: View, found: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
-    figures = _strongest(found) if len(found.table("outcomes")) else []
+    figures = _strongest(found.outcomes[0]) if found.outcomes else []
     figures += _visibility(view, found.table("stealth"))
     iterates = found.table("iterations")
     if len(iterates):
@@ -44,11 +45,9 @@ def attackers(view: View, found: Measured) -> Section | None:
     return Section("attackers", title, figures=tuple(figures)) if figures else None
 
 
-def _strongest(found: Measured) -> list[Figure]:
+def _strongest(outcomes: ImageOutcomes) -> list[Figure]:
     """Return the success of the best attack and source, of any of them, and of at least k."""
-    rows = found.table("outcomes")
-    rows = rows[rows["group"] == rows["group"].iloc[0]]
-    table = strongest_attackers(rows)
+    table = strongest_attackers(outcomes)
     if table.empty:  # no target beside the source
         return []
     table = table[(table["attackers"] > 1) & (table["targeted"] == table["targeted"].min())]
@@ -66,12 +65,12 @@ def _strongest(found: Measured) -> list[Figure]:
         f"Success against each target if the attacker may use any of up to "
         f"{table['attackers'].max()} pairs of attack and source, without the target's own white "
         f"box, on the {span(table['images'])} images that all of them "
-        "count. 95 % intervals: of the best by a bootstrap over images, of any by Wilson."
+        "count. 95 % Wilson intervals, of the best with the lower end for a choice among so many."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
     how = {"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"}
     chart = dot_plot(drawn, "rate", "success rate", columns, **how)
-    counts = fooled_by_at_least(rows)
+    counts = fooled_by_at_least(outcomes)
     counts = counts[counts["targeted"] == counts["targeted"].min()]
     words = (
         "Share of the images on which at least k attackers succeed: the left end is what any of "
