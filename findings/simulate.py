@@ -89,6 +89,14 @@ def simulate(kind: str, size: int, part: int) -> int:
     return sum(wrong_attacks(random, size, **SCENARIOS[kind]) for _ in range(PART))
 
 
+def stored() -> dict[str, dict[str, dict[str, int]]]:
+    """Return the stored numbers of `rankings` and `wrong` ones by scenario and size."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    if RESULT.exists():
+        found = json.loads(RESULT.read_text(encoding="utf-8"))
+    return found
+
+
 def cells() -> Iterator[tuple[str, int]]:
     """Yield what is simulated, the fast ones first."""
     for size in SIZES:
@@ -99,7 +107,7 @@ def cells() -> Iterator[tuple[str, int]]:
 
 def main(rankings: int = RANKINGS) -> None:
     """Simulate what is missing in the stored counts."""
-    done = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    done = stored()
     for kind, size in cells():
         cell = done.setdefault(kind, {}).setdefault(str(size), {"rankings": 0, "wrong": 0})
         while cell["rankings"] < rankings:

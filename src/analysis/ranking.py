@@ -114,6 +114,20 @@ def repetition(scores: Values) -> float:
     return float(np.mean(both[pairs][known] / np.sqrt(product[known]))) if known.any() else np.nan
 
 
+def resolution(ranked: pd.DataFrame) -> list[str]:
+    """Say which differences the images of one ranking show, and how much its attacks repeat."""
+    first, lines = ranked.iloc[0], []
+    if first["detectable"] < 1:
+        points = f"{100 * first['detectable']:.1f}"
+        lines.append(f"{first['images']} images show differences from {points} points on")
+    if len(ranked) > 1 and first.get("effective", np.nan) < len(ranked):
+        lines.append(
+            f"the {len(ranked)} attacks repeat each other (correlation "
+            f"{first['repetition']:.2f}): they count as {first['effective']:.1f} unlike ones"
+        )
+    return lines
+
+
 def _attack_groups(found: ImageOutcomes) -> Iterator[tuple[dict[str, str], dict[str, list[Cell]]]]:
     """Yield the place of every ranking, and the cells of its attacks."""
     for kind, jobs, defence, targets in _groups(found):

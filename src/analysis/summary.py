@@ -131,8 +131,8 @@ class Summary:
             tried = sorted({eps for one in jobs for eps in one.outcomes})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 rows = rank(joined([one.outcomes[eps] for one in jobs if eps in one.outcomes]))
-                common = dict(zip(_COMMON, (first.dataset, first.norm, eps, first.protocol)))
-                yield jobs, rows.assign(**common)[[*_COMMON, *rows]]
+                named = rows.assign(dataset=first.dataset, norm=first.norm, eps_255=eps)
+                yield jobs, named.assign(protocol=first.protocol)[[*_COMMON, *rows]]
 
 
 def summarise(jobs: Sequence[StoredJob]) -> Summary:

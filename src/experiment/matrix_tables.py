@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console, Group
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.analysis.ranking import resolution
 from src.utils.defended import PLAIN
 
 _DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -107,20 +107,6 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Gr
     )
     notes = Text("\n".join(["; ".join(words), *resolution(ranked)]), style="italic")
     return Group(Text(heading, style="bold"), _table(frame), notes)
-
-
-def resolution(ranked: pd.DataFrame) -> list[str]:
-    """Say which differences the images of one ranking show, and how much its attacks repeat."""
-    first, lines = ranked.iloc[0], []
-    if first["detectable"] < 1:
-        points = f"{100 * first['detectable']:.1f}"
-        lines.append(f"{first['images']} images show differences from {points} points on")
-    if len(ranked) > 1 and first.get("effective", np.nan) < len(ranked):
-        lines.append(
-            f"the {len(ranked)} attacks repeat each other (correlation "
-            f"{first['repetition']:.2f}): they count as {first['effective']:.1f} unlike ones"
-        )
-    return lines
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:

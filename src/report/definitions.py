@@ -59,11 +59,36 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "ranking, mean of sources",
         "Attacks by the mean over images of an image's mean success on models other than the "
-        "source; the interval is a 95 % percentile bootstrap over images. =: the first, and those"
-        " that random flips of the signs of an image's differences, on the images counted for "
-        "both, cannot tell from it (Holm over the ranking, p at least 0.05). Targeted attacks,"
-        " ensembles, and sources behind a defence are ranked apart. A cell's mean of sources is "
+        "source, with Wilson's 95 % interval of the sum, a wide one for any values in [0, 1]. Two "
+        "attacks are compared by their mean difference on the images counted for both. Its test "
+        "draws random signs for the images' differences; one drawn sign of an image holds for all "
+        "pairs of the ranking, and the largest statistic of all pairs decides (maxT, 1,999 draws). "
+        "So among equal attacks any two are called unequal in at most 5 % of rankings, for each "
+        "ranking: one source or the mean over sources, one defence, one budget. =: the first, and "
+        "those that cannot be told from it (p at least 0.05); their simultaneous 95 % intervals of "
+        "the difference hold 0. Pairs with fewer than 30 images are not tested. Targeted attacks, "
+        "ensembles, and sources behind a defence are ranked apart. A cell's mean of sources is "
         "over those that are no white box for its target; its counts are their sums.",
+    ),
+    (
+        "ranking of sources",
+        "Two sources are compared on the targets that are neither of them, of which there must be "
+        "two. Sources are in the order of their advantage: the mean of their differences from each "
+        "other source. Test and intervals are those of attacks.",
+    ),
+    (
+        "resolution, repetition",
+        "From N points on: the difference from the first that as many images decide in 80 % of "
+        "samples, after the correction for all pairs and at the median discordance seen. "
+        "Correlation of attacks: mean over all pairs of the correlation of their scores on the "
+        "same images, given each image's mean over the other attacks; A attacks with a correlation "
+        "of rho count as A / (1 + (A - 1) rho) unlike ones.",
+    ),
+    (
+        "strongest attacker",
+        "Per set: the attacker with the most successes; the lower end of its interval is Wilson's "
+        "at the level 1 - 0.05 / A for A attackers, since the same images have chosen it, and the "
+        "upper end at 0.95. Per image: whether any attacker succeeds.",
     ),
     (
         "difference of two rates, excess",

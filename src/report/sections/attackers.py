@@ -88,7 +88,8 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
         return []
     over = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
     known = pd.concat([sizes.rename(columns={"images": "measured"}), over])
-    rows = view.ranking.merge(known, on=["attack", "source"]).dropna(subset="mean")
+    reference = view.ranking[view.ranking["eps_255"] == view.choice.eps]
+    rows = reference.merge(known, on=["attack", "source"]).dropna(subset="mean")
     if rows.empty:
         return []
     caption = (
