@@ -42,8 +42,8 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
 
         - `attack`, `source`: a source's name, or `mean of N sources`;
         - `targets`: number of the other targets; `images`: number of images in the mean;
-        - `mean` success in [0, 1], with the 95 % Wilson interval of the sum of scores, `low` and
-          `high`, NaN below `FEWEST_IMAGES` images; `rank`, 1 for the largest mean;
+        - `mean` success in [0, 1], with a 95 % interval, `low` and `high`: Wilson's at the
+          effective number of images; NaN below `FEWEST_IMAGES`; `rank`, 1 for the largest mean;
         - `difference` of the mean from that of the first on the images counted for both, with the
           simultaneous 95 % interval of all pairs, `difference_low` and `difference_high`; `p`,
           corrected for all pairs of the ranking; and `discordance`, see `compare_pairs`. NaN for
@@ -203,7 +203,7 @@ def _groups(found: ImageOutcomes) -> Iterator[tuple[str, list[int], str, list[in
 def _rank_attacks(names: Sequence[str], scores: Values, against: str | None) -> pd.DataFrame:
     images = np.count_nonzero(~np.isnan(scores), axis=1)
     sums = np.nansum(scores, axis=1)
-    low, high = np.where(images < FEWEST_IMAGES, np.nan, wilson_interval(sums, images))
+    low, high = np.where(images < FEWEST_IMAGES, np.nan, _mean_interval(scores))
     alike = repetition(scores)
     frame = pd.DataFrame(
         {
@@ -220,6 +220,25 @@ def _rank_attacks(names: Sequence[str], scores: Values, against: str | None) -> 
         against = names[int(np.argmax(frame["mean"]))]
     place = names.index(against) if against in names else None
     return _ranked(_beside(frame, compare_pairs(scores), place), "mean")
+
+
+def _mean_interval(scores: Values) -> tuple[Values, Values]:
+    """Return Wilson's interval of means at the number of 0s and 1s that would vary as much.
+
+    Two more images that vary as 0 and 1 do keep it from vanishing where nearly all scores agree.
+
+    Reference:
+        C. Franco et al., Comparative study of confidence intervals for proportions in complex
+        sample surveys, J. Surv. Stat. Methodol. 7 (2019).
+    """
+    images, sums = np.count_nonzero(~np.isnan(scores), axis=1), np.nansum(scores, axis=1)
+    mean, few = sums / images, np.minimum(sums, images - sums)
+    squares = np.nansum((scores - mean[:, None]) ** 2, axis=1)
+    largest = mean * (1 - mean)
+    variance = (few * squares / np.maximum(images - 1, 1) + 2 * largest) / (few + 2)
+    trials = images * np.divide(largest, variance, out=np.ones_like(mean), where=variance > 0)
+    trials = np.maximum(trials, images)
+    return wilson_interval(mean * trials, trials)
 
 
 def _rank_sources(names: Sequence[str], scores: Values, sides: NDArray[np.intp]) -> pd.DataFrame:

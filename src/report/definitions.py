@@ -59,8 +59,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "ranking, mean of sources",
         "Attacks by the mean over images of an image's mean success on models other than the "
-        "source, with Wilson's 95 % interval of the sum, a wide one for any values in [0, 1]. Two "
-        "attacks are compared by their mean difference on the images counted for both. Its test "
+        "source. Its 95 % interval is Wilson's for as many images of scores 0 and 1 as vary like the "
+        "scores seen and two images more. Two attacks are compared by their mean difference on the images counted for both. Its test "
         "draws random signs for the images' differences; one drawn sign of an image holds for all "
         "pairs of the ranking, and the largest statistic of all pairs decides (maxT, 1,999 draws). "
         "So among equal attacks any two are called unequal in at most 5 % of rankings, for each "

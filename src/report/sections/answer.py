@@ -126,7 +126,7 @@ def answer(view: View) -> Section:
     if attacked["attack"].nunique() > 1 and targets:
         caption = (
             "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
-            f"other targets ({first.protocol}), with Wilson's interval; = and colour: the first, "
+            f"other targets ({first.protocol}), with its interval; = and colour: the first, "
             "and what cannot be told from it (all pairs tested together, "
             "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
             "Gradients per image are those of all budgets together. White box: the target is the "
