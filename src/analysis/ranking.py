@@ -123,7 +123,7 @@ def resolution(ranked: pd.DataFrame) -> list[str]:
     if len(ranked) > 1 and first.get("effective", np.nan) < len(ranked):
         lines.append(
             f"the {len(ranked)} attacks repeat each other (correlation "
-            f"{first['repetition']:.2f}): they count as {first['effective']:.1f} unlike ones"
+            f"{first['repetition']:.2f}): they count as {first['effective']:.1f}"
         )
     return lines
 

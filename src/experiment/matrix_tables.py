@@ -97,7 +97,7 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Gr
     frame["beside the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
     frame["images"] = shown["images"].astype(str)
     if of == "attack":
-        frame["gradients / image"] = shown["gradients"].map("{:g}".format)
+        frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
     words = [f"{of}s.csv has the {left} others"] if left else []
     words.append(

@@ -82,7 +82,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "samples, after the correction for all pairs and at the median discordance seen. "
         "Correlation of attacks: mean over all pairs of the correlation of their scores on the "
         "same images, given each image's mean over the other attacks; A attacks with a correlation "
-        "of rho count as A / (1 + (A - 1) rho) unlike ones.",
+        "of rho count as A / (1 + (A - 1) rho).",
     ),
     (
         "strongest attacker",

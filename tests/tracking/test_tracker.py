@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
+from src.analysis.image_outcomes import image_outcomes
 from src.analysis.summary import JobSummary, Summary
 from src.config.settings import TrackingSettings
 from src.experiment.tracked import pair_points, sweep_points
@@ -185,10 +186,12 @@ def test_an_attack_whose_name_mlflow_forbids_has_its_curves(tracker, store):
     )
     rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0], confidence=1, true_confidence=1)
     rates = rates_by_protocol({"float32": rows}, "a", ["a", "b"], "bim", "linf")
-    own = SimpleNamespace(source="a", protocol="joint", storage="float32")
-    job = SimpleNamespace(attack="bim (x=1/2)", attacked=True, record=own)
+    own = {"source": "a", "protocol": "joint", "storage": "float32", "reference": 8.0}
+    own |= {"dataset": "ten", "norm": "linf"}
+    job = SimpleNamespace(attack="bim (x=1/2)", attacked=True, record=SimpleNamespace(**own))
     sweep = tracker.start_sweep("sweep", {})
-    points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [])]))
+    outcomes = image_outcomes(rows, job.attack, "a", ["a", "b"], "joint")
+    points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], outcomes)]))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)
     expected = {"transfer_success/bim x 1 2": 1, "white_box_success/bim x 1 2": 0}
     assert store.get_run(sweep).data.metrics == expected
