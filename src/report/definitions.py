@@ -59,36 +59,28 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "ranking, mean of sources",
         "Attacks by the mean over images of an image's mean success on models other than the "
-        "source. Its 95 % interval is Wilson's for as many images of scores 0 and 1 as vary like the "
-        "scores seen and two images more. Two attacks are compared by their mean difference on the images counted for both. Its test "
-        "draws random signs for the images' differences; one drawn sign of an image holds for all "
-        "pairs of the ranking, and the largest statistic of all pairs decides (maxT, 1,999 draws). "
-        "So among equal attacks any two are called unequal in at most 5 % of rankings, for each "
-        "ranking: one source or the mean over sources, one defence, one budget. =: the first, and "
-        "those that cannot be told from it (p at least 0.05); their simultaneous 95 % intervals of "
-        "the difference hold 0. Pairs with fewer than 30 images are not tested. Targeted attacks, "
-        "ensembles, and sources behind a defence are ranked apart. A cell's mean of sources is "
-        "over those that are no white box for its target; its counts are their sums.",
+        "source, with Wilson's 95 % interval at the number of images that would vary as much with "
+        "scores 0 and 1. =: the first, and those that cannot be told from it. For the test of two "
+        "attacks the differences on the images counted for both get random signs, the same for all "
+        "pairs; the largest statistic of all pairs decides (maxT, 1,999 draws, p < 0.05, from 30 "
+        "images on). So any two of equal attacks are called unequal in at most 5 % of rankings: "
+        "per source or mean, defence and budget. Intervals of differences are simultaneous, 95 %, "
+        "and hold 0 where the pair is undecided. Targeted attacks, ensembles, and sources behind a "
+        "defence are ranked apart. Sources are compared on targets that are neither of the two, "
+        "and ranked by the mean difference from the others. A cell's mean of sources is over those "
+        "that are no white box for its target; its counts are their sums.",
     ),
     (
-        "ranking of sources",
-        "Two sources are compared on the targets that are neither of them, of which there must be "
-        "two. Sources are in the order of their advantage: the mean of their differences from each "
-        "other source. Test and intervals are those of attacks.",
-    ),
-    (
-        "resolution, repetition",
-        "From N points on: the difference from the first that as many images decide in 80 % of "
-        "samples, after the correction for all pairs and at the median discordance seen. "
-        "Correlation of attacks: mean over all pairs of the correlation of their scores on the "
-        "same images, given each image's mean over the other attacks; A attacks with a correlation "
-        "of rho count as A / (1 + (A - 1) rho).",
+        "differences shown, repetition",
+        "N images show differences from a size on that they decide in 80 % of samples, at the "
+        "median discordance: the mean squared difference of two attacks on an image. Repetition: "
+        "the mean correlation of two attacks' scores given an image's mean over the others; "
+        "A attacks with a correlation of rho count as A / (1 + (A - 1) rho).",
     ),
     (
         "strongest attacker",
-        "Per set: the attacker with the most successes; the lower end of its interval is Wilson's "
-        "at the level 1 - 0.05 / A for A attackers, since the same images have chosen it, and the "
-        "upper end at 0.95. Per image: whether any attacker succeeds.",
+        "Per set: the one of A attackers with most successes; the lower end of its Wilson interval "
+        "is at the level 1 - 0.05 / A, since the same images chose it. Per image: any of them.",
     ),
     (
         "difference of two rates, excess",
