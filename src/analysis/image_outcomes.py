@@ -1,6 +1,6 @@
 """Which images of several jobs are counted and fooled at one budget, as bits."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,12 @@ class ImageOutcomes:
     def unpack(self, bits: Bits) -> Mask:
         """Return packed bits as a mask of the images, shape (..., N)."""
         return np.unpackbits(bits, axis=-1, count=len(self.index)).view(bool)
+
+    def kind(self, job: int) -> str:
+        """Return which jobs a job is ranked with: targeted or not, and the sort of its source."""
+        source = self.jobs[job][1]
+        sort = " behind a defence" if "@" in source else " of ensembles" if "+" in source else ""
+        return ("untargeted" if self.target_labels[job] is None else "targeted") + sort
 
     def cells(self, jobs: Iterable[int], targets: Iterable[int], own: bool = False) -> list[Cell]:
         """Return the places of jobs and targets that were evaluated.
@@ -138,24 +144,6 @@ def count_ones(bits: NDArray[Any]) -> int:
     return int(_ONES[bits].sum())
 
 
-def kinds(found: ImageOutcomes) -> Iterator[tuple[str, list[int]]]:
-    """Yield the kinds of jobs that are ranked apart, untargeted ones first, with their places."""
-    for aim in ("untargeted", "targeted"):
-        for sort in ("", " of ensembles", " behind a defence"):
-            jobs = [
-                place
-                for place, (_, source) in enumerate(found.jobs)
-                if sort == _sort(source)
-                and aim == ("untargeted" if found.target_labels[place] is None else "targeted")
-            ]
-            if jobs:
-                yield aim + sort, jobs
-
-
-def _sort(source: str) -> str:
-    return " behind a defence" if "@" in source else " of ensembles" if "+" in source else ""
-
-
 def _on_images(part: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
     """Return outcomes on more images, of which the further ones are not counted."""
     at = np.searchsorted(index, part.index)
@@ -165,11 +153,10 @@ def _on_images(part: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
         mask[..., at] = part.unpack(bits)
         return np.packbits(mask, axis=-1)
 
-    labels: list[NDArray[np.int64] | None] = []
-    for each in part.target_labels:
-        wide = None if each is None else np.full(len(index), -1)
-        if wide is not None:
-            wide[at] = each
-        labels.append(wide)
+    labels = []
+    for its in part.target_labels:
+        wide = np.full(len(index), -1)
+        wide[at] = -1 if its is None else its
+        labels.append(None if its is None else wide)
     bits = spread(part.counted), spread(part.fooled)
     return replace(part, index=index, target_labels=labels, counted=bits[0], fooled=bits[1])

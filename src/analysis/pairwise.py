@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import studentized_range
 
 from src.analysis.transfer_rates import ratio
 
@@ -97,32 +96,14 @@ def compare_pairs(
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:
-    """Return the smallest difference of two means that is decided with a power of 80 %."""
-    return (cutoff + float(ndtri(POWER))) * sqrt(discordance / images) if images else np.nan
-
-
-def images_needed(difference: float, discordance: float, attacks: int) -> int:
-    """Return how many images decide a difference of two attacks, with a power of 80 %.
-
-    Args:
-        difference: Of their mean success, in (0, 1].
-        discordance: Mean squared difference of the two on an image: the share of images that one
-            of them alone fools, where there is one target.
-        attacks: Number of attacks that are ranked together, at least 2.
+    """Return the smallest difference of two means that is decided with a power of 80 %.
 
     Reference:
         R. J. Connor, Sample size for testing differences in proportions for the paired-sample
-        design, Biometrics 43 (1987), with the studentised range of all attacks for the normal
-        quantile, and without the small term that the difference takes from the variance.
+        design, Biometrics 43 (1987), without the small term that the difference takes from the
+        variance.
     """
-    if attacks < 2 or not 0 < difference <= 1 or not difference**2 <= discordance <= 1:
-        raise ValueError(
-            f"difference={difference:g}, discordance={discordance:g}, attacks={attacks}: needed "
-            "are 0 < difference <= 1, difference ** 2 <= discordance <= 1, and attacks >= 2."
-        )
-    cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
-    images = discordance * ((cutoff + ndtri(POWER)) / difference) ** 2
-    return max(FEWEST_TESTED, ceil(images))
+    return (cutoff + float(ndtri(POWER))) * sqrt(discordance / images)
 
 
 def _masked(

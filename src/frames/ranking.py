@@ -1,10 +1,12 @@
 """Rankings of attacks and sources, and how many images decide a difference."""
 
+from math import ceil, inf, sqrt
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import studentized_range
 
-from src.analysis import pairwise
+from src.analysis.pairwise import FEWEST_TESTED, LEVEL, detectable
 from src.analysis.summary import summarise
 from src.frames.frame import jobs_of
 
@@ -12,25 +14,13 @@ from src.frames.frame import jobs_of
 def rankings(
     folder: str | Path | pd.DataFrame, *more: str | Path, of: str = "attack"
 ) -> pd.DataFrame:
-    """Return the rankings of attacks, or of sources, of a frame or of finished sweeps.
+    """Return the rankings of attacks, or sources (`of="source"`), of a frame or finished sweeps.
 
     They are those of `attacks.csv` and `sources.csv`: one row per budget, kind, defence, attack and
-    source, the reference budget first, with the mean success, the difference from the first of the
-    ranking with its simultaneous 95 % interval, and whether that is decided.
-
-    Args:
-        folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
-            such folders.
-        *more: Further folders.
-        of: `attack` or `source`.
-
-    Raises:
-        ValueError: As `load_sweep`; or there is no such kind of ranking.
+    source, the reference budget first. Arguments and errors are those of `table`.
     """
-    if of not in ("attack", "source"):
-        raise ValueError(f"of={of}: there are attack, source.")
     summary = summarise(jobs_of(folder, *more))
-    return summary.rankings if of == "attack" else summary.sources
+    return {"attack": summary.rankings, "source": summary.sources}[of]
 
 
 def images_needed(
@@ -39,9 +29,7 @@ def images_needed(
     attacks: int | None = None,
     frame: str | Path | pd.DataFrame | None = None,
 ) -> int:
-    """Return how many images decide a difference between two attacks with a power of 80 %.
-
-    The test is that of the rankings, corrected for all pairs of attacks.
+    """Return how many images decide a difference between two ranked attacks with a power of 80 %.
 
     Args:
         difference: Of their mean success, in (0, 1].
@@ -60,9 +48,14 @@ def images_needed(
     if frame is not None:
         ranked = rankings(frame)
         keys = ["eps_255", "kind", "defence", "source"]
-        ranked = ranked[(ranked[keys] == ranked[keys].head(1).squeeze()).all(axis=1)]
+        ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
         discordance = ranked["discordance"].median() if discordance is None else discordance
         attacks = len(ranked) if attacks is None else attacks
-    if discordance is None or attacks is None:
-        raise ValueError("images_needed takes discordance and attacks, or a frame that has them.")
-    return pairwise.images_needed(difference, discordance, attacks)
+    if not attacks or attacks < 2 or not 0 < difference**2 <= (discordance or 0) <= 1:
+        raise ValueError(
+            f"difference={difference}, discordance={discordance}, attacks={attacks}: needed are "
+            "0 < difference ** 2 <= discordance <= 1 and attacks >= 2, or a frame that has them."
+        )
+    cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
+    alone = detectable(cutoff, discordance or 0, 1)
+    return max(FEWEST_TESTED, ceil((alone / difference) ** 2))

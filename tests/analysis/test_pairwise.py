@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from findings import simulate
-from src.analysis.pairwise import LEVEL, compare_pairs, detectable, images_needed
+from src import images_needed
+from src.analysis.pairwise import LEVEL, compare_pairs, detectable
 
 
 def test_p_values_are_those_of_all_flips_of_the_images_that_differ():
