@@ -1,7 +1,7 @@
 """Which images of several jobs are counted and fooled at one budget, as bits."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,42 +121,27 @@ def image_outcomes(
 
 def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
     """Return the outcomes of several jobs, at one budget, as one."""
-    index = parts[0].index
-    if any(not np.array_equal(part.index, index) for part in parts):
-        index = np.unique(np.concatenate([part.index for part in parts]))
-        parts = [_on_images(part, index) for part in parts]
+    index = np.unique(np.concatenate([part.index for part in parts]))
     targets = list(dict.fromkeys(name for part in parts for name in part.targets))
-    place = {name: number for number, name in enumerate(targets)}
     jobs = [job for part in parts for job in part.jobs]
+    labels: list[NDArray[np.int64] | None] = []
     counted, fooled = np.zeros((2, len(jobs), len(targets), -(-len(index) // 8)), np.uint8)
-    evaluated, start = np.zeros(counted.shape[:2], bool), 0
+    evaluated = np.zeros(counted.shape[:2], bool)
     for part in parts:
-        rows = slice(start, start := start + len(part.jobs))
-        columns = [place[name] for name in part.targets]
-        evaluated[rows, columns] = part.evaluated
-        counted[rows, columns], fooled[rows, columns] = part.counted, part.fooled
-    labels = [each for part in parts for each in part.target_labels]
+        rows = len(labels) + np.arange(len(part.jobs))
+        cells = np.ix_(rows, np.array([targets.index(name) for name in part.targets]))
+        at = np.searchsorted(index, part.index)
+        evaluated[cells] = part.evaluated
+        for bits, own in ((counted, part.counted), (fooled, part.fooled)):
+            mask = np.zeros((*own.shape[:2], len(index)), bool)
+            mask[..., at] = part.unpack(own)
+            bits[cells] = np.packbits(mask, axis=-1)
+        for its in part.target_labels:
+            wide = None if its is None else pd.Series(its, part.index)
+            labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())
     return ImageOutcomes(jobs, targets, index, labels, evaluated, counted, fooled)
 
 
 def count_ones(bits: NDArray[Any]) -> int:
     """Return the number of bits that are set."""
     return int(_ONES[bits].sum())
-
-
-def _on_images(part: ImageOutcomes, index: NDArray[np.int64]) -> ImageOutcomes:
-    """Return outcomes on more images, of which the further ones are not counted."""
-    at = np.searchsorted(index, part.index)
-
-    def spread(bits: Bits) -> Bits:
-        mask = np.zeros((*bits.shape[:-1], len(index)), bool)
-        mask[..., at] = part.unpack(bits)
-        return np.packbits(mask, axis=-1)
-
-    labels = []
-    for its in part.target_labels:
-        wide = np.full(len(index), -1)
-        wide[at] = -1 if its is None else its
-        labels.append(None if its is None else wide)
-    bits = spread(part.counted), spread(part.fooled)
-    return replace(part, index=index, target_labels=labels, counted=bits[0], fooled=bits[1])
