@@ -71,9 +71,9 @@ def compare_pairs(
     places = np.arange(size)[:, None].repeat(size, axis=1) if sides is None else sides
     pair = np.triu_indices(size, 1)
     rows, first, second, images = _masked(scores, places[pair], places.T[pair])
-    sides_of = zip(first, second, strict=True)
-    squares = np.array([np.square(rows[a] - rows[b]).sum() for a, b in sides_of])
-    sums = rows.sum(axis=1)
+    gram, sums = rows @ rows.T, rows.sum(axis=1)
+    power = np.diag(gram)
+    squares = np.maximum(power[first] + power[second] - 2 * gram[first, second], 0)
     difference = sums[first] - sums[second]
     tested = images >= FEWEST_TESTED
     scale = np.where(tested, np.sqrt(np.maximum(squares, 1.0)), inf)
