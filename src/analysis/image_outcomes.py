@@ -54,19 +54,14 @@ class ImageOutcomes:
         sort = " behind a defence" if "@" in source else " of ensembles" if "+" in source else ""
         return ("untargeted" if self.target_labels[job] is None else "targeted") + sort
 
-    def cells(self, jobs: Iterable[int], targets: Iterable[int], own: bool = False) -> list[Cell]:
-        """Return the places of jobs and targets that were evaluated.
-
-        Targets that are the source, part of it, or its network behind another defence are left
-        out unless they are wanted as the job's `own`.
-        """
-        columns = list(targets)
+    def cells(self, jobs: Iterable[int], targets: Sequence[int]) -> list[Cell]:
+        """Return the places of jobs and other networks that were evaluated."""
         return [
             (job, target)
             for job in jobs
-            for target in columns
+            for target in targets
             if self.evaluated[job, target]
-            and (own or relation(self.jobs[job][1], self.targets[target]) == TRANSFER)
+            and relation(self.jobs[job][1], self.targets[target]) == TRANSFER
         ]
 
     def select(self, **where: str) -> "ImageOutcomes":

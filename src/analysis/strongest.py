@@ -11,15 +11,12 @@ from src.analysis.outcomes import Mask
 from src.analysis.pairwise import LEVEL
 
 
-def strongest_attackers(found: ImageOutcomes, white_box: bool = False) -> pd.DataFrame:
+def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
     """Rate the success against each target if the attacker may use any attack and source.
 
-    An attacker is an attack from a source. All are compared over the images that every one of them
-    counts; of untargeted attacks the target's accuracy is one minus a success rate.
-
-    Args:
-        found: Outcomes of jobs on the same images.
-        white_box: Let the attackers use the target itself, or an ensemble that it is part of.
+    An attacker is an attack from a source other than the target. All are compared over the images
+    that every one of them counts; of untargeted attacks the target's accuracy is one minus a
+    success rate.
 
     Returns:
         One row per target, of untargeted attacks first: `targeted`, `target`, `attackers` (their
@@ -33,7 +30,7 @@ def strongest_attackers(found: ImageOutcomes, white_box: bool = False) -> pd.Dat
           interval, `any_low` and `any_high`; `none`, the number of images on which none does.
     """
     rows = []
-    for targeted, target, jobs, successes in _successes(found, white_box):
+    for targeted, target, jobs, successes in _successes(found):
         count, images = successes.shape
         totals = successes.sum(axis=1)
         best = int(np.argmax(totals))
@@ -60,10 +57,10 @@ def strongest_attackers(found: ImageOutcomes, white_box: bool = False) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def fooled_by_at_least(found: ImageOutcomes, white_box: bool = False) -> pd.DataFrame:
+def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
     """Count the images of each target on which at least k attackers succeed.
 
-    Arguments and attackers are those of `strongest_attackers`.
+    The attackers are those of `strongest_attackers`.
 
     Returns:
         One row per target and k = 1, 2, ... up to the number of attackers: `targeted`, `target`,
@@ -71,7 +68,7 @@ def fooled_by_at_least(found: ImageOutcomes, white_box: bool = False) -> pd.Data
         interval, `low` and `high`.
     """
     parts = []
-    for targeted, target, jobs, successes in _successes(found, white_box):
+    for targeted, target, jobs, successes in _successes(found):
         k, images = np.arange(1, len(jobs) + 1), successes.shape[1]
         by = np.bincount(successes.sum(axis=0), minlength=len(jobs) + 1)
         fooled = by[::-1].cumsum()[::-1][1:]
@@ -86,14 +83,12 @@ def fooled_by_at_least(found: ImageOutcomes, white_box: bool = False) -> pd.Data
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _successes(
-    found: ImageOutcomes, white_box: bool
-) -> Iterator[tuple[bool, str, list[int], Mask]]:
+def _successes(found: ImageOutcomes) -> Iterator[tuple[bool, str, list[int], Mask]]:
     """Yield each target's attackers, and whether they succeed on their common images, (A, N)."""
     for targeted in (False, True):
         jobs = [job for job, its in enumerate(found.target_labels) if (its is not None) == targeted]
         for target, name in enumerate(found.targets):
-            mine = [job for job, _ in found.cells(jobs, [target], own=white_box)]
+            mine = [job for job, _ in found.cells(jobs, [target])]
             if mine:
                 common = found.unpack(np.bitwise_and.reduce(found.counted[mine, target]))
                 yield targeted, name, mine, found.unpack(found.fooled[mine, target])[:, common]
