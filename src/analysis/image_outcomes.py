@@ -116,7 +116,8 @@ def image_outcomes(
 
 def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
     """Return the outcomes of several jobs, at one budget, as one."""
-    index = np.unique(np.concatenate([part.index for part in parts]))
+    unlike = {part.index.tobytes(): part.index for part in parts}
+    index = np.unique(np.concatenate([*unlike.values()]))
     targets = list(dict.fromkeys(name for part in parts for name in part.targets))
     jobs = [job for part in parts for job in part.jobs]
     labels: list[NDArray[np.int64] | None] = []
@@ -128,9 +129,11 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
         at = np.searchsorted(index, part.index)
         evaluated[cells] = part.evaluated
         for bits, own in ((counted, part.counted), (fooled, part.fooled)):
-            mask = np.zeros((*own.shape[:2], len(index)), bool)
-            mask[..., at] = part.unpack(own)
-            bits[cells] = np.packbits(mask, axis=-1)
+            if len(at) < len(index):
+                mask = np.zeros((*own.shape[:2], len(index)), bool)
+                mask[..., at] = part.unpack(own)
+                own = np.packbits(mask, axis=-1)
+            bits[cells] = own
         for its in part.target_labels:
             wide = None if its is None else pd.Series(its, part.index)
             labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ class PairTests:
         cutoff: Value that the statistic of a pair must exceed; NaN without a tested pair.
     """
 
-    images: NDArray[np.int64]
+    images: Values
     difference: Values
     discordance: Values
     margin: Values
@@ -84,15 +83,12 @@ def compare_pairs(
         beyond = draws - np.searchsorted(largest, np.abs(difference) / scale)
         p[tested] = (1 + beyond[tested]) / (1 + draws)
     margin = np.where(tested, cutoff * scale / np.maximum(images, 1), np.nan)
-    difference, discordance = ratio(difference, images), ratio(squares, images)
-    return PairTests(
-        images=_matrix(images, pair, size),
-        difference=_matrix(difference, pair, size, sign=-1),
-        discordance=_matrix(discordance, pair, size),
-        margin=_matrix(margin, pair, size),
-        p=_matrix(p, pair, size),
-        cutoff=cutoff,
-    )
+    numbers = (images, ratio(difference, images), ratio(squares, images), margin, p)
+    upper = np.zeros((len(numbers), size, size))
+    upper[:, pair[0], pair[1]] = numbers
+    lower = upper.transpose(0, 2, 1) * np.array([1, -1, 1, 1, 1])[:, None, None]
+    images, difference, discordance, margin, p = upper + lower
+    return PairTests(images, difference, discordance, margin, p, cutoff)
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:
@@ -127,19 +123,13 @@ def _largest(
     """Yield the largest statistic of all pairs for each draw of signs."""
     # The other images differ for no pair; single precision is as good as `_ROUNDING`.
     rows = rows[:, (rows != rows[0]).any(axis=0)].astype(np.float32)
+    if few := len(first) < len(rows):
+        rows = rows[first] - rows[second]
     random, images = np.random.default_rng(1), rows.shape[1]
     block = max(1, _BLOCK // max(images, len(first)))
     for start in range(0, draws, block):
         shape = (min(block, draws - start), images)
         signs = 2 * random.integers(0, 2, shape, dtype=np.int8) - 1
         sums = signs.astype(np.float32) @ rows.T
-        yield from (np.abs(sums[:, first] - sums[:, second]) / scale).max(axis=1)
-
-
-def _matrix(
-    values: NDArray[Any], pair: tuple[NDArray[np.intp], ...], size: int, sign: int = 1
-) -> NDArray[Any]:
-    """Return values of pairs as a matrix, those below its diagonal of zeros with a sign."""
-    matrix = np.zeros((size, size), values.dtype)
-    matrix[pair] = values
-    return matrix + sign * matrix.T
+        sums = sums if few else sums[:, first] - sums[:, second]
+        yield from (np.abs(sums) / scale).max(axis=1)

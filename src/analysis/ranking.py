@@ -1,7 +1,7 @@
 """Rankings of attacks, and of sources, by mean success on other models, and their differences."""
 
 from collections.abc import Iterator, Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -119,16 +119,17 @@ def repetition(scores: Values) -> float:
     scores = scores[:, ~np.isnan(scores).any(axis=0)]
     if min(scores.shape) < 2:
         return np.nan
-    covariance = np.cov(scores)
-    rows, own = covariance.sum(axis=1), np.diag(covariance)
-    with_rest = rows[:, None] - own[:, None] - covariance  # of row i with all rows but i and j
-    rest = rows.sum() - 2 * np.add.outer(rows, rows) + np.add.outer(own, own) + 2 * covariance
-    rest = np.where(rest > 1e-12, rest, np.inf)
-    both, left = covariance - with_rest * with_rest.T / rest, own[:, None] - with_rest**2 / rest
-    upper = np.triu_indices(len(scores), 1)
-    both, product = both[upper], (left * left.T)[upper]
-    known = product > 1e-18
-    return float(np.mean(both[known] / np.sqrt(product[known]))) if known.any() else np.nan
+    covariance, values = np.cov(scores), []
+    rows = covariance.sum(axis=1)
+    for pair in combinations(range(len(scores)), 2):
+        both = covariance[np.ix_(pair, pair)]
+        with_rest = rows[[*pair]] - both.sum(axis=1)  # the sum of all rows but the pair
+        rest = rows.sum() - 2 * rows[[*pair]].sum() + both.sum()
+        if rest > 1e-12:
+            both = both - np.outer(with_rest, with_rest) / rest
+        if both[0, 0] * both[1, 1] > 1e-18:
+            values.append(both[0, 1] / np.sqrt(both[0, 0] * both[1, 1]))
+    return float(np.mean(values)) if values else np.nan
 
 
 def resolution(ranked: pd.DataFrame) -> list[str]:
@@ -175,7 +176,7 @@ def _rank_sources(names: Sequence[str], scores: Values, sides: NDArray[np.intp])
     tests, others = compare_pairs(scores, sides), ~np.eye(len(names), dtype=bool)
     means = np.where(others, np.nanmean(scores, axis=1)[sides], 0).sum(axis=1)
     frame = pd.DataFrame({"source": names, "mean": means / (len(names) - 1)}).assign(
-        images=tests.images.min(axis=1, initial=scores.shape[1], where=others),
+        images=tests.images.min(axis=1, initial=scores.shape[1], where=others).astype(int),
         advantage=tests.difference.sum(axis=1) / (len(names) - 1),
     )
     return _beside(frame, tests, int(np.argmax(frame["advantage"])), "advantage")
