@@ -114,10 +114,10 @@ def repetition(scores: Values) -> float:
 
     It is the mean over all pairs of rows of scores (A, N) of their correlation given an image's
     mean over the other attacks, on the images that all count. (Subtracting an image's mean over
-    all attacks would make any two look opposed.) NaN for one attack, or without an image.
+    all attacks would make any two look opposed.) NaN for two attacks, or without an image.
     """
     scores = scores[:, ~np.isnan(scores).any(axis=0)]
-    if min(scores.shape) < 2:
+    if len(scores) < 3 or scores.shape[1] < 2:
         return np.nan
     covariance, values = np.cov(scores), []
     rows = covariance.sum(axis=1)
@@ -125,8 +125,7 @@ def repetition(scores: Values) -> float:
         both = covariance[np.ix_(pair, pair)]
         with_rest = rows[[*pair]] - both.sum(axis=1)  # the sum of all rows but the pair
         rest = rows.sum() - 2 * rows[[*pair]].sum() + both.sum()
-        if rest > 1e-12:
-            both = both - np.outer(with_rest, with_rest) / rest
+        both = both - np.outer(with_rest, with_rest) / (rest if rest > 1e-12 else np.inf)
         if both[0, 0] * both[1, 1] > 1e-18:
             values.append(both[0, 1] / np.sqrt(both[0, 0] * both[1, 1]))
     return float(np.mean(values)) if values else np.nan

@@ -94,6 +94,8 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Gr
     if of == "attack":
         ends = _points(shown, ["low", "high"], " [{:.1f}, {:.1f}]")
         frame["mean success"] += pd.Series(ends, shown.index)
+    if of == "source":
+        frame["advantage"] = shown["advantage"].map(lambda its: f"{100 * its:+.1f}")
     frame["beside the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
     frame["images"] = shown["images"].astype(str)
     if of == "attack":

@@ -183,5 +183,11 @@ def test_repetition_is_zero_given_the_difficulty_and_one_of_copies() -> None:
     copies = np.repeat(alone, 2, axis=0)
     pairs = 20 / (40 * 39 / 2)  # of all pairs these are copies of each other
     assert repetition(copies) == pytest.approx(pairs, abs=0.02)
-    assert repetition(alone[:2]) == pytest.approx(np.corrcoef(alone[:2])[0, 1])
-    assert np.isnan(repetition(alone[:1]))
+    table = np.corrcoef(alone[:3])
+    partial = [  # from the correlations, as textbooks have it
+        (table[a, b] - table[a, c] * table[b, c])
+        / np.sqrt((1 - table[a, c] ** 2) * (1 - table[b, c] ** 2))
+        for a, b, c in ((0, 1, 2), (0, 2, 1), (1, 2, 0))
+    ]
+    assert repetition(alone[:3]) == pytest.approx(np.mean(partial))
+    assert np.isnan(repetition(alone[:2]))
