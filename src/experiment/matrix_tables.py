@@ -112,9 +112,10 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Gr
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
-    """Write shares in percent, or differences in points; nothing for unknown ones."""
-    numbers = (100 * rows[[*columns]]).itertuples(index=False)
-    return ["" if pd.isna(row[0]) else form.format(*row) for row in numbers]
+    """Write shares in percent, or differences in points, without an unknown interval."""
+    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
+    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
+    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
