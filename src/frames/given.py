@@ -94,7 +94,8 @@ class Given:
         for name in settings.models:
             network = self.networks[name].network
             digest = weights_digest(network)
-            key = content_key(name_of(network), repr(network), digest)
+            # Equal weights and layers may compute different things: in a call, names tell apart.
+            key = content_key(name, name_of(network), repr(network), digest)
             models[name] = Model(self.networks[name], digest, key)
         trainer = for_device(settings.trainer, self.device.type)
         settings = settings.model_copy(update={"trainer": trainer})
