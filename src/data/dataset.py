@@ -86,7 +86,6 @@ class ImageDataset(Dataset[Batch]):
         numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
             a saved part of another data set.
         kept: folder of digests of image files, kept between runs.
-        digest: that of all of `data`, where it is known to hold what other data held.
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
@@ -106,7 +105,6 @@ class ImageDataset(Dataset[Batch]):
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
         kept: Path | None = None,
-        digest: str = "",
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
         self.class_names = _class_names(data, num_classes, class_names)
@@ -123,7 +121,7 @@ class ImageDataset(Dataset[Batch]):
             self.target_labels = wanted[chosen]
         self.indices = positions[chosen]
         self._data, self._chosen, self._size, self._kept = data, chosen, image_size, kept
-        self._digest = digest if n_images is None and images is None else ""
+        self._digest = ""
         if images is not None:
             check_names(images, self.listed())
 

@@ -128,11 +128,19 @@ def described(job: Job, result: Results, folder: Path | None = None) -> JobRecor
         code=code_keys(settings),
         weights={name: model.digest for name, model in job.models.items()},
         device=job.device,
-        data=job.images.digest(),
+        data=_stated_digest(job) or job.images.digest(),
         images=len(job.images),
         values=job.images[0].images.numel(),
         class_names=job.images.class_names,
     )
+
+
+def _stated_digest(job: Job) -> str:
+    """Return the digest that a saved set, if all of it is shown, states of its clean images.
+
+    By it the job is comparable with those that attack the same images.
+    """
+    return job.saved.data if job.saved and len(job.images) == len(job.saved) else ""
 
 
 def check_job(settings: Settings) -> None:
