@@ -223,7 +223,8 @@ class Attacker(AdversarialSource):
     ) -> Tensor:
         """Call the attack, and name it in whatever error it raises."""
         try:
-            with torch.enable_grad():  # which Lightning's pass switches off
+            # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
+            with torch.enable_grad(), torch.autocast(main[0].device.type, enabled=False):
                 return self.attack(counted, *main, **arguments)
         except (torch.OutOfMemoryError, SlowBatchError, ModelError):
             raise
