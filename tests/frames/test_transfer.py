@@ -99,6 +99,17 @@ def test_arrays_and_lists_are_taken_as_tensors_are(images):
     pd.testing.assert_frame_equal(found, wanted)
 
 
+@pytest.mark.parametrize("first", [2**31, 2**40])
+def test_large_numbers_of_images_are_taken(images, first):
+    one, index = {"a": module(0)}, np.r_[0:6, first : first + 6]
+    plain, found = (
+        transfer(one, one, *images, index=numbers, progress_bar=False) for numbers in (None, index)
+    )
+    columns = ["eps_255", "label", "predicted", "confidence"]  # FGSM draws nothing
+    pd.testing.assert_frame_equal(found[columns], plain[columns])
+    assert found["index"].unique().tolist() == index.tolist()
+
+
 def test_the_progress_bar_has_room_beside_many_targets(images, capfd):
     one = module(0)
     targets = {f"a_network_with_a_long_name_{n}": one for n in range(9)}

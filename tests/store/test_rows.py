@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.store.rows import Rows
+from src.store.rows import Rows, RowsInMemory, computed_once
 
 
 @pytest.fixture
@@ -41,3 +42,15 @@ def test_rows_that_are_discarded_leave_those_that_are_being_written(rows, monkey
     monkeypatch.setattr(Path, "write_bytes", write)
     rows.add("entry", pa.table({"index": [2]}))
     assert rows.read("entry")["index"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("large", [(), ("table",)])
+def test_rows_that_are_lost_on_the_way_are_an_error(large):
+    def compute(missing, todo, keep):
+        part = {"table": pa.table({"index": todo[:2]})}
+        keep(part)
+        return part
+
+    wanted = {"table": np.arange(3)}
+    with pytest.raises(RuntimeError, match="1 images are lost, of image 2"):
+        computed_once(RowsInMemory(), {"table": "key"}, wanted, compute, large=large)
