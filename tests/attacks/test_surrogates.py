@@ -19,6 +19,7 @@ from src.attacks import (
     BackwardPropagation,
     GhostNetwork,
     LinearPropagation,
+    PatchOut,
     PerImageRandom,
     SkipGradient,
     TokenGradient,
@@ -266,6 +267,42 @@ def test_token_gradients_of_two_blocks_by_hand_image_by_image():
         between = blocks[0](x[n : n + 1])[0]
         expected = regularised(blocks[0], x[n], regularised(blocks[1], between, g[n]))
         torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
+
+
+def test_patches_are_those_of_the_transformer_unless_a_number_is_given(transformer, network, batch):
+    model = network(build=transformer)
+    side, _ = model[0].patch_embed.grid_size
+    found, stated, other = (
+        pna_patchout(model, *batch(), EPS.float(), steps=3, patches=patches)
+        for patches in (None, side, side + 1)
+    )
+    assert torch.equal(found, stated) and not torch.equal(found, other)
+    with pytest.raises(ValueError, match=r"attack\.patches=null"):
+        mi(network(), *batch(), EPS.float(), estimator=PatchOut())
+
+
+class Shortcut(nn.Module):
+    """A block whose skip connection has the name that CIFAR's ResNets give it."""
+
+    def __init__(self, name: str, width: int) -> None:
+        super().__init__()
+        self.name, self.conv = name, nn.Conv2d(width, width, 3, padding=1)
+        setattr(self, name, nn.Sequential())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.conv(z).relu() + getattr(self, self.name)(z)
+
+
+Shortcut.__name__ = "BasicBlock"
+
+
+def test_ghost_finds_skip_connections_by_either_name(network, batch):
+    made = []
+    for name in ("downsample", "shortcut"):
+        torch.manual_seed(0)
+        model = nn.Sequential(Shortcut(name, 3), network())
+        made += [ghost(model, *batch(), EPS.float()), mi(model, *batch(), EPS.float())]
+    assert torch.equal(made[0], made[2]) and not torch.equal(made[2], made[3])
 
 
 def test_pna_is_the_gradient_of_constant_attention_maps(transformer, network, batch):
