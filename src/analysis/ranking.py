@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import FEWEST_IMAGES, holm
+from src.analysis.intervals import FEWEST_IMAGES, holm, wilson_interval
 from src.analysis.matrices import TRANSFER, relation
 
 SIGNIFICANT = 0.05
 """Level below which a corrected p-value decides."""
 
-_DRAWS = 2_000  # of the bootstrap: the ends of an interval vary by a tenth of its length
 _FLIPS = 9_999  # the smallest p-value is 1e-4, 0.005 after Holm's correction for 50 attacks
 
 Values = NDArray[np.float64]
@@ -36,8 +35,8 @@ def rankings(rows: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
 
         - `attack`, `source`: a source's name, or `mean of N sources`;
         - `targets`: number of the other targets; `images`: number of images in the mean;
-        - `mean` success in [0, 1], with its 95 % percentile interval `low` and `high` of a
-          bootstrap over images, NaN below `FEWEST_IMAGES` images;
+        - `mean` success in [0, 1], with its 95 % Wilson interval `low` and `high`, NaN below
+          `FEWEST_IMAGES` images, see `wilson_interval`;
         - `rank`, 1 for the largest mean;
         - `p_holm`: p-value of equality with the first, by random flips of the signs of the
           differences on the images counted for both, after Holm's correction within the ranking;
@@ -88,7 +87,7 @@ def _ranking(rows: pd.DataFrame, against: str | None) -> pd.DataFrame:
     means = scores.mean().sort_values(ascending=False, kind="stable")
     scores = scores[means.index]
     values = scores.to_numpy().T
-    low, high = _bootstrap(values)
+    low, high = wilson_interval(scores.sum(), scores.count())
     names = list(means.index)
     place = 0 if against is None else names.index(against) if against in names else None
     p = holm(_sign_flips(values, place))
@@ -107,18 +106,6 @@ def _ranking(rows: pd.DataFrame, against: str | None) -> pd.DataFrame:
     few = found["images"] < FEWEST_IMAGES
     found.loc[few, ["low", "high"]] = np.nan
     return found.assign(undecided=~(found["p_holm"] < SIGNIFICANT))
-
-
-def _bootstrap(values: Values) -> tuple[Values, Values]:
-    """Return percentile intervals of means over images; (A, N) values, NaN where not counted."""
-    number = values.shape[1]
-    chances = np.full(number, 1 / number)
-    times = np.random.default_rng(0).multinomial(number, chances, _DRAWS).astype(np.float64)
-    there = ~np.isnan(values)
-    sums, counts = times @ np.where(there, values, 0).T, times @ there.T
-    with np.errstate(invalid="ignore"):  # a resample may leave an attack without an image
-        low, high = np.nanpercentile(sums / counts, [2.5, 97.5], axis=0)
-    return low, high
 
 
 def _sign_flips(values: Values, place: int | None) -> Values:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import TRANSFER, relation
 
-_DRAWS = 2_000  # of the bootstrap, as in rankings
+_DRAWS = 2_000  # of the bootstrap: the ends of an interval vary by a tenth of its length
 
 Successes = NDArray[np.bool_]
 

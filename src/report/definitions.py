@@ -59,7 +59,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "ranking, mean of sources",
         "Attacks by the mean over images of an image's mean success on models other than the "
-        "source; the interval is a 95 % percentile bootstrap over images. =: the first, and those"
+        "source; the interval is Wilson's of the sum of those means, 95 %. =: the first, and those"
         " that random flips of the signs of an image's differences, on the images counted for "
         "both, cannot tell from it (Holm over the ranking, p at least 0.05). Targeted attacks,"
         " ensembles, and sources behind a defence are ranked apart. A cell's mean of sources is "

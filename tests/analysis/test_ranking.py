@@ -82,6 +82,15 @@ def test_intervals_are_those_of_a_binomial_share() -> None:
     assert (row["low"], row["high"]) == pytest.approx((0.75 - half, 0.75 + half), abs=0.006)
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_images_that_are_all_alike_have_an_interval_too(value: int) -> None:
+    rows = _rows({("mi", "a", target): [value] * 60 for target in "bc"})
+    row = rankings(rows).iloc[0]
+    exact = 1 - 0.025 ** (1 / 60)  # Clopper and Pearson's, which is longer than Wilson's
+    assert 0.5 * exact < row["high"] - row["low"] < 1.2 * exact
+    assert row["low"] <= value <= row["high"]
+
+
 def test_sources_are_averaged_where_an_attack_has_them_all() -> None:
     rows = _rows(
         {

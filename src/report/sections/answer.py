@@ -107,7 +107,7 @@ def answer(view: View) -> Section:
     if attacked["attack"].nunique() > 1 and targets:
         caption = (
             "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
-            f"other targets, at {first.eps:g}/255 ({first.protocol}), with its bootstrap interval; "
+            f"other targets, at {first.eps:g}/255 ({first.protocol}), with its Wilson interval; "
             "= and colour: the first, and what cannot be told from it (sign flips, Holm, "
             "p \N{GREATER-THAN OR EQUAL TO} 0.05). Gradients an image are those of all budgets "
             "together. White box: the target is the source, or a member of it. Click a cell to "
