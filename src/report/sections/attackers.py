@@ -1,5 +1,7 @@
 """Targets under the strongest of several attackers, and attacks over visibility and iterations."""
 
+from dataclasses import replace
+
 import altair as alt
 import pandas as pd
 from altair.typing import ChartType
@@ -29,7 +31,7 @@ _KINDS = {"best": "the best one for all images", "any": "any of them for each im
 
 def attackers(view: View, found: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
-    figures = _strongest(found) if len(found.table("outcomes")) else []
+    figures = _strongest(found.table("outcomes")) if len(found.table("outcomes")) else []
     figures += _visibility(view, found.table("stealth"))
     iterates = found.table("iterations")
     if len(iterates):
@@ -44,10 +46,25 @@ def attackers(view: View, found: Measured) -> Section | None:
     return Section("attackers", title, figures=tuple(figures)) if figures else None
 
 
-def _strongest(found: Measured) -> list[Figure]:
+def _strongest(outcomes: pd.DataFrame) -> list[Figure]:
+    """Return the figures of every group of comparable jobs, named by its attacks if several."""
+    parts = []
+    for _, rows in outcomes.groupby("group", sort=False):
+        if figures := _strongest_of(rows):
+            names = list(rows["attack"].unique())
+            more = f" and {len(names) - 3} more" * (len(names) > 3)
+            parts.append((", ".join(names[:3]) + more, figures))
+    if len(parts) < 2:
+        return [figure for _, figures in parts for figure in figures]
+    return [
+        replace(figure, name=f"{figure.name}-{number}", title=f"{figure.title}: {attacks}")
+        for number, (attacks, figures) in enumerate(parts, 1)
+        for figure in figures
+    ]
+
+
+def _strongest_of(rows: pd.DataFrame) -> list[Figure]:
     """Return the success of the best attack and source, of any of them, and of at least k."""
-    rows = found.table("outcomes")
-    rows = rows[rows["group"] == rows["group"].iloc[0]]
     table = strongest_attackers(rows)
     if table.empty:  # no target beside the source
         return []
