@@ -163,20 +163,39 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
 
 
 def sweep_points(summary: Summary) -> list[Point]:
-    """Average each attack's success rates over its pairs, white boxes and others apart.
+    """Return each attack's mean success rates: on other models, in white boxes, behind defences.
 
-    Metrics are `transfer_success/ATTACK` and `white_box_success/ATTACK` by whole budget above 0,
-    behind a defence `transfer_success/ATTACK behind DEFENCE`.
+    `transfer_success/ATTACK` is the ranking's mean over images, at the reference budget, over the
+    sources if there are several; another kind of ranking is named after the attack. By whole budget
+    above 0, `white_box_success/ATTACK` is the mean over the white boxes, and
+    `transfer_success/ATTACK behind DEFENCE` that over the other pairs.
     """
     kinds = {WHITE_BOX: "white_box", TRANSFER: "transfer"}
     found = defaultdict[tuple[str, int], list[float]](list)
     for one in summary.attacked:
-        rates = one.own
-        attack = re.sub(r"[^\w.-]+", " ", one.job.attack).strip()[:200]  # as MLflow takes it
+        rates, attack = one.own, _metric_name(one.job.attack)
         attacked = rates.loc[rates["eps_255"] > 0, ["target", "defence", "eps_255", "success_rate"]]
         for target, defence, eps, rate in attacked.dropna().itertuples(index=False):
             kind = kinds.get(relation(one.job.record.source, target))
             name = attack if defence == PLAIN else f"{attack} behind {defence}"
-            if kind and eps.is_integer():
+            ranked = kind == "transfer" and defence == PLAIN
+            if kind and eps.is_integer() and not ranked:
                 found[f"{kind}_success/{name}", int(eps)].append(rate)
-    return [(name, fmean(values), eps) for (name, eps), values in found.items()]
+    points = [(name, fmean(values), eps) for (name, eps), values in found.items()]
+    return [*points, *_ranked_points(summary.rankings)]
+
+
+def _ranked_points(rankings: pd.DataFrame) -> list[Point]:
+    """Return the mean of each ranked attack over the sources, or from the only one of it."""
+    if rankings.empty:
+        return []
+    keys = ["dataset", "norm", "eps_255", "protocol", "kind"]
+    points = []
+    for row in rankings.drop_duplicates([*keys, "attack"]).to_dict("records"):
+        name = f"{_metric_name(row['attack'])} {row['kind'].partition(' ')[2]}".strip()
+        points.append((f"transfer_success/{name}", row["mean"], round(row["eps_255"])))
+    return points
+
+
+def _metric_name(attack: str) -> str:
+    return re.sub(r"[^\w.-]+", " ", attack).strip()[:200]  # as MLflow takes it
