@@ -1,6 +1,8 @@
 """Conversion of the composed config to typed settings; nothing later sees OmegaConf."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,10 +10,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
 from src.config.errors import refusal
+from src.config.fields import listed
 from src.config.label import attack_label, changed_settings
 from src.config.settings import STUDY, ReportCommand, Section, Settings
 from src.utils.checks import suggestion
 from src.utils.defended import PLAIN
+
+log = logging.getLogger(__name__)
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -31,6 +36,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         _in_catalogue(key, names, config.get("defence") or DictConfig({}), "defence")
     keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
     section = _plain(config, keep)
+    _set_reference(section["epsilon"], hydra)
     _refuse_missing_weights(section["model"])
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
@@ -57,6 +63,28 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "variants": variants,
             "protocol": section["protocol"] or {"crafted": "joint", "none": "all"}.get(kind),
         },
+    )
+
+
+def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
+    """Replace the reference budget of an experiment if the command has a grid without it."""
+    experiment, grid = hydra.runtime.choices.get("experiment"), listed(epsilon["grid"])
+    typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
+    numbers = [eps for eps in grid or () if isinstance(eps, int | float)]
+    if not experiment or typed or not numbers or epsilon["reference"] in (None, *grid):
+        return
+    _log_reference(experiment, epsilon["reference"], max(numbers))
+    epsilon["reference"] = max(numbers)
+
+
+@cache  # once, not with every job
+def _log_reference(experiment: str, stated: float, largest: float) -> None:
+    log.warning(  # which is seen before Hydra sets up the log
+        "epsilon.reference=%g of experiment=%s is not in epsilon.grid: the largest budget, %g/255, "
+        "is the reference.",
+        stated,
+        experiment,
+        largest,
     )
 
 

@@ -66,6 +66,14 @@ class LabelledImages:
         return self.images[position], int(self.targets[position])
 
 
+class DownloadError(ValueError):
+    """Data that are not in their `root` and cannot be downloaded."""
+
+    def __init__(self, reason: str, root: str) -> None:
+        super().__init__(f"{reason}: no data in dataset.root={root}, and no download")
+        self.root = root
+
+
 class ImageDataset(Dataset[Batch]):
     """A chosen subset of one split, of square images of one size, decoded image by image.
 
@@ -282,10 +290,7 @@ def _opened(source: Mapping[str, Any], kept: Path | None) -> Any:
         try:
             return call_target(source)
         except ValueError as error:  # of the network, the disk, the archive
-            raise ValueError(
-                f"{error}: without a download give dataset.root=FOLDER of the data, or "
-                "dataset=cifar10_mini"
-            ) from error
+            raise DownloadError(f"{error}", str(source.get("root"))) from error
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:
