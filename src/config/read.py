@@ -16,7 +16,7 @@ from src.config.settings import STUDY, ReportCommand, Section, Settings
 from src.utils.checks import suggestion
 from src.utils.defended import PLAIN
 
-log = logging.getLogger(__name__)
+_warn_once = cache(logging.getLogger(__name__).warning)
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -67,25 +67,16 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
 
 
 def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
-    """Replace the reference budget of an experiment if the command has a grid without it."""
-    experiment, grid = hydra.runtime.choices.get("experiment"), listed(epsilon["grid"])
+    """Replace the reference budget of an experiment by the largest of a grid without it."""
+    experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
+    grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
     typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
-    numbers = [eps for eps in grid or () if isinstance(eps, int | float)]
-    if not experiment or typed or not numbers or epsilon["reference"] in (None, *grid):
-        return
-    _log_reference(experiment, epsilon["reference"], max(numbers))
-    epsilon["reference"] = max(numbers)
-
-
-@cache  # once, not with every job
-def _log_reference(experiment: str, stated: float, largest: float) -> None:
-    log.warning(  # which is seen before Hydra sets up the log
-        "epsilon.reference=%g of experiment=%s is not in epsilon.grid: the largest budget, %g/255, "
-        "is the reference.",
-        stated,
-        experiment,
-        largest,
-    )
+    if experiment and grid and not typed and reference not in (None, *grid):
+        epsilon["reference"] = max(grid)
+        _warn_once(  # which is seen before Hydra sets up the log
+            f"epsilon.reference={reference:g} of experiment={experiment} is not in epsilon.grid: "
+            f"the largest budget, {max(grid):g}/255, is the reference."
+        )
 
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:

@@ -43,14 +43,6 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
         raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
 
 
-def holds_class_folders(root: str) -> bool:
-    """Return True if a folder holds a test split of images in class folders."""
-    try:
-        return bool(image_folder("test", root=root))
-    except ValueError:
-        return False
-
-
 class _ClassFolders(ImageFolder):
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         classes = _subfolders(Path(directory))

@@ -17,7 +17,7 @@ from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
 from src.data.dataset import DownloadError
-from src.data.image_folder import holds_class_folders
+from src.data.image_folder import image_folder
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
@@ -224,7 +224,10 @@ def _ways_on(error: DownloadError) -> str:
     """Return what can be typed where the images cannot be downloaded."""
     typed = [word.removeprefix("++") for word in sys.argv[1:]]
     others = [word for word in typed if not word.startswith(("dataset=", "dataset.root="))]
-    folder = error.root if holds_class_folders(error.root) else "FOLDER"
+    try:
+        folder = image_folder("test", root=error.root) and error.root
+    except ValueError:
+        folder = "FOLDER"
     own = [*others, "dataset=image_folder", f"dataset.root={folder}"]
     command = f"python -m src.main {shlex.join(own)}"
     if folder != "FOLDER":

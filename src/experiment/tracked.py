@@ -181,20 +181,10 @@ def sweep_points(summary: Summary) -> list[Point]:
             ranked = kind == "transfer" and defence == PLAIN
             if kind and eps.is_integer() and not ranked:
                 found[f"{kind}_success/{name}", int(eps)].append(rate)
-    points = [(name, fmean(values), eps) for (name, eps), values in found.items()]
-    return [*points, *_ranked_points(summary.rankings)]
-
-
-def _ranked_points(rankings: pd.DataFrame) -> list[Point]:
-    """Return the mean of each ranked attack over the sources, or from the only one of it."""
-    if rankings.empty:
-        return []
-    keys = ["dataset", "norm", "eps_255", "protocol", "kind"]
-    points = []
-    for row in rankings.drop_duplicates([*keys, "attack"]).to_dict("records"):
+    for row in summary.rankings.to_dict("records"):  # the mean over sources comes first
         name = f"{_metric_name(row['attack'])} {row['kind'].partition(' ')[2]}".strip()
-        points.append((f"transfer_success/{name}", row["mean"], round(row["eps_255"])))
-    return points
+        found.setdefault((f"transfer_success/{name}", round(row["eps_255"])), [row["mean"]])
+    return [(name, fmean(values), eps) for (name, eps), values in found.items()]
 
 
 def _metric_name(attack: str) -> str:

@@ -196,13 +196,9 @@ def computed_once(
                 look()
         missing = from_first_process({name: each for name, each in missing.items() if len(each)})
 
-        added: dict[Name, list[pa.ChunkedArray]] = {name: [] for name in large}
-
         def keep(parts: Mapping[Name, pa.Table]) -> None:
             for name in keys.keys() & parts.keys():
                 rows.add(keys[name], parts[name])
-                if name in added:
-                    added[name].append(parts[name]["index"])
 
         if missing:
             todo = np.unique(np.concatenate(list(missing.values())))
@@ -210,29 +206,14 @@ def computed_once(
             for name in (new.keys() & missing.keys()) - set(large) if is_first_process() else ():
                 found[name] = _merged(found.get(name), new[name])
                 rows.replace(keys[name], found[name])
-            if is_first_process():
-                _check_complete(missing, found, added)
+            for name in missing.keys() - set(large) if is_first_process() else ():
+                if lost := _missing(missing[name], found.get(name)).tolist():
+                    raise RuntimeError(f"{name}: rows of {len(lost)} images are lost: {lost[:5]}")
         return {
             name: in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
             for name, table in found.items()
             if table is not None
         }
-
-
-def _check_complete(
-    missing: Mapping[Name, np.ndarray],
-    found: Mapping[Name, pa.Table | None],
-    added: Mapping[Name, Sequence[pa.ChunkedArray]],
-) -> None:
-    """Raise an error if rows that were missing still are; those of large entries were added."""
-    for name, index in missing.items():
-        parts = added.get(name)
-        if parts is not None:
-            lost = np.setdiff1d(index, np.concatenate([[], *map(np.asarray, parts)]))
-        else:
-            lost = _missing(index, found.get(name))
-        if len(lost):
-            raise RuntimeError(f"{name}: rows of {len(lost)} images are lost, of image {lost[0]}")
 
 
 def _missing(wanted: np.ndarray, table: pa.Table | None) -> np.ndarray:

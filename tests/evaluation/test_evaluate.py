@@ -98,25 +98,15 @@ def switches() -> tuple:
     return (torch.is_autocast_enabled("cpu"), exact, cudnn.allow_tf32, cudnn.deterministic)
 
 
-@pytest.fixture
-def short_mantissas():
-    """The switches set as for speed; afterwards they are exact."""
-    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    for matmul, precision in zip(matmuls, ("tf32", "bf16"), strict=True):
-        matmul.fp32_precision = precision
-    yield
-    for matmul in matmuls:
-        matmul.fp32_precision = "ieee"
-
-
-@pytest.mark.usefixtures("short_mantissas")
 def test_float32_has_whole_mantissas_whatever_is_set_and_switches_are_put_back(run, networks):
-    seen = set()
+    seen, matmul = set(), torch.backends.mkldnn.matmul
     one = Backend(networks["a"], seen.add)
+    matmul.fp32_precision = "bf16"
     with torch.autocast("cpu", torch.bfloat16):
         before = switches()
         run({"a": one}, source=one)
-        assert switches() == before
+        after, matmul.fp32_precision = switches(), "ieee"
+    assert after == before and before not in seen
     assert seen == {(False, ("ieee", "ieee"), False, True)}
 
 

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -234,20 +235,15 @@ def test_a_frame_can_be_kept_in_a_file(images, tmp_path: Path):
 class Scaled(nn.Module):
     """A network behind a plain number, which neither its weights nor its layers show."""
 
-    def __init__(self, network: nn.Module, factor: float) -> None:
+    def __init__(self, network: nn.Module, power: float) -> None:
         super().__init__()
-        self.network, self.factor = network, factor
+        self.network, self.power = network, power
 
     def forward(self, pictures):
-        return self.network(pictures**self.factor)
+        return self.network(pictures**self.power)
 
 
-class Stepper:
-    """An attack that is an object with a number."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
+class Stepper(SimpleNamespace):
     def __call__(self, model, pictures, labels, eps):
         return attacks.bim(model, pictures, labels, eps, steps=self.steps)
 
@@ -256,53 +252,35 @@ def shifted(model, pictures, labels, eps, *, delta):
     return pictures + eps.view(-1, 1, 1, 1, 1) * delta
 
 
-NAMES = ["attack", "source", "target", "defence"]
-
-
-def sorted_rows(*given, **keywords) -> pd.DataFrame:
-    """The rows of a call, in one order, with names as text."""
-    rows = transfer(*given, **keywords, eps=LEVELS, progress_bar=False)
-    rows = rows.assign(**{name: rows[name].astype(str) for name in NAMES})
-    return rows.sort_values([*NAMES, "eps_255", "index"], ignore_index=True)
-
-
-def test_functions_that_no_name_tells_apart_are_apart(images):
-    ones, minus = torch.ones(3, 32, 32), torch.ones(3, 32, 32)
-    minus[:, 10:20] = -1  # where a printed tensor has dots
-    one = {"a": module(0)}
-    first, second = (
+def test_what_no_name_of_code_tells_apart_is_apart(images):
+    inside, vgg = module(0), ("vgg_small", "experiment=demo")
+    deltas = torch.ones(2, 3, 32, 32)
+    deltas[1, :, 10:20] = -1  # where a printed tensor has dots
+    words = ([], ["model.vgg_small.input_size=40"])
+    names = dict.fromkeys(["attack", "source", "target", "defence"], str)
+    calls = [
         {
-            f"lambda{n}": lambda *batch, n=n: Stepper(n)(*batch),
-            f"object{n}": Stepper(n),
-            f"partial{n}": partial(shifted, delta=delta),
+            "sources": {f"scaled{n}": Scaled(inside, n)},
+            "targets": {f"vgg{n}": load_classifier(*vgg, *more)},
+            "attacks": {
+                f"lambda{n}": lambda *batch, n=n: Stepper(steps=n)(*batch),
+                f"object{n}": Stepper(steps=n),
+                f"partial{n}": partial(shifted, delta=delta),
+            },
+            "defences": {f"jpeg{n}": Jpeg(quality=100 - 9 * n)},
         }
-        for n, delta in ((1, ones), (10, minus))
+        for n, more, delta in zip((1, 10), words, deltas, strict=True)
+    ]
+    for call in calls:
+        call["targets"] |= call["sources"]
+    both = {key: calls[0][key] | calls[1][key] for key in calls[0]}
+    together, *apart = (
+        transfer(**call, images=images[0], labels=images[1], progress_bar=False)
+        for call in (both, *calls)
     )
-    apart = [sorted_rows(one, one, *images, attacks=each) for each in (first, second)]
-    both = sorted_rows(one, one, *images, attacks={**first, **second})
-    for rows in apart:
-        mine = both[both["attack"].isin(rows["attack"])].reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine, rows)
+    together = together.astype(names)
+    for call, rows in zip(calls, apart, strict=True):
+        known = {**call["targets"], **call["attacks"], **call["defences"], "none": None}
+        mine = together[together[[*names]].isin([*known]).all(axis=1)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, rows.astype(names))
     assert not apart[0]["confidence"].equals(apart[1]["confidence"])
-
-
-def test_models_and_defences_that_differ_in_plain_values_are_apart(images):
-    inside, small = module(0), ("vgg_small", "experiment=demo")
-    scaled = {"m1": Scaled(inside, 1.0), "m3": Scaled(inside, 3.0)}
-    sizes = {"at32": load_classifier(*small)}
-    sizes["at40"] = load_classifier(*small, "model.vgg_small.input_size=40")
-    behind = {"j95": Jpeg(quality=95), "j5": Jpeg(quality=5)}
-    attacked = {"attacks": ["fgsm", "mi"]}
-    both = sorted_rows(scaled, {**scaled, **sizes}, *images, **attacked, defences=behind)
-    for source, target, defence in zip(scaled, sizes, behind, strict=True):
-        chosen = {source: scaled[source]}
-        alone = sorted_rows(
-            chosen,
-            {**chosen, target: sizes[target]},
-            *images,
-            **attacked,
-            defences={defence: behind[defence]},
-        )
-        mine = (both["source"] == source) & both["target"].isin([source, target])
-        mine &= both["defence"].isin(["none", defence])
-        pd.testing.assert_frame_equal(both[mine].reset_index(drop=True), alone)

@@ -52,6 +52,5 @@ def _patches_of(source: Source) -> int:
     modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
     sides = {grid[0] for each in modules if (grid := getattr(each, "grid_size", None))}
     if len(sides) != 1:
-        has = "several numbers" if sides else "no number"
-        raise ValueError(f"attack.patches=null: the source states {has} of patches; give one.")
+        raise ValueError("attack.patches=null: the source does not state one number of patches.")
     return int(sides.pop())

@@ -136,11 +136,6 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
 
 
 def _digits(value: float) -> str:
-    """Write a number.
-
-    >>> [_digits(value) for value in (0.123456, 12345.6, 200.0)]
-    ['0.1235', '12346', '200']
-    """
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

@@ -47,18 +47,11 @@ def attackers(view: View, found: Measured) -> Section | None:
 
 
 def _strongest(outcomes: pd.DataFrame) -> list[Figure]:
-    """Return the figures of every group of comparable jobs, named by its attacks if several."""
-    parts = []
-    for _, rows in outcomes.groupby("group", sort=False):
-        if figures := _strongest_of(rows):
-            names = list(rows["attack"].unique())
-            more = f" and {len(names) - 3} more" * (len(names) > 3)
-            parts.append((", ".join(names[:3]) + more, figures))
-    if len(parts) < 2:
-        return [figure for _, figures in parts for figure in figures]
+    """Return the figures of every group of comparable jobs."""
+    groups = [_strongest_of(rows) for _, rows in outcomes.groupby("group", sort=False)]
     return [
-        replace(figure, name=f"{figure.name}-{number}", title=f"{figure.title}: {attacks}")
-        for number, (attacks, figures) in enumerate(parts, 1)
+        replace(figure, name=f"{figure.name}-{number}" if number else figure.name)
+        for number, figures in enumerate(filter(None, groups))
         for figure in figures
     ]
 
@@ -79,11 +72,13 @@ def _strongest_of(rows: pd.DataFrame) -> list[Figure]:
         for kind, words in _KINDS.items()
     ]
     drawn = pd.concat(parts, ignore_index=True)
+    attacks = list(rows["attack"].unique())
     caption = (
         f"Success against each target if the attacker may use any of up to "
-        f"{table['attackers'].max()} pairs of attack and source, without the target's own white "
-        f"box, on the {span(table['images'])} images that all of them "
-        "count. 95 % intervals: of the best by a bootstrap over images, of any by Wilson."
+        f"{table['attackers'].max()} pairs of attack ({', '.join(attacks[:5])}"
+        f"{', ...' * (len(attacks) > 5)}) and source, without the target's own white box, on the "
+        f"{span(table['images'])} images that all of them count. 95 % intervals: of the best by a "
+        "bootstrap over images, of any by Wilson."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
     how = {"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"}
@@ -91,8 +86,8 @@ def _strongest_of(rows: pd.DataFrame) -> list[Figure]:
     counts = fooled_by_at_least(rows)
     counts = counts[counts["targeted"] == counts["targeted"].min()]
     words = (
-        "Share of the images on which at least k attackers succeed: the left end is what any of "
-        "them fools, and what is missing there to 100 % is fooled by none."
+        "Share of the images on which at least k of these attackers succeed: the left end is what "
+        "any of them fools, and what is missing there to 100 % is fooled by none."
     )
     return [
         Figure("strongest", "If the attacker may choose", caption, chart, drawn),
