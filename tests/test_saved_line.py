@@ -90,15 +90,15 @@ def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
-def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(line, made, saved_attack):
-    claimed = made.parent / "claimed" / "images.parquet"
+def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
+    line, made, saved_attack, tmp_path
+):
     table = pq.read_table(made / "adversarial" / "images.parquet")
     inverted = [bytes(255 - level for level in image.as_py()) for image in table["clean"]]
     table = table.set_column(3, table.schema.field("clean"), [inverted])
-    claimed.parent.mkdir()
-    pq.write_table(table, claimed, write_page_checksum=True)
+    pq.write_table(table, tmp_path / "images.parquet", write_page_checksum=True)
     victim = [*BOTH, "source=coarse", "cache_dir=victim"]
-    assert saved_attack(*victim, f"attack.path={claimed.parent}", "hydra.run.dir=taken") == 0
+    assert saved_attack(*victim, f"attack.path={tmp_path}", "hydra.run.dir=taken") == 0
     assert line[1](*victim, *SAVING, "hydra.run.dir=honest") == 0
     pd.testing.assert_frame_equal(predictions(made.parent / "honest"), predictions(made))
 
