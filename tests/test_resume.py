@@ -128,6 +128,35 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
 
 
+READING = """
+from pathlib import Path
+from torch import nn
+
+class Reading(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3072, 10).requires_grad_(False)
+        nn.init.eye_(self.linear.weight)
+        self.power = float(Path("power.txt").read_text())  # which no key knows
+
+    def forward(self, images):
+        return self.linear(images.flatten(1)) ** self.power
+"""
+
+
+def test_rerun_computes_what_needs_no_attack_again_too(command_line, workspace):
+    (workspace / "reading_code.py").write_text(READING)
+    text = "# @package model.reading\nnetwork: {_target_: reading_code.Reading}\n"
+    text += "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
+    (workspace / "conf/model/reading.yaml").write_text(text)
+    words = ["model=[coarse,reading]", "source=reading", "targets=[coarse,reading]"]
+    words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
+    for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache_dir=empty")):
+        (workspace / "power.txt").write_text(str(power))
+        assert command_line(*words, f"hydra.run.dir=out/{name}", *more) == 0
+    same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
+
+
 def test_new_targets_are_added_to_what_is_there(command_line, workspace):
     words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
     for number, targets in enumerate(("[fine]", "[coarse,fine]")):

@@ -15,6 +15,8 @@ from src.store.jobs import find_jobs
 from tests.conftest import TINY_RUN
 
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
+SAVING = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[0.5,4,8]"]
+SAVING += ["save_adversarial=true", "variants=[float32]"]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,7 @@ def saved_attack(line, made):
 def made(line):
     """The folder of a job that saved its images."""
     folder, run = line
-    words = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[0.5,4,8]"]
-    words += ["save_adversarial=true", "variants=[float32]", "hydra.run.dir=made"]
-    assert run(*BOTH, *words) == 0
+    assert run(*BOTH, *SAVING, "hydra.run.dir=made") == 0
     return folder / "made"
 
 
@@ -88,6 +88,19 @@ def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert "protocol: target_correct" in capsys.readouterr().out
     assert saved_attack(own, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
     assert predictions(made.parent / "few")["index"].nunique() == 7
+
+
+def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
+    line, made, saved_attack, tmp_path
+):
+    table = pq.read_table(made / "adversarial" / "images.parquet")
+    inverted = [bytes(255 - level for level in image.as_py()) for image in table["clean"]]
+    table = table.set_column(3, table.schema.field("clean"), [inverted])
+    pq.write_table(table, tmp_path / "images.parquet", write_page_checksum=True)
+    victim = [*BOTH, "source=coarse", "cache_dir=victim"]
+    assert saved_attack(*victim, f"attack.path={tmp_path}", "hydra.run.dir=taken") == 0
+    assert line[1](*victim, *SAVING, "hydra.run.dir=honest") == 0
+    pd.testing.assert_frame_equal(predictions(made.parent / "honest"), predictions(made))
 
 
 def test_sets_with_other_budgets_have_matrices_of_their_own(line, made):

@@ -49,7 +49,7 @@ class State:
         step_size: Length of a step in [0, 1] units, of the same shape.
         norm: `linf` or `l2`.
         random: Random numbers for the N images.
-        members: Number of the source's members, 1 unless it is an ensemble.
+        source: The source.
         step: Number of this step, from 0; below 0 in a warm-up.
         is_last_step: True if no step follows this one.
         last_gradient: The estimate of the step before, over its mean absolute value; 0 at first.
@@ -63,11 +63,16 @@ class State:
     step_size: Tensor
     norm: str
     random: PerImageRandom
-    members: int = 1
+    source: Source
     step: int = 0
     is_last_step: bool = False
     last_gradient: Tensor | float = 0.0
     kept: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def members(self) -> int:
+        """Number of the source's members, 1 unless it is an ensemble."""
+        return len(self.source.members)
 
 
 class Gradient(Protocol):

@@ -161,8 +161,8 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     eps, images = problem.eps, problem.images
     images = images.expand(len(eps), *problem.images.shape)
     start = x = _start(settings, images, eps, random)
-    size, members = settings.step_size(eps), len(problem.source.members)
-    state = State(images, x, x, eps, size, settings.norm, random, members)
+    size = settings.step_size(eps)
+    state = State(images, x, x, eps, size, settings.norm, random, problem.source)
     momentum: Tensor | float = 0.0
     for step in range(-settings.warm_up_steps, settings.steps):
         state.step, state.is_last_step = step, step == settings.steps - 1

@@ -51,6 +51,8 @@ def explain(error: BaseException) -> str:
 
 def _near(full_key: str, parent: Any) -> str:
     """Return a question that names keys like a missing one, anywhere in its config."""
+    if full_key.rpartition(".")[2] in ("eps", "epsilon", "budget", "budgets"):
+        return " The budgets are epsilon.grid, in units of 1/255: epsilon.grid=[8]"
     root = OmegaConf.to_container(parent._get_root()) if isinstance(parent, DictConfig) else {}
     keys = [key for key in _dotted(root) if not key.startswith("hydra.")]
     same = [key for key in keys if key.endswith(f".{full_key.rpartition('.')[2]}")]

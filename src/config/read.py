@@ -1,6 +1,8 @@
 """Conversion of the composed config to typed settings; nothing later sees OmegaConf."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,10 +10,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
 from src.config.errors import refusal
+from src.config.fields import listed
 from src.config.label import attack_label, changed_settings
 from src.config.settings import STUDY, ReportCommand, Section, Settings
 from src.utils.checks import suggestion
 from src.utils.defended import PLAIN
+
+_warn_once = cache(logging.getLogger(__name__).warning)
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -31,6 +36,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         _in_catalogue(key, names, config.get("defence") or DictConfig({}), "defence")
     keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
     section = _plain(config, keep)
+    _set_reference(section["epsilon"], hydra)
     _refuse_missing_weights(section["model"])
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
@@ -58,6 +64,19 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "protocol": section["protocol"] or {"crafted": "joint", "none": "all"}.get(kind),
         },
     )
+
+
+def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
+    """Replace the reference budget of an experiment by the largest of a grid without it."""
+    experiment, reference = hydra.runtime.choices.get("experiment"), epsilon["reference"]
+    grid = [eps for eps in listed(epsilon["grid"]) or () if isinstance(eps, int | float)]
+    typed = any(word.lstrip("+").startswith("epsilon.reference=") for word in hydra.overrides.task)
+    if experiment and grid and not typed and reference not in (None, *grid):
+        epsilon["reference"] = max(grid)
+        _warn_once(  # which is seen before Hydra sets up the log
+            f"epsilon.reference={reference:g} of experiment={experiment} is not in epsilon.grid: "
+            f"the largest budget, {max(grid):g}/255, is the reference."
+        )
 
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:

@@ -66,6 +66,14 @@ class LabelledImages:
         return self.images[position], int(self.targets[position])
 
 
+class DownloadError(ValueError):
+    """Data that are not in their `root` and cannot be downloaded."""
+
+    def __init__(self, reason: str, root: str) -> None:
+        super().__init__(f"{reason}: no data in dataset.root={root}, and no download")
+        self.root = root
+
+
 class ImageDataset(Dataset[Batch]):
     """A chosen subset of one split, of square images of one size, decoded image by image.
 
@@ -86,7 +94,6 @@ class ImageDataset(Dataset[Batch]):
         numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
             a saved part of another data set.
         kept: folder of digests of image files, kept between runs.
-        digest: that of all of `data`, where it is known to hold what other data held.
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
@@ -106,7 +113,6 @@ class ImageDataset(Dataset[Batch]):
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
         kept: Path | None = None,
-        digest: str = "",
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
         self.class_names = _class_names(data, num_classes, class_names)
@@ -123,7 +129,7 @@ class ImageDataset(Dataset[Batch]):
             self.target_labels = wanted[chosen]
         self.indices = positions[chosen]
         self._data, self._chosen, self._size, self._kept = data, chosen, image_size, kept
-        self._digest = digest if n_images is None and images is None else ""
+        self._digest = ""
         if images is not None:
             check_names(images, self.listed())
 
@@ -284,10 +290,7 @@ def _opened(source: Mapping[str, Any], kept: Path | None) -> Any:
         try:
             return call_target(source)
         except ValueError as error:  # of the network, the disk, the archive
-            raise ValueError(
-                f"{error}: without a download give dataset.root=FOLDER of the data, or "
-                "dataset=cifar10_mini"
-            ) from error
+            raise DownloadError(f"{error}", str(source.get("root"))) from error
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

@@ -107,8 +107,8 @@ class Attacker(AdversarialSource):
 
     Args:
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
-            least likely class of the clean image; `random`, a fixed class other than the true one;
-            `next`, the one after the true class; None, an untargeted attack.
+            least likely class of the clean image, behind no defence; `random`, a fixed class other
+            than the true one; `next`, the one after the true class; None, an untargeted attack.
         data_target_labels: Target label by image index, for the rule `data`.
         seed: Seed of everything random; an image's draws depend on it and on the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
@@ -223,7 +223,8 @@ class Attacker(AdversarialSource):
     ) -> Tensor:
         """Call the attack, and name it in whatever error it raises."""
         try:
-            with torch.enable_grad():  # which Lightning's pass switches off
+            # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
+            with torch.enable_grad(), torch.autocast(main[0].device.type, enabled=False):
                 return self.attack(counted, *main, **arguments)
         except (torch.OutOfMemoryError, SlowBatchError, ModelError):
             raise
@@ -261,7 +262,11 @@ class Attacker(AdversarialSource):
             random = Philox(image_seeds(self.seed, batch.index), images, _TARGET_LABEL_STREAM)
             return (labels + random.integers(1, self.num_classes)) % self.num_classes
         if self.target_label_rule == "least_likely":
-            logits = self.source(images).float()
+            source = self.source
+            if isinstance(source, AttackedDefence):
+                source = source.classifier  # whose answer no draw decides
+            with torch.autocast(images.device.type, enabled=False):  # as gradients are taken
+                logits = source(images).float()
             others = logits.scatter(1, labels[:, None], torch.inf)
             return others.argmin(dim=1)
         chosen = [self.data_target_labels[number] for number in batch.index.tolist()]

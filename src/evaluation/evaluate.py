@@ -3,8 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -60,13 +62,12 @@ def evaluate(
     runner = make_trainer(trainer, label)
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
     loader = DataLoader(batches, batch_size=None, num_workers=trainer.num_workers)
-    strict = trainer.precision == "32-true"  # on a GPU too, no shortened mantissas
     start = time.perf_counter()
     try:
         with (
             stopping.reraise_interrupts(),
             logging_redirect_tqdm(),  # lines of the log stand above the bar
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, deterministic=strict),
+            _arithmetic(runner.strategy.root_device.type, trainer.precision == "32-true"),
         ):
             runner.predict(module, loader, return_predictions=False)
         return Evaluation(module.tables, time.perf_counter() - start, size)
@@ -78,6 +79,28 @@ def evaluate(
     source.max_batch = source.max_batch and max(1, source.max_batch // 2)
     smaller = trainer.model_copy(update={"batch_size": size // 2})
     return evaluate(dataset, module, smaller, label, only)
+
+
+@contextmanager
+def _arithmetic(device: str, strict: bool) -> Iterator[None]:
+    """Compute as the settings say, whatever the caller or a model's module has set.
+
+    With `strict` no mantissas are shortened, on a GPU either.
+    """
+    backends: Any = torch.backends
+    matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [matmul.fp32_precision for matmul in matmuls]
+    try:
+        for matmul in matmuls:
+            matmul.fp32_precision = "ieee"
+        with (
+            torch.autocast(device, enabled=False),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=not strict, deterministic=strict),
+        ):
+            yield
+    finally:
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = precision
 
 
 def score_clean(

@@ -102,14 +102,14 @@ class RowMetric(Metric, ABC):
     def update(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
         """Add M rows, as columns (M,) or (M, c) of whole numbers and of real ones."""
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # no float64
-        self.whole.append(torch.column_stack([column.to(device) for column in whole]).int())
+        self.whole.append(torch.column_stack([column.to(device) for column in whole]).long())
         self.real.append(torch.column_stack([column.to(device).double() for column in real]))
 
     def rows(self, keys: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the whole and real columns, sorted by the first `keys` whole ones."""
         whole, real = (dim_zero_cat(state).cpu().numpy() for state in (self.whole, self.real))
         order = np.lexsort(whole[:, :keys].T[::-1])
-        return whole[order].astype(np.int64), real[order]
+        return whole[order], real[order]
 
     def target_names(self, numbers: np.ndarray) -> pa.Array:
         """Return the targets' names by their numbers."""

@@ -55,7 +55,8 @@ class SavedImages:
         read: Row to its image at each budget, uint8 (K, 3, H, W).
         ensemble: Quantity that the ensemble averages; None: not known.
         weights: Digests of the sources' weights by name, as far as they are known.
-        data: Digest of the data set that the clean images are; empty: not known.
+        data: Digest that the set states of its clean images, for its job's record alone: a key
+            is made of their pixels. Empty: not stated.
     """
 
     source: str
@@ -147,6 +148,5 @@ def saved_dataset(
         num_classes=num_classes,
         class_names=class_names,
         numbers=saved.index,
-        digest=saved.data,
         **subset,
     )

@@ -113,6 +113,8 @@ def described(job: Job, result: Results, folder: Path | None = None) -> JobRecor
     """Return the record of a computed job, with the words of its command that its folder holds."""
     settings = job.settings
     names = [settings.attacked, *settings.evaluated]
+    # A whole set is comparable with the jobs that attack the images it says its clean ones are.
+    stated = job.saved.data if job.saved and len(job.images) == len(job.saved) else ""
     if result.batch_size:  # the one that fitted into memory
         trainer = settings.trainer.model_copy(update={"batch_size": result.batch_size})
         settings = settings.model_copy(update={"trainer": trainer})
@@ -128,7 +130,7 @@ def described(job: Job, result: Results, folder: Path | None = None) -> JobRecor
         code=code_keys(settings),
         weights={name: model.digest for name, model in job.models.items()},
         device=job.device,
-        data=job.images.digest(),
+        data=stated or job.images.digest(),
         images=len(job.images),
         values=job.images[0].images.numel(),
         class_names=job.images.class_names,

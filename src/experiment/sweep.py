@@ -1,6 +1,7 @@
 """The jobs of one command as a whole: checks before them, the matrix after them."""
 
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from src.analysis.summary import Summary, summarise
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
+from src.data.dataset import DownloadError
+from src.data.image_folder import image_folder
 from src.experiment.job import check_job
 from src.experiment.models import forget_models, open_datasets
 from src.experiment.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
@@ -69,7 +72,10 @@ class Sweep:
         _check(jobs, sweep)
         open_tracker.cache_clear()
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
-        open_datasets(jobs)
+        try:
+            open_datasets(jobs)
+        except DownloadError as error:
+            refuse(_ways_on(error))
         forget_models()
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
@@ -223,6 +229,29 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
             f"{folder} holds {files[0].name}, which would be replaced, and is no sweep's folder; "
             "name another one."
         )
+
+
+def _ways_on(error: DownloadError) -> str:
+    """Return what can be typed where the images cannot be downloaded."""
+    typed = [word.removeprefix("++") for word in sys.argv[1:]]
+    others = [word for word in typed if not word.startswith(("dataset=", "dataset.root="))]
+    try:
+        folder = image_folder("test", root=error.root) and error.root
+    except ValueError:
+        folder = "FOLDER"
+    own = [*others, "dataset=image_folder", f"dataset.root={folder}"]
+    command = f"python -m src.main {shlex.join(own)}"
+    if folder != "FOLDER":
+        return f"dataset.root={error.root} has class folders. Type:\n  {command}"
+    attacks = [word for word in typed if word.startswith(("attack=", "attack."))]
+    small = "source=vgg_small,resnet_small,inception_small"
+    return (
+        f"{error}. Three ways on:\n"
+        "- The data set is on disk: dataset.root=FOLDER; CIFAR-10 is FOLDER/cifar-10-batches-py.\n"
+        f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {command}\n"
+        "- The embedded images and networks, which need no training:\n"
+        f"  python -m src.main -m experiment=demo {shlex.join([*attacks, small])}"
+    )
 
 
 def _check(jobs: Sequence[Settings], sweep: bool) -> None:

@@ -167,15 +167,15 @@ def sweep_points(summary: Summary) -> list[Point]:
 
     Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (of an attack
     without that, the mean over its sources), `difference_from_first/ATTACK` in that ranking, and
-    `white_box_success/ATTACK`, the mean over white boxes; behind a defence
-    `transfer_success/ATTACK behind DEFENCE`.
+    `white_box_success/ATTACK`, the mean over white boxes. Kinds of ranking stand after the attack,
+    as `ATTACK of ensembles`, and defences as `ATTACK behind DEFENCE`.
     """
     found = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
-    for keys, rows in ranked.groupby(["attack", "defence", "eps_255"], sort=False):
-        name, eps = _metric(*map(str, keys[:2])), int(rows["eps_255"].iloc[0])
+    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255"], sort=False):
+        name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
         mean = str(rows["source"].iloc[0]).startswith("mean of")
-        rows = rows[rows["kind"] == rows["kind"].iloc[0]].head(1 if mean else len(rows))
+        rows = rows.head(1 if mean else len(rows))
         found[f"transfer_success/{name}", eps] = list(rows["mean"])
         if len(rows) == 1 and rows["difference"].notna().all():
             found[f"difference_from_first/{name}", eps] = list(rows["difference"])
@@ -193,7 +193,8 @@ def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
 
 
-def _metric(attack: str, defence: str) -> str:
-    """Return an attack's name as MLflow takes it."""
-    name = re.sub(r"[^\w.-]+", " ", attack).strip()[:200]
+def _metric(attack: str, defence: str, kind: str = "") -> str:
+    """Return an attack's name as MLflow takes it, with its kind of ranking."""
+    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:200]
+    name = f"{allowed} {kind.partition(' ')[2]}".strip()
     return name if defence == PLAIN else f"{name} behind {defence}"

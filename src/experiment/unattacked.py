@@ -84,7 +84,7 @@ def _scored(
 
     keys = {name: job.rows_key(table, [name], *what) for name in names}
     wanted = dict.fromkeys(names, index)
-    found = computed_once(job.rows, keys, wanted, compute)
+    found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
     if not found:
         return None
     rows = pa.concat_tables(renamed(found[name], name) for name in names)
@@ -114,6 +114,6 @@ def _similarity(job: Job) -> pa.Table | None:
 
     keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
     wanted = dict.fromkeys(pairs, job.diagnosed.indices)
-    found = computed_once(job.rows, keys, wanted, compute)
+    found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
     own = {target: " ".join(sorted([source, target])) for target in job.settings.targets}
     return pa.concat_tables(renamed(found[own[name]], name) for name in own) if found else None

@@ -68,8 +68,10 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
           that the image's attack took at all budgets together, 0 for clean images and noise;
           missing where that is not known.
 
-        The first seven are categoricals. `frame.attrs["jobs"]` says what the jobs were: their
-        records, as plain data, with settings, budgets, digests of data and weights, and versions.
+        The first seven are categoricals; `source` and `target` have the same categories, so that
+        `frame[frame.source != frame.target]` leaves out the white boxes. `frame.attrs["jobs"]` says
+        what the jobs were: their records, as plain data, with settings, budgets, digests of data
+        and weights, and versions.
 
     Raises:
         ValueError: A folder is not there, holds no finished job, or a file in it is damaged.
@@ -85,7 +87,9 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
 def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:
     """Return the predictions of jobs as the frame of `load_sweep`."""
     rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
-    frame = rows[[*COLUMNS]].astype(dict.fromkeys(_NAMES, "category"))
+    models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
+    kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
+    frame = rows[[*COLUMNS]].astype(kinds)
     records = [job.record.model_copy(update={"label": job.attack}) for job in jobs]
     frame.attrs[JOBS] = [record.model_dump(mode="json") for record in records]
     return frame

@@ -51,12 +51,14 @@ class Given:
             name: _classifier(name, each).to(self.device) for name, each in modules.items()
         }
         some = to_unit(levels[:1]).to(self.device)
-        with torch.no_grad():
-            classes = {each(some).shape[1] for each in self.networks.values()}
-        if len(classes) > 1:
-            raise ValueError(f"The modules have different numbers of classes: {sorted(classes)}.")
-        for each in self.networks.values():
-            try_classifier(each, max(classes), levels.shape[-1])
+        with torch.autocast(self.device.type, enabled=False):  # as in the passes
+            with torch.no_grad():
+                classes = {each(some).shape[1] for each in self.networks.values()}
+            if len(classes) > 1:
+                counts = sorted(classes)
+                raise ValueError(f"The modules have different numbers of classes: {counts}.")
+            for each in self.networks.values():
+                try_classifier(each, max(classes), levels.shape[-1])
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
         known = _whole("labels", labels, len(levels))
         data = LabelledImages(pixels, known, target_labels=aims)
@@ -94,7 +96,8 @@ class Given:
         for name in settings.models:
             network = self.networks[name].network
             digest = weights_digest(network)
-            key = content_key(name_of(network), repr(network), digest)
+            # Equal weights and layers may compute different things: in a call, names tell apart.
+            key = content_key(name, name_of(network), repr(network), digest)
             models[name] = Model(self.networks[name], digest, key)
         trainer = for_device(settings.trainer, self.device.type)
         settings = settings.model_copy(update={"trainer": trainer})

@@ -115,7 +115,8 @@ def transfer(
     named, behind = _attacks(attacks), _defences(defences)
     common = {
         "defence": {
-            name: {"function": name_of(each), "repeats": repeats} for name, each in behind.items()
+            name: {"function": name_of(each), "called": name, "repeats": repeats}
+            for name, each in behind.items()
         },
         "defences": list(behind),
         "epsilon": {
@@ -180,11 +181,12 @@ def _settings(
         with open_dict(config):
             keywords = {**(_plain_keywords(how) if callable(how) else how), **wanted}
             if callable(how):
-                config.attack = {"function": name_of(how)}
+                # Functions of one name differ by what they are called in this call.
+                config.attack = {**keywords, "function": name_of(how), "called": name}
                 config.hydra.runtime.choices.attack = name
             else:
                 config.hydra.overrides.task += [f"attack.{key}=" for key in keywords]
-            config.attack.update(keywords)
+                config.attack.update(keywords)
             for key, value in keys.items():
                 config[key] = {**config[key], **value} if key in _SECTIONS else value
             config.dataset.name = "images"

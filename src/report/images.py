@@ -40,8 +40,8 @@ class Pictures:
         sheets: A row for each job, by rank: `attack`, `source`, the place of its `classes`, the
             strips of its `examples`, and by target its `galleries`: `title`, `count` in words,
             `strips`.
-        left_out: `attack` and `source` of jobs that the page has no room for, and the `command`
-            that builds a page of one alone.
+        left_out: `attack` and `source` of jobs for whose pictures, or some of whose galleries, the
+            page has no room, and the `command` that builds a page of one alone.
     """
 
     data: list[str] = field(default_factory=list)
@@ -59,9 +59,9 @@ class Pictures:
         if not job.examples and chosen.empty:
             return
         named = {"attack": job.attack, "source": job.record.source}
+        left = named | {"command": f"python -m src.report {shlex.quote(str(job.folder))}"}
         if self._bytes > MOST_BYTES:
-            command = f"python -m src.report {shlex.quote(str(job.folder))}"
-            self.left_out.append(named | {"command": command})
+            self.left_out.append(left)
             return
         names = job.record.class_names
         if names not in self.classes:
@@ -71,7 +71,9 @@ class Pictures:
         examples = self._examples(job, top) if job.examples else []
         galleries: dict[str, list[dict[str, Any]]] = {}
         for (target, kind), rows in chosen.groupby(["target", "kind"], sort=False):
-            if self._bytes < MOST_BYTES:
+            if self._bytes > MOST_BYTES:
+                self.left_out = [each for each in self.left_out if each != left] + [left]
+            else:
                 its = images.loc[images["target"] == target, str(kind)]
                 count = f"{len(rows)} of {its.sum()} such images among {len(its)}"
                 strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]

@@ -206,6 +206,9 @@ def computed_once(
             for name in (new.keys() & missing.keys()) - set(large) if is_first_process() else ():
                 found[name] = _merged(found.get(name), new[name])
                 rows.replace(keys[name], found[name])
+            for name in missing.keys() - set(large) if is_first_process() else ():
+                if lost := _missing(missing[name], found.get(name)).tolist():
+                    raise RuntimeError(f"{name}: rows of {len(lost)} images are lost: {lost[:5]}")
         return {
             name: in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
             for name, table in found.items()

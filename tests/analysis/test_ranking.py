@@ -56,6 +56,15 @@ def test_a_mean_has_wilsons_interval_which_is_not_empty_at_the_ends(outcomes_of)
     assert ranked["high"]["bim"] > 0.005
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_images_that_are_all_alike_have_an_interval_too(value: int, outcomes_of) -> None:
+    rows = _rows({("mi", "a", target): [value] * 60 for target in "bc"})
+    row = rankings(outcomes_of(rows)).iloc[0]
+    exact = 1 - 0.025 ** (1 / 60)  # Clopper and Pearson's, which is longer than Wilson's
+    assert 0.5 * exact < row["high"] - row["low"] < 1.2 * exact
+    assert row["low"] <= value <= row["high"]
+
+
 def test_the_difference_from_the_first_has_an_interval_that_agrees_with_the_mark(
     outcomes_of,
 ) -> None:

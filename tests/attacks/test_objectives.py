@@ -105,3 +105,12 @@ def test_features_are_mixed_as_they_were_before_a_relu_in_place(network, batch):
         words = {"max_width": 1.0, "mix_probability": 1.0, "steps": 3}
         made.append(cfm(nn.Sequential(*parts), *batch(), 8 / 255, **words))
     assert torch.equal(*made)
+
+
+def test_layers_that_mix_are_narrow_beside_what_the_network_resizes_images_to(network, batch):
+    first, *_, last = network()
+    parts = [nn.Upsample(scale_factor=4), nn.Conv2d(3, first.out_channels, 4, stride=4)]
+    model = nn.Sequential(*parts, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
+    words = {"mix_probability": 1.0, "steps": 3}
+    made = [cfm(model, *batch(), 8 / 255, max_width=width, **words) for width in (0.25, 1.0, 0.2)]
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])

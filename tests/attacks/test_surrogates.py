@@ -31,7 +31,7 @@ from src.attacks import (
     sgm,
     tgr,
 )
-from src.attacks.source import changed_copy
+from src.attacks.source import Source, changed_copy
 from src.evaluation.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
 
@@ -266,6 +266,30 @@ def test_token_gradients_of_two_blocks_by_hand_image_by_image():
         between = blocks[0](x[n : n + 1])[0]
         expected = regularised(blocks[0], x[n], regularised(blocks[1], between, g[n]))
         torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
+
+
+def test_patches_are_those_of_the_transformer_unless_a_number_is_given(transformer, network, batch):
+    model = network(build=transformer)
+    side, _ = model[0].patch_embed.grid_size
+    found, stated, other = (
+        pna_patchout(model, *batch(), EPS.float(), steps=3, patches=patches)
+        for patches in (None, side, side + 1)
+    )
+    assert torch.equal(found, stated) and not torch.equal(found, other)
+
+
+@pytest.mark.parametrize("name", ["downsample", "shortcut"])  # of torchvision, of CIFAR's ResNets
+def test_ghost_scales_skip_connections_by_either_name(name):
+    class BasicBlock(nn.ModuleDict):
+        def forward(self, z: Tensor) -> Tensor:
+            return self[name](z) + z.tanh()
+
+    model = nn.Sequential(BasicBlock({name: nn.Sequential()}))
+    changed, z = changed_copy(model, GhostNetwork(spread=0.5)), torch.randn(2, 4, 3, 3)
+    random = PerImageRandom(torch.arange(2), z, torch.zeros(2), (z, torch.zeros(2)))
+    Source(changed).draw(random, 1)
+    scales = (changed(z) - z.tanh()) / z
+    assert ((scales - 1).abs() <= 0.5).all() and scales.std() > 0.1
 
 
 def test_pna_is_the_gradient_of_constant_attention_maps(transformer, network, batch):

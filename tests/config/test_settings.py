@@ -67,6 +67,8 @@ RULES: list[tuple[str, dict[str, Any]]] = [
     ("source=resnet18", {"targets": (*STUDY, "resnet18")}),
     ("epsilon.grid=[1,0,2]", {"budgets": (1, 2), "reference": 2}),
     ("epsilon.reference=4", {"budgets": (1, 2, 4, 8, 12, 16), "reference": 4}),
+    ("experiment=demo epsilon.grid=[8,2]", {"budgets": (2, 8), "reference": 8}),
+    ("experiment=demo epsilon.grid=[8,4]", {"budgets": (4, 8), "reference": 4}),
     ("attack=none targets=vit", {"targets": ("vit",), "budgets": (), "protocol": "all"}),
     ("attack=saved attack.path=x", {"protocol": None, "storage": None, "variants": ()}),
     ("save_adversarial=true", {"storage": "uint8", "variants": ("float32",)}),
@@ -238,6 +240,8 @@ REFUSED = [
     ("trainer.batchsize=4", "trainer.batchsize.* Did you mean trainer.batch_size"),
     ("batch_size=4", "batch_size.* Did you mean train.*.batch_size"),
     ("attack=fgsm,bim", "attack=fgsm,bim"),
+    ("eps=8", "eps.*epsilon.grid"),
+    ("experiment=demo epsilon.grid=[8] epsilon.reference=4", "epsilon.reference=4 .*budgets 8"),
     ("seed=${nope}", "seed: .*nope"),
 ]
 

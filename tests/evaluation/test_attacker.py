@@ -8,6 +8,7 @@ from torch import nn
 
 from src.attacks import bim, fgsm, pgd
 from src.data import Batch, to_unit
+from src.defences import AttackedDefence
 from src.evaluation import Attacker, CountedModel
 from src.models import Ensemble
 
@@ -66,6 +67,22 @@ def test_least_likely_is_never_the_true_class(target_labels, model):
     assert (lowest == images.labels).any() and (lowest == targets).any()
     assert (targets == images.labels).sum() == 0
     assert torch.equal(targets[lowest != images.labels], lowest[lowest != images.labels])
+
+
+def test_least_likely_is_of_the_source_behind_no_defence(linear, model):
+    def noisy(images, random):
+        return (images + random.uniform(*images.shape[1:]).float()).clamp(0, 1)
+
+    clean, images = to_unit(batch().images), batch()
+    losses = Ensemble([model, linear(1, 5)], "loss")
+    for source in (
+        AttackedDefence(model, noisy),
+        AttackedDefence(losses, lambda images: images.round()),
+    ):
+        words = {"target_label_rule": "least_likely", "num_classes": 5}
+        found = Attacker(source, fgsm, (8,), **words)(clean, images).target_labels
+        wanted = Attacker(source.classifier, fgsm, (8,), **words)(clean, images).target_labels
+        assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

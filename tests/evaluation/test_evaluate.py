@@ -65,29 +65,49 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
     assert half.gradients == single.gradients
 
 
+def test_gradients_in_float32_are_so_where_predictions_are_in_bfloat16(run, networks):
+    single, mixed = (
+        run(networks, partial(bim, steps=3), TRAINER.model_copy(update={"precision": precision}))
+        for precision in ("32-true", "bf16-mixed")
+    )
+    for number, images in single.images.items():
+        np.testing.assert_array_equal(mixed.images[number], images)
+    assert not mixed.tables["float32"].equals(single.tables["float32"])
+
+
 def test_without_bfloat16_no_device_need_know_autocasting():
     images = torch.zeros(2, 3, 8, 8, device="meta")
     assert CountedModel(nn.Flatten())(images).shape == (2, 192)
 
 
 class Backend(nn.Module):
-    """Notes cuDNN's switches at every call."""
+    """Notes the switches of float32's precision at every call."""
 
     def __init__(self, network: nn.Module, note) -> None:
         super().__init__()
         self.network, self.note = network, note
 
     def forward(self, images):
-        self.note((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic))
+        self.note(switches())
         return self.network(images)
 
 
-def test_float32_has_whole_mantissas_on_a_gpu_too_and_switches_are_put_back(run, networks):
-    seen, cudnn = set(), torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.deterministic
+def switches() -> tuple:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    exact = (matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
+    return (torch.is_autocast_enabled("cpu"), exact, cudnn.allow_tf32, cudnn.deterministic)
+
+
+def test_float32_has_whole_mantissas_whatever_is_set_and_switches_are_put_back(run, networks):
+    seen, matmul = set(), torch.backends.mkldnn.matmul
     one = Backend(networks["a"], seen.add)
-    run({"a": one}, source=one)
-    assert seen == {(False, True)} and before == (cudnn.allow_tf32, cudnn.deterministic)
+    matmul.fp32_precision = "bf16"
+    with torch.autocast("cpu", torch.bfloat16):
+        before = switches()
+        run({"a": one}, source=one)
+        after, matmul.fp32_precision = switches(), "ieee"
+    assert after == before and before not in seen
+    assert seen == {(False, ("ieee", "ieee"), False, True)}
 
 
 class Cramped(nn.Module):

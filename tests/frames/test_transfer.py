@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from torch import nn
 
 from src import attacks, curves, load_classifier, load_sweep, matrix, rates, transfer
 from src.data import load_dataset
-from src.defences import BitDepth
+from src.defences import BitDepth, Jpeg
 from tests.test_demo import demo
 
 LEVELS = [4 / 255, 8 / 255]
@@ -99,6 +100,17 @@ def test_arrays_and_lists_are_taken_as_tensors_are(images):
     pd.testing.assert_frame_equal(found, wanted)
 
 
+@pytest.mark.parametrize("first", [2**31, 2**40])
+def test_large_numbers_of_images_are_taken(images, first):
+    one, index = {"a": module(0)}, np.r_[0:6, first : first + 6]
+    plain, found = (
+        transfer(one, one, *images, index=numbers, progress_bar=False) for numbers in (None, index)
+    )
+    columns = ["eps_255", "label", "predicted", "confidence"]  # FGSM draws nothing
+    pd.testing.assert_frame_equal(found[columns], plain[columns])
+    assert found["index"].unique().tolist() == index.tolist()
+
+
 def test_the_progress_bar_has_room_beside_many_targets(images, capfd):
     one = module(0)
     targets = {f"a_network_with_a_long_name_{n}": one for n in range(9)}
@@ -148,6 +160,9 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     frame = transfer(*given, eps=LEVELS, store=tmp_path, progress_bar=False)
     stored = load_sweep(tmp_path)
     pd.testing.assert_frame_equal(frame, stored)
+    for rows in (frame, stored):  # white boxes are left out by a comparison
+        texts = rows["source"].astype(str) != rows["target"].astype(str)
+        assert texts.any() and texts.equals(rows["source"] != rows["target"])
     kept = [each for each in frame.attrs["jobs"]]
     assert [each["weights"] for each in kept] == [each["weights"] for each in stored.attrs["jobs"]]
     for draw in (matrix, curves):
@@ -215,3 +230,57 @@ def test_a_frame_can_be_kept_in_a_file(images, tmp_path: Path):
     again = pd.read_parquet(tmp_path / "frame.parquet")
     assert again.attrs == frame.attrs
     assert matrix(again).to_dict()["datasets"] == matrix(frame).to_dict()["datasets"]
+
+
+class Scaled(nn.Module):
+    """A network behind a plain number, which neither its weights nor its layers show."""
+
+    def __init__(self, network: nn.Module, power: float) -> None:
+        super().__init__()
+        self.network, self.power = network, power
+
+    def forward(self, pictures):
+        return self.network(pictures**self.power)
+
+
+class Stepper(SimpleNamespace):
+    def __call__(self, model, pictures, labels, eps):
+        return attacks.bim(model, pictures, labels, eps, steps=self.steps)
+
+
+def shifted(model, pictures, labels, eps, *, delta):
+    return pictures + eps.view(-1, 1, 1, 1, 1) * delta
+
+
+def test_what_no_name_of_code_tells_apart_is_apart(images):
+    inside, vgg = module(0), ("vgg_small", "experiment=demo")
+    deltas = torch.ones(2, 3, 32, 32)
+    deltas[1, :, 10:20] = -1  # where a printed tensor has dots
+    words = ([], ["model.vgg_small.input_size=40"])
+    names = dict.fromkeys(["attack", "source", "target", "defence"], str)
+    calls = [
+        {
+            "sources": {f"scaled{n}": Scaled(inside, n)},
+            "targets": {f"vgg{n}": load_classifier(*vgg, *more)},
+            "attacks": {
+                f"lambda{n}": lambda *batch, n=n: Stepper(steps=n)(*batch),
+                f"object{n}": Stepper(steps=n),
+                f"partial{n}": partial(shifted, delta=delta),
+            },
+            "defences": {f"jpeg{n}": Jpeg(quality=100 - 9 * n)},
+        }
+        for n, more, delta in zip((1, 10), words, deltas, strict=True)
+    ]
+    for call in calls:
+        call["targets"] |= call["sources"]
+    both = {key: calls[0][key] | calls[1][key] for key in calls[0]}
+    together, *apart = (
+        transfer(**call, images=images[0], labels=images[1], progress_bar=False)
+        for call in (both, *calls)
+    )
+    together = together.astype(names)
+    for call, rows in zip(calls, apart, strict=True):
+        known = {**call["targets"], **call["attacks"], **call["defences"], "none": None}
+        mine = together[together[[*names]].isin([*known]).all(axis=1)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, rows.astype(names))
+    assert not apart[0]["confidence"].equals(apart[1]["confidence"])

@@ -70,16 +70,32 @@ def places(report):
     return [step["picture"] for strip in strips for step in strip["steps"]]
 
 
-def test_pictures_stop_where_the_page_is_full(make_sweep, monkeypatch):
+def test_pictures_stop_where_the_page_is_full_and_every_job_that_lacks_some_is_named(
+    make_sweep, monkeypatch
+):
     folder = make_sweep(full=True)
     whole = report_of([folder]).pictures
-    assert len(whole.sheets) == 3 and not whole.left_out
-    ranked = [sheet["source"] for sheet in whole.sheets]
-    monkeypatch.setattr("src.report.images.MOST_BYTES", len(whole.data[0]))
-    cut = report_of([folder]).pictures
-    assert [sheet["source"] for sheet in cut.sheets] == ranked[:1]
-    assert [each["source"] for each in cut.left_out] == ranked[1:]
+    sheets, total = {each["source"]: each for each in whole.sheets}, sum(map(len, whole.data))
+    assert len(sheets) == 3 and not whole.left_out
+    for share, lacking in ((0.0, 3), (0.9, 1)):
+        monkeypatch.setattr("src.report.images.MOST_BYTES", share * total)
+        cut = report_of([folder]).pictures
+        kept = {sheet["source"]: sheet["galleries"] for sheet in cut.sheets}
+        assert list(kept) == list(sheets)[: len(kept)]
+        left = [each["source"] for each in cut.left_out]
+        assert left == [one for one in sheets if kept.get(one) != sheets[one]["galleries"]]
+        assert len(left) == lacking
     assert all(str(folder) in each["command"] for each in cut.left_out)
+
+
+def test_every_group_of_comparable_jobs_has_its_strongest_attackers(make_sweep):
+    jobs = find_jobs([make_sweep(attacks=("fgsm", "bim"))])
+    jobs = [changed(job, norm="l2") if job.attack == "bim" else job for job in jobs]
+    figures = {one.name: one for one in build_report(summarise(jobs)).figures}
+    for ending, attack in (("", "fgsm"), ("-1", "bim")):
+        figure = figures[f"strongest{ending}"]
+        assert set(figure.data["attack"]) == {attack} and attack in figure.caption
+        assert f"at-least{ending}" in figures
 
 
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):

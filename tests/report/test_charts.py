@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import vl_convert
 
+from src.report.charts.theme import inline
 from src.report.page import VEGA_LITE, Figure
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
@@ -106,6 +107,11 @@ def test_budgets_are_exact(made_up):
     wanted = {0.0234375, 1 / 3, 12345.678}
     assert {float(value) for value, _ in report.menus["eps"]} == wanted
     assert wanted | {0.0} == set(drawn(figure(report, "curves"))["eps_255"])
+
+
+def test_numbers_keep_all_digits_before_the_point():
+    frame = pd.DataFrame({"images": [12345.0, None], "gradients": [21555.4, 0.123456]})
+    assert inline(frame).values.splitlines()[1:] == ["12345,21555", ",0.1235"]
 
 
 def test_too_few_images_leave_a_sentence(made_up):

@@ -180,18 +180,19 @@ def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_
     assert intervals == {"robust_accuracy_interval": "[0.123, 0.950]"}
 
 
-def test_an_attack_whose_name_mlflow_forbids_has_its_curves(tracker, store):
-    rows = pd.DataFrame(
-        {"index": 0, "label": 0, "target": ["a", "b"] * 2, "predicted": [0, 0, 0, 1]}
-    )
-    rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0], confidence=1, true_confidence=1)
-    rates = rates_by_protocol({"float32": rows}, "a", ["a", "b"], "bim", "linf")
-    own = {"source": "a", "protocol": "joint", "storage": "float32", "reference": 8.0}
-    own |= {"dataset": "ten", "norm": "linf"}
-    job = SimpleNamespace(attack="bim (x=1/2)", attacked=True, record=SimpleNamespace(**own))
+def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(tracker, store):
+    # Of two images, `c` counts the first alone: its pairs have the mean 3/4, the images 1/2.
+    predicted = {"a": [0, 0, 1, 0], "b": [0, 0, 1, 0], "c": [0, 1, 1, 0]}
+    rows = pd.DataFrame(predicted).melt(var_name="target", value_name="predicted")
+    rows = rows.assign(label=0, index=[0, 1] * 6)
+    rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0] * 3, confidence=1, true_confidence=1)
+    rates = rates_by_protocol({"float32": rows}, "a", ["a", "b", "c"], "bim", "linf")
+    own = SimpleNamespace(source="a", protocol="joint", storage="float32", dataset="made-up")
+    own.norm, own.reference = "linf", 8.0
+    job = SimpleNamespace(attack="bim (x=1/2)", attacked=True, record=own)
+    single = image_outcomes(rows, job.attack, "a", ["a", "b", "c"], "joint")
     sweep = tracker.start_sweep("sweep", {})
-    outcomes = image_outcomes(rows, job.attack, "a", ["a", "b"], "joint")
-    points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], outcomes)]))
+    points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], single)]))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)
-    expected = {"transfer_success/bim x 1 2": 1, "white_box_success/bim x 1 2": 0}
+    expected = {"transfer_success/bim x 1 2": 0.5, "white_box_success/bim x 1 2": 0.5}
     assert store.get_run(sweep).data.metrics == expected

@@ -3,12 +3,13 @@
 import math
 
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from src.attacks.checked import Share, checked
 from src.attacks.interfaces import Gradient, State
 from src.attacks.projection import direction
+from src.attacks.source import Source
 
 
 @checked
@@ -19,27 +20,37 @@ class PatchOut:
 
     Args:
         kept: Share of the patches that are kept, whose number is rounded.
-        patches: Patches along a side, which follow the images' size.
+        patches: Patches along a side; None: those that the source's transformer cuts images into.
         length_weight: Weight of the perturbation's L2 norm, in [0, 1] units.
 
     Reference:
         Wei et al.: Towards Transferable Adversarial Attacks on Vision Transformers (2022),
         arXiv 2109.04176 (there 130 of 14 x 14 patches, and 0.1).
 
-    Deviation: patches and norm are an image's own (authors: the same patches for all images, and
-    the norm of a batch beside its mean loss).
+    Deviation: on other networks than ViT-B/16 at 224 pixels the patches are the network's own.
+    Patches and norm are an image's own (authors: the same patches for all images, and the norm of a
+    batch beside its mean loss).
     """
 
     kept: Share = 0.6633
-    patches: PositiveInt = 14
+    patches: PositiveInt | None = None
     length_weight: NonNegativeFloat = 0.1
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         """Return the gradient by the perturbation."""
         delta = state.at - state.images
-        count = self.patches**2
-        chosen = state.random.permutations(count) < round(self.kept * count)
-        grid = chosen.to(delta).unflatten(1, (1, self.patches, self.patches))
+        patches = self.patches or _patches_of(state.source)
+        chosen = state.random.permutations(patches**2) < round(self.kept * patches**2)
+        grid = chosen.to(delta).unflatten(1, (1, patches, patches))
         mask = functional.interpolate(grid, delta.shape[-2:])
         outwards = direction(delta, "l2") / math.sqrt(math.prod(delta.shape[2:]))
         return mask * gradient(state.images + mask * delta) + self.length_weight * outwards
+
+
+def _patches_of(source: Source) -> int:
+    """Return the patches along a side of the source's transformers, as timm states them."""
+    modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
+    sides = {grid[0] for each in modules if (grid := getattr(each, "grid_size", None))}
+    if len(sides) != 1:
+        raise ValueError("attack.patches=null: the source does not state one number of patches.")
+    return int(sides.pop())

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from src.attacks.checked import Share, checked
 from src.attacks.interfaces import Problem
 from src.attacks.losses import loss_of_each
+from src.attacks.source import members_of
 
 
 @checked
@@ -19,13 +21,14 @@ class CleanFeatureMixup:
     With `mix_probability` a layer's output f becomes (1 - a) * f + a * f', without a gradient of
     f': a ~ U(0, max_ratio) for each channel, of a row of tokens for each token, and f' is the
     output for a clean image of the pool, another one at each gradient. That holds for all linear
-    layers, and for convolutions whose output is at most `max_width` as wide as the image.
+    layers, and for convolutions whose output is at most `max_width` as wide as the network's input.
 
     Args:
         loss: Name of the loss, see `LOSSES`.
         mix_probability: Chance of a layer to mix.
         max_ratio: Largest a.
-        max_width: Width of the largest convolutions that mix, as a share of the image's.
+        max_width: Width of the largest convolutions that mix, as a share of the input's of the
+            first one: a network may resize the images.
 
     Reference:
         Byun et al.: Introducing Competition to Boost the Transferability of Targeted Adversarial
@@ -47,13 +50,17 @@ class CleanFeatureMixup:
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
         """Return the loss of each image, its features mixed."""
         features: defaultdict[nn.Module, list[Tensor]] = defaultdict(list)
-        budgets, count, _, _, width = images.shape
+        widths: dict[int, int] = {}  # of the members' inputs
+        budgets, count = images.shape[:2]
 
-        def keep(layer: nn.Module, arguments: Any, output: Tensor) -> None:
-            if isinstance(layer, nn.Linear) or output.shape[-1] <= self.max_width * width:
-                features[layer].append(output.clone())  # the next layer may work in place
+        def keep(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> None:
+            if isinstance(layer, nn.Conv2d):
+                width = widths.setdefault(member, arguments[0].shape[-1])
+                if output.shape[-1] > self.max_width * width:
+                    return
+            features[layer].append(output.clone())  # the next layer may work in place
 
-        def mix(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        def mix(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
             if not features[layer]:
                 return output
             drawn = problem.random.uniform(1 + output.shape[1])
@@ -75,7 +82,8 @@ def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
     if not isinstance(problem.source.model, nn.Module):
         raise ValueError("attack.objective needs a torch module as its source.")
     with ExitStack() as hooks:
-        for layer in problem.source.model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                hooks.enter_context(layer.register_forward_hook(hook))
+        for number, member in enumerate(dict.fromkeys(members_of(problem.source.model))):
+            for layer in member.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    hooks.enter_context(layer.register_forward_hook(partial(hook, number)))
         return problem.source.logits(images)

@@ -29,7 +29,8 @@ class IntermediateLevel:
         Huang et al.: Enhancing Adversarial Example Transferability with an Intermediate Level
         Attack (2019), arXiv 1907.10823: ILAP, for which the constant f(x) may be left out.
 
-    Deviation: each member of an ensemble has its own v; their values are averaged.
+    Deviation: each member of an ensemble has its own v; their values are averaged. The first attack
+    has no momentum, as in the paper (TransferAttack: MI-FGSM).
     """
 
     per_budget = True

@@ -17,7 +17,8 @@ _NEEDS = (
     "convnext, densenet121, inception, inception_small, mobilenet_small, resnet18, resnet50, "
     "resnet_small, vgg16, vgg_small, vit and vit_small of the catalogue"
 )
-_SHORTCUTS = {"BasicBlock": "downsample", "Bottleneck": "downsample", "ConvNeXtBlock": "shortcut"}
+_BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # of ResNets, whoever wrote them
+_SHORTCUTS = ("downsample", "shortcut")
 
 
 @checked
@@ -46,7 +47,7 @@ class GhostNetwork:
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model, its skip connections or its ReLUs followed by random factors."""
         for layer in layers_of(model, _eroded, _NEEDS):
-            if name := _SHORTCUTS.get(type(layer).__name__):
+            if name := _shortcut(layer):
                 shortcut = getattr(layer, name) or nn.Identity()
                 setattr(layer, name, nn.Sequential(shortcut, _Factors(self._scales)))
             elif has_relu(layer):
@@ -86,8 +87,14 @@ class _Factors(nn.Module):
 def _eroded(network: nn.Module) -> list[nn.Module]:
     """Return residual blocks or, where there are none, ReLUs."""
     modules = [*network.modules()]
-    blocks = [each for each in modules if type(each).__name__ in _SHORTCUTS or _is_vit(each)]
+    blocks = [each for each in modules if _shortcut(each) or _is_vit(each)]
     return blocks or [each for each in modules if has_relu(each)]
+
+
+def _shortcut(module: nn.Module) -> str | None:
+    """Return the name of a residual block's skip connection; None of other modules."""
+    names = _SHORTCUTS if type(module).__name__ in _BLOCKS else ()
+    return next((name for name in names if hasattr(module, name)), None)
 
 
 def _is_vit(module: nn.Module) -> bool:

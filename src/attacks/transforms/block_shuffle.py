@@ -32,7 +32,8 @@ class BlockShuffle:
 
     Deviation: uniform angles, black corners, no empty blocks, drawn image by image (authors: normal
     angles of 0.2 radians cut off at 0.4, grey corners, drawn batch by batch; TransferAttack: 3
-    blocks, the columns of each strip shuffled by themselves).
+    blocks of more equal sides, in proportion to numbers from U(1, 2), and the columns of each strip
+    shuffled by themselves).
     """
 
     copies: PositiveInt = 20

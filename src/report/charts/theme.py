@@ -118,8 +118,9 @@ PAIR_TITLE = (
 def inline(frame: pd.DataFrame) -> alt.InlineData:
     """Return a table as CSV inside the specification: a third of the size of JSON records.
 
-    Numbers keep four significant digits, but for budgets, which charts compare; missing ones are
-    null. Names are kept as text, even one that reads like a number.
+    Numbers below 1,000 keep four significant digits, larger ones all before the point, and budgets,
+    which charts compare, all that they have; missing ones are null. Names are kept as text, even
+    one that reads like a number.
     """
     parse: dict[str, Any] = {
         str(name): "number" if kind.kind in "iuf" else "string"
@@ -127,10 +128,15 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     }
     if "eps_255" in frame:
         frame = frame.assign(eps_255=frame["eps_255"].map(repr))
-    text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+    written: Any = {"index": False, "float_format": _digits, "lineterminator": "\n"}
+    text = frame.to_csv(**written)
     if "\r" in text:  # in a name, where pandas leaves it bare, and it would end a row
-        text = frame.to_csv(index=False, float_format="%.4g", lineterminator="\n", quoting=1)
+        text = frame.to_csv(**written, quoting=1)
     return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def colour_by(

@@ -1,5 +1,8 @@
 """Targets under the strongest of several attackers, and attacks over visibility and iterations."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import altair as alt
 import pandas as pd
 from altair.typing import ChartType
@@ -30,7 +33,7 @@ _KINDS = {"best": "the best one for all images", "any": "any of them for each im
 
 def attackers(view: View, found: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
-    figures = _strongest(found.outcomes[0]) if found.outcomes else []
+    figures = _strongest(found.outcomes)
     figures += _visibility(view, found.table("stealth"))
     iterates = found.table("iterations")
     if len(iterates):
@@ -45,7 +48,16 @@ def attackers(view: View, found: Measured) -> Section | None:
     return Section("attackers", title, figures=tuple(figures)) if figures else None
 
 
-def _strongest(outcomes: ImageOutcomes) -> list[Figure]:
+def _strongest(groups: Sequence[ImageOutcomes]) -> list[Figure]:
+    """Return the figures of every group of comparable jobs."""
+    return [
+        replace(figure, name=f"{figure.name}-{number}" if number else figure.name)
+        for number, figures in enumerate(filter(None, map(_strongest_of, groups)))
+        for figure in figures
+    ]
+
+
+def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
     """Return the success of the best attack and source, of any of them, and of at least k."""
     table = strongest_attackers(outcomes)
     if table.empty:  # no target beside the source
@@ -61,10 +73,12 @@ def _strongest(outcomes: ImageOutcomes) -> list[Figure]:
         for kind, words in _KINDS.items()
     ]
     drawn = pd.concat(parts, ignore_index=True)
+    attacks = list(dict.fromkeys(attack for attack, _ in outcomes.jobs))
     caption = (
         f"Success against each target if the attacker may use any of up to "
-        f"{table['attackers'].max()} pairs of attack and source, without the target's own white "
-        f"box, on the {span(table['images'])} images that all of them "
+        f"{table['attackers'].max()} pairs of attack ({', '.join(attacks[:5])}"
+        f"{', ...' * (len(attacks) > 5)}) and source, without the target's own white box, on the "
+        f"{span(table['images'])} images that all of them "
         "count. 95 % Wilson intervals, of the best with the lower end for a choice among so many."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
@@ -73,8 +87,8 @@ def _strongest(outcomes: ImageOutcomes) -> list[Figure]:
     counts = fooled_by_at_least(outcomes)
     counts = counts[counts["targeted"] == counts["targeted"].min()]
     words = (
-        "Share of the images on which at least k attackers succeed: the left end is what any of "
-        "them fools, and what is missing there to 100 % is fooled by none."
+        "Share of the images on which at least k of these attackers succeed: the left end is what "
+        "any of them fools, and what is missing there to 100 % is fooled by none."
     )
     return [
         Figure("strongest", "If the attacker may choose", caption, chart, drawn),

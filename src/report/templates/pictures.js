@@ -83,12 +83,14 @@ function render({ attack, first_source: source, first_target: target }) {
     }
     const kinds = (sheet.galleries[target] ?? []).map((kind) => gallery(kind, names, models));
     parts.push(el("div", { class: "galleries" }, ...kinds));
-  } else if (left) {
+  }
+  if (left) {
+    const what = sheet ? "more pictures of this job, such as those of other targets" : "pictures of this job: those that rank first fill it";
     parts.push(
-      el("p", { text: "The pictures of the pairs that rank first fill what a page has room for; a page of this job alone has its own:" }),
+      el("p", { text: `The page has no room for ${what}. A page of this job alone has more room:` }),
       el("pre", {}, el("code", { text: left.command })),
     );
-  } else {
+  } else if (!sheet) {
     parts.push(el("p", { text: "No pictures of this job were stored (report.examples=4 stores those of four images)." }));
   }
   album.replaceChildren(...parts);
