@@ -135,9 +135,8 @@ def test_the_order_of_targets_changes_no_row(command_line, workspace):
         assert command_line(*words, f"targets=[{order}]", f"hydra.run.dir=out/{name}") == 0
         files = [workspace / "out" / str(name) / f"{table}.parquet" for table in TABLES[4:]]
         tables.append([pd.read_parquet(file).astype(str) for file in files])
-    for one, two in zip(*tables, strict=True):
-        columns = list(one)
-        one, two = (its.sort_values(columns, ignore_index=True) for its in (one, two))
+    for pair in zip(*tables, strict=True):
+        one, two = (its.sort_values(list(its), ignore_index=True) for its in pair)
         pd.testing.assert_frame_equal(one, two)
 
 
