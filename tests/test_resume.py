@@ -128,6 +128,18 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
 
 
+def test_the_order_of_targets_changes_no_row(command_line, workspace):
+    words = ["source=fine", "diagnostics=full", "diagnostics.iterations=[]"]
+    tables = []
+    for name, order in enumerate(("coarse,fine", "fine,coarse")):
+        assert command_line(*words, f"targets=[{order}]", f"hydra.run.dir=out/{name}") == 0
+        files = [workspace / "out" / str(name) / f"{table}.parquet" for table in TABLES[4:]]
+        tables.append([pd.read_parquet(file).astype(str) for file in files])
+    for pair in zip(*tables, strict=True):
+        one, two = (its.sort_values(list(its), ignore_index=True) for its in pair)
+        pd.testing.assert_frame_equal(one, two)
+
+
 READING = """
 from pathlib import Path
 from torch import nn

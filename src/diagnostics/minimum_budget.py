@@ -48,8 +48,8 @@ class Bisection(Diagnostic):
 
     def observe(self, inputs: DiagnosticInput) -> None:
         """Add one batch."""
-        for number, name in enumerate(inputs.networks):
-            self._bisect(inputs, number, name)
+        for name in inputs.networks:
+            self._bisect(inputs, name)
 
     def compute(self) -> pa.Table:
         """Return one row per image and target that is correct on it, sorted by target and index.
@@ -74,7 +74,7 @@ class Bisection(Diagnostic):
             }
         )
 
-    def _bisect(self, inputs: DiagnosticInput, number: int, name: str) -> None:
+    def _bisect(self, inputs: DiagnosticInput, name: str) -> None:
         """Append the rows of a batch and a target."""
         index, labels, logits = inputs.batch.index, inputs.batch.labels, inputs.logits[name]
         flips = torch.stack([_flips(name, each, labels) for each in logits])
@@ -95,7 +95,8 @@ class Bisection(Diagnostic):
             found[rows[flipped]] = again[flipped]
         rows, high = correct.nonzero()[:, 0], high.where(ever, torch.nan)
         top = top_predictions(name, found[rows], labels[rows])
-        whole = [torch.full_like(index[rows], number), index[rows], labels[rows], top.classes]
+        number = torch.full_like(index[rows], self.targets.index(name))
+        whole = [number, index[rows], labels[rows], top.classes]
         self.update(whole, [low[rows], high[rows], top.true, top.confidences])
 
 

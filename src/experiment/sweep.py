@@ -5,7 +5,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,10 +235,10 @@ def _ways_on(error: DownloadError) -> str:
     """Return what can be typed where the images cannot be downloaded."""
     typed = [word.removeprefix("++") for word in sys.argv[1:]]
     others = [word for word in typed if not word.startswith(("dataset=", "dataset.root="))]
-    try:
-        folder = image_folder("test", root=error.root) and error.root
-    except ValueError:
-        folder = "FOLDER"
+    folder = "FOLDER"
+    with suppress(ValueError):
+        image_folder("test", root=error.root)
+        folder = error.root
     own = [*others, "dataset=image_folder", f"dataset.root={folder}"]
     command = f"python -m src.main {shlex.join(own)}"
     if folder != "FOLDER":

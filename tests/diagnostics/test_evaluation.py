@@ -102,7 +102,7 @@ def test_what_needs_no_attack_is_computed_once(images, curved, tmp_path):
                 "targets": tuple(networks),
                 "cache_dir": str(tmp_path),
             },
-            **{"evaluated": tuple(networks), "attacked": source},
+            **{"evaluated": tuple(networks), "attacked": source, "rerun": False},
         )
         rows = Rows(tmp_path / "rows")
         given = (settings, None, images(), images(), None, models, "cpu", rows, None, {})

@@ -100,11 +100,9 @@ def switches() -> tuple:
 
 def test_float32_has_whole_mantissas_whatever_is_set_and_switches_are_put_back(run, networks):
     seen, matmul = set(), torch.backends.mkldnn.matmul
-    one = Backend(networks["a"], seen.add)
-    matmul.fp32_precision = "bf16"
+    one, matmul.fp32_precision = Backend(networks["a"], seen.add), "bf16"
     with torch.autocast("cpu", torch.bfloat16):
-        before = switches()
-        run({"a": one}, source=one)
+        before, _ = switches(), run({"a": one}, source=one)
         after, matmul.fp32_precision = switches(), "ieee"
     assert after == before and before not in seen
     assert seen == {(False, ("ieee", "ieee"), False, True)}

@@ -100,9 +100,8 @@ def test_arrays_and_lists_are_taken_as_tensors_are(images):
     pd.testing.assert_frame_equal(found, wanted)
 
 
-@pytest.mark.parametrize("first", [2**31, 2**40])
-def test_large_numbers_of_images_are_taken(images, first):
-    one, index = {"a": module(0)}, np.r_[0:6, first : first + 6]
+def test_large_numbers_of_images_are_taken(images):
+    one, index = {"a": module(0)}, np.r_[0:4, 2**31 : 2**31 + 4, 2**40 : 2**40 + 4]
     plain, found = (
         transfer(one, one, *images, index=numbers, progress_bar=False) for numbers in (None, index)
     )
@@ -160,9 +159,8 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     frame = transfer(*given, eps=LEVELS, store=tmp_path, progress_bar=False)
     stored = load_sweep(tmp_path)
     pd.testing.assert_frame_equal(frame, stored)
-    for rows in (frame, stored):  # white boxes are left out by a comparison
-        texts = rows["source"].astype(str) != rows["target"].astype(str)
-        assert texts.any() and texts.equals(rows["source"] != rows["target"])
+    others = stored["source"].astype(str) != stored["target"].astype(str)
+    assert others.any() and others.equals(stored["source"] != stored["target"])
     kept = [each for each in frame.attrs["jobs"]]
     assert [each["weights"] for each in kept] == [each["weights"] for each in stored.attrs["jobs"]]
     for draw in (matrix, curves):
