@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import yaml
 from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import outcomes
 from src.store.jobs import find_jobs
 from src.utils.files import atomic_write
@@ -153,21 +155,22 @@ def pack(folder: Path) -> None:
         new.to_parquet(temporary, compression="zstd", index=False)
 
 
-def unpacked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per image of the packed rows, as `rankings` reads them."""
-    parts = []
+def unpacked(table: pd.DataFrame) -> ImageOutcomes:
+    """Return the outcomes of the packed rows, which are of the same images."""
+    names = table["attack"] + table["targeted"].map({True: " (target_label=random)", False: ""})
+    jobs = list(dict.fromkeys(zip(names, table["source"], strict=True)))
+    targets, images = list(table["target"].unique()), int(table["images"].iloc[0])
+    counted, fooled = np.zeros((2, len(jobs), len(targets), -(-images // 8)), np.uint8)
+    labels: list[NDArray[np.int64] | None] = [None] * len(jobs)
     row: Any
-    for row in table.itertuples():
-        counted, success = (
-            np.unpackbits(np.frombuffer(bits, np.uint8), count=row.images).astype(bool)
-            for bits in (row.counted, row.success)
-        )
-        attack = f"{row.attack} (target_label=random)" if row.targeted else row.attack
-        names = {"attack": attack, "source": row.source, "target": row.target}
-        label = 0.0 if row.targeted else np.nan
-        bits = {"index": np.arange(row.images), "counted": counted, "success": success}
-        parts.append(pd.DataFrame({**names, **bits, "target_label": label}))
-    return pd.concat(parts, ignore_index=True)
+    for job, row in zip(zip(names, table["source"], strict=True), table.itertuples(), strict=True):
+        place = jobs.index(job), targets.index(row.target)
+        counted[place] = np.frombuffer(row.counted, np.uint8)
+        fooled[place] = counted[place] & np.frombuffer(row.success, np.uint8)
+        if row.targeted:
+            labels[place[0]] = np.zeros(images, np.int64)
+    there = counted.max(axis=-1) > 0
+    return ImageOutcomes(jobs, targets, np.arange(images), labels, there, counted, fooled)
 
 
 if __name__ == "__main__":

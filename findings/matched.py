@@ -7,7 +7,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from findings.costs import COSTS, TABLE, unpacked
-from src.analysis.ranking import SIGNIFICANT, rankings
+from src.analysis.pairwise import LEVEL
+from src.analysis.ranking import rankings
 
 SETTINGS = ("own", *map(str, COSTS))
 TRANSFORMERS = ("vit_small",)
@@ -52,7 +53,7 @@ class Matched:
         found = self.beside[setting]
         found = found[(found["kind"] == "untargeted") & found["source"].str.startswith("mean")]
         found = found.set_index("attack")
-        decided = found[found["p_holm"] < SIGNIFICANT]
+        decided = found[found["p"] < LEVEL]
         more = decided["mean"] > found["mean"]["mi"]
         return list(decided.index[more if better else ~more])
 

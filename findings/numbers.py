@@ -14,7 +14,8 @@ from rich.console import Console
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from src.analysis import TRANSFER, is_white_box, relation
-from src.analysis.comparisons import both_ways, image_outcomes
+from src.analysis.comparisons import both_ways
+from src.analysis.image_outcomes import count_ones, joined
 from src.analysis.intervals import holm
 from src.analysis.outcomes import outcomes
 from src.analysis.summary import Summary, summarise
@@ -51,7 +52,7 @@ class Sweep:
     def found(self) -> Measured:
         """Every statistic of the report, its paired tests as the table `tests`."""
         found = measure(self.summary)
-        found.tables["tests"] = tests_by_group(found.table("outcomes"))
+        found.tables["tests"] = tests_by_group(found.outcomes)
         return found
 
     def row(self, table: str, **where: object) -> pd.Series:
@@ -196,28 +197,29 @@ def decided_otherwise(one: Sweep, other: Sweep, attack: str, eps_255: float) -> 
     Raises:
         ValueError: Data or weights are not the same.
     """
-    tables, models = [], []
+    found, models = [], []
     for sweep in (one, other):
-        records = {job.record.source: job for job in sweep.jobs if job.record.attack == attack}
-        models.append({s: (job.record.data, job.record.weights) for s, job in records.items()})
-        parts = [
-            image_outcomes(job.predictions, source, job.record.targets, eps_255)
-            for source, job in records.items()
-        ]
-        tables.append(pd.concat(parts, keys=records, names=["source"]).query("counted"))
+        jobs = [job for job in sweep.summary.attacked if job.job.record.attack == attack]
+        jobs.sort(key=lambda job: job.job.record.source)
+        records = [job.job.record for job in jobs]
+        models.append([(record.source, record.data, record.weights) for record in records])
+        found.append(joined([job.outcomes[eps_255] for job in jobs]))
     if models[0] != models[1]:
         raise ValueError("the sweeps are not of the same data and weights.")
-    keys = ["source", "target", "index"]
-    tables = [table.reset_index("source") for table in tables]
-    both = tables[0].merge(tables[1], on=keys, suffixes=("", "_other"), validate="1:1")
-    only = both["success"] & ~both["success_other"], both["success_other"] & ~both["success"]
-    cells = both.groupby(["source", "target"])[["success", "success_other"]].mean()
+    both = found[0].counted & found[1].counted
+    first, second = found[0].fooled & both, found[1].fooled & both
+    masks = first, second, both
+    cells = [
+        100 * abs(count_ones(a) - count_ones(b)) / count_ones(n)
+        for a, b, n in zip(*(each.reshape(-1, each.shape[-1]) for each in masks), strict=True)
+        if n.any()
+    ]
     return {
-        "n": len(both),
-        "unlike": int(sum(map(sum, only))),
-        "first_only": int(only[0].sum()),
-        "second_only": int(only[1].sum()),
-        "largest": 100 * float((cells["success"] - cells["success_other"]).abs().max()),
+        "n": count_ones(both),
+        "unlike": count_ones(first ^ second),
+        "first_only": count_ones(first & ~second),
+        "second_only": count_ones(second & ~first),
+        "largest": max(cells),
     }
 
 

@@ -8,6 +8,8 @@ The command line is `python -m src.main`. From Python there are
 - `transfer`: any torch modules attacked, and evaluated on the same images, as such a frame;
 - `rates`: counts, rates and intervals of a frame;
 - `matrix` and `curves`: the report's main charts of a frame or of finished sweeps;
+- `rankings`: attacks, or sources, ranked, with their differences from the first;
+- `images_needed`: how many images decide such a difference;
 - `table`: a table of them for a paper.
 
 **Attacks.** `attacks.mi(model, images, labels, eps)`, and every other attack, takes
@@ -41,18 +43,22 @@ if TYPE_CHECKING:
     from src.classifier import load_classifier
     from src.frames.charts import curves, matrix
     from src.frames.frame import load_sweep, rates
+    from src.frames.ranking import images_needed, rankings
     from src.frames.table import table
     from src.frames.transfer import transfer
 
 __all__ = [
-    *("attacks", "curves", "load_classifier", "load_sweep", "matrix", "rates", "table", "transfer")
+    *("attacks", "curves", "images_needed", "load_classifier", "load_sweep", "matrix"),
+    *("rankings", "rates", "table", "transfer"),
 ]
 _HOMES = {
     "attacks": "src.attacks",
     "curves": "src.frames.charts",
+    "images_needed": "src.frames.ranking",
     "load_classifier": "src.classifier",
     "load_sweep": "src.frames.frame",
     "matrix": "src.frames.charts",
+    "rankings": "src.frames.ranking",
     "rates": "src.frames.frame",
     "table": "src.frames.table",
     "transfer": "src.frames.transfer",

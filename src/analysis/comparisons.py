@@ -1,14 +1,15 @@
 """Paired tests of attacks, and of sources, on the same images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from src.analysis.image_outcomes import ImageOutcomes, count_ones
 from src.analysis.intervals import holm, mcnemar_p, paired_interval
 from src.analysis.matrices import relation
-from src.analysis.outcomes import at_budget, outcomes
 from src.analysis.transfer_rates import ratio
 
 COMPARISONS = ("attack", "source")
@@ -21,76 +22,33 @@ _EXCHANGED = {
     for side, other in (("first", "second"), ("second", "first"))
     for end in ("", "_success", "_only")
 }
-_ABSENT = -1
-_CELL = ["attack", "source", "target"]
 
-Cell = tuple[str, str, str]
+Labels = NDArray[np.int64] | None
 
 
-def image_outcomes(
-    predictions: pd.DataFrame,
-    source: str,
-    targets: Sequence[str],
-    eps_255: float,
-    protocol: str = "joint",
-) -> pd.DataFrame:
-    """Return the outcome of every image at one budget above 0; the arguments are those of `rates`.
-
-    Returns:
-        One row per target and image: `target`, `index`, `target_label` (NaN for an untargeted
-        attack), `counted` and `success`.
-    """
-    found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
-    target, image = np.nonzero(found.present[:, :, -1])
-    labels = np.full(len(found.index), np.nan)
-    if found.target_labels is not None:
-        labels = found.target_labels.astype(np.float64)
-    return pd.DataFrame(
-        {
-            "target": np.array(found.targets, dtype=object)[target],
-            "index": found.index[image],
-            "target_label": labels[image],
-            "counted": found.counted[target, image],
-            "success": found.success[target, image, -1],
-        }
-    )
-
-
-def paired_tests(rows: pd.DataFrame) -> pd.DataFrame:
+def paired_tests(found: ImageOutcomes) -> pd.DataFrame:
     """Compare the success of jobs on the images that both sides of a comparison count.
 
-    The rows are those of `image_outcomes` of several jobs on the same images, with `attack` and
-    `source`. Two attacks from one source, or two sources of one attack, are compared against each
-    target (two sources not where it is the white box of one alone). Targeted attacks are compared
+    Two attacks from one source, or two sources of one attack, are compared against each target
+    (two sources not where it is the white box of one alone). Targeted attacks are compared
     with targeted ones alone, and two attacks only where every image has one target label.
 
     Returns:
-        One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the rows:
+        One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the jobs:
         `target`, `common` (the shared source, or attack), `first` and `second`; `n` images,
         `first_success`, `second_success`, `first_only`, `second_only`; `difference` of the success
         rates, first minus second, with its 95 % interval (see
         `paired_interval`), and two-sided `p` (see `mcnemar_p`), NaN without an image; `p_holm`,
         corrected for the tests of this kind (see `holm`).
     """
-    names = ["counted", "success", "target_label"]
-    numbers = rows.astype(dict.fromkeys(names, np.float64))
-    wide = numbers.pivot(index="index", columns=_CELL, values=names).fillna(_ABSENT)
-    every = rows[_CELL].drop_duplicates().itertuples(index=False, name=None)
-    cells = {cell: [wide[name, *cell].to_numpy() for name in names] for cell in every}
-    found = []
-    for origin, one, other in _comparisons(rows):
-        if one not in cells or other not in cells:
-            continue
-        (first_counted, first, a), (second_counted, second, b) = cells[one], cells[other]
-        unlike = origin[0] == "attack" and ((a != b) & (a >= 0) & (b >= 0)).any()
-        if unlike or (a >= 0).any() != (b >= 0).any():
-            continue
-        both = (first_counted > 0) & (second_counted > 0)
-        first, second = both & (first > 0), both & (second > 0)
-        masks = (both, first, second, first & ~second, second & ~first)
-        found.append((*origin, *map(np.count_nonzero, masks)))
-    found.sort(key=lambda row: COMPARISONS.index(row[0]))
-    return _tested(pd.DataFrame(found, columns=[*_NAMES, *_COUNTS]))
+    rows = []
+    for names, one, other, target in _comparisons(found):
+        counted = found.counted[one, target] & found.counted[other, target]
+        first, second = (found.fooled[job, target] & counted for job in (one, other))
+        masks = (counted, first, second, first & ~second, second & ~first)
+        rows.append((*names, *map(count_ones, masks)))
+    rows.sort(key=lambda row: COMPARISONS.index(row[0]))
+    return _tested(pd.DataFrame(rows, columns=[*_NAMES, *_COUNTS]))
 
 
 def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
@@ -101,17 +59,28 @@ def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tests, turned[[*tests]]], ignore_index=True)
 
 
-def _comparisons(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], Cell, Cell]]:
-    """Yield the `_NAMES` of every comparison, with the two (attack, source, target) compared."""
-    targets = list(rows["target"].unique())
-    jobs = rows[["attack", "source"]].drop_duplicates().itertuples(index=False, name=None)
-    for (attack, source), (other_attack, other) in combinations(jobs, 2):
-        for target in targets:
-            cells = (attack, source, target), (other_attack, other, target)
-            if source == other:
-                yield ("attack", target, source, attack, other_attack), *cells
-            elif attack == other_attack and relation(source, target) == relation(other, target):
-                yield ("source", target, attack, source, other), *cells
+def _comparisons(found: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], int, int, int]]:
+    """Yield the `_NAMES` of every comparison, with the two jobs and the target compared."""
+    for one, other in combinations(range(len(found.jobs)), 2):
+        (attack, source), (other_attack, other_source) = found.jobs[one], found.jobs[other]
+        labels = found.target_labels[one], found.target_labels[other]
+        if (source == other_source) == (attack == other_attack) or not _alike(
+            *labels, same=source == other_source
+        ):
+            continue
+        for place in map(int, np.flatnonzero(found.evaluated[one] & found.evaluated[other])):
+            target = found.targets[place]
+            if source == other_source:
+                yield ("attack", target, source, attack, other_attack), one, other, place
+            elif relation(source, target) == relation(other_source, target):
+                yield ("source", target, attack, source, other_source), one, other, place
+
+
+def _alike(first: Labels, second: Labels, same: bool) -> bool:
+    """Tell whether both or neither are targeted, from the same source at the same labels."""
+    if first is None or second is None:
+        return first is second
+    return not same or bool(((first == second) | (first < 0) | (second < 0)).all())
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 FEWEST_IMAGES = 10
 """Fewest images of which a mean has an interval; a rate of fewer raises an alarm."""
@@ -13,24 +15,24 @@ _Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distributi
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 
 
-def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
+def wilson_interval(
+    successes: ArrayLike, trials: ArrayLike, error: float = 0.05
+) -> tuple[Values, Values]:
     """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
     Successes k and trials n are arrays of one shape, 0 <= k <= n; the lower and upper bounds lie
     in [0, 1], and are NaN where n = 0. With the sum of n values in [0, 1] as k it is an interval
-    of their mean, wider than need be: no values of that mean vary more than 0 and 1 do.
+    of their mean, wider than need be: no values of that mean vary more than 0 and 1 do. `error` is
+    the chance to miss the proportion, for 95 % 0.05.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
         J. Am. Stat. Assoc. 22 (1927).
     """
-    k, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
-    total = np.where(n == 0, 1.0, n)
-    centre = (k + _Z2 / 2) / (total + _Z2)
-    half = np.sqrt(_Z2 * (k * (1 - k / total) + _Z2 / 4)) / (total + _Z2)
+    k, n = np.broadcast_arrays(np.asarray(successes, np.float64), trials)
+    ends = proportion_confint(k, np.maximum(n, 1), error, method="wilson")
     # Both ends are exact where every trial agrees; rounding would leave 1e-17 there.
-    low, high = centre - half, centre + half
-    low, high = np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)
+    low, high = np.where(k == 0, 0.0, ends[0]), np.where(k == n, 1.0, ends[1])
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
@@ -79,10 +81,9 @@ def holm(p: ArrayLike) -> Values:
     """
     values = np.asarray(p, np.float64)
     tested = np.flatnonzero(~np.isnan(values))
-    order = tested[np.argsort(values[tested], kind="stable")]
     corrected = np.full_like(values, np.nan)
-    factors = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    if len(tested):
+        corrected[tested] = multipletests(values[tested], method="holm")[1]
     return corrected
 
 

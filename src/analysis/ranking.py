@@ -1,120 +1,228 @@
-"""Rankings of attacks by their mean success on other models, and what is undecided in them."""
+"""Rankings of attacks, and of sources, by mean success on other models, and their differences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.analysis.intervals import FEWEST_IMAGES, holm, wilson_interval
-from src.analysis.matrices import TRANSFER, relation
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
+from src.analysis.pairwise import LEVEL, PairTests, compare_pairs, detectable
+from src.utils.defended import parted
 
-SIGNIFICANT = 0.05
-"""Level below which a corrected p-value decides."""
-
-_FLIPS = 9_999  # the smallest p-value is 1e-4, 0.005 after Holm's correction for 50 attacks
+COMMON_TARGETS = 2
+"""Fewest targets on which two sources are compared."""
+_PLACE = ["kind", "defence", "attack", "source", "targets", "images", "mean"]
+_TESTED = ["difference", "difference_low", "difference_high", "p", "undecided", "discordance"]
+ATTACK_COLUMNS = [*_PLACE, "low", "high", "rank", *_TESTED, "detectable", "repetition", "effective"]
+SOURCE_COLUMNS = [*_PLACE, "advantage", "rank", *_TESTED, "detectable"]
 
 Values = NDArray[np.float64]
 
 
-def rankings(rows: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
+def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     An image's score is the mean of its successes over the other targets that count it; an attack's
     is the mean over images. Attacks are ranked for each source, and over all single ones by those
-    that were run from each of them. Targeted attacks, ensembles of sources, and sources behind a
-    defence are ranked apart.
+    that were run from each of them; targeted attacks, ensembles of sources, sources behind a
+    defence, and targets behind each defence apart.
 
     Args:
-        rows: `image_outcomes` of jobs on the same images, with `attack` and `source`.
-        against: Attack that the others are tested against; None: the first of each ranking.
+        found: Outcomes of jobs on the same images.
+        against: Attack that the others are compared with; None: the first of each ranking.
 
     Returns:
-        One row per ranked attack, by `kind` (`untargeted` or `targeted`; `of ensembles`,
-        `behind a defence`), the mean over sources first, then by falling mean:
+        One row per ranked attack, by `kind` and `defence` of the targets, the mean over sources
+        first, then by falling mean:
 
-        - `attack`, `source`: a source's name, or `mean of N sources`;
-        - `targets`: number of the other targets; `images`: number of images in the mean;
-        - `mean` success in [0, 1], with its 95 % Wilson interval `low` and `high`, NaN below
-          `FEWEST_IMAGES` images, see `wilson_interval`;
-        - `rank`, 1 for the largest mean;
-        - `p_holm`: p-value of equality with the first, by random flips of the signs of the
-          differences on the images counted for both, after Holm's correction within the ranking;
-          NaN for the first, and without `against`;
-        - `undecided`: whether the attack is, or cannot be told from, the first at level 0.05.
+        - `attack`, `source` (or `mean of N sources`), number of `targets` and of `images`;
+        - `mean` success in [0, 1] with its 95 % interval, `low` and `high` (NaN below
+          `FEWEST_IMAGES`), and `rank`;
+        - `difference` from the first on the images counted for both, with the simultaneous 95 %
+          interval of all pairs, `difference_low` and `difference_high`; corrected `p` and
+          `discordance`, see `compare_pairs`; NaN for the first, and without `against`;
+        - `undecided`: whether the attack is, or cannot be told from, the first at level 0.05;
+        - `detectable`: smallest difference from the first that so many images decide with a power
+          of 80 %, at the median discordance;
+        - `repetition` (see there), and the `effective` number of attacks that it leaves.
+    """
+    parts = []
+    for place, targets, jobs in _groups(found):
+        sources = sorted({source for its in jobs.values() for source in its})
+        groups = {source: [source] for source in sources}
+        if len(sources) > 1 and " " not in place["kind"]:
+            groups = {f"mean of {len(sources)} sources": sources, **groups}
+        for name, members in groups.items():
+            cells = {
+                attack: found.cells([its[source] for source in members], targets)
+                for attack, its in jobs.items()
+                if its.keys() >= set(members)
+            }
+            scores = {attack: found.scores(its) for attack, its in cells.items()}
+            scores = {attack: its for attack, its in scores.items() if not np.isnan(its).all()}
+            if scores:
+                rows = _rank_attacks(list(scores), np.array(list(scores.values())), against)
+                rows["targets"] = [len({target for _, target in cells[a]}) for a in rows["attack"]]
+                parts.append(rows.assign(**place, source=name))
+    return _joined(parts, ATTACK_COLUMNS)
+
+
+def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
+    """Rank sources by success on targets that are neither of two compared sources, at one budget.
+
+    Sources are ranked for each attack, and over all attacks that were run from each of them, where
+    every two sources have at least `COMMON_TARGETS` such targets.
+
+    Returns:
+        One row per ranked source, with columns as of `rankings`: `attack` is an attack's name or
+        `mean of N attacks`; `mean` success and `advantage`, by which the rows are ranked, are means
+        over the comparisons with each other source, of the success and of the difference.
+    """
+    parts = []
+    for place, targets, jobs in _groups(found):
+        sources = {source for its in jobs.values() for source in its}
+        shared = [its for its in jobs.values() if len(its) == len(sources)]
+        groups = {f"mean of {len(shared)} attacks": shared} if len(shared) > 1 else {}
+        for name, members in {**groups, **{attack: [its] for attack, its in jobs.items()}}.items():
+            names = list(members[0])
+            cells = {
+                (one, other): [
+                    cell
+                    for its in members
+                    for cell in found.cells(
+                        [its[names[one]]],
+                        [target for _, target in found.cells([its[names[other]]], targets)],
+                    )
+                ]
+                for one, other in permutations(range(len(names)), 2)
+            }
+            common = [len({target for _, target in its}) for its in cells.values()]
+            if common and min(common) >= COMMON_TARGETS:
+                sides = np.zeros((len(names), len(names)), np.intp)
+                sides[tuple(zip(*cells, strict=True))] = np.arange(len(cells))
+                scores = np.array([found.scores(its) for its in cells.values()])
+                rows = _rank_sources(names, scores, sides)
+                parts.append(rows.assign(**place, attack=name, targets=min(common)))
+    return _joined(parts, SOURCE_COLUMNS)
+
+
+def repetition(scores: Values) -> float:
+    """Return how far attacks succeed on the same images beyond the images' difficulty, in [-1, 1].
+
+    It is the mean over all pairs of rows of scores (A, N) of their correlation given an image's
+    mean over the other attacks, on the images that all count. (Subtracting an image's mean over
+    all attacks would make any two look opposed.) NaN for two attacks, or without an image.
+    """
+    scores = scores[:, ~np.isnan(scores).any(axis=0)]
+    if len(scores) < 3 or scores.shape[1] < 2:
+        return np.nan
+    covariance, values = np.cov(scores), []
+    rows = covariance.sum(axis=1)
+    for pair in combinations(range(len(scores)), 2):
+        both = covariance[np.ix_(pair, pair)]
+        with_rest = rows[[*pair]] - both.sum(axis=1)  # the sum of all rows but the pair
+        rest = rows.sum() - 2 * rows[[*pair]].sum() + both.sum()
+        both = both - np.outer(with_rest, with_rest) / (rest if rest > 1e-12 else np.inf)
+        if both[0, 0] * both[1, 1] > 1e-18:
+            values.append(both[0, 1] / np.sqrt(both[0, 0] * both[1, 1]))
+    return float(np.mean(values)) if values else np.nan
+
+
+def resolution(ranked: pd.DataFrame) -> list[str]:
+    """Say which differences the images of one ranking show, and how much its attacks repeat."""
+    first, lines = ranked.iloc[0], []
+    if first["detectable"] < 1:
+        points = f"{100 * first['detectable']:.1f}"
+        lines.append(f"{first['images']} images show differences from {points} points on")
+    if first.get("effective", np.nan) < len(ranked):
+        lines.append(
+            f"the {len(ranked)} attacks repeat each other (correlation "
+            f"{first['repetition']:.2f}): they count as {first['effective']:.1f}"
+        )
+    return lines
+
+
+def _groups(
+    found: ImageOutcomes,
+) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, int]]]]:
+    """Yield kind and defence, the places of its targets, and those of jobs by attack and source."""
+    defences = [parted(name)[1] for name in found.targets]
+    kinds = [found.kind(job) for job in range(len(found.jobs))]
+    for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
+        for defence in dict.fromkeys(defences):
+            targets = [place for place, its in enumerate(defences) if its == defence]
+            jobs: dict[str, dict[str, int]] = {}
+            for job, (attack, source) in enumerate(found.jobs):
+                if kinds[job] == kind and found.cells([job], targets):
+                    jobs.setdefault(attack, {})[source] = job
+            yield {"kind": kind, "defence": defence}, targets, jobs
+
+
+def _rank_attacks(names: Sequence[str], scores: Values, against: str | None) -> pd.DataFrame:
+    alike = repetition(scores)
+    frame = pd.DataFrame({"attack": names, **_means(scores)}).assign(
+        repetition=alike, effective=len(names) / (1 + (len(names) - 1) * max(alike, 0.0))
+    )
+    against = names[int(np.argmax(frame["mean"]))] if against is None else against
+    place = names.index(against) if against in names else None
+    return _beside(frame, compare_pairs(scores), place, "mean")
+
+
+def _rank_sources(names: Sequence[str], scores: Values, sides: NDArray[np.intp]) -> pd.DataFrame:
+    tests, others = compare_pairs(scores, sides), ~np.eye(len(names), dtype=bool)
+    means = np.where(others, np.nanmean(scores, axis=1)[sides], 0).sum(axis=1)
+    frame = pd.DataFrame({"source": names, "mean": means / (len(names) - 1)}).assign(
+        images=tests.images.min(axis=1, initial=scores.shape[1], where=others).astype(int),
+        advantage=tests.difference.sum(axis=1) / (len(names) - 1),
+    )
+    return _beside(frame, tests, int(np.argmax(frame["advantage"])), "advantage")
+
+
+def _means(scores: Values) -> dict[str, Values]:
+    """Return means with Wilson's interval at the number of 0s and 1s that would vary as much.
+
+    Two more images that vary as 0 and 1 do keep it from vanishing where nearly all scores agree.
 
     Reference:
-        P. Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 3rd ed. (2005), 3.2.
+        C. Franco et al., Comparative study of confidence intervals for proportions in complex
+        sample surveys, J. Surv. Stat. Methodol. 7 (2019).
     """
-    parts = [
-        _ranking(group, against).assign(kind=kind, source=name)
-        for kind, name, group in _groups(rows)
-    ]
-    columns = ["kind", "attack", "source", "targets", "images", "mean", "low", "high"]
-    columns += ["rank", "p_holm", "undecided"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True)[columns]
+    images, sums = np.count_nonzero(~np.isnan(scores), axis=1), np.nansum(scores, axis=1)
+    mean, few = sums / images, np.minimum(sums, images - sums)
+    squares, largest = np.nansum((scores - mean[:, None]) ** 2, axis=1), mean * (1 - mean)
+    variance = (few * squares / np.maximum(images - 1, 1) + 2 * largest) / (few + 2)
+    alike = np.divide(largest, variance, out=np.ones_like(mean), where=variance > 0)
+    trials = images * np.maximum(alike, 1)
+    low, high = np.where(images < FEWEST_IMAGES, np.nan, wilson_interval(mean * trials, trials))
+    return {"images": images, "mean": mean, "low": low, "high": high}
 
 
-def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield the kind, source and counted rows of every ranking."""
-    pairs = rows[["attack", "source", "target"]].drop_duplicates()
-    pairs = pairs[
-        list(map(lambda s, t: relation(s, t) == TRANSFER, pairs["source"], pairs["target"]))
-    ]
-    rows = rows[rows["counted"]].merge(pairs, on=list(pairs))
-    aimed = rows.groupby(["attack", "source"], sort=False)["target_label"].transform("count") > 0
-    names = rows["source"].astype(str)
-    apart = names.str.contains("+", regex=False).map({True: " of ensembles", False: ""})
-    apart = apart.mask(names.str.contains("@", regex=False), " behind a defence")
-    for targeted in (False, True):
-        for sort in ("", " of ensembles", " behind a defence"):
-            kind = ("targeted" if targeted else "untargeted") + sort
-            mine = rows[(aimed == targeted) & (apart == sort)]
-            sources = mine["source"].nunique()
-            from_all = mine.groupby("attack", sort=False)["source"].transform("nunique") == sources
-            if sources > 1 and not sort and from_all.any():
-                yield kind, f"mean of {sources} sources", mine[from_all]
-            for source, group in mine.groupby("source", sort=False, observed=True):
-                yield kind, str(source), group
-
-
-def _ranking(rows: pd.DataFrame, against: str | None) -> pd.DataFrame:
-    """Rank the attacks of one group."""
-    rows = rows.astype({"success": np.float64, "attack": object})
-    scores = rows.pivot_table("success", "index", "attack", aggfunc="mean", sort=False)
-    means = scores.mean().sort_values(ascending=False, kind="stable")
-    scores = scores[means.index]
-    values = scores.to_numpy().T
-    low, high = wilson_interval(scores.sum(), scores.count())
-    names = list(means.index)
-    place = 0 if against is None else names.index(against) if against in names else None
-    p = holm(_sign_flips(values, place))
-    found = pd.DataFrame(
-        {
-            "attack": means.index,
-            "targets": rows.groupby("attack")["target"].nunique().loc[means.index].to_numpy(),
-            "images": scores.count().to_numpy(),
-            "mean": means.to_numpy(),
-            "low": low,
-            "high": high,
-            "rank": np.arange(1, len(means) + 1),
-            "p_holm": p,
-        }
+def _beside(frame: pd.DataFrame, tests: PairTests, place: int | None, key: str) -> pd.DataFrame:
+    """Add rank, difference from one row with its interval and test, and what is detectable."""
+    columns = np.full((4, len(frame)), np.nan)
+    if place is not None:
+        numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
+        columns[:] = [matrix[:, place] for matrix in numbers]
+        columns[:, place] = np.nan
+    difference, margin, p, discordance = columns
+    frame = frame.assign(
+        difference=difference,
+        difference_low=difference - margin,
+        difference_high=difference + margin,
+        p=p,
+        undecided=~(p < LEVEL),
+        discordance=discordance,
     )
-    few = found["images"] < FEWEST_IMAGES
-    found.loc[few, ["low", "high"]] = np.nan
-    return found.assign(undecided=~(found["p_holm"] < SIGNIFICANT))
+    usual = frame[["discordance", "images"]].median()
+    frame["detectable"] = detectable(tests.cutoff, usual["discordance"], usual["images"])
+    frame = frame.sort_values(key, ascending=False, kind="stable")
+    return frame.assign(rank=range(1, len(frame) + 1))
 
 
-def _sign_flips(values: Values, place: int | None) -> Values:
-    """Return two-sided p-values of every row of (A, N) against one of them, whose own is NaN."""
-    if place is None:
-        return np.full(len(values), np.nan)
-    differences = np.nan_to_num(values - values[place])
-    signs = np.random.default_rng(1).integers(0, 2, (_FLIPS, values.shape[1])) * 2.0 - 1
-    flipped, seen = np.abs(signs @ differences.T), np.abs(differences.sum(axis=1))
-    p = (1 + np.count_nonzero(flipped >= seen - 1e-9, axis=0)) / (1 + _FLIPS)
-    p[place] = np.nan
-    return p
+def _joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    if not parts:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(parts, ignore_index=True)[list(columns)]

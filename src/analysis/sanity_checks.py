@@ -4,6 +4,7 @@ Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 9
 """
 
 from collections.abc import Sequence
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def alarms(
       images at the largest budget, is above 1 / `num_classes`.
     - `weaker_at_larger_budget`: in the white box a larger budget succeeds on fewer images, by a
       one-sided exact McNemar test of the budgets with the most and, above it, the fewest
-      successes, p <= 0.05 over all pairs of budgets.
+      successes, p <= 0.05 after Bonferroni's correction for all pairs of budgets and white boxes.
 
     Shares are judged by the lower ends of their intervals. `table` holds the predictions, clean
     rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
@@ -86,11 +87,12 @@ def alarms(
     if zero_gradients > ZERO_GRADIENTS:
         finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
         raised.append(Alarm("zero_gradients", finding))
+    white_boxes = sum(is_white_box(source, target) for target in targets)
     for place, target in enumerate(targets):
         raised.append(_few_images(found, place, protocol))
         if is_white_box(source, target):
             raised.append(_loss_not_rising(correct, place))
-            raised.append(_weaker_at_larger_budget(correct, place))
+            raised.append(_weaker_at_larger_budget(correct, place, white_boxes))
             if iterative and found.target_labels is None:
                 raised.append(_above_chance(found, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
@@ -172,7 +174,7 @@ def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
     return Alarm("loss_not_rising", finding)
 
 
-def _weaker_at_larger_budget(found: Outcomes, place: int) -> Alarm | None:
+def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> Alarm | None:
     """Compare the budget with the most successes with the one above it with the fewest."""
     success = found.success[place] & found.counted[place][:, None]
     counts = success.sum(axis=0)
@@ -182,7 +184,8 @@ def _weaker_at_larger_budget(found: Outcomes, place: int) -> Alarm | None:
     if best in (0, worst):
         return None
     # One-sided exact McNemar test: the tail of Binomial(only + back, 1/2) from `only` on.
-    if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / len(counts):
+    tests = comb(len(counts) - 1, 2) * white_boxes  # of any two budgets above 0
+    if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / tests:
         return None
     n = int(found.counted[place].sum())
     cells = [

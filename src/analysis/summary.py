@@ -3,24 +3,25 @@
 CSV files, the terminal, MLflow and the report render these numbers; none derives them anew.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
-from typing import Any
 
 import pandas as pd
 
-from src.analysis.comparisons import image_outcomes
 from src.analysis.controls import excess_by_control
+from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.matrices import behind_defences, transfer_matrix
-from src.analysis.ranking import rankings
+from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.store.jobs import StoredJob, model_digest
 from src.store.record import JobRecord
 from src.store.tables import Alarm
 from src.utils.defended import PLAIN
+
+_COMMON = ["dataset", "norm", "eps_255", "protocol"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class JobSummary:
             without an attack.
         excess: Excess of the primary variant over each control; empty without controls.
         alarms: Failed sanity checks.
-        outcomes: Outcomes of single images at the reference budget under the job's own protocol,
-            behind no defence (see `image_outcomes`); empty without an attack.
+        outcomes: Outcomes of images by budget, under the job's own protocol and behind every
+            defence (see `image_outcomes`); empty without an attack.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
             code.
         cost: Gradients and forward passes that an image took at all budgets together, the former
@@ -44,7 +45,7 @@ class JobSummary:
     rates: pd.DataFrame
     excess: pd.DataFrame
     alarms: Sequence[Alarm]
-    outcomes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    outcomes: Mapping[float, ImageOutcomes] = field(default_factory=dict)
     group: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
 
@@ -88,17 +89,50 @@ class Summary:
         return [one for one in self.jobs if one.job.attacked]
 
     @cached_property
+    def groups(self) -> list[list[JobSummary]]:
+        """The comparable jobs with adversarial images."""
+        groups: dict[str, list[JobSummary]] = {}
+        for one in self.attacked:
+            groups.setdefault(one.group, []).append(one)
+        return list(groups.values())
+
+    @cached_property
+    def outcomes(self) -> list[ImageOutcomes]:
+        """The outcomes of each group at the reference budget, behind no defence."""
+        return [
+            joined([one.outcomes[one.job.record.reference] for one in jobs]).select(defence=PLAIN)
+            for jobs in self.groups
+        ]
+
+    @cached_property
     def rankings(self) -> pd.DataFrame:
-        """The `rankings` of comparable jobs.
+        """The `rankings` of the attacks of each group, at every budget, the reference first.
 
         Before their columns stand `dataset`, `norm`, `eps_255` and `protocol`, and after them
         `gradients`, those that an image took at all budgets together in the mean over the sources.
         """
-        groups: dict[str, list[JobSummary]] = {}
-        for one in self.attacked:
-            groups.setdefault(one.group, []).append(one)
-        parts = [_ranked(members) for members in groups.values()]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
+        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients"])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    @cached_property
+    def sources(self) -> pd.DataFrame:
+        """The `source_rankings` of each group, after the columns of `rankings`, likewise."""
+        parts = [rows for _, rows in self._ranked(source_rankings)]
+        empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    def _ranked(
+        self, rank: Callable[[ImageOutcomes], pd.DataFrame]
+    ) -> Iterator[tuple[list[JobSummary], pd.DataFrame]]:
+        """Yield the jobs and the ranking of each group and budget."""
+        for jobs in self.groups:
+            first = jobs[0].job.record
+            tried = sorted({eps for one in jobs for eps in one.outcomes})
+            for eps in sorted(tried, key=lambda eps: eps != first.reference):
+                rows = rank(joined([one.outcomes[eps] for one in jobs if eps in one.outcomes]))
+                named = rows.assign(dataset=first.dataset, norm=first.norm, eps_255=eps)
+                yield jobs, named.assign(protocol=first.protocol)[[*_COMMON, *rows]]
 
 
 def summarise(jobs: Sequence[StoredJob]) -> Summary:
@@ -145,31 +179,16 @@ def _group(job: StoredJob, names: dict[str, str]) -> str:
     return comparable(record) + "".join(other)
 
 
-def _ranked(jobs: Sequence[JobSummary]) -> pd.DataFrame:
-    """Return the rankings of comparable jobs with what they have in common, and their cost."""
-    first = jobs[0].job.record
-    named = [
-        one.outcomes.assign(
-            attack=one.job.attack,
-            source=one.job.record.source,
-            gradients=one.cost.get("gradients_per_image", nan),
-        )
-        for one in jobs
-    ]
-    rows = pd.concat(named, ignore_index=True)
-    costs = rows.groupby(["attack", "source"])["gradients"].first()
-    found = rankings(rows)
-    found["gradients"] = [
-        costs.get((attack, source), costs[attack].mean())
-        for attack, source in zip(found["attack"], found["source"], strict=True)
-    ]
-    common: dict[str, Any] = {
-        "dataset": first.dataset,
-        "norm": first.norm,
-        "eps_255": first.reference,
-        "protocol": first.protocol,
-    }
-    return found.assign(**common)[[*common, *found]]
+def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:
+    """Add the gradients per image: those of a source, or the mean over the sources."""
+    costs = pd.Series(
+        {
+            (one.job.attack, one.job.record.source): one.cost.get("gradients_per_image", nan)
+            for one in jobs
+        }
+    ).sort_index()
+    pairs = zip(ranked["attack"], ranked["source"], strict=True)
+    return ranked.assign(gradients=[costs.get(pair, costs[pair[0]].mean()) for pair in pairs])
 
 
 def _summary(job: StoredJob, group: str) -> JobSummary:
@@ -183,7 +202,9 @@ def _summary(job: StoredJob, group: str) -> JobSummary:
     attacked = job.predictions[job.predictions["eps_255"] > 0]
     taken = attacked[["gradients", "forwards"]].mean().dropna()
     cost = {f"{name}_per_image": float(value) for name, value in taken.items()}
-    single = image_outcomes(job.predictions, *pair, own.reference, own.protocol)
+    there = set(job.defended["target"].unique())
+    evaluated = [target for target in own.evaluated if target in there]
+    single = image_outcomes(job.defended, job.attack, own.source, evaluated, own.protocol)
     return JobSummary(job, rates, beyond, alarms, single, group, cost)
 
 

@@ -1,5 +1,7 @@
 """Transfer matrices for the terminal and CSV files."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from rich import box
 from rich.console import Console, Group
@@ -7,7 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.analysis.ranking import resolution
 from src.utils.defended import PLAIN
+
+_DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
@@ -69,31 +74,48 @@ def defence_table(behind: pd.DataFrame) -> Group:
     return Group(_table(shown.astype(str)), Text(words, style="italic"))
 
 
-def ranking_table(ranked: pd.DataFrame, most: int = 5) -> Group:
-    """Lay out the first attacks of one ranking (see `Summary.rankings`) for the terminal."""
+def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Group:
+    """Lay out the first rows of one ranking of attacks, or of sources, for the terminal.
+
+    `ranked` has rows of `Summary.rankings` or `Summary.sources`.
+    """
     first, shown = ranked.iloc[0], ranked.head(most)
     does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
-    source = str(first["source"])
+    what, other = f"{of.capitalize()}s", "source" if of == "attack" else "attack"
+    whose = str(first[other])
     heading = (
-        f"Attacks by mean success ({does}) on other models, eps = {first['eps_255']:g}/255, "
-        f"{source if source.startswith('mean of') else f'source: {source}'}"
+        f"{what} by mean success ({does}) on other models, eps = {first['eps_255']:g}/255, "
+        f"{whose if whose.startswith('mean of') else f'{other}: {whose}'}"
     )
-    frame = pd.DataFrame({"rank": shown["rank"].astype(str), "attack": shown["attack"]})
+    frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})
     tied = bool(ranked["undecided"].sum() > 1)
     marks = shown["undecided"].map({True: "=" * tied, False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
-    ends = zip(shown["low"], shown["high"], strict=True)
-    frame["95 % interval"] = [f"{low:.1%} to {high:.1%}" for low, high in ends]
+    if of == "attack":
+        ends = _points(shown, ["low", "high"], " [{:.1f}, {:.1f}]")
+        frame["mean success"] += pd.Series(ends, shown.index)
+    if of == "source":
+        frame["advantage"] = shown["advantage"].map(lambda its: f"{100 * its:+.1f}")
+    frame["beside the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
     frame["images"] = shown["images"].astype(str)
-    frame["gradients an image"] = shown["gradients"].map("{:g}".format)
+    if of == "attack":
+        frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
     left = len(ranked) - len(shown)
-    words = [f"attacks.csv has the {left} others"] if left else []
+    words = [f"{of}s.csv has the {left} others"] if left else []
     words.append(
-        "= cannot be told from the first (sign flips, Holm, p >= 0.05)"
+        "= cannot be told from the first (all pairs tested together, p >= 0.05)"
         if tied
-        else "decided: each of the others is weaker (paired sign flips, Holm, p < 0.05)"
+        else "decided: each of the others is weaker (all pairs tested together, p < 0.05)"
     )
-    return Group(Text(heading, style="bold"), _table(frame), Text("; ".join(words), style="italic"))
+    notes = Text("\n".join(["; ".join(words), *resolution(ranked)]), style="italic")
+    return Group(Text(heading, style="bold"), _table(frame), notes)
+
+
+def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+    """Write shares in percent, or differences in points, without an unknown interval."""
+    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
+    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
+    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
 def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:

@@ -45,7 +45,7 @@ from src.utils.tables import write_table
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.txt"
-ATTACKS = "attacks.csv"
+ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
@@ -64,8 +64,8 @@ def files_of_job(folder: Path) -> list[Path]:
 
 
 def files_of_sweep(folder: Path) -> list[Path]:
-    """Return a sweep's files beside its jobs: report, figures, ranking and matrices."""
-    named = (folder / name for name in (PAGE, FIGURES, ATTACKS))
+    """Return a sweep's files beside its jobs: report, figures, rankings and matrices."""
+    named = (folder / name for name in (PAGE, FIGURES, ATTACKS, SOURCES))
     first = (path for path in named if path.exists())
     return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
@@ -230,7 +230,7 @@ def clear_sweep(folder: Path) -> None:
 
 
 def _clear_summary(folder: Path) -> None:
-    for pattern in ("matrix-*.csv", ATTACKS, PAGE, SUMMARY):
+    for pattern in ("matrix-*.csv", ATTACKS, SOURCES, PAGE, SUMMARY):
         for file in folder.glob(pattern):
             file.unlink()
     remove_figures(folder / FIGURES)

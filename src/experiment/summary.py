@@ -15,7 +15,8 @@ from src.experiment.matrix_tables import (
     ranking_table,
     wide_matrix,
 )
-from src.experiment.outputs import ATTACKS
+from src.experiment.outputs import ATTACKS, SOURCES
+from src.utils.defended import PLAIN
 from src.utils.files import write_csv
 
 
@@ -34,9 +35,11 @@ def print_matrices(summary: Summary, console: Console) -> None:
 
 
 def write_tables(summary: Summary, folder: Path) -> None:
-    """Write the matrix of every attack, and the rankings of attacks, as CSV."""
+    """Write the matrix of every attack, and the rankings of attacks and sources, as CSV."""
     if summary.attacked:
         write_csv(folder / ATTACKS, summary.rankings)
+    if len(summary.sources):
+        write_csv(folder / SOURCES, summary.sources)
     files: dict[str, pd.DataFrame] = {}
     for one in summary.matrices:
         stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", one.attack).strip("-")[:150]
@@ -46,14 +49,22 @@ def write_tables(summary: Summary, folder: Path) -> None:
 
 
 def print_rankings(summary: Summary, console: Console) -> None:
-    """Print the first attacks of each kind, over all sources where there are several."""
-    if summary.rankings.empty:
-        return
-    keys = ["dataset", "norm", "eps_255", "protocol", "kind"]
-    for _, ranked in summary.rankings.groupby(keys, sort=False):
-        first = ranked[ranked["source"] == ranked["source"].iloc[0]]
-        if len(first) > 1:
-            console.print(ranking_table(first), "", soft_wrap=False)
+    """Print the first attacks and sources of each kind, at the reference budget.
+
+    Of several rankings of a kind it is the first, that of the mean over sources, or attacks.
+    """
+    for of, other, rows in (
+        ("attack", "source", summary.rankings),
+        ("source", "attack", summary.sources),
+    ):
+        if rows.empty:
+            continue
+        plain = rows[rows["defence"] == PLAIN]
+        for _, ranked in plain.groupby(["dataset", "norm", "protocol", "kind"], sort=False):
+            keys = ["eps_255", other]
+            first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
+            if len(first) > 1:
+                console.print(ranking_table(first, of), "", soft_wrap=False)
 
 
 def print_alarms(summary: Summary, console: Console) -> None:

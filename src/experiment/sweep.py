@@ -127,6 +127,18 @@ class Sweep:
 
     def _sum_up(self) -> bool:
         """Report the finished jobs, close the sweep, and tell whether nothing failed."""
+        try:
+            return self._report_jobs()
+        except Exception as error:
+            if self.run:
+                note = f"The jobs are not summed up: {first_line(error)}"
+                self.tracker.end_sweep(self.run, "FAILED", files_of_sweep(self.folder), note, [])
+            raise
+        finally:
+            self.held.close()
+
+    def _report_jobs(self) -> bool:
+        """Print and write what the finished jobs come to; close the sweep's run."""
         folder, jobs = self.folder, list(job_folders(self.folder, self.plan).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True, soft_wrap=True)
@@ -165,7 +177,6 @@ class Sweep:
             links = self.tracker.links(self.run, attacks) if done.jobs else {}
             for what, link in links.items():
                 console.print(f"{what}: {link}")
-        self.held.close()
         return written and not failures and not missing
 
     def _report(self, done: Summary, console: Console) -> bool:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from src.analysis import TRANSFER, WHITE_BOX, explained, relation
+from src.analysis import explained, is_white_box
 from src.analysis.summary import JobSummary, Summary
 from src.config.settings import Settings, job_name
 from src.experiment.outputs import files_of_job
@@ -163,29 +163,38 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
 
 
 def sweep_points(summary: Summary) -> list[Point]:
-    """Return each attack's mean success rates: on other models, in white boxes, behind defences.
+    """Return each attack's success by whole budget above 0, as the rankings have it.
 
-    `transfer_success/ATTACK` is the ranking's mean over images, at the reference budget, over the
-    sources if there are several; another kind of ranking is named after the attack. By whole budget
-    above 0, `white_box_success/ATTACK` is the mean over the white boxes, and
-    `transfer_success/ATTACK behind DEFENCE` that over the other pairs.
+    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (of an attack
+    without that, the mean over its sources), `difference_from_first/ATTACK` in that ranking, and
+    `white_box_success/ATTACK`, the mean over white boxes. Kinds of ranking stand after the attack,
+    as `ATTACK of ensembles`, and defences as `ATTACK behind DEFENCE`.
     """
-    kinds = {WHITE_BOX: "white_box", TRANSFER: "transfer"}
     found = defaultdict[tuple[str, int], list[float]](list)
+    ranked = _at_whole_budgets(summary.rankings)
+    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255"], sort=False):
+        name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
+        mean = str(rows["source"].iloc[0]).startswith("mean of")
+        rows = rows.head(1 if mean else len(rows))
+        found[f"transfer_success/{name}", eps] = list(rows["mean"])
+        if len(rows) == 1 and rows["difference"].notna().all():
+            found[f"difference_from_first/{name}", eps] = list(rows["difference"])
     for one in summary.attacked:
-        rates, attack = one.own, _metric_name(one.job.attack)
-        attacked = rates.loc[rates["eps_255"] > 0, ["target", "defence", "eps_255", "success_rate"]]
-        for target, defence, eps, rate in attacked.dropna().itertuples(index=False):
-            kind = kinds.get(relation(one.job.record.source, target))
-            name = attack if defence == PLAIN else f"{attack} behind {defence}"
-            ranked = kind == "transfer" and defence == PLAIN
-            if kind and eps.is_integer() and not ranked:
-                found[f"{kind}_success/{name}", int(eps)].append(rate)
-    for row in summary.rankings.to_dict("records"):  # the mean over sources comes first
-        name = f"{_metric_name(row['attack'])} {row['kind'].partition(' ')[2]}".strip()
-        found.setdefault((f"transfer_success/{name}", round(row["eps_255"])), [row["mean"]])
+        source, rates = one.job.record.source, _at_whole_budgets(one.own)
+        for row in rates.dropna(subset="success_rate").to_dict("records"):
+            if is_white_box(source, row["target"]):
+                name = _metric(one.job.attack, row["defence"])
+                found[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
     return [(name, fmean(values), eps) for (name, eps), values in found.items()]
 
 
-def _metric_name(attack: str) -> str:
-    return re.sub(r"[^\w.-]+", " ", attack).strip()[:200]  # as MLflow takes it
+def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at budgets above 0 that MLflow takes as steps."""
+    return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
+
+
+def _metric(attack: str, defence: str, kind: str = "") -> str:
+    """Return an attack's name as MLflow takes it, with its kind of ranking."""
+    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:200]
+    name = f"{allowed} {kind.partition(' ')[2]}".strip()
+    return name if defence == PLAIN else f"{name} behind {defence}"

@@ -54,7 +54,7 @@ def caption_of(
         f"{white}: white boxes": white_boxes and bool(shown["white"].any()),
         "White boxes are left out": not white_boxes,
         "Bold: the best attack": bool(shown["best"].any()),
-        "Italic: not distinguishable from it (paired sign flips, Holm, 5 %)": marked,
+        "Italic: not distinguishable from it (all pairs tested together, 5 %)": marked,
         "In brackets: 95 % intervals": intervals,
         "Strongest: the attacker may use any of the attacks and sources, white boxes left out; per "
         "set the best one, per image any of them, over the images that all count": strongest,

@@ -1,5 +1,6 @@
 """Cells of a table of attacks, sources, targets and defences, and which of them are best."""
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src.analysis import TRANSFER
-from src.analysis.comparisons import image_outcomes
+from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.ranking import rankings
 from src.analysis.stealth import mean_stealth
 from src.analysis.strongest import strongest_attackers
@@ -51,13 +52,12 @@ class Cells:
 
     Attributes:
         pairs: A row per attack, source, target and defence, with the columns of rates.
-        outcomes: Those of single images, with `attack`, `source`, `target` and `defence`, the
-            target's `full` name behind it, and the `group` of comparable jobs.
+        outcomes: Outcomes of images of each group of comparable jobs.
         value: One of `VALUES`.
     """
 
     pairs: pd.DataFrame
-    outcomes: pd.DataFrame
+    outcomes: Sequence[ImageOutcomes]
     value: str
 
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
@@ -90,17 +90,17 @@ class Cells:
         sign, shared = 1 if self.value == "success" else -1, [k for k in keys if k != "attack"]
         shown = cells[~cells["white"]]
         for place in shown[shared].drop_duplicates().to_dict("records") if shared else [{}]:
-            group, mine = _where(shown, place), _where(self.outcomes, place)
-            rankable = mine.rename(columns={"full": "target", "target": "_"})
-            ranked = [rankings(rows) for _, rows in rankable.groupby("group", sort=False)]
-            for rows in (kind for each in ranked for _, kind in each.groupby("kind", sort=False)):
-                first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
-                its = group[group["attack"].isin(first["attack"])]
-                if its["value"].nunique() > 1:
-                    values = sign * its["value"]
-                    cells.loc[its.index[values == values.max()], "best"] = True
-                    undecided = first.loc[first["undecided"], "attack"]
-                    cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True
+            group = _where(shown, place)
+            for found in self.outcomes:
+                ranked = rankings(found.select(**{str(key): name for key, name in place.items()}))
+                for _, rows in ranked.groupby(["kind", "defence"], sort=False):
+                    first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
+                    its = group[group["attack"].isin(first["attack"])]
+                    if its["value"].nunique() > 1:
+                        values = sign * its["value"]
+                        cells.loc[its.index[values == values.max()], "best"] = True
+                        undecided = first.loc[first["undecided"], "attack"]
+                        cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True
         return cells.assign(undecided=cells["undecided"] & ~cells["best"])
 
     def strongest(self) -> pd.DataFrame:
@@ -109,10 +109,9 @@ class Cells:
         `strongest_attackers`, with `attack` one of `STRONGEST`, and the columns of
         `pairs` that a cell shows.
         """
-        if self.outcomes["group"].nunique() > 1:
+        if len(self.outcomes) > 1:
             raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
-        rows = self.outcomes.rename(columns={"full": "target", "target": "_"})
-        found = strongest_attackers(rows)
+        found = strongest_attackers(self.outcomes[0])
         found = found[~found["targeted"]]
         parts = []
         for name, value in STRONGEST.items():
@@ -138,7 +137,7 @@ def cells_of(
     jobs: Sequence[JobSummary], value: str, eps_255: float | None, protocol: str | None
 ) -> Cells:
     """Return the cells of attacked jobs; None stands for each job's own budget or protocol."""
-    pairs, outcomes = [], []
+    pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
     for one in jobs:
         job, own = one.job, one.job.record
         eps = own.reference if eps_255 is None else eps_255
@@ -154,9 +153,7 @@ def cells_of(
         if "stealth" in job.files:
             at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
         pairs.append(at)
-        single = image_outcomes(job.defended, own.source, own.evaluated, eps, counted)
-        names = pd.DataFrame(map(parted, single["target"]), columns=["target", "defence"])
-        single = single.rename(columns={"target": "full"}).join(names)
-        outcomes.append(single.assign(attack=job.attack, source=own.source, group=one.group))
+        single = image_outcomes(job.defended, job.attack, own.source, own.evaluated, counted)
+        outcomes[one.group].append(single[eps])
         job.forget()
-    return Cells(pd.concat(pairs, ignore_index=True), pd.concat(outcomes, ignore_index=True), value)
+    return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)

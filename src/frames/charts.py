@@ -68,7 +68,7 @@ def _view(given: tuple[str | Path | pd.DataFrame, ...]) -> View:
     summary = summarise(jobs_of(*given))
     if not (jobs := summary.attacked):
         raise ValueError("The jobs hold clean images alone; this chart is of attacks.")
-    found = Measured(summary.rankings, {"rates": primary_rates(jobs)})
+    found = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
     return make_view(jobs[0].job.record, found)
 
 

@@ -59,11 +59,28 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "ranking, mean of sources",
         "Attacks by the mean over images of an image's mean success on models other than the "
-        "source; the interval is Wilson's of the sum of those means, 95 %. =: the first, and those"
-        " that random flips of the signs of an image's differences, on the images counted for "
-        "both, cannot tell from it (Holm over the ranking, p at least 0.05). Targeted attacks,"
-        " ensembles, and sources behind a defence are ranked apart. A cell's mean of sources is "
-        "over those that are no white box for its target; its counts are their sums.",
+        "source, with Wilson's 95 % interval at the number of images that would vary as much with "
+        "scores 0 and 1. =: the first, and those that cannot be told from it. For the test of two "
+        "attacks the differences on the images counted for both get random signs, the same for all "
+        "pairs; the largest statistic of all pairs decides (maxT, 1,999 draws, p < 0.05, from 30 "
+        "images on). So any two of equal attacks are called unequal in at most 5 % of rankings: "
+        "per source or mean, defence and budget. Intervals of differences are simultaneous, 95 %, "
+        "and hold 0 where the pair is undecided. Targeted attacks, ensembles, and sources behind a "
+        "defence are ranked apart. Sources are compared on targets that are neither of the two, "
+        "and ranked by the mean difference from the others. A cell's mean of sources is over those "
+        "that are no white box for its target; its counts are their sums.",
+    ),
+    (
+        "differences shown, repetition",
+        "N images show differences from a size on that they decide in 80 % of samples, at the "
+        "median discordance: the mean squared difference of two attacks on an image. Repetition: "
+        "the mean correlation of two attacks' scores given an image's mean over the others; "
+        "A attacks with a correlation of rho count as A / (1 + (A - 1) rho).",
+    ),
+    (
+        "strongest attacker",
+        "Per set: the one of A attackers with most successes; the lower end of its Wilson interval "
+        "is at the level 1 - 0.05 / A, since the same images chose it. Per image: any of them.",
     ),
     (
         "difference of two rates, excess",

@@ -10,6 +10,7 @@ from src.analysis import measured, relation
 from src.analysis.confidence import by_initial_confidence
 from src.analysis.frequency import filtered_rates, low_pass_accuracy
 from src.analysis.hypothesis import initial_confidence_effect
+from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.iterations import success_over_iterations
 from src.analysis.similarity import pair_similarity
 from src.analysis.stealth import mean_stealth
@@ -26,8 +27,10 @@ class Measured:
 
     Attributes:
         ranking: The `rankings` of the summary.
+        sources: Its `source_rankings`.
+        outcomes: Outcomes of images of each group of comparable jobs; see `Summary.outcomes`.
         tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
-            `excess`, `outcomes`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
+            `excess`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
             `similarity`, `stealth`, `iterations`. One that no job has is missing.
         clean: Rows of the clean images with the top five, by data set and model.
         pictures: Example images and galleries, by rank.
@@ -35,6 +38,8 @@ class Measured:
     """
 
     ranking: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sources: pd.DataFrame = field(default_factory=pd.DataFrame)
+    outcomes: Sequence[ImageOutcomes] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     pictures: Pictures = field(default_factory=Pictures)
@@ -47,7 +52,7 @@ class Measured:
 
 def measure(summary: Summary) -> Measured:
     """Add what the page alone shows to the summary of jobs, one job after another, by rank."""
-    found = Measured(ranking=summary.rankings)
+    found = Measured(summary.rankings, summary.sources, summary.outcomes)
     names: dict[str, str] = {}
     for one in summary.jobs:
         for name in one.job.record.weights:
@@ -74,7 +79,8 @@ def measure(summary: Summary) -> Measured:
 
 def _by_rank(summary: Summary) -> list[int]:
     """Return the places of the jobs, those of the attacks and sources with the best ranks first."""
-    ranks = {(row["attack"], row["source"]): row["rank"] for _, row in summary.rankings.iterrows()}
+    ranked = summary.rankings.iloc[::-1]  # the rank at the reference budget replaces the others
+    ranks = {(row["attack"], row["source"]): row["rank"] for _, row in ranked.iterrows()}
     jobs = [(one.job.attack, one.job.record.source) for one in summary.jobs]
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
@@ -122,7 +128,6 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
         own = [_model(job, str(target), names) for target in table["target"]]
         found["low_passed"] = table.assign(target=own)
-    found["outcomes"] = one.outcomes.assign(group=one.group)
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:

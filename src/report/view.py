@@ -17,8 +17,9 @@ from src.utils.defended import PLAIN
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
 _SUMS = ("n", "success", "still_correct", "abstained")
-_COMMON = ["dataset", "norm", "eps_255", "protocol", "kind"]
-_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "p_holm", "gradients"]
+_COMMON = ["dataset", "norm", "protocol", "kind"]
+_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients"]
+_STATISTICS += ["difference", "difference_low", "difference_high", "p"]
 _JOB = ["attack", "source"]
 _APART = "[+@]"  # in names of ensembles, and of sources behind a defence
 
@@ -30,7 +31,8 @@ class View:
     Attributes:
         rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
             the place of each attack in the ranking, `position` and `own_position`.
-        ranking: A row for each attack and source or mean, and for each heading; see `ranked`.
+        ranking: A row for each budget, attack and source or mean, and for each heading; see
+            `ranked`.
         choice: Cell that is shown first.
         pairs: Attack, source and target of all pairs, that of the best rank first.
         menus: Options, with their words, of each thing to choose.
@@ -48,16 +50,19 @@ def make_view(record: JobRecord, found: Measured) -> View:
     rates = found.table("rates")
     rows = drawn_rows(pd.concat([rates[rates["primary"]], found.table("behind_defences")]))
     rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
-    ranking = _ranking(rows, found.ranking)
+    tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
+    parts = [_ranking(rows, found.ranking, eps) for eps in tried]
+    ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
-        places = ranking[ranking["heading"] == ""].dropna(subset=name).set_index(_JOB)[name]
-        rows = rows.join(places, on=_JOB)
+        places = ranking[ranking["heading"] == ""].dropna(subset=name)
+        rows = rows.join(places.set_index([*_JOB, "eps_255"])[name], on=[*_JOB, "eps_255"])
+    reference = ranking[ranking["eps_255"] == record.reference]
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == PLAIN) & ~rows["source"].isin([MEAN, CLEAN])]
     pairs = pairs.assign(
         own=pairs["relation"] != TRANSFER,
         ensemble=pairs["source"].str.contains("+", regex=False),
-        place=pairs["attack"].map(ranking.groupby("attack")["position"].min()),
+        place=pairs["attack"].map(reference.groupby("attack")["position"].min()),
     ).sort_values(
         ["own", "place", "ensemble", "success_rate"],
         ascending=[True, True, True, False],
@@ -87,9 +92,11 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     return single.groupby(keys, sort=False, as_index=False).agg(how).assign(source=MEAN)
 
 
-def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame) -> pd.DataFrame:
-    """Place every attack: where the mean over sources is chosen, and where its source is."""
-    jobs = rows.loc[rows["source"] != CLEAN, _JOB].drop_duplicates()
+def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """Place every attack at one budget: where the mean over sources is chosen, or its source."""
+    here = (rankings["eps_255"] == eps) & (rankings["defence"] == PLAIN)
+    rankings = rankings[here]
+    jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
     several = (jobs["source"] == MEAN).any()
     in_mean = jobs[(jobs["source"] == MEAN) == several]
     apart = jobs[jobs["source"].str.contains(_APART)]
@@ -100,7 +107,8 @@ def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame) -> pd.DataFrame:
         if source != MEAN
     ]
     mean = _placed(rankings, in_mean).rename(columns={"place": "position"})
-    return pd.concat([mean, *(part.rename(columns={"place": "own_position"}) for part in own)])
+    own = [part.rename(columns={"place": "own_position"}) for part in own]
+    return pd.concat([mean, *own]).assign(eps_255=eps)
 
 
 def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.analysis.image_outcomes import ImageOutcomes, joined
+
 
 @pytest.fixture(scope="session")
 def make_table():
@@ -23,3 +25,32 @@ def make_table():
         return pd.concat(parts, ignore_index=True)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def outcomes_of():
+    """Lay out rows of images: attack, source, target, index, target_label, counted, success."""
+
+    def layout(rows):
+        parts = []
+        for (attack, source), job in rows.groupby(["attack", "source"], sort=False):
+            index, targets = np.unique(job["index"]), list(job["target"].unique())
+            counted, fooled = np.zeros((2, 1, len(targets), len(index)), bool)
+            labels = np.full(len(index), -1)
+            for row in job.itertuples():
+                place = 0, targets.index(row.target), np.searchsorted(index, row.index)
+                counted[place], fooled[place] = row.counted, row.counted and row.success
+                labels[place[2]] = -1 if np.isnan(row.target_label) else row.target_label
+            parts.append(
+                ImageOutcomes(
+                    [(attack, source)],
+                    targets,
+                    index,
+                    [labels if (labels >= 0).any() else None],
+                    np.ones((1, len(targets)), bool),
+                    *(np.packbits(bits, axis=-1) for bits in (counted, fooled)),
+                )
+            )
+        return joined(parts)
+
+    return layout

@@ -6,6 +6,8 @@ import pytest
 from scipy.stats import binom, norm, spearmanr
 
 from src.analysis.hypothesis import initial_confidence_effect
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.ranking import rankings
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):
@@ -31,3 +33,28 @@ def test_the_interval_of_rho_covers_it_on_tied_budgets(n, never, rho, shares):
     covered = ((found["rho_low"] <= truth) & (truth <= found["rho_high"])).mean()
     assert binom.ppf(0.001, len(found), 0.93) / len(found) <= covered
     assert covered <= binom.ppf(0.999, len(found), 0.98) / len(found)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.3, 0.97])
+@pytest.mark.parametrize("alike", [0.3, 0.9])
+def test_the_interval_of_mean_success_covers_it(share, alike):
+    """Each of 300 sources is a sample of 150 images on four targets, which fall together."""
+    samples, targets, images = 300, 4, 150
+    random = np.random.default_rng(7)
+    difficulty = random.standard_normal((samples, 1, images))
+    noise = random.standard_normal((samples, targets, images))
+    fooled = np.sqrt(alike) * difficulty + np.sqrt(1 - alike) * noise > norm.isf(share)
+    found = ImageOutcomes(
+        [("mi", f"source {number}") for number in range(samples)],
+        [f"target {number}" for number in range(targets)],
+        np.arange(images),
+        [None] * samples,
+        np.ones((samples, targets), bool),
+        np.packbits(np.ones_like(fooled), axis=-1),
+        np.packbits(fooled, axis=-1),
+    )
+    ranked = rankings(found)
+    ranked = ranked[ranked["source"].str.startswith("source")]
+    covered = ((ranked["low"] <= share) & (share <= ranked["high"])).mean()
+    assert len(ranked) == samples and covered >= 0.92
+    assert (ranked["high"] > ranked["low"]).all()

@@ -20,7 +20,7 @@ from src.store.record import JobRecord
 from src.store.state import Plan, write_plan
 from tests.conftest import REPOSITORY, run_python
 
-IMAGES = 20
+IMAGES = 40
 BUDGETS = (0.0, 4.0, 8.0)
 NAMES = {
     "plain": ("vgg", "vit", "fgsm", "mi", "di"),
@@ -29,9 +29,9 @@ NAMES = {
 
 
 def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
-    """Return a frame in which each attack, source and target has so many images fooled at 8/255.
+    """Return a frame in which so many of 20 images are fooled by attack, source and target.
 
-    At 4/255 half as many are fooled, on the clean images none; fooled are the first ones.
+    That is at 8/255; at 4/255 half as many are, on the clean images none; fooled are the first.
     """
     parts, records = [], []
     jobs = {(attack, source): 0 for attack, source, _ in fooled}
@@ -39,7 +39,7 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
     for attack, source in jobs:
         for target in dict.fromkeys((source, *targets)):
             for eps in BUDGETS:
-                count = fooled.get((attack, source, target), 0) * eps // 8
+                count = fooled.get((attack, source, target), 0) * eps // 8 * IMAGES // 20
                 if (attack, source, target) not in fooled and eps:
                     continue
                 names = {"attack": attack, "source": source, "target": target, "defence": "none"}
@@ -144,7 +144,7 @@ def test_white_boxes_are_grey_or_left_out():
 
 
 def test_intervals_are_in_small_print_and_in_columns_of_the_csv():
-    wilson = stats.binomtest(16, IMAGES).proportion_ci(method="wilson")
+    wilson = stats.binomtest(32, IMAGES).proportion_ci(method="wilson")
     ends = f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
     assert rf"{{\scriptsize {ends}}}" in table(ordinary(), intervals=True, to="latex")
     rows = list(csv.DictReader(io.StringIO(table(ordinary(), intervals=True, to="csv"))))
@@ -165,10 +165,10 @@ def test_the_strongest_attacker_has_rows_of_its_own():
 def test_the_caption_says_what_the_numbers_are():
     caption = table(ordinary(), to="markdown").rpartition("|")[2]
     for words in (
-        *("Success rates in %", "eps = 8/255", "20 images (ten, digest 0123456789abcdef)"),
+        *("Success rates in %", "eps = 8/255", f"{IMAGES} images (ten, digest 0123456789abcdef)"),
         *(
             "joint",
-            "(joint): 20 images a cell",
+            f"(joint): {IMAGES} images a cell",
             "†: white boxes",
             "mi 10",
             "vgg (vgg.tv\\_in1k, fedcba98)",

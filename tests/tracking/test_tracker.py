@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
-from src.analysis.comparisons import image_outcomes
+from src.analysis.image_outcomes import image_outcomes
 from src.analysis.summary import JobSummary, Summary
 from src.config.settings import TrackingSettings
 from src.experiment.tracked import pair_points, sweep_points
@@ -190,7 +190,7 @@ def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(t
     own = SimpleNamespace(source="a", protocol="joint", storage="float32", dataset="made-up")
     own.norm, own.reference = "linf", 8.0
     job = SimpleNamespace(attack="bim (x=1/2)", attacked=True, record=own)
-    single = image_outcomes(rows, "a", ["a", "b", "c"], 8.0, "joint")
+    single = image_outcomes(rows, job.attack, "a", ["a", "b", "c"], "joint")
     sweep = tracker.start_sweep("sweep", {})
     points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], single)]))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)

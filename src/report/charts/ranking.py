@@ -23,8 +23,11 @@ from src.report.charts.transfer import COUNTS, INTERVAL, ink, of_success, shown_
 from src.utils.defended import PLAIN
 
 _FEW_ROWS = 30
-_VIEW = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
-"""Rows of the mean over sources, or of the chosen one."""
+_VIEW = (
+    "datum.eps_255 == chosen_eps && "
+    "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
+)
+"""Rows of the mean over sources, or of the chosen one, at the chosen budget."""
 _AT = "chosen_source == '' ? datum.position : datum.own_position"
 
 
@@ -32,21 +35,22 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     """Return a heat map of success with a row an attack, in the order of its ranking.
 
     `rows` have the columns of `drawn_rows` and the rows of means over sources; `ranking` has a
-    row for each attack and source, or mean over sources, and for each heading, in `heading`. Both
-    have the row's place, `position` where the mean over sources is chosen (NaN: not there) and
-    `own_position` where the source is. Whatever is chosen, the order is that of the `first`
-    choice's budget and protocol, which the heading says.
+    row for each budget, attack and source, or mean over sources, and for each heading, in
+    `heading`. Both have the row's place, `position` where the mean over sources is chosen (NaN: not
+    there) and `own_position` where the source is. Whatever is chosen, the order is that of the
+    `first` choice's protocol, which the heading says.
     """
     data = inline(rows)
     rows = rows[rows["source"] != CLEAN]
     others = set(rows.loc[rows["relation"] == TRANSFER, "target"])
     targets = [name for name in dict.fromkeys(rows["target"]) if name in others]
-    height = {"step": 22 if len(ranking) <= _FEW_ROWS else 17}
+    few = (ranking["eps_255"] == first.eps).sum() <= _FEW_ROWS
+    height = {"step": 22 if few else 17}
     step = 50 if len(targets) <= 8 else 40 if len(targets) <= 12 else 21
     y = alt.Y("at:O", axis=None, scale=alt.Scale(paddingInner=0.04))
     cells = (
         alt.Chart(data)
-        .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol', 'eps_255')}")
+        .transform_filter(f"{_VIEW} && {chosen('defence', 'protocol')}")
         .transform_calculate(at=_AT, interval=INTERVAL)
     )
     black_box = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
@@ -78,7 +82,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
         f"', protocol ' + chosen_protocol + "
         f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
     )
-    order = f"order and means: at {first.eps:g}/255, protocol {first.protocol}, no defence"
+    order = f"order and means: protocol {first.protocol}, no defence"
     heading = alt.Title(alt.ExprRef(title), subtitle=order, offset=14)
     chart = alt.hconcat(*panels, spacing=6, title=heading)
     return chart.resolve_scale(y="shared", x="independent")
@@ -93,7 +97,7 @@ def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
     """Return the attacks' names with their ranks, and the headings of several rankings."""
     mark = "(datum.undecided == 'yes' ? '= ' : '') + datum.rank"
     base = _base(ranking).transform_calculate(place=f"isValid(datum.rank) ? {mark} : ''")
-    lines = tooltip("attack", "source", "rank", "undecided", "p_holm")
+    lines = tooltip("attack", "source", "rank", "undecided", "p")
     named = base.transform_filter("isValid(datum.attack)")
     words = named.mark_text(align="left", x=34, cursor="pointer", fontSize=12.5, limit=150)
     ranks = base.mark_text(align="right", x=29, fontSize=11.5, color=GREY)
@@ -128,13 +132,11 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
 def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     """Return the mean success on other models with its interval, the undecided ones in colour."""
     head: Any = {"orient": "top", "format": ".0%", "tickCount": 4, "grid": True, "labelFlush": True}
-    least = float(ranking["low"].fillna(ranking["mean"]).min())
-    most = float(ranking["high"].fillna(ranking["mean"]).max())
-    domain = alt.Scale(domain=[max(0.0, least - 0.02), min(1.0, most + 0.02)], nice=True)
+    domain = alt.Scale(zero=False, nice=True)
     lines = tooltip(
         *("attack", "source", "kind", "targets", "images", "rank", "undecided"),
-        shares=["mean", "low", "high"],
-        numbers=["p_holm"],
+        shares=["mean", "low", "high", "difference", "difference_low", "difference_high"],
+        numbers=["p"],
     )
     base = _base(ranking).transform_filter("isValid(datum.mean)")
     ink_of = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")

@@ -1,9 +1,13 @@
 """Attacks ranked, the transfer matrix, curves, costs, and the main finding in a sentence."""
 
+from math import nan
+
+import numpy as np
 import pandas as pd
 
 from src.analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell
 from src.analysis.intervals import FEWEST_IMAGES
+from src.analysis.ranking import resolution
 from src.config.settings import CONTROLS
 from src.report.charts.dots import dot_plot
 from src.report.charts.ranking import ranked, success_over
@@ -24,15 +28,9 @@ def answer_sentence(view: View, found: Measured) -> str:
     rows = found.ranking
     if rows.empty or (rows["images"] < FEWEST_IMAGES).all():
         return _of_one_pair(view)
-    rows = rows[rows["images"] >= FEWEST_IMAGES]
-    for name in ("dataset", "norm", "eps_255", "protocol", "kind"):
-        rows = rows[rows[name] == rows[name].iloc[0]]
+    rows = _first_ranking(rows[rows["images"] >= FEWEST_IMAGES])
     several = rows["attack"].nunique() > 1
-    if several:
-        rows = rows[rows["source"] == rows["source"].iloc[0]]
-    else:
-        rows = rows[~rows["source"].str.match("mean of")]
-        rows = rows.sort_values("mean", ascending=False, kind="stable")
+    rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, found)
     first = rows.iloc[0]
     where = (
         f"On {first['dataset']} at {first['eps_255']:g}/255 ({first['norm']}, {first['protocol']})"
@@ -42,11 +40,26 @@ def answer_sentence(view: View, found: Measured) -> str:
     who = first["attack"] if mean else f"{first['attack']} from {first['source']}"
     most = " most" * (len(rows) > 1)
     share = f"{first['mean']:.1%} in the mean over {first['images']} images"
-    share += f" [{first['low']:.1%}, {first['high']:.1%}]"
+    share += "" if np.isnan(first["low"]) else f" [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
-    decided = _decided(rows) if several else " Sources are not tested against each other."
-    said = f"{where} {who} {does} other models{most}: {share}.{decided * (len(rows) > 1)}"
-    return said + _targets(view)
+    said = f"{where} {who} {does} other models{most}: {share}."
+    return said + _decided(rows, "attack" if several else "source") + _targets(view)
+
+
+def _first_ranking(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the first data set, norm, budget, protocol, kind and defence."""
+    for name in ("dataset", "norm", "eps_255", "protocol", "kind", "defence"):
+        rows = rows[rows[name] == rows[name].iloc[0]]
+    return rows
+
+
+def _sources(rows: pd.DataFrame, found: Measured) -> pd.DataFrame:
+    """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
+    if len(found.sources):
+        return _first_ranking(found.sources).assign(low=nan, high=nan)
+    single = rows[~rows["source"].str.match("mean of")]
+    single = single.sort_values("mean", ascending=False, kind="stable")
+    return single.assign(undecided=None, detectable=nan)
 
 
 def _targets(view: View) -> str:
@@ -64,20 +77,26 @@ def _targets(view: View) -> str:
     return f" Of the targets {most}, {least}."
 
 
-def _decided(rows: pd.DataFrame) -> str:
-    """Say which attacks of a ranking cannot be told from the first."""
+def _decided(rows: pd.DataFrame, of: str) -> str:
+    """Say which attacks, or sources, cannot be told from the first, and which could be."""
     others = rows.iloc[1:]
-    tied = others.loc[others["undecided"], "attack"].tolist()
-    if not tied:
-        whom = (
-            f"each of the other {len(others)}" if len(others) > 1 else str(others["attack"].iloc[0])
-        )
-        return f" That is decided: {whom} is weaker (p < 0.05)."
+    if others.empty:
+        return ""
+    if others["undecided"].isna().all():
+        return " Sources are not compared: that needs two targets that are neither of them."
+    tied = others.loc[others["undecided"].astype(bool), of].tolist()
     named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
-    weaker = len(others) - len(tied)
-    return f" Not decided: it cannot be told from {named}" + (
-        f"; the other {weaker} {'are' if weaker > 1 else 'is'} weaker." if weaker else "."
-    )
+    weaker, second = len(others) - len(tied), others.iloc[0]
+    if tied:
+        text = f" Not decided: it cannot be told from {named}"
+        text += f"; the other {weaker} {'are' if weaker > 1 else 'is'} weaker" * (weaker > 0)
+    else:
+        numbers = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
+        by = "by {:.1f} points [{:.1f}, {:.1f}] (p < 0.05)".format(*numbers)
+        text = f" That is decided: {second[of]} is weaker {by}" + (
+            f", and so are the other {weaker - 1}" if weaker > 1 else ""
+        )
+    return ". ".join([text, *resolution(rows)]) + "."
 
 
 def _of_one_pair(view: View) -> str:
@@ -107,11 +126,11 @@ def answer(view: View) -> Section:
     if attacked["attack"].nunique() > 1 and targets:
         caption = (
             "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
-            f"other targets, at {first.eps:g}/255 ({first.protocol}), with its Wilson interval; "
-            "= and colour: the first, and what cannot be told from it (sign flips, Holm, "
-            "p \N{GREATER-THAN OR EQUAL TO} 0.05). Gradients an image are those of all budgets "
-            "together. White box: the target is the source, or a member of it. Click a cell to "
-            "follow it."
+            f"other targets ({first.protocol}), with its interval; = and colour: the first, "
+            "and what cannot be told from it (all pairs tested together, "
+            "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
+            "Gradients per image are those of all budgets together. White box: the target is the "
+            "source, or a member of it. Click a cell to follow it."
         )
         chart = ranked(rows, view.ranking, first)
         figures.append(
@@ -155,7 +174,8 @@ def answer(view: View) -> Section:
 
 def _costs(view: View) -> list[Figure]:
     """Return success on other models over what attacks cost."""
-    rows = view.ranking.rename(columns={"gradients": "gradients_per_image"})
+    rows = view.ranking[view.ranking["eps_255"] == view.choice.eps]
+    rows = rows.rename(columns={"gradients": "gradients_per_image"})
     rows = rows[(rows["gradients_per_image"] > 0) & rows["mean"].notna()]
     if rows["attack"].nunique() < 2:
         return []

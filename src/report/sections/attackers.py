@@ -1,11 +1,13 @@
 """Targets under the strongest of several attackers, and attacks over visibility and iterations."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
+from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.stealth import SIZES
 from src.analysis.strongest import fooled_by_at_least, strongest_attackers
 from src.report.charts.dots import OF_SOURCE, dot_plot
@@ -31,7 +33,7 @@ _KINDS = {"best": "the best one for all images", "any": "any of them for each im
 
 def attackers(view: View, found: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
-    figures = _strongest(found.table("outcomes")) if len(found.table("outcomes")) else []
+    figures = _strongest(found.outcomes)
     figures += _visibility(view, found.table("stealth"))
     iterates = found.table("iterations")
     if len(iterates):
@@ -46,19 +48,18 @@ def attackers(view: View, found: Measured) -> Section | None:
     return Section("attackers", title, figures=tuple(figures)) if figures else None
 
 
-def _strongest(outcomes: pd.DataFrame) -> list[Figure]:
+def _strongest(groups: Sequence[ImageOutcomes]) -> list[Figure]:
     """Return the figures of every group of comparable jobs."""
-    groups = [_strongest_of(rows) for _, rows in outcomes.groupby("group", sort=False)]
     return [
         replace(figure, name=f"{figure.name}-{number}" if number else figure.name)
-        for number, figures in enumerate(filter(None, groups))
+        for number, figures in enumerate(filter(None, map(_strongest_of, groups)))
         for figure in figures
     ]
 
 
-def _strongest_of(rows: pd.DataFrame) -> list[Figure]:
+def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
     """Return the success of the best attack and source, of any of them, and of at least k."""
-    table = strongest_attackers(rows)
+    table = strongest_attackers(outcomes)
     if table.empty:  # no target beside the source
         return []
     table = table[(table["attackers"] > 1) & (table["targeted"] == table["targeted"].min())]
@@ -72,18 +73,18 @@ def _strongest_of(rows: pd.DataFrame) -> list[Figure]:
         for kind, words in _KINDS.items()
     ]
     drawn = pd.concat(parts, ignore_index=True)
-    attacks = list(rows["attack"].unique())
+    attacks = list(dict.fromkeys(attack for attack, _ in outcomes.jobs))
     caption = (
         f"Success against each target if the attacker may use any of up to "
         f"{table['attackers'].max()} pairs of attack ({', '.join(attacks[:5])}"
         f"{', ...' * (len(attacks) > 5)}) and source, without the target's own white box, on the "
-        f"{span(table['images'])} images that all of them count. 95 % intervals: of the best by a "
-        "bootstrap over images, of any by Wilson."
+        f"{span(table['images'])} images that all of them "
+        "count. 95 % Wilson intervals, of the best with the lower end for a choice among so many."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
     how = {"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"}
     chart = dot_plot(drawn, "rate", "success rate", columns, **how)
-    counts = fooled_by_at_least(rows)
+    counts = fooled_by_at_least(outcomes)
     counts = counts[counts["targeted"] == counts["targeted"].min()]
     words = (
         "Share of the images on which at least k of these attackers succeed: the left end is what "
@@ -101,7 +102,8 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
         return []
     over = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
     known = pd.concat([sizes.rename(columns={"images": "measured"}), over])
-    rows = view.ranking.merge(known, on=["attack", "source"]).dropna(subset="mean")
+    reference = view.ranking[view.ranking["eps_255"] == view.choice.eps]
+    rows = reference.merge(known, on=["attack", "source"]).dropna(subset="mean")
     if rows.empty:
         return []
     caption = (

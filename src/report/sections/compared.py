@@ -1,9 +1,12 @@
 """Attacks, and sources, compared on the same images."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from src.analysis.comparisons import both_ways, paired_tests
-from src.analysis.ranking import SIGNIFICANT
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.pairwise import LEVEL
 from src.report.charts.dots import dot_plot
 from src.report.measure import Measured
 from src.report.page import Figure, Section
@@ -26,18 +29,16 @@ _SHOWN = {
 }
 
 
-def tests_by_group(outcomes: pd.DataFrame) -> pd.DataFrame:
+def tests_by_group(groups: Sequence[ImageOutcomes]) -> pd.DataFrame:
     """Return the `paired_tests` of each group of comparable jobs, corrected within each."""
-    groups = [rows for _, rows in outcomes.groupby("group", sort=False)]
-    return pd.concat([paired_tests(rows) for rows in groups], ignore_index=True)
+    return pd.concat([paired_tests(group) for group in groups], ignore_index=True)
 
 
 def compared(view: View, found: Measured) -> Section | None:
     """Compare attacks, and sources, on the same images; None if no two jobs are comparable."""
-    outcomes = found.table("outcomes")
-    if outcomes.empty:
+    if not found.outcomes:
         return None
-    tests = tests_by_group(outcomes)
+    tests = tests_by_group(found.outcomes)
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:
@@ -50,9 +51,7 @@ def compared(view: View, found: Measured) -> Section | None:
 def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
     """Return the differences of the chosen attack, or source, and the others on one target."""
     rows = both_ways(tests)
-    rows["decided"] = (rows["p_holm"] < SIGNIFICANT).map(
-        {True: f"p < {SIGNIFICANT}", False: "undecided"}
-    )
+    rows["decided"] = (rows["p_holm"] < LEVEL).map({True: f"p < {LEVEL}", False: "undecided"})
     order = {name: place for place, name in enumerate(view.ranking["attack"].unique())}
     rows = rows.sort_values("second", key=lambda names: names.map(order), kind="stable")
     shown, heading = _SHOWN[kind]
@@ -70,7 +69,7 @@ def _differences(kind: str, tests: pd.DataFrame, view: View) -> Figure:
         "difference of success rates",
         ["common", "target", "first", "second", *counts],
         by="decided",
-        names=[f"p < {SIGNIFICANT}", "undecided"],
+        names=[f"p < {LEVEL}", "undecided"],
         row="second",
         shown=f"{shown} && datum.target == chosen_first_target",
         heading=f"{heading} + ' on ' + chosen_first_target",
