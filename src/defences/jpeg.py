@@ -37,7 +37,7 @@ class Jpeg:
     """
 
     quality: Annotated[int, Ge(1), Le(100)] = 75
-    temperature: Annotated[float, Gt(0), Le(100)] = 0.1
+    temperature: Annotated[float, Gt(0), Le(100)] = 0.12
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the decoded images."""
