@@ -50,7 +50,7 @@ class AttackedDefence(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of images (B, 3, H, W), (B, C); with several draws, (draws, B, C).
 
-        Several draws of a defence that votes give the logarithm of their mean probabilities, (B, C).
+        With several draws of a defence that votes: their mean probabilities' logarithm, (B, C).
 
         Raises:
             ValueError: The defence fails, or is randomised and nothing was drawn for the images.

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from src.attacks.checked import checked
@@ -11,17 +11,16 @@ from src.defences.staircase import soft_round
 
 @checked
 class BitDepth:
-    """Rounding to the nearest of 2**bits levels from 0 to 1, with the gradient of `soft_round`.
+    """Rounding to the nearest of 2**bits levels from 0 to 1, with the gradient of a staircase.
 
     Reference:
         Xu, Evans, Qi: Feature Squeezing (2018), arXiv 1704.01155, section III-A.
     """
 
     bits: Annotated[int, Ge(1), Le(8)] = 3
-    temperature: Annotated[float, Gt(0), Le(100)] = 0.1
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the rounded images."""
         steps = 2**self.bits - 1
-        soft = soft_round(images * steps, self.temperature)
+        soft = soft_round(images * steps)
         return ((images.detach() * steps).round() + (soft - soft.detach())) / steps
