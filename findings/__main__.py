@@ -125,6 +125,7 @@ def page() -> str:
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),
         adaptive=adaptive(through, EMBEDDED),
+        between=between,
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,
@@ -152,6 +153,12 @@ def behind(jobs: Sequence[StoredJob], attack: str, targets: Sequence[str]) -> pd
     """Return `behind_defences` of the jobs of an attack."""
     rows = behind_defences([job for job in jobs if job.attack == attack], targets)
     return rows.set_index("defence")
+
+
+def between(shares: pd.Series) -> str:
+    """Write the range of some shares."""
+    low, high = (f"{100 * end:.0f}" for end in (shares.min(), shares.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:

@@ -344,12 +344,12 @@ def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
         targets: Networks, of which those that are not the source count as others.
 
     Returns:
-        A row per adaptive attack, and per plain `pgd` without a defence: `defence`, `source`, `attack`, `gradients` per image, and for
-        `itself` and `others`, the source and the mean over the other targets behind the defence:
-        number of `images` (`itself_images`), and of each attack (`mi`, `pgd`, `adaptive`) the
-        share that stays correct with its interval (`itself_mi`, `itself_mi_low`,
-        `itself_mi_high`), on the images that count under all, and the share of abstentions among
-        its own (`itself_mi_abstained`).
+        A row per adaptive attack, and per plain `pgd` without a defence: `defence`, `source`,
+        `attack`, `gradients` per image; and for `itself` and `others`, the source and the mean
+        over the other targets behind the defence, the number of `images` (`itself_images`) and for
+        each attack (`mi`, `pgd`, `adaptive`) the share that stays correct with its interval
+        (`itself_mi`, `itself_mi_low`, `itself_mi_high`) on the images that count under all, and
+        the share of abstentions (`itself_mi_abstained`).
     """
     rows = []
     order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
