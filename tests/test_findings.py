@@ -55,7 +55,7 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     assert f"(rank correlation {rho:+.2f} over {count})" in readme
     behind = page_behind("mi")
     shares = [f"{behind.robust[name]:.0%}".replace("%", " %") for name in ("jpeg", "none")]
-    assert "keep {} of the images right under `mi` instead of {}.".format(*shares) in readme
+    assert "keep {} of the images right behind JPEG, {} without".format(*shares) in readme
     row = adaptive_rows().loc[("jpeg", "resnet_small")]
     shares = [
         f"{row[f'{kind}_{attack}']:.0%}".replace("%", " %")
@@ -63,9 +63,9 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
         for attack in ("adaptive", "mi")
     ]
     words = (
-        "`resnet_small` {} of its own images right instead of {}, and the others {} instead of {} "
+        "leaves `resnet_small` {} of its own images right instead of {}, and the others {} instead"
     )
-    assert words.format(*shares) in readme
+    assert f"{words} of {{}} (".format(*shares) in readme
     photographs = sweep_of("photographs")
     fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
     words = (
