@@ -333,7 +333,8 @@ def _shares(pairs: NDArray[np.bool_], weights: NDArray[np.int64]) -> NDArray[np.
     """Return the mean over pairs (P, 2, N) of correct among counted images, for each weighting."""
     counted = weights @ pairs[:, 0].T.astype(float)
     correct = weights @ (pairs[:, 0] & pairs[:, 1]).T.astype(float)
-    return np.mean(correct / counted, axis=1)
+    with np.errstate(invalid="ignore"):  # without images a share is NaN
+        return np.mean(correct / counted, axis=1)
 
 
 def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
@@ -349,7 +350,7 @@ def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
         over the other targets behind the defence, the number of `images` (`itself_images`) and for
         each attack (`mi`, `pgd`, `adaptive`) the share that stays correct with its interval
         (`itself_mi`, `itself_mi_low`, `itself_mi_high`) on the images that count under all, and
-        the share of abstentions (`itself_mi_abstained`).
+        the share of abstentions (`itself_mi_abstained`), which are not correct.
     """
     rows = []
     order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
@@ -375,20 +376,19 @@ def _rivals(
     kind: str, rivals: Mapping[str, StoredJob], targets: Sequence[str], defence: str
 ) -> dict[str, float]:
     """Return the numbers of `adaptive` for some targets."""
-    pairs = {
-        attack: [_pair(job.record, job.defended, name, defence) for name in targets]
-        for attack, job in rivals.items()
-    }
-    masks = {attack: np.array([pair[-1] for pair in found]) for attack, found in pairs.items()}
-    counted = np.all([mask[:, 0] for mask in masks.values()], axis=0)
+    names, cells = [defended(name, defence) for name in targets], {}
+    for attack, job in rivals.items():
+        found = outcomes(job.defended, job.record.source, names, "joint")
+        at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
+        cells[attack] = found.counted, found.correct[:, :, at], found.abstained[:, :, at]
+    counted = np.all([cell[0] for cell in cells.values()], axis=0)
     row = {f"{kind}_images": counted.sum() / len(targets)}
-    for attack, mask in masks.items():
-        correct = np.stack([counted, mask[:, 1]], axis=1)
-        shares = _shares(correct, _resampled(counted.shape[1]))
+    for attack, (_, correct, abstained) in cells.items():
+        shares = _shares(np.stack([counted, correct], axis=1), _resampled(counted.shape[1]))
         ends = np.nanquantile(shares[1:], [0.025, 0.975])
         if len(targets) == 1:  # of a rate near 0 a bootstrap is too short
-            ends = np.array(wilson_interval((counted & mask[:, 1]).sum(), counted.sum()))
+            ends = np.array(wilson_interval((counted & correct).sum(), counted.sum()))
         name = f"{kind}_{attack}"
         row |= {name: shares[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
-        row[f"{name}_abstained"] = np.mean([pair[2] for pair in pairs[attack]])
+        row[f"{name}_abstained"] = (counted & abstained).sum() / counted.sum()
     return row

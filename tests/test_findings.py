@@ -1,7 +1,7 @@
 """Results in the documentation against the stored tables."""
 
 import json
-from itertools import permutations, product
+from itertools import permutations
 
 import pandas as pd
 
@@ -86,9 +86,12 @@ def adaptive_rows() -> pd.DataFrame:
 def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conclude():
     rows = adaptive_rows().drop(index="none")
     fixed = rows.drop(index="smoothing", errors="ignore")
-    assert set(fixed.index) == set(
-        product(("jpeg", "bit_depth", "median", "random_resize_pad"), ("resnet_small", "vgg_small"))
-    )
+    assert set(fixed.index.unique("defence")) == {
+        "jpeg",
+        "bit_depth",
+        "median",
+        "random_resize_pad",
+    }
     assert (fixed["itself_adaptive_high"] < fixed["itself_mi_low"]).all()
     assert (fixed["others_adaptive_high"] < fixed["others_mi"]).all()
     assert (rows.loc["jpeg", "itself_adaptive"] <= 0.12).all()
