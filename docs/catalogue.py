@@ -13,7 +13,7 @@ from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from src.attacks import Philox, family
+from src.attacks import family
 from src.config.settings import About
 from src.defences import Defended
 
@@ -65,17 +65,9 @@ def defences() -> str:
                 ", ".join([*settings, *([f"`repeats` {repeats}"] if drawn else [])]),
                 str(repeats * keys.get("copies", 1)),
                 "random numbers" if drawn else "",
-                "its own" if _is_differentiable(kind(**keys), drawn) else "passed straight through",
             ]
         )
-    heads = ["`defences=`", "does", "settings", "predictions per image", "draws"]
-    return _table([*heads, "gradient of an adaptive attack"], rows)
-
-
-def _is_differentiable(defence: Any, drawn: bool) -> bool:
-    images = torch.rand(1, 3, 8, 8).requires_grad_()
-    random = {"random": Philox(torch.tensor([0]), images, 0)} if drawn else {}
-    return bool(defence(images, **random).requires_grad)
+    return _table(["`defences=`", "does", "settings", "predictions per image", "draws"], rows)
 
 
 def models() -> str:

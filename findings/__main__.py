@@ -77,7 +77,7 @@ def page() -> str:
     apart, beyond = beside_published(published, cifar_large, 32)
     cifar_pairs = list(permutations(CIFAR_MODELS, 2))
     small, photos = (find_jobs([RESULTS / f"defences-{name}"]) for name in ("small", "photos"))
-    plain = next(job for job in small if (job.attack, job.record.source) == ("mi", "resnet_small"))
+    through = find_jobs([RESULTS / "defences-adaptive"])
 
     def mi(control: str, source: str) -> pd.Series:
         target = dict(PAIRS)[source]
@@ -121,8 +121,11 @@ def page() -> str:
         matched_most_of_transformers=MOST_OF_TRANSFORMERS,
         behind_small={name: behind(small, name, EMBEDDED) for name in ("fgsm", "mi", "di", "bsr")},
         behind_photos={name: behind(photos, name, MODELS) for name in ("fgsm", "mi", "di", "bsr")},
-        noisy=behind(small, "mi", ["resnet_noisy"]),
-        adaptive=adaptive(plain, find_jobs([RESULTS / "defences-adaptive"])).set_index("defence"),
+        noisy=behind(
+            [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
+        ),
+        adaptive=adaptive(through, EMBEDDED),
+        between=between,
         cell=format_cell,
         alone=white_boxes(photographs.found.table("filtered")),
         mi=mi,
@@ -150,6 +153,12 @@ def behind(jobs: Sequence[StoredJob], attack: str, targets: Sequence[str]) -> pd
     """Return `behind_defences` of the jobs of an attack."""
     rows = behind_defences([job for job in jobs if job.attack == attack], targets)
     return rows.set_index("defence")
+
+
+def between(shares: pd.Series) -> str:
+    """Write the range of some shares."""
+    low, high = (f"{100 * end:.0f}" for end in (shares.min(), shares.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:

@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from src.analysis import TRANSFER, is_white_box, relation
 from src.analysis.comparisons import both_ways
 from src.analysis.image_outcomes import count_ones, joined
-from src.analysis.intervals import holm
+from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
 from src.analysis.summary import Summary, summarise
 from src.analysis.trajectories import trajectories
@@ -282,10 +282,7 @@ def behind_defences(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.Dat
         much larger it is than without, on the images that count behind both, with its interval;
         and the share of images `abstained` on. All are means over the pairs.
     """
-    weights = np.random.default_rng(0).multinomial(
-        jobs[0].record.images, np.full(jobs[0].record.images, 1 / jobs[0].record.images), 2000
-    )
-    weights = np.concatenate([np.ones_like(weights[:1]), weights])  # the images themselves first
+    weights = _resampled(jobs[0].record.images)
     rows, tables = [], [(job.record, job.defended) for job in jobs]
     for defence in (PLAIN, *jobs[0].record.defences):
         found = [
@@ -328,35 +325,72 @@ def _pair(
     return float(clean), float(unsure), float(abstained), both[0], both[-1]
 
 
+def _resampled(images: int) -> NDArray[np.int64]:
+    """Return weights of images (1 + 2000, N): each image once, then those of a bootstrap."""
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 2000)
+    return np.concatenate([np.ones_like(weights[:1]), weights])
+
+
 def _shares(pairs: NDArray[np.bool_], weights: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the mean over pairs (P, 2, N) of correct among counted images, for each weighting."""
     counted = weights @ pairs[:, 0].T.astype(float)
     correct = weights @ (pairs[:, 0] & pairs[:, 1]).T.astype(float)
-    return np.mean(correct / counted, axis=1)
+    with np.errstate(invalid="ignore"):  # without images a share is NaN
+        return np.mean(correct / counted, axis=1)
 
 
-def adaptive(plain: StoredJob, attacks: Sequence[StoredJob]) -> pd.DataFrame:
-    """Compare an attack on a source with those on the source behind defences, behind these.
+def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
+    """Compare attacks through defences with plain ones, on the network itself and on others.
+
+    Args:
+        jobs: Adaptive attacks, and plain ones (`mi`, `pgd`) of the same networks.
+        targets: Networks, of which those that are not the source count as others.
 
     Returns:
-        A row per adaptive attack: `defence`; shares that stay correct of the source behind it,
-        `own` under the plain attack and `own_adaptive`, and means over the other targets behind it,
-        `others` and `others_adaptive`, on the images that count under both.
+        A row per adaptive attack, and per plain `pgd` without a defence: `defence`, `source`,
+        `attack`, `gradients` per image; and for `itself` and `others`, the source and the mean
+        over the other targets behind the defence, the number of `images` (`itself_images`) and for
+        each attack (`mi`, `pgd`, `adaptive`) the share that stays correct with its interval
+        (`itself_mi`, `itself_mi_low`, `itself_mi_high`) on the images that count under all, and
+        the share of abstentions (`itself_mi_abstained`), which are not correct.
     """
     rows = []
-    for job in attacks:
+    order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
+    for job in (job for job in jobs if job.record.attack != "mi"):
         model, defence = parted(job.record.source)
-        row: dict[str, Any] = {"defence": defence}
-        kinds = {"own": [model], "others": [name for name in job.record.targets if name != model]}
-        for kind, targets in kinds.items():
-            found = np.array(
-                [
-                    [_pair(one.record, one.defended, name, defence)[-1] for name in targets]
-                    for one in (plain, job)
-                ]
-            )
-            counted = found[0, :, 0] & found[1, :, 0]
-            shares = (found[:, :, 1] & counted).sum(axis=2) / counted.sum(axis=1)
-            row[kind], row[f"{kind}_adaptive"] = shares.mean(axis=1)
+        plain = [
+            one
+            for one in jobs
+            if one.record.source == model and defence in (PLAIN, *one.record.defences)
+        ]
+        rivals = {one.record.attack: one for one in plain} | {"adaptive": job}
+        gradients = job.predictions["gradients"].max()
+        row = {"defence": defence, "source": model, "attack": job.attack, "gradients": gradients}
+        others = [name for name in targets if name != model]
+        for kind, names in (("itself", [model]), ("others", others)):
+            row |= _rivals(kind, rivals, names, defence)
         rows.append(row)
+    rows.sort(key=lambda row: (order.index(row["defence"]), row["source"]))
     return pd.DataFrame(rows)
+
+
+def _rivals(
+    kind: str, rivals: Mapping[str, StoredJob], targets: Sequence[str], defence: str
+) -> dict[str, float]:
+    """Return the numbers of `adaptive` for some targets."""
+    names, cells = [defended(name, defence) for name in targets], {}
+    for attack, job in rivals.items():
+        found = outcomes(job.defended, job.record.source, names, "joint")
+        at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
+        cells[attack] = found.counted, found.correct[:, :, at], found.abstained[:, :, at]
+    counted = np.all([cell[0] for cell in cells.values()], axis=0)
+    row = {f"{kind}_images": counted.sum() / len(targets)}
+    for attack, (_, correct, abstained) in cells.items():
+        shares = _shares(np.stack([counted, correct], axis=1), _resampled(counted.shape[1]))
+        ends = np.nanquantile(shares[1:], [0.025, 0.975])
+        if len(targets) == 1:  # of a rate near 0 a bootstrap is too short
+            ends = np.array(wilson_interval((counted & correct).sum(), counted.sum()))
+        name = f"{kind}_{attack}"
+        row |= {name: shares[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
+        row[f"{name}_abstained"] = (counted & abstained).sum() / counted.sum()
+    return row

@@ -140,15 +140,15 @@ def test_the_frame_of_a_sweep_gives_the_same_rates(made):
 
 def test_an_adaptive_attacker_is_the_white_box_behind_its_defence(line):
     folder, run = line
-    words = ["source_defence=jpeg", "defences=[none,jpeg]", "hydra.run.dir=adaptive"]
+    words = ["source_defence=median", "defences=[none,median]", "hydra.run.dir=adaptive"]
     assert run(*JOB, *words) == 0
-    adaptive = cells(folder / "adaptive").query("source == 'coarse@jpeg'")
+    adaptive = cells(folder / "adaptive").query("source == 'coarse@median'")
     found = predictions(folder / "adaptive")
-    clean = found.query("target == 'coarse' and defence == 'jpeg' and eps_255 == 0")
+    clean = found.query("target == 'coarse' and defence == 'median' and eps_255 == 0")
     right = (clean["label"] == clean["predicted"]).sum()
     assert adaptive.loc["source_correct", "fine", "none", 8.0]["denominator"] == right
-    assert run(*JOB, "defences=[none,jpeg]", "hydra.run.dir=plain") == 0
-    place = ("all", "coarse", "jpeg", 8.0)
+    assert run(*JOB, "defences=[none,median]", "hydra.run.dir=plain") == 0
+    place = ("all", "coarse", "median", 8.0)
     plain = cells(folder / "plain").loc[place]["still_correct"]
     assert adaptive.loc[place]["still_correct"] <= plain
 

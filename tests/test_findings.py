@@ -19,6 +19,7 @@ from findings.__main__ import (
 )
 from findings.collect import collect
 from findings.costs import TABLE, unpacked
+from findings.numbers import adaptive
 from src.analysis.image_outcomes import count_ones, image_outcomes
 from src.store.jobs import find_jobs
 
@@ -54,8 +55,18 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     rho, count = matched_tables().correlation(on_photographs())
     assert f"(rank correlation {rho:+.2f} over {count})" in readme
     behind = page_behind("mi")
-    kept = [f"{behind.robust[name]:.0%}".replace("%", " %") for name in ("jpeg", "none")]
-    assert "keep {} of the images right under `mi` instead of {}.".format(*kept) in readme
+    shares = [f"{behind.robust[name]:.0%}".replace("%", " %") for name in ("jpeg", "none")]
+    assert "keep {} of the images right behind JPEG, {} without".format(*shares) in readme
+    row = adaptive_rows().loc[("jpeg", "resnet_small")]
+    shares = [
+        f"{row[f'{kind}_{attack}']:.0%}".replace("%", " %")
+        for kind in ("itself", "others")
+        for attack in ("adaptive", "mi")
+    ]
+    words = (
+        "leaves `resnet_small` {} of its own images right instead of {}, and the others {} instead"
+    )
+    assert f"{words} of {{}} (".format(*shares) in readme
     photographs = sweep_of("photographs")
     fgsm, bim = (photographs.rates(name, *PAIRS[0], 8) for name in ("fgsm", "bim"))
     words = (
@@ -66,6 +77,42 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
 
 def page_behind(attack: str) -> pd.DataFrame:
     return behind(find_jobs([RESULTS / "defences-small"]), attack, EMBEDDED)
+
+
+def adaptive_rows() -> pd.DataFrame:
+    jobs = find_jobs([RESULTS / "defences-adaptive"])
+    return adaptive(jobs, EMBEDDED).set_index(["defence", "source"])
+
+
+def test_the_source_itself_falls_behind_each_defence_of_images_as_the_pages_conclude():
+    rows = adaptive_rows().reset_index()
+    fixed = rows[~rows["defence"].isin(["none", "smoothing"])]
+    assert set(fixed["defence"]) == {"jpeg", "bit_depth", "median", "random_resize_pad"}
+    assert (fixed["itself_adaptive_high"] < fixed["itself_mi_low"]).all()
+    assert (fixed["others_adaptive_high"] < fixed["others_mi"]).all()
+    assert (rows.loc[rows["defence"] == "jpeg", "itself_adaptive"] <= 0.12).all()
+
+
+def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
+    """The number of the source's own images right behind JPEG, once more from the predictions."""
+    jobs = find_jobs([RESULTS / "defences-adaptive"])
+    plain, job = (
+        next(one for one in jobs if (one.record.attack, one.record.source) == name)
+        for name in (("mi", "resnet_small"), ("pgd", "resnet_small@jpeg"))
+    )
+    correct = {}
+    for attack, one in (("mi", plain), ("pgd", job)):
+        table = one.defended.assign(right=lambda rows: rows["predicted"] == rows["label"])
+        for eps in (0, 4):
+            rows = table[(table["target"] == "resnet_small@jpeg") & (table["eps_255"] == eps)]
+            correct[attack, eps] = rows.set_index("index")["right"]
+    rows = plain.defended.query("target == 'resnet_small' and eps_255 == 0").set_index("index")
+    counted = (rows["predicted"] == rows["label"]) & correct["mi", 0]
+    row = adaptive_rows().loc[("jpeg", "resnet_small")]
+    assert row["itself_images"] == counted.sum()
+    assert row["itself_mi"] == correct["mi", 4][counted].mean()
+    assert row["itself_adaptive"] == correct["pgd", 4][counted].mean()
+    assert row["gradients"] == 100
 
 
 def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_path):

@@ -147,10 +147,8 @@ def _best(landscape: Landscape, after: Sequence[int]) -> Tensor:
     best = trajectory(landscape, ends)
     for _ in range(landscape.settings.restarts - 1):
         other = trajectory(landscape, ends)
-        landscape.problem.source.draw(landscape.problem.random, len(best[-1]))
-        with torch.no_grad():
-            better = landscape.losses(other[-1]) > landscape.losses(best[-1])
-        best = torch.where(better[..., None, None, None], other, best)
+        highest, losses = landscape.values(best[-1], other[-1])
+        best = torch.where((losses > highest)[..., None, None, None], other, best)
     return best[:-1]
 
 
@@ -163,6 +161,7 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     start = x = _start(settings, images, eps, random)
     size = settings.step_size(eps)
     state = State(images, x, x, eps, size, settings.norm, random, problem.source)
+    best, highest = images, images.new_full(images.shape[:2], -torch.inf)
     momentum: Tensor | float = 0.0
     for step in range(-settings.warm_up_steps, settings.steps):
         state.step, state.is_last_step = step, step == settings.steps - 1
@@ -174,8 +173,12 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
         added = state.last_gradient if settings.normalised else gradient
         momentum = settings.decay * momentum + added
         x = project(x + settings.update(momentum, state), images, eps, settings.norm)
+        if settings.keep_best and step >= 0:
+            (losses,) = landscape.values(x)
+            best = torch.where((losses > highest)[..., None, None, None], x, best)
+            highest = torch.maximum(highest, losses)
         if step + 1 in after:
-            kept[step + 1] = x
+            kept[step + 1] = best if settings.keep_best else x
     return torch.stack([kept[step] for step in after])
 
 

@@ -43,6 +43,15 @@ class Landscape:
             )
         return objective.losses(self.problem, images, self._prepared)
 
+    def values(self, *images: Tensor) -> list[Tensor]:
+        """Return the losses of some versions with the same random numbers, without gradients."""
+        random, drawn = self.problem.random, self.problem.random.drawn
+        self.problem.source.draw(random, len(images[0]))
+        with torch.no_grad():
+            losses = [self.losses(each) for each in images]
+        random.drawn = drawn  # the iterates do not depend on whether losses are looked at
+        return losses
+
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:
         labels, targeted = self.problem.labels, self.problem.targeted
         return loss_of_each(self.settings.loss, logits, labels, targeted, budgets)

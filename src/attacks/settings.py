@@ -38,6 +38,7 @@ class Settings:
             clean image plus or minus the radius in every value, for `linf` alone.
         start_radius: Radius of the random start, as a share of the budget.
         restarts: Number of runs of all steps; each image keeps the result of the highest loss.
+        keep_best: Return of each image's iterates the one with the highest loss on the source.
         decay: Decay mu of the momentum; 0: none.
         normalised: Divide each gradient by its mean absolute value before it enters the momentum.
         lookahead: Point at which the gradient is taken: None, at x_t; `momentum`, at
@@ -64,6 +65,7 @@ class Settings:
     random_start: Literal["uniform", "sign"] | None = None
     start_radius: Share = 1.0
     restarts: PositiveInt = 1
+    keep_best: bool = False
     decay: NonNegativeFloat = 0.0
     normalised: bool = True
     lookahead: Literal["momentum", "gradient"] | None = None

@@ -1,5 +1,6 @@
 """Adaptive attacks: sources behind a defence."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,12 +15,15 @@ class AttackedDefence(nn.Module):
     """Source behind a defence, with the gradients of an adaptive attack.
 
     A defence whose result carries no gradient is differentiated as the identity (BPDA). Losses are
-    averaged over `draws` of a randomised one (EOT), which the budgets of an image share.
+    averaged over `draws` of a randomised one (EOT), which the budgets of an image share. Of a
+    defence that votes by `classify` probabilities are averaged instead: the loss is that of the
+    logarithm of their mean (SmoothAdv).
 
     Reference:
         Athalye, Carlini, Wagner: Obfuscated Gradients Give a False Sense of Security (2018),
         arXiv 1802.00420; Athalye et al.: Synthesizing Robust Adversarial Examples (2018),
-        arXiv 1707.07397.
+        arXiv 1707.07397; Salman et al.: Provably Robust Deep Learning via Adversarially Trained
+        Smoothed Classifiers (2019), arXiv 1906.04584, equation 6.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class AttackedDefence(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of images (B, 3, H, W), (B, C); with several draws, (draws, B, C).
 
+        With several draws of a defence that votes: their mean probabilities' logarithm, (B, C).
+
         Raises:
             ValueError: The defence fails, or is randomised and nothing was drawn for the images.
         """
@@ -55,6 +61,8 @@ class AttackedDefence(nn.Module):
         logits = [classifier(self._shown(images, number)) for number in range(self.draws)]
         if self.draws == 1:
             return logits[0]
+        if hasattr(self.defence, "classify"):
+            return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(self.draws)
         return torch.stack(logits).flatten(0, -3)  # one axis of draws and of an ensemble's members
 
     def _shown(self, images: Tensor, number: int) -> Tensor:

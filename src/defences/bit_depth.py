@@ -6,11 +6,12 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from src.attacks.checked import checked
+from src.defences.staircase import soft_round
 
 
 @checked
 class BitDepth:
-    """Rounding to the nearest of 2**bits levels from 0 to 1.
+    """Rounding to the nearest of 2**bits levels from 0 to 1, with the gradient of a staircase.
 
     Reference:
         Xu, Evans, Qi: Feature Squeezing (2018), arXiv 1704.01155, section III-A.
@@ -19,6 +20,7 @@ class BitDepth:
     bits: Annotated[int, Ge(1), Le(8)] = 3
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the rounded images, detached."""
+        """Return the rounded images."""
         steps = 2**self.bits - 1
-        return (images.detach() * steps).round() / steps
+        soft = soft_round(images * steps)
+        return ((images.detach() * steps).round() + (soft - soft.detach())) / steps

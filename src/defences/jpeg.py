@@ -5,16 +5,28 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
+from torch.nn import functional
 
 from src.attacks.checked import checked
+from src.defences.staircase import TEMPERATURE, soft_round
+
+_TO_YCBCR = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+_TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
 
 
 @checked
 class Jpeg:
     """JPEG compression, after rounding to 8 bits, with colours at half the resolution (4:2:0).
+
+    The decoded images are Pillow's. Their gradient is that of `approximate`.
+
+    Args:
+        quality: Quality from 1 to 100, as libjpeg counts.
+        temperature: Temperature of the gradient's staircase, see `src.defences.staircase`.
 
     Reference:
         Guo et al.: Countering Adversarial Images using Input Transformations (2018),
@@ -22,13 +34,63 @@ class Jpeg:
     """
 
     quality: Annotated[int, Ge(1), Le(100)] = 75
+    temperature: Annotated[float, Gt(0)] = TEMPERATURE
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the decoded images, detached."""
+        """Return the decoded images."""
         levels = (images.detach() * 255).round().to(torch.uint8)
-        decoded = []
-        for image in levels.permute(0, 2, 3, 1).cpu().numpy():
-            file = BytesIO()
-            Image.fromarray(image).save(file, "JPEG", quality=self.quality)
-            decoded.append(np.asarray(Image.open(file)))
-        return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images) / 255
+        files = [self._file(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
+        decoded = torch.from_numpy(np.stack([np.asarray(file) for file in files]))
+        decoded = decoded.permute(0, 3, 1, 2).to(images) / 255
+        if not images.requires_grad:
+            return decoded
+        soft = self.approximate(images)
+        return decoded + (soft - soft.detach())  # plus 0, which has the gradient
+
+    def approximate(self, images: Tensor) -> Tensor:
+        """Compute JPEG with a smooth staircase for rounding.
+
+        Tables, colours and both ways to resample are libjpeg's; colours and pixels are not rounded.
+
+        Args:
+            images: Images in [0, 1], shape (N, 3, H, W).
+
+        Reference:
+            Reich et al.: Differentiable JPEG: The Devil is in the Details (2024), arXiv 2309.06978.
+        """
+        height, width = images.shape[-2:]
+        tables = self._file(np.zeros((8, 8, 3), np.uint8)).quantization  # brightness, colours
+        with torch.autocast(images.device.type, enabled=False):  # steps are finer than bfloat16
+            padding = (0, -width % 16, 0, height % 2)
+            padded = functional.pad(images * 255, padding, mode="replicate")
+            planes = _mixed(padded, _TO_YCBCR)
+            luma = self._quantised(planes[:, :1] - 128, tables[0]) + 128
+            chroma = self._quantised(functional.avg_pool2d(planes[:, 1:], 2), tables[1])
+            chroma = chroma[..., : (width + 1) // 2]
+            chroma = functional.interpolate(chroma, scale_factor=2, mode="bilinear")
+            planes = torch.cat([each[..., :height, :width] for each in (luma, chroma)], dim=1)
+            return (_mixed(planes, _TO_RGB) / 255).clamp(0, 1)
+
+    def _file(self, image: np.ndarray) -> JpegImageFile:
+        """Return a compressed image, uint8 (H, W, 3)."""
+        file = BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=self.quality)
+        file.seek(0)
+        return JpegImageFile(file)
+
+    def _quantised(self, planes: Tensor, table: list[int]) -> Tensor:
+        """Quantise the cosine transform of planes (N, C, H, W) in blocks of 8 x 8 values."""
+        height = planes.shape[-2]
+        padded = functional.pad(planes, (0, 0, 0, -height % 8), mode="replicate")
+        blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
+        numbers, steps = torch.arange(8).to(planes), planes.new_tensor(table).reshape(8, 8)
+        cosine = torch.cos((2 * numbers + 1) * numbers[:, None] * torch.pi / 16) / 2
+        cosine[0] /= 2**0.5
+        coefficients = soft_round(cosine @ blocks @ cosine.T / steps, self.temperature) * steps
+        decoded = (cosine.T @ coefficients @ cosine).transpose(-3, -2)
+        return decoded.flatten(-2).flatten(-3, -2)[..., :height, :]
+
+
+def _mixed(planes: Tensor, matrix: list[list[float]]) -> Tensor:
+    """Return other colours of images (N, 3, H, W)."""
+    return torch.einsum("cd,ndhw->nchw", planes.new_tensor(matrix), planes)

@@ -48,6 +48,7 @@ from src.attacks import (
     usmm,
     vmi,
 )
+from src.defences import AttackedDefence, Smoothing
 from src.evaluation.attacker import CountedModel
 from src.models import Ensemble
 
@@ -261,6 +262,35 @@ def test_more_restarts_never_lower_the_loss_at_any_budget(loss, targeted, networ
         losses.append(torch.stack([LOSSES[loss](model(one), labels, targeted) for one in grid]))
     assert (losses[1] >= losses[0] - 1e-6).all()
     assert (losses[1] > losses[0] + 1e-6).any(dim=1).all()
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_best_iterate_is_that_of_the_highest_loss(loss, targeted, network, batch):
+    """Of long steps, whose losses fall now and then, and up to any step and at any budget."""
+    model, (images, labels) = network(), batch(8)
+    words = {"steps": 6, "relative_step_size": 1.5, "loss": loss, "targeted": targeted}
+    attack = partial(pgd, model, images, labels, GRID, **words)
+    iterates = attack(iterates=range(1, 7))
+    losses = torch.stack(
+        [torch.stack([LOSSES[loss](model(one), labels, targeted) for one in x]) for x in iterates]
+    )
+    assert (losses[-1] < losses.amax(dim=0)).any()
+    found = attack(iterates=[2, 6], keep_best=True)
+    for number, steps in enumerate((2, 6)):
+        best = losses[:steps].argmax(dim=0)[None, ..., None, None, None].expand_as(iterates[:1])
+        assert torch.equal(found[number], iterates.gather(0, best)[0])
+    assert torch.equal(attack(keep_best=True), found[1])
+
+
+def test_looking_at_losses_leaves_random_numbers_alone(network, batch):
+    """A run that keeps its best iterate takes the steps of one that does not."""
+    source = AttackedDefence(network(), Smoothing(0.1))
+    images, labels = batch(8)
+    words = {"steps": 4, "restarts": 1}
+    iterates = pgd(source, images, labels, EPS, iterates=range(1, 5), **words)
+    best = pgd(source, images, labels, EPS, keep_best=True, **words)
+    assert (best == iterates).flatten(2).all(dim=2).any(dim=0).all()
 
 
 @pytest.mark.parametrize("attack", [fgsm, mi, bsr])

@@ -40,24 +40,36 @@ def gradient_of(function, at: Tensor) -> Tensor:
     return torch.autograd.grad(loss, variable)[0]
 
 
-@pytest.mark.parametrize("defence", [BitDepth(), Jpeg(), lambda images: images.detach() ** 2])
-def test_gradient_goes_straight_through_what_has_none(network, images, defence):
+def test_gradient_goes_straight_through_what_has_none(network, images):
+    def defence(images: Tensor) -> Tensor:
+        return images.detach() ** 2
+
     model = AttackedDefence(network, defence)
     assert torch.equal(model(images), network(defence(images)))
     assert torch.equal(gradient_of(model, images), gradient_of(network, defence(images)))
+
+
+def test_gradient_of_what_has_another_value_is_its_own(network, images):
+    defence, at = Jpeg(), images.clone().requires_grad_()
+    model = AttackedDefence(network, defence)
+    assert torch.equal(model(images), network(defence(images)))
+    behind = gradient_of(network, defence(images))
+    (expected,) = torch.autograd.grad(defence.approximate(at), at, behind)
+    assert torch.equal(gradient_of(model, images), expected)
 
 
 @pytest.mark.parametrize("defence", [Median(), RandomResizePad(0.6), Smoothing()])
 def test_gradient_of_what_has_one_is_the_derivative(network, images, defence):
     model = AttackedDefence(network, defence, draws=2)
     model.draw(random_of(images), 1)
-    assert model(images).shape == ((2, 5, 4) if model.randomised else (5, 4))
+    several = isinstance(defence, RandomResizePad)
+    assert model(images).shape == ((2, 5, 4) if several else (5, 4))
     assert torch.autograd.gradcheck(model, images.requires_grad_(), fast_mode=True)
 
 
-@pytest.mark.parametrize("defence", [RandomResizePad(0.6), Smoothing()])
-def test_gradient_is_the_mean_over_draws(network, images, defence):
-    model, eps = AttackedDefence(network, defence, draws=3), 0.01
+def test_gradient_is_the_mean_over_draws(network, images):
+    defence, eps = RandomResizePad(0.6), 0.01
+    model = AttackedDefence(network, defence, draws=3)
     found = fgsm(model, images, LABELS, eps, seeds=SEEDS)
     seeds = Philox(SEEDS, images).integers(0, 2**31)
     total = torch.zeros_like(images)
@@ -68,6 +80,18 @@ def test_gradient_is_the_mean_over_draws(network, images, defence):
             loss = nn.functional.cross_entropy(network(shown), LABELS[alone])
             total[one] += torch.autograd.grad(loss, variable)[0] / 3
     torch.testing.assert_close(found, (images + eps * total.sign()).clamp(0, 1))
+
+
+def test_of_a_vote_the_mean_probability_is_attacked(network, images):
+    """-log(mean over draws of p_y), equation 6 of SmoothAdv, and not the mean of -log(p_y)."""
+    defence, eps = Smoothing(), 0.01
+    found = fgsm(AttackedDefence(network, defence, draws=3), images, LABELS, eps, seeds=SEEDS)
+    seeds, at = Philox(SEEDS, images).integers(0, 2**31), images.clone().requires_grad_()
+    noisy = [defence(at, Philox(seeds, images, number)) for number in range(3)]
+    chance = torch.stack([network(each).softmax(dim=1) for each in noisy]).mean(dim=0)
+    loss = -chance[torch.arange(5), LABELS].log().sum()
+    (gradient,) = torch.autograd.grad(loss, at)
+    torch.testing.assert_close(found, (images + eps * gradient.sign()).clamp(0, 1))
 
 
 @pytest.mark.parametrize("draws", [1, 2])
@@ -132,6 +156,7 @@ def test_members_and_layers_are_those_behind_the_defence(images):
 def test_draws_and_members_are_averaged_together(images):
     ensemble = Ensemble([small(0), small(1)], "loss")
     ensemble.forward = ensemble.attacked
-    model = AttackedDefence(ensemble, Smoothing(), draws=3)
-    model.draw(random_of(images), 1)
-    assert model(images).shape == (6, 5, 4)
+    for defence, shape in ((RandomResizePad(0.6), (6, 5, 4)), (Smoothing(), (2, 5, 4))):
+        model = AttackedDefence(ensemble, defence, draws=3)
+        model.draw(random_of(images), 1)
+        assert model(images).shape == shape

@@ -1,6 +1,7 @@
 """Each defence of images against an independent implementation, and its gradient."""
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.attacks import Philox
+from src.data.cifar10_mini import cifar10_mini
 from src.defences import BitDepth, Jpeg, Median, RandomResizePad, Smoothing
+from src.defences.staircase import soft_round
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = {
@@ -52,7 +55,7 @@ def test_bit_depth_is_the_nearest_level(bits):
 
 @pytest.mark.parametrize("quality", [10, 75, 100])
 def test_jpeg_is_that_of_pillow(quality):
-    images = functional.interpolate(batch(4, 5, 6), (33, 40), mode="bicubic").clamp(0, 1)
+    images = smooth_images()
     expected = []
     for image in images.permute(0, 2, 3, 1).numpy():
         file = io.BytesIO()
@@ -60,6 +63,85 @@ def test_jpeg_is_that_of_pillow(quality):
         expected.append(np.asarray(Image.open(file)) / 255)
     found = Jpeg(quality)(images).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(found, np.stack(expected))
+
+
+def smooth_images(height: int = 33, width: int = 40) -> Tensor:
+    return functional.interpolate(batch(4, 5, 6), (height, width), mode="bicubic").clamp(0, 1)
+
+
+def photographs() -> Tensor:
+    """Return 40 of the embedded images."""
+    return torch.from_numpy(cifar10_mini("test", n_test=40).images).permute(0, 3, 1, 2) / 255.0
+
+
+def test_jpeg_is_approximated_to_half_a_grey_level():
+    images, defence = photographs(), Jpeg(temperature=0.001)
+    off = 255 * (defence.approximate(images) - defence(images)).abs()
+    assert off.mean() < 0.6
+
+
+@pytest.mark.parametrize(("quality", "most"), [(75, 1.8), (100, 0.75)])
+@pytest.mark.parametrize("size", [(27, 21), (26, 32), (8, 48)])
+def test_jpeg_is_approximated_at_any_size(size, quality, most):
+    """Padding and resampling, by which nearest pixels would be 8 to 11 grey levels off."""
+    images, defence = smooth_images(*size), Jpeg(quality, temperature=0.001)
+    off = 255 * (defence.approximate(images) - defence(images)).abs()
+    assert off.mean() < most  # the coarser the steps, the more a rounded colour turns
+
+
+def test_jpeg_is_approximated_as_by_kornia():
+    kornia = pytest.importorskip("kornia", reason="pip install kornia")
+    images, quality = photographs(), torch.tensor([75.0])
+    theirs = kornia.enhance.jpeg_codec_differentiable(images, quality)
+    off = 255 * (Jpeg(temperature=0.001).approximate(images) - theirs).abs()
+    assert off.mean() < 1.5  # its rounding is a cubic, and it repeats the pixels of colours
+
+
+def test_the_gradient_of_jpeg_is_that_of_its_approximation():
+    images, defence = smooth_images(10, 19).requires_grad_(), Jpeg()
+    assert torch.autograd.gradcheck(defence.approximate, images[:2].detach().requires_grad_())
+    assert torch.equal(defence(images), defence(images.detach()))
+    weights = batch(4, 10, 19)
+    found, expected = (
+        torch.autograd.grad((weights * function(images)).sum(), images)[0]
+        for function in (defence, defence.approximate)
+    )
+    assert torch.equal(found, expected) and found.abs().min() > 0
+
+
+def test_the_gradient_of_jpeg_needs_no_half_precision():
+    images = photographs().requires_grad_()
+    gradients = []
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            shown = Jpeg()(images)
+        gradients.append(torch.autograd.grad(shown.square().sum(), images)[0])
+    assert torch.equal(*gradients)
+
+
+def test_the_staircase_lies_between_rounding_and_the_identity():
+    values = torch.linspace(-2, 2, 401, dtype=torch.float64).requires_grad_()
+    whole = torch.arange(-2.0, 3)
+    for temperature in (0.01, 0.12, 1.0):
+        torch.testing.assert_close(soft_round(whole, temperature), whole)
+        assert torch.autograd.gradcheck(lambda each, t=temperature: soft_round(each, t), values)
+        assert (soft_round(values, temperature).diff() >= 0).all()
+    torch.testing.assert_close(soft_round(values, 100.0), values, atol=1e-5, rtol=0)
+    apart = (values.detach() % 1 - 0.5).abs() > 0.1
+    steep = soft_round(values.detach(), 0.01)
+    torch.testing.assert_close(steep[apart], values.detach().round()[apart], atol=1e-4, rtol=0)
+    sigmoid = 1 / (1 + math.exp(-(0.7 - 0.5) / 0.2))  # at 1.7, stretched from [least, 1 - least]
+    least = 1 / (1 + math.exp(0.5 / 0.2))
+    expected = torch.tensor(1 + (sigmoid - least) / (1 - 2 * least))
+    torch.testing.assert_close(soft_round(torch.tensor(1.7), 0.2), expected)
+
+
+def test_bit_depth_has_the_gradient_of_a_staircase():
+    images = batch(2, 5, 6).requires_grad_()
+    (found,) = torch.autograd.grad(BitDepth(3)(images).sum(), images)
+    ahead, behind = (soft_round(7 * (images.detach() + step)) / 7 for step in (1e-6, -1e-6))
+    torch.testing.assert_close(found, (ahead - behind) / 2e-6)
+    assert torch.equal(BitDepth(3)(images), (images * 7).round() / 7)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -119,12 +201,6 @@ def test_gradient_is_the_derivative(defence):
     assert torch.autograd.gradcheck(defence, images, eps=1e-7, atol=1e-6)
 
 
-@pytest.mark.parametrize("defence", [BitDepth(), Jpeg()])
-def test_what_has_no_gradient_is_detached(defence):
-    images = batch().requires_grad_()
-    assert not defence(images).requires_grad
-
-
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -133,6 +209,7 @@ def test_what_has_no_gradient_is_detached(defence):
         (BitDepth, {"bits": 2.5}),
         (Jpeg, {"quality": 0}),
         (Jpeg, {"quality": 101}),
+        (Jpeg, {"temperature": 0.0}),
         (Median, {"size": 1}),
         (Median, {"size": 4}),
         (RandomResizePad, {"lowest": 0.0}),

@@ -237,8 +237,8 @@ def _defences(view: View, rates: pd.DataFrame) -> Figure:
     rows = rows.sort_values("target", kind="stable")
     caption = (
         "Clean accuracy, and what is left of it at the reference budget, behind each defence; 95 % "
-        "Wilson intervals. A plain transfer attack is not an adaptive one: a defence that "
-        "withstands it may only mask gradients. source_defence=NAME attacks the source behind one. "
+        "Wilson intervals. A plain transfer attack says little about attackers who know the "
+        "defence: source_defence=NAME attacks the source behind it. "
         "(own): the source's network behind another defence."
     )
     columns = ["attack", "source", "target", "images", "k", "n", "abstained"]
