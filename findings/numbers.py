@@ -115,7 +115,7 @@ class Sweep:
         """Return a chart of the report."""
         view = make_view(self.jobs[0].record, self.found)
         sections = (
-            answer(view),
+            answer(view, self.found),
             hypothesis(view, self.found),
             mechanisms(view, self.found, ""),
         )

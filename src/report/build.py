@@ -29,7 +29,7 @@ def build_report(summary: Summary) -> Report:
     view = make_view(attacked[0].record, found)
     command = "\n".join(f"{words} diagnostics=full" for words in commands(attacked))
     sections: tuple[Section | None, ...] = (
-        answer(view),
+        answer(view, found),
         Section("images", "Images of the chosen pair"),
         attackers(view, found),
         hypothesis(view, found),

@@ -23,11 +23,9 @@ from src.report.charts.transfer import COUNTS, INTERVAL, ink, of_success, shown_
 from src.utils.defended import PLAIN
 
 _FEW_ROWS = 30
-_VIEW = (
-    "datum.eps_255 == chosen_eps && "
-    "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
-)
-"""Rows of the mean over sources, or of the chosen one, at the chosen budget."""
+_OF_CHOSEN = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"
+"""Rows of the mean over sources, or of the chosen one."""
+_VIEW = f"datum.eps_255 == chosen_eps && {_OF_CHOSEN}"
 _AT = "chosen_source == '' ? datum.position : datum.own_position"
 
 
@@ -162,7 +160,7 @@ def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
 def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:
     """Return points of the `mean` success on other models over a column, with the attacks' names.
 
-    `rows` are those of the ranking that have it.
+    `rows` are those of the ranking at one budget that have it.
     """
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
     powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
@@ -173,7 +171,7 @@ def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log"
     faded = where("datum.attack == chosen_attack", ACCENT, "#3b76af")
     base = (
         alt.Chart(inline(rows))
-        .transform_filter(_VIEW)
+        .transform_filter(_OF_CHOSEN)
         .encode(
             x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),
             y=alt.Y("mean:Q", axis=PERCENT, scale=alt.Scale(zero=False, padding=10)).title(None),

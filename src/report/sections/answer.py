@@ -46,9 +46,9 @@ def answer_sentence(view: View, found: Measured) -> str:
     return said + _decided(rows, "attack" if several else "source") + _targets(view)
 
 
-def _first_ranking(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the first data set, norm, budget, protocol, kind and defence."""
-    for name in ("dataset", "norm", "eps_255", "protocol", "kind", "defence"):
+def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Return the rows of the first data set, norm, budget, protocol, kind, defence, and `more`."""
+    for name in ("dataset", "norm", "eps_255", "protocol", "kind", "defence", *more):
         rows = rows[rows[name] == rows[name].iloc[0]]
     return rows
 
@@ -93,10 +93,9 @@ def _decided(rows: pd.DataFrame, of: str) -> str:
     else:
         numbers = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
         by = "by {:.1f} points [{:.1f}, {:.1f}] (p < 0.05)".format(*numbers)
-        text = f" That is decided: {second[of]} is weaker {by}" + (
-            f", and so are the other {weaker - 1}" if weaker > 1 else ""
-        )
-    return ". ".join([text, *resolution(rows)]) + "."
+        rest = others.iloc[1][of] if weaker == 2 else f"the other {weaker - 1}"
+        text = f" That is decided: {second[of]} is weaker {by}" + f", and {rest} too" * (weaker > 1)
+    return f"{text}."
 
 
 def _of_one_pair(view: View) -> str:
@@ -117,7 +116,7 @@ def _of_one_pair(view: View) -> str:
     return f"At {one.eps:g}/255 ({one.protocol}) {what}."
 
 
-def answer(view: View) -> Section:
+def answer(view: View, found: Measured) -> Section:
     """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
     rows, first = view.rows, view.choice
     attacked = rows[rows["source"] != CLEAN]
@@ -132,6 +131,10 @@ def answer(view: View) -> Section:
             "Gradients per image are those of all budgets together. White box: the target is the "
             "source, or a member of it. Click a cell to follow it."
         )
+        for line in (
+            resolution(_first_ranking(found.ranking, "source")) if len(found.ranking) else ()
+        ):
+            caption += f" {line[0].upper()}{line[1:]}."
         chart = ranked(rows, view.ranking, first)
         figures.append(
             Figure(
