@@ -26,7 +26,7 @@ def folder(new_workspace, run_tiny, empty_store):
     """A workspace with a training, jobs of every kind, and one that failed, all tracked."""
     folder = new_workspace()
     shutil.copytree(empty_store, folder / "mlruns")
-    first = ["attack=fgsm_l2", "source=coarse,[coarse,fine]", "save_adversarial=true"]
+    first = ["attack=fgsm_l2,pgd_l2", "source=coarse,[coarse,fine]", "save_adversarial=true"]
     first += ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=50"]
     first += ["training.epochs=1", "training.batch_size=50", "trainer.attack_precision=bf16"]
     again = ["attack=saved", "attack.path=outputs/a/0-fgsm_l2-coarse/adversarial", "source=null"]
