@@ -330,7 +330,11 @@ def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_a_c
     assert command_line("-m", "dataset=cifar10", "attack=fgsm,bim") == 2
     out, err = capfd.readouterr()
     assert err.count("no route to host") == len(tried) == 1 and not out
-    for way in ("dataset.root=FOLDER", "dataset=image_folder", "experiment=demo attack=fgsm,bim"):
+    for way in (
+        "dataset.root=FOLDER",
+        "dataset=image_folder",
+        "experiment=demo --config-dir=conf attack=fgsm,bim",
+    ):
         assert way in err
     for number, name in enumerate(CLASSES):
         (workspace / "own" / "test" / name).mkdir(parents=True)

@@ -15,22 +15,19 @@ _Z2 = 3.8414588206941254  # the squared 97.5 % quantile of the normal distributi
 _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 
 
-def wilson_interval(
-    successes: ArrayLike, trials: ArrayLike, error: float = 0.05
-) -> tuple[Values, Values]:
+def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
     """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
     Successes k and trials n are arrays of one shape, 0 <= k <= n; the lower and upper bounds lie
     in [0, 1], and are NaN where n = 0. With the sum of n values in [0, 1] as k it is an interval
-    of their mean, wider than need be: no values of that mean vary more than 0 and 1 do. `error` is
-    the chance to miss the proportion, for 95 % 0.05.
+    of their mean, wider than need be: no values of that mean vary more than 0 and 1 do.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
         J. Am. Stat. Assoc. 22 (1927).
     """
     k, n = np.broadcast_arrays(np.asarray(successes, np.float64), trials)
-    ends = proportion_confint(k, np.maximum(n, 1), error, method="wilson")
+    ends = proportion_confint(k, np.maximum(n, 1), method="wilson")
     # Both ends are exact where every trial agrees; rounding would leave 1e-17 there.
     low, high = np.where(k == 0, 0.0, ends[0]), np.where(k == n, 1.0, ends[1])
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)

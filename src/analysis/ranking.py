@@ -44,7 +44,8 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
         - `difference` from the first on the images counted for both, with the simultaneous 95 %
           interval of all pairs, `difference_low` and `difference_high`; corrected `p` and
           `discordance`, see `compare_pairs`; NaN for the first, and without `against`;
-        - `undecided`: whether the attack is, or cannot be told from, the first at level 0.05;
+        - `undecided`: whether the attack is the first, or is not weaker than it at level 0.05
+          (with `against`: neither weaker nor stronger); True where nothing is tested;
         - `detectable`: smallest difference from the first that so many images decide with a power
           of 80 %, at the median discordance;
         - `repetition` (see there), and the `effective` number of attacks that it leaves.
@@ -104,8 +105,10 @@ def source_rankings(found: ImageOutcomes) -> pd.DataFrame:
                 sides = np.zeros((len(names), len(names)), np.intp)
                 sides[tuple(zip(*cells, strict=True))] = np.arange(len(cells))
                 scores = np.array([found.scores(its) for its in cells.values()])
-                rows = _rank_sources(names, scores, sides)
-                parts.append(rows.assign(**place, attack=name, targets=min(common)))
+                tests = compare_pairs(scores, sides)
+                if np.isfinite(tests.difference).all():  # every two have images in common
+                    rows = _rank_sources(names, scores, sides, tests)
+                    parts.append(rows.assign(**place, attack=name, targets=min(common)))
     return _joined(parts, SOURCE_COLUMNS)
 
 
@@ -156,7 +159,8 @@ def _groups(
             targets = [place for place, its in enumerate(defences) if its == defence]
             jobs: dict[str, dict[str, int]] = {}
             for job, (attack, source) in enumerate(found.jobs):
-                if kinds[job] == kind and found.cells([job], targets):
+                cells = found.cells([job], targets) if kinds[job] == kind else []
+                if any(found.counted[cell].any() for cell in cells):
                     jobs.setdefault(attack, {})[source] = job
             yield {"kind": kind, "defence": defence}, targets, jobs
 
@@ -166,13 +170,16 @@ def _rank_attacks(names: Sequence[str], scores: Values, against: str | None) -> 
     frame = pd.DataFrame({"attack": names, **_means(scores)}).assign(
         repetition=alike, effective=len(names) / (1 + (len(names) - 1) * max(alike, 0.0))
     )
-    against = names[int(np.argmax(frame["mean"]))] if against is None else against
+    if against is None:
+        return _beside(frame, compare_pairs(scores), int(np.argmax(frame["mean"])), "mean")
     place = names.index(against) if against in names else None
-    return _beside(frame, compare_pairs(scores), place, "mean")
+    return _beside(frame, compare_pairs(scores), place, "mean", either=True)
 
 
-def _rank_sources(names: Sequence[str], scores: Values, sides: NDArray[np.intp]) -> pd.DataFrame:
-    tests, others = compare_pairs(scores, sides), ~np.eye(len(names), dtype=bool)
+def _rank_sources(
+    names: Sequence[str], scores: Values, sides: NDArray[np.intp], tests: PairTests
+) -> pd.DataFrame:
+    others = ~np.eye(len(names), dtype=bool)
     means = np.where(others, np.nanmean(scores, axis=1)[sides], 0).sum(axis=1)
     frame = pd.DataFrame({"source": names, "mean": means / (len(names) - 1)}).assign(
         images=tests.images.min(axis=1, initial=scores.shape[1], where=others).astype(int),
@@ -200,8 +207,13 @@ def _means(scores: Values) -> dict[str, Values]:
     return {"images": images, "mean": mean, "low": low, "high": high}
 
 
-def _beside(frame: pd.DataFrame, tests: PairTests, place: int | None, key: str) -> pd.DataFrame:
-    """Add rank, difference from one row with its interval and test, and what is detectable."""
+def _beside(
+    frame: pd.DataFrame, tests: PairTests, place: int | None, key: str, either: bool = False
+) -> pd.DataFrame:
+    """Add rank, difference from one row with its interval and test, and what is detectable.
+
+    A row is decided if it is weaker than that one, or with `either` if it is stronger.
+    """
     columns = np.full((4, len(frame)), np.nan)
     if place is not None:
         numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
@@ -213,7 +225,8 @@ def _beside(frame: pd.DataFrame, tests: PairTests, place: int | None, key: str) 
         difference_low=difference - margin,
         difference_high=difference + margin,
         p=p,
-        undecided=~(p < LEVEL),
+        # Ranks are of means over each row's own images, so that a row may beat the first directly.
+        undecided=~((p < LEVEL) & ((difference < 0) | either)),
         discordance=discordance,
     )
     usual = frame[["discordance", "images"]].median()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
@@ -23,9 +24,9 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
         number A), `images`;
 
         - per set: the `attack` and `source` of the one that succeeds on most images, its rate
-          `best`, and `best_low` and `best_high`: the lower end of its Wilson interval at the level
-          1 - 0.05 / A, since it was chosen of A by the same images, and the upper end at 0.95. It
-          covers the attacker's true rate, and the largest of all, in at least 95 % of samples;
+          `best`, and `best_low` and `best_high`: the lower end of its exact interval (Clopper and
+          Pearson) at the level 1 - 0.05 / A, since it was chosen of A by the same images, and the
+          upper end of its Wilson interval at 0.95;
         - per image: `any`, the share of images on which at least one succeeds, and its 95 % Wilson
           interval, `any_low` and `any_high`; `none`, the number of images on which none does.
     """
@@ -46,7 +47,9 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
                 "attack": attack,
                 "source": source,
                 "best": totals[best] / images if images else np.nan,
-                "best_low": float(wilson_interval(totals[best], images, LEVEL / count)[0]),
+                "best_low": proportion_confint(totals[best], images, LEVEL / count, "beta")[0]
+                if images
+                else np.nan,
                 "best_high": float(wilson_interval(totals[best], images)[1]),
                 "any": fooled / images if images else np.nan,
                 "any_low": any_low,

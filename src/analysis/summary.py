@@ -21,7 +21,7 @@ from src.store.record import JobRecord
 from src.store.tables import Alarm
 from src.utils.defended import PLAIN
 
-_COMMON = ["dataset", "norm", "eps_255", "protocol"]
+_COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ class Summary:
     def rankings(self) -> pd.DataFrame:
         """The `rankings` of the attacks of each group, at every budget, the reference first.
 
-        Before their columns stand `dataset`, `norm`, `eps_255` and `protocol`, and after them
+        Before their columns stand the number of the `group` of comparable jobs, its `dataset`,
+        `norm`, `eps_255` and `protocol`, and after them
         `gradients`, those that an image took at all budgets together in the mean over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
@@ -126,12 +127,14 @@ class Summary:
         self, rank: Callable[[ImageOutcomes], pd.DataFrame]
     ) -> Iterator[tuple[list[JobSummary], pd.DataFrame]]:
         """Yield the jobs and the ranking of each group and budget."""
-        for jobs in self.groups:
+        for number, jobs in enumerate(self.groups, 1):
             first = jobs[0].job.record
             tried = sorted({eps for one in jobs for eps in one.outcomes})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 rows = rank(joined([one.outcomes[eps] for one in jobs if eps in one.outcomes]))
-                named = rows.assign(dataset=first.dataset, norm=first.norm, eps_255=eps)
+                named = rows.assign(
+                    group=number, dataset=first.dataset, norm=first.norm, eps_255=eps
+                )
                 yield jobs, named.assign(protocol=first.protocol)[[*_COMMON, *rows]]
 
 

@@ -70,7 +70,10 @@ class DownloadError(ValueError):
     """Data that are not in their `root` and cannot be downloaded."""
 
     def __init__(self, reason: str, root: str) -> None:
-        super().__init__(f"{reason}: no data in dataset.root={root}, and no download")
+        super().__init__(
+            f"{reason}: nothing in dataset.root={root}, and no download; give the folder, or "
+            "dataset=cifar10_mini"
+        )
         self.root = root
 
 

@@ -83,7 +83,7 @@ def evaluate(
 
 @contextmanager
 def _arithmetic(device: str, strict: bool) -> Iterator[None]:
-    """Compute as the settings say, whatever the caller or a model's module has set.
+    """Compute as the settings say, also under the caller's autocast and precision of products.
 
     With `strict` no mantissas are shortened, on a GPU either.
     """

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.analysis.pairwise import FEWEST_TESTED
 from src.analysis.ranking import resolution
 from src.utils.defended import PLAIN
 
@@ -88,7 +89,8 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Gr
         f"{whose if whose.startswith('mean of') else f'{other}: {whose}'}"
     )
     frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})
-    tied = bool(ranked["undecided"].sum() > 1)
+    tested = bool(ranked["p"].notna().any())
+    tied = tested and bool(ranked["undecided"].sum() > 1)
     marks = shown["undecided"].map({True: "=" * tied, False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     if of == "attack":
@@ -103,7 +105,9 @@ def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Gr
     left = len(ranked) - len(shown)
     words = [f"{of}s.csv has the {left} others"] if left else []
     words.append(
-        "= cannot be told from the first (all pairs tested together, p >= 0.05)"
+        f"not tested: that needs {FEWEST_TESTED} images"
+        if not tested
+        else "= cannot be told from the first (all pairs tested together, p >= 0.05)"
         if tied
         else "decided: each of the others is weaker (all pairs tested together, p < 0.05)"
     )

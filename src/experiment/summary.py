@@ -60,7 +60,7 @@ def print_rankings(summary: Summary, console: Console) -> None:
         if rows.empty:
             continue
         plain = rows[rows["defence"] == PLAIN]
-        for _, ranked in plain.groupby(["dataset", "norm", "protocol", "kind"], sort=False):
+        for _, ranked in plain.groupby(["group", "kind"], sort=False):
             keys = ["eps_255", other]
             first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             if len(first) > 1:

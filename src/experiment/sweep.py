@@ -1,6 +1,7 @@
 """The jobs of one command as a whole: checks before them, the matrix after them."""
 
 import logging
+import re
 import shlex
 import sys
 import traceback
@@ -129,9 +130,9 @@ class Sweep:
         """Report the finished jobs, close the sweep, and tell whether nothing failed."""
         try:
             return self._report_jobs()
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C too
             if self.run:
-                note = f"The jobs are not summed up: {first_line(error)}"
+                note = f"The jobs are not summed up: {first_line(error) or 'interrupted'}"
                 self.tracker.end_sweep(self.run, "FAILED", files_of_sweep(self.folder), note, [])
             raise
         finally:
@@ -233,8 +234,8 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
 
 def _ways_on(error: DownloadError) -> str:
     """Return what can be typed where the images cannot be downloaded."""
-    typed = [word.removeprefix("++") for word in sys.argv[1:]]
-    others = [word for word in typed if not word.startswith(("dataset=", "dataset.root="))]
+    typed = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in sys.argv[1:]]
+    others = [word for word in typed if not word.lstrip("+").startswith(("dataset=", "dataset."))]
     folder = "FOLDER"
     with suppress(ValueError):
         image_folder("test", root=error.root)
@@ -243,7 +244,7 @@ def _ways_on(error: DownloadError) -> str:
     command = f"python -m src.main {shlex.join(own)}"
     if folder != "FOLDER":
         return f"dataset.root={error.root} has class folders. Type:\n  {command}"
-    attacks = [word for word in typed if word.startswith(("attack=", "attack."))]
+    attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
     small = "source=vgg_small,resnet_small,inception_small"
     return (
         f"{error}. Three ways on:\n"

@@ -172,13 +172,13 @@ def sweep_points(summary: Summary) -> list[Point]:
     """
     found = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
-    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255"], sort=False):
+    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
         name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
         mean = str(rows["source"].iloc[0]).startswith("mean of")
         rows = rows.head(1 if mean else len(rows))
-        found[f"transfer_success/{name}", eps] = list(rows["mean"])
+        found[f"transfer_success/{name}", eps] += list(rows["mean"])
         if len(rows) == 1 and rows["difference"].notna().all():
-            found[f"difference_from_first/{name}", eps] = list(rows["difference"])
+            found[f"difference_from_first/{name}", eps] += list(rows["difference"])
     for one in summary.attacked:
         source, rates = one.job.record.source, _at_whole_budgets(one.own)
         for row in rates.dropna(subset="success_rate").to_dict("records"):
@@ -195,6 +195,6 @@ def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _metric(attack: str, defence: str, kind: str = "") -> str:
     """Return an attack's name as MLflow takes it, with its kind of ranking."""
-    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:200]
+    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
     name = f"{allowed} {kind.partition(' ')[2]}".strip()
     return name if defence == PLAIN else f"{name} behind {defence}"

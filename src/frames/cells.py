@@ -99,7 +99,8 @@ class Cells:
                     if its["value"].nunique() > 1:
                         values = sign * its["value"]
                         cells.loc[its.index[values == values.max()], "best"] = True
-                        undecided = first.loc[first["undecided"], "attack"]
+                        tested = first["p"].notna().any()
+                        undecided = first.loc[first["undecided"] & tested, "attack"]
                         cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True
         return cells.assign(undecided=cells["undecided"] & ~cells["best"])
 

@@ -19,8 +19,10 @@ def rankings(
     They are those of `attacks.csv` and `sources.csv`: one row per budget, kind, defence, attack and
     source, the reference budget first. Arguments and errors are those of `table`.
     """
+    if of not in ("attack", "source"):
+        raise ValueError(f"of={of}: attack or source.")
     summary = summarise(jobs_of(folder, *more))
-    return {"attack": summary.rankings, "source": summary.sources}[of]
+    return summary.rankings if of == "attack" else summary.sources
 
 
 def images_needed(
@@ -47,11 +49,12 @@ def images_needed(
     """
     if frame is not None:
         ranked = rankings(frame)
-        keys = ["eps_255", "kind", "defence", "source"]
-        ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
+        keys = ["group", "eps_255", "kind", "defence", "source"]
+        if len(ranked):
+            ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
         discordance = ranked["discordance"].median() if discordance is None else discordance
         attacks = len(ranked) if attacks is None else attacks
-    if not attacks or attacks < 2 or not 0 < difference**2 <= (discordance or 0) <= 1:
+    if not attacks or attacks < 2 or not 0 < difference <= sqrt(discordance or 0) <= 1:
         raise ValueError(
             f"difference={difference}, discordance={discordance}, attacks={attacks}: needed are "
             "0 < difference ** 2 <= discordance <= 1 and attacks >= 2, or a frame that has them."

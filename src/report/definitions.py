@@ -79,8 +79,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "strongest attacker",
-        "Per set: the one of A attackers with most successes; the lower end of its Wilson interval "
-        "is at the level 1 - 0.05 / A, since the same images chose it. Per image: any of them.",
+        "Per set: the one of A attackers with most successes; the lower end of its exact interval "
+        "(Clopper and Pearson) is at the level 1 - 0.05 / A, since the same images chose it. Per "
+        "image: any of them.",
     ),
     (
         "difference of two rates, excess",

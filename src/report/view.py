@@ -145,6 +145,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         alone, decided = peers.transform("size") == 1, peers.transform("sum") == 1
         words = rows["undecided"].map({True: "yes", False: "no"})
         words = words.mask(decided & rows["undecided"], "first")
+        alone |= rows.groupby("source")["p"].transform("count") == 0  # nothing is tested
         heading = (
             ", ".join(str(rows[name].iloc[0]) for name in ["kind", *told]) if len(rows) else ""
         )

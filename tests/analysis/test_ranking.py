@@ -92,6 +92,20 @@ def test_below_30_images_nothing_is_decided(outcomes_of) -> None:
     assert ranked["difference"].iloc[1] == -1
 
 
+def test_an_attack_that_beats_the_first_directly_is_not_called_weaker(outcomes_of) -> None:
+    first = [1] * 70 + [0] * 60 + [-1] * 70  # the larger mean, but on other images
+    other = [-1] * 70 + [1] * 60 + [0] * 70
+    rows = _rows({("mi", "a", "b"): first, ("bim", "a", "b"): other})
+    row = rankings(outcomes_of(rows)).set_index("attack").loc["bim"]
+    assert row["rank"] == 2 and row["difference"] == 1 and row["p"] < 0.05 and row["undecided"]
+
+
+def test_a_source_without_counted_images_is_in_no_ranking(outcomes_of) -> None:
+    fooled = {"a": [1] * 40, "b": [0] * 40, "broken": [-1] * 40}
+    rows = {("mi", source, target): its for source, its in fooled.items() for target in "tuv"}
+    assert source_rankings(outcomes_of(_rows(rows)))["source"].tolist() == ["a", "b"]
+
+
 def test_sources_are_averaged_where_an_attack_has_them_all(outcomes_of) -> None:
     rows = _rows(
         {

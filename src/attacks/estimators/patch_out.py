@@ -52,5 +52,5 @@ def _patches_of(source: Source) -> int:
     modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
     sides = {grid[0] for each in modules if (grid := getattr(each, "grid_size", None))}
     if len(sides) != 1:
-        raise ValueError("attack.patches=null: the source does not state one number of patches.")
+        raise ValueError("attack.patches=null: the source states no one number; give one, as 14.")
     return int(sides.pop())

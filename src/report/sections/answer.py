@@ -47,8 +47,8 @@ def answer_sentence(view: View, found: Measured) -> str:
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
-    """Return the rows of the first data set, norm, budget, protocol, kind, defence, and `more`."""
-    for name in ("dataset", "norm", "eps_255", "protocol", "kind", "defence", *more):
+    """Return the rows of the first group of jobs, budget, kind and defence, and of `more`."""
+    for name in ("group", "eps_255", "kind", "defence", *more):
         rows = rows[rows[name] == rows[name].iloc[0]]
     return rows
 
@@ -56,7 +56,12 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
 def _sources(rows: pd.DataFrame, found: Measured) -> pd.DataFrame:
     """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
     if len(found.sources):
-        return _first_ranking(found.sources).assign(low=nan, high=nan)
+        alike = (
+            found.sources[["group", "kind", "attack"]] == rows[["group", "kind", "attack"]].iloc[0]
+        )
+        ranked = found.sources[alike.all(axis=1) & (found.sources["images"] >= FEWEST_IMAGES)]
+        if len(ranked):
+            return _first_ranking(ranked).assign(low=nan, high=nan)
     single = rows[~rows["source"].str.match("mean of")]
     single = single.sort_values("mean", ascending=False, kind="stable")
     return single.assign(undecided=None, detectable=nan)
@@ -82,6 +87,8 @@ def _decided(rows: pd.DataFrame, of: str) -> str:
     others = rows.iloc[1:]
     if others.empty:
         return ""
+    if rows["p"].isna().all() and not others["undecided"].isna().all():
+        return " Not tested: that needs 30 images."
     if others["undecided"].isna().all():
         return " Sources are not compared: that needs two targets that are neither of them."
     tied = others.loc[others["undecided"].astype(bool), of].tolist()

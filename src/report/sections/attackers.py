@@ -79,7 +79,8 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
         f"{table['attackers'].max()} pairs of attack ({', '.join(attacks[:5])}"
         f"{', ...' * (len(attacks) > 5)}) and source, without the target's own white box, on the "
         f"{span(table['images'])} images that all of them "
-        "count. 95 % Wilson intervals, of the best with the lower end for a choice among so many."
+        "count. 95 % intervals: Wilson's, of the best with an exact lower end for a choice of so "
+        "many."
     )
     columns = ["target", "attackers", "images", "attack", "source"]
     how = {"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"}
