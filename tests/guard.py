@@ -44,7 +44,7 @@ COMMANDS = {
     ],
     "full": ["attack=bim", "diagnostics=full", "controls=true", "save_adversarial=true"],
     "saved": ["attack=saved", "attack.path=full/adversarial", "epsilon.reference=null"],
-    "clean": ["attack=none"],
+    "clean": ["attack=none", "source=null"],
     "processes": ["attack=pgd", "cache_dir=other", "trainer.strategy=ddp", "trainer.devices=2"],
     "killed": ["attack=pgd", "attack.steps=100", "cache_dir=third", "trainer.batch_size=1"],
 }

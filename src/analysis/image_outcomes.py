@@ -1,4 +1,4 @@
-"""Which images of several jobs are counted and fooled at one budget, as bits."""
+"""Outcomes of single images at one budget, counted and fooled, as bits for several jobs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
