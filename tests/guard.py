@@ -5,7 +5,7 @@
 OTHER is another checkout of this repository, such as one that `git worktree add ../before HEAD`
 makes. A pair THERE=HERE names a column, a file or a key that has another name here. Whole numbers
 and texts must be equal, other numbers within 1e-6. What differs is printed, and the exit code is
-then 1. Takes about ten minutes.
+then 1. Takes about five minutes.
 """
 
 import json
