@@ -93,9 +93,8 @@ def tables(place: Path) -> dict[str, pd.DataFrame]:
         name = path.relative_to(place).as_posix()
         if name.partition("/")[0] in COMMANDS or name == "frame.csv":
             found[name] = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    metadata = pq.read_schema(place / "full" / "predictions.parquet").metadata
-    record = json.loads(next(iter(metadata.values())))["job"]
-    found["keys of records"] = pd.DataFrame({"key": sorted(record)})
+    keys = recorded_keys(place / "full" / "predictions.parquet")
+    found["keys of records"] = pd.DataFrame({"key": keys})
     everything = (path for name in COMMANDS for path in (place / name).rglob("*"))
     kept = [path.relative_to(place).as_posix() for path in everything if path.is_file()]
     found["files"] = pd.DataFrame({"file": sorted(kept)})
@@ -106,6 +105,12 @@ def tables(place: Path) -> dict[str, pd.DataFrame]:
     metrics["name"] = metrics["name"].str.replace(r"^\d{4}-.*", "sweep", regex=True)
     found["metrics"] = metrics.sort_values(["name", "key", "step"], ignore_index=True)
     return found
+
+
+def recorded_keys(path: Path) -> list[str]:
+    """Return the keys of the record that a table of predictions carries."""
+    metadata = pq.read_schema(path).metadata
+    return sorted(json.loads(next(iter(metadata.values())))["job"])
 
 
 def renamed(value: str, names: Mapping[str, str]) -> str:
