@@ -149,7 +149,7 @@ class About(Section):
         targeted: True if the attack may have target labels, or `only` if it must.
         norms: Norms of its balls.
         members: Least number of the source's members.
-        needs: Parts that the source's network must have, which is then left unfolded.
+        needs: Parts that the source's network must have.
     """
 
     category: Literal[
@@ -185,11 +185,6 @@ class AttackSettings(Section):
     settings: dict[str, Any] = Field(default_factory=dict)
     saved: SavedSettings | None = None
     source: str = ""
-
-    @property
-    def changes_layers(self) -> bool:
-        """True if the attack reads or changes layers of the source, which is then not folded."""
-        return bool(self.about.needs) or bool({"surrogate", "objective"} & self.settings.keys())
 
 
 class DefenceSettings(Section):

@@ -26,7 +26,7 @@ def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Att
     source = job.models[settings.source_name]
     assert job.attack is not None
     return Attacker(
-        _behind_its_defence(job, source.layered or source.classifier),
+        _behind_its_defence(job, source.classifier),
         job.attack,
         settings.budgets,
         norm=attack.norm,

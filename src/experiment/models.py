@@ -1,6 +1,5 @@
 """Preparation of a job: its images, and its models with their weights."""
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -40,14 +39,12 @@ class Model:
         key: Digest of all that decides its logits but the trainer's settings.
         expected_accuracy: Share of clean images that it should get right, as its settings or else
             its weights state.
-        layered: The classifier with its layers as built, for attacks that change them.
     """
 
     classifier: nn.Module
     digest: str
     key: str
     expected_accuracy: float | None = None
-    layered: nn.Module | None = None
 
 
 _last_job: dict[str, Model] = {}  # models by the key of `_asked`
@@ -127,12 +124,10 @@ def with_ensemble(settings: Settings, models: dict[str, Model]) -> dict[str, Mod
     if len(settings.source) < 2:
         return models
     members = [models[name] for name in settings.source]
-    layered = [member.layered for member in members if member.layered is not None]
     ensemble = Model(
         Ensemble([member.classifier for member in members], settings.ensemble).eval(),
         digest=content_key([member.digest for member in members]),
         key=content_key([member.key for member in members], settings.ensemble),
-        layered=Ensemble(layered, settings.ensemble).eval() if layered else None,
     )
     return {**models, settings.source_name: ensemble}
 
@@ -164,7 +159,6 @@ def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
     """Return a key of all that decides a model, as far as files stay as they are."""
     parts = (settings.model[name], settings.dataset, settings.training)
     wanted = [part.model_dump() for part in parts]
-    wanted += [{"layered": settings.attack.changes_layers and name in settings.source}]
     folded = settings.trainer.fold_batch_norms
     return content_key(name, wanted, folded, settings.cache_dir, images.digest())
 
@@ -215,16 +209,13 @@ def _ready(
     digest = weights_digest(classifier.network)
     key = content_key(built, code_of(built), digest, repr(classifier.network))
     classifier.eval().requires_grad_(False)
-    layered = settings.attack.changes_layers and name in settings.source
-    original = copy.deepcopy(classifier) if layered else None
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
-    for each in filter(None, (classifier, original)):
-        each.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
+    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
     expected, stated = settings.model[name].expected_accuracy, _stated(settings, name)
     if expected is None and stated.class_names == images.class_names:
         expected = stated.expected_accuracy
-    return Model(classifier, digest, key, expected, original)
+    return Model(classifier, digest, key, expected)
 
 
 def _network_of(settings: Settings, name: str) -> dict[str, Any]:
