@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
-from inspect import getdoc
+from inspect import getdoc, isfunction
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from src.attacks import family
+from src import attacks as package
 from src.config.settings import About
 from src.defences import Defended
 
@@ -34,10 +34,18 @@ def attacks() -> str:
     return _table(["`attack=`", "does", "gradients per image", "needs"], rows)
 
 
+def formulas() -> str:
+    """Return directives that show the docstring of every attack, by category."""
+    functions = [each for each in vars(package).values() if isfunction(each)]
+    places = sorted((each.__module__, each.__name__) for each in functions)
+    lines = [f".. autofunction:: src.attacks.{name}" for place, name in places if ".zoo." in place]
+    return "\n".join(["```{eval-rst}", *lines, "```"])
+
+
 def _attack(name: str, target: str, about: About) -> list[str]:
     function = target.removeprefix("src.attacks.")
-    own = hasattr(family, function)
-    shown = f"{{py:func}}`{name} <src.attacks.family.{function}>`" if own else f"`{name}`"
+    own = function in vars(package)
+    shown = f"{{py:func}}`{name} <src.attacks.{function}>`" if own else f"`{name}`"
     paper = f" ({_paper(about.paper)})" if about.paper else ""
     needs = [*about.needs, *(["target labels"] if about.targeted == "only" else ())]
     needs += [f"{about.members} sources"] if about.members > 1 else []

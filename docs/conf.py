@@ -19,6 +19,7 @@ myst_enable_extensions = ["attrs_inline", "deflist", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = {
     "attacks": catalogue.attacks(),
+    "formulas": catalogue.formulas(),
     "defences": catalogue.defences(),
     "models": catalogue.models(),
     "definitions": "\n\n".join(f"**{term}**\n: {meaning}" for term, meaning in DEFINITIONS),

@@ -2,66 +2,10 @@
 
 from typing import NoReturn
 
-from src.attacks.adapters import foolbox, torchattacks
-from src.attacks.estimators.common_weakness import CommonWeakness
-from src.attacks.estimators.expected_flatness import ExpectedFlatness
-from src.attacks.estimators.gradient_relevance import GradientRelevance
-from src.attacks.estimators.integrated_paths import IntegratedPaths
-from src.attacks.estimators.patch_out import PatchOut
-from src.attacks.estimators.penalised_norm import PenalisedGradientNorm
-from src.attacks.estimators.reverse_perturbation import ReversePerturbation
-from src.attacks.estimators.variance_reduction import VarianceReduction
-from src.attacks.family import (
-    admix,
-    bfa,
-    bim,
-    bpa,
-    bsr,
-    cfm,
-    cwa,
-    decowa,
-    dem,
-    di,
-    emi,
-    fgsm,
-    fgsm_l2,
-    fia,
-    ghost,
-    gi,
-    gra,
-    ila,
-    ilpd,
-    linbp,
-    logit_mi_di_ti,
-    mef,
-    mi,
-    mi_di_ti,
-    mumodig,
-    naa,
-    ni,
-    pgd,
-    pgd_l2,
-    pgn,
-    pi_patchwise,
-    pi_pregradient,
-    pna_patchout,
-    rap,
-    rfgsm,
-    rpa,
-    s4st,
-    sgm,
-    si_ni,
-    si_ni_di_ti,
-    sia,
-    ssa,
-    svre,
-    tgr,
-    ti,
-    usmm,
-    vmi,
-    vni,
-)
-from src.attacks.interfaces import (
+from src.attacks.define import Attack
+from src.attacks.external.libraries import foolbox, torchattacks
+from src.attacks.losses import LOSSES
+from src.attacks.parts import (
     Estimator,
     Gradient,
     Losses,
@@ -72,33 +16,53 @@ from src.attacks.interfaces import (
     Transform,
     Update,
 )
-from src.attacks.losses import LOSSES
-from src.attacks.objectives.black_box_features import BlackBoxFeatures
-from src.attacks.objectives.clean_feature_mixup import CleanFeatureMixup
-from src.attacks.objectives.feature_importance import FeatureImportance
-from src.attacks.objectives.intermediate_level import IntermediateLevel
-from src.attacks.objectives.neuron_attribution import NeuronAttribution
-from src.attacks.objectives.perturbation_decay import PerturbationDecay
-from src.attacks.objectives.random_patch import RandomPatch
 from src.attacks.per_image_random import PerImageRandom, image_seeds, noise_signs
 from src.attacks.philox import Philox, philox4x32
 from src.attacks.projection import project
-from src.attacks.published import Attack
 from src.attacks.settings import Settings
 from src.attacks.source import Model, Source
-from src.attacks.surrogates.backward_propagation import BackwardPropagation
-from src.attacks.surrogates.ghost_network import GhostNetwork
-from src.attacks.surrogates.linear_propagation import LinearPropagation
-from src.attacks.surrogates.skip_gradient import SkipGradient
-from src.attacks.surrogates.token_gradient import TokenGradient
-from src.attacks.transforms.block_shuffle import BlockShuffle
-from src.attacks.transforms.diverse_input import DiverseInput, DiverseSizes
-from src.attacks.transforms.scaled_blocks import ScaledBlocks
-from src.attacks.transforms.scales import Admix, MixMask, Scale
-from src.attacks.transforms.spectrum import Spectrum
-from src.attacks.transforms.structure import StructureInvariant
-from src.attacks.transforms.warp import Warp
-from src.attacks.updates import PatchWise, ShrinkingSteps
+from src.attacks.zoo.backward.backward_propagation import BackwardPropagation, bpa
+from src.attacks.zoo.backward.ghost_network import GhostNetwork, ghost
+from src.attacks.zoo.backward.linear_propagation import LinearPropagation, linbp
+from src.attacks.zoo.backward.patch_out import PatchOut, pna_patchout
+from src.attacks.zoo.backward.skip_gradient import SkipGradient, sgm
+from src.attacks.zoo.backward.token_gradient import TokenGradient, tgr
+from src.attacks.zoo.ensemble.common_weakness import CommonWeakness, cwa
+from src.attacks.zoo.ensemble.variance_reduction import VarianceReduction, svre
+from src.attacks.zoo.feature.black_box_features import BlackBoxFeatures, bfa
+from src.attacks.zoo.feature.clean_feature_mixup import CleanFeatureMixup, cfm
+from src.attacks.zoo.feature.feature_importance import FeatureImportance, fia
+from src.attacks.zoo.feature.intermediate_level import IntermediateLevel, ila
+from src.attacks.zoo.feature.neuron_attribution import NeuronAttribution, naa
+from src.attacks.zoo.feature.perturbation_decay import PerturbationDecay, ilpd
+from src.attacks.zoo.feature.random_patch import RandomPatch, rpa
+from src.attacks.zoo.gradient.basic import bim, fgsm, fgsm_l2, pgd, pgd_l2, rfgsm
+from src.attacks.zoo.gradient.enhanced_momentum import emi
+from src.attacks.zoo.gradient.expected_flatness import ExpectedFlatness, mef
+from src.attacks.zoo.gradient.gradient_relevance import GradientRelevance, ShrinkingSteps, gra
+from src.attacks.zoo.gradient.integrated_paths import IntegratedPaths, mumodig
+from src.attacks.zoo.gradient.momentum import gi, mi, ni, pi_pregradient
+from src.attacks.zoo.gradient.patch_wise import PatchWise, pi_patchwise
+from src.attacks.zoo.gradient.penalised_norm import PenalisedGradientNorm, pgn
+from src.attacks.zoo.gradient.reverse_perturbation import ReversePerturbation, rap
+from src.attacks.zoo.gradient.variance_tuning import vmi, vni
+from src.attacks.zoo.input.block_shuffle import BlockShuffle, bsr
+from src.attacks.zoo.input.diverse_input import DiverseInput, DiverseSizes, dem, di, mi_di_ti
+from src.attacks.zoo.input.scaled_copies import (
+    Admix,
+    MixMask,
+    Scale,
+    admix,
+    si_ni,
+    si_ni_di_ti,
+    usmm,
+)
+from src.attacks.zoo.input.spectrum import Spectrum, ssa
+from src.attacks.zoo.input.structure_invariance import StructureInvariant, sia
+from src.attacks.zoo.input.translation import ti
+from src.attacks.zoo.input.warp import Warp, decowa
+from src.attacks.zoo.targeted.logit import logit_mi_di_ti
+from src.attacks.zoo.targeted.scaled_blocks import ScaledBlocks, s4st
 
 _NAMES = {"pi_fgsm": "pi_pregradient", "llc": "fgsm(targeted=True)", "illc": "bim(targeted=True)"}
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.attacks.interfaces import Problem
 from src.attacks.losses import loss_of_each
+from src.attacks.parts import Problem
 from src.attacks.settings import Settings
 from src.attacks.source import Model
 

@@ -15,10 +15,14 @@ from pydantic import (
 )
 from torch import Tensor, full_like
 
-from src.attacks.checked import Share, checked, odd
-from src.attacks.estimators.single import single_gradient
-from src.attacks.interfaces import Estimator, Objective, Surrogate, Transform, Update
+from src.attacks.parts import Estimator, Gradient, Objective, State, Surrogate, Transform, Update
 from src.attacks.updates import steepest_ascent
+from src.utils.checked_dataclass import Share, checked, odd
+
+
+def single_gradient(gradient: Gradient, state: State) -> Tensor:
+    """Return the one gradient at `state.at`."""
+    return gradient(state.at)
 
 
 @checked

@@ -5,8 +5,8 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from src.attacks.checked import checked
 from src.defences.staircase import soft_round
+from src.utils.checked_dataclass import checked
 
 
 @checked

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from src.attacks.checked import checked
+from src.utils.checked_dataclass import checked
 
 
 @checked

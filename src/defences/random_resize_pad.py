@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.attacks import Philox
-from src.attacks.checked import checked
+from src.utils.checked_dataclass import checked
 
 
 @checked

@@ -32,7 +32,7 @@ def installed(request) -> None:
     for name in ("torchattacks", "foolbox"):
         if name in request.node.name:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # as src.attacks.adapters does
+                warnings.simplefilter("ignore", DeprecationWarning)  # as the program does
                 pytest.importorskip(name, reason=REASON, exc_type=ImportError)
 
 

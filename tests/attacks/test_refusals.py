@@ -23,7 +23,7 @@ from src.attacks import (
     ssa,
     vni,
 )
-from src.attacks.published import published
+from src.attacks.define import published
 
 NAN, INF = float("nan"), float("inf")
 MEANINGLESS = [

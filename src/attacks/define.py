@@ -1,0 +1,92 @@
+"""Attacks made of `ascend` and the settings of a paper, with keywords and documentation."""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, getdoc, signature
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from src.attacks.loop import ascend
+from src.attacks.projection import Budgets
+from src.attacks.settings import Settings
+from src.attacks.source import Model
+from src.utils.checks import first_line
+
+
+class Attack(Protocol):
+    """A published attack; `help()` and `inspect.signature` tell its own keywords and defaults."""
+
+    __name__: str
+
+    def __call__(
+        self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
+    ) -> Tensor:
+        """Return adversarial images; see `ascend`."""
+
+
+def published(
+    fixed: Collection[str] = (), **defaults: Any
+) -> Callable[[Callable[[], None]], Attack]:
+    """Make an attack of the name and the docstring of a function: `ascend` with other defaults.
+
+    Args:
+        fixed: Settings that are no keywords.
+        **defaults: Values of settings that differ from the defaults of `Settings`. One that is a
+            class is made with keywords of the attack, whose docstring gets that of the class; a
+            class of transforms is called `transform`, and comes before those in `transforms`.
+    """
+    parts = {name: value for name, value in defaults.items() if isinstance(value, type)}
+    values = {name: value for name, value in defaults.items() if name not in parts}
+    face, known = _face(parts, {*fixed, *parts.keys() - {"transform"}}, values)
+
+    def decorate(described: Callable[[], None]) -> Attack:
+        @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+        def attack(*arguments: Any, **keywords: Any) -> Tensor:
+            try:
+                words = face.bind(*arguments, **keywords).arguments
+                values = {name: words.pop(name, default) for name, default in known.items()}
+                settings = _settings(parts, values)
+            except TypeError as error:
+                raise TypeError(f"{described.__name__}: {error}") from error
+            except ValidationError as error:
+                raise ValueError(first_line(error)) from error
+            return ascend(**words, settings=settings)
+
+        function: Any = attack
+        function.__signature__ = face
+        function.__doc__ = "\n\n".join(str(getdoc(each)) for each in (described, *parts.values()))
+        _settings(parts, {**known})  # wrong defaults fail here
+        return function
+
+    return decorate
+
+
+def _face(
+    parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: dict[str, Any]
+) -> tuple[Signature, dict[str, Any]]:
+    """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
+    own = {key: each for part in parts.values() for key, each in signature(part).parameters.items()}
+    parameters = {**own, **signature(Settings).parameters}
+    unknown = sorted({*fixed, *defaults} - parameters.keys())
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)}: no such settings")
+    known = {name: each.default for name, each in parameters.items()} | defaults
+    main = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
+    keywords = [
+        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
+        for name in dict.fromkeys((*own, *defaults, *known))  # what is this attack's own first
+        if name not in fixed
+    ]
+    return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
+
+
+def _settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
+    for name, part in parts.items():
+        made = part(**{each: values.pop(each) for each in signature(part).parameters})
+        if name == "transform":
+            values["transforms"] = (made, *(values["transforms"] or ()))
+        else:
+            values[name] = made
+    return Settings(**values)

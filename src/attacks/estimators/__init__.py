@@ -1,1 +1,0 @@
-"""Gradient estimators: the gradient of a step from gradients at several points."""

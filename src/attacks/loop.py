@@ -1,0 +1,205 @@
+"""Gradient ascent inside a ball around each image: the loop of all attacks."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from src.attacks.landscape import Landscape, evaluation_mode
+from src.attacks.parts import Problem, State
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.projection import Budgets, checked_budgets, direction, mean_size, project
+from src.attacks.settings import Settings
+from src.attacks.source import Model, Source, changed_copy
+
+log = logging.getLogger(__name__)
+
+
+def ascend(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    eps: Budgets,
+    settings: Settings,
+    *,
+    targeted: bool = False,
+    true_labels: Tensor | None = None,
+    seeds: Tensor | None = None,
+    pool: tuple[Tensor, Tensor] | None = None,
+    max_batch: int | None = None,
+    iterates: Sequence[int] | None = None,
+) -> Tensor:
+    """Maximise the loss of the source model inside a ball around each image.
+
+    With loss L, transforms T, kernel W, decay mu and step size a,
+
+        g_t     = mean over copies of W * grad_x L(f(T(p_t))),  p_t = x_t, or ahead of it
+        m_t     = mu * m_{t-1} + g_t / mean|g_t|
+        x_{t+1} = project(x_t + a * sign(m_t))
+
+    and for `norm=l2` m_t over its root mean square in the sign's place. As long as all budgets are
+    at the clean image they share the gradient.
+
+    Args:
+        model: Images to logits; see `Model`. A module is put into evaluation mode for the attack.
+        images: Clean images in [0, 1], shape (N, 3, H, W).
+        labels: True classes, shape (N,); with `targeted`, the classes to reach.
+        eps: Budgets in [0, 1] units; see `Budgets`.
+        settings: Settings of the attack.
+        targeted: Minimise the loss of `labels` instead.
+        true_labels: True classes where `labels` are others; images of another class are mixed in.
+        seeds: One whole number an image, shape (N,), that decides what is random; None: 0, 1, ...
+        pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
+        max_batch: Most images in one gradient batch; None: no limit.
+        iterates: Numbers of steps, each at least 1, whose iterates are wanted; None: the last one.
+
+    Returns:
+        Adversarial images in [0, 1], detached: of the images' shape for one budget, else of shape
+        (K, N, 3, H, W); before these axes that of the `iterates`, if they are named.
+
+    Raises:
+        ValueError: A budget or a pixel lies outside [0, 1], labels or seeds are not one for each
+            image, or the attack ends before one of the iterates.
+
+    Reference:
+        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
+        The gradient is divided by its mean size rather than by its L1 norm, as in
+        the authors' code; that matters for `lookahead` alone.
+    """
+    budgets = checked_budgets(eps, images).detach()
+    images = images.detach()
+    _warn_of_kernel(settings.kernel_size, min(images.shape[-2:]))
+    own = budgets.ndim == 2  # each image has its own
+    flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
+    labels = _one_each("labels", labels, images)
+    seeds = _one_each("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
+    others_than = labels if true_labels is None else _one_each("true_labels", true_labels, images)
+    pool = (images, labels) if pool is None else pool
+    after = [settings.steps] if iterates is None else list(iterates)
+    if wrong := [step for step in after if not 1 <= step <= settings.steps]:
+        raise ValueError(f"iterates={wrong[0]}: the attack takes attack.steps={settings.steps}.")
+    result = images.new_empty((len(after), len(flat), *images.shape))
+    with evaluation_mode(model):
+        source = _source(model, settings)
+        for rows, part in _parts(len(flat), len(images), max_batch, settings):
+            random = PerImageRandom(seeds[part], images, others_than[part], pool)
+            sizes = flat[rows, part if own else slice(None)]
+            given = (source, images[part], labels[part], targeted, random, sizes, settings.norm)
+            result[:, rows, part] = _best(Landscape(Problem(*given), settings), after)
+    result = result.reshape(len(after), *budgets.shape[:1], *images.shape)
+    return result[0] if iterates is None else result
+
+
+@lru_cache  # once, not with every batch
+def _warn_of_kernel(size: int, side: int) -> None:
+    if size > side / 4:
+        log.warning(
+            "attack.kernel_size=%d smooths gradients over more than a quarter of the side of these "
+            "images, %d pixels: published kernels are for 299 pixels; attack.kernel_size=%d would "
+            "be in proportion.",
+            *(size, side, max(3, side // 40 * 2 + 1)),
+        )
+
+
+def _source(model: Model, settings: Settings) -> Source:
+    if settings.surrogate is not None:
+        if not isinstance(model, nn.Module):
+            raise ValueError("attack.surrogate needs a torch module as its source.")
+        model = changed_copy(model, settings.surrogate)
+    return Source(model, settings.layer)
+
+
+def _parts(
+    budgets: int, images: int, limit: int | None, settings: Settings
+) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of budgets and images that take at most `limit` gradients at once."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"max_batch must be at least 1, not {limit}.")
+    whole = max(1, budgets * images)
+    limit = whole if limit is None else max(1, int(limit / settings.relative_memory))
+    rows = min(budgets, limit)
+    columns = max(1, limit // rows)
+    if settings.one_gradient:  # which all budgets share
+        rows, columns = budgets, limit
+    for first in range(0, budgets, rows):
+        for left in range(0, images, columns):
+            yield slice(first, first + rows), slice(left, left + columns)
+
+
+def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
+    numbers = torch.as_tensor(numbers)
+    if numbers.shape != (len(images),) or numbers.is_floating_point():
+        raise ValueError(
+            f"{name} must be one whole number for each of the {len(images)} images, not "
+            f"{numbers.dtype} of shape {tuple(numbers.shape)}."
+        )
+    return numbers
+
+
+def _best(landscape: Landscape, after: Sequence[int]) -> Tensor:
+    """Return for each image the iterates of the restart whose last one has the highest loss."""
+    if landscape.settings.restarts == 1:
+        return trajectory(landscape, after)
+    ends = [*after, landscape.settings.steps]
+    best = trajectory(landscape, ends)
+    for _ in range(landscape.settings.restarts - 1):
+        other = trajectory(landscape, ends)
+        highest, losses = landscape.values(best[-1], other[-1])
+        best = torch.where((losses > highest)[..., None, None, None], other, best)
+    return best[:-1]
+
+
+def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
+    """Return iterates of one run, after some numbers of steps, (S, K, N, 3, H, W)."""
+    kept: dict[int, Tensor] = {}
+    settings, problem, random = landscape.settings, landscape.problem, landscape.problem.random
+    eps, images = problem.eps, problem.images
+    images = images.expand(len(eps), *problem.images.shape)
+    start = x = _start(settings, images, eps, random)
+    size = settings.step_size(eps)
+    state = State(images, x, x, eps, size, settings.norm, random, problem.source)
+    best, highest = images, images.new_full(images.shape[:2], -torch.inf)
+    momentum: Tensor | float = 0.0
+    for step in range(-settings.warm_up_steps, settings.steps):
+        state.step, state.is_last_step = step, step == settings.steps - 1
+        state.step_size = size * settings.warm_up_scale if step < 0 else size
+        state.iterate = x = start if step == 0 else x  # back again, but with the momentum
+        state.at = x if isinstance(momentum, float) else _ahead(settings, momentum, state)
+        gradient = settings.estimator(landscape.gradient, state)
+        state.last_gradient = gradient / mean_size(gradient)
+        added = state.last_gradient if settings.normalised else gradient
+        momentum = settings.decay * momentum + added
+        x = project(x + settings.update(momentum, state), images, eps, settings.norm)
+        if settings.keep_best and step >= 0:
+            (losses,) = landscape.values(x)
+            best = torch.where((losses > highest)[..., None, None, None], x, best)
+            highest = torch.maximum(highest, losses)
+        if step + 1 in after:
+            kept[step + 1] = best if settings.keep_best else x
+    return torch.stack([kept[step] for step in after])
+
+
+def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:
+    if settings.random_start is None:
+        return images
+    shape = images.shape[2:]
+    if settings.norm == "l2":  # uniform in the ball: a direction, a length of density r^(D - 1)
+        length = random.uniform(1, 1, 1) ** (1 / math.prod(shape))
+        noise = direction(random.normal(*shape), "l2") * length
+    elif settings.random_start == "sign":
+        noise = random.normal(*shape).sign()
+    else:
+        noise = random.uniform(*shape, low=-1.0, high=1.0)
+    moved = images + eps * settings.start_radius * noise
+    return project(moved, images, eps, settings.norm)
+
+
+def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor:
+    if settings.lookahead == "momentum":
+        return state.iterate + state.step_size * settings.decay * momentum
+    if settings.lookahead == "gradient":
+        return state.iterate + state.step_size * state.last_gradient
+    return state.iterate

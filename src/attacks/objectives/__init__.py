@@ -1,1 +1,0 @@
-"""Objectives at a feature layer of the source."""

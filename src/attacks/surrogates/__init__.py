@@ -1,1 +1,0 @@
-"""Surrogates: changed forward or backward passes of a source."""

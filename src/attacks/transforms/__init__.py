@@ -1,1 +1,0 @@
-"""Input transformations, one file each."""

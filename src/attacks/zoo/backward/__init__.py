@@ -1,0 +1,1 @@
+"""Attacks that change the source's backward or forward pass: backward rules."""

@@ -1,0 +1,113 @@
+"""Networks redrawn at every gradient, with random skip connections or with dropout."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt, Le
+from torch import Tensor, nn
+
+from src.attacks.define import published
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.zoo.backward.layers import has_relu, layers_of
+from src.utils.checked_dataclass import Share, checked
+
+_NEEDS = (
+    "residual blocks (ResNets of torchvision or timm, ConvNeXt and ViT of timm) or ReLUs, as have "
+    "convnext, densenet121, inception, inception_small, mobilenet_small, resnet18, resnet50, "
+    "resnet_small, vgg16, vgg_small, vit and vit_small of the catalogue"
+)
+_BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # of ResNets, whoever wrote them
+_SHORTCUTS = ("downsample", "shortcut")
+
+
+@checked
+class GhostNetwork:
+    """Scale skip connections at random, r * z + f(z), or drop values of networks without them.
+
+    r ~ U(1 - spread, 1 + spread) for each channel of each residual block, of a transformer's block
+    twice; after a projection where there is one. Networks without such blocks have dropout after
+    each ReLU. All is drawn for each image and each gradient.
+
+    Args:
+        spread: Half the width of the range of r.
+        keep: Probability of a value to stay, which is then divided by it.
+
+    Reference:
+        Li et al.: Learning Transferable Adversarial Examples via Ghost Networks (2020),
+        arXiv 1812.03413 (there 0.22 for ResNet-50 and 0.994 for Inception v3).
+
+    Deviation: drawn image by image (authors: one network for a batch). ConvNeXt, ViT, DenseNet, VGG
+    and MobileNet are not the authors'.
+    """
+
+    spread: Share = 0.22
+    keep: Annotated[float, Gt(0), Le(1)] = 0.994
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return the model, its skip connections or its ReLUs followed by random factors."""
+        for layer in layers_of(model, _eroded, _NEEDS):
+            if name := _shortcut(layer):
+                shortcut = getattr(layer, name) or nn.Identity()
+                setattr(layer, name, nn.Sequential(shortcut, _Factors(self._scales)))
+            elif has_relu(layer):
+                layer.ghost = _Factors(self._kept)
+                layer.register_forward_hook(lambda layer, inputs, output: layer.ghost(output))
+            else:
+                layer.ghosts = nn.ModuleList(_Factors(self._scales) for _ in range(2))
+                layer.forward = partial(_transformer_block, layer)
+        return model
+
+    def _scales(self, random: PerImageRandom, z: Tensor) -> Tensor:
+        shape = (z.shape[1], 1, 1) if z.ndim == 4 else (1, z.shape[-1])
+        return random.uniform(*shape, low=1 - self.spread, high=1 + self.spread)
+
+    def _kept(self, random: PerImageRandom, z: Tensor) -> Tensor:
+        return (random.uniform(*z.shape[1:]) < self.keep).to(z) / self.keep
+
+
+class _Factors(nn.Module):
+    """Product with factors that stay the same, once made, until the next draw."""
+
+    def __init__(self, make: Callable[[PerImageRandom, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.make = make
+        self.made: dict[torch.Size, Tensor] = {}  # by shape, as a ReLU may work in several places
+
+    def draw(self, random: PerImageRandom, budgets: int) -> None:
+        self.random, self.made = random, {}
+
+    def forward(self, z: Tensor) -> Tensor:
+        shape = z.shape[1:]
+        if shape not in self.made:
+            self.made[shape] = self.make(self.random, z).to(z)
+        return (z.unflatten(0, (-1, len(self.made[shape]))) * self.made[shape]).flatten(0, 1)
+
+
+def _eroded(network: nn.Module) -> list[nn.Module]:
+    """Return residual blocks or, where there are none, ReLUs."""
+    modules = [*network.modules()]
+    blocks = [each for each in modules if _shortcut(each) or _is_vit(each)]
+    return blocks or [each for each in modules if has_relu(each)]
+
+
+def _shortcut(module: nn.Module) -> str | None:
+    """Return the name of a residual block's skip connection; None of other modules."""
+    names = _SHORTCUTS if type(module).__name__ in _BLOCKS else ()
+    return next((name for name in names if hasattr(module, name)), None)
+
+
+def _is_vit(module: nn.Module) -> bool:
+    return type(module).__name__ == "Block" and hasattr(module, "attn") and hasattr(module, "ls2")
+
+
+def _transformer_block(block: Any, z: Tensor) -> Tensor:
+    first, second = block.ghosts
+    z = first(z) + block.drop_path1(block.ls1(block.attn(block.norm1(z))))
+    return second(z) + block.drop_path2(block.ls2(block.mlp(block.norm2(z))))
+
+
+@published(surrogate=GhostNetwork, decay=1.0)
+def ghost() -> None:
+    """Ghost networks, with momentum and steps of eps / 10 (authors: an option, and of eps / 8)."""

@@ -1,0 +1,110 @@
+"""Gradients through late ReLUs as if these were linear."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import takewhile
+from typing import Annotated, Any
+
+import torch
+from pydantic import Strict
+from torch import Tensor, nn
+
+from src.attacks.define import published
+from src.attacks.projection import direction, rms
+from src.attacks.zoo.backward.layers import late_relus, layers_of, with_gradient
+from src.utils.checked_dataclass import checked
+
+_NEEDS = (
+    "ReLUs that are not in timm's residual blocks, as have densenet121, inception, "
+    "inception_small, mobilenet_small, resnet18, resnet50, resnet_small, vgg16 and vgg_small of "
+    "the catalogue"
+)
+_BLOCKS = ("BasicBlock", "Bottleneck", "_DenseLayer")
+
+
+@checked
+class LinearPropagation:
+    """Take gradients through late ReLUs as through the identity.
+
+    The logits stay the same. In a residual block or a dense layer the gradient through the branch f
+    gets the length that it has with the ReLUs' own derivatives, image by image, and the ReLU after
+    the addition keeps its own.
+
+    Args:
+        relus: Regular expressions found in the names of the modules whose ReLUs, or those of whose
+            residual blocks, are linear, such as `layer4`; None: as of `bpa`.
+
+    Reference:
+        Guo, Li, Chen: Backpropagating Linearly Improves Transferability of Adversarial Examples
+        (2020), arXiv 2012.03528.
+
+    Deviation: VGG has the last third of the ReLUs before its classifier (authors: the last two of
+    VGG-19 at 224 pixels, more at 32). DenseNet and Inception are not the authors'.
+    """
+
+    relus: Annotated[tuple[str, ...], Strict(False)] | None = None
+    images_kept = 130  # by the second pass through the branches of a ResNet-50 at 224 pixels
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return the model, its late ReLUs linear on the way back."""
+        for layer in layers_of(model, self._layers, _NEEDS):
+            if type(layer).__name__ in _BLOCKS:
+                layer.forward = partial(_block, layer)
+            else:
+                layer.forward = _linear if isinstance(layer, nn.ReLU) else partial(_conv, layer)
+        return model
+
+    def _layers(self, network: nn.Module) -> list[nn.Module]:
+        chosen = late_relus(network, self.relus)
+        blocks = [each for each in network.modules() if type(each).__name__ in _BLOCKS]
+        inside = {each for block in blocks for each in block.modules()}
+        ours = [block for block in blocks if type(block).__module__.startswith("torchvision.")]
+        late = [block for block in ours if not set(chosen).isdisjoint(block.modules())]
+        return [*late, *(each for each in chosen if each not in inside)]
+
+
+class _Rescaled(torch.autograd.Function):
+    """Two copies of a tensor: its gradient has the first one's way and the second one's length."""
+
+    @staticmethod
+    def forward(context: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z.clone(), z.clone()
+
+    @staticmethod
+    def backward(context: Any, way: Tensor, length: Tensor) -> Tensor:
+        return direction(way, "l2") * rms(length)
+
+
+def _block(block: Any, features: Tensor | list[Tensor]) -> Tensor:
+    z = features if isinstance(features, Tensor) else torch.cat(features, dim=1)
+    linear, exact = _Rescaled.apply(z)
+    linear = _branch(block, linear, _linear)
+    f = _branch(block, exact, torch.relu) + (linear - linear.detach())  # gradients of both
+    if type(block).__name__ == "_DenseLayer":
+        return f
+    return (f + (block.downsample(z) if block.downsample else z)).relu()
+
+
+def _branch(block: Any, z: Tensor, relu: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return f(z), convolutions and batch norms in the order of the block's kind."""
+    layers = dict(block.named_children())
+    for number in takewhile(lambda number: f"conv{number}" in layers, (1, 2, 3)):
+        convolution = layers[f"conv{number}"]
+        if f"norm{number}" in layers:
+            z = convolution(relu(layers[f"norm{number}"](z)))
+        else:
+            z = layers[f"bn{number}"](convolution(z if number == 1 else relu(z)))
+    return z
+
+
+def _linear(z: Tensor) -> Tensor:
+    return with_gradient(z.relu(), z)
+
+
+def _conv(layer: Any, images: Tensor) -> Tensor:
+    return _linear(layer.bn(layer.conv(images)))
+
+
+@published(surrogate=LinearPropagation)
+def linbp() -> None:
+    """Linear backpropagation (LinBP), without momentum, 10 steps of eps / 10 (authors: 300)."""

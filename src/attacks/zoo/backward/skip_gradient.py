@@ -1,0 +1,65 @@
+"""Gradients that prefer skip connections to the branches beside them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from src.attacks.define import published
+from src.attacks.zoo.backward.layers import change_gradient, layers_of
+from src.utils.checked_dataclass import Share, checked
+
+_NEEDS = (
+    "blocks with an identity shortcut (ResNet, MobileNet v2, ConvNeXt and ViT of torchvision or "
+    "timm) or dense layers, as have convnext, densenet121, mobilenet_v2, resnet18, resnet50, "
+    "resnet_small, vit and vit_small of the catalogue"
+)
+
+
+@checked
+class SkipGradient:
+    """Take gradients through z + gamma * f(z) + (1 - gamma) * f(z).detach() of each block.
+
+    The logits stay the same. The f are the branches beside identity shortcuts: residual blocks but
+    the first of each stage, dense layers, and attention and MLP of transformers.
+
+    Args:
+        gamma: Share of the gradient through f that is kept; 1: the source's own gradient.
+
+    Reference:
+        Wu et al.: Skip Connections Matter (2020), arXiv 2002.05990.
+
+    Deviation: 0.2 for DenseNet too (paper: 0.5). The authors' code also divides the gradient after
+    each block by its standard deviation over the batch, which no sign sees.
+    """
+
+    gamma: Share = 0.2
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return the model, its branches damped on the way back."""
+        for branch in layers_of(model, _branches, _NEEDS):
+            change_gradient(branch, lambda gradient: gradient * self.gamma)
+        return model
+
+
+def _branches(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield modules on the branches, one on each, which every path through it crosses."""
+    for name, module in network.named_modules():
+        block: Any = module
+        match type(block).__name__:
+            case "BasicBlock" | "Bottleneck" if getattr(block, "downsample", block) is None:
+                if not name.endswith(".0"):  # as the authors, also where nothing is projected
+                    yield getattr(block, "bn3", None) or block.bn2
+            case "_DenseLayer" | "DenseLayer":
+                yield block
+            case "InvertedResidual" if getattr(block, "use_res_connect", False):
+                yield block.conv
+            case "ConvNeXtBlock" if isinstance(block.shortcut, nn.Identity):
+                yield block.mlp
+            case "Block" if hasattr(block, "attn") and hasattr(block, "mlp"):
+                yield from (block.attn, block.mlp)
+
+
+@published(surrogate=SkipGradient, decay=1.0)
+def sgm() -> None:
+    """Skip gradients, with momentum and steps of eps / 10 (authors: an option, and of 2/255)."""

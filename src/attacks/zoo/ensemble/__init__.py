@@ -1,0 +1,1 @@
+"""Attacks that combine the members of an ensemble."""

@@ -1,0 +1,58 @@
+"""Walks through an ensemble by gradients of its members, corrected to be those of the whole."""
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.parts import Gradient, State
+from src.attacks.projection import direction, mean_size, project
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class VarianceReduction:
+    """Return the momentum of M inner steps by single members, whose variance is reduced.
+
+    With g the ensemble's gradient at x_t, g_k that of member k, b_1 = x_t and k drawn for each j::
+
+        q_j = g_k(b_j) - g_k(x_t) + g,  u_j = inner_decay * u_{j-1} + q_j / mean|q_j|
+        b_{j+1} = project(b_j + a * sign(u_j))
+
+    and the estimate is u_M. u_0 = 0 in every step. q_1 is g, and takes no gradient of its own.
+
+    Args:
+        inner_steps: Number M, for each member of the ensemble.
+        inner_decay: Decay of the momentum u.
+
+    Reference:
+        Xiong et al.: Stochastic Variance Reduced Ensemble Adversarial Attack for Boosting the
+        Adversarial Transferability (2022), arXiv 2111.10752.
+
+    Deviation: g is the gradient of the ensemble's own average (authors: of logits); auxiliary
+    heads have no loss.
+    """
+
+    inner_steps: PositiveInt = 4
+    inner_decay: NonNegativeFloat = 1.0
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        """Return the inner momentum; images of one run draw the same members."""
+        point, whole = state.at, gradient(state.at)
+        here = [gradient(state.at, member=member) for member in range(state.members)]
+        momentum, found = torch.zeros_like(whole), whole
+        for step in range(self.inner_steps * state.members):
+            if step > 0:
+                drawn = state.random.shared.integers(0, state.members)
+                for member in drawn.unique().tolist():  # one, unless the batch is of several runs
+                    own = gradient(point, member=member) - here[member] + whole
+                    found = torch.where((drawn == member)[:, None, None, None], own, found)
+            momentum = self.inner_decay * momentum + found / mean_size(found)
+            ahead = point + state.step_size * direction(momentum, state.norm)
+            point = project(ahead, state.images, state.eps, state.norm)
+        return momentum
+
+
+@published(estimator=VarianceReduction, decay=1.0)
+def svre() -> None:
+    """Stochastic variance reduced ensemble (SVRE), with momentum."""

@@ -1,0 +1,1 @@
+"""Attacks on a layer's output."""

@@ -1,0 +1,55 @@
+"""Features weighted by what the label owes to them in images moved along their own gradients."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.landscape import Landscape
+from src.attacks.parts import Problem
+from src.attacks.projection import direction
+from src.attacks.settings import Settings
+from src.attacks.zoo.feature.weighted_features import Score, WeightedFeatures
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class BlackBoxFeatures(WeightedFeatures):
+    """Lower what raises the true class's logit in images moved along their gradients; see `fia`.
+
+    The weights come from z_i = x + distance * q_i / rms(q_i), i = 1, ..., points, unclipped: q_i is
+    the gradient of the cross-entropy at z_{i-1}, and z_0 = x.
+
+    Args:
+        points: Number of z_i.
+        distance_255: Root mean square of z_i - x, in units of 1/255.
+        score: `logit` of the class or its `probability`, whose gradients the weights are.
+
+    Reference:
+        Wang et al.: Improving the Transferability of Adversarial Examples through Black-Box Feature
+        Attacks (2024), Neurocomputing.
+
+    Deviation: the distance is that of the authors' vectors of length 28 over 3 x 299 x 299 values,
+    at every size of images, and q_i is of pixels (authors: of normalised inputs). With target
+    labels q_i lowers their cross-entropy. Targets and members else as in `fia`.
+    """
+
+    points: PositiveInt = 30
+    distance_255: Annotated[float, Ge(0), Le(255)] = 13.787
+    score: Score = "logit"
+
+    def versions(self, problem: Problem) -> Iterator[Tensor]:
+        """Yield the moved images."""
+        moved, landscape = problem.images, Landscape(problem, Settings())
+        for _ in range(self.points):
+            way = direction(landscape.gradient(moved[None])[0], "l2")
+            moved = problem.images + self.distance_255 / 255 * way
+            yield moved
+
+
+@published(fixed=["loss"], objective=BlackBoxFeatures, decay=1.0)
+def bfa() -> None:
+    """Black-box features (BFA), with momentum."""

@@ -1,0 +1,109 @@
+"""Features of random layers mixed with those of another, clean image."""
+
+from collections import defaultdict
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from src.attacks.define import published
+from src.attacks.losses import loss_of_each
+from src.attacks.parts import Problem
+from src.attacks.source import members_of
+from src.attacks.zoo.input.diverse_input import DiverseInput
+from src.utils.checked_dataclass import Share, checked
+
+
+@checked
+class CleanFeatureMixup:
+    """Raise the loss of a network in which random layers mix in features of another image.
+
+    With `mix_probability` a layer's output f becomes (1 - a) * f + a * f', without a gradient of
+    f': a ~ U(0, max_ratio) for each channel, of a row of tokens for each token, and f' is the
+    output for a clean image of the pool, another one at each gradient. That holds for all linear
+    layers, and for convolutions whose output is at most `max_width` as wide as the network's input.
+
+    Args:
+        loss: Name of the loss, see `LOSSES`.
+        mix_probability: Chance of a layer to mix.
+        max_ratio: Largest a.
+        max_width: Width of the largest convolutions that mix, as a share of the input's of the
+            first one: a network may resize the images.
+
+    Reference:
+        Byun et al.: Introducing Competition to Boost the Transferability of Targeted Adversarial
+        Examples through Clean Feature Mixup (2023), arXiv 2305.14846.
+
+    Deviation: layers that mix at once mix in the same image of the pool, which is of another class
+    where there is one (authors: each layer another one of the batch).
+    """
+
+    images_kept = 100  # features of an image of the pool and their mixtures, in a ResNet-50 at 224
+    loss: Literal["cross_entropy", "logit", "margin"] = "logit"
+    mix_probability: Share = 0.1
+    max_ratio: Share = 0.75
+    max_width: Share = 0.25
+
+    def prepare(self, problem: Problem) -> None:
+        """Return nothing: the features of the pool are those of its image, at each gradient."""
+
+    def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
+        """Return the loss of each image, its features mixed."""
+        features: defaultdict[nn.Module, list[Tensor]] = defaultdict(list)
+        widths: dict[int, int] = {}  # of the members' inputs
+        budgets, count = images.shape[:2]
+
+        def keep(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> None:
+            if isinstance(layer, nn.Conv2d):
+                width = widths.setdefault(member, arguments[0].shape[-1])
+                if output.shape[-1] > self.max_width * width:
+                    return
+            features[layer].append(output.clone())  # the next layer may work in place
+
+        def mix(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+            if not features[layer]:
+                return output
+            drawn = problem.random.uniform(1 + output.shape[1])
+            ratio = self.max_ratio * drawn[:, 1:] * (drawn[:, :1] < self.mix_probability)
+            ratio = ratio.reshape(count, 1, -1, *(1 for _ in output.shape[2:]))
+            # Images of a network with windows have several rows each.
+            own, other = output.unflatten(0, (budgets, count, -1)), features[layer].pop(0)
+            mixed = (1 - ratio) * own + ratio * other.unflatten(0, (count, -1))
+            return mixed.to(output.dtype).view_as(output)
+
+        with torch.no_grad():
+            _logits(problem, problem.random.others(), keep)
+        logits = _logits(problem, images.flatten(0, 1), mix)
+        return loss_of_each(self.loss, logits, problem.labels, problem.targeted, budgets)
+
+
+def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
+    """Return the logits of a pass with a hook on each convolution and each linear layer."""
+    if not isinstance(problem.source.model, nn.Module):
+        raise ValueError("attack.objective needs a torch module as its source.")
+    with ExitStack() as hooks:
+        for number, member in enumerate(dict.fromkeys(members_of(problem.source.model))):
+            for layer in member.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    hooks.enter_context(layer.register_forward_hook(partial(hook, number)))
+        return problem.source.logits(images)
+
+
+@published(
+    transform=DiverseInput,
+    objective=CleanFeatureMixup,
+    loss="logit",
+    steps=300,
+    relative_step_size=0.125,
+    decay=1.0,
+    probability=1.0,
+    resize_rate=1.137,
+    kernel_size=5,
+)
+def cfm() -> None:
+    """Clean feature mixup (CFM), made for target labels, with `mi_di_ti`.
+
+    Deviation: 300 steps of eps / 8 at every budget (authors: 299 of 2/255 at 16/255).
+    """

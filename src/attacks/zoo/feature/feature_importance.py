@@ -1,0 +1,48 @@
+"""Features weighted by what the label owes to them in masked images."""
+
+from collections.abc import Iterator
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.parts import Problem
+from src.attacks.zoo.feature.weighted_features import Score, WeightedFeatures
+from src.utils.checked_dataclass import Share, checked
+
+
+@checked
+class FeatureImportance(WeightedFeatures):
+    """Lower the features of a layer that raise the logit of the true class.
+
+    Maximises -sum(w * f(x_t)), w = s / ||s||_2, s = sum over i of grad_f z_y(x * B_i): z_y is the
+    logit of the true class, and B_i ~ Bernoulli(1 - probability) in every value, which where it is
+    0 is black. The weights serve all steps and budgets.
+
+    Args:
+        masks: Number of B_i.
+        probability: Share of the values that are masked.
+        score: `logit` of the class or its `probability`, whose gradients the weights are.
+
+    Reference:
+        Wang et al.: Feature Importance-aware Transferable Adversarial Attacks (2021),
+        arXiv 2107.14185.
+
+    Deviation: with target labels the features that raise their logits are raised, which the paper
+    does not define. Each member of an ensemble has its own weights; their values are averaged.
+    """
+
+    masks: PositiveInt = 30
+    probability: Share = 0.3
+    score: Score = "logit"
+
+    def versions(self, problem: Problem) -> Iterator[Tensor]:
+        """Yield the masked images."""
+        for _ in range(self.masks):
+            kept = problem.random.uniform(*problem.images.shape[1:]) >= self.probability
+            yield problem.images * kept
+
+
+@published(fixed=["loss"], objective=FeatureImportance, decay=1.0)
+def fia() -> None:
+    """Feature importance (FIA), with momentum."""

@@ -1,0 +1,65 @@
+"""Projection of the features' change on that which a first attack makes."""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.landscape import Landscape
+from src.attacks.loop import trajectory
+from src.attacks.parts import Problem
+from src.attacks.settings import Settings
+from src.attacks.zoo.feature.weighted_features import unit, weighted
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class IntermediateLevel:
+    """Move a layer's output as a first attack moves it, but further.
+
+    Maximises sum(v * f(x_t)) / ||v||_2, v = f(x') - f(x): x' is what `bim` makes of x in the same
+    ball in `first_steps` steps. The iterates begin at x again.
+
+    Args:
+        loss: Name of the first attack's loss, see `LOSSES`.
+        first_steps: Number of its steps.
+
+    Reference:
+        Huang et al.: Enhancing Adversarial Example Transferability with an Intermediate Level
+        Attack (2019), arXiv 1907.10823: ILAP, for which the constant f(x) may be left out.
+
+    Deviation: each member of an ensemble has its own v; their values are averaged. The first attack
+    has no momentum, as in the paper (TransferAttack: MI-FGSM).
+    """
+
+    per_budget = True
+    images_kept = 3  # v of the layers in use at 224 pixels
+    loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
+    first_steps: PositiveInt = 10
+
+    def prepare(self, problem: Problem) -> list[Tensor]:
+        """Return v / ||v||_2 of each budget and image, one tensor (K, N, ...) a member."""
+        first = Settings(loss=self.loss, steps=self.first_steps, norm=problem.norm)
+        (moved,) = trajectory(Landscape(problem, first), [first.steps])
+        problem.source.draw(problem.random, 1)  # of one network that all images go through
+        with torch.no_grad():
+            passes = [problem.source.features(each) for each in (problem.images, *moved)]
+        return [
+            torch.stack([unit((new - old).to(problem.images)) for new in others])
+            for old, *others in zip(*passes, strict=True)
+        ]
+
+    def losses(self, problem: Problem, images: Tensor, prepared: list[Tensor]) -> Tensor:
+        """Return the projection of each image's features on v."""
+        return weighted(problem, images, prepared)
+
+
+@published(objective=IntermediateLevel)
+def ila() -> None:
+    """Intermediate level attack (ILA): 10 steps after the 10 of a first attack, without momentum.
+
+    `step_size_255` and `relative_step_size` are those of the second steps; those of the first are
+    eps / `first_steps`.
+    """

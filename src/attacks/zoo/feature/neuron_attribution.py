@@ -1,0 +1,50 @@
+"""Features weighted by their attribution on the way from the image to black."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.parts import Problem
+from src.attacks.zoo.feature.weighted_features import Score, WeightedFeatures
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class NeuronAttribution(WeightedFeatures):
+    """Lower the attributions w * (f(x_t) - f(0)) of a layer to the true class's probability p_y.
+
+    w = s / ||s||_2, s = sum of grad_f p_y(z_l), z_l = (1 - l / points) * (x + sigma * N(0, I)) for
+    l = 0, ..., points - 1: a noisy path from the image to black. Positive and negative attributions
+    count alike (the paper's gamma is 1), so that the constant f(0) may be left out.
+
+    Args:
+        points: Number of points on the path.
+        sigma_255: Standard deviation of the noise, in units of 1/255.
+        score: `logit` of the class or its `probability`, whose gradients the weights are.
+
+    Reference:
+        Zhang et al.: Improving Adversarial Transferability via Neuron Attribution-Based Attacks
+        (2022), arXiv 2204.00008.
+
+    Deviation: the noise is that of the authors' Inception at every network (authors: of one size
+    after any normalisation). Targets and members as in `fia`.
+    """
+
+    points: PositiveInt = 30
+    sigma_255: Annotated[float, Ge(0), Le(255)] = 25.5
+    score: Score = "probability"
+
+    def versions(self, problem: Problem) -> Iterator[Tensor]:
+        """Yield the points of the path."""
+        for number in range(self.points):
+            noise = problem.random.normal(*problem.images.shape[1:]) * (self.sigma_255 / 255)
+            yield (1 - number / self.points) * (problem.images + noise)
+
+
+@published(fixed=["loss"], objective=NeuronAttribution, decay=1.0)
+def naa() -> None:
+    """Neuron attribution (NAA), with momentum."""

@@ -1,0 +1,56 @@
+"""Features pulled back to those of the clean image."""
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.losses import loss_of_each
+from src.attacks.parts import Problem
+from src.utils.checked_dataclass import Share, checked
+
+
+@checked
+class PerturbationDecay:
+    """Raise the loss of a network that at one layer sees little of the perturbation.
+
+    The layer's output f(x_t) is replaced by weight * f(x_t) + (1 - weight) * f(x + sigma * N(0, I))
+    for the clean image x, without a gradient of the second term; the noise is new at each gradient.
+
+    Args:
+        loss: Name of the loss, see `LOSSES`.
+        weight: Share of the image's own features; 1: the loss as it is.
+        sigma_255: Standard deviation of the noise, in units of 1/255.
+
+    Reference:
+        Li et al.: Improving Adversarial Transferability via Intermediate-level Perturbation Decay
+        (2023), arXiv 2304.13410.
+    """
+
+    loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
+    weight: Share = 0.1
+    sigma_255: Annotated[float, Ge(0), Le(255)] = 12.75
+
+    def prepare(self, problem: Problem) -> None:
+        """Return nothing: the clean images are all that is needed."""
+
+    def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
+        """Return the loss of each image, its features pulled to the clean ones."""
+        source = problem.source
+        noise = problem.random.normal(*images.shape[2:]) * (self.sigma_255 / 255)
+        with torch.no_grad():
+            clean = source.features(problem.images + noise)
+
+        def decayed(output: Tensor, member: int) -> Tensor:
+            own = self.weight * output.unflatten(0, images.shape[:2])
+            return (own + (1 - self.weight) * clean[member]).flatten(0, 1)
+
+        logits = source.logits_with(images.flatten(0, 1), decayed)
+        return loss_of_each(self.loss, logits, problem.labels, problem.targeted, len(images))
+
+
+@published(objective=PerturbationDecay, steps=100, relative_step_size=0.125)
+def ilpd() -> None:
+    """Intermediate-level perturbation decay (ILPD): 100 steps of eps / 8, without momentum."""

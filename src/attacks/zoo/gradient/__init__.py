@@ -1,0 +1,1 @@
+"""Attacks that change how the gradient is taken and followed."""

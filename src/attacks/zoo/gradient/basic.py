@@ -1,0 +1,83 @@
+"""The basic attacks: fast gradient sign method, basic iterative method, projected descent."""
+
+from src.attacks.define import published
+
+_STEPS = (
+    *("steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"),
+    *("random_start", "start_radius", "restarts"),
+)
+
+
+@published(fixed=_STEPS, steps=1)
+def fgsm() -> None:
+    """Fast gradient sign method: x_adv = clip(x + eps * sign(grad_x L(f(x), y)), 0, 1).
+
+    One gradient serves every budget. With `targeted` and the least likely class as label it is the
+    one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
+
+    Reference:
+        Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
+        arXiv 1412.6572. The clipping to the pixel range is common practice since.
+    """
+
+
+@published(fixed=_STEPS, steps=1, norm="l2")
+def fgsm_l2() -> None:
+    """Fast gradient method for L2: x_adv = clip(x + eps * g / rms(g), 0, 1), g = grad_x L(f(x), y).
+
+    Reference:
+        Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
+        arXiv 1412.6572.
+    """
+
+
+@published()
+def bim() -> None:
+    """Basic iterative method: x_{t+1} = project(x_t + a * sign(grad_x L(f(x_t), y))), a = eps / 10.
+
+    With `targeted` and the least likely class as label it is the iterative least-likely-class
+    method of the same paper.
+
+    Reference:
+        Kurakin, Goodfellow, Bengio: Adversarial Machine Learning at Scale (2017),
+        arXiv 1611.01236.
+
+    Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
+    """
+
+
+@published(random_start="uniform", relative_step_size=0.25)
+def pgd() -> None:
+    """Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
+
+    Reference:
+        Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
+        arXiv 1706.06083.
+
+    Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
+    """
+
+
+@published(random_start="uniform", relative_step_size=0.25, norm="l2")
+def pgd_l2() -> None:
+    """Projected gradient descent in the L2 ball, from a start that is uniform in it; see `pgd`."""
+
+
+@published(
+    fixed=["steps", "restarts"],
+    steps=1,
+    random_start="sign",
+    start_radius=0.5,
+    relative_step_size=0.5,
+)
+def rfgsm() -> None:
+    """R+FGSM: a random sign step of half the budget, then a gradient step with what is left of it.
+
+    x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
+    `start_radius` and 1 - a / eps the `relative_step_size`.
+
+    Reference:
+        Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204.
+
+    Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
+    """

@@ -1,0 +1,58 @@
+"""Gradients around a point, at places that remember the gradients taken before."""
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.parts import Gradient, State
+from src.attacks.projection import mean_size
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class ExpectedFlatness:
+    """Average the gradients at random points, each moved by a memory of its own gradients.
+
+    g_t = mean over i of h_i, the gradient at x_t + U(-radius * eps, radius * eps) + shift * eps *
+    p_i. Then p_i = h_i / mean|h_i| - inner_decay * p_i; all p_i start at 0. No point is clipped.
+
+    Args:
+        samples: Number of points.
+        radius: Half the side of their cube, as a share of the budget.
+        shift: Length of a move by a memory of mean 1, as a share of the budget.
+        inner_decay: Share of a memory that is subtracted from the next.
+
+    Reference:
+        Qiu et al.: Boosting Adversarial Transferability with Low-Cost Optimization via Maximin
+        Expected Flatness (2024), arXiv 2405.16181.
+
+    Deviation: a transform changes each point once (TransferAttack: the perturbation twice, and then
+    the point).
+    """
+
+    samples: PositiveInt = 20
+    radius: NonNegativeFloat = 2.0
+    shift: NonNegativeFloat = 0.15
+    inner_decay: NonNegativeFloat = 0.9
+
+    @property
+    def images_kept(self) -> int:
+        """Number of memories."""
+        return self.samples
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        """Return the averaged gradient, and keep the memories."""
+        total = torch.zeros_like(state.images)
+        memories = state.kept.setdefault("memories", [0.0] * self.samples)
+        for i in range(self.samples):
+            noise = state.random.uniform(*total.shape[2:], low=-self.radius, high=self.radius)
+            found = gradient(state.at + state.eps * (noise + self.shift * memories[i]))
+            memories[i] = found / mean_size(found) - self.inner_decay * memories[i]
+            total = total + found
+        return total / self.samples
+
+
+@published(estimator=ExpectedFlatness, decay=0.5, steps=20, relative_step_size=0.1)
+def mef() -> None:
+    """Maximin expected flatness (MEF): momentum of 0.5, and 20 steps of eps / 10."""

@@ -1,0 +1,77 @@
+"""Gradients mixed with those around them, by how much they agree."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Le
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.parts import Gradient, State
+from src.attacks.projection import direction
+from src.attacks.updates import steepest_ascent
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class GradientRelevance:
+    """Weigh the gradient g by its cosine s with the mean gradient h around it.
+
+    g_t = s * g + (1 - s) * h, h being the mean over i of grad L(f(x_t + r_i), y) with
+    r_i ~ U(-radius * eps, radius * eps). s may be negative; it is 0 where a gradient is 0.
+
+    Args:
+        samples: Number of r_i.
+        radius: Half the side of their cube, as a share of the budget.
+
+    Reference:
+        Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack (2023),
+        ICCV 2023.
+    """
+
+    samples: PositiveInt = 20
+    radius: NonNegativeFloat = 3.5
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        """Return the mixed gradient."""
+        here = gradient(state.at)
+        total = torch.zeros_like(here)
+        for _ in range(self.samples):
+            noise = state.random.uniform(*here.shape[2:], low=-self.radius, high=self.radius)
+            total = total + gradient(state.at + state.eps * noise)
+        around = total / self.samples
+        agreement = direction(here, "l2") * direction(around, "l2")  # whose mean is the cosine
+        return around + agreement.mean(dim=(-3, -2, -1), keepdim=True) * (here - around)
+
+
+@checked
+class ShrinkingSteps:
+    """Shorten the step of a pixel's value each time that its momentum turns.
+
+    It is multiplied by `shrink` wherever sign(m_t) is not sign(m_{t-1}), and never grows again. The
+    first turn, which is that from m_0 = 0, does not count.
+
+    Args:
+        shrink: Factor of the length (eta).
+
+    Reference:
+        Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack (2023),
+        ICCV 2023.
+    """
+
+    images_kept = 2
+    shrink: Annotated[float, Gt(0), Le(1)] = 0.94
+
+    def __call__(self, momentum: Tensor, state: State) -> Tensor:
+        """Return the step, and keep the lengths and signs."""
+        sign = momentum.sign()
+        turned = (sign != state.kept.get("signs", 0.0)).to(sign)
+        length = state.kept.get("lengths", 1 / self.shrink) * self.shrink**turned
+        state.kept["signs"], state.kept["lengths"] = sign, length
+        return length * steepest_ascent(momentum, state)
+
+
+@published(estimator=GradientRelevance, update=ShrinkingSteps, decay=1.0)
+def gra() -> None:
+    """Gradient relevance (GRA): momentum, and steps that shrink where it turns."""

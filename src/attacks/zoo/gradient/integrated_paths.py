@@ -1,0 +1,96 @@
+"""Gradients integrated along paths on which every value of an image grows."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from src.attacks.define import published
+from src.attacks.parts import Gradient, State
+from src.attacks.per_image_random import PerImageRandom
+from src.attacks.zoo.input.block_shuffle import BlockShuffle
+from src.attacks.zoo.input.diverse_input import DiverseInput
+from src.utils.checked_dataclass import Share, checked
+
+_PADDED, _ROTATED = DiverseInput(1.0, 245 / 224), BlockShuffle(1, 1, 45.0)
+_MOVES: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    lambda image, share: image.roll(math.floor(share * image.shape[-2]), -2),
+    lambda image, share: image.roll(math.floor(share * image.shape[-1]), -1),
+    lambda image, _: image.flip(-2),
+    lambda image, _: image.flip(-1),
+)
+
+
+@checked
+class IntegratedPaths:
+    """Add up integrated gradients of the image and of changed copies, each from below itself.
+
+    For z = x_t or a copy T(x_t), a baseline b <= z, and s_j = (j + shift) / interpolations, it is::
+
+        (z - b) * sum over j of grad L(f(z_j(x)), y),  z_j(x) = b + s_j * (T(x) - b)
+
+    with b fixed. A channel of b has `regions` values: its minimum in z and random cuts between
+    that and the maximum; each pixel has the highest of them that is not above its own. T is
+    resizing and padding, as of `di` up to 245 / 224, or else, with the same chance: a roll of rows
+    or columns, a flip of either, or a rotation by up to 45 degrees. z - b is not turned back.
+
+    Args:
+        copies: Number of changed copies.
+        interpolations: Number of points on a path.
+        regions: Number of values of a channel of a baseline.
+        shift: Place of a point in its part of the path.
+
+    Reference:
+        Ren et al.: Improving Integrated Gradient-based Transferable Adversarial Examples by
+        Refining the Integration Path (2025), arXiv 2412.18844.
+
+    Deviation: changes are drawn image by image (authors: batch by batch).
+    """
+
+    copies: NonNegativeInt = 6
+    interpolations: PositiveInt = 1
+    regions: PositiveInt = 2
+    shift: Share = 0.65
+
+    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+        """Return the sum of integrated gradients."""
+        total = torch.zeros_like(state.images)
+        for copy in range(1 + self.copies):
+            with torch.enable_grad():
+                at = state.at.detach().requires_grad_()
+                shown = at if copy == 0 else _changed(at, state.random)
+            end, found = shown.detach(), torch.zeros_like(total)
+            path = end - self._baseline(end, state.random)
+            for point in range(self.interpolations):
+                share = (point + self.shift) / self.interpolations
+                found = found + share * gradient(end - (1 - share) * path)
+            total = total + path * torch.autograd.grad(shown, at, found)[0]
+        return total
+
+    def _baseline(self, images: Tensor, random: PerImageRandom) -> Tensor:
+        low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
+        below = low.expand_as(images)
+        for share in random.uniform(self.regions - 1, *low.shape[2:]).unbind(1):
+            cut = low + share * (high - low)
+            below = torch.where(images >= cut, torch.maximum(below, cut), below)
+        return below
+
+
+def _changed(images: Tensor, random: PerImageRandom) -> Tensor:
+    """Return a changed copy of images (K, N, 3, H, W)."""
+    padded, rotated = _PADDED(images, random, 0), _ROTATED(images, random, 0)
+    kinds, shares = random.integers(0, 10).tolist(), random.uniform().tolist()
+    changed = []
+    for n, (kind, share) in enumerate(zip(kinds, shares, strict=True)):
+        if kind < len(_MOVES):
+            changed.append(_MOVES[kind](images[:, n], share))
+        else:
+            changed.append((rotated if kind == len(_MOVES) else padded)[:, n])
+    return torch.stack(changed, dim=1)
+
+
+@published(estimator=IntegratedPaths, decay=1.0)
+def mumodig() -> None:
+    """Multiple monotonic diversified integrated gradients (MuMoDIG), with momentum."""

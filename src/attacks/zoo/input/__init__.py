@@ -1,0 +1,1 @@
+"""Attacks that take gradients of transformed images."""

@@ -1,0 +1,119 @@
+"""Input diversity: random resizing and padding."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Le
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from src.attacks.define import published
+from src.attacks.per_image_random import PerImageRandom
+from src.utils.checked_dataclass import Share, checked
+
+Rate = Annotated[float, Ge(1), Le(4)]
+
+
+@checked
+class DiverseInput:
+    """With some probability, enlarge the image a little and pad it with zeros.
+
+    For images of side H and with L = floor(H * resize_rate), the image is resized to a side r
+    drawn from H, ..., L - 1, put on black of side L with its corner at an offset drawn from
+    0, ..., L - r - 1 on either axis, and the whole is resized to H again. Images too small for
+    L > H stay as they are. Images that are not square are square in between.
+
+    Args:
+        probability: Chance that an image is changed; 0 leaves every bit as it is.
+        resize_rate: Largest side, as a multiple of the image's.
+
+    Reference:
+        Xie et al.: Improving Transferability of Adversarial Examples with Input Diversity (2019),
+        arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299 pixels become 330, hence 1.1,
+        which makes 328 of 299).
+
+    Deviation: black borders, bilinear resizing, back to H, drawn image by image (authors: grey
+    borders, nearest pixel, padded size, drawn batch by batch; TransferAttack: as here, by
+    batches).
+    """
+
+    probability: Share = 0.5
+    resize_rate: Rate = 1.1
+    copies: ClassVar[int] = 1
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        """Return resized and padded images of shape (K, N, 3, H, W); `copy` has no influence."""
+        size = images.shape[-1]
+        largest = math.floor(size * self.resize_rate + 1e-6)  # 100 * 1.15 is 114.99...
+        if largest <= size or self.probability == 0:
+            return images
+        changes = random.uniform().tolist()
+        sides = random.integers(size, largest).tolist()
+        offsets = random.uniform(2).tolist()
+        return torch.stack(
+            [
+                self._resize(image, side, largest, *offset) if change < self.probability else image
+                for image, change, side, offset in zip(
+                    images.unbind(1), changes, sides, offsets, strict=True
+                )
+            ],
+            dim=1,
+        )
+
+    def _resize(self, images: Tensor, side: int, largest: int, top: float, left: float) -> Tensor:
+        """Resize and pad images (K, 3, H, W); `top` and `left` are shares of the free room."""
+        room = largest - side
+        above, before = math.floor(top * room), math.floor(left * room)
+        frame = (before, room - before, above, room - above)
+        padded = functional.pad(_bilinear(images, (side, side)), frame)
+        return _bilinear(padded, images.shape[-2:])
+
+
+@checked
+class DiverseSizes:
+    """Change every copy as `DiverseInput` does, each with a resize rate of its own.
+
+    Args:
+        copies: Number of resize rates, which lie evenly; a single one is `lowest_rate`.
+        lowest_rate: Resize rate of the first copy.
+        highest_rate: Resize rate of the last copy.
+
+    Reference:
+        Zou et al.: Improving the Transferability of Adversarial Examples with
+        Resized-Diverse-Inputs, Diversity-Ensemble and Region Fitting (2020), arXiv 2112.06011, with
+        the constants of TransferAttack (rates 1.14, 1.27, 1.40, 1.53 and 1.66).
+
+    Deviation: drawn image by image (TransferAttack: batch by batch).
+    """
+
+    copies: PositiveInt = 5
+    lowest_rate: Rate = 1.14
+    highest_rate: Rate = 1.66
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        """Return resized and padded images of shape (K, N, 3, H, W)."""
+        ends = self.lowest_rate, self.highest_rate
+        rate = torch.linspace(*ends, self.copies, dtype=torch.float64)[copy].item()
+        return DiverseInput(1.0, rate)(images, random, copy)
+
+
+def _bilinear(images: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(images, list(size), mode="bilinear", align_corners=False)
+
+
+@published(transform=DiverseInput, decay=1.0)
+def di() -> None:
+    """Input diversity, with momentum and steps of eps / 10 (authors: without, steps of 1/255)."""
+
+
+@published(transform=DiverseInput, decay=1.0, probability=0.7, kernel_size=15)
+def mi_di_ti() -> None:
+    """Momentum, input diversity and translation invariance (TI-DIM, Dong et al. 2019)."""
+
+
+@published(transform=DiverseSizes, decay=1.0, relative_step_size=1.0, copies_average="logits")
+def dem() -> None:
+    """Diversity ensemble: the mean logits of five resized copies, in steps of the whole budget."""

@@ -1,0 +1,15 @@
+"""Translation invariance: smoothed gradients."""
+
+from src.attacks.define import published
+
+
+@published(decay=1.0, kernel_size=15)
+def ti() -> None:
+    """Translation invariance: `mi` of smoothed gradients W * g_t, as if shifted images were shown.
+
+    Reference:
+        Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
+        Attacks (2019), arXiv 1904.02884.
+
+    Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
+    """

@@ -1,0 +1,98 @@
+"""Elastic warps of the image, held back where they destroy too much."""
+
+from functools import lru_cache
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from src.attacks.define import published
+from src.attacks.parts import Losses
+from src.attacks.per_image_random import PerImageRandom
+from src.utils.checked_dataclass import checked
+
+
+@checked
+class Warp:
+    """Pull the image's centre somewhere, as if it were a thin plate held at eight border points.
+
+    The plate's control points are a 3 x 3 grid over the image, whose sides have the length 2. The
+    centre is moved by xi ~ U(-radius, radius)^2 - rho * (the loss's gradient by xi), the latter
+    against warps that fool the source by themselves. Pixels are bilinear, beyond the image black.
+
+    Args:
+        copies: Number of warps.
+        radius: Largest move along an axis, in halves of the image's side.
+        rho: Length of the step against the loss.
+
+    Reference:
+        Lin et al.: Boosting Adversarial Transferability across Model Genus by
+        Deformation-Constrained Warping (2024), arXiv 2402.03951, with the constants of
+        TransferAttack.
+
+    Deviation: xi and its gradient are an image's own (authors: one xi for a batch, moved by the
+    gradient of the mean loss); xi = 0 is the identity (authors: enlarges by part of a pixel).
+    """
+
+    copies: PositiveInt = 20
+    radius: NonNegativeFloat = 1.0
+    rho: NonNegativeFloat = 0.01
+
+    def adapt(self, images: Tensor, random: PerImageRandom, copy: int, losses: Losses) -> None:
+        """Draw the moves of warp number `copy`, and keep them once adapted, (K, N, 2)."""
+        drawn = random.uniform(2, low=-self.radius, high=self.radius)
+        move = drawn.to(images).repeat(len(images), 1, 1).requires_grad_()
+        (slope,) = torch.autograd.grad(losses(_warped(images, move)).sum(), move)
+        random.kept[self, copy] = move.detach() - self.rho * slope
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        """Return warp number `copy` of images of shape (K, N, 3, H, W)."""
+        return _warped(images, random.kept[self, copy])
+
+
+def _warped(images: Tensor, move: Tensor) -> Tensor:
+    places, pull = _plate(*images.shape[-2:], images.dtype, images.device)
+    sampled = places + pull * move.reshape(-1, 1, 1, 2)
+    flat = functional.grid_sample(images.flatten(0, 1), sampled, align_corners=True)
+    return flat.unflatten(0, images.shape[:2])
+
+
+@lru_cache(maxsize=8)
+def _plate(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return pixels' places (H, W, 2), x first, and how far each follows the centre (H, W, 1).
+
+    A thin-plate spline is linear in its control points' moves: with the centre's alone its bend is
+    one fixed function, 1 at the centre and 0 at the eight other points.
+    """
+    control, places = _grid(3, 3), _grid(height, width)
+    affine = torch.cat([torch.ones(9, 1, dtype=torch.float64), control], dim=1)
+    corner = torch.zeros(3, 3, dtype=torch.float64)
+    system = torch.cat(
+        [torch.cat([_bend(control, control), affine], 1), torch.cat([affine.T, corner], 1)]
+    )
+    centre = torch.eye(12, dtype=torch.float64)[4]
+    weights = torch.linalg.solve(system, centre)
+    pull = _bend(places, control) @ weights[:9] + weights[9] + places @ weights[10:]
+    shape = (height, width, -1)
+    return places.reshape(shape).to(device, dtype), pull.reshape(shape).to(device, dtype)
+
+
+def _bend(points: Tensor, control: Tensor) -> Tensor:
+    """Return r^2 log r^2 for the distances r of points from control points."""
+    square = (points[:, None] - control).square().sum(-1)
+    return square * (square + 1e-9).log()
+
+
+def _grid(height: int, width: int) -> Tensor:
+    """Return points (height * width, 2), x first, evenly over [-1, 1] in either direction."""
+    lines = (torch.linspace(-1, 1, length, dtype=torch.float64) for length in (height, width))
+    y, x = torch.meshgrid(*lines, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+@published(transform=Warp, decay=1.0)
+def decowa() -> None:
+    """Deformation-constrained warping with momentum."""

@@ -1,0 +1,1 @@
+"""Attacks made for target labels."""
