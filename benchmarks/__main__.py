@@ -18,7 +18,7 @@ from benchmarks.compare import compare, speeds
 from benchmarks.growth import growth
 from benchmarks.inputs import INPUTS, Input
 from benchmarks.peers import PEERS
-from src.store.record import git_commit
+from src.artifacts.record import git_commit
 from src.utils.files import write_text
 
 ATTACKS = ("fgsm", "bim", "pgd", "mi", "di", "ssa")

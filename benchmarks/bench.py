@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.inputs import Input
-from src.store.jobs import find_jobs
+from src.artifacts.jobs import find_jobs
 from src.utils.files import write_text
 
 OURS, THREADS = "ours", "OMP_NUM_THREADS"

@@ -14,8 +14,8 @@ from torchvision import transforms
 
 import src.main
 from src.config.read import read_job
-from src.experiment.models import open_dataset, prepare_models
 from src.models import PixelClassifier
+from src.run.models import open_dataset, prepare_models
 from src.tracking import open_tracker
 from src.utils.files import atomic_write
 

@@ -29,8 +29,8 @@ from findings.numbers import (
 )
 from src.analysis import format_cell
 from src.analysis.trajectories import KINDS
-from src.report.page import VEGA_LITE
-from src.store.jobs import StoredJob, find_jobs
+from src.artifacts.jobs import StoredJob, find_jobs
+from src.report.page.html import VEGA_LITE
 from src.utils.files import atomic_write, write_text
 
 HERE = Path(__file__).parent

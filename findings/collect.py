@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from src.store.jobs import find_jobs
-from src.store.record import JobRecord, with_record, without_top_five
+from src.artifacts.jobs import find_jobs
+from src.artifacts.record import JobRecord, with_record, without_top_five
 from src.utils.files import atomic_write, write_text
-from src.utils.tables import read_table
+from src.utils.parquet import read_table
 
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
 ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.outcomes import outcomes
-from src.store.jobs import find_jobs
+from src.artifacts.jobs import find_jobs
 from src.utils.files import atomic_write
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"

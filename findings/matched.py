@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from findings.costs import COSTS, TABLE, unpacked
-from src.analysis.pairwise import LEVEL
+from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.ranking import rankings
 
 SETTINGS = ("own", *map(str, COSTS))

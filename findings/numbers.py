@@ -14,23 +14,23 @@ from rich.console import Console
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from src.analysis import TRANSFER, is_white_box, relation
-from src.analysis.comparisons import both_ways
 from src.analysis.image_outcomes import count_ones, joined
 from src.analysis.intervals import holm, wilson_interval
 from src.analysis.outcomes import outcomes
-from src.analysis.summary import Summary, summarise
+from src.analysis.paired_tests import both_ways
 from src.analysis.trajectories import trajectories
-from src.experiment.summary import print_matrix
-from src.report.measure import Measured, measure
-from src.report.page import Figure
-from src.report.sections.answer import answer
-from src.report.sections.compared import tests_by_group
+from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.record import JobRecord
+from src.report.page.html import Figure
+from src.report.page.statistics import Measured, measure
+from src.report.page.view import make_view
+from src.report.sections.comparisons import tests_by_group
 from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis
-from src.report.view import make_view
-from src.store.jobs import StoredJob, find_jobs
-from src.store.record import JobRecord
-from src.utils.defended import PLAIN, defended, parted
+from src.report.sections.transfer import answer
+from src.report.summary import Summary, summarise
+from src.report.terminal import print_matrix
+from src.utils.defended_names import PLAIN, defended, parted
 
 WIDTH = 120
 """Characters of a line of a matrix."""

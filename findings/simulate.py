@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.analysis.pairwise import LEVEL, compare_pairs
+from src.analysis.multiple_comparisons import LEVEL, compare_pairs
 from src.utils.files import write_text
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "simulated.json"

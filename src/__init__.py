@@ -40,12 +40,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from src import attacks
-    from src.classifier import load_classifier
-    from src.frames.charts import curves, matrix
-    from src.frames.frame import load_sweep, rates
-    from src.frames.ranking import images_needed, rankings
-    from src.frames.table import table
-    from src.frames.transfer import transfer
+    from src.api.charts import curves, matrix
+    from src.api.classifier import load_classifier
+    from src.api.frames import load_sweep, rates
+    from src.api.rankings import images_needed, rankings
+    from src.api.transfer import transfer
+    from src.report.paper import table
 
 __all__ = [
     *("attacks", "curves", "images_needed", "load_classifier", "load_sweep", "matrix"),
@@ -53,15 +53,15 @@ __all__ = [
 ]
 _HOMES = {
     "attacks": "src.attacks",
-    "curves": "src.frames.charts",
-    "images_needed": "src.frames.ranking",
-    "load_classifier": "src.classifier",
-    "load_sweep": "src.frames.frame",
-    "matrix": "src.frames.charts",
-    "rankings": "src.frames.ranking",
-    "rates": "src.frames.frame",
-    "table": "src.frames.table",
-    "transfer": "src.frames.transfer",
+    "curves": "src.api.charts",
+    "images_needed": "src.api.rankings",
+    "load_classifier": "src.api.classifier",
+    "load_sweep": "src.api.frames",
+    "matrix": "src.api.charts",
+    "rankings": "src.api.rankings",
+    "rates": "src.api.frames",
+    "table": "src.report.paper",
+    "transfer": "src.api.transfer",
 }
 
 

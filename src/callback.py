@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 from src.config.compose import compose_jobs
 from src.config.errors import REFUSALS, explain, refuse
 from src.config.read import read_job
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from src.analysis.summary import Summary
     from src.config.settings import Settings
-    from src.experiment.sweep import Sweep
+    from src.report.summary import Summary
+    from src.run.sweep import Sweep
 
 
 class SweepCallback(Callback):
@@ -36,7 +36,7 @@ class SweepCallback(Callback):
             composed = compose_jobs(config)
             jobs = [(list(job.hydra.overrides.task), read_job(job, job.hydra)) for job in composed]
             gc.disable()  # a search for cycles takes a quarter of the imports' time, finding none
-            from src.experiment.sweep import Sweep
+            from src.run.sweep import Sweep
 
             self.sweep = Sweep(jobs, report)
             self.sweep.start(config)
@@ -68,6 +68,6 @@ class SweepCallback(Callback):
 
 def report(summary: "Summary", folder: Path, settings: "Settings", console: "Console") -> None:
     """Write the report of a command's finished jobs into its folder."""
-    from src.report.command import write_report  # here: its statistics take long to load
+    from src.report.finished_jobs import write_report  # here: its statistics take long to load
 
     write_report(summary, folder, settings.report, Path(settings.cache_dir), console)

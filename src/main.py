@@ -92,7 +92,7 @@ def run(config: DictConfig) -> None:
     """Run one job; what fails is noted beside the job's files, and the sweep goes on."""
     ignore_harmless_warnings()
     # Here, so that --help and --cfg answer without torch.
-    from src.experiment.attempt import attempt
+    from src.run.attempt import attempt
     from src.utils.processes import keep_freed_memory
 
     keep_freed_memory()

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from src.artifacts.sweep_state import JobStatus, job_statuses, newest_sweep
 from src.config.errors import REFUSED
-from src.store.state import JobStatus, job_statuses, newest_sweep
 
 
 def main() -> None:

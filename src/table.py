@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from src.artifacts.sweep_state import PLAN, job_statuses, newest_sweep
 from src.config.errors import REFUSED
-from src.store.state import PLAN, job_statuses, newest_sweep
 from src.utils.files import write_text
 
 if __name__ != "__main__":
@@ -40,7 +40,7 @@ def main() -> None:
     add("--to", default="markdown", help="latex, markdown or csv; markdown")
     add("--out", type=Path, help="file that gets the table; it is printed")
     given = parser.parse_args()
-    from src.frames.table import table
+    from src.report.paper import table
 
     try:
         folders = given.folder or [newest_sweep(finished=True)]

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from src.evaluation import Transfer
+from src.run.lightning_module import Transfer
 from tests.conftest import POOLS, TINY_RUN, build_store, run_words, write_weights, write_workspace
 
 SWEEP = ["-m", "attack=fgsm,bim", "trainer.batch_size=6", "n_images=20", "dataset.n_train=100"]
@@ -302,8 +302,8 @@ def prepared() -> Iterator[Drill]:
     """Load what is slow to load, and build what all faults share, in a folder for the while."""
     modules = [
         "src.main",
-        "src.experiment.sweep",
-        "src.report.command",
+        "src.run.sweep",
+        "src.report.finished_jobs",
         "src.tracking.mlflow_store",
     ]
     for module in [*modules, *(module for module, *_ in READERS)]:

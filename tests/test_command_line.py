@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from src import main
+from src.artifacts.record import job_record
 from src.data.cifar10_mini import CLASSES
-from src.evaluation import Attacker
-from src.store.record import job_record
+from src.images.attacker import Attacker
 from tests.conftest import REPOSITORY
 
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]

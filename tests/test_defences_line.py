@@ -14,7 +14,7 @@ from PIL import Image
 
 from src import load_classifier, load_sweep, rates
 from src.data import load_dataset
-from src.evaluation import Attacker
+from src.images.attacker import Attacker
 from tests.conftest import TINY_RUN, run_words
 
 

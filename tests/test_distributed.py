@@ -12,8 +12,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import multiprocessing
 
 from src.config.settings import SavedSettings
-from src.evaluation import Attacker
-from src.experiment.saved_set import open_saved_images
+from src.images.attacker import Attacker
+from src.run.saved_set import open_saved_images
 from tests.conftest import free_port, run_python
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]

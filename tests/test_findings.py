@@ -21,7 +21,7 @@ from findings.collect import collect
 from findings.costs import TABLE, unpacked
 from findings.numbers import adaptive
 from src.analysis.image_outcomes import count_ones, image_outcomes
-from src.store.jobs import find_jobs
+from src.artifacts.jobs import find_jobs
 
 
 def test_the_page_is_what_the_tables_say():

@@ -76,5 +76,5 @@ def test_a_job_and_its_report(installed, workspace, tiny_run):
 
 
 def test_the_commit_is_not_that_of_the_repository_around(installed, tmp_path):
-    words = "from src.store.record import git_commit; print(git_commit())"
+    words = "from src.artifacts.record import git_commit; print(git_commit())"
     assert run_python("-c", words, folder=tmp_path, path=installed).strip() == "unknown"

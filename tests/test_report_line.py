@@ -103,7 +103,9 @@ def test_other_data_weights_and_norms_are_never_compared(
         assert command_line(*counted, *words, f"hydra.run.dir={folder}") == 0
     with monkeypatch.context() as patch:
         written = []
-        patch.setattr("src.report.command.write_report", lambda jobs, out, *_: written.append(out))
+        patch.setattr(
+            "src.report.finished_jobs.write_report", lambda jobs, out, *_: written.append(out)
+        )
         assert report() == 0
         assert written == [Path("outputs/retrained")]  # the newest
     assert report(f"folder=[{','.join(runs)}]", *PLAIN, "out=all") == 0
@@ -131,7 +133,7 @@ def test_a_report_that_fails_costs_no_results(command_line, workspace, capsys, m
     def broken(*arguments):
         raise ValueError("the ink is out.")
 
-    monkeypatch.setattr("src.report.command.build_report", broken)
+    monkeypatch.setattr("src.report.finished_jobs.build_report", broken)
     assert command_line("attack=fgsm", "report=default") == 1
     printed = capsys.readouterr().out
     assert "No report: the ink is out." in printed and "Traceback" not in printed

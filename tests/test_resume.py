@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from src.artifacts.record import job_record
 from src.config.settings import SavedSettings
-from src.experiment.saved_set import open_saved_images
-from src.store.record import job_record
+from src.run.saved_set import open_saved_images
 from tests.drill import tracked_wrongly
 
 GO_ON = "rerun=false"

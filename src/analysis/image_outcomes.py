@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from src.analysis.matrices import TRANSFER, relation
 from src.analysis.outcomes import Mask, outcomes
 from src.analysis.transfer_rates import ratio
-from src.utils.defended import parted
+from src.utils.defended_names import parted
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 

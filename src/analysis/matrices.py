@@ -3,7 +3,7 @@
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
-from src.utils.defended import parted
+from src.utils.defended_names import parted
 
 CLEAN = "clean"
 """Name of the matrix row of clean images."""

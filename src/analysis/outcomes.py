@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from src.config.settings import Protocol
-from src.utils.defended import ABSTAINED, PLAIN, parted
+from src.utils.defended_names import ABSTAINED, PLAIN, parted
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 

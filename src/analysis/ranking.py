@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
-from src.analysis.pairwise import LEVEL, PairTests, compare_pairs, detectable
-from src.utils.defended import parted
+from src.analysis.multiple_comparisons import LEVEL, PairTests, compare_pairs, detectable
+from src.utils.defended_names import parted
 
 COMMON_TARGETS = 2
 """Fewest targets on which two sources are compared."""

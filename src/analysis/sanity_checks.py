@@ -13,7 +13,7 @@ from scipy.special import bdtrc
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
 from src.analysis.outcomes import Outcomes, outcomes, under
-from src.store.tables import Alarm
+from src.artifacts.tables import Alarm
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""

@@ -8,8 +8,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
+from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.outcomes import Mask
-from src.analysis.pairwise import LEVEL
 
 
 def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
 from src.analysis.outcomes import Mask, Outcomes, outcomes, under
-from src.utils.defended import parted
+from src.utils.defended_names import parted
 
 
 def rates(

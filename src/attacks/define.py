@@ -12,7 +12,7 @@ from src.attacks.loop import ascend
 from src.attacks.projection import Budgets
 from src.attacks.settings import Settings
 from src.attacks.source import Model
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 
 class Attack(Protocol):

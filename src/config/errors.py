@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from src.utils import stopping
-from src.utils.checks import first_line, suggestion
+from src.utils.refusals import first_line, suggestion
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)

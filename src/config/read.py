@@ -13,8 +13,8 @@ from src.config.errors import refusal
 from src.config.fields import listed
 from src.config.label import attack_label, changed_settings
 from src.config.settings import STUDY, ReportCommand, Section, Settings
-from src.utils.checks import suggestion
-from src.utils.defended import PLAIN
+from src.utils.defended_names import PLAIN
+from src.utils.refusals import suggestion
 
 _warn_once = cache(logging.getLogger(__name__).warning)
 

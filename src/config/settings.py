@@ -32,7 +32,7 @@ from src.config.fields import (
     distinct,
     listed,
 )
-from src.utils.defended import PLAIN, defended
+from src.utils.defended_names import PLAIN, defended
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 Norm = Literal["linf", "l2"]

@@ -24,9 +24,9 @@ from torchvision.transforms.functional import center_crop, resize
 from src.data.contents import content_of, read_all, state_of
 from src.data.files import to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
-from src.utils.checks import printable
+from src.utils.call_target import call_target
 from src.utils.files import write_text
-from src.utils.targets import call_target
+from src.utils.refusals import printable
 
 
 class Batch(NamedTuple):

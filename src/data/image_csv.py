@@ -10,7 +10,7 @@ from torchvision.datasets.folder import is_image_file
 
 from src.data.dataset import LabelledImages
 from src.data.files import existing_folder
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 
 def image_csv(

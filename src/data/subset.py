@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 
 def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Defences: functions between an image and a target."""
 
-from src.defences.attacked import AttackedDefence
 from src.defences.bit_depth import BitDepth
-from src.defences.defended import Defence, Defended
+from src.defences.defended_source import AttackedDefence
+from src.defences.defended_target import Defence, Defended
 from src.defences.jpeg import Jpeg
 from src.defences.median import Median
 from src.defences.random_resize_pad import RandomResizePad

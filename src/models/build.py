@@ -8,8 +8,8 @@ from torch import nn
 
 from src.models.pixel_classifier import ModelError, PixelClassifier
 from src.models.weights import load_weights
-from src.utils.checks import first_line
-from src.utils.targets import call_target
+from src.utils.call_target import call_target
+from src.utils.refusals import first_line
 
 
 def build_classifier(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 
 class ModelError(ValueError):

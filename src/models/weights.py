@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")
 TRAINING_HEADS = ("AuxLogits.", "aux1.", "aux2.")

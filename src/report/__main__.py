@@ -13,7 +13,7 @@ from src.main import CONF, command_line
 def run(config: DictConfig) -> None:
     """Build one report."""
     from src.config.read import read_report_command
-    from src.report.command import report
+    from src.report.finished_jobs import report
 
     try:
         report(read_report_command(config))

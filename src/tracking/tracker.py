@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pytorch_lightning.loggers import Logger
 
 from src.config.settings import TrackingSettings
-from src.utils.checks import first_line
+from src.utils.refusals import first_line
 
 if TYPE_CHECKING:
     from src.tracking.mlflow_store import Store

@@ -16,12 +16,12 @@ from pytorch_lightning.loggers import Logger
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
-from src.training.data import loaders
+from src.training.augmentation import loaders
 from src.training.module import FineTuning
 from src.utils import stopping
-from src.utils.checks import first_line
 from src.utils.devices import computes_in_bfloat16
 from src.utils.files import atomic_write
+from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from src.config.settings import TrainingSettings
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
-from src.training.data import augment
+from src.training.augmentation import augment
 from src.utils import stopping
 
 _FEWEST_STEPS = 5  # with fewer, the rise of the schedule has no length

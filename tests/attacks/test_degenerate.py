@@ -49,7 +49,7 @@ from src.attacks import (
     vmi,
 )
 from src.defences import AttackedDefence, Smoothing
-from src.evaluation.attacker import CountedModel
+from src.images.attacker import CountedModel
 from src.models import Ensemble
 
 EPS = 8 / 255

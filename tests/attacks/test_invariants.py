@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 import src.attacks
-from src.evaluation.attacker import CountedModel
+from src.images.attacker import CountedModel
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
 OWN = torch.tensor([[0.25, 8, 64, 3], [16, 0, 0.5, 200]], dtype=torch.float64) / 255

@@ -17,7 +17,7 @@ from src.attacks import (
     svre,
 )
 from src.attacks.landscape import Landscape
-from src.evaluation.attacker import CountedModel
+from src.images.attacker import CountedModel
 from src.models import Ensemble
 
 

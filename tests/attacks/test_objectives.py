@@ -19,7 +19,7 @@ from src.attacks import (
     ilpd,
 )
 from src.attacks.landscape import Landscape
-from src.evaluation.attacker import CountedModel
+from src.images.attacker import CountedModel
 
 LABELS = torch.tensor([2, 0])
 

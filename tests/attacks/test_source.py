@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src.attacks import Source, fia, ilpd
-from src.evaluation.attacker import CountedModel
+from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))

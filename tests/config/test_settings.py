@@ -16,7 +16,7 @@ from src.config.compose import compose_jobs, compose_words, job_composer
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
 from src.config.settings import STUDY, Settings
-from src.evaluation.configured_attack import attack_function
+from src.images.configured_attack import attack_function
 
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
     "transferattack": ("mi", 16, 1.6, 10, 224, 8),

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from src.artifacts.jobs import find_jobs
 from src.data import ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
 from src.models import load_weights
-from src.store.jobs import find_jobs
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 STATE = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}

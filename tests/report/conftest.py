@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.analysis.summary import summarise
-from src.report.build import build_report
-from src.report.page import Report
-from src.store.jobs import find_jobs
-from src.store.record import JobRecord, with_record
+from src.artifacts.jobs import find_jobs
+from src.artifacts.record import JobRecord, with_record
+from src.report.page.content import build_report
+from src.report.page.html import Report
+from src.report.summary import summarise
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 12345.678)

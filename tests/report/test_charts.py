@@ -8,7 +8,7 @@ import pytest
 import vl_convert
 
 from src.report.charts.theme import inline
-from src.report.page import VEGA_LITE, Figure
+from src.report.page.html import VEGA_LITE, Figure
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
 COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")

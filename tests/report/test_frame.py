@@ -8,7 +8,7 @@ import pytest
 import vl_convert
 
 from src import curves, matrix
-from src.report.page import VEGA_LITE
+from src.report.page.html import VEGA_LITE
 
 
 def test_charts_render_without_a_warning(make_sweep, capfd):

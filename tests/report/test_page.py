@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from src.report.page import write_page
+from src.report.page.html import write_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

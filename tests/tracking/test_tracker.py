@@ -15,9 +15,9 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
 from src.analysis.image_outcomes import image_outcomes
-from src.analysis.summary import JobSummary, Summary
 from src.config.settings import TrackingSettings
-from src.experiment.tracked import pair_points, sweep_points
+from src.report.summary import JobSummary, Summary
+from src.run.track import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker
 
 

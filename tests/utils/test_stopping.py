@@ -13,8 +13,8 @@ import pytest
 from hydra.core import utils as hydra_utils
 
 from src import callback
-from src.evaluation import Attacker
-from src.experiment import job
+from src.images.attacker import Attacker
+from src.run import job
 from src.training.module import FineTuning
 from tests.conftest import REPOSITORY
 
@@ -93,7 +93,7 @@ def test_an_interrupt_at_the_start_leaves_nothing(run, monkeypatch, act):
 
 
 def test_an_interrupted_report_says_how_to_build_it(run, monkeypatch):
-    monkeypatch.setattr("src.report.command.build_report", lambda *_: swallowed())
+    monkeypatch.setattr("src.report.finished_jobs.build_report", lambda *_: swallowed())
     code, printed, folder = run("report=default", *SMALL)
     assert code == 130
     assert printed.count("fgsm on cifar10_mini") == 1 and printed.count("Interrupted") == 1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from src.attacks.projection import Budgets, checked_budgets, project
 from src.attacks.source import Model, Source
-from src.utils.checks import suggestion
+from src.utils.refusals import suggestion
 
 _FILLED = {"model", "eps", "max_epsilon", "norm", "distance", "constraint", "seed"}
 """Arguments of the libraries' classes that are no keywords of the functions."""

@@ -19,8 +19,8 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.report.charts.transfer import COUNTS, INTERVAL, ink, of_success, shown_words
-from src.utils.defended import PLAIN
+from src.report.charts.transfer_matrix import COUNTS, INTERVAL, ink, of_success, shown_words
+from src.utils.defended_names import PLAIN
 
 _FEW_ROWS = 30
 _OF_CHOSEN = "(chosen_source == '' ? isValid(datum.position) : datum.source == chosen_source)"

@@ -17,8 +17,8 @@ from src.report.charts.theme import (
     one_part,
     tooltip,
 )
-from src.report.measure import Measured
-from src.report.page import Figure, Section
+from src.report.page.html import Figure, Section
+from src.report.page.statistics import Measured
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart; its CSV file holds all."""

@@ -7,7 +7,7 @@ import pandas as pd
 from altair.typing import ChartType
 
 from src.analysis import TRANSFER
-from src.report.charts.dots import dot_plot
+from src.report.charts.dot_plot import dot_plot
 from src.report.charts.theme import (
     PANEL,
     PERCENT,
@@ -20,10 +20,10 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.report.measure import Measured
-from src.report.page import Figure, Section
+from src.report.page.html import Figure, Section
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span
-from src.report.view import View
 
 _CLEAN = "(clean images)"
 _NYQUIST = 0.5

@@ -21,10 +21,10 @@ from src.report.charts.theme import (
     tooltip,
     where,
 )
-from src.report.measure import Measured
-from src.report.page import Figure, Section
+from src.report.page.html import Figure, Section
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
-from src.report.view import View
 
 FEWEST_IN_BIN = 10
 """Fewest images of a bin that is drawn."""

@@ -1,0 +1,1 @@
+"""Use from Python: frames of predictions, and models of the catalogue."""

@@ -1,0 +1,96 @@
+"""The report's main charts, of sweeps or of frames."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from altair.typing import ChartType
+
+from src.api.frames import jobs_of
+from src.report.charts.theme import theme
+from src.report.charts.transfer_matrix import curves_chart, matrix_chart
+from src.report.page.statistics import Measured, primary_rates
+from src.report.page.view import View, make_view
+from src.report.summary import summarise
+
+
+def matrix(
+    folder: str | Path | pd.DataFrame,
+    *more: str | Path,
+    attack: str | None = None,
+    eps_255: float | None = None,
+    protocol: str | None = None,
+) -> ChartType:
+    """Draw a sweep's transfer matrix: sources, targets and k / n of the images counted.
+
+    Attack, budget and protocol are chosen from menus.
+
+    Args:
+        folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
+            such folders.
+        *more: Further folders.
+        attack: Label of the attack that is shown first; None: the one that ranks first.
+        eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
+        protocol: Protocol that is shown first; None: that of the job.
+
+    Returns:
+        An Altair chart: a notebook shows it, and `chart.save("matrix.svg")` writes it.
+
+    Raises:
+        ValueError: As `load_sweep`, or no job has this attack, budget or protocol.
+    """
+    view = _view((folder, *more))
+    menus = ("attack", "eps", "protocol", "defence", "shown")
+    return _with_menus(matrix_chart(view.rows), view, menus, attack, eps=eps_255, protocol=protocol)
+
+
+def curves(
+    folder: str | Path | pd.DataFrame,
+    *more: str | Path,
+    attack: str | None = None,
+    source: str | None = None,
+) -> ChartType:
+    """Draw success and confidence over the budget, a colour each target.
+
+    Attack, source and protocol are chosen from menus. Bands are 95 % intervals. Arguments, result
+    and errors are those of `matrix`; `source` is the one that is shown first, None: the mean over
+    all.
+    """
+    view = _view((folder, *more))
+    menus = ("attack", "source", "protocol", "defence", "shown")
+    return _with_menus(curves_chart(view.rows), view, menus, attack, source=source)
+
+
+def _view(given: tuple[str | Path | pd.DataFrame, ...]) -> View:
+    """Return the rows of the jobs with adversarial images, as the report has them."""
+    summary = summarise(jobs_of(*given))
+    if not (jobs := summary.attacked):
+        raise ValueError("The jobs hold clean images alone; this chart is of attacks.")
+    found = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
+    return make_view(jobs[0].job.record, found)
+
+
+def _with_menus(
+    chart: ChartType, view: View, menus: tuple[str, ...], attack: str | None, **first: Any
+) -> ChartType:
+    """Return the chart with the report's menus as its own, and with what they choose first."""
+    wanted = {name: value for name, value in (first | {"attack": attack}).items() if value}
+    options: dict[str, list[Any]] = {
+        name: [float(value) if name == "eps" else value for value, _ in view.menus[name]]
+        for name in {*menus, *wanted}
+    }
+    for name, value in wanted.items():
+        if value not in options[name]:
+            key, there = {"eps": "eps_255"}.get(name, name), map(str, options[name])
+            raise ValueError(f"{key}={value}: there are {', '.join(there)}.")
+    for name, value in replace(view.choice, **wanted).params.items():
+        key = name.removeprefix("chosen_")
+        bind: Any = alt.Undefined
+        if key in menus and len(options[key]) > 1:
+            words = [each for _, each in view.menus[key]]
+            label = f"{'budget' if key == 'eps' else key} "
+            bind = alt.binding_select(options=options[key], labels=words, name=label)
+        chart = chart.add_params(alt.param(name=name, value=value, bind=bind))
+    return chart.configure(**theme()["config"])

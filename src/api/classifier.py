@@ -1,0 +1,68 @@
+"""Models of the catalogue for use from Python, with the weights that the command line has."""
+
+import shlex
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict
+
+from src.config.compose import compose_words
+from src.config.errors import REFUSALS, explain
+from src.config.read import read_job
+from src.main import CONF
+from src.models import PixelClassifier
+from src.run.models import stored_classifier
+
+
+def load_classifier(
+    name: str, *words: str, config_dir: str | Path | None = None
+) -> PixelClassifier:
+    """Build a model as the command line would have it with the same words; nothing is trained.
+
+    Without `model.NAME.weights=PATH` the weights are those in the package or, for a model that has
+    none there, those that the command line has trained for the same data set and by the same
+    recipe, in `cache/` of the current folder. The data set decides the number of classes and the
+    size of images; one that torchvision downloads is downloaded if it is not there.
+
+    Args:
+        name: Name of a file of `conf/model/`, such as `vgg16`.
+        *words: More of the command line about models, data set and training, such as
+            `experiment=demo`, `dataset=cifar10_mini` or `model.vgg16.weights=vgg16_bn.pt`.
+        config_dir: A folder with files of your own, as `--config-dir` names it.
+
+    Returns:
+        A torch module in evaluation mode on the CPU, in float32 and frozen: images of shape
+        (N, 3, H, W) with values in [0, 1] to logits of shape (N, classes). Resizing and
+        normalisation are part of it, and its batch norms are folded unless the words differ.
+
+    Raises:
+        ValueError: There is no such model, key or file, or the weights do not fit. Where there are
+            none, it says which command line trains them.
+
+    Examples:
+        >>> vgg_small = load_classifier("vgg_small", "dataset=cifar10_mini")  # doctest: +SKIP
+        >>> vgg_small(images).argmax(1)  # doctest: +SKIP
+    """
+    words = ("attack=none", f"targets=[{name}]", *words)
+    try:
+        config = _without_attack(compose_words(CONF, words, config_dir))
+        settings = read_job(config, config.hydra)
+    except REFUSALS as error:
+        raise ValueError(explain(error)) from error
+    classifier = stored_classifier(settings, name)
+    if classifier is None:
+        flags = [] if config_dir is None else ["--config-dir", str(config_dir)]
+        command = shlex.join(["python", "-m", "src.main", *flags, *words])
+        raise ValueError(
+            f"model {name} has no weights in {settings.cache_dir}/ for {settings.dataset.name}; "
+            f"give model.{name}.weights=PATH, or train it: {command}"
+        )
+    return classifier
+
+
+def _without_attack(config: DictConfig) -> DictConfig:
+    """Return a config without an experiment's attack settings, which models do not need."""
+    with open_dict(config):
+        config.attack = {}
+        config.source, config.protocol, config.storage, config.variants = None, "all", None, []
+        config.controls, config.save_adversarial, config.diagnostics = False, False, {}
+    return config

@@ -1,0 +1,188 @@
+"""Predictions of jobs as one data frame, with their rates."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from src import analysis
+from src.artifacts.jobs import StoredJob, find_jobs
+from src.artifacts.record import PREDICTIONS, JobRecord
+from src.artifacts.tables import Alarm
+from src.utils.defended_names import defended, parted
+
+_NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
+_NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
+_COUNTS = ("draws", "draws_correct", "gradients", "forwards")
+COLUMNS = (*_NAMES, *_NUMBERS, "true_confidence", *_COUNTS)
+_WHOLE = ("target_label", "draws_correct")
+JOBS = "jobs"
+"""Attribute of a frame: the records of its jobs, as plain data, under its names of the attacks."""
+
+
+@dataclass(frozen=True)
+class FrameJob(StoredJob):
+    """A finished job whose tables are in memory."""
+
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """No alarms: those of its predictions were raised when they were made."""
+        return []
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by its name."""
+        return self.tables[name]
+
+
+def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
+    """Return all predictions of a sweep's finished jobs as one data frame.
+
+    Args:
+        folder: A sweep's folder, such as `outputs/DATE`, or any other that holds such folders.
+        *more: Further folders.
+
+    Returns:
+        One row per job, variant, target, budget and image, with the columns
+
+        - `attack`: the attack's label, with what distinguishes jobs of the same attack and source;
+        - `source`: the model that the images were crafted on, `a+b` for an ensemble; empty for a
+          job of clean images alone;
+        - `target`: the model that classified them; clean images are classified by the source too;
+        - `defence`: what stood before it, `none` or the defence's name;
+        - `norm`: norm of the budget, `linf` or `l2`;
+        - `protocol`: which images the job's own matrix counts, see `rates`;
+        - `variant`: storage format, such as `float32`, or control, `noise` or `shuffled`; a job's
+          primary one comes first;
+        - `eps_255`: the budget in units of 1/255, 0 for clean images;
+        - `index`: number of the image in the data set;
+        - `label`, `target_label`, `predicted`: classes: the true one, the one aimed at (missing
+          where there is none) and the most likely one;
+        - `confidence`, `true_confidence`: probabilities of the most likely and of the true class,
+          in [0, 1];
+        - `draws`, `draws_correct`: passes through a randomised defence, and those that predict the
+          true class (missing in tables of earlier versions);
+        - `gradients`, `forwards`: gradients and forward passes (those of the gradients among them)
+          that the image's attack took at all budgets together, 0 for clean images and noise;
+          missing where that is not known.
+
+        The first seven are categoricals; `source` and `target` have the same categories, so that
+        `frame[frame.source != frame.target]` leaves out the white boxes. `frame.attrs["jobs"]` says
+        what the jobs were: their records, as plain data, with settings, budgets, digests of data
+        and weights, and versions.
+
+    Raises:
+        ValueError: A folder is not there, holds no finished job, or a file in it is damaged.
+
+    Examples:
+        >>> frame = load_sweep("outputs/2026-01-31_12-00-00-000000")  # doctest: +SKIP
+        >>> wrong = frame.predicted != frame.label  # doctest: +SKIP
+        >>> wrong.groupby([frame.attack, frame.eps_255]).mean()  # doctest: +SKIP
+    """
+    return frame_of(find_jobs(map(Path, (folder, *more))))
+
+
+def frame_of(jobs: Sequence[StoredJob]) -> pd.DataFrame:
+    """Return the predictions of jobs as the frame of `load_sweep`."""
+    rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
+    models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
+    kinds = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
+    frame = rows[[*COLUMNS]].astype(kinds)
+    records = [job.record.model_copy(update={"label": job.attack}) for job in jobs]
+    frame.attrs[JOBS] = [record.model_dump(mode="json") for record in records]
+    return frame
+
+
+def jobs_of(*given: str | Path | pd.DataFrame) -> list[StoredJob]:
+    """Return the jobs in the folders of sweeps, or those whose predictions a frame holds.
+
+    Raises:
+        ValueError: As `load_sweep`; or a frame does not know its jobs, as after a merge.
+    """
+    if not any(isinstance(each, pd.DataFrame) for each in given):
+        return find_jobs([Path(str(each)) for each in given])
+    if len(given) > 1:
+        raise ValueError("Give one frame, or folders.")
+    (frame,) = given
+    assert isinstance(frame, pd.DataFrame)
+    records = [JobRecord.model_validate(each) for each in frame.attrs.get(JOBS, ())]
+    if not records:
+        raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}], which load_sweep gives it.")
+    parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
+    places = [(one, parts.get((one.label, one.source))) for one in records]
+    return [_frame_job(one, part) for one, part in places if part is not None]
+
+
+def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
+    """Return the job of a record, of whose rows some may have been taken out."""
+    names = map(defended, rows["target"], rows["defence"])
+    rows = rows.assign(target=list(names)).astype({"defence": object})
+    variants = list(rows["variant"].unique())
+    if record.storage not in variants:
+        record = record.model_copy(update={"storage": variants[0]})
+    tables = {
+        PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": table
+        for name, table in rows.groupby("variant", observed=True, sort=False)
+    }
+    there = {parted(name)[0] for name in rows.loc[rows["eps_255"] > 0, "target"]}
+    targets = [name for name in record.targets if name in there] if there else record.targets
+    record = record.model_copy(update={"targets": targets})
+    return FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
+
+
+def rates(
+    frame: pd.DataFrame,
+    source: str | None = None,
+    targets: Sequence[str] | None = None,
+    protocol: str | None = None,
+) -> pd.DataFrame:
+    """Count, per target and budget, the images that are still classified correctly.
+
+    With a `source` the rows are those of one job and variant, and the result is that of
+    `src.analysis.rates`. Without one they are a frame of `load_sweep` or `transfer`: the result
+    has the rows of every job and variant, after the columns `attack`, `source`, `variant`, `norm`
+    and `protocol`, under the protocol given or else the job's own.
+
+    Args:
+        frame: One row per (index, target, eps_255), at least; clean images have eps_255 = 0.
+        source: Model that the images were crafted on.
+        targets: Models that they were evaluated on; None: all.
+        protocol: Images that form the denominator; None: `joint` for one job.
+
+    Raises:
+        ValueError: The frame lacks the clean rows that the protocol needs.
+    """
+    if source is not None:
+        named = list(frame["target"].unique()) if targets is None else targets
+        return analysis.rates(frame, source, named, protocol or "joint")
+    keys = ["attack", "source", "variant", "norm", "protocol"]
+    parts = {}
+    for place, rows in frame.groupby(keys, observed=True, sort=False):
+        attack, name, variant, norm, own = map(str, place)
+        full = rows.assign(target=list(map(defended, rows["target"], rows["defence"])))
+        there = list(full.loc[full["eps_255"] > 0, "target"].unique())
+        wanted = [each for each in there if targets is None or parted(each)[0] in targets]
+        if wanted:
+            chosen = protocol or own
+            found = analysis.rates(full, name, wanted, chosen)
+            parts[attack, name, variant, norm, chosen] = found
+    if not parts:
+        raise ValueError(f"targets={targets}: the frame holds no adversarial images of them.")
+    return pd.concat(parts, names=keys).reset_index(keys).reset_index(drop=True)
+
+
+def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
+    """Yield the predictions of each variant of a job, with the columns that name the job."""
+    record = job.record
+    job_names = {
+        "attack": job.attack,
+        "source": record.source,
+        "norm": record.norm,
+        "protocol": record.protocol,
+    }
+    for variant, table in job.variants().items():
+        targets = [parted(target)[0] for target in table["target"]]
+        rows = table.assign(**job_names, target=targets, variant=variant)
+        yield rows.astype(dict.fromkeys(_WHOLE, "Int64"))

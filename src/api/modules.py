@@ -1,0 +1,195 @@
+"""Modules and images of a call from Python, as a job has them."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from src.cache.keys import content_key
+from src.cache.rows import Rows
+from src.config.settings import Settings
+from src.data import ImageDataset, LabelledImages, to_unit
+from src.defences import Defence
+from src.images.attacker import Attack
+from src.images.configured_attack import attack_function
+from src.models import PixelClassifier, try_classifier, weights_digest
+from src.run.models import Model, check_images, with_ensemble
+from src.run.stages import Job, mixing_pool
+from src.run.trainer import for_device
+from src.utils.refusals import first_line
+
+
+class Given:
+    """Modules and images of a call."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, nn.Module | Sequence[nn.Module]],
+        targets: Mapping[str, nn.Module],
+        images: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor,
+        target_labels: ArrayLike | Tensor | None,
+        index: ArrayLike | Tensor | None,
+    ) -> None:
+        levels = _grey_levels(_tensor("images", images))
+        aims, numbers = (
+            None if each is None else _whole(key, each, len(levels))
+            for key, each in (("target_labels", target_labels), ("index", index))
+        )
+        if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
+            raise ValueError("index must rise from image to image, from 0 or more.")
+        modules = _modules(sources, targets)
+        places = {value.device for each in modules.values() for value in each.state_dict().values()}
+        if len(places) > 1:
+            raise ValueError(f"The modules are on {len(places)} devices; move them to one.")
+        self.targets = list(targets)
+        self.device = places.pop() if places else levels.device
+        self.networks = {
+            name: _classifier(name, each).to(self.device) for name, each in modules.items()
+        }
+        some = to_unit(levels[:1]).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):  # as in the passes
+            with torch.no_grad():
+                classes = {each(some).shape[1] for each in self.networks.values()}
+            if len(classes) > 1:
+                counts = sorted(classes)
+                raise ValueError(f"The modules have different numbers of classes: {counts}.")
+            for each in self.networks.values():
+                try_classifier(each, max(classes), levels.shape[-1])
+        pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
+        known = _whole("labels", labels, len(levels))
+        data = LabelledImages(pixels, known, target_labels=aims)
+        self.images = ImageDataset(data, num_classes=max(classes), numbers=numbers)
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """Settings of the modules' device."""
+        kind = {"cuda": "gpu"}.get(self.device.type, self.device.type)
+        return {"accelerator": kind, "devices": [self.device.index or 0] if kind == "gpu" else 1}
+
+    def config(self, source: str) -> dict[str, Any]:
+        """Return the config's keys of a source and the targets."""
+        names = dict.fromkeys((*source.split("+"), *self.targets))
+        model = {
+            name: {
+                "network": {"name": name_of(self.networks[name].network)},
+                "weights": "included",
+                "feature_layer": getattr(self.networks[name], "feature_layer", None),
+            }
+            for name in names
+        }
+        return {"source": source.split("+"), "targets": self.targets, "model": model}
+
+    def job(
+        self,
+        settings: Settings,
+        attack: Attack | None,
+        defences: Mapping[str, Defence],
+        rows: Rows,
+    ) -> Job:
+        """Return the job of some settings."""
+        check_images(self.images, progress=False, together=2 if settings.controls else 1)
+        models = {}
+        for name in settings.models:
+            network = self.networks[name].network
+            digest = weights_digest(network)
+            # Equal weights and layers may compute different things: in a call, names tell apart.
+            key = content_key(name, name_of(network), repr(network), digest)
+            models[name] = Model(self.networks[name], digest, key)
+        trainer = for_device(settings.trainer, self.device.type)
+        settings = settings.model_copy(update={"trainer": trainer})
+        return Job(
+            settings,
+            saved=None,
+            images=self.images,
+            diagnosed=self.images,
+            pool=mixing_pool(self.images, settings.seed),
+            models=with_ensemble(settings, models),
+            device=self.device.type,
+            rows=rows,
+            attack=attack or attack_function(settings.attack),
+            defences=defences,
+        )
+
+
+def _modules(
+    sources: Mapping[str, nn.Module | Sequence[nn.Module]], targets: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """Return all modules by name, those of ensembles by the names of the members."""
+    found: dict[str, nn.Module] = {}
+    for key, given in (("targets", targets), ("sources", sources)):
+        if not isinstance(given, Mapping) or not given:
+            raise ValueError(f"{key} must be a mapping of names to torch modules.")
+        for name, one in given.items():
+            members: list[Any] = list(one) if isinstance(one, list | tuple) else [one]
+            names = str(name).split("+") if key == "sources" else [name]
+            if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
+                raise ValueError(
+                    f"{key}[{name!r}] must be a torch module or, of sources of a name such as "
+                    "'a+b', a list of them."
+                )
+            for member, module in zip(names, members, strict=True):
+                if found.setdefault(member, module) is not module:
+                    raise ValueError(f"{member} is one module as a source and another as a target.")
+    return found
+
+
+def _classifier(name: str, module: nn.Module) -> PixelClassifier:
+    """Return a frozen copy of a module, in evaluation mode."""
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:  # of many kinds
+        raise ValueError(f"{name} cannot be copied: {first_line(error)}") from error
+    classifier = PixelClassifier(copied, mean=(0, 0, 0), std=(1, 1, 1), name=name)
+    return classifier.eval().requires_grad_(False)
+
+
+def name_of(given: Any) -> str:
+    """Return the module and name of a function, or of an object's class."""
+    given = getattr(given, "func", given)
+    named = given if hasattr(given, "__qualname__") else type(given)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _grey_levels(images: Tensor) -> Tensor:
+    """Return images as uint8."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be of shape (N, 3, H, H), not {tuple(images.shape)}.")
+    if images.dtype == torch.uint8:
+        return images
+    levels = (images * 255).round()
+    if not images.isfinite().all() or levels.min() < 0:
+        mend = "some are negative or not finite; a normalisation belongs into the module"
+    elif levels.max() > 255:
+        mend = "some are above 1; those of 0 to 255 are taken as images.to(torch.uint8)"
+    elif not ((images * 255 - levels).abs() < 0.01).all():
+        mend = "others are rounded by (255 * images).round().to(torch.uint8)"
+    else:
+        return levels.to(torch.uint8)
+    raise ValueError(
+        "images must be uint8, or in [0, 1] and multiples of 1/255, as files hold them: "
+        + mend
+        + "."
+    )
+
+
+def _whole(key: str, values: Any, count: int) -> np.ndarray:
+    """Return whole numbers, one for each image."""
+    found = _tensor(key, values).cpu().numpy()
+    if found.dtype.kind not in "iu" or found.shape != (count,):
+        raise ValueError(
+            f"{key} must be {count} whole numbers, one for each image, not {found.dtype} of shape "
+            f"{found.shape}."
+        )
+    return found
+
+
+def _tensor(key: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{key} is no tensor and no array: {first_line(error)}") from error

@@ -1,0 +1,250 @@
+"""Transfer of adversarial images between any torch modules, by one call."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from omegaconf import open_dict
+from omegaconf.errors import UnsupportedValueType
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from src.analysis import explained
+from src.api.frames import FrameJob, frame_of
+from src.api.modules import Given, name_of
+from src.artifacts.jobs import StoredJob
+from src.artifacts.record import without_top_five
+from src.artifacts.tables import without_defences
+from src.cache.rows import RowsInMemory
+from src.config.compose import compose_words
+from src.config.errors import REFUSALS, explain
+from src.config.read import read_job
+from src.config.settings import Settings
+from src.defences import Defence
+from src.images.attacker import Attack
+from src.main import CONF, ignore_harmless_warnings
+from src.run.job import computed, described
+from src.run.outputs import clear, prediction_tables, raised_alarms, write_results
+from src.run.stages import Job
+from src.run.unattacked import clean_rows
+from src.utils.defended_names import PLAIN
+from src.utils.refusals import first_line
+
+log = logging.getLogger(__name__)
+
+_SECTIONS = ("trainer", "report", "store", "epsilon")
+"""Sections of the config whose other keys stay as they are."""
+
+
+def transfer(
+    sources: Mapping[str, nn.Module | Sequence[nn.Module]],
+    targets: Mapping[str, nn.Module],
+    images: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    *,
+    attacks: Mapping[str, Mapping[str, Any] | Attack] | Sequence[str] | str = "fgsm",
+    eps: ArrayLike | Tensor = 8 / 255,
+    reference: float | None = None,
+    norm: str | None = None,
+    target_labels: ArrayLike | Tensor | str | None = None,
+    defences: Mapping[str, Defence] | None = None,
+    repeats: int = 1,
+    protocol: str = "joint",
+    controls: bool = False,
+    ensemble: str = "logits",
+    index: ArrayLike | Tensor | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress_bar: bool = True,
+    store: str | Path | None = None,
+) -> pd.DataFrame:
+    """Attack every source with every attack, and evaluate all targets on the same images.
+
+    The rows are computed as those of a sweep, by the same code. Modules are copied: they stay as
+    they were, and their device is the one that is computed on. Nothing is written without `store`.
+
+    Args:
+        sources: Modules by name: float32 images in [0, 1] of shape (N, 3, H, H) to logits of
+            shape (N, C). They normalise by themselves. `a+b` names an ensemble, a list of modules.
+        targets: Likewise. A target of a source's name is its white box, and the same module.
+        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H), a tensor
+            or, as all that follow, an array.
+        labels: True classes, shape (N,).
+        attacks: Name or names of attacks, see `src.attacks`, or a mapping: a name to the keywords
+            that differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
+            function as those of `src.attacks` (`{"mine": partial(attacks.mi, decay=0.5)}`).
+        eps: Budgets in [0, 1] units, such as `8 / 255`.
+        reference: The budget of `matrix` and `table`; None: 8/255 if it is there, else the largest.
+        norm: `linf` or `l2`; None: each attack's own.
+        target_labels: Classes that the attacks aim for, (N,), or the rule that chooses them:
+            `least_likely`, `random` or `next`; None: untargeted.
+        defences: Functions before the targets by name, see `src.defences.Defence`; each target is
+            evaluated without them, too.
+        repeats: Draws of randomised defences, whose majority decides.
+        protocol: Images that form the denominator, see `rates`.
+        controls: Evaluate random-sign noise and shuffled perturbations, too.
+        ensemble: quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
+        index: Numbers of the images, rising, (N,), which decide what is drawn; None: 0, 1, ...
+        seed: Seed of everything random.
+        batch_size: None: 50 on a CPU, 1,000 on a GPU.
+        progress_bar: Show the batches that are done.
+        store: Folder that gets a folder for each job, as a sweep leaves it: `load_sweep`,
+            `python -m src.report` and `python -m src.table` read it.
+
+    Returns:
+        The frame of `load_sweep`, in float32 and, with `controls`, of the controls. Its
+        `attrs["jobs"]` says what was computed.
+
+    Raises:
+        ValueError: A module, attack or argument cannot be used.
+
+    Examples:
+        >>> frame = transfer({"a": a}, {"a": a, "b": b}, images, labels, attacks=["mi"])
+        ... # doctest: +SKIP
+    """
+    rule = target_labels if isinstance(target_labels, str | None) else "data"
+    aims = None if isinstance(target_labels, str) else target_labels
+    given = Given(sources, targets, images, labels, aims, index)
+    named, behind = _attacks(attacks), _defences(defences)
+    common = {
+        "defence": {
+            name: {"function": name_of(each), "called": name, "repeats": repeats}
+            for name, each in behind.items()
+        },
+        "defences": list(behind),
+        "epsilon": {
+            "grid": _levels(eps),
+            "reference": None if reference is None else _levels(reference)[0],
+        },
+        **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": seed},
+        "store": {"images_mb": 0},  # examples alone
+        "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
+        "trainer": {
+            **given.trainer,
+            "batch_size": "auto" if batch_size is None else batch_size,
+            "progress_bar": progress_bar,
+        },
+    }
+    if store:
+        Path(store).mkdir(parents=True, exist_ok=True)
+    wanted = {key: each for key, each in (("norm", norm), ("target_label", rule)) if each}
+    rows, jobs = RowsInMemory(), list[StoredJob]()
+    with _quiet():
+        planned = [
+            (_settings({**common, **given.config(source)}, name, how, wanted), how)
+            for name, how in named.items()
+            for source in sources
+        ]
+        for number, (settings, how) in enumerate(planned):
+            job = given.job(settings, how if callable(how) else None, behind, rows)
+            folder = f"{number}-{settings.attack.name}-{settings.source_name}"
+            jobs.append(_done(job, Path(store, folder) if store else None))
+    return frame_of(jobs)
+
+
+def _attacks(given: Any) -> dict[str, Mapping[str, Any] | Attack]:
+    """Return attacks by name: the keywords that differ from a file's, or functions."""
+    named = [given] if isinstance(given, str) or callable(given) else given
+    named = dict(named) if isinstance(named, Mapping) else {name: {} for name in named}
+    fit = [isinstance(how, Mapping) or callable(how) for how in named.values()]
+    if not named or not all(fit) or not all(isinstance(name, str) for name in named):
+        raise ValueError(
+            "attacks must be names of attacks, or a mapping of names to keywords or to functions."
+        )
+    return named
+
+
+def _defences(given: Any) -> dict[str, Defence]:
+    named = {} if given is None else given
+    if not isinstance(named, Mapping) or PLAIN in named or not all(map(callable, named.values())):
+        raise ValueError(f"defences must be a mapping of names, not {PLAIN}, to functions.")
+    return dict(named)
+
+
+def _settings(
+    keys: Mapping[str, Any],
+    name: str,
+    how: Mapping[str, Any] | Attack,
+    wanted: Mapping[str, Any],
+) -> Settings:
+    """Return the settings of a job: an attack's file with keywords, or a function's own ones."""
+    words = [f"attack={'none' if callable(how) else name}", "dataset=saved", "tracking=none"]
+    try:
+        config = compose_words(CONF, words)
+        with open_dict(config):
+            keywords = {**(_plain_keywords(how) if callable(how) else how), **wanted}
+            if callable(how):
+                # Functions of one name differ by what they are called in this call.
+                config.attack = {**keywords, "function": name_of(how), "called": name}
+                config.hydra.runtime.choices.attack = name
+            else:
+                config.hydra.overrides.task += [f"attack.{key}=" for key in keywords]
+                config.attack.update(keywords)
+            for key, value in keys.items():
+                config[key] = {**config[key], **value} if key in _SECTIONS else value
+            config.dataset.name = "images"
+        return read_job(config, config.hydra)
+    except UnsupportedValueType as error:
+        hint = "functools.partial of a function of src.attacks takes any value"
+        raise ValueError(f"attacks[{name!r}]: {first_line(error)}; {hint}.") from error
+    except REFUSALS as error:
+        raise ValueError(explain(error)) from error
+
+
+def _done(job: Job, folder: Path | None) -> StoredJob:
+    """Compute a job, and write its files if it has a folder."""
+    try:
+        job = replace(job, clean=clean_rows(job))
+        result = computed(job)
+    except SystemExit as stop:  # Lightning turns an interrupt into it
+        raise KeyboardInterrupt from stop
+    record = described(job, result)
+    tables = {
+        name: without_defences(without_top_five(table)).to_pandas()
+        for name, table in prediction_tables(job, result, record).items()
+    }
+    done = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
+    for alarm in raised_alarms(done, None, result):
+        log.warning("%s: %s", record.label, explained(alarm))
+    if folder is not None:
+        clear(folder)
+        write_results(job, result, record, folder)
+    return done
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' chatter away, and the generators of random numbers as they are."""
+    chatter = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning")]
+    levels = [each.level for each in chatter]
+    with warnings.catch_warnings(), isolate_rng():
+        ignore_harmless_warnings()
+        for each in chatter:
+            each.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for each, level in zip(chatter, levels, strict=True):
+                each.setLevel(level)
+
+
+def _plain_keywords(function: Attack) -> dict[str, Any]:
+    """Return the keywords bound to a function, as far as a record can hold them."""
+    keywords = getattr(function, "keywords", {})
+    plain = (int, float, str, type(None))
+    return {key: each if isinstance(each, plain) else repr(each) for key, each in keywords.items()}
+
+
+def _levels(eps: ArrayLike | Tensor) -> list[float]:
+    """Return budgets in [0, 1] units in units of 1/255."""
+    budgets = np.ravel(np.asarray(eps.cpu() if isinstance(eps, Tensor) else eps, np.float64))
+    if wrong := [budget for budget in budgets.tolist() if not 0 < budget <= 1]:
+        raise ValueError(f"eps={wrong[0]:g} is not between 0 and 1; 8 / 255 is 8 grey levels.")
+    return [round(255 * budget, 6) for budget in budgets.tolist()]  # float32 has 7 digits

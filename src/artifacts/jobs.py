@@ -1,0 +1,246 @@
+"""Finished jobs as a report reads them: tables with their provenance, and example images."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src.artifacts.record import (
+    EXAMPLES,
+    IMAGES,
+    PREDICTIONS,
+    JobRecord,
+    folder_of_command,
+    read_record,
+    without_top_five,
+)
+from src.artifacts.sweep_state import noted_failure
+from src.artifacts.tables import Alarm, read_alarms, read_images, read_job_table, without_defences
+from src.config.settings import CONTROLS
+from src.utils.defended_names import PLAIN
+
+_PREPROCESSING = ("network", "mean", "std", "input_size")
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A finished job: its provenance record, and the paths of its tables by table name.
+
+    The distinction tells it from other jobs of its label, such as ` seed=1`.
+    """
+
+    record: JobRecord
+    folder: Path
+    files: Mapping[str, Path]
+    distinction: str = ""
+
+    @property
+    def attack(self) -> str:
+        """Return the attack's label with the job's distinction."""
+        return f"{self.record.label}{self.distinction}"
+
+    @property
+    def attacked(self) -> bool:
+        """Tell whether there are adversarial images, or clean ones alone."""
+        return bool(self.record.attack)
+
+    @property
+    def sweep_folder(self) -> Path:
+        """Return the folder of the job's command."""
+        return folder_of_command(self.folder)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The predictions of the primary variant, behind no defence, without the top five.
+
+        Those of a source that was attacked behind a defence are its clean ones behind it.
+        """
+        rows = self.defended
+        return rows[(rows["defence"] == PLAIN) | (rows["target"] == self.record.source)]
+
+    @property
+    def defended(self) -> pd.DataFrame:
+        """The predictions of the primary variant behind every defence, without the top five.
+
+        Targets behind a defence have names such as `resnet50@jpeg`.
+        """
+        return self.table(PREDICTIONS)
+
+    @cached_property
+    def clean(self) -> pd.DataFrame:
+        """The predictions on clean images, with the top five.
+
+        Of clean images alone also those behind defences, as of further models.
+        """
+        clean = pc.field("eps_255") == 0
+        if self.attacked:
+            clean &= pc.field("defence") == PLAIN
+        return self._read(PREDICTIONS).filter(clean).to_pandas()
+
+    def top_five(self, indices: Sequence[int]) -> pd.DataFrame:
+        """Return the predictions for some images, with the top five, by rising budget."""
+        wanted = pc.field("index").isin(list(indices)) & (pc.field("defence") == PLAIN)
+        table = self._read(PREDICTIONS).filter(wanted).to_pandas()
+        return table.sort_values("eps_255", kind="stable")
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """Alarms that the job has raised."""
+        return read_alarms(self.folder)
+
+    def forget(self) -> None:
+        """Release the tables that were read."""
+        for name in ("predictions", "clean", "flips", "examples", "images", "gallery"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def flips(self) -> pd.DataFrame | None:
+        """The minimum adversarial budgets, with the top five at them.
+
+        None if they were not computed, or if the predictions are on stored (rounded) images:
+        bisection does not round.
+        """
+        if "flips" not in self.files or self.record.storage != "float32":
+            return None
+        return self._read("flips").to_pandas()
+
+    def variants(self) -> dict[str, pd.DataFrame]:
+        """Return the predictions by variant, the primary one first, controls last.
+
+        Those of the primary one are `defended`.
+        """
+        start = f"{PREDICTIONS}-"
+        others = [name.removeprefix(start) for name in self.files if name.startswith(start)]
+        others.sort(key=CONTROLS.__contains__)
+        tables = {name: self.table(f"{start}{name}") for name in others}
+        return {self.record.storage: self.defended} | tables
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by its name, without the top five."""
+        return without_top_five(self._read(name)).to_pandas()
+
+    def _read(self, name: str) -> pa.Table:
+        table = read_job_table(self.files[name], name, self.record)
+        return without_defences(table) if "defence" in table.column_names else table
+
+    @cached_property
+    def examples(self) -> dict[str, np.ndarray]:
+        """The example images with their adversarial versions; empty if none were stored."""
+        return read_images(self.folder / EXAMPLES)
+
+    @cached_property
+    def images(self) -> dict[int, np.ndarray]:
+        """Stored clean images, uint8 (3, H, W), by index."""
+        return {
+            int(number): image
+            for found in (read_images(self.folder / IMAGES), self.examples)
+            if found
+            for number, image in zip(found["index"], found["clean"], strict=True)
+        }
+
+    @cached_property
+    def gallery(self) -> dict[tuple[int, float], np.ndarray]:
+        """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
+        found = read_images(self.folder / IMAGES)
+        if "adversarial" not in found:
+            return {}
+        places = zip(found["of"].tolist(), found["eps_255"].tolist(), strict=True)
+        return dict(zip(places, found["adversarial"], strict=True))
+
+
+def find_jobs(
+    folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
+) -> list[StoredJob]:
+    """Return the finished jobs whose tables lie in some folders, in their order there.
+
+    Subfolders count if `below`. A job that two sweeps computed is one job with the tables of both.
+
+    Raises:
+        ValueError: A folder is not there, a table cannot be read, or there is no job (unless
+            `none_is_fine`).
+    """
+    folders = list(folders)
+    files: dict[tuple[str, str, float], dict[str, Path]] = {}
+    records: dict[tuple[str, str, float], JobRecord] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder.")
+        paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
+        for path in sorted(paths, key=_rank):
+            stale = path.name.startswith(".") or noted_failure(path.parent) is not None
+            found = None if stale else read_record(path)
+            if found is not None:
+                name, record = found
+                place = (record.key, record.protocol, record.reference)
+                records.setdefault(place, record)
+                files.setdefault(place, {}).setdefault(name, path)
+    jobs = [
+        StoredJob(records[place], tables[PREDICTIONS].parent, tables)
+        for place, tables in files.items()
+        if PREDICTIONS in tables
+    ]
+    if not jobs and not none_is_fine:
+        where = ", ".join(map(str, folders))
+        raise ValueError(
+            f"{where} holds no predictions of this program (parquet files as its jobs leave them)."
+        )
+    return disambiguated(jobs)
+
+
+def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return distinct jobs: none shares attack and source with another.
+
+    Jobs of one label and sweep that differ in swept words which the label does not hold get these;
+    jobs still alike, as of several commands, the folder of their command, then a number.
+    """
+    folders = [job.sweep_folder for job in jobs]
+    told = []
+    for job in jobs:
+        kind = job.record.label, job.sweep_folder
+        alike = [each for each in jobs if (each.record.label, each.sweep_folder) == kind]
+        shared = set.intersection(*(set(each.record.overrides) for each in alike))
+        swept = [word for word in job.record.overrides if word not in shared]
+        own = "".join(f" {word}" for word in swept if not _is_told(word, job.record))
+        told.append(replace(job, distinction=own))
+    for tell in (lambda folder: f" ({folder.name})", lambda folder: f" {folders.index(folder)}"):
+        known = Counter((job.attack, job.record.source) for job in told)
+        told = [
+            replace(job, distinction=job.distinction + tell(job.sweep_folder))
+            if known[job.attack, job.record.source] > 1
+            else job
+            for job in told
+        ]
+    return told
+
+
+def _is_told(word: str, record: JobRecord) -> bool:
+    """Tell whether a word of a command shows in the attack's label or the source's name."""
+    key, _, _ = word.partition("=")
+    return (
+        key in ("attack", "source", "source_defence")
+        or word.removeprefix("attack.") in record.label
+    )
+
+
+def model_digest(record: JobRecord, name: str) -> str:
+    """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
+    built = record.config.get("model", {}).get(name, {})
+    settings = {key: built[key] for key in _PREPROCESSING if key in built}
+    decisive = json.dumps([record.weights.get(name), settings, record.code.get(name)])
+    return hashlib.sha256(decisive.encode()).hexdigest()[:16]
+
+
+def _rank(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key by which `10-bim` comes after `9-bim`."""
+    return [
+        (int(match[0]) if (match := re.match(r"\d+", part)) else -1, part) for part in path.parts
+    ]

@@ -1,0 +1,302 @@
+"""Provenance record of a job in the metadata of each of its parquet files.
+
+A report needs nothing but such tables, wherever they were copied to.
+"""
+
+import hashlib
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from src.config.settings import AttackSettings, Settings
+from src.utils.defended_names import defended
+from src.utils.refusals import first_line, printable
+
+PREDICTIONS = "predictions"
+"""Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
+TOP_FIVE = ("top5_classes", "top5_confidences")
+"""Columns of the predictions' five likeliest classes."""
+ALARMS = "alarms.json"
+EXAMPLES = "examples.npz"
+IMAGES = "images.npz"
+PAGE, FIGURES = "report.html", "figures"
+
+FORMAT = 4
+_READ = (3, 4)  # before 4 predictions had fewer columns, and sources nothing beside their name
+_KEY = b"transferability"
+_PACKAGES = (
+    "transferability",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+)
+
+
+class JobRecord(BaseModel):
+    """Provenance of a job's tables.
+
+    Attributes:
+        key: Equal keys mean equal predictions.
+        crafting: Key of the job whatever its targets, see `crafting_key`.
+        target_keys: Keys of all that decides each target's logits, by name.
+        gradients: Number of gradients taken for the predictions.
+        zero_gradients: Number of them that were zero in every pixel.
+        seconds: Duration of the pass over the images; None where some rows were stored.
+        code: Digests of this program's code, the attack's and each model's, by name.
+        data: Digest of the images.
+        images: Number of images.
+        values: Numbers in an image, three for a pixel; None in tables of earlier versions.
+        weights: Digests of the models' weights, by name.
+        device: `cpu`, `cuda` or another.
+        source: The source's name, of an ensemble `a+b`, attacked behind a defence `a@jpeg`; empty
+            if nothing was attacked.
+        surrogate: Change of the source that its gradients are taken of; empty: none.
+        layer: Layer of the source that the attack reads; empty: its logits alone.
+        defences: Defences that each target was evaluated behind, beside none.
+        attack: The attack's name; empty if nothing was attacked.
+        label: The attack's name with the settings that the words or an experiment set.
+        iterative: True if the settings name more than one step.
+        budgets: Budgets in units of 1/255, ascending, 0 first.
+        reference: The reference budget in units of 1/255.
+        protocol: Rule for the images in the matrix's denominator.
+        storage: Format of the primary variant, `stored` for that of a saved set.
+        seed: Seed of the subset and of random attacks.
+        precision: Precision of Lightning's trainer.
+        config: The job's settings without the tracking store.
+        overrides: Words of the command line that this job got, see `public`.
+        flags: Words before them, such as `--config-dir PATH`.
+        created: End of the job, UTC, as `2026-01-31T12:00:00+00:00`.
+        versions: Versions of Python and of the packages that can change a number.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    crafting: str = ""
+    target_keys: dict[str, str] = Field(default_factory=dict)
+    gradients: int = 0
+    zero_gradients: int = 0
+    seconds: float | None = None
+    code: dict[str, str] = Field(default_factory=dict)
+    data: str
+    images: int
+    values: int | None = None
+    class_names: tuple[str, ...]
+    weights: dict[str, str]
+    device: str = ""
+    source: str
+    surrogate: str = ""
+    layer: str = ""
+    targets: list[str]
+    defences: tuple[str, ...] = ()
+    attack: str
+    label: str
+    iterative: bool = False
+    norm: str = "linf"
+    budgets: tuple[float, ...]
+    reference: float
+    protocol: str
+    storage: str
+    dataset: str
+    seed: int = 0
+    precision: str = "32-true"
+    config: dict[str, Any]
+    overrides: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    created: str = ""
+    commit: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Targets, and each behind every defence, such as `resnet50@jpeg`."""
+        behind = [defended(target, how) for how in self.defences for target in self.targets]
+        return [*self.targets, *behind]
+
+    @property
+    def arithmetic(self) -> str:
+        """Number formats in words: `float32`, or those unlike it."""
+        attack, trainer = self.config.get("attack", {}), self.config.get("trainer", {})
+        taken = attack.get("kind", "crafted") == "crafted" and trainer.get("attack_precision")
+        taken = "bfloat16" if taken == "bf16" else taken or "32-true"
+        found = {"": self.precision, "gradients in ": taken}
+        other = [f"{what}{how}" for what, how in found.items() if how != "32-true"]
+        return ", ".join(other) or "float32"
+
+
+def folder_of_command(folder: Path) -> Path:
+    """Return the folder of a job's command: in a sweep the parent, else the job's own."""
+    numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00
+    return folder.parent if numbered else folder
+
+
+def remove_figures(folder: Path) -> None:
+    """Remove a report's figures, each with its data, and nothing else."""
+    for chart in folder.glob("*.svg"):
+        if (data := chart.with_suffix(".csv")).exists():
+            chart.unlink()
+            data.unlink()
+
+
+def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecord:
+    """Return the record of a job that ends now; `found` are facts not in its settings."""
+    attack, steps = settings.attack, settings.attack.settings.get("steps")
+    overrides, flags = _command(folder / ".hydra") if folder else ((), ())
+    return JobRecord(
+        source=settings.attacked if settings.source_name else "",
+        surrogate=_surrogate(settings.attack),
+        layer="+".join(layer or "" for layer in settings.layers),
+        targets=list(settings.targets),
+        defences=settings.defences,
+        attack="" if attack.kind == "none" else attack.name,
+        label=attack.label,
+        iterative=isinstance(steps, int | float) and steps > 1,
+        norm=attack.norm,
+        budgets=(0.0, *settings.budgets),
+        reference=settings.reference,
+        protocol=str(settings.protocol),
+        storage=settings.storage or ("float32" if attack.kind == "none" else "stored"),
+        dataset=settings.dataset.name,
+        seed=settings.seed,
+        precision=settings.trainer.precision,
+        config=settings.model_dump(mode="json", exclude={"tracking"}),  # may hold a password
+        overrides=overrides,
+        flags=flags,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=git_commit(),
+        versions=_versions(),
+        **found,
+    )
+
+
+def _surrogate(attack: AttackSettings) -> str:
+    """Return the name of the class that changes the source, or of an attack that is one."""
+    changed = attack.settings.get("surrogate") or {}
+    own = attack.name if attack.about.category == "surrogate" else ""
+    return str(changed.get("_target_", own)).rpartition(".")[2]
+
+
+def public(words: Iterable[str]) -> tuple[str, ...]:
+    """Return a command's words without those of the tracking store, and without passwords.
+
+    >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:se/cret@host"])
+    ('attack.steps=2', 'set=s3://...@host')
+    """
+    kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
+    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in kept)
+
+
+def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
+    """Return a table with its name and its job's record in the metadata."""
+    job = record.model_dump(mode="json")
+    text = json.dumps({"format": FORMAT, "table": name, "job": job, "digest": _digest(job)})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: text.encode()})
+
+
+def _digest(job: dict[str, Any]) -> str:
+    """Return a digest of a record, as a parquet file's own checksums leave its metadata out."""
+    return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
+
+
+def without_top_five(table: pa.Table) -> pa.Table:
+    """Return a table of predictions without the five likeliest classes, if it has them."""
+    return table.drop_columns([name for name in TOP_FIVE if name in table.column_names])
+
+
+def job_record(folder: Path) -> JobRecord | None:
+    """Return the record in a job's predictions; None if this version of the program wrote none."""
+    try:
+        found = read_record(folder / f"{PREDICTIONS}.parquet")
+    except ValueError:
+        return None
+    return None if found is None else found[1]
+
+
+def read_record(path: Path) -> tuple[str, JobRecord] | None:
+    """Return a file's table name and job record; None if another program wrote it."""
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(_KEY)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error
+    if found is None:
+        return None
+    try:
+        content = json.loads(found)
+        if content["format"] in _READ:
+            if content.get("digest") not in (None, _digest(content["job"])):
+                raise ValueError("its record is damaged")
+            return str(content["table"]), JobRecord.model_validate(_printable(content["job"]))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"{path} holds no valid record of its job: {first_line(error)[:400]}"
+        ) from error
+    raise ValueError(
+        f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
+        "use the version that wrote it."
+    )
+
+
+def _printable(value: Any) -> Any:
+    """Return plain data whose texts, of a file from anywhere, a page and a picture can show."""
+    if isinstance(value, dict):
+        return {printable(key): _printable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Return the commit of the code that runs, `+changes` if it was edited; or `unknown`."""
+    try:
+        if not _git("ls-files", Path(__file__).name):
+            return "unknown"  # installed, though maybe into a folder of another repository
+        found = _git("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found or "unknown"
+
+
+def _git(*words: str) -> str:
+    """Return git's output on the repository of this file; nothing if git fails."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _command(noted: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the words and the flags of a command, from the files that Hydra left."""
+    if not (noted / "overrides.yaml").exists():
+        return (), ()
+    words = yaml.safe_load((noted / "overrides.yaml").read_text())
+    runtime = yaml.safe_load((noted / "hydra.yaml").read_text())["hydra"]["runtime"]
+    sources = runtime["config_sources"]
+    own = [source["path"] for source in sources if source["provider"] == "command-line"]
+    return public(words), tuple(f"--config-dir {folder}" for folder in own)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

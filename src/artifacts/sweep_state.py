@@ -1,0 +1,152 @@
+"""Progress of a sweep and its jobs, told by the files in their folders."""
+
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from src.artifacts.record import PREDICTIONS
+from src.utils.files import write_text
+from src.utils.locks import held, is_held
+
+OUTPUTS = Path("outputs")
+PLAN = "sweep.json"
+_FAILURE = "error.txt"
+_CLOCK = 1.0  # seconds by which a file system's clock may be off
+
+
+class Plan(BaseModel):
+    """Plan of a command, kept as `sweep.json` in its folder.
+
+    Attributes:
+        jobs: Names of the jobs, as far as they are known before they run.
+        single: True if the one job's files lie in the command's own folder.
+        started: Time in seconds since 1970.
+    """
+
+    jobs: list[str]
+    single: bool
+    started: float = Field(default_factory=time.time)
+
+
+class JobStatus(NamedTuple):
+    """State of a job.
+
+    Attributes:
+        folder: None before the job has begun.
+        state: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
+        seconds: Duration, of a running job so far.
+        error: Sentence on why it failed.
+    """
+
+    name: str
+    folder: Path | None
+    state: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+def newest_sweep(*, finished: bool = False) -> Path:
+    """Return the newest sweep's folder in `outputs/`; if `finished`, the newest with results."""
+    plans = sorted(OUTPUTS.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for plan in plans:
+        if not finished or any(plan.parent.rglob(f"{PREDICTIONS}.parquet")):
+            return plan.parent
+    raise ValueError(f"there is no sweep yet in {OUTPUTS}/; name its folder if it is elsewhere.")
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock that is held while a job runs in a folder."""
+    return folder / ".running"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[None]:
+    """Hold the lock of a job's folder while it runs, and remove an earlier note of failure."""
+    with held(lock_of(folder)):
+        (folder / _FAILURE).unlink(missing_ok=True)
+        yield
+
+
+def fail(folder: Path, sentence: str) -> None:
+    """Write why the job failed into error.txt, with the traceback of the error being handled."""
+    write_text(folder / _FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
+
+
+def failure_of(folder: Path) -> str | None:
+    """Return why a job has failed; None if it has left its predictions."""
+    finished = (folder / f"{PREDICTIONS}.parquet").exists()
+    return noted_failure(folder) or (None if finished else "it left no note")
+
+
+def noted_failure(folder: Path) -> str | None:
+    """Return why the last job in a folder failed, by its note or its lock; else None."""
+    note = folder / _FAILURE
+    if note.exists():
+        return note.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    if lock_of(folder).exists():
+        return "another process runs it" if is_held(lock_of(folder)) else "it was killed"
+    return None
+
+
+def lock_of_sweep(folder: Path) -> Path:
+    """Return the lock that is held while a command runs the jobs of a sweep's folder."""
+    return folder / ".sweep"
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write the plan of a command."""
+    write_text(folder / PLAN, plan.model_dump_json(indent=1))
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return the plan of the last command in a folder."""
+    try:
+        return Plan.model_validate_json((folder / PLAN).read_bytes())
+    except OSError as error:
+        raise ValueError(f"{folder} is no sweep's folder: it holds no {PLAN}.") from error
+    except ValidationError as error:
+        raise ValueError(f"{folder / PLAN} is damaged.") from error
+
+
+def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
+    """Return the begun jobs' folders by number, without those an earlier sweep left there."""
+    if plan.single:
+        return {0: folder}
+    numbered = ((path, re.match(r"(\d+)-", path.name)) for path in folder.iterdir())
+    found = {int(match[1]): path for path, match in numbered if match and _is_new(path, plan)}
+    return dict(sorted(found.items()))
+
+
+def _is_new(job: Path, plan: Plan) -> bool:
+    config = job / ".hydra" / "config.yaml"
+    return config.exists() and config.stat().st_mtime > plan.started - _CLOCK
+
+
+def job_statuses(folder: Path) -> list[JobStatus]:
+    """Return the states of a sweep's jobs, in their order."""
+    plan = read_plan(folder)
+    begun = job_folders(folder, plan)
+    names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
+    idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
+    return [
+        _status(name, begun[number], plan) if number in begun else JobStatus(name, None, idle)
+        for number, name in sorted(names.items())
+    ]
+
+
+def _status(name: str, folder: Path, plan: Plan) -> JobStatus:
+    config = folder / ".hydra" / "config.yaml"
+    start = config.stat().st_mtime if config.exists() else plan.started
+    if is_held(lock_of(folder)):
+        return JobStatus(name, folder, "running", time.time() - start)
+    failure = failure_of(folder)
+    if failure is not None:
+        return JobStatus(name, folder, "failed", error=failure)
+    took = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime - start
+    return JobStatus(name, folder, "done", took)

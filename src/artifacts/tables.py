@@ -1,0 +1,167 @@
+"""Readers of a job's files, which refuse content that no job writes."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from src.artifacts.record import ALARMS, PREDICTIONS, TOP_FIVE, JobRecord
+from src.utils.defended_names import ABSTAINED, PLAIN, parted
+from src.utils.parquet import read_table
+from src.utils.refusals import first_line
+
+_BAND, _PREDICTED = "frequency_low frequency_high", "predicted confidence true_confidence"
+_COLUMNS = {
+    PREDICTIONS: "index label target_label target defence draws draws_correct eps_255 iteration "
+    f"{_PREDICTED} gradients forwards",
+    "flips": f"index label target below_eps_255 eps_255 {_PREDICTED}",
+    "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
+    "low_passed": f"index label target cutoff {_PREDICTED}",
+    "similarity": "index label target cosine",
+    "iterations": f"index label target_label target eps_255 iteration step_255 {_PREDICTED}",
+    "stealth": "index eps_255 rms_255 linf_255 psnr ssim",
+    "spectra": f"kind eps_255 {_BAND} n share",
+}
+_TYPES = {
+    **dict.fromkeys(("index", "label", "target_label", "predicted", "n"), pa.int64()),
+    **dict.fromkeys(("draws", "draws_correct", "iteration"), pa.int64()),
+    **dict.fromkeys(("target", "defence", "band", "kind"), pa.string()),
+    **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
+}
+"""Types of columns as written; the other columns are float64."""
+_ORDER = ("eps_255", "iteration", "cutoff", "frequency_low")
+_DEFAULTS = {"defence": PLAIN, "draws": 1} | dict.fromkeys(
+    ("draws_correct", "iteration", "gradients", "forwards")
+)
+"""Values of columns that earlier tables lack: `iteration` null is the last one."""
+
+
+class Alarm(NamedTuple):
+    """A sanity check that failed.
+
+    Attributes:
+        name: Name of the check, such as `few_images`.
+        finding: The model or pair, and the counts with their denominator.
+    """
+
+    name: str
+    finding: str
+
+
+def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
+    """Read one of a job's tables and check its values; of predictions also the rows."""
+    table, classes = read_table(path), len(record.class_names)
+    kind = name.partition("-")[0]
+    lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
+    types = _TYPES | dict(zip(TOP_FIVE, lists, strict=True))
+    names = _COLUMNS[kind].split()
+    names += TOP_FIVE if set(TOP_FIVE) & set(table.column_names) else ()
+    try:
+        schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
+        if kind == PREDICTIONS:
+            table = with_defaults(table)
+        table = table.select(names).cast(schema)
+        _check_values(table, classes)
+        if kind == PREDICTIONS:
+            _check_rows(table, record, name == PREDICTIONS)
+    except (ValueError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
+    return table
+
+
+def with_defaults(table: pa.Table, **values: pa.Array | float) -> pa.Table:
+    """Return predictions with every column; `values`, one or one a row, fill those that lack."""
+    for name, value in (_DEFAULTS | values).items():
+        if name not in table.column_names:
+            kind = _TYPES.get(name, pa.float64())
+            if not isinstance(value, pa.Array | pa.ChunkedArray):
+                value = pa.array([value] * len(table), kind)
+            table = table.append_column(name, value)
+    return table
+
+
+def with_defences(table: pa.Table) -> pa.Table:
+    """Return predictions with the names of targets, such as `resnet50@jpeg`, parted in two."""
+    models, defences = zip(*map(parted, table["target"].to_pylist()), strict=True)
+    place = table.column_names.index
+    table = table.set_column(place("target"), "target", pa.array(models))
+    return table.set_column(place("defence"), "defence", pa.array(defences))
+
+
+def without_defences(table: pa.Table) -> pa.Table:
+    """Return the rows of `with_defences` with the names of targets behind defences joined."""
+    names = pc.binary_join_element_wise(table["target"], table["defence"], "@")
+    names = pc.if_else(pc.equal(table["defence"], PLAIN), table["target"], names)
+    return table.set_column(table.column_names.index("target"), "target", names)
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Return rows of one target by ascending budget, cutoff or band, and then by image.
+
+    Minimum budgets, which are no setting of their rows, come by image alone.
+    """
+    ascending = ("cutoff", "frequency_low") if "below_eps_255" in table.column_names else _ORDER
+    keys = [(name, "ascending") for name in ascending if name in table.column_names]
+    if "frequency_high" in table.column_names:
+        keys.append(("frequency_high", "descending"))  # the whole spectrum before its bands
+    return table.sort_by([*keys, ("index", "ascending")])
+
+
+def read_images(path: Path) -> dict[str, np.ndarray]:
+    """Read the images that a job keeps for its report; no arrays where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except Exception as error:  # of many kinds, depending on where the damage lies
+        raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
+
+
+def read_alarms(folder: Path) -> list[Alarm]:
+    """Read a job's alarms; none where it has no file of them."""
+    path = folder / ALARMS
+    try:
+        return TypeAdapter(list[Alarm]).validate_json(path.read_bytes()) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no list of alarms ({first_line(error)[:400]}).") from error
+
+
+def _check_values(table: pa.Table, classes: int) -> None:
+    """Refuse values out of range, and missing ones other than target labels."""
+    if "defence" in table.column_names:
+        abstains = pc.equal(table["predicted"], ABSTAINED)
+        table = table.filter(pc.invert(pc.and_(abstains, pc.not_equal(table["defence"], PLAIN))))
+    most: dict[str, float] = {"index": math.inf}
+    most |= dict.fromkeys(("label", "target_label", "predicted", TOP_FIVE[0]), classes - 1)
+    most |= dict.fromkeys(("confidence", "true_confidence", TOP_FIVE[1]), 1 + 1e-6)  # rounded up
+    for name in (column for column in table.column_names if column in most):
+        column = pc.list_flatten(table[name]) if name in TOP_FIVE else table[name]
+        inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most[name]))
+        lacking = column.null_count + table[name].null_count if name != "target_label" else 0
+        if lacking or not pc.all(inside, min_count=0).as_py():
+            raise ValueError(f"in its column {name} not every value is from 0 to {most[name]:.0f}")
+
+
+def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
+    """Refuse rows that are not each target, budget and image once, the clean ones included.
+
+    Behind defences there is the primary variant alone.
+    """
+    counts = [("index", "count"), ("index", "count_distinct")]
+    table = without_defences(table)
+    groups = table.group_by(["target", "eps_255"]).aggregate(counts).to_pydict()
+    rows = set(zip(groups["target"], groups["eps_255"], strict=True))
+    images = {*groups["index_count"], *groups["index_count_distinct"]}
+    images.add(pc.count_distinct(table["index"]).as_py())
+    targets = record.evaluated if primary else record.targets
+    attacked = {(target, eps) for target in targets for eps in record.budgets if eps > 0}
+    evaluated = "@" in record.source and record.config.get("source")  # a saved set's may not be
+    own = [record.source] if evaluated else []
+    clean = {(name, 0.0) for name in (*record.weights, *targets, *own)}
+    if rows != attacked | clean or images != {record.images}:
+        raise ValueError("its rows are not every target, budget and image of its job, each once")

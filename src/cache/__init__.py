@@ -1,0 +1,1 @@
+"""Rows found by the content that decides them; safe to delete."""

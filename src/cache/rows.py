@@ -1,0 +1,233 @@
+"""Rows kept by content: tables of images under one key, each computed once."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from pyarrow.dataset import dataset
+
+from src.artifacts.tables import in_order
+from src.utils.files import atomic_write, writing
+from src.utils.processes import from_first_process, is_first_process
+
+log = logging.getLogger(__name__)
+
+Name = TypeVar("Name")
+Keep = Callable[[Mapping[Name, pa.Table]], None]
+"""Takes rows of finished images while a pass lasts, all rows of each image at once."""
+Compute = Callable[[Mapping[Name, np.ndarray], np.ndarray, Keep[Name]], Mapping[Name, pa.Table]]
+"""(index of missing images by name, index of all of them, keep) to new rows of all processes."""
+
+
+class Rows:
+    """Entries of rows in a folder, each under the key of all that decides its numbers.
+
+    An entry is a folder of Parquet files, each with all rows of some images (column `index`) and
+    named by the SHA-256 of its bytes, which shows damage.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return an entry's rows, or some columns of them, each image's once; None: no rows.
+
+        A damaged file is removed.
+        """
+        tables, known = [], pa.array([], pa.int64())
+        for path in sorted((self.folder / key).glob("[0-9a-f]*.parquet")):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # removed by another process since it was listed
+                continue
+            if _name(content) != path.stem:
+                log.warning("%s is damaged, and its rows are computed again.", path)
+                path.unlink(missing_ok=True)
+                continue
+            table = pq.read_table(pa.BufferReader(content), columns=columns)
+            table = table.filter(pc.invert(pc.is_in(table["index"], known)))
+            known = pa.concat_arrays([known, *table["index"].chunks])
+            tables.append(table)
+        return pa.concat_tables(tables) if tables else None
+
+    def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
+        """Return those of some images that an entry of one row an image has; None: no rows.
+
+        Damage is not looked for.
+        """
+        files = sorted(map(str, (self.folder / key).glob("[0-9a-f]*.parquet")))
+        if not files:
+            return None
+        rows = dataset(files).to_table(filter=pc.field("index").isin(list(index)))
+        order = pc.index_in(pa.array(index, pa.int64()), rows["index"])
+        return rows.take(order.drop_null())
+
+    def add(self, key: str, table: pa.Table) -> None:
+        """Keep rows of further images."""
+        self._write(key, table)
+
+    def _write(self, key: str, table: pa.Table) -> Path:
+        sink = pa.BufferOutputStream()
+        if "adversarial" in table.column_names:  # noise, which no packing makes smaller
+            pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False)
+        else:
+            pq.write_table(table, sink)
+        content = memoryview(sink.getvalue())
+        path = self.folder / key / f"{_name(content)}.parquet"
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+        return path
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Remove all rows of some entries."""
+        for key in keys:
+            for path in (self.folder / key).glob("[0-9a-f]*.parquet"):  # none that is being written
+                path.unlink(missing_ok=True)
+
+    def replace(self, key: str, table: pa.Table) -> None:
+        """Write all rows of an entry as one file."""
+        own = self._write(key, table)
+        for path in (self.folder / key).glob("*.parquet"):
+            if path != own:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self, keys: Sequence[str]) -> Iterator[None]:
+        """Hold the locks of entries; another process that fills one of them is waited for."""
+        with ExitStack() as held:
+            for key in sorted(set(keys)):  # in one order, so that no two wait for each other
+                path = self.folder / key / ".lock"
+                with writing(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    lock = FileLock(path)
+                    try:
+                        lock.acquire(timeout=0)
+                    except Timeout:
+                        log.info("Waiting for another process that computes the same rows.")
+                        lock.acquire()
+                held.callback(lock.release)
+            yield
+
+
+class RowsInMemory(Rows):
+    """Entries of rows that leave no files, for jobs of one process."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, pa.Table] = {}
+
+    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+        """Return an entry's rows, or some columns of them; None: no rows."""
+        table = self.tables.get(key)
+        return table if table is None or columns is None else table.select(columns)
+
+    def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
+        """Return those of some images that an entry of one row an image has; None: no rows."""
+        if key not in self.tables:
+            return None
+        table = self.tables[key]
+        return table.take(pc.index_in(pa.array(index, pa.int64()), table["index"]).drop_null())
+
+    def add(self, key: str, table: pa.Table) -> None:
+        """Keep rows of further images."""
+        self.tables[key] = _merged(self.tables.get(key), table)
+
+    def replace(self, key: str, table: pa.Table) -> None:
+        """Keep all rows of an entry."""
+        self.tables[key] = table
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Remove all rows of some entries."""
+        for key in keys:
+            self.tables.pop(key, None)
+
+    @contextmanager
+    def locked(self, keys: Sequence[str]) -> Iterator[None]:
+        """Hold nothing: no other process sees the entries."""
+        yield
+
+
+def computed_once(
+    rows: Rows,
+    keys: Mapping[Name, str],
+    wanted: Mapping[Name, np.ndarray],
+    compute: Compute[Name],
+    *,
+    large: Collection[Name] = (),
+    refresh: bool = False,
+) -> dict[Name, pa.Table]:
+    """Return the rows of entries, of which what is missing is computed under their locks.
+
+    Where processes share a job, the first one decides what is missing, and it alone gets the rows.
+
+    Args:
+        rows: Store of the entries.
+        keys: Keys of the entries by name.
+        compute: Called at most once, with what is missing.
+        wanted: Index of the images whose rows are asked for, int64 (n,), by name.
+        large: Names of entries of which the index alone is returned.
+        refresh: Compute all rows anew; those that are there are removed first.
+
+    Returns:
+        Tables by name, in the order of their kind, see `in_order`.
+    """
+    with ExitStack() as locks:
+        found: dict[Name, pa.Table | None] = {}
+        missing: dict[Name, np.ndarray] = {}
+
+        def look() -> None:
+            for name, key in keys.items():
+                found[name] = rows.read(key, ["index"] if name in large else None)
+                missing[name] = _missing(wanted[name], found[name])
+
+        if is_first_process():
+            if refresh:
+                rows.discard(keys.values())
+            look()
+            if incomplete := [keys[name] for name, index in missing.items() if len(index)]:
+                locks.enter_context(rows.locked(incomplete))
+                look()
+        missing = from_first_process({name: each for name, each in missing.items() if len(each)})
+
+        def keep(parts: Mapping[Name, pa.Table]) -> None:
+            for name in keys.keys() & parts.keys():
+                rows.add(keys[name], parts[name])
+
+        if missing:
+            todo = np.unique(np.concatenate(list(missing.values())))
+            new = compute(missing, todo, keep)
+            for name in (new.keys() & missing.keys()) - set(large) if is_first_process() else ():
+                found[name] = _merged(found.get(name), new[name])
+                rows.replace(keys[name], found[name])
+            for name in missing.keys() - set(large) if is_first_process() else ():
+                if lost := _missing(missing[name], found.get(name)).tolist():
+                    raise RuntimeError(f"{name}: rows of {len(lost)} images are lost: {lost[:5]}")
+        return {
+            name: in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
+            for name, table in found.items()
+            if table is not None
+        }
+
+
+def _missing(wanted: np.ndarray, table: pa.Table | None) -> np.ndarray:
+    known = [] if table is None else table["index"].to_numpy()
+    return np.setdiff1d(wanted, known)
+
+
+def _merged(old: pa.Table | None, new: pa.Table) -> pa.Table:
+    """Return the rows of both tables, of images in both the new ones."""
+    if old is None:
+        return new
+    kept = old.filter(pc.invert(pc.is_in(old["index"], new["index"])))
+    return pa.concat_tables([kept, new])
+
+
+def _name(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,114 @@
+"""Targets behind a defence."""
+
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.attacks import Philox, image_seeds
+from src.utils.refusals import first_line
+
+Defence = Callable[..., Tensor]
+"""Images in [0, 1], float (N, 3, H, W), to images in [0, 1] of the same shape.
+
+An argument `random` gets a `src.attacks.Philox` of the N images. A result that has no useful
+gradient is detached. A defence with a method `classify(classifier, images, random)` surrounds the
+target: it returns logits (N, C), and abstains by rows of NaN.
+"""
+_STREAM = 16  # the first repetition's, apart from those of attacks, noise and target labels
+_TOLERANCE = 1e-6
+
+
+class Defended(nn.Module):
+    """Target behind a defence, whose random numbers depend on seed, image and repetition alone.
+
+    Args:
+        classifier: Images in [0, 1], shape (N, 3, H, W), to logits (N, C).
+        repeats: Number of draws of a randomised defence.
+        name: Name of the defence, for messages; None: the name of its class.
+
+    Attributes:
+        randomised: True if the defence draws random numbers.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        defence: Defence,
+        repeats: int = 1,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.classifier, self.defence, self.seed = classifier, defence, seed
+        self.name = name or type(defence).__name__
+        self.classify = getattr(defence, "classify", None)
+        self.randomised = takes_random(self.classify or defence)
+        self.repeats = repeats if self.randomised else 1
+
+    def forward(self, images: Tensor, index: Tensor) -> Tensor:
+        """Return the logits (R, N, C) of R repetitions; `index` numbers the images, (N,).
+
+        Raises:
+            ValueError: The defence fails, or returns something else than images in [0, 1], or than
+                logits (N, C); the target's own logits are NaN or infinity.
+        """
+        seeds, streams = image_seeds(self.seed, index), range(_STREAM, _STREAM + self.repeats)
+        return torch.stack([self._logits(images, index, Philox(seeds, images, s)) for s in streams])
+
+    def _logits(self, images: Tensor, index: Tensor, random: Philox) -> Tensor:
+        if self.classify is not None:
+            found = called(partial(self.classify, self.classifier), self.name, images, random)
+            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+                raise ValueError(
+                    f"defence={self.name}: classify must return logits ({len(images)}, classes), "
+                    f"not {_described(found)}."
+                )
+            return found
+        shown = shown_images(self.defence, self.name, images, random)
+        inside = (shown >= -_TOLERANCE) & (shown <= 1 + _TOLERANCE)  # NaN is not
+        if wrong := index[~inside.flatten(1).all(dim=1)].tolist():
+            raise ValueError(
+                f"defence={self.name} returns NaN or values outside [0, 1] for image {wrong[0]}."
+            )
+        logits = self.classifier(shown)
+        if wrong := index[~logits.isfinite().all(dim=1)].tolist():  # else taken for an abstention
+            raise ValueError(
+                f"behind defence={self.name} the target returns NaN or infinity for image "
+                f"{wrong[0]}."
+            )
+        return logits
+
+
+def takes_random(function: Callable[..., Any]) -> bool:
+    """Return True if a function, or a module's `forward`, has an argument `random`."""
+    return "random" in signature(getattr(function, "forward", function)).parameters
+
+
+def shown_images(defence: Defence, name: str, images: Tensor, random: Philox | None) -> Tensor:
+    """Return what a defence makes of images, of their shape and type."""
+    found = called(defence, name, images, random)
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        raise ValueError(
+            f"defence={name} must return a tensor {tuple(images.shape)}, not {_described(found)}."
+        )
+    return found.to(images.dtype)
+
+
+def _described(found: object) -> str:
+    return str(tuple(found.shape)) if isinstance(found, Tensor) else type(found).__name__
+
+
+def called(function: Callable[..., Any], name: str, images: Tensor, random: Philox | None) -> Any:
+    """Call a defence with copies of images, and name it in whatever error it raises."""
+    given = {"random": random} if takes_random(function) else {}
+    try:
+        return function(images.clone(), **given)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a defence of the user's own may raise anything
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"defence={name}: {kind}{first_line(error)}") from error

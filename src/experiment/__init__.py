@@ -1,1 +1,0 @@
-"""The jobs of one command: before, during and after them."""

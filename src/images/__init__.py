@@ -1,0 +1,1 @@
+"""Where adversarial images come from: an attack on a source, or files."""

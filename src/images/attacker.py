@@ -1,0 +1,280 @@
+"""An attack on a source model, as a source of adversarial images."""
+
+import copy
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.attacks import Philox, image_seeds, project
+from src.config.settings import GIVEN, TargetLabelRule
+from src.data import Batch
+from src.defences import AttackedDefence
+from src.images.adversarial_source import AdversarialBatch, AdversarialSource, SlowBatchError
+from src.models import ModelError
+from src.utils import stopping
+from src.utils.refusals import first_line
+
+_TARGET_LABEL_STREAM = 2  # a random stream apart from those of attacks and noise
+
+Attack = Callable[..., Tensor]
+"""(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
+
+
+class Counts:
+    """Counts of a model's passes, which copies of the model share.
+
+    Attributes:
+        gradients: Images that gradients were taken of, of which `zeros` were zero in every pixel.
+        forwards: Images that were classified, those included.
+    """
+
+    def __init__(self) -> None:
+        self.gradients = self.forwards = 0
+        self.zeros = torch.zeros((), dtype=torch.int64)
+
+    def __deepcopy__(self, memo: object) -> "Counts":
+        """Return the same object."""
+        return self
+
+    def add(self, images: Tensor, passes: int) -> None:
+        """Count passes of images: one for each member of an ensemble and draw of a defence."""
+        self.forwards += len(images) * passes
+        if images.requires_grad and torch.is_grad_enabled():
+            self.gradients += len(images) * passes
+            images.register_hook(lambda gradient: self._count_zeros(gradient, passes))
+
+    def _count_zeros(self, gradient: Tensor, passes: int) -> None:
+        zero = (gradient == 0).flatten(1).all(dim=1).sum() * passes
+        self.zeros = self.zeros.to(zero.device) + zero
+
+
+class CountedModel(nn.Module):
+    """Source model that counts its passes, and those of each member of an ensemble once.
+
+    With `bf16` the model computes in that type wherever autocasting holds it safe; images and
+    weights stay float32. After `limit` seconds it refuses further images by a `SlowBatchError`.
+    """
+
+    def __init__(self, model: nn.Module, bf16: bool = False, limit: float = math.inf) -> None:
+        super().__init__()
+        self.model = model
+        self.in_bf16 = bf16
+        self.end = time.monotonic() + limit
+        self.counts = Counts()
+
+    @property
+    def members(self) -> list[Callable[[Tensor], Tensor]]:
+        """The members of an ensemble, or the model alone."""
+        members = getattr(self.model, "members", None)
+        if members is None:
+            return [self]
+        return [partial(self._counted, member, self._draws) for member in members]
+
+    @property
+    def _draws(self) -> int:
+        """Passes through a model for one of its logits: draws of the defence before it."""
+        return self.model.draws if isinstance(self.model, AttackedDefence) else 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, and count the gradient that may be taken of the images."""
+        model = self.model
+        passes = len(getattr(model, "members", [model])) * self._draws
+        return self._counted(getattr(model, "attacked", model), passes, images)
+
+    def _counted(self, model: Callable[[Tensor], Tensor], passes: int, images: Tensor) -> Tensor:
+        stopping.raise_if_interrupted()
+        if time.monotonic() > self.end:
+            raise SlowBatchError
+        self.counts.add(images, passes)
+        with torch.autocast(images.device.type, torch.bfloat16) if self.in_bf16 else nullcontext():
+            return model(images)
+
+
+class Attacker(AdversarialSource):
+    """An attack on a source, for the whole grid of budgets.
+
+    The attack gets copies of the batch and of the source, which it may change, and what it returns
+    is projected to the ball and to [0, 1], so that no result can come from a larger budget than it
+    is reported under. Of the keyword arguments in `GIVEN` it gets those that it takes.
+
+    Args:
+        target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
+            least likely class of the clean image, behind no defence; `random`, a fixed class other
+            than the true one; `next`, the one after the true class; None, an untargeted attack.
+        data_target_labels: Target label by image index, for the rule `data`.
+        seed: Seed of everything random; an image's draws depend on it and on the image's index.
+        pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
+        kept: Images that the attack has made before, float32 (K, 3, H, W), by index; a batch of
+            such images alone is not attacked again.
+        precision: Precision of the gradients: `32-true` or `bf16`. Predictions are always in the
+            trainer's.
+
+    Raises:
+        ValueError: The attack is targeted, but there is no class beside the true one.
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        attack: Attack,
+        budgets: Sequence[float],
+        *,
+        norm: str = "linf",
+        target_label_rule: TargetLabelRule | None = None,
+        num_classes: int,
+        data_target_labels: Mapping[int, int] | None = None,
+        seed: int = 0,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+        precision: str = "32-true",
+        name: str = "attack",
+        kept: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
+        super().__init__(budgets, norm)
+        if target_label_rule is not None and num_classes < 2:
+            raise ValueError(
+                f"attack.target_label={target_label_rule} needs at least two classes, of which one "
+                f"is not the true one; there is {num_classes}."
+            )
+        self.source = source
+        self.attack = attack
+        self.target_label_rule = target_label_rule
+        self.num_classes = num_classes
+        self.data_target_labels = data_target_labels or {}
+        self.seed = seed
+        self.pool = pool
+        self.max_batch = max_batch
+        self.precision = precision
+        self.name = name
+        self.kept = kept or {}
+
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return a batch's adversarial images; errors of the attack become ValueErrors."""
+        target_labels, index = self._target_labels(images, batch), batch.index.tolist()
+        if self.kept and self.kept.keys() >= set(index):
+            stacked = np.stack([self.kept[number] for number in index], axis=1)
+            return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
+        eps = torch.tensor(self.budgets, device=images.device) / 255
+        counted = self._counted(self.limit)
+        adversarial = self._attacked(counted, images, batch, target_labels, eps)
+        found = counted.counts
+        counts = found.gradients, int(found.zeros), found.forwards
+        return AdversarialBatch(adversarial, target_labels, counts)
+
+    def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
+        """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
+        target_labels = self._target_labels(images, batch)
+        return self._attacked(self._counted(), images, batch, target_labels, eps)
+
+    def iterates(
+        self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
+    ) -> AdversarialBatch:
+        """Return a batch's iterates of one run for one budget, (S, N, 3, H, W), uncounted."""
+        if "iterates" not in accepted(self.attack):
+            raise ValueError(
+                f"diagnostics.iterations: attack={self.name} has no keyword `iterates`, which an "
+                "attack of src.attacks has."
+            )
+        target_labels, budgets = self._target_labels(images, batch), images.new_tensor([eps])
+        found = self._attacked(self._counted(), images, batch, target_labels, budgets, steps)
+        return AdversarialBatch(found, target_labels)
+
+    def _counted(self, limit: float = math.inf) -> CountedModel:
+        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", limit)
+
+    def _attacked(
+        self,
+        counted: CountedModel,
+        images: Tensor,
+        batch: Batch,
+        target_labels: Tensor | None,
+        eps: Tensor,
+        steps: Sequence[int] = (),
+    ) -> Tensor:
+        """Return the attack's images inside their balls, or its iterates for the one budget."""
+        labels = batch.labels if target_labels is None else target_labels
+        given = {
+            "targeted": target_labels is not None,
+            "true_labels": batch.labels.clone(),
+            "seeds": image_seeds(self.seed, batch.index),
+            "pool": self._pool(images),
+            "max_batch": self.max_batch,
+        }
+        arguments = {key: given[key] for key in accepted(self.attack) if key in given}
+        arguments |= {"iterates": list(steps)} if steps else {}
+        copies = images.clone(), labels.clone(), eps.clone()
+        adversarial = self._called(counted, copies, arguments)
+        if steps:
+            adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
+        self._check_images(adversarial, images, batch, eps)
+        pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
+        return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
+
+    def _called(
+        self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
+    ) -> Tensor:
+        """Call the attack, and name it in whatever error it raises."""
+        try:
+            # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
+            with torch.enable_grad(), torch.autocast(main[0].device.type, enabled=False):
+                return self.attack(counted, *main, **arguments)
+        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
+            raise
+        except Exception as error:  # an attack of the user's own may raise anything
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
+
+    def _check_images(self, found: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
+        kind, got = f"of {images.dtype} on {images.device}", type(found).__name__
+        wanted = f"a tensor {(len(eps), *images.shape)} {kind}"
+        if isinstance(found, Tensor):
+            got = f"a tensor {tuple(found.shape)} of {found.dtype} on {found.device}"
+        if got != wanted:
+            given = f"for eps of shape {tuple(eps.shape)} it must return {wanted}"
+            raise ValueError(f"attack={self.name} returns {got}; {given}.")
+        wrong = ~found.isfinite().flatten(2).all(dim=2).all(dim=0)
+        if bool(wrong.any()):
+            number = int(batch.index[wrong][0])
+            raise ValueError(f"attack={self.name} returns NaN or infinity for image {number}.")
+
+    def _pool(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.pool is None:
+            return None
+        others, labels = self.pool
+        return others.to(images.device, images.dtype) / 255, labels.to(images.device, copy=True)
+
+    def _target_labels(self, images: Tensor, batch: Batch) -> Tensor | None:
+        """Return the target labels, never the true ones."""
+        labels = batch.labels
+        if self.target_label_rule is None:
+            return None
+        if self.target_label_rule == "next":
+            return (labels + 1) % self.num_classes
+        if self.target_label_rule == "random":
+            random = Philox(image_seeds(self.seed, batch.index), images, _TARGET_LABEL_STREAM)
+            return (labels + random.integers(1, self.num_classes)) % self.num_classes
+        if self.target_label_rule == "least_likely":
+            source = self.source
+            if isinstance(source, AttackedDefence):
+                source = source.classifier  # whose answer no draw decides
+            with torch.autocast(images.device.type, enabled=False):  # as gradients are taken
+                logits = source(images).float()
+            others = logits.scatter(1, labels[:, None], torch.inf)
+            return others.argmin(dim=1)
+        chosen = [self.data_target_labels[number] for number in batch.index.tolist()]
+        return torch.tensor(chosen, device=labels.device)
+
+
+def accepted(attack: Attack) -> tuple[str, ...]:
+    """Return the keyword arguments in `GIVEN` that an attack takes."""
+    parameters: Mapping[str, Any] = inspect.signature(attack).parameters
+    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return GIVEN if every else tuple(word for word in GIVEN if word in parameters)

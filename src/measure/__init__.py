@@ -1,0 +1,1 @@
+"""What a job measures of each batch, table by table."""

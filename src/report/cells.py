@@ -1,0 +1,160 @@
+"""Cells of a table of attacks, sources, targets and defences, and which of them are best."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from src.analysis import TRANSFER
+from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from src.analysis.ranking import rankings
+from src.analysis.strongest import strongest_attackers
+from src.analysis.visibility import mean_stealth
+from src.report.page.statistics import primary_rates
+from src.report.summary import JobSummary
+from src.utils.defended_names import parted
+
+AXES = ("attack", "source", "target", "defence")
+
+
+class Value(NamedTuple):
+    """Quantity that the cells of a table show: its column of rates, its name, a number's format."""
+
+    column: str
+    words: str
+    form: str = "{:.1%}"
+
+
+VALUES = {
+    "success": Value("success_rate", "Success rates in %"),
+    "accuracy": Value("robust_accuracy", "Robust accuracy in %"),
+    "confidence": Value("confidence", "Mean confidence in %"),
+    "success_confidence": Value("success_confidence", "Mean confidence in %, if fooled"),
+    "gradients": Value(
+        "gradients_per_image", "Gradients an image, at all budgets together", "{:,.0f}"
+    ),
+    "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
+    "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
+    "ssim": Value("ssim", "SSIM", "{:.3f}"),
+}
+"""Values of cells by name."""
+AVERAGE = "average"
+STRONGEST = {"strongest per set": "best", "strongest per image": "any"}
+"""Rows of the strongest attacker, and the columns of `strongest_attackers` that they show."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Numbers that a table shows of jobs at one budget, under one protocol.
+
+    Attributes:
+        pairs: A row per attack, source, target and defence, with the columns of rates.
+        outcomes: Outcomes of images of each group of comparable jobs.
+        value: One of `VALUES`.
+    """
+
+    pairs: pd.DataFrame
+    outcomes: Sequence[ImageOutcomes]
+    value: str
+
+    def table(self, keys: Sequence[str]) -> pd.DataFrame:
+        """Return a row per cell of some axes: means over the pairs of different networks.
+
+        The columns are `keys`, `value`; `low` and `high` of a cell of one pair; `white`, whether
+        there are none but white boxes (then the mean is theirs); the range of images, `least` and
+        `most`; `best`, whether the attack has the best value, and `undecided`, whether it cannot
+        be told from the best (see `rankings`).
+        """
+        found = []
+        for place, rows in self.pairs.groupby(list(keys), sort=False):
+            transfer = rows[rows["relation"] == TRANSFER]
+            used = transfer if len(transfer) else rows
+            column, one = VALUES[self.value].column, used.iloc[0]
+            if column not in used:
+                raise ValueError(f"value={self.value} needs jobs with diagnostics.stealth=true.")
+            ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
+            numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
+            counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())
+            found.append((*place, *numbers, *counts))
+        names = ["value", "low", "high", "white", "least", "most"]
+        return self.marked(pd.DataFrame(found, columns=[*keys, *names]), keys)
+
+    def marked(self, cells: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+        """Mark the best of comparable attacks in each group of cells that share all but these."""
+        cells = cells.assign(best=False, undecided=False)
+        if "attack" not in keys or self.value not in ("success", "accuracy"):
+            return cells
+        sign, shared = 1 if self.value == "success" else -1, [k for k in keys if k != "attack"]
+        shown = cells[~cells["white"]]
+        for place in shown[shared].drop_duplicates().to_dict("records") if shared else [{}]:
+            group = _where(shown, place)
+            for found in self.outcomes:
+                ranked = rankings(found.select(**{str(key): name for key, name in place.items()}))
+                for _, rows in ranked.groupby(["kind", "defence"], sort=False):
+                    first = rows[rows["source"] == rows["source"].iloc[0]]  # the mean over sources
+                    its = group[group["attack"].isin(first["attack"])]
+                    if its["value"].nunique() > 1:
+                        values = sign * its["value"]
+                        cells.loc[its.index[values == values.max()], "best"] = True
+                        tested = first["p"].notna().any()
+                        undecided = first.loc[first["undecided"] & tested, "attack"]
+                        cells.loc[its.index[its["attack"].isin(undecided)], "undecided"] = True
+        return cells.assign(undecided=cells["undecided"] & ~cells["best"])
+
+    def strongest(self) -> pd.DataFrame:
+        """Return a row per target and defence against the strongest of the untargeted attackers.
+
+        `strongest_attackers`, with `attack` one of `STRONGEST`, and the columns of
+        `pairs` that a cell shows.
+        """
+        if len(self.outcomes) > 1:
+            raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
+        found = strongest_attackers(self.outcomes[0])
+        found = found[~found["targeted"]]
+        parts = []
+        for name, value in STRONGEST.items():
+            ends = [found[f"{value}{end}"] for end in ("", "_low", "_high")]
+            if self.value == "accuracy":
+                ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
+            target, defence = zip(*map(parted, found["target"]), strict=True)
+            numbers = dict(zip(("value", "low", "high"), ends, strict=True))
+            common = {"least": found["images"], "most": found["images"], "white": False}
+            place = {"attack": name, "source": "", "target": target, "defence": defence}
+            parts.append(pd.DataFrame({**place, **numbers, **common}))
+        return pd.concat(parts, ignore_index=True).assign(best=False, undecided=False)
+
+
+def _where(rows: pd.DataFrame, place: Mapping[Hashable, str]) -> pd.DataFrame:
+    """Return the rows that have some values in some columns."""
+    for key, name in place.items():
+        rows = rows[rows[key] == name]
+    return rows
+
+
+def cells_of(
+    jobs: Sequence[JobSummary], value: str, eps_255: float | None, protocol: str | None
+) -> Cells:
+    """Return the cells of attacked jobs; None stands for each job's own budget or protocol."""
+    pairs, outcomes = [], defaultdict[str, list[ImageOutcomes]](list)
+    for one in jobs:
+        job, own = one.job, one.job.record
+        eps = own.reference if eps_255 is None else eps_255
+        counted, rates = protocol or own.protocol, primary_rates([one])
+        rates = rates[rates["eps_255"] > 0]
+        at = rates[(rates["eps_255"] == eps) & (rates["protocol"] == counted)]
+        if at.empty:
+            known = [", ".join(map(str, rates[key].unique())) for key in ("eps_255", "protocol")]
+            raise ValueError(
+                f"eps_255={eps:g}, protocol={counted}: {job.attack} on {own.source} has the "
+                f"budgets {known[0]} and the protocols {known[1]}."
+            )
+        if "stealth" in job.files:
+            at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
+        pairs.append(at)
+        single = image_outcomes(job.defended, job.attack, own.source, own.evaluated, counted)
+        outcomes[one.group].append(single[eps])
+        job.forget()
+    return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)

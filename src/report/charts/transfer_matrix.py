@@ -1,0 +1,218 @@
+"""The transfer matrix, and rate and confidence over the budget."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from altair.typing import ChartType
+
+from src.analysis import CLEAN, OWN, WHITE_BOX, clean_rows
+from src.report.charts.theme import (
+    ACCENT,
+    CORRECT,
+    FOOLED,
+    MEAN,
+    PANEL,
+    PERCENT,
+    RATES,
+    STROKES,
+    WHOLE,
+    budgets,
+    chosen,
+    clickable,
+    colour_by,
+    curve,
+    inline,
+    tooltip,
+    where,
+)
+from src.utils.defended_names import PLAIN
+
+MOST_COUNTS = 8
+"""Most targets with which cells hold counts; with more, the counts are in the tooltip alone."""
+MOST_COLOURS = 10
+"""Most targets whose curves have colours; of more, the chosen one alone stands out."""
+_SHOWN = "chosen_target == '' || datum.target == chosen_target"
+_OWN_COLOUR = "#f2b28e"
+_COST = ("gradients_per_image", "forwards_per_image")
+_RATES = tuple(
+    f"{rate}{end}" for rate in ("success_rate", "robust_accuracy") for end in ("", "_low", "_high")
+)
+COLUMNS = [
+    *("attack", "protocol", "source", "target", "defence", "eps_255", "n", "success"),
+    *("still_correct", *_RATES, "confidence", "confidence_low", "confidence_high", "relation"),
+    *("success_confidence", "targeted", "abstained", "clean_accuracy"),
+    *_COST,
+]
+COUNTS = tooltip(
+    *("attack", "source", "target", "relation", "defence", "success", "still_correct", "n"),
+    *("abstained", *_COST, "interval"),
+    shares=["success_rate", "confidence", "success_confidence"],
+)
+"""Tooltip of a cell: what it counts, of how many."""
+INTERVAL = (
+    "isValid(datum.success_rate_low) ? format(datum.success_rate_low, '.1%') + ' to ' + "
+    "format(datum.success_rate_high, '.1%') : 'none'"
+)
+"""Expression of the interval that the tooltip gives."""
+
+
+def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows behind the charts: those of clean images first, as source `clean`.
+
+    The rates are `primary_rates`.
+    """
+    clean = rates.groupby("defence", sort=False)[[*rates]].apply(clean_rows)
+    clean = clean.assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
+    return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
+
+
+def word(rows: pd.DataFrame) -> str:
+    """Return what a success is: `fooled`, unless all rows are of targeted attacks."""
+    return "target class reached" if rows["targeted"].all() else FOOLED
+
+
+def shown_words(rows: pd.DataFrame) -> str:
+    """Return the expression of what the reader chose to see, in words."""
+    return f"(chosen_shown == '{CORRECT}' ? '{CORRECT}' : '{word(rows)}')"
+
+
+def of_success(rows: pd.DataFrame) -> alt.Color:
+    """Return the colour of a rate of success, dark where the attack succeeds."""
+    drawn: dict[str, Any] = {"orient": "bottom", "titleOrient": "left", "format": ".0%"}
+    drawn |= {"gradientLength": 180, "gradientThickness": 10, "values": [0, 0.5, 1]}
+    named = alt.Legend(title=word(rows), **drawn)
+    return alt.Color("success_rate:Q", scale=alt.Scale(domain=[0, 1], scheme="blues"), legend=named)
+
+
+def ink() -> Any:
+    """Return the colour of words in a cell: legible on that of the cell."""
+    return where("datum.success_rate > 0.55", "white", "#1d2127")
+
+
+def matrix_chart(rows: pd.DataFrame) -> ChartType:
+    """Return sources x targets of the chosen attack, with counts in the cells.
+
+    It has no parameters of its own: budget, protocol, defence and target are `chosen`, too.
+    """
+    attacked = rows[rows["source"] != CLEAN]
+    sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
+    wide = len(targets) <= MOST_COUNTS
+    base = alt.Chart().encode(
+        x=alt.X("target:N", sort=targets, title="target", axis=_axis("top")),
+        y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_axis("left")),
+    )
+    frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
+    frame = frame.when(f"datum.relation == '{WHITE_BOX}'").then(alt.value("currentColor"))
+    frame = frame.when(f"datum.relation == '{OWN}'").then(alt.value(_OWN_COLOUR))
+    cells = base.transform_filter(f"datum.source != '{CLEAN}'")
+    rects = cells.mark_rect(strokeWidth=2, invalid=None, cursor="pointer").encode(
+        color=of_success(attacked), stroke=frame.otherwise(alt.value("transparent")), tooltip=COUNTS
+    )
+    shares: dict[str, Any] = {"fontSize": 13 if wide else 10, "fontWeight": 600}
+    layers = [rects]
+    for part, colour in ((cells, {"color": ink()}), (_clean(base), {})):
+        text = part.mark_text(dy=-7 if wide else 0, **shares)
+        layers.append(text.encode(text="share:N", tooltip=COUNTS, **colour))
+        if wide:
+            text = part.mark_text(fontSize=10.5, dy=8)
+            layers.append(text.encode(text="counts:N", tooltip=COUNTS, **colour))
+    title = (
+        f"chosen_attack + ': ' + {shown_words(attacked)} + ' at ' + format(chosen_eps, '.6~g') + "
+        f"'/255, protocol ' + chosen_protocol + "
+        f"(chosen_defence == '{PLAIN}' ? '' : ', behind ' + chosen_defence)"
+    )
+    words = "framed: white box; row clean: accuracy on all clean images"
+    return (
+        alt.layer(*layers, data=inline(rows))
+        .transform_filter(
+            f"{chosen('attack', 'defence')} && (datum.source == '{CLEAN}' || "
+            f"datum.source != '{MEAN}' && {chosen('protocol', 'eps_255')})"
+        )
+        .transform_calculate(
+            interval=INTERVAL,
+            clean=f"datum.source == '{CLEAN}' || chosen_shown == '{CORRECT}'",
+            share=f"datum.n > 0 ? format(datum.source == '{CLEAN}' ? datum.still_correct / datum.n "
+            f": {RATES['rate']}, '.1%') : 'n/a'",
+            counts="format(datum.clean ? datum.still_correct : datum.success, ',') + ' / ' + "
+            "format(datum.n, ',')",
+        )
+        .properties(
+            width={"step": 84 if wide else 38},
+            height={"step": 42 if wide else 24},
+            title=alt.Title(alt.ExprRef(title), subtitle=words),
+        )
+    )
+
+
+def curves_chart(rows: pd.DataFrame) -> ChartType:
+    """Return the rate and the mean confidence over the budget, with 95 % bands.
+
+    They are those of the chosen attack and source, or of the mean over sources. Of a single budget
+    there are dots with intervals, a row a target.
+    """
+    attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
+    single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
+    panel = _dots if single else _over_budgets
+    name = f"(chosen_source == '' ? '{MEAN}' : 'source ' + chosen_source)"
+    panels: list[Any] = []
+    for value, words in (("rate", shown_words(attacked)), ("confidence", "'mean confidence'")):
+        title = alt.Title(alt.ExprRef(f"{words} + ': ' + chosen_attack + ', ' + {name}"))
+        panels.append(panel(attacked, value, not panels).properties(title=title))
+    of_source = f"datum.source == (chosen_source == '' ? '{MEAN}' : chosen_source)"
+    mean = f"(datum.source != '{MEAN}' || datum.relation != '{WHITE_BOX}')"
+    shown = f"datum.n > 0 && {chosen('attack', 'protocol', 'defence')} && {of_source} && {mean}"
+    chart = alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
+    return chart.transform_filter(shown).transform_calculate(**RATES)
+
+
+def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
+    """Return curves over the budget, a colour a target; the first panel has the legend."""
+    targets = list(dict.fromkeys(rows["target"]))
+    few = len(targets) <= MOST_COLOURS
+    colour = where("datum.target == chosen_target", ACCENT, "#8894a5")
+    if few:
+        words = "target (dashed: white box)"
+        colour = colour_by("target", targets, words, orient="top", **STROKES)
+    dash = where(f"datum.relation == '{WHITE_BOX}'", [5, 3], [1, 0])
+    base = alt.Chart().encode(x=budgets(rows), detail=["source:N", "target:N"], color=colour)
+    band, line = curve(base, value, _lines(value), strokeDash=dash).layer
+    band, line = (
+        part.encode(opacity=where(_SHOWN, *opacity))
+        for part, opacity in ((band, (0.13, 0.03)), (line, (1, 0.2)))
+    )
+    if first and few:  # a legend answers where its first layer has it
+        line = line.add_params(clickable("target"))
+    return alt.layer(band, line).properties(width=PANEL, height=190)
+
+
+def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
+    """Return values with their intervals at the one budget, a row a target."""
+    targets = list(dict.fromkeys(rows["target"]))
+    base = alt.Chart().transform_filter("datum.eps_255 > 0")
+    base = base.encode(
+        y=alt.Y("target:N", title=None, sort=targets, axis=alt.Axis(grid=True)),
+        yOffset=alt.YOffset("source:N", sort=None),
+        opacity=where(_SHOWN, 1, 0.3),
+        color=where(f"datum.relation == '{WHITE_BOX}'", ACCENT, "#3b76af"),
+        tooltip=_lines(value),
+    )
+    x = alt.X(f"{value}:Q", scale=WHOLE, title=None, axis=PERCENT)
+    low = alt.X(f"{value}_low:Q", title=None)
+    ends = base.mark_rule(strokeWidth=1.5).encode(x=low, x2=f"{value}_high:Q")
+    points = base.mark_point(filled=True, size=64).encode(x=x)
+    return alt.layer(ends, points).properties(width=PANEL, height=22 * len(targets))
+
+
+def _lines(value: str) -> list[Any]:
+    shares = [value, f"{value}_low", f"{value}_high"]
+    return tooltip("attack", "source", "target", "eps_255", "n", shares=shares)
+
+
+def _clean(base: alt.Chart) -> alt.Chart:
+    return base.transform_filter(f"datum.source == '{CLEAN}'").encode(color=alt.value("#888888"))
+
+
+def _axis(orient: Any) -> alt.Axis:
+    angle = -40 if orient == "top" else 0
+    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, labelLimit=220)

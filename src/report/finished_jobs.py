@@ -1,0 +1,41 @@
+"""Report command: the jobs in some folders, their page, and its figures as files."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from src.artifacts.jobs import find_jobs
+from src.artifacts.record import FIGURES, PAGE, remove_figures
+from src.artifacts.sweep_state import OUTPUTS, newest_sweep
+from src.config.settings import ReportCommand, ReportSettings
+from src.report.page.content import build_report
+from src.report.page.html import save_figures, write_page
+from src.report.summary import Summary, summarise
+
+
+def report(settings: ReportCommand) -> None:
+    """Build the report of the named folders, else of the newest sweep."""
+    folders = [Path(name) for name in settings.folder or ()] or [newest_sweep(finished=True)]
+    summary = summarise(find_jobs(folders))
+    several = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
+    default = folders[0] if len(folders) == 1 else several
+    out = Path(settings.out or default)
+    console = Console()
+    write_report(summary, out, settings.report, Path(settings.cache_dir), console)
+    console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
+
+
+def write_report(
+    summary: Summary, out: Path, settings: ReportSettings, cache: Path, console: Console
+) -> None:
+    """Write the page and, with `settings.figures`, every figure as files with its data.
+
+    Figures of an earlier report in the folder `out` are removed.
+    """
+    with Status("Building the report", console=console):
+        content = build_report(summary)
+        write_page(content, out / PAGE, cache)
+        remove_figures(out / FIGURES)
+        if settings.figures:
+            save_figures(content.figures, out / FIGURES)

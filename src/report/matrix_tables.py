@@ -1,0 +1,157 @@
+"""Transfer matrices for the terminal and CSV files."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from src.analysis import CLEAN, OWN, WHITE_BOX, relation
+from src.analysis.multiple_comparisons import FEWEST_TESTED
+from src.analysis.ranking import resolution
+from src.utils.defended_names import PLAIN
+
+_DIFFERENCE = ["difference", "difference_low", "difference_high"]
+
+
+def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
+    """Lay out a transfer matrix for the terminal, white boxes marked `*`, own networks `+`.
+
+    `matrix` is a result of `transfer_matrix`. Each pair has a row where a row per source and a
+    column per target take more than `width` characters.
+    """
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    relations = list(map(relation, matrix["source"], matrix["target"]))
+    counted, rate = "still correct", "robust accuracy"
+    clean = "accuracy on all clean images"
+    if matrix["targeted"].any():
+        counted, rate = "target class reached", "targeted success rate"
+        clean = "clean images already classified as their target label"
+    caption = {
+        f"{counted} / denominator = {rate}": True,
+        f"{CLEAN}: {clean}": CLEAN in sources,
+        "* white box: the target is the source or part of it": WHITE_BOX in relations,
+        "+ own: the source's network, behind another defence": OWN in relations,
+    }
+    marks = {WHITE_BOX: "*", OWN: "+"}
+    cells = [marks.get(one, "") + cell for one, cell in zip(relations, matrix["cell"], strict=True)]
+    pairs = matrix[["source", "target"]].assign(cell=cells)
+    grid = pairs.pivot(index="source", columns="target", values="cell").loc[sources, targets]
+    grid = grid.fillna("-").add_prefix("-> ").reset_index()
+    table = _table(grid)
+    if Console(width=10_000).measure(table).maximum > width:
+        table = _table(pairs)
+    words = "\n".join(line for line, holds in caption.items() if holds)
+    shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
+    return Group(shown, table, Text(words, style="italic"))
+
+
+def defence_table(behind: pd.DataFrame) -> Group:
+    """Lay out a result of `behind_defences` for the terminal, a line a defence.
+
+    Where sources were attacked behind defences, a column says which.
+    """
+
+    def share(values: pd.Series) -> pd.Series:
+        return values.map("{:.1%}".format)
+
+    counted = behind["counted"].iloc[0]
+    adaptive = (behind["through"] != PLAIN).any()
+    shown = behind[["through", "defence"] if adaptive else ["defence"]]
+    shown = shown.rename(columns={"through": "attacked through"})
+    shown["clean"] = share(behind["clean_accuracy"])
+    shown[counted] = share(behind["rate"])
+    if behind["abstained"].any():
+        total = behind["abstained"] + behind["n"]
+        shown["abstained"] = [f"{k} / {n}" for k, n in zip(behind["abstained"], total, strict=True)]
+    pairs = " or ".join(map(str, sorted(set(behind["pairs"]))))
+    words = f"means over {pairs} pair{'s' * (pairs != '1')} of other networks"
+    if not adaptive:
+        words += (
+            "; a plain transfer attack is not an adaptive one, for which there is source_defence"
+        )
+    return Group(_table(shown.astype(str)), Text(words, style="italic"))
+
+
+def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Group:
+    """Lay out the first rows of one ranking of attacks, or of sources, for the terminal.
+
+    `ranked` has rows of `Summary.rankings` or `Summary.sources`.
+    """
+    first, shown = ranked.iloc[0], ranked.head(most)
+    does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
+    what, other = f"{of.capitalize()}s", "source" if of == "attack" else "attack"
+    whose = str(first[other])
+    heading = (
+        f"{what} by mean success ({does}) on other models, eps = {first['eps_255']:g}/255, "
+        f"{whose if whose.startswith('mean of') else f'{other}: {whose}'}"
+    )
+    frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})
+    tested = bool(ranked["p"].notna().any())
+    tied = tested and bool(ranked["undecided"].sum() > 1)
+    marks = shown["undecided"].map({True: "=" * tied, False: ""})
+    frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
+    if of == "attack":
+        ends = _points(shown, ["low", "high"], " [{:.1f}, {:.1f}]")
+        frame["mean success"] += pd.Series(ends, shown.index)
+    if of == "source":
+        frame["advantage"] = shown["advantage"].map(lambda its: f"{100 * its:+.1f}")
+    frame["beside the first"] = _points(shown, _DIFFERENCE, "{:+.1f} [{:+.1f}, {:+.1f}]")
+    frame["images"] = shown["images"].astype(str)
+    if of == "attack":
+        frame["gradients\n/ image"] = shown["gradients"].map("{:g}".format)
+    left = len(ranked) - len(shown)
+    words = [f"{of}s.csv has the {left} others"] if left else []
+    words.append(
+        f"not tested: that needs {FEWEST_TESTED} images"
+        if not tested
+        else "= cannot be told from the first (all pairs tested together, p >= 0.05)"
+        if tied
+        else "decided: each of the others is weaker (all pairs tested together, p < 0.05)"
+    )
+    notes = Text("\n".join(["; ".join(words), *resolution(ranked)]), style="italic")
+    return Group(Text(heading, style="bold"), _table(frame), notes)
+
+
+def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+    """Write shares in percent, or differences in points, without an unknown interval."""
+    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
+    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
+    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
+
+
+def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Turn the long matrix into a row per source, for spreadsheets.
+
+    Columns are `source`, one per target with the readable cells, then for each target, after
+    its name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack
+    `success` and `targeted_success_rate`) with its 95 % interval, `_low` and `_high`. A pair
+    that was not run is empty.
+    """
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    count, rate = "still_correct", "robust_accuracy"
+    if matrix["targeted"].any():
+        count, rate = "success", "targeted_success_rate"
+    names = {"k": count, "n": "denominator", "rate": rate}
+    names |= {f"rate{end}": f"{rate}{end}" for end in ("_low", "_high")}
+    pivoted = matrix.astype({"k": "Int64", "n": "Int64"}).pivot(index="source", columns="target")
+    columns = {
+        f"{target} {name}": pivoted[column, target]
+        for target in targets
+        for column, name in names.items()
+    }
+    wide = pd.concat([pivoted["cell"][targets], pd.DataFrame(columns)], axis=1).loc[sources]
+    return wide.rename_axis("source").reset_index()
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    """Return names and right-aligned cells as a table."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in frame.columns:
+        name = column in ("source", "target", "defence", "attack")
+        table.add_column(Text(column), justify="left" if name else "right", overflow="fold")
+    for row in frame.itertuples(index=False, name=None):
+        table.add_row(*map(Text, row))  # no str: it would style [..]
+    return table

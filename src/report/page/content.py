@@ -1,0 +1,51 @@
+"""Report content, from the ranking down to the definitions."""
+
+from src.analysis import CAUSES
+from src.report.page.definitions import DEFINITIONS
+from src.report.page.facts import commands, facts
+from src.report.page.html import Report, Section
+from src.report.page.statistics import measure
+from src.report.page.view import make_view
+from src.report.sections.clean import clean, clean_sentence
+from src.report.sections.comparisons import compared
+from src.report.sections.mechanisms import mechanisms
+from src.report.sections.single_images import hypothesis
+from src.report.sections.strongest_attacker import attackers
+from src.report.sections.transfer import answer, answer_sentence, variants
+from src.report.summary import Summary
+
+
+def build_report(summary: Summary) -> Report:
+    """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
+    found = measure(summary)
+    jobs = [one.job for one in summary.jobs]
+    attacked = [job for job in jobs if job.attacked]
+    names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
+    alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms)
+    terms = (("What was run", facts(jobs)), ("Definitions", DEFINITIONS))
+    if not attacked:
+        title, parts = f"Clean images: {names}", clean(found)
+        return Report(title, clean_sentence(found), alarms, parts, terms=terms)
+    view = make_view(attacked[0].record, found)
+    command = "\n".join(f"{words} diagnostics=full" for words in commands(attacked))
+    sections: tuple[Section | None, ...] = (
+        answer(view, found),
+        Section("images", "Images of the chosen pair"),
+        attackers(view, found),
+        hypothesis(view, found),
+        compared(view, found),
+        mechanisms(view, found, command),
+        variants(view, found),
+        *clean(found),
+    )
+    return Report(
+        title=f"Transfer of adversarial examples: {names}",
+        answer=answer_sentence(view, found),
+        alarms=alarms,
+        sections=tuple(part for part in sections if part is not None),
+        menus=view.menus,
+        choice=view.choice,
+        pairs=view.pairs,
+        pictures=found.pictures,
+        terms=terms,
+    )

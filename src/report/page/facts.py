@@ -1,0 +1,96 @@
+"""Facts about jobs: command, data, models and versions."""
+
+import shlex
+from collections.abc import Sequence
+
+from src.artifacts.jobs import StoredJob
+from src.artifacts.record import JobRecord
+
+
+def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs."""
+    records = [job.record for job in jobs]
+    attacked = [job for job in jobs if job.attacked]
+    values = {
+        "data": [_data(record) for record in records],
+        "attacks": [_attack(job) for job in attacked],
+        "budgets": [_budgets(job.record) for job in attacked],
+        "images counted": [record.protocol for record in records],
+        "ensembles": [
+            f"mean of {job.record.config['ensemble']}"
+            for job in attacked
+            if "+" in job.record.source
+        ],
+        "feature layers": [
+            f"{job.record.layer} of {job.record.source}" for job in attacked if job.record.layer
+        ],
+        "seed": [str(record.seed) for record in records],
+        "precision and device": [_arithmetic(record) for record in records],
+        "finished": sorted(record.created for record in records),
+        "code": [f"commit {record.commit}" for record in records],
+        "versions": [_versions(record) for record in records],
+    }
+    found = [("command", command) for command in commands(jobs)]
+    found += sorted({("model", line) for record in records for line in _models(record)})
+    found += [(term, "; ".join(dict.fromkeys(each))) for term, each in values.items()]
+    return tuple((term, value) for term, value in found if value)
+
+
+def commands(jobs: Sequence[StoredJob]) -> list[str]:
+    """Return the command of every sweep, with the values of swept keys listed by commas."""
+    sweeps: dict[object, list[JobRecord]] = {}
+    for job in jobs:
+        key = (job.record.config.get("sweep"), job.sweep_folder)
+        sweeps.setdefault(key, []).append(job.record)
+    return [_command(records) for records in sweeps.values()]
+
+
+def _command(records: Sequence[JobRecord]) -> str:
+    values: dict[str, list[str]] = {}
+    for word in dict.fromkeys(word for one in records for word in one.overrides):
+        key, _, value = word.partition("=")
+        if key != "sweep":  # the sweep's id is the program's own word
+            values.setdefault(key, []).append(value)
+    words = [f"{key}={','.join(each)}" for key, each in values.items()]
+    swept = ["-m"] if len(records) > 1 else []
+    return " ".join(["python -m src.main", *swept, *records[0].flags, *map(shlex.quote, words)])
+
+
+def _data(record: JobRecord) -> str:
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
+
+
+def _attack(job: StoredJob) -> str:
+    settings = [
+        f"{key}={value}"
+        for key, value in job.record.config["attack"]["settings"].items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+
+
+def _arithmetic(record: JobRecord) -> str:
+    trainer = record.config.get("trainer", {})
+    batches = f", batches of {trainer['batch_size']}" if "batch_size" in trainer else ""
+    return f"{record.arithmetic}{batches}, on {record.device}"
+
+
+def _versions(record: JobRecord) -> str:
+    return ", ".join(f"{name} {number}" for name, number in record.versions.items())
+
+
+def _models(record: JobRecord) -> list[str]:
+    lines = []
+    for name, settings in record.config["model"].items():
+        network = settings["network"]
+        what = network.get("model_name") or network.get("name") or network.get("_target_")
+        weights = settings.get("weights") or "trained here"
+        digest = record.weights.get(name, "unknown")
+        lines.append(f"{name}: {what}; weights {weights}, digest {digest}")
+    return lines

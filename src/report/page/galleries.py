@@ -1,0 +1,172 @@
+"""Pictures of a page with the predictions for them: contact sheets, and galleries by definition."""
+
+import base64
+import io
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from src.analysis.trajectories import KINDS, moments
+from src.artifacts.jobs import StoredJob
+
+MOST_BYTES = 6_000_000
+"""Most that the pictures of a page take."""
+_SIDE = 160  # most pixels of a picture's longer side
+_SMALL = 64  # up to here pixels are kept as they are
+_MOST_BUDGETS = 5  # in a contact sheet, beside the clean image and the perturbation
+_TOP = 3  # classes named below a picture
+
+Top = list[tuple[int, float]]
+"""Likeliest classes with their probabilities."""
+
+
+@dataclass
+class Pictures:
+    """Pictures of a page, each once, as its script reads them.
+
+    A strip is an image, `index` and `label`, in `steps`: each has its `title`, what it is in
+    `words`, the `picture`, a place in `data` (-1: not stored, None: none is drawn), and `top`, the
+    likeliest classes by model; `eps` is the budget, None of the perturbation.
+
+    Attributes:
+        data: Data URIs.
+        classes: Names of the classes by their numbers, one list a data set.
+        sheets: A row for each job, by rank: `attack`, `source`, the place of its `classes`, the
+            strips of its `examples`, and by target its `galleries`: `title`, `count` in words,
+            `strips`.
+        left_out: `attack` and `source` of jobs for whose pictures, or some of whose galleries, the
+            page has no room, and the `command` that builds a page of one alone.
+    """
+
+    data: list[str] = field(default_factory=list)
+    classes: list[tuple[str, ...]] = field(default_factory=list)
+    sheets: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def add(self, job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
+        """Add a job's pictures if there is room.
+
+        The tables are its `trajectories` and the `galleries` of them.
+        """
+        if not job.examples and chosen.empty:
+            return
+        named = {"attack": job.attack, "source": job.record.source}
+        left = named | {"command": f"python -m src.report {shlex.quote(str(job.folder))}"}
+        if self._bytes > MOST_BYTES:
+            self.left_out.append(left)
+            return
+        names = job.record.class_names
+        if names not in self.classes:
+            self.classes.append(names)
+        index = [*(job.examples["index"].tolist() if job.examples else ()), *chosen["index"]]
+        top = _tops(job.top_five(sorted(set(index))))
+        examples = self._examples(job, top) if job.examples else []
+        galleries: dict[str, list[dict[str, Any]]] = {}
+        for (target, kind), rows in chosen.groupby(["target", "kind"], sort=False):
+            if self._bytes > MOST_BYTES:
+                self.left_out = [each for each in self.left_out if each != left] + [left]
+            else:
+                its = images.loc[images["target"] == target, str(kind)]
+                count = f"{len(rows)} of {its.sum()} such images among {len(its)}"
+                strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]
+                one = {"title": KINDS[str(kind)], "count": count, "strips": strips}
+                galleries.setdefault(str(target), []).append(one)
+        found = {"classes": self.classes.index(names), "examples": examples}
+        self.sheets.append(named | found | {"galleries": galleries})
+
+    def _examples(self, job: StoredJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
+        """Return the strips of a job's examples: clean, the perturbation, and every budget."""
+        stored = job.examples
+        tried, reference = stored["eps_255"].tolist(), job.record.reference
+        at = reference if reference in tried else max(tried)
+        drawn, scale = _spread(tried, at), 255 / (2 * at)
+        strips = []
+        for place, index in enumerate(stored["index"].tolist()):
+            clean, label = stored["clean"][place], int(stored["label"][place])
+            changed = dict(zip(tried, stored["adversarial"][:, place], strict=True))
+            noise = self._picture(_bytes(0.5 + (changed[at] - clean / 255) * scale))
+            pictures = {eps: self._picture(_bytes(changed[eps])) for eps in drawn}
+            pictures[0.0] = self._picture(clean)
+            steps = []
+            for eps in (0.0, *tried):
+                tops = {one: top.get((one, index, eps), []) for one in job.record.targets}
+                steps.append(_step(eps, "", pictures.get(eps), tops))
+            grey = _step(None, f"times {scale:.3g}, around grey", noise, {})
+            steps.insert(1, grey | {"title": f"perturbation, {_budget(at)}"})
+            strips.append({"index": index, "label": label, "steps": steps})
+        return strips
+
+    def _gallery(self, job: StoredJob, row: dict[Any, Any], top: dict[Any, Top]) -> dict[str, Any]:
+        """Return the strip of a row of `galleries`: clean, and what shows its kind."""
+        index, label, target = int(row["index"]), int(row["label"]), str(row["target"])
+        steps = []
+        for eps, words in [(0.0, ""), *moments(row["kind"], row, max(job.record.budgets))]:
+            both = {one: top.get((one, index, eps), []) for one in (job.record.source, target)}
+            tried = min(each for each in (0.0, *job.record.budgets) if each >= eps)
+            if eps < tried and job.flips is not None:  # bisection found this budget
+                here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
+                both[target] = next(iter(_tops(here).values()), [])
+                words += f"; picture at {_budget(tried)}"
+            pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
+            steps.append(_step(eps, words, self._picture(pixels), both))
+        return {"index": index, "label": label, "steps": steps}
+
+    def _picture(self, pixels: NDArray[np.uint8] | None) -> int:
+        """Return the place of an image (3, H, W), uint8, small ones without loss."""
+        if pixels is None:
+            return -1
+        image = Image.fromarray(np.moveaxis(pixels, 0, -1))
+        kind = "png" if max(image.size) <= _SMALL else "webp"
+        image.thumbnail((_SIDE, _SIDE))
+        file = io.BytesIO()
+        image.save(file, kind, quality=85)
+        text = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        if text not in self._places:
+            self._places[text] = len(self.data)
+            self.data.append(text)
+            self._bytes += len(text)
+        return self._places[text]
+
+
+def _tops(rows: pd.DataFrame) -> dict[Any, Top]:
+    """Return the likeliest classes by target, image and budget."""
+    if "top5_classes" not in rows:  # as in the tables of docs/results/
+        pairs = zip(rows["predicted"], rows["confidence"], strict=True)
+        tops: list[Top] = [[(int(label), round(float(share), 3))] for label, share in pairs]
+    else:
+        tops = [
+            [(int(k), round(float(p), 3)) for k, p in zip(classes[:_TOP], shares, strict=False)]
+            for classes, shares in zip(rows["top5_classes"], rows["top5_confidences"], strict=True)
+        ]
+    return dict(
+        zip(zip(rows["target"], rows["index"], rows["eps_255"], strict=True), tops, strict=True)
+    )
+
+
+def _step(
+    eps: float | None, words: str, picture: int | None, top: dict[str, Top]
+) -> dict[str, Any]:
+    title = _budget(eps or 0.0)
+    return {"eps": eps, "title": title, "words": words, "picture": picture, "top": top}
+
+
+def _budget(eps: float) -> str:
+    return f"{eps:.3g}/255" if eps else "clean"
+
+
+def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+
+
+def _spread(tried: Sequence[float], at: float) -> list[float]:
+    """Return the tried budgets that have pictures: a few and `at`."""
+    places = np.linspace(0, len(tried) - 1, min(_MOST_BUDGETS, len(tried))).round().astype(int)
+    return sorted({at, *(tried[place] for place in places)})

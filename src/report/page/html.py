@@ -1,0 +1,144 @@
+"""The report as one HTML page that works from disk, and its charts as single files."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+from altair.typing import ChartType
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from src.report.charts.theme import THEME, Choice
+from src.report.page.galleries import Pictures
+from src.utils.files import WriteError, write_csv, write_text
+
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title, its caption (denominators included) and the rows behind it.
+
+    Its name, the stem of its files, is unique in the report: letters, digits and hyphens. Its size
+    on the page is `half` of the width, `fit` to the chart, or the `rest` beside another; `choice`
+    holds the first values of the parameters that the page sets. Of its largest table the page
+    draws only the rows whose columns in `keys` have the values chosen of what these map to.
+    """
+
+    name: str
+    title: str
+    caption: str
+    chart: ChartType
+    data: pd.DataFrame
+    size: str = "half"
+    choice: Choice | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The Vega-Lite specification, described for readers who cannot see the chart."""
+        with alt.theme.enable(THEME):
+            spec = self.chart.to_dict(validate=False)  # tests validate it, which takes a second
+        if self.choice:
+            first = self.choice.params.items()
+            params = [{"name": name, "value": value} for name, value in first]
+            spec["params"] = [*spec.get("params", []), *params]
+        return {**spec, "description": f"{self.title}. {self.caption}"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, with an anchor that is unique, and a command for the shell."""
+
+    id: str
+    title: str
+    text: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of a page, in its order.
+
+    The answer is the finding in a sentence or two; alarms are (finding, usual causes), menus the
+    options of all that can be chosen with their words, pairs attack, source and target of all
+    pairs by rank, terms (heading, (term, description) pairs).
+    """
+
+    title: str
+    answer: str
+    alarms: tuple[tuple[str, str], ...] = ()
+    sections: tuple[Section, ...] = ()
+    menus: Mapping[str, Sequence[tuple[Any, str]]] = field(default_factory=dict)
+    choice: Choice = field(default_factory=Choice)
+    pairs: Sequence[Sequence[str]] = ()
+    pictures: Pictures = field(default_factory=Pictures)
+    terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every chart, in the order of the page."""
+        return [figure for section in self.sections for figure in section.figures]
+
+
+def write_page(report: Report, path: Path, cache: Path) -> None:
+    """Write the report as one HTML file that loads no other; whole or not at all.
+
+    The script that draws it, which takes a second to make, is kept in the folder `cache`.
+    """
+    environment = Environment(
+        loader=PackageLoader("src.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    vega = Markup(_vega(cache)) if report.figures else ""
+    page = environment.get_template("page.html")
+    write_text(path, page.render(report=report, vega=vega, data=_data(report)))
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """Return what the page's script reads: specifications, tables each once, and pictures."""
+    tables: dict[str, Any] = {}
+    specs = {}
+    for figure in report.figures:
+        tables |= figure.spec.get("datasets", {})
+        own = figure.spec.get("datasets", {})
+        names = sorted(own, key=lambda name: -len(own[name]))
+        specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
+    pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
+    return {
+        **{"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures},
+        "choice": asdict(report.choice),
+    }
+
+
+def save_figures(figures: Sequence[Figure], folder: Path) -> None:
+    """Write every chart as NAME.svg and its data as NAME.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        svg = vl_convert.vegalite_to_svg(figure.spec, vl_version=VEGA_LITE)
+        write_text(folder / f"{figure.name}.svg", svg)
+        write_csv(folder / f"{figure.name}.csv", figure.data)
+
+
+def _vega(cache: Path) -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script."""
+    path = cache / f"vega-{VEGA_LITE}-{version('vl-convert-python')}.js"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    text = str(made).replace("</script", "<\\/script")
+    with suppress(WriteError):  # else it is made each time
+        write_text(path, text)
+    return text

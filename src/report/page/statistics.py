@@ -1,0 +1,172 @@
+"""Statistics that the page alone shows: each job's predictions are read and released in turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf, nan
+
+import pandas as pd
+
+from src.analysis import measured, relation
+from src.analysis.confidence import by_initial_confidence
+from src.analysis.filtered import filtered_rates, low_pass_accuracy
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.initial_confidence import initial_confidence_effect
+from src.analysis.iterations import success_over_iterations
+from src.analysis.similarity import pair_similarity
+from src.analysis.trajectories import galleries
+from src.analysis.visibility import mean_stealth
+from src.artifacts.jobs import StoredJob, model_digest
+from src.report.page.galleries import Pictures
+from src.report.summary import JobSummary, Summary, described_images
+from src.utils.defended_names import PLAIN, defended, parted
+
+
+@dataclass
+class Measured:
+    """The numbers and pictures of a report.
+
+    Attributes:
+        ranking: The `rankings` of the summary.
+        sources: Its `source_rankings`.
+        outcomes: Outcomes of images of each group of comparable jobs; see `Summary.outcomes`.
+        tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
+            `excess`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
+            `similarity`, `stealth`, `iterations`. One that no job has is missing.
+        clean: Rows of the clean images with the top five, by data set and model.
+        pictures: Example images and galleries, by rank.
+        alarms: (name, finding) of every job, each once.
+    """
+
+    ranking: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sources: pd.DataFrame = field(default_factory=pd.DataFrame)
+    outcomes: Sequence[ImageOutcomes] = ()
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    pictures: Pictures = field(default_factory=Pictures)
+    alarms: list[tuple[str, str]] = field(default_factory=list)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table; empty if no job has it."""
+        return self.tables.get(name, pd.DataFrame())
+
+
+def measure(summary: Summary) -> Measured:
+    """Add what the page alone shows to the summary of jobs, one job after another, by rank."""
+    found = Measured(summary.rankings, summary.sources, summary.outcomes)
+    names: dict[str, str] = {}
+    for one in summary.jobs:
+        for name in one.job.record.weights:
+            _model(one.job, name, names)
+    parts: dict[int, dict[str, pd.DataFrame]] = {}
+    for number in _by_rank(summary):
+        one = summary.jobs[number]
+        job = one.job
+        _add_clean(job, names, found)
+        if job.attacked:
+            tables = _tables(one, names) | _images(job, found.pictures)
+            origin = {"attack": job.attack, "source": job.record.source}
+            parts[number] = {
+                name: table.assign(**{key: origin[key] for key in origin if key not in table})
+                for name, table in tables.items()
+            }
+        job.forget()
+    found.alarms = list(dict.fromkeys(alarm for one in summary.jobs for alarm in one.alarms))
+    for name in dict.fromkeys(name for tables in parts.values() for name in tables):
+        mine = [parts[number][name] for number in sorted(parts) if name in parts[number]]
+        found.tables[name] = pd.concat(mine, ignore_index=True)
+    return found
+
+
+def _by_rank(summary: Summary) -> list[int]:
+    """Return the places of the jobs, those of the attacks and sources with the best ranks first."""
+    ranked = summary.rankings.iloc[::-1]  # the rank at the reference budget replaces the others
+    ranks = {(row["attack"], row["source"]): row["rank"] for _, row in ranked.iterrows()}
+    jobs = [(one.job.attack, one.job.record.source) for one in summary.jobs]
+    return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
+
+
+def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
+    """Return a model's name, distinct from that of another model or other data."""
+    record, (model, defence) = job.record, parted(name)
+    digest = model_digest(record, model)
+    known = names.setdefault(model, f"{record.data}{digest}")
+    other = f"{model} ({record.dataset} {record.data[:6]} {digest[:6]})"
+    return defended(model if known == f"{record.data}{digest}" else other, defence)
+
+
+def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
+    """Collect every model's rows on clean images, with the names of the classes."""
+    classes = job.record.class_names
+    mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
+    behind = () if job.attacked else job.record.evaluated
+    named = {name: _model(job, name, names) for name in (*job.record.weights, *behind)}
+    if mine.keys() >= set(named.values()):
+        return
+    for target, its in job.clean.groupby(job.clean["target"].astype(str), sort=False):
+        name = named[str(target)]
+        if name not in mine:
+            mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
+
+
+def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """Return the statistics of a job's tables, except those of single images."""
+    job, record, rows = one.job, one.job.record, one.job.predictions
+    pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
+    rates = _rates(one).assign(group=one.group)
+    plain = rates["defence"] == PLAIN
+    found = {"rates": rates[plain]}
+    if not plain.all():
+        found["behind_defences"] = rates[~plain]
+    stored = {
+        name: table
+        for name in ("spectra", "low_passed", "filtered", "similarity")
+        if name in job.files and len(table := job.table(name))
+    }
+    if "spectra" in stored:
+        found["spectra"] = stored["spectra"]
+    if "low_passed" in stored:
+        table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
+        own = [_model(job, str(target), names) for target in table["target"]]
+        found["low_passed"] = table.assign(target=own)
+    if "filtered" in stored:
+        found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
+    if "similarity" in stored:
+        found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
+    if "stealth" in job.files:
+        sizes = mean_stealth(job.table("stealth"))
+        found["stealth"] = sizes[sizes["eps_255"] == at]
+    if "iterations" in job.files:
+        moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
+        kinds = [relation(record.source, target) for target in moved["target"]]
+        found["iterations"] = moved.assign(relation=kinds)
+    if len(one.excess):
+        found["excess"] = one.excess[one.excess["eps_255"] == at]
+    return found
+
+
+def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
+    """Return the rates of jobs' primary variants, as the charts of matrix and curves draw them."""
+    rates = pd.concat([_rates(one) for one in jobs], ignore_index=True)
+    return rates[rates["primary"]]
+
+
+def _rates(one: JobSummary) -> pd.DataFrame:
+    """Return the rates of every variant, with what charts tell rows apart by."""
+    record, table = one.job.record, measured(one.rates)
+    return table.assign(
+        target=[parted(target)[0] for target in table["target"]],
+        primary=table["variant"] == record.storage,
+        reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
+        relation=[relation(record.source, target) for target in table["target"]],
+        gradients_per_image=one.cost.get("gradients_per_image", nan),
+        forwards_per_image=one.cost.get("forwards_per_image", nan),
+    )
+
+
+def _images(job: StoredJob, pictures: Pictures) -> dict[str, pd.DataFrame]:
+    """Return the effect of initial confidence, and its bins, and add the job's pictures."""
+    record = job.record
+    table = described_images(job)
+    pictures.add(job, table, galleries(table))
+    bins = by_initial_confidence(job.predictions, record.source, record.targets, record.protocol)
+    return {"effects": initial_confidence_effect(table), "bins": bins}

@@ -1,0 +1,176 @@
+"""The rows of a page in the order of its rankings, what it shows first, and what can be chosen."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from src.analysis import CLEAN, TRANSFER
+from src.artifacts.record import JobRecord
+from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
+from src.report.charts.transfer_matrix import drawn_rows, word
+from src.report.page.statistics import Measured
+from src.utils.defended_names import PLAIN
+
+_MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
+_COSTS = ("gradients_per_image", "forwards_per_image")
+_SUMS = ("n", "success", "still_correct", "abstained")
+_COMMON = ["dataset", "norm", "protocol", "kind"]
+_STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients"]
+_STATISTICS += ["difference", "difference_low", "difference_high", "p"]
+_JOB = ["attack", "source"]
+_APART = "[+@]"  # in names of ensembles, and of sources behind a defence
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows of all jobs in the order of the rankings, and the choices among them.
+
+    Attributes:
+        rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
+            the place of each attack in the ranking, `position` and `own_position`.
+        ranking: A row for each budget, attack and source or mean, and for each heading; see
+            `ranked`.
+        choice: Cell that is shown first.
+        pairs: Attack, source and target of all pairs, that of the best rank first.
+        menus: Options, with their words, of each thing to choose.
+    """
+
+    rows: pd.DataFrame
+    ranking: pd.DataFrame
+    choice: Choice
+    pairs: list[list[str]]
+    menus: dict[str, list[tuple[Any, str]]]
+
+
+def make_view(record: JobRecord, found: Measured) -> View:
+    """Order the rows of all jobs; the record is of the job whose budget and protocol come first."""
+    rates = found.table("rates")
+    rows = drawn_rows(pd.concat([rates[rates["primary"]], found.table("behind_defences")]))
+    rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
+    tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
+    parts = [_ranking(rows, found.ranking, eps) for eps in tried]
+    ranking = pd.concat(parts, ignore_index=True)
+    for name in ("position", "own_position"):
+        places = ranking[ranking["heading"] == ""].dropna(subset=name)
+        rows = rows.join(places.set_index([*_JOB, "eps_255"])[name], on=[*_JOB, "eps_255"])
+    reference = ranking[ranking["eps_255"] == record.reference]
+    at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
+    pairs = rows[at & (rows["defence"] == PLAIN) & ~rows["source"].isin([MEAN, CLEAN])]
+    pairs = pairs.assign(
+        own=pairs["relation"] != TRANSFER,
+        ensemble=pairs["source"].str.contains("+", regex=False),
+        place=pairs["attack"].map(reference.groupby("attack")["position"].min()),
+    ).sort_values(
+        ["own", "place", "ensemble", "success_rate"],
+        ascending=[True, True, True, False],
+        kind="stable",
+    )
+    best = pairs.iloc[0]
+    several = (rows["source"] == MEAN).any()
+    choice = Choice(
+        attack=best["attack"],
+        source="" if several else best["source"],
+        eps=record.reference,
+        protocol=record.protocol,
+        first_source=best["source"],
+        first_target=best["target"],
+    )
+    names = pairs[["attack", "source", "target"]].to_numpy().tolist()
+    return View(rows, ranking, choice, names, _menus(rows, ranking))
+
+
+def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of each attack over the sources of one ranking; none of one source."""
+    single = rows[(rows["source"] != CLEAN) & ~rows["source"].str.contains(_APART)]
+    if single["source"].nunique() < 2:
+        return rows.iloc[:0]
+    keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
+    how = dict.fromkeys(_SUMS, "sum") | dict.fromkeys((*_MEANS, *_COSTS), "mean")
+    return single.groupby(keys, sort=False, as_index=False).agg(how).assign(source=MEAN)
+
+
+def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """Place every attack at one budget: where the mean over sources is chosen, or its source."""
+    here = (rankings["eps_255"] == eps) & (rankings["defence"] == PLAIN)
+    rankings = rankings[here]
+    jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
+    several = (jobs["source"] == MEAN).any()
+    in_mean = jobs[(jobs["source"] == MEAN) == several]
+    apart = jobs[jobs["source"].str.contains(_APART)]
+    in_mean = pd.concat([in_mean, apart]).drop_duplicates() if several else jobs
+    own = [
+        _placed(rankings, jobs[jobs["source"] == source]).assign(source=source)
+        for source in jobs["source"].unique()
+        if source != MEAN
+    ]
+    mean = _placed(rankings, in_mean).rename(columns={"place": "position"})
+    own = [part.rename(columns={"place": "own_position"}) for part in own]
+    return pd.concat([mean, *own]).assign(eps_255=eps)
+
+
+def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return the jobs by rank, then those without one, with headings where there are several."""
+    parts = [part for part in _parts(rankings, jobs) if len(part[1])]
+    ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
+    left = jobs.merge(ranked[_JOB], how="left", indicator=True)
+    left = left[left["_merge"] == "left_only"][_JOB]
+    if len(left):
+        parts.append(("not ranked", left))
+    if len(parts) > 1:
+        parts = [
+            (heading, pd.concat([pd.DataFrame({"heading": [heading]}), part]))
+            for heading, part in parts
+        ]
+    placed = pd.concat([part for _, part in parts], ignore_index=True)
+    placed = placed.reindex(columns=[*_JOB, *_STATISTICS, "kind", "undecided", "heading"])
+    for name in (*_JOB, "kind", "undecided", "heading"):
+        missing = MEAN if name == "source" else ""
+        placed[name] = placed[name].astype(object).fillna(missing)
+    return placed.assign(place=range(1, len(placed) + 1))
+
+
+def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the heading and the rows of every ranking of the jobs, by falling mean."""
+    if rankings.empty:
+        return
+    means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
+    rankings = rankings.assign(source=rankings["source"].mask(means, MEAN))
+    told = [name for name in _COMMON[:-1] if rankings[name].nunique() > 1]
+    for _, rows in rankings.groupby(_COMMON, sort=False):
+        rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
+        peers = rows.groupby("source")["undecided"]
+        alone, decided = peers.transform("size") == 1, peers.transform("sum") == 1
+        words = rows["undecided"].map({True: "yes", False: "no"})
+        words = words.mask(decided & rows["undecided"], "first")
+        alone |= rows.groupby("source")["p"].transform("count") == 0  # nothing is tested
+        heading = (
+            ", ".join(str(rows[name].iloc[0]) for name in ["kind", *told]) if len(rows) else ""
+        )
+        yield heading, rows.assign(undecided=words.mask(alone, ""))
+
+
+def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[Any, str]]]:
+    """Return the options of every menu, attacks and sources by rank."""
+    attacked = rows[rows["source"] != CLEAN]
+    names = {
+        column: list(dict.fromkeys(attacked[column]))
+        for column in ("source", "target", "defence", "protocol")
+    }
+    sources = [name for name in names["source"] if name != MEAN]
+    by_rank = dict.fromkeys(name for name in ranking["attack"] if name)
+    single = sum(not re.search(_APART, name) for name in sources)
+    mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
+    tried = sorted(set(attacked["eps_255"]) - {0.0})
+    targets = names["target"] if len(names["target"]) > 1 else []
+    return {
+        "attack": [(name, name) for name in by_rank],
+        "source": [*mean, *((name, name) for name in sources)],
+        "target": [("", "all"), *((name, name) for name in targets)],
+        "defence": [(name, name) for name in names["defence"]],
+        "eps": [(repr(eps).removesuffix(".0"), f"{eps:.6g}/255") for eps in tried],
+        "protocol": [(name, name) for name in names["protocol"]],
+        "shown": [(FOOLED, word(attacked)), (CORRECT, CORRECT)],
+    }

@@ -1,0 +1,228 @@
+"""Tables for papers: rows, columns and value of choice, as LaTeX, Markdown or CSV."""
+
+import html
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from src.api.frames import jobs_of
+from src.report.caption import caption_of
+from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of
+from src.report.summary import summarise
+from src.utils.defended_names import parted
+
+_LATEX = str.maketrans(
+    {each: f"\\{each}" for each in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+ESCAPES: dict[str, Callable[[Any], str]] = {
+    "html": html.escape,
+    "latex": lambda text: text.translate(_LATEX),
+    "markdown": lambda text: re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text),
+    # A spreadsheet would take the rest for a formula.
+    "csv": lambda text: f"'{text}" if text[:1] in tuple("=+-@\t\r") else text,
+}
+"""Names as each format needs them."""
+_SMALL = {"latex": r" {{\scriptsize [{}, {}]}}", "html": " <small>[{}, {}]</small>"}
+_NONE = {"latex": "--", "html": "&ndash;"}
+_STYLES = {
+    "best": "font-weight: bold",
+    "undecided": "font-style: italic",
+    "white": "color: #777777",
+}
+_ALONE = {"attack", "defence"}
+"""Axes that no mean is over."""
+_MARKS, _DAGGER = {"best": "**", "undecided": "*"}, "\N{DAGGER}"
+
+
+def table(
+    folder: str | Path | pd.DataFrame,
+    *more: str | Path,
+    rows: str | Sequence[str] = ("source", "attack"),
+    columns: str | Sequence[str] = "target",
+    value: str = "success",
+    eps_255: float | None = None,
+    protocol: str | None = None,
+    average: bool = True,
+    white_boxes: bool = True,
+    intervals: bool = False,
+    strongest: bool = False,
+    to: str | None = None,
+) -> Styler | str:
+    r"""Lay out a table of a sweep for a paper, with a caption that says what its numbers are.
+
+    A cell is the value of a pair of source and target or, where it holds several, their mean
+    without white boxes. Of the attacks that share all else the best is bold, and in italics stand
+    those that cannot be told from it, as in the report's ranking.
+
+    Args:
+        folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
+            such folders.
+        *more: Further folders.
+        rows: axes of a row: one or more of `attack`, `source`, `target` and `defence`.
+        columns: axes of a column, likewise.
+        value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (on the
+            images fooled alone) or `gradients` (an image); of jobs with `diagnostics.stealth=true`
+            also `rms` (change in 1/255), `psnr` and `ssim`.
+        eps_255: Budget in units of 1/255; None: each job's reference budget.
+        protocol: Images that are counted; None: each job's own.
+        average: Add a column of means over the row's cells but white boxes, where the columns are
+            sources or targets.
+        white_boxes: Show white boxes in grey; False leaves them out.
+        intervals: Add the 95 % intervals of single pairs in small print.
+        strongest: Add rows of targets against the strongest attacker, per set and per image.
+        to: `latex` (booktabs and xcolor), `markdown` or `csv` (numbers without a caption); None: a
+            pandas Styler, which a notebook shows.
+
+    Raises:
+        ValueError: As `load_sweep`; an argument is unknown; or several attacks or defences, of
+            targets or of sources, share a cell.
+    """
+    rows, columns = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
+    jobs = summarise(jobs_of(folder, *more)).attacked
+    if not jobs:
+        raise ValueError("The jobs hold clean images alone; this table is of attacks.")
+    _check(rows, columns, value, to, strongest)
+    cells = cells_of(jobs, value, eps_255, protocol)
+    keys = [*rows, *columns]
+    _check_means(cells.pairs, keys)
+    parts = [cells.table(keys)]
+    several = len(parts[0][columns].drop_duplicates()) > 1
+    average = (
+        average and several and all(parts[0][key].nunique() == 1 for key in _ALONE & {*columns})
+    )
+    if average:
+        parts.append(_averages(parts[0], cells, rows, columns))
+    if strongest:
+        extra = cells.strongest()
+        parts += [extra, *([_averages(extra, cells, rows, columns)] if average else [])]
+    body = pd.concat(parts, ignore_index=True)
+    options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average}
+    options |= {"white_boxes": white_boxes, "intervals": intervals, "strongest": strongest}
+    options |= {"white": _DAGGER if to == "markdown" else "Grey"}
+    text = caption_of([one.job for one in jobs], cells, body, **options)
+    if to == "csv":
+        return _csv(_wide(body, rows, columns, white_boxes), intervals)
+    form, each = VALUES[value].form, body.to_dict("records")
+    body["text"] = [_text(cell, form, intervals, to or "html") for cell in each]
+    body["css"] = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in each]
+    return _laid_out(_wide(body, rows, columns, white_boxes), text, to or "html")
+
+
+def _check(
+    rows: Sequence[str], columns: Sequence[str], value: str, to: str | None, strongest: bool
+) -> None:
+    for key, given, known in (
+        ("rows", rows, AXES),
+        ("columns", columns, AXES),
+        ("value", [value], VALUES),
+        ("to", [to] if to else [], ("latex", "markdown", "csv")),
+    ):
+        if set(given) - set(known) or (key != "to" and not given):
+            raise ValueError(f"{key}={','.join(given)}: there are {', '.join(known)}.")
+    if set(rows) & set(columns):
+        raise ValueError(f"{', '.join(set(rows) & set(columns))} is in rows and in columns.")
+    wanted = {"attack": rows, "target": columns, value: ("success", "accuracy")}
+    if strongest and not all(key in given for key, given in wanted.items()):
+        raise ValueError(
+            "strongest needs attack in rows, target in columns, and the value success or accuracy."
+        )
+
+
+def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Refuse cells that hold several attacks, defences or kinds of sources."""
+    through = pairs["source"].map(lambda name: parted(name)[1])
+    several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
+    several["source"] = [f"sources behind {name}" for name in through.unique()]
+    for axis, names in several.items():
+        if axis not in keys and len(names) > 1:
+            raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
+
+
+def _averages(
+    body: pd.DataFrame, cells: Cells, rows: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """Return the means over the cells of each row, without white boxes, as a further column."""
+    means = body[~body["white"]].groupby(list(rows), sort=False, as_index=False)["value"].mean()
+    blank = dict.fromkeys(columns, "") | {columns[0]: AVERAGE}
+    numbers = {"low": nan, "high": nan, "white": False, "least": nan, "most": nan}
+    return cells.marked(means.assign(**numbers), rows).assign(**blank)
+
+
+def _wide(
+    cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], white_boxes: bool
+) -> pd.DataFrame:
+    """Return cells in their places, each of their columns as a table beside the others.
+
+    Names are in the order of their first cells.
+    """
+    cells = cells.assign(
+        **{axis: pd.Categorical(cells[axis], cells[axis].unique()) for axis in (*rows, *columns)}
+    )
+    how: dict[str, Any] = {"index": list(rows), "columns": list(columns)}
+    every = cells.pivot(**how)
+    return (cells if white_boxes else cells[~cells["white"]]).pivot(**how).reindex_like(every)
+
+
+def _csv(wide: pd.DataFrame, intervals: bool) -> str:
+    """Return the numbers of cells and, as columns of their own, the ends of their intervals."""
+    escape = ESCAPES["csv"]
+    found = wide.index.to_frame(index=False).astype(object).map(escape)
+    for place in _places(wide):
+        for end in ("value", "low", "high") if intervals else ("value",):
+            words = [*place, "" if end == "value" else end]
+            found[escape(" ".join(filter(None, words)))] = wide[(end, *place)].to_numpy()
+    return found.to_csv(index=False, lineterminator="\n")
+
+
+def _laid_out(wide: pd.DataFrame, caption: str, how: str) -> Styler | str:
+    """Return the cells' texts after the names of their rows, as Markdown, LaTeX or a Styler."""
+    escape, places = ESCAPES[how], _places(wide)
+    names = wide.index.to_frame(index=False).astype(object)
+    new = names.ne(names.shift()).cummax(axis=1)  # a name, or one before it, differs
+    heads = [(name, *[""] * (len(places[0]) - 1)) for name in names] + places
+    heads = [tuple(map(escape, head)) for head in heads]
+    texts = wide["text"].fillna(_NONE.get(how, "\N{EN DASH}")).to_numpy()
+    shown = np.hstack([names.map(escape).where(new, "").to_numpy(), texts])
+    if how == "markdown":
+        lines = [[" ".join(filter(None, head)) for head in heads], ["---"] * len(heads), *shown]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(caption)}\n"
+    header = pd.MultiIndex.from_tuples(heads) if len(heads[0]) > 1 else [head[0] for head in heads]
+    css = pd.DataFrame("", range(len(shown)), header)
+    css.iloc[:, names.shape[1] :] = wide["css"].fillna("").to_numpy()
+    styler = pd.DataFrame(shown, columns=header).style.apply(lambda _: css, axis=None)
+    styler = styler.hide(axis="index").set_caption(escape(caption))
+    if how == "html":
+        return styler
+    form = "l" * names.shape[1] + "r" * len(places)
+    float_at: dict[str, Any] = {"position": "t", "position_float": "centering"}
+    made = styler.to_latex(
+        hrules=True, convert_css=True, column_format=form, multicol_align="c", **float_at
+    )
+    lines = ["% needs \\usepackage{booktabs} and \\usepackage{xcolor}", *str(made).splitlines()]
+    first = lines.index(r"\midrule") + 1
+    for number in reversed(np.flatnonzero(new.iloc[1:, 0]) if names.shape[1] > 1 else ()):
+        lines.insert(first + number + 1, r"\midrule")
+    return "\n".join(lines) + "\n"
+
+
+def _places(wide: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return the names above each column."""
+    return [place if isinstance(place, tuple) else (place,) for place in wide["value"]]
+
+
+def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, how: str) -> str:
+    if pd.isna(cell["value"]):
+        return "n/a"
+    low, text, high = (form.format(cell[each]).rstrip("%") for each in ("low", "value", "high"))
+    if intervals and not pd.isna(cell["low"]):
+        text += _SMALL.get(how, " [{}, {}]").format(low, high)
+    marks = [mark for key, mark in _MARKS.items() if cell[key]] if how == "markdown" else []
+    dagger = f" {_DAGGER}" if how == "markdown" and cell["white"] else ""
+    return "".join([*marks, text, *marks, dagger])

@@ -1,0 +1,164 @@
+"""Targets under the strongest of several attackers, and attacks over visibility and iterations."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import altair as alt
+import pandas as pd
+from altair.typing import ChartType
+
+from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.strongest import fooled_by_at_least, strongest_attackers
+from src.analysis.visibility import SIZES
+from src.report.charts.dot_plot import OF_SOURCE, dot_plot
+from src.report.charts.ranking import success_over
+from src.report.charts.theme import (
+    MEAN,
+    PANEL,
+    PERCENT,
+    STROKES,
+    WHOLE,
+    colour_by,
+    curve,
+    inline,
+    tooltip,
+)
+from src.report.page.html import Figure, Section
+from src.report.page.statistics import Measured
+from src.report.page.view import View
+from src.report.sections.text import span
+
+_KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
+
+
+def attackers(view: View, found: Measured) -> Section | None:
+    """Return what is left of targets if the attacker may choose, and the costs of success."""
+    figures = _strongest(found.outcomes)
+    figures += _visibility(view, found.table("stealth"))
+    iterates = found.table("iterations")
+    if len(iterates):
+        caption = (
+            "Success on these iterates of one run at the reference budget, dashed in the white "
+            "box; a shorter run takes other steps where their length is the budget over their "
+            "number. 95 % Wilson intervals."
+        )
+        chart, title = _over_iterations(iterates), "Success over iterations"
+        figures.append(Figure("iterations", title, caption, chart, iterates, choice=view.choice))
+    title = "The attacker: choice, visibility, iterations"
+    return Section("attackers", title, figures=tuple(figures)) if figures else None
+
+
+def _strongest(groups: Sequence[ImageOutcomes]) -> list[Figure]:
+    """Return the figures of every group of comparable jobs."""
+    return [
+        replace(figure, name=f"{figure.name}-{number}" if number else figure.name)
+        for number, figures in enumerate(filter(None, map(_strongest_of, groups)))
+        for figure in figures
+    ]
+
+
+def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
+    """Return the success of the best attack and source, of any of them, and of at least k."""
+    table = strongest_attackers(outcomes)
+    if table.empty:  # no target beside the source
+        return []
+    table = table[(table["attackers"] > 1) & (table["targeted"] == table["targeted"].min())]
+    if table.empty:
+        return []
+    parts = [
+        table.assign(
+            attacker=words,
+            **{f"rate{end}": table[f"{kind}{end}"] for end in ("", "_low", "_high")},
+        )
+        for kind, words in _KINDS.items()
+    ]
+    drawn = pd.concat(parts, ignore_index=True)
+    attacks = list(dict.fromkeys(attack for attack, _ in outcomes.jobs))
+    caption = (
+        f"Success against each target if the attacker may use any of up to "
+        f"{table['attackers'].max()} pairs of attack ({', '.join(attacks[:5])}"
+        f"{', ...' * (len(attacks) > 5)}) and source, without the target's own white box, on the "
+        f"{span(table['images'])} images that all of them "
+        "count. 95 % intervals: Wilson's, of the best with an exact lower end for a choice of so "
+        "many."
+    )
+    columns = ["target", "attackers", "images", "attack", "source"]
+    how = {"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"}
+    chart = dot_plot(drawn, "rate", "success rate", columns, **how)
+    counts = fooled_by_at_least(outcomes)
+    counts = counts[counts["targeted"] == counts["targeted"].min()]
+    words = (
+        "Share of the images on which at least k of these attackers succeed: the left end is what "
+        "any of them fools, and what is missing there to 100 % is fooled by none."
+    )
+    return [
+        Figure("strongest", "If the attacker may choose", caption, chart, drawn),
+        Figure("at-least", "Fooled by at least k attackers", words, _at_least(counts), counts),
+    ]
+
+
+def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
+    """Return the mean success of every attack over the visibility of its perturbations."""
+    if sizes.empty:
+        return []
+    over = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
+    known = pd.concat([sizes.rename(columns={"images": "measured"}), over])
+    reference = view.ranking[view.ranking["eps_255"] == view.choice.eps]
+    rows = reference.merge(known, on=["attack", "source"]).dropna(subset="mean")
+    if rows.empty:
+        return []
+    caption = (
+        "Mean success of the source chosen, or of all, at the reference budget over the "
+        f"similarity of up to {sizes['images'].max()} clean and adversarial images. Attacks of one "
+        f"budget differ in size, here from {sizes['rms_255'].min():.2f} to "
+        f"{sizes['rms_255'].max():.2f} / 255 (RMS)."
+    )
+    chart = alt.concat(
+        success_over(rows, "ssim", "SSIM (1: unchanged)", "linear"),
+        success_over(rows, "psnr", "PSNR in dB", "linear"),
+        columns=2,
+    )
+    return [Figure("stealth", "Success over visibility", caption, chart, rows, choice=view.choice)]
+
+
+def _over_iterations(rows: pd.DataFrame) -> ChartType:
+    """Return curves of success over iterations of the attack and source chosen, with their bands.
+
+    The rows are those of `success_over_iterations` with `attack` and `source`, and `relation` of
+    source and target; white boxes are dashed.
+    """
+    tried = sorted(set(rows["iteration"]))
+    lines = tooltip(
+        *("attack", "source", "target", "relation", "iteration", "step_255", "denominator"),
+        shares=["success_rate", "success_rate_low", "success_rate_high"],
+    )
+    axis = alt.Axis(values=tried, labelOverlap="greedy")
+    scale = alt.Scale(type="sqrt", domain=[0, max(tried)])
+    base = (
+        alt.Chart(inline(rows))
+        .transform_filter(OF_SOURCE)
+        .encode(
+            x=alt.X("iteration:Q", title="iteration", scale=scale, axis=axis),
+            color=colour_by("target", rows["target"], orient="bottom", **STROKES),
+        )
+    )
+    dashes = alt.StrokeDash("relation:N", legend=None)
+    heading = alt.Title(alt.ExprRef("chosen_attack + ', source ' + chosen_first_source"))
+    drawn = curve(base, "success_rate", lines, strokeDash=dashes)
+    return drawn.properties(width=PANEL, height=220, title=heading)
+
+
+def _at_least(counts: pd.DataFrame) -> ChartType:
+    """Return curves of the share of images over the number of attackers that fool them."""
+    lines = tooltip("target", "k", "attackers", "fooled", "images", shares=["share", "low", "high"])
+    return (
+        alt.Chart(inline(counts))
+        .mark_line(interpolate="step-after", point=True)
+        .encode(
+            x=alt.X("k:Q", title="at least k attackers", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("share:Q", title="share of images", axis=PERCENT, scale=WHOLE),
+            color=colour_by("target", counts["target"], orient="bottom"),
+            tooltip=lines,
+        )
+        .properties(width=PANEL, height=220)
+    )

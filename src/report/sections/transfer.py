@@ -1,0 +1,257 @@
+"""Attacks ranked, the transfer matrix, curves, costs, and the main finding in a sentence."""
+
+from math import nan
+
+import numpy as np
+import pandas as pd
+
+from src.analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell
+from src.analysis.intervals import FEWEST_IMAGES
+from src.analysis.ranking import resolution
+from src.config.settings import CONTROLS
+from src.report.charts.dot_plot import dot_plot
+from src.report.charts.ranking import ranked, success_over
+from src.report.charts.theme import MEAN
+from src.report.charts.transfer_matrix import curves_chart, matrix_chart
+from src.report.page.html import Figure, Section
+from src.report.page.statistics import Measured
+from src.report.page.view import View
+from src.utils.defended_names import PLAIN, defended
+
+_AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
+_OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
+_FALLS = ((0, "falls most"), (-1, "least"))
+
+
+def answer_sentence(view: View, found: Measured) -> str:
+    """Say which attack, or source, fools other models most, and whether that is decided."""
+    rows = found.ranking
+    if rows.empty or (rows["images"] < FEWEST_IMAGES).all():
+        return _of_one_pair(view)
+    rows = _first_ranking(rows[rows["images"] >= FEWEST_IMAGES])
+    several = rows["attack"].nunique() > 1
+    rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, found)
+    first = rows.iloc[0]
+    where = (
+        f"On {first['dataset']} at {first['eps_255']:g}/255 ({first['norm']}, {first['protocol']})"
+    )
+    does = "reaches its target labels on" if first["kind"].startswith("targeted") else "fools"
+    mean = str(first["source"]).startswith("mean of")
+    who = first["attack"] if mean else f"{first['attack']} from {first['source']}"
+    most = " most" * (len(rows) > 1)
+    share = f"{first['mean']:.1%} in the mean over {first['images']} images"
+    share += "" if np.isnan(first["low"]) else f" [{first['low']:.1%}, {first['high']:.1%}]"
+    share += f", {first['source']}" * mean
+    said = f"{where} {who} {does} other models{most}: {share}."
+    return said + _decided(rows, "attack" if several else "source") + _targets(view)
+
+
+def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
+    """Return the rows of the first group of jobs, budget, kind and defence, and of `more`."""
+    for name in ("group", "eps_255", "kind", "defence", *more):
+        rows = rows[rows[name] == rows[name].iloc[0]]
+    return rows
+
+
+def _sources(rows: pd.DataFrame, found: Measured) -> pd.DataFrame:
+    """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
+    if len(found.sources):
+        alike = (
+            found.sources[["group", "kind", "attack"]] == rows[["group", "kind", "attack"]].iloc[0]
+        )
+        ranked = found.sources[alike.all(axis=1) & (found.sources["images"] >= FEWEST_IMAGES)]
+        if len(ranked):
+            return _first_ranking(ranked).assign(low=nan, high=nan)
+    single = rows[~rows["source"].str.match("mean of")]
+    single = single.sort_values("mean", ascending=False, kind="stable")
+    return single.assign(undecided=None, detectable=nan)
+
+
+def _targets(view: View) -> str:
+    """Say which targets fall most and least to what is shown first."""
+    one, rows = view.choice, view.rows
+    rows = rows[(rows["attack"] == one.attack) & (rows["source"] == (one.source or MEAN))]
+    rows = rows[(rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)]
+    rows = rows[(rows["defence"] == PLAIN) & (rows["relation"] == TRANSFER)].dropna(
+        subset="success_rate"
+    )
+    if len(rows) < 2:
+        return ""
+    ends = rows.set_index("target")["success_rate"].sort_values(ascending=False)
+    most, least = (f"{ends.index[at]} {how} ({ends.iloc[at]:.0%})" for at, how in _FALLS)
+    return f" Of the targets {most}, {least}."
+
+
+def _decided(rows: pd.DataFrame, of: str) -> str:
+    """Say which attacks, or sources, cannot be told from the first, and which could be."""
+    others = rows.iloc[1:]
+    if others.empty:
+        return ""
+    if rows["p"].isna().all() and not others["undecided"].isna().all():
+        return " Not tested: that needs 30 images."
+    if others["undecided"].isna().all():
+        return " Sources are not compared: that needs two targets that are neither of them."
+    tied = others.loc[others["undecided"].astype(bool), of].tolist()
+    named = ", ".join(tied[:3]) + f" and {len(tied) - 3} more" * (len(tied) > 3)
+    weaker, second = len(others) - len(tied), others.iloc[0]
+    if tied:
+        text = f" Not decided: it cannot be told from {named}"
+        text += f"; the other {weaker} {'are' if weaker > 1 else 'is'} weaker" * (weaker > 0)
+    else:
+        numbers = -100 * second[["difference", "difference_high", "difference_low"]].astype(float)
+        by = "by {:.1f} points [{:.1f}, {:.1f}] (p < 0.05)".format(*numbers)
+        rest = others.iloc[1][of] if weaker == 2 else f"the other {weaker - 1}"
+        text = f" That is decided: {second[of]} is weaker {by}" + f", and {rest} too" * (weaker > 1)
+    return f"{text}."
+
+
+def _of_one_pair(view: View) -> str:
+    """Say what the first pair shows, where no ranking has enough images or other models."""
+    one, (attack, source, target) = view.choice, view.pairs[0]
+    rows = view.rows
+    at = (rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)
+    pair = (rows["attack"] == attack) & (rows["source"] == source) & (rows["target"] == target)
+    row = rows[at & pair & (rows["defence"] == PLAIN)].iloc[0]
+    if row["n"] < FEWEST_IMAGES:
+        return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
+    does = "reaches its target labels on" if row["targeted"] else "fools"
+    whom = (
+        f"{target}, the model that it was crafted on," if row["relation"] == WHITE_BOX else target
+    )
+    share = format_cell(int(row["success"]), int(row["n"]))
+    what = f"{attack} from {source} {does} {whom} for {share} of the images counted"
+    return f"At {one.eps:g}/255 ({one.protocol}) {what}."
+
+
+def answer(view: View, found: Measured) -> Section:
+    """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
+    rows, first = view.rows, view.choice
+    attacked = rows[rows["source"] != CLEAN]
+    targets = attacked.loc[attacked["relation"] == TRANSFER, "target"].nunique()
+    figures = []
+    if attacked["attack"].nunique() > 1 and targets:
+        caption = (
+            "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
+            f"other targets ({first.protocol}), with its interval; = and colour: the first, "
+            "and what cannot be told from it (all pairs tested together, "
+            "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
+            "Gradients per image are those of all budgets together. White box: the target is the "
+            "source, or a member of it. Click a cell to follow it."
+        )
+        for line in (
+            resolution(_first_ranking(found.ranking, "source")) if len(found.ranking) else ()
+        ):
+            caption += f" {line[0].upper()}{line[1:]}."
+        chart = ranked(rows, view.ranking, first)
+        figures.append(
+            Figure(
+                "ranking", "Attacks, ranked", caption, chart, view.ranking, "fit", first, _AT_BUDGET
+            )
+        )
+    single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
+    caption = (
+        "Of the attack and source chosen"
+        + "; a click on a name of the legend singles a target out" * (not single)
+        + ". Confidence: mean probability of the predicted class, right or wrong, over all images "
+        "counted (on those fooled alone: tooltips of matrices). 95 % Wilson intervals; means over "
+        "sources have none."
+    )
+    title = "At the budget" if single else "Over the budget"
+    figures.append(
+        Figure("curves", title, caption, curves_chart(rows), rows, "rest", first, _OF_ATTACK)
+    )
+    if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
+        caption = (
+            "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
+            "row clean: accuracy on all clean images."
+        )
+        chart = matrix_chart(rows)
+        figures.append(
+            Figure(
+                "matrix",
+                "Sources and targets",
+                caption,
+                chart,
+                rows,
+                "fit",
+                first,
+                {"attack": "attack"},
+            )
+        )
+    figures += _costs(view)
+    return Section("answer", "What transfers", figures=tuple(figures))
+
+
+def _costs(view: View) -> list[Figure]:
+    """Return success on other models over what attacks cost."""
+    rows = view.ranking[view.ranking["eps_255"] == view.choice.eps]
+    rows = rows.rename(columns={"gradients": "gradients_per_image"})
+    rows = rows[(rows["gradients_per_image"] > 0) & rows["mean"].notna()]
+    if rows["attack"].nunique() < 2:
+        return []
+    caption = "Mean success on other models at the reference budget, with its interval."
+    title = "gradients an image"
+    chart = success_over(rows, "gradients_per_image", title, "log")
+    return [Figure("costs", f"Success over {title}", caption, chart, rows, "rest", view.choice)]
+
+
+def variants(view: View, found: Measured) -> Section | None:
+    """Return storage formats, controls and defences of the attack and source chosen."""
+    rates, beyond = found.table("rates"), found.table("excess")
+    behind = found.table("behind_defences")
+    figures = []
+    if len(behind):
+        figures.append(_defences(view, pd.concat([rates[rates["primary"]], behind])))
+    shown = rates[rates["reference"]]
+    if shown["variant"].nunique() > 1:
+        shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
+        caption = (
+            "Success at the reference budget of the same images in every storage, and of the "
+            f"controls, on up to {shown['denominator'].max()} images; 95 % Wilson intervals."
+        )
+        columns = ["attack", "source", "target", "variant", "success", "denominator"]
+        chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")
+        figures.append(
+            Figure("variants", "Storage and controls", caption, chart, shown, "half", view.choice)
+        )
+    if len(beyond):
+        beyond = beyond.assign(control=beyond["control"].replace(CONTROLS))
+        caption = (
+            "Success at the reference budget minus that of the control of the same budget, on the "
+            f"same up to {beyond['denominator'].max()} images; Tango's 95 % interval."
+        )
+        columns = [
+            "attack",
+            "source",
+            "target",
+            "control",
+            "success",
+            "control_success",
+            "denominator",
+        ]
+        chart = dot_plot(beyond, "excess", "success rate beyond the control", columns, by="control")
+        figures.append(
+            Figure("excess", "Beyond the controls", caption, chart, beyond, "half", view.choice)
+        )
+    title = "Defences, storage and controls" if len(behind) else "Storage and controls"
+    return Section("variants", title, figures=tuple(figures)) if figures else None
+
+
+def _defences(view: View, rates: pd.DataFrame) -> Figure:
+    """Return robust accuracy beside clean accuracy behind each defence."""
+    clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
+    attacked = rates[rates["reference"]].assign(images="attacked")
+    rows = pd.concat([clean, attacked])
+    own = rows["relation"].map({OWN: " (own)"}).fillna("")
+    rows = rows.assign(target=list(map(defended, rows["target"], rows["defence"])) + own)
+    rows = rows.sort_values("target", kind="stable")
+    caption = (
+        "Clean accuracy, and what is left of it at the reference budget, behind each defence; 95 % "
+        "Wilson intervals. A plain transfer attack says little about attackers who know the "
+        "defence: source_defence=NAME attacks the source behind it. "
+        "(own): the source's network behind another defence."
+    )
+    columns = ["attack", "source", "target", "images", "k", "n", "abstained"]
+    counted = str(attacked["counted"].iloc[0])
+    chart = dot_plot(rows, "rate", counted, columns, by="images")
+    return Figure("defences", "Behind defences", caption, chart, rows, "half", view.choice)

@@ -1,0 +1,231 @@
+"""Summary of finished jobs: their rates, excess, alarms and matrices.
+
+CSV files, the terminal, MLflow and the report render these numbers; none derives them anew.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import nan
+
+import pandas as pd
+
+from src.analysis.controls import excess_by_control
+from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
+from src.analysis.matrices import behind_defences, transfer_matrix
+from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
+from src.analysis.trajectories import trajectories
+from src.analysis.transfer_rates import rates_by_protocol
+from src.artifacts.jobs import StoredJob, model_digest
+from src.artifacts.record import JobRecord
+from src.artifacts.tables import Alarm
+from src.utils.defended_names import PLAIN
+
+_COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """Derived numbers of one job.
+
+    Attributes:
+        rates: Rates of every variant under every protocol, the rows of `rates.csv`; empty
+            without an attack.
+        excess: Excess of the primary variant over each control; empty without controls.
+        alarms: Failed sanity checks.
+        outcomes: Outcomes of images by budget, under the job's own protocol and behind every
+            defence (see `image_outcomes`); empty without an attack.
+        group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
+            code.
+        cost: Gradients and forward passes that an image took at all budgets together, the former
+            among the latter: `gradients_per_image` and `forwards_per_image`, where known.
+    """
+
+    job: StoredJob
+    rates: pd.DataFrame
+    excess: pd.DataFrame
+    alarms: Sequence[Alarm]
+    outcomes: Mapping[float, ImageOutcomes] = field(default_factory=dict)
+    group: str = ""
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> pd.DataFrame:
+        """The rates of the primary variant, under every protocol."""
+        return self.rates[self.rates["variant"] == self.job.record.storage]
+
+    @property
+    def own(self) -> pd.DataFrame:
+        """The rates of the primary variant under the job's own protocol."""
+        primary = self.primary
+        return primary[primary["protocol"] == self.job.record.protocol]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Transfer matrix of one attack's jobs at their reference budget, in long form.
+
+    Attributes:
+        cells: Cells with the clean row first, behind no defence; see `transfer_matrix`.
+        defences: A row per defence, none first; see `behind_defences`. Empty without defences.
+    """
+
+    attack: str
+    heading: str
+    cells: pd.DataFrame
+    defences: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Derived numbers of several jobs, in their order, and the matrix of each attack."""
+
+    jobs: Sequence[JobSummary] = ()
+    matrices: Sequence[Matrix] = ()
+
+    @property
+    def attacked(self) -> list[JobSummary]:
+        """The jobs with adversarial images."""
+        return [one for one in self.jobs if one.job.attacked]
+
+    @cached_property
+    def groups(self) -> list[list[JobSummary]]:
+        """The comparable jobs with adversarial images."""
+        groups: dict[str, list[JobSummary]] = {}
+        for one in self.attacked:
+            groups.setdefault(one.group, []).append(one)
+        return list(groups.values())
+
+    @cached_property
+    def outcomes(self) -> list[ImageOutcomes]:
+        """The outcomes of each group at the reference budget, behind no defence."""
+        return [
+            joined([one.outcomes[one.job.record.reference] for one in jobs]).select(defence=PLAIN)
+            for jobs in self.groups
+        ]
+
+    @cached_property
+    def rankings(self) -> pd.DataFrame:
+        """The `rankings` of the attacks of each group, at every budget, the reference first.
+
+        Before their columns stand the number of the `group` of comparable jobs, its `dataset`,
+        `norm`, `eps_255` and `protocol`, and after them
+        `gradients`, those that an image took at all budgets together in the mean over the sources.
+        """
+        parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
+        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients"])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    @cached_property
+    def sources(self) -> pd.DataFrame:
+        """The `source_rankings` of each group, after the columns of `rankings`, likewise."""
+        parts = [rows for _, rows in self._ranked(source_rankings)]
+        empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    def _ranked(
+        self, rank: Callable[[ImageOutcomes], pd.DataFrame]
+    ) -> Iterator[tuple[list[JobSummary], pd.DataFrame]]:
+        """Yield the jobs and the ranking of each group and budget."""
+        for number, jobs in enumerate(self.groups, 1):
+            first = jobs[0].job.record
+            tried = sorted({eps for one in jobs for eps in one.outcomes})
+            for eps in sorted(tried, key=lambda eps: eps != first.reference):
+                rows = rank(joined([one.outcomes[eps] for one in jobs if eps in one.outcomes]))
+                named = rows.assign(
+                    group=number, dataset=first.dataset, norm=first.norm, eps_255=eps
+                )
+                yield jobs, named.assign(protocol=first.protocol)[[*_COMMON, *rows]]
+
+
+def summarise(jobs: Sequence[StoredJob]) -> Summary:
+    """Derive the numbers of jobs from their tables, holding the rows of one job at a time.
+
+    Raises:
+        ValueError: A file of a job is damaged.
+    """
+    found = []
+    names: dict[str, str] = {}
+    for job in jobs:
+        found.append(_summary(job, _group(job, names)))
+        job.forget()
+    return Summary(found, list(_matrices([one for one in found if one.job.attacked])))
+
+
+def described_images(job: StoredJob) -> pd.DataFrame:
+    """Return the `trajectories` of a job's images, minimum budgets refined by its bisection."""
+    own = job.record
+    pair = (own.source, own.targets)
+    return trajectories(job.predictions, *pair, own.protocol, job.flips, own.norm)
+
+
+def comparable(record: JobRecord) -> str:
+    """Return the key of comparable jobs of the same models, see `JobSummary.group`."""
+    trainer = record.config.get("trainer", {})
+    how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
+    arithmetic = (
+        record.precision,
+        trainer.get("attack_precision"),
+        trainer.get("fold_batch_norms"),
+    )
+    return str((record.data, *how, *arithmetic, record.code.get("program")))
+
+
+def _group(job: StoredJob, names: dict[str, str]) -> str:
+    """Return a job's group: `comparable`, and the models that were others in earlier jobs."""
+    record = job.record
+    other = [
+        f" {name} {digest}"
+        for name in record.weights
+        if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
+    ]
+    return comparable(record) + "".join(other)
+
+
+def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:
+    """Add the gradients per image: those of a source, or the mean over the sources."""
+    costs = pd.Series(
+        {
+            (one.job.attack, one.job.record.source): one.cost.get("gradients_per_image", nan)
+            for one in jobs
+        }
+    ).sort_index()
+    pairs = zip(ranked["attack"], ranked["source"], strict=True)
+    return ranked.assign(gradients=[costs.get(pair, costs[pair[0]].mean()) for pair in pairs])
+
+
+def _summary(job: StoredJob, group: str) -> JobSummary:
+    own, alarms = job.record, job.alarms
+    if not job.attacked:
+        return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
+    variants, pair = job.variants(), (own.source, own.targets)
+    rates = rates_by_protocol(variants, own.source, own.evaluated, job.attack, own.norm)
+    rates.insert(list(rates).index("norm") + 1, "arithmetic", own.arithmetic)
+    beyond = excess_by_control(variants, own.storage, *pair, own.protocol)
+    attacked = job.predictions[job.predictions["eps_255"] > 0]
+    taken = attacked[["gradients", "forwards"]].mean().dropna()
+    cost = {f"{name}_per_image": float(value) for name, value in taken.items()}
+    there = set(job.defended["target"].unique())
+    evaluated = [target for target in own.evaluated if target in there]
+    single = image_outcomes(job.defended, job.attack, own.source, evaluated, own.protocol)
+    return JobSummary(job, rates, beyond, alarms, single, group, cost)
+
+
+def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
+    """Yield the matrix of the jobs of each attack, reference budget and protocol."""
+    groups: dict[tuple[str, float, str], list[JobSummary]] = {}
+    for one in jobs:
+        own = one.job.record
+        groups.setdefault((one.job.attack, own.reference, own.protocol), []).append(one)
+    for (attack, eps, protocol), members in groups.items():
+        rates = pd.concat([one.primary for one in members], ignore_index=True)
+        plain = rates[rates["defence"] == PLAIN]
+        heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"
+        arithmetic = " / ".join(dict.fromkeys(one.job.record.arithmetic for one in members))
+        ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
+        yield Matrix(
+            attack,
+            ", ".join([heading, *ends]),
+            transfer_matrix(plain, eps, protocol),
+            behind_defences(rates, eps, protocol) if len(plain) < len(rates) else pd.DataFrame(),
+        )

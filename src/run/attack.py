@@ -1,0 +1,119 @@
+"""The attack of a job on its source, tried on two images before it runs on all."""
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+
+from src.cache.keys import content_key
+from src.config.settings import Settings
+from src.data import Batch, ImageDataset, to_unit
+from src.defences import AttackedDefence
+from src.images.attacker import Attacker
+from src.run.lightning_module import CRAFTING
+from src.run.stages import Job
+from src.utils.defended_names import PLAIN
+from src.utils.processes import is_first_process
+
+log = logging.getLogger(__name__)
+
+
+def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Attacker:
+    """Return a job's attack on its source; images that are `kept` are not attacked again."""
+    settings, attack = job.settings, job.settings.attack
+    source = job.models[settings.source_name]
+    assert job.attack is not None
+    return Attacker(
+        _behind_its_defence(job, source.classifier),
+        job.attack,
+        settings.budgets,
+        norm=attack.norm,
+        target_label_rule=attack.target_label,
+        num_classes=job.images.num_classes,
+        data_target_labels=_known_target_labels(settings, job.images),
+        seed=settings.seed,
+        pool=job.pool and (job.pool.images, job.pool.labels),
+        max_batch=max(1, _most_at_once(job) // settings.source_draws),  # which are held at once
+        precision=settings.trainer.attack_precision,
+        name=attack.name,
+        kept=kept,
+    )
+
+
+def _behind_its_defence(job: Job, classifier: nn.Module) -> nn.Module:
+    """Return the source as an adaptive attacker sees it."""
+    name = job.settings.source_defence
+    if name == PLAIN:
+        return classifier
+    draws = job.settings.source_draws
+    model = AttackedDefence(classifier, job.defences[name], draws, name)
+    if draws > model.draws:
+        raise ValueError(f"source_draws={draws}: source_defence={name} draws nothing.")
+    return model
+
+
+def _most_at_once(job: Job) -> int:
+    """Return the most images in one gradient batch: on a CPU, as many as 32 of 224 pixels.
+
+    Through a ResNet-50 those take below 4 GB.
+    """
+    trainer, side = job.settings.trainer, job.images.image_size
+    if job.device != "cpu" or trainer.gradient_batch is not None:
+        return trainer.max_gradient_batch
+    return min(trainer.max_gradient_batch, max(1, 32 * 224**2 // side**2))
+
+
+def try_attack(job: Job, device: torch.device) -> None:
+    """Attack two of a job's images on its source, whose models alone need be there.
+
+    An attack that cannot work shows by this before other models are trained. One whose rows are
+    stored is not tried, unless a diagnostic runs it again. Logs the number of gradients.
+    """
+    diagnostics = job.settings.diagnostics
+    bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
+    key = content_key(job.crafting, CRAFTING, None, None)
+    known = None if job.settings.rerun else job.rows.read(key, ["index"])
+    stored = known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all()
+    if stored and not (bisected or iterations):
+        return
+    batch = Batch(*(column.to(device) for column in job.images[:2]))
+    attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
+    try:
+        with torch.no_grad(), isolate_rng():
+            counts = attacker(clean, batch).counts
+            if iterations:
+                attacker.iterates(clean, batch, 8 / 255, iterations)
+            if bisected:  # which gives each image a budget of its own
+                budgets = torch.tensor([[4 / 255, 8 / 255]]).to(clean)
+                attacker.perturbed(clean, batch, budgets[:, : len(clean)])
+    except ValueError as error:
+        hint = " Bisection has budgets of shape (K, N); diagnostics.bisection=0 does without."
+        raise ValueError(f"{error}{hint * bisected}") from error
+    finally:
+        attacker.cpu()
+    if is_first_process():
+        gradients = counts[0] // len(batch.index)
+        whole = f"{gradients * len(job.images):,}"
+        log.info("gradients of %s: %d an image, %s in all", job.settings.job, gradients, whole)
+
+
+def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
+    """Return the data set's target labels by image index, if the attack takes those."""
+    if settings.attack.target_label != "data":
+        return {}
+    name = settings.dataset.name
+    if images.target_labels is None:
+        raise ValueError(
+            f"attack.target_label=data, but the data set {name} names no target labels; "
+            "least_likely, random and next need none."
+        )
+    own = images.indices[images.target_labels == images.labels]
+    if len(own):
+        raise ValueError(
+            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
+            "true class."
+        )
+    return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))

@@ -1,0 +1,78 @@
+"""One job of a command: its failure is noted beside its files, and the others go on."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from src.artifacts.sweep_state import fail, running
+from src.config.compose import is_sweep
+from src.config.errors import refuse
+from src.config.read import read_job
+from src.config.settings import Settings
+from src.run.job import run_job
+from src.run.track import job_parameters
+from src.tracking import Tracker, open_tracker
+from src.utils import stopping
+from src.utils.files import WriteError
+from src.utils.processes import is_first_process, is_one_of_several
+
+log = logging.getLogger(__name__)
+
+
+def attempt(config: DictConfig, folder: Path) -> None:
+    """Run one job; if it fails, the reason is noted in its folder, and a sweep goes on."""
+    try:
+        with running(folder) if is_first_process() else nullcontext():
+            _attempt(config, folder)
+    except ValueError as error:
+        log.error("%s", error)
+
+
+def _attempt(config: DictConfig, folder: Path) -> None:
+    try:
+        hydra = HydraConfig.get()
+        settings = read_job(config, hydra)
+        named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
+        if settings.trainer.distributed and is_one_of_several() and not named:
+            raise ValueError("the processes of one job need one folder: hydra.run.dir=outputs/NAME")
+        tracker = _tracker(settings) if is_first_process() else Tracker()
+        targets = ", ".join(settings.targets)
+        log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
+        console = Console(markup=False) if is_sweep(hydra) else None
+        job = tracker.job(settings.job, settings.sweep, job_parameters(settings))
+        with job as run, stopping.reraise_interrupts():
+            run_job(settings, tracker, run, folder, console)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+        if is_first_process():
+            _note(folder, "it was interrupted")
+        raise KeyboardInterrupt from stop
+    except ValueError as error:
+        _note(folder, str(error))
+    except OSError as error:
+        _note(folder, f"A file could not be read or written: {error}.")
+    except Exception as error:
+        log.exception("This should not happen; please report it with the lines below.")
+        _note(folder, f"{type(error).__name__}: {error}")
+
+
+def _tracker(settings: Settings) -> Tracker:
+    """Return the tracker of the jobs of this process; empty if it cannot be opened any more."""
+    try:
+        return open_tracker(settings.tracking, settings.dataset.name)
+    except ValueError as error:
+        log.warning("%s This sweep's jobs are not tracked from here on.", error)
+        return Tracker()
+
+
+def _note(folder: Path, sentence: str) -> None:
+    """Record the failure in error.txt; a process that is not the first exits instead."""
+    if not is_first_process():
+        refuse(sentence)
+    try:
+        fail(folder, sentence)
+    except WriteError:  # the disk is full, say, which may be why
+        log.error(sentence)

@@ -1,0 +1,278 @@
+"""Preparation of a job: its images, and its models with their weights."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+
+from src.cache.code_digest import WEIGHTS, code_of, own_code
+from src.cache.keys import content_key
+from src.config.settings import DatasetSettings, Settings
+from src.data import ImageDataset, load_dataset
+from src.models import (
+    Ensemble,
+    PixelClassifier,
+    WeightFacts,
+    build_classifier,
+    check_gradient,
+    fold_batch_norms,
+    load_weights,
+    weight_facts,
+    weights_digest,
+)
+from src.tracking import Tracker
+from src.training import trained_weights
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier, frozen and in evaluation mode.
+
+    Attributes:
+        digest: Digest of its weights.
+        key: Digest of all that decides its logits but the trainer's settings.
+        expected_accuracy: Share of clean images that it should get right, as its settings or else
+            its weights state.
+    """
+
+    classifier: nn.Module
+    digest: str
+    key: str
+    expected_accuracy: float | None = None
+
+
+_last_job: dict[str, Model] = {}  # models by the key of `_asked`
+
+
+def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
+    """Return the `train` or `test` split of a job's data; opened once for all jobs of a process.
+
+    With `whole` all images of the split are taken, whatever `n_images` says.
+    """
+    changes = dict.fromkeys(("n_images", "images")) if whole else {}
+    section = settings.dataset.model_copy(update=changes).model_dump_json()
+    return _opened(section, split, settings.cache_dir)
+
+
+def open_datasets(jobs: Iterable[Settings]) -> None:
+    """Open each data set once, so that no job waits for a download in vain."""
+    loaded = [job for job in jobs if job.attack.kind != "saved"]
+    for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
+        open_dataset(job, "test")
+
+
+def check_images(dataset: ImageDataset, progress: bool, together: int = 1) -> None:
+    """Read every chosen image that is not known yet, so that a bad one shows before any training.
+
+    Images of several sizes are refused, and fewer than the `together` that must share a batch.
+    """
+    if len(dataset) < together:
+        raise ValueError(
+            f"controls=true needs at least {together} images, to show each with the perturbation "
+            f"of another one, not {len(dataset)}."
+        )
+    dataset.digest(progress=progress)
+
+
+def prepare_models(
+    settings: Settings,
+    images: ImageDataset,
+    tracker: Tracker,
+    use_source: Callable[[dict[str, Model]], None] = lambda models: None,
+) -> dict[str, Model]:
+    """Build all models of a job, then train those without weights, the sources first.
+
+    All are built before one is trained, so that what does not fit the data shows at once; those
+    of the job before in this process are reused. An ensemble of sources is a model of its own
+    beside its members. `use_source` gets the source's models before the others are trained.
+    """
+    asked = {name: _asked(settings, name, images) for name in settings.models}
+    built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
+    if settings.attack.kind == "crafted":
+        for name in built.keys() & set(settings.source):
+            check_gradient(name, built[name], images.image_size)
+    files = {
+        name: _checkpoint(settings, name, classifier, images)
+        for name, classifier in built.items()
+        if settings.model[name].weights is None
+    }
+    if not all(file.exists() for file in files.values()):  # epochs end with all test images
+        check_images(open_dataset(settings, "test", whole=True), settings.trainer.progress_bar)
+    models: dict[str, Model] = {}
+    for name in asked:
+        if name in files:
+            _train(name, built[name], files[name], settings, tracker)
+        fresh = name in built
+        models[name] = (
+            _ready(settings, name, built[name], images) if fresh else _last_job[asked[name]]
+        )
+        if settings.attack.kind == "crafted" and name == settings.source[-1]:
+            use_source(with_ensemble(settings, models))
+    _last_job.clear()
+    _last_job.update((asked[name], model) for name, model in models.items())
+    return with_ensemble(settings, models)
+
+
+def with_ensemble(settings: Settings, models: dict[str, Model]) -> dict[str, Model]:
+    """Return models and, if a job has several sources, their ensemble."""
+    if len(settings.source) < 2:
+        return models
+    members = [models[name] for name in settings.source]
+    ensemble = Model(
+        Ensemble([member.classifier for member in members], settings.ensemble).eval(),
+        digest=content_key([member.digest for member in members]),
+        key=content_key([member.key for member in members], settings.ensemble),
+    )
+    return {**models, settings.source_name: ensemble}
+
+
+def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
+    """Return a model that a job would have, frozen; None if it would have to be trained first.
+
+    The state of the random number generators stays as it was.
+    """
+    _opened.cache_clear()  # the current folder and its files may have changed
+    images = open_dataset(settings, "test")
+    with isolate_rng():
+        classifier = _built(settings, name, images)
+    if settings.model[name].weights is None:
+        path = _checkpoint(settings, name, classifier, images)
+        if not path.exists():
+            return None
+        load_weights(classifier.network, path)
+    _ready(settings, name, classifier, images)
+    return classifier
+
+
+def forget_models() -> None:
+    """Let the next job build its models anew: files may have changed since the last one."""
+    _last_job.clear()
+
+
+def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
+    """Return a key of all that decides a model, as far as files stay as they are."""
+    parts = (settings.model[name], settings.dataset, settings.training)
+    wanted = [part.model_dump() for part in parts]
+    folded = settings.trainer.fold_batch_norms
+    return content_key(name, wanted, folded, settings.cache_dir, images.digest())
+
+
+def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
+    """Build a model from its file; without weights it is initialised by the training's seed."""
+    stated, found = _stated(settings, name).class_names, images.class_names
+    if stated and not _agree(stated, found):
+        raise ValueError(
+            f"model {name}: its weights are for {len(stated)} classes ({_first(stated, found)}), "
+            f"but {settings.dataset.name} has {len(found)} ({_first(found, stated)}); "
+            "dataset.class_names and dataset.num_classes say which they are, "
+            f"model.{name}.weights=null trains it on them."
+        )
+    pl.seed_everything(settings.training.seed, verbose=False)
+    return build_classifier(
+        name,
+        **settings.model[name].model_dump(exclude={"expected_accuracy", "url"}),
+        num_classes=images.num_classes,
+        image_size=images.image_size,
+    )
+
+
+def _stated(settings: Settings, name: str) -> WeightFacts:
+    """Return the facts that a model's weight file states, if it has one."""
+    weights = settings.model[name].weights
+    return WeightFacts() if weights in (None, "included") else weight_facts(str(weights))
+
+
+def _first(names: Sequence[str], others: Sequence[str]) -> str:
+    """Return the first names that are none of the others', or the first ones."""
+    own = [name for name in names if name not in others] or names
+    return ", ".join(own[:3]) + ", ..." * (len(own) > 3)
+
+
+def _agree(known: Sequence[str], given: Sequence[str]) -> bool:
+    """Compare the class names of images with known ones; mere numbers agree by their count."""
+    if all(map(str.isdigit, given)):
+        return len(known) == len(given)
+    return tuple(known) == tuple(given)
+
+
+def _ready(
+    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
+) -> Model:
+    """Freeze a model that has its weights, and make it fast to differentiate."""
+    built = _network_of(settings, name)
+    digest = weights_digest(classifier.network)
+    key = content_key(built, code_of(built), digest, repr(classifier.network))
+    classifier.eval().requires_grad_(False)
+    if settings.trainer.fold_batch_norms:
+        classifier.network = fold_batch_norms(classifier.network)
+    classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
+    expected, stated = settings.model[name].expected_accuracy, _stated(settings, name)
+    if expected is None and stated.class_names == images.class_names:
+        expected = stated.expected_accuracy
+    return Model(classifier, digest, key, expected)
+
+
+def _network_of(settings: Settings, name: str) -> dict[str, Any]:
+    """Return the settings that decide what a model computes, weights apart."""
+    return settings.model[name].model_dump(include={"network", "mean", "std", "input_size"})
+
+
+def _checkpoint(
+    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
+) -> Path:
+    """Return the path of the weights that a model gets from this data and recipe."""
+    dataset = settings.dataset.name
+    if not settings.dataset.has_loader:
+        raise ValueError(
+            f"model {name} has no weights, and a saved set brings no images to train it on; give "
+            f"model.{name}.weights=PATH, or the data set as dataset=NAME."
+        )
+    train = open_dataset(settings, "train")
+    if not _agree(train.class_names, images.class_names):
+        raise ValueError(
+            f"model {name} cannot be trained on {dataset}, whose {train.num_classes} classes "
+            f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "
+            f"images ({', '.join(images.class_names[:3])}, ...)."
+        )
+    check_images(train, settings.trainer.progress_bar)
+    shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
+    built = _network_of(settings, name)
+    network = (built, code_of(built), shapes, repr(classifier.network))
+    recipe = settings.training.model_dump(exclude={"device"})
+    key = content_key(own_code(WEIGHTS), network, train.digest(), recipe)
+    return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
+
+
+def _train(
+    name: str, classifier: PixelClassifier, file: Path, settings: Settings, tracker: Tracker
+) -> None:
+    """Load a model's weights, which are trained first if their file is missing."""
+    recipe, dataset = settings.training, settings.dataset.name
+    train, test = open_dataset(settings, "train"), open_dataset(settings, "test", whole=True)
+    tags = {"model": name, "dataset": dataset, "seed": str(recipe.seed)}
+    parameters = {**recipe.model_dump(), "images": len(train), "checkpoint": file.name}
+    path = trained_weights(
+        name,
+        file,
+        classifier,
+        train,
+        test,
+        recipe,
+        trainer=settings.trainer,
+        make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
+    )
+    load_weights(classifier.network, path)
+
+
+@lru_cache(maxsize=4)
+def _opened(section: str, split: str, cache_dir: str) -> ImageDataset:
+    dataset = DatasetSettings.model_validate_json(section)
+    common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
+    kept = Path(cache_dir) / "images"
+    return load_dataset(split, dataset.model_extra or {}, kept=kept, **common)

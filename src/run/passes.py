@@ -1,0 +1,228 @@
+"""The long step of a job: attack its images and evaluate targets on them, each once."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from src.artifacts.tables import with_defaults
+from src.cache.keys import content_key
+from src.cache.rows import Keep, computed_once
+from src.config.settings import CONTROLS
+from src.data import to_unit
+from src.measure.diagnostics import make_diagnostics
+from src.images.adversarial_source import AdversarialSource
+from src.images.attacker import Attacker
+from src.images.saved_images import SavedImagesSource
+from src.images.variants import AttackedBatch
+from src.measure.spectra import mean_spectra
+from src.run.attack import make_attacker
+from src.run.evaluate import Evaluation, evaluate, renamed
+from src.run.lightning_module import CRAFTING, IMAGES, Transfer, total
+from src.run.stages import Job, Results
+from src.utils.processes import is_first_process
+
+log = logging.getLogger(__name__)
+
+Cell = tuple[str, str]
+"""A table's name and its target; no target where all share the rows."""
+
+
+def attacked_rows(job: Job) -> Results:
+    """Return the rows of a job's adversarial images; what is not stored is computed.
+
+    Where processes share the job, the first one alone gets them.
+    """
+    keys, wanted = _cells(job)
+    took = Evaluation()
+
+    def compute(
+        missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
+    ) -> Mapping[Cell, pa.Table]:
+        nonlocal took
+        settings = job.settings
+        targets = [name for name in settings.evaluated if any(name == each for _, each in missing)]
+
+        def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
+            """Return the rows of each target."""
+            cells = [cell for cell in (*missing, (IMAGES, "")) if cell[0] in tables]
+            return {(name, target): _of(tables[name], target) for name, target in cells}
+
+        module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
+        # Named without its targets: in 80 columns they leave no room for the bar itself.
+        took = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
+        if any(len(missing.get(cell, ())) < len(index) for cell, index in wanted.items()):
+            took = replace(took, seconds=math.nan)  # of a part of the images nobody can tell
+        return split(took.tables)
+
+    found = computed_once(
+        *(job.rows, keys, wanted, compute), large=[(IMAGES, "")], refresh=job.settings.rerun
+    )
+    return _results(job, found, took) if is_first_process() else Results()
+
+
+def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Results:
+    """Return tables of all targets."""
+    crafting, names = found.get((CRAFTING, "")), [name for name, target in found if target]
+    tables = {
+        name: pa.concat_tables(
+            renamed(found[name, target], target)
+            for target in job.settings.evaluated
+            if (name, target) in found
+        )
+        for name in dict.fromkeys(names)
+    }
+    variants = {
+        name: with_defaults(table, **_counts(table, crafting, name))
+        for name in job.variants.names
+        if (table := tables.pop(name, None)) is not None
+    }
+    if ("spectra", "") in found:
+        size, at = job.images.image_size, job.settings.reference
+        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
+    if ("stealth", "") in found:
+        tables["stealth"] = found["stealth", ""]
+    return Results(
+        variants,
+        tables,
+        gradients=total(crafting, "gradients"),
+        zero_gradients=total(crafting, "zero_gradients"),
+        seconds=took.seconds,
+        batch_size=took.batch_size,
+    )
+
+
+def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[str, Any]:
+    """Return what the images of each row took, where that is known; noise takes nothing."""
+    if variant == "noise":
+        return dict.fromkeys(("gradients", "forwards"), 0)
+    if crafting is None:
+        return {}
+    places = pc.index_in(table["index"], crafting["index"])
+    return {name: crafting[name].take(places) for name in ("gradients", "forwards")}
+
+
+def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
+    """Return the keys of a job's rows, and the index of the images that are asked for."""
+    settings, chosen = job.settings, job.settings.diagnostics
+    every, diagnosed = job.images.indices, job.diagnosed.indices
+    what: dict[Cell, tuple[Any, np.ndarray]] = {}
+    for target in settings.targets:
+        for variant in job.variants.names:
+            primary = job.variants.primary if variant in CONTROLS else None
+            what[variant, target] = (primary, every)
+        if chosen.bisection:
+            correct = np.intersect1d(diagnosed, _correct(job.clean, target))
+            what["flips", target] = (chosen.bisection, correct)
+        if chosen.iterations:
+            what["iterations", target] = ((settings.reference, chosen.iterations), diagnosed)
+        if chosen.filters:
+            what["filtered", target] = (settings.reference, diagnosed)
+    for target in settings.evaluated[len(settings.targets) :]:  # behind a defence
+        what[job.variants.primary, target] = (None, every)
+    if chosen.spectra:
+        what["spectra", ""] = (settings.reference, diagnosed)
+    if chosen.stealth:
+        what["stealth", ""] = (None, diagnosed)
+    if job.saved is None:
+        what[CRAFTING, ""] = (None, every)
+        kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
+        what[IMAGES, ""] = (None, kept)
+    keys = {
+        (name, target): content_key(job.crafting, name, how, job.target_keys.get(target))
+        for (name, target), (how, _) in what.items()
+    }
+    return keys, {cell: index for cell, (_, index) in what.items()}
+
+
+def _correct(clean: pa.Table, target: str) -> np.ndarray:
+    """Return the index of the clean images that a target classifies correctly."""
+    rows = _of(clean, target)
+    index: np.ndarray = rows.filter(pc.equal(rows["label"], rows["predicted"]))["index"].to_numpy()
+    return index
+
+
+def _of(table: pa.Table, target: str) -> pa.Table:
+    return table.filter(pc.equal(table["target"], target)) if target else table
+
+
+def _transfer(
+    job: Job,
+    missing: Mapping[Cell, np.ndarray],
+    targets: Sequence[str],
+    todo: np.ndarray,
+    keep: Callable[[Mapping[str, pa.Table]], None],
+) -> Transfer:
+    """Return the module that computes missing rows."""
+    settings, names = job.settings, {name for name, _ in missing}
+    source, every = _adversarial_source(job, missing, todo), []
+    if isinstance(source, Attacker):
+        plain = [name for name in targets if name in settings.targets]
+        how = (settings.diagnostics, plain, settings.reference, job.clean)
+        every = make_diagnostics(*how, source, settings.seed, settings.step_255)
+    diagnostics = [one for one in every if one.table in names]
+    if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
+        names.add("float32")
+    size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
+    small = size <= settings.store.images_mb * 1e6
+    return Transfer(
+        {name: network for name, network in job.networks.items() if name in targets},
+        source,
+        replace(job.variants, wanted=names),
+        diagnostics,
+        job.diagnosed.indices.tolist(),
+        keep,
+        None if settings.save_adversarial or small else job.examples,
+        settings.seed,
+    )
+
+
+def _adversarial_source(
+    job: Job, missing: Mapping[Cell, np.ndarray], todo: np.ndarray
+) -> AdversarialSource:
+    """Return the producer of adversarial images: a saved set, the store, or the attack."""
+    if job.saved is not None:
+        return SavedImagesSource(job.saved)
+    settings = job.settings
+    before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
+    kept = stored_images(job, before.tolist())
+    if again := len(before) - len(kept):
+        log.info(
+            "%s: the adversarial versions of %d images are made again, as they were not kept; "
+            "store.images_mb=%g.",
+            *(settings.job, again, settings.store.images_mb),
+        )
+    return make_attacker(job, kept)
+
+
+def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the stored ones of some adversarial images, float32 (K, 3, H, W), by index."""
+    side, key = job.images.image_size, _cells(job)[0][IMAGES, ""]
+    table = job.rows.select(key, index) if len(index) else None
+    if not table:
+        return {}
+    flat = table["adversarial"].combine_chunks().flatten().to_numpy()
+    images = flat.reshape(len(table), len(job.settings.budgets), 3, side, side)
+    return dict(zip(table["index"].to_pylist(), images, strict=True))
+
+
+def adversarial_images(job: Job, index: Sequence[int]) -> list[AttackedBatch]:
+    """Return some images of a job with their adversarial versions, a batch for each budget."""
+    batch = job.images[np.searchsorted(job.images.indices, index)]
+    clean = to_unit(batch.images)
+    if job.saved is not None:
+        levels = SavedImagesSource(job.saved)(clean, batch).images
+    else:
+        known = stored_images(job, index)
+        levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
+    norm = job.settings.attack.norm
+    return [
+        AttackedBatch(clean, level, batch, eps, norm)
+        for eps, level in zip(job.settings.budgets, levels, strict=True)
+    ]

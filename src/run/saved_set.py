@@ -1,0 +1,103 @@
+"""Saved set in the place of an attack: what it says of itself becomes the job's settings."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from src.config.fields import check_among, check_name
+from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
+from src.images.image_folders import open_foreign_images
+from src.images.saved_images import UNKNOWN, SavedImages
+from src.run.written_set import IMAGES, read_set
+from src.utils.defended_names import PLAIN, parted
+
+
+@lru_cache(maxsize=2)  # checked before the sweep, and again in the job
+def open_saved_images(settings: SavedSettings) -> SavedImages:
+    """Open a set of this program, which its file tells, or else of another; measure its images."""
+    path = Path(settings.path, IMAGES)
+    bare = settings == SavedSettings(path=settings.path)
+    try:
+        if path.exists() and not bare:
+            raise ValueError(
+                "this set states clean, labels, eps_255 and origin itself; leave out these keys."
+            )
+        if bare and not path.exists():
+            if path.with_name("manifest.json").exists():
+                raise ValueError(
+                    "version 0.2.0 saved it; run its job again, which saves the same set anew."
+                )
+            raise ValueError(
+                f"{path} does not exist; give the folder adversarial/ of a job with "
+                "save_adversarial=true, or for images of another program clean and eps_255."
+            )
+        found = read_set(path.parent) if bare else open_foreign_images(settings)
+        _ = found.breaches  # every image is read here: a damaged one shows before any job
+        return found
+    except ValueError as error:
+        raise ValueError(f"attack.path={settings.path}: {error}") from error
+
+
+def open_set(settings: Settings) -> SavedImages | None:
+    """Return the saved set that takes the attack's place; None without one."""
+    saved = settings.attack.saved
+    return None if saved is None else open_saved_images(saved)
+
+
+def with_set(settings: Settings, saved: SavedImages) -> Settings:
+    """Return a job's settings with attack, budgets and protocol of its saved set.
+
+    A set of another source or data set, or one that lacks what the job needs, is refused.
+    """
+    path = settings.attack.saved.path if settings.attack.saved else ""
+    given, own = settings.source_name, settings.dataset.name
+    source, dataset = saved.source, saved.dataset
+    if given and source not in (UNKNOWN, settings.attacked):
+        raise ValueError(
+            f"source={_words(settings.attacked)}, but {path} says that its images were crafted on "
+            f"{_words(source)}."
+        )
+    if settings.dataset.has_loader and dataset not in (UNKNOWN, own):
+        raise ValueError(f"dataset={own}, but {path} says that its images are of {dataset}.")
+    budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
+    reference = settings.epsilon.reference
+    reference = reference_budget(budgets) if reference is None else reference
+    check_among(f"epsilon.reference of {path}", [reference], budgets)
+    for member in (*parted(source)[0].split("+"), parted(source)[1]):
+        check_name(member)
+    protocol = settings.protocol or ("joint" if settings.source else "target_correct")
+    if protocol in ("joint", "source_correct") and not settings.source:
+        raise ValueError(
+            f"protocol={protocol} needs the clean predictions of the model that the images were "
+            "crafted on; source=NAME names it."
+        )
+    changes: dict[str, Any] = {
+        "attack": saved.attack.model_copy(
+            update={"kind": "saved", "saved": settings.attack.saved, "source": source}
+        ),
+        "protocol": protocol,
+        "epsilon": EpsilonSettings.model_construct(grid=budgets, reference=reference),
+    }
+    if saved.ensemble is not None:
+        changes["ensemble"] = saved.ensemble
+    if not settings.dataset.has_loader:
+        changes["dataset"] = settings.dataset.model_copy(update={"name": check_name(dataset)})
+    return settings.model_copy(update=changes)
+
+
+def _words(source: str) -> str:
+    model, defence = parted(source)
+    return model if defence == PLAIN else f"{model} with source_defence={defence}"
+
+
+def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
+    """Refuse a model that has other weights than the saved set's source of its name.
+
+    It would be taken for the white box.
+    """
+    for name, digest in saved.weights.items():
+        if digests.get(name, digest) != digest:
+            raise ValueError(
+                f"model {name} has other weights here than when the images were crafted on it; "
+                f"give model.{name}.weights=PATH, or name this model otherwise."
+            )

@@ -1,0 +1,175 @@
+"""A job with its data and models, and what becomes of its adversarial images."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from src.cache.keys import content_key, crafting_key, defence_key, rows_key
+from src.cache.rows import Rows
+from src.config.settings import Settings
+from src.data import Batch, ImageDataset
+from src.defences import Defence, Defended
+from src.images.attacker import Attack
+from src.images.saved_images import SavedImages
+from src.images.variants import STORED, Variants
+from src.run.models import Model
+from src.utils.call_target import call_target
+from src.utils.defended_names import PLAIN, parted
+
+_POOL = 32  # images that attacks may mix in
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job with its data and models.
+
+    Attributes:
+        settings: Completed by what the device and a saved set decide.
+        saved: Set that takes the attack's place, if one does.
+        diagnosed: Images of the diagnostics.
+        pool: Images that attacks may mix in; None without an attack.
+        models: Source and targets, by name.
+        rows: Store of rows.
+        attack: The attack as a function; None without one.
+        defences: Defences by name.
+        clean: Predictions for the clean images; None until they are made.
+    """
+
+    settings: Settings
+    saved: SavedImages | None
+    images: ImageDataset
+    diagnosed: ImageDataset
+    pool: Batch | None
+    models: dict[str, Model]
+    device: str
+    rows: Rows
+    attack: Attack | None
+    defences: Mapping[str, Defence]
+    clean: pa.Table = None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Classifiers by name, behind defences too."""
+        plain = {name: model.classifier for name, model in self.models.items()}
+        return plain | {name: self._defended(*parted(name)) for name in self.behind_defences}
+
+    def _defended(self, model: str, defence: str) -> Defended:
+        repeats = self.settings.defence[defence].repeats
+        how = (self.defences[defence], repeats, self.settings.seed, defence)
+        return Defended(self.models[model].classifier, *how)
+
+    @property
+    def behind_defences(self) -> list[str]:
+        """Names of what is evaluated behind a defence: targets, and the source as attacked."""
+        settings = self.settings
+        attacked = [settings.attacked] if settings.source else []  # of a saved set perhaps none
+        names = dict.fromkeys((*settings.evaluated, *attacked))
+        return [name for name in names if "@" in name]
+
+    def model_key(self, name: str) -> str:
+        """Return the key of all that decides a model's logits, those behind a defence too."""
+        model, defence = parted(name)
+        key = self.models[model].key
+        return key if defence == PLAIN else content_key(key, defence_key(self.settings, defence))
+
+    @property
+    def target_keys(self) -> dict[str, str]:
+        """Keys of all that decides the targets' logits, by name."""
+        return {name: self.model_key(name) for name in self.settings.evaluated}
+
+    @cached_property
+    def crafting(self) -> str:
+        """Key of the adversarial images, see `crafting_key`."""
+        pool, settings = self.pool, self.settings
+        before = settings.source_defence
+        return crafting_key(
+            settings,
+            self.device,
+            self.images.digest(),
+            [self.models[name].key for name in settings.source],
+            None if self.saved is None else self.saved.digest,
+            None if pool is None else content_key(pool.labels.tolist(), _digest(pool.images)),
+            None if before == PLAIN else defence_key(settings, before),
+        )
+
+    def rows_key(self, table: str, models: Sequence[str], *what: Any) -> str:
+        """Return the key of rows of some models that need no attack, see `rows_key`."""
+        keys = [self.model_key(name) for name in models]
+        return rows_key(self.settings, self.device, self.images.digest(), table, keys, *what)
+
+    @property
+    def variants(self) -> Variants:
+        """Variants of the adversarial images that targets are evaluated on."""
+        settings = self.settings
+        return Variants(
+            primary=settings.storage or STORED,
+            others=settings.variants,
+            controls=settings.controls,
+            seed=settings.seed,
+        )
+
+    @property
+    def examples(self) -> list[int]:
+        """Index of the report's example images, spread evenly over the classes."""
+        images = self.images
+        by_class = images.indices[np.argsort(images.labels, kind="stable")]
+        count = min(self.settings.report.examples, len(images))
+        return [int(by_class[position * len(images) // count]) for position in range(count)]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows of a job's adversarial images.
+
+    Attributes:
+        tables: Predictions by variant, the primary one first.
+        gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
+        seconds: Duration of the pass; NaN where some of its rows were stored.
+        unsteady: Models that give equal images unequal logits.
+        softmax: Models that give probabilities.
+    """
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    diagnostics: dict[str, pa.Table] = field(default_factory=dict)
+    gradients: int = 0
+    zero_gradients: int = 0
+    seconds: float = math.nan
+    batch_size: int = 0
+    unsteady: Sequence[str] = ()
+    softmax: Sequence[str] = ()
+
+    @property
+    def zero_share(self) -> float:
+        """Share of gradients that were zero in every pixel; NaN without a gradient."""
+        return self.zero_gradients / self.gradients if self.gradients else math.nan
+
+
+def built_defences(settings: Settings) -> dict[str, Defence]:
+    """Return the defences that a job names."""
+    built = {}
+    for name, one in settings.defence.items():
+        try:
+            built[name] = call_target(one.call)
+        except ValueError as error:
+            raise ValueError(f"defence.{name}: {error}") from error
+        if not callable(built[name]):
+            raise ValueError(f"defence.{name}: {type(built[name]).__name__} cannot be called.")
+    return built
+
+
+def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
+    """Return the images of a whole split that attacks may mix in to any of its images."""
+    chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
+    return whole[chosen.tolist()]
+
+
+def _digest(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()

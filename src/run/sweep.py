@@ -1,0 +1,275 @@
+"""The jobs of one command as a whole: checks before them, the matrix after them."""
+
+import logging
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from src.artifacts.jobs import find_jobs
+from src.artifacts.record import PAGE, job_record, public
+from src.artifacts.sweep_state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
+from src.config.compose import has_basic_sweeper, is_sweep, runs_here
+from src.config.errors import refuse
+from src.config.settings import Settings
+from src.data.dataset import DownloadError
+from src.data.image_folder import image_folder
+from src.report.summary import Summary, summarise
+from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
+from src.run.job import check_job
+from src.run.models import forget_models, open_datasets
+from src.run.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
+from src.run.track import sweep_parameters, sweep_points
+from src.tracking import Tracker, open_tracker
+from src.utils import stopping
+from src.utils.files import WriteError, write_text, writing
+from src.utils.locks import held
+from src.utils.processes import is_first_process
+from src.utils.refusals import first_line
+
+log = logging.getLogger(__name__)
+
+
+Report = Callable[[Summary, Path, Settings, Console], None]
+"""Writer of the report of a summary into a folder."""
+
+
+class Sweep:
+    """The jobs of one command: checked, opened as a tracked run, summed up when they are done."""
+
+    def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
+        self.words, self.settings = zip(*jobs, strict=True)
+        self.report = report
+        self.tracker, self.run = Tracker(), ""
+        self.folder = Path()
+        self.plan = Plan(jobs=[], single=True)
+        self.stopped = ""
+        self.jobs = 0  # 0: a single run, or unknown with another sweeper
+        self.held = ExitStack()  # the lock of a sweep that has begun
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock to this process when a launcher sends the sweep to others."""
+        return {**self.__dict__, "held": ExitStack(), "words": ()}
+
+    def begin_job(self, config: DictConfig) -> None:
+        """Log the job's number."""
+        if self.jobs:
+            log.info("job %d of %d", config.hydra.job.num + 1, self.jobs)
+
+    def start(self, config: DictConfig) -> None:
+        """Check the jobs, take the sweep's folder, and open the sweep's run."""
+        if not is_first_process():
+            return
+        sweep, jobs = is_sweep(config.hydra), self.settings
+        self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
+        _check_places(config, self.folder, sweep, jobs[0].cache_dir)
+        _check(jobs, sweep)
+        open_tracker.cache_clear()
+        self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
+        try:
+            open_datasets(jobs)
+        except DownloadError as error:
+            refuse(_ways_on(error))
+        forget_models()
+        stopping.raise_if_interrupted()
+        self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
+        names = _names(self.words) if self.jobs else [] if sweep else [jobs[0].job]
+        self.plan = Plan(jobs=names, single=not sweep)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as taken:
+            taken.enter_context(held(lock_of_sweep(self.folder)))
+            write_plan(self.folder, self.plan)
+            stopping.set_shutdown_hook(self._stop_early)
+            self._open(config, sweep)
+            self.held = taken.pop_all()
+
+    def _open(self, config: DictConfig, sweep: bool) -> None:
+        """Open the sweep's run, and hand on to its jobs what this process has decided."""
+        command = " ".join(public(config.hydra.overrides.task))
+        parameters = sweep_parameters(self.settings, command, self.folder, len(self.plan.jobs))
+        self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
+        with open_dict(config):  # the jobs may run in other processes
+            config.sweep = self.run or None
+            if sweep and self.run:
+                config.hydra.overrides.task.append(f"sweep={self.run}")
+            devices = {job.training.device for job in self.settings}
+            if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
+                config.hydra.overrides.task.append(f"training.device={devices.pop()}")
+
+    def _stop_early(self, error: BaseException) -> None:
+        """Say why the command stops here, and sum up the jobs that it has finished."""
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.stopped = "KILLED" if interrupted else "FAILED"
+        why = "Interrupted." if interrupted else f"{first_line(error)}."
+        print(f"\n{why} Finished jobs are in {self.folder}; the same command goes on.")
+        self._sum_up()
+
+    def end(self) -> None:
+        """Sum up, and exit with code 1 if a job has failed."""
+        if not is_first_process():
+            return
+        try:
+            complete = self._sum_up()
+        except Exception:  # Hydra would turn it into a warning and report success
+            refuse(traceback.format_exc())
+        stopping.set_shutdown_hook(lambda error: None)
+        if self.stopped:
+            raise KeyboardInterrupt
+        if not complete:
+            sys.exit(1)
+
+    def _sum_up(self) -> bool:
+        """Report the finished jobs, close the sweep, and tell whether nothing failed."""
+        try:
+            return self._report_jobs()
+        except BaseException as error:  # Ctrl-C too
+            if self.run:
+                note = f"The jobs are not summed up: {first_line(error) or 'interrupted'}"
+                self.tracker.end_sweep(self.run, "FAILED", files_of_sweep(self.folder), note, [])
+            raise
+        finally:
+            self.held.close()
+
+    def _report_jobs(self) -> bool:
+        """Print and write what the finished jobs come to; close the sweep's run."""
+        folder, jobs = self.folder, list(job_folders(self.folder, self.plan).values())
+        failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
+        console = Console(markup=False, record=True, soft_wrap=True)
+        done, written = _summary_of([job for job in jobs if job not in failures], console), True
+        printed = []
+        for show in (print_matrices, print_rankings, print_alarms):
+            show(done, console)
+            printed.append(console.export_text())
+        matrices, ranked, alarms = printed
+        text = "".join(printed).strip("\n")
+        try:
+            if jobs != [folder]:  # which the job itself has cleared
+                clear_sweep(folder)
+            write_tables(done, folder)
+            if text:
+                write_text(folder / SUMMARY, text)
+        except WriteError as error:
+            console.print(str(error), style="yellow")
+            written = False
+        if done.jobs and self.settings[0].report.name != "none":
+            written &= self._report(done, console)
+        for job, failure in failures.items():
+            console.print(f"FAILED {job.name}: {failure}", style="red")
+        if failures:
+            console.print("A traceback is in error.txt in the folder of each.")
+        missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
+        if missing:
+            console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
+        console.print(f"files: {folder}")
+        if self.run:
+            status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
+            files = files_of_sweep(folder)
+            note = f"{ranked}{matrices}{alarms}".strip("\n")  # a long one is cut at its end
+            self.tracker.end_sweep(self.run, status, files, note, sweep_points(done))
+            attacks = list(dict.fromkeys(one.job.record.label for one in done.attacked))
+            links = self.tracker.links(self.run, attacks) if done.jobs else {}
+            for what, link in links.items():
+                console.print(f"{what}: {link}")
+        return written and not failures and not missing
+
+    def _report(self, done: Summary, console: Console) -> bool:
+        """Build the report; its failure leaves the jobs' results as they are."""
+        again = f"python -m src.report folder={self.folder}"
+        if self.stopped:
+            console.print(f"{again} builds a report of what is done.")
+            return True
+        try:
+            with stopping.reraise_interrupts():
+                self.report(done, self.folder, self.settings[0], console)
+        except KeyboardInterrupt:
+            self.stopped, why = "KILLED", "Interrupted."
+        except Exception as error:
+            if not isinstance(error, ValueError | OSError):
+                log.exception("This should not happen; please report it with the lines below.")
+            why = first_line(error)
+        else:
+            console.print(f"report: {self.folder / PAGE}")
+            return True
+        console.print(
+            f"No report: {why} The jobs' files are complete, and {again} builds it.", style="yellow"
+        )
+        return False
+
+
+def _summary_of(folders: Sequence[Path], console: Console) -> Summary:
+    """Return the summary of the jobs in some folders; name a damaged file, and sum up none."""
+    try:
+        return summarise(find_jobs(folders, none_is_fine=True, below=False))
+    except ValueError as error:
+        console.print(str(error), style="yellow")
+        return Summary()
+
+
+def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str) -> None:
+    """Refuse folders in which jobs would not be found again, or nothing can be kept."""
+    with writing(Path(cache_dir)):
+        Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    key, start = "hydra.sweep.dir" if sweep else "hydra.run.dir", "${hydra:job.num}-"
+    if not str(OmegaConf.select(config, key) or "").strip() or config.hydra.output_subdir is None:
+        raise ValueError(f"{key} and hydra.output_subdir must name folders.")
+    raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if sweep and not str(raw["subdir"]).startswith(start):
+        raise ValueError(f"hydra.sweep.subdir must begin with {start}, by which jobs are found.")
+    known = (folder / PLAN).exists() or job_record(folder) is not None
+    files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
+    if files and not known:
+        raise ValueError(
+            f"{folder} holds {files[0].name}, which would be replaced, and is no sweep's folder; "
+            "name another one."
+        )
+
+
+def _ways_on(error: DownloadError) -> str:
+    """Return what can be typed where the images cannot be downloaded."""
+    typed = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in sys.argv[1:]]
+    others = [word for word in typed if not word.lstrip("+").startswith(("dataset=", "dataset."))]
+    folder = "FOLDER"
+    with suppress(ValueError):
+        image_folder("test", root=error.root)
+        folder = error.root
+    own = [*others, "dataset=image_folder", f"dataset.root={folder}"]
+    command = f"python -m src.main {shlex.join(own)}"
+    if folder != "FOLDER":
+        return f"dataset.root={error.root} has class folders. Type:\n  {command}"
+    attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
+    small = "source=vgg_small,resnet_small,inception_small"
+    return (
+        f"{error}. Three ways on:\n"
+        "- The data set is on disk: dataset.root=FOLDER; CIFAR-10 is FOLDER/cifar-10-batches-py.\n"
+        f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {command}\n"
+        "- The embedded images and networks, which need no training:\n"
+        f"  python -m src.main -m experiment=demo {shlex.join([*attacks, small])}"
+    )
+
+
+def _check(jobs: Sequence[Settings], sweep: bool) -> None:
+    """Refuse jobs that cannot work."""
+    if sweep and any(job.trainer.distributed for job in jobs):
+        raise ValueError(
+            "trainer.devices and trainer.strategy share one job among several devices, "
+            "which works for a single run only; in a sweep give every job one device "
+            "(trainer=default) and let a Hydra launcher run jobs side by side."
+        )
+    for job in jobs:
+        check_job(job)
+
+
+def _names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return each job's own words, which not all jobs of the sweep have."""
+    words = [public(job) for job in jobs]
+    shared = set.intersection(*map(set, words))
+    own = [" ".join(word for word in each if word not in shared) for each in words]
+    return [name or " ".join(each) for name, each in zip(own, words, strict=True)]

@@ -1,0 +1,200 @@
+"""Tracked runs: parameters of a sweep, files and metrics of a job, curves of its pairs."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from src.analysis import explained, is_white_box
+from src.artifacts.record import JobRecord
+from src.config.settings import Settings, job_name
+from src.report.summary import JobSummary, Summary
+from src.run.outputs import files_of_job
+from src.tracking import Point, Run, Tracker
+from src.utils.defended_names import PLAIN, parted
+
+CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
+
+
+def sweep_parameters(
+    jobs: Sequence[Settings], command: str, folder: Path, count: int
+) -> dict[str, str]:
+    """Return the parameters of a sweep's run, as far as they are known before its `count` jobs."""
+    crafted = [job for job in jobs if job.attack.kind == "crafted"]  # a saved set knows its own
+    values: dict[str, list[str]] = {
+        "dataset": [job.dataset.name for job in jobs],
+        "sources": [job.source_name for job in jobs],
+        "targets": [name for job in jobs for name in job.targets],
+        "attacks": [job.attack.label for job in jobs],
+        "budgets_255": [f"{budget:g}" for job in crafted for budget in job.budgets],
+        "protocol": [job.protocol or "" for job in jobs],
+        "n_images": [str(job.dataset.n_images or "all") for job in jobs],
+        "seed": [str(job.seed) for job in jobs],
+    }
+    known = {name: list(filter(None, dict.fromkeys(each))) for name, each in values.items()}
+    listed = {name: ", ".join(each) for name, each in known.items() if each}
+    return {
+        "command": command,
+        "jobs": str(count),
+        "folder": str(folder.absolute()),
+        **listed,
+    }
+
+
+def job_parameters(settings: Settings) -> dict[str, str | int]:
+    """Return the parameters of a job's run; budgets are in units of 1/255, without 0."""
+    return {
+        "source": settings.source_name,
+        "attack": settings.attack.label,
+        "targets": ", ".join(settings.targets),
+        "budgets_255": ", ".join(f"{budget:g}" for budget in settings.budgets),
+        "seed": settings.seed,
+    }
+
+
+def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
+    """Log a finished job: its pairs, its own metrics, its files."""
+    if tracker.store is None:
+        return
+    record = summary.job.record
+    tags: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    if record.attack:
+        for target in summary.own["target"].unique():
+            _track_pair(summary, target, tracker, run)
+        for alarm in summary.alarms:  # as much of one name as a tag may hold
+            name = f"alarm.{alarm.name}"
+            tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
+        tags["crafting"] = record.crafting
+        tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
+        taken = record.gradients
+        metrics = {
+            **summary.cost,
+            "gradients_per_image": taken / record.images,
+            "zero_gradients": record.zero_gradients / taken if taken else math.nan,
+            "images_per_second": record.images / (record.seconds or math.nan),
+            "alarms": len(summary.alarms),
+            "n": record.images,
+        }
+    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+    tracker.log_job(run, known, tags, files_of_job(summary.job.folder), record.data)
+
+
+def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) -> None:
+    """Log a run for a target, from the rates of a job's primary variant."""
+    record, own = summary.job.record, summary.own
+    attack, rows = record.config["attack"], own[own["target"] == target]
+    model, defence = parted(target)
+    points, intervals = pair_points(rows, record.reference)
+    cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
+    points += [(f"effort/{name}", value, 0) for name, value in cost.items()]
+    if record.norm == "l2" and record.values:
+        radius = record.reference / 255 * math.sqrt(record.values)
+        points.append(("reference/l2_radius", radius, 0))
+    trainer = {"attack_precision": "32-true", **record.config.get("trainer", {})}
+    arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
+    parameters = {
+        **{f"attack.{key}": value for key, value in attack["settings"].items()},
+        **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
+        **{key: trainer.get(key) for key in arithmetic},
+        "attack": record.label,
+        "norm": record.norm,
+        "source": record.source,
+        "target": model,
+        "defence": defence,
+        "dataset": record.dataset,
+        "n_images": record.images,
+        "seed": record.seed,
+        "reference_eps_255": record.reference,
+        "denominator": int(rows["denominator"].iloc[0]),
+    }
+    both = ("attack_precision", "source", "target", "defence", "dataset", "seed")
+    tags = {
+        **{name: str(parameters[name]) for name in both},
+        "job_key": record.key,
+        "attack": record.label,
+        "target_label": attack["target_label"] or "none",
+        "precision": record.precision,
+        "protocol": record.protocol,
+        "storage": record.storage,
+        "source_weights": record.weights.get(parted(record.source)[0], "unknown"),
+        "target_weights": record.weights[model],
+        "data_digest": record.data,
+        "git_commit": record.commit,
+        **intervals,
+    }
+    name = named(f"{job_name(record.label, record.source)} -> {target}", record)
+    tracker.log_pair(run, name, tags, parameters, points)
+
+
+def named(name: str, record: JobRecord) -> str:
+    """Return a run's name, with its arithmetic where that is not float32."""
+    return name if record.arithmetic == "float32" else f"{name} ({record.arithmetic})"
+
+
+def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
+    """Return one pair's metrics and tags, from its target's rows of `JobSummary.own`.
+
+    `robust_accuracy` is the share still classified correctly, of targeted attacks too;
+    `success_rate` the share predicted as any wrong class or, if targeted, as the target label.
+    Metrics `curves/...` have whole budgets as steps, since MLflow takes no fractions; metrics
+    `reference/...` and tags (95 % intervals) are those at `reference`, in units of 1/255.
+    Unknown rates, as of an empty denominator, are left out.
+    """
+    here = rows.set_index("eps_255").loc[reference].dropna().to_dict()
+    points, intervals = list[Point](), {}
+    for name in CURVES:
+        known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
+        curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]
+        if any(step > 0 for *_, step in curve):  # else clean images alone would stand for it
+            points += curve
+        if name in here:
+            points.append((f"reference/{name}", here[name], 0))
+        if f"{name}_low" in here:
+            ends = (here[f"{name}_{end}"] for end in ("low", "high"))
+            intervals[f"{name}_interval"] = "[{:.3f}, {:.3f}]".format(*ends)
+    if "clean_accuracy" in here:
+        points.append(("reference/clean_accuracy", here["clean_accuracy"], 0))
+    return points, intervals
+
+
+def sweep_points(summary: Summary) -> list[Point]:
+    """Return each attack's success by whole budget above 0, as the rankings have it.
+
+    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (of an attack
+    without that, the mean over its sources), `difference_from_first/ATTACK` in that ranking, and
+    `white_box_success/ATTACK`, the mean over white boxes. Kinds of ranking stand after the attack,
+    as `ATTACK of ensembles`, and defences as `ATTACK behind DEFENCE`.
+    """
+    found = defaultdict[tuple[str, int], list[float]](list)
+    ranked = _at_whole_budgets(summary.rankings)
+    for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
+        name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
+        mean = str(rows["source"].iloc[0]).startswith("mean of")
+        rows = rows.head(1 if mean else len(rows))
+        found[f"transfer_success/{name}", eps] += list(rows["mean"])
+        if len(rows) == 1 and rows["difference"].notna().all():
+            found[f"difference_from_first/{name}", eps] += list(rows["difference"])
+    for one in summary.attacked:
+        source, rates = one.job.record.source, _at_whole_budgets(one.own)
+        for row in rates.dropna(subset="success_rate").to_dict("records"):
+            if is_white_box(source, row["target"]):
+                name = _metric(one.job.attack, row["defence"])
+                found[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
+    return [(name, fmean(values), eps) for (name, eps), values in found.items()]
+
+
+def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at budgets above 0 that MLflow takes as steps."""
+    return rows[(rows["eps_255"] > 0) & (rows["eps_255"] % 1 == 0)]
+
+
+def _metric(attack: str, defence: str, kind: str = "") -> str:
+    """Return an attack's name as MLflow takes it, with its kind of ranking."""
+    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
+    name = f"{allowed} {kind.partition(' ')[2]}".strip()
+    return name if defence == PLAIN else f"{name} behind {defence}"

@@ -1,0 +1,79 @@
+"""Lightning trainer of a pass over the images, and the settings that a device decides."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.config.settings import TrainerSettings
+from src.utils.refusals import first_line
+
+_CPU_BATCH, _GPU_BATCH = 50, 1000
+
+
+class _Bar(TQDMProgressBar):
+    """Progress bar of batches, under a label."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label = label
+
+    def on_predict_batch_start(self, *arguments: Any) -> None:
+        super().on_predict_batch_start(*arguments)
+        self.predict_progress_bar.set_description(self.label)
+
+    def on_exception(self, *arguments: Any) -> None:
+        if self._predict_progress_bar is not None:  # else it shares a line with the error message
+            self._predict_progress_bar.close()
+
+
+def make_trainer(settings: TrainerSettings, label: str = "") -> pl.Trainer:
+    """Return a Lightning trainer that leaves gradients possible while it predicts.
+
+    `label` names its progress bar; without one, it has none.
+    """
+    bars: Sequence[pl.Callback] = [_Bar(label)] if label and settings.progress_bar else []
+    try:
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            use_distributed_sampler=False,  # `Batches` deals them out
+            inference_mode=False,  # attacks need gradients, which inference mode forbids
+            callbacks=list(bars),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=bool(bars),
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, TypeError, ImportError) as error:
+        raise ValueError(f"trainer in the config: {first_line(error)}") from error
+
+
+def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
+    """Return settings with `auto` replaced by what suits a device.
+
+    Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU.
+    """
+    if trainer.batch_size != "auto":
+        return trainer
+    size = _GPU_BATCH if device == "cuda" else _CPU_BATCH
+    return trainer.model_copy(update={"batch_size": size})
+
+
+def meet(trainer: TrainerSettings) -> None:
+    """Let the processes that share a job find each other, before they have to agree on anything."""
+    if trainer.distributed and not torch.distributed.is_initialized():
+        loader = DataLoader(TensorDataset(torch.zeros(1)))
+        make_trainer(trainer).predict(_Nothing(), loader, return_predictions=False)
+
+
+class _Nothing(pl.LightningModule):
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return batch

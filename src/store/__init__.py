@@ -1,1 +1,0 @@
-"""Storage of jobs: records, tables, and rows found by their content."""

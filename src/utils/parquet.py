@@ -1,0 +1,24 @@
+"""Parquet files whose checksums show damage."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from src.utils.files import atomic_write
+from src.utils.refusals import first_line
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file that is whole or not there."""
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_table(path: Path, filters: Any = None) -> pa.Table:
+    """Read a parquet file, or its rows that pass pyarrow `filters`; refuse a damaged one."""
+    try:
+        return pq.read_table(path, filters=filters, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged or no parquet file ({first_line(error)}).") from error

@@ -1,0 +1,121 @@
+"""Tests of all pairs against all sign flips, a plain loop, and simulated rankings."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from findings import simulate
+from src import images_needed
+from src.analysis.multiple_comparisons import LEVEL, compare_pairs, detectable
+
+
+def test_p_values_are_those_of_all_flips_of_the_images_that_differ():
+    """Ten of 60 images differ, so that there are 1,024 flips."""
+    scores = np.zeros((3, 60))
+    scores[:, :20] = 1
+    scores[0, 20:30], scores[1, 20:24], scores[2, 26:30] = 1, 1, 1
+    pairs = list(combinations(range(3), 2))
+    signs = np.array(list(product([-1, 1], repeat=10)))
+    differences = np.array([(scores[a] - scores[b])[20:30] for a, b in pairs])
+    scale = np.sqrt(np.square(differences).sum(axis=1))
+    largest = (np.abs(signs @ differences.T) / scale).max(axis=1)
+    tests = compare_pairs(scores, draws=19_999)
+    for (a, b), difference, length in zip(pairs, differences, scale, strict=True):
+        exact = np.mean(largest >= abs(difference.sum()) / length - 1e-9)
+        assert tests.p[a, b] == tests.p[b, a] == pytest.approx(exact, abs=0.012)
+        assert tests.difference[a, b] == -tests.difference[b, a] == difference.sum() / 60
+        assert tests.discordance[a, b] == pytest.approx(length**2 / 60)
+        assert tests.images[a, b] == 60
+        assert (tests.margin[a, b] < abs(tests.difference[a, b])) == (tests.p[a, b] < LEVEL)
+
+
+def test_pairs_with_their_own_images_agree_with_a_plain_loop():
+    random = np.random.default_rng(1)
+    scores = random.integers(0, 4, (5, 80)) / 3
+    scores[random.random(scores.shape) < 0.2] = np.nan
+    scores[4, :60] = np.nan  # too few images to be tested
+    tests = compare_pairs(scores)
+    signs, tested = random.integers(0, 2, (20_000, 80)) * 2 - 1, []
+    for a, b in combinations(range(5), 2):
+        both = ~np.isnan(scores[a]) & ~np.isnan(scores[b])
+        d = np.where(both, scores[a] - scores[b], 0)
+        assert tests.images[a, b] == both.sum()
+        assert tests.difference[a, b] == pytest.approx(d.sum() / both.sum())
+        if 4 in (a, b):
+            assert np.isnan(tests.p[a, b]) and np.isnan(tests.margin[a, b])
+        else:
+            tested.append((a, b, abs(d.sum()), np.sqrt((d**2).sum()), signs @ d))
+    largest = np.max([np.abs(flipped) / length for *_, length, flipped in tested], axis=0)
+    for a, b, total, length, _ in tested:
+        assert tests.p[a, b] == pytest.approx(np.mean(largest >= total / length), abs=0.03)
+        margin = tests.cutoff * length / tests.images[a, b]
+        assert tests.margin[a, b] == pytest.approx(margin)
+    assert tests.cutoff == pytest.approx(np.quantile(largest, 0.95), abs=0.08)
+
+
+def test_equal_rows_have_a_p_of_one_and_an_interval_of_an_image():
+    scores = np.ones((2, 50))
+    tests = compare_pairs(scores)
+    assert tests.p[0, 1] == 1 and tests.difference[0, 1] == 0
+    assert 0 < tests.margin[0, 1] < 3 / 50
+    alone = compare_pairs(scores[:1])
+    assert np.isnan(alone.cutoff) and alone.p.shape == (1, 1)
+
+
+def test_the_intervals_of_all_pairs_cover_together():
+    """Ten unlike attacks, 150 images, differences of one or two points to 45."""
+    random, covered = np.random.default_rng(6), 0
+    shares = np.linspace(0.05, 0.5, 10) + np.tile([0, 0.03], 5)
+    truth = np.subtract.outer(shares, shares)
+    for _ in range(300):
+        latent = np.sqrt(0.7) * random.standard_normal(150)
+        latent = latent + np.sqrt(0.3) * random.standard_normal((10, 150))
+        scores = (latent > norm.isf(shares)[:, None]).astype(float)
+        tests = compare_pairs(scores, draws=399)
+        covered += bool((np.abs(tests.difference - truth) <= tests.margin).all())
+    assert covered >= 0.92 * 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "size"), list(simulate.cells()))
+def test_equal_attacks_and_sources_are_rarely_called_unequal(kind, size):
+    wrong = sum(simulate.simulate(kind, size, part) for part in range(4))
+    assert wrong <= 0.07 * 4 * simulate.PART
+
+
+def test_the_stored_simulation_holds_the_level():
+    stored = simulate.stored()
+    assert {(kind, int(size)) for kind, cells in stored.items() for size in cells} == {
+        *simulate.cells()
+    }
+    for cells in stored.values():
+        for cell in cells.values():
+            assert cell["rankings"] == simulate.RANKINGS
+            assert cell["wrong"] <= 0.057 * cell["rankings"]
+
+
+def test_as_many_images_as_needed_decide_a_difference_in_four_of_five_samples():
+    # For two attacks the sample size of McNemar's test, (1.96 + 0.84)^2 q / d^2.
+    assert images_needed(0.05, 0.2, 2) == int(np.ceil((1.959964 + 0.841621) ** 2 * 0.2 / 0.05**2))
+    attacks, discordance, difference = 6, 0.3, 0.1
+    images = images_needed(difference, discordance, attacks)
+    random, decided = np.random.default_rng(0), 0
+    base = (discordance - difference) / 2
+    for _ in range(300):
+        # Scores are 1 on an image of their own with equal chances; the first has more of them.
+        chances = np.full(attacks, base)
+        chances[0] += difference
+        scores = (random.random((attacks, images)) < chances[:, None]).astype(float)
+        tests = compare_pairs(scores, draws=399)
+        decided += tests.p[0, 1] < LEVEL
+        seen = tests.discordance[0, 1]
+    assert 0.7 < decided / 300 < 0.95
+    assert detectable(tests.cutoff, seen, images) == pytest.approx(difference, rel=0.15)
+
+
+@pytest.mark.parametrize("wrong", [(0, 0.2, 3), (0.5, 0.2, 3), (0.1, 1.2, 3), (0.1, 0.2, 1)])
+def test_numbers_that_no_images_have_are_refused(wrong):
+    with pytest.raises(ValueError, match="discordance"):
+        images_needed(*wrong)

@@ -1,0 +1,116 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from src.analysis.image_outcomes import image_outcomes, joined
+from src.analysis.paired_tests import paired_tests
+
+# Label 0, eight images; a is wrong on the clean image 7, b on 6.
+CLEAN = {("a", 0): [0] * 7 + [1], ("b", 0): [0] * 6 + [1, 0]}
+FGSM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [1, 1, 0, 0, 0, 0, 1, 1]}
+BIM = CLEAN | {("b", 4): [0] * 8, ("b", 8): [0, 2, 2, 2, 2, 0, 0, 1]}
+COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
+
+
+def stacked(jobs, eps=8, protocol="joint"):
+    """Put the outcomes of jobs together."""
+    parts = []
+    for attack, source, table in jobs:
+        evaluated = list(table.loc[table["eps_255"] > 0, "target"].unique())
+        parts.append(image_outcomes(table, attack, source, evaluated, protocol)[eps])
+    return joined(parts)
+
+
+@pytest.fixture(scope="module")
+def sweep(make_table):
+    """Two attacks from three sources evaluated on all three, predictions at random."""
+    generator = np.random.default_rng(3)
+    clean = {(model, 0): generator.integers(0, 5, 150) // 4 for model in "abc"}
+    jobs = []
+    for attack, strength in (("fgsm", 2), ("bim", 4)):
+        for source in "abc":
+            predictions = {
+                (m, e): generator.integers(0, 2 + strength, 150) for m in "abc" for e in (2, 8)
+            }
+            table = make_table(clean | predictions).sample(frac=1, random_state=1)
+            jobs.append((attack, source, table))
+    return jobs
+
+
+def test_every_comparison_of_a_sweep_equals_a_count_image_by_image(sweep):
+    table = paired_tests(stacked(sweep)).set_index(["kind", "target", "common", "first", "second"])
+    keys = ["target", "eps_255", "index"]
+    predictions = {job[:2]: job[2].set_index(keys)["predicted"].to_dict() for job in sweep}
+    expected = {}
+
+    def count(kind, target, common, sides):
+        """Compare two (attack, source, target)."""
+        judges = {model for _, source, its in sides for model in (source, its)}
+        flips = []
+        for image in range(150):
+            if all(predictions[sides[0][:2]][model, 0.0, image] == 0 for model in judges):
+                wrong = [predictions[side[:2]][side[2], 8.0, image] != 0 for side in sides]
+                flips.append(wrong)
+        f, s = np.array(flips).T
+        names = [side[0] if kind == "attack" else side[1] for side in sides]
+        counts = [len(f), f.sum(), s.sum(), (f & ~s).sum(), (s & ~f).sum()]
+        expected[kind, target, common, *names] = counts
+
+    for target in "abc":
+        for source in "abc":
+            sides = [(attack, source, target) for attack in ("fgsm", "bim")]
+            count("attack", target, source, sides)
+        for attack in ("fgsm", "bim"):
+            for pair in combinations("abc", 2):
+                if target not in pair:  # else it is the white box of one side alone
+                    count("source", target, attack, [(attack, source, target) for source in pair])
+    assert len(table) == len(expected) == 9 + 6
+    for row in table.itertuples():
+        counts = [getattr(row, name) for name in COUNTS]
+        assert counts == expected[row.Index] and row.n > 50
+        cells = [[0, row.first_only], [row.second_only, 0]]
+        assert row.p == pytest.approx(min(1, mcnemar(cells, exact=True).pvalue))
+        assert row.difference == pytest.approx((counts[1] - counts[2]) / counts[0])
+        assert row.difference_low <= row.difference <= row.difference_high
+    for _, kind in table.groupby(level="kind"):
+        corrected = multipletests(kind["p"], method="holm")[1]
+        np.testing.assert_allclose(kind["p_holm"], corrected)
+
+
+def test_images_and_targets_of_one_job_alone_are_left_out(make_table):
+    first = make_table({("a", 8): [1] * 8, **FGSM}).query("index != 0")
+    second = make_table(BIM).query("index != 2")
+    (row,) = paired_tests(stacked([("fgsm", "a", first), ("bim", "a", second)])).to_dict("records")
+    assert row["target"] == "b"
+    assert [row[name] for name in COUNTS[:3]] == [4, 1, 3]  # images 1, 3, 4, 5
+
+
+def test_only_like_target_labels_are_compared(make_table):
+    labels, others = [1] * 8, [2] + [1] * 7
+    plain, targeted, elsewhere = (make_table(FGSM, target_label=t) for t in (None, labels, others))
+    for one, other in ((plain, targeted), (targeted, plain), (targeted, elsewhere)):
+        assert paired_tests(stacked([("x", "a", one), ("y", "a", other)])).empty
+    alike = paired_tests(stacked([("x", "a", targeted), ("y", "a", targeted)]))
+    assert list(alike["kind"]) == ["attack"]
+    # The least likely class is the source's own choice, so two sources may differ.
+    third = {("c", 0): [0] * 8, ("c", 8): [1] * 8}
+    jobs = [
+        (one, make_table(CLEAN | third, target_label=own))
+        for one, own in (("a", labels), ("b", others))
+    ]
+    row = paired_tests(stacked([("x", *job) for job in jobs])).iloc[-1]
+    assert [row["kind"], *row[COUNTS[:3]]] == ["source", 6, 6, 5]
+
+
+def test_without_images_there_is_no_test_and_none_is_corrected_for(make_table, sweep):
+    wrong = FGSM | {("c", 0): [1] * 8, ("c", 8): [1] * 8}
+    jobs = [(name, "a", make_table(wrong | t)) for name, t in (("x", FGSM), ("y", BIM))]
+    table = paired_tests(stacked(jobs)).set_index("target")
+    assert table.loc["c", "n"] == 0
+    assert table.loc["c", ["difference", "difference_low", "p", "p_holm"]].isna().all()
+    assert table.loc["b", "p_holm"] == table.loc["b", "p"]
+    alone = paired_tests(stacked(sweep[:1]))
+    assert alone.empty and list(alone.columns) == list(table.reset_index()[alone.columns])

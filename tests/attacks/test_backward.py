@@ -1,0 +1,562 @@
+"""Surrogates beside gradients by hand, on every model of the catalogue, and of one's own."""
+
+import re
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.func import vjp
+from torchvision.models.densenet import _DenseLayer
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from src.attacks import (
+    BackwardPropagation,
+    GhostNetwork,
+    LinearPropagation,
+    PerImageRandom,
+    SkipGradient,
+    TokenGradient,
+    bim,
+    bpa,
+    ghost,
+    linbp,
+    mi,
+    pna_patchout,
+    sgm,
+    tgr,
+)
+from src.attacks.source import Source, changed_copy
+from src.images.attacker import CountedModel
+from src.models import Ensemble, PixelClassifier
+
+from .conftest import CONF, KINDS
+
+SURROGATES = {
+    **{"sgm": SkipGradient(), "bpa": BackwardPropagation(), "tgr": TokenGradient()},
+    "linbp": LinearPropagation(),
+}
+EPS = torch.tensor([1, 8, 32], dtype=torch.float64) / 255
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gradient(model: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
+    """Return the gradient of the weighted sum of a model's outputs."""
+    x = images.detach().requires_grad_()
+    return torch.autograd.grad((model(x) * weights).sum(), x)[0]
+
+
+class Residual(nn.Module):
+    """z + W tanh(z), under the names that a residual block has."""
+
+    downsample = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn2 = nn.Linear(5, 5)
+
+    def forward(self, z: Tensor) -> Tensor:
+        out = self.bn2(z.tanh())
+        out += z  # in place, as in torchvision
+        return out
+
+
+Residual.__name__ = "BasicBlock"
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.2, 1.0])
+def test_skip_gradients_of_three_layers_by_hand(gamma):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Identity(), Residual(), Residual(), Residual()).double()
+    z, g = torch.randn(2, 4, 5, dtype=torch.float64, generator=seeded())
+    found = gradient(changed_copy(model, SkipGradient(gamma)), z, g)
+    seen = [z]
+    for block in model[1:]:
+        seen.append(block(seen[-1]).detach())
+    for block, inside in zip(reversed(model[1:]), reversed(seen[:-1]), strict=True):
+        g = g + gamma * (g @ block.bn2.weight) * (1 - inside.tanh() ** 2)
+    torch.testing.assert_close(found, g.detach(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+def test_skip_gradients_of_torchvisions_blocks_are_those_of_the_exact_form(kind):
+    torch.manual_seed(0)
+    block = kind(8, 8 // kind.expansion).double().eval()
+    model = nn.Sequential(nn.Identity(), block)
+    z, g = torch.randn(2, 2, 8, 6, 6, dtype=torch.float64, generator=seeded())
+
+    def branch(z: Tensor) -> Tensor:
+        for number in range(1, 4 if kind is Bottleneck else 3):
+            z = block.get_submodule(f"conv{number}")(z.relu() if number > 1 else z)
+            z = block.get_submodule(f"bn{number}")(z)
+        return z
+
+    def exact(z: Tensor) -> Tensor:
+        f = branch(z)
+        return (z + 0.2 * f + 0.8 * f.detach()).relu()
+
+    changed = changed_copy(model, SkipGradient(0.2))
+    assert torch.equal(changed(z), model(z))
+    torch.testing.assert_close(gradient(changed, z, g), gradient(exact, z, g), atol=1e-12, rtol=0)
+
+
+POOLS = {
+    "of the ResNet": nn.MaxPool2d(3, 2, 1),
+    "with a rest": nn.MaxPool2d(2, 2),
+    "over the border": nn.MaxPool2d(3, 2, ceil_mode=True),
+    "that overlaps and skips": nn.MaxPool2d((2, 3), 1, (0, 1), dilation=(2, 1)),
+}
+
+
+def pooled_back(z: Tensor, g: Tensor, pool: nn.MaxPool2d, temperature: float) -> Tensor:
+    """Return the gradient at the input z (C, H, W) of a max-pool, window by window."""
+    pairs = [each if isinstance(each, tuple) else (each, each) for each in (
+        pool.kernel_size, pool.stride, pool.padding, pool.dilation)]  # fmt: skip
+    kernel, stride, padding, dilation = pairs
+    total = torch.zeros_like(z)
+    for c, i, j in product(*map(range, g.shape)):
+        top, left = i * stride[0] - padding[0], j * stride[1] - padding[1]
+        rows = [top + dilation[0] * n for n in range(kernel[0])]
+        columns = [left + dilation[1] * n for n in range(kernel[1])]
+        inside = [(c, y, x) for y, x in product(rows, columns) if y >= 0 <= x]
+        inside = [each for each in inside if each[1] < z.shape[1] and each[2] < z.shape[2]]
+        weights = torch.stack([temperature * z[each] for each in inside]).softmax(0)
+        for each, weight in zip(inside, weights, strict=True):
+            total[each] += weight * g[c, i, j]
+    return total
+
+
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_smooth_gradients_of_three_layers_by_hand(pool):
+    torch.manual_seed(0)
+    z = 9 * torch.rand(2, 3, 7, 7, dtype=torch.float64, generator=seeded())  # exp(90) is no float32
+    shape = pool(z).shape
+    layers = nn.Linear(shape[1:].numel(), 6), nn.ReLU(inplace=True), nn.Linear(6, 4)
+    model = nn.Sequential(pool, nn.Flatten(), *layers).double()
+    g = torch.randn(2, 4, dtype=torch.float64, generator=seeded())
+    changed = changed_copy(model, BackwardPropagation(10.0, relus=("3",)))
+    assert torch.equal(changed(z), model(z)) and model[3].inplace
+    inner = layers[0](pool(z).flatten(1)).detach()
+    silu = inner.sigmoid() * (1 + inner * (1 - inner.sigmoid()))
+    back = ((g @ layers[2].weight * silu) @ layers[0].weight).reshape(shape).detach()
+    expected = torch.stack([pooled_back(*each, pool, 10.0) for each in zip(z, back, strict=True)])
+    torch.testing.assert_close(gradient(changed, z, g), expected, atol=1e-12, rtol=0)
+    single = gradient(changed.float(), z.float(), g.float())
+    torch.testing.assert_close(single.double(), expected, atol=1e-4, rtol=1e-3)
+
+
+def linear_back(block: nn.Module, z: Tensor, g: Tensor) -> Tensor:
+    """Return the gradient at the input (1, C, H, W) of a block, with its branch linear."""
+    dense = isinstance(block, _DenseLayer)
+    exact, linear, f = [], [], z
+    for n in (n for n in (1, 2, 3) if hasattr(block, f"conv{n}")):
+        first, second = (f"norm{n}", f"conv{n}") if dense else (f"conv{n}", f"bn{n}")
+        names = [first, "relu", second] if dense else ["relu", first, second][n == 1 :]
+        for name in names:
+            layer = nn.ReLU() if name == "relu" else block.get_submodule(name)
+            f, back = vjp(layer, f)
+            exact.insert(0, back)
+            linear.insert(0, (lambda g: (g,)) if name == "relu" else back)
+    shortcut, back = vjp(block.downsample, z) if getattr(block, "downsample", None) else (z, None)
+    g = g if dense else g * (f + shortcut > 0)
+    q_true = q_linear = g
+    for back_exact, back_linear in zip(exact, linear, strict=True):
+        (q_true,), (q_linear,) = back_exact(q_true), back_linear(q_linear)
+    branch = q_linear * q_true.norm() / q_linear.norm()
+    return branch if dense else branch + (back(g)[0] if back else g)
+
+
+BLOCKS = {
+    "basic": BasicBlock(8, 8),
+    "bottleneck": Bottleneck(8, 2),
+    "projecting": BasicBlock(8, 4, 2, nn.Conv2d(8, 4, 1, 2)),
+    "dense": _DenseLayer(8, 4, 2, 0.0),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+def test_linear_gradients_of_blocks_by_hand_image_by_image(block):
+    block.double().eval().requires_grad_(False)
+    z = torch.randn(3, 8, 6, 6, dtype=torch.float64, generator=seeded())
+    g = torch.randn(block(z).shape, dtype=torch.float64, generator=seeded(1))
+    changed = changed_copy(nn.Sequential(block), LinearPropagation(relus=("relu",)))
+    torch.testing.assert_close(changed(z), block(z), atol=1e-12, rtol=0)
+    expected = [linear_back(block, z[n : n + 1], g[n : n + 1]) for n in range(3)]
+    torch.testing.assert_close(gradient(changed, z, g), torch.cat(expected), atol=1e-12, rtol=0)
+
+
+def test_linear_gradients_without_blocks_are_those_without_relus():
+    torch.manual_seed(0)
+    layers = nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(inplace=True), nn.Linear(6, 4)
+    model = nn.Sequential(*layers).double()
+    z, g = torch.randn(2, 5, generator=seeded()).double(), torch.ones(2, 4).double()
+    changed = changed_copy(model, LinearPropagation(relus=("3",)))
+    assert torch.equal(changed(z), model(z))
+    early = layers[0](z) > 0
+    expected = (g @ layers[4].weight @ layers[2].weight * early) @ layers[0].weight
+    torch.testing.assert_close(gradient(changed, z, g), expected.detach(), atol=1e-12, rtol=0)
+
+
+def test_linear_gradients_of_relus_that_are_all_on_are_bim(batch):
+    """On, since no weight is negative; the logit's gradient does not fade with large logits."""
+    model, images = built("resnet_small").double(), batch(2, 32)[0].double()
+    given = (model, images, torch.tensor([3, 7]), EPS)
+    words = {"steps": 2, "loss": "logit", "norm": "l2"}  # in which lengths count
+    assert not torch.equal(linbp(*given, **words), bim(*given, **words))
+    for weight in model.parameters():
+        weight.data.abs_().add_(1e-3)
+    expected = bim(*given, **words)
+    torch.testing.assert_close(linbp(*given, **words), expected, atol=1e-12, rtol=0)
+    assert not torch.equal(expected, images.expand_as(expected))
+
+
+def damped(g: Tensor, factor: float) -> Tensor:
+    """Return gradients (tokens, channels) without the extremes of each channel."""
+    g = g.clone()
+    for column in g.T:
+        extremes = int(column.argmax()), int(column.argmin())
+        column[list(extremes)] = 0
+    return factor * g
+
+
+def regularised(block: Block, x: Tensor, g: Tensor) -> Tensor:
+    """Return the gradient at the tokens x of one image, from that at the block's output."""
+    attention = block.attn
+    h, back_norm = vjp(block.norm1, x)
+    qkv, back_qkv = vjp(attention.qkv, h)
+    heads = qkv.reshape(len(x), 3, attention.num_heads, -1)
+    scale = heads.shape[-1] ** -0.5
+    maps = [(heads[:, 0, n] @ heads[:, 1, n].T * scale).softmax(1) for n in range(heads.shape[2])]
+    out = torch.cat([p @ heads[:, 2, n] for n, p in enumerate(maps)], dim=1)
+    _, back_mlp = vjp(lambda z: block.mlp(block.norm2(z)), x + attention.proj(out))
+    g = g + back_mlp(damped(g, 0.5))[0]
+    above = (g @ attention.proj.weight).reshape(len(x), len(maps), -1)
+    below = torch.zeros_like(heads)
+    for n, p in enumerate(maps):
+        q, k, v = heads[:, :, n].unbind(1)
+        at_map = above[:, n] @ v.T
+        scores = p * (at_map - (p * at_map).sum(1, keepdim=True))
+        places = [divmod(int(scores.argmax()), len(x)), divmod(int(scores.argmin()), len(x))]
+        for i, j in places:
+            scores[i, :] = 0
+            scores[:, j] = 0
+        scores = 0.25 * scores
+        below[:, 0, n], below[:, 1, n] = scores @ k * scale, scores.T @ q * scale
+        below[:, 2, n] = p.T @ above[:, n]
+    return g + back_norm(back_qkv(damped(below.flatten(1), 0.75))[0])[0]
+
+
+def test_token_gradients_of_two_blocks_by_hand_image_by_image():
+    torch.manual_seed(0)
+    blocks = nn.Sequential(*(Block(12, 3, qkv_bias=True) for _ in range(2)))
+    blocks.double().eval().requires_grad_(False)
+    x, g = torch.randn(2, 3, 7, 12, dtype=torch.float64, generator=seeded())
+    changed = changed_copy(blocks, TokenGradient())
+    torch.testing.assert_close(changed(x), blocks(x), atol=1e-12, rtol=0)
+    found = gradient(changed, x, g)
+    for n in range(3):
+        between = blocks[0](x[n : n + 1])[0]
+        expected = regularised(blocks[0], x[n], regularised(blocks[1], between, g[n]))
+        torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
+
+
+def test_patches_are_those_of_the_transformer_unless_a_number_is_given(transformer, network, batch):
+    model = network(build=transformer)
+    side, _ = model[0].patch_embed.grid_size
+    found, stated, other = (
+        pna_patchout(model, *batch(), EPS.float(), steps=3, patches=patches)
+        for patches in (None, side, side + 1)
+    )
+    assert torch.equal(found, stated) and not torch.equal(found, other)
+
+
+@pytest.mark.parametrize("name", ["downsample", "shortcut"])  # of torchvision, of CIFAR's ResNets
+def test_ghost_scales_skip_connections_by_either_name(name):
+    class BasicBlock(nn.ModuleDict):
+        def forward(self, z: Tensor) -> Tensor:
+            return self[name](z) + z.tanh()
+
+    model = nn.Sequential(BasicBlock({name: nn.Sequential()}))
+    changed, z = changed_copy(model, GhostNetwork(spread=0.5)), torch.randn(2, 4, 3, 3)
+    random = PerImageRandom(torch.arange(2), z, torch.zeros(2), (z, torch.zeros(2)))
+    Source(changed).draw(random, 1)
+    scales = (changed(z) - z.tanh()) / z
+    assert ((scales - 1).abs() <= 0.5).all() and scales.std() > 0.1
+
+
+def test_pna_is_the_gradient_of_constant_attention_maps(transformer, network, batch):
+    model, images = network(build=transformer).double(), batch()[0].double()
+    weights = torch.randn(4, 5, dtype=torch.float64, generator=seeded())
+    changed = changed_copy(model, TokenGradient(0.0, 1.0, 1.0, drop_extremes=False))
+    found, own = (gradient(each, images, weights) for each in (changed, model))
+    for block in model[0].blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda *given: given[-1].detach())
+    expected = gradient(model, images, weights)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert (found - own).norm() > 1e-3 * own.norm()
+
+
+DEGENERATE = {
+    "sgm of gamma 1": (partial(sgm, gamma=1.0), "skip connections"),
+    "bpa of a hard maximum without ReLUs": (partial(bpa, temperature=1e12, relus=()), "ReLUs"),
+    "ghost of spread 0": (partial(ghost, spread=0.0), "skip connections"),
+    "pna_patchout with all patches and attention": (
+        partial(pna_patchout, attention=1.0, kept=1.0, length_weight=0.0),
+        "attention",
+    ),
+    "tgr of factors 1 with all tokens": (
+        partial(tgr, attention=1.0, qkv=1.0, mlp=1.0, drop_extremes=False),
+        "attention",
+    ),
+}
+
+
+@pytest.mark.parametrize(("attack", "needs"), DEGENERATE.values(), ids=DEGENERATE)
+def test_a_surrogate_without_effect_is_mi(attack, needs, network, batch):
+    """In float64, since the softmax of attention and of windows rounds."""
+    model, (images, labels) = network(build=KINDS[needs]).double(), batch()
+    given = (model, images.double(), labels, EPS)
+    torch.testing.assert_close(attack(*given), mi(*given), atol=1e-12, rtol=0)
+    other = attack.func(*given)
+    assert not torch.equal(other, mi(*given))
+
+
+def built(name: str) -> nn.Module:
+    """Return a network of the catalogue for 32 pixels or its input size, without weights."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose(f"model/{name}"), resolve=True)
+    section = config["model"][name]
+    known = {"num_classes": 10, "image_size": section["input_size"] or 32, "pretrained": False}
+    filled = {key: value for key, value in known.items() if key in section["network"]}
+    torch.manual_seed(0)
+    return instantiate({**section["network"], **filled}).eval()
+
+
+FITTING = {
+    "sgm": {"convnext", "densenet121", "mobilenet_v2", "resnet50", "resnet_small", "vit_small"},
+    "bpa": {"densenet121", "inception", "mobilenet_small", "resnet50", "resnet_small", "vgg_small"},
+    "tgr": {"vit_small"},
+}
+FITTING["linbp"] = FITTING["bpa"]
+"""Models of the catalogue that a surrogate can change."""
+
+
+@pytest.mark.parametrize("name", sorted(set.union(*FITTING.values())))
+def test_a_surrogate_changes_the_gradients_of_models_that_have_its_layers_alone(name):
+    network = built(name)
+    size = 224 if name == "convnext" else 32
+    images = torch.rand(1, 3, size, size, generator=seeded())
+    weights = torch.randn(1, 10, generator=seeded())
+    for key, value in network.named_parameters():
+        if key.endswith(".gamma"):  # ConvNeXt's branches start at a millionth
+            nn.init.ones_(value)
+    logits, own = network(images), gradient(network, images, weights)
+    for key, surrogate in SURROGATES.items():
+        if name in FITTING[key]:
+            changed = changed_copy(CountedModel(network), surrogate)
+            torch.testing.assert_close(changed(images), logits, atol=1e-5, rtol=1e-4)
+            other = gradient(changed, images, weights)
+            assert other.isfinite().all() and (own - other).norm() > 0.05 * own.norm()
+        else:
+            with pytest.raises(ValueError, match="the source must have") as caught:
+                changed_copy(network, surrogate)
+            told = set(re.findall(r"[a-z_0-9]+", str(caught.value)))
+            assert FITTING[key] <= told and name not in told
+
+
+def names(model: nn.Module, surrogate) -> list[str]:
+    """Return the names of the modules that a surrogate changes."""
+    changed = changed_copy(model, surrogate)
+    return [
+        name
+        for name, module in changed.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    ]
+
+
+def test_the_published_layers_are_changed():
+    assert names(built("resnet18"), SkipGradient()) == [f"layer{n}.1.bn2" for n in (1, 2, 3, 4)]
+    late = [f"layer3.{n}.relu" for n in range(1, 6)] + [f"layer4.{n}.relu" for n in range(3)]
+    assert names(built("resnet50"), BackwardPropagation()) == ["maxpool", *late]
+    pool, *dense = names(built("densenet121"), BackwardPropagation())
+    assert pool == "features.pool0" and len(dense) == 2 * 16
+    assert all(name.startswith("features.denseblock4") for name in dense)
+    mixed = names(built("inception"), BackwardPropagation())
+    assert {name.split(".")[0] for name in mixed} == {"Mixed_7a", "Mixed_7b", "Mixed_7c"}
+    dense = names(built("densenet121"), LinearPropagation())
+    assert dense == [f"features.denseblock4.denselayer{n}" for n in range(1, 17)]
+    blocks = [f"layer3.{n}" for n in range(1, 6)] + [f"layer4.{n}" for n in range(3)]
+    assert names(built("resnet50"), LinearPropagation()) == blocks
+    plain = [f"features.{n}" for n in (6, 13, 23, 32, 33, 36, 39, 42)]  # four pools among them
+    assert names(built("vgg_small"), BackwardPropagation()) == plain
+
+
+def random_for(images: Tensor, seeds: list[int]) -> PerImageRandom:
+    labels = torch.zeros(len(seeds), dtype=torch.int64)
+    return PerImageRandom(torch.tensor(seeds), images, labels, (images, labels))
+
+
+def drawn(model: nn.Module, random: PerImageRandom, budgets: int = 1) -> None:
+    for module in model.modules():
+        if hasattr(module, "draw"):
+            module.draw(random, budgets)
+
+
+def uniform(random: PerImageRandom, *shape: int) -> Tensor:
+    return random.uniform(*shape, low=0.78, high=1.22)[0]
+
+
+def ghost_of_resnet(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
+    """Blocks of `resnet_small` on one image, the first of a stage with a projection."""
+    z = model.stem(z[None])
+    for block in (each for n in (1, 2, 3) for each in model.get_submodule(f"stage{n}")):
+        shortcut = block.downsample(z) if block.downsample else z
+        f = block.bn2(block.conv2(block.bn1(block.conv1(z)).relu()))
+        z = (f + uniform(random, shortcut.shape[1], 1, 1) * shortcut).relu()
+    return model.fc(z.mean((2, 3)))[0]
+
+
+def ghost_of_vit(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
+    z = model.patch_embed(z[None]) + model.pos_embed
+    for block in model.blocks:
+        z = uniform(random, 1, 96) * z + block.attn(block.norm1(z))
+        z = uniform(random, 1, 96) * z + block.mlp(block.norm2(z))
+    return model.head(model.fc_norm(model.norm(z).mean(1)))[0]
+
+
+def ghost_of_vgg(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
+    z = z[None]
+    for layer in model.features:
+        z = layer(z)
+        if isinstance(layer, nn.ReLU):
+            z = torch.where(random.uniform(*z.shape[1:]) < 0.994, z / 0.994, 0)
+    return model.fc(z.mean((2, 3)))[0]
+
+
+GHOSTS = {"resnet_small": ghost_of_resnet, "vit_small": ghost_of_vit, "vgg_small": ghost_of_vgg}
+
+
+@pytest.mark.parametrize("name", GHOSTS)
+def test_ghosts_by_hand_image_by_image_and_anew_with_each_draw(name):
+    model = built(name).double().requires_grad_(False)
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64, generator=seeded())
+    weights = torch.randn(4, 10, dtype=torch.float64, generator=seeded())
+    changed, random = changed_copy(model, GhostNetwork()), random_for(images, [5, 17])
+    alone = [random_for(images, [seed]) for seed in (5, 17)]
+    for _ in range(2):
+        drawn(changed, random, budgets=2)
+        found = gradient(changed, images.repeat(2, 1, 1, 1), weights)
+        assert torch.equal(changed(images), changed(images))
+        both = weights[:2] + weights[2:]
+        for n, image in enumerate(images):
+            expected = gradient(lambda x, n=n: GHOSTS[name](model, x, alone[n]), image, both[n])
+            torch.testing.assert_close(found[n] + found[n + 2], expected, atol=1e-15, rtol=1e-9)
+
+
+def test_ghosts_that_keep_every_value_are_mi(batch):
+    given = (built("vgg_small").double(), batch(2, 32)[0].double(), torch.tensor([3, 7]), EPS)
+    expected = mi(*given, steps=2)
+    torch.testing.assert_close(ghost(*given, steps=2, keep=1.0), expected, atol=1e-12, rtol=0)
+    assert not torch.equal(ghost(*given, steps=2), expected)
+
+
+def test_ghosts_of_the_catalogue():
+    for name in ("convnext", "densenet121", "inception", "resnet50"):
+        size = 224 if name == "convnext" else 32
+        model, images = built(name), torch.rand(1, 3, size, size, generator=seeded())
+        changed = changed_copy(model, GhostNetwork())
+        drawn(changed, random_for(images, [3]))
+        assert changed(images).isfinite().all() and not torch.equal(changed(images), model(images))
+    with pytest.raises(ValueError, match=r"must have residual blocks .* or ReLUs"):
+        changed_copy(built("mobilenet_v2"), GhostNetwork())
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_every_member_of_an_ensemble_is_changed_and_none_of_the_source(name, network, batch):
+    surrogate = SURROGATES[name]
+    kind = {"sgm": "skip connections", "tgr": "attention"}.get(name, "ReLUs")
+    members = [
+        PixelClassifier(network(seed, KINDS[kind]), [0.5] * 3, [0.5] * 3).double()
+        for seed in (0, 1)
+    ]
+    source = CountedModel(Ensemble([*members, members[0]], "logits"))
+    images = batch()[0].double()
+    weights = torch.randn(4, 5, dtype=torch.float64, generator=seeded())
+    before = source(images), gradient(source, images, weights)
+    changed = changed_copy(source, surrogate)
+    alone = [gradient(changed_copy(each, surrogate), images, weights) for each in members]
+    found = gradient(changed, images, weights)
+    torch.testing.assert_close(found, (2 * alone[0] + alone[1]) / 3, atol=1e-12, rtol=0)
+    assert not torch.equal(found, before[1])
+    assert torch.equal(source(images), before[0])
+    assert torch.equal(gradient(source, images, weights), before[1])
+    assert {id(each) for each in changed.parameters()} == {id(each) for each in source.parameters()}
+    with pytest.raises(ValueError, match="the source must have"):
+        changed_copy(Ensemble([members[0], network()], "logits"), surrogate)
+
+
+def test_bpa_refuses_names_that_no_relu_has(network, batch):
+    with pytest.raises(ValueError, match=r"relus=\['layer7'\]"):
+        bpa(network(build=KINDS["ReLUs"]), *batch(), 8 / 255, relus=["layer7"])
+
+
+class Scaled(nn.Module):
+    """A layer whose channels are scaled by random factors of each image."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.factors: Tensor | None = None
+
+    def draw(self, random, k: int) -> None:
+        self.factors = random.uniform(8, 1, 1, low=0.5, high=1.5).repeat(k, 1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images) * self.factors
+
+
+def scaled(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Sequential):
+            module[0] = Scaled(module[0])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["single", "loss"])
+def test_a_surrogate_that_draws_does_so_for_each_image(kind, source, batch):
+    model, (images, labels) = source(kind).double(), batch()
+
+    def run(rows: slice = slice(None), eps: Tensor = EPS, seed: int = 5, **words) -> Tensor:
+        seeds = torch.tensor([seed, 17, 3, 1000])[rows]
+        given = (CountedModel(model), images[rows].double(), labels[rows], eps)
+        return mi(*given, surrogate=scaled, steps=3, seeds=seeds, **words)
+
+    whole = run()
+    for again in (
+        torch.stack([run(eps=eps) for eps in EPS]),
+        torch.cat([run(slice(0, 1)), run(slice(1, None))], dim=1),
+        run(max_batch=7),
+    ):
+        torch.testing.assert_close(again, whole, atol=1e-12, rtol=0)
+    changed = (run(seed=6) != whole).flatten(2).any(2).any(0)
+    assert changed.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("through", [lambda weight: weight, lambda weight: weight.data])
+def test_a_surrogate_that_changes_weights_is_refused(through, network, batch):
+    def doubled(model: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            through(model[0].weight).mul_(2)
+        return model
+
+    with pytest.raises(ValueError, match="changes the source's weights"):
+        mi(network(), *batch(), 8 / 255, surrogate=doubled)

@@ -1,0 +1,187 @@
+"""Attacks of other libraries: beside our own, and inside what the program does."""
+
+import random
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import src.main
+from src import attacks
+from src.artifacts.record import read_record
+from src.cache.code_digest import code_of
+from src.config.compose import compose_words
+from src.config.errors import explain
+from src.config.read import read_job
+from src.config.settings import Settings
+from src.images.attacker import CountedModel
+from src.images.configured_attack import attack_function
+
+REASON = "a dev-only library: pip install --no-deps torchattacks foolbox eagerpy"
+EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255
+SEEDS = torch.tensor([5, 17, 3, 1 << 32])
+
+
+@pytest.fixture(autouse=True)
+def installed(request) -> None:
+    """Skip a test whose name has a library that is not installed."""
+    for name in ("torchattacks", "foolbox"):
+        if name in request.node.name:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # as the program does
+                pytest.importorskip(name, reason=REASON, exc_type=ImportError)
+
+
+def attack_of(name: str) -> Any:
+    library, _, kind = name.partition(".")
+    return getattr(getattr(attacks, library), kind)
+
+
+STEPS = {"steps": 6, "step_size_255": 2.0}
+TORCHATTACKS, FOOLBOX = {"steps": 6, "alpha": 2 / 255}, {"steps": 6, "rel_stepsize": 1 / 6}
+SAME = {
+    "torchattacks.FGSM": (attacks.fgsm, {}, {}, "linf"),
+    "torchattacks.PGD": (attacks.bim, STEPS, {**TORCHATTACKS, "random_start": False}, "linf"),
+    "torchattacks.MIFGSM": (attacks.mi, STEPS, TORCHATTACKS, "linf"),
+    "foolbox.LinfFastGradientAttack": (attacks.fgsm, {}, {}, "linf"),
+    "foolbox.LinfBasicIterativeAttack": (attacks.bim, {"steps": 6}, FOOLBOX, "linf"),
+    "foolbox.L2FastGradientAttack": (attacks.fgsm, {}, {}, "l2"),
+    "foolbox.L2BasicIterativeAttack": (attacks.bim, {"steps": 6}, FOOLBOX, "l2"),
+}
+"""Attacks that we have too: ours, its settings, the library's, and the norm."""
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_makes_the_images_of_our_own_attack(name, network, batch):
+    ours, words, their_words, norm = SAME[name]
+    (images, labels), model = batch(), network().double()
+    targets = [False] if "FastGradient" in name else [False, True]
+    for targeted in targets:
+        given = (model, images.double(), labels, EPS)
+        expected = ours(*given, norm=norm, targeted=targeted, **words)
+        found = attack_of(name)(*given, norm=norm, targeted=targeted, **their_words)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+RANDOM = {
+    "torchattacks.PGD": {"steps": 2},
+    "torchattacks.Square": {"n_queries": 5},
+    "foolbox.LinfPGD": {"steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_draws_by_the_seeds_alone_and_leaves_everything_as_it_was(name, network, batch):
+    images, model, words = batch()[0], network().train(), RANDOM[name]
+    labels = network()(images).argmax(1)
+    before = images.clone(), labels.clone()
+
+    def generators() -> list[Any]:
+        return [
+            torch.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),
+            random.getstate(),
+        ]
+
+    def run(seeds: torch.Tensor) -> torch.Tensor:
+        given = (CountedModel(model), images, labels, EPS.float())
+        return attack_of(name)(*given, seeds=seeds, **words)
+
+    states = generators()
+    with torch.no_grad():
+        found = run(SEEDS)
+    assert states == generators()
+    torch.manual_seed(99)
+    assert torch.equal(found, run(SEEDS)) and not torch.equal(found, run(SEEDS + 1))
+    assert found.shape == (3, *images.shape) and not found.requires_grad
+    assert all(map(torch.equal, before, (images, labels)))
+    assert model.training and all(each.grad is None for each in model.parameters())
+    size = (found - images).flatten(2).abs().amax(2)
+    assert (size <= EPS[:, None] + 1e-7).all() and size[2].amax() > 0.2 * EPS[2]
+    assert found.min() >= 0 and found.max() <= 1
+
+
+COUNTS = {
+    "torchattacks.MIFGSM": ({"steps": 4}, 3 * 4, 3 * 4),
+    "foolbox.LinfBasicIterativeAttack": ({"steps": 4}, 3 * 4, 3 * 4),
+    "foolbox.BinarySearchContrastReductionAttack": ({"binary_search_steps": 3}, 0, 3 * 3),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_gradients_and_forward_passes(name, network, batch):
+    words, gradients, forwards = COUNTS[name]
+    counted, attack = CountedModel(network()), attack_of(name)
+    attack(counted, *batch(), EPS.float(), max_batch=3, **words)
+    assert (counted.counts.gradients, counted.counts.forwards) == (4 * gradients, 4 * forwards)
+
+
+def test_torchattacks_needs_logits(source, batch):
+    with pytest.raises(ValueError, match="ensemble=loss has no logits"):
+        attacks.torchattacks.FGSM(CountedModel(source("loss")), *batch(), 0.1)
+
+
+def read(*words: str) -> Settings:
+    config = compose_words(src.main.CONF, ["dataset=cifar10_mini", *words])
+    settings = read_job(config, config.hydra)
+    attack_function(settings.attack)
+    return settings
+
+
+def test_torchattacks_classes_are_attacks_of_their_own():
+    one = read("attack=torchattacks", "attack.name=TIFGSM", "+attack.steps=3").attack
+    two = read("attack=torchattacks", "attack.name=PGDL2", "attack.norm=l2").attack
+    assert (one.name, one.label) == ("torchattacks.TIFGSM", "torchattacks.TIFGSM (steps=3)")
+    assert (two.label, two.about.category) == ("torchattacks.PGDL2 (norm=l2)", "library")
+    assert code_of(one.settings) == {"torchattacks": version("torchattacks")}
+
+
+REFUSED = {
+    "torchattacks attack.name=MIFSGM": r"^attack=torchattacks.MIFSGM: .*MIFSGM: .* mean MIFGSM",
+    "torchattacks attack.name=JSMA": "no such attack in L-infinity or L2 balls",
+    "torchattacks +attack.stepz=3": "attack.stepz: .*torchattacks.MIFGSM .* Did you mean steps",
+    "torchattacks +attack.eps=0.1": "attack.eps: .* its settings are alpha, steps, decay",
+    "torchattacks attack.norm=l2": "^attack.norm=l2: ",
+    "foolbox +attack.steps=x": "^attack.steps=x: ",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_refuses_in_one_sentence(words):
+    with pytest.raises(ValueError, match=REFUSED[words]) as caught:
+        read(*f"attack={words}".split(" "))
+    assert "\n" not in explain(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["torchattacks.TPGD", "foolbox.FGSM"])
+def test_target_labels_of_an_attack_without_are_refused_as_it_is_tried(kind, network, batch):
+    with pytest.raises(ValueError, match=r"[Tt]arget.* not supported|unsupported criterion"):
+        attack_of(kind)(network(), *batch(), 0.1, targeted=True)
+
+
+def test_torchattacks_take_no_budgets_of_single_images(network, batch):
+    with pytest.raises(ValueError, match="FGSM takes no budgets of single images"):
+        attacks.torchattacks.FGSM(network(), *batch(), EPS[:, None].expand(3, 4))
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_installation(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(ValueError, match="pip install --no-deps torchattacks") as caught:
+        read("attack=torchattacks")
+    assert "\n" not in explain(caught.value)
+
+
+def test_a_sweep_of_torchattacks_classes(command_line, workspace):
+    words = ["attack=torchattacks", "attack.name=FGSM,MIFGSM", "hydra.sweep.dir=out"]
+    assert command_line("-m", *words) == 0
+    found = {}
+    for folder in sorted(path for path in (workspace / "out").iterdir() if path.is_dir()):
+        _, record = read_record(folder / "predictions.parquet")
+        found[folder.name] = record.gradients / record.images
+    assert found == {"0-torchattacks-coarse": 2, "1-torchattacks-coarse": 2 * 10}
+    names = {f"matrix-torchattacks.{name}.csv" for name in ("FGSM", "MIFGSM")}
+    assert names <= {path.name for path in (workspace / "out").iterdir()}

@@ -1,0 +1,156 @@
+"""The report's first sentence, its alarms, and what is compared."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from src.artifacts.jobs import disambiguated, find_jobs
+from src.report.page.content import build_report
+from src.report.page.statistics import measure
+from src.report.sections import comparisons as compared
+from src.report.summary import summarise
+
+
+@pytest.fixture
+def record(make_sweep):
+    """The record of a job."""
+    return find_jobs([make_sweep()])[0].record
+
+
+def report_of(folders):
+    return build_report(summarise(find_jobs(folders)))
+
+
+def test_the_first_sentence_says_who_wins_and_whether_that_is_decided(made_up):
+    report = made_up("ordinary")
+    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
+    ranking = ranking[ranking["eps_255"] == 8]
+    first, second = ranking[ranking["source"] == "mean of sources"].to_dict("records")
+    assert f"{first['attack']} fools other models most: {first['mean']:.1%}" in report.answer
+    decided = {"yes": "Not decided: it cannot be told from", "no": "That is decided:"}
+    assert f"{decided[second['undecided']]} {second['attack']}" in report.answer
+    assert "10 images counted that a ranking needs" in made_up("one image").answer
+
+
+def test_of_one_attack_the_sources_are_ranked(make_sweep):
+    summary = summarise(find_jobs([make_sweep()]))
+    at_8 = summary.rankings["eps_255"] == 8
+    best = summary.rankings[at_8 & ~summary.rankings["source"].str.match("mean of")]
+    best = best.loc[best["mean"].idxmax()]
+    answer = build_report(summary).answer
+    assert f"fgsm from {best['source']} fools other models most: {best['mean']:.1%}" in answer
+
+
+def test_ensembles_are_ranked_apart(make_sweep):
+    folder = make_sweep(attacks=("mi", "di"), sources=("vgg", "resnet", "vgg+resnet"))
+    report = report_of([folder])
+    (ranking,) = (one.data for one in report.figures if one.name == "ranking")
+    shown = ranking[ranking["position"].notna() & (ranking["eps_255"] == 8)]
+    assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
+    assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
+    assert "mean of 2 sources" in report.answer
+
+
+def test_without_stored_pictures_and_diagnostics_the_page_says_how_to_get_them(make_sweep):
+    report = report_of([make_sweep(models=("a", "b"))])
+    names = {one.name for one in report.figures}
+    assert {"curves", "matrix", "hypothesis"} <= names
+    sections = {one.id: one for one in report.sections}
+    assert sections["mechanisms"].command.endswith("diagnostics=full")
+    assert all(place == -1 for place in places(report))
+
+
+def places(report):
+    """Return the places of all pictures of galleries."""
+    kinds = [kind for sheet in report.pictures.sheets for kind in sheet["galleries"].values()]
+    strips = [strip for kind in kinds for one in kind for strip in one["strips"]]
+    return [step["picture"] for strip in strips for step in strip["steps"]]
+
+
+def test_pictures_stop_where_the_page_is_full_and_every_job_that_lacks_some_is_named(
+    make_sweep, monkeypatch
+):
+    folder = make_sweep(full=True)
+    whole = report_of([folder]).pictures
+    sheets, total = {each["source"]: each for each in whole.sheets}, sum(map(len, whole.data))
+    assert len(sheets) == 3 and not whole.left_out
+    for share, lacking in ((0.0, 3), (0.9, 1)):
+        monkeypatch.setattr("src.report.page.galleries.MOST_BYTES", share * total)
+        cut = report_of([folder]).pictures
+        kept = {sheet["source"]: sheet["galleries"] for sheet in cut.sheets}
+        left = [each["source"] for each in cut.left_out]
+        assert left == [one for one in sheets if kept.get(one) != sheets[one]["galleries"]]
+        assert len(left) == lacking
+    assert all(str(folder) in each["command"] for each in cut.left_out)
+
+
+def test_every_group_of_comparable_jobs_has_its_strongest_attackers(make_sweep):
+    jobs = find_jobs([make_sweep(attacks=("fgsm", "bim"))])
+    jobs = [changed(job, norm="l2") if job.attack == "bim" else job for job in jobs]
+    figures = {one.name: one for one in build_report(summarise(jobs)).figures}
+    for ending, attack in (("", "fgsm"), ("-1", "bim")):
+        figure = figures[f"strongest{ending}"]
+        assert set(figure.data["attack"]) == {attack} and attack in figure.caption
+        assert f"at-least{ending}" in figures
+
+
+def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
+    folder = make_sweep(models=("a",), attacks=("fgsm", "bim"))
+    listed = [
+        {"name": "few_images", "finding": "a -> b: 3 images counted (joint)"},
+        {"name": "of_a_later_version", "finding": "something"},
+    ]
+    for number in range(2):
+        (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
+    report = report_of([folder])
+    assert "fools a, the model that it was crafted on, for" in report.answer
+    few, unknown = report.alarms
+    assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
+    assert unknown == ("of_a_later_version: something", "")
+
+
+def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_path):
+    one, two = make_sweep(full=True), tmp_path / "two"
+    shutil.copytree(one, two)
+    for folder, name in ((one, "noise"), (two, "uint8")):
+        for path in folder.glob(f"*/predictions-{name}.parquet"):
+            path.unlink()
+    alone, both = find_jobs([one]), find_jobs([one, two])
+    assert [job.attack for job in both] == [job.attack for job in alone] == ["fgsm"] * 3
+    assert {tuple(job.variants()) for job in alone} == {("float32", "uint8")}
+    assert {tuple(job.variants()) for job in both} == {("float32", "uint8", "noise")}
+
+
+def changed(job, **changes):
+    """Return a job whose record has other values; those of its config are named with dots."""
+    record = job.record.model_copy(deep=True)
+    for key, value in changes.items():
+        if "__" in key:
+            section, *path, last = key.split("__")
+            place = record.config.setdefault(section, {})
+            for name in path:
+                place = place.setdefault(name, {})
+            place[last] = value
+        else:
+            record = record.model_copy(update={key: value})
+    return replace(job, record=record)
+
+
+def test_jobs_of_a_label_are_told_apart_by_swept_words_or_their_folder(make_sweep):
+    jobs = find_jobs([make_sweep(models=("a", "b"))])
+    words = ["attack=fgsm", "n_images=5"]
+    swept = [[*words, "seed=0"], [*words, "seed=1"]]
+    seeds = disambiguated([changed(one, overrides=w) for one, w in zip(jobs, swept, strict=True)])
+    assert [job.attack for job in seeds] == ["fgsm seed=0", "fgsm seed=1"]
+    other = [replace(job, folder=Path("other", job.folder.name)) for job in jobs]
+    named = {(job.attack, job.record.source) for job in disambiguated([*jobs, *other])}
+    assert len(named) == 4 and ("fgsm (other)", "a") in named
+
+
+def test_jobs_of_other_seeds_are_never_compared(make_sweep):
+    first, second = find_jobs([make_sweep(models=("a", "b"))])
+    found = measure(summarise([first, changed(second, seed=1)]))
+    assert compared.tests_by_group(found.outcomes).empty

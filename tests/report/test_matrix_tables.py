@@ -1,0 +1,80 @@
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from src.analysis import CLEAN, format_cell, is_white_box
+from src.report.matrix_tables import matrix_table, ranking_table, wide_matrix
+
+LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
+
+
+def matrix_of(names, **more):
+    """Give every pair another count."""
+    pairs = pd.MultiIndex.from_product([[CLEAN, *names], names], names=["source", "target"])
+    cells = pairs.to_frame(index=False)
+    k, n = np.arange(1000, 1000 + len(cells)), 10_000
+    cells = cells.assign(targeted=False, k=k, n=n, rate=k / n, rate_low=0.125, rate_high=0.75)
+    return cells.assign(cell=[format_cell(one, n) for one in k], **more)
+
+
+def text_of(table, width):
+    console = Console(width=width, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def printed(matrix, width=80):
+    return text_of(matrix_table(matrix, "[bold] matrix", width), width)
+
+
+@pytest.mark.parametrize("width", [40, 160])  # a row a pair, a row a source
+def test_nothing_is_cut_off_at_any_width_and_white_boxes_are_marked(width):
+    matrix = matrix_of(["vgg", LONG, f"vgg+{LONG}"])
+    text = printed(matrix, width)
+    assert max(map(len, text.splitlines())) <= width and text.startswith(
+        "Still correct: [bold] matrix"
+    )
+    cells = ["*" * is_white_box(row.source, row.target) + row.cell for row in matrix.itertuples()]
+    found, expected = (Counter(re.findall(r"\*?\d[\d.]*%?", one)) for one in (text, str(cells)))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("targeted", "count", "rate"),
+    [(False, "still_correct", "robust_accuracy"), (True, "success", "targeted_success_rate")],
+)
+def test_a_wide_matrix_holds_cells_and_numbers(targeted, count, rate):
+    names = {"cell": "", "k": f" {count}", "n": " denominator", "rate": f" {rate}"}
+    names |= {f"rate{end}": f" {rate}{end}" for end in ("_low", "_high")}
+    matrix = matrix_of(["b", "a"], targeted=targeted)
+    matrix.loc[3, ["k", "n", "rate", "cell"]] = 0, 0, 0.0, format_cell(0, 0)  # of b and a
+    wide = wide_matrix(matrix).set_index("source")
+    assert list(wide.index) == [CLEAN, "b", "a"] and wide.loc["b", "a"] == "0 / 0 = n/a"
+    assert sorted(wide) == sorted(target + name for target in "ba" for name in names.values())
+    for row in matrix.itertuples():
+        for mine, name in names.items():
+            assert wide.loc[row.source, row.target + name] == getattr(row, mine)
+
+
+def test_pairs_that_were_not_run_are_empty():
+    matrix = matrix_of(["b", "a"]).drop(index=3)
+    (line,) = [line for line in printed(matrix).splitlines() if line.startswith("b ")]
+    assert line.split()[-1] == "-" and pd.isna(wide_matrix(matrix).loc[1, "a denominator"])
+
+
+@pytest.mark.parametrize(("undecided", "decided"), [([True, False], True), ([True, True], False)])
+def test_a_ranking_says_whether_it_is_decided(undecided, decided):
+    ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": undecided})
+    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
+    numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
+    numbers |= {"detectable": 0.07, "repetition": 0.5, "effective": 1.3, "p": [np.nan, 0.2]}
+    ranked = ranked.assign(kind="untargeted", source="mean of 2 sources", eps_255=8, **numbers)
+    text = text_of(ranking_table(ranked), 80)
+    assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
+    assert "-10.0 [-15.0, -5.0]" in text and "50 images show differences from 7.0 points" in text
+    assert max(map(len, text.splitlines())) <= 80

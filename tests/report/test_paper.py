@@ -1,0 +1,269 @@
+"""Tables for papers: marks and means by hand, names in every format."""
+
+import csv
+import importlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import src
+from src import table
+from src.api.frames import COLUMNS, JOBS
+from src.artifacts.record import JobRecord
+from src.artifacts.sweep_state import Plan, write_plan
+from tests.conftest import REPOSITORY, run_python
+
+IMAGES = 40
+BUDGETS = (0.0, 4.0, 8.0)
+NAMES = {
+    "plain": ("vgg", "vit", "fgsm", "mi", "di"),
+    "hostile": ("a_b", "=b%", "&x", "-y#", "@\\z"),
+}
+
+
+def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
+    """Return a frame in which so many of 20 images are fooled by attack, source and target.
+
+    That is at 8/255; at 4/255 half as many are, on the clean images none; fooled are the first.
+    """
+    parts, records = [], []
+    jobs = {(attack, source): 0 for attack, source, _ in fooled}
+    targets = list(dict.fromkeys(target for *_, target in fooled))
+    for attack, source in jobs:
+        for target in dict.fromkeys((source, *targets)):
+            for eps in BUDGETS:
+                count = fooled.get((attack, source, target), 0) * eps // 8 * IMAGES // 20
+                if (attack, source, target) not in fooled and eps:
+                    continue
+                names = {"attack": attack, "source": source, "target": target, "defence": "none"}
+                names |= {"norm": "linf", "protocol": "joint", "variant": "float32"}
+                predicted = (np.arange(IMAGES) < count).astype(int)
+                rows = {"index": range(IMAGES), "label": 0, "predicted": predicted, "draws": 1}
+                numbers = {"confidence": 0.75, "true_confidence": 0.5, "eps_255": eps}
+                cost = {"gradients": 7.0 * (eps > 0), "forwards": 9.0 * (eps > 0)}
+                parts.append(pd.DataFrame({**names, **rows, **numbers, **cost}))
+        config = {"attack": {"settings": {"steps": 10}}}
+        config["model"] = {name: {"network": {"model_name": f"{name}.tv_in1k"}} for name in targets}
+        records.append(
+            JobRecord(
+                **{"key": attack + source, "data": "0123456789abcdef", "images": IMAGES},
+                **{"class_names": ("cat", "dog"), "weights": dict.fromkeys(targets, "fedcba9876")},
+                **{"source": source, "targets": targets, "attack": attack, "label": attack},
+                **{"budgets": BUDGETS, "reference": 8.0, "protocol": "joint", "seed": 5},
+                **{"storage": "float32", "dataset": "ten", "versions": {"torch": "2.15.0"}},
+                **{"config": config, "commit": "unknown"},
+            ).model_dump(mode="json")
+        )
+    rows = pd.concat(parts, ignore_index=True).assign(target_label=pd.NA, draws_correct=pd.NA)
+    rows = rows.astype({"target_label": "Int64", "draws_correct": "Int64"})[[*COLUMNS]]
+    rows.attrs[JOBS] = records
+    return rows
+
+
+def ordinary(kind: str = "plain") -> pd.DataFrame:
+    """Two sources, three attacks; MI fools most, DI one image fewer, FGSM far fewer."""
+    a, b, *attacks = NAMES[kind]
+    counts = {"first": (2, 20, 19), "second": (4, 16, 16)}
+    return frame_of(
+        {(attack, a, a): 20 for attack in attacks}
+        | {(attack, a, b): counts["first"][number] for number, attack in enumerate(attacks)}
+        | {(attack, b, a): counts["second"][number] for number, attack in enumerate(attacks)}
+        | {(attack, b, b): 18 for attack in attacks}
+    )
+
+
+def cells_of(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_best_and_what_cannot_be_told_from_it_are_marked():
+    head, _, *body = cells_of(table(ordinary(), to="markdown", average=False))
+    assert head == ["source", "attack", "vgg", "vit"]
+    assert body == [
+        ["vgg", "fgsm", "100.0 †", "10.0"],
+        ["", "mi", "100.0 †", "**100.0**"],
+        ["", "di", "100.0 †", "*95.0*"],
+        ["vit", "fgsm", "20.0", "90.0 †"],
+        ["", "mi", "**80.0**", "90.0 †"],
+        ["", "di", "**80.0**", "90.0 †"],
+    ]
+
+
+def test_of_robust_accuracy_the_least_is_the_best():
+    head, _, *body = cells_of(table(ordinary(), rows="attack", value="accuracy", to="markdown"))
+    assert head == ["attack", "vgg", "vit", "average"]
+    assert body == [
+        ["fgsm", "80.0", "90.0", "85.0"],  # white boxes are in no mean
+        ["mi", "**20.0**", "**0.0**", "**10.0**"],
+        ["di", "**20.0**", "*5.0*", "*12.5*"],
+    ]
+
+
+def test_other_axes_values_budgets_and_protocols():
+    frame = ordinary()
+    head, _, *body = cells_of(
+        table(frame, rows="source", columns="attack", eps_255=4, to="markdown", average=False)
+    )
+    assert (head, body[0]) == (["source", "fgsm", "mi", "di"], ["vgg", "5.0", "**50.0**", "*45.0*"])
+    gradients = cells_of(
+        table(frame, rows="attack", columns="source", value="gradients", to="markdown")
+    )
+    assert gradients[2] == ["fgsm", "7", "7", "7"]
+    mi = frame[frame["attack"] == "mi"]
+    confidence = cells_of(table(mi, rows="source", value="confidence", to="markdown"))
+    assert confidence[2] == ["vgg", "75.0 †", "75.0", "75.0"]
+    everything = table(
+        frame, rows=["source", "attack"], columns=["target", "defence"], to="markdown"
+    )
+    assert cells_of(everything)[0] == ["source", "attack", "vgg none", "vit none", "average"]
+
+
+def test_attacks_are_compared_within_one_norm_alone():
+    frame = frame_of({(attack, "a", "b"): count for attack, count in {"mi": 20, "l2": 5}.items()})
+    assert "**" in table(frame, to="markdown")
+    frame.attrs[JOBS][1]["norm"] = "l2"
+    assert "**" not in table(frame, to="markdown")
+    with pytest.raises(ValueError, match="one norm"):
+        table(frame, strongest=True)
+
+
+def test_white_boxes_are_grey_or_left_out():
+    latex = table(ordinary(), to="latex")
+    assert latex.count(r"\color[HTML]{777777}") == 6
+    without = table(ordinary(), to="latex", white_boxes=False)
+    assert "color[HTML]" not in without and without.count("& --") == 6
+    assert "Grey" in latex and "Grey" not in without
+
+
+def test_intervals_are_in_small_print_and_in_columns_of_the_csv():
+    wilson = stats.binomtest(32, IMAGES).proportion_ci(method="wilson")
+    ends = f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
+    assert rf"{{\scriptsize {ends}}}" in table(ordinary(), intervals=True, to="latex")
+    rows = list(csv.DictReader(io.StringIO(table(ordinary(), intervals=True, to="csv"))))
+    (one,) = (row for row in rows if row["source"] == "vit" and row["attack"] == "mi")
+    assert float(one["vgg low"]) == pytest.approx(wilson.low) and float(one["average"]) == 0.8
+
+
+def test_the_strongest_attacker_has_rows_of_its_own():
+    body = cells_of(table(ordinary(), strongest=True, to="markdown"))[2:]
+    assert body[-2:] == [
+        ["", "strongest per set", "80.0", "100.0", "90.0"],
+        ["", "strongest per image", "80.0", "100.0", "90.0"],
+    ]
+    accuracy = cells_of(table(ordinary(), strongest=True, value="accuracy", to="markdown"))
+    assert accuracy[-1][2:] == ["20.0", "0.0", "10.0"]
+
+
+def test_the_caption_says_what_the_numbers_are():
+    caption = table(ordinary(), to="markdown").rpartition("|")[2]
+    for words in (
+        *("Success rates in %", "eps = 8/255", f"{IMAGES} images (ten, digest 0123456789abcdef)"),
+        *(
+            "joint",
+            f"(joint): {IMAGES} images a cell",
+            "†: white boxes",
+            "mi 10",
+            "vgg (vgg.tv\\_in1k, fedcba98)",
+            "Seed 5",
+            "2.15.0",
+        ),
+    ):
+        assert words in caption, words
+
+
+def test_latex_has_the_structure_of_booktabs_and_escapes_names():
+    latex = table(ordinary("hostile"), to="latex", strongest=True)
+    body = latex[latex.index(r"\begin{tabular}") :]
+    rows = re.findall(r"^.* & .* \\\\$", body, re.M)
+    assert {row.count(" & ") for row in rows} == {4} and len(rows) == 1 + 6 + 2
+    assert [body.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 3, 1]
+    assert r"\begin{tabular}{llrrr}" in body and latex.count("{") == latex.count("}")
+    for name in (r"a\_b", r"=b\%", r"\&x", r"-y\#", r"@\textbackslash{}z"):
+        assert f"{name} &" in body, name
+    assert not re.search(r"(?<!\\)[%#_]", re.sub(r"\[HTML\]|^% .*", "", latex))
+
+
+def test_no_cell_of_a_csv_is_a_formula():
+    rows = list(csv.reader(io.StringIO(table(ordinary("hostile"), to="csv"))))
+    assert rows[0] == ["source", "attack", "a_b", "'=b%", "average"]
+    assert {row[1] for row in rows[1:]} == {"&x", "'-y#", "'@\\z"}
+
+
+def test_a_notebook_gets_a_styler_with_escaped_names():
+    page = table(frame_of({("<b>", "a", "b"): 3}), to=None).to_html()
+    assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"rows": "model"}, "rows=model: there are attack, source, target, defence"),
+        ({"columns": ["target", "source"]}, "source is in rows and in columns"),
+        ({"value": "rate"}, "value=rate: there are success"),
+        ({"to": "word"}, "to=word: there are latex, markdown, csv"),
+        ({"rows": "source"}, "must have attack: there are fgsm, mi, di"),
+        ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),
+        ({"protocol": "any"}, "protocol=any"),
+        ({"strongest": True, "value": "confidence"}, "strongest needs"),
+        ({"eps_255": 0}, "has the budgets 4.0, 8.0"),
+    ],
+)
+def test_what_cannot_be_is_refused(words, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        table(ordinary(), **words)
+
+
+def test_the_command_line_prints_the_table_of_a_folder(tmp_path):
+    folder = REPOSITORY / "docs" / "results" / "demo"
+    words = [folder, "--rows", "attack", "--to", "csv", "--no-average"]
+    printed = run_python("-m", "src.table", *words, folder=tmp_path)
+    assert printed == table(folder, rows="attack", to="csv", average=False)
+    run_python("-m", "src.table", *words, "--out", "t.csv", folder=tmp_path)
+    assert (tmp_path / "t.csv").read_text() == printed
+
+
+def test_jobs_that_are_not_done_are_counted(tmp_path):
+    shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", tmp_path / "0-a")
+    (tmp_path / "0-a" / ".hydra").mkdir()
+    (tmp_path / "0-a" / ".hydra" / "config.yaml").touch()
+    write_plan(tmp_path, Plan(jobs=["attack=fgsm", "attack=mi"], single=False, started=0))
+    words = [sys.executable, "-m", "src.table", str(tmp_path), "--to", "csv"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0 and "1 of 2 jobs are not done" in done.stderr
+    assert done.stdout.startswith("source,attack,")
+
+
+def test_the_strongest_attacker_is_not_averaged_over_defences():
+    frame = frame_of({("mi", "a", "b"): 20, ("bim", "a", "b"): 5})
+    behind = frame[frame["target"] == "b"].assign(defence="jpeg")
+    behind.loc[behind["eps_255"] > 0, "predicted"] = 0
+    both = pd.concat([frame, behind], ignore_index=True)
+    both.attrs[JOBS] = [{**one, "defences": ["jpeg"]} for one in frame.attrs[JOBS]]
+    with pytest.raises(ValueError, match="must have defence: there are none, jpeg"):
+        table(both, strongest=True)
+    found = cells_of(table(both, columns=["target", "defence"], strongest=True, to="markdown"))
+    assert found[0][-2:] == ["b none", "b jpeg"]  # no mean is over them
+    assert found[-1] == ["", "strongest per image", "100.0", "0.0"]
+
+
+def test_means_are_over_sources_and_targets_alone():
+    frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
+    with pytest.raises(ValueError, match="sources behind none, sources behind jpeg"):
+        table(frame, rows="attack", columns="target")
+    found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
+    assert found[0] == ["target", "a", "c", "a@jpeg", "average"]
+    assert "average" not in table(ordinary(), rows="source", columns="attack", to="markdown")
+
+
+def test_the_command_does_not_take_the_place_of_the_function():
+    with pytest.raises(ImportError, match="from src import table"):
+        importlib.import_module("src.table")
+    assert src.table is table

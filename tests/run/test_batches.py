@@ -1,0 +1,43 @@
+"""Batches of images and their deal to processes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.data import ImageDataset, LabelledImages
+from src.run.batches import Batches, layout
+
+
+def dataset(count: int) -> ImageDataset:
+    pixels = np.zeros((count, 4, 4, 3), dtype=np.uint8)
+    return ImageDataset(LabelledImages(pixels, np.zeros(count, dtype=np.int64)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(2, 40), size=st.integers(1, 12), processes=st.integers(1, 4))
+@pytest.mark.parametrize("seed", [None, 3])
+def test_every_image_is_in_one_batch_of_one_process(seed, count, size, processes):
+    data, whole = dataset(count), layout(count, size, seed)
+    assert sorted(position for batch in whole for position in batch) == list(range(count))
+    assert all(len(batch) <= max(size, 3) for batch in whole)
+    if len(whole) < processes:
+        with pytest.raises(ValueError, match=f"trainer.batch_size={size} .* {processes} devices"):
+            Batches(data, size, processes, 0, seed)
+        return
+    parts = [Batches(data, size, processes, rank, seed) for rank in range(processes)]
+    own = [part.own for part in parts]
+    assert whole == [
+        own[rank][turn]
+        for turn in range(len(whole))
+        for rank in range(processes)
+        if turn < len(own[rank])
+    ]
+    assert parts[-1][0].index.tolist() == parts[-1].own[0]
+
+
+@given(count=st.integers(2, 50), size=st.integers(1, 12), seed=st.integers(0, 5))
+def test_shuffled_batches_hold_pairs_and_perhaps_a_triple_at_the_end(count, size, seed):
+    whole = layout(count, size, seed)
+    assert whole == layout(count, size, seed)
+    assert all(len(batch) % 2 == 0 for batch in whole[:-1]) and len(whole[-1]) > 1

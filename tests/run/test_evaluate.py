@@ -1,0 +1,168 @@
+"""The pass over a small data set."""
+
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from torch import nn
+
+from src.attacks import bim, fgsm
+from src.config.settings import TrainerSettings
+from src.data import to_unit
+from src.images.attacker import CountedModel
+from src.images.variants import Variants
+from src.run.evaluate import score_clean
+from src.run.trainer import for_device
+
+TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
+BUDGETS = (2.0, 16.0)
+
+
+@pytest.fixture
+def batch(dataset):
+    return dataset[:]
+
+
+def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(run, networks, batch):
+    result = run(networks)
+    assert len(result.tables["float32"]) == 11 * 2 * 2
+    eps = torch.tensor(BUDGETS) / 255
+    adversarial = fgsm(networks["a"], to_unit(batch.images), batch.labels, eps)
+    frame = result.tables["float32"].to_pandas()
+    for target, network in networks.items():
+        for budget, images in zip(BUDGETS, adversarial, strict=True):
+            rows = frame[(frame["target"] == target) & (frame["eps_255"] == budget)]
+            assert rows["predicted"].tolist() == network(images).argmax(1).tolist()
+    assert sorted(result.images) == list(range(11))
+    np.testing.assert_allclose(result.images[10], adversarial[:, 10], atol=1e-6)
+
+
+def test_variants_are_of_the_same_adversarial_images(run, networks):
+    variants = Variants(primary="uint8", others=("float32",), controls=True)
+    tables = run(networks, words={"variants": variants}).tables
+    assert list(tables) == ["uint8", "float32", "noise", "shuffled", "crafting"]
+    for name in ("float32", "noise", "shuffled"):
+        assert not tables[name].equals(tables["uint8"])
+    again = run(networks, words={"variants": variants}).tables
+    assert all(again[name].equals(table) for name, table in tables.items())
+
+
+def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
+    run, networks, batch
+):
+    single, half = (
+        run(networks, partial(bim, steps=3), precision=precision)
+        for precision in ("32-true", "bf16")
+    )
+    images = torch.from_numpy(np.stack([half.images[i][0] for i in range(11)]))
+    assert not np.array_equal(images, np.stack([single.images[i][0] for i in range(11)]))
+    assert (images - to_unit(batch.images)).abs().max() <= 2 / 255 + 1e-7
+    frame = half.tables["float32"].to_pandas()
+    for name, network in networks.items():
+        rows = frame[(frame["target"] == name) & (frame["eps_255"] == 2)]
+        confidences = network(images).softmax(1).amax(1)
+        np.testing.assert_allclose(rows["confidence"], confidences, rtol=1e-5)
+    assert half.gradients == single.gradients
+
+
+def test_gradients_in_float32_are_so_where_predictions_are_in_bfloat16(run, networks):
+    single, mixed = (
+        run(networks, partial(bim, steps=3), TRAINER.model_copy(update={"precision": precision}))
+        for precision in ("32-true", "bf16-mixed")
+    )
+    for number, images in single.images.items():
+        np.testing.assert_array_equal(mixed.images[number], images)
+    assert not mixed.tables["float32"].equals(single.tables["float32"])
+
+
+def test_without_bfloat16_no_device_need_know_autocasting():
+    images = torch.zeros(2, 3, 8, 8, device="meta")
+    assert CountedModel(nn.Flatten())(images).shape == (2, 192)
+
+
+class Backend(nn.Module):
+    """Notes the switches of float32's precision at every call."""
+
+    def __init__(self, network: nn.Module, note) -> None:
+        super().__init__()
+        self.network, self.note = network, note
+
+    def forward(self, images):
+        self.note(switches())
+        return self.network(images)
+
+
+def switches() -> tuple:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    exact = (matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
+    return (torch.is_autocast_enabled("cpu"), exact, cudnn.allow_tf32, cudnn.deterministic)
+
+
+def test_float32_has_whole_mantissas_whatever_is_set_and_switches_are_put_back(run, networks):
+    seen, matmul = set(), torch.backends.mkldnn.matmul
+    one, matmul.fp32_precision = Backend(networks["a"], seen.add), "bf16"
+    with torch.autocast("cpu", torch.bfloat16):
+        before, _ = switches(), run({"a": one}, source=one)
+        after, matmul.fp32_precision = switches(), "ieee"
+    assert after == before and before not in seen
+    assert seen == {(False, ("ieee", "ieee"), False, True)}
+
+
+class Cramped(nn.Module):
+    """Has memory for so many images."""
+
+    def __init__(self, network: nn.Module, room: int) -> None:
+        super().__init__()
+        self.network, self.room = network, room
+
+    def forward(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.network(images)
+
+
+def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog):
+    cramped = {name: Cramped(network, room=3) for name, network in networks.items()}
+    trainer, attack = TRAINER.model_copy(update={"batch_size": 11}), partial(bim, steps=2)
+    found = run(cramped, attack, trainer, max_batch=8)
+    assert found.batch_size == 2  # 11, 5, 2
+    assert "batches of 2 images" in caplog.text
+    assert found.gradients == 11 * (1 + 2)  # of the last pass alone
+    shown = ["index", "target", "eps_255", "predicted"]
+    expected = run(networks, attack).tables["float32"].select(shown)
+    assert found.tables["float32"].select(shown).equals(expected)
+    with pytest.raises(ValueError, match="batch_size=1 "):
+        run({name: Cramped(network, room=0) for name, network in networks.items()})
+
+
+def test_the_device_decides_what_is_automatic():
+    for device, size in (("cpu", 50), ("cuda", 1000)):
+        assert for_device(TrainerSettings(), device).batch_size == size
+    given = TrainerSettings(batch_size=7)
+    assert for_device(given, "cuda") == given
+
+
+def test_clean_predictions_are_each_models_own(dataset, networks, batch):
+    both = score_clean(dataset, networks, TRAINER)
+    assert set(both["eps_255"].to_pylist()) == {0.0}
+    assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
+    expected = networks["b"](to_unit(batch.images)).argmax(1)
+    assert both["predicted"].to_pylist()[11:] == expected.tolist()
+    part = score_clean(dataset, networks, TRAINER, only=[2, 7])
+    rows = both.filter(pc.is_in(both["index"], pa.array([2, 7])))
+    assert all(part[name].equals(rows[name]) for name in ("index", "target", "predicted"))
+
+
+def test_images_made_before_are_not_attacked_again(run, networks):
+    whole = run(networks)
+    kept = {n: image for n, image in whole.images.items() if n < 8}  # two of three batches
+    again = run(networks, kept=kept)
+    assert again.gradients == 3 and again.tables["float32"].equals(whole.tables["float32"])
+
+
+def test_the_progress_bar_counts_batches_under_its_label(run, networks, capsys):
+    run(networks, trainer=TRAINER.model_copy(update={"progress_bar": True}))
+    assert "images: 100%" in capsys.readouterr().out
