@@ -1,7 +1,5 @@
 """Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
-from typing import NoReturn
-
 from src.attacks.adapters import foolbox, torchattacks
 from src.attacks.estimators.common_weakness import CommonWeakness
 from src.attacks.estimators.expected_flatness import ExpectedFlatness
@@ -99,12 +97,3 @@ from src.attacks.transforms.spectrum import Spectrum
 from src.attacks.transforms.structure import StructureInvariant
 from src.attacks.transforms.warp import Warp
 from src.attacks.updates import PatchWise, ShrinkingSteps
-
-_NAMES = {"pi_fgsm": "pi_pregradient", "llc": "fgsm(targeted=True)", "illc": "bim(targeted=True)"}
-
-
-def __getattr__(name: str) -> NoReturn:
-    """Refuse an unknown name; answer an old one, such as `mi_fgsm`, with the new."""
-    now = _NAMES.get(name, name.removesuffix("_fgsm"))
-    hint = f"; it is {now}" if name in _NAMES or now in globals() else ""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

@@ -31,7 +31,7 @@ from src.experiment.crafting import make_attacker
 from src.experiment.prepared import Job, Results
 from src.store.keys import content_key
 from src.store.rows import Keep, computed_once
-from src.store.tables import with_defaults
+from src.store.tables import with_cost
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
         for name in dict.fromkeys(names)
     }
     variants = {
-        name: with_defaults(table, **_counts(table, crafting, name))
+        name: with_cost(table, **_counts(table, crafting, name))
         for name in job.variants.names
         if (table := tables.pop(name, None)) is not None
     }

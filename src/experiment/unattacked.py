@@ -18,7 +18,7 @@ from src.diagnostics import (
 from src.evaluation import Probe, Transfer, Variants, clean_images, evaluate, renamed, score_clean
 from src.experiment.prepared import Job
 from src.store.rows import Keep, computed_once
-from src.store.tables import with_defaults
+from src.store.tables import with_cost
 from src.utils.processes import from_first_process, is_first_process
 
 
@@ -26,9 +26,7 @@ def clean_rows(job: Job) -> pa.Table:
     """Return the models' predictions for the clean images, the same in all processes."""
     names = (*job.models, *job.behind_defences)
     rows = _scored(job, "clean images", names, job.images.indices)
-    return from_first_process(
-        None if rows is None else with_defaults(rows, gradients=0, forwards=0)
-    )
+    return from_first_process(None if rows is None else with_cost(rows, 0, 0))
 
 
 def unattacked_tables(job: Job) -> dict[str, pa.Table]:
