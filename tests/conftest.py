@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,31 @@ def write_weights(folder: Path) -> None:
         ridge = pixels.T @ pixels + 50 * torch.eye(pixels.shape[1], dtype=torch.double)
         weight = 8 * torch.linalg.solve(ridge, pixels.T @ wanted).T.float().contiguous()
         save_file({"2.weight": weight, "2.bias": torch.zeros(10)}, folder / f"{name}.safetensors")
+
+
+def make_record(**facts: Any) -> Any:
+    """Return the record of a made-up job; every model is a target and has weights."""
+    from src.artifacts.record import JobRecord
+
+    none: dict[str, Any] = {}
+    config = {
+        "attack": {"kind": "crafted", "target_label": None, "norm": "linf", "settings": none},
+        "dataset": {"name": "made-up"},
+        "ensemble": "logits",
+        "model": {name: {"network": {"name": name}} for name in facts["weights"]},
+        "source": [facts["source"]],
+        "sweep": None,
+        "trainer": {"attack_precision": "32-true", "batch_size": 50, "fold_batch_norms": True},
+    }
+    values = {
+        **{"crafting": "", "target_keys": none, "gradients": 0, "zero_gradients": 0},
+        **{"seconds": None, "code": none, "data": "data", "values": 192, "device": "cpu"},
+        **{"surrogate": "", "layer": "", "targets": list(facts["weights"]), "defences": ()},
+        **{"label": facts["attack"], "iterative": False, "norm": "linf", "protocol": "joint"},
+        **{"storage": "float32", "dataset": "made-up", "seed": 0, "precision": "32-true"},
+        **{"overrides": (), "flags": (), "created": "", "commit": "", "versions": none},
+    }
+    return JobRecord(**values | facts | {"config": config | facts.get("config", {})})
 
 
 def write_workspace(folder: Path, tiny_weights: Path) -> None:

@@ -206,9 +206,3 @@ def test_bad_sets_are_refused_in_a_sentence(foreign, made, saved_attack, capfd, 
     out, err = capfd.readouterr()
     assert message in (out + err).replace("\n", "")
     assert "Traceback" not in out + err
-
-
-def test_a_set_that_version_0_2_saved_is_told_from_none(tmp_path):
-    (tmp_path / "manifest.json").touch()
-    with pytest.raises(ValueError, match=r"version 0\.2\.0 saved it"):
-        open_saved_images(SavedSettings(path=str(tmp_path)))

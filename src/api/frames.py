@@ -63,7 +63,7 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
         - `confidence`, `true_confidence`: probabilities of the most likely and of the true class,
           in [0, 1];
         - `draws`, `draws_correct`: passes through a randomised defence, and those that predict the
-          true class (missing in tables of earlier versions);
+          true class;
         - `gradients`, `forwards`: gradients and forward passes (those of the gradients among them)
           that the image's attack took at all budgets together, 0 for clean images and noise;
           missing where that is not known.

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from src.config.settings import AttackSettings, Settings
 from src.utils.defended_names import defended
@@ -34,7 +34,6 @@ IMAGES = "images.npz"
 PAGE, FIGURES = "report.html", "figures"
 
 FORMAT = 4
-_READ = (3, 4)  # before 4 predictions had fewer columns, and sources nothing beside their name
 _KEY = b"transferability"
 _PACKAGES = (
     "transferability",
@@ -62,7 +61,7 @@ class JobRecord(BaseModel):
         code: Digests of this program's code, the attack's and each model's, by name.
         data: Digest of the images.
         images: Number of images.
-        values: Numbers in an image, three for a pixel; None in tables of earlier versions.
+        values: Numbers in an image, three for a pixel.
         weights: Digests of the models' weights, by name.
         device: `cpu`, `cuda` or another.
         source: The source's name, of an ensemble `a+b`, attacked behind a defence `a@jpeg`; empty
@@ -88,40 +87,40 @@ class JobRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     key: str
-    crafting: str = ""
-    target_keys: dict[str, str] = Field(default_factory=dict)
-    gradients: int = 0
-    zero_gradients: int = 0
-    seconds: float | None = None
-    code: dict[str, str] = Field(default_factory=dict)
+    crafting: str
+    target_keys: dict[str, str]
+    gradients: int
+    zero_gradients: int
+    seconds: float | None
+    code: dict[str, str]
     data: str
     images: int
-    values: int | None = None
+    values: int
     class_names: tuple[str, ...]
     weights: dict[str, str]
-    device: str = ""
+    device: str
     source: str
-    surrogate: str = ""
-    layer: str = ""
+    surrogate: str
+    layer: str
     targets: list[str]
-    defences: tuple[str, ...] = ()
+    defences: tuple[str, ...]
     attack: str
     label: str
-    iterative: bool = False
-    norm: str = "linf"
+    iterative: bool
+    norm: str
     budgets: tuple[float, ...]
     reference: float
     protocol: str
     storage: str
     dataset: str
-    seed: int = 0
-    precision: str = "32-true"
+    seed: int
+    precision: str
     config: dict[str, Any]
-    overrides: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    created: str = ""
-    commit: str = ""
-    versions: dict[str, str] = Field(default_factory=dict)
+    overrides: tuple[str, ...]
+    flags: tuple[str, ...]
+    created: str
+    commit: str
+    versions: dict[str, str]
 
     @property
     def evaluated(self) -> list[str]:
@@ -132,11 +131,10 @@ class JobRecord(BaseModel):
     @property
     def arithmetic(self) -> str:
         """Number formats in words: `float32`, or those unlike it."""
-        attack, trainer = self.config.get("attack", {}), self.config.get("trainer", {})
-        taken = attack.get("kind", "crafted") == "crafted" and trainer.get("attack_precision")
-        taken = "bfloat16" if taken == "bf16" else taken or "32-true"
-        found = {"": self.precision, "gradients in ": taken}
-        other = [f"{what}{how}" for what, how in found.items() if how != "32-true"]
+        other = [self.precision] if self.precision != "32-true" else []
+        crafted = self.config["attack"]["kind"] == "crafted"
+        if crafted and self.config["trainer"]["attack_precision"] == "bf16":
+            other.append("gradients in bfloat16")
         return ", ".join(other) or "float32"
 
 
@@ -221,7 +219,7 @@ def without_top_five(table: pa.Table) -> pa.Table:
 
 
 def job_record(folder: Path) -> JobRecord | None:
-    """Return the record in a job's predictions; None if this version of the program wrote none."""
+    """Return the record in a job's predictions; None if there is none of this format."""
     try:
         found = read_record(folder / f"{PREDICTIONS}.parquet")
     except ValueError:
@@ -239,8 +237,8 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         return None
     try:
         content = json.loads(found)
-        if content["format"] in _READ:
-            if content.get("digest") not in (None, _digest(content["job"])):
+        if content["format"] == FORMAT:
+            if content["digest"] != _digest(content["job"]):
                 raise ValueError("its record is damaged")
             return str(content["table"]), JobRecord.model_validate(_printable(content["job"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:

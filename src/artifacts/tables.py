@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +34,6 @@ _TYPES = {
 }
 """Types of columns as written; the other columns are float64."""
 _ORDER = ("eps_255", "iteration", "cutoff", "frequency_low")
-_DEFAULTS = {"defence": PLAIN, "draws": 1} | dict.fromkeys(
-    ("draws_correct", "iteration", "gradients", "forwards")
-)
-"""Values of columns that earlier tables lack: `iteration` null is the last one."""
 
 
 class Alarm(NamedTuple):
@@ -62,8 +58,6 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     names += TOP_FIVE if set(TOP_FIVE) & set(table.column_names) else ()
     try:
         schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
-        if kind == PREDICTIONS:
-            table = with_defaults(table)
         table = table.select(names).cast(schema)
         _check_values(table, classes)
         if kind == PREDICTIONS:
@@ -73,14 +67,13 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     return table
 
 
-def with_defaults(table: pa.Table, **values: pa.Array | float) -> pa.Table:
-    """Return predictions with every column; `values`, one or one a row, fill those that lack."""
-    for name, value in (_DEFAULTS | values).items():
-        if name not in table.column_names:
-            kind = _TYPES.get(name, pa.float64())
-            if not isinstance(value, pa.Array | pa.ChunkedArray):
-                value = pa.array([value] * len(table), kind)
-            table = table.append_column(name, value)
+def with_cost(table: pa.Table, gradients: Any = None, forwards: Any = None) -> pa.Table:
+    """Return predictions with what their images took, a number, one per row, or unknown."""
+    columns = {"defence": PLAIN, "iteration": None, "gradients": gradients, "forwards": forwards}
+    for name, value in columns.items():
+        if not isinstance(value, pa.ChunkedArray):
+            value = pa.array([value] * len(table), _TYPES.get(name, pa.float64()))
+        table = table.append_column(name, value)
     return table
 
 
@@ -160,7 +153,7 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     images.add(pc.count_distinct(table["index"]).as_py())
     targets = record.evaluated if primary else record.targets
     attacked = {(target, eps) for target in targets for eps in record.budgets if eps > 0}
-    evaluated = "@" in record.source and record.config.get("source")  # a saved set's may not be
+    evaluated = "@" in record.source and record.config["source"]  # a saved set's may not be
     own = [record.source] if evaluated else []
     clean = {(name, 0.0) for name in (*record.weights, *targets, *own)}
     if rows != attacked | clean or images != {record.images}:

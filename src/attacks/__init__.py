@@ -1,7 +1,5 @@
 """Attacks: functions from (model, images, labels, eps) to adversarial images."""
 
-from typing import NoReturn
-
 from src.attacks.define import Attack
 from src.attacks.external.libraries import foolbox, torchattacks
 from src.attacks.losses import LOSSES
@@ -63,12 +61,3 @@ from src.attacks.zoo.input.translation import ti
 from src.attacks.zoo.input.warp import Warp, decowa
 from src.attacks.zoo.targeted.logit import logit_mi_di_ti
 from src.attacks.zoo.targeted.scaled_blocks import ScaledBlocks, s4st
-
-_NAMES = {"pi_fgsm": "pi_pregradient", "llc": "fgsm(targeted=True)", "illc": "bim(targeted=True)"}
-
-
-def __getattr__(name: str) -> NoReturn:
-    """Refuse an unknown name; answer an old one, such as `mi_fgsm`, with the new."""
-    now = _NAMES.get(name, name.removesuffix("_fgsm"))
-    hint = f"; it is {now}" if name in _NAMES or now in globals() else ""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

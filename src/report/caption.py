@@ -79,7 +79,7 @@ def _images(record: JobRecord) -> str:
 
 
 def _steps(record: JobRecord) -> str:
-    steps = record.config.get("attack", {}).get("settings", {}).get("steps")
+    steps = record.config["attack"]["settings"].get("steps")
     return f"{record.attack} {steps}" if steps else ""
 
 
@@ -87,7 +87,7 @@ def _weights(record: JobRecord) -> list[str]:
     """Return each model with the tag of its weights, if it has one, and their digest."""
     found = []
     for name, digest in record.weights.items():
-        network = record.config.get("model", {}).get(name, {}).get("network", {})
+        network = record.config["model"][name]["network"]
         tag = network.get("model_name") or network.get("weights")
         found.append(f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})")
     return found

@@ -161,13 +161,9 @@ def described_images(job: StoredJob) -> pd.DataFrame:
 
 def comparable(record: JobRecord) -> str:
     """Return the key of comparable jobs of the same models, see `JobSummary.group`."""
-    trainer = record.config.get("trainer", {})
+    trainer = record.config["trainer"]
     how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
-    arithmetic = (
-        record.precision,
-        trainer.get("attack_precision"),
-        trainer.get("fold_batch_norms"),
-    )
+    arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
     return str((record.data, *how, *arithmetic, record.code.get("program")))
 
 

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from src.artifacts.tables import with_defaults
+from src.artifacts.tables import with_cost
 from src.cache.keys import content_key
 from src.cache.rows import Keep, computed_once
 from src.config.settings import CONTROLS
 from src.data import to_unit
-from src.measure.diagnostics import make_diagnostics
 from src.images.adversarial_source import AdversarialSource
 from src.images.attacker import Attacker
 from src.images.saved_images import SavedImagesSource
 from src.images.variants import AttackedBatch
+from src.measure.diagnostics import make_diagnostics
 from src.measure.spectra import mean_spectra
 from src.run.attack import make_attacker
 from src.run.evaluate import Evaluation, evaluate, renamed
@@ -79,7 +79,7 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
         for name in dict.fromkeys(names)
     }
     variants = {
-        name: with_defaults(table, **_counts(table, crafting, name))
+        name: with_cost(table, **_counts(table, crafting, name))
         for name in job.variants.names
         if (table := tables.pop(name, None)) is not None
     }

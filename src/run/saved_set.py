@@ -23,10 +23,6 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
                 "this set states clean, labels, eps_255 and origin itself; leave out these keys."
             )
         if bare and not path.exists():
-            if path.with_name("manifest.json").exists():
-                raise ValueError(
-                    "version 0.2.0 saved it; run its job again, which saves the same set anew."
-                )
             raise ValueError(
                 f"{path} does not exist; give the folder adversarial/ of a job with "
                 "save_adversarial=true, or for images of another program clean and eps_255."

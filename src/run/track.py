@@ -92,15 +92,14 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
     points, intervals = pair_points(rows, record.reference)
     cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
     points += [(f"effort/{name}", value, 0) for name, value in cost.items()]
-    if record.norm == "l2" and record.values:
+    if record.norm == "l2":
         radius = record.reference / 255 * math.sqrt(record.values)
         points.append(("reference/l2_radius", radius, 0))
-    trainer = {"attack_precision": "32-true", **record.config.get("trainer", {})}
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
     parameters = {
         **{f"attack.{key}": value for key, value in attack["settings"].items()},
         **({"ensemble": record.config["ensemble"]} if "+" in record.source else {}),
-        **{key: trainer.get(key) for key in arithmetic},
+        **{key: record.config["trainer"][key] for key in arithmetic},
         "attack": record.label,
         "norm": record.norm,
         "source": record.source,

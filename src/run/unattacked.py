@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.artifacts.tables import with_defaults
+from src.artifacts.tables import with_cost
 from src.cache.rows import Keep, computed_once
 from src.images.adversarial_source import Probe, clean_images
 from src.images.variants import Variants
@@ -24,9 +24,7 @@ def clean_rows(job: Job) -> pa.Table:
     """Return the models' predictions for the clean images, the same in all processes."""
     names = (*job.models, *job.behind_defences)
     rows = _scored(job, "clean images", names, job.images.indices)
-    return from_first_process(
-        None if rows is None else with_defaults(rows, gradients=0, forwards=0)
-    )
+    return from_first_process(None if rows is None else with_cost(rows, 0, 0))
 
 
 def unattacked_tables(job: Job) -> dict[str, pa.Table]:

@@ -80,7 +80,7 @@ def _opened(path: Path, record: JobRecord) -> SavedImages:
         table = file.read(_NUMBERS[: 2 + (attack.target_label is not None)]).to_pydict()
     numbers = {name: np.array(column, np.int64) for name, column in table.items()}
     starts = np.cumsum([0, *(layout.row_group(n).num_rows for n in range(layout.num_row_groups))])
-    side = math.isqrt((record.values or 0) // 3)
+    side = math.isqrt(record.values // 3)
     counts = {"clean": 1, "adversarial": len(record.budgets) - 1}
 
     @lru_cache(maxsize=4)

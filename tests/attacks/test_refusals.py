@@ -85,12 +85,6 @@ def test_refuses_misspelt_keywords_and_defaults(network, batch):
         published(decay=-1.0)(test_refuses_misspelt_keywords_and_defaults)
 
 
-def test_old_names_answer_with_the_new():
-    for name, now in (("mi_fgsm", "mi"), ("pi_fgsm", "pi_pregradient"), ("llc", "fgsm")):
-        with pytest.raises(AttributeError, match=f"{name}.* it is {now}"):
-            getattr(src.attacks, name)
-
-
 @pytest.mark.parametrize("attack", [fgsm, pgd])
 def test_refuses_what_is_no_budget_and_no_image(attack, network, batch):
     images, labels = batch()

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from src.attacks import fgsm
 from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.diagnostics import make_diagnostics
 from src.images.adversarial_source import clean_images
 from src.images.attacker import Attacker
 from src.images.variants import Variants
 from src.measure.band_filters import low_passed_images, noise_parts
+from src.measure.diagnostics import make_diagnostics
 from src.measure.gradient_similarity import Similarity
 from src.measure.spectra import mean_spectra
 from src.run.evaluate import evaluate, score_clean

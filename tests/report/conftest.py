@@ -10,12 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from src.report.page.html.content import build_report
+from src.report.page.html.html import Report
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.record import JobRecord, with_record
-from src.report.page.content import build_report
-from src.report.page.html import Report
+from src.artifacts.record import with_record
 from src.report.summary import summarise
+from tests.conftest import make_record
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FINE = (0.0234375, 1 / 3, 12345.678)
@@ -86,19 +87,11 @@ def make_sweep(
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
-        record = JobRecord(
-            **{"key": f"k{number}", "data": "data", "images": images, "dataset": "made-up"},
-            **{"source": source, "targets": models, "attack": attack, "label": attack},
-            **{"budgets": budgets, "reference": reference, "protocol": "joint"},
-            storage="float32",
-            class_names=classes,
+        record = make_record(
+            **{"key": f"k{number}", "images": images, "class_names": classes},
+            **{"source": source, "targets": models, "attack": attack},
+            **{"budgets": budgets, "reference": reference},
             weights={name: f"{name}-digest" for name in dict.fromkeys([*models, source])},
-            config={
-                "attack": {"target_label": None, "norm": "linf", "settings": {}},
-                "dataset": {"name": "made-up"},
-                "ensemble": "logits",
-                "model": {name: {"network": {"name": name}} for name in models},
-            },
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
         for member in source.split("+"):
@@ -129,7 +122,7 @@ def _rows(label, **axes) -> pd.DataFrame:
 def _predictions(random, label, initial, models, budgets, strength) -> pd.DataFrame:
     """Let the true class lose confidence with the budget, image by image."""
     eps = np.array([0.0, *budgets])
-    rows = _rows(label, target=models, eps_255=eps)
+    rows = _rows(label, target=models, eps_255=eps).assign(defence="none", draws=1)
     noise = random.normal(0, 0.1, size=(len(models), len(eps), len(label))) * (eps > 0)[:, None]
     true = initial[:, None, :] - strength * np.sqrt(eps)[:, None] * 0.5 + noise
     true = np.clip(true, 0.01, 0.99).ravel()
@@ -138,8 +131,10 @@ def _predictions(random, label, initial, models, budgets, strength) -> pd.DataFr
     correct, rest, none = true >= 0.5, 1 - true, np.zeros(len(true))
     top = [np.where(correct, own, other), np.where(correct, other, own), third, third, third]
     shares = [np.maximum(true, rest), np.minimum(true, rest), none, none, none]
+    unknown = dict.fromkeys(("target_label", "draws_correct", "iteration"))
     return rows.assign(
-        target_label=pd.array([pd.NA] * len(rows), dtype="Int64"),
+        **{name: pd.array([pd.NA] * len(rows), dtype="Int64") for name in unknown},
+        **{"gradients": np.nan, "forwards": np.nan},
         **{"predicted": top[0], "confidence": shares[0], "true_confidence": true},
         top5_classes=[*np.stack(top[:classes], -1)],
         top5_confidences=[*np.stack(shares[:classes], -1)],

@@ -16,9 +16,8 @@ from scipy import stats
 import src
 from src import table
 from src.api.frames import COLUMNS, JOBS
-from src.artifacts.record import JobRecord
 from src.artifacts.sweep_state import Plan, write_plan
-from tests.conftest import REPOSITORY, run_python
+from tests.conftest import REPOSITORY, make_record, run_python
 
 IMAGES = 40
 BUDGETS = (0.0, 4.0, 8.0)
@@ -49,15 +48,15 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
                 numbers = {"confidence": 0.75, "true_confidence": 0.5, "eps_255": eps}
                 cost = {"gradients": 7.0 * (eps > 0), "forwards": 9.0 * (eps > 0)}
                 parts.append(pd.DataFrame({**names, **rows, **numbers, **cost}))
-        config = {"attack": {"settings": {"steps": 10}}}
+        config = {"attack": {"kind": "crafted", "settings": {"steps": 10}}}
         config["model"] = {name: {"network": {"model_name": f"{name}.tv_in1k"}} for name in targets}
         records.append(
-            JobRecord(
+            make_record(
                 **{"key": attack + source, "data": "0123456789abcdef", "images": IMAGES},
                 **{"class_names": ("cat", "dog"), "weights": dict.fromkeys(targets, "fedcba9876")},
-                **{"source": source, "targets": targets, "attack": attack, "label": attack},
-                **{"budgets": BUDGETS, "reference": 8.0, "protocol": "joint", "seed": 5},
-                **{"storage": "float32", "dataset": "ten", "versions": {"torch": "2.15.0"}},
+                **{"source": source, "targets": targets, "attack": attack, "seed": 5},
+                **{"budgets": BUDGETS, "reference": 8.0, "dataset": "ten"},
+                **{"versions": {"torch": "2.15.0"}},
                 **{"config": config, "commit": "unknown"},
             ).model_dump(mode="json")
         )

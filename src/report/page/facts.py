@@ -40,7 +40,7 @@ def commands(jobs: Sequence[StoredJob]) -> list[str]:
     """Return the command of every sweep, with the values of swept keys listed by commas."""
     sweeps: dict[object, list[JobRecord]] = {}
     for job in jobs:
-        key = (job.record.config.get("sweep"), job.sweep_folder)
+        key = (job.record.config["sweep"], job.sweep_folder)
         sweeps.setdefault(key, []).append(job.record)
     return [_command(records) for records in sweeps.values()]
 
@@ -76,9 +76,8 @@ def _budgets(record: JobRecord) -> str:
 
 
 def _arithmetic(record: JobRecord) -> str:
-    trainer = record.config.get("trainer", {})
-    batches = f", batches of {trainer['batch_size']}" if "batch_size" in trainer else ""
-    return f"{record.arithmetic}{batches}, on {record.device}"
+    batches = f"batches of {record.config['trainer']['batch_size']}"
+    return f"{record.arithmetic}, {batches}, on {record.device}"
 
 
 def _versions(record: JobRecord) -> str:

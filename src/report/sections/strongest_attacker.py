@@ -24,8 +24,8 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.statistics import Measured
-from src.report.page.view import View
+from src.report.page.html.statistics import Measured
+from src.report.page.html.view import View
 from src.report.sections.text import span
 
 _KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
