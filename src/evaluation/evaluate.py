@@ -65,7 +65,7 @@ def evaluate(
     start = time.perf_counter()
     try:
         with (
-            stopping.reraise_interrupts(),
+            stopping.plain_interrupts(),
             logging_redirect_tqdm(),  # lines of the log stand above the bar
             _arithmetic(runner.strategy.root_device.type, trainer.precision == "32-true"),
         ):
