@@ -58,6 +58,7 @@ def evaluate(
             one image, or for a batch of several processes, which cannot halve it together.
     """
     variants, source, size = module.variants, module.adversarial_source, int(trainer.batch_size)
+    size = min(size, source.max_images or size)
     shuffle_seed = variants.seed if variants.controls else None
     runner = make_trainer(trainer, label)
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
