@@ -37,8 +37,14 @@ from src.attacks.transforms.warp import Warp
 from src.attacks.updates import PatchWise, ShrinkingSteps
 
 _STEPS = (
-    *("steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"),
-    *("random_start", "start_radius", "restarts"),
+    "steps",
+    "step_size_255",
+    "relative_step_size",
+    "warm_up_steps",
+    "warm_up_scale",
+    "random_start",
+    "start_radius",
+    "restarts",
 )
 
 

@@ -59,7 +59,11 @@ def trained_weights(
         resumed = last if _readable(last) else None
         log.info(
             "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-            *(name, len(train), settings.epochs, " (resuming)" if resumed else "", path),
+            name,
+            len(train),
+            settings.epochs,
+            " (resuming)" if resumed else "",
+            path,
         )
         pl.seed_everything(settings.seed, verbose=False)
         classifier.train()

@@ -129,7 +129,13 @@ def _over_iterations(rows: pd.DataFrame) -> ChartType:
     """
     tried = sorted(set(rows["iteration"]))
     lines = tooltip(
-        *("attack", "source", "target", "relation", "iteration", "step_255", "denominator"),
+        "attack",
+        "source",
+        "target",
+        "relation",
+        "iteration",
+        "step_255",
+        "denominator",
         shares=["success_rate", "success_rate_low", "success_rate_high"],
     )
     axis = alt.Axis(values=tried, labelOverlap="greedy")
