@@ -9,7 +9,7 @@ ONE := --libraries torchattacks
 PARALLEL := -n 2 --dist loadfile # the tests of a file share sweeps and stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all drill bench bench-quick findings screenshots docs lint format ui clean
+.PHONY: help setup demo test test-all bench bench-quick findings screenshots docs lint format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,9 +33,6 @@ test: $(READY) lint ## Check style, types and behaviour; no network, no GPU
 test-all: $(READY) lint ## The same with the long tests, the launchers and the notebook
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql]'
 	$(BIN)/python -m pytest -q $(PARALLEL)
-
-drill: $(READY) ## Kill and damage: 60 faults drawn from seeds, then the same command (ten minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.drill
 
 bench: $(READY) ## Compare whole sweeps with torchattacks, foolbox and ART: time, memory, counts (hours)
 	$(BENCH)/demo-fgsm --inputs demo --attacks fgsm --images 1000 $(BF16)

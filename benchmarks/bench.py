@@ -75,7 +75,9 @@ class Bench:
             *given.words,
             f"targets=[{','.join(given.models)}]",
             f"n_images={self.images}",
-            *("report=none", f"trainer={self.device}", f"trainer.batch_size={self.batch}"),
+            "report=none",
+            f"trainer={self.device}",
+            f"trainer.batch_size={self.batch}",
             "trainer.attack_precision=32-true",  # whatever the input's words say
             f"epsilon.grid=[0,{','.join(map(str, self.budgets_255))}]",
             f"cache_dir='{self.folder / 'cache'}'",
@@ -118,8 +120,13 @@ class Bench:
         more = [*self.variants[library], *words]
         aside = any(word.startswith("hydra/launcher=") for word in more)
         seconds, megabytes = self.child(
-            *("src.main", "-m", f"attack={attack}", f"source={','.join(sources or given.models)}"),
-            *(*self.words(given), *more, f"hydra.sweep.dir='{folder}'"),
+            "src.main",
+            "-m",
+            f"attack={attack}",
+            f"source={','.join(sources or given.models)}",
+            *self.words(given),
+            *more,
+            f"hydra.sweep.dir='{folder}'",
             threads=None if aside else self.threads,
         )
         if aside:

@@ -71,7 +71,8 @@ def photographs(folder: Path) -> Input:
     words = (
         f"hydra.searchpath=['file://{folder}']",  # what --config-dir adds
         f"model=[{','.join(_IMAGENET)}]",
-        *("dataset=image_csv", f"dataset.root='{root}'"),
+        "dataset=image_csv",
+        f"dataset.root='{root}'",
     )
     return Input("photographs", tuple(_IMAGENET), words)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent))
 
 import catalogue
-from src.report.page.html.definitions import DEFINITIONS
+
+from src.report.page.definitions import DEFINITIONS
 
 project = html_title = "Transferability of adversarial examples"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]

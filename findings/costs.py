@@ -118,9 +118,17 @@ def run(name: str, folder: Path) -> int:
     done = set(known["attack"] + "_" + known["setting"])
     left = sorted(attacks.keys() - done, key=lambda each: (each.endswith("own"), each))
     words = [
-        *("-m", "--config-dir", str(written.parent), "experiment=demo", f"source={source}"),
-        *(f"attack={','.join(left)}", "epsilon.grid=[4]", "tracking=none", "report=none"),
-        *("trainer.progress_bar=false", f"hydra.sweep.dir={folder / name / 'sweep'}"),
+        "-m",
+        "--config-dir",
+        str(written.parent),
+        "experiment=demo",
+        f"source={source}",
+        f"attack={','.join(left)}",
+        "epsilon.grid=[4]",
+        "tracking=none",
+        "report=none",
+        "trainer.progress_bar=false",
+        f"hydra.sweep.dir={folder / name / 'sweep'}",
         f"cache_dir={folder / 'cache'}",
     ]
     return subprocess.run([sys.executable, "-m", "src.main", *words], cwd=folder).returncode

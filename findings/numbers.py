@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
-from src.report.page.html.statistics import Measured, measure
-from src.report.page.html.view import make_view
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from src.analysis import TRANSFER, is_white_box, relation
@@ -24,6 +22,8 @@ from src.analysis.trajectories import trajectories
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.record import JobRecord
 from src.report.page.html import Figure
+from src.report.page.statistics import Measured, measure
+from src.report.page.view import make_view
 from src.report.sections.comparisons import tests_by_group
 from src.report.sections.mechanisms import mechanisms
 from src.report.sections.single_images import hypothesis

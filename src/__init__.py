@@ -48,8 +48,16 @@ if TYPE_CHECKING:
     from src.report.paper import table
 
 __all__ = [
-    *("attacks", "curves", "images_needed", "load_classifier", "load_sweep", "matrix"),
-    *("rankings", "rates", "table", "transfer"),
+    "attacks",
+    "curves",
+    "images_needed",
+    "load_classifier",
+    "load_sweep",
+    "matrix",
+    "rankings",
+    "rates",
+    "table",
+    "transfer",
 ]
 _HOMES = {
     "attacks": "src.attacks",

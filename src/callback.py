@@ -1,7 +1,5 @@
 """Hydra callback: a command's jobs, read before anything slow is imported, and their report."""
 
-import atexit
-import gc
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from omegaconf import DictConfig
 from src.config.compose import compose_jobs
 from src.config.errors import REFUSALS, explain, refuse
 from src.config.read import read_job
+from src.utils import stopping
 from src.utils.refusals import first_line
 
 if TYPE_CHECKING:
@@ -35,13 +34,11 @@ class SweepCallback(Callback):
         try:
             composed = compose_jobs(config)
             jobs = [(list(job.hydra.overrides.task), read_job(job, job.hydra)) for job in composed]
-            gc.disable()  # a search for cycles takes a quarter of the imports' time, finding none
+            stopping.raise_if_interrupted()
             from src.run.sweep import Sweep
 
             self.sweep = Sweep(jobs, report)
             self.sweep.start(config)
-            gc.freeze()  # later searches leave the libraries out, which takes half a second each
-            atexit.register(gc.unfreeze)  # triton complains about objects that a usual exit leaves
         except REFUSALS as error:
             refuse(explain(error))
         except OSError as error:
@@ -50,8 +47,6 @@ class SweepCallback(Callback):
             refuse(f"The program cannot be loaded: {first_line(error) or 'memory lacks'}.")
         except Exception:  # Hydra would turn it into a warning and go on
             refuse(traceback.format_exc())
-        finally:
-            gc.enable()
 
     on_multirun_start = on_run_start
 

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
-from src.config.compose import check_groups, job_composer
+from src.config.compose import check_groups
 from src.config.errors import INTERRUPTED, REFUSALS, REFUSED, explain, refuse
+from src.config.hydra_speedups import speed_up_hydra
 from src.utils import stopping
 
 _HERE = Path(__file__).resolve().parent
@@ -90,6 +88,7 @@ for name, resolver in RESOLVERS.items():
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> None:
     """Run one job; what fails is noted beside the job's files, and the sweep goes on."""
+    stopping.raise_if_interrupted()
     ignore_harmless_warnings()
     # Here, so that --help and --cfg answer without torch.
     from src.run.attempt import attempt
@@ -119,8 +118,8 @@ def command_line(run: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     with stopping.handle_signals():
         try:
-            with stopping.reraise_interrupts():
-                run()
+            run()
+            sys.stdout.flush()
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
             sys.exit(INTERRUPTED)
@@ -149,11 +148,7 @@ def main() -> None:
     # Hydra wants the words that are no flags in one place.
     forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
     sys.argv[1:] = [*given, *forced]
-
-    # Each halves Hydra's time: a loader in C, files composed once, and what is checked before.
-    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    ConfigLoaderImpl.load_sweep_config = job_composer()  # type: ignore[assignment, method-assign]
-    Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
+    speed_up_hydra()
 
     def checked() -> None:
         check_groups(overrides, CONF)
@@ -163,10 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SystemExit as end:
-        if not isinstance(end.code, int):
-            raise
-        stopping.leave(end.code)
-    stopping.leave(0)
+    main()

@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -158,6 +159,14 @@ def at_once() -> Callable[..., None]:
             assert process.exitcode == 0
 
     return run
+
+
+def killed(call: Callable[[], object]) -> None:
+    """Make a call in a process of its own, which must be killed there."""
+    process = multiprocessing.get_context("fork").Process(target=call)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def build_store(folder: Path) -> None:

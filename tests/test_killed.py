@@ -1,67 +1,102 @@
-"""Commands that are killed, damaged or run into a full disk, and run again: see tests/drill.py."""
+"""Commands that lose their process or their store, and run again: no row and no run differs."""
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+import shutil
+import signal
+from collections import Counter
+from functools import partial
+from itertools import count, product
 from pathlib import Path
+from pkgutil import resolve_name
 
+import mlflow
+import pyarrow.parquet as pq
 import pytest
 
-from tests.drill import KINDS, Drill, prepared
+from tests.conftest import POOLS, killed
 
-pytestmark = pytest.mark.slow
+SWEEP = ["-m", "attack=fgsm,bim", "n_images=20", "trainer.batch_size=6", "controls=true"]
+SWEEP += ["rerun=false", "tracking=mlflow", "model.coarse.weights=null", "training.epochs=2"]
+SWEEP += ["training.batch_size=25", "training.precision=32-true", "dataset.n_train=100"]
+SWEEP += ["dataset.n_test=40", "hydra.sweep.dir=out"]
+TABLES = ("predictions", "predictions-noise", "predictions-shuffled")
+FILES = [f"{job}/{name}.parquet" for job in ("0-fgsm-coarse", "1-bim-coarse") for name in TABLES]
 
 
 @pytest.fixture(scope="module")
-def drill() -> Iterator[Drill]:
-    with prepared() as drill:
-        yield drill
+def whole(new_workspace, run_tiny, empty_store) -> Path:
+    """The sweep's folder after a run that nothing disturbed."""
+    folder = new_workspace()
+    shutil.copytree(empty_store, folder / "mlruns")
+    assert run_tiny(folder, *SWEEP) == 0
+    return folder / "out"
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS)))
-def test_the_same_command_after_a_fault_leaves_equal_tables_or_names_the_damage(drill, kind):
-    for seed in range(15 if kind == "kill" else 5):
-        trial, outcome = drill.fault(seed, kind)
-        assert not trial.wrong, (seed, trial.what, outcome)
+def tracked_wrongly(folder: Path) -> list[str]:
+    """Return what is wrong in a store: each sweep has its pairs once, and the last one all."""
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    known = {one.experiment_id: one.name for one in store.search_experiments()}
+    every = store.search_runs([key for key, name in known.items() if name != "atonce-sweeps"])
+    runs = [(run.data.tags["kind"], run) for run in every]
+    last = max((run.info.start_time, run.info.run_id) for kind, run in runs if kind == "sweep")[1]
+    ended = [run for kind, run in runs if kind == "pair" and run.info.status == "FINISHED"]
+    pairs = Counter((run.data.tags["sweep"], run.info.run_name) for run in ended)
+    wrong = [f"{name} is tracked {n} times" for (_, name), n in pairs.items() if n > 1]
+    names = [f"{attack} coarse -> {target}" for attack, target in product(("fgsm", "bim"), POOLS)]
+    return wrong + [f"{name} is not tracked" for name in names if (last, name) not in pairs]
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """A function that makes a small disk, or changes it; the folder is `disk`."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def run_until(run, function: str, number: int) -> None:
+    """Run a command whose process is killed at a call of a function."""
+    place, _, name = function.rpartition(".")
+    real, calls = resolve_name(function), count(1)
 
-    def sized(kilobytes: int, access: str = "rw") -> Path:
-        option = f"{access},size={kilobytes}k" + (",remount" if os.path.ismount(folder) else "")
-        command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("only who may mount can make a small disk")
-        return folder
+    def call(*args: object, **words: object) -> object:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **words)
 
-    yield sized
-    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+    setattr(resolve_name(place), name, call)
+    run()
 
 
-@pytest.mark.parametrize("kilobytes", [20, 120, 300, 700, 1500])
-def test_a_full_disk_is_named_and_nothing_half_written_is_read(drill, disk, kilobytes):
-    folder, place = drill.workspace(f"full-{kilobytes}"), disk(kilobytes)
-    words = ["tracking=none", f"cache_dir={place}/cache", f"hydra.sweep.dir={place}/out"]
-    command = drill.begin(folder, "a", *words)
-    code, said = command.code, command.printed
-    assert code in (0, 1, 2) and "Traceback" not in said, said
-    assert code == 0 or "No space left on device" in said, said
-    disk(200_000)
-    assert drill.begin(folder, "a", *words).code == 0
-    assert drill.same(place / "out")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("word", "code"), [("hydra.sweep.dir", 2), ("cache_dir", 1), ("tracking.directory", 0)]
+    ("function", "number"),
+    [
+        ("src.training.module.FineTuning.training_step", 6),  # of 8: in the second epoch
+        ("os.replace", 20),  # of about 60
+        ("mlflow.MlflowClient.log_batch", 8),  # of 14
+    ],
 )
-def test_a_read_only_folder_is_named(drill, disk, word, code):
-    place = disk(1000)
-    (place / "mlflow.db").touch()
-    disk(1000, "ro")
-    command = drill.begin(drill.workspace(f"read-only-{code}"), "a", f"{word}={place}")
-    assert command.code == code, command.printed
-    assert str(place) in command.printed and "Traceback" not in command.printed, command.printed
+def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
+    command_line, workspace, empty_store, whole, function, number
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    run = partial(command_line, *SWEEP)
+    killed(partial(run_until, run, function, number))
+    assert run() == 0
+    for file in FILES:
+        assert pq.read_table(workspace / "out" / file).equals(pq.read_table(whole / file)), file
+    assert tracked_wrongly(workspace / "mlruns") == []
+
+
+def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
+    command_line, workspace, empty_store, capsys, monkeypatch
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", "rerun=false"]
+    real, calls = mlflow.MlflowClient.log_batch, []
+
+    def gone_from_the_fifth_call_on(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) > 4:
+            raise OSError("connection reset")
+        real(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_the_fifth_call_on)
+        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0
+    assert "cannot be used (connection reset)" in " ".join(capsys.readouterr().out.split())
+    assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
+    assert tracked_wrongly(workspace / "mlruns") == []

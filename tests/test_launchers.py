@@ -18,8 +18,10 @@ LAUNCHERS = {
     "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
     "ray": [
         "hydra/launcher=cluster",
-        *("hydra.launcher.ray.init.address=null", "+hydra.launcher.ray.init.num_cpus=2"),
-        *("hydra.launcher.ray.remote.num_cpus=1", "hydra.launcher.ray.remote.num_gpus=0"),
+        "hydra.launcher.ray.init.address=null",
+        "+hydra.launcher.ray.init.num_cpus=2",
+        "hydra.launcher.ray.remote.num_cpus=1",
+        "hydra.launcher.ray.remote.num_gpus=0",
     ],
 }
 SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "training=auto", "rerun=true"]

@@ -1,13 +1,10 @@
 """A command run again computes what is missing, and leaves what one run from the start leaves."""
 
-import multiprocessing
 import os
 import shutil
-import signal
 from functools import partial
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -16,7 +13,7 @@ import pytest
 from src.artifacts.record import job_record
 from src.config.settings import SavedSettings
 from src.run.saved_set import open_saved_images
-from tests.drill import tracked_wrongly
+from tests.conftest import killed
 
 GO_ON = "rerun=false"
 COUNTING = """
@@ -238,17 +235,14 @@ def rows_of(workspace: Path) -> list[Path]:
     return [file for file in files if "adversarial" not in pq.read_schema(file).names]
 
 
-def killed(run, *words, at: int) -> None:
-    """Run a command in a process that is killed in the middle of a pass."""
+def run_until(run, *words, at: int) -> None:
+    """Run a command whose process is killed in the middle of a pass."""
 
-    def run_and_die() -> None:
+    def die() -> None:
         os.environ["KILL_AT"] = str(at)
         run(*words)
 
-    process = multiprocessing.get_context("fork").Process(target=run_and_die)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    killed(die)
 
 
 @pytest.mark.parametrize("examples", [0, 4])
@@ -261,7 +255,7 @@ def test_a_killed_job_goes_on_where_it_was(
     assert attacked() == 23
     monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
     for at in (4, 3):  # batches of four; the first call is the trial
-        killed(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)
+        run_until(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)
         assert attacked() == 4 * (at - 1)
     assert command_line(*words, GO_ON, "hydra.run.dir=out/part") == 0
     assert attacked() == 23 - 4 * 5
@@ -273,6 +267,22 @@ def test_a_killed_job_goes_on_where_it_was(
     assert whole == part > 0
 
 
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (["attack=bim", "attack.steps=3"], 6),  # of 5 gradients at two budgets
+        (["attack=bim", "attack.steps=3", "source=[coarse,fine]"], 3),
+        (["attack=counting"], 10),  # which states none
+    ],
+)
+def test_a_batch_holds_so_many_gradients(command_line, workspace, attacked, words, size):
+    of_gradients = ["trainer.gradients_per_batch=30", "hydra.run.dir=out"]
+    assert command_line(*words, *of_gradients) == 0
+    assert f"batch_size: {size}\n" in (workspace / "out" / "config.yaml").read_text()
+    assert command_line(*words, f"trainer.batch_size={size}", "hydra.run.dir=same") == 0
+    same_tables(workspace / "out", workspace / "same", ["predictions"])
+
+
 def test_pairs_stay_together_where_more_than_the_rest_is_missing(
     command_line, workspace, attacked, monkeypatch
 ):
@@ -281,7 +291,7 @@ def test_pairs_stay_together_where_more_than_the_rest_is_missing(
     assert (command_line(*words, *more), attacked()) == (0, 23)
     monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
     words = [*words, GO_ON, "hydra.run.dir=out/part"]
-    killed(command_line, *words, "report.examples=1", at=4)
+    run_until(command_line, *words, "report.examples=1", at=4)
     assert command_line(*words, "report.examples=9") == 0
     same_tables(workspace / "whole", workspace / "out" / "part", [TABLES[0], *TABLES[2:4]])
 
@@ -292,7 +302,7 @@ def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     monkeypatch.setenv("ROOM", "5")
     monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
     words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
-    killed(command_line, *words, "hydra.run.dir=out/one", at=4)
+    run_until(command_line, *words, "hydra.run.dir=out/one", at=4)
     assert attacked() == 3 * 4
     assert command_line(*words, "hydra.run.dir=out/one") == 0
     assert attacked() == 23 - 3 * 4 + 4  # of a batch of 8 four were left, and had room
@@ -311,7 +321,7 @@ def test_the_jobs_of_a_sweep_are_listed(
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
     # Trials of three jobs that stop, one and two batches of the fourth, then of the fifth.
-    killed(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=7)
+    run_until(command_line, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=7)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out
@@ -324,27 +334,6 @@ def test_the_jobs_of_a_sweep_are_listed(
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0
     assert "outputs/b: 1 done." in capsys.readouterr().out
-
-
-def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
-    command_line, workspace, empty_store, capsys, monkeypatch
-):
-    shutil.copytree(empty_store, workspace / "mlruns")
-    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", GO_ON]
-    real, calls = mlflow.MlflowClient.log_batch, []
-
-    def gone_from_the_fifth_call_on(*arguments, **keywords):
-        calls.append(arguments)
-        if len(calls) > 4:
-            raise OSError("connection reset")
-        real(*arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_the_fifth_call_on)
-        assert command_line(*words, "hydra.sweep.dir=outputs/away") == 0
-    assert "cannot be used (connection reset)" in " ".join(capsys.readouterr().out.split())
-    assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
-    assert tracked_wrongly(workspace / "mlruns") == []
 
 
 def test_a_damaged_store_costs_tracking_and_no_table(

@@ -11,8 +11,8 @@ from altair.typing import ChartType
 from src.api.frames import jobs_of
 from src.report.charts.theme import theme
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
-from src.report.page.html.statistics import Measured, primary_rates
-from src.report.page.html.view import View, make_view
+from src.report.page.statistics import Measured, primary_rates
+from src.report.page.view import View, make_view
 from src.report.summary import summarise
 
 

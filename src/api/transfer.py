@@ -200,11 +200,8 @@ def _settings(
 
 def _done(job: Job, folder: Path | None) -> StoredJob:
     """Compute a job, and write its files if it has a folder."""
-    try:
-        job = replace(job, clean=clean_rows(job))
-        result = computed(job)
-    except SystemExit as stop:  # Lightning turns an interrupt into it
-        raise KeyboardInterrupt from stop
+    job = replace(job, clean=clean_rows(job))
+    result = computed(job)
     record = described(job, result)
     tables = {
         name: without_defences(without_top_five(table)).to_pandas()

@@ -100,7 +100,9 @@ def _warn_of_kernel(size: int, side: int) -> None:
             "attack.kernel_size=%d smooths gradients over more than a quarter of the side of these "
             "images, %d pixels: published kernels are for 299 pixels; attack.kernel_size=%d would "
             "be in proportion.",
-            *(size, side, max(3, side // 40 * 2 + 1)),
+            size,
+            side,
+            max(3, side // 40 * 2 + 1),
         )
 
 

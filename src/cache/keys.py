@@ -45,7 +45,10 @@ def crafting_key(
     attack, trainer = settings.attack.settings, settings.trainer
     return content_key(
         own_code(),
-        *(images, pool, attack, code_of(attack) if saved is None else saved),
+        images,
+        pool,
+        attack,
+        code_of(attack) if saved is None else saved,
         (settings.budgets, settings.attack.norm, settings.attack.target_label),
         (settings.ensemble, settings.seed, list(sources), settings.layers),
         (source_defence, settings.source_draws),

@@ -1,19 +1,14 @@
 """Jobs of a command line, composed before any of them runs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
-
-_load_job = ConfigLoaderImpl.load_sweep_config
+from omegaconf import DictConfig
 
 
 def is_sweep(hydra: Any) -> bool:
@@ -41,33 +36,6 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
     words = OverridesParser.create(loader).parse_overrides([*fixed, *config.hydra.overrides.task])
     for job_words in BasicSweeper.split_arguments(words, None)[0]:
         yield loader.load_sweep_config(config, job_words)
-
-
-def job_composer() -> Callable[[ConfigLoaderImpl, DictConfig, list[str]], DictConfig]:
-    """Return a faster `ConfigLoaderImpl.load_sweep_config` for the jobs of one command.
-
-    Files are composed once for each choice of them, and values set in a copy, by Hydra's own rule.
-    """
-    parsed = cache(OverridesParser.create().parse_override)
-    bases: dict[tuple[str, ...], DictConfig] = {}
-
-    def compose_job(loader: ConfigLoaderImpl, command: DictConfig, words: list[str]) -> DictConfig:
-        overrides = [parsed(word) for word in words]
-        values = [each for each in overrides if not loader.get_group_options(each.key_or_group)]
-        if any(each.is_hydra_override() for each in values):
-            return _load_job(loader, command, words)
-        files = [str(each.input_line) for each in overrides if each not in values]
-        if tuple(files) not in bases:
-            bases[tuple(files)] = _load_job(loader, command, files)
-        job = deepcopy(bases[tuple(files)])
-        ConfigLoaderImpl._apply_overrides_to_config(values, job)
-        job.hydra.overrides.task = list(words)
-        style = job.hydra.job.config.override_dirname
-        job.hydra.job.override_dirname = get_overrides_dirname(overrides, **style)
-        OmegaConf.copy_cache(command, job)  # the folder's time, say
-        return job
-
-    return compose_job
 
 
 def check_groups(words: Sequence[str], folder: Path) -> None:

@@ -11,7 +11,6 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from src.utils import stopping
 from src.utils.refusals import first_line, suggestion
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
@@ -23,7 +22,6 @@ LAUNCHERS = ("joblib", "submitit", "ray")
 
 def refuse(message: str) -> NoReturn:
     """Print why a command cannot run, and leave with the exit code of a refusal."""
-    stopping.raise_if_interrupted()
     print(message, file=sys.stderr)
     sys.exit(REFUSED)
 

@@ -186,6 +186,17 @@ class AttackSettings(Section):
     saved: SavedSettings | None = None
     source: str = ""
 
+    def gradients(self, budgets: int, members: int) -> float | None:
+        """Return how many gradients an image takes of each member of the source, if that is stated.
+
+        A library's attack states none (`counted`), nor does a file without `about`.
+        """
+        names = {"K": budgets, "M": members, **self.settings}
+        try:
+            return float(eval(str(self.about.gradients), {"__builtins__": {}}, names))
+        except (NameError, SyntaxError, TypeError):
+            return None
+
 
 class DefenceSettings(Section):
     """A defence; the keys of `conf/defence/`, of which `_target_` may have more of its own.
@@ -269,6 +280,7 @@ class TrainerSettings(Section):
     attack_precision: Literal["32-true", "bf16"] = "32-true"
     batch_size: PositiveInt | Literal["auto"] = "auto"
     gradient_batch: PositiveInt | None = None
+    gradients_per_batch: PositiveInt | None = None
     num_workers: NonNegativeInt = 0
     fold_batch_norms: bool = True
     progress_bar: bool = True

@@ -1,6 +1,5 @@
 """Sources of adversarial images: an attack, a saved set, or changed clean images."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,21 +25,17 @@ class AdversarialBatch:
     counts: tuple[int, int, int] | None = None
 
 
-class SlowBatchError(Exception):
-    """Attack of a batch that is given up as it takes longer than the source's `limit`."""
-
-
 class AdversarialSource(nn.Module, ABC):
     """Source of adversarial images for K `budgets` in units of 1/255 of a `norm`, `linf` or `l2`.
 
     Attributes:
         levels: Columns by which tables tell the K versions of an image apart.
         max_batch: Most images in one gradient batch; None: no limit.
-        limit: Seconds after which `forward` may raise a `SlowBatchError`.
+        max_images: Most images that `forward` is given at once; None: as many as the trainer says.
     """
 
     max_batch: int | None = None
-    limit = math.inf
+    max_images: int | None = None
 
     def __init__(self, budgets: Sequence[float], norm: str) -> None:
         super().__init__()

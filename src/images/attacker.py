@@ -2,8 +2,6 @@
 
 import copy
 import inspect
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -17,7 +15,7 @@ from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
-from src.images.adversarial_source import AdversarialBatch, AdversarialSource, SlowBatchError
+from src.images.adversarial_source import AdversarialBatch, AdversarialSource
 from src.models import ModelError
 from src.utils import stopping
 from src.utils.refusals import first_line
@@ -60,14 +58,13 @@ class CountedModel(nn.Module):
     """Source model that counts its passes, and those of each member of an ensemble once.
 
     With `bf16` the model computes in that type wherever autocasting holds it safe; images and
-    weights stay float32. After `limit` seconds it refuses further images by a `SlowBatchError`.
+    weights stay float32.
     """
 
-    def __init__(self, model: nn.Module, bf16: bool = False, limit: float = math.inf) -> None:
+    def __init__(self, model: nn.Module, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16
-        self.end = time.monotonic() + limit
         self.counts = Counts()
 
     @property
@@ -91,8 +88,6 @@ class CountedModel(nn.Module):
 
     def _counted(self, model: Callable[[Tensor], Tensor], passes: int, images: Tensor) -> Tensor:
         stopping.raise_if_interrupted()
-        if time.monotonic() > self.end:
-            raise SlowBatchError
         self.counts.add(images, passes)
         with torch.autocast(images.device.type, torch.bfloat16) if self.in_bf16 else nullcontext():
             return model(images)
@@ -134,6 +129,7 @@ class Attacker(AdversarialSource):
         seed: int = 0,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
+        max_images: int | None = None,
         precision: str = "32-true",
         name: str = "attack",
         kept: Mapping[int, np.ndarray] | None = None,
@@ -152,6 +148,7 @@ class Attacker(AdversarialSource):
         self.seed = seed
         self.pool = pool
         self.max_batch = max_batch
+        self.max_images = max_images
         self.precision = precision
         self.name = name
         self.kept = kept or {}
@@ -163,7 +160,7 @@ class Attacker(AdversarialSource):
             stacked = np.stack([self.kept[number] for number in index], axis=1)
             return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        counted = self._counted(self.limit)
+        counted = self._counted()
         adversarial = self._attacked(counted, images, batch, target_labels, eps)
         found = counted.counts
         counts = found.gradients, int(found.zeros), found.forwards
@@ -187,8 +184,8 @@ class Attacker(AdversarialSource):
         found = self._attacked(self._counted(), images, batch, target_labels, budgets, steps)
         return AdversarialBatch(found, target_labels)
 
-    def _counted(self, limit: float = math.inf) -> CountedModel:
-        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16", limit)
+    def _counted(self) -> CountedModel:
+        return CountedModel(copy.deepcopy(self.source), self.precision == "bf16")
 
     def _attacked(
         self,
@@ -226,7 +223,7 @@ class Attacker(AdversarialSource):
             # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
             with torch.enable_grad(), torch.autocast(main[0].device.type, enabled=False):
                 return self.attack(counted, *main, **arguments)
-        except (torch.OutOfMemoryError, SlowBatchError, ModelError):
+        except (torch.OutOfMemoryError, ModelError):
             raise
         except Exception as error:  # an attack of the user's own may raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

@@ -62,8 +62,12 @@ def _inception(num_classes: int, stem: str) -> nn.Module:
     if stem == "cifar":
         network.Conv2d_1a_3x3 = BasicConv2d(3, 192, kernel_size=3, stride=1, padding=1)
         for name in (
-            *("Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
-            *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+            "Conv2d_2a_3x3",
+            "Conv2d_2b_3x3",
+            "maxpool1",
+            "Conv2d_3b_1x1",
+            "Conv2d_4a_3x3",
+            "maxpool2",
         ):
             network.set_submodule(name, nn.Identity())
     return network

@@ -7,11 +7,13 @@ from omegaconf import DictConfig
 
 from src.config.errors import REFUSED
 from src.main import CONF, command_line
+from src.utils import stopping
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
 def run(config: DictConfig) -> None:
     """Build one report."""
+    stopping.interrupt_at_once()
     from src.config.read import read_report_command
     from src.report.finished_jobs import report
 

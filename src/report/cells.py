@@ -13,7 +13,7 @@ from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.ranking import rankings
 from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_stealth
-from src.report.page.html.statistics import primary_rates
+from src.report.page.statistics import primary_rates
 from src.report.summary import JobSummary
 from src.utils.defended_names import parted
 

@@ -9,8 +9,8 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.record import FIGURES, PAGE, remove_figures
 from src.artifacts.sweep_state import OUTPUTS, newest_sweep
 from src.config.settings import ReportCommand, ReportSettings
+from src.report.page.content import build_report
 from src.report.page.html import save_figures, write_page
-from src.report.page.html.content import build_report
 from src.report.summary import Summary, summarise
 
 

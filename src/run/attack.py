@@ -37,6 +37,7 @@ def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Att
         seed=settings.seed,
         pool=job.pool and (job.pool.images, job.pool.labels),
         max_batch=max(1, _most_at_once(job) // settings.source_draws),  # which are held at once
+        max_images=_images_per_batch(job),
         precision=settings.trainer.attack_precision,
         name=attack.name,
         kept=kept,
@@ -64,6 +65,22 @@ def _most_at_once(job: Job) -> int:
     if job.device != "cpu" or trainer.gradient_batch is not None:
         return trainer.max_gradient_batch
     return min(trainer.max_gradient_batch, max(1, 32 * 224**2 // side**2))
+
+
+def _images_per_batch(job: Job) -> int | None:
+    """Return the most images in a batch, by the gradients that an image takes; None: no limit.
+
+    The batch is what a kill loses. No clock decides it: other batches give other rows.
+    """
+    settings, members = job.settings, len(job.settings.source)
+    taken = settings.attack.gradients(len(settings.budgets), members)
+    if not taken:
+        return None
+    most = settings.trainer.gradients_per_batch
+    if most is None:
+        pixels = max(64, job.images.image_size) ** 2
+        most = (20_000 if job.device == "cpu" else 1_000_000) * 64**2 // pixels
+    return max(1, int(most / (taken * members * settings.source_draws)))
 
 
 def try_attack(job: Job, device: torch.device) -> None:

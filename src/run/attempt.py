@@ -16,7 +16,6 @@ from src.config.settings import Settings
 from src.run.job import run_job
 from src.run.track import job_parameters
 from src.tracking import Tracker, open_tracker
-from src.utils import stopping
 from src.utils.files import WriteError
 from src.utils.processes import is_first_process, is_one_of_several
 
@@ -44,12 +43,12 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         console = Console(markup=False) if is_sweep(hydra) else None
         job = tracker.job(settings.job, settings.sweep, job_parameters(settings))
-        with job as run, stopping.reraise_interrupts():
+        with job as run:
             run_job(settings, tracker, run, folder, console)
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the one into the other
+    except KeyboardInterrupt:
         if is_first_process():
             _note(folder, "it was interrupted")
-        raise KeyboardInterrupt from stop
+        raise
     except ValueError as error:
         _note(folder, str(error))
     except OSError as error:

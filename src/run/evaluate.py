@@ -58,6 +58,7 @@ def evaluate(
             one image, or for a batch of several processes, which cannot halve it together.
     """
     variants, source, size = module.variants, module.adversarial_source, int(trainer.batch_size)
+    size = min(size, source.max_images or size)
     shuffle_seed = variants.seed if variants.controls else None
     runner = make_trainer(trainer, label)
     batches = Batches(dataset, size, runner.world_size, runner.global_rank, shuffle_seed, only)
@@ -65,7 +66,7 @@ def evaluate(
     start = time.perf_counter()
     try:
         with (
-            stopping.reraise_interrupts(),
+            stopping.plain_interrupts(),
             logging_redirect_tqdm(),  # lines of the log stand above the bar
             _arithmetic(runner.strategy.root_device.type, trainer.precision == "32-true"),
         ):

@@ -91,7 +91,15 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
         pool = mixing_pool(open_dataset(settings, "test", whole=True), settings.seed)
     rows = Rows(Path(settings.cache_dir) / "rows")
     job = Job(
-        *(settings, saved, images, diagnosed, pool, {}, device, rows, attack),
+        settings,
+        saved,
+        images,
+        diagnosed,
+        pool,
+        {},
+        device,
+        rows,
+        attack,
         defences=built_defences(settings),
     )
 

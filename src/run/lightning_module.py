@@ -1,8 +1,5 @@
 """Lightning module that evaluates all targets on the same adversarial images."""
 
-import logging
-import math
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -16,17 +13,11 @@ from torch import Tensor, nn
 
 from src.data import Batch, to_unit
 from src.defences import Defended
-from src.images.adversarial_source import (
-    AdversarialBatch,
-    AdversarialSource,
-    SlowBatchError,
-)
+from src.images.adversarial_source import AdversarialBatch, AdversarialSource
 from src.images.variants import UNROUNDED, AttackedBatch, Variants
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
 from src.measure.predictions import Crafting, Predictions, RowMetric, merged
 from src.utils import stopping
-
-log = logging.getLogger(__name__)
 
 _MOST_BYTES = 256e6  # of images that wait to be handed over
 CRAFTING, IMAGES = "crafting", "images"
@@ -47,20 +38,19 @@ class Transfer(pl.LightningModule):
         diagnostics: Tables computed of each batch, where float32 is a variant of its images; their
             gradients do not count.
         diagnosed: Index of the images that diagnostics get; None: all.
-        keep: Called between batches, when `seconds` of work would be lost, with this process's
-            rows of the images finished since the last call, and with the table `IMAGES`: newly
-            attacked images before any rounding, float32 of 3 K H W values in [0, 1] a row.
+        keep: Called after a batch, at most every `seconds`, with this process's rows of the images
+            finished since the last call, and with the table `IMAGES`: newly attacked images before
+            any rounding, float32 of 3 K H W values in [0, 1] a row.
         kept_images: Index of the images in that table; None: all.
         seed: Seed, with a batch's first image, of what an attack draws from PyTorch's generators.
 
     Attributes:
         tables: Rows of all processes after a pass: of `Predictions` by variant, of diagnostics by
             their `table`, and of `Crafting` where images were attacked.
-        seconds: Most work that a killed pass loses, unless one image takes longer.
-        longest: Time in seconds after which the attack of a batch is given up and the batch cut.
+        seconds: Least time between two calls of `keep`; a killed pass loses a batch more.
     """
 
-    seconds = longest = 30.0
+    seconds = 30.0
 
     def __init__(
         self,
@@ -93,7 +83,6 @@ class Transfer(pl.LightningModule):
         self.keep = keep
         self.kept_images = None if kept_images is None else frozenset(kept_images)
         self.seed = seed
-        self.together = sys.maxsize  # images that are attacked at once
         self.tables: dict[str, pa.Table] = {}
 
     def on_predict_epoch_start(self) -> None:
@@ -103,37 +92,22 @@ class Transfer(pl.LightningModule):
         self._mark()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Attack a batch, add every target's predictions, and return its images' index.
-
-        A batch whose attack takes longer than `longest` is cut, so that a killed pass loses little.
-        """
-        rest, paired = batch, self.variants.controls
-        while len(rest.index):
-            stopping.raise_if_interrupted()
-            count, start = cut(len(rest.index), self.together, paired), time.monotonic()
-            least = 3 if paired else 1
-            self.adversarial_source.limit = self.longest if count > least else math.inf
-            part = Batch(*(column[:count] for column in rest))
-            drawn = np.random.SeedSequence([self.seed, int(part.index[0])]).generate_state(1)
-            pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
-            try:
-                self._transfer(part)
-            except SlowBatchError:
-                if self.together == sys.maxsize:
-                    log.info("Batches that would take over %g seconds are cut.", self.longest)
-                self.together = max(1, count // 4)
-                continue
-            rest = Batch(*(column[count:] for column in rest))
-            size, end = sum(flat.nbytes for _, flat in self._images), time.monotonic()
-            after_next_part = end + (end - start) - self._since
-            if after_next_part >= self.seconds or size > _MOST_BYTES:
-                self._hand_over(
-                    {
-                        name: metric.since(self._kept[name])
-                        for name, metric in self.metrics.items()
-                        if len(metric.whole) > self._kept[name]
-                    }
-                )
+        """Attack a batch, add every target's predictions, and return its images' index."""
+        stopping.raise_if_interrupted()
+        if not len(batch.index):
+            return batch.index
+        drawn = np.random.SeedSequence([self.seed, int(batch.index[0])]).generate_state(1)
+        pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
+        self._transfer(batch)
+        size = sum(flat.nbytes for _, flat in self._images)
+        if time.monotonic() - self._since >= self.seconds or size > _MOST_BYTES:
+            self._hand_over(
+                {
+                    name: metric.since(self._kept[name])
+                    for name, metric in self.metrics.items()
+                    if len(metric.whole) > self._kept[name]
+                }
+            )
         return batch.index
 
     def _mark(self) -> None:
@@ -229,16 +203,3 @@ def _rows_among(index: Tensor, wanted: Collection[int] | None) -> Tensor:
     """Return the places of a batch's images that are wanted; None: of all."""
     mask = [wanted is None or number in wanted for number in index.tolist()]
     return torch.tensor(mask, device=index.device).nonzero()[:, 0]
-
-
-def cut(images: int, most: int, paired: bool) -> int:
-    """Return how many of a batch's remaining images come next, `most` at most.
-
-    Paired ones stay together, and so do the last three of an odd number.
-
-    >>> [cut(7, 3, paired) for paired in (False, True)], cut(3, 1, True), cut(5, 9, True)
-    ([3, 2], 3, 5)
-    """
-    if paired:
-        most = max(2, most - most % 2)
-    return images if images <= most + paired else most

@@ -50,10 +50,23 @@ SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
 _OF_JOB = (
-    *(_DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
-    *("low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"),
-    *(EXAMPLES, IMAGES, ALARMS),
-    *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
+    _DRAFT,
+    "predictions*.parquet",
+    "flips.parquet",
+    "spectra.parquet",
+    "filtered.parquet",
+    "low_passed.parquet",
+    "similarity.parquet",
+    "stealth.parquet",
+    "iterations.parquet",
+    EXAMPLES,
+    IMAGES,
+    ALARMS,
+    "rates.csv",
+    "excess.csv",
+    "minimum-budgets.csv",
+    "flip-summary.csv",
+    "config.yaml",
     "images.csv",
 )
 

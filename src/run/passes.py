@@ -62,7 +62,7 @@ def attacked_rows(job: Job) -> Results:
         return split(took.tables)
 
     found = computed_once(
-        *(job.rows, keys, wanted, compute), large=[(IMAGES, "")], refresh=job.settings.rerun
+        job.rows, keys, wanted, compute, large=[(IMAGES, "")], refresh=job.settings.rerun
     )
     return _results(job, found, took) if is_first_process() else Results()
 
@@ -196,7 +196,9 @@ def _adversarial_source(
         log.info(
             "%s: the adversarial versions of %d images are made again, as they were not kept; "
             "store.images_mb=%g.",
-            *(settings.job, again, settings.store.images_mb),
+            settings.job,
+            again,
+            settings.store.images_mb,
         )
     return make_attacker(job, kept)
 

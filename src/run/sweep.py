@@ -90,6 +90,8 @@ class Sweep:
             stopping.set_shutdown_hook(self._stop_early)
             self._open(config, sweep)
             self.held = taken.pop_all()
+        if sweep and not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
+            stopping.interrupt_at_once()
 
     def _open(self, config: DictConfig, sweep: bool) -> None:
         """Open the sweep's run, and hand on to its jobs what this process has decided."""
@@ -116,6 +118,7 @@ class Sweep:
         """Sum up, and exit with code 1 if a job has failed."""
         if not is_first_process():
             return
+        stopping.interrupt_at_once()
         try:
             complete = self._sum_up()
         except Exception:  # Hydra would turn it into a warning and report success
@@ -187,8 +190,7 @@ class Sweep:
             console.print(f"{again} builds a report of what is done.")
             return True
         try:
-            with stopping.reraise_interrupts():
-                self.report(done, self.folder, self.settings[0], console)
+            self.report(done, self.folder, self.settings[0], console)
         except KeyboardInterrupt:
             self.stopped, why = "KILLED", "Interrupted."
         except Exception as error:

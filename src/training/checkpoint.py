@@ -59,7 +59,11 @@ def trained_weights(
         resumed = last if _readable(last) else None
         log.info(
             "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-            *(name, len(train), settings.epochs, " (resuming)" if resumed else "", path),
+            name,
+            len(train),
+            settings.epochs,
+            " (resuming)" if resumed else "",
+            path,
         )
         pl.seed_everything(settings.seed, verbose=False)
         classifier.train()
@@ -67,7 +71,7 @@ def trained_weights(
         module.to(memory_format=torch.channels_last)
         batches = loaders(train, test, settings, trainer.num_workers)
         runner = _runner(work, settings, trainer, make_logger(), len(batches[0]))
-        with stopping.reraise_interrupts():
+        with stopping.plain_interrupts():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
         log.info("Trained %s: %.2f%% of %d test images correct.", name, 100 * accuracy, len(test))

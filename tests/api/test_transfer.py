@@ -89,11 +89,17 @@ def test_arrays_and_lists_are_taken_as_tensors_are(images):
     one, (pictures, labels) = module(0).train(), images
     aims = (labels + 1) % 10
     wanted = transfer(
-        *({"a": one}, {"a": one}, pictures, labels),
+        {"a": one},
+        {"a": one},
+        pictures,
+        labels,
         **{"eps": LEVELS, "target_labels": aims, "progress_bar": False},
     )
     found = transfer(
-        *({"a": one}, {"a": one}, pictures.numpy() / 255, labels.tolist()),
+        {"a": one},
+        {"a": one},
+        pictures.numpy() / 255,
+        labels.tolist(),
         **{"attacks": "fgsm", "eps": np.array(LEVELS), "target_labels": aims.numpy()},
         **{"index": range(12), "progress_bar": False},
     )
@@ -143,7 +149,10 @@ def test_target_labels_and_norms_are_those_given(images):
     one, (pictures, labels) = module(0), images
     aims = (labels + 3) % 10
     frame = transfer(
-        *({"a": one}, {"a": one}, pictures, labels),
+        {"a": one},
+        {"a": one},
+        pictures,
+        labels,
         **{"attacks": ["bim"], "norm": "l2", "target_labels": aims, "progress_bar": False},
     )
     attacked = frame[frame["eps_255"] > 0]

@@ -72,9 +72,12 @@ def rough() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = nn.Sequential(
-            *(nn.Conv2d(3, 16, 3, stride=2), nn.ReLU()),
-            *(nn.Conv2d(16, 32, 3, stride=2), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(32 * 49, CLASSES)),
+            nn.Conv2d(3, 16, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 49, CLASSES),
         )
     for layer in (layers[0], layers[2], layers[5]):
         layer.weight.data *= 3

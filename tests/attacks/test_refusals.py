@@ -104,8 +104,10 @@ def test_refuses_what_is_no_budget_and_no_image(attack, network, batch):
 def test_refuses_other_than_one_number_for_each_image(attack, network, batch):
     images, labels = batch()
     for words in (
-        *({"labels": labels[:1]}, {"labels": labels.float()}),
-        *({"true_labels": labels[None]}, {"seeds": labels[:3]}),
+        {"labels": labels[:1]},
+        {"labels": labels.float()},
+        {"true_labels": labels[None]},
+        {"seeds": labels[:3]},
     ):
         with pytest.raises(ValueError, match=rf"^{next(iter(words))} .* 4 images"):
             attack(network(), images, eps=0.1, **{"labels": labels, **words})

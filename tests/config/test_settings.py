@@ -12,8 +12,9 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 import src.main
-from src.config.compose import compose_jobs, compose_words, job_composer
+from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
+from src.config.hydra_speedups import job_composer
 from src.config.read import read_job
 from src.config.settings import STUDY, Settings
 from src.images.configured_attack import attack_function

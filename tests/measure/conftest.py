@@ -115,7 +115,9 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         **words,
     ) -> SimpleNamespace:
         attacker = Attacker(
-            *(source, attack, budgets),
+            source,
+            attack,
+            budgets,
             **{"num_classes": dataset.num_classes, "max_batch": max_batch, **words},
         )
         chosen = DiagnosticSettings(**(FULL if only is None else only))

@@ -60,7 +60,7 @@ def test_targets_see_the_iterates_and_the_last_is_the_attacks_result(images, cur
     dataset = images(model=networks["a"])
     attack = partial(attacks.bim, steps=4)
     run = diagnosed(
-        *(dataset, networks["a"], networks, attack), only={"iterations": (1, 2, 4)}, batch_size=11
+        dataset, networks["a"], networks, attack, only={"iterations": (1, 2, 4)}, batch_size=11
     )
     rows, whole = run.iterations, run.result.tables["float32"].to_pandas()
     assert set(rows["eps_255"]) == {8.0} and rows.groupby("iteration").size().tolist() == [22] * 3

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from src.report.page.html.content import build_report
-from src.report.page.html.statistics import measure
 
 from src.artifacts.jobs import disambiguated, find_jobs
+from src.report.page.content import build_report
+from src.report.page.statistics import measure
 from src.report.sections import comparisons as compared
 from src.report.summary import summarise
 
@@ -78,7 +78,7 @@ def test_pictures_stop_where_the_page_is_full_and_every_job_that_lacks_some_is_n
     sheets, total = {each["source"]: each for each in whole.sheets}, sum(map(len, whole.data))
     assert len(sheets) == 3 and not whole.left_out
     for share, lacking in ((0.0, 3), (0.9, 1)):
-        monkeypatch.setattr("src.report.page.html.galleries.MOST_BYTES", share * total)
+        monkeypatch.setattr("src.report.page.galleries.MOST_BYTES", share * total)
         cut = report_of([folder]).pictures
         kept = {sheet["source"]: sheet["galleries"] for sheet in cut.sheets}
         left = [each["source"] for each in cut.left_out]

@@ -164,16 +164,16 @@ def test_the_strongest_attacker_has_rows_of_its_own():
 def test_the_caption_says_what_the_numbers_are():
     caption = table(ordinary(), to="markdown").rpartition("|")[2]
     for words in (
-        *("Success rates in %", "eps = 8/255", f"{IMAGES} images (ten, digest 0123456789abcdef)"),
-        *(
-            "joint",
-            f"(joint): {IMAGES} images a cell",
-            "†: white boxes",
-            "mi 10",
-            "vgg (vgg.tv\\_in1k, fedcba98)",
-            "Seed 5",
-            "2.15.0",
-        ),
+        "Success rates in %",
+        "eps = 8/255",
+        f"{IMAGES} images (ten, digest 0123456789abcdef)",
+        "joint",
+        f"(joint): {IMAGES} images a cell",
+        "†: white boxes",
+        "mi 10",
+        "vgg (vgg.tv\\_in1k, fedcba98)",
+        "Seed 5",
+        "2.15.0",
     ):
         assert words in caption, words
 

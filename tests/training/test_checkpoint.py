@@ -42,7 +42,12 @@ def classifier() -> PixelClassifier:
 
 def train(path, make_logger=lambda: None, model=None, **changes):
     return trained_weights(
-        *("net", path, model or classifier(), dataset(), dataset(30), recipe(**changes)),
+        "net",
+        path,
+        model or classifier(),
+        dataset(),
+        dataset(30),
+        recipe(**changes),
         trainer=TRAINER,
         make_logger=make_logger,
     )

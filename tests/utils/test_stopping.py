@@ -4,9 +4,7 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from contextlib import suppress
 
 import mlflow
 import pytest
@@ -16,7 +14,7 @@ from src import callback
 from src.images.attacker import Attacker
 from src.run import job
 from src.training.module import FineTuning
-from tests.conftest import REPOSITORY
+from src.utils import stopping
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
@@ -40,18 +38,6 @@ def interrupt():
     signal.raise_signal(signal.SIGTERM)
 
 
-def swallowed():
-    with suppress(BaseException):
-        interrupt()
-
-
-def mangled():
-    try:
-        interrupt()
-    except BaseException as error:
-        raise AttributeError("OmegaConf makes this of it") from error
-
-
 def at_call(monkeypatch, owner, name, number, act):
     """Act at a call of a function by its number."""
     real, calls = getattr(owner, name), []
@@ -66,34 +52,35 @@ def at_call(monkeypatch, owner, name, number, act):
 
 
 MOMENTS = {
-    "Hydra's files": (hydra_utils, "_save_config", 4, mangled),  # three a job
-    "models": (job, "prepare_models", 2, swallowed),
-    "attack": (Attacker, "forward", 4, interrupt),  # two are trials
-    "tables": (job, "write_results", 2, mangled),
+    "Hydra's files": (hydra_utils, "_save_config", 4),  # three a job
+    "models": (job, "prepare_models", 2),
+    "attack": (Attacker, "forward", 4),  # two are trials
+    "tables": (job, "write_results", 2),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_interrupt_at_any_moment_ends_the_sweep(run, monkeypatch, moment):
-    at_call(monkeypatch, *MOMENTS[moment])
+    at_call(monkeypatch, *MOMENTS[moment], interrupt)
     code, printed, folder = run(*SWEEP)
     assert code == 130
     assert "\n\nInterrupted. Finished jobs are in " in f"\n{printed}"
-    assert "fgsm on cifar10_mini" in printed and "rfgsm on cifar10_mini" not in printed
-    assert (folder / "matrix-fgsm.csv").exists() and not (folder / "matrix-rfgsm.csv").exists()
-    begun = not moment.startswith("Hydra")
+    assert "fgsm on cifar10_mini" in printed and (folder / "matrix-fgsm.csv").exists()
+    finished = moment == "tables"
+    assert ("rfgsm on cifar10_mini" in printed) == finished
+    assert (folder / "matrix-rfgsm.csv").exists() == finished
+    begun = moment in ("models", "attack")
     assert ("FAILED 1-rfgsm-coarse: it was interrupted" in printed) == begun
 
 
-@pytest.mark.parametrize("act", [interrupt, mangled, swallowed])
-def test_an_interrupt_at_the_start_leaves_nothing(run, monkeypatch, act):
-    at_call(monkeypatch, callback, "read_job", 1, act)
+def test_an_interrupt_at_the_start_leaves_nothing(run, monkeypatch):
+    at_call(monkeypatch, callback, "read_job", 1, interrupt)
     code, printed, folder = run(*SWEEP)
     assert code == 130 and "Interrupted." in printed and folder is None
 
 
 def test_an_interrupted_report_says_how_to_build_it(run, monkeypatch):
-    monkeypatch.setattr("src.report.finished_jobs.build_report", lambda *_: swallowed())
+    monkeypatch.setattr("src.report.finished_jobs.build_report", lambda *_: interrupt())
     code, printed, folder = run("report=default", *SMALL)
     assert code == 130
     assert printed.count("fgsm on cifar10_mini") == 1 and printed.count("Interrupted") == 1
@@ -115,6 +102,25 @@ def test_a_training_can_be_stopped_and_is_tracked_as_killed(
         for ending in ("-sweeps", "-training")
     ]
     assert [run.info.status for run in store.search_runs(found)] == ["KILLED"] * 3
+
+
+def test_the_second_signal_raises_at_once_and_ignored_ones_stay_ignored():
+    before = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with stopping.handle_signals():
+            interrupt()
+            stopping.raise_if_interrupted()
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                stopping.raise_if_interrupted()
+            with pytest.raises(KeyboardInterrupt), stopping.plain_interrupts():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning does
+                sys.exit(1)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == before[0]
+    finally:
+        signal.signal(signal.SIGTERM, before[1])
 
 
 def full_for(monkeypatch, *names):
@@ -147,30 +153,3 @@ def test_outputs_that_cannot_be_written_are_named(command_line, workspace, capfd
     assert command_line(*SWEEP) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "cannot be written: Not a directory." in line
-
-
-@pytest.mark.parametrize(
-    ("stdout", "given", "code"), [(os.devnull, 0, 0), ("/dev/full", 0, 120), ("/dev/full", 2, 2)]
-)
-def test_the_exit_code_says_whether_the_output_arrived(stdout, given, code):
-    if not os.path.exists(stdout):
-        pytest.skip(f"there is no {stdout} here")
-    program = f"from src.utils.stopping import leave\nprint('done')\nleave({given})"
-    where = {"cwd": REPOSITORY, "env": os.environ | {"PYTHONUNBUFFERED": ""}}
-    with open(stdout, "w") as file:
-        done = subprocess.run([sys.executable, "-c", program], stdout=file, **where)
-    assert done.returncode == code
-
-
-def test_exit_handlers_run_and_threads_end_before_the_exit():
-    program = """if True:
-        import atexit, threading, time
-        from src.utils.stopping import leave
-        atexit.register(print, "handler")
-        threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
-        leave(3)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY
-    )
-    assert (done.returncode, done.stdout.split()) == (3, ["thread", "handler"])

@@ -132,7 +132,13 @@ def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     head: Any = {"orient": "top", "format": ".0%", "tickCount": 4, "grid": True, "labelFlush": True}
     domain = alt.Scale(zero=False, nice=True)
     lines = tooltip(
-        *("attack", "source", "kind", "targets", "images", "rank", "undecided"),
+        "attack",
+        "source",
+        "kind",
+        "targets",
+        "images",
+        "rank",
+        "undecided",
         shares=["mean", "low", "high", "difference", "difference_low", "difference_high"],
         numbers=["p"],
     )

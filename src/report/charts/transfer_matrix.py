@@ -39,14 +39,38 @@ _RATES = tuple(
     f"{rate}{end}" for rate in ("success_rate", "robust_accuracy") for end in ("", "_low", "_high")
 )
 COLUMNS = [
-    *("attack", "protocol", "source", "target", "defence", "eps_255", "n", "success"),
-    *("still_correct", *_RATES, "confidence", "confidence_low", "confidence_high", "relation"),
-    *("success_confidence", "targeted", "abstained", "clean_accuracy"),
+    "attack",
+    "protocol",
+    "source",
+    "target",
+    "defence",
+    "eps_255",
+    "n",
+    "success",
+    "still_correct",
+    *_RATES,
+    "confidence",
+    "confidence_low",
+    "confidence_high",
+    "relation",
+    "success_confidence",
+    "targeted",
+    "abstained",
+    "clean_accuracy",
     *_COST,
 ]
 COUNTS = tooltip(
-    *("attack", "source", "target", "relation", "defence", "success", "still_correct", "n"),
-    *("abstained", *_COST, "interval"),
+    "attack",
+    "source",
+    "target",
+    "relation",
+    "defence",
+    "success",
+    "still_correct",
+    "n",
+    "abstained",
+    *_COST,
+    "interval",
     shares=["success_rate", "confidence", "success_confidence"],
 )
 """Tooltip of a cell: what it counts, of how many."""

@@ -1,11 +1,11 @@
 """Report content, from the ranking down to the definitions."""
 
 from src.analysis import CAUSES
+from src.report.page.definitions import DEFINITIONS
+from src.report.page.facts import commands, facts
 from src.report.page.html import Report, Section
-from src.report.page.html.definitions import DEFINITIONS
-from src.report.page.html.facts import commands, facts
-from src.report.page.html.statistics import measure
-from src.report.page.html.view import make_view
+from src.report.page.statistics import measure
+from src.report.page.view import make_view
 from src.report.sections.clean import clean, clean_sentence
 from src.report.sections.comparisons import compared
 from src.report.sections.mechanisms import mechanisms

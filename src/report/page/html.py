@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from src.report.charts.theme import THEME, Choice
-from src.report.page.html.galleries import Pictures
+from src.report.page.galleries import Pictures
 from src.utils.files import WriteError, write_csv, write_text
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])

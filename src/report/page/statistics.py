@@ -16,7 +16,7 @@ from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import galleries
 from src.analysis.visibility import mean_stealth
 from src.artifacts.jobs import StoredJob, model_digest
-from src.report.page.html.galleries import Pictures
+from src.report.page.galleries import Pictures
 from src.report.summary import JobSummary, Summary, described_images
 from src.utils.defended_names import PLAIN, defended, parted
 

@@ -11,7 +11,7 @@ from src.analysis import CLEAN, TRANSFER
 from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
-from src.report.page.html.statistics import Measured
+from src.report.page.statistics import Measured
 from src.utils.defended_names import PLAIN
 
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")

@@ -18,7 +18,7 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.html.statistics import Measured
+from src.report.page.statistics import Measured
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart; its CSV file holds all."""

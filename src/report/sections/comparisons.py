@@ -9,8 +9,8 @@ from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.paired_tests import both_ways, paired_tests
 from src.report.charts.dot_plot import dot_plot
 from src.report.page.html import Figure, Section
-from src.report.page.html.statistics import Measured
-from src.report.page.html.view import View
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
 _HEADINGS = {

@@ -21,8 +21,8 @@ from src.report.charts.theme import (
     where,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.html.statistics import Measured
-from src.report.page.html.view import View
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span
 
 _CLEAN = "(clean images)"

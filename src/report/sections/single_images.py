@@ -22,8 +22,8 @@ from src.report.charts.theme import (
     where,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.html.statistics import Measured
-from src.report.page.html.view import View
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.report.sections.text import ENOUGH, span, too_few
 
 FEWEST_IN_BIN = 10
@@ -74,7 +74,7 @@ def hypothesis(view: View, found: Measured) -> Section | None:
 def _effects_chart(effects: pd.DataFrame) -> ChartType:
     """Return a tick a pair in the row of its target; the chosen one has its interval."""
     rows = effects[effects["rho"].notna()]
-    lines = tooltip(*(*_PAIR, "n", "flipped", "verdict"), numbers=["rho", "rho_low", "rho_high"])
+    lines = tooltip(*_PAIR, "n", "flipped", "verdict", numbers=["rho", "rho_low", "rho_high"])
     scale = extent(rows.assign(at=0.0), "at", "rho", "rho_low", "rho_high")
 
     def x(column: str) -> alt.X:

@@ -24,8 +24,8 @@ from src.report.charts.theme import (
     tooltip,
 )
 from src.report.page.html import Figure, Section
-from src.report.page.html.statistics import Measured
-from src.report.page.html.view import View
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.report.sections.text import span
 
 _KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
@@ -129,7 +129,13 @@ def _over_iterations(rows: pd.DataFrame) -> ChartType:
     """
     tried = sorted(set(rows["iteration"]))
     lines = tooltip(
-        *("attack", "source", "target", "relation", "iteration", "step_255", "denominator"),
+        "attack",
+        "source",
+        "target",
+        "relation",
+        "iteration",
+        "step_255",
+        "denominator",
         shares=["success_rate", "success_rate_low", "success_rate_high"],
     )
     axis = alt.Axis(values=tried, labelOverlap="greedy")

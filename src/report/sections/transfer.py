@@ -14,8 +14,8 @@ from src.report.charts.ranking import ranked, success_over
 from src.report.charts.theme import MEAN
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.html import Figure, Section
-from src.report.page.html.statistics import Measured
-from src.report.page.html.view import View
+from src.report.page.statistics import Measured
+from src.report.page.view import View
 from src.utils.defended_names import PLAIN, defended
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}

@@ -3,8 +3,14 @@
 from src.attacks.define import published
 
 _STEPS = (
-    *("steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"),
-    *("random_start", "start_radius", "restarts"),
+    "steps",
+    "step_size_255",
+    "relative_step_size",
+    "warm_up_steps",
+    "warm_up_scale",
+    "random_start",
+    "start_radius",
+    "restarts",
 )
 
 

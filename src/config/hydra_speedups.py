@@ -1,0 +1,47 @@
+"""Hydra made faster by replacing parts of Hydra 1.3, to which pyproject.toml holds it."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+
+_load_job = ConfigLoaderImpl.load_sweep_config
+
+
+def speed_up_hydra() -> None:
+    """Halve Hydra's time three times: YAML in C, files composed once, no check of checked jobs."""
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    ConfigLoaderImpl.load_sweep_config = job_composer()  # type: ignore[assignment, method-assign]
+    Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
+
+
+def job_composer() -> Callable[[ConfigLoaderImpl, DictConfig, list[str]], DictConfig]:
+    """Return a faster `ConfigLoaderImpl.load_sweep_config` for the jobs of one command.
+
+    Files are composed once for each choice of them, and values set in a copy, by Hydra's own rule.
+    """
+    parsed = cache(OverridesParser.create().parse_override)
+    bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose_job(loader: ConfigLoaderImpl, command: DictConfig, words: list[str]) -> DictConfig:
+        overrides = [parsed(word) for word in words]
+        values = [each for each in overrides if not loader.get_group_options(each.key_or_group)]
+        if any(each.is_hydra_override() for each in values):
+            return _load_job(loader, command, words)
+        files = [str(each.input_line) for each in overrides if each not in values]
+        if tuple(files) not in bases:
+            bases[tuple(files)] = _load_job(loader, command, files)
+        job = deepcopy(bases[tuple(files)])
+        ConfigLoaderImpl._apply_overrides_to_config(values, job)
+        job.hydra.overrides.task = list(words)
+        style = job.hydra.job.config.override_dirname
+        job.hydra.job.override_dirname = get_overrides_dirname(overrides, **style)
+        OmegaConf.copy_cache(command, job)  # the folder's time, say
+        return job
+
+    return compose_job
