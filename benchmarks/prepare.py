@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import transforms
 
-import src.main
+from src.config.command_line import ignore_harmless_warnings
 from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.models import PixelClassifier
 from src.run.models import open_dataset, prepare_models
 from src.tracking import open_tracker
@@ -29,7 +30,7 @@ def prepare(words: list[str], folder: Path) -> None:
         words: Words of the program's command line, for one job.
         folder: Folder of the files.
     """
-    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("config", [*words, *AS_TRAINED], return_hydra_config=True)
         settings = read_job(config, config.hydra)
     images = open_dataset(settings, "test")
@@ -56,7 +57,7 @@ def _documented(classifier: PixelClassifier) -> nn.Sequential:
 
 
 if __name__ == "__main__":
-    src.main.ignore_harmless_warnings()
+    ignore_harmless_warnings()
     try:
         prepare(sys.argv[2:], Path(sys.argv[1]))
     except ValueError as error:

@@ -1,19 +1,13 @@
-"""Command line that prints a table of finished jobs for a paper.
-
-It is run by `-m` alone: an import would put it in the place of the function `src.table`, and is
-refused.
-"""
+"""Command line that prints a table of finished jobs for a paper: `python -m src.table`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from src.artifacts.sweep_state import PLAN, job_statuses, newest_sweep
+from src.artifacts.layout import PLAN
+from src.artifacts.sweep_state import job_statuses, newest_sweep
 from src.config.errors import REFUSED
 from src.utils.files import write_text
-
-if __name__ != "__main__":
-    raise ImportError("src.table is a command; the function is `from src import table`.")
 
 
 def main() -> None:
@@ -70,4 +64,5 @@ def main() -> None:
         print(text, end="")
 
 
-main()
+if __name__ == "__main__":
+    main()

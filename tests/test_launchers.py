@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.config.compose import compose_words
-from src.main import CONF
+from src.config.resolvers import CONF
 from tests.conftest import run_python
 
 LAUNCHERS = {

@@ -5,6 +5,7 @@ Each check returns an `Alarm`, or None if all is well. Intervals are Wilson's, 9
 
 from collections.abc import Sequence
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from scipy.special import bdtrc
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
 from src.analysis.outcomes import Outcomes, outcomes, under
-from src.artifacts.tables import Alarm
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
@@ -46,6 +46,18 @@ CAUSES = {
     "confident; attacks, losses and ensembles here are of logits",
 }
 """Usual causes of each alarm, by its name."""
+
+
+class Alarm(NamedTuple):
+    """A sanity check that failed.
+
+    Attributes:
+        name: Name of the check, such as `few_images`.
+        finding: The model or pair, and the counts with their denominator.
+    """
+
+    name: str
+    finding: str
 
 
 def explained(alarm: Alarm) -> str:

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 
-from src.api.frames import jobs_of
+from src.artifacts.frame_jobs import jobs_of
 from src.report.charts.theme import theme
 from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.statistics import Measured, primary_rates

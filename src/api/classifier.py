@@ -8,7 +8,7 @@ from omegaconf import DictConfig, open_dict
 from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
-from src.main import CONF
+from src.config.resolvers import CONF
 from src.models import PixelClassifier
 from src.run.models import stored_classifier
 

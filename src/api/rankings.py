@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import studentized_range
 
 from src.analysis.multiple_comparisons import FEWEST_TESTED, LEVEL, detectable
-from src.api.frames import jobs_of
+from src.artifacts.frame_jobs import jobs_of
 from src.report.summary import summarise
 
 

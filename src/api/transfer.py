@@ -17,21 +17,24 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from src.analysis import explained
-from src.api.frames import FrameJob, frame_of
+from src.api.frames import frame_of
 from src.api.modules import Given, name_of
+from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
+from src.artifacts.layout import clear
 from src.artifacts.record import without_top_five
 from src.artifacts.tables import without_defences
 from src.cache.rows import RowsInMemory
+from src.config.command_line import ignore_harmless_warnings
 from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.defences import Defence
 from src.images.attacker import Attack
-from src.main import CONF, ignore_harmless_warnings
 from src.run.job import computed, described
-from src.run.outputs import clear, prediction_tables, raised_alarms, write_results
+from src.run.outputs import prediction_tables, raised_alarms, write_results
 from src.run.stages import Job
 from src.run.unattacked import clean_rows
 from src.utils.defended_names import PLAIN

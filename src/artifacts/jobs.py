@@ -14,17 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.artifacts.record import (
-    EXAMPLES,
-    IMAGES,
-    PREDICTIONS,
-    JobRecord,
-    folder_of_command,
-    read_record,
-    without_top_five,
-)
+from src.analysis.sanity_checks import Alarm
+from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, folder_of_command
+from src.artifacts.record import JobRecord, read_record, without_top_five
 from src.artifacts.sweep_state import noted_failure
-from src.artifacts.tables import Alarm, read_alarms, read_images, read_job_table, without_defences
+from src.artifacts.tables import read_alarms, read_images, read_job_table, without_defences
 from src.config.settings import CONTROLS
 from src.utils.defended_names import PLAIN
 

@@ -20,18 +20,13 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from src.artifacts.layout import PREDICTIONS
 from src.config.settings import AttackSettings, Settings
 from src.utils.defended_names import defended
 from src.utils.refusals import first_line, printable
 
-PREDICTIONS = "predictions"
-"""Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
 TOP_FIVE = ("top5_classes", "top5_confidences")
 """Columns of the predictions' five likeliest classes."""
-ALARMS = "alarms.json"
-EXAMPLES = "examples.npz"
-IMAGES = "images.npz"
-PAGE, FIGURES = "report.html", "figures"
 
 FORMAT = 4
 _KEY = b"transferability"
@@ -136,20 +131,6 @@ class JobRecord(BaseModel):
         if crafted and self.config["trainer"]["attack_precision"] == "bf16":
             other.append("gradients in bfloat16")
         return ", ".join(other) or "float32"
-
-
-def folder_of_command(folder: Path) -> Path:
-    """Return the folder of a job's command: in a sweep the parent, else the job's own."""
-    numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00
-    return folder.parent if numbered else folder
-
-
-def remove_figures(folder: Path) -> None:
-    """Remove a report's figures, each with its data, and nothing else."""
-    for chart in folder.glob("*.svg"):
-        if (data := chart.with_suffix(".csv")).exists():
-            chart.unlink()
-            data.unlink()
 
 
 def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecord:

@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from src.artifacts.record import PREDICTIONS
+from src.artifacts.layout import FAILURE, PLAN, PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
 
 OUTPUTS = Path("outputs")
-PLAN = "sweep.json"
-_FAILURE = "error.txt"
 _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
 
@@ -69,13 +67,13 @@ def lock_of(folder: Path) -> Path:
 def running(folder: Path) -> Iterator[None]:
     """Hold the lock of a job's folder while it runs, and remove an earlier note of failure."""
     with held(lock_of(folder)):
-        (folder / _FAILURE).unlink(missing_ok=True)
+        (folder / FAILURE).unlink(missing_ok=True)
         yield
 
 
 def fail(folder: Path, sentence: str) -> None:
     """Write why the job failed into error.txt, with the traceback of the error being handled."""
-    write_text(folder / _FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
+    write_text(folder / FAILURE, f"{sentence}\n\n{traceback.format_exc()}")
 
 
 def failure_of(folder: Path) -> str | None:
@@ -86,7 +84,7 @@ def failure_of(folder: Path) -> str | None:
 
 def noted_failure(folder: Path) -> str | None:
     """Return why the last job in a folder failed, by its note or its lock; else None."""
-    note = folder / _FAILURE
+    note = folder / FAILURE
     if note.exists():
         return note.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     if lock_of(folder).exists():

@@ -2,14 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
-from src.artifacts.record import ALARMS, PREDICTIONS, TOP_FIVE, JobRecord
+from src.analysis.sanity_checks import Alarm
+from src.artifacts.layout import ALARMS, PREDICTIONS
+from src.artifacts.record import TOP_FIVE, JobRecord
 from src.utils.defended_names import ABSTAINED, PLAIN, parted
 from src.utils.parquet import read_table
 from src.utils.refusals import first_line
@@ -33,19 +35,6 @@ _TYPES = {
     **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
 }
 """Types of columns as written; the other columns are float64."""
-_ORDER = ("eps_255", "iteration", "cutoff", "frequency_low")
-
-
-class Alarm(NamedTuple):
-    """A sanity check that failed.
-
-    Attributes:
-        name: Name of the check, such as `few_images`.
-        finding: The model or pair, and the counts with their denominator.
-    """
-
-    name: str
-    finding: str
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
@@ -90,18 +79,6 @@ def without_defences(table: pa.Table) -> pa.Table:
     names = pc.binary_join_element_wise(table["target"], table["defence"], "@")
     names = pc.if_else(pc.equal(table["defence"], PLAIN), table["target"], names)
     return table.set_column(table.column_names.index("target"), "target", names)
-
-
-def in_order(table: pa.Table) -> pa.Table:
-    """Return rows of one target by ascending budget, cutoff or band, and then by image.
-
-    Minimum budgets, which are no setting of their rows, come by image alone.
-    """
-    ascending = ("cutoff", "frequency_low") if "below_eps_255" in table.column_names else _ORDER
-    keys = [(name, "ascending") for name in ascending if name in table.column_names]
-    if "frequency_high" in table.column_names:
-        keys.append(("frequency_high", "descending"))  # the whole spectrum before its bands
-    return table.sort_by([*keys, ("index", "ascending")])
 
 
 def read_images(path: Path) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from src.utils.files import sha256_of
 
-ROWS = ("attacks", "data", "defences", "diagnostics", "evaluation", "models")
+ROWS = ("attacks", "data", "defences", "images", "measure", "models", "run")
 """Packages of this program that decide the rows of a job."""
 WEIGHTS = ("data", "models", "training")
 """Packages that decide trained weights."""

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.dataset import dataset
 
-from src.artifacts.tables import in_order
 from src.utils.files import atomic_write, writing
 from src.utils.processes import from_first_process, is_first_process
 
@@ -25,6 +24,8 @@ Keep = Callable[[Mapping[Name, pa.Table]], None]
 """Takes rows of finished images while a pass lasts, all rows of each image at once."""
 Compute = Callable[[Mapping[Name, np.ndarray], np.ndarray, Keep[Name]], Mapping[Name, pa.Table]]
 """(index of missing images by name, index of all of them, keep) to new rows of all processes."""
+
+_ORDER = ("eps_255", "iteration", "cutoff", "frequency_low")
 
 
 class Rows:
@@ -176,7 +177,7 @@ def computed_once(
         refresh: Compute all rows anew; those that are there are removed first.
 
     Returns:
-        Tables by name, in the order of their kind, see `in_order`.
+        Tables by name, in the order of their kind, see `_in_order`.
     """
     with ExitStack() as locks:
         found: dict[Name, pa.Table | None] = {}
@@ -210,7 +211,7 @@ def computed_once(
                 if lost := _missing(missing[name], found.get(name)).tolist():
                     raise RuntimeError(f"{name}: rows of {len(lost)} images are lost: {lost[:5]}")
         return {
-            name: in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
+            name: _in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
             for name, table in found.items()
             if table is not None
         }
@@ -231,3 +232,15 @@ def _merged(old: pa.Table | None, new: pa.Table) -> pa.Table:
 
 def _name(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Return rows of one target by ascending budget, cutoff or band, and then by image.
+
+    Minimum budgets, which are no setting of their rows, come by image alone.
+    """
+    ascending = ("cutoff", "frequency_low") if "below_eps_255" in table.column_names else _ORDER
+    keys = [(name, "ascending") for name in ascending if name in table.column_names]
+    if "frequency_high" in table.column_names:
+        keys.append(("frequency_high", "descending"))  # the whole spectrum before its bands
+    return table.sort_by([*keys, ("index", "ascending")])

@@ -5,8 +5,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from src.config.command_line import command_line
 from src.config.errors import REFUSED
-from src.main import CONF, command_line
+from src.config.resolvers import CONF
 from src.utils import stopping
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.status import Status
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.record import FIGURES, PAGE, remove_figures
+from src.artifacts.layout import FIGURES, PAGE, remove_figures
 from src.artifacts.sweep_state import OUTPUTS, newest_sweep
 from src.config.settings import ReportCommand, ReportSettings
 from src.report.page.content import build_report

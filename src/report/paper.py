@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from src.api.frames import jobs_of
+from src.artifacts.frame_jobs import jobs_of
 from src.report.caption import caption_of
 from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of
 from src.report.summary import summarise

@@ -14,11 +14,11 @@ from src.analysis.controls import excess_by_control
 from src.analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from src.analysis.matrices import behind_defences, transfer_matrix
 from src.analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
+from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, model_digest
 from src.artifacts.record import JobRecord
-from src.artifacts.tables import Alarm
 from src.utils.defended_names import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]

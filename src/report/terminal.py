@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from src.analysis import CAUSES
+from src.artifacts.layout import ATTACKS, SOURCES
 from src.report.matrix_tables import (
     defence_table,
     matrix_table,
@@ -15,7 +16,6 @@ from src.report.matrix_tables import (
     wide_matrix,
 )
 from src.report.summary import Matrix, Summary
-from src.run.outputs import ATTACKS, SOURCES
 from src.utils.defended_names import PLAIN
 from src.utils.files import write_csv
 

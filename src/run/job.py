@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from src.analysis import wilson_interval
+from src.artifacts.layout import SAVED, clear
 from src.artifacts.record import JobRecord, record_of
 from src.cache.keys import code_keys, job_key
 from src.cache.rows import Rows
@@ -23,7 +24,7 @@ from src.report.terminal import print_matrix
 from src.run.attack import try_attack
 from src.run.batches import Batches
 from src.run.models import Model, check_images, open_dataset, prepare_models
-from src.run.outputs import SAVED, clear, write_results
+from src.run.outputs import write_results
 from src.run.passes import attacked_rows
 from src.run.saved_set import check_weights, open_set, with_set
 from src.run.stages import Job, Results, built_defences, mixing_pool

@@ -19,21 +19,26 @@ from src.analysis import (
     over_budget,
     trajectories,
 )
+from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import galleries, moments
 from src.artifacts.jobs import StoredJob
-from src.artifacts.record import (
+from src.artifacts.layout import (
     ALARMS,
+    CONFIG,
+    DRAFT,
     EXAMPLES,
-    FIGURES,
+    EXCESS,
+    FLIP_SUMMARY,
+    IMAGE_LIST,
     IMAGES,
-    PAGE,
+    MINIMUM_BUDGETS,
     PREDICTIONS,
-    JobRecord,
-    job_record,
-    remove_figures,
-    with_record,
+    RATES,
+    clear,
+    clear_summary,
 )
-from src.artifacts.tables import Alarm, with_defences
+from src.artifacts.record import JobRecord, job_record, with_record
+from src.artifacts.tables import with_defences
 from src.images.saved_images import SavedImages
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.passes import adversarial_images, stored_images
@@ -43,44 +48,6 @@ from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.parquet import write_table
 
 log = logging.getLogger(__name__)
-
-SUMMARY = "summary.txt"
-ATTACKS, SOURCES = "attacks.csv", "sources.csv"
-SAVED = "adversarial"
-"""Folder of a job's adversarial images."""
-_DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
-_OF_JOB = (
-    _DRAFT,
-    "predictions*.parquet",
-    "flips.parquet",
-    "spectra.parquet",
-    "filtered.parquet",
-    "low_passed.parquet",
-    "similarity.parquet",
-    "stealth.parquet",
-    "iterations.parquet",
-    EXAMPLES,
-    IMAGES,
-    ALARMS,
-    "rates.csv",
-    "excess.csv",
-    "minimum-budgets.csv",
-    "flip-summary.csv",
-    "config.yaml",
-    "images.csv",
-)
-
-
-def files_of_job(folder: Path) -> list[Path]:
-    """Return a job's files in its folder, except its set of adversarial images."""
-    return sorted(path for pattern in _OF_JOB for path in folder.glob(pattern))
-
-
-def files_of_sweep(folder: Path) -> list[Path]:
-    """Return a sweep's files beside its jobs: report, figures, rankings and matrices."""
-    named = (folder / name for name in (PAGE, FIGURES, ATTACKS, SOURCES))
-    first = (path for path in named if path.exists())
-    return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
 
 
 def write_results(job: Job, result: Results, record: JobRecord, folder: Path) -> Summary:
@@ -92,15 +59,15 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
     named = prediction_tables(job, result, record)
     primary = named.pop(PREDICTIONS)
     files = {name: folder / f"{name}.parquet" for name in (*result.diagnostics, *named)}
-    files[PREDICTIONS] = draft = folder / _DRAFT
+    files[PREDICTIONS] = draft = folder / DRAFT
     try:
         for name, table in {**result.diagnostics, **named, PREDICTIONS: primary}.items():
             write_table(with_record(table, name, record), files[name])
         stored = StoredJob(record, folder, files)
         raised = raised_alarms(stored, job.saved, result)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
-        write_csv(folder / "images.csv", job.images.listed())
-        write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
+        write_csv(folder / IMAGE_LIST, job.images.listed())
+        write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
         for one in summary.attacked:
             _write_tables(one, folder)
@@ -207,14 +174,14 @@ def _write_tables(summary: JobSummary, folder: Path) -> None:
     """Write a job's rates, excess, and each initially correct image's minimum budget as tried."""
     job, own = summary.job, summary.job.record
     models = [parted(target)[0] for target in summary.rates["target"]]
-    write_csv(folder / "rates.csv", summary.rates.assign(target=models))
+    write_csv(folder / RATES, summary.rates.assign(target=models))
     if len(summary.excess):
-        write_csv(folder / "excess.csv", summary.excess)
+        write_csv(folder / EXCESS, summary.excess)
     pair = (own.source, own.targets)
     flips = trajectories(_unrounded(job), *pair, "target_correct", norm=own.norm)
     job.forget()
-    write_csv(folder / "minimum-budgets.csv", flips)
-    write_csv(folder / "flip-summary.csv", flip_summary(flips))
+    write_csv(folder / MINIMUM_BUDGETS, flips)
+    write_csv(folder / FLIP_SUMMARY, flip_summary(flips))
 
 
 def _unrounded(job: StoredJob) -> pd.DataFrame:
@@ -226,24 +193,9 @@ def _unrounded(job: StoredJob) -> pd.DataFrame:
     return job.table(name) if name in job.files else job.predictions
 
 
-def clear(folder: Path) -> None:
-    """Remove an earlier job's files from a folder, except its set of adversarial images."""
-    with writing(folder):
-        for file in files_of_job(folder):
-            file.unlink()
-        _clear_summary(folder)
-
-
 def clear_sweep(folder: Path) -> None:
     """Remove earlier commands' files from a sweep's own folder, and nothing of the user's."""
     if job_record(folder) is not None:  # left by a single run
         clear(folder)
     with writing(folder):
-        _clear_summary(folder)
-
-
-def _clear_summary(folder: Path) -> None:
-    for pattern in ("matrix-*.csv", ATTACKS, SOURCES, PAGE, SUMMARY):
-        for file in folder.glob(pattern):
-            file.unlink()
-    remove_figures(folder / FIGURES)
+        clear_summary(folder)

@@ -4,18 +4,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from src.artifacts.layout import SET
 from src.config.fields import check_among, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
 from src.images.image_folders import open_foreign_images
 from src.images.saved_images import UNKNOWN, SavedImages
-from src.run.written_set import IMAGES, read_set
+from src.run.written_set import read_set
 from src.utils.defended_names import PLAIN, parted
 
 
 @lru_cache(maxsize=2)  # checked before the sweep, and again in the job
 def open_saved_images(settings: SavedSettings) -> SavedImages:
     """Open a set of this program, which its file tells, or else of another; measure its images."""
-    path = Path(settings.path, IMAGES)
+    path = Path(settings.path, SET)
     bare = settings == SavedSettings(path=settings.path)
     try:
         if path.exists() and not bare:

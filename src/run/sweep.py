@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.record import PAGE, job_record, public
-from src.artifacts.sweep_state import PLAN, Plan, failure_of, job_folders, lock_of_sweep, write_plan
+from src.artifacts.layout import PAGE, PLAN, SUMMARY, files_of_job, files_of_sweep
+from src.artifacts.record import job_record, public
+from src.artifacts.sweep_state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
@@ -25,7 +26,7 @@ from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.job import check_job
 from src.run.models import forget_models, open_datasets
-from src.run.outputs import SUMMARY, clear_sweep, files_of_job, files_of_sweep
+from src.run.outputs import clear_sweep
 from src.run.track import sweep_parameters, sweep_points
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping

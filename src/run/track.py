@@ -10,10 +10,10 @@ from statistics import fmean
 import pandas as pd
 
 from src.analysis import explained, is_white_box
+from src.artifacts.layout import files_of_job
 from src.artifacts.record import JobRecord
 from src.config.settings import Settings, job_name
 from src.report.summary import JobSummary, Summary
-from src.run.outputs import files_of_job
 from src.tracking import Point, Run, Tracker
 from src.utils.defended_names import PLAIN, parted
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from src.artifacts.layout import SET
 from src.artifacts.record import JobRecord, read_record, with_record
 from src.config.settings import AttackSettings
 from src.data import LabelledImages
@@ -25,7 +26,6 @@ from src.utils.defended_names import parted
 from src.utils.files import atomic_write
 from src.utils.refusals import first_line
 
-IMAGES = "images.parquet"
 _TABLE = "adversarial"
 _TOGETHER, _GROUP = 256, 16  # images that are written, and that are read, at once
 _NUMBERS = ("index", "label", "target_label")
@@ -39,7 +39,7 @@ def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> No
     aims = dict(zip(rows["index"].to_pylist(), rows["target_label"].to_pylist(), strict=True))
     schema = with_record(_SCHEMA.empty_table(), _TABLE, record).schema
     how = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
-    with atomic_write(folder / IMAGES) as path, pq.ParquetWriter(path, schema, **how) as file:
+    with atomic_write(folder / SET) as path, pq.ParquetWriter(path, schema, **how) as file:
         for first in range(0, len(job.images), _TOGETHER):
             index = job.images.indices[first : first + _TOGETHER].tolist()
             attacked = adversarial_images(job, index)
@@ -57,7 +57,7 @@ def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> No
 
 def read_set(folder: Path) -> SavedImages:
     """Open a job's set, of which all images must be there; they are read when asked for."""
-    path = folder / IMAGES
+    path = folder / SET
     found = read_record(path)
     if found is None or found[0] != _TABLE:
         raise ValueError(f"{path} holds no adversarial images of this program.")

@@ -2,7 +2,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from src.analysis import CAUSES, alarms, explained
-from src.artifacts.tables import Alarm
+from src.analysis.sanity_checks import Alarm
 
 
 def job(make_table, correct, true_confidence=0.1, n=100, target_label=None):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-import src.main
 from src import attacks
 from src.artifacts.record import read_record
 from src.cache.code_digest import code_of
+from src.config import resolvers
 from src.config.compose import compose_words
 from src.config.errors import explain
 from src.config.read import read_job
@@ -126,7 +126,7 @@ def test_torchattacks_needs_logits(source, batch):
 
 
 def read(*words: str) -> Settings:
-    config = compose_words(src.main.CONF, ["dataset=cifar10_mini", *words])
+    config = compose_words(resolvers.CONF, ["dataset=cifar10_mini", *words])
     settings = read_job(config, config.hydra)
     attack_function(settings.attack)
     return settings

@@ -11,7 +11,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-import src.main
+from src.config import resolvers
 from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.hydra_speedups import job_composer
@@ -26,18 +26,18 @@ PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
 }
 GROUPS = [
     (group.name, option.stem)
-    for group in sorted(src.main.CONF.iterdir())
+    for group in sorted(resolvers.CONF.iterdir())
     if group.is_dir() and group.name not in ("hydra", "model", "attack", "defence")
     for option in sorted(group.glob("*.yaml"))
     if option.stem not in PROTOCOLS
 ]
 ATTACKS = [("attack", name) for name in ("bim", "none", "mi_di_ti")]
-MODELS = sorted(path.stem for path in (src.main.CONF / "model").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (resolvers.CONF / "model").glob("*.yaml"))
 
 
 def read(*words: str, extra: Path | None = None) -> Settings:
     """Compose a command line as Hydra does, and read it."""
-    config = compose_words(src.main.CONF, words, extra)
+    config = compose_words(resolvers.CONF, words, extra)
     settings = read_job(config, config.hydra)
     if settings.attack.kind == "crafted":
         attack_function(settings.attack)
@@ -102,7 +102,7 @@ def test_the_device_chooses_the_recipe(words, recipe):
 @pytest.mark.parametrize("usable", [False, True])
 def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_path, known, usable):
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(src.main, "GPU_FILES", (tmp_path if known else tmp_path / "absent",))
+    monkeypatch.setattr(resolvers, "GPU_FILES", (tmp_path if known else tmp_path / "absent",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
     assert read("trainer=default").training.device == ("gpu" if known and usable else "cpu")
 
@@ -179,7 +179,7 @@ def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
         "files and values": ["attack=fgsm,bim", "source=vit,[vit,vgg16]", "~ensemble", "+x=1,2"],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
     }[jobs]
-    with initialize_config_dir(version_base="1.3", config_dir=str(src.main.CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(resolvers.CONF)):
         config = compose("config", return_hydra_config=True)
         config.hydra.mode = "MULTIRUN"
         config.hydra.overrides.task = words

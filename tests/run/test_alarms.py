@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pandas as pd
 from rich.console import Console
 
-from src.artifacts.tables import Alarm
+from src.analysis.sanity_checks import Alarm
 from src.report.summary import JobSummary, Summary
 from src.report.terminal import print_alarms
 

@@ -1,0 +1,87 @@
+"""Names of the files of a job and of a sweep, which stand nowhere else."""
+
+import re
+from pathlib import Path
+
+from src.utils.files import writing
+
+PREDICTIONS = "predictions"
+"""Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
+ALARMS = "alarms.json"
+EXAMPLES = "examples.npz"
+IMAGES = "images.npz"
+PAGE, FIGURES = "report.html", "figures"
+SET = "images.parquet"
+"""File of a set of adversarial images, in the folder `SAVED` of its job."""
+PLAN = "sweep.json"
+FAILURE = "error.txt"
+RATES, EXCESS = "rates.csv", "excess.csv"
+MINIMUM_BUDGETS, FLIP_SUMMARY = "minimum-budgets.csv", "flip-summary.csv"
+IMAGE_LIST, CONFIG = "images.csv", "config.yaml"
+SUMMARY = "summary.txt"
+ATTACKS, SOURCES = "attacks.csv", "sources.csv"
+SAVED = "adversarial"
+"""Folder of a job's adversarial images."""
+DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
+_OF_JOB = (
+    DRAFT,
+    "predictions*.parquet",
+    "flips.parquet",
+    "spectra.parquet",
+    "filtered.parquet",
+    "low_passed.parquet",
+    "similarity.parquet",
+    "stealth.parquet",
+    "iterations.parquet",
+    EXAMPLES,
+    IMAGES,
+    ALARMS,
+    RATES,
+    EXCESS,
+    MINIMUM_BUDGETS,
+    FLIP_SUMMARY,
+    CONFIG,
+    IMAGE_LIST,
+)
+
+
+def folder_of_command(folder: Path) -> Path:
+    """Return the folder of a job's command: in a sweep the parent, else the job's own."""
+    numbered = re.match(r"\d+-(?!\d\d-\d\d_)", folder.name)  # unlike 2026-01-31_12-00-00
+    return folder.parent if numbered else folder
+
+
+def files_of_job(folder: Path) -> list[Path]:
+    """Return a job's files in its folder, except its set of adversarial images."""
+    return sorted(path for pattern in _OF_JOB for path in folder.glob(pattern))
+
+
+def files_of_sweep(folder: Path) -> list[Path]:
+    """Return a sweep's files beside its jobs: report, figures, rankings and matrices."""
+    named = (folder / name for name in (PAGE, FIGURES, ATTACKS, SOURCES))
+    first = (path for path in named if path.exists())
+    return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
+
+
+def clear(folder: Path) -> None:
+    """Remove an earlier job's files from a folder, except its set of adversarial images."""
+    with writing(folder):
+        for file in files_of_job(folder):
+            file.unlink()
+        clear_summary(folder)
+
+
+def clear_summary(folder: Path) -> None:
+    """Remove a summary: rankings, matrices, the report and its figures."""
+    for pattern in ("matrix-*.csv", ATTACKS, SOURCES, PAGE, SUMMARY):
+        for file in folder.glob(pattern):
+            file.unlink()
+    remove_figures(folder / FIGURES)
+
+
+def remove_figures(folder: Path) -> None:
+    """Remove a report's figures, each with its data, and nothing else."""
+    for chart in folder.glob("*.svg"):
+        if (data := chart.with_suffix(".csv")).exists():
+            chart.unlink()
+            data.unlink()

@@ -1,0 +1,69 @@
+"""Folder of the config files, and what their interpolations ask this machine."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+_HERE = Path(__file__).resolve().parents[1]
+# Beside this package in a checkout, inside it where a wheel was installed.
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Linux in Windows
+JOB_MEMORY = 3 * 2**30  # bytes; three full-size networks on 32-pixel images took 2 GB
+
+
+def _joined(attack: str, source: str | list[str] | None) -> str:
+    """Return the name of a job's folder, such as `bim-vgg16`."""
+    attack = attack.rpartition("/")[2]
+    source = source if isinstance(source, str) else "+".join(source or [])
+    return f"{attack}-{source[:100]}".strip("-")
+
+
+def _own_gpu() -> int:
+    """Return the GPU of a sweep's job, by its number; 0 before the jobs are numbered."""
+    import torch
+
+    job = HydraConfig.get().job if HydraConfig.initialized() else OmegaConf.create({"num": 0})
+    number = 0 if OmegaConf.is_missing(job, "num") else int(job.num)
+    return number % max(1, torch.cuda.device_count())
+
+
+def _device_of(accelerator: str) -> str:
+    """Return `gpu` or `cpu`, the kind of device that a trainer will have here.
+
+    torch, which takes seconds to load, is asked only where the system knows a GPU.
+    """
+    if accelerator != "auto":
+        return "cpu" if accelerator == "cpu" else "gpu"
+    if sys.platform != "darwin" and not any(Path(file).exists() for file in GPU_FILES):
+        return "cpu"
+    import torch
+
+    return "gpu" if torch.cuda.is_available() or torch.backends.mps.is_available() else "cpu"
+
+
+def _jobs_at_once(accelerator: str) -> int:
+    """Return how many jobs this machine runs side by side: one a GPU, or one a core in memory."""
+    if _device_of(accelerator) == "gpu":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    from joblib import cpu_count  # which knows containers' limits
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cpu_count(only_physical_cores=True), memory // JOB_MEMORY))
+
+
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "joined": _joined,
+    "device_of": _device_of,
+    "by_device": lambda device, on_cpu, on_gpu: on_gpu if device == "gpu" else on_cpu,
+    "own_gpu": _own_gpu,
+    "jobs_at_once": _jobs_at_once,
+}
+for name, resolver in RESOLVERS.items():
+    OmegaConf.register_new_resolver(name, resolver, replace=True)
