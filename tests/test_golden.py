@@ -38,6 +38,7 @@ ROUNDING = 1e-5
 # Which files of the sweep and of the jobs a stored table stacks.
 OF_SWEEP = {
     "predictions.parquet": "*/predictions*.parquet",
+    "top_five.parquet": "*/top_five.parquet",
     "rates.csv": "*/rates.csv",
     "excess.csv": "*/excess.csv",
     "minimum-budgets.csv": "*/minimum-budgets.csv",

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.analysis.sanity_checks import Alarm
-from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, folder_of_command
-from src.artifacts.record import JobRecord, read_record, without_top_five
+from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
+from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table, without_defences
 from src.config.settings import CONTROLS
@@ -54,7 +54,7 @@ class StoredJob:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The predictions of the primary variant, behind no defence, without the top five.
+        """The predictions of the primary variant, behind no defence.
 
         Those of a source that was attacked behind a defence are its clean ones behind it.
         """
@@ -63,7 +63,7 @@ class StoredJob:
 
     @property
     def defended(self) -> pd.DataFrame:
-        """The predictions of the primary variant behind every defence, without the top five.
+        """The predictions of the primary variant behind every defence.
 
         Targets behind a defence have names such as `resnet50@jpeg`.
         """
@@ -71,20 +71,24 @@ class StoredJob:
 
     @cached_property
     def clean(self) -> pd.DataFrame:
-        """The predictions on clean images, with the top five.
+        """The predictions on clean images, with the top five where these are stored.
 
         Of clean images alone also those behind defences, as of further models.
         """
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == PLAIN
-        return self._read(PREDICTIONS).filter(clean).to_pandas()
+        rows, top = self._read(PREDICTIONS).filter(clean).to_pandas(), self.top_five(clean)
+        if top is None:
+            return rows
+        both = rows.merge(top.drop(columns="defence"), on=["index", "target", "eps_255"])
+        if len(both) != len(rows):
+            raise ValueError(f"{self.files[TOP_FIVE]} lacks clean images of its job.")
+        return both
 
-    def top_five(self, indices: Sequence[int]) -> pd.DataFrame:
-        """Return the predictions for some images, with the top five, by rising budget."""
-        wanted = pc.field("index").isin(list(indices)) & (pc.field("defence") == PLAIN)
-        table = self._read(PREDICTIONS).filter(wanted).to_pandas()
-        return table.sort_values("eps_255", kind="stable")
+    def top_five(self, wanted: pc.Expression) -> pd.DataFrame | None:
+        """Return rows of the five likeliest classes; None where a job has no table of them."""
+        return self._read(TOP_FIVE).filter(wanted).to_pandas() if TOP_FIVE in self.files else None
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -98,7 +102,7 @@ class StoredJob:
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The minimum adversarial budgets, with the top five at them.
+        """The minimum adversarial budgets.
 
         None if they were not computed, or if the predictions are on stored (rounded) images:
         bisection does not round.
@@ -119,8 +123,8 @@ class StoredJob:
         return {self.record.storage: self.defended} | tables
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table by its name, without the top five."""
-        return without_top_five(self._read(name)).to_pandas()
+        """Return a table by its name."""
+        return self._read(name).to_pandas()
 
     def _read(self, name: str) -> pa.Table:
         table = read_job_table(self.files[name], name, self.record)

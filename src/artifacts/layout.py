@@ -7,6 +7,8 @@ from src.utils.files import writing
 
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
+TOP_FIVE = "top_five"
+"""Table of the five likeliest classes of clean images, and of the images that a page shows."""
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
@@ -33,6 +35,7 @@ _OF_JOB = (
     "similarity.parquet",
     "stealth.parquet",
     "iterations.parquet",
+    f"{TOP_FIVE}.parquet",
     EXAMPLES,
     IMAGES,
     ALARMS,

@@ -25,9 +25,6 @@ from src.config.settings import AttackSettings, Settings
 from src.utils.defended_names import defended
 from src.utils.refusals import first_line, printable
 
-TOP_FIVE = ("top5_classes", "top5_confidences")
-"""Columns of the predictions' five likeliest classes."""
-
 FORMAT = 4
 _KEY = b"transferability"
 _PACKAGES = (
@@ -192,11 +189,6 @@ def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
 def _digest(job: dict[str, Any]) -> str:
     """Return a digest of a record, as a parquet file's own checksums leave its metadata out."""
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
-
-
-def without_top_five(table: pa.Table) -> pa.Table:
-    """Return a table of predictions without the five likeliest classes, if it has them."""
-    return table.drop_columns([name for name in TOP_FIVE if name in table.column_names])
 
 
 def job_record(folder: Path) -> JobRecord | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from src.artifacts.layout import (
     MINIMUM_BUDGETS,
     PREDICTIONS,
     RATES,
+    TOP_FIVE,
     clear,
     clear_summary,
 )
 from src.artifacts.record import JobRecord, job_record, with_record
-from src.artifacts.tables import with_defences
+from src.artifacts.tables import columns_of, with_defences
 from src.images.saved_images import SavedImages
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.passes import adversarial_images, stored_images
@@ -62,16 +64,19 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
     files[PREDICTIONS] = draft = folder / DRAFT
     try:
         for name, table in {**result.diagnostics, **named, PREDICTIONS: primary}.items():
-            write_table(with_record(table, name, record), files[name])
+            write_table(with_record(table.select(columns_of(name)), name, record), files[name])
         stored = StoredJob(record, folder, files)
         raised = raised_alarms(stored, job.saved, result)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         write_csv(folder / IMAGE_LIST, job.images.listed())
         write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
+        shown: list[int] = []
         for one in summary.attacked:
             _write_tables(one, folder)
-            _write_images(job, stored, folder)
+            shown = _write_images(job, stored, folder)
+        table = with_record(_top_five(job, result, shown), TOP_FIVE, record)
+        write_table(table, folder / f"{TOP_FIVE}.parquet")
         files[PREDICTIONS] = folder / f"{PREDICTIONS}.parquet"
         with atomic_write(files[PREDICTIONS]) as temporary:
             draft.replace(temporary)
@@ -88,12 +93,28 @@ def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str,
         primary = name == record.storage
         clean = job.clean if primary else job.clean.filter(plain)
         table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
-        named[table] = with_defences(pa.concat_tables([clean, rows]))
+        named[table] = with_defences(pa.concat_tables([clean, rows])).select(columns_of(table))
     return named
 
 
-def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
+def _top_five(job: Job, result: Results, shown: Sequence[int]) -> pa.Table:
+    """Return the five likeliest classes of clean images, and of some at each of their budgets."""
+    tables = [result.diagnostics.get("flips"), result.tables.get(job.variants.primary)]
+    index = pa.array(shown, pa.int64())
+    attacked = [
+        table.filter(pc.and_(pc.is_valid(table["eps_255"]), pc.is_in(table["index"], index)))
+        for table in tables
+        if table is not None
+    ]
+    columns = [name for name in columns_of(TOP_FIVE) if name != "defence"]
+    rows = [table.select(columns) for table in (job.clean, *attacked)]
+    return with_defences(pa.concat_tables(rows)).select(columns_of(TOP_FIVE))
+
+
+def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
+
+    Return the index of these images.
 
     Clean images are uint8 (N, 3, H, W), adversarial ones of the examples float32 (K, N, 3, H, W) in
     [0, 1], of K budgets `eps_255`.
@@ -111,7 +132,7 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
                 adversarial=np.stack([variants.make(variants.primary, one) for one in attacked]),
             )
     if job.settings.report.name == "none":
-        return
+        return examples
     chosen = galleries(described_images(stored))
     stored.forget()
     if index := sorted(chosen["index"].unique().tolist()):
@@ -119,6 +140,7 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
         adversarial = _gallery_images(job, chosen, index)
         with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, index=index, clean=batch.images.numpy(), **adversarial)
+    return sorted({*examples, *index})
 
 
 def _gallery_images(job: Job, chosen: pd.DataFrame, index: list[int]) -> dict[str, Any]:
