@@ -107,7 +107,7 @@ def killed_as_torchrun(number, *arguments):
 def test_a_killed_job_goes_on_in_another_number_of_processes(
     workspace, tiny_run, command_line, monkeypatch
 ):
-    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
+    monkeypatch.setattr("src.run.lightning_module.Transfer.seconds", 0)
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
     assert command_line(*words, "hydra.run.dir=one", "cache_dir=other") == 0
     many = [*words, "rerun=false", "trainer.strategy=ddp", "hydra.run.dir=many"]

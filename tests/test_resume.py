@@ -253,7 +253,7 @@ def test_a_killed_job_goes_on_where_it_was(
     words += ["controls=true", "variants=[uint8]"]
     assert command_line(*words, "hydra.run.dir=whole", "cache_dir=other") == 0
     assert attacked() == 23
-    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
+    monkeypatch.setattr("src.run.lightning_module.Transfer.seconds", 0)
     for at in (4, 3):  # batches of four; the first call is the trial
         run_until(command_line, *words, GO_ON, "hydra.run.dir=out/part", at=at)
         assert attacked() == 4 * (at - 1)
@@ -289,7 +289,7 @@ def test_pairs_stay_together_where_more_than_the_rest_is_missing(
     words = ["attack=counting", "trainer.batch_size=6", "controls=true", "store.images_mb=0"]
     more = ["report.examples=9", "hydra.run.dir=whole", "cache_dir=other"]
     assert (command_line(*words, *more), attacked()) == (0, 23)
-    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
+    monkeypatch.setattr("src.run.lightning_module.Transfer.seconds", 0)
     words = [*words, GO_ON, "hydra.run.dir=out/part"]
     run_until(command_line, *words, "report.examples=1", at=4)
     assert command_line(*words, "report.examples=9") == 0
@@ -300,7 +300,7 @@ def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
     command_line, workspace, attacked, monkeypatch
 ):
     monkeypatch.setenv("ROOM", "5")
-    monkeypatch.setattr("src.evaluation.Transfer.seconds", 0)
+    monkeypatch.setattr("src.run.lightning_module.Transfer.seconds", 0)
     words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
     run_until(command_line, *words, "hydra.run.dir=out/one", at=4)
     assert attacked() == 3 * 4

@@ -269,7 +269,7 @@ class CheckSettings(Section):
 class TrainerSettings(Section):
     """The device and the batches; the keys of `conf/trainer/`.
 
-    `auto` stands for what the device decides, see `src.evaluation.for_device`.
+    `auto` stands for what the device decides, see `src.run.trainer.for_device`.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"

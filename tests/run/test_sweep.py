@@ -1,7 +1,7 @@
 """The end of a sweep whose jobs cannot be summed up, and the numbers that MLflow gets."""
 
 import pytest
-from src.experiment import sweep as sweeps
+from src.run import sweep as sweeps
 
 from src.artifacts.jobs import find_jobs
 from src.report.summary import summarise
