@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from src.store.jobs import find_jobs
-from src.store.record import JobRecord, with_record, without_top_five
+from src.store.record import TOP_FIVE, JobRecord, with_record
+from src.store.tables import read_job_table
 from src.utils.files import atomic_write, write_text
-from src.utils.tables import read_table
 
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
 ABSOLUTE = re.compile(r"(?<![\w.])/(?:[^/\"'\s]+/)+")
@@ -43,7 +43,9 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
         numbers = tuple(map(str, range(len(record.class_names))))
         record = record.model_copy(update={"class_names": numbers})
         for name, path in job.files.items():
-            table = without_top_five(read_table(path))
+            if name == TOP_FIVE:
+                continue
+            table = read_job_table(path, name, job.record)
             with atomic_write(folder / f"{name}.parquet") as temporary:
                 pq.write_table(with_record(table, name, record), temporary, compression="zstd")
         provenance.append({"folder": folder.name, **record.model_dump(mode="json", include=TOLD)})

@@ -36,6 +36,7 @@ ROUNDING = 1e-5
 # By name of the stored table: which files of the sweep it stacks, and what tells their rows apart.
 KINDS = {
     "predictions.parquet": ("*/predictions*.parquet", ["index", "target", "eps_255"]),
+    "top_five.parquet": ("*/top_five.parquet", ["index", "target", "eps_255"]),
     "rates.csv": ("*/rates.csv", ["variant", "protocol", "target", "eps_255"]),
     "excess.csv": ("*/excess.csv", ["control", "target", "eps_255"]),
     "minimum-budgets.csv": ("*/minimum-budgets.csv", ["target", "index"]),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ from src.store.record import (
     IMAGES,
     PAGE,
     PREDICTIONS,
+    TOP_FIVE,
     JobRecord,
     job_record,
     remove_figures,
     with_record,
 )
-from src.store.tables import Alarm, with_defences
+from src.store.tables import Alarm, columns_of, with_defences
 from src.utils.defended import parted
 from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.tables import write_table
@@ -52,6 +54,7 @@ _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
 _OF_JOB = (
     *(_DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"),
     *("low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"),
+    f"{TOP_FIVE}.parquet",
     *(EXAMPLES, IMAGES, ALARMS),
     *("rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"),
     "images.csv",
@@ -82,16 +85,19 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
     files[PREDICTIONS] = draft = folder / _DRAFT
     try:
         for name, table in {**result.diagnostics, **named, PREDICTIONS: primary}.items():
-            write_table(with_record(table, name, record), files[name])
+            write_table(with_record(table.select(columns_of(name)), name, record), files[name])
         stored = StoredJob(record, folder, files)
         raised = raised_alarms(stored, job.saved, result)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         write_csv(folder / "images.csv", job.images.listed())
         write_text(folder / "config.yaml", yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
+        shown: list[int] = []
         for one in summary.attacked:
             _write_tables(one, folder)
-            _write_images(job, stored, folder)
+            shown = _write_images(job, stored, folder)
+        table = with_record(_top_five(job, result, shown), TOP_FIVE, record)
+        write_table(table, folder / f"{TOP_FIVE}.parquet")
         files[PREDICTIONS] = folder / f"{PREDICTIONS}.parquet"
         with atomic_write(files[PREDICTIONS]) as temporary:
             draft.replace(temporary)
@@ -108,12 +114,28 @@ def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str,
         primary = name == record.storage
         clean = job.clean if primary else job.clean.filter(plain)
         table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
-        named[table] = with_defences(pa.concat_tables([clean, rows]))
+        named[table] = with_defences(pa.concat_tables([clean, rows])).select(columns_of(table))
     return named
 
 
-def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
+def _top_five(job: Job, result: Results, shown: Sequence[int]) -> pa.Table:
+    """Return the five likeliest classes of clean images, and of some at each of their budgets."""
+    tables = [result.diagnostics.get("flips"), result.tables.get(job.variants.primary)]
+    index = pa.array(shown, pa.int64())
+    attacked = [
+        table.filter(pc.and_(pc.is_valid(table["eps_255"]), pc.is_in(table["index"], index)))
+        for table in tables
+        if table is not None
+    ]
+    columns = [name for name in columns_of(TOP_FIVE) if name != "defence"]
+    rows = [table.select(columns) for table in (job.clean, *attacked)]
+    return with_defences(pa.concat_tables(rows)).select(columns_of(TOP_FIVE))
+
+
+def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
+
+    Return the index of these images.
 
     Clean images are uint8 (N, 3, H, W), adversarial ones of the examples float32 (K, N, 3, H, W) in
     [0, 1], of K budgets `eps_255`.
@@ -131,7 +153,7 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
                 adversarial=np.stack([variants.make(variants.primary, one) for one in attacked]),
             )
     if job.settings.report.name == "none":
-        return
+        return examples
     chosen = galleries(described_images(stored))
     stored.forget()
     if index := sorted(chosen["index"].unique().tolist()):
@@ -139,6 +161,7 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> None:
         adversarial = _gallery_images(job, chosen, index)
         with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, index=index, clean=batch.images.numpy(), **adversarial)
+    return sorted({*examples, *index})
 
 
 def _gallery_images(job: Job, chosen: pd.DataFrame, index: list[int]) -> dict[str, Any]:

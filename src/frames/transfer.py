@@ -31,7 +31,6 @@ from src.frames.frame import FrameJob, frame_of
 from src.frames.given import Given, name_of
 from src.main import CONF, ignore_harmless_warnings
 from src.store.jobs import StoredJob
-from src.store.record import without_top_five
 from src.store.rows import RowsInMemory
 from src.store.tables import without_defences
 from src.utils.checks import first_line
@@ -207,7 +206,7 @@ def _done(job: Job, folder: Path | None) -> StoredJob:
         raise KeyboardInterrupt from stop
     record = described(job, result)
     tables = {
-        name: without_defences(without_top_five(table)).to_pandas()
+        name: without_defences(table).to_pandas()
         for name, table in prediction_tables(job, result, record).items()
     }
     done = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)

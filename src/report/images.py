@@ -14,6 +14,8 @@ from PIL import Image
 
 from src.analysis.trajectories import KINDS, moments
 from src.store.jobs import StoredJob
+from src.store.record import TOP_FIVE
+from src.utils.defended import PLAIN
 
 MOST_BYTES = 6_000_000
 """Most that the pictures of a page take."""
@@ -67,7 +69,7 @@ class Pictures:
         if names not in self.classes:
             self.classes.append(names)
         index = [*(job.examples["index"].tolist() if job.examples else ()), *chosen["index"]]
-        top = _tops(job.top_five(sorted(set(index))))
+        top = _tops(job, sorted(set(index)))
         examples = self._examples(job, top) if job.examples else []
         galleries: dict[str, list[dict[str, Any]]] = {}
         for (target, kind), rows in chosen.groupby(["target", "kind"], sort=False):
@@ -111,9 +113,7 @@ class Pictures:
         for eps, words in [(0.0, ""), *moments(row["kind"], row, max(job.record.budgets))]:
             both = {one: top.get((one, index, eps), []) for one in (job.record.source, target)}
             tried = min(each for each in (0.0, *job.record.budgets) if each >= eps)
-            if eps < tried and job.flips is not None:  # bisection found this budget
-                here = job.flips[(job.flips["target"] == target) & (job.flips["index"] == index)]
-                both[target] = next(iter(_tops(here).values()), [])
+            if eps < tried:  # bisection found this budget
                 words += f"; picture at {_budget(tried)}"
             pixels = job.gallery.get((index, tried)) if eps else job.images.get(index)
             steps.append(_step(eps, words, self._picture(pixels), both))
@@ -136,19 +136,25 @@ class Pictures:
         return self._places[text]
 
 
-def _tops(rows: pd.DataFrame) -> dict[Any, Top]:
-    """Return the likeliest classes by target, image and budget."""
-    if "top5_classes" not in rows:  # as in the tables of docs/results/
-        pairs = zip(rows["predicted"], rows["confidence"], strict=True)
-        tops: list[Top] = [[(int(label), round(float(share), 3))] for label, share in pairs]
-    else:
-        tops = [
-            [(int(k), round(float(p), 3)) for k, p in zip(classes[:_TOP], shares, strict=False)]
-            for classes, shares in zip(rows["top5_classes"], rows["top5_confidences"], strict=True)
-        ]
-    return dict(
-        zip(zip(rows["target"], rows["index"], rows["eps_255"], strict=True), tops, strict=True)
-    )
+def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
+    """Return some images' likeliest classes by target, image and budget.
+
+    Where the top five are not stored, as in `docs/results/`, they are the predicted class alone.
+    """
+    keys = ["target", "index", "eps_255"]
+    tops: dict[Any, Top] = {}
+    for rows in (job.flips, job.predictions[job.predictions["defence"] == PLAIN]):
+        if rows is not None:
+            rows = rows[rows["index"].isin(index)]
+            for *key, label, share in rows[[*keys, "predicted", "confidence"]].to_numpy():
+                tops[tuple(key)] = [(int(label), round(float(share), 3))]
+    if TOP_FIVE in job.files:
+        rows = job.table(TOP_FIVE)
+        rows = rows[rows["index"].isin(index) & (rows["defence"] == PLAIN)]
+        for *key, labels, shares in rows[[*keys, "top5_classes", "top5_confidences"]].to_numpy():
+            pairs = zip(labels[:_TOP], shares, strict=False)
+            tops[tuple(key)] = [(int(label), round(float(share), 3)) for label, share in pairs]
+    return tops
 
 
 def _step(

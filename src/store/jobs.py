@@ -19,10 +19,10 @@ from src.store.record import (
     EXAMPLES,
     IMAGES,
     PREDICTIONS,
+    TOP_FIVE,
     JobRecord,
     folder_of_command,
     read_record,
-    without_top_five,
 )
 from src.store.state import noted_failure
 from src.store.tables import Alarm, read_alarms, read_images, read_job_table, without_defences
@@ -60,7 +60,7 @@ class StoredJob:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The predictions of the primary variant, behind no defence, without the top five.
+        """The predictions of the primary variant, behind no defence.
 
         Those of a source that was attacked behind a defence are its clean ones behind it.
         """
@@ -69,7 +69,7 @@ class StoredJob:
 
     @property
     def defended(self) -> pd.DataFrame:
-        """The predictions of the primary variant behind every defence, without the top five.
+        """The predictions of the primary variant behind every defence.
 
         Targets behind a defence have names such as `resnet50@jpeg`.
         """
@@ -77,20 +77,15 @@ class StoredJob:
 
     @cached_property
     def clean(self) -> pd.DataFrame:
-        """The predictions on clean images, with the top five.
+        """The predictions on clean images, with the top five where these are stored.
 
         Of clean images alone also those behind defences, as of further models.
         """
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == PLAIN
-        return self._read(PREDICTIONS).filter(clean).to_pandas()
-
-    def top_five(self, indices: Sequence[int]) -> pd.DataFrame:
-        """Return the predictions for some images, with the top five, by rising budget."""
-        wanted = pc.field("index").isin(list(indices)) & (pc.field("defence") == PLAIN)
-        table = self._read(PREDICTIONS).filter(wanted).to_pandas()
-        return table.sort_values("eps_255", kind="stable")
+        table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
+        return table.filter(clean).to_pandas()
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -104,7 +99,7 @@ class StoredJob:
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The minimum adversarial budgets, with the top five at them.
+        """The minimum adversarial budgets.
 
         None if they were not computed, or if the predictions are on stored (rounded) images:
         bisection does not round.
@@ -125,8 +120,8 @@ class StoredJob:
         return {self.record.storage: self.defended} | tables
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table by its name, without the top five."""
-        return without_top_five(self._read(name)).to_pandas()
+        """Return a table by its name."""
+        return self._read(name).to_pandas()
 
     def _read(self, name: str) -> pa.Table:
         table = read_job_table(self.files[name], name, self.record)

@@ -26,8 +26,8 @@ from src.utils.defended import defended
 
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
-TOP_FIVE = ("top5_classes", "top5_confidences")
-"""Columns of the predictions' five likeliest classes."""
+TOP_FIVE = "top_five"
+"""Predictions with the five likeliest classes, of clean images and of those that a page shows."""
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"
@@ -211,11 +211,6 @@ def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
 def _digest(job: dict[str, Any]) -> str:
     """Return a digest of a record, as a parquet file's own checksums leave its metadata out."""
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
-
-
-def without_top_five(table: pa.Table) -> pa.Table:
-    """Return a table of predictions without the five likeliest classes, if it has them."""
-    return table.drop_columns([name for name in TOP_FIVE if name in table.column_names])
 
 
 def job_record(folder: Path) -> JobRecord | None:

@@ -15,9 +15,11 @@ from src.utils.defended import ABSTAINED, PLAIN, parted
 from src.utils.tables import read_table
 
 _BAND, _PREDICTED = "frequency_low frequency_high", "predicted confidence true_confidence"
+_TOP = ("top5_classes", "top5_confidences")
 _COLUMNS = {
     PREDICTIONS: "index label target_label target defence draws draws_correct eps_255 iteration "
     f"{_PREDICTED} gradients forwards",
+    TOP_FIVE: f"index label target defence eps_255 {_PREDICTED} {' '.join(_TOP)}",
     "flips": f"index label target below_eps_255 eps_255 {_PREDICTED}",
     "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
     "low_passed": f"index label target cutoff {_PREDICTED}",
@@ -53,9 +55,8 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     table, classes = read_table(path), len(record.class_names)
     kind = name.partition("-")[0]
     lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
-    types = _TYPES | dict(zip(TOP_FIVE, lists, strict=True))
-    names = _COLUMNS[kind].split()
-    names += TOP_FIVE if set(TOP_FIVE) & set(table.column_names) else ()
+    types = _TYPES | dict(zip(_TOP, lists, strict=True))
+    names = columns_of(name)
     try:
         schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
         table = table.select(names).cast(schema)
@@ -67,9 +68,14 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     return table
 
 
+def columns_of(name: str) -> list[str]:
+    """Return the columns of a job's table."""
+    return _COLUMNS[name.partition("-")[0]].split()
+
+
 def with_cost(table: pa.Table, gradients: Any = None, forwards: Any = None) -> pa.Table:
     """Return predictions with what their images took, a number, one per row, or unknown."""
-    columns = {"defence": PLAIN, "iteration": None, "gradients": gradients, "forwards": forwards}
+    columns = {"iteration": None, "gradients": gradients, "forwards": forwards}
     for name, value in columns.items():
         if not isinstance(value, pa.ChunkedArray):
             value = pa.array([value] * len(table), _TYPES.get(name, pa.float64()))
@@ -80,9 +86,8 @@ def with_cost(table: pa.Table, gradients: Any = None, forwards: Any = None) -> p
 def with_defences(table: pa.Table) -> pa.Table:
     """Return predictions with the names of targets, such as `resnet50@jpeg`, parted in two."""
     models, defences = zip(*map(parted, table["target"].to_pylist()), strict=True)
-    place = table.column_names.index
-    table = table.set_column(place("target"), "target", pa.array(models))
-    return table.set_column(place("defence"), "defence", pa.array(defences))
+    table = table.set_column(table.column_names.index("target"), "target", pa.array(models))
+    return table.append_column("defence", pa.array(defences))
 
 
 def without_defences(table: pa.Table) -> pa.Table:
@@ -130,10 +135,10 @@ def _check_values(table: pa.Table, classes: int) -> None:
         abstains = pc.equal(table["predicted"], ABSTAINED)
         table = table.filter(pc.invert(pc.and_(abstains, pc.not_equal(table["defence"], PLAIN))))
     most: dict[str, float] = {"index": math.inf}
-    most |= dict.fromkeys(("label", "target_label", "predicted", TOP_FIVE[0]), classes - 1)
-    most |= dict.fromkeys(("confidence", "true_confidence", TOP_FIVE[1]), 1 + 1e-6)  # rounded up
+    most |= dict.fromkeys(("label", "target_label", "predicted", _TOP[0]), classes - 1)
+    most |= dict.fromkeys(("confidence", "true_confidence", _TOP[1]), 1 + 1e-6)  # rounded up
     for name in (column for column in table.column_names if column in most):
-        column = pc.list_flatten(table[name]) if name in TOP_FIVE else table[name]
+        column = pc.list_flatten(table[name]) if name in _TOP else table[name]
         inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most[name]))
         lacking = column.null_count + table[name].null_count if name != "target_label" else 0
         if lacking or not pc.all(inside, min_count=0).as_py():

@@ -100,6 +100,7 @@ def make_sweep(
         clean = rows[(rows["eps_255"] == 0) & (rows["target"] == source.split("+")[0])]
         clean = clean.assign(target=source)[: len(label) * ("+" in source)]
         tables = {"predictions": pd.concat([rows, clean], ignore_index=True)}
+        tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
         if full and attack == attacks[0]:
             for name, part in (("uint8", 0.9), ("noise", 0.1)):
                 weak = _predictions(random, label, initial, models, budgets, part * strength)
