@@ -78,17 +78,8 @@ class StoredJob:
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == PLAIN
-        rows, top = self._read(PREDICTIONS).filter(clean).to_pandas(), self.top_five(clean)
-        if top is None:
-            return rows
-        both = rows.merge(top.drop(columns="defence"), on=["index", "target", "eps_255"])
-        if len(both) != len(rows):
-            raise ValueError(f"{self.files[TOP_FIVE]} lacks clean images of its job.")
-        return both
-
-    def top_five(self, wanted: pc.Expression) -> pd.DataFrame | None:
-        """Return rows of the five likeliest classes; None where a job has no table of them."""
-        return self._read(TOP_FIVE).filter(wanted).to_pandas() if TOP_FIVE in self.files else None
+        table = self._read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
+        return table.filter(clean).to_pandas()
 
     @property
     def alarms(self) -> list[Alarm]:

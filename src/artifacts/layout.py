@@ -8,7 +8,7 @@ from src.utils.files import writing
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
 TOP_FIVE = "top_five"
-"""Table of the five likeliest classes of clean images, and of the images that a page shows."""
+"""Predictions with the five likeliest classes, of clean images and of those that a page shows."""
 ALARMS = "alarms.json"
 EXAMPLES = "examples.npz"
 IMAGES = "images.npz"

@@ -17,11 +17,11 @@ from src.utils.parquet import read_table
 from src.utils.refusals import first_line
 
 _BAND, _PREDICTED = "frequency_low frequency_high", "predicted confidence true_confidence"
-_TOP = "top5_classes top5_confidences"
+_TOP = ("top5_classes", "top5_confidences")
 _COLUMNS = {
     PREDICTIONS: "index label target_label target defence draws draws_correct eps_255 iteration "
     f"{_PREDICTED} gradients forwards",
-    TOP_FIVE: f"index target defence eps_255 {_TOP}",
+    TOP_FIVE: f"index label target defence eps_255 {_PREDICTED} {' '.join(_TOP)}",
     "flips": f"index label target below_eps_255 eps_255 {_PREDICTED}",
     "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
     "low_passed": f"index label target cutoff {_PREDICTED}",
@@ -44,7 +44,7 @@ def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     table, classes = read_table(path), len(record.class_names)
     kind = name.partition("-")[0]
     lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
-    types = _TYPES | dict(zip(_TOP.split(), lists, strict=True))
+    types = _TYPES | dict(zip(_TOP, lists, strict=True))
     names = columns_of(name)
     try:
         schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
@@ -108,18 +108,14 @@ def read_alarms(folder: Path) -> list[Alarm]:
 
 def _check_values(table: pa.Table, classes: int) -> None:
     """Refuse values out of range, and missing ones other than target labels."""
-    lists = _TOP.split()
     if "defence" in table.column_names:
-        if lists[1] in table.column_names:
-            abstains = pc.is_nan(pc.list_element(table[lists[1]], 0))
-        else:
-            abstains = pc.equal(table["predicted"], ABSTAINED)
+        abstains = pc.equal(table["predicted"], ABSTAINED)
         table = table.filter(pc.invert(pc.and_(abstains, pc.not_equal(table["defence"], PLAIN))))
     most: dict[str, float] = {"index": math.inf}
-    most |= dict.fromkeys(("label", "target_label", "predicted", lists[0]), classes - 1)
-    most |= dict.fromkeys(("confidence", "true_confidence", lists[1]), 1 + 1e-6)  # rounded up
+    most |= dict.fromkeys(("label", "target_label", "predicted", _TOP[0]), classes - 1)
+    most |= dict.fromkeys(("confidence", "true_confidence", _TOP[1]), 1 + 1e-6)  # rounded up
     for name in (column for column in table.column_names if column in most):
-        column = pc.list_flatten(table[name]) if name in lists else table[name]
+        column = pc.list_flatten(table[name]) if name in _TOP else table[name]
         inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most[name]))
         lacking = column.null_count + table[name].null_count if name != "target_label" else 0
         if lacking or not pc.all(inside, min_count=0).as_py():

@@ -1,10 +1,10 @@
 """The end of a sweep whose jobs cannot be summed up, and the numbers that MLflow gets."""
 
 import pytest
-from src.run import sweep as sweeps
 
 from src.artifacts.jobs import find_jobs
 from src.report.summary import summarise
+from src.run import sweep as sweeps
 from src.run.track import sweep_points
 from tests.conftest import REPOSITORY
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
 from src.analysis.trajectories import KINDS, moments
 from src.artifacts.jobs import StoredJob
+from src.artifacts.layout import TOP_FIVE
 from src.utils.defended_names import PLAIN
 
 MOST_BYTES = 6_000_000
@@ -148,9 +148,10 @@ def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
             rows = rows[rows["index"].isin(index)]
             for *key, label, share in rows[[*keys, "predicted", "confidence"]].to_numpy():
                 tops[tuple(key)] = [(int(label), round(float(share), 3))]
-    top = job.top_five(pc.field("index").isin(index) & (pc.field("defence") == PLAIN))
-    if top is not None:
-        for *key, labels, shares in top[[*keys, "top5_classes", "top5_confidences"]].to_numpy():
+    if TOP_FIVE in job.files:
+        rows = job.table(TOP_FIVE)
+        rows = rows[rows["index"].isin(index) & (rows["defence"] == PLAIN)]
+        for *key, labels, shares in rows[[*keys, "top5_classes", "top5_confidences"]].to_numpy():
             pairs = zip(labels[:_TOP], shares, strict=False)
             tops[tuple(key)] = [(int(label), round(float(share), 3)) for label, share in pairs]
     return tops
