@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from src.config.settings import AttackSettings, Settings
-from src.utils.checks import first_line, printable
+from src.utils.checks import first_line
 from src.utils.defended import defended
 
 PREDICTIONS = "predictions"
@@ -242,7 +242,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         if content["format"] in _READ:
             if content.get("digest") not in (None, _digest(content["job"])):
                 raise ValueError("its record is damaged")
-            return str(content["table"]), JobRecord.model_validate(_printable(content["job"]))
+            return str(content["table"]), JobRecord.model_validate(content["job"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no valid record of its job: {first_line(error)[:400]}"
@@ -251,15 +251,6 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
         "use the version that wrote it."
     )
-
-
-def _printable(value: Any) -> Any:
-    """Return plain data whose texts, of a file from anywhere, a page and a picture can show."""
-    if isinstance(value, dict):
-        return {printable(key): _printable(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_printable(each) for each in value]
-    return printable(value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=1)
