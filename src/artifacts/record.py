@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from src.artifacts.layout import PREDICTIONS
 from src.config.settings import AttackSettings, Settings
 from src.utils.defended_names import defended
-from src.utils.refusals import first_line, printable
+from src.utils.refusals import first_line
 
 FORMAT = 4
 _KEY = b"transferability"
@@ -213,7 +213,7 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         if content["format"] == FORMAT:
             if content["digest"] != _digest(content["job"]):
                 raise ValueError("its record is damaged")
-            return str(content["table"]), JobRecord.model_validate(_printable(content["job"]))
+            return str(content["table"]), JobRecord.model_validate(content["job"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no valid record of its job: {first_line(error)[:400]}"
@@ -222,15 +222,6 @@ def read_record(path: Path) -> tuple[str, JobRecord] | None:
         f"{path} has the format {str(content['format'])[:40]}, and this program reads {FORMAT}; "
         "use the version that wrote it."
     )
-
-
-def _printable(value: Any) -> Any:
-    """Return plain data whose texts, of a file from anywhere, a page and a picture can show."""
-    if isinstance(value, dict):
-        return {printable(key): _printable(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_printable(each) for each in value]
-    return printable(value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=1)

@@ -27,10 +27,6 @@ class AttackedBatch:
     eps_255: float
     norm: str
 
-    def projected(self, images: Tensor) -> Tensor:
-        """Return images projected to the ball and to [0, 1]."""
-        return project(images, self.clean, self.clean.new_tensor(self.eps_255 / 255), self.norm)
-
     def rounded(self, images: Tensor) -> Tensor:
         """Return the nearest grey levels of images inside the ball, uint8 (N, 3, H, W)."""
         return round_to_8_bits(images, self.batch.images, self.eps_255, self.norm)
@@ -65,8 +61,12 @@ class Variants:
         """Return the images of one variant, float32 (N, 3, H, W) in [0, 1]."""
         images, storage = attacked.adversarial, name
         if name in CONTROLS:
-            change = _noise(self.seed, attacked) if name == "noise" else _shuffled(attacked)
-            images = attacked.projected(attacked.clean + change)
+            clean, eps = attacked.clean, attacked.clean.new_tensor(attacked.eps_255 / 255)
+            if name == "noise":
+                change = eps * noise_signs(self.seed, attacked.batch.index, clean)
+            else:
+                change = _shuffled(attacked)
+            images = project(clean + change, clean, eps, attacked.norm)
             storage = "uint8" if self.primary == STORED else self.primary
         if storage in ("float32", STORED):
             return images
@@ -75,11 +75,6 @@ class Variants:
 
 UNROUNDED = Variants()
 """Adversarial images unrounded, as the only variant."""
-
-
-def _noise(seed: int, attacked: AttackedBatch) -> Tensor:
-    eps = attacked.clean.new_tensor(attacked.eps_255 / 255)
-    return eps * noise_signs(seed, attacked.batch.index, attacked.clean)
 
 
 def _shuffled(attacked: AttackedBatch) -> Tensor:

@@ -56,9 +56,5 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, WriteError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        raise WriteError(f"{path} cannot be written: {reason(cause)}.") from cause
-
-
-def reason(error: BaseException | None) -> str:
-    """Return why the system refused, without number and path."""
-    return str(getattr(error, "strerror", None) or error)
+        reason = getattr(cause, "strerror", None) or cause  # without number and path
+        raise WriteError(f"{path} cannot be written: {reason}.") from cause
