@@ -228,7 +228,7 @@ def _is_told(word: str, record: JobRecord) -> bool:
 
 def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
-    built = record.config["model"][name]
+    built = record.config["model"].get(name, {})  # none of an ensemble
     settings = {key: built[key] for key in _PREPROCESSING if key in built}
     decisive = json.dumps([record.weights.get(name), settings, record.code.get(name)])
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
