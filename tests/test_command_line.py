@@ -191,12 +191,12 @@ def test_feature_attacks_without_their_layer_are_refused(command_line, capsys):
     assert "attack.layer=body needs attack.objective" in capsys.readouterr().out
 
 
-def test_settings_of_the_command_stand_in_every_name(command_line, workspace, store):
+def test_settings_unlike_the_defaults_stand_in_every_name(command_line, workspace, store):
     words = ["attack=bim", "attack.norm=l2", "attack.steps=2,10", "targets=[fine]"]
     assert command_line("-m", *words, "attack.target_label=next", "tracking=mlflow") == 0
-    labels = [f"bim (steps={steps}, norm=l2, target_label=next)" for steps in (2, 10)]
+    labels = [f"bim ({steps}norm=l2, target_label=next)" for steps in ("steps=2, ", "")]
     files = sorted(output(workspace).glob("matrix*"))
-    names = [f"matrix-bim-steps={steps}-norm=l2-target_label=next" for steps in (10, 2)]
+    names = [f"matrix-bim-{steps}norm=l2-target_label=next" for steps in ("", "steps=2-")]
     assert [path.stem for path in files] == names
     assert "fine targeted_success_rate" in pd.read_csv(files[0]).columns
     pairs = {pair.info.run_name for pair in runs(store, "cifar10_mini", "pair")}
@@ -233,7 +233,7 @@ def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
     assert command_line("-m", *words) == 0
     jobs = sorted(path.name for path in (workspace / "here").glob("[0-9]-*"))
     assert jobs == ["0-weak-coarse", "1-strong-coarse"]
-    assert (workspace / "here" / "matrix-mine.weak.csv").exists()
+    assert (workspace / "here" / "matrix-mine.weak-loss=margin.csv").exists()
 
 
 def test_images_to_mix_in_do_not_depend_on_the_subset(command_line, workspace):

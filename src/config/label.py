@@ -1,43 +1,35 @@
-"""Label of an attack: its name, and the settings that a job's words or experiment change."""
+"""Label of an attack: its name, and the settings that differ from its function's defaults."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from inspect import signature
+from pkgutil import resolve_name
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 
+def attack_label(name: str, settings: Mapping[str, Any]) -> str:
+    """Return an attack's label; if its function has no defaults, with all settings.
 
-def attack_label(name: str, settings: Mapping[str, Any], changed: Collection[str]) -> str:
-    """Return an attack's label.
+    Objects that the settings build are left out.
 
-    >>> attack_label("bim", {"steps": 20, "decay": 0}, ["norm", "steps"])
-    'bim (steps=20, norm=unset)'
+    >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
+    'bim (steps=20)'
     """
-    keys = [key for key in dict.fromkeys([*settings, *sorted(changed)]) if key in changed]
-    words = [f"{key}={_written(settings[key]) if key in settings else 'unset'}" for key in keys]
+    defaults = {"norm": "linf"} | _defaults(settings)
+    words = []
+    for key, value in settings.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        if key != "_target_" and value != defaults.get(key) and "_target_" not in text:
+            words.append(f"{key}={text}")
     return f"{name} ({', '.join(words)})" if words else name
 
 
-def changed_settings(hydra: DictConfig) -> set[str]:
-    """Return the settings of the attack's file that a job's words or experiment change."""
-    keys = [word.lstrip("+~").partition("=")[0] for word in hydra.overrides.task]
-    changed = {key.split(".")[1] for key in keys if key.startswith("attack.")}
-    folders = [one.path for one in hydra.runtime.config_sources if one.schema == "file"]
-    return changed | _of_experiment(str(hydra.runtime.choices.get("experiment")), folders)
-
-
-def _of_experiment(name: str, folders: Sequence[str]) -> set[str]:
-    """Return the attack's settings in an experiment's file and in those that it builds on."""
-    files = [Path(folder, "experiment", f"{name}.yaml") for folder in folders]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
-        return set()
-    section: Any = OmegaConf.to_container(OmegaConf.load(file))
-    above = [str(each).rpartition("/")[2].partition("@")[0] for each in section.get("defaults", ())]
-    own = {*(section.get("attack") or ())}
-    return own.union(*(_of_experiment(each, folders) for each in above if each != name))
-
-
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of an attack's function as plain data; none if it has no signature."""
+    try:
+        parameters = signature(resolve_name(str(settings["_target_"]))).parameters
+    except Exception:  # of any kind, as a user's module raises it; making the function refuses it
+        return {}
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # tuples become lists
+    return plain

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from src.config.errors import refusal
 from src.config.fields import listed
-from src.config.label import attack_label, changed_settings
+from src.config.label import attack_label
 from src.config.settings import STUDY, ReportCommand, Section, Settings
 from src.utils.defended_names import PLAIN
 from src.utils.refusals import suggestion
@@ -94,7 +94,7 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": name, "saved": keys}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
     rules["about"] = keys.pop("about", {})
-    label = attack_label(name, keys, changed_settings(hydra) - {"name"})
+    label = attack_label(name, keys)
     return {"kind": "crafted", "name": name, "label": label, "settings": keys, **rules}
 
 

@@ -161,15 +161,16 @@ def test_the_catalogue_lists_every_model_file():
         read("source=nope")
 
 
-def test_the_label_names_the_settings_of_words_and_experiments(tmp_path):
+def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
     (tmp_path / "experiment").mkdir()
-    text = "# @package _global_\nattack: {steps: 20}\n"
-    (tmp_path / "experiment" / "base.yaml").write_text(text)
-    text = "# @package _global_\ndefaults: [base, _self_]\n"
+    text = "# @package _global_\nattack: {steps: 20, loss: cross_entropy}\n"
     (tmp_path / "experiment" / "long.yaml").write_text(text)
     words = ["attack.target_label=next", "attack.norm=l2", "++attack.decay=0.5"]
     label = read("attack=bim", "experiment=long", *words, extra=tmp_path).attack.label
     assert label == "bim (steps=20, norm=l2, target_label=next, decay=0.5)"
+    assert read("attack=bim", "attack.steps=10").attack.label == "bim"
+    assert read("attack=si_ni_di_ti").attack.label == "si_ni_di_ti"
+    assert read("attack=llc").attack.label == "llc (target_label=least_likely)"
 
 
 @pytest.mark.parametrize("jobs", ["files and values", "interpolations"])
