@@ -49,26 +49,10 @@ ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 _DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
-_OF_JOB = (
-    _DRAFT,
-    "predictions*.parquet",
-    "flips.parquet",
-    "spectra.parquet",
-    "filtered.parquet",
-    "low_passed.parquet",
-    "similarity.parquet",
-    "stealth.parquet",
-    "iterations.parquet",
-    EXAMPLES,
-    IMAGES,
-    ALARMS,
-    "rates.csv",
-    "excess.csv",
-    "minimum-budgets.csv",
-    "flip-summary.csv",
-    "config.yaml",
-    "images.csv",
-)
+_OF_JOB = [_DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"]
+_OF_JOB += ["low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"]
+_OF_JOB += ["rates.csv", "excess.csv", "minimum-budgets.csv", "flip-summary.csv", "config.yaml"]
+_OF_JOB += ["images.csv", EXAMPLES, IMAGES, ALARMS]
 
 
 def files_of_job(folder: Path) -> list[Path]:
