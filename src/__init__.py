@@ -47,18 +47,8 @@ if TYPE_CHECKING:
     from src.api.transfer import transfer
     from src.report.paper import table
 
-__all__ = [
-    "attacks",
-    "curves",
-    "images_needed",
-    "load_classifier",
-    "load_sweep",
-    "matrix",
-    "rankings",
-    "rates",
-    "table",
-    "transfer",
-]
+__all__ = ["attacks", "curves", "images_needed", "load_classifier", "load_sweep", "matrix"]
+__all__ += ["rankings", "rates", "table", "transfer"]
 _HOMES = {
     "attacks": "src.attacks",
     "curves": "src.api.charts",

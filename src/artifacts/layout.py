@@ -25,27 +25,10 @@ ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
-_OF_JOB = (
-    DRAFT,
-    "predictions*.parquet",
-    "flips.parquet",
-    "spectra.parquet",
-    "filtered.parquet",
-    "low_passed.parquet",
-    "similarity.parquet",
-    "stealth.parquet",
-    "iterations.parquet",
-    f"{TOP_FIVE}.parquet",
-    EXAMPLES,
-    IMAGES,
-    ALARMS,
-    RATES,
-    EXCESS,
-    MINIMUM_BUDGETS,
-    FLIP_SUMMARY,
-    CONFIG,
-    IMAGE_LIST,
-)
+_OF_JOB = [DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"]
+_OF_JOB += ["low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"]
+_OF_JOB += [f"{TOP_FIVE}.parquet", EXAMPLES, IMAGES, ALARMS]
+_OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 
 
 def folder_of_command(folder: Path) -> Path:

@@ -91,18 +91,8 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
         attack = attack_function(settings.attack)
         pool = mixing_pool(open_dataset(settings, "test", whole=True), settings.seed)
     rows = Rows(Path(settings.cache_dir) / "rows")
-    job = Job(
-        settings,
-        saved,
-        images,
-        diagnosed,
-        pool,
-        {},
-        device,
-        rows,
-        attack,
-        defences=built_defences(settings),
-    )
+    defences = built_defences(settings)
+    job = Job(settings, saved, images, diagnosed, pool, {}, device, rows, attack, defences)
 
     def use_source(models: dict[str, Model]) -> None:
         try_attack(replace(job, models=models), runner.strategy.root_device)

@@ -131,14 +131,9 @@ def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     """Return the mean success on other models with its interval, the undecided ones in colour."""
     head: Any = {"orient": "top", "format": ".0%", "tickCount": 4, "grid": True, "labelFlush": True}
     domain = alt.Scale(zero=False, nice=True)
+    names = ("attack", "source", "kind", "targets", "images", "rank", "undecided")
     lines = tooltip(
-        "attack",
-        "source",
-        "kind",
-        "targets",
-        "images",
-        "rank",
-        "undecided",
+        *names,
         shares=["mean", "low", "high", "difference", "difference_low", "difference_high"],
         numbers=["p"],
     )

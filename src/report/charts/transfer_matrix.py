@@ -38,36 +38,12 @@ _COST = ("gradients_per_image", "forwards_per_image")
 _RATES = tuple(
     f"{rate}{end}" for rate in ("success_rate", "robust_accuracy") for end in ("", "_low", "_high")
 )
-COLUMNS = [
-    "attack",
-    "protocol",
-    "source",
-    "target",
-    "defence",
-    "eps_255",
-    "n",
-    "success",
-    "still_correct",
-    *_RATES,
-    "confidence",
-    "confidence_low",
-    "confidence_high",
-    "relation",
-    "success_confidence",
-    "targeted",
-    "abstained",
-    "clean_accuracy",
-    *_COST,
-]
+COLUMNS = ["attack", "protocol", "source", "target", "defence", "eps_255", "n", "success"]
+COLUMNS += ["still_correct", *_RATES, "confidence", "confidence_low", "confidence_high", "relation"]
+COLUMNS += ["success_confidence", "targeted", "abstained", "clean_accuracy", *_COST]
+_COUNTED = ["attack", "source", "target", "relation", "defence", "success", "still_correct", "n"]
 COUNTS = tooltip(
-    "attack",
-    "source",
-    "target",
-    "relation",
-    "defence",
-    "success",
-    "still_correct",
-    "n",
+    *_COUNTED,
     "abstained",
     *_COST,
     "interval",

@@ -128,14 +128,9 @@ def _over_iterations(rows: pd.DataFrame) -> ChartType:
     source and target; white boxes are dashed.
     """
     tried = sorted(set(rows["iteration"]))
+    names = ("attack", "source", "target", "relation", "iteration", "step_255", "denominator")
     lines = tooltip(
-        "attack",
-        "source",
-        "target",
-        "relation",
-        "iteration",
-        "step_255",
-        "denominator",
+        *names,
         shares=["success_rate", "success_rate_low", "success_rate_high"],
     )
     axis = alt.Axis(values=tried, labelOverlap="greedy")

@@ -2,16 +2,8 @@
 
 from src.attacks.define import published
 
-_STEPS = (
-    "steps",
-    "step_size_255",
-    "relative_step_size",
-    "warm_up_steps",
-    "warm_up_scale",
-    "random_start",
-    "start_radius",
-    "restarts",
-)
+_STEPS = ["steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"]
+_STEPS += ["random_start", "start_radius", "restarts"]
 
 
 @published(fixed=_STEPS, steps=1)
