@@ -62,7 +62,7 @@ class JobRecord(BaseModel):
         layer: Layer of the source that the attack reads; empty: its logits alone.
         defences: Defences that each target was evaluated behind, beside none.
         attack: The attack's name; empty if nothing was attacked.
-        label: The attack's name with the settings that the words or an experiment set.
+        label: The attack's name with the settings that differ from its function's defaults.
         iterative: True if the settings name more than one step.
         budgets: Budgets in units of 1/255, ascending, 0 first.
         reference: The reference budget in units of 1/255.

@@ -179,12 +179,12 @@ def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> An
     return alt.layer(band, line.encode(y=y, tooltip=lines, **encodings))
 
 
-def one_part(chart: Any, frame: pd.DataFrame, column: str) -> Any:
-    """Return the chart of one value's rows at a time, with a menu of the values of a column."""
-    parts = list(dict.fromkeys(frame[column]))
-    bound = alt.binding_select(options=parts, name=f"{column} ")
-    part = alt.param(name="selected_part", value=parts[0], bind=bound)
-    return chart.transform_filter(f"datum['{column}'] == selected_part").add_params(part)
+def one_model(chart: Any, frame: pd.DataFrame) -> Any:
+    """Return the chart of one model's rows at a time, with a menu of the models."""
+    models = list(dict.fromkeys(frame["model"]))
+    bound = alt.binding_select(options=models, name="model ")
+    part = alt.param(name="selected_part", value=models[0], bind=bound)
+    return chart.transform_filter("datum.model == selected_part").add_params(part)
 
 
 def clickable(column: str) -> alt.Parameter:

@@ -14,7 +14,7 @@ from src.report.charts.theme import (
     WHOLE,
     colour_of_levels,
     inline,
-    one_part,
+    one_model,
     tooltip,
 )
 from src.report.page.html import Figure, Section
@@ -83,7 +83,7 @@ def _classes_chart(classes: pd.DataFrame) -> ChartType:
             tooltip=tooltip("model", "name", "images", shares=["confidence", "accuracy"]),
         )
     )
-    return one_part(bars.properties(width=PANEL, height=height), rows, "model")
+    return one_model(bars.properties(width=PANEL, height=height), rows)
 
 
 def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
@@ -98,7 +98,7 @@ def _profiles_chart(profiles: pd.DataFrame) -> ChartType:
             tooltip=tooltip("model", "level", "rank", "images", shares=["confidence"]),
         )
     )
-    return one_part(bars.properties(width=PANEL, height=220), profiles, "model")
+    return one_model(bars.properties(width=PANEL, height=220), profiles)
 
 
 def _accuracies(models: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
