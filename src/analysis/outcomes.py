@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -77,9 +78,8 @@ class Outcomes:
         """The protocols whose clean rows are there; `common` where there are defences."""
         if self.source_clean is None:
             return ("all", "target_correct")
-        return (
-            PROTOCOLS if any(target.defence != PLAIN for target in self.targets) else PROTOCOLS[:-1]
-        )
+        plain = all(target.defence == PLAIN for target in self.targets)
+        return PROTOCOLS[:-1] if plain else PROTOCOLS
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
         """Return the mask of successes among predictions (T, N, K); none is `aimed_at_label`."""
@@ -246,10 +246,7 @@ def _places(table: pd.DataFrame, targets: Sequence[Evaluated]) -> NDArray[np.int
     """Return the place of each row's target among some, -1 for none."""
     table, order = with_defence(table), {target: place for place, target in enumerate(targets)}
     models, defences = (table[name].astype("category").cat for name in Evaluated._fields)
-    places = [
-        [order.get(Evaluated(model, defence), -1) for defence in defences.categories]
-        for model in models.categories
-    ]
-    return np.array(places, np.intp).reshape(len(places), len(defences.categories))[
-        models.codes, defences.codes
-    ]
+    pairs = product(models.categories, defences.categories)
+    places = np.array([order.get(Evaluated(*pair), -1) for pair in pairs], np.intp)
+    width = len(defences.categories)
+    return places[models.codes.to_numpy(np.intp) * width + defences.codes.to_numpy()]
