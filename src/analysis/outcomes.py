@@ -154,7 +154,7 @@ def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[E
     # Of a source that was attacked behind a defence there are clean rows behind it.
     rows = table[(table["defence"] == PLAIN) | (table["eps_255"] > 0)]
     pairs = _pairs(rows)
-    _check_known("target", targets, dict.fromkeys(pair.target for pair in pairs))
+    _check_known("target", targets, table["target"].unique())
     every = behind_each(targets, (pair.defence for pair in pairs))
     return [pair for pair in every if pair in pairs]
 
