@@ -30,7 +30,7 @@ from src.report.sections.single_images import hypothesis
 from src.report.sections.transfer import answer
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_matrix
-from src.utils.defended_names import PLAIN, defended, parted
+from src.utils.defended_names import PLAIN, Evaluated, split_source
 
 WIDTH = 120
 """Characters of a line of a matrix."""
@@ -314,8 +314,8 @@ def _pair(
     The numbers are the clean accuracy and the shares of abstentions, clean and attacked; the first
     masks are those without the defence.
     """
-    names = [target, defended(target, defence)]
-    found = outcomes(table, own.source, list(dict.fromkeys(names)), "joint")
+    pairs = dict.fromkeys([Evaluated(target), Evaluated(target, defence)])
+    found = outcomes(table, own.source, list(pairs), "joint")
     at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
     counted = found.counted & found.present[:, :, at]
     both = np.stack([counted, found.correct[:, :, at]], axis=1)
@@ -357,7 +357,7 @@ def adaptive(jobs: Sequence[StoredJob], targets: Sequence[str]) -> pd.DataFrame:
     rows = []
     order = [PLAIN, *max((job.record.defences for job in jobs), key=len)]
     for job in (job for job in jobs if job.record.attack != "mi"):
-        model, defence = parted(job.record.source)
+        model, defence = split_source(job.record.source)
         plain = [
             one
             for one in jobs
@@ -378,9 +378,9 @@ def _rivals(
     kind: str, rivals: Mapping[str, StoredJob], targets: Sequence[str], defence: str
 ) -> dict[str, float]:
     """Return the numbers of `adaptive` for some targets."""
-    names, cells = [defended(name, defence) for name in targets], {}
+    pairs, cells = [Evaluated(name, defence) for name in targets], {}
     for attack, job in rivals.items():
-        found = outcomes(job.defended, job.record.source, names, "joint")
+        found = outcomes(job.defended, job.record.source, pairs, "joint")
         at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
         cells[attack] = found.counted, found.correct[:, :, at], found.abstained[:, :, at]
     counted = np.all([cell[0] for cell in cells.values()], axis=0)

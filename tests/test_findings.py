@@ -99,9 +99,9 @@ def test_a_row_of_adaptive_attacks_is_what_its_tables_count():
     for attack, one in (("mi", plain), ("pgd", job)):
         table = one.defended.assign(right=lambda rows: rows["predicted"] == rows["label"])
         for eps in (0, 4):
-            rows = table[(table["target"] == "resnet_small@jpeg") & (table["eps_255"] == eps)]
+            rows = table.query("target == 'resnet_small' and defence == 'jpeg' and eps_255 == @eps")
             correct[attack, eps] = rows.set_index("index")["right"]
-    rows = plain.defended.query("target == 'resnet_small' and eps_255 == 0").set_index("index")
+    rows = plain.predictions.query("target == 'resnet_small' and eps_255 == 0").set_index("index")
     counted = (rows["predicted"] == rows["label"]) & correct["mi", 0]
     row = adaptive_rows().loc[("jpeg", "resnet_small")]
     assert row["itself_images"] == counted.sum()

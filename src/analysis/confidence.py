@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from src.analysis.intervals import Values, wilson_interval
 from src.analysis.outcomes import Mask, outcomes
 from src.analysis.transfer_rates import ratio
+from src.utils.defended_names import Evaluated
 
 LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Levels of initial confidence, highest first."""
@@ -100,7 +101,7 @@ def by_initial_confidence(
         `eps_255`, `n` images, `still_correct`, `robust_accuracy` and `confidence` with their 95 %
         intervals (see `wilson_interval`; at budget 0 no confidence leaves the bin).
     """
-    found = outcomes(predictions, source, targets, protocol)
+    found = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
     correct = found.correct
     every = found.counted & found.target_clean
     bins = round(1 / BIN_WIDTH)

@@ -9,6 +9,7 @@ from src.analysis.intervals import paired_interval
 from src.analysis.outcomes import outcomes, row_positions
 from src.analysis.transfer_rates import evaluated_budgets, ratio
 from src.config.settings import CONTROLS
+from src.utils.defended_names import Evaluated
 
 
 def excess(
@@ -30,8 +31,8 @@ def excess(
         succeeds), both rates, and their difference `excess` with its 95 % interval (see
         `paired_interval`). With an empty denominator the rates are NaN.
     """
-    found = outcomes(attacked, source, targets, protocol)
-    row = row_positions(control, targets, found.index, found.eps_255)
+    found = outcomes(attacked, source, list(map(Evaluated, targets)), protocol)
+    row = row_positions(control, found.targets, found.index, found.eps_255)
     counted = found.present & (found.eps_255 > 0) & found.counted[:, :, None]
     if (counted & (row < 0)).any():
         target, image, budget = np.argwhere(counted & (row < 0))[0]
@@ -51,7 +52,7 @@ def excess(
         ("control_only", by_control & ~by_attack),
     ):
         result[name] = np.count_nonzero(mask, axis=1)[evaluated]
-    result = result[result["eps_255"] > 0].reset_index(drop=True)
+    result = result[result["eps_255"] > 0].drop(columns="defence").reset_index(drop=True)
     n = result["denominator"].to_numpy()
     b, c = result["attack_only"].to_numpy(), result["control_only"].to_numpy()
     result["success_rate"] = ratio(result["success"].to_numpy(), n)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from src.analysis.controls import excess
 from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import target_labels
+from src.analysis.outcomes import target_labels, with_defence
 from src.analysis.transfer_rates import ratio
 
 BANDS = ("all", "low", "mid", "high")
@@ -16,7 +16,16 @@ PERTURBATIONS = ("attack", "noise")
 """Perturbations that are filtered: the attack's, and random-sign noise, its control."""
 
 _BOUNDS = ["frequency_low", "frequency_high"]
-_COLUMNS = ["index", "target", "eps_255", "label", "predicted", "confidence", "true_confidence"]
+_COLUMNS = [
+    "index",
+    "target",
+    "defence",
+    "eps_255",
+    "label",
+    "predicted",
+    "confidence",
+    "true_confidence",
+]
 
 
 def filtered_rates(
@@ -39,6 +48,7 @@ def filtered_rates(
     wanted = target_labels(predictions)
     if wanted is not None:
         filtered = filtered.assign(target_label=wanted.reindex(filtered["index"]).to_numpy())
+    predictions, filtered = with_defence(predictions), with_defence(filtered)
     used = predictions["index"].isin(filtered["index"])
     clean = predictions.loc[used & (predictions["eps_255"] == 0), _COLUMNS]
     tables = []

@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.matrices import TRANSFER, relation
-from src.analysis.outcomes import Mask, outcomes
+from src.analysis.outcomes import Mask, evaluated_pairs, outcomes
 from src.analysis.transfer_rates import ratio
-from src.utils.defended_names import parted
+from src.utils.defended_names import PLAIN, Evaluated, split_source
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
@@ -26,7 +26,6 @@ class ImageOutcomes:
 
     Attributes:
         jobs: Attack and source of each job.
-        targets: Names of the targets, such as `resnet50@jpeg`.
         index: Numbers of the images in the data set, rising, shape (N,).
         target_labels: Classes that each job aims for, shape (N,), -1 for an image that was not
             attacked; None for an untargeted attack.
@@ -37,7 +36,7 @@ class ImageOutcomes:
     """
 
     jobs: list[tuple[str, str]]
-    targets: list[str]
+    targets: list[Evaluated]
     index: NDArray[np.int64]
     target_labels: list[NDArray[np.int64] | None]
     evaluated: Mask
@@ -51,7 +50,8 @@ class ImageOutcomes:
     def kind(self, job: int) -> str:
         """Return which jobs a job is ranked with: targeted or not, and the sort of its source."""
         source = self.jobs[job][1]
-        sort = " behind a defence" if "@" in source else " of ensembles" if "+" in source else ""
+        sort = " of ensembles" if "+" in source else ""
+        sort = sort if split_source(source).defence == PLAIN else " behind a defence"
         return ("untargeted" if self.target_labels[job] is None else "targeted") + sort
 
     def cells(self, jobs: Iterable[int], targets: Sequence[int]) -> list[Cell]:
@@ -61,7 +61,7 @@ class ImageOutcomes:
             for job in jobs
             for target in targets
             if self.evaluated[job, target]
-            and relation(self.jobs[job][1], self.targets[target]) == TRANSFER
+            and relation(self.jobs[job][1], *self.targets[target]) == TRANSFER
         ]
 
     def select(self, **where: str) -> "ImageOutcomes":
@@ -69,7 +69,7 @@ class ImageOutcomes:
         jobs = [at for at, (_, its) in enumerate(self.jobs) if where.get("source", its) == its]
         targets = [
             at
-            for at, (target, defence) in enumerate(map(parted, self.targets))
+            for at, (target, defence) in enumerate(self.targets)
             if where.get("target", target) == target and where.get("defence", defence) == defence
         ]
         both = np.ix_(jobs, targets)
@@ -96,13 +96,13 @@ def image_outcomes(
     predictions: pd.DataFrame, attack: str, source: str, targets: Sequence[str], protocol: str
 ) -> dict[float, ImageOutcomes]:
     """Return one job's outcomes by budget above 0; the arguments are those of `rates`."""
-    found = outcomes(predictions, source, targets, protocol)
+    found = outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol)
     counted = found.present & found.counted[:, :, None]
     there: Mask = np.any(found.present | found.abstained, axis=1)
     return {
         float(eps): ImageOutcomes(
             jobs=[(attack, source)],
-            targets=list(targets),
+            targets=found.targets,
             index=found.index,
             target_labels=[found.target_labels],
             evaluated=there[None, :, at],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from src.analysis.outcomes import with_defence
 from src.analysis.transfer_rates import rates
 
 
@@ -23,9 +24,10 @@ def success_over_iterations(
         The rows of `rates`, with `iteration` in the budget's place, and with `eps_255`, the one
         budget of all iterates, and `step_255`, the length of a step.
     """
-    shared = [name for name in predictions if name in iterations]  # these are behind no defence
+    predictions, moved = with_defence(predictions), with_defence(iterations)
+    shared = [name for name in predictions if name in moved]
     clean = predictions.loc[predictions["eps_255"] == 0, shared]
-    moved = iterations.assign(eps_255=iterations["iteration"].astype(float))
+    moved = moved.assign(eps_255=iterations["iteration"].astype(float))
     found = rates(pd.concat([clean, moved], ignore_index=True), source, targets, protocol)
     found = found.rename(columns={"eps_255": "iteration"}).astype({"iteration": int})
     first = iterations.iloc[0]

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from src.analysis.intervals import wilson_interval
-from src.utils.defended_names import parted
+from src.utils.defended_names import PLAIN, split_source
 
 CLEAN = "clean"
 """Name of the matrix row of clean images."""
@@ -30,14 +30,16 @@ def measured(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return `measured` rates on all clean images, source `clean`: a row per attack and target.
+    """Return `measured` rates on all clean images, source `clean`: a row per attack and pair.
+
+    The pair is of target and defence.
 
     There is none where jobs of different sources count differently: with other target labels.
     """
     rows = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
-    counts = rows.groupby(["attack", "target"], sort=False)[["k", "n"]]
-    alike = counts.transform("nunique").eq(1).all(axis=1)
-    return rows[alike].drop_duplicates(["attack", "target"]).assign(source=CLEAN)
+    keys = ["attack", "target", "defence"]
+    alike = rows.groupby(keys, sort=False)[["k", "n"]].transform("nunique").eq(1).all(axis=1)
+    return rows[alike].drop_duplicates(keys).assign(source=CLEAN)
 
 
 def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
@@ -70,10 +72,10 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
         numbers of images without a prediction, `abstained`, and with one, `n`.
     """
     rows = measured(rates)
-    kinds = pd.Series(map(relation, rows["source"], rows["target"]), rows.index)
-    rows = rows[kinds == TRANSFER]
+    kinds = list(map(relation, rows["source"], rows["target"], rows["defence"]))
+    rows = rows[pd.Series(kinds, rows.index) == TRANSFER]
     here = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    here = here.assign(through=[parted(source)[1] for source in here["source"]])
+    here = here.assign(through=[split_source(source).defence for source in here["source"]])
     found = here.groupby(["through", "defence"], sort=False).agg(
         pairs=("rate", "size"),
         clean_accuracy=("clean_accuracy", "mean"),
@@ -85,26 +87,26 @@ def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     return found.reset_index()
 
 
-def relation(source: str, target: str) -> str:
-    """Return how a target relates to the source that the images were crafted on.
+def relation(source: str, target: str, defence: str = PLAIN) -> str:
+    """Return how a target behind a defence relates to the source of the images.
 
     It is a `white box` if model and defence are the source's, `own` if it is the source's model
     behind another defence, and else one of `transfer`. An ensemble's members are joined by `+`.
 
-    >>> relation("vgg16+resnet50", "resnet50"), relation("vgg16", "vgg16@jpeg")
+    >>> relation("vgg16+resnet50", "resnet50"), relation("vgg16", "vgg16", "jpeg")
     ('white box', 'own')
-    >>> relation("vgg16@jpeg", "vgg16@jpeg"), relation("vgg16", "vgg1")
+    >>> relation("vgg16@jpeg", "vgg16", "jpeg"), relation("vgg16", "vgg1")
     ('white box', 'transfer')
     """
-    (model, before), (other, behind) = parted(source), parted(target)
-    if other != model and other not in model.split("+"):
+    model, before = split_source(source)
+    if target != model and target not in model.split("+"):
         return TRANSFER
-    return WHITE_BOX if before == behind else OWN
+    return WHITE_BOX if before == defence else OWN
 
 
-def is_white_box(source: str, target: str) -> bool:
+def is_white_box(source: str, target: str, defence: str = PLAIN) -> bool:
     """Tell whether the images were crafted on the target's own gradients, see `relation`."""
-    return relation(source, target) == WHITE_BOX
+    return relation(source, target, defence) == WHITE_BOX
 
 
 def format_cell(count: int, denominator: int) -> str:

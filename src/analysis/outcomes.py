@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from src.config.settings import Protocol
-from src.utils.defended_names import ABSTAINED, PLAIN, parted
+from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -40,7 +41,7 @@ class Outcomes:
     """
 
     source: str
-    targets: list[str]
+    targets: list[Evaluated]
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     target_labels: NDArray[np.int64] | None
@@ -77,7 +78,8 @@ class Outcomes:
         """The protocols whose clean rows are there; `common` where there are defences."""
         if self.source_clean is None:
             return ("all", "target_correct")
-        return PROTOCOLS if any("@" in name for name in self.targets) else PROTOCOLS[:-1]
+        plain = all(target.defence == PLAIN for target in self.targets)
+        return PROTOCOLS[:-1] if plain else PROTOCOLS
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
         """Return the mask of successes among predictions (T, N, K); none is `aimed_at_label`."""
@@ -87,19 +89,18 @@ class Outcomes:
 
 
 def outcomes(
-    predictions: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
+    predictions: pd.DataFrame, source: str, targets: Sequence[Evaluated], protocol: str
 ) -> Outcomes:
-    """Lay predictions out by target, image and budget; the arguments are those of `rates`.
+    """Lay predictions out by target, image and budget; the other arguments are those of `rates`.
 
     Raises:
         ValueError: There is no such protocol or target, the table has several rows for an image,
             a target and a budget, or it lacks clean rows of a target, or of the source where the
             protocol needs them.
     """
-    predictions = _with_full_names(predictions)
     _check_known("protocol", [protocol], PROTOCOLS)
-    _check_known("target", targets, predictions["target"].unique())
-    mine = predictions["target"].isin(list(targets)).to_numpy()
+    _check_known("target", targets, _pairs(predictions))
+    mine = _places(predictions, targets) >= 0
     index = np.unique(predictions["index"].to_numpy()[mine])
     eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
     row = row_positions(predictions, targets, index, eps)
@@ -108,7 +109,7 @@ def outcomes(
     label = predictions["label"].to_numpy()[any_row]
     predicted = predictions["predicted"].to_numpy()[row]
     abstained = present & (predicted == ABSTAINED)
-    of_source = row_positions(predictions, [source], index, [0.0])[0, :, 0]
+    of_source = row_positions(predictions, [split_source(source)], index, [0.0])[0, :, 0]
     source_correct = predictions["predicted"].to_numpy()[of_source] == label
     wanted = target_labels(predictions)
     confidence, true_confidence = (
@@ -142,16 +143,25 @@ def outcomes(
     return under(found, protocol)
 
 
-def _with_full_names(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions in which targets behind a defence have names such as `resnet50@jpeg`."""
-    if "defence" not in predictions:
-        return predictions
-    target = predictions["target"].astype(object)
-    lack = (predictions["defence"] != PLAIN) & ~target.str.contains("@")
-    if not lack.any():
-        return predictions
-    names = target + "@" + predictions["defence"].astype(object)
-    return predictions.assign(target=target.mask(lack, names))
+def with_defence(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with a column `defence`, `none` where they lack it."""
+    return table if "defence" in table else table.assign(defence=PLAIN)
+
+
+def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[Evaluated]:
+    """Return models as they are, then behind each defence that they were attacked behind."""
+    table = with_defence(predictions)
+    # Of a source that was attacked behind a defence there are clean rows behind it.
+    rows = table[(table["defence"] == PLAIN) | (table["eps_255"] > 0)]
+    pairs = _pairs(rows)
+    _check_known("target", targets, table["target"].unique())
+    every = behind_each(targets, (pair.defence for pair in pairs))
+    return [pair for pair in every if pair in pairs]
+
+
+def _pairs(table: pd.DataFrame) -> list[Evaluated]:
+    names = with_defence(table)[[*Evaluated._fields]].drop_duplicates()
+    return list(map(Evaluated, names["target"], names["defence"]))
 
 
 def _share_correct(
@@ -163,10 +173,11 @@ def _share_correct(
     return np.where(present, correct.to_numpy()[row], 0.0)
 
 
-def _check_known(what: str, given: Sequence[str], known: Iterable[str]) -> None:
-    there = list(map(str, known))
-    if not given or set(given) - set(there):
-        raise ValueError(f"{what} {', '.join(given) or '(none)'}: there are {', '.join(there)}.")
+def _check_known(what: str, names: Sequence[object], known: Iterable[object]) -> None:
+    there = list(known)
+    if not names or set(names) - set(there):
+        named, listed = (", ".join(map(str, each)) for each in (names, there))
+        raise ValueError(f"{what} {named or '(none)'}: there are {listed}.")
 
 
 def under(found: Outcomes, protocol: str) -> Outcomes:
@@ -175,7 +186,7 @@ def under(found: Outcomes, protocol: str) -> Outcomes:
     if protocol in ("target_correct", "joint", "common"):
         counted &= found.target_clean
     if protocol == "common":
-        models = np.array([parted(name)[0] for name in found.targets])
+        models = np.array([target.target for target in found.targets])
         for model in np.unique(models):
             counted[models == model] = counted[models == model].all(axis=0)
     if protocol in ("source_correct", "joint", "common"):
@@ -207,22 +218,21 @@ def target_labels(predictions: pd.DataFrame) -> pd.Series | None:
 
 
 def row_positions(
-    table: pd.DataFrame, targets: Sequence[str], index: ArrayLike, eps_255: ArrayLike
+    table: pd.DataFrame, targets: Sequence[Evaluated], index: ArrayLike, eps_255: ArrayLike
 ) -> NDArray[np.intp]:
     """Return the position of each target, image and budget in a table, (T, N, K); -1 for none.
 
     Raises:
         ValueError: The table has several rows for one of them.
     """
-    names = table["target"].astype("category").cat
-    axes = (pd.Index(list(targets)), pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
+    axes = (pd.Index(np.asarray(index)), pd.Index(np.asarray(eps_255)))
     place = (
-        axes[0].get_indexer(names.categories)[names.codes],
-        axes[1].get_indexer(pd.Index(table["index"])),
-        axes[2].get_indexer(pd.Index(table["eps_255"])),
+        _places(table, targets),
+        axes[0].get_indexer(pd.Index(table["index"])),
+        axes[1].get_indexer(pd.Index(table["eps_255"])),
     )
     known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in place]))
-    rows = np.full([len(axis) for axis in axes], -1)
+    rows = np.full([len(targets), *map(len, axes)], -1)
     rows[tuple(axis[known] for axis in place)] = known
     if len(known) > np.count_nonzero(rows >= 0):
         raise ValueError(
@@ -230,3 +240,13 @@ def row_positions(
             "attack, source and variant."
         )
     return rows
+
+
+def _places(table: pd.DataFrame, targets: Sequence[Evaluated]) -> NDArray[np.intp]:
+    """Return the place of each row's target among some, -1 for none."""
+    table, order = with_defence(table), {target: place for place, target in enumerate(targets)}
+    models, defences = (table[name].astype("category").cat for name in Evaluated._fields)
+    pairs = product(models.categories, defences.categories)
+    places = np.array([order.get(Evaluated(*pair), -1) for pair in pairs], np.intp)
+    width = len(defences.categories)
+    return places[models.codes.to_numpy(np.intp) * width + defences.codes.to_numpy()]

@@ -71,9 +71,9 @@ def _comparisons(found: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], int, i
         for place in map(int, np.flatnonzero(found.evaluated[one] & found.evaluated[other])):
             target = found.targets[place]
             if source == other_source:
-                yield ("attack", target, source, attack, other_attack), one, other, place
-            elif relation(source, target) == relation(other_source, target):
-                yield ("source", target, attack, source, other_source), one, other, place
+                yield ("attack", target.target, source, attack, other_attack), one, other, place
+            elif relation(source, *target) == relation(other_source, *target):
+                yield ("source", target.target, attack, source, other_source), one, other, place
 
 
 def _alike(first: Labels, second: Labels, same: bool) -> bool:

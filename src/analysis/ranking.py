@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.multiple_comparisons import LEVEL, PairTests, compare_pairs, detectable
-from src.utils.defended_names import parted
 
 COMMON_TARGETS = 2
 """Fewest targets on which two sources are compared."""
@@ -152,7 +151,7 @@ def _groups(
     found: ImageOutcomes,
 ) -> Iterator[tuple[dict[str, str], list[int], dict[str, dict[str, int]]]]:
     """Yield kind and defence, the places of its targets, and those of jobs by attack and source."""
-    defences = [parted(name)[1] for name in found.targets]
+    defences = [target.defence for target in found.targets]
     kinds = [found.kind(job) for job in range(len(found.jobs))]
     for kind in sorted(set(kinds), key=lambda kind: (kind.startswith("targeted"), kind)):
         for defence in dict.fromkeys(defences):

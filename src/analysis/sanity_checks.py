@@ -13,7 +13,8 @@ from scipy.special import bdtrc
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import format_cell, is_white_box
-from src.analysis.outcomes import Outcomes, outcomes, under
+from src.analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
+from src.utils.defended_names import Evaluated
 
 ZERO_GRADIENTS = 0.01
 """Share of gradients without any nonzero pixel above which there is an alarm."""
@@ -93,7 +94,7 @@ def alarms(
     rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
     attack takes more than one step.
     """
-    found = outcomes(table, source, targets, protocol)
+    found = outcomes(table, source, list(map(Evaluated, targets)), protocol)
     correct = under(found, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
@@ -113,13 +114,13 @@ def alarms(
 def many_abstentions(
     table: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> list[Alarm]:
-    """Return an alarm for each target that at some budget abstains on over 20 % of the images."""
-    found = outcomes(table, source, targets, protocol)
+    """Return an alarm for each target and defence that at some budget abstain on over 20 %."""
+    found = outcomes(table, source, evaluated_pairs(table, targets), protocol)
     counted = found.counted[:, :, None]
     abstained = np.count_nonzero(found.abstained & counted, axis=1)
     total = abstained + np.count_nonzero(found.present & counted, axis=1)
     raised = []
-    for place, target in enumerate(targets):
+    for place, target in enumerate(found.targets):
         worst = int(np.argmax(abstained[place] / np.maximum(total[place], 1)))
         k, n = int(abstained[place, worst]), int(total[place, worst])
         if k > ABSTENTIONS * n:
@@ -135,15 +136,16 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
     Its accuracy over all of them (eps_255 = 0) is not above 1 / `num_classes` by the lower end of
     its interval.
     """
-    clean = table[table["eps_255"] == 0]
+    clean = with_defence(table[table["eps_255"] == 0])
     correct = clean["predicted"] == clean["label"]
     raised = []
-    for model, its in correct.groupby(clean["target"].astype(object), sort=False):
+    names = [clean[name].astype(object) for name in Evaluated._fields]
+    for pair, its in correct.groupby(names, sort=False):
         k, n = int(its.sum()), len(its)
         chance = 1 / num_classes
         if wilson_interval(k, n)[0] <= chance < wilson_interval(n, n)[0]:  # else n is too small
             counts = f"correct on {format_cell(k, n)} of the clean images"
-            finding = f"{model}: {counts}, chance is {_chance(num_classes)}"
+            finding = f"{Evaluated(*map(str, pair))}: {counts}, chance is {_chance(num_classes)}"
             raised.append(Alarm("clean_at_chance", finding))
     return raised
 

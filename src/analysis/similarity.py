@@ -9,8 +9,9 @@ from scipy.special import stdtrit
 
 from src.analysis.intervals import FEWEST_IMAGES, wilson_interval
 from src.analysis.matrices import relation
-from src.analysis.outcomes import at_budget, outcomes, row_positions
+from src.analysis.outcomes import at_budget, outcomes, row_positions, with_defence
 from src.analysis.transfer_rates import ratio
+from src.utils.defended_names import Evaluated, split_source
 
 
 def pair_similarity(
@@ -39,19 +40,20 @@ def pair_similarity(
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
         behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
-    found = outcomes(at_budget(predictions, eps_255), source, targets, protocol)
+    pairs = list(map(Evaluated, targets))
+    found = outcomes(at_budget(predictions, eps_255), source, pairs, protocol)
     gradients = similarity.assign(eps_255=0.0)
-    row = row_positions(gradients, targets, found.index, [0.0])[:, :, 0]
+    row = row_positions(gradients, pairs, found.index, [0.0])[:, :, 0]
     kept = found.counted & found.present[:, :, -1] & (row >= 0)
     n = np.count_nonzero(kept, axis=1)
     successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})
     cosine = np.where(kept, similarity["cosine"].to_numpy(np.float64)[row], np.nan)
     table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
-    clean = predictions[predictions["eps_255"] == 0]
+    clean = with_defence(predictions[predictions["eps_255"] == 0])
     clean = clean.assign(correct=clean["predicted"] == clean["label"])
-    correct = clean.pivot(index="index", columns="target", values="correct")
-    kappas = [_error_consistency(correct[[source, target]].dropna()) for target in targets]
+    correct = clean.pivot(index="index", columns=["target", "defence"], values="correct")
+    kappas = [_error_consistency(correct[[split_source(source), pair]].dropna()) for pair in pairs]
     table[["kappa", "kappa_low", "kappa_high"]] = kappas
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)

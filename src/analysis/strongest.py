@@ -10,6 +10,7 @@ from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.intervals import wilson_interval
 from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.outcomes import Mask
+from src.utils.defended_names import Evaluated
 
 
 def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
@@ -20,8 +21,8 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
     success rate.
 
     Returns:
-        One row per target, of untargeted attacks first: `targeted`, `target`, `attackers` (their
-        number A), `images`;
+        One row per target, of untargeted attacks first: `targeted`, `target`, `defence`,
+        `attackers` (their number A), `images`;
 
         - per set: the `attack` and `source` of the one that succeeds on most images, its rate
           `best`, and `best_low` and `best_high`: the lower end of its exact interval (Clopper and
@@ -41,7 +42,7 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
         rows.append(
             {
                 "targeted": targeted,
-                "target": target,
+                **target._asdict(),
                 "attackers": count,
                 "images": images,
                 "attack": attack,
@@ -67,8 +68,8 @@ def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
 
     Returns:
         One row per target and k = 1, 2, ... up to the number of attackers: `targeted`, `target`,
-        `attackers`, `k`, the number `fooled` of `images`, and their `share` with its 95 % Wilson
-        interval, `low` and `high`.
+        `defence`, `attackers`, `k`, the number `fooled` of `images`, and their `share` with its
+        95 % Wilson interval, `low` and `high`.
     """
     parts = []
     for targeted, target, jobs, successes in _successes(found):
@@ -76,7 +77,7 @@ def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
         by = np.bincount(successes.sum(axis=0), minlength=len(jobs) + 1)
         fooled = by[::-1].cumsum()[::-1][1:]
         low, high = wilson_interval(fooled, np.full(len(k), images))
-        what = {"targeted": targeted, "target": target, "attackers": len(jobs), "k": k}
+        what = {"targeted": targeted, **target._asdict(), "attackers": len(jobs), "k": k}
         counts = {
             "fooled": fooled,
             "images": images,
@@ -86,7 +87,7 @@ def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _successes(found: ImageOutcomes) -> Iterator[tuple[bool, str, list[int], Mask]]:
+def _successes(found: ImageOutcomes) -> Iterator[tuple[bool, Evaluated, list[int], Mask]]:
     """Yield each target's attackers, and whether they succeed on their common images, (A, N)."""
     for targeted in (False, True):
         jobs = [job for job, its in enumerate(found.target_labels) if (its is not None) == targeted]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from src.analysis.intervals import Values
 from src.analysis.outcomes import Mask, Outcomes, outcomes, row_positions
+from src.utils.defended_names import Evaluated
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -77,7 +78,7 @@ def trajectories(
         - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
         - `below_8_bits`, for `norm` `linf` alone: flips below 1/255.
     """
-    found = outcomes(predictions, source, targets, protocol)
+    found = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
     kept = found.counted & found.target_clean
     columns = _numbers(found)
     if flips is not None and len(flips):
@@ -85,7 +86,7 @@ def trajectories(
         kept, columns["first_flip_eps_255"] = _refined(found, kept, first, flips)
     numbers = {name: values[kept] for name, values in columns.items()}
     target, image = np.nonzero(kept)
-    names = {"target": pd.Index(found.targets).take(target), "index": found.index[image]}
+    names = {"target": pd.Index(targets).take(target), "index": found.index[image]}
     table = pd.DataFrame({**names, "label": found.label[image], **numbers})
     kinds = _kinds(table)
     if norm != "linf":

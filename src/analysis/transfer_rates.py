@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis.intervals import wilson_interval
-from src.analysis.outcomes import Mask, Outcomes, outcomes, under
-from src.utils.defended_names import parted
+from src.analysis.outcomes import Mask, Outcomes, evaluated_pairs, outcomes, under
+from src.utils.defended_names import Evaluated
 
 
 def rates(
@@ -21,20 +21,22 @@ def rates(
     `target_label` is its label could be both correct and a success: no protocol counts it.
 
     Args:
-        predictions: One row per (index, target, eps_255); clean images have eps_255 = 0. A
-            table whose attacked rows have a `target_label` is that of a targeted attack. Targets
-            behind a `defence` are called such as `resnet50@jpeg`.
+        predictions: One row per (index, target, defence, eps_255), without a column `defence`
+            behind none; clean images have eps_255 = 0. A table whose attacked rows have a
+            `target_label` is that of a targeted attack.
         source: Model, or ensemble joined by `+`, that the adversarial images were crafted on. Its
             clean rows are needed by the protocols `source_correct` and `joint`, those of the
             targets by all.
-        targets: Models that the images were evaluated on, in the order of the result.
+        targets: Models that the images were evaluated on, in the order of the result; each also
+            behind the defences that it was attacked behind.
         protocol: Images that form the denominator: `all` of them, those that the source
             classifies correctly when clean (`source_correct`), those that the target does
             (`target_correct`), those that both do (`joint`), or those that source and target do,
             the latter behind all defences (`common`).
 
     Returns:
-        One row per (target, eps_255) in the order of `targets` and of rising budget, with
+        One row per (target, defence, eps_255), those behind no defence first, in the order of
+        `targets` and of rising budget, with
 
         - `targeted`: whether the attack has target labels;
         - `clean_accuracy`: accuracy of the target on all clean images;
@@ -56,7 +58,7 @@ def rates(
     Raises:
         ValueError: The table lacks the clean rows that the protocol needs.
     """
-    return _rates(outcomes(predictions, source, targets, protocol))
+    return _rates(outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol))
 
 
 def rates_by_protocol(
@@ -68,29 +70,24 @@ def rates_by_protocol(
 ) -> pd.DataFrame:
     """Return a job's rates of every variant, under every protocol whose clean rows are there.
 
-    `variants` holds predictions by variant, such as `float32`, or control, of all targets or of
-    those behind no defence. The rows are those of `rates`, after the columns `variant`, `attack`,
-    `source`, `norm` and `protocol`, and with the `defence` of each target.
+    `variants` holds predictions by variant, such as `float32`, or control. The rows are those of
+    `rates`, after the columns `variant`, `attack`, `source`, `norm` and `protocol`.
     """
     parts = {}
     for name, predictions in variants.items():
-        there = set(predictions["target"].unique())
-        found = outcomes(predictions, source, [each for each in targets if each in there], "all")
+        found = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
         for protocol in found.protocols:
             parts[name, attack, source, norm, protocol] = _rates(under(found, protocol))
     names = ["variant", "attack", "source", "norm", "protocol"]
-    rows = pd.concat(parts, names=names).reset_index(names).reset_index(drop=True)
-    defences = [parted(target)[1] for target in rows["target"]]
-    rows.insert(list(rows).index("target") + 1, "defence", defences)
-    return rows
+    return pd.concat(parts, names=names).reset_index(names).reset_index(drop=True)
 
 
 def evaluated_budgets(found: Outcomes) -> tuple[pd.DataFrame, Mask]:
-    """Return each target's budgets, rising, as `target` and `eps_255`, and as a mask (T, K)."""
+    """Return each target's budgets, rising, with its two names, and as a mask (T, K)."""
     evaluated: Mask = np.any(found.present | found.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
-    names = [found.targets[place] for place in target]
-    return pd.DataFrame({"target": names, "eps_255": found.eps_255[budget]}), evaluated
+    names = pd.DataFrame([found.targets[place] for place in target], columns=Evaluated._fields)
+    return names.assign(eps_255=found.eps_255[budget]), evaluated
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64]) -> NDArray[np.float64]:

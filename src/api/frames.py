@@ -8,7 +8,6 @@ import pandas as pd
 from src import analysis
 from src.artifacts.frame_jobs import JOBS
 from src.artifacts.jobs import StoredJob, find_jobs
-from src.utils.defended_names import defended, parted
 
 _NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
 _NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
@@ -81,7 +80,7 @@ def rates(
     targets: Sequence[str] | None = None,
     protocol: str | None = None,
 ) -> pd.DataFrame:
-    """Count, per target and budget, the images that are still classified correctly.
+    """Count, per target, defence and budget, the images that are still classified correctly.
 
     With a `source` the rows are those of one job and variant, and the result is that of
     `src.analysis.rates`. Without one they are a frame of `load_sweep` or `transfer`: the result
@@ -89,9 +88,10 @@ def rates(
     and `protocol`, under the protocol given or else the job's own.
 
     Args:
-        frame: One row per (index, target, eps_255), at least; clean images have eps_255 = 0.
+        frame: One row per (index, target, defence, eps_255), at least, without `defence` behind
+            none; clean images have eps_255 = 0.
         source: Model that the images were crafted on.
-        targets: Models that they were evaluated on; None: all.
+        targets: Models that they were evaluated on, behind all defences; None: all.
         protocol: Images that form the denominator; None: `joint` for one job.
 
     Raises:
@@ -104,12 +104,11 @@ def rates(
     parts = {}
     for place, rows in frame.groupby(keys, observed=True, sort=False):
         attack, name, variant, norm, own = map(str, place)
-        full = rows.assign(target=list(map(defended, rows["target"], rows["defence"])))
-        there = list(full.loc[full["eps_255"] > 0, "target"].unique())
-        wanted = [each for each in there if targets is None or parted(each)[0] in targets]
+        there = rows.loc[rows["eps_255"] > 0, "target"].unique()
+        wanted = [target for target in there if targets is None or target in targets]
         if wanted:
             chosen = protocol or own
-            found = analysis.rates(full, name, wanted, chosen)
+            found = analysis.rates(rows, name, wanted, chosen)
             parts[attack, name, variant, norm, chosen] = found
     if not parts:
         raise ValueError(f"targets={targets}: the frame holds no adversarial images of them.")
@@ -126,6 +125,5 @@ def _parts(job: StoredJob) -> Iterator[pd.DataFrame]:
         "protocol": record.protocol,
     }
     for variant, table in job.variants().items():
-        targets = [parted(target)[0] for target in table["target"]]
-        rows = table.assign(**job_names, target=targets, variant=variant)
+        rows = table.assign(**job_names, variant=variant)
         yield rows.astype(dict.fromkeys(_WHOLE, "Int64"))

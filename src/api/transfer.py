@@ -22,7 +22,6 @@ from src.api.modules import Given, name_of
 from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import clear
-from src.artifacts.tables import without_defences
 from src.cache.rows import RowsInMemory
 from src.config.command_line import ignore_harmless_warnings
 from src.config.compose import compose_words
@@ -206,8 +205,7 @@ def _done(job: Job, folder: Path | None) -> StoredJob:
     result = computed(job)
     record = described(job, result)
     tables = {
-        name: without_defences(table).to_pandas()
-        for name, table in prediction_tables(job, result, record).items()
+        name: table.to_pandas() for name, table in prediction_tables(job, result, record).items()
     }
     done = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
     for alarm in raised_alarms(done, None, result):

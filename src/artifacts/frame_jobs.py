@@ -10,7 +10,6 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.jobs import StoredJob, find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import defended, parted
 
 JOBS = "jobs"
 """Attribute of a frame: the records of its jobs, as plain data, under its names of the attacks."""
@@ -54,8 +53,6 @@ def jobs_of(*given: str | Path | pd.DataFrame) -> list[StoredJob]:
 
 def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
     """Return the job of a record, of whose rows some may have been taken out."""
-    names = map(defended, rows["target"], rows["defence"])
-    rows = rows.assign(target=list(names)).astype({"defence": object})
     variants = list(rows["variant"].unique())
     if record.storage not in variants:
         record = record.model_copy(update={"storage": variants[0]})
@@ -63,7 +60,7 @@ def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:
         PREDICTIONS if name == record.storage else f"{PREDICTIONS}-{name}": table
         for name, table in rows.groupby("variant", observed=True, sort=False)
     }
-    there = {parted(name)[0] for name in rows.loc[rows["eps_255"] > 0, "target"]}
+    there = set(rows.loc[rows["eps_255"] > 0, "target"])
     targets = [name for name in record.targets if name in there] if there else record.targets
     record = record.model_copy(update={"targets": targets})
     return FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)

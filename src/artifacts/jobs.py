@@ -18,9 +18,9 @@ from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
-from src.artifacts.tables import read_alarms, read_images, read_job_table, without_defences
+from src.artifacts.tables import read_alarms, read_images, read_job_table
 from src.config.settings import CONTROLS
-from src.utils.defended_names import PLAIN
+from src.utils.defended_names import PLAIN, split_source
 
 _PREPROCESSING = ("network", "mean", "std", "input_size")
 
@@ -59,14 +59,13 @@ class StoredJob:
         Those of a source that was attacked behind a defence are its clean ones behind it.
         """
         rows = self.defended
-        return rows[(rows["defence"] == PLAIN) | (rows["target"] == self.record.source)]
+        source = split_source(self.record.source)
+        own = (rows["target"] == source.target) & (rows["defence"] == source.defence)
+        return rows[(rows["defence"] == PLAIN) | own]
 
     @property
     def defended(self) -> pd.DataFrame:
-        """The predictions of the primary variant behind every defence.
-
-        Targets behind a defence have names such as `resnet50@jpeg`.
-        """
+        """The predictions of the primary variant behind every defence."""
         return self.table(PREDICTIONS)
 
     @cached_property
@@ -118,8 +117,7 @@ class StoredJob:
         return self._read(name).to_pandas()
 
     def _read(self, name: str) -> pa.Table:
-        table = read_job_table(self.files[name], name, self.record)
-        return without_defences(table) if "defence" in table.column_names else table
+        return read_job_table(self.files[name], name, self.record)
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from src.artifacts.layout import PREDICTIONS
 from src.config.settings import AttackSettings, Settings
-from src.utils.defended_names import defended
+from src.utils.defended_names import Evaluated, behind_each
 from src.utils.refusals import first_line
 
 FORMAT = 4
@@ -46,7 +46,8 @@ class JobRecord(BaseModel):
     Attributes:
         key: Equal keys mean equal predictions.
         crafting: Key of the job whatever its targets, see `crafting_key`.
-        target_keys: Keys of all that decides each target's logits, by name.
+        target_keys: Keys of all that decides each target's logits, by name; behind a defence
+            `resnet50@jpeg`.
         gradients: Number of gradients taken for the predictions.
         zero_gradients: Number of them that were zero in every pixel.
         seconds: Duration of the pass over the images; None where some rows were stored.
@@ -115,10 +116,9 @@ class JobRecord(BaseModel):
     versions: dict[str, str]
 
     @property
-    def evaluated(self) -> list[str]:
-        """Targets, and each behind every defence, such as `resnet50@jpeg`."""
-        behind = [defended(target, how) for how in self.defences for target in self.targets]
-        return [*self.targets, *behind]
+    def evaluated(self) -> tuple[Evaluated, ...]:
+        """Targets, and each behind every defence."""
+        return behind_each(self.targets, self.defences)
 
     @property
     def arithmetic(self) -> str:

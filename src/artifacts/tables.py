@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS, TOP_FIVE
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import ABSTAINED, PLAIN, parted
+from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
 from src.utils.parquet import read_table
 from src.utils.refusals import first_line
 
@@ -72,20 +72,6 @@ def with_cost(table: pa.Table, gradients: Any = None, forwards: Any = None) -> p
     return table
 
 
-def with_defences(table: pa.Table) -> pa.Table:
-    """Return predictions with the names of targets, such as `resnet50@jpeg`, parted in two."""
-    models, defences = zip(*map(parted, table["target"].to_pylist()), strict=True)
-    table = table.set_column(table.column_names.index("target"), "target", pa.array(models))
-    return table.append_column("defence", pa.array(defences))
-
-
-def without_defences(table: pa.Table) -> pa.Table:
-    """Return the rows of `with_defences` with the names of targets behind defences joined."""
-    names = pc.binary_join_element_wise(table["target"], table["defence"], "@")
-    names = pc.if_else(pc.equal(table["defence"], PLAIN), table["target"], names)
-    return table.set_column(table.column_names.index("target"), "target", names)
-
-
 def read_images(path: Path) -> dict[str, np.ndarray]:
     """Read the images that a job keeps for its report; no arrays where there is no file."""
     if not path.is_file():
@@ -128,15 +114,16 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     Behind defences there is the primary variant alone.
     """
     counts = [("index", "count"), ("index", "count_distinct")]
-    table = without_defences(table)
-    groups = table.group_by(["target", "eps_255"]).aggregate(counts).to_pydict()
-    rows = set(zip(groups["target"], groups["eps_255"], strict=True))
+    keys = ["target", "defence", "eps_255"]
+    groups = table.group_by(keys).aggregate(counts).to_pydict()
+    rows = set(zip(*(groups[key] for key in keys), strict=True))
     images = {*groups["index_count"], *groups["index_count_distinct"]}
     images.add(pc.count_distinct(table["index"]).as_py())
-    targets = record.evaluated if primary else record.targets
-    attacked = {(target, eps) for target in targets for eps in record.budgets if eps > 0}
-    evaluated = "@" in record.source and record.config["source"]  # a saved set's may not be
-    own = [record.source] if evaluated else []
-    clean = {(name, 0.0) for name in (*record.weights, *targets, *own)}
+    targets = record.evaluated if primary else behind_each(record.targets, ())
+    attacked = {(*target, eps) for target in targets for eps in record.budgets if eps > 0}
+    source = split_source(record.source)
+    behind = source.defence != PLAIN and record.config["source"]  # a saved set's may not be
+    own = [source] if behind else []
+    clean = {(*each, 0.0) for each in (*map(Evaluated, record.weights), *targets, *own)}
     if rows != attacked | clean or images != {record.images}:
         raise ValueError("its rows are not every target, budget and image of its job, each once")

@@ -32,7 +32,7 @@ from src.config.fields import (
     distinct,
     listed,
 )
-from src.utils.defended_names import PLAIN, defended
+from src.utils.defended_names import PLAIN, Evaluated, behind_each
 
 Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 Norm = Literal["linf", "l2"]
@@ -449,15 +449,14 @@ class Settings(Section):
         return "+".join(self.source) or self.attack.source
 
     @property
-    def evaluated(self) -> tuple[str, ...]:
-        """Targets, and each behind every defence, such as `resnet50@jpeg`."""
-        names = (defended(each, how) for how in self.defences for each in self.targets)
-        return (*self.targets, *names)
+    def evaluated(self) -> tuple[Evaluated, ...]:
+        """Targets, and each behind every defence."""
+        return behind_each(self.targets, self.defences)
 
     @property
     def attacked(self) -> str:
-        """The source's name with the defence that it is attacked behind."""
-        return defended(self.source_name, self.source_defence)
+        """The source's name with the defence that it is attacked behind, see `split_source`."""
+        return str(Evaluated(self.source_name, self.source_defence))
 
     @property
     def layers(self) -> tuple[str | None, ...]:

@@ -15,7 +15,6 @@ from src.analysis.strongest import strongest_attackers
 from src.analysis.visibility import mean_stealth
 from src.report.page.statistics import primary_rates
 from src.report.summary import JobSummary
-from src.utils.defended_names import parted
 
 AXES = ("attack", "source", "target", "defence")
 
@@ -119,10 +118,10 @@ class Cells:
             ends = [found[f"{value}{end}"] for end in ("", "_low", "_high")]
             if self.value == "accuracy":
                 ends = [1 - ends[0], 1 - ends[2], 1 - ends[1]]
-            target, defence = zip(*map(parted, found["target"]), strict=True)
             numbers = dict(zip(("value", "low", "high"), ends, strict=True))
             common = {"least": found["images"], "most": found["images"], "white": False}
-            place = {"attack": name, "source": "", "target": target, "defence": defence}
+            names = {"target": found["target"], "defence": found["defence"]}
+            place = {"attack": name, "source": "", **names}
             parts.append(pd.DataFrame({**place, **numbers, **common}))
         return pd.concat(parts, ignore_index=True).assign(best=False, undecided=False)
 
@@ -154,7 +153,7 @@ def cells_of(
         if "stealth" in job.files:
             at = at.merge(mean_stealth(job.table("stealth")).drop(columns="images"), on="eps_255")
         pairs.append(at)
-        single = image_outcomes(job.defended, job.attack, own.source, own.evaluated, counted)
+        single = image_outcomes(job.defended, job.attack, own.source, own.targets, counted)
         outcomes[one.group].append(single[eps])
         job.forget()
     return Cells(pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values())), value)

@@ -15,7 +15,7 @@ from src.artifacts.frame_jobs import jobs_of
 from src.report.caption import caption_of
 from src.report.cells import AVERAGE, AXES, VALUES, Cells, cells_of
 from src.report.summary import summarise
-from src.utils.defended_names import parted
+from src.utils.defended_names import split_source
 
 _LATEX = str.maketrans(
     {each: f"\\{each}" for each in "&%$#_{}"}
@@ -137,7 +137,7 @@ def _check(
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
     """Refuse cells that hold several attacks, defences or kinds of sources."""
-    through = pairs["source"].map(lambda name: parted(name)[1])
+    through = pairs["source"].map(lambda name: split_source(name).defence)
     several = {axis: list(pairs[axis].unique()) for axis in sorted(_ALONE)}
     several["source"] = [f"sources behind {name}" for name in through.unique()]
     for axis, names in several.items():

@@ -195,15 +195,13 @@ def _summary(job: StoredJob, group: str) -> JobSummary:
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
     variants, pair = job.variants(), (own.source, own.targets)
-    rates = rates_by_protocol(variants, own.source, own.evaluated, job.attack, own.norm)
+    rates = rates_by_protocol(variants, *pair, job.attack, own.norm)
     rates.insert(list(rates).index("norm") + 1, "arithmetic", own.arithmetic)
     beyond = excess_by_control(variants, own.storage, *pair, own.protocol)
     attacked = job.predictions[job.predictions["eps_255"] > 0]
     taken = attacked[["gradients", "forwards"]].mean().dropna()
     cost = {f"{name}_per_image": float(value) for name, value in taken.items()}
-    there = set(job.defended["target"].unique())
-    evaluated = [target for target in own.evaluated if target in there]
-    single = image_outcomes(job.defended, job.attack, own.source, evaluated, own.protocol)
+    single = image_outcomes(job.defended, job.attack, *pair, own.protocol)
     return JobSummary(job, rates, beyond, alarms, single, group, cost)
 
 

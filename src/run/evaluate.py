@@ -22,6 +22,7 @@ from src.run.batches import Batches
 from src.run.lightning_module import Transfer
 from src.run.trainer import make_trainer
 from src.utils import stopping
+from src.utils.defended_names import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ def score_clean(
     return evaluate(dataset, module, trainer, label, only).tables[name]
 
 
-def renamed(table: pa.Table, name: str) -> pa.Table:
-    """Return the rows under another target's name: a cache knows models by content."""
+def with_names(table: pa.Table, pair: Evaluated) -> pa.Table:
+    """Return one target's rows under its names: a pass has labels, and a cache knows contents."""
     position = table.schema.get_field_index("target")
-    return table.set_column(position, "target", pa.array([name] * len(table)))
+    table = table.set_column(position, "target", pa.array([pair.target] * len(table)))
+    return table.append_column("defence", pa.array([pair.defence] * len(table)))

@@ -34,7 +34,7 @@ from src.run.unattacked import clean_rows, unattacked_tables
 from src.run.written_set import write_set
 from src.tracking import Run, Tracker
 from src.utils.call_target import check_target
-from src.utils.defended_names import ABSTAINED
+from src.utils.defended_names import ABSTAINED, Evaluated
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def computed(job: Job) -> Results:
     """
     unattacked = unattacked_tables(job)
     result = attacked_rows(job) if job.settings.budgets else Results()
-    unsteady = [name for name, one in job.networks.items() if not getattr(one, "steady", True)]
-    softmax = [name for name, one in job.networks.items() if getattr(one, "softmax", False)]
+    unsteady = [pair for pair, one in job.networks.items() if not getattr(one, "steady", True)]
+    softmax = [pair for pair, one in job.networks.items() if getattr(one, "softmax", False)]
     diagnostics = _joined(result.diagnostics, unattacked)
     return replace(result, diagnostics=diagnostics, unsteady=unsteady, softmax=softmax)
 
@@ -113,7 +113,7 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
 def described(job: Job, result: Results, folder: Path | None = None) -> JobRecord:
     """Return the record of a computed job, with the words of its command that its folder holds."""
     settings = job.settings
-    names = [settings.attacked, *settings.evaluated]
+    names = [settings.attacked, *job.target_keys]
     # A whole set is comparable with the jobs that attack the images it says its clean ones are.
     stated = job.saved.data if job.saved and len(job.images) == len(job.saved) else ""
     if result.batch_size:  # the one that fitted into memory
@@ -170,15 +170,17 @@ def check_clean_accuracies(
     A model misses if the 95 % interval of its accuracy lies outside the expected one plus or
     minus the tolerance, so that a small subset does not stop a job by chance.
     """
-    frame = clean.select(["target", "label", "predicted"]).to_pandas()
+    frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
-    correct = (frame["label"] == frame["predicted"]).groupby(frame["target"], sort=False)
+    correct = (frame["label"] == frame["predicted"]).groupby(
+        [frame[name] for name in Evaluated._fields], sort=False
+    )
     counts = correct.agg(["sum", "count"])
-    words = [f"{name} {k / n:.2%}" for name, (k, n) in counts.iterrows()]
+    words = [f"{Evaluated(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows()]
     number = pc.count_distinct(clean["index"]).as_py()
     log.info("%d clean images, correct: %s", number, ", ".join(words))
     for name in settings.models:  # defences have no such expectations
-        k, n = (int(value) for value in counts.loc[name])
+        k, n = (int(value) for value in counts.loc[Evaluated(name)])
         expected = expectations[name]
         if expected is None:
             continue

@@ -40,12 +40,12 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, job_record, with_record
-from src.artifacts.tables import columns_of, with_defences
+from src.artifacts.tables import columns_of
 from src.images.saved_images import SavedImages
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.passes import adversarial_images, stored_images
 from src.run.stages import Job, Results
-from src.utils.defended_names import parted
+from src.utils.defended_names import PLAIN, split_source
 from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.parquet import write_table
 
@@ -87,13 +87,15 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
 
 def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return a job's predictions with those of the clean images, by table; one a variant."""
-    plain = pc.is_in(job.clean["target"], pa.array([*record.weights, record.source]))
+    source = split_source(record.source)
+    own = pc.and_(*map(pc.equal, [job.clean["target"], job.clean["defence"]], source))
+    plain = pc.or_(pc.equal(job.clean["defence"], PLAIN), own)
     named = {}
     for name, rows in (result.tables or {record.storage: job.clean.slice(0, 0)}).items():
         primary = name == record.storage
         clean = job.clean if primary else job.clean.filter(plain)
         table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
-        named[table] = with_defences(pa.concat_tables([clean, rows])).select(columns_of(table))
+        named[table] = pa.concat_tables([clean, rows]).select(columns_of(table))
     return named
 
 
@@ -106,9 +108,8 @@ def _top_five(job: Job, result: Results, shown: Sequence[int]) -> pa.Table:
         for table in tables
         if table is not None
     ]
-    columns = [name for name in columns_of(TOP_FIVE) if name != "defence"]
-    rows = [table.select(columns) for table in (job.clean, *attacked)]
-    return with_defences(pa.concat_tables(rows)).select(columns_of(TOP_FIVE))
+    columns = columns_of(TOP_FIVE)
+    return pa.concat_tables(table.select(columns) for table in (job.clean, *attacked))
 
 
 def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
@@ -185,7 +186,7 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
         iterative=own.iterative,
     )
     if own.defences:
-        raised += many_abstentions(job.defended, own.source, own.evaluated, own.protocol)
+        raised += many_abstentions(job.defended, own.source, own.targets, own.protocol)
     words = "equal images have other logits at the next call, or beside other images"
     raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
     words = "its outputs are never negative and sum to 1, as probabilities do"
@@ -195,8 +196,7 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
 def _write_tables(summary: JobSummary, folder: Path) -> None:
     """Write a job's rates, excess, and each initially correct image's minimum budget as tried."""
     job, own = summary.job, summary.job.record
-    models = [parted(target)[0] for target in summary.rates["target"]]
-    write_csv(folder / RATES, summary.rates.assign(target=models))
+    write_csv(folder / RATES, summary.rates)
     if len(summary.excess):
         write_csv(folder / EXCESS, summary.excess)
     pair = (own.source, own.targets)

@@ -23,15 +23,16 @@ from src.images.variants import AttackedBatch
 from src.measure.diagnostics import make_diagnostics
 from src.measure.spectra import mean_spectra
 from src.run.attack import make_attacker
-from src.run.evaluate import Evaluation, evaluate, renamed
+from src.run.evaluate import Evaluation, evaluate, with_names
 from src.run.lightning_module import CRAFTING, IMAGES, Transfer, total
 from src.run.stages import Job, Results
+from src.utils.defended_names import PLAIN, Evaluated
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
-Cell = tuple[str, str]
-"""A table's name and its target; no target where all share the rows."""
+Cell = tuple[str, Evaluated | None]
+"""A table's name and what was evaluated; None where all share the rows."""
 
 
 def attacked_rows(job: Job) -> Results:
@@ -47,11 +48,12 @@ def attacked_rows(job: Job) -> Results:
     ) -> Mapping[Cell, pa.Table]:
         nonlocal took
         settings = job.settings
-        targets = [name for name in settings.evaluated if any(name == each for _, each in missing)]
+        asked = {pair for _, pair in missing}
+        targets = [pair for pair in settings.evaluated if pair in asked]
 
         def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
             """Return the rows of each target."""
-            cells = [cell for cell in (*missing, (IMAGES, "")) if cell[0] in tables]
+            cells = [cell for cell in (*missing, (IMAGES, None)) if cell[0] in tables]
             return {(name, target): _of(tables[name], target) for name, target in cells}
 
         module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
@@ -62,17 +64,17 @@ def attacked_rows(job: Job) -> Results:
         return split(took.tables)
 
     found = computed_once(
-        job.rows, keys, wanted, compute, large=[(IMAGES, "")], refresh=job.settings.rerun
+        job.rows, keys, wanted, compute, large=[(IMAGES, None)], refresh=job.settings.rerun
     )
     return _results(job, found, took) if is_first_process() else Results()
 
 
 def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Results:
     """Return tables of all targets."""
-    crafting, names = found.get((CRAFTING, "")), [name for name, target in found if target]
+    crafting, names = found.get((CRAFTING, None)), [name for name, target in found if target]
     tables = {
         name: pa.concat_tables(
-            renamed(found[name, target], target)
+            with_names(found[name, target], target)
             for target in job.settings.evaluated
             if (name, target) in found
         )
@@ -83,11 +85,11 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
         for name in job.variants.names
         if (table := tables.pop(name, None)) is not None
     }
-    if ("spectra", "") in found:
+    if ("spectra", None) in found:
         size, at = job.images.image_size, job.settings.reference
-        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
-    if ("stealth", "") in found:
-        tables["stealth"] = found["stealth", ""]
+        tables["spectra"] = mean_spectra(found["spectra", None], size, at)
+    if ("stealth", None) in found:
+        tables["stealth"] = found["stealth", None]
     return Results(
         variants,
         tables,
@@ -113,7 +115,10 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
     settings, chosen = job.settings, job.settings.diagnostics
     every, diagnosed = job.images.indices, job.diagnosed.indices
     what: dict[Cell, tuple[Any, np.ndarray]] = {}
-    for target in settings.targets:
+    for target in settings.evaluated:
+        if target.defence != PLAIN:
+            what[job.variants.primary, target] = (None, every)
+            continue
         for variant in job.variants.names:
             primary = job.variants.primary if variant in CONTROLS else None
             what[variant, target] = (primary, every)
@@ -124,38 +129,42 @@ def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
             what["iterations", target] = ((settings.reference, chosen.iterations), diagnosed)
         if chosen.filters:
             what["filtered", target] = (settings.reference, diagnosed)
-    for target in settings.evaluated[len(settings.targets) :]:  # behind a defence
-        what[job.variants.primary, target] = (None, every)
     if chosen.spectra:
-        what["spectra", ""] = (settings.reference, diagnosed)
+        what["spectra", None] = (settings.reference, diagnosed)
     if chosen.stealth:
-        what["stealth", ""] = (None, diagnosed)
+        what["stealth", None] = (None, diagnosed)
     if job.saved is None:
-        what[CRAFTING, ""] = (None, every)
+        what[CRAFTING, None] = (None, every)
         kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
-        what[IMAGES, ""] = (None, kept)
+        what[IMAGES, None] = (None, kept)
     keys = {
-        (name, target): content_key(job.crafting, name, how, job.target_keys.get(target))
+        (name, target): content_key(job.crafting, name, how, target and job.model_key(target))
         for (name, target), (how, _) in what.items()
     }
     return keys, {cell: index for cell, (_, index) in what.items()}
 
 
-def _correct(clean: pa.Table, target: str) -> np.ndarray:
-    """Return the index of the clean images that a target classifies correctly."""
-    rows = _of(clean, target)
+def _plain(clean: pa.Table) -> pa.Table:
+    """Return the rows behind no defence, of which the diagnostics are."""
+    return clean.filter(pc.equal(clean["defence"], PLAIN))
+
+
+def _correct(clean: pa.Table, target: Evaluated) -> np.ndarray:
+    """Return the index of the clean images that a target behind no defence classifies correctly."""
+    rows = _of(_plain(clean), target)
     index: np.ndarray = rows.filter(pc.equal(rows["label"], rows["predicted"]))["index"].to_numpy()
     return index
 
 
-def _of(table: pa.Table, target: str) -> pa.Table:
-    return table.filter(pc.equal(table["target"], target)) if target else table
+def _of(table: pa.Table, target: Evaluated | None) -> pa.Table:
+    """Return the rows that a pass has under a target's label."""
+    return table.filter(pc.equal(table["target"], str(target))) if target else table
 
 
 def _transfer(
     job: Job,
     missing: Mapping[Cell, np.ndarray],
-    targets: Sequence[str],
+    targets: Sequence[Evaluated],
     todo: np.ndarray,
     keep: Callable[[Mapping[str, pa.Table]], None],
 ) -> Transfer:
@@ -163,8 +172,8 @@ def _transfer(
     settings, names = job.settings, {name for name, _ in missing}
     source, every = _adversarial_source(job, missing, todo), []
     if isinstance(source, Attacker):
-        plain = [name for name in targets if name in settings.targets]
-        how = (settings.diagnostics, plain, settings.reference, job.clean)
+        plain = [pair.target for pair in targets if pair.defence == PLAIN]
+        how = (settings.diagnostics, plain, settings.reference, _plain(job.clean))
         every = make_diagnostics(*how, source, settings.seed, settings.step_255)
     diagnostics = [one for one in every if one.table in names]
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
@@ -172,7 +181,7 @@ def _transfer(
     size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
     small = size <= settings.store.images_mb * 1e6
     return Transfer(
-        {name: network for name, network in job.networks.items() if name in targets},
+        {str(pair): network for pair, network in job.networks.items() if pair in targets},
         source,
         replace(job.variants, wanted=names),
         diagnostics,
@@ -190,7 +199,7 @@ def _adversarial_source(
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings = job.settings
-    before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
+    before = np.setdiff1d(todo, missing.get((CRAFTING, None), []))
     kept = stored_images(job, before.tolist())
     if again := len(before) - len(kept):
         log.info(
@@ -205,7 +214,7 @@ def _adversarial_source(
 
 def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the stored ones of some adversarial images, float32 (K, 3, H, W), by index."""
-    side, key = job.images.image_size, _cells(job)[0][IMAGES, ""]
+    side, key = job.images.image_size, _cells(job)[0][IMAGES, None]
     table = job.rows.select(key, index) if len(index) else None
     if not table:
         return {}

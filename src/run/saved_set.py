@@ -10,7 +10,7 @@ from src.config.settings import EpsilonSettings, SavedSettings, Settings, refere
 from src.images.image_folders import open_foreign_images
 from src.images.saved_images import UNKNOWN, SavedImages
 from src.run.written_set import read_set
-from src.utils.defended_names import PLAIN, parted
+from src.utils.defended_names import PLAIN, split_source
 
 
 @lru_cache(maxsize=2)  # checked before the sweep, and again in the job
@@ -60,7 +60,8 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
     check_among(f"epsilon.reference of {path}", [reference], budgets)
-    for member in (*parted(source)[0].split("+"), parted(source)[1]):
+    model, defence = split_source(source)
+    for member in (*model.split("+"), defence):
         check_name(member)
     protocol = settings.protocol or ("joint" if settings.source else "target_correct")
     if protocol in ("joint", "source_correct") and not settings.source:
@@ -83,7 +84,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
 
 
 def _words(source: str) -> str:
-    model, defence = parted(source)
+    model, defence = split_source(source)
     return model if defence == PLAIN else f"{model} with source_defence={defence}"
 
 

@@ -22,7 +22,7 @@ from src.images.saved_images import SavedImages
 from src.images.variants import STORED, Variants
 from src.run.models import Model
 from src.utils.call_target import call_target
-from src.utils.defended_names import PLAIN, parted
+from src.utils.defended_names import PLAIN, Evaluated
 
 _POOL = 32  # images that attacks may mix in
 
@@ -56,34 +56,32 @@ class Job:
     clean: pa.Table = None
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
-        """Classifiers by name, behind defences too."""
-        plain = {name: model.classifier for name, model in self.models.items()}
-        return plain | {name: self._defended(*parted(name)) for name in self.behind_defences}
-
-    def _defended(self, model: str, defence: str) -> Defended:
-        repeats = self.settings.defence[defence].repeats
-        how = (self.defences[defence], repeats, self.settings.seed, defence)
-        return Defended(self.models[model].classifier, *how)
-
-    @property
-    def behind_defences(self) -> list[str]:
-        """Names of what is evaluated behind a defence: targets, and the source as attacked."""
+    def networks(self) -> dict[Evaluated, nn.Module]:
+        """Classifiers: models, then targets, and the source as attacked, behind defences."""
         settings = self.settings
-        attacked = [settings.attacked] if settings.source else []  # of a saved set perhaps none
-        names = dict.fromkeys((*settings.evaluated, *attacked))
-        return [name for name in names if "@" in name]
+        pairs = [*map(Evaluated, self.models), *settings.evaluated]
+        if settings.source:  # of a saved set perhaps none
+            pairs.append(Evaluated(settings.source_name, settings.source_defence))
+        return {pair: self._network(*pair) for pair in pairs}
 
-    def model_key(self, name: str) -> str:
-        """Return the key of all that decides a model's logits, those behind a defence too."""
-        model, defence = parted(name)
-        key = self.models[model].key
-        return key if defence == PLAIN else content_key(key, defence_key(self.settings, defence))
+    def _network(self, model: str, defence: str) -> nn.Module:
+        network, settings = self.models[model].classifier, self.settings
+        if defence == PLAIN:
+            return network
+        repeats = settings.defence[defence].repeats
+        return Defended(network, self.defences[defence], repeats, settings.seed, defence)
+
+    def model_key(self, pair: Evaluated) -> str:
+        """Return the key of all that decides the logits of a model behind a defence."""
+        key = self.models[pair.target].key
+        if pair.defence == PLAIN:
+            return key
+        return content_key(key, defence_key(self.settings, pair.defence))
 
     @property
     def target_keys(self) -> dict[str, str]:
-        """Keys of all that decides the targets' logits, by name."""
-        return {name: self.model_key(name) for name in self.settings.evaluated}
+        """Keys of all that decides the targets' logits, by name, such as `resnet50@jpeg`."""
+        return {str(pair): self.model_key(pair) for pair in self.settings.evaluated}
 
     @cached_property
     def crafting(self) -> str:
@@ -100,9 +98,9 @@ class Job:
             None if before == PLAIN else defence_key(settings, before),
         )
 
-    def rows_key(self, table: str, models: Sequence[str], *what: Any) -> str:
+    def rows_key(self, table: str, pairs: Sequence[Evaluated], *what: Any) -> str:
         """Return the key of rows of some models that need no attack, see `rows_key`."""
-        keys = [self.model_key(name) for name in models]
+        keys = [self.model_key(pair) for pair in pairs]
         return rows_key(self.settings, self.device, self.images.digest(), table, keys, *what)
 
     @property
@@ -143,8 +141,8 @@ class Results:
     zero_gradients: int = 0
     seconds: float = math.nan
     batch_size: int = 0
-    unsteady: Sequence[str] = ()
-    softmax: Sequence[str] = ()
+    unsteady: Sequence[Evaluated] = ()
+    softmax: Sequence[Evaluated] = ()
 
     @property
     def zero_share(self) -> float:

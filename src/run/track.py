@@ -15,7 +15,7 @@ from src.artifacts.record import JobRecord
 from src.config.settings import Settings, job_name
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
-from src.utils.defended_names import PLAIN, parted
+from src.utils.defended_names import PLAIN, Evaluated, split_source
 
 CURVES = ("robust_accuracy", "success_rate", "confidence", "true_confidence")
 
@@ -64,8 +64,8 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     if record.attack:
-        for target in summary.own["target"].unique():
-            _track_pair(summary, target, tracker, run)
+        for names, rows in summary.own.groupby([*Evaluated._fields], sort=False):
+            _track_pair(summary, Evaluated(*map(str, names)), rows, tracker, run)
         for alarm in summary.alarms:  # as much of one name as a tag may hold
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
@@ -84,11 +84,12 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
     tracker.log_job(run, known, tags, files_of_job(summary.job.folder), record.data)
 
 
-def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) -> None:
-    """Log a run for a target, from the rates of a job's primary variant."""
-    record, own = summary.job.record, summary.own
-    attack, rows = record.config["attack"], own[own["target"] == target]
-    model, defence = parted(target)
+def _track_pair(
+    summary: JobSummary, pair: Evaluated, rows: pd.DataFrame, tracker: Tracker, run: Run
+) -> None:
+    """Log a run for a target behind a defence, from its rates of a job's primary variant."""
+    record = summary.job.record
+    attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
     cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
     points += [(f"effort/{name}", value, 0) for name, value in cost.items()]
@@ -103,8 +104,7 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
         "attack": record.label,
         "norm": record.norm,
         "source": record.source,
-        "target": model,
-        "defence": defence,
+        **pair._asdict(),
         "dataset": record.dataset,
         "n_images": record.images,
         "seed": record.seed,
@@ -120,13 +120,13 @@ def _track_pair(summary: JobSummary, target: str, tracker: Tracker, run: Run) ->
         "precision": record.precision,
         "protocol": record.protocol,
         "storage": record.storage,
-        "source_weights": record.weights.get(parted(record.source)[0], "unknown"),
-        "target_weights": record.weights[model],
+        "source_weights": record.weights.get(split_source(record.source).target, "unknown"),
+        "target_weights": record.weights[pair.target],
         "data_digest": record.data,
         "git_commit": record.commit,
         **intervals,
     }
-    name = named(f"{job_name(record.label, record.source)} -> {target}", record)
+    name = named(f"{job_name(record.label, record.source)} -> {pair}", record)
     tracker.log_pair(run, name, tags, parameters, points)
 
 
@@ -181,7 +181,7 @@ def sweep_points(summary: Summary) -> list[Point]:
     for one in summary.attacked:
         source, rates = one.job.record.source, _at_whole_budgets(one.own)
         for row in rates.dropna(subset="success_rate").to_dict("records"):
-            if is_white_box(source, row["target"]):
+            if is_white_box(source, row["target"], row["defence"]):
                 name = _metric(one.job.attack, row["defence"])
                 found[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
     return [(name, fmean(values), eps) for (name, eps), values in found.items()]

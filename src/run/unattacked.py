@@ -14,16 +14,16 @@ from src.images.adversarial_source import Probe, clean_images
 from src.images.variants import Variants
 from src.measure.band_filters import BOUNDS, CUTOFFS, low_passed_images, noise_parts
 from src.measure.gradient_similarity import Similarity
-from src.run.evaluate import evaluate, renamed, score_clean
+from src.run.evaluate import evaluate, score_clean, with_names
 from src.run.lightning_module import Transfer
 from src.run.stages import Job
+from src.utils.defended_names import Evaluated
 from src.utils.processes import from_first_process, is_first_process
 
 
 def clean_rows(job: Job) -> pa.Table:
     """Return the models' predictions for the clean images, the same in all processes."""
-    names = (*job.models, *job.behind_defences)
-    rows = _scored(job, "clean images", names, job.images.indices)
+    rows = _scored(job, "clean images", list(job.networks), job.images.indices)
     return from_first_process(None if rows is None else with_cost(rows, 0, 0))
 
 
@@ -35,7 +35,7 @@ def unattacked_tables(job: Job) -> dict[str, pa.Table]:
     gradient with the source's. Tables that are not asked for are left out.
     """
     settings, tables = job.settings, {}
-    index, targets = job.diagnosed.indices, settings.targets
+    index, targets = job.diagnosed.indices, list(map(Evaluated, settings.targets))
     if settings.diagnostics.filters:
         at, seed = settings.reference, settings.seed
         what = (at, [*BOUNDS.values()], seed)
@@ -50,7 +50,7 @@ def unattacked_tables(job: Job) -> dict[str, pa.Table]:
 def _scored(
     job: Job,
     table: str,
-    names: Sequence[str],
+    pairs: Sequence[Evaluated],
     index: np.ndarray,
     probe: Probe | None = None,
     *what: Any,
@@ -61,15 +61,15 @@ def _scored(
     """
 
     def compute(
-        missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
-    ) -> dict[str, pa.Table]:
-        def split(rows: pa.Table) -> dict[str, pa.Table]:
-            return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
+        missing: Mapping[Evaluated, np.ndarray], todo: np.ndarray, keep: Keep[Evaluated]
+    ) -> dict[Evaluated, pa.Table]:
+        def split(rows: pa.Table) -> dict[Evaluated, pa.Table]:
+            return {pair: rows.filter(pc.equal(rows["target"], str(pair))) for pair in missing}
 
         return split(
             score_clean(
                 job.images,
-                {name: network for name, network in job.networks.items() if name in missing},
+                {str(pair): network for pair, network in job.networks.items() if pair in missing},
                 job.settings.trainer,
                 probe=probe,
                 label=table,
@@ -78,12 +78,12 @@ def _scored(
             )
         )
 
-    keys = {name: job.rows_key(table, [name], *what) for name in names}
-    wanted = dict.fromkeys(names, index)
+    keys = {pair: job.rows_key(table, [pair], *what) for pair in pairs}
+    wanted = dict.fromkeys(pairs, index)
     found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
     if not found:
         return None
-    rows = pa.concat_tables(renamed(found[name], name) for name in names)
+    rows = pa.concat_tables(with_names(found[pair], pair) for pair in pairs)
     return rows if probe is None else rows.drop_columns(["target_label", "draws", "draws_correct"])
 
 
@@ -99,7 +99,7 @@ def _similarity(job: Job) -> pa.Table | None:
         wanted = {name: pairs[name] for name in missing}
         needed = {name for pair in wanted.values() for name in pair}
         module = Transfer(
-            {name: network for name, network in job.networks.items() if name in needed},
+            {name: model.classifier for name, model in job.models.items() if name in needed},
             clean_images(),
             Variants(wanted=()),
             [Similarity(wanted, trainer.max_gradient_batch)],
@@ -108,8 +108,12 @@ def _similarity(job: Job) -> pa.Table | None:
         rows = tables["similarity"]
         return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
 
-    keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
+    keys = {
+        name: job.rows_key("similarity", list(map(Evaluated, pair))) for name, pair in pairs.items()
+    }
     wanted = dict.fromkeys(pairs, job.diagnosed.indices)
     found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
     own = {target: " ".join(sorted([source, target])) for target in job.settings.targets}
-    return pa.concat_tables(renamed(found[own[name]], name) for name in own) if found else None
+    if not found:
+        return None
+    return pa.concat_tables(with_names(found[own[name]], Evaluated(name)) for name in own)

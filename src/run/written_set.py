@@ -22,7 +22,7 @@ from src.data import LabelledImages
 from src.images.saved_images import LazyImages, SavedImages
 from src.run.passes import adversarial_images
 from src.run.stages import Job, Results
-from src.utils.defended_names import parted
+from src.utils.defended_names import split_source
 from src.utils.files import atomic_write
 from src.utils.refusals import first_line
 
@@ -110,6 +110,8 @@ def _opened(path: Path, record: JobRecord) -> SavedImages:
         ),
         read=partial(read, "adversarial"),
         ensemble=record.config["ensemble"],
-        weights={name: record.weights[name] for name in parted(record.source)[0].split("+")},
+        weights={
+            name: record.weights[name] for name in split_source(record.source).target.split("+")
+        },
         data=record.data,
     )

@@ -1,4 +1,7 @@
-"""Names of networks behind defences, such as `resnet50@jpeg`."""
+"""Targets and the defences before them."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 PLAIN = "none"
 """Name of no defence."""
@@ -6,20 +9,31 @@ ABSTAINED = -1
 """Predicted class where a defence abstains."""
 
 
-def defended(model: str, defence: str) -> str:
-    """Return the name of a model behind a defence, its own name behind none.
+class Evaluated(NamedTuple):
+    """What images are evaluated on: a model, and the defence before it.
 
-    >>> defended("resnet50", "jpeg"), defended("resnet50", "none")
+    >>> str(Evaluated("resnet50", "jpeg")), str(Evaluated("resnet50"))
     ('resnet50@jpeg', 'resnet50')
     """
-    return model if defence == PLAIN else f"{model}@{defence}"
+
+    target: str
+    defence: str = PLAIN
+
+    def __str__(self) -> str:
+        return self.target if self.defence == PLAIN else f"{self.target}@{self.defence}"
 
 
-def parted(name: str) -> tuple[str, str]:
-    """Return the model and the defence that a name stands for.
+def behind_each(targets: Iterable[str], defences: Iterable[str]) -> tuple[Evaluated, ...]:
+    """Return targets as they are, then each behind every defence."""
+    every = dict.fromkeys((PLAIN, *defences))
+    return tuple(Evaluated(target, defence) for defence in every for target in targets)
 
-    >>> parted("resnet50@jpeg"), parted("resnet50")
-    (('resnet50', 'jpeg'), ('resnet50', 'none'))
+
+def split_source(source: str) -> Evaluated:
+    """Return the model and the defence of a source; one text names both in records and rows.
+
+    >>> tuple(split_source("resnet50@jpeg")), tuple(split_source("a+b"))
+    (('resnet50', 'jpeg'), ('a+b', 'none'))
     """
-    model, _, defence = name.partition("@")
-    return model, defence or PLAIN
+    model, _, defence = source.partition("@")
+    return Evaluated(model, defence or PLAIN)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from src.analysis.image_outcomes import ImageOutcomes, joined
+from src.utils.defended_names import Evaluated
 
 
 @pytest.fixture(scope="session")
@@ -29,16 +30,22 @@ def make_table():
 
 @pytest.fixture(scope="session")
 def outcomes_of():
-    """Lay out rows of images: attack, source, target, index, target_label, counted, success."""
+    """Lay out rows of images: attack, source, target, index, target_label, counted, success.
+
+    Targets are pairs of model and defence, or models behind none.
+    """
+
+    def pair_of(target):
+        return Evaluated(target) if isinstance(target, str) else Evaluated(*target)
 
     def layout(rows):
         parts = []
         for (attack, source), job in rows.groupby(["attack", "source"], sort=False):
-            index, targets = np.unique(job["index"]), list(job["target"].unique())
+            index, targets = np.unique(job["index"]), [*map(pair_of, job["target"].unique())]
             counted, fooled = np.zeros((2, 1, len(targets), len(index)), bool)
             labels = np.full(len(index), -1)
             for row in job.itertuples():
-                place = 0, targets.index(row.target), np.searchsorted(index, row.index)
+                place = 0, targets.index(pair_of(row.target)), np.searchsorted(index, row.index)
                 counted[place], fooled[place] = row.counted, row.counted and row.success
                 labels[place[2]] = -1 if np.isnan(row.target_label) else row.target_label
             parts.append(

@@ -15,7 +15,7 @@ def _rows(success: dict[tuple[str, str, str], list[int]], aimed: bool = False) -
             {
                 "attack": attack,
                 "source": source,
-                "target": target,
+                "target": [target] * len(values),
                 "index": range(len(values)),
                 "target_label": 3.0 if aimed else np.nan,
                 "counted": [value >= 0 for value in values],
@@ -148,7 +148,7 @@ def test_jobs_without_another_model_have_no_ranking(outcomes_of) -> None:
 
 
 def test_each_defence_has_a_ranking_and_the_own_network_is_in_none(outcomes_of) -> None:
-    values = {"b": [1, 1], "b@jpeg": [1, 0], "a@jpeg": [1, 1]}
+    values = {("b", "none"): [1, 1], ("b", "jpeg"): [1, 0], ("a", "jpeg"): [1, 1]}
     ranked = rankings(outcomes_of(_rows({("mi", "a", name): its for name, its in values.items()})))
     assert dict(zip(ranked["defence"], ranked["mean"], strict=True)) == {"none": 1, "jpeg": 0.5}
 

@@ -137,7 +137,7 @@ def test_all_variants_and_protocols_at_once_equal_one_after_the_other(table, kno
     assert list(found.columns[:5]) == names and set(found["protocol"]) == set(known.split())
     for (variant, protocol), rows in found.groupby(["variant", "protocol"]):
         expected = rates(tables[variant], "a", ["b"], protocol)
-        mine = rows.drop(columns=[*names, "defence"]).reset_index(drop=True)
+        mine = rows.drop(columns=names).reset_index(drop=True)
         pd.testing.assert_frame_equal(mine, expected)
 
 
@@ -150,6 +150,22 @@ def test_rows_that_mean_nothing_together_are_refused(table):
         rates(table, "a", ["b", "c"])
     with pytest.raises(ValueError, match=r"target \(none\)"):
         rates(table, "a", [])
+
+
+def test_models_are_rated_behind_each_defence_that_they_were_attacked_behind(table):
+    behind = table[table["target"] == "b"].assign(defence="jpeg", predicted=[0] * 4 + [1] * 4)
+    of_source = table.query("target == 'a' and eps_255 == 0")
+    of_source = of_source.assign(defence="median", predicted=[1, 0, 1, 1])
+    every = pd.concat([of_source, behind, table.assign(defence="none")], ignore_index=True)
+    found = rates(every, "a", ["b", "a"], "joint")
+    pairs = list(zip(found["target"], found["defence"], strict=True))[::2]
+    assert pairs == [("b", "none"), ("a", "none"), ("b", "jpeg")]
+    plain = found[found["defence"] == "none"]
+    pd.testing.assert_frame_equal(plain, rates(table, "a", ["b", "a"]))
+    counts = ["denominator", "still_correct"]
+    assert found[counts].iloc[-1].tolist() == [3, 0]
+    adaptive = rates(every, "a@median", ["b"], "source_correct")
+    assert adaptive.set_index(["defence", "eps_255"])[counts].loc[("none", 8.0)].tolist() == [1, 0]
 
 
 def test_an_image_that_was_not_attacked_is_not_counted(make_table):

@@ -13,6 +13,7 @@ from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.images.variants import Variants
 from src.run.stages import Job
 from src.run.unattacked import unattacked_tables
+from src.utils.defended_names import PLAIN, Evaluated
 
 TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
@@ -102,7 +103,11 @@ def test_what_needs_no_attack_is_computed_once(images, curved, tmp_path):
                 "targets": tuple(networks),
                 "cache_dir": str(tmp_path),
             },
-            **{"evaluated": tuple(networks), "attacked": source, "rerun": False},
+            **{
+                "evaluated": tuple(map(Evaluated, networks)),
+                "source_defence": PLAIN,
+                "rerun": False,
+            },
         )
         rows = Rows(tmp_path / "rows")
         given = (settings, None, images(), images(), None, models, "cpu", rows, None, {})

@@ -62,8 +62,7 @@ def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
 
     The rates are `primary_rates`.
     """
-    clean = rates.groupby("defence", sort=False)[[*rates]].apply(clean_rows)
-    clean = clean.assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
+    clean = clean_rows(rates).assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
     return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf, nan
 
 import pandas as pd
@@ -18,7 +19,7 @@ from src.analysis.visibility import mean_stealth
 from src.artifacts.jobs import StoredJob, model_digest
 from src.report.page.galleries import Pictures
 from src.report.summary import JobSummary, Summary, described_images
-from src.utils.defended_names import PLAIN, defended, parted
+from src.utils.defended_names import PLAIN, Evaluated
 
 
 @dataclass
@@ -87,11 +88,10 @@ def _by_rank(summary: Summary) -> list[int]:
 
 def _model(job: StoredJob, name: str, names: dict[str, str]) -> str:
     """Return a model's name, distinct from that of another model or other data."""
-    record, (model, defence) = job.record, parted(name)
-    digest = model_digest(record, model)
-    known = names.setdefault(model, f"{record.data}{digest}")
-    other = f"{model} ({record.dataset} {record.data[:6]} {digest[:6]})"
-    return defended(model if known == f"{record.data}{digest}" else other, defence)
+    record, digest = job.record, model_digest(job.record, name)
+    known = names.setdefault(name, f"{record.data}{digest}")
+    other = f"{name} ({record.dataset} {record.data[:6]} {digest[:6]})"
+    return name if known == f"{record.data}{digest}" else other
 
 
 def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
@@ -99,11 +99,12 @@ def _add_clean(job: StoredJob, names: dict[str, str], found: Measured) -> None:
     classes = job.record.class_names
     mine = found.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
-    named = {name: _model(job, name, names) for name in (*job.record.weights, *behind)}
+    pairs = dict.fromkeys((*map(Evaluated, job.record.weights), *behind))
+    named = {pair: str(pair._replace(target=_model(job, pair.target, names))) for pair in pairs}
     if mine.keys() >= set(named.values()):
         return
-    for target, its in job.clean.groupby(job.clean["target"].astype(str), sort=False):
-        name = named[str(target)]
+    for pair, its in job.clean.groupby([*Evaluated._fields], sort=False):
+        name = named[Evaluated(*map(str, pair))]
         if name not in mine:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
@@ -125,7 +126,9 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     if "spectra" in stored:
         found["spectra"] = stored["spectra"]
     if "low_passed" in stored:
-        table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
+        table = low_pass_accuracy(
+            stored["low_passed"], rows[(rows["eps_255"] == 0) & (rows["defence"] == PLAIN)]
+        )
         own = [_model(job, str(target), names) for target in table["target"]]
         found["low_passed"] = table.assign(target=own)
     if "filtered" in stored:
@@ -154,10 +157,9 @@ def _rates(one: JobSummary) -> pd.DataFrame:
     """Return the rates of every variant, with what charts tell rows apart by."""
     record, table = one.job.record, measured(one.rates)
     return table.assign(
-        target=[parted(target)[0] for target in table["target"]],
         primary=table["variant"] == record.storage,
         reference=(table["protocol"] == record.protocol) & (table["eps_255"] == record.reference),
-        relation=[relation(record.source, target) for target in table["target"]],
+        relation=list(map(partial(relation, record.source), table["target"], table["defence"])),
         gradients_per_image=one.cost.get("gradients_per_image", nan),
         forwards_per_image=one.cost.get("forwards_per_image", nan),
     )

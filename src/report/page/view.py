@@ -1,6 +1,5 @@
 """The rows of a page in the order of its rankings, what it shows first, and what can be chosen."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from src.artifacts.record import JobRecord
 from src.report.charts.theme import CORRECT, FOOLED, MEAN, Choice
 from src.report.charts.transfer_matrix import drawn_rows, word
 from src.report.page.statistics import Measured
-from src.utils.defended_names import PLAIN
+from src.utils.defended_names import PLAIN, split_source
 
 _MEANS = ("success_rate", "robust_accuracy", "confidence", "success_confidence", "clean_accuracy")
 _COSTS = ("gradients_per_image", "forwards_per_image")
@@ -21,7 +20,6 @@ _COMMON = ["dataset", "norm", "protocol", "kind"]
 _STATISTICS = ["targets", "images", "mean", "low", "high", "rank", "gradients"]
 _STATISTICS += ["difference", "difference_low", "difference_high", "p"]
 _JOB = ["attack", "source"]
-_APART = "[+@]"  # in names of ensembles, and of sources behind a defence
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,15 @@ def make_view(record: JobRecord, found: Measured) -> View:
     return View(rows, ranking, choice, names, _menus(rows, ranking))
 
 
+def _is_apart(source: str) -> bool:
+    """Tell whether a source is in no mean: an ensemble, or one behind a defence."""
+    model, defence = split_source(source)
+    return "+" in model or defence != PLAIN
+
+
 def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the means of each attack over the sources of one ranking; none of one source."""
-    single = rows[(rows["source"] != CLEAN) & ~rows["source"].str.contains(_APART)]
+    single = rows[(rows["source"] != CLEAN) & ~rows["source"].map(_is_apart)]
     if single["source"].nunique() < 2:
         return rows.iloc[:0]
     keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
@@ -99,7 +103,7 @@ def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataF
     jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
     several = (jobs["source"] == MEAN).any()
     in_mean = jobs[(jobs["source"] == MEAN) == several]
-    apart = jobs[jobs["source"].str.contains(_APART)]
+    apart = jobs[jobs["source"].map(_is_apart)]
     in_mean = pd.concat([in_mean, apart]).drop_duplicates() if several else jobs
     own = [
         _placed(rankings, jobs[jobs["source"] == source]).assign(source=source)
@@ -161,7 +165,7 @@ def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[An
     }
     sources = [name for name in names["source"] if name != MEAN]
     by_rank = dict.fromkeys(name for name in ranking["attack"] if name)
-    single = sum(not re.search(_APART, name) for name in sources)
+    single = sum(not _is_apart(name) for name in sources)
     mean = [("", f"mean of {single} sources")] if len(sources) < len(names["source"]) else []
     tried = sorted(set(attacked["eps_255"]) - {0.0})
     targets = names["target"] if len(names["target"]) > 1 else []

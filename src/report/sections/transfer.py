@@ -16,7 +16,7 @@ from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
-from src.utils.defended_names import PLAIN, defended
+from src.utils.defended_names import PLAIN, Evaluated
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
@@ -243,7 +243,8 @@ def _defences(view: View, rates: pd.DataFrame) -> Figure:
     attacked = rates[rates["reference"]].assign(images="attacked")
     rows = pd.concat([clean, attacked])
     own = rows["relation"].map({OWN: " (own)"}).fillna("")
-    rows = rows.assign(target=list(map(defended, rows["target"], rows["defence"])) + own)
+    pairs = map(Evaluated, rows["target"], rows["defence"])
+    rows = rows.assign(target=list(map(str, pairs)) + own)
     rows = rows.sort_values("target", kind="stable")
     caption = (
         "Clean accuracy, and what is left of it at the reference budget, behind each defence; 95 % "
