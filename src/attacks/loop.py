@@ -13,7 +13,7 @@ from src.attacks.parts import Problem, State
 from src.attacks.per_image_random import PerImageRandom
 from src.attacks.projection import Budgets, checked_budgets, direction, mean_size, project
 from src.attacks.settings import Settings
-from src.attacks.source import Model, Source, changed_copy
+from src.attacks.source import Model, Source, apply_backward_rule
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +107,10 @@ def _warn_of_kernel(size: int, side: int) -> None:
 
 
 def _source(model: Model, settings: Settings) -> Source:
-    if settings.surrogate is not None:
+    if settings.backward_rule is not None:
         if not isinstance(model, nn.Module):
-            raise ValueError("attack.surrogate needs a torch module as its source.")
-        model = changed_copy(model, settings.surrogate)
+            raise ValueError("attack.backward_rule needs a torch module as its source.")
+        model = apply_backward_rule(model, settings.backward_rule)
     return Source(model, settings.layer)
 
 

@@ -91,7 +91,7 @@ class Gradient(Protocol):
 Estimator = Callable[[Gradient, State], Tensor]
 """A step's gradient function and state to its estimated gradient, (K, N, 3, H, W).
 
-An estimator, an update, an objective or a surrogate that keeps tensors of an image's size from
+An estimator, an update, an objective or a backward rule that keeps tensors of an image's size from
 step to step, or more than a plain pass during one, states their number as `images_kept`: batches
 are cut by it.
 """
@@ -102,7 +102,7 @@ Update = Callable[[Tensor, State], Tensor]
 Losses = Callable[[Tensor], Tensor]
 """Images to the loss of each, (K, N), on the source."""
 
-Surrogate = Callable[[nn.Module], nn.Module]
+BackwardRule = Callable[[nn.Module], nn.Module]
 """A copy of the source, which it may change, to the module that gradients are taken of.
 
 The copy shares its parameters with the source: they must stay as they are. Before each gradient

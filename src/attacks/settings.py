@@ -15,7 +15,7 @@ from pydantic import (
 )
 from torch import Tensor, full_like
 
-from src.attacks.parts import Estimator, Gradient, Objective, State, Surrogate, Transform, Update
+from src.attacks.parts import BackwardRule, Estimator, Gradient, Objective, State, Transform, Update
 from src.attacks.updates import steepest_ascent
 from src.utils.checked_dataclass import Share, checked, odd
 
@@ -53,7 +53,7 @@ class Settings:
             one gradient is taken through all copies at once.
         estimator: Gradient estimator that replaces the one gradient g_t at p_t.
         update: Rule that makes a step of the momentum.
-        surrogate: Changed copy of the source that gradients are taken of; None: the source.
+        backward_rule: Changed copy of the source that gradients are taken of; None: the source.
         objective: Function maximised in the loss's place, such as one of a layer's output.
         layer: Layer that the objective reads, or one for each member of an ensemble; None: the
             `feature_layer` that the source states.
@@ -78,7 +78,7 @@ class Settings:
     copies_average: Literal["gradients", "logits"] = "gradients"
     estimator: Estimator = single_gradient
     update: Update = steepest_ascent
-    surrogate: Surrogate | None = None
+    backward_rule: BackwardRule | None = None
     objective: Objective | None = None
     layer: str | Annotated[tuple[str, ...], Strict(False)] | None = None
 
@@ -114,7 +114,7 @@ class Settings:
         """
         averaged = self.copies_average == "logits"
         passes = prod(each.copies for each in self.transforms) if averaged else 1
-        parts = (self.estimator, self.update, self.objective, self.surrogate)
+        parts = (self.estimator, self.update, self.objective, self.backward_rule)
         return passes + sum(getattr(part, "images_kept", 0) for part in parts) / 160
 
     def step_size(self, eps: Tensor) -> Tensor:

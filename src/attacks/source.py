@@ -35,7 +35,7 @@ class Source:
         self._drawing: list[Any] = [each for each in modules if hasattr(each, "draw")]
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Let the modules of a surrogate draw their random numbers for the next gradient."""
+        """Let backward rules and defences draw random numbers for the next gradient."""
         for module in self._drawing:
             module.draw(random, budgets)
 
@@ -115,15 +115,15 @@ def members_of(model: nn.Module) -> list[nn.Module]:
     return list(lists[0]) if lists else [model]
 
 
-def changed_copy(model: nn.Module, surrogate: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return a surrogate of a copy that shares the model's parameters and buffers.
+def apply_backward_rule(model: nn.Module, rule: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return what a rule makes of a copy that shares the model's parameters and buffers.
 
     Raises:
-        ValueError: The surrogate has changed a parameter.
+        ValueError: The rule has changed a parameter.
     """
     shared = [*model.parameters(), *model.buffers()]
-    before = [each.clone() for each in shared]  # a version counter does not see `.data`
-    changed = surrogate(copy.deepcopy(model, {id(each): each for each in shared}))
+    before = [tensor.clone() for tensor in shared]  # a version counter does not see `.data`
+    changed = rule(copy.deepcopy(model, {id(tensor): tensor for tensor in shared}))
     if not all(map(torch.equal, before, shared)):
-        raise ValueError("attack.surrogate changes the source's weights, which it shares.")
+        raise ValueError("attack.backward_rule changes the source's weights, which it shares.")
     return changed

@@ -43,7 +43,7 @@ class AttackedDefence(nn.Module):
         return [partial(self._logits, member) for member in members]
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Draw for the passes of the next gradient; see `src.attacks.Surrogate`."""
+        """Draw for the passes of the next gradient; see `src.attacks.BackwardRule`."""
         if self.randomised:
             self._seeds = random.integers(0, 2**31).repeat(budgets)
 

@@ -87,6 +87,6 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
     return with_gradient(result, (shares * windows).sum(dim=2).view_as(result))
 
 
-@published(surrogate=BackwardPropagation, decay=1.0)
+@published(backward_rule=BackwardPropagation, decay=1.0)
 def bpa() -> None:
     """Smooth backward propagation, with momentum and steps of eps / 10 (paper: of eps / 5)."""

@@ -108,6 +108,6 @@ def _transformer_block(block: Any, z: Tensor) -> Tensor:
     return second(z) + block.drop_path2(block.ls2(block.mlp(block.norm2(z))))
 
 
-@published(surrogate=GhostNetwork, decay=1.0)
+@published(backward_rule=GhostNetwork, decay=1.0)
 def ghost() -> None:
     """Ghost networks, with momentum and steps of eps / 10 (authors: an option, and of eps / 8)."""

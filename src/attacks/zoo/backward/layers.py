@@ -1,4 +1,4 @@
-"""Layers of a surrogate: their gradients changed on the way back, and their absence refused."""
+"""Layers that backward rules change, and how: their search, hooks and gradients."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence

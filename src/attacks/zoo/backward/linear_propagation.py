@@ -105,6 +105,6 @@ def _conv(layer: Any, images: Tensor) -> Tensor:
     return _linear(layer.bn(layer.conv(images)))
 
 
-@published(surrogate=LinearPropagation)
+@published(backward_rule=LinearPropagation)
 def linbp() -> None:
     """Linear backpropagation (LinBP), without momentum, 10 steps of eps / 10 (authors: 300)."""

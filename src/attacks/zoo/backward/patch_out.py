@@ -60,7 +60,7 @@ def _patches_of(source: Source) -> int:
 
 @published(
     fixed=["qkv", "mlp", "drop_extremes"],
-    surrogate=TokenGradient,
+    backward_rule=TokenGradient,
     estimator=PatchOut,
     decay=1.0,
     attention=0.0,

@@ -60,6 +60,6 @@ def _branches(network: nn.Module) -> Iterator[nn.Module]:
                 yield from (block.attn, block.mlp)
 
 
-@published(surrogate=SkipGradient, decay=1.0)
+@published(backward_rule=SkipGradient, decay=1.0)
 def sgm() -> None:
     """Skip gradients, with momentum and steps of eps / 10 (authors: an option, and of 2/255)."""

@@ -86,6 +86,6 @@ def _blocks(network: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-@published(surrogate=TokenGradient, decay=1.0)
+@published(backward_rule=TokenGradient, decay=1.0)
 def tgr() -> None:
     """Token gradient regularisation with momentum."""

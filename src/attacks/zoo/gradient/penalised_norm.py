@@ -16,7 +16,7 @@ class PenalisedGradientNorm:
 
     g_t = mean over i of (1 - delta) * grad L(f(a_i), y) + delta * grad L(f(b_i), y), with
     a_i = x_t + U(-zeta * eps, zeta * eps) and b_i = a_i - a * g / mean|g|, g being the gradient at
-    a_i and a the step size. Neither point is clipped. Surrogates and transforms draw the same
+    a_i and a the step size. Neither point is clipped. Backward rules and transforms draw the same
     numbers at a_i and b_i.
 
     Args:
