@@ -58,7 +58,7 @@ def test_gradient_of_what_has_another_value_is_its_own(network, images):
     assert torch.equal(gradient_of(model, images), expected)
 
 
-@pytest.mark.parametrize("defence", [Median(), RandomResizePad(0.6), Smoothing()])
+@pytest.mark.parametrize("defence", [Median(), Median(3), RandomResizePad(0.6), Smoothing()])
 def test_gradient_of_what_has_one_is_the_derivative(network, images, defence):
     model = AttackedDefence(network, defence, draws=2)
     model.draw(random_of(images), 1)

