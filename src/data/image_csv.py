@@ -54,18 +54,23 @@ def image_csv(
         raise ValueError(f"{error}; its files are at {url}" if url else str(error)) from error
     names = [csv] if isinstance(csv, str) else list(csv)
     path = next((top / name for name in names if (top / name).exists()), top / names[0])
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
-    if rows.empty or not {id_column, label_column} <= set(rows):
-        raise ValueError(f"{path} holds no images, or lacks {id_column} or {label_column}")
+    rows = _read_rows(path, id_column, label_column)
     ids = [name.strip() for name in rows[id_column]]
     labels = _read_classes(rows[label_column], ids, first_label)
     targets = None
     if target_column in rows:
         targets = _read_classes(rows[target_column], ids, first_label)
     return LabelledImages(_find_images(top / folder, ids), labels, target_labels=targets)
+
+
+def _read_rows(path: Path, *columns: str) -> pd.DataFrame:
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
+    if rows.empty or not set(columns) <= set(rows):
+        raise ValueError(f"{path} holds no images, or lacks {' or '.join(columns)}")
+    return rows
 
 
 def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:

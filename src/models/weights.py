@@ -1,7 +1,6 @@
 """Weight files: safe reading, strict loading, saving and digests of content."""
 
 import hashlib
-import sys
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -53,16 +52,15 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
     The file is of safetensors or of torch.save, such as a .pt, .pth or .ckpt. A dict under
     ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``last`` is unwrapped, and prefixes
-    that all names share, such as ``module.``, are stripped. Float types are converted, and files of
-    earlier versions of timm. Counters of batches may be missing, and heads that only training uses
-    left over; all other names and shapes must fit.
+    that all names share, such as ``module.``, are stripped. Float types are converted. Counters of
+    batches may be missing, and heads that only training uses left over; all else must fit.
 
     Raises:
         ValueError: The file cannot be read as tensors alone, or does not fit.
     """
     path = Path(path)
     present = network.state_dict()
-    stored = _convert(_strip_prefixes(_read(path), present.keys()), network)
+    stored = _strip_prefixes(_read(path), present.keys())
     state = OrderedDict((name, value) for name, value in present.items() if name.endswith(COUNTER))
     for name, value in stored.items():
         if name in present or not name.startswith(TRAINING_HEADS):
@@ -122,18 +120,6 @@ def _read(path: Path) -> dict[str, Tensor]:
             "writes it; nothing else is unpickled, since that can run code "
             f"({type(error).__name__}: {first_line(error).partition('. ')[0][:200]})"
         ) from error
-
-
-def _convert(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict under the names of the installed timm, if the network is one of its."""
-    home = sys.modules[type(network).__module__]
-    convert = getattr(home, "checkpoint_filter_fn", None)
-    if convert is None or state.keys() <= network.state_dict().keys():
-        return state
-    try:
-        return dict(convert(dict(state), network))
-    except Exception:  # of many kinds; what does not fit shows in loading
-        return state
 
 
 def _strip_prefixes(state: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ import os
 from itertools import product
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -52,21 +51,6 @@ def test_every_format_loads_without_wrapper_and_prefix(tmp_path):
         state = {prefix + name: value for name, value in GOOD.items()}
         content = {wrapper: state, "epoch": 3, "optimizer": {"state": {}}}
         assert same(loaded(write(tmp_path / "w.pt", content)), network())
-
-
-def test_files_of_earlier_versions_of_timm_load(tmp_path):
-    how = {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "num_classes": 5}
-    name = "swin_tiny_patch4_window7_224"
-    source, target = (timm.create_model(name, **how) for _ in range(2))
-    older = {"layers.1.downsample": "layers.0.downsample", "head.fc": "head"}
-    state = {"layers.1.blocks.1.attn_mask": torch.zeros(4, 49, 49)}
-    for key, value in source.state_dict().items():
-        for now, before in older.items():
-            key = key.replace(now, before)
-        state[key] = value
-    assert same(loaded(write(tmp_path / "w.safetensors", state), into=target), source)
-    with pytest.raises(ValueError, match=r"does not fit.*Missing"):
-        loaded(write(tmp_path / "w.safetensors", {"head.bias": torch.zeros(5)}), into=target)
 
 
 class Scaled(nn.Linear):
