@@ -1,9 +1,8 @@
 """Networks of the catalogue with a choice of stem, made from torchvision's own.
 
-A stem is the network's first layers. ``imagenet`` is the original one. ``cifar`` keeps more
-resolution there, so that 32-pixel images do not shrink to one pixel at once; these
-variants have the state-dict names and shapes of the public CIFAR-10 checkpoints of
-https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
+A stem is the network's first layers: ``imagenet`` is the original one, ``cifar`` keeps more
+resolution for 32-pixel images. With it the public CIFAR-10 checkpoints of
+https://github.com/huyvnphan/PyTorch_CIFAR10 load as they are.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""Gradients mixed with those around them, by how much they agree."""
-
 from typing import Annotated
 
 import torch

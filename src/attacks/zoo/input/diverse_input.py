@@ -1,5 +1,3 @@
-"""Input diversity: random resizing and padding."""
-
 import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar

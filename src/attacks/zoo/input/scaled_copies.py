@@ -1,5 +1,3 @@
-"""Scaled copies of the image, alone or mixed with another image."""
-
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
