@@ -98,7 +98,7 @@ def make_record(**facts: Any) -> Any:
     values = {
         **{"crafting": "", "target_keys": none, "gradients": 0, "zero_gradients": 0},
         **{"seconds": None, "code": none, "data": "data", "values": 192, "device": "cpu"},
-        **{"surrogate": "", "layer": "", "targets": list(facts["weights"]), "defences": ()},
+        **{"backward_rule": "", "layer": "", "targets": list(facts["weights"]), "defences": ()},
         **{"label": facts["attack"], "iterative": False, "norm": "linf", "protocol": "joint"},
         **{"storage": "float32", "dataset": "made-up", "seed": 0, "precision": "32-true"},
         **{"overrides": (), "flags": (), "created": "", "commit": "", "versions": none},

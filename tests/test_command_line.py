@@ -176,7 +176,7 @@ def test_feature_attacks_are_of_a_layer(command_line, workspace, monkeypatch):
         attacked.clear()
         assert command_line("attack=fia", *few, *words, f"hydra.run.dir=out/{number}") == 0
         record = job_record(workspace / "out" / str(number))
-        assert (sum(attacked), record.layer, record.surrogate) == (images, layer, "")
+        assert (sum(attacked), record.layer, record.backward_rule) == (images, layer, "")
         assert record.gradients == 23 * (3 + 1 + 2) * (1 + ("+" in record.source))
 
 

@@ -92,7 +92,7 @@ class Given:
         rows: Rows,
     ) -> Job:
         """Return the job of some settings."""
-        check_images(self.images, progress=False, together=2 if settings.controls else 1)
+        check_images(self.images, together=2 if settings.controls else 1)
         models = {}
         for name in settings.models:
             network = self.networks[name].network

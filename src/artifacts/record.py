@@ -25,7 +25,7 @@ from src.config.settings import AttackSettings, Settings
 from src.utils.defended_names import Evaluated, behind_each
 from src.utils.refusals import first_line
 
-FORMAT = 4
+FORMAT = 5
 _KEY = b"transferability"
 _PACKAGES = (
     "transferability",
@@ -59,7 +59,7 @@ class JobRecord(BaseModel):
         device: `cpu`, `cuda` or another.
         source: The source's name, of an ensemble `a+b`, attacked behind a defence `a@jpeg`; empty
             if nothing was attacked.
-        surrogate: Change of the source that its gradients are taken of; empty: none.
+        backward_rule: Rule of the source's gradients, by its class or attack; empty: none.
         layer: Layer of the source that the attack reads; empty: its logits alone.
         defences: Defences that each target was evaluated behind, beside none.
         attack: The attack's name; empty if nothing was attacked.
@@ -93,7 +93,7 @@ class JobRecord(BaseModel):
     weights: dict[str, str]
     device: str
     source: str
-    surrogate: str
+    backward_rule: str
     layer: str
     targets: list[str]
     defences: tuple[str, ...]
@@ -136,7 +136,7 @@ def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecor
     overrides, flags = _command(folder / ".hydra") if folder else ((), ())
     return JobRecord(
         source=settings.attacked if settings.source_name else "",
-        surrogate=_surrogate(settings.attack),
+        backward_rule=_backward_rule(settings.attack),
         layer="+".join(layer or "" for layer in settings.layers),
         targets=list(settings.targets),
         defences=settings.defences,
@@ -161,11 +161,11 @@ def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecor
     )
 
 
-def _surrogate(attack: AttackSettings) -> str:
+def _backward_rule(attack: AttackSettings) -> str:
     """Return the name of the class that changes the source, or of an attack that is one."""
-    changed = attack.settings.get("surrogate") or {}
-    own = attack.name if attack.about.category == "surrogate" else ""
-    return str(changed.get("_target_", own)).rpartition(".")[2]
+    rule = attack.settings.get("backward_rule") or {}
+    name = attack.name if attack.about.category == "backward" else ""
+    return str(rule.get("_target_", name)).rpartition(".")[2]
 
 
 def public(words: Iterable[str]) -> tuple[str, ...]:

@@ -4,13 +4,13 @@ from src.attacks.define import Attack
 from src.attacks.external.libraries import foolbox, torchattacks
 from src.attacks.losses import LOSSES
 from src.attacks.parts import (
+    BackwardRule,
     Estimator,
     Gradient,
     Losses,
     Objective,
     Problem,
     State,
-    Surrogate,
     Transform,
     Update,
 )

@@ -1,6 +1,6 @@
 """Attacks made of `ascend` and the settings of a paper, with keywords and documentation."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Any, Protocol
@@ -39,54 +39,57 @@ def published(
     """
     parts = {name: value for name, value in defaults.items() if isinstance(value, type)}
     values = {name: value for name, value in defaults.items() if name not in parts}
-    face, known = _face(parts, {*fixed, *parts.keys() - {"transform"}}, values)
+    face, known = _make_signature(parts, {*fixed, *parts.keys() - {"transform"}}, values)
 
-    def decorate(described: Callable[[], None]) -> Attack:
-        @wraps(described, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+    def decorate(description: Callable[[], None]) -> Attack:
+        @wraps(description, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
         def attack(*arguments: Any, **keywords: Any) -> Tensor:
             try:
-                words = face.bind(*arguments, **keywords).arguments
-                values = {name: words.pop(name, default) for name, default in known.items()}
-                settings = _settings(parts, values)
+                bound = face.bind(*arguments, **keywords).arguments
+                values = {name: bound.pop(name, default) for name, default in known.items()}
+                settings = _make_settings(parts, values)
             except TypeError as error:
-                raise TypeError(f"{described.__name__}: {error}") from error
+                raise TypeError(f"{description.__name__}: {error}") from error
             except ValidationError as error:
                 raise ValueError(first_line(error)) from error
-            return ascend(**words, settings=settings)
+            return ascend(**bound, settings=settings)
 
         function: Any = attack
         function.__signature__ = face
-        function.__doc__ = "\n\n".join(str(getdoc(each)) for each in (described, *parts.values()))
-        _settings(parts, {**known})  # wrong defaults fail here
+        function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
+        _make_settings(parts, {**known})  # wrong defaults fail here
         return function
 
     return decorate
 
 
-def _face(
+def _make_signature(
     parts: Mapping[str, Callable[..., Any]], fixed: Collection[str], defaults: dict[str, Any]
 ) -> tuple[Signature, dict[str, Any]]:
     """Return an attack's signature, and the defaults of all settings, the `fixed` ones included."""
-    own = {key: each for part in parts.values() for key, each in signature(part).parameters.items()}
-    parameters = {**own, **signature(Settings).parameters}
-    unknown = sorted({*fixed, *defaults} - parameters.keys())
-    if unknown:
+    special = {key: value for part in parts.values() for key, value in _parameters(part)}
+    parameters = {**special, **dict(_parameters(Settings))}
+    if unknown := sorted({*fixed, *defaults} - parameters.keys()):
         raise TypeError(f"{', '.join(unknown)}: no such settings")
-    known = {name: each.default for name, each in parameters.items()} | defaults
-    main = [each for name, each in signature(ascend).parameters.items() if name != "settings"]
+    known = {name: parameter.default for name, parameter in parameters.items()} | defaults
+    main = [parameter for name, parameter in _parameters(ascend) if name != "settings"]
     keywords = [
         parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
-        for name in dict.fromkeys((*own, *defaults, *known))  # what is this attack's own first
+        for name in dict.fromkeys((*special, *defaults, *known))
         if name not in fixed
     ]
     return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
 
 
-def _settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
-    for name, part in parts.items():
-        made = part(**{each: values.pop(each) for each in signature(part).parameters})
+def _parameters(function: Callable[..., Any]) -> Iterable[tuple[str, Parameter]]:
+    return signature(function).parameters.items()
+
+
+def _make_settings(parts: Mapping[str, Callable[..., Any]], values: dict[str, Any]) -> Settings:
+    for name, kind in parts.items():
+        part = kind(**{key: values.pop(key) for key, _ in _parameters(kind)})
         if name == "transform":
-            values["transforms"] = (made, *(values["transforms"] or ()))
+            values["transforms"] = (part, *(values["transforms"] or ()))
         else:
-            values[name] = made
+            values[name] = part
     return Settings(**values)

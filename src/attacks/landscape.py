@@ -27,7 +27,7 @@ class Landscape:
     @cached_property
     def _prepared(self) -> Any:
         assert self.settings.objective is not None
-        self.problem.random.kept.clear()
+        self.problem.random.scratch.clear()
         self.problem.source.draw(self.problem.random, 1)
         return self.settings.objective.prepare(self.problem)
 
@@ -48,7 +48,7 @@ class Landscape:
         random, drawn = self.problem.random, self.problem.random.drawn
         self.problem.source.draw(random, len(images[0]))
         with torch.no_grad():
-            losses = [self.losses(each) for each in images]
+            losses = [self.losses(version) for version in images]
         random.drawn = drawn  # the iterates do not depend on whether losses are looked at
         return losses
 
@@ -67,7 +67,7 @@ class Landscape:
         if self.settings.objective is not None:
             _ = self._prepared  # with random numbers that come before those of the first step
         total = torch.zeros_like(distinct)
-        self.problem.random.kept.clear()
+        self.problem.random.scratch.clear()
         if self.settings.copies_average == "logits":
             total = self._gradient(distinct, range(copies), member) * copies
         else:
@@ -81,39 +81,34 @@ class Landscape:
         source.draw(self.problem.random, len(images))
         with torch.enable_grad():
             variable = images.detach().requires_grad_()
-            shown = [self._transformed(variable, copy, member) for copy in copies]
-            if len(shown) == 1:
-                losses = self.losses(shown[0], member)
+            versions = [self._transform(variable, copy, member) for copy in copies]
+            if len(versions) == 1:
+                losses = self.losses(versions[0], member)
             else:
-                logits = [source.logits(each.flatten(0, 1), member) for each in shown]
+                logits = [source.logits(version.flatten(0, 1), member) for version in versions]
                 losses = self._loss(torch.stack(logits).mean(dim=0), len(images))
             # Summed, not averaged: an image's gradient must not depend on its batch.
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         return gradient
 
-    def _transformed(self, images: Tensor, copy: int, member: int | None) -> Tensor:
+    def _transform(self, images: Tensor, copy: int, member: int | None) -> Tensor:
         random = self.problem.random
         for transform in self.settings.transforms:
-            copy, own = divmod(copy, transform.copies)
+            copy, number = divmod(copy, transform.copies)
             if adapt := getattr(transform, "adapt", None):
-                adapt(images.detach(), random, own, lambda each: self.losses(each, member))
-            images = transform(images, random, own)
+                adapt(images.detach(), random, number, lambda version: self.losses(version, member))
+            images = transform(images, random, number)
         return images
 
 
 def smooth(gradient: Tensor, size: int) -> Tensor:
-    """Convolve each channel with a Gaussian of `size` x `size` pixels that sums to 1.
+    """Convolve each channel (..., H, W) with a Gaussian of `size` x `size` pixels that sums to 1.
 
     The Gaussian spans three standard deviations to either side; beyond the border gradients are 0.
+    `size` is odd; 0 or 1 leave the gradient as it is.
 
-    Args:
-        gradient: Shape (..., 3, H, W).
-        size: Odd; 0 or 1 leave the gradient as it is.
-
-    Reference:
-        Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
-        Attacks (2019), arXiv 1904.02884. The deviation is that of the
-        authors' code, (size - 1) / 6.
+    Reference: Dong et al. (2019), arXiv 1904.02884. The deviation is that of the authors' code,
+    (size - 1) / 6.
     """
     if size < 2:
         return gradient

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from src.attacks.landscape import Landscape, evaluation_mode
 from src.attacks.parts import Problem, State
 from src.attacks.per_image_random import PerImageRandom
-from src.attacks.projection import Budgets, checked_budgets, direction, mean_size, project
+from src.attacks.projection import Budgets, check_budgets, direction, mean_size, project
 from src.attacks.settings import Settings
-from src.attacks.source import Model, Source, changed_copy
+from src.attacks.source import Model, Source, apply_backward_rule
 
 log = logging.getLogger(__name__)
 
@@ -51,44 +51,43 @@ def ascend(
         settings: Settings of the attack.
         targeted: Minimise the loss of `labels` instead.
         true_labels: True classes where `labels` are others; images of another class are mixed in.
-        seeds: One whole number an image, shape (N,), that decides what is random; None: 0, 1, ...
+        seeds: Whole numbers, shape (N,), that decide what is random; None: 0, 1, ...
         pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
-        max_batch: Most images in one gradient batch; None: no limit.
-        iterates: Numbers of steps, each at least 1, whose iterates are wanted; None: the last one.
+        max_batch: Largest number of images in a gradient batch; None: no limit.
+        iterates: Numbers of steps after which iterates are returned; None: the last one.
 
     Returns:
         Adversarial images in [0, 1], detached: of the images' shape for one budget, else of shape
-        (K, N, 3, H, W); before these axes that of the `iterates`, if they are named.
+        (K, N, 3, H, W); `iterates` add an axis before these.
 
     Raises:
         ValueError: A budget or a pixel lies outside [0, 1], labels or seeds are not one for each
             image, or the attack ends before one of the iterates.
 
-    Reference:
-        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
-        The gradient is divided by its mean size rather than by its L1 norm, as in
-        the authors' code; that matters for `lookahead` alone.
+    Reference: Dong et al. (2018), arXiv 1710.06081. The gradient is divided by its mean size rather
+    than by its L1 norm, as in the authors' code; that matters for `lookahead` alone.
     """
-    budgets = checked_budgets(eps, images).detach()
+    budgets = check_budgets(eps, images).detach()
     images = images.detach()
     _warn_of_kernel(settings.kernel_size, min(images.shape[-2:]))
-    own = budgets.ndim == 2  # each image has its own
-    flat = budgets[..., None, None, None] if own else budgets.reshape(-1, 1, 1, 1, 1)
-    labels = _one_each("labels", labels, images)
-    seeds = _one_each("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
-    others_than = labels if true_labels is None else _one_each("true_labels", true_labels, images)
+    per_image = budgets.ndim == 2
+    flat = budgets[..., None, None, None] if per_image else budgets.reshape(-1, 1, 1, 1, 1)
+    labels = _check_numbers("labels", labels, images)
+    seeds = _check_numbers("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
+    classes = labels if true_labels is None else _check_numbers("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
     after = [settings.steps] if iterates is None else list(iterates)
-    if wrong := [step for step in after if not 1 <= step <= settings.steps]:
-        raise ValueError(f"iterates={wrong[0]}: the attack takes attack.steps={settings.steps}.")
+    if beyond := [step for step in after if not 1 <= step <= settings.steps]:
+        raise ValueError(f"iterates={beyond[0]}: the attack takes attack.steps={settings.steps}.")
     result = images.new_empty((len(after), len(flat), *images.shape))
     with evaluation_mode(model):
-        source = _source(model, settings)
-        for rows, part in _parts(len(flat), len(images), max_batch, settings):
-            random = PerImageRandom(seeds[part], images, others_than[part], pool)
-            sizes = flat[rows, part if own else slice(None)]
-            given = (source, images[part], labels[part], targeted, random, sizes, settings.norm)
-            result[:, rows, part] = _best(Landscape(Problem(*given), settings), after)
+        source = _make_source(model, settings)
+        for rows, part in _split(len(flat), len(images), max_batch, settings):
+            random = PerImageRandom(seeds[part], images, classes[part], pool)
+            radii = flat[rows, part if per_image else slice(None)]
+            batch = (images[part], labels[part], targeted, random, radii, settings.norm)
+            problem = Problem(source, *batch)
+            result[:, rows, part] = _best_iterates(Landscape(problem, settings), after)
     result = result.reshape(len(after), *budgets.shape[:1], *images.shape)
     return result[0] if iterates is None else result
 
@@ -97,31 +96,27 @@ def ascend(
 def _warn_of_kernel(size: int, side: int) -> None:
     if size > side / 4:
         log.warning(
-            "attack.kernel_size=%d smooths gradients over more than a quarter of the side of these "
-            "images, %d pixels: published kernels are for 299 pixels; attack.kernel_size=%d would "
-            "be in proportion.",
-            size,
-            side,
-            max(3, side // 40 * 2 + 1),
+            f"attack.kernel_size={size} smooths gradients over more than a quarter of the side of "
+            f"these images, {side} pixels: published kernels are for 299 pixels; "
+            f"attack.kernel_size={max(3, side // 40 * 2 + 1)} would be in proportion."
         )
 
 
-def _source(model: Model, settings: Settings) -> Source:
-    if settings.surrogate is not None:
+def _make_source(model: Model, settings: Settings) -> Source:
+    if settings.backward_rule is not None:
         if not isinstance(model, nn.Module):
-            raise ValueError("attack.surrogate needs a torch module as its source.")
-        model = changed_copy(model, settings.surrogate)
+            raise ValueError("attack.backward_rule needs a torch module as its source.")
+        model = apply_backward_rule(model, settings.backward_rule)
     return Source(model, settings.layer)
 
 
-def _parts(
+def _split(
     budgets: int, images: int, limit: int | None, settings: Settings
 ) -> Iterator[tuple[slice, slice]]:
     """Yield slices of budgets and images that take at most `limit` gradients at once."""
     if limit is not None and limit < 1:
         raise ValueError(f"max_batch must be at least 1, not {limit}.")
-    whole = max(1, budgets * images)
-    limit = whole if limit is None else max(1, int(limit / settings.relative_memory))
+    limit = max(1, limit // settings.passes_per_gradient if limit else budgets * images)
     rows = min(budgets, limit)
     columns = max(1, limit // rows)
     if settings.one_gradient:  # which all budgets share
@@ -131,7 +126,7 @@ def _parts(
             yield slice(first, first + rows), slice(left, left + columns)
 
 
-def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
+def _check_numbers(name: str, numbers: Tensor, images: Tensor) -> Tensor:
     numbers = torch.as_tensor(numbers)
     if numbers.shape != (len(images),) or numbers.is_floating_point():
         raise ValueError(
@@ -141,7 +136,7 @@ def _one_each(name: str, numbers: Tensor, images: Tensor) -> Tensor:
     return numbers
 
 
-def _best(landscape: Landscape, after: Sequence[int]) -> Tensor:
+def _best_iterates(landscape: Landscape, after: Sequence[int]) -> Tensor:
     """Return for each image the iterates of the restart whose last one has the highest loss."""
     if landscape.settings.restarts == 1:
         return trajectory(landscape, after)
@@ -156,7 +151,7 @@ def _best(landscape: Landscape, after: Sequence[int]) -> Tensor:
 
 def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     """Return iterates of one run, after some numbers of steps, (S, K, N, 3, H, W)."""
-    kept: dict[int, Tensor] = {}
+    iterates: dict[int, Tensor] = {}
     settings, problem, random = landscape.settings, landscape.problem, landscape.problem.random
     eps, images = problem.eps, problem.images
     images = images.expand(len(eps), *problem.images.shape)
@@ -180,8 +175,8 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
             best = torch.where((losses > highest)[..., None, None, None], x, best)
             highest = torch.maximum(highest, losses)
         if step + 1 in after:
-            kept[step + 1] = best if settings.keep_best else x
-    return torch.stack([kept[step] for step in after])
+            iterates[step + 1] = best if settings.keep_best else x
+    return torch.stack([iterates[step] for step in after])
 
 
 def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:

@@ -19,8 +19,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 def calibrated(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     """Return the cross-entropy of z / (z_(1) - z_(2)), the two largest logits taken as constants.
 
-    Reference:
-        Liu et al.: S4ST (2024), arXiv 2410.13891.
+    Reference: Liu et al. (2024), arXiv 2410.13891.
     """
     first, second = logits.detach().topk(2).values.unbind(dim=-1)
     gap = (first - second).clamp_min(1e-12)[..., None]
@@ -32,29 +31,25 @@ def logit(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 
     Unlike that of the cross-entropy, its gradient does not fade as the class is reached.
 
-    Reference:
-        Zhao, Liu, Larson: On Success and Simplicity (2021), arXiv 2012.11207.
+    Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
     """
-    own = logits.gather(-1, labels[..., None])[..., 0]
-    return own if targeted else -own
+    score = logits.gather(-1, labels[..., None])[..., 0]
+    return score if targeted else -score
 
 
 def margin(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     """Return max_{i != y} z_i - z_y, positive once y is left; its negative where y is to reach.
 
-    Reference:
-        Carlini, Wagner: Towards Evaluating the Robustness of Neural Networks (2017),
-        arXiv 1608.04644, f_6.
+    Reference: Carlini, Wagner (2017), arXiv 1608.04644, f_6.
     """
-    own = logits.gather(-1, labels[..., None])
+    score = logits.gather(-1, labels[..., None])[..., 0]
     others = logits.scatter(-1, labels[..., None], -torch.inf)
-    difference = others.amax(dim=-1) - own[..., 0]
+    difference = others.amax(dim=-1) - score
     return -difference if targeted else difference
 
 
 LOSSES: dict[str, Loss] = {
-    **{"cross_entropy": cross_entropy, "calibrated": calibrated},
-    **{"logit": logit, "margin": margin},
+    loss.__name__: loss for loss in (cross_entropy, calibrated, logit, margin)
 }
 
 

@@ -1,7 +1,8 @@
 """Interfaces of an attack's parts, which are the places for a new idea.
 
 Images have the shape (K, N, 3, H, W) throughout: K budgets of the same N images. Random numbers
-belong to the N, so that an image is attacked alike in any batch and under any grid of budgets.
+are drawn per image (by most papers' code: per batch), so that an image is attacked alike in any
+batch and under any grid of budgets.
 """
 
 from collections.abc import Callable
@@ -16,15 +17,15 @@ from src.attacks.source import Source
 
 @dataclass
 class Problem:
-    """Images that are attacked at once, and the source.
+    """A batch under attack and its source model.
 
     Attributes:
-        source: Source, a single network or an ensemble's members.
+        source: A single network or an ensemble's members.
         images: Clean images, (N, 3, H, W).
-        labels: Their classes or, if `targeted`, those to reach, (N,).
-        targeted: True if the attack aims for `labels`.
-        random: Random numbers for the N images.
-        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
+        labels: True classes or, if `targeted`, target labels, (N,).
+        targeted: True if the attack has target labels.
+        random: Random generator of each image.
+        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1), or (K, N, 1, 1, 1) with budgets per image.
         norm: `linf` or `l2`.
     """
 
@@ -45,15 +46,15 @@ class State:
         images: Clean images, (K, N, 3, H, W).
         iterate: x_t, of the same shape.
         at: Point at which the gradient is evaluated: x_t, or ahead of it.
-        eps: Budgets in [0, 1] units, (K, 1, 1, 1, 1); (K, N, 1, 1, 1) if each image has its own.
-        step_size: Length of a step in [0, 1] units, of the same shape.
+        eps: Budgets, as of `Problem`.
+        step_size: Length of a step in [0, 1] units, of the shape of `eps`.
         norm: `linf` or `l2`.
-        random: Random numbers for the N images.
+        random: Random generator of each image.
         source: The source.
         step: Number of this step, from 0; below 0 in a warm-up.
         is_last_step: True if no step follows this one.
         last_gradient: The estimate of the step before, over its mean absolute value; 0 at first.
-        kept: Values that a part keeps from step to step, by a name of its own; empty at first.
+        memory: Values that a part carries from step to step, by name; empty at first.
     """
 
     images: Tensor
@@ -67,7 +68,7 @@ class State:
     step: int = 0
     is_last_step: bool = False
     last_gradient: Tensor | float = 0.0
-    kept: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def members(self) -> int:
@@ -79,22 +80,17 @@ class Gradient(Protocol):
     """Gradient of each image's loss, with transforms and smoothing."""
 
     def __call__(self, at: Tensor, member: int | None = None, loss: str | None = None) -> Tensor:
-        """Return the gradient at some images, (K, N, 3, H, W).
+        """Return the gradient at images `at`, (K, N, 3, H, W).
 
         Args:
             at: The images.
-            member: Number of the one member of an ensemble that it is taken of; None: of all.
-            loss: Name of the loss that it is taken of, see `LOSSES`; None: the attack's own.
+            member: Number of a member of an ensemble; None: all.
+            loss: Name of a loss, see `LOSSES`; None: the attack's own.
         """
 
 
 Estimator = Callable[[Gradient, State], Tensor]
-"""A step's gradient function and state to its estimated gradient, (K, N, 3, H, W).
-
-An estimator, an update, an objective or a surrogate that keeps tensors of an image's size from
-step to step, or more than a plain pass during one, states their number as `images_kept`: batches
-are cut by it.
-"""
+"""A step's gradient function and state to its estimated gradient, (K, N, 3, H, W)."""
 
 Update = Callable[[Tensor, State], Tensor]
 """Momentum and state to the step x_{t+1} - x_t before projection, both (K, N, 3, H, W)."""
@@ -102,12 +98,12 @@ Update = Callable[[Tensor, State], Tensor]
 Losses = Callable[[Tensor], Tensor]
 """Images to the loss of each, (K, N), on the source."""
 
-Surrogate = Callable[[nn.Module], nn.Module]
-"""A copy of the source, which it may change, to the module that gradients are taken of.
+BackwardRule = Callable[[nn.Module], nn.Module]
+"""Copy of the source, which it may change, to the module from which gradients are taken.
 
 The copy shares its parameters with the source: they must stay as they are. Before each gradient
-`draw(random, k)` is called on those of its modules that have such a method, with the random streams
-of the N images: the module then gets batches of `k` * N images, budget by budget.
+`draw(random, k)` is called on modules that have such a method: they then get batches of `k` * N
+images, budget by budget.
 """
 
 
@@ -115,9 +111,9 @@ of the N images: the module then gets batches of `k` * N images, budget by budge
 class Transform(Protocol):
     """Change of the images before the source model classifies them.
 
-    `copies` versions are made, one by one, and their gradients averaged. One that has a method
-    `adapt(images, random, copy, losses)` gets the losses first, and may keep what it finds in
-    `random.kept`; a gradient that it takes of them counts.
+    `copies` versions are made, one by one, and their gradients averaged. A method
+    `adapt(images, random, copy, losses)` is called first, where there is one, and may leave results
+    in `random.scratch`; a gradient that it takes of the losses counts.
     """
 
     @property
@@ -132,7 +128,7 @@ class Transform(Protocol):
 class Objective(Protocol):
     """Function that an attack maximises in the loss's place, of logits or of a layer's output.
 
-    One whose value depends on the image's budget too states so: `per_budget = True`.
+    `per_budget = True` says that its value depends on the budget, too.
     """
 
     def prepare(self, problem: Problem) -> Any:

@@ -14,14 +14,13 @@ class PerImageRandom(Philox):
     """Independent random stream per image, shared by its budgets, and images to mix in.
 
     Args:
-        seeds: One whole number an image, shape (N,).
-        like: A tensor of the device and the type that numbers get; see `Philox`.
+        seeds: See `Philox`; so is `like`.
         labels: Classes of the N images, shape (N,).
         pool: Images to mix in, shape (P, 3, H, W), and their classes, shape (P,).
 
     Attributes:
         shared: Stream of the run, which gives all of its images the same numbers.
-        kept: State that a transform keeps from one copy to the next of the same gradient.
+        scratch: State of a transform from one copy to the next of the same gradient.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class PerImageRandom(Philox):
         self.labels = labels
         self.pool = pool
         self.shared = Philox(self.key[1][:, 0], like, _SHARED_STREAM)
-        self.kept: dict[Hashable, Tensor] = {}
+        self.scratch: dict[Hashable, Tensor] = {}
 
     def others(self) -> Tensor:
         """Return for each image one of the pool, of another class where there is one, (N, ...)."""
@@ -43,20 +42,17 @@ class PerImageRandom(Philox):
 
 
 def image_seeds(seed: int, index: Tensor) -> Tensor:
-    """Return one number an image, int64 (N,): its index and, in the upper 32 bits, the seed.
+    """Return a number per image, int64 (N,): its index and, in the upper 32 bits, the seed.
 
-    Args:
-        seed: Number from 0 to 2**32 - 1.
-        index: Numbers of the N images, from 0 to 2**32 - 1.
+    Both are from 0 to 2**32 - 1.
     """
     return torch.tensor(seed) << 32 | index
 
 
 def noise_signs(seed: int, index: Tensor, like: Tensor) -> Tensor:
-    """Return the random signs of the noise control, -1 or 1 with equal chances.
+    """Return the random signs of the noise control, of the shape and type of `like`, (N, 3, H, W).
 
-    Those of an image depend on its own index and on the job's seed alone. They get shape, type and
-    device of `like`, (N, 3, H, W).
+    An image's signs depend on its index and the job's seed alone.
     """
     random = Philox(image_seeds(seed, index), like, _NOISE_STREAM)
     return 2 * random.integers(0, 2, *like.shape[1:]).to(like.dtype) - 1

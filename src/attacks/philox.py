@@ -18,15 +18,10 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Words:
     """Return four random words for each counter and key: Philox4x32-10.
 
-    Args:
-        counter: Four words from 0 to 2**32 - 1, int64 tensors that broadcast with one another.
-        key: Two int64 tensors likewise, of which the lowest 32 bits count.
+    Words are int64 from 0 to 2**32 - 1; the four of `counter` and the two of `key` broadcast.
 
-    Returns:
-        Words from 0 to 2**32 - 1, int64, in the shape that all broadcast to.
-
-    Reference:
-        Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3 (2011), SC 2011.
+    Reference: Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3 (2011), SC
+    2011.
     """
     c0, c1, c2, c3 = counter
     for step in range(_ROUNDS):
@@ -39,16 +34,15 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Words:
 
 
 class Philox:
-    """Random numbers of N images, each of which has a key, made by Philox4x32-10.
+    """Random numbers of N images, made by Philox4x32-10 with a key for each.
 
-    A number depends on the image's seed, on how many times was drawn before and on its place in
-    the draw: it is the same in any batch, in any order, on any number of processes and on any
-    device, but for the last digits of normal ones.
+    A number depends on the image's seed, on how many draws came before and on its place in the
+    draw: it is the same in any batch, order, number of processes and on any device (normal numbers:
+    but for the last digits).
 
     Args:
-        seeds: One whole number an image, shape (N,), of which 64 bits count.
-        like: A tensor of the device and the type that numbers get, float32 or float64; float32
-            for types of less precision.
+        seeds: Whole numbers of 64 bits, shape (N,).
+        like: A tensor of the device and the type that numbers get, at least float32.
         stream: Number from 0 to 2**32 - 1; another one has other numbers for the same seeds.
     """
 

@@ -10,7 +10,7 @@ Budgets = float | Sequence[float] | Sequence[Sequence[float]] | Tensor
 _AXES = (-3, -2, -1)
 
 
-def checked_budgets(eps: Budgets, images: Tensor) -> Tensor:
+def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
     """Return `eps` as a tensor on the images' device, of shape (), (K,) or (K, N).
 
     Raises:
@@ -30,9 +30,9 @@ def checked_budgets(eps: Budgets, images: Tensor) -> Tensor:
             f"{float(images.min()):g} to {float(images.max()):g}."
         )
     budgets = torch.as_tensor(eps, dtype=images.dtype, device=images.device)
-    some = budgets.shape[:1] != (0,)
+    empty = budgets.shape[:1] == (0,)
     fits = budgets.ndim < 2 or (budgets.ndim == 2 and budgets.shape[1] == len(images))
-    if not some or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
+    if empty or not fits or not bool(((budgets >= 0) & (budgets <= 1)).all()):
         raise ValueError(
             "eps must be one number or a list of numbers in [0, 1], or a list of such lists with "
             f"one for each of the {len(images)} images, not {eps}."
@@ -43,19 +43,11 @@ def checked_budgets(eps: Budgets, images: Tensor) -> Tensor:
 def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf") -> Tensor:
     """Return the nearest images inside the ball, then inside the pixel range.
 
-    The L-infinity ball of a budget eps holds changes of at most eps a value. The L2 ball has the
-    radius eps * sqrt(D), D being the number of values of an image: eps is then the largest
-    root-mean-square change, and the L2 ball contains the L-infinity ball of the same budget.
+    The L2 ball has the radius eps * sqrt(D), D being the number of values of an image: eps is then
+    the largest root-mean-square change, and the ball contains the L-infinity ball of that budget.
+    Clean `images` and budgets broadcast to `adversarial`, (..., N, 3, H, W).
 
-    Args:
-        adversarial: Shape (..., N, 3, H, W).
-        images: Clean images in [0, 1], of a shape that broadcasts to it.
-        eps: Budgets in [0, 1] units, of a shape that broadcasts to it.
-        norm: `linf` or `l2`.
-
-    Reference:
-        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081,
-        for the radius of the L2 ball.
+    Reference: Dong et al. (2018), arXiv 1710.06081, for the radius of the L2 ball.
     """
     if norm == "linf":
         return adversarial.clamp((images - eps).clamp_min(0), (images + eps).clamp_max(1))

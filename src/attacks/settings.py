@@ -15,14 +15,19 @@ from pydantic import (
 )
 from torch import Tensor, full_like
 
-from src.attacks.parts import Estimator, Gradient, Objective, State, Surrogate, Transform, Update
-from src.attacks.updates import steepest_ascent
+from src.attacks.parts import BackwardRule, Estimator, Gradient, Objective, State, Transform, Update
+from src.attacks.projection import direction
 from src.utils.checked_dataclass import Share, checked, odd
 
 
 def single_gradient(gradient: Gradient, state: State) -> Tensor:
     """Return the one gradient at `state.at`."""
     return gradient(state.at)
+
+
+def steepest_ascent(momentum: Tensor, state: State) -> Tensor:
+    """Return a step of full length: along the signs or, for L2, along the momentum."""
+    return state.step_size * direction(momentum, state.norm)
 
 
 @checked
@@ -53,7 +58,7 @@ class Settings:
             one gradient is taken through all copies at once.
         estimator: Gradient estimator that replaces the one gradient g_t at p_t.
         update: Rule that makes a step of the momentum.
-        surrogate: Changed copy of the source that gradients are taken of; None: the source.
+        backward_rule: Changed copy of the source that gradients are taken of; None: the source.
         objective: Function maximised in the loss's place, such as one of a layer's output.
         layer: Layer that the objective reads, or one for each member of an ensemble; None: the
             `feature_layer` that the source states.
@@ -78,7 +83,7 @@ class Settings:
     copies_average: Literal["gradients", "logits"] = "gradients"
     estimator: Estimator = single_gradient
     update: Update = steepest_ascent
-    surrogate: Surrogate | None = None
+    backward_rule: BackwardRule | None = None
     objective: Objective | None = None
     layer: str | Annotated[tuple[str, ...], Strict(False)] | None = None
 
@@ -107,15 +112,10 @@ class Settings:
         return getattr(self.objective, "per_budget", False)
 
     @property
-    def relative_memory(self) -> float:
-        """Memory that an image takes, over that of one pass through the source.
-
-        Of a pass at 224 pixels a ResNet-50 keeps about 160 tensors of the image's size.
-        """
+    def passes_per_gradient(self) -> int:
+        """Number of passes through the source that one gradient holds in memory."""
         averaged = self.copies_average == "logits"
-        passes = prod(each.copies for each in self.transforms) if averaged else 1
-        parts = (self.estimator, self.update, self.objective, self.surrogate)
-        return passes + sum(getattr(part, "images_kept", 0) for part in parts) / 160
+        return prod(transform.copies for transform in self.transforms) if averaged else 1
 
     def step_size(self, eps: Tensor) -> Tensor:
         """Return the length of a step for each budget, in [0, 1] units."""

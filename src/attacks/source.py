@@ -23,20 +23,19 @@ class Source:
 
     Args:
         model: The model; of an ensemble `members` are the models' list.
-        layer: Name of the layer that `features` returns, or of one a member; None: the
-            `feature_layer` that each member states. The end of a name is enough: `layer2` is
-            `model.network.layer2`.
+        layer: Name of the layer that `features` returns, or one per member; None: each member's
+            `feature_layer`. The end of a name is enough: `layer2` is `model.network.layer2`.
     """
 
     def __init__(self, model: Model, layer: str | Sequence[str] | None = None) -> None:
         self.model, self.layer = model, layer
         self.members: list[Model] = list(getattr(model, "members", None) or [model])
         modules = model.modules() if isinstance(model, nn.Module) else ()
-        self._drawing: list[Any] = [each for each in modules if hasattr(each, "draw")]
+        self._random_modules: list[Any] = [part for part in modules if hasattr(part, "draw")]
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Let the modules of a surrogate draw their random numbers for the next gradient."""
-        for module in self._drawing:
+        """Let backward rules and defences draw random numbers for the next gradient."""
+        for module in self._random_modules:
             module.draw(random, budgets)
 
     def logits(self, images: Tensor, member: int | None = None) -> Tensor:
@@ -48,34 +47,34 @@ class Source:
         """Return the layer's output for images (B, 3, H, W), one a member, from one pass."""
         outputs: dict[int, Tensor] = {}
 
-        def keep(output: Tensor, member: int) -> Tensor:
+        def store(output: Tensor, member: int) -> Tensor:
             outputs[member] = output
             return output.detach().clone()  # what follows needs no gradient, and may be in place
 
-        self.logits_with(images, keep)
+        self.logits_with(images, store)
         return [outputs[number] for number in sorted(outputs)]
 
     def logits_with(self, images: Tensor, change: Change, member: int | None = None) -> Tensor:
         """Return the logits of a pass in which the layer's output is changed."""
         passed: set[int] = set()
 
-        def changed(number: int, module: nn.Module, arguments: Any, output: Any) -> Tensor:
+        def hook(number: int, module: nn.Module, arguments: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor) or number in passed:
-                what = "works twice in a pass" if number in passed else "returns no tensor"
-                raise ValueError(f"attack.layer: {type(module).__name__} {what}.")
+                fault = "works twice in a pass" if number in passed else "returns no tensor"
+                raise ValueError(f"attack.layer: {type(module).__name__} {fault}.")
             passed.add(number)
             return change(output, number)
 
-        layers = {n: each for n, each in enumerate(self._layers()) if member in (None, n)}
+        layers = {n: layer for n, layer in enumerate(self._find_layers()) if member in (None, n)}
         with ExitStack() as hooks:
             for number, layer in layers.items():
-                hooks.enter_context(layer.register_forward_hook(partial(changed, number)))
+                hooks.enter_context(layer.register_forward_hook(partial(hook, number)))
             logits = self.logits(images, member)
         for number in layers.keys() - passed:
             raise ValueError(f"attack.layer: {type(layers[number]).__name__} is never used.")
         return logits
 
-    def _layers(self) -> list[nn.Module]:
+    def _find_layers(self) -> list[nn.Module]:
         if not isinstance(self.model, nn.Module):
             raise ValueError("attack.layer needs a torch module as its source.")
         members = members_of(self.model)
@@ -84,17 +83,17 @@ class Source:
             raise ValueError(
                 f"attack.layer: {len(names)} layers are named for {len(members)} models."
             )
-        return [_layer(member, name) for member, name in zip(members, names, strict=True)]
+        return [_find_layer(member, name) for member, name in zip(members, names, strict=True)]
 
 
-def _layer(model: nn.Module, name: str | None) -> nn.Module:
-    """Return the layer whose name ends in some words; of several the one that lies highest."""
-    stated = (getattr(each, "feature_layer", None) for each in model.modules())
-    name = name or next(filter(None, stated), None)
-    named = dict(model.named_modules())
-    found = [path for path in named if name and f".{path}".endswith(f".{name}")]
-    if found:
-        return named[min(found, key=lambda path: path.count("."))]
+def _find_layer(model: nn.Module, name: str | None) -> nn.Module:
+    """Return the layer whose dotted name ends in `name`; of several the one that lies highest."""
+    defaults = (getattr(module, "feature_layer", None) for module in model.modules())
+    name = name or next(filter(None, defaults), None)
+    modules = dict(model.named_modules())
+    paths = [path for path in modules if name and f".{path}".endswith(f".{name}")]
+    if paths:
+        return modules[min(paths, key=lambda path: path.count("."))]
     while len(children := dict(model.named_children())) == 1:  # to the network without wrappers
         (model,) = children.values()
     examples = ", ".join([*children][:12])
@@ -110,20 +109,21 @@ def _layer(model: nn.Module, name: str | None) -> nn.Module:
 
 def members_of(model: nn.Module) -> list[nn.Module]:
     """Return the members of an ensemble, whatever wraps it, or the model alone."""
-    ensembles = [getattr(each, "members", None) for each in model.modules()]
-    lists = [each for each in ensembles if isinstance(each, nn.ModuleList)]
-    return list(lists[0]) if lists else [model]
+    for module in model.modules():
+        if isinstance(members := getattr(module, "members", None), nn.ModuleList):
+            return list(members)
+    return [model]
 
 
-def changed_copy(model: nn.Module, surrogate: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return a surrogate of a copy that shares the model's parameters and buffers.
+def apply_backward_rule(model: nn.Module, rule: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return what a rule makes of a copy that shares the model's parameters and buffers.
 
     Raises:
-        ValueError: The surrogate has changed a parameter.
+        ValueError: The rule has changed a parameter.
     """
     shared = [*model.parameters(), *model.buffers()]
-    before = [each.clone() for each in shared]  # a version counter does not see `.data`
-    changed = surrogate(copy.deepcopy(model, {id(each): each for each in shared}))
+    before = [tensor.clone() for tensor in shared]  # a version counter does not see `.data`
+    changed = rule(copy.deepcopy(model, {id(tensor): tensor for tensor in shared}))
     if not all(map(torch.equal, before, shared)):
-        raise ValueError("attack.surrogate changes the source's weights, which it shares.")
+        raise ValueError("attack.backward_rule changes the source's weights, which it shares.")
     return changed

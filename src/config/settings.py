@@ -153,7 +153,7 @@ class About(Section):
     """
 
     category: Literal[
-        "gradient", "transform", "surrogate", "feature", "ensemble", "targeted", "library", "own"
+        "gradient", "input", "backward", "feature", "ensemble", "targeted", "library", "own"
     ] = "own"
     does: str = ""
     paper: str = ""

@@ -5,8 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import takewhile
+from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -21,11 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, resize
 
-from src.data.contents import content_of, read_all, state_of
-from src.data.files import to_rgb
+from src.data.files import content_of, to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
 from src.utils.call_target import call_target
-from src.utils.files import write_text
 from src.utils.refusals import printable
 
 
@@ -80,23 +77,20 @@ class DownloadError(ValueError):
 class ImageDataset(Dataset[Batch]):
     """A chosen subset of one split, of square images of one size, decoded image by image.
 
-    Use it with `DataLoader(dataset, collate_fn=default_convert)`: batches come whole, so
-    nothing needs collating. `dataset[:100]` is a batch too.
+    `dataset[:100]` is a batch; a `DataLoader` needs `collate_fn=default_convert`.
 
     Args:
         data: the full split: a map-style data set, such as torchvision's, whose items are (image,
-            class), the image as `to_rgb` takes it. Its `targets` are all classes, its `classes`
-            their names (without them they are called by their numbers), its `target_labels`, if
-            it has them, the classes that targeted attacks aim for.
+            class), the image as `to_rgb` takes it. `targets` are all classes, `classes` their names
+            (default: their numbers), `target_labels` those of targeted attacks, if it has them.
         n_images: size of the fixed, class-balanced subset, which `seed` chooses; None takes all.
         images: CSV that lists the images instead, as `listed` does; None: no such list.
         image_size: N brings the shorter side to N (bilinear, antialiased) and cuts out the central
             N x N square; None leaves the images as stored.
-        num_classes: number of classes, where no names tell it.
+        num_classes: number of classes, if there are no names.
         class_names: names in place of the data's own, or `imagenet` for the 1000 of ImageNet-1k.
-        numbers: int64 (N,), positions of the images of `data` where they are not 0, 1, ..., as for
-            a saved part of another data set.
-        kept: folder of digests of image files, kept between runs.
+        numbers: int64 (N,), positions of the images of `data`, such as those of a saved part of
+            another data set; None: 0, 1, ...
 
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
@@ -115,11 +109,10 @@ class ImageDataset(Dataset[Batch]):
         num_classes: int | None = None,
         class_names: str | Sequence[str] | None = None,
         numbers: np.ndarray | None = None,
-        kept: Path | None = None,
     ) -> None:
         target_labels = getattr(data, "target_labels", None)
         self.class_names = _class_names(data, num_classes, class_names)
-        labels = _checked_labels("labels", data.targets, self.num_classes)
+        labels = _check_labels("labels", data.targets, self.num_classes)
         if images is not None and n_images is not None:
             raise ValueError(f"dataset.images={images} chooses the images; set n_images=null")
         positions = np.arange(len(labels)) if numbers is None else numbers
@@ -128,10 +121,10 @@ class ImageDataset(Dataset[Batch]):
             chosen = listed_subset(images, positions, labels)
         self.labels, self.target_labels = labels[chosen], None
         if target_labels is not None:
-            wanted = _checked_labels("target_labels", target_labels, self.num_classes)
+            wanted = _check_labels("target_labels", target_labels, self.num_classes)
             self.target_labels = wanted[chosen]
         self.indices = positions[chosen]
-        self._data, self._chosen, self._size, self._kept = data, chosen, image_size, kept
+        self._data, self._chosen, self._size = data, chosen, image_size
         self._digest = ""
         if images is not None:
             check_names(images, self.listed())
@@ -184,48 +177,26 @@ class ImageDataset(Dataset[Batch]):
         ]
         return pd.DataFrame({"index": self.indices, "label": self.labels, "file": names})
 
-    def digest(self, *, progress: bool = False) -> str:
+    def digest(self) -> str:
         """Return 16 hexadecimal digits of a SHA-256 that identifies the data set's content.
 
         It covers labels, target labels, positions, number of classes, size, and the images: bytes
-        of those that are files, wherever they lie, pixels of others. It is computed once, and for
-        files kept between runs until one changes. Computing it decodes them, which shows bad ones;
-        `progress` gives that a bar where it takes over two seconds.
+        of those that are files, wherever they lie, pixels of others; see `content_of`.
 
         Raises:
-            ValueError: An image cannot be read or has not the size of the others.
+            ValueError: A file is no image, or an image has not the size of the others.
         """
         if not self._digest:
             total = hashlib.sha256(f"{self.image_size} {self.num_classes}".encode())
             for numbers in (self.indices, self.labels, self.target_labels):
                 total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
-            known = self._known(f"{total.hexdigest()} {self._size}")
-            if known is not None and known.exists():
-                self._digest = known.read_text()
-            else:
-                self._digest = self._computed(total, known is not None, progress)
-                if known is not None:
-                    write_text(known, self._digest)
+            for i in range(len(self)):
+                content, height, width = self._read(i, by=content_of)
+                if self._size is None:
+                    self._check_size(i, height, width, self.image_size)
+                total.update(f"{content} {height} {width}\n".encode())
+            self._digest = total.hexdigest()[:16]
         return self._digest
-
-    def _known(self, what: str) -> Path | None:
-        """Return the file of the digest, by the state of all images' files; None: not kept."""
-        if self._kept is None:
-            return None
-        states = (self._read(i, state_of) for i in range(len(self)))
-        found = list(takewhile(bool, states))
-        name = hashlib.sha256("\n".join([what, *found]).encode(errors="surrogateescape"))
-        return self._kept / name.hexdigest() if len(found) == len(self) else None
-
-    def _computed(self, total: Any, files: bool, progress: bool) -> str:
-        """Return the digest, to whose `total` so far the content of each image is added."""
-        read = partial(self._read, by=content_of)
-        contents = read_all(read, len(self), progress) if files else map(read, range(len(self)))
-        for i, (digest, height, width) in enumerate(contents):
-            if self._size is None:
-                self._check_size(i, height, width, self.image_size)
-            total.update(f"{digest} {height} {width}\n".encode())
-        return str(total.hexdigest()[:16])
 
     def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:
         """Return image `i` of the subset as stored, uint8 (H, W, 3), or what `by` makes of it."""
@@ -256,16 +227,21 @@ class ImageDataset(Dataset[Batch]):
 
 
 def load_dataset(
-    split: str, source: Mapping[str, Any], *, n_images: int | None = None, **options: Any
+    split: str,
+    source: Mapping[str, Any],
+    *,
+    n_images: int | None = None,
+    lock_folder: Path | None = None,
+    **options: Any,
 ) -> ImageDataset:
     """Load one split, `train` or `test`, of the data set that a `dataset` configuration describes.
 
     Args:
-        split: `train` or `test`.
+        split: Passed as `train` (true or false) where the callable takes it, else as `split`.
         source: `_target_`, a callable that returns a map-style data set, such as a class of
-            torchvision's, and its keyword arguments but the split: that is passed as `train`
-            (true or false) where the callable takes it, else as `split`.
+            torchvision's, and its other keyword arguments.
         n_images: size of a fixed, class-balanced subset of the test split; training takes all.
+        lock_folder: folder of the lock under which one process downloads; None: no lock.
         options: further arguments of `ImageDataset`.
     """
     target = str(source.get("_target_"))
@@ -274,7 +250,7 @@ def load_dataset(
     except (ImportError, AttributeError, ValueError, TypeError):
         takes_train = False  # it cannot be found, which the call says
     chosen = {"train": split == "train"} if takes_train else {"split": split}
-    data = _opened({**source, **chosen}, options.get("kept"))
+    data = _open({**source, **chosen}, lock_folder)
     if not hasattr(data, "targets"):
         raise ValueError(
             f"dataset._target_={target} returned {type(data).__name__}, which has no `targets`"
@@ -284,12 +260,12 @@ def load_dataset(
     return ImageDataset(data, n_images=n_images, **options)
 
 
-def _opened(source: Mapping[str, Any], kept: Path | None) -> Any:
+def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
     """Call a data set's `_target_`; of several processes one downloads, and the others wait."""
-    if not source.get("download") or kept is None:
+    if not source.get("download") or lock_folder is None:
         return call_target(source)
-    kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept / "download.lock"):
+    lock_folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_folder / "download.lock"):
         try:
             return call_target(source)
         except ValueError as error:  # of the network, the disk, the archive
@@ -312,15 +288,17 @@ def _class_names(
         from torchvision.models import ResNet50_Weights
 
         names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
-    own = getattr(data, "classes", None) or names
-    if own is None:
-        own = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
-    names = own if names is None else names
-    if set(names) == set(own) and list(names) != list(own):
-        raise ValueError(f"dataset.class_names has another order than the data, {', '.join(own)}")
-    if len(names) != len(own) or num_classes not in (None, len(names)):
+    classes = getattr(data, "classes", None) or names
+    if classes is None:
+        classes = range(num_classes or int(np.max(np.asarray(data.targets), initial=0)) + 1)
+    names = classes if names is None else names
+    if set(names) == set(classes) and list(names) != list(classes):
         raise ValueError(
-            f"the classes are {len(own)} ({', '.join(map(str, own[:5]))}, ...), which "
+            f"dataset.class_names has another order than the data, {', '.join(classes)}"
+        )
+    if len(names) != len(classes) or num_classes not in (None, len(names)):
+        raise ValueError(
+            f"the classes are {len(classes)} ({', '.join(map(str, classes[:5]))}, ...), which "
             f"dataset.class_names={str(class_names)[:200]} and "
             f"dataset.num_classes={num_classes} do not fit; dataset.class_names=null takes the "
             "data's names, or numbers"
@@ -328,12 +306,14 @@ def _class_names(
     return tuple(printable(str(name)) for name in names)
 
 
-def _checked_labels(what: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
+def _check_labels(name: str, labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
     """Return labels as int64 (N,), whole numbers in 0..num_classes - 1."""
-    found = np.asarray(labels)
-    if found.dtype.kind not in "iu" or not len(found):
-        raise ValueError(f"the data set holds no images, or {what} are {found.dtype}, not integers")
-    wrong = found[(found < 0) | (found >= num_classes)]
-    if len(wrong):
-        raise ValueError(f"{what} hold {wrong[0]}, which is not between 0 and {num_classes - 1}")
-    return found.astype(np.int64)
+    numbers = np.asarray(labels)
+    if numbers.dtype.kind not in "iu" or not len(numbers):
+        raise ValueError(
+            f"the data set holds no images, or {name} are {numbers.dtype}, not integers"
+        )
+    outside = numbers[(numbers < 0) | (numbers >= num_classes)]
+    if len(outside):
+        raise ValueError(f"{name} hold {outside[0]}, which is not between 0 and {num_classes - 1}")
+    return numbers.astype(np.int64)

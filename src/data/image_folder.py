@@ -10,35 +10,28 @@ from src.utils.refusals import first_line
 
 
 def image_folder(split: str, *, root: str | None) -> ImageFolder:
-    """Load one split of images that lie in one folder per class.
+    """Load one split, `train` or `test`, of images in one folder per class, as torchvision does.
 
-    Classes are numbered by their sorted folder names. In a class folder images may lie at any
-    depth; hidden files and files that are no images are ignored.
-
-    Args:
-        split: `train` or `test`.
-        root: The class folders themselves (then there is no training split), or `train/` and
-            `test/` or `val/`.
-
-    Returns:
-        torchvision's data set, whose images are paths.
+    Classes are numbered by their sorted folder names. Images, which stay paths, may lie at any
+    depth; hidden files and files that are no images are ignored. `root` has the class folders
+    themselves (then there is no training split), or `train/` and `test/` or `val/`.
 
     Raises:
-        ValueError: if the root, the split or the classes are missing, or a class has no images.
+        ValueError: The root, the split or the classes are missing, or a class has no images.
     """
     folder = existing_folder(root)
     names = _subfolders(folder)
     wanted = ("train",) if split == "train" else ("test", "val")
     # A folder `train` beside other classes is a class (CIFAR-100 has one), not a split.
     if {"test", "val"} & set(names) or names == ["train"]:
-        found = [folder / name for name in wanted if name in names]
+        folders = [folder / name for name in wanted if name in names]
     else:
-        found = [folder] if split == "test" else []
-    if not found:
+        folders = [folder] if split == "test" else []
+    if not folders:
         needed = "/ or ".join(wanted)
         raise ValueError(f"dataset.root={root} has no {split} split: give {needed}/")
     try:
-        return _ClassFolders(found[0], loader=Path, is_valid_file=_is_image)
+        return _ClassFolders(folders[0], loader=Path, is_valid_file=_is_image)
     except FileNotFoundError as error:  # which names classes alone
         raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
 

@@ -10,11 +10,8 @@ def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> 
     """Return `n_images` positions, ascending int64, that represent every class present evenly.
 
     Each class present gets floor or ceil of `n_images / classes present`; a class with too few
-    images gives all it has and the others fill up evenly. For one seed the choices are nested:
-    the 100 images chosen for `n_images=100` are among the 200 chosen for `n_images=200`.
-
-    `labels`, int64 (N,), are the classes of all images of the split; `n_images` is in 1..N, or None
-    for all. The choice is a function of `labels` and the seed, 0..2**32 - 1, alone.
+    images gives all it has. The choice depends on `labels`, int64 (N,), and the seed alone, and is
+    nested: the 100 images chosen for `n_images=100` are among the 200 chosen for `n_images=200`.
     """
     total = len(labels)
     if n_images is None:
@@ -44,7 +41,7 @@ def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndar
     Its columns are `index`, numbers among `numbers`, int64 (N,), and `label`, which must be those
     of `labels`, int64 (N,).
     """
-    rows = _list(path).sort_values("index", kind="stable")
+    rows = _read_list(path).sort_values("index", kind="stable")
     place = pd.Index(numbers).get_indexer(pd.Index(rows["index"]))
     if (place < 0).any() or rows["index"].duplicated().any() or rows.empty:
         raise ValueError(
@@ -55,19 +52,19 @@ def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndar
     return place.astype(np.int64)
 
 
-def check_names(path: str, found: pd.DataFrame) -> None:
+def check_names(path: str, images: pd.DataFrame) -> None:
     """Refuse files of other names than a list, see `listed_subset`, has for these images."""
-    rows = _list(path).sort_values("index", kind="stable").reset_index(drop=True)
-    stated = rows["file"].fillna("") if "file" in rows else found["file"]
-    if wrong := found["index"][(stated != found["file"]) & (stated != "")].tolist():
-        raise ValueError(f"dataset.images={path}: image {wrong[0]} is another file here")
+    rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
+    names = rows["file"].fillna("") if "file" in rows else images["file"]
+    if others := images["index"][(names != images["file"]) & (names != "")].tolist():
+        raise ValueError(f"dataset.images={path}: image {others[0]} is another file here")
 
 
-def _list(path: str) -> pd.DataFrame:
+def _read_list(path: str) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path)
-        if lacking := {"index", "label"} - set(rows):
-            raise ValueError(f"it lacks the column {min(lacking)}")
+        if missing := {"index", "label"} - set(rows):
+            raise ValueError(f"it lacks the column {min(missing)}")
         return rows.astype({"index": np.int64, "label": np.int64})
     except (OSError, ValueError) as error:
         raise ValueError(

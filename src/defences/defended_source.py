@@ -1,5 +1,3 @@
-"""Adaptive attacks: sources behind a defence."""
-
 import math
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import PerImageRandom, Philox
-from src.defences.defended_target import Defence, shown_images, takes_random
+from src.defences.defended_target import Defence, defend, takes_random
 
 
 class AttackedDefence(nn.Module):
@@ -19,11 +17,8 @@ class AttackedDefence(nn.Module):
     defence that votes by `classify` probabilities are averaged instead: the loss is that of the
     logarithm of their mean (SmoothAdv).
 
-    Reference:
-        Athalye, Carlini, Wagner: Obfuscated Gradients Give a False Sense of Security (2018),
-        arXiv 1802.00420; Athalye et al.: Synthesizing Robust Adversarial Examples (2018),
-        arXiv 1707.07397; Salman et al.: Provably Robust Deep Learning via Adversarially Trained
-        Smoothed Classifiers (2019), arXiv 1906.04584, equation 6.
+    Reference: Athalye, Carlini, Wagner (2018), arXiv 1802.00420; Athalye et al. (2018),
+    arXiv 1707.07397; Salman et al. (2019), arXiv 1906.04584, equation 6.
     """
 
     def __init__(
@@ -43,14 +38,14 @@ class AttackedDefence(nn.Module):
         return [partial(self._logits, member) for member in members]
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        """Draw for the passes of the next gradient; see `src.attacks.Surrogate`."""
+        """Draw for the passes of the next gradient; see `src.attacks.BackwardRule`."""
         if self.randomised:
             self._seeds = random.integers(0, 2**31).repeat(budgets)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images (B, 3, H, W), (B, C); with several draws, (draws, B, C).
+        """Return the logits of images (B, 3, H, W): (B, C), or (draws, B, C) of several draws.
 
-        With several draws of a defence that votes: their mean probabilities' logarithm, (B, C).
+        Several draws of a defence that votes give their mean probabilities' logarithm, (B, C).
 
         Raises:
             ValueError: The defence fails, or is randomised and nothing was drawn for the images.
@@ -58,14 +53,14 @@ class AttackedDefence(nn.Module):
         return self._logits(getattr(self.classifier, "attacked", self.classifier), images)
 
     def _logits(self, classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        logits = [classifier(self._shown(images, number)) for number in range(self.draws)]
+        logits = [classifier(self._defend(images, number)) for number in range(self.draws)]
         if self.draws == 1:
             return logits[0]
         if hasattr(self.defence, "classify"):
             return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(self.draws)
         return torch.stack(logits).flatten(0, -3)  # one axis of draws and of an ensemble's members
 
-    def _shown(self, images: Tensor, number: int) -> Tensor:
+    def _defend(self, images: Tensor, number: int) -> Tensor:
         random = None
         if self.randomised:
             if self._seeds is None or len(self._seeds) != len(images):
@@ -75,6 +70,6 @@ class AttackedDefence(nn.Module):
                     "model's draw(random, budgets) before each gradient."
                 )
             random = Philox(self._seeds, images, number)
-        shown = shown_images(self.defence, self.name, images, random)
+        defended = defend(self.defence, self.name, images, random)
         # The difference is 0, with the gradient of the identity.
-        return shown if shown.requires_grad else shown + (images - images.detach())
+        return defended if defended.requires_grad else defended + (images - images.detach())

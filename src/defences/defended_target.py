@@ -1,5 +1,3 @@
-"""Targets behind a defence."""
-
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
@@ -61,24 +59,23 @@ class Defended(nn.Module):
 
     def _logits(self, images: Tensor, index: Tensor, random: Philox) -> Tensor:
         if self.classify is not None:
-            found = called(partial(self.classify, self.classifier), self.name, images, random)
-            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+            votes = _call(partial(self.classify, self.classifier), self.name, images, random)
+            if not isinstance(votes, Tensor) or votes.ndim != 2 or len(votes) != len(images):
                 raise ValueError(
                     f"defence={self.name}: classify must return logits ({len(images)}, classes), "
-                    f"not {_described(found)}."
+                    f"not {_describe(votes)}."
                 )
-            return found
-        shown = shown_images(self.defence, self.name, images, random)
-        inside = (shown >= -_TOLERANCE) & (shown <= 1 + _TOLERANCE)  # NaN is not
-        if wrong := index[~inside.flatten(1).all(dim=1)].tolist():
+            return votes
+        defended = defend(self.defence, self.name, images, random)
+        inside = (defended >= -_TOLERANCE) & (defended <= 1 + _TOLERANCE)  # NaN is not
+        if outside := index[~inside.flatten(1).all(dim=1)].tolist():
             raise ValueError(
-                f"defence={self.name} returns NaN or values outside [0, 1] for image {wrong[0]}."
+                f"defence={self.name} returns NaN or values outside [0, 1] for image {outside[0]}."
             )
-        logits = self.classifier(shown)
-        if wrong := index[~logits.isfinite().all(dim=1)].tolist():  # else taken for an abstention
+        logits = self.classifier(defended)
+        if bad := index[~logits.isfinite().all(dim=1)].tolist():  # else taken for an abstention
             raise ValueError(
-                f"behind defence={self.name} the target returns NaN or infinity for image "
-                f"{wrong[0]}."
+                f"behind defence={self.name} the target returns NaN or infinity for image {bad[0]}."
             )
         return logits
 
@@ -88,25 +85,25 @@ def takes_random(function: Callable[..., Any]) -> bool:
     return "random" in signature(getattr(function, "forward", function)).parameters
 
 
-def shown_images(defence: Defence, name: str, images: Tensor, random: Philox | None) -> Tensor:
+def defend(defence: Defence, name: str, images: Tensor, random: Philox | None) -> Tensor:
     """Return what a defence makes of images, of their shape and type."""
-    found = called(defence, name, images, random)
-    if not isinstance(found, Tensor) or found.shape != images.shape:
+    defended = _call(defence, name, images, random)
+    if not isinstance(defended, Tensor) or defended.shape != images.shape:
         raise ValueError(
-            f"defence={name} must return a tensor {tuple(images.shape)}, not {_described(found)}."
+            f"defence={name} must return a tensor {tuple(images.shape)}, not {_describe(defended)}."
         )
-    return found.to(images.dtype)
+    return defended.to(images.dtype)
 
 
-def _described(found: object) -> str:
-    return str(tuple(found.shape)) if isinstance(found, Tensor) else type(found).__name__
+def _describe(output: object) -> str:
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
 
 
-def called(function: Callable[..., Any], name: str, images: Tensor, random: Philox | None) -> Any:
+def _call(function: Callable[..., Any], name: str, images: Tensor, random: Philox | None) -> Any:
     """Call a defence with copies of images, and name it in whatever error it raises."""
-    given = {"random": random} if takes_random(function) else {}
+    keywords = {"random": random} if takes_random(function) else {}
     try:
-        return function(images.clone(), **given)
+        return function(images.clone(), **keywords)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a defence of the user's own may raise anything

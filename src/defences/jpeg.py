@@ -1,5 +1,3 @@
-"""JPEG compression."""
-
 from io import BytesIO
 from typing import Annotated
 
@@ -11,6 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional
 
+from src.attacks.cosine_transform import dct2, idct2
 from src.defences.staircase import TEMPERATURE, soft_round
 from src.utils.checked_dataclass import checked
 
@@ -28,18 +27,15 @@ class Jpeg:
         quality: Quality from 1 to 100, as libjpeg counts.
         temperature: Temperature of the gradient's staircase, see `src.defences.staircase`.
 
-    Reference:
-        Guo et al.: Countering Adversarial Images using Input Transformations (2018),
-        arXiv 1711.00117, section 3.
+    Reference: Guo et al. (2018), arXiv 1711.00117, section 3.
     """
 
     quality: Annotated[int, Ge(1), Le(100)] = 75
     temperature: Annotated[float, Gt(0)] = TEMPERATURE
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the decoded images."""
         levels = (images.detach() * 255).round().to(torch.uint8)
-        files = [self._file(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
+        files = [self._compress(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
         decoded = torch.from_numpy(np.stack([np.asarray(file) for file in files]))
         decoded = decoded.permute(0, 3, 1, 2).to(images) / 255
         if not images.requires_grad:
@@ -48,49 +44,43 @@ class Jpeg:
         return decoded + (soft - soft.detach())  # plus 0, which has the gradient
 
     def approximate(self, images: Tensor) -> Tensor:
-        """Compute JPEG with a smooth staircase for rounding.
+        """Compute JPEG of images (N, 3, H, W) with a smooth staircase for rounding.
 
         Tables, colours and both ways to resample are libjpeg's; colours and pixels are not rounded.
 
-        Args:
-            images: Images in [0, 1], shape (N, 3, H, W).
-
-        Reference:
-            Reich et al.: Differentiable JPEG: The Devil is in the Details (2024), arXiv 2309.06978.
+        Reference: Reich et al. (2024), arXiv 2309.06978.
         """
         height, width = images.shape[-2:]
-        tables = self._file(np.zeros((8, 8, 3), np.uint8)).quantization  # brightness, colours
+        tables = self._compress(np.zeros((8, 8, 3), np.uint8)).quantization  # brightness, colours
         with torch.autocast(images.device.type, enabled=False):  # steps are finer than bfloat16
             padding = (0, -width % 16, 0, height % 2)
             padded = functional.pad(images * 255, padding, mode="replicate")
-            planes = _mixed(padded, _TO_YCBCR)
-            luma = self._quantised(planes[:, :1] - 128, tables[0]) + 128
-            chroma = self._quantised(functional.avg_pool2d(planes[:, 1:], 2), tables[1])
+            planes = _mix_channels(padded, _TO_YCBCR)
+            luma = self._quantise(planes[:, :1] - 128, tables[0]) + 128
+            chroma = self._quantise(functional.avg_pool2d(planes[:, 1:], 2), tables[1])
             chroma = chroma[..., : (width + 1) // 2]
             chroma = functional.interpolate(chroma, scale_factor=2, mode="bilinear")
-            planes = torch.cat([each[..., :height, :width] for each in (luma, chroma)], dim=1)
-            return (_mixed(planes, _TO_RGB) / 255).clamp(0, 1)
+            planes = torch.cat([plane[..., :height, :width] for plane in (luma, chroma)], dim=1)
+            return (_mix_channels(planes, _TO_RGB) / 255).clamp(0, 1)
 
-    def _file(self, image: np.ndarray) -> JpegImageFile:
+    def _compress(self, image: np.ndarray) -> JpegImageFile:
         """Return a compressed image, uint8 (H, W, 3)."""
         file = BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=self.quality)
         file.seek(0)
         return JpegImageFile(file)
 
-    def _quantised(self, planes: Tensor, table: list[int]) -> Tensor:
+    def _quantise(self, planes: Tensor, table: list[int]) -> Tensor:
         """Quantise the cosine transform of planes (N, C, H, W) in blocks of 8 x 8 values."""
         height = planes.shape[-2]
         padded = functional.pad(planes, (0, 0, 0, -height % 8), mode="replicate")
         blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
-        numbers, steps = torch.arange(8).to(planes), planes.new_tensor(table).reshape(8, 8)
-        cosine = torch.cos((2 * numbers + 1) * numbers[:, None] * torch.pi / 16) / 2
-        cosine[0] /= 2**0.5
-        coefficients = soft_round(cosine @ blocks @ cosine.T / steps, self.temperature) * steps
-        decoded = (cosine.T @ coefficients @ cosine).transpose(-3, -2)
+        steps = planes.new_tensor(table).reshape(8, 8)
+        coefficients = soft_round(dct2(blocks) / steps, self.temperature) * steps
+        decoded = idct2(coefficients).transpose(-3, -2)
         return decoded.flatten(-2).flatten(-3, -2)[..., :height, :]
 
 
-def _mixed(planes: Tensor, matrix: list[list[float]]) -> Tensor:
+def _mix_channels(planes: Tensor, matrix: list[list[float]]) -> Tensor:
     """Return other colours of images (N, 3, H, W)."""
     return torch.einsum("cd,ndhw->nchw", planes.new_tensor(matrix), planes)

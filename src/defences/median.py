@@ -1,5 +1,3 @@
-"""Median filter."""
-
 from typing import Literal
 
 from torch import Tensor
@@ -14,14 +12,12 @@ class Median:
 
     Windows of 2 x 2 pixels end at the pixel, and their median is the third value in order.
 
-    Reference:
-        Xu, Evans, Qi: Feature Squeezing (2018), arXiv 1704.01155, section III-B.
+    Reference: Xu, Evans, Qi (2018), arXiv 1704.01155, section III-B.
     """
 
     size: Literal[2, 3] = 2
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the filtered images, with the gradient of the pixels that are the medians."""
         after = self.size - 2
         padded = functional.pad(images, (1, after, 1, after), mode="replicate")
         windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(-2)

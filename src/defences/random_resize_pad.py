@@ -1,5 +1,3 @@
-"""Random resizing and padding."""
-
 import math
 from typing import Annotated
 
@@ -16,9 +14,7 @@ from src.utils.checked_dataclass import checked
 class RandomResizePad:
     """Shrink each image to a height from ceil(lowest * H), ..., H and put it on grey, anywhere.
 
-    Reference:
-        Xie et al.: Mitigating Adversarial Effects Through Randomization (2018), arXiv 1711.01991
-        (there 299, ..., 330 pixels on grey of 331).
+    Reference: Xie et al. (2018), arXiv 1711.01991 (there 299, ..., 330 pixels on grey of 331).
 
     Deviation: images keep their size, so that networks of fixed size take them (paper: enlarged);
     bilinear and antialiased (authors: nearest pixel), drawn image by image.
@@ -27,16 +23,15 @@ class RandomResizePad:
     lowest: Annotated[float, Ge(0.1), Le(1)] = 0.9033  # 299 / 331
 
     def __call__(self, images: Tensor, random: Philox) -> Tensor:
-        """Return the images on grey, 0.5, with their gradients."""
         height = images.shape[-2]
         least = math.ceil(height * self.lowest - 1e-6)  # of a product's rounding error
         heights = random.integers(least, height + 1).tolist()
         places = random.uniform(2).tolist()
-        drawn = zip(images, heights, places, strict=True)
-        return torch.stack([_on_grey(image, small, *place) for image, small, place in drawn])
+        triples = zip(images, heights, places, strict=True)
+        return torch.stack([_put_on_grey(image, small, *place) for image, small, place in triples])
 
 
-def _on_grey(image: Tensor, small: int, top: float, left: float) -> Tensor:
+def _put_on_grey(image: Tensor, small: int, top: float, left: float) -> Tensor:
     """Shrink an image (3, H, W) to a height; `top` and `left` are shares of the free room."""
     height, width = image.shape[-2:]
     size = (small, round(width * small / height))

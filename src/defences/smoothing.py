@@ -1,5 +1,3 @@
-"""Randomised smoothing."""
-
 from typing import Annotated
 
 import torch
@@ -24,9 +22,7 @@ class Smoothing:
         copies: Number of votes.
         alpha: Level of the test; 1: no abstentions.
 
-    Reference:
-        Cohen, Rosenfeld, Kolter: Certified Adversarial Robustness via Randomized Smoothing (2019),
-        arXiv 1902.02918, PREDICT.
+    Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, PREDICT.
     """
 
     sigma: Annotated[float, Gt(0), Le(2)] = 0.25
@@ -34,7 +30,6 @@ class Smoothing:
     alpha: Annotated[float, Gt(0), Le(1)] = 0.001
 
     def __call__(self, images: Tensor, random: Philox) -> Tensor:
-        """Return one noisy copy of each image."""
         return images + (self.sigma * random.normal(*images.shape[1:])).to(images.dtype)
 
     def classify(self, classifier: nn.Module, images: Tensor, random: Philox) -> Tensor:

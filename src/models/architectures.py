@@ -1,9 +1,8 @@
 """Networks of the catalogue with a choice of stem, made from torchvision's own.
 
-A stem is the network's first layers. ``imagenet`` is the original one. ``cifar`` keeps more
-resolution there, so that 32-pixel images do not shrink to one pixel at once; these
-variants have the state-dict names and shapes of the public CIFAR-10 checkpoints of
-https://github.com/huyvnphan/PyTorch_CIFAR10, which therefore load as they are.
+A stem is the network's first layers: ``imagenet`` is the original one, ``cifar`` keeps more
+resolution for 32-pixel images. With it the public CIFAR-10 checkpoints of
+https://github.com/huyvnphan/PyTorch_CIFAR10 load as they are.
 """
 
 from collections.abc import Callable
@@ -61,14 +60,8 @@ def _inception(num_classes: int, stem: str) -> nn.Module:
     )
     if stem == "cifar":
         network.Conv2d_1a_3x3 = BasicConv2d(3, 192, kernel_size=3, stride=1, padding=1)
-        for name in (
-            "Conv2d_2a_3x3",
-            "Conv2d_2b_3x3",
-            "maxpool1",
-            "Conv2d_3b_1x1",
-            "Conv2d_4a_3x3",
-            "maxpool2",
-        ):
+        later = "Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2"
+        for name in later.split():
             network.set_submodule(name, nn.Identity())
     return network
 
@@ -111,7 +104,7 @@ def model_with_stem(
     Args:
         name: torchvision's name, in `_BUILDERS`.
         num_classes: Number of logits.
-        image_size: Side in pixels of the images that the network gets.
+        image_size: Side of the images in pixels.
         stem: ``cifar``, ``imagenet`` or None: ``cifar`` up to 64 pixels.
         pretrained: Start from torchvision's ImageNet weights wherever name and shape fit.
 
@@ -128,8 +121,9 @@ def model_with_stem(
     if pretrained:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         state = weights.get_state_dict(progress=False, check_hash=True)
-        own = network.state_dict()
-        fitting = [key for key in own.keys() & state.keys() if own[key].shape == state[key].shape]
+        built = network.state_dict()
+        common = built.keys() & state.keys()
+        fitting = [key for key in common if built[key].shape == state[key].shape]
         network.load_state_dict({key: state[key] for key in fitting}, strict=False)
     return network
 

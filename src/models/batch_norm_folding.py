@@ -13,9 +13,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def fold_batch_norms(network: ModuleT) -> ModuleT:
     """Return an evaluation-mode copy whose batch norms are part of the convolutions before them.
 
-    Exact up to rounding, and the copy is faster forwards and backwards. It keeps the module
-    structure, but not the state dict: take digests and save weights of the original. Nothing is
-    folded if the network's data flow cannot be traced.
+    Exact up to rounding, and faster. The copy keeps the module structure, but not the state dict.
+    Nothing is folded if the network's data flow cannot be traced.
     """
     folded = copy.deepcopy(network)
     for module in folded.modules():  # whatever the network's own eval() does
@@ -25,11 +24,10 @@ def fold_batch_norms(network: ModuleT) -> ModuleT:
 
 
 class _Tracer(fx.Tracer):
-    """Tracer down to layers, which does not look into them (padding to size, say)."""
+    """Tracer that does not look into layers (padding to size, say)."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        childless = next(m.children(), None) is None
-        leaf = isinstance(m, nn.BatchNorm2d) or childless
+        leaf = isinstance(m, nn.BatchNorm2d) or next(m.children(), None) is None
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -52,7 +50,7 @@ def _fold(network: nn.Module) -> None:
         if names[convolution] > 1 or names[norm] > 1:  # another name would stay as it was
             continue
         after = _remainder(norm)
-        if _plain(convolution) and after is not None:
+        if _is_plain(convolution) and after is not None:
             network.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
             network.set_submodule(str(node.target), after)
 
@@ -74,11 +72,8 @@ def _only_input(node: fx.Node) -> fx.Node | None:
     return before
 
 
-def _plain(convolution: nn.Conv2d) -> bool:
-    """Tell whether a convolution uses its weight as it is stored.
-
-    Hooks and subclasses may normalise the weight first; timm's ``Conv2dSame`` merely pads.
-    """
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    """Return False where hooks or a subclass may change the weight; ``Conv2dSame`` only pads."""
     hooked = convolution._forward_pre_hooks or convolution._forward_hooks
     known = type(convolution) is nn.Conv2d or type(convolution).__name__ == "Conv2dSame"
     return known and not hooked

@@ -32,21 +32,21 @@ def build_classifier(
             and its keyword arguments; ``num_classes`` and ``image_size`` are filled in if null.
         num_classes: Number of classes of the data set.
         image_size: Side in pixels of the data set's images.
-        mean: Channel means of the network's normalisation; None: as its ``pretrained_cfg`` states.
-        std: Channel standard deviations; None: as its ``pretrained_cfg`` states.
+        mean: Channel means of its normalisation, like `std`; None: of its ``pretrained_cfg``.
+        std: Channel standard deviations.
         input_size: Side in pixels that images are resized to; None: as they come.
         weights: A file; ``included`` or None: the network's as built.
         feature_layer: Name of the module whose output feature-level attacks change.
     """
     file = None if weights == "included" else weights
     known = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
-    settings = {key: known.get(key) if own is None else own for key, own in network.items()}
+    settings = {key: known.get(key) if value is None else value for key, value in network.items()}
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces it all: download nothing
     try:
         module = call_target(settings)
-        stated = getattr(module, "pretrained_cfg", None) or {}
-        mean, std = mean or stated.get("mean"), std or stated.get("std")
+        defaults = getattr(module, "pretrained_cfg", None) or {}
+        mean, std = mean or defaults.get("mean"), std or defaults.get("std")
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network states none in pretrained_cfg.")
         if file is not None:

@@ -14,10 +14,8 @@ class Ensemble(nn.Module):
         average: `logits`; `probabilities`; or `loss`: an attack then maximises the mean of
             the members' losses, and the ensemble itself predicts the mean of the log-probabilities.
 
-    Reference:
-        Liu et al.: Delving into Transferable Adversarial Examples and Black-Box Attacks (2017),
-        arXiv 1611.02770 (probabilities); Dong et al.: Boosting Adversarial Attacks
-        with Momentum (2018), arXiv 1710.06081 (all three).
+    Reference: Liu et al. (2017), arXiv 1611.02770 (probabilities); Dong et al. (2018),
+    arXiv 1710.06081 (all three).
     """
 
     def __init__(self, members: Sequence[nn.Module], average: str) -> None:
@@ -27,7 +25,7 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the ensemble's logits, shape (N, C)."""
-        logits = self.each(images)
+        logits = self.member_logits(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.average == "logits":
             return logits.mean(dim=0)
@@ -38,8 +36,8 @@ class Ensemble(nn.Module):
 
     def attacked(self, images: Tensor) -> Tensor:
         """Return the logits to differentiate: (N, C), or (M, N, C) to average the losses."""
-        return self.each(images) if self.average == "loss" else self(images)
+        return self.member_logits(images) if self.average == "loss" else self(images)
 
-    def each(self, images: Tensor) -> Tensor:
+    def member_logits(self, images: Tensor) -> Tensor:
         """Return the members' logits, shape (M, N, C)."""
         return torch.stack([member(images) for member in self.members])

@@ -15,17 +15,15 @@ class ModelError(ValueError):
 
 
 class PixelClassifier(nn.Module):
-    """Network that takes images in [0, 1] and owns its own preprocessing.
+    """Network that takes images in [0, 1], with its resizing and normalisation.
 
-    Resizing and normalisation are part of the model, hence part of the gradient, so budgets are
-    always budgets on the data set's own pixels, whatever size or scale the network wants.
+    Both are part of the gradient, so that budgets hold for the data set's own pixels.
 
     Args:
         network: Module from normalised images (N, 3, H, W) to logits (N, num_classes).
         mean: Channel means of the normalisation that the network was trained with, in [0, 1] units.
         std: Channel standard deviations of the same normalisation, all positive.
-        input_size: Side in pixels that images are resized to (antialiased, bilinear); None takes
-            them as they come.
+        input_size: Side in pixels that images are resized to (antialiased, bilinear); None: none.
         name: Catalogue name, for messages; None: the name of the network's class.
 
     Attributes:
@@ -59,13 +57,8 @@ class PixelClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
         if self.input_size is not None and images.shape[-2:] != (self.input_size, self.input_size):
-            images = functional.interpolate(
-                images,
-                size=(self.input_size, self.input_size),
-                mode="bilinear",
-                align_corners=False,
-                antialias=True,
-            )
+            side = (self.input_size, self.input_size)
+            images = functional.interpolate(images, side, mode="bilinear", antialias=True)
         try:
             logits = self.network((images - self.mean) / self.std)
         except torch.OutOfMemoryError:
@@ -75,9 +68,9 @@ class PixelClassifier(nn.Module):
             raise ModelError(f"model {self.name}: {kind}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
-            got = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+            output = tuple(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
             raise ModelError(
                 f"model {self.name}: the network must return logits, floating-point numbers of "
-                f"shape (N, num_classes), but for N = {len(images)} images it returned {got}."
+                f"shape (N, num_classes), but for N = {len(images)} images it returned {output}."
             )
         return cast(Tensor, logits)

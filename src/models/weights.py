@@ -1,12 +1,10 @@
 """Weight files: safe reading, strict loading, saving and digests of content."""
 
 import hashlib
-import sys
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,9 +33,9 @@ class WeightFacts:
 
 def weight_facts(path: str | Path) -> WeightFacts:
     """Return the facts in the metadata of a safetensors file, under the names of `WeightFacts`."""
-    stated = _metadata(path)
-    names = [name.strip() for name in stated.get("class_names", "").split(",")]
-    accuracy = stated.get("expected_accuracy")
+    metadata = _metadata(path)
+    names = [name.strip() for name in metadata.get("class_names", "").split(",")]
+    accuracy = metadata.get("expected_accuracy")
     return WeightFacts(tuple(filter(None, names)), None if accuracy is None else float(accuracy))
 
 
@@ -54,65 +52,42 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
     The file is of safetensors or of torch.save, such as a .pt, .pth or .ckpt. A dict under
     ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``last`` is unwrapped, and prefixes
-    that all names share, such as ``module.``, are stripped. Float types are converted.
-    Counters of batches seen may be missing, and heads that only training uses may be left over:
-    neither changes a prediction. Names and shapes must fit, after timm's own conversion of files of
-    its earlier versions where the network is one of timm's.
+    that all names share, such as ``module.``, are stripped. Float types are converted. Counters of
+    batches may be missing, and heads that only training uses left over; all else must fit.
 
     Raises:
         ValueError: The file cannot be read as tensors alone, or does not fit.
     """
     path = Path(path)
-    own = network.state_dict()
-    given = _converted(_stripped(_read(path), own.keys()), network)
-    state = OrderedDict((name, value) for name, value in own.items() if name.endswith(COUNTER))
-    for name, value in given.items():
-        if name in own or not name.startswith(TRAINING_HEADS):
+    present = network.state_dict()
+    stored = _strip_prefixes(_read(path), present.keys())
+    state = OrderedDict((name, value) for name, value in present.items() if name.endswith(COUNTER))
+    for name, value in stored.items():
+        if name in present or not name.startswith(TRAINING_HEADS):
             state[name] = value
-    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # versions
+    state._metadata = getattr(present, "_metadata", None)  # type: ignore[attr-defined]  # versions
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        told = str(error).partition(":")[2]  # behind torch's heading
-        why = _misfits(own, state) or " ".join(told.split())[:400]
-        raise ValueError(f"{path} does not fit the network: {why}") from error
+        misfits = " ".join(str(error).partition(":")[2].split())  # behind torch's heading
+        raise ValueError(f"{path} does not fit the network: {misfits[:400]}") from error
     digest = _metadata(path).get("digest")
     if digest is not None and digest != weights_digest(network):
         raise ValueError(f"{path} is damaged; without it the network is trained again")
-
-
-def _misfits(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Count the tensors that are missing, unknown, none or misshapen, and name one of each."""
-    both = [name for name, value in own.items() if torch.is_tensor(value) and name in given]
-    tensors = [name for name in both if torch.is_tensor(given[name])]
-    shapes = {name: (tuple(given[name].shape), tuple(own[name].shape)) for name in tensors}
-    found = {
-        "missing": [name for name in own if name not in given],
-        "unknown": [name for name in given if name not in own],
-        "no tensor": [name for name in both if name not in tensors],
-        "of another shape": [
-            f"{name}, {theirs} for {ours}"
-            for name, (theirs, ours) in shapes.items()
-            if theirs != ours
-        ],
-    }
-    told = [f"{len(names)} {kind} ({names[0]})" for kind, names in found.items() if names]
-    return f"of {len(own)} tensors {'; '.join(told)}" if told else ""
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write a network's state dict as safetensors, with the digest that shows damage."""
     # Cloned, since the format refuses tensors that share memory.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(network)}
-    stated = {"digest": weights_digest(network)}
-    path.write_bytes(save(state, stated))  # on a full disk `save_file` raises no OSError
+    metadata = {"digest": weights_digest(network)}
+    path.write_bytes(save(state, metadata))  # on a full disk `save_file` raises no OSError
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Return 16 hexadecimal digits of a SHA-256 that identifies a network's weights.
+    """Return 16 hexadecimal digits of a SHA-256 of a state dict's names, types, shapes and values.
 
-    Names, types, shapes and values of the state dict count; the device, the memory format and the
-    counters of batches seen, which no prediction depends on, do not.
+    The device, the memory format and counters of batches do not count.
     """
     digest = hashlib.sha256()
     for name, value in sorted(_tensors(network)):
@@ -147,22 +122,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _converted(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict under the names of the installed timm, if the network is one of its."""
-    home = sys.modules[type(network).__module__]
-    convert = getattr(home, "checkpoint_filter_fn", None)
-    if convert is None or state.keys() <= network.state_dict().keys():
-        return state
-    try:
-        return dict(convert(dict(state), network))
-    except Exception:  # of many kinds; what does not fit shows in loading
-        return state
-
-
-def _stripped(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+def _strip_prefixes(state: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
     """Strip the prefixes that all names share, if that leads to names of the network."""
     left = state
-    while left and left.keys().isdisjoint(own):
+    while left and left.keys().isdisjoint(names):
         prefix = next(iter(left)).partition(".")[0] + "."
         if not all(name.startswith(prefix) for name in left):
             return state

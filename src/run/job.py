@@ -206,7 +206,7 @@ def _images(
     else:
         wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
-    check_images(images, settings.trainer.progress_bar, together=2 if settings.controls else 1)
+    check_images(images, together=2 if settings.controls else 1)
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
     size = int(settings.trainer.batch_size)  # too small sets are refused
     Batches(images, size, processes, shuffle_seed=settings.seed if settings.controls else None)

@@ -67,8 +67,8 @@ def open_datasets(jobs: Iterable[Settings]) -> None:
         open_dataset(job, "test")
 
 
-def check_images(dataset: ImageDataset, progress: bool, together: int = 1) -> None:
-    """Read every chosen image that is not known yet, so that a bad one shows before any training.
+def check_images(dataset: ImageDataset, together: int = 1) -> None:
+    """Read the file of every chosen image, so that a bad one shows before any training.
 
     Images of several sizes are refused, and fewer than the `together` that must share a batch.
     """
@@ -77,7 +77,7 @@ def check_images(dataset: ImageDataset, progress: bool, together: int = 1) -> No
             f"controls=true needs at least {together} images, to show each with the perturbation "
             f"of another one, not {len(dataset)}."
         )
-    dataset.digest(progress=progress)
+    dataset.digest()
 
 
 def prepare_models(
@@ -103,7 +103,7 @@ def prepare_models(
         if settings.model[name].weights is None
     }
     if not all(file.exists() for file in files.values()):  # epochs end with all test images
-        check_images(open_dataset(settings, "test", whole=True), settings.trainer.progress_bar)
+        check_images(open_dataset(settings, "test", whole=True))
     models: dict[str, Model] = {}
     for name in asked:
         if name in files:
@@ -240,7 +240,7 @@ def _checkpoint(
             f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "
             f"images ({', '.join(images.class_names[:3])}, ...)."
         )
-    check_images(train, settings.trainer.progress_bar)
+    check_images(train)
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
     network = (built, code_of(built), shapes, repr(classifier.network))
@@ -274,5 +274,5 @@ def _train(
 def _opened(section: str, split: str, cache_dir: str) -> ImageDataset:
     dataset = DatasetSettings.model_validate_json(section)
     common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-    kept = Path(cache_dir) / "images"
-    return load_dataset(split, dataset.model_extra or {}, kept=kept, **common)
+    folder = Path(cache_dir) / "images"
+    return load_dataset(split, dataset.model_extra or {}, lock_folder=folder, **common)

@@ -47,12 +47,12 @@ class Store(MlflowClient):
             try:
                 self.experiments[name] = self.create_experiment(name, artifact_location=location)
             except MlflowException:
-                found = self.get_experiment_by_name(name)
-                if found is None:
+                experiment = self.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-                if found.lifecycle_stage == "deleted":
-                    self.restore_experiment(found.experiment_id)
-                self.experiments[name] = found.experiment_id
+                if experiment.lifecycle_stage == "deleted":
+                    self.restore_experiment(experiment.experiment_id)
+                self.experiments[name] = experiment.experiment_id
         return self.experiments[name]
 
     def start(
@@ -65,17 +65,17 @@ class Store(MlflowClient):
     ) -> str:
         """Open a run with all that is known of it, and return its id."""
         created = self.create_run(self.experiment(experiment), tags=dict(tags), run_name=name)
-        texts = ((name, str(value)) for name, value in parameters.items())
         most = 6000  # characters of a parameter
+        texts = ((key, str(value)) for key, value in parameters.items())
         params = [Param(k, v if len(v) <= most else f"{v[: most - 3]}...") for k, v in texts]
         self.log_batch(created.info.run_id, metrics=_metrics(points), params=params)
         return str(created.info.run_id)
 
     def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
         """Log tags and metrics, as many in a request as MLflow takes."""
-        named = [RunTag(name, value) for name, value in (tags or {}).items()]
+        run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
         for start in range(0, max(1, len(points)), 900):
-            self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=named)
+            self.log_batch(run, metrics=_metrics(points[start : start + 900]), tags=run_tags)
 
     def name_data(self, run: str, name: str, digest: str) -> None:
         """Name the data set that a run was evaluated on, by which the UI filters."""

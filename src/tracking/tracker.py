@@ -60,20 +60,18 @@ class Tracker:
 
         A named store that fails is refused here, where nothing can have been tracked yet.
         """
-        own = self.store is not None and self.store.artifacts is not None
-        experiment = f"{self.dataset}-sweeps"
-        started: str | None = self._ask(
-            "start", experiment, name, {"kind": "sweep"}, parameters, goes_on=own
-        )
-        return started
+        local = self.store is not None and self.store.artifacts is not None
+        tags, experiment = {"kind": "sweep"}, f"{self.dataset}-sweeps"
+        sweep: str | None = self._ask("start", experiment, name, tags, parameters, goes_on=local)
+        return sweep
 
     def end_sweep(
         self, sweep: str, status: str, files: Sequence[Path], note: str, points: Sequence[Point]
     ) -> None:
         """Close a sweep as FINISHED, FAILED or KILLED; the note becomes its description."""
         self._ask("keep", sweep, files)
-        shown = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
-        self._ask("log", sweep, points, {"mlflow.note.content": shown})
+        text = f"```text\n{note[:7900]}\n```"  # in a fixed width, and as much as a tag may hold
+        self._ask("log", sweep, points, {"mlflow.note.content": text})
         self._ask("set_terminated", sweep, status)
 
     @contextmanager
@@ -108,8 +106,8 @@ class Tracker:
         """
         self._ask("log", run.id, [(name, value, 0) for name, value in metrics.items()], tags)
         self._ask("name_data", run.id, self.dataset, data)
-        kept = [path for path in files if self.tables or path.suffix != ".parquet"]
-        self._ask("keep", run.id, kept)
+        stored = [path for path in files if self.tables or path.suffix != ".parquet"]
+        self._ask("keep", run.id, stored)
 
     def log_pair(
         self,
@@ -146,13 +144,13 @@ class Tracker:
         uri = _without_password(self.address)
         served = uri.startswith("http")
         ui = f"{uri.rstrip('/') if served else 'http://127.0.0.1:5000'}/#/experiments"
-        opened = "?workflowType=machine_learning"  # else new experiments open on an empty overview
+        view = "?workflowType=machine_learning"  # else new experiments open on an empty overview
         links = {} if served else {"serve": f"mlflow ui --backend-store-uri {uri}"}
         for attack in attacks:
-            wanted = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
-            curves = f"{opened}&compareRunsMode=CHART&searchFilter={wanted}"
+            query = quote(f"tags.sweep LIKE '%{sweep}%' and tags.attack = '{attack}'")
+            curves = f"{view}&compareRunsMode=CHART&searchFilter={query}"
             links[f"{attack} curves"] = f"{ui}/{pairs}/runs{curves}"
-        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{opened}"}
+        return {**links, "sweep": f"{ui}/{sweeps}/runs/{sweep}{view}"}
 
     def _ask(self, method: str, *arguments: Any, goes_on: bool = True) -> Any:
         """Call a method of the store; None where there is none, or none any more."""
@@ -163,18 +161,16 @@ class Tracker:
                 return getattr(self.store, method)(*arguments)
         except Exception as error:  # whatever a store does, it costs nobody a result
             address, self.store = self.address, None
-            _lose(address, goes_on, error)
+            _warn_of_loss(address, goes_on, error)
             return None
 
 
 @cache
 def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
-    """Return the tracker that some settings ask for; `dataset` names its experiments.
+    """Return the tracker of some settings, once per process; `dataset` names its experiments.
 
-    It is opened once a process, until `open_tracker.cache_clear()`.
-
-    A named store that cannot be opened, or is silent for seconds, is refused. Without one of the
-    program's own, in `tracking.directory`, nothing is tracked, as a warning says.
+    A named store that cannot be opened, or is silent for seconds, is refused. If the program's own,
+    in `tracking.directory`, cannot be opened, a warning says that nothing is tracked.
     """
     if settings.name == "none":
         return Tracker()
@@ -185,21 +181,21 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
             store = Store(settings.uri, settings.directory)
     except Exception as error:  # of many kinds, depending on the store
         file = Path(settings.directory).absolute() / "mlflow.db"
-        _lose(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
+        _warn_of_loss(settings.uri or f"sqlite:///{file}", settings.uri is None, error)
         return Tracker()
     elsewhere = "://" in (settings.uri or "") and not str(settings.uri).startswith("sqlite")
     return Tracker(store, dataset, elsewhere if settings.tables is None else settings.tables)
 
 
-def _lose(address: str, goes_on: bool, error: Exception) -> None:
+def _warn_of_loss(address: str, goes_on: bool, error: Exception) -> None:
     """Warn that a store cannot be used; refuse it where nothing can have been tracked yet."""
-    words = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
+    fault = f"The MLflow store {_without_password(address)} cannot be used ({_reason(error)})"
     if not goes_on:
-        raise ValueError(f"tracking.uri: {words}; use another, or tracking=none.") from error
+        raise ValueError(f"tracking.uri: {fault}; use another, or tracking=none.") from error
     log.warning(
         "%s: nothing more is tracked there, and all files are written. When it can be used, the "
         "same command tracks every job, and computes none anew.",
-        words,
+        fault,
     )
 
 
@@ -218,14 +214,14 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _patience(seconds: int, retries: int) -> Iterator[None]:
     """Limit how long MLflow waits for a server, as far as the environment does not."""
-    wanted = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
-    ours = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in wanted.items()}
-    ours = {name: value for name, value in ours.items() if name not in os.environ}
-    os.environ.update(ours)
+    limits = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
+    variables = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in limits.items()}
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in ours:
+        for name in added:
             os.environ.pop(name, None)
 
 
@@ -257,5 +253,5 @@ class _TrainingLogger(Logger):
     def finalize(self, status: str) -> None:
         """Close the run; Lightning reports an interrupt as a failure."""
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-        ended = "FINISHED" if status in ("success", "finished") else "FAILED"
-        self.tracker._ask("set_terminated", self.run, "KILLED" if interrupted else ended)
+        outcome = "FINISHED" if status in ("success", "finished") else "FAILED"
+        self.tracker._ask("set_terminated", self.run, "KILLED" if interrupted else outcome)

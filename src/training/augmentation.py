@@ -25,22 +25,22 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
     if flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
         columns[mirrored] = columns[mirrored].flip(1)
-    padded = functional.pad(images, (padding, padding, padding, padding))
+    padded = functional.pad(images, [padding] * 4)
     pick = torch.arange(count, device=images.device)[:, None, None]
     rows, columns = rows.to(images.device), columns.to(images.device)
     return padded[pick, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def loaders(
+def make_loaders(
     train: ImageDataset, test: ImageDataset, settings: TrainingSettings, num_workers: int
 ) -> tuple[DataLoader, DataLoader]:
     """Return uint8 batches: of the training images, shuffled, and of the test images.
 
     The order depends on seed and epoch alone, so that a resumed run agrees.
     """
-    words: dict[str, Any] = {"num_workers": num_workers, "collate_fn": default_convert}
+    options: dict[str, Any] = {"num_workers": num_workers, "collate_fn": default_convert}
     order: Sampler = DistributedSampler(train, num_replicas=1, rank=0, seed=settings.seed)
     size = min(settings.batch_size, len(train))
     # A batch norm cannot learn from one image, which the last batch might have.
-    shuffled = DataLoader(train, size, sampler=order, drop_last=True, **words)
-    return shuffled, DataLoader(test, size, **words)
+    shuffled = DataLoader(train, size, sampler=order, drop_last=True, **options)
+    return shuffled, DataLoader(test, size, **options)

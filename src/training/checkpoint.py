@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from src.config.settings import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
-from src.training.augmentation import loaders
+from src.training.augmentation import make_loaders
 from src.training.module import FineTuning
 from src.utils import stopping
 from src.utils.devices import computes_in_bfloat16
@@ -39,11 +39,9 @@ def trained_weights(
 ) -> Path:
     """Return the file of a model's trained weights, training it first if it is not there.
 
-    Of several processes that need the same file one trains and the others wait. A training that
-    was interrupted goes on after its last whole epoch.
-
-    The name of `path`, a `.safetensors` file, must tell model, data and settings. The classifier is
-    trained in place, on one device.
+    Of several processes that need the same file one trains, on one device and in place, and the
+    others wait. An interrupted training goes on after its last whole epoch. The name of `path`, a
+    `.safetensors` file, must tell model, data and settings.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_suffix(".lock")
@@ -56,21 +54,16 @@ def trained_weights(
         work = path.with_suffix(".training")
         work.mkdir(exist_ok=True)
         last = work / "last.ckpt"
-        resumed = last if _readable(last) else None
-        log.info(
-            "Training %s on %d images for %d epochs%s; the result is kept in %s.",
-            name,
-            len(train),
-            settings.epochs,
-            " (resuming)" if resumed else "",
-            path,
-        )
+        resumed = last if _is_readable(last) else None
+        length = f"{len(train)} images for {settings.epochs} epochs"
+        again = " (resuming)" if resumed else ""
+        log.info("Training %s on %s%s; the result goes to %s.", name, length, again, path)
         pl.seed_everything(settings.seed, verbose=False)
         classifier.train()
         module = FineTuning(classifier, train.num_classes, settings)
         module.to(memory_format=torch.channels_last)
-        batches = loaders(train, test, settings, trainer.num_workers)
-        runner = _runner(work, settings, trainer, make_logger(), len(batches[0]))
+        batches = make_loaders(train, test, settings, trainer.num_workers)
+        runner = _make_trainer(work, settings, trainer, make_logger(), len(batches[0]))
         with stopping.plain_interrupts():
             runner.fit(module, *batches, ckpt_path=resumed, weights_only=True)
         accuracy = float(runner.callback_metrics.get("test_accuracy", math.nan))
@@ -82,8 +75,8 @@ def trained_weights(
     return path
 
 
-def _readable(checkpoint: Path) -> bool:
-    """Tell whether there is a checkpoint; a damaged one is removed."""
+def _is_readable(checkpoint: Path) -> bool:
+    """Return True if there is a checkpoint; a damaged one is removed."""
     if not checkpoint.exists():
         return False
     try:
@@ -95,7 +88,7 @@ def _readable(checkpoint: Path) -> bool:
     return True
 
 
-def _runner(
+def _make_trainer(
     work: Path,
     settings: TrainingSettings,
     trainer: TrainerSettings,
@@ -108,7 +101,7 @@ def _runner(
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
-        precision=_precision(settings.precision, trainer.accelerator),
+        precision=_choose_precision(settings.precision, trainer.accelerator),
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=[keep_last, *bar],
@@ -120,9 +113,9 @@ def _runner(
     )
 
 
-def _precision(wanted: str, accelerator: str) -> Any:
+def _choose_precision(name: str, accelerator: str) -> Any:
     """Turn `auto` into bf16-mixed where the device computes in bfloat16."""
-    if wanted != "auto":
-        return wanted
+    if name != "auto":
+        return name
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     return "bf16-mixed" if computes_in_bfloat16(device) else "32-true"

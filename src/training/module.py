@@ -23,8 +23,7 @@ class FineTuning(pl.LightningModule):
     SGD has Nesterov momentum. The schedule takes it, and AdamW's first beta, from 0.95 to 0.85 and
     back. Biases and norms have no weight decay; `gradient_clip` bounds the norm of all gradients.
 
-    Reference:
-        Smith, Topin: Super-Convergence (2018), arXiv 1708.07120.
+    Reference: Smith, Topin (2018), arXiv 1708.07120.
     """
 
     def __init__(
@@ -46,11 +45,11 @@ class FineTuning(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed cross-entropy of a batch, augmented by seed and step alone."""
         stopping.raise_if_interrupted()
-        own = self.settings
-        generator = torch.Generator().manual_seed(own.seed * 1_000_003 + self.global_step)
-        images = augment(batch.images, own.crop_padding, own.flip, generator)
+        settings = self.settings
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.global_step)
+        images = augment(batch.images, settings.crop_padding, settings.flip, generator)
         logits = self.classifier(to_unit(images)).float()
-        smoothing = own.label_smoothing
+        smoothing = settings.label_smoothing
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         self.log("train_loss", loss, prog_bar=True)
         return loss

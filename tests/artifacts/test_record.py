@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.artifacts.record import _surrogate, public, read_record, with_record
+from src.artifacts.record import _backward_rule, public, read_record, with_record
 from src.artifacts.sweep_state import noted_failure
 from src.config.settings import AttackSettings
 from tests.conftest import make_record
@@ -16,13 +16,13 @@ RECORD = make_record(
 )
 
 
-def test_a_record_names_the_surrogate():
+def test_a_record_names_the_backward_rule():
     def name(category, **keys):
         about = {"category": category}
-        return _surrogate(AttackSettings(name="sgm", label="sgm", about=about, settings=keys))
+        return _backward_rule(AttackSettings(name="sgm", label="sgm", about=about, settings=keys))
 
-    assert (name("surrogate", gamma=0.5), name("gradient", surrogate=None)) == ("sgm", "")
-    assert name("own", surrogate={"_target_": "package.Linear", "from_block": 3}) == "Linear"
+    assert (name("backward", gamma=0.5), name("gradient", backward_rule=None)) == ("sgm", "")
+    assert name("own", backward_rule={"_target_": "package.Linear", "from_block": 3}) == "Linear"
 
 
 def test_a_table_says_what_it_is(tmp_path):
@@ -57,7 +57,7 @@ def test_other_files_are_told_from_this_programs(tmp_path):
     for content, message in (
         (b'{"format": 99}', r"x\.parquet has the format 99, and"),
         (b'{"format": 3, "table": "flips", "job": {}}', "has the format 3, and"),
-        (b'{"format": 4, "table": "flips", "job": {"surprise": 1}}', "no valid record of its job"),
+        (b'{"format": 5, "table": "flips", "job": {"surprise": 1}}', "no valid record of its job"),
         (flipped, "its record is damaged"),
     ):
         pq.write_table(table.replace_schema_metadata({b"transferability": content}), path)

@@ -12,40 +12,20 @@ import torch
 
 from src.attacks import (
     LOSSES,
-    admix,
-    bfa,
     bim,
     bsr,
-    cfm,
-    cwa,
-    decowa,
-    dem,
-    di,
-    emi,
     fgsm,
     fia,
-    gi,
-    gra,
-    ila,
     ilpd,
-    logit_mi_di_ti,
-    mef,
     mi,
-    mumodig,
-    naa,
     ni,
     pgd,
     pgn,
     pi_patchwise,
     pi_pregradient,
     rap,
-    rpa,
     s4st,
-    si_ni,
-    ssa,
-    svre,
     ti,
-    usmm,
     vmi,
 )
 from src.defences import AttackedDefence, Smoothing
@@ -58,65 +38,20 @@ GRID = torch.tensor([1, 8, 32]) / 255
 SAME = {
     "bim of one step = fgsm": (partial(bim, steps=1), fgsm),
     "mi without decay = bim": (partial(mi, decay=0.0), bim),
-    "ni without decay = bim": (partial(ni, decay=0.0), bim),
-    "gi without warm-up = mi": (partial(gi, warm_up_steps=0), mi),
-    "di of probability 0 = mi": (partial(di, probability=0), mi),
     "pgd without random start and step size = bim": (
         partial(pgd, random_start=None, relative_step_size=None),
         bim,
     ),
     "vmi of radius 0 = mi": (partial(vmi, radius=0, neighbours=2), mi),
-    "ti with no kernel = mi": (partial(ti, kernel_size=0), mi),
-    "si of one copy = ni": (partial(si_ni, copies=1), ni),
-    "admix of strength 0 = si without lookahead": (
-        partial(admix, scales=3, admixed=1, strength=0),
-        partial(si_ni, copies=3, lookahead=None),
-    ),
-    "usmm of one scale of 1 without mixing = mi": (
-        partial(usmm, scales=1, admixed=1, lowest=1, strength=0),
-        mi,
-    ),
-    "dem of one rate of 1 = mi": (
-        partial(dem, copies=1, lowest_rate=1, relative_step_size=None),
-        mi,
-    ),
     "bsr of one block that stays upright = mi": (
         partial(bsr, copies=1, blocks=1, max_angle=0),
         mi,
     ),
-    "emi of radius 0, 2 samples = mi": (partial(emi, radius=0, samples=2), mi),
     "ni of two steps = pi of two steps": (partial(ni, steps=2), partial(pi_pregradient, steps=2)),
     "pgn of delta 0 at one point = mi": (partial(pgn, samples=2, zeta=0, delta=0), mi),
-    "gra of radius 0 with full steps = mi": (partial(gra, samples=2, radius=0, shrink=1.0), mi),
-    "mef of radius 0 without memories, as long as mi = mi": (
-        partial(
-            mef,
-            **{"samples": 2, "radius": 0, "shift": 0},
-            **{"steps": 10, "relative_step_size": None, "decay": 1.0},
-        ),
-        mi,
-    ),
-    **{
-        f"rap {how}, as long as bim = bim": (
-            partial(rap, steps=10, relative_step_size=None, **words),
-            bim,
-        )
-        for how, words in {
-            "of radius 0": {"inner_radius": 0.0},
-            "that starts too late": {"late_start": 10},
-        }.items()
-    },
-    "pi_patchwise without amplification and spread = bim": (
-        partial(pi_patchwise, amplification=1, spread=0),
+    "rap of radius 0, as long as bim = bim": (
+        partial(rap, steps=10, relative_step_size=None, inner_radius=0.0),
         bim,
-    ),
-    "logit_mi_di_ti without di and ti, normalised = mi of the logit": (
-        partial(
-            logit_mi_di_ti,
-            **{"steps": 3, "relative_step_size": None, "normalised": True},
-            **{"probability": 0, "kernel_size": 0},
-        ),
-        partial(mi, steps=3, loss="logit"),
     ),
     "s4st that changes nothing = ti of the calibrated loss": (
         partial(s4st, steps=3, relative_step_size=None, scaling=0.0, colour=0.0),
@@ -125,22 +60,6 @@ SAME = {
     "fia of one whole image at the last layer = mi of the logit": (
         partial(fia, masks=1, probability=0, layer="6"),
         partial(mi, loss="logit"),
-    ),
-    "rpa without patches = fia without masks": (
-        partial(rpa, masks=5, probability=0),
-        partial(fia, masks=5, probability=0),
-    ),
-    "naa of one point without noise = fia of one whole image and its probability": (
-        partial(naa, points=1, sigma_255=0),
-        partial(fia, masks=1, probability=0, score="probability"),
-    ),
-    "bfa of distance 0 = fia without masks": (
-        partial(bfa, points=5, distance_255=0),
-        partial(fia, masks=5, probability=0),
-    ),
-    "cfm without mixing and di = ti of the logit": (
-        partial(cfm, steps=3, relative_step_size=None, mix_probability=0, probability=0),
-        partial(ti, steps=3, loss="logit", kernel_size=5),
     ),
     "ilpd of weight 1 = bim": (partial(ilpd, weight=1, steps=10, relative_step_size=None), bim),
     "relative step = step of the same size": (
@@ -160,66 +79,11 @@ def test_the_same_to_the_bit(case, network, batch):
         assert not torch.equal(result, images)
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [partial(ssa, rho=0, sigma_255=0, copies=2), partial(decowa, radius=0, rho=0, copies=2)],
-)
-def test_copies_that_are_not_changed_are_mi(attack, network, batch):
-    """Spectra there and back round, as do places of pixels."""
-    model, (images, labels) = network().double(), batch()
-    given = (model, images.double(), labels, GRID)
-    torch.testing.assert_close(attack(*given), mi(*given), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("targeted", [False, True])
-def test_the_first_step_of_cwa_with_one_member_is_fgsm(targeted, network, batch):
-    """In float64, since the way of its member vanishes in no pixel there."""
-    model, (images, labels) = network().double(), batch()
-    given, words = (model, images.double(), labels), {"targeted": targeted}
-    result = cwa(*given, GRID, steps=1, reverse_size=0, inner_decay=0, decay=0, **words)
-    torch.testing.assert_close(result, fgsm(*given, 0.2 * GRID, **words), atol=1e-7, rtol=0)
-
-
-def test_mumodig_without_copies_at_the_end_of_its_paths_is_fgsm_where_paths_are_long(
-    network, batch
-):
-    """From the minimum alone: a value that is the least of its channel has no path, and no step."""
-    model, (images, labels) = network().double(), batch()
-    images = images.double()
-    plain = {"copies": 0, "regions": 1, "shift": 1.0, "steps": 1}
-    change = mumodig(model, images, labels, GRID, **plain) - images
-    least = images == images.amin((-2, -1), keepdim=True)
-    expected = (fgsm(model, images, labels, GRID) - images) * ~least
-    torch.testing.assert_close(change, expected, atol=1e-12, rtol=0)
-    assert least.any() and (change != 0).any()
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_svre_of_one_inner_step_is_mi_and_of_several_not(norm, network, batch):
-    """In float64, since what momentum adds is divided by its mean size twice."""
-    given = (network().double(), batch()[0].double(), batch()[1], GRID)
-    one, several = (svre(*given, norm=norm, inner_steps=count) for count in (1, 2))
-    expected = mi(*given, norm=norm)
-    torch.testing.assert_close(one, expected, atol=1e-7, rtol=0)
-    assert (several - expected).abs().max() > 1e-3
-
-
 def test_steps_of_pi_patchwise_that_exceed_the_budget_by_rounding_are_fgsm(network, batch):
     """Ten tenths of some of these budgets are more than the whole in float32."""
     given = (network(), *batch(2), torch.arange(1, 33) / 255)
     result = pi_patchwise(*given, steps=1, relative_step_size=0.1)
     torch.testing.assert_close(result, fgsm(*given), atol=1e-7, rtol=0)
-
-
-@pytest.mark.parametrize("targeted", [False, True])
-def test_ila_at_a_layer_with_one_direction_is_bim(targeted, network, batch):
-    """At two opposite logits both raise the one that a single first step raises."""
-    last = torch.nn.Linear(5, 2, bias=False)
-    last.weight.data[1] = -last.weight.data[0]
-    model, (images, labels) = torch.nn.Sequential(network(), last).eval(), batch()
-    given, words = (model, images, labels % 2, GRID), {"targeted": targeted}
-    result = ila(*given, layer="1", first_steps=1, **words)
-    assert torch.equal(result, bim(*given, loss="logit", **words))
 
 
 @pytest.mark.parametrize("members", [1, 2])

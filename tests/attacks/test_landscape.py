@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from src.attacks import (
-    FeatureImportance,
     PerImageRandom,
     Problem,
     Scale,
@@ -50,21 +49,6 @@ def test_the_gradient_of_a_member_is_that_of_its_model_alone(average, network, l
         assert torch.equal(both.losses(at, number), alone.losses(at))
 
 
-def test_averaged_logits_have_the_gradient_of_the_mean_computed_by_hand(network, landscape):
-    """The gradient of -log softmax(z)_y by z is softmax(z) - e_y, z being the copies' mean."""
-    model = network().double()
-    found = landscape(model, transforms=(Scale(3),), copies_average="logits")
-    at = found.problem.images[None].double()
-    gradient = found.gradient(at)[0]
-    for image, label, result in zip(at[0], found.problem.labels, gradient, strict=True):
-        shown = [image / 2**i for i in range(3)]
-        mean = torch.stack([model(each[None])[0] for each in shown]).mean(dim=0)
-        slope = mean.softmax(0) - torch.eye(len(mean), dtype=mean.dtype)[label]
-        slopes = [torch.autograd.functional.jacobian(lambda x: model(x[None])[0], x) for x in shown]
-        expected = sum(torch.tensordot(slope, J, 1) / 2**i for i, J in enumerate(slopes)) / 3
-        torch.testing.assert_close(result, expected, atol=1e-14, rtol=0)
-
-
 def test_averaged_logits_bound_the_passes_held_at_once(network, batch):
     """Three copies of two images are as many as six gradients."""
     seen: list[int] = []
@@ -77,15 +61,6 @@ def test_averaged_logits_bound_the_passes_held_at_once(network, batch):
     words = {"copies": 3, "copies_average": "logits", "max_batch": 6, "steps": 2}
     si_ni(watched, *batch(5), torch.tensor([1, 8]) / 255, **words)
     assert max(seen) == 2
-
-
-def test_a_gradient_of_another_loss_has_no_objective(network, landscape):
-    """As that in which `rap` looks for its worst point, whatever it maximises there."""
-    mixed = landscape(network(), loss="logit", objective=FeatureImportance(masks=1), layer="1")
-    plain = landscape(network())
-    at = plain.problem.images[None]
-    assert torch.equal(mixed.gradient(at, loss="cross_entropy"), plain.gradient(at))
-    assert not torch.equal(mixed.gradient(at), plain.gradient(at))
 
 
 def test_images_of_a_run_draw_the_same_members(network, batch):

@@ -103,18 +103,6 @@ def test_project_keeps_what_is_inside_and_moves_the_rest_to_the_border(
     torch.testing.assert_close(change, expected, atol=1e-15, rtol=1e-12)
 
 
-def test_bim_projects_after_every_step():
-    """The loss has a ridge at 0.6: a step past it must be taken back from the ball's border."""
-
-    def model(images: Tensor) -> Tensor:
-        distance = (images.flatten(1) - 0.6).abs().sum(1)
-        return torch.stack([distance, torch.zeros_like(distance)], dim=1)
-
-    images, labels = torch.full(SHAPE, 0.55), torch.tensor([0])
-    result = bim(model, images, labels, 0.07, steps=2, step_size_255=0.2 * 255)
-    torch.testing.assert_close(result, torch.full_like(images, 0.48))
-
-
 # Random starts
 
 

@@ -1,6 +1,5 @@
-"""Objectives at a layer: gradients by hand, number formats, transforms and restarts beside them."""
+"""Objectives at a layer: number formats, and transforms and restarts beside them."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,66 +11,12 @@ from src.attacks import (
     PerImageRandom,
     PerturbationDecay,
     Problem,
-    Settings,
     Source,
     cfm,
     fia,
     ilpd,
 )
-from src.attacks.landscape import Landscape
 from src.images.attacker import CountedModel
-
-LABELS = torch.tensor([2, 0])
-
-
-@pytest.fixture
-def layers():
-    """Three linear layers, with ReLUs between, and two images and their iterates."""
-    random = np.random.default_rng(4)
-    sizes = ((7, 12), (6, 7), (5, 6))
-    return [random.normal(size=size) for size in sizes], random.uniform(size=(2, 2, 3, 2, 2))
-
-
-def landscape(weights, images, objective, targeted=False):
-    """The loss landscape of the objective at the output of the first ReLU."""
-    parts = [nn.Linear(*reversed(each.shape), bias=False) for each in weights]
-    model = nn.Sequential(nn.Flatten(), parts[0], nn.ReLU(), parts[1], nn.ReLU(), parts[2])
-    for part, values in zip(parts, weights, strict=True):
-        part.weight.data = torch.from_numpy(values)
-    images = torch.from_numpy(images)
-    random = PerImageRandom(torch.arange(2), images, LABELS, (images, LABELS))
-    eps = torch.tensor([1.0]).reshape(1, 1, 1, 1, 1)
-    settings = Settings(objective=objective)
-    problem = Problem(Source(model, "2"), images, LABELS, targeted, random, eps, "linf")
-    return Landscape(problem, settings)
-
-
-@pytest.mark.parametrize("targeted", [False, True])
-def test_the_gradient_of_important_features_by_hand(layers, targeted):
-    (a, b, c), (clean, moved) = layers
-    objective = FeatureImportance(masks=1, probability=0.0)
-    found = landscape([a, b, c], clean, objective, targeted).gradient(torch.from_numpy(moved)[None])
-    for n, label in enumerate(LABELS.tolist()):
-        hidden = np.maximum(a @ clean[n].ravel(), 0)
-        weight = b.T @ (c[label] * (b @ hidden > 0))
-        weight *= (1 if targeted else -1) / np.linalg.norm(weight)
-        expected = a.T @ (weight * (a @ moved[n].ravel() > 0))
-        np.testing.assert_allclose(found[0, n].ravel(), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("targeted", [False, True])
-def test_the_gradient_behind_decayed_features_by_hand(layers, targeted):
-    (a, b, c), (clean, moved) = layers
-    objective = PerturbationDecay(weight=0.3, sigma_255=0.0)
-    found = landscape([a, b, c], clean, objective, targeted).gradient(torch.from_numpy(moved)[None])
-    for n, label in enumerate(LABELS.tolist()):
-        own, kept = (np.maximum(a @ each[n].ravel(), 0) for each in (moved, clean))
-        second = b @ (0.3 * own + 0.7 * kept)
-        logits = c @ np.maximum(second, 0)
-        error = np.exp(logits) / np.exp(logits).sum() - np.eye(5)[label]
-        back = b.T @ ((c.T @ error) * (second > 0))
-        expected = (-1 if targeted else 1) * a.T @ (0.3 * back * (own > 0))
-        np.testing.assert_allclose(found[0, n].ravel(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Parity: the same images as torchattacks 3.5 and foolbox 3.3 make, from the same model and images.
+"""Parity: the same images as torchattacks 3.5 makes (foolbox: `test_external.py`).
 
 A sign makes nothing of rounding but everything of a gradient that is nothing but rounding, so the
 comparison is made twice:
@@ -10,8 +10,6 @@ comparison is made twice:
 
 Random parts are switched off.
 """
-
-import warnings
 
 import pytest
 import torch
@@ -29,7 +27,7 @@ from src.attacks import (
 
 CLASSES, SIDE = 5, 32
 STEPS, KERNEL = 6, 15
-REASON = "a dev-only library: pip install --no-deps torchattacks foolbox eagerpy"
+REASON = "a dev-only library: pip install --no-deps torchattacks"
 
 
 class Case:
@@ -59,14 +57,6 @@ def torchattacks():
     return pytest.importorskip("torchattacks", reason=REASON, exc_type=ImportError)
 
 
-@pytest.fixture(scope="module")
-def foolbox():
-    with warnings.catch_warnings():
-        # foolbox 3.3 imports scipy.ndimage.filters
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return pytest.importorskip("foolbox", reason=REASON, exc_type=ImportError)
-
-
 def rough() -> nn.Module:
     """Return a network whose gradient changes from step to step."""
     with torch.random.fork_rng(devices=[]):
@@ -91,8 +81,6 @@ def case(request, batch) -> Case:
     kind = (256, torch.float32) if single else (255, torch.float64)
     return Case(rough(), *batch(16 if single else 12, SIDE), *kind)
 
-
-# torchattacks
 
 TORCHATTACKS = {
     "FGSM": (fgsm, {}, {}),
@@ -121,40 +109,3 @@ def test_torchattacks(name, torchattacks, case):
             theirs.stacked_kernel = kernel.expand(3, 1, -1, -1)
         ours = attack(case.model, case.images, goal, case.eps, targeted=targeted, **words)
         case.compare(ours, theirs(case.images, goal))
-
-
-def close_in_l2(case: Case, ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-6 if case.exact else 1e-12, rtol=0)
-    assert (ours - theirs.flip(0)).abs().max() > 0.1
-
-
-# foolbox
-
-FOOLBOX = {
-    "FastGradientAttack": (fgsm, {}),
-    "BasicIterativeAttack": (bim, {}),
-    "PGD": (pgd, {"random_start": False}),
-}
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", FOOLBOX)
-def test_foolbox(name, norm, foolbox, case):
-    attack, keys = FOOLBOX[name]
-    size = 1.0 if norm == "linf" else (3 * SIDE * SIDE) ** 0.5
-    steps = {} if attack is fgsm else {"steps": STEPS, "abs_stepsize": case.step * size}
-    theirs = getattr(foolbox.attacks, ("Linf" if norm == "linf" else "L2") + name)
-    expected = theirs(**steps, **keys).run(
-        foolbox.PyTorchModel(case.model, bounds=(0, 1), device="cpu"),
-        case.images,
-        foolbox.criteria.Misclassification(case.labels),
-        epsilon=case.eps * size,
-    )
-    words = {} if attack is fgsm else case.steps
-    if attack is pgd:
-        words = {**words, "random_start": None}
-    ours = attack(case.model, case.images, case.labels, case.eps, norm=norm, **words)
-    if norm == "linf":
-        case.compare(ours, expected)
-    else:
-        close_in_l2(case, ours, expected)

@@ -105,8 +105,14 @@ def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
     program = encoded(Image.new("RGB", (4, 4)), "EPS").getvalue()  # which Ghostscript would run
     for content in (b"", b"text", whole[: len(whole) // 2], huge, program):
         (tmp_path / "x.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"image 0 \(.*x\.png\)"):
-            ImageDataset(split([tmp_path / "x.png"])).digest()
+        with pytest.raises(ValueError, match=r"image 0 \(.*x\.png\) cannot be read as an image"):
+            ImageDataset(split([tmp_path / "x.png"]), image_size=32).digest()
+    photo = encoded(Image.fromarray(random_images(1, 32, 32)[0]), "JPEG").getvalue()
+    (tmp_path / "x.jpg").write_bytes(photo[:-300])
+    data = ImageDataset(split([tmp_path / "x.jpg"]), image_size=32)
+    data.digest()  # which does not decode
+    with pytest.raises(ValueError, match=r"image 0 \(.*x\.jpg\) cannot be read as an image"):
+        _ = data[0]
     for array in (np.full((4, 4), 200, dtype=np.uint16), np.zeros((4, 4, 3))):
         with pytest.raises(ValueError, match="image 0"):
             ImageDataset(split([array])).digest()
@@ -152,6 +158,14 @@ def test_the_digest_covers_everything_that_changes_results():
     assert again.digest() == digests[0] and len(digests[0]) == 16
 
 
+def test_the_digest_of_files_is_that_of_their_bytes_wherever_they_lie(tmp_path):
+    digests = []
+    for name, level in (("one.bmp", 0), ("two.bmp", 0), ("three.bmp", 1)):
+        Image.new("RGB", (6, 6), (level,) * 3).save(tmp_path / name)
+        digests.append(ImageDataset(split([tmp_path / name]), image_size=6).digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -169,6 +183,6 @@ def test_labels_and_sizes_out_of_range_are_refused(words, message):
 
 def test_to_unit():
     unit = to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
-    assert torch.equal(unit, torch.tensor([0, 51, 255], dtype=torch.float32) / 255)
+    assert torch.equal(unit, torch.tensor([0.0, 0.2, 1.0]))
     with pytest.raises(ValueError, match="float32"):
         to_unit(unit)

@@ -58,7 +58,7 @@ def test_gradient_of_what_has_another_value_is_its_own(network, images):
     assert torch.equal(gradient_of(model, images), expected)
 
 
-@pytest.mark.parametrize("defence", [Median(), RandomResizePad(0.6), Smoothing()])
+@pytest.mark.parametrize("defence", [Median(), Median(3), RandomResizePad(0.6), Smoothing()])
 def test_gradient_of_what_has_one_is_the_derivative(network, images, defence):
     model = AttackedDefence(network, defence, draws=2)
     model.draw(random_of(images), 1)
@@ -101,7 +101,9 @@ def test_budgets_and_batches_share_an_images_draws(network, images, draws):
     for number, eps in enumerate(budgets):
         alone = bim(model, images[3:], LABELS[3:], eps, seeds=SEEDS[3:], steps=3)
         torch.testing.assert_close(both[number, 3:], alone)
-    copied = bim(model, images, LABELS, budgets, seeds=SEEDS, steps=3, surrogate=lambda each: each)
+    copied = bim(
+        model, images, LABELS, budgets, seeds=SEEDS, steps=3, backward_rule=lambda each: each
+    )
     assert torch.equal(copied, both)
     others = bim(model, images, LABELS, budgets, seeds=SEEDS + 1, steps=3)
     assert not torch.allclose(others, both)

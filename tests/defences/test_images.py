@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +86,6 @@ def test_jpeg_is_approximated_at_any_size(size, quality, most):
     images, defence = smooth_images(*size), Jpeg(quality, temperature=0.001)
     off = 255 * (defence.approximate(images) - defence(images)).abs()
     assert off.mean() < most  # the coarser the steps, the more a rounded colour turns
-
-
-def test_jpeg_is_approximated_as_by_kornia():
-    kornia = pytest.importorskip("kornia", reason="pip install kornia")
-    images, quality = photographs(), torch.tensor([75.0])
-    theirs = kornia.enhance.jpeg_codec_differentiable(images, quality)
-    off = 255 * (Jpeg(temperature=0.001).approximate(images) - theirs).abs()
-    assert off.mean() < 1.5  # its rounding is a cubic, and it repeats the pixels of colours
 
 
 def test_the_gradient_of_jpeg_is_that_of_its_approximation():
@@ -188,36 +179,16 @@ def test_smoothing_adds_unclipped_noise_of_its_standard_deviation():
     assert (images + noise).min() < 0 and (images + noise).max() > 1
 
 
-def drawing(defence: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a randomised defence with the same draws in each call."""
-    return lambda images: defence(images, Philox(torch.arange(len(images)), images))
-
-
-@pytest.mark.parametrize(
-    "defence", [Median(2), Median(3), drawing(RandomResizePad(0.5)), drawing(Smoothing())]
-)
-def test_gradient_is_the_derivative(defence):
-    images = batch(2, 5, 6).requires_grad_()
-    assert torch.autograd.gradcheck(defence, images, eps=1e-7, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        (BitDepth, {"bits": 0}),
         (BitDepth, {"bits": 9}),
         (BitDepth, {"bits": 2.5}),
         (Jpeg, {"quality": 0}),
-        (Jpeg, {"quality": 101}),
         (Jpeg, {"temperature": 0.0}),
-        (Median, {"size": 1}),
         (Median, {"size": 4}),
-        (RandomResizePad, {"lowest": 0.0}),
         (RandomResizePad, {"lowest": 1.1}),
-        (Smoothing, {"sigma": 0.0}),
         (Smoothing, {"copies": 0}),
-        (Smoothing, {"alpha": 0.0}),
-        (Smoothing, {"alpha": 1.5}),
         (Smoothing, {"samples": 10}),
     ],
 )

@@ -56,7 +56,7 @@ def test_an_ensemble_is_differentiated_as_it_is_attacked(
     double = Ensemble([torch.nn.Sequential(*curved(seed)).double() for seed in (0, 1)], average)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        each = double.each(x) if average == "loss" else double(x)[None]
+        each = double.member_logits(x) if average == "loss" else double(x)[None]
         return sum(nn.functional.cross_entropy(z, batch.labels, reduction="sum") for z in each)
 
     own = gradient(loss, clean)

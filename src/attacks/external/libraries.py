@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.attacks.projection import Budgets, checked_budgets, project
+from src.attacks.projection import Budgets, check_budgets, project
 from src.attacks.source import Model, Source
 from src.utils.refusals import suggestion
 
@@ -41,16 +41,16 @@ Run = Callable[[Any, dict[str, Any], Call], Tensor]
 class Library:
     """Attacks of another library, as attributes by the names of their classes.
 
-    Each is a function like the published ones, for budgets that all images share: its result is
-    inside the ball of `project`, and the model and the global random generators stay as they are.
-    Other keywords are those of the class, with its defaults. Budgets are attacked one after
-    another, with the same random numbers, which depend on the seeds of all images of a batch.
+    Each is a function like the published ones, for budgets that all images share, with the keywords
+    of the class. Results are inside the ball of `project`; the model and the global random
+    generators stay as they are. Budgets are attacked one after another, with the same random
+    numbers, which depend on the seeds of all images of a batch.
 
     Attributes:
         module: Module that has the classes.
-        packages: Names of packages for pip to install.
-        norms: A class to those of `linf` and `l2` that it is made for.
-        run: A class, its keywords and a call to adversarial images.
+        packages: Packages for pip to install.
+        norms: Returns those of `linf` and `l2` that a class is made for.
+        run: Makes adversarial images of a class, its keywords and a call.
     """
 
     module: str
@@ -69,28 +69,28 @@ class Library:
                 f"{self.module.partition('.')[0]} cannot be imported ({error}); it is installed by "
                 f"pip install --no-deps {self.packages}"
             ) from error
-        norms = {key: each for key, kind in classes.items() if (each := self.norms(kind))}
+        norms = {key: balls for key, kind in classes.items() if (balls := self.norms(kind))}
         if name not in norms:
             raise ValueError(
                 f"attack.name={name}: {self.module} has no such attack in L-infinity or L2 balls, "
                 f"but {', '.join(norms)}.{suggestion(name, [*norms])}"
             )
-        return _function(self.run, classes[name], norms[name])
+        return _make_function(self.run, classes[name], norms[name])
 
 
 def _norms_of_torchattacks(kind: Any) -> tuple[str, ...]:
-    stated = re.search(r"Distance Measure\s*:(.*)", kind.__doc__ or "")
-    return tuple(norm for norm in ("linf", "l2") if stated and norm in stated[1].lower())
+    measure = re.search(r"Distance Measure\s*:(.*)", kind.__doc__ or "")
+    return tuple(norm for norm in ("linf", "l2") if measure and norm in measure[1].lower())
 
 
-def _run_torchattacks(kind: Any, words: dict[str, Any], call: Call) -> Tensor:
+def _run_torchattacks(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     name = {"linf": "Linf", "l2": "L2"}[call.norm]
-    given = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
-    attack = kind(call.model, **_taken(kind, given), **words)
+    filled = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
+    attack = kind(call.model, **_select(kind, filled), **keywords)
     if call.targeted:
         attack.set_mode_targeted_by_label(quiet=True)
-    found: Tensor = attack(call.images, call.labels)
-    return found
+    adversarial: Tensor = attack(call.images, call.labels)
+    return adversarial
 
 
 def _norms_of_foolbox(kind: Any) -> tuple[str, ...]:
@@ -100,23 +100,23 @@ def _norms_of_foolbox(kind: Any) -> tuple[str, ...]:
     return ("linf",) if power == inf else ("l2",) if power == 2 else ()
 
 
-def _run_foolbox(kind: Any, words: dict[str, Any], call: Call) -> Tensor:
+def _run_foolbox(kind: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     foolbox: Any = import_module("foolbox")
-    given = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    attack = kind(**_taken(kind, given), **words)
+    filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
+    attack = kind(**_select(kind, filled), **keywords)
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
     rule = "TargetedMisclassification" if call.targeted else "Misclassification"
     criterion = getattr(foolbox.criteria, rule)(call.labels)
     bound = "epsilon" if "epsilon" in signature(kind.run).parameters else "early_stop"
-    found: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
-    return found
+    adversarial: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
+    return adversarial
 
 
-def _taken(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: given[key] for key in given.keys() & signature(kind).parameters.keys()}
+def _select(kind: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: keywords[key] for key in keywords.keys() & signature(kind).parameters.keys()}
 
 
-def _function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
+def _make_function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
     """Return a class as a function whose signature has the class's keywords."""
 
     @wraps(kind, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
@@ -130,37 +130,35 @@ def _function(run: Run, kind: Any, norms: tuple[str, ...]) -> Callable[..., Tens
         targeted: bool = False,
         seeds: Tensor | None = None,
         max_batch: int | None = None,
-        **words: Any,
+        **keywords: Any,
     ) -> Tensor:
         from pytorch_lightning import seed_everything  # slow to import
         from pytorch_lightning.utilities.seed import isolate_rng
 
-        budgets, images = checked_budgets(eps, images).detach(), images.detach()
+        budgets, images = check_budgets(eps, images).detach(), images.detach()
         if budgets.ndim == 2:
             raise ValueError(f"{kind.__name__} takes no budgets of single images.")
         network, rows = _Copy(model, images), torch.arange(len(images))
         seeds = rows if seeds is None else seeds.cpu()
         unit = 1.0 if norm == "linf" else sqrt(images[0].numel())
         radii = budgets.reshape(-1, 1, 1, 1, 1)
-        found = images.expand(len(radii), *images.shape).clone()
+        result = images.expand(len(radii), *images.shape).clone()
         for number, radius in enumerate(radii.flatten().tolist()):
             for part in rows.split(max_batch or len(rows)):
                 seed = int(np.random.SeedSequence(seeds[part].tolist()).generate_state(1)[0])
+                batch = (network, images[part].clone(), labels[part].clone())
                 with torch.enable_grad(), isolate_rng():
                     seed_everything(seed, verbose=False)
-                    given = (network, images[part].clone(), labels[part].clone())
-                    made = run(kind, words, Call(*given, radius * unit, norm, targeted, seed))
-                found[number, part] = made.detach().to(images)
-        return project(found, images, radii, norm).reshape(budgets.shape + images.shape)
+                    call = Call(*batch, radius * unit, norm, targeted, seed)
+                    result[number, part] = run(kind, keywords, call).detach().to(images)
+        return project(result, images, radii, norm).reshape(budgets.shape + images.shape)
 
-    parameters = signature(kind).parameters.items()
-    own = [
-        each.replace(kind=Parameter.KEYWORD_ONLY) for key, each in parameters if key not in _FILLED
-    ]
+    parameters = [value for key, value in signature(kind).parameters.items() if key not in _FILLED]
+    settings = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
     main = [*signature(attack, follow_wrapped=False).parameters.values()][:-1]
     main[4] = main[4].replace(annotation=Literal[norms])
     function: Any = attack
-    function.__signature__ = Signature([*main[:4], *own, *main[4:]], return_annotation=Tensor)
+    function.__signature__ = Signature([*main[:4], *settings, *main[4:]], return_annotation=Tensor)
     return attack
 
 

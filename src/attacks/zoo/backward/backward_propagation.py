@@ -1,41 +1,31 @@
-"""Gradients through smooth forms of ReLUs and max-pools."""
-
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import PositiveFloat, Strict
 from torch import Tensor, finfo, nn
 from torch.nn import functional
 
 from src.attacks.define import published
-from src.attacks.zoo.backward.layers import late_relus, layers_of, with_gradient
+from src.attacks.zoo.backward.layers import late_relus, layers_of, replace_relu, with_gradient
 from src.utils.checked_dataclass import checked
-
-_NEEDS = (
-    "max-pools or ReLUs, as have densenet121, inception, inception_small, mobilenet_small, "
-    "resnet18, resnet50, resnet_small, vgg16 and vgg_small of the catalogue"
-)
 
 
 @checked
 class BackwardPropagation:
-    """Take gradients of max-pools as of a softmax over each window, and of late ReLUs as of a SiLU.
+    """Replace the backward pass: max-pooling by softmax over each window, late ReLUs by SiLU.
 
     The logits stay the same. A window's gradient g gives softmax(temperature * z) * g to its inputs
     z, and a ReLU's s(z) * (1 + z * (1 - s(z))) * g, s the logistic function.
 
     Args:
-        temperature: Temperature of the softmax; larger ones are nearer to the maximum's own
-            gradient.
-        relus: Regular expressions found in the names of the modules whose ReLUs are changed, such
-            as `layer4`; None: `layer3` but its first block and `layer4` of ResNets, `Mixed_7` of
+        temperature: Temperature of the softmax; larger ones approach the maximum's own gradient.
+        relus: Regular expressions for the names of the modules whose ReLUs are changed, such as
+            `layer4`; None: `layer3` but its first block and `layer4` of ResNets, `Mixed_7` of
             Inception v3, `denseblock4` of DenseNets, of others the last third of those before the
             first linear layer.
 
-    Reference:
-        Wang et al.: Rethinking the Backward Propagation for Adversarial Transferability (2023),
-        arXiv 2306.12685.
+    Reference: Wang et al. (2023), arXiv 2306.12685.
 
     Deviation: what pads a window has no weight (authors: that of a 0), 10 is the temperature of
     2x2 windows too (authors, for VGG-19: 1), and VGG has the last third of the ReLUs before its
@@ -46,18 +36,15 @@ class BackwardPropagation:
     relus: Annotated[tuple[str, ...], Strict(False)] | None = None
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Return the model, its late ReLUs and all max-pools smooth on the way back."""
-        for layer in layers_of(model, self._layers, _NEEDS):
-            smooth: Any = partial(_convolution, layer)
+        for layer in layers_of(model, self._find_layers, "max-pools or ReLUs"):
             if isinstance(layer, nn.MaxPool2d):
-                smooth = partial(_pool, layer, self.temperature)
-            elif isinstance(layer, nn.ReLU):
-                smooth = _relu
-            layer.forward = smooth
+                layer.forward = partial(_pool, layer, self.temperature)  # type: ignore[method-assign]
+            else:
+                replace_relu(layer, _relu)
         return model
 
-    def _layers(self, network: nn.Module) -> Iterable[nn.Module]:
-        pools = [each for each in network.modules() if isinstance(each, nn.MaxPool2d)]
+    def _find_layers(self, network: nn.Module) -> Iterable[nn.Module]:
+        pools = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
         return [*pools, *late_relus(network, self.relus)]
 
 
@@ -65,16 +52,12 @@ def _relu(z: Tensor) -> Tensor:
     return with_gradient(z.relu(), functional.silu(z))
 
 
-def _convolution(layer: Any, images: Tensor) -> Tensor:
-    return _relu(layer.bn(layer.conv(images)))
-
-
 def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
     """Return the largest value of each window, with the gradient of a constant softmax's mean."""
     result = nn.MaxPool2d.forward(pool, z)
     kernel, stride, padding, dilation = (
-        (each, each) if isinstance(each, int) else each
-        for each in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        (size, size) if isinstance(size, int) else size
+        for size in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     )
     border: list[int] = []  # before and after the last axis, then the one before
     for axis in (1, 0):
@@ -87,6 +70,6 @@ def _pool(pool: nn.MaxPool2d, temperature: float, z: Tensor) -> Tensor:
     return with_gradient(result, (shares * windows).sum(dim=2).view_as(result))
 
 
-@published(surrogate=BackwardPropagation, decay=1.0)
+@published(backward_rule=BackwardPropagation, decay=1.0)
 def bpa() -> None:
     """Smooth backward propagation, with momentum and steps of eps / 10 (paper: of eps / 5)."""

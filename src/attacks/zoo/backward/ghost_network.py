@@ -1,5 +1,3 @@
-"""Networks redrawn at every gradient, with random skip connections or with dropout."""
-
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -13,11 +11,7 @@ from src.attacks.per_image_random import PerImageRandom
 from src.attacks.zoo.backward.layers import has_relu, layers_of
 from src.utils.checked_dataclass import Share, checked
 
-_NEEDS = (
-    "residual blocks (ResNets of torchvision or timm, ConvNeXt and ViT of timm) or ReLUs, as have "
-    "convnext, densenet121, inception, inception_small, mobilenet_small, resnet18, resnet50, "
-    "resnet_small, vgg16, vgg_small, vit and vit_small of the catalogue"
-)
+_NEEDS = "residual blocks (ResNets of torchvision or timm, ConvNeXt and ViT of timm) or ReLUs"
 _BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # of ResNets, whoever wrote them
 _SHORTCUTS = ("downsample", "shortcut")
 
@@ -32,64 +26,61 @@ class GhostNetwork:
 
     Args:
         spread: Half the width of the range of r.
-        keep: Probability of a value to stay, which is then divided by it.
+        keep: Probability that a value stays; it is then divided by `keep`.
 
-    Reference:
-        Li et al.: Learning Transferable Adversarial Examples via Ghost Networks (2020),
-        arXiv 1812.03413 (there 0.22 for ResNet-50 and 0.994 for Inception v3).
+    Reference: Li et al. (2020), arXiv 1812.03413 (there 0.22 for ResNet-50 and 0.994 for Inception
+    v3).
 
-    Deviation: drawn image by image (authors: one network for a batch). ConvNeXt, ViT, DenseNet, VGG
-    and MobileNet are not the authors'.
+    Deviation: ConvNeXt, ViT, DenseNet, VGG and MobileNet are not the authors'.
     """
 
     spread: Share = 0.22
     keep: Annotated[float, Gt(0), Le(1)] = 0.994
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Return the model, its skip connections or its ReLUs followed by random factors."""
-        for layer in layers_of(model, _eroded, _NEEDS):
+        for layer in layers_of(model, _find_layers, _NEEDS):
             if name := _shortcut(layer):
                 shortcut = getattr(layer, name) or nn.Identity()
-                setattr(layer, name, nn.Sequential(shortcut, _Factors(self._scales)))
+                setattr(layer, name, nn.Sequential(shortcut, _Factors(self._draw_scales)))
             elif has_relu(layer):
-                layer.ghost = _Factors(self._kept)
+                layer.ghost = _Factors(self._draw_dropout)
                 layer.register_forward_hook(lambda layer, inputs, output: layer.ghost(output))
             else:
-                layer.ghosts = nn.ModuleList(_Factors(self._scales) for _ in range(2))
+                layer.ghosts = nn.ModuleList(_Factors(self._draw_scales) for _ in range(2))
                 layer.forward = partial(_transformer_block, layer)
         return model
 
-    def _scales(self, random: PerImageRandom, z: Tensor) -> Tensor:
+    def _draw_scales(self, random: PerImageRandom, z: Tensor) -> Tensor:
         shape = (z.shape[1], 1, 1) if z.ndim == 4 else (1, z.shape[-1])
         return random.uniform(*shape, low=1 - self.spread, high=1 + self.spread)
 
-    def _kept(self, random: PerImageRandom, z: Tensor) -> Tensor:
+    def _draw_dropout(self, random: PerImageRandom, z: Tensor) -> Tensor:
         return (random.uniform(*z.shape[1:]) < self.keep).to(z) / self.keep
 
 
 class _Factors(nn.Module):
-    """Product with factors that stay the same, once made, until the next draw."""
+    """Product with factors that stay the same until the next draw."""
 
     def __init__(self, make: Callable[[PerImageRandom, Tensor], Tensor]) -> None:
         super().__init__()
         self.make = make
-        self.made: dict[torch.Size, Tensor] = {}  # by shape, as a ReLU may work in several places
+        self.factors: dict[torch.Size, Tensor] = {}  # by shape: a ReLU may work in several places
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
-        self.random, self.made = random, {}
+        self.random, self.factors = random, {}
 
     def forward(self, z: Tensor) -> Tensor:
-        shape = z.shape[1:]
-        if shape not in self.made:
-            self.made[shape] = self.make(self.random, z).to(z)
-        return (z.unflatten(0, (-1, len(self.made[shape]))) * self.made[shape]).flatten(0, 1)
+        if z.shape[1:] not in self.factors:
+            self.factors[z.shape[1:]] = self.make(self.random, z).to(z)
+        factors = self.factors[z.shape[1:]]
+        return (z.unflatten(0, (-1, len(factors))) * factors).flatten(0, 1)
 
 
-def _eroded(network: nn.Module) -> list[nn.Module]:
+def _find_layers(network: nn.Module) -> list[nn.Module]:
     """Return residual blocks or, where there are none, ReLUs."""
     modules = [*network.modules()]
-    blocks = [each for each in modules if _shortcut(each) or _is_vit(each)]
-    return blocks or [each for each in modules if has_relu(each)]
+    blocks = [module for module in modules if _shortcut(module) or _is_vit(module)]
+    return blocks or [module for module in modules if has_relu(module)]
 
 
 def _shortcut(module: nn.Module) -> str | None:
@@ -108,6 +99,6 @@ def _transformer_block(block: Any, z: Tensor) -> Tensor:
     return second(z) + block.drop_path2(block.ls2(block.mlp(block.norm2(z))))
 
 
-@published(surrogate=GhostNetwork, decay=1.0)
+@published(backward_rule=GhostNetwork, decay=1.0)
 def ghost() -> None:
     """Ghost networks, with momentum and steps of eps / 10 (authors: an option, and of eps / 8)."""

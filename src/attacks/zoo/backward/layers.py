@@ -1,8 +1,8 @@
-"""Layers of a surrogate: their gradients changed on the way back, and their absence refused."""
+"""Layers that backward rules change, and how: their search, hooks and gradients."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,16 +28,16 @@ def change_gradient(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Non
 def layers_of(
     model: nn.Module, find: Callable[[nn.Module], Iterable[nn.Module]], needs: str
 ) -> list[Any]:
-    """Return the layers that `find` finds in each member of a source, whatever wraps it.
+    """Return the layers that `find` finds in each member of a source.
 
     Raises:
-        ValueError: A network has none, and so not what it `needs`.
+        ValueError: A network has none, and so not what the attack `needs`.
     """
     members = dict.fromkeys(members_of(model))  # once where a member stands twice
-    found = [[*find(member)] for member in members]
-    if not all(found):
+    layers = [[*find(member)] for member in members]
+    if not all(layers):
         raise ValueError(f"the source must have {needs}.")
-    return [layer for layers in found for layer in layers]
+    return [*chain.from_iterable(layers)]
 
 
 def with_gradient(exact: Tensor, smooth: Tensor) -> Tensor:
@@ -46,23 +46,25 @@ def with_gradient(exact: Tensor, smooth: Tensor) -> Tensor:
 
 
 def has_relu(module: nn.Module) -> bool:
-    """Tell a ReLU, or torchvision's `BasicConv2d`, which calls the function."""
+    """Return True for `nn.ReLU` and for torchvision's `BasicConv2d`, which calls `F.relu`."""
     return isinstance(module, nn.ReLU) or type(module).__name__ == "BasicConv2d"
 
 
-def late_relus(network: nn.Module, patterns: Sequence[str] | None) -> list[nn.Module]:
-    """Return the ReLUs in whose names a pattern is found, or those that are late as published.
+def replace_relu(layer: Any, relu: Callable[[Tensor], Tensor]) -> None:
+    """Give another ReLU to a layer for which `has_relu` is True."""
+    plain = isinstance(layer, nn.ReLU)
+    layer.forward = relu if plain else lambda images: relu(layer.bn(layer.conv(images)))
 
-    Those are in `layer3` but its first block and `layer4` of ResNets, `Mixed_7` of Inception v3,
-    `denseblock4` of DenseNets, and of others the last third of those before the first linear layer.
-    """
-    named = dict(network.named_modules(remove_duplicate=False))
-    found = "|".join(_LATE if patterns is None else patterns) or "$^"
-    chosen = [each for name, each in named.items() if has_relu(each) and re.search(found, name)]
+
+def late_relus(network: nn.Module, patterns: Sequence[str] | None) -> list[nn.Module]:
+    """Return the ReLUs whose names match a pattern; None: those of `BackwardPropagation`."""
+    named = network.named_modules(remove_duplicate=False)
+    pattern = "|".join(_LATE if patterns is None else patterns) or "$^"
+    chosen = [module for name, module in named if has_relu(module) and re.search(pattern, name)]
     if patterns and not chosen:
         raise ValueError(f"attack.relus={list(patterns)}: no ReLU of the source has such a name.")
     if patterns is None and not chosen:
-        before = takewhile(lambda each: not isinstance(each, nn.Linear), network.modules())
-        early = [each for each in before if has_relu(each)]
+        before = takewhile(lambda module: not isinstance(module, nn.Linear), network.modules())
+        early = [module for module in before if has_relu(module)]
         chosen = early[-max(1, len(early) // 3) :]
     return chosen

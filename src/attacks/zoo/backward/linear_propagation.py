@@ -1,5 +1,3 @@
-"""Gradients through late ReLUs as if these were linear."""
-
 from collections.abc import Callable
 from functools import partial
 from itertools import takewhile
@@ -11,14 +9,10 @@ from torch import Tensor, nn
 
 from src.attacks.define import published
 from src.attacks.projection import direction, rms
-from src.attacks.zoo.backward.layers import late_relus, layers_of, with_gradient
+from src.attacks.zoo.backward.layers import late_relus, layers_of, replace_relu, with_gradient
 from src.utils.checked_dataclass import checked
 
-_NEEDS = (
-    "ReLUs that are not in timm's residual blocks, as have densenet121, inception, "
-    "inception_small, mobilenet_small, resnet18, resnet50, resnet_small, vgg16 and vgg_small of "
-    "the catalogue"
-)
+_NEEDS = "ReLUs that are not in timm's residual blocks"
 _BLOCKS = ("BasicBlock", "Bottleneck", "_DenseLayer")
 
 
@@ -31,36 +25,32 @@ class LinearPropagation:
     the addition keeps its own.
 
     Args:
-        relus: Regular expressions found in the names of the modules whose ReLUs, or those of whose
-            residual blocks, are linear, such as `layer4`; None: as of `bpa`.
+        relus: Regular expressions for the names of the modules whose ReLUs, or the ReLUs of whose
+            residual blocks, are linear, such as `layer4`; None: as for `bpa`.
 
-    Reference:
-        Guo, Li, Chen: Backpropagating Linearly Improves Transferability of Adversarial Examples
-        (2020), arXiv 2012.03528.
+    Reference: Guo, Li, Chen (2020), arXiv 2012.03528.
 
     Deviation: VGG has the last third of the ReLUs before its classifier (authors: the last two of
     VGG-19 at 224 pixels, more at 32). DenseNet and Inception are not the authors'.
     """
 
     relus: Annotated[tuple[str, ...], Strict(False)] | None = None
-    images_kept = 130  # by the second pass through the branches of a ResNet-50 at 224 pixels
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Return the model, its late ReLUs linear on the way back."""
-        for layer in layers_of(model, self._layers, _NEEDS):
+        for layer in layers_of(model, self._find_layers, _NEEDS):
             if type(layer).__name__ in _BLOCKS:
                 layer.forward = partial(_block, layer)
             else:
-                layer.forward = _linear if isinstance(layer, nn.ReLU) else partial(_conv, layer)
+                replace_relu(layer, _linear)
         return model
 
-    def _layers(self, network: nn.Module) -> list[nn.Module]:
-        chosen = late_relus(network, self.relus)
-        blocks = [each for each in network.modules() if type(each).__name__ in _BLOCKS]
-        inside = {each for block in blocks for each in block.modules()}
-        ours = [block for block in blocks if type(block).__module__.startswith("torchvision.")]
-        late = [block for block in ours if not set(chosen).isdisjoint(block.modules())]
-        return [*late, *(each for each in chosen if each not in inside)]
+    def _find_layers(self, network: nn.Module) -> list[nn.Module]:
+        relus = late_relus(network, self.relus)
+        blocks = [module for module in network.modules() if type(module).__name__ in _BLOCKS]
+        inside = {module for block in blocks for module in block.modules()}
+        known = [block for block in blocks if type(block).__module__.startswith("torchvision.")]
+        late = [block for block in known if not set(relus).isdisjoint(block.modules())]
+        return [*late, *(relu for relu in relus if relu not in inside)]
 
 
 class _Rescaled(torch.autograd.Function):
@@ -101,10 +91,6 @@ def _linear(z: Tensor) -> Tensor:
     return with_gradient(z.relu(), z)
 
 
-def _conv(layer: Any, images: Tensor) -> Tensor:
-    return _linear(layer.bn(layer.conv(images)))
-
-
-@published(surrogate=LinearPropagation)
+@published(backward_rule=LinearPropagation)
 def linbp() -> None:
     """Linear backpropagation (LinBP), without momentum, 10 steps of eps / 10 (authors: 300)."""

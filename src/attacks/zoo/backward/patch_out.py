@@ -1,5 +1,3 @@
-"""Gradients of some patches of the perturbation."""
-
 import math
 
 from pydantic import NonNegativeFloat, PositiveInt
@@ -21,17 +19,14 @@ class PatchOut:
     M is 1 on a share of the patches, drawn for each image and step, else 0.
 
     Args:
-        kept: Share of the patches that are kept, whose number is rounded.
-        patches: Patches along a side; None: those that the source's transformer cuts images into.
+        kept: Share of the patches with M = 1; their number is rounded.
+        patches: Patches along a side; None: as the source's transformer cuts images.
         length_weight: Weight of the perturbation's L2 norm, in [0, 1] units.
 
-    Reference:
-        Wei et al.: Towards Transferable Adversarial Attacks on Vision Transformers (2022),
-        arXiv 2109.04176 (there 130 of 14 x 14 patches, and 0.1).
+    Reference: Wei et al. (2022), arXiv 2109.04176 (there 130 of 14 x 14 patches, and 0.1).
 
-    Deviation: on other networks than ViT-B/16 at 224 pixels the patches are the network's own.
-    Patches and norm are an image's own (authors: the same patches for all images, and the norm of a
-    batch beside its mean loss).
+    Deviation: on other networks than ViT-B/16 at 224 pixels the patches are the network's own. The
+    norm is an image's own (authors: of a batch, beside its mean loss).
     """
 
     kept: Share = 0.6633
@@ -39,9 +34,8 @@ class PatchOut:
     length_weight: NonNegativeFloat = 0.1
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the gradient by the perturbation."""
         delta = state.at - state.images
-        patches = self.patches or _patches_of(state.source)
+        patches = self.patches or _count_patches(state.source)
         chosen = state.random.permutations(patches**2) < round(self.kept * patches**2)
         grid = chosen.to(delta).unflatten(1, (1, patches, patches))
         mask = functional.interpolate(grid, delta.shape[-2:])
@@ -49,10 +43,10 @@ class PatchOut:
         return mask * gradient(state.images + mask * delta) + self.length_weight * outwards
 
 
-def _patches_of(source: Source) -> int:
+def _count_patches(source: Source) -> int:
     """Return the patches along a side of the source's transformers, as timm states them."""
     modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
-    sides = {grid[0] for each in modules if (grid := getattr(each, "grid_size", None))}
+    sides = {grid[0] for module in modules if (grid := getattr(module, "grid_size", None))}
     if len(sides) != 1:
         raise ValueError("attack.patches=null: the source states no one number; give one, as 14.")
     return int(sides.pop())
@@ -60,7 +54,7 @@ def _patches_of(source: Source) -> int:
 
 @published(
     fixed=["qkv", "mlp", "drop_extremes"],
-    surrogate=TokenGradient,
+    backward_rule=TokenGradient,
     estimator=PatchOut,
     decay=1.0,
     attention=0.0,
@@ -71,6 +65,5 @@ def _patches_of(source: Source) -> int:
 def pna_patchout() -> None:
     """PNA with PatchOut: attention maps are constants on the way back, and some patches are left.
 
-    The former is `tgr` with factors of 0 for attention and 1 for the rest, and with all tokens.
-    With momentum, of which the authors have runs without.
+    PNA is `tgr` with all tokens and factors of 0 for attention and 1 for the rest. With momentum.
     """

@@ -1,5 +1,3 @@
-"""Gradients that prefer skip connections to the branches beside them."""
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +9,7 @@ from src.utils.checked_dataclass import Share, checked
 
 _NEEDS = (
     "blocks with an identity shortcut (ResNet, MobileNet v2, ConvNeXt and ViT of torchvision or "
-    "timm) or dense layers, as have convnext, densenet121, mobilenet_v2, resnet18, resnet50, "
-    "resnet_small, vit and vit_small of the catalogue"
+    "timm) or dense layers"
 )
 
 
@@ -26,8 +23,7 @@ class SkipGradient:
     Args:
         gamma: Share of the gradient through f that is kept; 1: the source's own gradient.
 
-    Reference:
-        Wu et al.: Skip Connections Matter (2020), arXiv 2002.05990.
+    Reference: Wu et al. (2020), arXiv 2002.05990.
 
     Deviation: 0.2 for DenseNet too (paper: 0.5). The authors' code also divides the gradient after
     each block by its standard deviation over the batch, which no sign sees.
@@ -36,13 +32,12 @@ class SkipGradient:
     gamma: Share = 0.2
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Return the model, its branches damped on the way back."""
-        for branch in layers_of(model, _branches, _NEEDS):
+        for branch in layers_of(model, _find_branches, _NEEDS):
             change_gradient(branch, lambda gradient: gradient * self.gamma)
         return model
 
 
-def _branches(network: nn.Module) -> Iterator[nn.Module]:
+def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
     """Yield modules on the branches, one on each, which every path through it crosses."""
     for name, module in network.named_modules():
         block: Any = module
@@ -60,6 +55,6 @@ def _branches(network: nn.Module) -> Iterator[nn.Module]:
                 yield from (block.attn, block.mlp)
 
 
-@published(surrogate=SkipGradient, decay=1.0)
+@published(backward_rule=SkipGradient, decay=1.0)
 def sgm() -> None:
     """Skip gradients, with momentum and steps of eps / 10 (authors: an option, and of 2/255)."""

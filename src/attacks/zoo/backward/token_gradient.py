@@ -1,5 +1,3 @@
-"""Gradients of transformers without their most extreme tokens."""
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,10 +9,7 @@ from src.attacks.define import published
 from src.attacks.zoo.backward.layers import change_gradient, layers_of
 from src.utils.checked_dataclass import Share, checked
 
-_NEEDS = (
-    "timm's ViT blocks of softmax attention with one qkv layer, as have vit and vit_small of the "
-    "catalogue"
-)
+_NEEDS = "timm's ViT blocks of softmax attention with one qkv layer"
 _TIMM = ("timm.layers.attention", "timm.models.vision_transformer")
 
 
@@ -32,12 +27,10 @@ class TokenGradient:
         mlp: Factor of the gradient at the MLP's output.
         drop_extremes: Set those of extreme tokens to 0.
 
-    Reference:
-        Zhang et al.: Transferable Adversarial Attacks on Vision Transformers with Token Gradient
-        Regularization (2023), arXiv 2303.15754.
+    Reference: Zhang et al. (2023), arXiv 2303.15754.
 
-    Deviation: extremes are each image's own; the authors' code takes those of a batch's first
-    image. The MLP's factor is that of the code (paper: 0.25).
+    Deviation: extremes are each image's own (authors' code: of a batch's first image). The MLP's
+    factor is that of the code (paper: 0.25).
     """
 
     attention: Share = 0.25
@@ -46,32 +39,31 @@ class TokenGradient:
     drop_extremes: bool = True
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Return the model, its attention computed step by step."""
-        for block in layers_of(model, _blocks, _NEEDS):
+        for block in layers_of(model, _find_blocks, _NEEDS):
             block.attn.fused_attn = False  # the fused kernel has no scores
-            block.attn.attn_drop.register_forward_pre_hook(self._change_scores)
-            change_gradient(block.attn.qkv, partial(self._tokens, self.qkv))
-            change_gradient(block.mlp, partial(self._tokens, self.mlp))
+            block.attn.attn_drop.register_forward_pre_hook(self._hook_scores)
+            change_gradient(block.attn.qkv, partial(self._change_tokens, self.qkv))
+            change_gradient(block.mlp, partial(self._change_tokens, self.mlp))
         return model
 
-    def _change_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _hook_scores(self, dropout: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Change the gradient that leaves the softmax, of which the dropout gets the output."""
         softmax: Any = inputs[0].grad_fn
         if softmax is not None:
-            softmax.register_hook(lambda gradients, _: (self._scores(gradients[0]),))
+            softmax.register_hook(lambda gradients, _: (self._change_scores(gradients[0]),))
 
-    def _scores(self, gradient: Tensor) -> Tensor:
+    def _change_scores(self, gradient: Tensor) -> Tensor:
         """Return the changed gradient of scores (N, heads, queries, keys)."""
         if self.drop_extremes:
             queries, keys = (torch.arange(n, device=gradient.device) for n in gradient.shape[-2:])
             flat = gradient.flatten(-2)
             for place in (flat.argmax(-1), flat.argmin(-1)):
-                row, column = (each[..., None] for each in (place // len(keys), place % len(keys)))
+                row, column = place[..., None] // len(keys), place[..., None] % len(keys)
                 crossed = (queries == row)[..., None] | (keys == column)[..., None, :]
                 gradient = gradient.masked_fill(crossed, 0)
         return gradient * self.attention
 
-    def _tokens(self, factor: float, gradient: Tensor) -> Tensor:
+    def _change_tokens(self, factor: float, gradient: Tensor) -> Tensor:
         """Return the changed gradient of a layer's output (N, tokens, channels)."""
         if self.drop_extremes:
             extremes = torch.stack([gradient.argmax(1), gradient.argmin(1)], dim=1)
@@ -79,13 +71,13 @@ class TokenGradient:
         return gradient * factor
 
 
-def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+def _find_blocks(network: nn.Module) -> Iterator[nn.Module]:
     for module in network.modules():
         attention = type(getattr(module, "attn", None))
         if attention.__name__ == "Attention" and attention.__module__ in _TIMM:
             yield module
 
 
-@published(surrogate=TokenGradient, decay=1.0)
+@published(backward_rule=TokenGradient, decay=1.0)
 def tgr() -> None:
     """Token gradient regularisation with momentum."""

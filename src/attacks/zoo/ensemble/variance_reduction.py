@@ -1,5 +1,3 @@
-"""Walks through an ensemble by gradients of its members, corrected to be those of the whole."""
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -25,9 +23,7 @@ class VarianceReduction:
         inner_steps: Number M, for each member of the ensemble.
         inner_decay: Decay of the momentum u.
 
-    Reference:
-        Xiong et al.: Stochastic Variance Reduced Ensemble Adversarial Attack for Boosting the
-        Adversarial Transferability (2022), arXiv 2111.10752.
+    Reference: Xiong et al. (2022), arXiv 2111.10752.
 
     Deviation: g is the gradient of the ensemble's own average (authors: of logits); auxiliary
     heads have no loss.
@@ -37,17 +33,17 @@ class VarianceReduction:
     inner_decay: NonNegativeFloat = 1.0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the inner momentum; images of one run draw the same members."""
         point, whole = state.at, gradient(state.at)
         here = [gradient(state.at, member=member) for member in range(state.members)]
-        momentum, found = torch.zeros_like(whole), whole
+        momentum, estimate = torch.zeros_like(whole), whole
         for step in range(self.inner_steps * state.members):
             if step > 0:
                 drawn = state.random.shared.integers(0, state.members)
                 for member in drawn.unique().tolist():  # one, unless the batch is of several runs
-                    own = gradient(point, member=member) - here[member] + whole
-                    found = torch.where((drawn == member)[:, None, None, None], own, found)
-            momentum = self.inner_decay * momentum + found / mean_size(found)
+                    corrected = gradient(point, member=member) - here[member] + whole
+                    chosen = (drawn == member)[:, None, None, None]
+                    estimate = torch.where(chosen, corrected, estimate)
+            momentum = self.inner_decay * momentum + estimate / mean_size(estimate)
             ahead = point + state.step_size * direction(momentum, state.norm)
             point = project(ahead, state.images, state.eps, state.norm)
         return momentum

@@ -1,5 +1,3 @@
-"""Features weighted by what the label owes to them in images moved along their own gradients."""
-
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -28,13 +26,12 @@ class BlackBoxFeatures(WeightedFeatures):
         distance_255: Root mean square of z_i - x, in units of 1/255.
         score: `logit` of the class or its `probability`, whose gradients the weights are.
 
-    Reference:
-        Wang et al.: Improving the Transferability of Adversarial Examples through Black-Box Feature
-        Attacks (2024), Neurocomputing.
+    Reference: Wang et al.: Improving the Transferability of Adversarial Examples through Black-Box
+    Feature Attacks (2024), Neurocomputing.
 
     Deviation: the distance is that of the authors' vectors of length 28 over 3 x 299 x 299 values,
     at every size of images, and q_i is of pixels (authors: of normalised inputs). With target
-    labels q_i lowers their cross-entropy. Targets and members else as in `fia`.
+    labels q_i lowers their cross-entropy. Else target labels and members as in `fia`.
     """
 
     points: PositiveInt = 30
@@ -42,7 +39,6 @@ class BlackBoxFeatures(WeightedFeatures):
     score: Score = "logit"
 
     def versions(self, problem: Problem) -> Iterator[Tensor]:
-        """Yield the moved images."""
         moved, landscape = problem.images, Landscape(problem, Settings())
         for _ in range(self.points):
             way = direction(landscape.gradient(moved[None])[0], "l2")

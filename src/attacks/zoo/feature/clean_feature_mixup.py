@@ -1,5 +1,3 @@
-"""Features of random layers mixed with those of another, clean image."""
-
 from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
@@ -32,15 +30,12 @@ class CleanFeatureMixup:
         max_width: Width of the largest convolutions that mix, as a share of the input's of the
             first one: a network may resize the images.
 
-    Reference:
-        Byun et al.: Introducing Competition to Boost the Transferability of Targeted Adversarial
-        Examples through Clean Feature Mixup (2023), arXiv 2305.14846.
+    Reference: Byun et al. (2023), arXiv 2305.14846.
 
     Deviation: layers that mix at once mix in the same image of the pool, which is of another class
     where there is one (authors: each layer another one of the batch).
     """
 
-    images_kept = 100  # features of an image of the pool and their mixtures, in a ResNet-50 at 224
     loss: Literal["cross_entropy", "logit", "margin"] = "logit"
     mix_probability: Share = 0.1
     max_ratio: Share = 0.75
@@ -50,12 +45,11 @@ class CleanFeatureMixup:
         """Return nothing: the features of the pool are those of its image, at each gradient."""
 
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
-        """Return the loss of each image, its features mixed."""
         features: defaultdict[nn.Module, list[Tensor]] = defaultdict(list)
         widths: dict[int, int] = {}  # of the members' inputs
         budgets, count = images.shape[:2]
 
-        def keep(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> None:
+        def store(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> None:
             if isinstance(layer, nn.Conv2d):
                 width = widths.setdefault(member, arguments[0].shape[-1])
                 if output.shape[-1] > self.max_width * width:
@@ -69,12 +63,12 @@ class CleanFeatureMixup:
             ratio = self.max_ratio * drawn[:, 1:] * (drawn[:, :1] < self.mix_probability)
             ratio = ratio.reshape(count, 1, -1, *(1 for _ in output.shape[2:]))
             # Images of a network with windows have several rows each.
-            own, other = output.unflatten(0, (budgets, count, -1)), features[layer].pop(0)
-            mixed = (1 - ratio) * own + ratio * other.unflatten(0, (count, -1))
+            rows, other = output.unflatten(0, (budgets, count, -1)), features[layer].pop(0)
+            mixed = (1 - ratio) * rows + ratio * other.unflatten(0, (count, -1))
             return mixed.to(output.dtype).view_as(output)
 
         with torch.no_grad():
-            _logits(problem, problem.random.others(), keep)
+            _logits(problem, problem.random.others(), store)
         logits = _logits(problem, images.flatten(0, 1), mix)
         return loss_of_each(self.loss, logits, problem.labels, problem.targeted, budgets)
 

@@ -1,5 +1,3 @@
-"""Features weighted by what the label owes to them in masked images."""
-
 from collections.abc import Iterator
 
 from pydantic import PositiveInt
@@ -24,9 +22,7 @@ class FeatureImportance(WeightedFeatures):
         probability: Share of the values that are masked.
         score: `logit` of the class or its `probability`, whose gradients the weights are.
 
-    Reference:
-        Wang et al.: Feature Importance-aware Transferable Adversarial Attacks (2021),
-        arXiv 2107.14185.
+    Reference: Wang et al. (2021), arXiv 2107.14185.
 
     Deviation: with target labels the features that raise their logits are raised, which the paper
     does not define. Each member of an ensemble has its own weights; their values are averaged.
@@ -37,10 +33,9 @@ class FeatureImportance(WeightedFeatures):
     score: Score = "logit"
 
     def versions(self, problem: Problem) -> Iterator[Tensor]:
-        """Yield the masked images."""
         for _ in range(self.masks):
-            kept = problem.random.uniform(*problem.images.shape[1:]) >= self.probability
-            yield problem.images * kept
+            mask = problem.random.uniform(*problem.images.shape[1:]) >= self.probability
+            yield problem.images * mask
 
 
 @published(fixed=["loss"], objective=FeatureImportance, decay=1.0)

@@ -1,5 +1,3 @@
-"""Projection of the features' change on that which a first attack makes."""
-
 from typing import Literal
 
 import torch
@@ -26,16 +24,14 @@ class IntermediateLevel:
         loss: Name of the first attack's loss, see `LOSSES`.
         first_steps: Number of its steps.
 
-    Reference:
-        Huang et al.: Enhancing Adversarial Example Transferability with an Intermediate Level
-        Attack (2019), arXiv 1907.10823: ILAP, for which the constant f(x) may be left out.
+    Reference: Huang et al. (2019), arXiv 1907.10823: ILAP, for which the constant f(x) may be left
+    out.
 
     Deviation: each member of an ensemble has its own v; their values are averaged. The first attack
     has no momentum, as in the paper (TransferAttack: MI-FGSM).
     """
 
     per_budget = True
-    images_kept = 3  # v of the layers in use at 224 pixels
     loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
     first_steps: PositiveInt = 10
 
@@ -45,14 +41,13 @@ class IntermediateLevel:
         (moved,) = trajectory(Landscape(problem, first), [first.steps])
         problem.source.draw(problem.random, 1)  # of one network that all images go through
         with torch.no_grad():
-            passes = [problem.source.features(each) for each in (problem.images, *moved)]
+            passes = [problem.source.features(batch) for batch in (problem.images, *moved)]
         return [
             torch.stack([unit((new - old).to(problem.images)) for new in others])
             for old, *others in zip(*passes, strict=True)
         ]
 
     def losses(self, problem: Problem, images: Tensor, prepared: list[Tensor]) -> Tensor:
-        """Return the projection of each image's features on v."""
         return weighted(problem, images, prepared)
 
 

@@ -1,5 +1,3 @@
-"""Features weighted by their attribution on the way from the image to black."""
-
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -26,12 +24,10 @@ class NeuronAttribution(WeightedFeatures):
         sigma_255: Standard deviation of the noise, in units of 1/255.
         score: `logit` of the class or its `probability`, whose gradients the weights are.
 
-    Reference:
-        Zhang et al.: Improving Adversarial Transferability via Neuron Attribution-Based Attacks
-        (2022), arXiv 2204.00008.
+    Reference: Zhang et al. (2022), arXiv 2204.00008.
 
     Deviation: the noise is that of the authors' Inception at every network (authors: of one size
-    after any normalisation). Targets and members as in `fia`.
+    after any normalisation). Target labels and members as in `fia`.
     """
 
     points: PositiveInt = 30
@@ -39,7 +35,6 @@ class NeuronAttribution(WeightedFeatures):
     score: Score = "probability"
 
     def versions(self, problem: Problem) -> Iterator[Tensor]:
-        """Yield the points of the path."""
         for number in range(self.points):
             noise = problem.random.normal(*problem.images.shape[1:]) * (self.sigma_255 / 255)
             yield (1 - number / self.points) * (problem.images + noise)

@@ -1,5 +1,3 @@
-"""Features pulled back to those of the clean image."""
-
 from typing import Annotated, Literal
 
 import torch
@@ -24,9 +22,7 @@ class PerturbationDecay:
         weight: Share of the image's own features; 1: the loss as it is.
         sigma_255: Standard deviation of the noise, in units of 1/255.
 
-    Reference:
-        Li et al.: Improving Adversarial Transferability via Intermediate-level Perturbation Decay
-        (2023), arXiv 2304.13410.
+    Reference: Li et al. (2023), arXiv 2304.13410.
     """
 
     loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
@@ -37,17 +33,16 @@ class PerturbationDecay:
         """Return nothing: the clean images are all that is needed."""
 
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
-        """Return the loss of each image, its features pulled to the clean ones."""
         source = problem.source
         noise = problem.random.normal(*images.shape[2:]) * (self.sigma_255 / 255)
         with torch.no_grad():
             clean = source.features(problem.images + noise)
 
-        def decayed(output: Tensor, member: int) -> Tensor:
-            own = self.weight * output.unflatten(0, images.shape[:2])
-            return (own + (1 - self.weight) * clean[member]).flatten(0, 1)
+        def decay(output: Tensor, member: int) -> Tensor:
+            part = self.weight * output.unflatten(0, images.shape[:2])
+            return (part + (1 - self.weight) * clean[member]).flatten(0, 1)
 
-        logits = source.logits_with(images.flatten(0, 1), decayed)
+        logits = source.logits_with(images.flatten(0, 1), decay)
         return loss_of_each(self.loss, logits, problem.labels, problem.targeted, len(images))
 
 

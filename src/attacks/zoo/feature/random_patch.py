@@ -1,5 +1,3 @@
-"""Features weighted by what the label owes to them in images with random patches."""
-
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -29,12 +27,11 @@ class RandomPatch(WeightedFeatures):
         score: `logit` of the class or its `probability`, whose gradients the weights are.
         sizes: Sides of the patches in pixels.
 
-    Reference:
-        Zhang et al.: Enhancing the Transferability of Adversarial Examples with Random Patch
-        (2022), IJCAI 2022.
+    Reference: Zhang et al.: Enhancing the Transferability of Adversarial Examples with Random Patch
+    (2022), IJCAI 2022.
 
-    Deviation: the patches take all four sizes and are an image's own (authors' code: size 1 alone,
-    since its test for it always holds; the same for a batch). Targets and members as in `fia`.
+    Deviation: the patches take all four sizes (authors' code: size 1 alone, since its test for it
+    always holds). Target labels and members as in `fia`.
     """
 
     masks: PositiveInt = 60
@@ -43,7 +40,6 @@ class RandomPatch(WeightedFeatures):
     sizes: Annotated[tuple[PositiveInt, ...], Strict(False), MinLen(1)] = (1, 3, 5, 7)
 
     def versions(self, problem: Problem) -> Iterator[Tensor]:
-        """Yield the images with random patches."""
         for number in range(self.masks):
             changed = self._patches(problem, self.sizes[number % len(self.sizes)])
             yield problem.images * problem.random.uniform(*changed.shape[1:]).where(changed, 1)

@@ -1,5 +1,3 @@
-"""Weighted sums of a layer's output, and weights that are gradients there."""
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -19,7 +17,6 @@ class WeightedFeatures(ABC):
     """
 
     score: Score
-    images_kept = 80  # beside a pass of a ResNet-50 at 224 pixels, while weights are made
 
     @abstractmethod
     def versions(self, problem: Problem) -> Iterator[Tensor]:
@@ -36,7 +33,6 @@ class WeightedFeatures(ABC):
         return [unit(total) for total in totals]
 
     def losses(self, problem: Problem, images: Tensor, prepared: list[Tensor]) -> Tensor:
-        """Return the weighted sum of each image's features, its negative without targets."""
         value = weighted(problem, images, prepared)
         return value if problem.targeted else -value
 
@@ -49,14 +45,14 @@ class WeightedFeatures(ABC):
             return outputs[0].clone()  # which a layer that works in place may change
 
         with enable_grad():
-            # Of images without a gradient none would be counted.
-            shown = images.detach().requires_grad_()
-            scores = problem.source.logits_with(shown, begin_here, member)
+            # A source counts no gradient for images that need none.
+            variable = images.detach().requires_grad_()
+            scores = problem.source.logits_with(variable, begin_here, member)
             if self.score == "probability":
                 scores = scores.softmax(dim=1)
-            own = scores.gather(1, problem.labels[:, None])
-            (found,) = autograd.grad(own.sum(), outputs)
-        return found.to(images.dtype)
+            score = scores.gather(1, problem.labels[:, None]).sum()
+            (gradient,) = autograd.grad(score, outputs)
+        return gradient.to(images.dtype)
 
 
 def unit(features: Tensor) -> Tensor:
@@ -71,7 +67,7 @@ def weighted(problem: Problem, images: Tensor, weights: list[Tensor]) -> Tensor:
     """
     value = images.new_zeros(images.shape[:2])
     features = problem.source.features(images.flatten(0, 1))
-    for each, output in zip(weights, features, strict=True):
-        products = each * output.unflatten(0, images.shape[:2])
+    for weight, output in zip(weights, features, strict=True):
+        products = weight * output.unflatten(0, images.shape[:2])
         value = value + products.flatten(2).sum(dim=2) / len(weights)
     return value

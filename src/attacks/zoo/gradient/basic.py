@@ -13,9 +13,8 @@ def fgsm() -> None:
     One gradient serves every budget. With `targeted` and the least likely class as label it is the
     one-step least-likely-class method of Kurakin et al. 2017 (arXiv 1611.01236).
 
-    Reference:
-        Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
-        arXiv 1412.6572. The clipping to the pixel range is common practice since.
+    Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572. The clipping to the pixel range
+    is common practice since.
     """
 
 
@@ -23,9 +22,7 @@ def fgsm() -> None:
 def fgsm_l2() -> None:
     """Fast gradient method for L2: x_adv = clip(x + eps * g / rms(g), 0, 1), g = grad_x L(f(x), y).
 
-    Reference:
-        Goodfellow, Shlens, Szegedy: Explaining and Harnessing Adversarial Examples (2015),
-        arXiv 1412.6572.
+    Reference: Goodfellow, Shlens, Szegedy (2015), arXiv 1412.6572.
     """
 
 
@@ -36,9 +33,7 @@ def bim() -> None:
     With `targeted` and the least likely class as label it is the iterative least-likely-class
     method of the same paper.
 
-    Reference:
-        Kurakin, Goodfellow, Bengio: Adversarial Machine Learning at Scale (2017),
-        arXiv 1611.01236.
+    Reference: Kurakin, Goodfellow, Bengio (2017), arXiv 1611.01236.
 
     Deviation: 10 steps of eps / 10; the paper takes min(eps + 4, 1.25 eps) steps of 1/255.
     """
@@ -48,9 +43,7 @@ def bim() -> None:
 def pgd() -> None:
     """Projected gradient descent: `bim` from x + U(-eps, eps), and the best of the restarts.
 
-    Reference:
-        Madry et al.: Towards Deep Learning Models Resistant to Adversarial Attacks (2018),
-        arXiv 1706.06083.
+    Reference: Madry et al. (2018), arXiv 1706.06083.
 
     Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
     """
@@ -74,8 +67,7 @@ def rfgsm() -> None:
     x' = x + a * sign(N(0, I)); x_adv = x' + (eps - a) * sign(grad L(f(x'), y)), with a / eps the
     `start_radius` and 1 - a / eps the `relative_step_size`.
 
-    Reference:
-        Tramer et al.: Ensemble Adversarial Training (2018), arXiv 1705.07204.
+    Reference: Tramer et al. (2018), arXiv 1705.07204.
 
     Deviation: a is eps / 2 for every data set; the authors' code has 0.05 of 0.3 for MNIST.
     """

@@ -1,5 +1,3 @@
-"""Gradients along the direction of the last one."""
-
 from typing import Annotated
 
 import torch
@@ -23,16 +21,13 @@ class EnhancedMomentum:
         samples: Number of points.
         radius: Half the length of the line, in steps.
 
-    Reference:
-        Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
-        arXiv 2103.10609, with linear sampling.
+    Reference: Wang et al. (2021), arXiv 2103.10609, with linear sampling.
     """
 
     samples: Annotated[int, Ge(2)] = 11
     radius: NonNegativeFloat = 7.0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the averaged gradient."""
         if isinstance(state.last_gradient, float):
             return gradient(state.at)
         total = torch.zeros_like(state.last_gradient)

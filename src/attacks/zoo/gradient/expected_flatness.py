@@ -1,5 +1,3 @@
-"""Gradients around a point, at places that remember the gradients taken before."""
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -23,9 +21,7 @@ class ExpectedFlatness:
         shift: Length of a move by a memory of mean 1, as a share of the budget.
         inner_decay: Share of a memory that is subtracted from the next.
 
-    Reference:
-        Qiu et al.: Boosting Adversarial Transferability with Low-Cost Optimization via Maximin
-        Expected Flatness (2024), arXiv 2405.16181.
+    Reference: Qiu et al. (2024), arXiv 2405.16181.
 
     Deviation: a transform changes each point once (TransferAttack: the perturbation twice, and then
     the point).
@@ -36,20 +32,14 @@ class ExpectedFlatness:
     shift: NonNegativeFloat = 0.15
     inner_decay: NonNegativeFloat = 0.9
 
-    @property
-    def images_kept(self) -> int:
-        """Number of memories."""
-        return self.samples
-
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the averaged gradient, and keep the memories."""
         total = torch.zeros_like(state.images)
-        memories = state.kept.setdefault("memories", [0.0] * self.samples)
+        memories = state.memory.setdefault("memories", [0.0] * self.samples)
         for i in range(self.samples):
             noise = state.random.uniform(*total.shape[2:], low=-self.radius, high=self.radius)
-            found = gradient(state.at + state.eps * (noise + self.shift * memories[i]))
-            memories[i] = found / mean_size(found) - self.inner_decay * memories[i]
-            total = total + found
+            near = gradient(state.at + state.eps * (noise + self.shift * memories[i]))
+            memories[i] = near / mean_size(near) - self.inner_decay * memories[i]
+            total = total + near
         return total / self.samples
 
 

@@ -1,5 +1,3 @@
-"""Gradients mixed with those around them, by how much they agree."""
-
 from typing import Annotated
 
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 from src.attacks.define import published
 from src.attacks.parts import Gradient, State
 from src.attacks.projection import direction
-from src.attacks.updates import steepest_ascent
+from src.attacks.settings import steepest_ascent
 from src.utils.checked_dataclass import checked
 
 
@@ -25,16 +23,14 @@ class GradientRelevance:
         samples: Number of r_i.
         radius: Half the side of their cube, as a share of the budget.
 
-    Reference:
-        Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack (2023),
-        ICCV 2023.
+    Reference: Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack
+    (2023), ICCV 2023.
     """
 
     samples: PositiveInt = 20
     radius: NonNegativeFloat = 3.5
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the mixed gradient."""
         here = gradient(state.at)
         total = torch.zeros_like(here)
         for _ in range(self.samples):
@@ -55,20 +51,17 @@ class ShrinkingSteps:
     Args:
         shrink: Factor of the length (eta).
 
-    Reference:
-        Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack (2023),
-        ICCV 2023.
+    Reference: Zhu et al.: Boosting Adversarial Transferability via Gradient Relevance Attack
+    (2023), ICCV 2023.
     """
 
-    images_kept = 2
     shrink: Annotated[float, Gt(0), Le(1)] = 0.94
 
     def __call__(self, momentum: Tensor, state: State) -> Tensor:
-        """Return the step, and keep the lengths and signs."""
         sign = momentum.sign()
-        turned = (sign != state.kept.get("signs", 0.0)).to(sign)
-        length = state.kept.get("lengths", 1 / self.shrink) * self.shrink**turned
-        state.kept["signs"], state.kept["lengths"] = sign, length
+        turned = (sign != state.memory.get("signs", 0.0)).to(sign)
+        length = state.memory.get("lengths", 1 / self.shrink) * self.shrink**turned
+        state.memory["signs"], state.memory["lengths"] = sign, length
         return length * steepest_ascent(momentum, state)
 
 

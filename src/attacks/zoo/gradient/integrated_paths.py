@@ -1,5 +1,3 @@
-"""Gradients integrated along paths on which every value of an image grows."""
-
 import math
 from collections.abc import Callable
 
@@ -42,11 +40,7 @@ class IntegratedPaths:
         regions: Number of values of a channel of a baseline.
         shift: Place of a point in its part of the path.
 
-    Reference:
-        Ren et al.: Improving Integrated Gradient-based Transferable Adversarial Examples by
-        Refining the Integration Path (2025), arXiv 2412.18844.
-
-    Deviation: changes are drawn image by image (authors: batch by batch).
+    Reference: Ren et al. (2025), arXiv 2412.18844.
     """
 
     copies: NonNegativeInt = 6
@@ -55,18 +49,17 @@ class IntegratedPaths:
     shift: Share = 0.65
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the sum of integrated gradients."""
         total = torch.zeros_like(state.images)
         for copy in range(1 + self.copies):
             with torch.enable_grad():
                 at = state.at.detach().requires_grad_()
-                shown = at if copy == 0 else _changed(at, state.random)
-            end, found = shown.detach(), torch.zeros_like(total)
+                version = at if copy == 0 else _change(at, state.random)
+            end, integral = version.detach(), torch.zeros_like(total)
             path = end - self._baseline(end, state.random)
             for point in range(self.interpolations):
                 share = (point + self.shift) / self.interpolations
-                found = found + share * gradient(end - (1 - share) * path)
-            total = total + path * torch.autograd.grad(shown, at, found)[0]
+                integral = integral + share * gradient(end - (1 - share) * path)
+            total = total + path * torch.autograd.grad(version, at, integral)[0]
         return total
 
     def _baseline(self, images: Tensor, random: PerImageRandom) -> Tensor:
@@ -78,7 +71,7 @@ class IntegratedPaths:
         return below
 
 
-def _changed(images: Tensor, random: PerImageRandom) -> Tensor:
+def _change(images: Tensor, random: PerImageRandom) -> Tensor:
     """Return a changed copy of images (K, N, 3, H, W)."""
     padded, rotated = _PADDED(images, random, 0), _ROTATED(images, random, 0)
     kinds, shares = random.integers(0, 10).tolist(), random.uniform().tolist()

@@ -7,8 +7,7 @@ from src.attacks.define import published
 def mi() -> None:
     """Momentum: x_{t+1} = x_t + a * sign(m_t), m_t = mu * m_{t-1} + g_t / mean|g_t|.
 
-    Reference:
-        Dong et al.: Boosting Adversarial Attacks with Momentum (2018), arXiv 1710.06081.
+    Reference: Dong et al. (2018), arXiv 1710.06081.
     """
 
 
@@ -16,8 +15,7 @@ def mi() -> None:
 def ni() -> None:
     """Nesterov: the gradient is taken where the momentum would lead, x_t + a * mu * m_{t-1}.
 
-    Reference:
-        Lin et al.: Nesterov Accelerated Gradient and Scale Invariance (2020), arXiv 1908.06281.
+    Reference: Lin et al. (2020), arXiv 1908.06281.
     """
 
 
@@ -28,9 +26,7 @@ def pi_pregradient() -> None:
     That is x_t + a * g_{t-1} / mean|g_{t-1}|. Not the patch-wise attack, which is called PI-FGSM
     too.
 
-    Reference:
-        Wang et al.: Boosting Adversarial Transferability through Enhanced Momentum (2021),
-        arXiv 2103.10609.
+    Reference: Wang et al. (2021), arXiv 2103.10609.
     """
 
 
@@ -40,7 +36,5 @@ def gi() -> None:
 
     The search is `mi` itself, with `warm_up_steps` of `warm_up_scale` * a, projected as all are.
 
-    Reference:
-        Wang et al.: Boosting the Transferability of Adversarial Attacks with Global Momentum
-        Initialization (2022), arXiv 2211.11236.
+    Reference: Wang et al. (2022), arXiv 2211.11236.
     """

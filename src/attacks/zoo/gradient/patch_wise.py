@@ -1,5 +1,3 @@
-"""Steps that move the neighbours of pixels that have gone too far."""
-
 from typing import Annotated
 
 from annotated_types import Ge
@@ -9,7 +7,7 @@ from torch.nn import functional
 
 from src.attacks.define import published
 from src.attacks.parts import State
-from src.attacks.updates import steepest_ascent
+from src.attacks.settings import steepest_ascent
 from src.utils.checked_dataclass import checked, odd
 
 _ROUNDING = 1e-4  # share of the budget; excesses are sums and differences of a few equal numbers
@@ -31,27 +29,24 @@ class PatchWise:
         spread: Length of p, as a share of the amplified step.
         patch_size: Side of the square of neighbours, odd.
 
-    Reference:
-        Gao et al.: Patch-wise Attack for Fooling Deep Neural Network (2020), arXiv 2007.06765
-        (beta = 10, gamma = 1; against defended models 2.5 and 0.5).
+    Reference: Gao et al. (2020), arXiv 2007.06765 (beta = 10, gamma = 1; against defended models
+    2.5 and 0.5).
 
     Deviation: excesses that cancel one another but for rounding move nothing.
     """
 
-    images_kept = 1
     amplification: PositiveFloat = 10.0
     spread: NonNegativeFloat = 1.0
     patch_size: Annotated[int, Ge(3), AfterValidator(odd)] = 3
 
     def __call__(self, momentum: Tensor, state: State) -> Tensor:
-        """Return the step, and keep the sum of all."""
         size = self.amplification * state.step_size
         step = self.amplification * steepest_ascent(momentum, state)
-        total = state.kept.get("unprojected", 0.0) + step
+        total = state.memory.get("unprojected", 0.0) + step
         excess = (total.abs() - state.eps).clamp_min(0) * total.sign()
         around = self._neighbours(excess)
         shared = self.spread * size * around.sign() * (around.abs() > _ROUNDING * state.eps)
-        state.kept["unprojected"] = total + shared
+        state.memory["unprojected"] = total + shared
         return step + shared
 
     def _neighbours(self, values: Tensor) -> Tensor:

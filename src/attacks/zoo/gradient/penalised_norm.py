@@ -1,5 +1,3 @@
-"""Gradients around a point, with a penalty on their size."""
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -16,20 +14,17 @@ class PenalisedGradientNorm:
 
     g_t = mean over i of (1 - delta) * grad L(f(a_i), y) + delta * grad L(f(b_i), y), with
     a_i = x_t + U(-zeta * eps, zeta * eps) and b_i = a_i - a * g / mean|g|, g being the gradient at
-    a_i and a the step size. Neither point is clipped. Surrogates and transforms draw the same
-    numbers at a_i and b_i.
+    a_i and a the step size. Neither point is clipped.
 
     Args:
         samples: Number of points a_i.
         zeta: Half the side of their cube, as a share of the budget.
         delta: Weight of the gradients at the points b_i.
 
-    Reference:
-        Ge et al.: Boosting Adversarial Transferability by Achieving Flat Local Maxima (2023),
-        arXiv 2306.05225.
+    Reference: Ge et al. (2023), arXiv 2306.05225.
 
-    Deviation: the random numbers of transforms are shared by a_i and b_i, and b_i is a point of
-    the images (TransferAttack: b_i moves on from the transformed a_i, and is transformed anew).
+    Deviation: transforms and backward rules draw the same at a_i and b_i, and b_i is a point of the
+    images (TransferAttack: b_i moves on from the transformed a_i, and is transformed anew).
     """
 
     samples: PositiveInt = 20
@@ -37,7 +32,6 @@ class PenalisedGradientNorm:
     delta: Share = 0.5
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the averaged gradient."""
         total = torch.zeros_like(state.images)
         for _ in range(self.samples):
             noise = state.random.uniform(*total.shape[2:], low=-self.zeta, high=self.zeta)

@@ -1,5 +1,3 @@
-"""Gradients where the loss is worst within a small ball."""
-
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -25,9 +23,7 @@ class ReversePerturbation:
         inner_steps: Number S.
         late_start: Number of steps before the first with n; until then n = 0.
 
-    Reference:
-        Qin et al.: Boosting the Transferability of Adversarial Attacks with Reverse Adversarial
-        Perturbation (2022), arXiv 2210.05968 (RAP; with late_start = 100 RAP-LS).
+    Reference: Qin et al. (2022), arXiv 2210.05968 (RAP; with late_start = 100 RAP-LS).
 
     Deviation: lengths follow the budget (authors: fixed).
     """
@@ -37,7 +33,6 @@ class ReversePerturbation:
     late_start: NonNegativeInt = 0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the gradient at the worst point that is found."""
         if state.step < self.late_start:
             return gradient(state.at)
         ball = (state.at, self.inner_radius * state.eps, state.norm)

@@ -1,5 +1,3 @@
-"""Gradients corrected by those of the last iterate's neighbours."""
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -21,25 +19,21 @@ class VarianceTuning:
         neighbours: Number of r_i.
         radius: Half the side of their cube, as a share of the budget (beta).
 
-    Reference:
-        Wang, He: Enhancing the Transferability of Adversarial Attacks through Variance Tuning
-        (2021), arXiv 2103.15571.
+    Reference: Wang, He (2021), arXiv 2103.15571.
     """
 
-    images_kept = 1
     neighbours: PositiveInt = 20
     radius: NonNegativeFloat = 1.5
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        """Return the tuned gradient, and keep the variance."""
         current = gradient(state.at)
-        tuned = current + state.kept.get("variance", 0.0)
+        tuned = current + state.memory.get("variance", 0.0)
         if not state.is_last_step:
             total = torch.zeros_like(current)
             for _ in range(self.neighbours):
                 noise = state.random.uniform(*current.shape[2:], low=-self.radius, high=self.radius)
                 total = total + gradient(state.iterate + state.eps * noise)
-            state.kept["variance"] = total / self.neighbours - current
+            state.memory["variance"] = total / self.neighbours - current
         return tuned
 
 

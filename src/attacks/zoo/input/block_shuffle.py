@@ -1,5 +1,3 @@
-"""Block shuffle and rotation."""
-
 import math
 from typing import Annotated, NamedTuple
 
@@ -27,14 +25,12 @@ class BlockShuffle:
         blocks: Blocks along a side.
         max_angle: Largest angle, in degrees.
 
-    Reference:
-        Wang et al.: Boosting Adversarial Transferability by Block Shuffle and Rotation (2024),
-        arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24 degrees, N = 20).
+    Reference: Wang et al. (2024), arXiv 2308.10299, sections 3.3 and 4.1 (there 2 x 2 blocks, 24
+    degrees, N = 20).
 
-    Deviation: uniform angles, black corners, no empty blocks, drawn image by image (authors: normal
-    angles of 0.2 radians cut off at 0.4, grey corners, drawn batch by batch; TransferAttack: 3
-    blocks of more equal sides, in proportion to numbers from U(1, 2), and the columns of each strip
-    shuffled by themselves).
+    Deviation: uniform angles, black corners, no empty blocks (authors: normal angles of 0.2 radians
+    cut off at 0.4, grey corners; TransferAttack: 3 blocks of more equal sides, in proportion to
+    U(1, 2), and each strip's columns shuffled by themselves).
     """
 
     copies: PositiveInt = 20
@@ -42,7 +38,6 @@ class BlockShuffle:
     max_angle: Annotated[float, Ge(0), Le(180)] = 24
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return shuffled images of shape (K, N, 3, H, W)."""
         height, width = images.shape[-2:]
         check_blocks(self.blocks, images)
         rows = _shuffled_axis(random, self.blocks, height)

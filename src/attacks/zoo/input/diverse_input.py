@@ -1,5 +1,3 @@
-"""Input diversity: random resizing and padding."""
-
 import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
@@ -30,14 +28,11 @@ class DiverseInput:
         probability: Chance that an image is changed; 0 leaves every bit as it is.
         resize_rate: Largest side, as a multiple of the image's.
 
-    Reference:
-        Xie et al.: Improving Transferability of Adversarial Examples with Input Diversity (2019),
-        arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299 pixels become 330, hence 1.1,
-        which makes 328 of 299).
+    Reference: Xie et al. (2019), arXiv 1803.06978, sections 3.3 and 4.1 (there p = 0.5 and 299
+    pixels become 330, hence 1.1, which makes 328 of 299).
 
-    Deviation: black borders, bilinear resizing, back to H, drawn image by image (authors: grey
-    borders, nearest pixel, padded size, drawn batch by batch; TransferAttack: as here, by
-    batches).
+    Deviation: black borders, bilinear resizing, back to H (authors: grey borders, nearest pixel,
+    padded size; TransferAttack: as here).
     """
 
     probability: Share = 0.5
@@ -45,7 +40,6 @@ class DiverseInput:
     copies: ClassVar[int] = 1
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return resized and padded images of shape (K, N, 3, H, W); `copy` has no influence."""
         size = images.shape[-1]
         largest = math.floor(size * self.resize_rate + 1e-6)  # 100 * 1.15 is 114.99...
         if largest <= size or self.probability == 0:
@@ -53,15 +47,12 @@ class DiverseInput:
         changes = random.uniform().tolist()
         sides = random.integers(size, largest).tolist()
         offsets = random.uniform(2).tolist()
-        return torch.stack(
-            [
-                self._resize(image, side, largest, *offset) if change < self.probability else image
-                for image, change, side, offset in zip(
-                    images.unbind(1), changes, sides, offsets, strict=True
-                )
-            ],
-            dim=1,
-        )
+        numbers = zip(images.unbind(1), changes, sides, offsets, strict=True)
+        versions = [
+            self._resize(image, side, largest, *offset) if change < self.probability else image
+            for image, change, side, offset in numbers
+        ]
+        return torch.stack(versions, dim=1)
 
     def _resize(self, images: Tensor, side: int, largest: int, top: float, left: float) -> Tensor:
         """Resize and pad images (K, 3, H, W); `top` and `left` are shares of the free room."""
@@ -81,12 +72,8 @@ class DiverseSizes:
         lowest_rate: Resize rate of the first copy.
         highest_rate: Resize rate of the last copy.
 
-    Reference:
-        Zou et al.: Improving the Transferability of Adversarial Examples with
-        Resized-Diverse-Inputs, Diversity-Ensemble and Region Fitting (2020), arXiv 2112.06011, with
-        the constants of TransferAttack (rates 1.14, 1.27, 1.40, 1.53 and 1.66).
-
-    Deviation: drawn image by image (TransferAttack: batch by batch).
+    Reference: Zou et al. (2020), arXiv 2112.06011, with the constants of TransferAttack (rates
+    1.14, 1.27, 1.40, 1.53 and 1.66).
     """
 
     copies: PositiveInt = 5
@@ -94,7 +81,6 @@ class DiverseSizes:
     highest_rate: Rate = 1.66
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return resized and padded images of shape (K, N, 3, H, W)."""
         ends = self.lowest_rate, self.highest_rate
         rate = torch.linspace(*ends, self.copies, dtype=torch.float64)[copy].item()
         return DiverseInput(1.0, rate)(images, random, copy)

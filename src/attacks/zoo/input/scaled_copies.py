@@ -1,5 +1,3 @@
-"""Scaled copies of the image, alone or mixed with another image."""
-
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
@@ -18,9 +16,7 @@ class Scale:
     Args:
         copies: Number of scales, the first being the image itself.
 
-    Reference:
-        Lin et al.: Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
-        (2020), arXiv 1908.06281 (there m = 5).
+    Reference: Lin et al. (2020), arXiv 1908.06281 (there m = 5).
 
     Deviation: values in [0, 1] are halved, towards black (authors: those in [-1, 1], towards grey).
     """
@@ -28,7 +24,6 @@ class Scale:
     copies: PositiveInt = 5
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return copy number `copy` of images of shape (K, N, 3, H, W); nothing is drawn."""
         return images / 2**copy
 
 
@@ -36,18 +31,15 @@ class Scale:
 class Admix:
     """Add a faint image of another class, then halve the values: (x + strength * x') / 2^i.
 
-    Copy number j * scales + i is the image with its j-th x', at scale i. As in the authors' code,
-    x' is drawn anew for each j and each gradient and is the same at all scales, also where other
-    transforms make copies of their own. No gradient flows into x'.
+    Copy number j * scales + i is the image with its j-th x', at scale i. x' is drawn anew for each
+    j and each gradient and is the same at all scales. No gradient flows into x'.
 
     Args:
         scales: Number of scales, the first without halving.
         admixed: Number of other images that are mixed in, one at a time.
         strength: Weight of the other image.
 
-    Reference:
-        Wang et al.: Admix: Enhancing the Transferability of Adversarial Attacks (2021),
-        arXiv 2102.00436 (there m1 = 5, m2 = 3, eta = 0.2).
+    Reference: Wang et al. (2021), arXiv 2102.00436 (there m1 = 5, m2 = 3, eta = 0.2).
 
     Deviation: x' is a clean image of a pool, by preference of another class, and values are halved
     towards black (authors: any image of the batch as it stands, towards grey).
@@ -59,54 +51,41 @@ class Admix:
 
     @property
     def copies(self) -> int:
-        """Number of versions."""
         return self.scales * self.admixed
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return copy number `copy` of images of shape (K, N, 3, H, W)."""
         j, scale = divmod(copy, self.scales)
         return (images + self.strength * _other(self, j, images, random)) / 2**scale
 
 
 @checked
-class MixMask:
+class MixMask(Admix):
     """Scale the image and multiply it by a mask made of another one: clip(s_i * x * W_j, 0, 1).
 
-    Scales s_i lie evenly from `lowest` to `highest`, and W_j = 1 - strength + 2 * strength * x'.
-    Copy number j * scales + i is that of s_i and W_j; as in `Admix`, x' is drawn anew for each j
-    and each gradient and is the same at all scales.
+    Scales s_i lie evenly from `lowest` to `highest`, and W_j = 1 - strength + 2 * strength * x',
+    with x' as in `Admix`.
 
     Args:
         scales: Number of scales; a single one is `lowest`.
         admixed: Number of other images that masks are made of, one at a time.
+        strength: Half the width of the masks' range around 1.
         lowest: First scale.
         highest: Last scale.
-        strength: Half the width of the masks' range around 1.
         chain_rule: Take gradients through scale, mask and clipping; False: those at the copies.
 
-    Reference:
-        Wang et al.: Boost Adversarial Transferability by Uniform Scale and Mix Mask Method (2023),
-        arXiv 2311.12051 (there m = 5, L = 0.1, H = 0.75, q = 3, r = 0.5).
+    Reference: Wang et al. (2023), arXiv 2311.12051 (there m = 5, L = 0.1, H = 0.75, q = 3, r =
+    0.5).
 
     Deviation: x' is a clean image of a pool, by preference of another class, and the same at all
-    scales (TransferAttack: the batch in another order, as it stands, for each copy, and the
-    gradients at the copies).
+    scales (TransferAttack: the batch in another order for each copy, and gradients at the copies).
     """
 
-    scales: PositiveInt = 5
-    admixed: PositiveInt = 3
+    strength: Share = 0.5
     lowest: Share = 0.1
     highest: Share = 0.75
-    strength: Share = 0.5
     chain_rule: bool = True
 
-    @property
-    def copies(self) -> int:
-        """Number of versions."""
-        return self.scales * self.admixed
-
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return copy number `copy` of images of shape (K, N, 3, H, W)."""
         j, i = divmod(copy, self.scales)
         ends = self.lowest, self.highest
         scale = torch.linspace(*ends, self.scales, dtype=torch.float64)[i].item()
@@ -115,11 +94,11 @@ class MixMask:
         return changed if self.chain_rule else changed.detach() + (images - images.detach())
 
 
-def _other(mixing: Admix | MixMask, j: int, images: Tensor, random: PerImageRandom) -> Tensor:
+def _other(mixing: Admix, j: int, images: Tensor, random: PerImageRandom) -> Tensor:
     """Return the j-th other image of the present gradient, (N, 3, H, W)."""
-    if (mixing, j) not in random.kept:
-        random.kept[mixing, j] = random.others().detach().to(images)
-    return random.kept[mixing, j]
+    if (mixing, j) not in random.scratch:
+        random.scratch[mixing, j] = random.others().detach().to(images)
+    return random.scratch[mixing, j]
 
 
 @published(transform=Scale, decay=1.0, lookahead="momentum")

@@ -1,5 +1,3 @@
-"""Spectrum simulation: random weights on the frequencies."""
-
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -25,10 +23,8 @@ class Spectrum:
         rho: Half the width of the weights' range.
         sigma_255: Standard deviation of the noise in units of 1/255.
 
-    Reference:
-        Long et al.: Frequency Domain Model Augmentation for Adversarial Attack (2022),
-        arXiv 2207.05382 (there N = 20, rho = 0.5, sigma = 16, which is also the
-        budget; TransferAttack lets sigma follow the budget).
+    Reference: Long et al. (2022), arXiv 2207.05382 (there N = 20, rho = 0.5, sigma = 16, which is
+    also the budget; TransferAttack lets sigma follow the budget).
     """
 
     copies: PositiveInt = 20
@@ -36,7 +32,6 @@ class Spectrum:
     sigma_255: Annotated[float, Ge(0), Le(255)] = 16
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return images of shape (K, N, 3, H, W) with another spectrum."""
         shape = images.shape[2:]
         noise = self.sigma_255 / 255 * random.normal(*shape)
         weights = random.uniform(*shape, low=1 - self.rho, high=1 + self.rho)

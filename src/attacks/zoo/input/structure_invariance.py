@@ -1,5 +1,3 @@
-"""Structure invariance: a random change of each block of the image."""
-
 import math
 from collections.abc import Callable
 
@@ -34,22 +32,18 @@ class StructureInvariant:
         copies: Number of versions.
         blocks: Blocks along a side.
 
-    Reference:
-        Wang, Zhang, Zhang: Structure Invariant Transformation for better Adversarial
-        Transferability (2023), arXiv 2309.14700 (there s = 3, N = 20). The list and its
-        constants are those of the authors' code (SIT); their later TransferAttack leaves out
-        resizing, frequencies and dropout.
+    Reference: Wang, Zhang, Zhang (2023), arXiv 2309.14700 (there s = 3, N = 20). The list and its
+    constants are those of the authors' code (SIT); their later TransferAttack leaves out resizing,
+    frequencies and dropout.
 
-    Deviation: blocks that are not square shrink along their own sides, blocks too small to have
-    40 % of anything stay whole, drawn image by image (authors: along the other side, blackened,
-    drawn batch by batch).
+    Deviation: blocks that are not square shrink along their own sides, and blocks too small to have
+    40 % of anything stay whole (authors: along the other side, blackened).
     """
 
     copies: PositiveInt = 20
     blocks: PositiveInt = 3
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return images of shape (K, N, 3, H, W), changed block by block."""
         channels, height, width = images.shape[-3:]
         check_blocks(self.blocks, images)
         grid, changes = (self.blocks, self.blocks), list(CHANGES.values())
@@ -59,7 +53,7 @@ class StructureInvariant:
         scales = (random.uniform(*grid, channels, 1, 1) >= DROPPED).to(images.dtype) / (1 - DROPPED)
         noise = random.uniform(channels, height, width, low=-NOISE, high=NOISE)
 
-        def changed(image: Tensor, n: int) -> Tensor:
+        def change(image: Tensor, n: int) -> Tensor:
             strips = []
             for i, strip in enumerate(image.split(rows[n], dim=-2)):
                 noises = noise[n].split(rows[n], dim=-2)[i].split(columns[n], dim=-1)
@@ -70,7 +64,7 @@ class StructureInvariant:
                 strips.append(torch.cat(blocks, dim=-1))
             return torch.cat(strips, dim=-2)
 
-        return torch.stack([changed(image, n) for n, image in enumerate(images.unbind(1))], dim=1)
+        return torch.stack([change(image, n) for n, image in enumerate(images.unbind(1))], dim=1)
 
 
 def _cuts(random: PerImageRandom, blocks: int, length: int) -> Tensor:

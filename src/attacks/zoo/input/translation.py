@@ -7,9 +7,7 @@ from src.attacks.define import published
 def ti() -> None:
     """Translation invariance: `mi` of smoothed gradients W * g_t, as if shifted images were shown.
 
-    Reference:
-        Dong et al.: Evading Defenses to Transferable Adversarial Examples by Translation-Invariant
-        Attacks (2019), arXiv 1904.02884.
+    Reference: Dong et al. (2019), arXiv 1904.02884.
 
     Deviation: with momentum, which is the paper's TI-MI-FGSM; its TI-FGSM is a single step.
     """

@@ -1,7 +1,6 @@
-"""Elastic warps of the image, held back where they destroy too much."""
-
 from functools import lru_cache
 
+import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -26,13 +25,9 @@ class Warp:
         radius: Largest move along an axis, in halves of the image's side.
         rho: Length of the step against the loss.
 
-    Reference:
-        Lin et al.: Boosting Adversarial Transferability across Model Genus by
-        Deformation-Constrained Warping (2024), arXiv 2402.03951, with the constants of
-        TransferAttack.
+    Reference: Lin et al. (2024), arXiv 2402.03951, with the constants of TransferAttack.
 
-    Deviation: xi and its gradient are an image's own (authors: one xi for a batch, moved by the
-    gradient of the mean loss); xi = 0 is the identity (authors: enlarges by part of a pixel).
+    Deviation: xi = 0 is the identity (authors: enlarges by part of a pixel).
     """
 
     copies: PositiveInt = 20
@@ -43,15 +38,14 @@ class Warp:
         """Draw the moves of warp number `copy`, and keep them once adapted, (K, N, 2)."""
         drawn = random.uniform(2, low=-self.radius, high=self.radius)
         move = drawn.to(images).repeat(len(images), 1, 1).requires_grad_()
-        (slope,) = torch.autograd.grad(losses(_warped(images, move)).sum(), move)
-        random.kept[self, copy] = move.detach() - self.rho * slope
+        (gradient,) = torch.autograd.grad(losses(_warp(images, move)).sum(), move)
+        random.scratch[self, copy] = move.detach() - self.rho * gradient
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return warp number `copy` of images of shape (K, N, 3, H, W)."""
-        return _warped(images, random.kept[self, copy])
+        return _warp(images, random.scratch[self, copy])
 
 
-def _warped(images: Tensor, move: Tensor) -> Tensor:
+def _warp(images: Tensor, move: Tensor) -> Tensor:
     places, pull = _plate(*images.shape[-2:], images.dtype, images.device)
     sampled = places + pull * move.reshape(-1, 1, 1, 2)
     flat = functional.grid_sample(images.flatten(0, 1), sampled, align_corners=True)
@@ -67,23 +61,13 @@ def _plate(
     A thin-plate spline is linear in its control points' moves: with the centre's alone its bend is
     one fixed function, 1 at the centre and 0 at the eight other points.
     """
-    control, places = _grid(3, 3), _grid(height, width)
-    affine = torch.cat([torch.ones(9, 1, dtype=torch.float64), control], dim=1)
-    corner = torch.zeros(3, 3, dtype=torch.float64)
-    system = torch.cat(
-        [torch.cat([_bend(control, control), affine], 1), torch.cat([affine.T, corner], 1)]
-    )
-    centre = torch.eye(12, dtype=torch.float64)[4]
-    weights = torch.linalg.solve(system, centre)
-    pull = _bend(places, control) @ weights[:9] + weights[9] + places @ weights[10:]
+    from scipy.interpolate import RBFInterpolator  # slow to import
+
+    places = _grid(height, width)
+    plate = RBFInterpolator(_grid(3, 3).numpy(), np.eye(9)[4], kernel="thin_plate_spline")
+    pull = torch.from_numpy(plate(places.numpy()))
     shape = (height, width, -1)
     return places.reshape(shape).to(device, dtype), pull.reshape(shape).to(device, dtype)
-
-
-def _bend(points: Tensor, control: Tensor) -> Tensor:
-    """Return r^2 log r^2 for the distances r of points from control points."""
-    square = (points[:, None] - control).square().sum(-1)
-    return square * (square + 1e-9).log()
 
 
 def _grid(height: int, width: int) -> Tensor:

@@ -17,9 +17,7 @@ from src.attacks.zoo.input.diverse_input import DiverseInput
 def logit_mi_di_ti() -> None:
     """Targeted preset: the target's logit with `mi_di_ti`, 300 steps and unnormalised momentum.
 
-    Reference:
-        Zhao, Liu, Larson: On Success and Simplicity: A Second Look at Transferable Targeted
-        Attacks (2021), arXiv 2012.11207.
+    Reference: Zhao, Liu, Larson (2021), arXiv 2012.11207.
 
     Deviation: steps of eps / 8 at every budget (authors: of 2/255 at 16/255).
     """

@@ -1,5 +1,3 @@
-"""Strong scaling of single blocks, after a change of colour or a flip."""
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import islice, pairwise
@@ -36,12 +34,9 @@ class ScaledBlocks:
         scaling: Chance of each block to be scaled.
         colour: Chance of the image to be changed as a whole.
 
-    Reference:
-        Liu et al.: S4ST: A Strong, Self-transferable, faSt, and Simple Scale Transformation for
-        Transferable Targeted Attack (2024), arXiv 2410.13891 (there r = 1.7, p_R = 0.9).
+    Reference: Liu et al. (2024), arXiv 2410.13891 (there r = 1.7, p_R = 0.9).
 
-    Deviation: drawn image by image, and parts that are enlarged are rounded down to whole pixels
-    (authors: batch by batch, to the nearest).
+    Deviation: parts that are enlarged are rounded down to whole pixels (authors: to the nearest).
     """
 
     copies: PositiveInt = 1
@@ -50,28 +45,27 @@ class ScaledBlocks:
     colour: Share = 1.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        """Return changed images of shape (K, N, 3, H, W)."""
-        numbers = random.uniform(31).tolist()
-        pairs = zip(images.unbind(1), numbers, strict=True)
-        return torch.stack([self._changed(image, own) for image, own in pairs], dim=1)
+        pairs = zip(images.unbind(1), random.uniform(31).tolist(), strict=True)
+        return torch.stack([self._change(image, numbers) for image, numbers in pairs], dim=1)
 
-    def _changed(self, image: Tensor, numbers: Sequence[float]) -> Tensor:
+    def _change(self, image: Tensor, numbers: Sequence[float]) -> Tensor:
         """Return images (K, 3, H, W), changed by 31 numbers from [0, 1)."""
         chance, kind, amount, order, *cuts = numbers[:7]
         if chance < self.colour:
             image = CHANGES[int(kind * len(CHANGES))](image, amount)
         between = 1 if order < 0.5 else 2  # cuts between rows of blocks; the others between columns
         heights, widths = (
-            _lengths(side, some)
-            for side, some in zip(image.shape[-2:], (cuts[:between], cuts[between:]), strict=True)
+            _lengths(side, shares)
+            for side, shares in zip(image.shape[-2:], (cuts[:between], cuts[between:]), strict=True)
         )
-        own, rows = iter(numbers[7:]), []
+        rest, rows = iter(numbers[7:]), []
         for strip in image.split(heights, dim=-2):
             blocks = strip.split(widths, dim=-1)
-            rows.append(torch.cat([self._scaled(each, *islice(own, 4)) for each in blocks], dim=-1))
+            scaled = [self._scale(block, *islice(rest, 4)) for block in blocks]
+            rows.append(torch.cat(scaled, dim=-1))
         return torch.cat(rows, dim=-2)
 
-    def _scaled(
+    def _scale(
         self, block: Tensor, chance: float, number: float, top: float, left: float
     ) -> Tensor:
         if chance >= self.scaling:
@@ -81,9 +75,9 @@ class ScaledBlocks:
         h, w = (max(1, math.floor(min(rho, 1 / rho) * side)) for side in (height, width))
         above, before = math.floor(top * (height - h + 1)), math.floor(left * (width - w + 1))
         if rho >= 1:
-            return _resized(block[..., above : above + h, before : before + w], (height, width))
+            return _resize(block[..., above : above + h, before : before + w], (height, width))
         frame = (before, width - w - before, above, height - h - above)
-        return functional.pad(_resized(block, (h, w)), frame)
+        return functional.pad(_resize(block, (h, w)), frame)
 
 
 def _lengths(side: int, shares: Sequence[float]) -> list[int]:
@@ -94,7 +88,7 @@ def _lengths(side: int, shares: Sequence[float]) -> list[int]:
     return [end - start for start, end in pairwise([0, *cuts, side])]
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
