@@ -20,6 +20,7 @@ from src.images.adversarial_source import AdversarialSource
 from src.images.attacker import Attacker
 from src.images.saved_images import SavedImagesSource
 from src.images.variants import AttackedBatch
+from src.measure.diagnostic import Diagnostic
 from src.measure.diagnostics import make_diagnostics
 from src.measure.spectra import mean_spectra
 from src.run.attack import make_attacker
@@ -161,12 +162,13 @@ def _transfer(
 ) -> Transfer:
     """Return the module that computes missing rows."""
     settings, names = job.settings, {name for name, _ in missing}
-    source, every = _adversarial_source(job, missing, todo), []
+    source, diagnostics = _adversarial_source(job, missing, todo), list[Diagnostic]()
     if isinstance(source, Attacker):
-        plain = [name for name in targets if name in settings.targets]
-        how = (settings.diagnostics, plain, settings.reference, job.clean)
-        every = make_diagnostics(*how, source, settings.seed, settings.step_255)
-    diagnostics = [one for one in every if one.table in names]
+        diagnostics = make_diagnostics(
+            *(settings.diagnostics, settings.reference, job.clean, source),
+            seed=settings.seed,
+            step_255=settings.step_255,
+        )
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")
     size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
@@ -175,7 +177,7 @@ def _transfer(
         {name: network for name, network in job.networks.items() if name in targets},
         source,
         replace(job.variants, wanted=names),
-        diagnostics,
+        [diagnostic for diagnostic in diagnostics if diagnostic.table in names],
         job.diagnosed.indices.tolist(),
         keep,
         None if settings.save_adversarial or small else job.examples,
