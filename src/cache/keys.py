@@ -61,23 +61,22 @@ def job_key(
     settings: Settings, crafting: str, target_keys: Mapping[str, str], names: Sequence[str]
 ) -> str:
     """Return the job's key: equal keys mean equal tables, the models' names included."""
-    chosen = settings.diagnostics
-    at = settings.reference if chosen.spectra or chosen.filters else None
-    how = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    return content_key(crafting, target_keys, names, how, at)
+    analysed = settings.diagnostics.spectra or settings.diagnostics.filters
+    parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
+    return content_key(crafting, target_keys, names, parts, analysed and settings.reference)
 
 
 def defence_key(settings: Settings, name: str) -> str:
     """Return the key of all that decides what a defence does to an image."""
-    one = settings.defence[name]
-    return content_key(one.model_dump(), code_of(one.call), settings.seed)
+    defence = settings.defence[name]
+    return content_key(defence.model_dump(), code_of(defence.call), settings.seed)
 
 
 def code_keys(settings: Settings) -> dict[str, str]:
     """Return digests of the code behind a job: `program`, `attack`, and each model by its name."""
     parts = {"attack": settings.attack.settings}
     parts |= {name: settings.model[name].network for name in settings.models}
-    parts |= {f"defence.{name}": each.call for name, each in settings.defence.items()}
+    parts |= {f"defence.{name}": defence.call for name, defence in settings.defence.items()}
     return {"program": own_code()} | {
         name: content_key(code_of(part)) for name, part in parts.items()
     }
@@ -86,6 +85,5 @@ def code_keys(settings: Settings) -> dict[str, str]:
 def _numerics(settings: Settings, device: str) -> list[str]:
     """Return settings that change a logit's last digits."""
     trainer = settings.trainer
-    how = trainer.model_dump(include={"precision", "fold_batch_norms"})
     versions = [f"{name}={version(name)}" for name in ("torch", "torchvision", "pillow", "numpy")]
-    return [*(f"{key}={how[key]}" for key in sorted(how)), device, *versions]
+    return [trainer.precision, f"folded={trainer.fold_batch_norms}", device, *versions]

@@ -71,11 +71,8 @@ class Rows:
         order = pc.index_in(pa.array(index, pa.int64()), rows["index"])
         return rows.take(order.drop_null())
 
-    def add(self, key: str, table: pa.Table) -> None:
-        """Keep rows of further images."""
-        self._write(key, table)
-
-    def _write(self, key: str, table: pa.Table) -> Path:
+    def add(self, key: str, table: pa.Table) -> Path | None:
+        """Keep rows of further images; return their file, if there is one."""
         sink = pa.BufferOutputStream()
         if "adversarial" in table.column_names:  # noise, which no packing makes smaller
             pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False)
@@ -95,9 +92,9 @@ class Rows:
 
     def replace(self, key: str, table: pa.Table) -> None:
         """Write all rows of an entry as one file."""
-        own = self._write(key, table)
+        written = self.add(key, table)
         for path in (self.folder / key).glob("*.parquet"):
-            if path != own:
+            if path != written:
                 path.unlink(missing_ok=True)
 
     @contextmanager

@@ -67,19 +67,6 @@ def open_datasets(jobs: Iterable[Settings]) -> None:
         open_dataset(job, "test")
 
 
-def check_images(dataset: ImageDataset, progress: bool, together: int = 1) -> None:
-    """Read every chosen image that is not known yet, so that a bad one shows before any training.
-
-    Images of several sizes are refused, and fewer than the `together` that must share a batch.
-    """
-    if len(dataset) < together:
-        raise ValueError(
-            f"controls=true needs at least {together} images, to show each with the perturbation "
-            f"of another one, not {len(dataset)}."
-        )
-    dataset.digest(progress=progress)
-
-
 def prepare_models(
     settings: Settings,
     images: ImageDataset,
@@ -103,7 +90,7 @@ def prepare_models(
         if settings.model[name].weights is None
     }
     if not all(file.exists() for file in files.values()):  # epochs end with all test images
-        check_images(open_dataset(settings, "test", whole=True), settings.trainer.progress_bar)
+        open_dataset(settings, "test", whole=True).digest(progress=settings.trainer.progress_bar)
     models: dict[str, Model] = {}
     for name in asked:
         if name in files:
@@ -240,12 +227,12 @@ def _checkpoint(
             f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "
             f"images ({', '.join(images.class_names[:3])}, ...)."
         )
-    check_images(train, settings.trainer.progress_bar)
+    data = train.digest(progress=settings.trainer.progress_bar)  # reads all: a bad one is refused
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
     built = _network_of(settings, name)
     network = (built, code_of(built), shapes, repr(classifier.network))
     recipe = settings.training.model_dump(exclude={"device"})
-    key = content_key(own_code(WEIGHTS), network, train.digest(), recipe)
+    key = content_key(own_code(WEIGHTS), network, data, recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
 

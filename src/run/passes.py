@@ -41,12 +41,12 @@ def attacked_rows(job: Job) -> Results:
     Where processes share the job, the first one alone gets them.
     """
     keys, wanted = _cells(job)
-    took = Evaluation()
+    evaluation = Evaluation()
 
     def compute(
         missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
     ) -> Mapping[Cell, pa.Table]:
-        nonlocal took
+        nonlocal evaluation
         settings = job.settings
         targets = [name for name in settings.evaluated if any(name == each for _, each in missing)]
 
@@ -57,25 +57,25 @@ def attacked_rows(job: Job) -> Results:
 
         module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
         # Named without its targets: in 80 columns they leave no room for the bar itself.
-        took = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
+        evaluation = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
         if any(len(missing.get(cell, ())) < len(index) for cell, index in wanted.items()):
-            took = replace(took, seconds=math.nan)  # of a part of the images nobody can tell
-        return split(took.tables)
+            evaluation = replace(evaluation, seconds=math.nan)  # of a part nobody can tell
+        return split(evaluation.tables)
 
-    found = computed_once(
+    cells = computed_once(
         job.rows, keys, wanted, compute, large=[(IMAGES, "")], refresh=job.settings.rerun
     )
-    return _results(job, found, took) if is_first_process() else Results()
+    return _make_results(job, cells, evaluation) if is_first_process() else Results()
 
 
-def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Results:
+def _make_results(job: Job, cells: Mapping[Cell, pa.Table], evaluation: Evaluation) -> Results:
     """Return tables of all targets."""
-    crafting, names = found.get((CRAFTING, "")), [name for name, target in found if target]
+    crafting, names = cells.get((CRAFTING, "")), [name for name, target in cells if target]
     tables = {
         name: pa.concat_tables(
-            renamed(found[name, target], target)
+            renamed(cells[name, target], target)
             for target in job.settings.evaluated
-            if (name, target) in found
+            if (name, target) in cells
         )
         for name in dict.fromkeys(names)
     }
@@ -84,18 +84,18 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
         for name in job.variants.names
         if (table := tables.pop(name, None)) is not None
     }
-    if ("spectra", "") in found:
-        size, at = job.images.image_size, job.settings.reference
-        tables["spectra"] = mean_spectra(found["spectra", ""], size, at)
-    if ("stealth", "") in found:
-        tables["stealth"] = found["stealth", ""]
+    if ("spectra", "") in cells:
+        side, reference = job.images.image_size, job.settings.reference
+        tables["spectra"] = mean_spectra(cells["spectra", ""], side, reference)
+    if ("stealth", "") in cells:
+        tables["stealth"] = cells["stealth", ""]
     return Results(
         variants,
         tables,
         gradients=total(crafting, "gradients"),
         zero_gradients=total(crafting, "zero_gradients"),
-        seconds=took.seconds,
-        batch_size=took.batch_size,
+        seconds=evaluation.seconds,
+        batch_size=evaluation.batch_size,
     )
 
 
@@ -111,35 +111,35 @@ def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[st
 
 def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
     """Return the keys of a job's rows, and the index of the images that are asked for."""
-    settings, chosen = job.settings, job.settings.diagnostics
+    settings, diagnostics = job.settings, job.settings.diagnostics
     every, diagnosed = job.images.indices, job.diagnosed.indices
-    what: dict[Cell, tuple[Any, np.ndarray]] = {}
+    cells: dict[Cell, tuple[Any, np.ndarray]] = {}  # what else decides the rows, and the index
     for target in settings.targets:
         for variant in job.variants.names:
             primary = job.variants.primary if variant in CONTROLS else None
-            what[variant, target] = (primary, every)
-        if chosen.bisection:
+            cells[variant, target] = (primary, every)
+        if diagnostics.bisection:
             correct = np.intersect1d(diagnosed, _correct(job.clean, target))
-            what["flips", target] = (chosen.bisection, correct)
-        if chosen.iterations:
-            what["iterations", target] = ((settings.reference, chosen.iterations), diagnosed)
-        if chosen.filters:
-            what["filtered", target] = (settings.reference, diagnosed)
+            cells["flips", target] = (diagnostics.bisection, correct)
+        if diagnostics.iterations:
+            cells["iterations", target] = ((settings.reference, diagnostics.iterations), diagnosed)
+        if diagnostics.filters:
+            cells["filtered", target] = (settings.reference, diagnosed)
     for target in settings.evaluated[len(settings.targets) :]:  # behind a defence
-        what[job.variants.primary, target] = (None, every)
-    if chosen.spectra:
-        what["spectra", ""] = (settings.reference, diagnosed)
-    if chosen.stealth:
-        what["stealth", ""] = (None, diagnosed)
+        cells[job.variants.primary, target] = (None, every)
+    if diagnostics.spectra:
+        cells["spectra", ""] = (settings.reference, diagnosed)
+    if diagnostics.stealth:
+        cells["stealth", ""] = (None, diagnosed)
     if job.saved is None:
-        what[CRAFTING, ""] = (None, every)
-        kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
-        what[IMAGES, ""] = (None, kept)
+        cells[CRAFTING, ""] = (None, every)
+        examples = np.array(job.examples, np.int64)
+        cells[IMAGES, ""] = (None, every if settings.save_adversarial else examples)
     keys = {
-        (name, target): content_key(job.crafting, name, how, job.target_keys.get(target))
-        for (name, target), (how, _) in what.items()
+        (name, target): content_key(job.crafting, name, part, job.target_keys.get(target))
+        for (name, target), (part, _) in cells.items()
     }
-    return keys, {cell: index for cell, (_, index) in what.items()}
+    return keys, {cell: index for cell, (_, index) in cells.items()}
 
 
 def _correct(clean: pa.Table, target: str) -> np.ndarray:
@@ -192,17 +192,12 @@ def _adversarial_source(
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings = job.settings
-    before = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
-    kept = stored_images(job, before.tolist())
-    if again := len(before) - len(kept):
-        log.info(
-            "%s: the adversarial versions of %d images are made again, as they were not kept; "
-            "store.images_mb=%g.",
-            settings.job,
-            again,
-            settings.store.images_mb,
-        )
-    return make_attacker(job, kept)
+    attacked = np.setdiff1d(todo, missing.get((CRAFTING, ""), []))
+    stored = stored_images(job, attacked.tolist())
+    if lacking := len(attacked) - len(stored):
+        text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
+        log.info(text, settings.job, lacking, settings.store.images_mb)
+    return make_attacker(job, stored)
 
 
 def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:

@@ -37,22 +37,20 @@ class Job:
         diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
         models: Source and targets, by name.
-        rows: Store of rows.
         attack: The attack as a function; None without one.
-        defences: Defences by name.
         clean: Predictions for the clean images; None until they are made.
     """
 
     settings: Settings
-    saved: SavedImages | None
     images: ImageDataset
     diagnosed: ImageDataset
-    pool: Batch | None
     models: dict[str, Model]
     device: str
     rows: Rows
-    attack: Attack | None
     defences: Mapping[str, Defence]
+    attack: Attack | None = None
+    pool: Batch | None = None
+    saved: SavedImages | None = None
     clean: pa.Table = None
 
     @property

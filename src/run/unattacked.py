@@ -1,6 +1,6 @@
 """Rows that need no attack: clean images, noise, low-passed images, similarity of gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -37,11 +37,11 @@ def unattacked_tables(job: Job) -> dict[str, pa.Table]:
     settings, tables = job.settings, {}
     index, targets = job.diagnosed.indices, settings.targets
     if settings.diagnostics.filters:
-        at, seed = settings.reference, settings.seed
-        what = (at, [*BOUNDS.values()], seed)
-        tables["filtered"] = _scored(job, "noise", targets, index, noise_parts(at, seed), *what)
-        low = low_passed_images()
-        tables["low_passed"] = _scored(job, "low-passed images", targets, index, low, CUTOFFS)
+        noise = (settings.reference, settings.seed)
+        parts = (noise_parts(*noise), *noise, [*BOUNDS.values()])
+        tables["filtered"] = _scored(job, "noise", targets, index, *parts)
+        low = (low_passed_images(), CUTOFFS)
+        tables["low_passed"] = _scored(job, "low-passed images", targets, index, *low)
     if settings.diagnostics.similarity:
         tables["similarity"] = _similarity(job)
     return tables if is_first_process() else {}
@@ -53,37 +53,33 @@ def _scored(
     names: Sequence[str],
     index: np.ndarray,
     probe: Probe | None = None,
-    *what: Any,
+    *parts: Any,
 ) -> pa.Table | None:
     """Return some models' predictions for clean images, or those that a `probe` makes of them.
 
-    Where processes share the job, the others than the first get None.
+    `parts` are what decides the probe's images. Only the first process gets the rows.
     """
 
     def compute(
         missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
     ) -> dict[str, pa.Table]:
-        def split(rows: pa.Table) -> dict[str, pa.Table]:
-            return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
-
-        return split(
-            score_clean(
-                job.images,
-                {name: network for name, network in job.networks.items() if name in missing},
-                job.settings.trainer,
-                probe=probe,
-                label=table,
-                only=todo.tolist(),
-                keep=lambda rows: keep(split(rows)),
-            )
+        rows = score_clean(
+            job.images,
+            {name: network for name, network in job.networks.items() if name in missing},
+            job.settings.trainer,
+            probe=probe,
+            label=table,
+            only=todo.tolist(),
+            keep=lambda rows: keep(_split(rows, missing)),
         )
+        return _split(rows, missing)
 
-    keys = {name: job.rows_key(table, [name], *what) for name in names}
+    keys = {name: job.rows_key(table, [name], *parts) for name in names}
     wanted = dict.fromkeys(names, index)
-    found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
-    if not found:
+    tables = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
+    if not tables:
         return None
-    rows = pa.concat_tables(renamed(found[name], name) for name in names)
+    rows = pa.concat_tables(renamed(tables[name], name) for name in names)
     return rows if probe is None else rows.drop_columns(["target_label", "draws", "draws_correct"])
 
 
@@ -96,20 +92,28 @@ def _similarity(job: Job) -> pa.Table | None:
     def compute(
         missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
     ) -> dict[str, pa.Table]:
-        wanted = {name: pairs[name] for name in missing}
-        needed = {name for pair in wanted.values() for name in pair}
+        missing_pairs = {name: pairs[name] for name in missing}
+        members = {name for pair in missing_pairs.values() for name in pair}
         module = Transfer(
-            {name: network for name, network in job.networks.items() if name in needed},
+            {name: network for name, network in job.networks.items() if name in members},
             clean_images(),
             Variants(wanted=()),
-            [Similarity(wanted, trainer.max_gradient_batch)],
+            [Similarity(missing_pairs, trainer.max_gradient_batch)],
         )
         tables = evaluate(job.images, module, trainer, "gradients", todo.tolist()).tables
-        rows = tables["similarity"]
-        return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
+        return _split(tables["similarity"], missing)
 
     keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
     wanted = dict.fromkeys(pairs, job.diagnosed.indices)
-    found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
-    own = {target: " ".join(sorted([source, target])) for target in job.settings.targets}
-    return pa.concat_tables(renamed(found[own[name]], name) for name in own) if found else None
+    tables = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
+    if not tables:
+        return None
+    return pa.concat_tables(
+        renamed(tables[" ".join(sorted([source, target]))], target)
+        for target in job.settings.targets
+    )
+
+
+def _split(rows: pa.Table, names: Iterable[str]) -> dict[str, pa.Table]:
+    """Return the rows of some targets by name."""
+    return {name: rows.filter(pc.equal(rows["target"], name)) for name in names}

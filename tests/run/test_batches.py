@@ -26,14 +26,14 @@ def test_every_image_is_in_one_batch_of_one_process(seed, count, size, processes
             Batches(data, size, processes, 0, seed)
         return
     parts = [Batches(data, size, processes, rank, seed) for rank in range(processes)]
-    own = [part.own for part in parts]
+    positions = [part.positions for part in parts]
     assert whole == [
-        own[rank][turn]
+        positions[rank][turn]
         for turn in range(len(whole))
         for rank in range(processes)
-        if turn < len(own[rank])
+        if turn < len(positions[rank])
     ]
-    assert parts[-1][0].index.tolist() == parts[-1].own[0]
+    assert parts[-1][0].index.tolist() == parts[-1].positions[0]
 
 
 @given(count=st.integers(2, 50), size=st.integers(1, 12), seed=st.integers(0, 5))
