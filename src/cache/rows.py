@@ -135,7 +135,7 @@ class RowsInMemory(Rows):
 
     def add(self, key: str, table: pa.Table) -> None:
         """Keep rows of further images."""
-        self.tables[key] = _merged(self.tables.get(key), table)
+        self.tables[key] = _merge(self.tables.get(key), table)
 
     def replace(self, key: str, table: pa.Table) -> None:
         """Keep all rows of an entry."""
@@ -174,16 +174,16 @@ def computed_once(
         refresh: Compute all rows anew; those that are there are removed first.
 
     Returns:
-        Tables by name, in the order of their kind, see `_in_order`.
+        Tables by name, in the order of their kind, see `_sort`.
     """
     with ExitStack() as locks:
-        found: dict[Name, pa.Table | None] = {}
+        tables: dict[Name, pa.Table | None] = {}
         missing: dict[Name, np.ndarray] = {}
 
         def look() -> None:
             for name, key in keys.items():
-                found[name] = rows.read(key, ["index"] if name in large else None)
-                missing[name] = _missing(wanted[name], found[name])
+                tables[name] = rows.read(key, ["index"] if name in large else None)
+                missing[name] = _missing(wanted[name], tables[name])
 
         if is_first_process():
             if refresh:
@@ -192,24 +192,24 @@ def computed_once(
             if incomplete := [keys[name] for name, index in missing.items() if len(index)]:
                 locks.enter_context(rows.locked(incomplete))
                 look()
-        missing = from_first_process({name: each for name, each in missing.items() if len(each)})
+        missing = from_first_process({name: index for name, index in missing.items() if len(index)})
 
         def keep(parts: Mapping[Name, pa.Table]) -> None:
             for name in keys.keys() & parts.keys():
                 rows.add(keys[name], parts[name])
 
         if missing:
-            todo = np.unique(np.concatenate(list(missing.values())))
-            new = compute(missing, todo, keep)
+            pending = np.unique(np.concatenate(list(missing.values())))
+            new = compute(missing, pending, keep)
             for name in (new.keys() & missing.keys()) - set(large) if is_first_process() else ():
-                found[name] = _merged(found.get(name), new[name])
-                rows.replace(keys[name], found[name])
+                tables[name] = _merge(tables.get(name), new[name])
+                rows.replace(keys[name], tables[name])
             for name in missing.keys() - set(large) if is_first_process() else ():
-                if lost := _missing(missing[name], found.get(name)).tolist():
+                if lost := _missing(missing[name], tables.get(name)).tolist():
                     raise RuntimeError(f"{name}: rows of {len(lost)} images are lost: {lost[:5]}")
         return {
-            name: _in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
-            for name, table in found.items()
+            name: _sort(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
+            for name, table in tables.items()
             if table is not None
         }
 
@@ -219,19 +219,19 @@ def _missing(wanted: np.ndarray, table: pa.Table | None) -> np.ndarray:
     return np.setdiff1d(wanted, known)
 
 
-def _merged(old: pa.Table | None, new: pa.Table) -> pa.Table:
+def _merge(old: pa.Table | None, new: pa.Table) -> pa.Table:
     """Return the rows of both tables, of images in both the new ones."""
     if old is None:
         return new
-    kept = old.filter(pc.invert(pc.is_in(old["index"], new["index"])))
-    return pa.concat_tables([kept, new])
+    rest = old.filter(pc.invert(pc.is_in(old["index"], new["index"])))
+    return pa.concat_tables([rest, new])
 
 
 def _name(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _in_order(table: pa.Table) -> pa.Table:
+def _sort(table: pa.Table) -> pa.Table:
     """Return rows of one target by ascending budget, cutoff or band, and then by image.
 
     Minimum budgets, which are no setting of their rows, come by image alone.
