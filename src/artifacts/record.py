@@ -45,7 +45,7 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
-        crafting: Key of the job whatever its targets, see `crafting_key`.
+        crafting: Key of the job whatever its targets, see `Job.crafting`.
         target_keys: Keys of all that decides each target's logits, by name.
         gradients: Number of gradients taken for the predictions.
         zero_gradients: Number of them that were zero in every pixel.

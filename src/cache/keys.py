@@ -17,44 +17,14 @@ def content_key(*parts: Any) -> str:
 
 
 def rows_key(
-    settings: Settings, device: str, images: str, table: str, models: Sequence[str], *what: Any
+    settings: Settings, device: str, images: str, table: str, models: Sequence[str], *parts: Any
 ) -> str:
     """Return the key of rows that need no attack.
 
-    `images` is the images' digest, `models` are the keys of the models of a row, and `what` is all
-    else that decides numbers.
+    `images` is the images' digest, `models` are the keys of the models of a row, and `parts` are
+    all else that decides numbers.
     """
-    return content_key(own_code(), table, list(models), what, images, _numerics(settings, device))
-
-
-def crafting_key(
-    settings: Settings,
-    device: str,
-    images: str,
-    sources: Sequence[str],
-    saved: str | None,
-    pool: str | None,
-    source_defence: str | None,
-) -> str:
-    """Return the key of a job's adversarial images: of attack, source, budgets, seed, arithmetic.
-
-    `images` is the images' digest, `sources` are the models' keys, `saved` is the digest of the
-    set that takes the attack's place, `pool` that of the images that are mixed in, and
-    `source_defence` the key of what stands before the source.
-    """
-    attack, trainer = settings.attack.settings, settings.trainer
-    return content_key(
-        own_code(),
-        images,
-        pool,
-        attack,
-        code_of(attack) if saved is None else saved,
-        (settings.budgets, settings.attack.norm, settings.attack.target_label),
-        (settings.ensemble, settings.seed, list(sources), settings.layers),
-        (source_defence, settings.source_draws),
-        (trainer.gradient_batch, trainer.attack_precision),
-        _numerics(settings, device),
-    )
+    return content_key(own_code(), table, list(models), parts, images, numerics(settings, device))
 
 
 def job_key(
@@ -82,7 +52,7 @@ def code_keys(settings: Settings) -> dict[str, str]:
     }
 
 
-def _numerics(settings: Settings, device: str) -> list[str]:
+def numerics(settings: Settings, device: str) -> list[str]:
     """Return settings that change a logit's last digits."""
     trainer = settings.trainer
     versions = [f"{name}={version(name)}" for name in ("torch", "torchvision", "pillow", "numpy")]

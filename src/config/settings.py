@@ -288,8 +288,8 @@ class TrainerSettings(Section):
     @property
     def distributed(self) -> bool:
         """True if several processes share a job's images."""
-        one = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
-        return not one or self.num_nodes > 1 or self.strategy == "ddp"
+        single = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
+        return not single or self.num_nodes > 1 or self.strategy == "ddp"
 
     @property
     def max_gradient_batch(self) -> int:

@@ -55,11 +55,7 @@ class Counts:
 
 
 class CountedModel(nn.Module):
-    """Source model that counts its passes, and those of each member of an ensemble once.
-
-    With `bf16` the model computes in that type wherever autocasting holds it safe; images and
-    weights stay float32.
-    """
+    """Source model that counts its passes; with `bf16` under autocasting to that type."""
 
     def __init__(self, model: nn.Module, bf16: bool = False) -> None:
         super().__init__()
@@ -96,9 +92,9 @@ class CountedModel(nn.Module):
 class Attacker(AdversarialSource):
     """An attack on a source, for the whole grid of budgets.
 
-    The attack gets copies of the batch and of the source, which it may change, and what it returns
-    is projected to the ball and to [0, 1], so that no result can come from a larger budget than it
-    is reported under. Of the keyword arguments in `GIVEN` it gets those that it takes.
+    The attack gets copies of the batch and of the source, which it may change; what it returns is
+    projected to the ball and to [0, 1]. Of the keyword arguments in `GIVEN` it gets those that it
+    takes.
 
     Args:
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's

@@ -103,10 +103,9 @@ def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Te
 def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
     """Return clean images, float32 (N, 3, H, W), with each part of their perturbations alone.
 
-    Each part is scaled to the length (L2 norm) of random-sign noise of the same budget, so that
-    parts of all attacks, and of the noise itself, are equally strong. The whole stays as it is, and
-    so does a part that is zero. The result, clipped to [0, 1], is of shape (B, N, 3, H, W), with
-    the B bands of `BOUNDS`.
+    Each part is scaled to the length (L2 norm) of random-sign noise of the same budget: parts of
+    all attacks are equally strong. The whole, and a part that is zero, stay as they are. The
+    result, clipped to [0, 1], is of shape (B, N, 3, H, W), with the B bands of `BOUNDS`.
     """
     _, *bands = BOUNDS.values()
     parts = [change, *(rescaled(band(change, *ends), noise) for ends in bands)]

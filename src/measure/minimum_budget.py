@@ -20,11 +20,10 @@ adversarial images (K, N, 3, H, W)."""
 class Bisection(Diagnostic):
     """Bracket each image's minimum adversarial budget by attacking it again, target by target.
 
-    An image flips if the target, correct on the clean image, predicts another class than the
-    true one. The bracket goes from the largest budget of the grid below the first one that flips,
-    or 0, to that one. Attacks with its middle halve it: if the image flips, the upper bound comes
-    down, else the lower one comes up. Flipping need not be monotonous in the budget; the result is
-    one crossing inside the bracket.
+    An image flips if the target, correct on the clean image, predicts a wrong class. The bracket
+    goes from the largest budget of the grid below the first one that flips, or 0, to that one;
+    attacks with its middle halve it. Flipping need not be monotonous in the budget: the result is
+    one crossing.
 
     Args:
         halvings: Number of attacks on each image.

@@ -51,8 +51,8 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     if min(images.shape[-2:]) < SMALLEST:
         return images.new_full((len(images),), torch.nan)
     with torch.autocast(images.device.type, enabled=False):
-        _, each = structural_similarity_index_measure(
+        _, windows = structural_similarity_index_measure(
             images.float(), others.float(), data_range=1.0, reduction="none", return_full_image=True
         )
     edge = SMALLEST // 2  # where the window would lie on mirrored pixels
-    return each[..., edge:-edge, edge:-edge].flatten(1).mean(dim=1)
+    return windows[..., edge:-edge, edge:-edge].flatten(1).mean(dim=1)

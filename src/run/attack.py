@@ -84,10 +84,9 @@ def _images_per_batch(job: Job) -> int | None:
 
 
 def try_attack(job: Job, device: torch.device) -> None:
-    """Attack two of a job's images on its source, whose models alone need be there.
+    """Attack two images, so that an attack that cannot work fails before targets are trained.
 
-    An attack that cannot work shows by this before other models are trained. One whose rows are
-    stored is not tried, unless a diagnostic runs it again. Logs the number of gradients.
+    An attack whose rows are stored is not tried, unless a diagnostic runs it again.
     """
     diagnostics = job.settings.diagnostics
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations

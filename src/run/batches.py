@@ -12,10 +12,9 @@ from src.data import Batch, ImageDataset
 class Batches(Dataset[Batch]):
     """Batches of one process.
 
-    All batches are laid out first and dealt to the processes in turn, so that every image shares
-    its batch with the same others, and gets the same digits, on any number of processes. With a
-    `shuffle_seed` images come in random order and in pairs, see `layout`. Images whose index is
-    not among `only` are left out, in pairs only whole batches of them: each keeps its partner.
+    All batches are laid out first and dealt to the processes in turn: on any number of processes
+    an image shares its batch with the same others. With a `shuffle_seed` images come in random
+    pairs, see `layout`. Images not among `only` are left out; of pairs only whole batches.
     """
 
     def __init__(

@@ -35,14 +35,13 @@ class Transfer(pl.LightningModule):
     """Lightning module that attacks each batch once and evaluates every target on the same images.
 
     Args:
-        targets: Networks by name, of which those behind a defence get the primary variant alone,
-            and no diagnostics.
-        diagnostics: Tables computed of each batch, where float32 is a variant of its images; their
-            gradients do not count.
+        targets: Networks by name. Those behind a defence get the primary variant alone, and no
+            diagnostics.
+        diagnostics: Tables computed of each batch; their gradients do not count.
         diagnosed: Index of the images that diagnostics get; None: all.
-        keep: Called after a batch, at most every `seconds`, with this process's rows of the images
-            finished since the last call, and with the table `IMAGES`: newly attacked images before
-            any rounding, float32 of 3 K H W values in [0, 1] a row.
+        keep: Called after a batch, at most every `seconds`, with this process's rows since the
+            last call, and the table `IMAGES`: newly attacked images before any rounding, float32
+            of 3 K H W values in [0, 1] per row.
         kept_images: Index of the images in that table; None: all.
         seed: Seed, with a batch's first image, of what an attack draws from PyTorch's generators.
 

@@ -75,8 +75,7 @@ def prepare_models(
 ) -> dict[str, Model]:
     """Build all models of a job, then train those without weights, the sources first.
 
-    All are built before one is trained, so that what does not fit the data shows at once; those
-    of the job before in this process are reused. An ensemble of sources is a model of its own
+    Models of the last job in this process are reused. An ensemble of sources is a model of its own
     beside its members. `use_source` gets the source's models before the others are trained.
     """
     keys = {name: _make_key(settings, name, images) for name in settings.models}

@@ -55,8 +55,7 @@ log = logging.getLogger(__name__)
 def write_results(job: Job, result: Results, record: JobRecord, folder: Path) -> Summary:
     """Write a job's files into its folder, and return their summary.
 
-    The predictions of the primary variant get their name last: a job that has them has its other
-    files.
+    The predictions get their name last: a job that has them has its other files.
     """
     tables = {**result.diagnostics, **prediction_tables(job, result, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}

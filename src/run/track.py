@@ -133,8 +133,6 @@ def _run_name(name: str, record: JobRecord) -> str:
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
     """Return one pair's metrics and tags, from its target's rows of `JobSummary.own`.
 
-    `robust_accuracy` is the share still classified correctly, of targeted attacks too;
-    `success_rate` the share predicted as any wrong class or, if targeted, as the target label.
     Metrics `curves/...` have whole budgets as steps, since MLflow takes no fractions; metrics
     `reference/...` and tags (95 % intervals) are those at `reference`, in units of 1/255.
     Unknown rates, as of an empty denominator, are left out.
@@ -159,10 +157,9 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
 def sweep_points(summary: Summary) -> list[Point]:
     """Return each attack's success by whole budget above 0, as the rankings have it.
 
-    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (of an attack
-    without that, the mean over its sources), `difference_from_first/ATTACK` in that ranking, and
-    `white_box_success/ATTACK`, the mean over white boxes. Kinds of ranking stand after the attack,
-    as `ATTACK of ensembles`, and defences as `ATTACK behind DEFENCE`.
+    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (else over its
+    own), `difference_from_first/ATTACK` in that ranking, and `white_box_success/ATTACK`, the mean
+    over white boxes; also of `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
     """
     values = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)

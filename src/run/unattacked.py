@@ -30,9 +30,7 @@ def clean_rows(job: Job) -> pa.Table:
 def unattacked_tables(job: Job) -> dict[str, pa.Table]:
     """Return the tables of the diagnostics that need no attack; only the first process has them.
 
-    They are `filtered`, here the rows of the noise; `low_passed`, with a row per image, target and
-    `cutoff`; and `similarity`, with a row per image and target, whose `cosine` is that of its
-    gradient with the source's. Tables that are not asked for are left out.
+    They are `filtered` (the rows of the noise), `low_passed` and `similarity`, as far as asked for.
     """
     settings, tables = job.settings, {}
     index, targets = job.diagnosed.indices, settings.targets
