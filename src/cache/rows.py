@@ -134,7 +134,7 @@ def computed_once(
         wanted: Index of the images whose rows are asked for, int64 (n,), by name.
         compute: Called at most once, with what is missing.
         large: Names of entries of which the index alone is returned.
-        refresh: Remove the rows that are there first.
+        refresh: Remove the stored rows first.
     """
     with ExitStack() as locks:
         tables = dict[Name, pa.Table]()
@@ -152,8 +152,7 @@ def computed_once(
                 rows.add(keys[name], parts[name])
 
         if missing:
-            pending = np.unique(np.concatenate(list(missing.values())))
-            new = compute(missing, pending, keep)
+            new = compute(missing, np.unique(np.concatenate(list(missing.values()))), keep)
             if is_first_process():
                 for name in (new.keys() & missing.keys()) - set(large):
                     tables[name] = _merge(tables.get(name), new[name])

@@ -91,10 +91,7 @@ class Job:
         return content_key(
             own_code(),
             self.images.digest(),
-            pool
-            and content_key(
-                pool.labels.tolist(), sha256(pool.images.numpy().tobytes()).hexdigest()
-            ),
+            pool and (pool.labels.tolist(), sha256(pool.images.numpy().tobytes()).hexdigest()),
             attack.settings,
             self.saved.digest if self.saved else code_of(attack.settings),
             (settings.budgets, attack.norm, attack.target_label),
