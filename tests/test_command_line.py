@@ -11,11 +11,9 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from src import main
 from src.artifacts.record import job_record
 from src.data.cifar10_mini import CLASSES
 from src.images.attacker import Attacker
@@ -210,20 +208,6 @@ def test_settings_unlike_the_defaults_stand_in_every_name(command_line, workspac
     assert (attacked["target_label"] == (attacked["label"] + 1) % 10).all()
 
 
-def test_files_of_a_sweep_are_composed_once(command_line, workspace, monkeypatch):
-    real, calls = ConfigLoaderImpl.load_configuration, []
-
-    def counted(self, config_name, overrides, *others, **keywords):
-        calls.append(overrides)
-        return real(self, config_name, overrides, *others, **keywords)
-
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
-    flags = ("--config-dir", "conf")  # anywhere
-    assert command_line("attack=fgsm,bim", "-m", "seed=1,2", *flags, "targets=[fine]") == 0
-    composed = [word for each in calls for word in each if word.startswith("attack=")]
-    assert composed[-2:] == ["attack=fgsm", "attack=bim"] and len(set(composed)) == 3
-
-
 def test_attacks_in_a_folder_may_be_swept(command_line, workspace):
     (workspace / "conf" / "attack" / "mine").mkdir()
     for name in ("weak", "strong"):
@@ -291,18 +275,6 @@ def test_weights_that_state_their_classes_are_for_these(
     assert "its file expects 99.00%" in " ".join(capsys.readouterr().out.split())
     assert run(CLASSES[::-1]) != 0
     assert "model.fine.weights=null" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
-def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch, own):
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.setenv(name, "")  # so that it is put back
-        monkeypatch.delenv(name)
-    for name, value in own.items():
-        monkeypatch.setenv(name, value)
-    seen = []
-    main.command_line(lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
-    assert seen == [own.get("GOMP_SPINCOUNT", None if own else "10000")]
 
 
 def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(

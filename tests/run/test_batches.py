@@ -41,3 +41,10 @@ def test_shuffled_batches_hold_pairs_and_perhaps_a_triple_at_the_end(count, size
     whole = layout(count, size, seed)
     assert whole == layout(count, size, seed)
     assert all(len(batch) % 2 == 0 for batch in whole[:-1]) and len(whole[-1]) > 1
+
+
+def test_of_pairs_whole_batches_are_left_out():
+    batches = Batches(dataset(12), 4, shuffle_seed=3, only=[0, 5])
+    whole = [batch for batch in layout(12, 4, 3) if {0, 5} & set(batch)]
+    assert [batch for batch in batches.positions if batch] == whole
+    assert Batches(dataset(12), 4, only=[0, 5]).positions == [[0], [5], []]

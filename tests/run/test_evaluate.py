@@ -12,7 +12,6 @@ from torch import nn
 from src.attacks import bim, fgsm
 from src.config.settings import TrainerSettings
 from src.data import to_unit
-from src.images.attacker import CountedModel
 from src.images.variants import Variants
 from src.run.evaluate import score_clean
 from src.run.trainer import for_device
@@ -76,11 +75,6 @@ def test_gradients_in_float32_are_so_where_predictions_are_in_bfloat16(run, netw
     for number, images in single.images.items():
         np.testing.assert_array_equal(mixed.images[number], images)
     assert not mixed.tables["float32"].equals(single.tables["float32"])
-
-
-def test_without_bfloat16_no_device_need_know_autocasting():
-    images = torch.zeros(2, 3, 8, 8, device="meta")
-    assert CountedModel(nn.Flatten())(images).shape == (2, 192)
 
 
 class Backend(nn.Module):
