@@ -33,7 +33,7 @@ from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.defences import Defence
 from src.images.attacker import Attack
-from src.run.job import computed, described
+from src.run.job import compute_results, make_record
 from src.run.outputs import prediction_tables, raised_alarms, write_results
 from src.run.stages import Job
 from src.run.unattacked import clean_rows
@@ -206,8 +206,8 @@ def _settings(
 def _done(job: Job, folder: Path | None) -> StoredJob:
     """Compute a job, and write its files if it has a folder."""
     job = replace(job, clean=clean_rows(job))
-    result = computed(job)
-    record = described(job, result)
+    result = compute_results(job)
+    record = make_record(job, result)
     tables = {
         name: without_defences(table).to_pandas()
         for name, table in prediction_tables(job, result, record).items()

@@ -115,7 +115,7 @@ class Rows:
             yield
 
 
-def computed_once(
+def compute_once(
     rows: Rows,
     keys: Mapping[Name, str],
     wanted: Mapping[Name, np.ndarray],

@@ -253,11 +253,6 @@ class DiagnosticSettings(Section):
     ] = ()
     n_images: PositiveInt | None = None
 
-    @property
-    def attack_independent(self) -> bool:
-        """True if some of them need no attack."""
-        return self.filters or self.similarity
-
 
 class CheckSettings(Section):
     """Check of clean accuracies against `expected_accuracy`, and the effect of a miss."""
@@ -408,7 +403,7 @@ class Settings(Section):
         attack, about, rule = self.attack, self.attack.about, self.attack.target_label
         if attack.kind != "crafted":
             return self
-        check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
+        check_among("epsilon.reference", self.epsilon.reference or 0, self.epsilon.grid)
         who, steps = f"attack={attack.name}", attack.settings.get("steps", 1)
         last = max(self.diagnostics.iterations, default=0)
         if isinstance(steps, int) and last > steps:

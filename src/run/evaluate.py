@@ -117,7 +117,7 @@ def score_clean(
     return evaluate(dataset, module, trainer, label, only).tables[name]
 
 
-def renamed(table: pa.Table, name: str) -> pa.Table:
+def rename_target(table: pa.Table, name: str) -> pa.Table:
     """Return the rows under another target's name: a cache knows models by content."""
     position = table.schema.get_field_index("target")
     return table.set_column(position, "target", pa.array([name] * len(table)))

@@ -26,7 +26,7 @@ from src.run.models import Model, open_dataset, prepare_models
 from src.run.outputs import write_results
 from src.run.passes import attacked_rows
 from src.run.saved_set import check_weights, open_set, with_set
-from src.run.stages import Job, Results, built_defences, mixing_pool
+from src.run.stages import Job, Results, build_defences, mixing_pool
 from src.run.track import track_job
 from src.run.trainer import for_device, make_trainer, meet
 from src.run.unattacked import clean_rows, unattacked_tables
@@ -47,10 +47,10 @@ def run_job(
     Its matrix is printed on a console, if there is one.
     """
     job = _prepared(settings, tracker)
-    result = computed(job)
+    result = compute_results(job)
     if not is_first_process():
         return  # the first process of this job writes the results
-    record = described(job, result, folder)
+    record = make_record(job, result, folder)
     clear(folder)  # of an earlier job
     summary = write_results(job, result, record, folder)
     if job.settings.save_adversarial:
@@ -62,7 +62,7 @@ def run_job(
             print_matrix(matrix, console)
 
 
-def computed(job: Job) -> Results:
+def compute_results(job: Job) -> Results:
     """Return all rows of a job with its models; what is not stored is computed.
 
     Where processes share the job, the first one alone gets them.
@@ -106,7 +106,7 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
         device=device,
         rows=Rows(Path(settings.cache_dir) / "rows"),
         attack=attack,
-        defences=built_defences(settings),
+        defences=build_defences(settings),
     )
 
     def use_source(models: dict[str, Model]) -> None:
@@ -123,7 +123,7 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     return job
 
 
-def described(job: Job, result: Results, folder: Path | None = None) -> JobRecord:
+def make_record(job: Job, result: Results, folder: Path | None = None) -> JobRecord:
     """Return the record of a computed job, with the words of its command that its folder holds."""
     settings = job.settings
     names = [settings.attacked, *settings.evaluated]
@@ -155,7 +155,7 @@ def check_job(settings: Settings) -> None:
     """Refuse a job that cannot work before any job runs."""
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
-    built_defences(settings)
+    build_defences(settings)
     code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     if settings.attack.kind == "crafted":
         attack_function(settings.attack)
@@ -216,6 +216,6 @@ def _images(
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
     size = int(settings.trainer.batch_size)  # too small sets are refused
     Batches(images, size, processes, shuffle_seed=settings.seed if settings.controls else None)
-    if settings.diagnostics.attack_independent:
+    if settings.diagnostics.filters or settings.diagnostics.similarity:
         Batches(diagnosed, size, processes)
     return images, diagnosed

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
         record.source,
         record.targets,
         len(record.class_names),
-        result.zero_share,
+        result.zero_gradients / result.gradients if result.gradients else math.nan,
         protocol=record.protocol,
         iterative=record.iterative,
     )

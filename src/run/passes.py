@@ -13,7 +13,7 @@ import torch
 
 from src.artifacts.tables import with_cost
 from src.cache.keys import content_key
-from src.cache.rows import Keep, computed_once
+from src.cache.rows import Keep, compute_once
 from src.config.settings import CONTROLS
 from src.data import to_unit
 from src.images.adversarial_source import AdversarialSource
@@ -24,7 +24,7 @@ from src.measure.diagnostic import Diagnostic
 from src.measure.diagnostics import make_diagnostics
 from src.measure.spectra import mean_spectra
 from src.run.attack import make_attacker
-from src.run.evaluate import Evaluation, evaluate, renamed
+from src.run.evaluate import Evaluation, evaluate, rename_target
 from src.run.lightning_module import CRAFTING, IMAGES, Transfer, total
 from src.run.stages import Job, Results
 from src.utils.processes import is_first_process
@@ -62,7 +62,7 @@ def attacked_rows(job: Job) -> Results:
             evaluation = replace(evaluation, seconds=math.nan)  # of a part nobody can tell
         return split(evaluation.tables)
 
-    cells = computed_once(
+    cells = compute_once(
         job.rows, keys, wanted, compute, large=[(IMAGES, "")], refresh=job.settings.rerun
     )
     return _make_results(job, cells, evaluation) if is_first_process() else Results()
@@ -73,7 +73,7 @@ def _make_results(job: Job, cells: Mapping[Cell, pa.Table], evaluation: Evaluati
     crafting, names = cells.get((CRAFTING, "")), [name for name, target in cells if target]
     tables = {
         name: pa.concat_tables(
-            renamed(cells[name, target], target)
+            rename_target(cells[name, target], target)
             for target in job.settings.evaluated
             if (name, target) in cells
         )

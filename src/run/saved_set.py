@@ -60,7 +60,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
-    check_among(f"epsilon.reference of {path}", [reference], budgets)
+    check_among(f"epsilon.reference of {path}", reference, budgets)
     for member in (*parted(source)[0].split("+"), parted(source)[1]):
         check_name(member)
     protocol = settings.protocol or ("joint" if settings.source else "target_correct")

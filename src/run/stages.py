@@ -148,13 +148,8 @@ class Results:
     unsteady: Sequence[str] = ()
     softmax: Sequence[str] = ()
 
-    @property
-    def zero_share(self) -> float:
-        """Share of gradients that were zero in every pixel; NaN without a gradient."""
-        return self.zero_gradients / self.gradients if self.gradients else math.nan
 
-
-def built_defences(settings: Settings) -> dict[str, Defence]:
+def build_defences(settings: Settings) -> dict[str, Defence]:
     """Return the defences that a job names."""
     built = {}
     for name, defence in settings.defence.items():

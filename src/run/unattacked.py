@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.artifacts.tables import with_cost
-from src.cache.rows import Keep, computed_once
+from src.cache.rows import Keep, compute_once
 from src.images.adversarial_source import Probe, clean_images
 from src.images.variants import Variants
 from src.measure.band_filters import BOUNDS, CUTOFFS, low_passed_images, noise_parts
 from src.measure.gradient_similarity import Similarity
-from src.run.evaluate import evaluate, renamed, score_clean
+from src.run.evaluate import evaluate, rename_target, score_clean
 from src.run.lightning_module import Transfer
 from src.run.stages import Job
 from src.utils.processes import from_first_process, is_first_process
@@ -74,10 +74,10 @@ def _scored(
 
     keys = {name: job.rows_key(table, [name], *parts) for name in names}
     wanted = dict.fromkeys(names, index)
-    tables = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
+    tables = compute_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
     if not tables:
         return None
-    rows = pa.concat_tables(renamed(tables[name], name) for name in names)
+    rows = pa.concat_tables(rename_target(tables[name], name) for name in names)
     return rows if probe is None else rows.drop_columns(["target_label", "draws", "draws_correct"])
 
 
@@ -103,11 +103,11 @@ def _similarity(job: Job) -> pa.Table | None:
 
     keys = {name: job.rows_key("similarity", pair) for name, pair in pairs.items()}
     wanted = dict.fromkeys(pairs, job.diagnosed.indices)
-    tables = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
+    tables = compute_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
     if not tables:
         return None
     return pa.concat_tables(
-        renamed(tables[" ".join(sorted([source, target]))], target)
+        rename_target(tables[" ".join(sorted([source, target]))], target)
         for target in job.settings.targets
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.cache.rows import Rows, computed_once
+from src.cache.rows import Rows, compute_once
 
 
 @pytest.fixture
@@ -49,4 +49,4 @@ def test_rows_that_are_lost_on_the_way_are_an_error(rows):
         return {"table": pa.table({"index": todo[:2]})}
 
     with pytest.raises(RuntimeError, match=r"1 images are lost: \[2\]"):
-        computed_once(rows, {"table": "key"}, {"table": np.arange(3)}, compute)
+        compute_once(rows, {"table": "key"}, {"table": np.arange(3)}, compute)
