@@ -15,6 +15,8 @@ def attack_label(name: str, settings: Mapping[str, Any]) -> str:
     >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
     'bim (steps=20)'
     """
+    if "_target_" not in settings:  # a function that `transfer` was called with, by its name there
+        return name
     defaults = {"norm": "linf"} | _defaults(settings)
     parts = []
     for key, value in settings.items():

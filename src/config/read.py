@@ -50,7 +50,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     variants = _names(section["variants"])
     if "float32" not in (section["storage"], *variants) and kind == "crafted":
         variants = ["float32", *variants]  # shows the effect of rounding
-    return _validate(
+    settings = _validate(
         Settings,
         {
             **section,
@@ -64,6 +64,11 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "protocol": section["protocol"] or {"crafted": "joint", "none": "all"}.get(kind),
         },
     )
+    if kind != "crafted":
+        return settings
+    label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
+    labelled = settings.attack.model_copy(update={"label": label})
+    return settings.model_copy(update={"attack": labelled})
 
 
 def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
@@ -94,8 +99,7 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": name, "saved": keys}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
     rules["about"] = keys.pop("about", {})
-    label = attack_label(name, keys)
-    return {"kind": "crafted", "name": name, "label": label, "settings": keys, **rules}
+    return {"kind": "crafted", "name": name, "label": name, "settings": keys, **rules}
 
 
 def read_report_command(config: DictConfig) -> ReportCommand:
