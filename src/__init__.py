@@ -39,16 +39,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from src import attacks
-    from src.api.charts import curves, matrix
-    from src.api.classifier import load_classifier
-    from src.api.frames import load_sweep, rates
-    from src.api.rankings import images_needed, rankings
-    from src.api.transfer import transfer
-    from src.report.paper import table
+    from src import attacks as attacks
+    from src.api.charts import curves as curves
+    from src.api.charts import matrix as matrix
+    from src.api.classifier import load_classifier as load_classifier
+    from src.api.frames import load_sweep as load_sweep
+    from src.api.frames import rates as rates
+    from src.api.rankings import images_needed as images_needed
+    from src.api.rankings import rankings as rankings
+    from src.api.transfer import transfer as transfer
+    from src.report.paper import table as table
 
-__all__ = ["attacks", "curves", "images_needed", "load_classifier", "load_sweep", "matrix"]
-__all__ += ["rankings", "rates", "table", "transfer"]
 _HOMES = {
     "attacks": "src.attacks",
     "curves": "src.api.charts",
@@ -61,6 +62,7 @@ _HOMES = {
     "table": "src.report.paper",
     "transfer": "src.api.transfer",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

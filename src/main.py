@@ -35,14 +35,14 @@ def main() -> None:
     In a sweep over attacks Hydra tries `attack.steps=20` on the default attack too, which has no
     steps; with `++` it does not. Each attack refuses what its function does not take.
     """
-    given, parser = sys.argv[1:], get_args_parser()
+    flags, parser = sys.argv[1:], get_args_parser()
     parser.error = lambda message: refuse(f"{message}; --help lists the flags")  # type: ignore[method-assign]
-    overrides = parser.parse_intermixed_args(given).overrides
+    overrides = parser.parse_intermixed_args(flags).overrides
     for word in overrides:
-        given.remove(word)
+        flags.remove(word)
     # Hydra wants the words that are no flags in one place.
     forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
-    sys.argv[1:] = [*given, *forced]
+    sys.argv[1:] = [*flags, *forced]
     speed_up_hydra()
 
     def checked() -> None:

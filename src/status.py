@@ -17,9 +17,9 @@ def main() -> None:
     """Run the command line; the exit code is 0 if all jobs are done, else 1, or 2 for a refusal."""
     parser = argparse.ArgumentParser("python -m src.status", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="a sweep's; the newest in outputs/")
-    given = parser.parse_args()
+    folder = parser.parse_args().folder
     try:
-        folder = given.folder or newest_sweep()
+        folder = folder or newest_sweep()
         jobs = job_statuses(folder)
     except ValueError as error:
         print(error, file=sys.stderr)

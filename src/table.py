@@ -25,42 +25,32 @@ def main() -> None:
         default="success",
         help="success, accuracy, confidence, success_confidence, gradients, rms, psnr or ssim",
     )
-    add("--eps", type=float, help="budget in 1/255; each job's reference budget")
+    add("--eps", type=float, dest="eps_255", help="budget in 1/255; each job's reference budget")
     add("--protocol", help="images that are counted; each job's own")
-    add("--no-average", action="store_true", help="no column of means")
-    add("--no-white-boxes", action="store_true", help="white boxes left out, not grey")
+    left_out = "white boxes left out, not grey"
+    add("--no-average", action="store_false", dest="average", help="no column of means")
+    add("--no-white-boxes", action="store_false", dest="white_boxes", help=left_out)
     add("--intervals", action="store_true", help="95 %% intervals in small print")
     add("--strongest", action="store_true", help="rows of the strongest attacker")
     add("--to", default="markdown", help="latex, markdown or csv; markdown")
     add("--out", type=Path, help="file that gets the table; it is printed")
-    given = parser.parse_args()
+    options = vars(parser.parse_args())
+    folders, out = options.pop("folder"), options.pop("out")
     from src.report.paper import table
 
     try:
-        folders = given.folder or [newest_sweep(finished=True)]
-        text = table(
-            *folders,
-            rows=given.rows,
-            columns=given.columns,
-            value=given.value,
-            eps_255=given.eps,
-            protocol=given.protocol,
-            average=not given.no_average,
-            white_boxes=not given.no_white_boxes,
-            intervals=given.intervals,
-            strongest=given.strongest,
-            to=given.to,
-        )
-        for folder in (each for each in folders if (each / PLAN).exists()):
+        folders = folders or [newest_sweep(finished=True)]
+        text = str(table(*folders, **options))
+        for folder in (folder for folder in folders if (folder / PLAN).exists()):
             states = [job.state for job in job_statuses(folder)]
             if left := len(states) - states.count("done"):
                 print(f"{folder}: {left} of {len(states)} jobs are not done.", file=sys.stderr)
-        if given.out:
-            write_text(given.out, str(text))
+        if out:
+            write_text(out, text)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(REFUSED)
-    if not given.out:
+    if not out:
         print(text, end="")
 
 

@@ -125,18 +125,6 @@ def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
         assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
 
 
-def test_the_order_of_targets_changes_no_row(command_line, workspace):
-    words = ["source=fine", "diagnostics=full", "diagnostics.iterations=[]"]
-    tables = []
-    for name, order in enumerate(("coarse,fine", "fine,coarse")):
-        assert command_line(*words, f"targets=[{order}]", f"hydra.run.dir=out/{name}") == 0
-        files = [workspace / "out" / str(name) / f"{table}.parquet" for table in TABLES[4:]]
-        tables.append([pd.read_parquet(file).astype(str) for file in files])
-    for pair in zip(*tables, strict=True):
-        one, two = (its.sort_values(list(its), ignore_index=True) for its in pair)
-        pd.testing.assert_frame_equal(one, two)
-
-
 READING = """
 from pathlib import Path
 from torch import nn
@@ -281,19 +269,6 @@ def test_a_batch_holds_so_many_gradients(command_line, workspace, attacked, word
     assert f"batch_size: {size}\n" in (workspace / "out" / "config.yaml").read_text()
     assert command_line(*words, f"trainer.batch_size={size}", "hydra.run.dir=same") == 0
     same_tables(workspace / "out", workspace / "same", ["predictions"])
-
-
-def test_pairs_stay_together_where_more_than_the_rest_is_missing(
-    command_line, workspace, attacked, monkeypatch
-):
-    words = ["attack=counting", "trainer.batch_size=6", "controls=true", "store.images_mb=0"]
-    more = ["report.examples=9", "hydra.run.dir=whole", "cache_dir=other"]
-    assert (command_line(*words, *more), attacked()) == (0, 23)
-    monkeypatch.setattr("src.run.lightning_module.Transfer.seconds", 0)
-    words = [*words, GO_ON, "hydra.run.dir=out/part"]
-    run_until(command_line, *words, "report.examples=1", at=4)
-    assert command_line(*words, "report.examples=9") == 0
-    same_tables(workspace / "whole", workspace / "out" / "part", [TABLES[0], *TABLES[2:4]])
 
 
 def test_a_job_whose_batches_were_halved_goes_on_and_is_found(

@@ -17,7 +17,7 @@ from src.defences import Defence
 from src.images.attacker import Attack
 from src.images.configured_attack import attack_function
 from src.models import PixelClassifier, try_classifier, weights_digest
-from src.run.models import Model, check_images, with_ensemble
+from src.run.models import Model, with_ensemble
 from src.run.stages import Job, mixing_pool
 from src.run.trainer import for_device
 from src.utils.refusals import first_line
@@ -92,7 +92,6 @@ class Given:
         rows: Rows,
     ) -> Job:
         """Return the job of some settings."""
-        check_images(self.images, together=2 if settings.controls else 1)
         models = {}
         for name in settings.models:
             network = self.networks[name].network
@@ -103,8 +102,7 @@ class Given:
         trainer = for_device(settings.trainer, self.device.type)
         settings = settings.model_copy(update={"trainer": trainer})
         return Job(
-            settings,
-            saved=None,
+            settings=settings,
             images=self.images,
             diagnosed=self.images,
             pool=mixing_pool(self.images, settings.seed),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from src.api.modules import Given, name_of
 from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import clear
-from src.cache.rows import RowsInMemory
+from src.cache.rows import Rows
 from src.config.command_line import ignore_harmless_warnings
 from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
@@ -31,7 +32,7 @@ from src.config.resolvers import CONF
 from src.config.settings import Settings
 from src.defences import Defence
 from src.images.attacker import Attack
-from src.run.job import computed, described
+from src.run.job import compute_results, make_record
 from src.run.outputs import prediction_tables, raised_alarms, write_results
 from src.run.stages import Job
 from src.run.unattacked import clean_rows
@@ -69,7 +70,8 @@ def transfer(
     """Attack every source with every attack, and evaluate all targets on the same images.
 
     The rows are computed as those of a sweep, by the same code. Modules are copied: they stay as
-    they were, and their device is the one that is computed on. Nothing is written without `store`.
+    they were, and their device is the one that is computed on. Without `store` nothing
+    is left on disk.
 
     Args:
         sources: Modules by name: float32 images in [0, 1] of shape (N, 3, H, H) to logits of
@@ -136,8 +138,9 @@ def transfer(
     if store:
         Path(store).mkdir(parents=True, exist_ok=True)
     wanted = {key: each for key, each in (("norm", norm), ("target_label", rule)) if each}
-    rows, jobs = RowsInMemory(), list[StoredJob]()
-    with _quiet():
+    jobs = list[StoredJob]()
+    with _quiet(), TemporaryDirectory() as temporary:
+        rows = Rows(Path(temporary))
         planned = [
             (_settings({**common, **given.config(source)}, name, how, wanted), how)
             for name, how in named.items()
@@ -202,8 +205,8 @@ def _settings(
 def _done(job: Job, folder: Path | None) -> StoredJob:
     """Compute a job, and write its files if it has a folder."""
     job = replace(job, clean=clean_rows(job))
-    result = computed(job)
-    record = described(job, result)
+    result = compute_results(job)
+    record = make_record(job, result)
     tables = {
         name: table.to_pandas() for name, table in prediction_tables(job, result, record).items()
     }

@@ -45,7 +45,7 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
-        crafting: Key of the job whatever its targets, see `crafting_key`.
+        crafting: Key of the job whatever its targets, see `Job.crafting`.
         target_keys: Keys of all that decides each target's logits, by name; behind a defence
             `resnet50@jpeg`.
         gradients: Number of gradients taken for the predictions.

@@ -46,23 +46,23 @@ def code_of(settings: Any) -> dict[str, str]:
     site-packages (of an editable installation too), or the version of an installed package.
     The standard library, this program's packages, and files that the code reads are left out.
     """
-    found: dict[str, str] = {}
-    todo = [module for target in _targets(settings) for module in _modules_of(target)]
-    while todo:
-        for module in accumulate(todo.pop().split("."), "{}.{}".format):
-            spec = None if module in found else _spec(module)
+    code: dict[str, str] = {}
+    pending = [module for target in _targets(settings) for module in _modules_of(target)]
+    while pending:
+        for module in accumulate(pending.pop().split("."), "{}.{}".format):
+            spec = None if module in code else _spec(module)
             places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
             paths = [Path(place) for place in places if place and Path(place).exists()]
             installed = any(_INSTALLED & set(path.parts) for path in paths)
             versions = _versions(module.partition(".")[0]) if installed else {}
             known = any(path.is_relative_to(_HERE) or _is_standard(path) for path in paths)
             if versions or known:
-                found |= versions
+                code |= versions
                 break
             if spec is not None and spec.has_location and paths:  # a namespace has no file
-                found[module], imported = _module(module, paths[0], spec.parent or "")
-                todo += imported
-    return dict(sorted(found.items()))
+                code[module], imported = _module(module, paths[0], spec.parent or "")
+                pending += imported
+    return dict(sorted(code.items()))
 
 
 def _targets(value: Any) -> Iterator[str]:
@@ -82,13 +82,13 @@ def _is_standard(path: Path) -> bool:
 def _modules_of(target: str) -> list[str]:
     """Return the module in which a config names a callable, imported, and the callable's own."""
     try:
-        found = pkgutil.resolve_name(target)
+        value = pkgutil.resolve_name(target)
     except Exception as error:  # of any kind, as the module's own code may raise it
-        why = str(error).rstrip(".")
-        raise ValueError(f"_target_ {target} cannot be imported: {why}.") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"_target_ {target} cannot be imported: {reason}.") from error
     while target not in sys.modules:
         target = target.rpartition(".")[0]
-    return [target, getattr(found, "__module__", None) or target]
+    return [target, getattr(value, "__module__", None) or target]
 
 
 def _spec(name: str) -> ModuleSpec | None:
@@ -115,15 +115,15 @@ def _versions(package: str) -> dict[str, str]:
 def _module(name: str, file: Path, package: str) -> tuple[str, list[str]]:
     """Return the digest of a module's file, and the names it imports that may be modules."""
     module = sys.modules.get(name)
-    found = _read.get(module) if isinstance(module, ModuleType) else None
-    if found is None:
+    facts = _read.get(module) if isinstance(module, ModuleType) else None
+    if facts is None:
         try:
-            found = _digest(file), list(_imports(file, package))
+            facts = _digest(file), list(_imports(file, package))
         except (SyntaxError, ValueError):  # of a file that nobody runs, as for another Python
-            found = sha256_of(file), []
+            facts = sha256_of(file), []
     if isinstance(module, ModuleType):
-        _read[module] = found
-    return found
+        _read[module] = facts
+    return facts
 
 
 def _digest(path: Path) -> str:

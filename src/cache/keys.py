@@ -17,75 +17,43 @@ def content_key(*parts: Any) -> str:
 
 
 def rows_key(
-    settings: Settings, device: str, images: str, table: str, models: Sequence[str], *what: Any
+    settings: Settings, device: str, images: str, table: str, models: Sequence[str], *parts: Any
 ) -> str:
     """Return the key of rows that need no attack.
 
-    `images` is the images' digest, `models` are the keys of the models of a row, and `what` is all
-    else that decides numbers.
+    `images` is the images' digest, `models` are the keys of the models of a row, and `parts` are
+    all else that decides numbers.
     """
-    return content_key(own_code(), table, list(models), what, images, _numerics(settings, device))
-
-
-def crafting_key(
-    settings: Settings,
-    device: str,
-    images: str,
-    sources: Sequence[str],
-    saved: str | None,
-    pool: str | None,
-    source_defence: str | None,
-) -> str:
-    """Return the key of a job's adversarial images: of attack, source, budgets, seed, arithmetic.
-
-    `images` is the images' digest, `sources` are the models' keys, `saved` is the digest of the
-    set that takes the attack's place, `pool` that of the images that are mixed in, and
-    `source_defence` the key of what stands before the source.
-    """
-    attack, trainer = settings.attack.settings, settings.trainer
-    return content_key(
-        own_code(),
-        images,
-        pool,
-        attack,
-        code_of(attack) if saved is None else saved,
-        (settings.budgets, settings.attack.norm, settings.attack.target_label),
-        (settings.ensemble, settings.seed, list(sources), settings.layers),
-        (source_defence, settings.source_draws),
-        (trainer.gradient_batch, trainer.attack_precision),
-        _numerics(settings, device),
-    )
+    return content_key(own_code(), table, list(models), parts, images, numerics(settings, device))
 
 
 def job_key(
     settings: Settings, crafting: str, target_keys: Mapping[str, str], names: Sequence[str]
 ) -> str:
     """Return the job's key: equal keys mean equal tables, the models' names included."""
-    chosen = settings.diagnostics
-    at = settings.reference if chosen.spectra or chosen.filters else None
-    how = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
-    return content_key(crafting, target_keys, names, how, at)
+    analysed = settings.diagnostics.spectra or settings.diagnostics.filters
+    parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
+    return content_key(crafting, target_keys, names, parts, analysed and settings.reference)
 
 
 def defence_key(settings: Settings, name: str) -> str:
     """Return the key of all that decides what a defence does to an image."""
-    one = settings.defence[name]
-    return content_key(one.model_dump(), code_of(one.call), settings.seed)
+    defence = settings.defence[name]
+    return content_key(defence.model_dump(), code_of(defence.call), settings.seed)
 
 
 def code_keys(settings: Settings) -> dict[str, str]:
     """Return digests of the code behind a job: `program`, `attack`, and each model by its name."""
     parts = {"attack": settings.attack.settings}
     parts |= {name: settings.model[name].network for name in settings.models}
-    parts |= {f"defence.{name}": each.call for name, each in settings.defence.items()}
+    parts |= {f"defence.{name}": defence.call for name, defence in settings.defence.items()}
     return {"program": own_code()} | {
         name: content_key(code_of(part)) for name, part in parts.items()
     }
 
 
-def _numerics(settings: Settings, device: str) -> list[str]:
+def numerics(settings: Settings, device: str) -> list[str]:
     """Return settings that change a logit's last digits."""
     trainer = settings.trainer
-    how = trainer.model_dump(include={"precision", "fold_batch_norms"})
     versions = [f"{name}={version(name)}" for name in ("torch", "torchvision", "pillow", "numpy")]
-    return [*(f"{key}={how[key]}" for key in sorted(how)), device, *versions]
+    return [trainer.precision, f"folded={trainer.fold_batch_norms}", device, *versions]

@@ -71,11 +71,8 @@ class Rows:
         order = pc.index_in(pa.array(index, pa.int64()), rows["index"])
         return rows.take(order.drop_null())
 
-    def add(self, key: str, table: pa.Table) -> None:
-        """Keep rows of further images."""
-        self._write(key, table)
-
-    def _write(self, key: str, table: pa.Table) -> Path:
+    def add(self, key: str, table: pa.Table) -> Path:
+        """Keep rows of further images; return their file."""
         sink = pa.BufferOutputStream()
         if "adversarial" in table.column_names:  # noise, which no packing makes smaller
             pq.write_table(table, sink, row_group_size=64, compression="none", use_dictionary=False)
@@ -95,9 +92,9 @@ class Rows:
 
     def replace(self, key: str, table: pa.Table) -> None:
         """Write all rows of an entry as one file."""
-        own = self._write(key, table)
+        written = self.add(key, table)
         for path in (self.folder / key).glob("*.parquet"):
-            if path != own:
+            if path != written:
                 path.unlink(missing_ok=True)
 
     @contextmanager
@@ -118,44 +115,7 @@ class Rows:
             yield
 
 
-class RowsInMemory(Rows):
-    """Entries of rows that leave no files, for jobs of one process."""
-
-    def __init__(self) -> None:
-        self.tables: dict[str, pa.Table] = {}
-
-    def read(self, key: str, columns: Sequence[str] | None = None) -> pa.Table | None:
-        """Return an entry's rows, or some columns of them; None: no rows."""
-        table = self.tables.get(key)
-        return table if table is None or columns is None else table.select(columns)
-
-    def select(self, key: str, index: Sequence[int]) -> pa.Table | None:
-        """Return those of some images that an entry of one row an image has; None: no rows."""
-        if key not in self.tables:
-            return None
-        table = self.tables[key]
-        return table.take(pc.index_in(pa.array(index, pa.int64()), table["index"]).drop_null())
-
-    def add(self, key: str, table: pa.Table) -> None:
-        """Keep rows of further images."""
-        self.tables[key] = _merged(self.tables.get(key), table)
-
-    def replace(self, key: str, table: pa.Table) -> None:
-        """Keep all rows of an entry."""
-        self.tables[key] = table
-
-    def discard(self, keys: Iterable[str]) -> None:
-        """Remove all rows of some entries."""
-        for key in keys:
-            self.tables.pop(key, None)
-
-    @contextmanager
-    def locked(self, keys: Sequence[str]) -> Iterator[None]:
-        """Hold nothing: no other process sees the entries."""
-        yield
-
-
-def computed_once(
+def compute_once(
     rows: Rows,
     keys: Mapping[Name, str],
     wanted: Mapping[Name, np.ndarray],
@@ -164,77 +124,81 @@ def computed_once(
     large: Collection[Name] = (),
     refresh: bool = False,
 ) -> dict[Name, pa.Table]:
-    """Return the rows of entries, of which what is missing is computed under their locks.
+    """Return the rows of entries, sorted; compute the missing ones under the entries' locks.
 
-    Where processes share a job, the first one decides what is missing, and it alone gets the rows.
+    Where processes share a job, the first one alone gets the rows.
 
     Args:
         rows: Store of the entries.
         keys: Keys of the entries by name.
-        compute: Called at most once, with what is missing.
         wanted: Index of the images whose rows are asked for, int64 (n,), by name.
+        compute: Called at most once, with what is missing.
         large: Names of entries of which the index alone is returned.
-        refresh: Compute all rows anew; those that are there are removed first.
-
-    Returns:
-        Tables by name, in the order of their kind, see `_in_order`.
+        refresh: Remove the stored rows first.
     """
     with ExitStack() as locks:
-        found: dict[Name, pa.Table | None] = {}
-        missing: dict[Name, np.ndarray] = {}
-
-        def look() -> None:
-            for name, key in keys.items():
-                found[name] = rows.read(key, ["index"] if name in large else None)
-                missing[name] = _missing(wanted[name], found[name])
-
+        tables = dict[Name, pa.Table]()
         if is_first_process():
             if refresh:
                 rows.discard(keys.values())
-            look()
-            if incomplete := [keys[name] for name, index in missing.items() if len(index)]:
+            tables = _read(rows, keys, large)
+            if incomplete := [keys[name] for name in _find_missing(wanted, tables)]:
                 locks.enter_context(rows.locked(incomplete))
-                look()
-        missing = from_first_process({name: each for name, each in missing.items() if len(each)})
+                tables = _read(rows, keys, large)
+        missing = from_first_process(_find_missing(wanted, tables))
 
         def keep(parts: Mapping[Name, pa.Table]) -> None:
             for name in keys.keys() & parts.keys():
                 rows.add(keys[name], parts[name])
 
         if missing:
-            todo = np.unique(np.concatenate(list(missing.values())))
-            new = compute(missing, todo, keep)
-            for name in (new.keys() & missing.keys()) - set(large) if is_first_process() else ():
-                found[name] = _merged(found.get(name), new[name])
-                rows.replace(keys[name], found[name])
-            for name in missing.keys() - set(large) if is_first_process() else ():
-                if lost := _missing(missing[name], found.get(name)).tolist():
-                    raise RuntimeError(f"{name}: rows of {len(lost)} images are lost: {lost[:5]}")
+            new = compute(missing, np.unique(np.concatenate(list(missing.values()))), keep)
+            if is_first_process():
+                for name in (new.keys() & missing.keys()) - set(large):
+                    tables[name] = _merge(tables.get(name), new[name])
+                    rows.replace(keys[name], tables[name])
+                small = {name: index for name, index in missing.items() if name not in large}
+                for name, index in _find_missing(small, tables).items():
+                    lost = index[:5].tolist()
+                    raise RuntimeError(f"{name}: rows of {len(index)} images are lost: {lost}")
         return {
-            name: _in_order(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
-            for name, table in found.items()
-            if table is not None
+            name: _sort(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
+            for name, table in tables.items()
         }
 
 
-def _missing(wanted: np.ndarray, table: pa.Table | None) -> np.ndarray:
-    known = [] if table is None else table["index"].to_numpy()
-    return np.setdiff1d(wanted, known)
+def _read(rows: Rows, keys: Mapping[Name, str], large: Collection[Name]) -> dict[Name, pa.Table]:
+    """Return the tables of entries that have rows, of large ones the index alone."""
+    tables = {
+        name: rows.read(key, ["index"] if name in large else None) for name, key in keys.items()
+    }
+    return {name: table for name, table in tables.items() if table is not None}
 
 
-def _merged(old: pa.Table | None, new: pa.Table) -> pa.Table:
+def _find_missing(
+    wanted: Mapping[Name, np.ndarray], tables: Mapping[Name, pa.Table]
+) -> dict[Name, np.ndarray]:
+    """Return the index of images without rows by name, where there are any."""
+    missing = {
+        name: np.setdiff1d(index, tables[name]["index"].to_numpy() if name in tables else [])
+        for name, index in wanted.items()
+    }
+    return {name: index for name, index in missing.items() if len(index)}
+
+
+def _merge(old: pa.Table | None, new: pa.Table) -> pa.Table:
     """Return the rows of both tables, of images in both the new ones."""
     if old is None:
         return new
-    kept = old.filter(pc.invert(pc.is_in(old["index"], new["index"])))
-    return pa.concat_tables([kept, new])
+    rest = old.filter(pc.invert(pc.is_in(old["index"], new["index"])))
+    return pa.concat_tables([rest, new])
 
 
 def _name(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _in_order(table: pa.Table) -> pa.Table:
+def _sort(table: pa.Table) -> pa.Table:
     """Return rows of one target by ascending budget, cutoff or band, and then by image.
 
     Minimum budgets, which are no setting of their rows, come by image alone.

@@ -33,15 +33,16 @@ def compose_jobs(config: DictConfig) -> Iterator[DictConfig]:
         return
     loader = GlobalHydra.instance().config_loader()
     fixed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    words = OverridesParser.create(loader).parse_overrides([*fixed, *config.hydra.overrides.task])
-    for job_words in BasicSweeper.split_arguments(words, None)[0]:
-        yield loader.load_sweep_config(config, job_words)
+    texts = [*fixed, *config.hydra.overrides.task]
+    overrides = OverridesParser.create(loader).parse_overrides(texts)
+    for job in BasicSweeper.split_arguments(overrides, None)[0]:
+        yield loader.load_sweep_config(config, job)
 
 
 def check_groups(words: Sequence[str], folder: Path) -> None:
     """Refuse what is no name for a group of files, for which Hydra has no sentence."""
-    given = [word for word in words if "=" in word and not word.startswith("-")]
-    for override in OverridesParser.create().parse_overrides(given):
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(overrides):
         group = override.key_or_group
         if group in ("model", "defence", "experiment") or not (folder / group).is_dir():
             continue

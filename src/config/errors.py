@@ -30,9 +30,9 @@ def explain(error: BaseException) -> str:
     """Return a line on an error of the command line or a config, with near names."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, OmegaConfBaseException):
-        words = f"{error.full_key}: {first_line(error)}" if error.full_key else first_line(error)
+        text = f"{error.full_key}: {first_line(error)}" if error.full_key else first_line(error)
     else:
-        words = " ".join(str(error).split("\n\n")[0].split())
+        text = " ".join(str(error).split("\n\n")[0].split())
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         extra = name.partition("_")[0] if group == "hydra/launcher" else ""
@@ -41,10 +41,10 @@ def explain(error: BaseException) -> str:
             return f"hydra/launcher: this needs the extra {extra}: pip install -e '.[{extra}]'"
         known = list(error.options or ())
         listed = f"; {group} has {', '.join(known)}" if known else ""
-        return f"{words.rstrip('.')}{listed}.{suggestion(name, known)}"
+        return f"{text.rstrip('.')}{listed}.{suggestion(name, known)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return f"{first_line(error)}{_near(str(cause.full_key), cause.parent_node)}"
-    return words
+    return text
 
 
 def _near(full_key: str, parent: Any) -> str:

@@ -57,9 +57,8 @@ def check_units(budgets: Sequence[float]) -> None:
         raise ValueError(f"{given} is in units of 1/255: did you mean {', '.join(levels)}?")
 
 
-def check_among(key: str, values: Sequence[float], budgets: Sequence[float]) -> None:
+def check_among(key: str, value: float, budgets: Sequence[float]) -> None:
     """Refuse a value that is neither 0 nor one of the budgets."""
-    for value in values:
-        if value not in (0, *budgets):
-            listed = ", ".join(f"{budget:g}" for budget in budgets)
-            raise ValueError(f"{key}={value:g} is not among the budgets {listed}")
+    if value not in (0, *budgets):
+        names = ", ".join(f"{budget:g}" for budget in budgets)
+        raise ValueError(f"{key}={value:g} is not among the budgets {names}")

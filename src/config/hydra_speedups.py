@@ -30,10 +30,10 @@ def job_composer() -> Callable[[ConfigLoaderImpl, DictConfig, list[str]], DictCo
 
     def compose_job(loader: ConfigLoaderImpl, command: DictConfig, words: list[str]) -> DictConfig:
         overrides = [parsed(word) for word in words]
-        values = [each for each in overrides if not loader.get_group_options(each.key_or_group)]
-        if any(each.is_hydra_override() for each in values):
+        values = [word for word in overrides if not loader.get_group_options(word.key_or_group)]
+        if any(word.is_hydra_override() for word in values):
             return _load_job(loader, command, words)
-        files = [str(each.input_line) for each in overrides if each not in values]
+        files = [str(word.input_line) for word in overrides if word not in values]
         if tuple(files) not in bases:
             bases[tuple(files)] = _load_job(loader, command, files)
         job = deepcopy(bases[tuple(files)])

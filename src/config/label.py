@@ -15,13 +15,15 @@ def attack_label(name: str, settings: Mapping[str, Any]) -> str:
     >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
     'bim (steps=20)'
     """
+    if "_target_" not in settings:  # a function that `transfer` was called with, by its name there
+        return name
     defaults = {"norm": "linf"} | _defaults(settings)
-    words = []
+    parts = []
     for key, value in settings.items():
         text = value if isinstance(value, str) else json.dumps(value)
         if key != "_target_" and value != defaults.get(key) and "_target_" not in text:
-            words.append(f"{key}={text}")
-    return f"{name} ({', '.join(words)})" if words else name
+            parts.append(f"{key}={text}")
+    return f"{name} ({', '.join(parts)})" if parts else name
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

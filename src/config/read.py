@@ -29,20 +29,20 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         targets = [*study, *(name for name in source if name not in study)]
     targets = _names(targets)
     for key, names in (("source", source), ("targets", targets)):
-        _in_catalogue(key, names, config.model, "model")
+        _check_names(key, names, config.model, "model")
     defences = [name for name in _names(config.defences) if name != PLAIN]
     attacked = [name for name in _names(config.source_defence) if name != PLAIN]
     for key, names in (("defences", defences), ("source_defence", attacked)):
-        _in_catalogue(key, names, config.get("defence") or DictConfig({}), "defence")
+        _check_names(key, names, config.get("defence") or DictConfig({}), "defence")
     keep = {"model": {*source, *targets}, "defence": {*defences, *attacked}}
-    section = _plain(config, keep)
+    section = _to_plain(config, keep)
     _set_reference(section["epsilon"], hydra)
     _refuse_missing_weights(section["model"])
     attack = _attack(section["attack"], hydra)
     kind = attack["kind"]
     subset = {"n_images": section["n_images"], "seed": section["seed"]}
-    for key, given in (("source", kind != "crafted" or source), ("targets", targets)):
-        if not given:
+    for key, names in (("source", source or [kind] * (kind != "crafted")), ("targets", targets)):
+        if not names:
             raise ValueError(f"{key} is empty; name one of {', '.join(sorted(config.model))}.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and kind == "crafted":
@@ -50,7 +50,7 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     variants = _names(section["variants"])
     if "float32" not in (section["storage"], *variants) and kind == "crafted":
         variants = ["float32", *variants]  # shows the effect of rounding
-    return _validated(
+    settings = _validate(
         Settings,
         {
             **section,
@@ -64,6 +64,11 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
             "protocol": section["protocol"] or {"crafted": "joint", "none": "all"}.get(kind),
         },
     )
+    if kind != "crafted":
+        return settings
+    label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
+    labelled = settings.attack.model_copy(update={"label": label})
+    return settings.model_copy(update={"attack": labelled})
 
 
 def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
@@ -94,17 +99,16 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": name, "saved": keys}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
     rules["about"] = keys.pop("about", {})
-    label = attack_label(name, keys)
-    return {"kind": "crafted", "name": name, "label": label, "settings": keys, **rules}
+    return {"kind": "crafted", "name": name, "label": name, "settings": keys, **rules}
 
 
 def read_report_command(config: DictConfig) -> ReportCommand:
     """Return the settings of `python -m src.report`."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    return _validated(ReportCommand, plain)
+    return _validate(ReportCommand, plain)
 
 
-def _validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+def _validate(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     try:
         return kind(**values)
     except ValidationError as error:
@@ -120,7 +124,7 @@ def _names(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | ListConfig) else [value]
 
 
-def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig, group: str) -> None:
+def _check_names(key: str, names: Sequence[Any], catalogue: DictConfig, group: str) -> None:
     for name in names:
         if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # a file's own key
             raise ValueError(
@@ -136,7 +140,7 @@ def _in_catalogue(key: str, names: Sequence[Any], catalogue: DictConfig, group: 
             )
 
 
-def _plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
+def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
     """Return a config as plain data, resolved, with the named files of some groups alone."""
     config = config.copy()
     with open_dict(config):
@@ -152,9 +156,11 @@ def _plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:
 
 def _refuse_missing_weights(models: Mapping[str, Any]) -> None:
     """List all weight files that are not there but can be fetched."""
-    stated = [(each.get("weights"), each.get("url")) for each in models.values()]
-    missing = [(url, str(file)) for file, url in stated if url and file not in (None, "included")]
-    missing = [(url, file) for url, file in missing if not Path(file).expanduser().is_file()]
+    missing = []
+    for model in models.values():
+        url, file = model.get("url"), model.get("weights")
+        if url and file not in (None, "included") and not Path(file).expanduser().is_file():
+            missing.append((url, file))
     if missing:
         files = ", ".join(f"{url} as {file}" for url, file in missing)
         raise ValueError(f"{len(missing)} weight files are missing in {Path.cwd()}; fetch {files}.")
@@ -173,8 +179,5 @@ def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str
         "controls=true": clean and section["controls"],
         "source": clean and section["source"] is not None,
     }
-    for key, given in wanted.items():
-        if given:
-            raise ValueError(
-                f"{key} needs an attack on a source, which attack={attack['name']} is not."
-            )
+    for key in (key for key, value in wanted.items() if value):
+        raise ValueError(f"{key} needs an attack on a source; attack={attack['name']} is none.")

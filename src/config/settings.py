@@ -253,11 +253,6 @@ class DiagnosticSettings(Section):
     ] = ()
     n_images: PositiveInt | None = None
 
-    @property
-    def attack_independent(self) -> bool:
-        """True if some of them need no attack."""
-        return self.filters or self.similarity
-
 
 class CheckSettings(Section):
     """Check of clean accuracies against `expected_accuracy`, and the effect of a miss."""
@@ -288,8 +283,8 @@ class TrainerSettings(Section):
     @property
     def distributed(self) -> bool:
         """True if several processes share a job's images."""
-        one = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
-        return not one or self.num_nodes > 1 or self.strategy == "ddp"
+        single = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
+        return not single or self.num_nodes > 1 or self.strategy == "ddp"
 
     @property
     def max_gradient_batch(self) -> int:
@@ -390,24 +385,7 @@ class Settings(Section):
     sweep: str | None = None
 
     @model_validator(mode="after")
-    def _fits_the_grid(self) -> Self:
-        if self.attack.kind == "crafted":  # a saved set has budgets of its own
-            check_among("epsilon.reference", [self.epsilon.reference or 0], self.epsilon.grid)
-        return self
-
-    @model_validator(mode="after")
-    def _takes_steps(self) -> Self:
-        steps = self.attack.settings.get("steps", 1)
-        last = max(self.diagnostics.iterations, default=0)
-        if self.attack.kind == "crafted" and isinstance(steps, int) and last > steps:
-            raise ValueError(
-                f"diagnostics.iterations={last}: attack={self.attack.name} ends after {steps} "
-                "steps; set attack.steps to at least the largest iteration"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _compares_defences(self) -> Self:
+    def _check_defences(self) -> Self:
         if self.protocol == "common" and not self.defences:
             raise ValueError("protocol=common compares defences; defences=[none,jpeg] names some")
         if self.source_draws > 1 and self.source_defence == PLAIN:
@@ -420,12 +398,19 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _as_stated(self) -> Self:
-        """Refuse what the attack's file does not state."""
-        attack, about = self.attack, self.attack.about
-        who, rule = f"attack={attack.name}", attack.target_label
+    def _check_attack(self) -> Self:
+        """Refuse what the attack's file does not state; a saved set has budgets of its own."""
+        attack, about, rule = self.attack, self.attack.about, self.attack.target_label
         if attack.kind != "crafted":
             return self
+        check_among("epsilon.reference", self.epsilon.reference or 0, self.epsilon.grid)
+        who, steps = f"attack={attack.name}", attack.settings.get("steps", 1)
+        last = max(self.diagnostics.iterations, default=0)
+        if isinstance(steps, int) and last > steps:
+            raise ValueError(
+                f"diagnostics.iterations={last}: {who} ends after {steps} steps; set attack.steps "
+                "to at least the largest iteration"
+            )
         if rule is not None and not about.targeted:
             raise ValueError(f"attack.target_label={rule}: {who} takes no target labels")
         if rule is None and about.targeted == "only":

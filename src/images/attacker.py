@@ -55,11 +55,7 @@ class Counts:
 
 
 class CountedModel(nn.Module):
-    """Source model that counts its passes, and those of each member of an ensemble once.
-
-    With `bf16` the model computes in that type wherever autocasting holds it safe; images and
-    weights stay float32.
-    """
+    """Source model that counts its passes; with `bf16` under autocasting to that type."""
 
     def __init__(self, model: nn.Module, bf16: bool = False) -> None:
         super().__init__()
@@ -73,7 +69,7 @@ class CountedModel(nn.Module):
         members = getattr(self.model, "members", None)
         if members is None:
             return [self]
-        return [partial(self._counted, member, self._draws) for member in members]
+        return [partial(self._count_pass, member, self._draws) for member in members]
 
     @property
     def _draws(self) -> int:
@@ -84,9 +80,9 @@ class CountedModel(nn.Module):
         """Return the logits, and count the gradient that may be taken of the images."""
         model = self.model
         passes = len(getattr(model, "members", [model])) * self._draws
-        return self._counted(getattr(model, "attacked", model), passes, images)
+        return self._count_pass(getattr(model, "attacked", model), passes, images)
 
-    def _counted(self, model: Callable[[Tensor], Tensor], passes: int, images: Tensor) -> Tensor:
+    def _count_pass(self, model: Callable[[Tensor], Tensor], passes: int, images: Tensor) -> Tensor:
         stopping.raise_if_interrupted()
         self.counts.add(images, passes)
         with torch.autocast(images.device.type, torch.bfloat16) if self.in_bf16 else nullcontext():
@@ -96,9 +92,9 @@ class CountedModel(nn.Module):
 class Attacker(AdversarialSource):
     """An attack on a source, for the whole grid of budgets.
 
-    The attack gets copies of the batch and of the source, which it may change, and what it returns
-    is projected to the ball and to [0, 1], so that no result can come from a larger budget than it
-    is reported under. Of the keyword arguments in `GIVEN` it gets those that it takes.
+    The attack gets copies of the batch and of the source, which it may change; what it returns is
+    projected to the ball and to [0, 1]. Of the keyword arguments in `GIVEN` it gets those that it
+    takes.
 
     Args:
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
@@ -160,16 +156,16 @@ class Attacker(AdversarialSource):
             stacked = np.stack([self.kept[number] for number in index], axis=1)
             return AdversarialBatch(torch.from_numpy(stacked).to(images.device), target_labels)
         eps = torch.tensor(self.budgets, device=images.device) / 255
-        counted = self._counted()
-        adversarial = self._attacked(counted, images, batch, target_labels, eps)
-        found = counted.counts
-        counts = found.gradients, int(found.zeros), found.forwards
-        return AdversarialBatch(adversarial, target_labels, counts)
+        counted = self._make_counted()
+        adversarial = self._attack_batch(counted, images, batch, target_labels, eps)
+        counts = counted.counts
+        totals = counts.gradients, int(counts.zeros), counts.forwards
+        return AdversarialBatch(adversarial, target_labels, totals)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Return a batch's images for other budgets in [0, 1] units, (K,) or (K, N), uncounted."""
         target_labels = self._target_labels(images, batch)
-        return self._attacked(self._counted(), images, batch, target_labels, eps)
+        return self._attack_batch(self._make_counted(), images, batch, target_labels, eps)
 
     def iterates(
         self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
@@ -181,13 +177,14 @@ class Attacker(AdversarialSource):
                 "attack of src.attacks has."
             )
         target_labels, budgets = self._target_labels(images, batch), images.new_tensor([eps])
-        found = self._attacked(self._counted(), images, batch, target_labels, budgets, steps)
-        return AdversarialBatch(found, target_labels)
+        counted = self._make_counted()
+        iterates = self._attack_batch(counted, images, batch, target_labels, budgets, steps)
+        return AdversarialBatch(iterates, target_labels)
 
-    def _counted(self) -> CountedModel:
+    def _make_counted(self) -> CountedModel:
         return CountedModel(copy.deepcopy(self.source), self.precision == "bf16")
 
-    def _attacked(
+    def _attack_batch(
         self,
         counted: CountedModel,
         images: Tensor,
@@ -198,24 +195,24 @@ class Attacker(AdversarialSource):
     ) -> Tensor:
         """Return the attack's images inside their balls, or its iterates for the one budget."""
         labels = batch.labels if target_labels is None else target_labels
-        given = {
+        keywords = {
             "targeted": target_labels is not None,
             "true_labels": batch.labels.clone(),
             "seeds": image_seeds(self.seed, batch.index),
             "pool": self._pool(images),
             "max_batch": self.max_batch,
         }
-        arguments = {key: given[key] for key in accepted(self.attack) if key in given}
+        arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         arguments |= {"iterates": list(steps)} if steps else {}
         copies = images.clone(), labels.clone(), eps.clone()
-        adversarial = self._called(counted, copies, arguments)
+        adversarial = self._call(counted, copies, arguments)
         if steps:
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
-        return torch.stack([project(one, images, size, self.norm) for one, size in pairs])
+        return torch.stack([project(each, images, size, self.norm) for each, size in pairs])
 
-    def _called(
+    def _call(
         self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
     ) -> Tensor:
         """Call the attack, and name it in whatever error it raises."""
@@ -229,15 +226,17 @@ class Attacker(AdversarialSource):
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"attack={self.name}: {kind}{first_line(error)}") from error
 
-    def _check_images(self, found: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
-        kind, got = f"of {images.dtype} on {images.device}", type(found).__name__
-        wanted = f"a tensor {(len(eps), *images.shape)} {kind}"
-        if isinstance(found, Tensor):
-            got = f"a tensor {tuple(found.shape)} of {found.dtype} on {found.device}"
-        if got != wanted:
-            given = f"for eps of shape {tuple(eps.shape)} it must return {wanted}"
-            raise ValueError(f"attack={self.name} returns {got}; {given}.")
-        wrong = ~found.isfinite().flatten(2).all(dim=2).all(dim=0)
+    def _check_images(self, result: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
+        expected = f"a tensor {(len(eps), *images.shape)} of {images.dtype} on {images.device}"
+        returned = type(result).__name__
+        if isinstance(result, Tensor):
+            returned = f"a tensor {tuple(result.shape)} of {result.dtype} on {result.device}"
+        if returned != expected:
+            raise ValueError(
+                f"attack={self.name} returns {returned}; for eps of shape {tuple(eps.shape)} it "
+                f"must return {expected}."
+            )
+        wrong = ~result.isfinite().flatten(2).all(dim=2).all(dim=0)
         if bool(wrong.any()):
             number = int(batch.index[wrong][0])
             raise ValueError(f"attack={self.name} returns NaN or infinity for image {number}.")

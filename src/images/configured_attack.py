@@ -23,23 +23,33 @@ def attack_function(attack: AttackSettings) -> Attack:
     """Return the function that an attack's settings name, with their keyword arguments bound."""
     keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
     try:
-        made: Any = instantiate(keys, _partial_=True, _convert_="all")
+        call: Any = instantiate(keys, _partial_=True, _convert_="all")
     except InstantiationException as error:
         cause = f" {first_line(error.__cause__)}" if error.__cause__ else ""
         line = cause if isinstance(error.__cause__, ValueError) else f" {first_line(error)}{cause}"
         raise ValueError(f"attack={attack.name}:{line}") from error
-    if not isinstance(made, partial):
+    if not isinstance(call, partial):
         raise ValueError(f"attack={attack.name} names no function as its _target_.")
-    own = [*_signature(made.func).parameters.values()][4:]  # after model, images, labels, eps
-    named = {each.name: each for each in own if each.kind is not each.VAR_KEYWORD}
+    parameters = _check_keywords(attack, call)
+    if unchecked := [key for key in call.keywords if key not in parameters]:
+        _log_unchecked(attack.name, ", ".join(unchecked))
+    return partial(
+        call.func, **{key: _convert(key, value, parameters) for key, value in call.keywords.items()}
+    )
+
+
+def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:
+    """Refuse keywords that a function does not take; return its parameters by name."""
+    every = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
+    named = {each.name: each for each in every if each.kind is not each.VAR_KEYWORD}
     settings = [name for name in named if name not in GIVEN]
-    any_key, words = len(named) < len(own), made.keywords
+    any_key, keywords = len(named) < len(every), call.keywords
     if attack.target_label is not None and not (any_key or "targeted" in named):
         raise ValueError(
             f"attack={attack.name} cannot take attack.target_label={attack.target_label}: its "
             "function has no argument `targeted`."
         )
-    for key in words:
+    for key in keywords:
         if key in GIVEN:
             raise ValueError(
                 f"attack.{key} is filled in by the program: attack.target_label makes an attack "
@@ -51,14 +61,12 @@ def attack_function(attack: AttackSettings) -> Attack:
                 f"{', '.join(settings) or 'none'}.{suggestion(key, settings)}"
             )
     for name in settings:
-        if named[name].default is inspect.Parameter.empty and name not in words:
+        if named[name].default is inspect.Parameter.empty and name not in keywords:
             raise ValueError(f"attack.{name}: attack={attack.name} needs this setting.")
-    if "norm" in settings and "norm" not in words and named["norm"].default != attack.norm:
+    if "norm" in settings and "norm" not in keywords and named["norm"].default != attack.norm:
         norm = named["norm"].default
         raise ValueError(f"attack.norm: attack={attack.name} needs norm: {norm} in its file.")
-    if unchecked := [key for key in words if key not in named]:
-        _log_unchecked(attack.name, ", ".join(unchecked))
-    return partial(made.func, **{key: _typed(key, words[key], named) for key in words})
+    return named
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -68,7 +76,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(function)
 
 
-def _typed(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
+def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
     """Return a keyword's value as the type of its annotation, if that is one for pydantic."""
     kind = named[key].annotation if key in named else inspect.Parameter.empty
     if kind is inspect.Parameter.empty or isinstance(kind, str):

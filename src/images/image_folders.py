@@ -24,8 +24,8 @@ def open_foreign_images(settings: SavedSettings) -> SavedImages:
     if settings.clean is None or settings.eps_255 is None:
         raise ValueError("the images of another program need attack.clean and attack.eps_255.")
     table = Path(settings.labels or Path(settings.clean).parent / "labels.csv")
-    clean = _listed(settings.clean, table)
-    adversarial = ImageDataset(_listed(settings.path, table))
+    clean = _open_listed(settings.clean, table)
+    adversarial = ImageDataset(_open_listed(settings.path, table))
     sizes = ImageDataset(clean).image_size, adversarial.image_size
     if sizes[0] != sizes[1]:
         raise ValueError(
@@ -50,7 +50,7 @@ def open_foreign_images(settings: SavedSettings) -> SavedImages:
     )
 
 
-def _listed(folder: str, table: Path) -> LabelledImages:
+def _open_listed(folder: str, table: Path) -> LabelledImages:
     """Return a folder's images that a CSV lists."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder.")

@@ -99,9 +99,9 @@ class SavedImages:
     @cached_property
     def digest(self) -> str:
         """Identity of the set's content, however it lies in files: 16 hexadecimal digits."""
-        aims = self.clean.target_labels
+        targets = self.clean.target_labels
         facts = (self.source, self.attack, self.budgets_255, self.dataset, self.ensemble)
-        numbers = (self.index.tolist(), None if aims is None else aims.tolist())
+        numbers = (self.index.tolist(), None if targets is None else targets.tolist())
         total = hashlib.sha256(repr((facts, sorted(self.weights.items()), numbers)).encode())
         for row in range(len(self)):
             total.update(self.read(row).numpy().tobytes())

@@ -16,9 +16,8 @@ def round_to_8_bits(
     """Return the nearest grey levels that keep the budget, uint8 (N, 3, H, W).
 
     For L-infinity these are the levels at most floor(eps_255) from the clean ones, so a budget
-    below 1 gives the clean images back. For L2, an image outside the ball is first scaled onto
-    it; an image whose nearest levels still change it by more than a root mean square of eps_255
-    has its changes rounded toward zero instead, which only shrinks them.
+    below 1 gives the clean images back. For L2, an image outside the ball is first scaled onto it;
+    where the nearest levels still exceed the budget, changes are rounded toward zero instead.
 
     `adversarial` holds finite numbers in [0, 1], `clean` grey levels; `norm` is `linf` or `l2`.
     """

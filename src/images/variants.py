@@ -65,7 +65,7 @@ class Variants:
             if name == "noise":
                 change = eps * noise_signs(self.seed, attacked.batch.index, clean)
             else:
-                change = _shuffled(attacked)
+                change = _shuffle(attacked)
             images = project(clean + change, clean, eps, attacked.norm)
             storage = "uint8" if self.primary == STORED else self.primary
         if storage in ("float32", STORED):
@@ -77,7 +77,7 @@ UNROUNDED = Variants()
 """Adversarial images unrounded, as the only variant."""
 
 
-def _shuffled(attacked: AttackedBatch) -> Tensor:
+def _shuffle(attacked: AttackedBatch) -> Tensor:
     """Return the perturbations swapped within pairs, or in a cycle of the last three images."""
     order = torch.arange(len(attacked.clean)) ^ 1
     if len(order) % 2:

@@ -1,7 +1,7 @@
 """Images without some of their frequencies, or with one band of a perturbation alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from src.attacks import noise_signs
 from src.images.adversarial_source import Probe
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
 from src.measure.fourier import CORNER, band, low_passed
-from src.measure.predictions import Predictions
+from src.measure.predictions import prediction_rows
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
@@ -29,7 +29,7 @@ CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
 """Cutoffs of low-passed images, in cycles per pixel."""
 
 
-class Filtered(Predictions, Diagnostic):
+class Filtered(Diagnostic):
     """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
 
     The parts are those of `with_parts`, for the budget `reference_eps_255` and noise drawn by
@@ -38,30 +38,28 @@ class Filtered(Predictions, Diagnostic):
 
     table = "filtered"
 
-    def __init__(self, targets: Sequence[str], reference_eps_255: float, seed: int = 0) -> None:
-        super().__init__(targets, _bands(reference_eps_255, "attack"))
+    def __init__(self, reference_eps_255: float, seed: int = 0) -> None:
+        self.levels = _bands(reference_eps_255, "attack")
         self.reference_eps_255, self.seed = reference_eps_255, seed
 
-    def observe(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
-        place = inputs.budgets.index(self.reference_eps_255)
-        noise = _budget_noise(clean, index, self.reference_eps_255, self.seed)
-        parts = with_parts(clean, inputs.adversarial[place] - clean, noise)
-        for name, network in inputs.networks.items():
-            whole = inputs.logits[name][place]
-            for number, images in enumerate(parts):
-                known = number == 0 or not len(images)  # the whole perturbation, or no image
-                self.add(name, number, index, labels, whole if known else network(images))
-
-    def compute(self) -> pa.Table:
+    def measure(self, inputs: DiagnosticInput) -> pa.Table:
         """Return one row per image, target and band.
 
         The columns are `index`, `label`, `target`, `eps_255` (of the whole perturbation), `band`,
         `kind` (`attack`, or `noise`, its control), `frequency_low` and `frequency_high` (of the
         band, in cycles per pixel), and those of a prediction.
         """
-        return super().compute().drop_columns(["target_label", "draws", "draws_correct"])
+        index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
+        place = inputs.budgets.index(self.reference_eps_255)
+        noise = _budget_noise(clean, index, self.reference_eps_255, self.seed)
+        parts = with_parts(clean, inputs.adversarial[place] - clean, noise)
+        tables = []
+        for name, network in inputs.networks.items():
+            for number, images in enumerate(parts):
+                logits = network(images) if number else inputs.logits[name][place]
+                level = self.levels.slice(number, 1)
+                tables.append(prediction_rows(name, level, index, labels, logits))
+        return pa.concat_tables(tables).drop_columns(["target_label", "draws", "draws_correct"])
 
 
 def noise_parts(eps_255: float, seed: int) -> Probe:
@@ -105,10 +103,9 @@ def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Te
 def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:
     """Return clean images, float32 (N, 3, H, W), with each part of their perturbations alone.
 
-    Each part is scaled to the length (L2 norm) of random-sign noise of the same budget, so that
-    parts of all attacks, and of the noise itself, are equally strong. The whole stays as it is, and
-    so does a part that is zero. The result, clipped to [0, 1], is of shape (B, N, 3, H, W), with
-    the B bands of `BOUNDS`.
+    Each part is scaled to the length (L2 norm) of random-sign noise of the same budget: parts of
+    all attacks are equally strong. The whole, and a part that is zero, stay as they are. The
+    result, clipped to [0, 1], is of shape (B, N, 3, H, W), with the B bands of `BOUNDS`.
     """
     _, *bands = BOUNDS.values()
     parts = [change, *(rescaled(band(change, *ends), noise) for ends in bands)]

@@ -1,19 +1,19 @@
 """Interface of diagnostics, which are computed of each batch beside its predictions."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import pyarrow as pa
 from torch import Tensor, nn
 
 from src.data import Batch
-from src.measure.predictions import RowMetric
 
 
 @dataclass(frozen=True)
 class DiagnosticInput:
-    """Inputs of a diagnostic for one, possibly empty, batch.
+    """Inputs of a diagnostic for one batch.
 
     Attributes:
         clean: float32 (N, 3, H, W) in [0, 1].
@@ -31,11 +31,11 @@ class DiagnosticInput:
     logits: Mapping[str, Tensor]
 
 
-class Diagnostic(RowMetric):
+class Diagnostic(ABC):
     """A table, whose name is `table`, to which each batch contributes once."""
 
     table: ClassVar[str]
 
     @abstractmethod
-    def observe(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
+    def measure(self, inputs: DiagnosticInput) -> pa.Table:
+        """Return the rows of one batch."""

@@ -1,15 +1,12 @@
 """Diagnostics, which a job computes while it has models and adversarial images at hand."""
 
-from collections.abc import Sequence
 from math import nan
 
 import pyarrow as pa
 
 from src.config.settings import DiagnosticSettings
 from src.images.attacker import Attacker
-from src.measure.band_filters import (
-    Filtered,
-)
+from src.measure.band_filters import Filtered
 from src.measure.diagnostic import Diagnostic
 from src.measure.iterations import Iterations
 from src.measure.minimum_budget import Bisection
@@ -19,7 +16,6 @@ from src.measure.visibility import Stealth
 
 def make_diagnostics(
     settings: DiagnosticSettings,
-    targets: Sequence[str],
     reference_eps_255: float,
     clean: pa.Table,
     attacker: Attacker,
@@ -34,14 +30,14 @@ def make_diagnostics(
     """
     diagnostics: list[Diagnostic] = []
     if settings.bisection:
-        diagnostics.append(Bisection(targets, settings.bisection, clean, attacker.perturbed))
+        diagnostics.append(Bisection(settings.bisection, clean, attacker.perturbed))
     if settings.spectra:
-        diagnostics.append(Spectra(targets, reference_eps_255))
+        diagnostics.append(Spectra(reference_eps_255))
     if settings.stealth:
-        diagnostics.append(Stealth(targets))
+        diagnostics.append(Stealth())
     if settings.iterations:
-        how = (reference_eps_255, settings.iterations, step_255, attacker.iterates)
-        diagnostics.append(Iterations(targets, *how))
+        run = (reference_eps_255, settings.iterations, step_255, attacker.iterates)
+        diagnostics.append(Iterations(*run))
     if settings.filters:
-        diagnostics.append(Filtered(targets, reference_eps_255, seed))
+        diagnostics.append(Filtered(reference_eps_255, seed))
     return diagnostics

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from src.attacks import LOSSES, Model
 from src.data import Batch
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
+from src.measure.predictions import to_numpy
 from src.models import Ensemble
 
 
@@ -30,34 +31,29 @@ class Similarity(Diagnostic):
     table = "similarity"
 
     def __init__(self, pairs: Mapping[str, tuple[str, str]], max_batch: int) -> None:
-        super().__init__(list(pairs))
         self.pairs, self.max_batch = pairs, max_batch
 
-    def observe(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
+    def measure(self, inputs: DiagnosticInput) -> pa.Table:
+        """Return one row per image and pair.
+
+        The columns are `index`, `label`, `target` (the pair's name) and `cosine` (of the two
+        gradients, in [-1, 1]; NaN where one is zero everywhere).
+        """
         index, labels = inputs.batch.index, inputs.batch.labels
         gradients = {
             name: self._gradients(network, inputs.clean, inputs.batch)
             for name, network in inputs.networks.items()
         }
-        for number, (first, second) in enumerate(self.pairs.values()):
-            cosine = cosines(gradients[first], gradients[second])
-            self.update([torch.full_like(index, number), index, labels], [cosine])
-
-    def compute(self) -> pa.Table:
-        """Return the table, sorted by pair and index.
-
-        The columns are `index`, `label`, `target` (the pair's name) and `cosine` (of the two
-        gradients, in [-1, 1]; NaN where one is zero everywhere).
-        """
-        whole, real = self.rows(2)
-        return pa.table(
-            {
-                "index": whole[:, 1],
-                "label": whole[:, 2],
-                "target": self.target_names(whole[:, 0]),
-                "cosine": real[:, 0],
-            }
+        return pa.concat_tables(
+            pa.table(
+                {
+                    "index": to_numpy(index),
+                    "label": to_numpy(labels),
+                    "target": pa.repeat(name, len(index)),
+                    "cosine": to_numpy(cosines(gradients[first], gradients[second])),
+                }
+            )
+            for name, (first, second) in self.pairs.items()
         )
 
     def _gradients(self, network: nn.Module, clean: Tensor, batch: Batch) -> Tensor:

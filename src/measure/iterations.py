@@ -8,14 +8,14 @@ from torch import Tensor
 from src.data import Batch
 from src.images.adversarial_source import AdversarialBatch
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.predictions import Predictions
+from src.measure.predictions import prediction_rows
 
 IteratedAttack = Callable[[Tensor, Batch, float, Sequence[int]], AdversarialBatch]
 """Clean images (N, 3, H, W) in [0, 1], their batch, a budget in [0, 1] units, and S numbers of
 steps to the iterates after these, (S, N, 3, H, W)."""
 
 
-class Iterations(Predictions, Diagnostic):
+class Iterations(Diagnostic):
     """Evaluate every target on iterates of the attack, which is run once more for them.
 
     Their gradients are not counted. The step is the attack's own: where it is a share of the
@@ -32,7 +32,6 @@ class Iterations(Predictions, Diagnostic):
 
     def __init__(
         self,
-        targets: Sequence[str],
         reference_eps_255: float,
         iterations: Sequence[int],
         step_255: float,
@@ -40,23 +39,24 @@ class Iterations(Predictions, Diagnostic):
     ) -> None:
         count = len(iterations)
         levels = {"eps_255": [float(reference_eps_255)] * count, "iteration": list(iterations)}
-        super().__init__(targets, pa.table({**levels, "step_255": [float(step_255)] * count}))
+        self.levels = pa.table({**levels, "step_255": [float(step_255)] * count})
         self.eps, self.iterations, self.attack = reference_eps_255 / 255, iterations, attack
 
-    def observe(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        index, labels = inputs.batch.index, inputs.batch.labels
-        if not len(index):
-            return
-        made = self.attack(inputs.clean, inputs.batch, self.eps, self.iterations)
-        for level, images in enumerate(made.images):
-            for name, network in inputs.networks.items():
-                self.add(name, level, index, labels, network(images), made.target_labels)
-
-    def compute(self) -> pa.Table:
-        """Return one row per image, target and iterate, sorted by target, iterate and index.
+    def measure(self, inputs: DiagnosticInput) -> pa.Table:
+        """Return one row per image, target and iterate.
 
         The columns are `index`, `label`, `target_label`, `target`, `eps_255`, `iteration` (number
         of steps), `step_255` (their length), and those of a prediction.
         """
-        return super().compute().drop_columns(["draws", "draws_correct"])
+        index, labels = inputs.batch.index, inputs.batch.labels
+        attacked = self.attack(inputs.clean, inputs.batch, self.eps, self.iterations)
+        tables = [
+            prediction_rows(
+                name,
+                self.levels.slice(number, 1),
+                *(index, labels, network(images), attacked.target_labels),
+            )
+            for number, images in enumerate(attacked.images)
+            for name, network in inputs.networks.items()
+        ]
+        return pa.concat_tables(tables).drop_columns(["draws", "draws_correct"])

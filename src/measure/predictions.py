@@ -1,22 +1,17 @@
-"""Table of a job's predictions, gathered exactly on any number of processes."""
+"""Rows of predictions, and of what attacks took."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from copy import copy
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from src.utils.defended_names import ABSTAINED
 
 TOP_K = 5
-_UNTARGETED = -1
 
 
 class TopPredictions(NamedTuple):
@@ -68,162 +63,69 @@ def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictio
     return TopPredictions(predicted, confidence, true, top.indices, top.values, correct)
 
 
-class RowMetric(Metric, ABC):
-    """Table gathered in rows, which processes merge by concatenation: none is counted twice.
+def prediction_rows(
+    target: str,
+    level: pa.Table,
+    index: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    target_labels: Tensor | None = None,
+) -> pa.Table:
+    """Return a row per image of a batch: index, labels and target labels are of shape (N,).
 
-    The order of `targets` is that in which the table lists them.
+    The columns are `index`, `label`, `target_label` (null of an untargeted attack), `target`,
+    those of `level`, a table of one row, `draws`, `draws_correct`, and `prediction_columns`.
     """
-
-    full_state_update = False
-    whole: list[Tensor]
-    real: list[Tensor]
-
-    def __init__(self, targets: Sequence[str]) -> None:
-        super().__init__()
-        self.targets = list(targets)
-        self.add_state("whole", default=[], dist_reduce_fx="cat")
-        self.add_state("real", default=[], dist_reduce_fx="cat")
-
-    @abstractmethod
-    def compute(self) -> pa.Table:
-        """Return the table of all processes' rows."""
-
-    def since(self, batches: int) -> pa.Table:
-        """Return the table of this process's rows but those of its first batches."""
-        rest = copy(self)
-        rest.whole, rest.real = self.whole[batches:], self.real[batches:]
-        return type(self).compute(rest)  # not its own `compute`, which waits for other processes
-
-    @property
-    def widths(self) -> tuple[int, int] | None:
-        """Numbers of columns of whole numbers and of real ones; None before the first rows."""
-        return (self.whole[0].shape[1], self.real[0].shape[1]) if self.whole else None
-
-    def update(self, whole: Sequence[Tensor], real: Sequence[Tensor]) -> None:
-        """Add M rows, as columns (M,) or (M, c) of whole numbers and of real ones."""
-        device = torch.device("cpu") if self.device.type == "mps" else self.device  # no float64
-        self.whole.append(torch.column_stack([column.to(device) for column in whole]).long())
-        self.real.append(torch.column_stack([column.to(device).double() for column in real]))
-
-    def rows(self, keys: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the whole and real columns, sorted by the first `keys` whole ones."""
-        whole, real = (dim_zero_cat(state).cpu().numpy() for state in (self.whole, self.real))
-        order = np.lexsort(whole[:, :keys].T[::-1])
-        return whole[order], real[order]
-
-    def target_names(self, numbers: np.ndarray) -> pa.Array:
-        """Return the targets' names by their numbers."""
-        return pa.array(np.array(self.targets, dtype=object)[numbers], pa.string())
+    top, count = top_predictions(target, logits, labels), len(index)
+    unknown = pa.nulls(count, pa.int64())
+    return pa.table(
+        {
+            "index": to_numpy(index),
+            "label": to_numpy(labels),
+            "target_label": unknown if target_labels is None else to_numpy(target_labels),
+            "target": pa.repeat(target, count),
+            **{name: pa.repeat(level[name][0], count) for name in level.column_names},
+            "draws": np.full(count, len(logits) if logits.ndim == 3 else 1),
+            "draws_correct": to_numpy(top.draws_correct),
+            **prediction_columns(top),
+        }
+    )
 
 
-def merged(metrics: Mapping[str, RowMetric]) -> dict[str, pa.Table]:
-    """Return the tables of all processes' rows, without those that have none.
+def prediction_columns(top: TopPredictions) -> dict[str, pa.Array]:
+    """Return the columns of a table that hold predictions.
 
-    Processes merge their rows only if all of them have some: one without gets an empty part.
+    They are `predicted` (-1: the target abstained), `confidence`, `true_confidence`,
+    `top5_classes` and `top5_confidences`.
     """
-    widths: list[Any] = [{name: metric.widths for name, metric in metrics.items()}]
-    if torch.distributed.is_initialized():
-        (own,), widths = widths, [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(widths, own)
-    tables = {}
-    for name, metric in metrics.items():
-        known = [each[name] for each in widths if each[name] is not None]
-        if known and metric.widths is None:
-            whole, real = known[0]
-            metric.update([torch.zeros(0, whole)], [torch.zeros(0, real)])
-        if known:
-            tables[name] = metric.compute()
-    return tables
-
-
-class Predictions(RowMetric):
-    """Predictions by image, target and level; `levels` are the columns that tell levels apart."""
-
-    def __init__(self, targets: Sequence[str], levels: pa.Table) -> None:
-        super().__init__(targets)
-        self.levels = levels
-
-    def add(
-        self,
-        target: str,
-        level: int,
-        index: Tensor,
-        labels: Tensor,
-        logits: Tensor,
-        target_labels: Tensor | None = None,
-    ) -> None:
-        """Add a batch: index, labels and target labels of shape (N,); see `top_predictions`."""
-        top = top_predictions(target, logits, labels)
-        if target_labels is None:
-            target_labels = torch.full_like(labels, _UNTARGETED)
-        draws = len(logits) if logits.ndim == 3 else 1
-        keys = [torch.full_like(index, key) for key in (self.targets.index(target), level)]
-        counts = [torch.full_like(index, draws), top.draws_correct]
-        whole = [*keys, index, labels, target_labels, *counts, top.predicted, top.classes]
-        self.update(whole, [top.confidence, top.true, top.confidences])
-
-    def compute(self) -> pa.Table:
-        """Return the table of all processes' rows, sorted by target, level and index.
-
-        The columns are `index`, `label`, `target_label` (null of an untargeted attack), `target`,
-        those of the levels, `draws`, `draws_correct`, `predicted` (-1: the target abstained),
-        `confidence`, `true_confidence`, `top5_classes` and `top5_confidences`.
-        """
-        whole, real = self.rows(3)
-        target, level, index, label, target_label, draws, draws_correct, predicted = whole[:, :8].T
-        levels = self.levels.take(pa.array(level))
-        return pa.table(
-            {
-                "index": index,
-                "label": label,
-                "target_label": pa.array(target_label, mask=target_label == _UNTARGETED),
-                "target": self.target_names(target),
-                **dict(zip(levels.column_names, levels.columns, strict=True)),
-                "draws": draws,
-                "draws_correct": draws_correct,
-                **prediction_columns(predicted, real[:, 0], real[:, 1], whole[:, 8:], real[:, 2:]),
-            }
-        )
-
-
-class Crafting(RowMetric):
-    """Table of what each image's attack took, for all budgets together.
-
-    Attacks are given batches, so that their counts are shared out evenly among a batch's images.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(())
-
-    def add(self, index: Tensor, counts: Sequence[int]) -> None:
-        """Add a batch's index, (N,), and its gradients, zero gradients and forward passes."""
-        shares = torch.tensor(counts, dtype=torch.float64) / len(index)
-        self.update([index], [shares.expand(len(index), -1)])
-
-    def compute(self) -> pa.Table:
-        """Return the columns `index`, `gradients`, `zero_gradients` and `forwards`, by index."""
-        whole, real = self.rows(1)
-        names = ("gradients", "zero_gradients", "forwards")
-        return pa.table({"index": whole[:, 0], **dict(zip(names, real.T, strict=True))})
-
-
-def prediction_columns(
-    predicted: np.ndarray,
-    confidence: np.ndarray,
-    true: np.ndarray,
-    classes: np.ndarray,
-    confidences: np.ndarray,
-) -> dict[str, pa.Array]:
-    """Return the columns of a table that hold the arrays of `TopPredictions`."""
     return {
-        "predicted": pa.array(predicted),
-        "confidence": pa.array(confidence.astype(np.float32)),
-        "true_confidence": pa.array(true.astype(np.float32)),
-        "top5_classes": _lists(classes.astype(np.int32)),
-        "top5_confidences": _lists(confidences.astype(np.float32)),
+        "predicted": to_numpy(top.predicted),
+        "confidence": to_numpy(top.confidence),
+        "true_confidence": to_numpy(top.true),
+        "top5_classes": to_lists(top.classes.int()),
+        "top5_confidences": to_lists(top.confidences),
     }
 
 
-def _lists(rows: np.ndarray) -> pa.Array:
-    """Return each row of a table (N, c) as a list of fixed length."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+def crafting_rows(index: Tensor, counts: Sequence[int]) -> pa.Table:
+    """Return what each image of a batch took, for all budgets together.
+
+    `counts` are the batch's gradients, zero gradients and forward passes, which are shared out
+    evenly among its images. The columns are `index`, `gradients`, `zero_gradients`, `forwards`.
+    """
+    names = ("gradients", "zero_gradients", "forwards")
+    shares = {
+        name: np.full(len(index), value / len(index))
+        for name, value in zip(names, counts, strict=True)
+    }
+    return pa.table({"index": to_numpy(index), **shares})
+
+
+def to_numpy(values: Tensor) -> np.ndarray:
+    """Return a copy of a column (N,): a loader's tensors hold open files."""
+    return values.cpu().numpy().copy()
+
+
+def to_lists(rows: Tensor) -> pa.Array:
+    """Return each row of a tensor (N, c) as a list of fixed length."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(to_numpy(rows.flatten())), rows.shape[1])

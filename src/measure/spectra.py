@@ -1,12 +1,11 @@
 """Power spectra of clean images and of perturbations."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
 from src.measure.fourier import radial_bins, radial_power
+from src.measure.predictions import to_lists, to_numpy
 
 _ROUNDING = 1e-9
 """Largest power that is rounding of float32 pixels alone."""
@@ -17,27 +16,23 @@ class Spectra(Diagnostic):
 
     table = "spectra"
 
-    def __init__(self, targets: Sequence[str], reference_eps_255: float) -> None:
-        super().__init__(targets)
+    def __init__(self, reference_eps_255: float) -> None:
         self.reference_eps_255 = reference_eps_255
 
-    def observe(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        place = inputs.budgets.index(self.reference_eps_255)
-        change = inputs.adversarial[place] - inputs.clean
-        self.update([inputs.batch.index], [radial_power(inputs.clean), radial_power(change)])
-
-    def compute(self) -> pa.Table:
+    def measure(self, inputs: DiagnosticInput) -> pa.Table:
         """Return one row per image: `index`, and the power of the image and of its perturbation.
 
         `image` and `perturbation` are lists of the power in each bin, see `radial_power`.
         """
-        whole, real = self.rows(1)
-        lists = [
-            pa.FixedSizeListArray.from_arrays(pa.array(power.ravel()), power.shape[1])
-            for power in map(np.ascontiguousarray, np.split(real, 2, axis=1))
-        ]
-        return pa.table([pa.array(whole[:, 0]), *lists], ["index", "image", "perturbation"])
+        place = inputs.budgets.index(self.reference_eps_255)
+        change = inputs.adversarial[place] - inputs.clean
+        return pa.table(
+            {
+                "index": to_numpy(inputs.batch.index),
+                "image": to_lists(radial_power(inputs.clean)),
+                "perturbation": to_lists(radial_power(change)),
+            }
+        )
 
 
 def mean_spectra(rows: pa.Table, side: int, reference_eps_255: float) -> pa.Table:

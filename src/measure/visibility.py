@@ -6,6 +6,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
+from src.measure.predictions import to_numpy
 
 SMALLEST = 11
 """Fewest pixels of a side at which an image has an SSIM: its Gaussian window's."""
@@ -22,27 +23,27 @@ class Stealth(Diagnostic):
 
     table = "stealth"
 
-    def observe(self, inputs: DiagnosticInput) -> None:
-        """Add one batch."""
-        index = inputs.batch.index
-        for level, images in enumerate(inputs.adversarial if len(index) else ()):
-            change = (images - inputs.clean).flatten(1)
-            mse = change.double().square().mean(dim=1)
-            eps = torch.full_like(mse, inputs.budgets[level])
-            sizes = [eps, 255 * mse.sqrt(), 255 * change.abs().amax(dim=1), -10 * mse.log10()]
-            ssim = structural_similarity(images, inputs.clean)
-            self.update([torch.full_like(index, level), index], [*sizes, ssim])
-
-    def compute(self) -> pa.Table:
-        """Return one row per image and budget, sorted by budget and index.
+    def measure(self, inputs: DiagnosticInput) -> pa.Table:
+        """Return one row per image and budget.
 
         The columns are `index`, `eps_255`, `rms_255` and `linf_255` (root mean square and largest
         change, in units of 1/255), `psnr` (in dB of the range 1; infinite without a change) and
         `ssim` (in [-1, 1]; NaN for images below `SMALLEST` pixels).
         """
-        whole, real = self.rows(2)
-        names = ("eps_255", "rms_255", "linf_255", "psnr", "ssim")
-        return pa.table({"index": whole[:, 1], **dict(zip(names, real.T, strict=True))})
+        tables = []
+        for eps_255, images in zip(inputs.budgets, inputs.adversarial, strict=True):
+            change = (images - inputs.clean).flatten(1)
+            mse = change.double().square().mean(dim=1)
+            sizes = {
+                "eps_255": torch.full_like(mse, eps_255),
+                "rms_255": 255 * mse.sqrt(),
+                "linf_255": (255 * change.abs().amax(dim=1)).double(),
+                "psnr": -10 * mse.log10(),
+                "ssim": structural_similarity(images, inputs.clean).double(),
+            }
+            columns = {"index": inputs.batch.index, **sizes}
+            tables.append(pa.table({name: to_numpy(column) for name, column in columns.items()}))
+        return pa.concat_tables(tables)
 
 
 def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
@@ -50,8 +51,8 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     if min(images.shape[-2:]) < SMALLEST:
         return images.new_full((len(images),), torch.nan)
     with torch.autocast(images.device.type, enabled=False):
-        _, each = structural_similarity_index_measure(
+        _, windows = structural_similarity_index_measure(
             images.float(), others.float(), data_range=1.0, reduction="none", return_full_image=True
         )
     edge = SMALLEST // 2  # where the window would lie on mirrored pixels
-    return each[..., edge:-edge, edge:-edge].flatten(1).mean(dim=1)
+    return windows[..., edge:-edge, edge:-edge].flatten(1).mean(dim=1)

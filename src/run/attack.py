@@ -21,8 +21,8 @@ from src.utils.processes import is_first_process
 log = logging.getLogger(__name__)
 
 
-def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Attacker:
-    """Return a job's attack on its source; images that are `kept` are not attacked again."""
+def make_attacker(job: Job, stored: Mapping[int, np.ndarray] | None = None) -> Attacker:
+    """Return a job's attack on its source; images that are `stored` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
     source = job.models[settings.source_name]
     assert job.attack is not None
@@ -40,7 +40,7 @@ def make_attacker(job: Job, kept: Mapping[int, np.ndarray] | None = None) -> Att
         max_images=_images_per_batch(job),
         precision=settings.trainer.attack_precision,
         name=attack.name,
-        kept=kept,
+        kept=stored,
     )
 
 
@@ -73,27 +73,26 @@ def _images_per_batch(job: Job) -> int | None:
     The batch is what a kill loses. No clock decides it: other batches give other rows.
     """
     settings, members = job.settings, len(job.settings.source)
-    taken = settings.attack.gradients(len(settings.budgets), members)
-    if not taken:
+    gradients = settings.attack.gradients(len(settings.budgets), members)
+    if not gradients:
         return None
-    most = settings.trainer.gradients_per_batch
-    if most is None:
+    limit = settings.trainer.gradients_per_batch
+    if limit is None:
         pixels = max(64, job.images.image_size) ** 2
-        most = (20_000 if job.device == "cpu" else 1_000_000) * 64**2 // pixels
-    return max(1, int(most / (taken * members * settings.source_draws)))
+        limit = (20_000 if job.device == "cpu" else 1_000_000) * 64**2 // pixels
+    return max(1, int(limit / (gradients * members * settings.source_draws)))
 
 
 def try_attack(job: Job, device: torch.device) -> None:
-    """Attack two of a job's images on its source, whose models alone need be there.
+    """Attack two images, so that an attack that cannot work fails before targets are trained.
 
-    An attack that cannot work shows by this before other models are trained. One whose rows are
-    stored is not tried, unless a diagnostic runs it again. Logs the number of gradients.
+    An attack whose rows are stored is not tried, unless a diagnostic runs it again.
     """
     diagnostics = job.settings.diagnostics
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
     key = content_key(job.crafting, CRAFTING, None, None)
-    known = None if job.settings.rerun else job.rows.read(key, ["index"])
-    stored = known is not None and np.isin(job.images.indices, known["index"].to_numpy()).all()
+    rows = None if job.settings.rerun else job.rows.read(key, ["index"])
+    stored = rows is not None and np.isin(job.images.indices, rows["index"].to_numpy()).all()
     if stored and not (bisected or iterations):
         return
     batch = Batch(*(column.to(device) for column in job.images[:2]))
@@ -113,8 +112,8 @@ def try_attack(job: Job, device: torch.device) -> None:
         attacker.cpu()
     if is_first_process():
         gradients = counts[0] // len(batch.index)
-        whole = f"{gradients * len(job.images):,}"
-        log.info("gradients of %s: %d an image, %s in all", job.settings.job, gradients, whole)
+        total = f"{gradients * len(job.images):,}"
+        log.info("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)
 
 
 def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, int]:
@@ -127,10 +126,10 @@ def _known_target_labels(settings: Settings, images: ImageDataset) -> dict[int, 
             f"attack.target_label=data, but the data set {name} names no target labels; "
             "least_likely, random and next need none."
         )
-    own = images.indices[images.target_labels == images.labels]
-    if len(own):
+    wrong = images.indices[images.target_labels == images.labels]
+    if len(wrong):
         raise ValueError(
-            f"attack.target_label=data, but the target label of image {own[0]} of {name} is its "
-            "true class."
+            f"attack.target_label=data, but the target label of image {wrong[0]} of {name} is "
+            "its true class."
         )
     return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))

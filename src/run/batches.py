@@ -12,10 +12,9 @@ from src.data import Batch, ImageDataset
 class Batches(Dataset[Batch]):
     """Batches of one process.
 
-    All batches are laid out first and dealt to the processes in turn, so that every image shares
-    its batch with the same others, and gets the same digits, on any number of processes. With a
-    `shuffle_seed` images come in random order and in pairs, see `layout`. Images whose index is
-    not among `only` are left out, in pairs only whole batches of them: each keeps its partner.
+    All batches are laid out first and dealt to the processes in turn: on any number of processes
+    an image shares its batch with the same others. With a `shuffle_seed` images come in random
+    pairs, see `layout`. Images not among `only` are left out; of pairs only whole batches.
     """
 
     def __init__(
@@ -40,26 +39,30 @@ class Batches(Dataset[Batch]):
         if shuffle_seed is not None:
             for batch in batches:
                 wanted[batch] = wanted[batch].any()
-        self.own = [[at for at in batch if wanted[at]] for batch in batches[rank::processes]]
+        self.positions = [[at for at in batch if wanted[at]] for batch in batches[rank::processes]]
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.positions)
 
     def __getitem__(self, number: int) -> Batch:
-        if not self.own[number]:
+        if not self.positions[number]:
             none = torch.zeros(0, dtype=torch.int64)
             return Batch(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), none, none)
-        return self.dataset[self.own[number]]
+        return self.dataset[self.positions[number]]
 
 
 def layout(count: int, batch_size: int, shuffle_seed: int | None) -> list[list[int]]:
     """Return the positions in each batch, in order or, with a seed, shuffled.
 
-    Shuffled batches hold two images at least: all but the last one hold pairs, and the last one
-    holds a triple too where the number of images, which is at least two, is odd.
+    Shuffled batches hold pairs; the last one holds a triple too if the number of images is odd.
     """
     order, size = list(range(count)), batch_size
     if shuffle_seed is not None:
+        if count < 2:
+            raise ValueError(
+                "controls=true needs at least 2 images: it shows each with the perturbation of "
+                "another one."
+            )
         order = np.random.default_rng(shuffle_seed).permutation(count).tolist()
         size = 2 * max(1, batch_size // (2 + count % 2))
     batches = [order[first : first + size] for first in range(0, count, size)]

@@ -29,13 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of a pass over the images.
-
-    Attributes:
-        tables: Rows of all processes, see `Transfer`.
-        seconds: Duration of the pass, diagnostics included.
-        batch_size: Images in a batch.
-    """
+    """Results of a pass over the images: rows of all processes, duration, and batch size."""
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     seconds: float = math.nan
@@ -51,12 +45,12 @@ def evaluate(
 ) -> Evaluation:
     """Attack images and evaluate the targets; `label` names the progress bar.
 
-    Of several devices each gets its share of all images, and leaves out those not among `only`.
-    Where a GPU's memory does not suffice, the pass begins again with half the batch size.
+    Several devices share all images, and leave out those not among `only`. Where a GPU's memory
+    does not suffice, the pass begins again with half the batch size.
 
     Raises:
         ValueError: There are fewer batches than processes; or the memory does not suffice for
-            one image, or for a batch of several processes, which cannot halve it together.
+            one image, or for a batch of several processes.
     """
     variants, source, size = module.variants, module.adversarial_source, int(trainer.batch_size)
     size = min(size, source.max_images or size)

@@ -2,12 +2,11 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from src.analysis import wilson_interval
@@ -23,11 +22,11 @@ from src.images.saved_images import SavedImages, saved_dataset
 from src.report.terminal import print_matrix
 from src.run.attack import try_attack
 from src.run.batches import Batches
-from src.run.models import Model, check_images, open_dataset, prepare_models
+from src.run.models import Model, open_dataset, prepare_models
 from src.run.outputs import write_results
 from src.run.passes import attacked_rows
 from src.run.saved_set import check_weights, open_set, with_set
-from src.run.stages import Job, Results, built_defences, mixing_pool
+from src.run.stages import Job, Results, build_defences, mixing_pool
 from src.run.track import track_job
 from src.run.trainer import for_device, make_trainer, meet
 from src.run.unattacked import clean_rows, unattacked_tables
@@ -48,10 +47,10 @@ def run_job(
     Its matrix is printed on a console, if there is one.
     """
     job = _prepared(settings, tracker)
-    result = computed(job)
+    result = compute_results(job)
     if not is_first_process():
         return  # the first process of this job writes the results
-    record = described(job, result, folder)
+    record = make_record(job, result, folder)
     clear(folder)  # of an earlier job
     summary = write_results(job, result, record, folder)
     if job.settings.save_adversarial:
@@ -63,17 +62,24 @@ def run_job(
             print_matrix(matrix, console)
 
 
-def computed(job: Job) -> Results:
+def compute_results(job: Job) -> Results:
     """Return all rows of a job with its models; what is not stored is computed.
 
     Where processes share the job, the first one alone gets them.
     """
     unattacked = unattacked_tables(job)
     result = attacked_rows(job) if job.settings.budgets else Results()
-    unsteady = [pair for pair, one in job.networks.items() if not getattr(one, "steady", True)]
-    softmax = [pair for pair, one in job.networks.items() if getattr(one, "softmax", False)]
-    diagnostics = _joined(result.diagnostics, unattacked)
-    return replace(result, diagnostics=diagnostics, unsteady=unsteady, softmax=softmax)
+    diagnostics = {**result.diagnostics, **unattacked}
+    if len(diagnostics) < len(result.diagnostics) + len(unattacked):  # of attack and of noise
+        parts = [result.diagnostics["filtered"], unattacked["filtered"]]
+        diagnostics["filtered"] = pa.concat_tables(parts)
+    networks = job.networks.items()
+    return replace(
+        result,
+        diagnostics=diagnostics,
+        unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
+        softmax=[pair for pair, network in networks if getattr(network, "softmax", False)],
+    )
 
 
 def _prepared(settings: Settings, tracker: Tracker) -> Job:
@@ -90,27 +96,34 @@ def _prepared(settings: Settings, tracker: Tracker) -> Job:
     if settings.attack.kind == "crafted":
         attack = attack_function(settings.attack)
         pool = mixing_pool(open_dataset(settings, "test", whole=True), settings.seed)
-    rows = Rows(Path(settings.cache_dir) / "rows")
-    defences = built_defences(settings)
-    job = Job(settings, saved, images, diagnosed, pool, {}, device, rows, attack, defences)
+    make_job = partial(
+        Job,
+        settings=settings,
+        saved=saved,
+        images=images,
+        diagnosed=diagnosed,
+        pool=pool,
+        device=device,
+        rows=Rows(Path(settings.cache_dir) / "rows"),
+        attack=attack,
+        defences=build_defences(settings),
+    )
 
     def use_source(models: dict[str, Model]) -> None:
-        try_attack(replace(job, models=models), runner.strategy.root_device)
+        try_attack(make_job(models=models), runner.strategy.root_device)
 
     models = prepare_models(settings, images, tracker, use_source)
     if saved is not None:
         check_weights(saved, {name: model.digest for name, model in models.items()})
-    job = replace(job, models=models)
     meet(trainer)
+    job = make_job(models=models)
     _log_cost_of_defences(job)
-    clean = clean_rows(job)
-    check_clean_accuracies(
-        settings, clean, {name: models[name].expected_accuracy for name in models}
-    )
-    return replace(job, clean=clean)
+    job = replace(job, clean=clean_rows(job))
+    _check_clean_accuracies(job)
+    return job
 
 
-def described(job: Job, result: Results, folder: Path | None = None) -> JobRecord:
+def make_record(job: Job, result: Results, folder: Path | None = None) -> JobRecord:
     """Return the record of a computed job, with the words of its command that its folder holds."""
     settings = job.settings
     names = [settings.attacked, *job.target_keys]
@@ -142,7 +155,7 @@ def check_job(settings: Settings) -> None:
     """Refuse a job that cannot work before any job runs."""
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
-    built_defences(settings)
+    build_defences(settings)
     code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     if settings.attack.kind == "crafted":
         attack_function(settings.attack)
@@ -153,46 +166,41 @@ def check_job(settings: Settings) -> None:
 
 def _log_cost_of_defences(job: Job) -> None:
     """Log the number of predictions behind defences, before any of them is made."""
-    behind = [one for one in job.networks.values() if isinstance(one, Defended)]
-    if behind and is_first_process():
-        passes = sum(one.repeats * int(getattr(one.defence, "copies", 1)) for one in behind)
+    defended = [network for network in job.networks.values() if isinstance(network, Defended)]
+    if defended and is_first_process():
+        passes = sum(each.repeats * int(getattr(each.defence, "copies", 1)) for each in defended)
         count = passes * len(job.images) * (1 + len(job.settings.budgets))
         log.info("%s: %s predictions behind defences", job.settings.job, f"{count:,}")
 
 
-def check_clean_accuracies(
-    settings: Settings, clean: pa.Table, expectations: Mapping[str, float | None]
-) -> None:
+def _check_clean_accuracies(job: Job) -> None:
     """Compare the clean accuracies with those that are expected; warn, or stop where settings say.
 
-    What a weight file states of its test images warns alone: other copies of them may be harder.
-
     A model misses if the 95 % interval of its accuracy lies outside the expected one plus or
-    minus the tolerance, so that a small subset does not stop a job by chance.
+    minus the tolerance. What a weight file states warns alone: other copies may be harder.
     """
-    frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
+    frame = job.clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
     correct = (frame["label"] == frame["predicted"]).groupby(
         [frame[name] for name in Evaluated._fields], sort=False
     )
     counts = correct.agg(["sum", "count"])
-    words = [f"{Evaluated(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows()]
-    number = pc.count_distinct(clean["index"]).as_py()
-    log.info("%d clean images, correct: %s", number, ", ".join(words))
-    for name in settings.models:  # defences have no such expectations
+    shares = ", ".join(f"{Evaluated(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
+    log.info("%d clean images, correct: %s", len(job.images), shares)
+    check = job.settings.clean_accuracy_check
+    for name in job.settings.models:  # defences have no such expectations
         k, n = (int(value) for value in counts.loc[Evaluated(name)])
-        expected = expectations[name]
+        expected = job.models[name].expected_accuracy
         if expected is None:
             continue
         low, high = (float(bound) for bound in wilson_interval(k, n))
-        tolerance = settings.clean_accuracy_check.tolerance
-        if low > expected + tolerance or high < expected - tolerance:
+        if low > expected + check.tolerance or high < expected - check.tolerance:
             message = (
                 f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its file expects "
-                f"{expected:.2%} +- {tolerance:.2%}; check weights, mean, std and input_size"
+                f"{expected:.2%} +- {check.tolerance:.2%}; check weights, mean, std and input_size"
             )
-            own = settings.model[name].expected_accuracy is not None
-            if own and settings.clean_accuracy_check.action == "stop":
+            stated_by_user = job.settings.model[name].expected_accuracy is not None
+            if stated_by_user and check.action == "stop":
                 raise ValueError(f"{message}, or go on with clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
 
@@ -206,19 +214,10 @@ def _images(
     else:
         wanted = {"num_classes", "class_names", "n_images", "images", "seed"}
         images = saved_dataset(saved, **settings.dataset.model_dump(include=wanted))
-    check_images(images, together=2 if settings.controls else 1)
+    images.digest()  # reads all files: a bad one is refused
     diagnosed = images.subset(settings.diagnostics.n_images, settings.seed)
     size = int(settings.trainer.batch_size)  # too small sets are refused
     Batches(images, size, processes, shuffle_seed=settings.seed if settings.controls else None)
-    if settings.diagnostics.attack_independent:
+    if settings.diagnostics.filters or settings.diagnostics.similarity:
         Batches(diagnosed, size, processes)
     return images, diagnosed
-
-
-def _joined(first: Mapping[str, pa.Table], second: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """Concatenate tables of equal names from two mappings."""
-    parts = {
-        name: [each[name] for each in (first, second) if name in each]
-        for name in {**first, **second}
-    }
-    return {name: pa.concat_tables(tables) for name, tables in parts.items()}

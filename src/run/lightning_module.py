@@ -1,7 +1,9 @@
 """Lightning module that evaluates all targets on the same adversarial images."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,7 @@ from src.defences import Defended
 from src.images.adversarial_source import AdversarialBatch, AdversarialSource
 from src.images.variants import UNROUNDED, AttackedBatch, Variants
 from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.predictions import Crafting, Predictions, RowMetric, merged
+from src.measure.predictions import crafting_rows, prediction_rows, to_lists, to_numpy
 from src.utils import stopping
 
 _MOST_BYTES = 256e6  # of images that wait to be handed over
@@ -25,7 +27,7 @@ CRAFTING, IMAGES = "crafting", "images"
 
 
 def total(crafting: pa.Table | None, name: str) -> int:
-    """Return the sum of a column of `Crafting`; 0 where nothing was attacked."""
+    """Return the sum of a column of `crafting_rows`; 0 where nothing was attacked."""
     return 0 if crafting is None else round(pc.sum(crafting[name]).as_py() or 0)
 
 
@@ -33,20 +35,19 @@ class Transfer(pl.LightningModule):
     """Lightning module that attacks each batch once and evaluates every target on the same images.
 
     Args:
-        targets: Networks by name, of which those behind a defence get the primary variant alone,
-            and no diagnostics.
-        diagnostics: Tables computed of each batch, where float32 is a variant of its images; their
-            gradients do not count.
+        targets: Networks by name. Those behind a defence get the primary variant alone, and no
+            diagnostics.
+        diagnostics: Tables computed of each batch; their gradients do not count.
         diagnosed: Index of the images that diagnostics get; None: all.
-        keep: Called after a batch, at most every `seconds`, with this process's rows of the images
-            finished since the last call, and with the table `IMAGES`: newly attacked images before
-            any rounding, float32 of 3 K H W values in [0, 1] a row.
+        keep: Called after a batch, at most every `seconds`, with this process's rows since the
+            last call, and the table `IMAGES`: newly attacked images before any rounding, float32
+            of 3 K H W values in [0, 1] per row.
         kept_images: Index of the images in that table; None: all.
         seed: Seed, with a batch's first image, of what an attack draws from PyTorch's generators.
 
     Attributes:
-        tables: Rows of all processes after a pass: of `Predictions` by variant, of diagnostics by
-            their `table`, and of `Crafting` where images were attacked.
+        tables: Rows of all processes after a pass: `prediction_rows` by variant, those of
+            diagnostics by their `table`, and `crafting_rows` where images were attacked.
         seconds: Least time between two calls of `keep`; a killed pass loses a batch more.
     """
 
@@ -68,28 +69,21 @@ class Transfer(pl.LightningModule):
         self.networks = nn.ModuleList(targets.values())
         self.adversarial_source = adversarial_source
         self.variants = variants
-        levels = adversarial_source.levels
-        names = variants.names if targets else ()
-        self.predictions = {name: Predictions(self.names, levels) for name in names}
         self.diagnostics = list(diagnostics)
         self.diagnosed = None if diagnosed is None else frozenset(diagnosed)
-        self.crafting = Crafting()
-        self.metrics: dict[str, RowMetric] = {
-            **self.predictions,
-            **{one.table: one for one in self.diagnostics},
-            CRAFTING: self.crafting,
-        }
-        self.on_device = nn.ModuleList(self.metrics.values())
         self.keep = keep
         self.kept_images = None if kept_images is None else frozenset(kept_images)
         self.seed = seed
         self.tables: dict[str, pa.Table] = {}
+        self._waiting = defaultdict[str, list[pa.Table]](list)  # rows by table until `keep`
+        self._rows = defaultdict[str, list[pa.Table]](list)  # of this process, after it
+        self._since = 0.0
 
     def on_predict_epoch_start(self) -> None:
         """Drop the rows of an earlier pass."""
-        for metric in self.metrics.values():
-            metric.reset()
-        self._mark()
+        self._rows.clear()
+        self._waiting.clear()
+        self._since = time.monotonic()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Attack a batch, add every target's predictions, and return its images' index."""
@@ -99,32 +93,27 @@ class Transfer(pl.LightningModule):
         drawn = np.random.SeedSequence([self.seed, int(batch.index[0])]).generate_state(1)
         pl.seed_everything(int(drawn[0]), verbose=False)  # for attacks that draw from PyTorch
         self._transfer(batch)
-        size = sum(flat.nbytes for _, flat in self._images)
+        size = sum(table.nbytes for table in self._waiting.get(IMAGES, ()))
         if time.monotonic() - self._since >= self.seconds or size > _MOST_BYTES:
-            self._hand_over(
-                {
-                    name: metric.since(self._kept[name])
-                    for name, metric in self.metrics.items()
-                    if len(metric.whole) > self._kept[name]
-                }
-            )
+            self.keep(self._take_waiting())
         return batch.index
 
-    def _mark(self) -> None:
-        """Mark the rows and images from here on as not handed over."""
-        self._since = time.monotonic()
-        self._kept = {name: len(metric.whole) for name, metric in self.metrics.items()}
-        self._images: list[tuple[np.ndarray, np.ndarray]] = []
+    def on_predict_epoch_end(self) -> None:
+        """Hand over the last images, and gather all processes' rows."""
+        images = self._take_waiting().get(IMAGES)
+        if images:
+            self.keep({IMAGES: images})
+        self.tables = _gather(self._rows)
 
-    def _hand_over(self, parts: dict[str, pa.Table]) -> None:
-        """Call `keep` with some rows, and the images that have not been handed over."""
-        if self._images:
-            index, flat = map(np.concatenate, zip(*self._images, strict=True))
-            column = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-            parts[IMAGES] = pa.table({"index": index, "adversarial": column})
-        if parts:
-            self.keep(parts)
-        self._mark()
+    def _take_waiting(self) -> dict[str, pa.Table]:
+        """Return the rows and images since the last call; note the rows for the end."""
+        parts = {name: pa.concat_tables(tables) for name, tables in self._waiting.items()}
+        for name, table in parts.items():
+            if name != IMAGES:
+                self._rows[name].append(table)
+        self._waiting.clear()
+        self._since = time.monotonic()
+        return parts
 
     def _transfer(self, batch: Batch) -> None:
         """Attack a batch; add every target's predictions and the diagnostics' rows."""
@@ -135,24 +124,20 @@ class Transfer(pl.LightningModule):
             AttackedBatch(clean, images, batch, eps_255, source.norm)
             for eps_255, images in zip(source.budgets, adversarial.images, strict=True)
         ]
-        if adversarial.counts is not None:
-            self.crafting.add(batch.index, adversarial.counts)
-            self._note_images(batch.index, adversarial.images)
         logits = self._evaluate(per_budget, adversarial.target_labels)
         if self.diagnostics:
             self._diagnose(clean, adversarial.images, batch, logits)
-
-    def on_predict_epoch_end(self) -> None:
-        """Merge the processes' rows."""
-        self._hand_over({})
-        self.tables = merged(self.metrics)
+        if adversarial.counts is not None:
+            self._waiting[CRAFTING].append(crafting_rows(batch.index, adversarial.counts))
+            self._add_images(batch.index, adversarial.images)
 
     def _evaluate(
         self, per_budget: Sequence[AttackedBatch], target_labels: Tensor | None
     ) -> dict[str, Tensor]:
         """Add all predictions; return the logits of `float32` images, (K, N, C), by target."""
         unrounded: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        for level, attacked in enumerate(per_budget):  # one at a time: a grid is large
+        for number, attacked in enumerate(per_budget):  # one at a time: a grid is large
+            level = self.adversarial_source.levels.slice(number, 1)
             index, labels = attacked.batch.index, attacked.batch.labels
             for variant in self.variants.names:
                 images = self.variants.make(variant, attacked)
@@ -161,8 +146,8 @@ class Transfer(pl.LightningModule):
                     if defended and variant != self.variants.primary:
                         continue
                     logits = network(images, index) if defended else network(images)
-                    columns = (index, labels, logits, target_labels)
-                    self.predictions[variant].add(name, level, *columns)
+                    rows = prediction_rows(name, level, index, labels, logits, target_labels)
+                    self._waiting[variant].append(rows)
                     if variant == UNROUNDED.primary and not defended:
                         unrounded[name].append(logits)
         return {name: torch.stack(parts) for name, parts in unrounded.items() if parts}
@@ -175,28 +160,46 @@ class Transfer(pl.LightningModule):
     ) -> None:
         """Hand a batch to the diagnostics; their draws do not change later batches."""
         rows = _rows_among(batch.index, self.diagnosed)
-        given = DiagnosticInput(
+        if not len(rows):
+            return
+        inputs = DiagnosticInput(
             clean=clean[rows],
             adversarial=adversarial[:, rows],
             batch=Batch(*(column[rows] for column in batch)),
             budgets=self.adversarial_source.budgets,
             networks={
-                name: each
-                for name, each in self._named_networks()
-                if not isinstance(each, Defended)
+                name: network
+                for name, network in self._named_networks()
+                if not isinstance(network, Defended)
             },
             logits={name: values[:, rows] for name, values in logits.items()},
         )
         with isolate_rng():
             for diagnostic in self.diagnostics:
-                diagnostic.observe(given)
+                self._waiting[diagnostic.table].append(diagnostic.measure(inputs))
 
-    def _note_images(self, index: Tensor, adversarial: Tensor) -> None:
-        """Note newly attacked images until they are handed over."""
+    def _add_images(self, index: Tensor, adversarial: Tensor) -> None:
+        """Add newly attacked images, which wait until they are handed over."""
         rows = _rows_among(index, self.kept_images)
         if len(rows):
             flat = adversarial[:, rows].transpose(0, 1).flatten(1)
-            self._images.append((index[rows].cpu().numpy(), flat.float().cpu().numpy()))
+            table = pa.table(
+                {"index": to_numpy(index[rows]), "adversarial": to_lists(flat.float())}
+            )
+            self._waiting[IMAGES].append(table)
+
+
+def _gather(rows: Mapping[str, Sequence[pa.Table]]) -> dict[str, pa.Table]:
+    """Return the rows of all processes by table; a process may have none of a table."""
+    parts: list[Any] = [{name: pa.concat_tables(tables) for name, tables in rows.items()}]
+    if torch.distributed.is_initialized():
+        (own,), parts = parts, [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, own)
+    names = dict.fromkeys(name for tables in parts for name in tables)
+    return {
+        name: pa.concat_tables(tables[name] for tables in parts if name in tables).combine_chunks()
+        for name in names
+    }
 
 
 def _rows_among(index: Tensor, wanted: Collection[int] | None) -> Tensor:

@@ -47,7 +47,7 @@ class Model:
     expected_accuracy: float | None = None
 
 
-_last_job: dict[str, Model] = {}  # models by the key of `_asked`
+_last_job: dict[str, Model] = {}  # models by `_make_key`
 
 
 def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
@@ -67,19 +67,6 @@ def open_datasets(jobs: Iterable[Settings]) -> None:
         open_dataset(job, "test")
 
 
-def check_images(dataset: ImageDataset, together: int = 1) -> None:
-    """Read the file of every chosen image, so that a bad one shows before any training.
-
-    Images of several sizes are refused, and fewer than the `together` that must share a batch.
-    """
-    if len(dataset) < together:
-        raise ValueError(
-            f"controls=true needs at least {together} images, to show each with the perturbation "
-            f"of another one, not {len(dataset)}."
-        )
-    dataset.digest()
-
-
 def prepare_models(
     settings: Settings,
     images: ImageDataset,
@@ -88,12 +75,11 @@ def prepare_models(
 ) -> dict[str, Model]:
     """Build all models of a job, then train those without weights, the sources first.
 
-    All are built before one is trained, so that what does not fit the data shows at once; those
-    of the job before in this process are reused. An ensemble of sources is a model of its own
+    Models of the last job in this process are reused. An ensemble of sources is a model of its own
     beside its members. `use_source` gets the source's models before the others are trained.
     """
-    asked = {name: _asked(settings, name, images) for name in settings.models}
-    built = {name: _built(settings, name, images) for name in asked if asked[name] not in _last_job}
+    keys = {name: _make_key(settings, name, images) for name in settings.models}
+    built = {name: _build(settings, name, images) for name in keys if keys[name] not in _last_job}
     if settings.attack.kind == "crafted":
         for name in built.keys() & set(settings.source):
             check_gradient(name, built[name], images.image_size)
@@ -103,19 +89,19 @@ def prepare_models(
         if settings.model[name].weights is None
     }
     if not all(file.exists() for file in files.values()):  # epochs end with all test images
-        check_images(open_dataset(settings, "test", whole=True))
+        open_dataset(settings, "test", whole=True).digest()
     models: dict[str, Model] = {}
-    for name in asked:
+    for name, key in keys.items():
         if name in files:
             _train(name, built[name], files[name], settings, tracker)
-        fresh = name in built
-        models[name] = (
-            _ready(settings, name, built[name], images) if fresh else _last_job[asked[name]]
-        )
+        if name in built:
+            models[name] = _finish(settings, name, built[name], images)
+        else:
+            models[name] = _last_job[key]
         if settings.attack.kind == "crafted" and name == settings.source[-1]:
             use_source(with_ensemble(settings, models))
     _last_job.clear()
-    _last_job.update((asked[name], model) for name, model in models.items())
+    _last_job.update((keys[name], model) for name, model in models.items())
     return with_ensemble(settings, models)
 
 
@@ -140,13 +126,13 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
     _opened.cache_clear()  # the current folder and its files may have changed
     images = open_dataset(settings, "test")
     with isolate_rng():
-        classifier = _built(settings, name, images)
+        classifier = _build(settings, name, images)
     if settings.model[name].weights is None:
         path = _checkpoint(settings, name, classifier, images)
         if not path.exists():
             return None
         load_weights(classifier.network, path)
-    _ready(settings, name, classifier, images)
+    _finish(settings, name, classifier, images)
     return classifier
 
 
@@ -155,23 +141,23 @@ def forget_models() -> None:
     _last_job.clear()
 
 
-def _asked(settings: Settings, name: str, images: ImageDataset) -> str:
+def _make_key(settings: Settings, name: str, images: ImageDataset) -> str:
     """Return a key of all that decides a model, as far as files stay as they are."""
-    parts = (settings.model[name], settings.dataset, settings.training)
-    wanted = [part.model_dump() for part in parts]
+    sections = (settings.model[name], settings.dataset, settings.training)
+    parts = [section.model_dump() for section in sections]
     folded = settings.trainer.fold_batch_norms
-    return content_key(name, wanted, folded, settings.cache_dir, images.digest())
+    return content_key(name, parts, folded, settings.cache_dir, images.digest())
 
 
-def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
+def _build(settings: Settings, name: str, images: ImageDataset) -> PixelClassifier:
     """Build a model from its file; without weights it is initialised by the training's seed."""
-    stated, found = _stated(settings, name).class_names, images.class_names
-    if stated and not _agree(stated, found):
+    stated, names = _read_facts(settings, name).class_names, images.class_names
+    if stated and not _agree(stated, names):
+        old, new = _list_new(stated, names), _list_new(names, stated)
         raise ValueError(
-            f"model {name}: its weights are for {len(stated)} classes ({_first(stated, found)}), "
-            f"but {settings.dataset.name} has {len(found)} ({_first(found, stated)}); "
-            "dataset.class_names and dataset.num_classes say which they are, "
-            f"model.{name}.weights=null trains it on them."
+            f"model {name}: its weights are for {len(stated)} classes ({old}), "
+            f"but {settings.dataset.name} has {len(names)} ({new}). "
+            f"Set dataset.class_names, or train the model: model.{name}.weights=null"
         )
     pl.seed_everything(settings.training.seed, verbose=False)
     return build_classifier(
@@ -182,43 +168,43 @@ def _built(settings: Settings, name: str, images: ImageDataset) -> PixelClassifi
     )
 
 
-def _stated(settings: Settings, name: str) -> WeightFacts:
+def _read_facts(settings: Settings, name: str) -> WeightFacts:
     """Return the facts that a model's weight file states, if it has one."""
     weights = settings.model[name].weights
     return WeightFacts() if weights in (None, "included") else weight_facts(str(weights))
 
 
-def _first(names: Sequence[str], others: Sequence[str]) -> str:
-    """Return the first names that are none of the others', or the first ones."""
-    own = [name for name in names if name not in others] or names
-    return ", ".join(own[:3]) + ", ..." * (len(own) > 3)
+def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
+    """Return three names that are none of the others', or the first ones."""
+    new = [name for name in names if name not in others] or names
+    return ", ".join(new[:3]) + ", ..." * (len(new) > 3)
 
 
-def _agree(known: Sequence[str], given: Sequence[str]) -> bool:
-    """Compare the class names of images with known ones; mere numbers agree by their count."""
-    if all(map(str.isdigit, given)):
-        return len(known) == len(given)
-    return tuple(known) == tuple(given)
+def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
+    """Compare the class names of images with stated ones; mere numbers agree by their count."""
+    if all(map(str.isdigit, names)):
+        return len(stated) == len(names)
+    return tuple(stated) == tuple(names)
 
 
-def _ready(
+def _finish(
     settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset
 ) -> Model:
     """Freeze a model that has its weights, and make it fast to differentiate."""
-    built = _network_of(settings, name)
+    network = _network_settings(settings, name)
     digest = weights_digest(classifier.network)
-    key = content_key(built, code_of(built), digest, repr(classifier.network))
+    key = content_key(network, code_of(network), digest, repr(classifier.network))
     classifier.eval().requires_grad_(False)
     if settings.trainer.fold_batch_norms:
         classifier.network = fold_batch_norms(classifier.network)
     classifier.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores
-    expected, stated = settings.model[name].expected_accuracy, _stated(settings, name)
-    if expected is None and stated.class_names == images.class_names:
-        expected = stated.expected_accuracy
+    expected, facts = settings.model[name].expected_accuracy, _read_facts(settings, name)
+    if expected is None and facts.class_names == images.class_names:
+        expected = facts.expected_accuracy
     return Model(classifier, digest, key, expected)
 
 
-def _network_of(settings: Settings, name: str) -> dict[str, Any]:
+def _network_settings(settings: Settings, name: str) -> dict[str, Any]:
     """Return the settings that decide what a model computes, weights apart."""
     return settings.model[name].model_dump(include={"network", "mean", "std", "input_size"})
 
@@ -230,22 +216,22 @@ def _checkpoint(
     dataset = settings.dataset.name
     if not settings.dataset.has_loader:
         raise ValueError(
-            f"model {name} has no weights, and a saved set brings no images to train it on; give "
-            f"model.{name}.weights=PATH, or the data set as dataset=NAME."
+            f"model {name} has no weights, and a saved set has no images to train it on. Set "
+            f"model.{name}.weights=PATH or dataset=NAME."
         )
     train = open_dataset(settings, "train")
     if not _agree(train.class_names, images.class_names):
         raise ValueError(
-            f"model {name} cannot be trained on {dataset}, whose {train.num_classes} classes "
-            f"({', '.join(train.class_names[:3])}, ...) are not the {images.num_classes} of the "
-            f"images ({', '.join(images.class_names[:3])}, ...)."
+            f"model {name} cannot be trained on {dataset}: its {train.num_classes} classes "
+            f"({_list_new(train.class_names, images.class_names)}) are not the "
+            f"{images.num_classes} of the images ({_list_new(images.class_names, ())})."
         )
-    check_images(train)
+    data = train.digest()  # reads all files: a bad one is refused
     shapes = {key: list(value.shape) for key, value in classifier.network.state_dict().items()}
-    built = _network_of(settings, name)
-    network = (built, code_of(built), shapes, repr(classifier.network))
+    network = _network_settings(settings, name)
+    built = (network, code_of(network), shapes, repr(classifier.network))
     recipe = settings.training.model_dump(exclude={"device"})
-    key = content_key(own_code(WEIGHTS), network, train.digest(), recipe)
+    key = content_key(own_code(WEIGHTS), built, data, recipe)
     return Path(settings.cache_dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,13 @@ log = logging.getLogger(__name__)
 def write_results(job: Job, result: Results, record: JobRecord, folder: Path) -> Summary:
     """Write a job's files into its folder, and return their summary.
 
-    The predictions of the primary variant get their name last: a job that has them has its other
-    files.
+    The predictions get their name last: a job that has them has its other files.
     """
-    named = prediction_tables(job, result, record)
-    primary = named.pop(PREDICTIONS)
-    files = {name: folder / f"{name}.parquet" for name in (*result.diagnostics, *named)}
+    tables = {**result.diagnostics, **prediction_tables(job, result, record)}
+    files = {name: folder / f"{name}.parquet" for name in tables}
     files[PREDICTIONS] = draft = folder / DRAFT
     try:
-        for name, table in {**result.diagnostics, **named, PREDICTIONS: primary}.items():
+        for name, table in tables.items():
             write_table(with_record(table.select(columns_of(name)), name, record), files[name])
         stored = StoredJob(record, folder, files)
         raised = raised_alarms(stored, job.saved, result)
@@ -72,8 +71,8 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
         write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
         summary = summarise([stored])
         shown: list[int] = []
-        for one in summary.attacked:
-            _write_tables(one, folder)
+        for attacked in summary.attacked:
+            _write_tables(attacked, folder)
             shown = _write_images(job, stored, folder)
         table = with_record(_top_five(job, result, shown), TOP_FIVE, record)
         write_table(table, folder / f"{TOP_FIVE}.parquet")
@@ -88,15 +87,15 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
 def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return a job's predictions with those of the clean images, by table; one a variant."""
     source = split_source(record.source)
-    own = pc.and_(*map(pc.equal, [job.clean["target"], job.clean["defence"]], source))
-    plain = pc.or_(pc.equal(job.clean["defence"], PLAIN), own)
-    named = {}
+    of_source = pc.and_(*map(pc.equal, [job.clean["target"], job.clean["defence"]], source))
+    plain = pc.or_(pc.equal(job.clean["defence"], PLAIN), of_source)
+    tables = {}
     for name, rows in (result.tables or {record.storage: job.clean.slice(0, 0)}).items():
         primary = name == record.storage
         clean = job.clean if primary else job.clean.filter(plain)
         table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
-        named[table] = pa.concat_tables([clean, rows]).select(columns_of(table))
-    return named
+        tables[table] = pa.concat_tables([clean, rows]).select(columns_of(table))
+    return tables
 
 
 def _top_five(job: Job, result: Results, shown: Sequence[int]) -> pa.Table:
@@ -115,10 +114,8 @@ def _top_five(job: Job, result: Results, shown: Sequence[int]) -> pa.Table:
 def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
-    Return the index of these images.
-
-    Clean images are uint8 (N, 3, H, W), adversarial ones of the examples float32 (K, N, 3, H, W) in
-    [0, 1], of K budgets `eps_255`.
+    Return the index of these images. Clean images are uint8 (N, 3, H, W), adversarial ones of the
+    examples float32 (K, N, 3, H, W) in [0, 1], of K budgets `eps_255`.
     """
     if examples := sorted(job.examples):
         variants, attacked = job.variants, adversarial_images(job, examples)
@@ -130,7 +127,9 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
                 label=batch.labels.numpy(),
                 eps_255=np.array(job.settings.budgets),
                 clean=batch.images.numpy(),
-                adversarial=np.stack([variants.make(variants.primary, one) for one in attacked]),
+                adversarial=np.stack(
+                    [variants.make(variants.primary, versions) for versions in attacked]
+                ),
             )
     if job.settings.report.name == "none":
         return examples
@@ -149,58 +148,59 @@ def _gallery_images(job: Job, chosen: pd.DataFrame, index: list[int]) -> dict[st
 
     They are `adversarial`, uint8 (M, 3, H, W), of the images `of` at the tried budgets `eps_255`.
     """
-    kept = index if job.saved is not None else sorted(stored_images(job, index))
+    stored = index if job.saved is not None else sorted(stored_images(job, index))
     tried = np.array(job.settings.budgets)
     wanted = sorted(
         {
             (int(row["index"]), float(tried[np.searchsorted(tried, eps)]))
-            for row in chosen[chosen["index"].isin(kept)].to_dict("records")
+            for row in chosen[chosen["index"].isin(stored)].to_dict("records")
             for eps, _ in moments(row["kind"], row, tried[-1])
         }
     )
     if not wanted:
         return {}
     make, primary = job.variants.make, job.variants.primary
-    levels = np.stack([make(primary, one) for one in adversarial_images(job, kept)])
+    levels = np.stack([make(primary, versions) for versions in adversarial_images(job, stored)])
     of, eps = map(np.array, zip(*wanted, strict=True))
-    images = levels[np.searchsorted(tried, eps), np.searchsorted(kept, of)]
+    images = levels[np.searchsorted(tried, eps), np.searchsorted(stored, of)]
     return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
 
 
 def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) -> list[Alarm]:
     """Run the sanity checks of a job."""
-    own = job.record
+    record = job.record
     if not job.attacked:
-        return clean_at_chance(job.predictions, len(own.class_names))
+        return clean_at_chance(job.predictions, len(record.class_names))
     breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
     if saved is not None and not breaches:
         log.info("All %d saved images are within their budgets.", total)
-    raised = [over_budget(own.label, *breach, total, own.norm) for breach in breaches]
+    raised = [over_budget(record.label, *breach, total, record.norm) for breach in breaches]
     raised += alarms(
         _unrounded(job),
-        own.source,
-        own.targets,
-        len(own.class_names),
-        result.zero_share,
-        protocol=own.protocol,
-        iterative=own.iterative,
+        record.source,
+        record.targets,
+        len(record.class_names),
+        result.zero_gradients / result.gradients if result.gradients else math.nan,
+        protocol=record.protocol,
+        iterative=record.iterative,
     )
-    if own.defences:
-        raised += many_abstentions(job.defended, own.source, own.targets, own.protocol)
-    words = "equal images have other logits at the next call, or beside other images"
-    raised += [Alarm("random_model", f"{name}: {words}") for name in result.unsteady]
-    words = "its outputs are never negative and sum to 1, as probabilities do"
-    return raised + [Alarm("softmax", f"{name}: {words}") for name in result.softmax]
+    if record.defences:
+        pair = (record.source, record.targets)
+        raised += many_abstentions(job.defended, *pair, record.protocol)
+    text = "equal images have other logits at the next call, or beside other images"
+    raised += [Alarm("random_model", f"{name}: {text}") for name in result.unsteady]
+    text = "its outputs are never negative and sum to 1, as probabilities do"
+    return raised + [Alarm("softmax", f"{name}: {text}") for name in result.softmax]
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:
     """Write a job's rates, excess, and each initially correct image's minimum budget as tried."""
-    job, own = summary.job, summary.job.record
+    job, record = summary.job, summary.job.record
     write_csv(folder / RATES, summary.rates)
     if len(summary.excess):
         write_csv(folder / EXCESS, summary.excess)
-    pair = (own.source, own.targets)
-    flips = trajectories(_unrounded(job), *pair, "target_correct", norm=own.norm)
+    pair = (record.source, record.targets)
+    flips = trajectories(_unrounded(job), *pair, "target_correct", norm=record.norm)
     job.forget()
     write_csv(folder / MINIMUM_BUDGETS, flips)
     write_csv(folder / FLIP_SUMMARY, flip_summary(flips))

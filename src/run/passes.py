@@ -13,13 +13,14 @@ import torch
 
 from src.artifacts.tables import with_cost
 from src.cache.keys import content_key
-from src.cache.rows import Keep, computed_once
+from src.cache.rows import Keep, compute_once
 from src.config.settings import CONTROLS
 from src.data import to_unit
 from src.images.adversarial_source import AdversarialSource
 from src.images.attacker import Attacker
 from src.images.saved_images import SavedImagesSource
 from src.images.variants import AttackedBatch
+from src.measure.diagnostic import Diagnostic
 from src.measure.diagnostics import make_diagnostics
 from src.measure.spectra import mean_spectra
 from src.run.attack import make_attacker
@@ -41,12 +42,12 @@ def attacked_rows(job: Job) -> Results:
     Where processes share the job, the first one alone gets them.
     """
     keys, wanted = _cells(job)
-    took = Evaluation()
+    evaluation = Evaluation()
 
     def compute(
         missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
     ) -> Mapping[Cell, pa.Table]:
-        nonlocal took
+        nonlocal evaluation
         settings = job.settings
         asked = {pair for _, pair in missing}
         targets = [pair for pair in settings.evaluated if pair in asked]
@@ -58,25 +59,25 @@ def attacked_rows(job: Job) -> Results:
 
         module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
         # Named without its targets: in 80 columns they leave no room for the bar itself.
-        took = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
+        evaluation = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
         if any(len(missing.get(cell, ())) < len(index) for cell, index in wanted.items()):
-            took = replace(took, seconds=math.nan)  # of a part of the images nobody can tell
-        return split(took.tables)
+            evaluation = replace(evaluation, seconds=math.nan)  # of a part nobody can tell
+        return split(evaluation.tables)
 
-    found = computed_once(
+    cells = compute_once(
         job.rows, keys, wanted, compute, large=[(IMAGES, None)], refresh=job.settings.rerun
     )
-    return _results(job, found, took) if is_first_process() else Results()
+    return _make_results(job, cells, evaluation) if is_first_process() else Results()
 
 
-def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Results:
+def _make_results(job: Job, cells: Mapping[Cell, pa.Table], evaluation: Evaluation) -> Results:
     """Return tables of all targets."""
-    crafting, names = found.get((CRAFTING, None)), [name for name, target in found if target]
+    crafting, names = cells.get((CRAFTING, None)), [name for name, target in cells if target]
     tables = {
         name: pa.concat_tables(
-            with_names(found[name, target], target)
+            with_names(cells[name, target], target)
             for target in job.settings.evaluated
-            if (name, target) in found
+            if (name, target) in cells
         )
         for name in dict.fromkeys(names)
     }
@@ -85,18 +86,18 @@ def _results(job: Job, found: Mapping[Cell, pa.Table], took: Evaluation) -> Resu
         for name in job.variants.names
         if (table := tables.pop(name, None)) is not None
     }
-    if ("spectra", None) in found:
-        size, at = job.images.image_size, job.settings.reference
-        tables["spectra"] = mean_spectra(found["spectra", None], size, at)
-    if ("stealth", None) in found:
-        tables["stealth"] = found["stealth", None]
+    if ("spectra", None) in cells:
+        side, reference = job.images.image_size, job.settings.reference
+        tables["spectra"] = mean_spectra(cells["spectra", None], side, reference)
+    if ("stealth", None) in cells:
+        tables["stealth"] = cells["stealth", None]
     return Results(
         variants,
         tables,
         gradients=total(crafting, "gradients"),
         zero_gradients=total(crafting, "zero_gradients"),
-        seconds=took.seconds,
-        batch_size=took.batch_size,
+        seconds=evaluation.seconds,
+        batch_size=evaluation.batch_size,
     )
 
 
@@ -112,36 +113,36 @@ def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[st
 
 def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
     """Return the keys of a job's rows, and the index of the images that are asked for."""
-    settings, chosen = job.settings, job.settings.diagnostics
+    settings, diagnostics = job.settings, job.settings.diagnostics
     every, diagnosed = job.images.indices, job.diagnosed.indices
-    what: dict[Cell, tuple[Any, np.ndarray]] = {}
+    cells: dict[Cell, tuple[Any, np.ndarray]] = {}  # what else decides the rows, and the index
     for target in settings.evaluated:
         if target.defence != PLAIN:
-            what[job.variants.primary, target] = (None, every)
+            cells[job.variants.primary, target] = (None, every)
             continue
         for variant in job.variants.names:
             primary = job.variants.primary if variant in CONTROLS else None
-            what[variant, target] = (primary, every)
-        if chosen.bisection:
+            cells[variant, target] = (primary, every)
+        if diagnostics.bisection:
             correct = np.intersect1d(diagnosed, _correct(job.clean, target))
-            what["flips", target] = (chosen.bisection, correct)
-        if chosen.iterations:
-            what["iterations", target] = ((settings.reference, chosen.iterations), diagnosed)
-        if chosen.filters:
-            what["filtered", target] = (settings.reference, diagnosed)
-    if chosen.spectra:
-        what["spectra", None] = (settings.reference, diagnosed)
-    if chosen.stealth:
-        what["stealth", None] = (None, diagnosed)
+            cells["flips", target] = (diagnostics.bisection, correct)
+        if diagnostics.iterations:
+            cells["iterations", target] = ((settings.reference, diagnostics.iterations), diagnosed)
+        if diagnostics.filters:
+            cells["filtered", target] = (settings.reference, diagnosed)
+    if diagnostics.spectra:
+        cells["spectra", None] = (settings.reference, diagnosed)
+    if diagnostics.stealth:
+        cells["stealth", None] = (None, diagnosed)
     if job.saved is None:
-        what[CRAFTING, None] = (None, every)
-        kept = every if settings.save_adversarial else np.array(job.examples, np.int64)
-        what[IMAGES, None] = (None, kept)
+        cells[CRAFTING, None] = (None, every)
+        examples = np.array(job.examples, np.int64)
+        cells[IMAGES, None] = (None, every if settings.save_adversarial else examples)
     keys = {
-        (name, target): content_key(job.crafting, name, how, target and job.model_key(target))
-        for (name, target), (how, _) in what.items()
+        (name, target): content_key(job.crafting, name, part, target and job.model_key(target))
+        for (name, target), (part, _) in cells.items()
     }
-    return keys, {cell: index for cell, (_, index) in what.items()}
+    return keys, {cell: index for cell, (_, index) in cells.items()}
 
 
 def _plain(clean: pa.Table) -> pa.Table:
@@ -170,12 +171,16 @@ def _transfer(
 ) -> Transfer:
     """Return the module that computes missing rows."""
     settings, names = job.settings, {name for name, _ in missing}
-    source, every = _adversarial_source(job, missing, todo), []
+    source, diagnostics = _adversarial_source(job, missing, todo), list[Diagnostic]()
     if isinstance(source, Attacker):
-        plain = [pair.target for pair in targets if pair.defence == PLAIN]
-        how = (settings.diagnostics, plain, settings.reference, _plain(job.clean))
-        every = make_diagnostics(*how, source, settings.seed, settings.step_255)
-    diagnostics = [one for one in every if one.table in names]
+        diagnostics = make_diagnostics(
+            settings.diagnostics,
+            settings.reference,
+            _plain(job.clean),
+            source,
+            seed=settings.seed,
+            step_255=settings.step_255,
+        )
     if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
         names.add("float32")
     size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
@@ -184,7 +189,7 @@ def _transfer(
         {str(pair): network for pair, network in job.networks.items() if pair in targets},
         source,
         replace(job.variants, wanted=names),
-        diagnostics,
+        [diagnostic for diagnostic in diagnostics if diagnostic.table in names],
         job.diagnosed.indices.tolist(),
         keep,
         None if settings.save_adversarial or small else job.examples,
@@ -199,17 +204,12 @@ def _adversarial_source(
     if job.saved is not None:
         return SavedImagesSource(job.saved)
     settings = job.settings
-    before = np.setdiff1d(todo, missing.get((CRAFTING, None), []))
-    kept = stored_images(job, before.tolist())
-    if again := len(before) - len(kept):
-        log.info(
-            "%s: the adversarial versions of %d images are made again, as they were not kept; "
-            "store.images_mb=%g.",
-            settings.job,
-            again,
-            settings.store.images_mb,
-        )
-    return make_attacker(job, kept)
+    attacked = np.setdiff1d(todo, missing.get((CRAFTING, None), []))
+    stored = stored_images(job, attacked.tolist())
+    if lacking := len(attacked) - len(stored):
+        text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
+        log.info(text, settings.job, lacking, settings.store.images_mb)
+    return make_attacker(job, stored)
 
 
 def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:

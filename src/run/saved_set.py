@@ -28,9 +28,9 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
                 f"{path} does not exist; give the folder adversarial/ of a job with "
                 "save_adversarial=true, or for images of another program clean and eps_255."
             )
-        found = read_set(path.parent) if bare else open_foreign_images(settings)
-        _ = found.breaches  # every image is read here: a damaged one shows before any job
-        return found
+        saved = read_set(path.parent) if bare else open_foreign_images(settings)
+        _ = saved.breaches  # reads every image: a damaged one shows before any job
+        return saved
     except ValueError as error:
         raise ValueError(f"attack.path={settings.path}: {error}") from error
 
@@ -47,19 +47,20 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     A set of another source or data set, or one that lacks what the job needs, is refused.
     """
     path = settings.attack.saved.path if settings.attack.saved else ""
-    given, own = settings.source_name, settings.dataset.name
     source, dataset = saved.source, saved.dataset
-    if given and source not in (UNKNOWN, settings.attacked):
+    if settings.source_name and source not in (UNKNOWN, settings.attacked):
         raise ValueError(
-            f"source={_words(settings.attacked)}, but {path} says that its images were crafted on "
-            f"{_words(source)}."
+            f"source={_describe(settings.attacked)}, but {path} says that its images were crafted "
+            f"on {_describe(source)}."
         )
-    if settings.dataset.has_loader and dataset not in (UNKNOWN, own):
-        raise ValueError(f"dataset={own}, but {path} says that its images are of {dataset}.")
+    if settings.dataset.has_loader and dataset not in (UNKNOWN, settings.dataset.name):
+        raise ValueError(
+            f"dataset={settings.dataset.name}, but {path} says that its images are of {dataset}."
+        )
     budgets = tuple(sorted(float(eps) for eps in saved.budgets_255))
     reference = settings.epsilon.reference
     reference = reference_budget(budgets) if reference is None else reference
-    check_among(f"epsilon.reference of {path}", [reference], budgets)
+    check_among(f"epsilon.reference of {path}", reference, budgets)
     model, defence = split_source(source)
     for member in (*model.split("+"), defence):
         check_name(member)
@@ -83,7 +84,7 @@ def with_set(settings: Settings, saved: SavedImages) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _words(source: str) -> str:
+def _describe(source: str) -> str:
     model, defence = split_source(source)
     return model if defence == PLAIN else f"{model} with source_defence={defence}"
 

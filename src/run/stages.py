@@ -1,18 +1,18 @@
 """A job with its data and models, and what becomes of its adversarial images."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import nn
 
-from src.cache.keys import content_key, crafting_key, defence_key, rows_key
+from src.cache.code_digest import code_of, own_code
+from src.cache.keys import content_key, defence_key, numerics, rows_key
 from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
@@ -37,22 +37,20 @@ class Job:
         diagnosed: Images of the diagnostics.
         pool: Images that attacks may mix in; None without an attack.
         models: Source and targets, by name.
-        rows: Store of rows.
         attack: The attack as a function; None without one.
-        defences: Defences by name.
         clean: Predictions for the clean images; None until they are made.
     """
 
     settings: Settings
-    saved: SavedImages | None
     images: ImageDataset
     diagnosed: ImageDataset
-    pool: Batch | None
     models: dict[str, Model]
     device: str
     rows: Rows
-    attack: Attack | None
     defences: Mapping[str, Defence]
+    attack: Attack | None = None
+    pool: Batch | None = None
+    saved: SavedImages | None = None
     clean: pa.Table = None
 
     @property
@@ -85,23 +83,27 @@ class Job:
 
     @cached_property
     def crafting(self) -> str:
-        """Key of the adversarial images, see `crafting_key`."""
-        pool, settings = self.pool, self.settings
-        before = settings.source_defence
-        return crafting_key(
-            settings,
-            self.device,
+        """Key of the adversarial images: of attack, source, budgets, seed and arithmetic."""
+        settings, pool, trainer = self.settings, self.pool, self.settings.trainer
+        attack, defence = settings.attack, settings.source_defence
+        return content_key(
+            own_code(),
             self.images.digest(),
+            pool and (pool.labels.tolist(), sha256(pool.images.numpy().tobytes()).hexdigest()),
+            attack.settings,
+            self.saved.digest if self.saved else code_of(attack.settings),
+            (settings.budgets, attack.norm, attack.target_label),
+            (settings.ensemble, settings.seed, settings.layers),
             [self.models[name].key for name in settings.source],
-            None if self.saved is None else self.saved.digest,
-            None if pool is None else content_key(pool.labels.tolist(), _digest(pool.images)),
-            None if before == PLAIN else defence_key(settings, before),
+            (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
+            (trainer.gradient_batch, trainer.attack_precision),
+            numerics(settings, self.device),
         )
 
-    def rows_key(self, table: str, pairs: Sequence[Evaluated], *what: Any) -> str:
+    def rows_key(self, table: str, pairs: Sequence[Evaluated], *parts: Any) -> str:
         """Return the key of rows of some models that need no attack, see `rows_key`."""
         keys = [self.model_key(pair) for pair in pairs]
-        return rows_key(self.settings, self.device, self.images.digest(), table, keys, *what)
+        return rows_key(self.settings, self.device, self.images.digest(), table, keys, *parts)
 
     @property
     def variants(self) -> Variants:
@@ -144,18 +146,13 @@ class Results:
     unsteady: Sequence[Evaluated] = ()
     softmax: Sequence[Evaluated] = ()
 
-    @property
-    def zero_share(self) -> float:
-        """Share of gradients that were zero in every pixel; NaN without a gradient."""
-        return self.zero_gradients / self.gradients if self.gradients else math.nan
 
-
-def built_defences(settings: Settings) -> dict[str, Defence]:
+def build_defences(settings: Settings) -> dict[str, Defence]:
     """Return the defences that a job names."""
     built = {}
-    for name, one in settings.defence.items():
+    for name, defence in settings.defence.items():
         try:
-            built[name] = call_target(one.call)
+            built[name] = call_target(defence.call)
         except ValueError as error:
             raise ValueError(f"defence.{name}: {error}") from error
         if not callable(built[name]):
@@ -167,7 +164,3 @@ def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
     """Return the images of a whole split that attacks may mix in to any of its images."""
     chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
     return whole[chosen.tolist()]
-
-
-def _digest(values: torch.Tensor) -> str:
-    return hashlib.sha256(values.numpy().tobytes()).hexdigest()

@@ -71,17 +71,23 @@ class Sweep:
         sweep, jobs = is_sweep(config.hydra), self.settings
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
         _check_places(config, self.folder, sweep, jobs[0].cache_dir)
-        _check(jobs, sweep)
+        if sweep and any(job.trainer.distributed for job in jobs):
+            raise ValueError(
+                "trainer.devices and trainer.strategy share one job among several devices, not a "
+                "sweep. Give every job one device: trainer=default"
+            )
+        for job in jobs:
+            check_job(job)
         open_tracker.cache_clear()
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:
             open_datasets(jobs)
         except DownloadError as error:
-            refuse(_ways_on(error))
+            refuse(_list_ways_on(error))
         forget_models()
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
-        names = _names(self.words) if self.jobs else [] if sweep else [jobs[0].job]
+        names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]
         self.plan = Plan(jobs=names, single=not sweep)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,8 +117,8 @@ class Sweep:
         """Say why the command stops here, and sum up the jobs that it has finished."""
         interrupted = isinstance(error, KeyboardInterrupt)
         self.stopped = "KILLED" if interrupted else "FAILED"
-        why = "Interrupted." if interrupted else f"{first_line(error)}."
-        print(f"\n{why} Finished jobs are in {self.folder}; the same command goes on.")
+        reason = "Interrupted." if interrupted else f"{first_line(error)}."
+        print(f"\n{reason} Finished jobs are in {self.folder}; the same command goes on.")
         self._sum_up()
 
     def end(self) -> None:
@@ -144,27 +150,17 @@ class Sweep:
 
     def _report_jobs(self) -> bool:
         """Print and write what the finished jobs come to; close the sweep's run."""
-        folder, jobs = self.folder, list(job_folders(self.folder, self.plan).values())
+        jobs = list(job_folders(self.folder, self.plan).values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         console = Console(markup=False, record=True, soft_wrap=True)
-        done, written = _summary_of([job for job in jobs if job not in failures], console), True
-        printed = []
+        summary = _summarise([job for job in jobs if job not in failures], console)
+        texts = []
         for show in (print_matrices, print_rankings, print_alarms):
-            show(done, console)
-            printed.append(console.export_text())
-        matrices, ranked, alarms = printed
-        text = "".join(printed).strip("\n")
-        try:
-            if jobs != [folder]:  # which the job itself has cleared
-                clear_sweep(folder)
-            write_tables(done, folder)
-            if text:
-                write_text(folder / SUMMARY, text)
-        except WriteError as error:
-            console.print(str(error), style="yellow")
-            written = False
-        if done.jobs and self.settings[0].report.name != "none":
-            written &= self._report(done, console)
+            show(summary, console)
+            texts.append(console.export_text())
+        written = self._write_files(summary, jobs, "".join(texts).strip("\n"), console)
+        if summary.jobs and self.settings[0].report.name != "none":
+            written &= self._report(summary, console)
         for job, failure in failures.items():
             console.print(f"FAILED {job.name}: {failure}", style="red")
         if failures:
@@ -172,42 +168,57 @@ class Sweep:
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
-        console.print(f"files: {folder}")
+        console.print(f"files: {self.folder}")
         if self.run:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            files = files_of_sweep(folder)
-            note = f"{ranked}{matrices}{alarms}".strip("\n")  # a long one is cut at its end
-            self.tracker.end_sweep(self.run, status, files, note, sweep_points(done))
-            attacks = list(dict.fromkeys(one.job.record.label for one in done.attacked))
-            links = self.tracker.links(self.run, attacks) if done.jobs else {}
-            for what, link in links.items():
-                console.print(f"{what}: {link}")
+            matrices, rankings, alarms = texts
+            note = f"{rankings}{matrices}{alarms}".strip("\n")  # a long one is cut at its end
+            files, points = files_of_sweep(self.folder), sweep_points(summary)
+            self.tracker.end_sweep(self.run, status, files, note, points)
+            attacks = list(dict.fromkeys(job.job.record.label for job in summary.attacked))
+            links = self.tracker.links(self.run, attacks) if summary.jobs else {}
+            for name, link in links.items():
+                console.print(f"{name}: {link}")
         return written and not failures and not missing
 
-    def _report(self, done: Summary, console: Console) -> bool:
+    def _write_files(
+        self, summary: Summary, jobs: Sequence[Path], text: str, console: Console
+    ) -> bool:
+        """Write a sweep's tables and its text; return False if the disk does not take them."""
+        try:
+            if jobs != [self.folder]:  # which the job itself has cleared
+                clear_sweep(self.folder)
+            write_tables(summary, self.folder)
+            if text:
+                write_text(self.folder / SUMMARY, text)
+        except WriteError as error:
+            console.print(str(error), style="yellow")
+            return False
+        return True
+
+    def _report(self, summary: Summary, console: Console) -> bool:
         """Build the report; its failure leaves the jobs' results as they are."""
-        again = f"python -m src.report folder={self.folder}"
+        command = f"python -m src.report folder={self.folder}"
         if self.stopped:
-            console.print(f"{again} builds a report of what is done.")
+            console.print(f"{command} builds a report of what is done.")
             return True
         try:
-            self.report(done, self.folder, self.settings[0], console)
+            self.report(summary, self.folder, self.settings[0], console)
         except KeyboardInterrupt:
-            self.stopped, why = "KILLED", "Interrupted."
+            self.stopped, reason = "KILLED", "Interrupted."
         except Exception as error:
             if not isinstance(error, ValueError | OSError):
                 log.exception("This should not happen; please report it with the lines below.")
-            why = first_line(error)
+            reason = first_line(error)
         else:
             console.print(f"report: {self.folder / PAGE}")
             return True
-        console.print(
-            f"No report: {why} The jobs' files are complete, and {again} builds it.", style="yellow"
-        )
+        text = f"No report: {reason} The jobs' files are complete, and {command} builds it."
+        console.print(text, style="yellow")
         return False
 
 
-def _summary_of(folders: Sequence[Path], console: Console) -> Summary:
+def _summarise(folders: Sequence[Path], console: Console) -> Summary:
     """Return the summary of the jobs in some folders; name a damaged file, and sum up none."""
     try:
         return summarise(find_jobs(folders, none_is_fine=True, below=False))
@@ -235,7 +246,7 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool, cache_dir: str)
         )
 
 
-def _ways_on(error: DownloadError) -> str:
+def _list_ways_on(error: DownloadError) -> str:
     """Return what can be typed where the images cannot be downloaded."""
     typed = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in sys.argv[1:]]
     others = [word for word in typed if not word.lstrip("+").startswith(("dataset=", "dataset."))]
@@ -243,8 +254,8 @@ def _ways_on(error: DownloadError) -> str:
     with suppress(ValueError):
         image_folder("test", root=error.root)
         folder = error.root
-    own = [*others, "dataset=image_folder", f"dataset.root={folder}"]
-    command = f"python -m src.main {shlex.join(own)}"
+    words = [*others, "dataset=image_folder", f"dataset.root={folder}"]
+    command = f"python -m src.main {shlex.join(words)}"
     if folder != "FOLDER":
         return f"dataset.root={error.root} has class folders. Type:\n  {command}"
     attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
@@ -258,21 +269,9 @@ def _ways_on(error: DownloadError) -> str:
     )
 
 
-def _check(jobs: Sequence[Settings], sweep: bool) -> None:
-    """Refuse jobs that cannot work."""
-    if sweep and any(job.trainer.distributed for job in jobs):
-        raise ValueError(
-            "trainer.devices and trainer.strategy share one job among several devices, "
-            "which works for a single run only; in a sweep give every job one device "
-            "(trainer=default) and let a Hydra launcher run jobs side by side."
-        )
-    for job in jobs:
-        check_job(job)
-
-
-def _names(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return each job's own words, which not all jobs of the sweep have."""
-    words = [public(job) for job in jobs]
-    shared = set.intersection(*map(set, words))
-    own = [" ".join(word for word in each if word not in shared) for each in words]
-    return [name or " ".join(each) for name, each in zip(own, words, strict=True)]
+def _name_jobs(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return the overrides of each job that not all jobs of the sweep have."""
+    overrides = [public(job) for job in jobs]
+    shared = set.intersection(*map(set, overrides))
+    names = [" ".join(word for word in job if word not in shared) for job in overrides]
+    return [name or " ".join(job) for name, job in zip(names, overrides, strict=True)]

@@ -35,14 +35,9 @@ def sweep_parameters(
         "n_images": [str(job.dataset.n_images or "all") for job in jobs],
         "seed": [str(job.seed) for job in jobs],
     }
-    known = {name: list(filter(None, dict.fromkeys(each))) for name, each in values.items()}
-    listed = {name: ", ".join(each) for name, each in known.items() if each}
-    return {
-        "command": command,
-        "jobs": str(count),
-        "folder": str(folder.absolute()),
-        **listed,
-    }
+    listed = {name: ", ".join(filter(None, dict.fromkeys(all_))) for name, all_ in values.items()}
+    parameters = {"command": command, "jobs": str(count), "folder": str(folder.absolute())}
+    return parameters | {name: text for name, text in listed.items() if text}
 
 
 def job_parameters(settings: Settings) -> dict[str, str | int]:
@@ -70,12 +65,12 @@ def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))[:7900]
         tags["crafting"] = record.crafting
-        tags["mlflow.runName"] = named(job_name(record.label, record.source), record)
-        taken = record.gradients
+        tags["mlflow.runName"] = _run_name(job_name(record.label, record.source), record)
+        gradients = record.gradients
         metrics = {
             **summary.cost,
-            "gradients_per_image": taken / record.images,
-            "zero_gradients": record.zero_gradients / taken if taken else math.nan,
+            "gradients_per_image": gradients / record.images,
+            "zero_gradients": record.zero_gradients / gradients if gradients else math.nan,
             "images_per_second": record.images / (record.seconds or math.nan),
             "alarms": len(summary.alarms),
             "n": record.images,
@@ -111,9 +106,9 @@ def _track_pair(
         "reference_eps_255": record.reference,
         "denominator": int(rows["denominator"].iloc[0]),
     }
-    both = ("attack_precision", "source", "target", "defence", "dataset", "seed")
+    repeated = ("attack_precision", "source", "target", "defence", "dataset", "seed")
     tags = {
-        **{name: str(parameters[name]) for name in both},
+        **{name: str(parameters[name]) for name in repeated},
         "job_key": record.key,
         "attack": record.label,
         "target_label": attack["target_label"] or "none",
@@ -126,11 +121,11 @@ def _track_pair(
         "git_commit": record.commit,
         **intervals,
     }
-    name = named(f"{job_name(record.label, record.source)} -> {pair}", record)
+    name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)
     tracker.log_pair(run, name, tags, parameters, points)
 
 
-def named(name: str, record: JobRecord) -> str:
+def _run_name(name: str, record: JobRecord) -> str:
     """Return a run's name, with its arithmetic where that is not float32."""
     return name if record.arithmetic == "float32" else f"{name} ({record.arithmetic})"
 
@@ -138,53 +133,50 @@ def named(name: str, record: JobRecord) -> str:
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
     """Return one pair's metrics and tags, from its target's rows of `JobSummary.own`.
 
-    `robust_accuracy` is the share still classified correctly, of targeted attacks too;
-    `success_rate` the share predicted as any wrong class or, if targeted, as the target label.
     Metrics `curves/...` have whole budgets as steps, since MLflow takes no fractions; metrics
     `reference/...` and tags (95 % intervals) are those at `reference`, in units of 1/255.
     Unknown rates, as of an empty denominator, are left out.
     """
-    here = rows.set_index("eps_255").loc[reference].dropna().to_dict()
+    values = rows.set_index("eps_255").loc[reference].dropna().to_dict()
     points, intervals = list[Point](), {}
     for name in CURVES:
         known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
         curve = [(f"curves/{name}", y, int(eps)) for eps, y in known if eps.is_integer()]
         if any(step > 0 for *_, step in curve):  # else clean images alone would stand for it
             points += curve
-        if name in here:
-            points.append((f"reference/{name}", here[name], 0))
-        if f"{name}_low" in here:
-            ends = (here[f"{name}_{end}"] for end in ("low", "high"))
+        if name in values:
+            points.append((f"reference/{name}", values[name], 0))
+        if f"{name}_low" in values:
+            ends = (values[f"{name}_{end}"] for end in ("low", "high"))
             intervals[f"{name}_interval"] = "[{:.3f}, {:.3f}]".format(*ends)
-    if "clean_accuracy" in here:
-        points.append(("reference/clean_accuracy", here["clean_accuracy"], 0))
+    if "clean_accuracy" in values:
+        points.append(("reference/clean_accuracy", values["clean_accuracy"], 0))
     return points, intervals
 
 
 def sweep_points(summary: Summary) -> list[Point]:
     """Return each attack's success by whole budget above 0, as the rankings have it.
 
-    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (of an attack
-    without that, the mean over its sources), `difference_from_first/ATTACK` in that ranking, and
-    `white_box_success/ATTACK`, the mean over white boxes. Kinds of ranking stand after the attack,
-    as `ATTACK of ensembles`, and defences as `ATTACK behind DEFENCE`.
+    Metrics are `transfer_success/ATTACK`, its mean in the ranking over all sources (else over its
+    own), `difference_from_first/ATTACK` in that ranking, and `white_box_success/ATTACK`, the mean
+    over white boxes; also of `ATTACK of ensembles` and `ATTACK behind DEFENCE`.
     """
-    found = defaultdict[tuple[str, int], list[float]](list)
+    values = defaultdict[tuple[str, int], list[float]](list)
     ranked = _at_whole_budgets(summary.rankings)
     for keys, rows in ranked.groupby(["attack", "defence", "kind", "eps_255", "group"], sort=False):
         name, eps = _metric(*map(str, keys[:3])), int(rows["eps_255"].iloc[0])
         mean = str(rows["source"].iloc[0]).startswith("mean of")
         rows = rows.head(1 if mean else len(rows))
-        found[f"transfer_success/{name}", eps] += list(rows["mean"])
+        values[f"transfer_success/{name}", eps] += list(rows["mean"])
         if len(rows) == 1 and rows["difference"].notna().all():
-            found[f"difference_from_first/{name}", eps] += list(rows["difference"])
-    for one in summary.attacked:
-        source, rates = one.job.record.source, _at_whole_budgets(one.own)
+            values[f"difference_from_first/{name}", eps] += list(rows["difference"])
+    for job in summary.attacked:
+        source, rates = job.job.record.source, _at_whole_budgets(job.own)
         for row in rates.dropna(subset="success_rate").to_dict("records"):
             if is_white_box(source, row["target"], row["defence"]):
-                name = _metric(one.job.attack, row["defence"])
-                found[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
-    return [(name, fmean(values), eps) for (name, eps), values in found.items()]
+                name = _metric(job.job.attack, row["defence"])
+                values[f"white_box_success/{name}", int(row["eps_255"])].append(row["success_rate"])
+    return [(name, fmean(column), eps) for (name, eps), column in values.items()]
 
 
 def _at_whole_budgets(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,15 +1,15 @@
 """Rows that need no attack: clean images, noise, low-passed images, similarity of gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from src.artifacts.tables import with_cost
-from src.cache.rows import Keep, computed_once
+from src.cache.rows import Keep, compute_once
 from src.images.adversarial_source import Probe, clean_images
 from src.images.variants import Variants
 from src.measure.band_filters import BOUNDS, CUTOFFS, low_passed_images, noise_parts
@@ -19,6 +19,8 @@ from src.run.lightning_module import Transfer
 from src.run.stages import Job
 from src.utils.defended_names import Evaluated
 from src.utils.processes import from_first_process, is_first_process
+
+K = TypeVar("K")
 
 
 def clean_rows(job: Job) -> pa.Table:
@@ -30,18 +32,16 @@ def clean_rows(job: Job) -> pa.Table:
 def unattacked_tables(job: Job) -> dict[str, pa.Table]:
     """Return the tables of the diagnostics that need no attack; only the first process has them.
 
-    They are `filtered`, here the rows of the noise; `low_passed`, with a row per image, target and
-    `cutoff`; and `similarity`, with a row per image and target, whose `cosine` is that of its
-    gradient with the source's. Tables that are not asked for are left out.
+    They are `filtered` (the rows of the noise), `low_passed` and `similarity`, as far as asked for.
     """
     settings, tables = job.settings, {}
     index, targets = job.diagnosed.indices, list(map(Evaluated, settings.targets))
     if settings.diagnostics.filters:
-        at, seed = settings.reference, settings.seed
-        what = (at, [*BOUNDS.values()], seed)
-        tables["filtered"] = _scored(job, "noise", targets, index, noise_parts(at, seed), *what)
-        low = low_passed_images()
-        tables["low_passed"] = _scored(job, "low-passed images", targets, index, low, CUTOFFS)
+        noise = (settings.reference, settings.seed)
+        parts = (noise_parts(*noise), *noise, [*BOUNDS.values()])
+        tables["filtered"] = _scored(job, "noise", targets, index, *parts)
+        low = (low_passed_images(), CUTOFFS)
+        tables["low_passed"] = _scored(job, "low-passed images", targets, index, *low)
     if settings.diagnostics.similarity:
         tables["similarity"] = _similarity(job)
     return tables if is_first_process() else {}
@@ -53,37 +53,33 @@ def _scored(
     pairs: Sequence[Evaluated],
     index: np.ndarray,
     probe: Probe | None = None,
-    *what: Any,
+    *parts: Any,
 ) -> pa.Table | None:
     """Return some models' predictions for clean images, or those that a `probe` makes of them.
 
-    Where processes share the job, the others than the first get None.
+    `parts` are what decides the probe's images. Only the first process gets the rows.
     """
 
     def compute(
         missing: Mapping[Evaluated, np.ndarray], todo: np.ndarray, keep: Keep[Evaluated]
     ) -> dict[Evaluated, pa.Table]:
-        def split(rows: pa.Table) -> dict[Evaluated, pa.Table]:
-            return {pair: rows.filter(pc.equal(rows["target"], str(pair))) for pair in missing}
-
-        return split(
-            score_clean(
-                job.images,
-                {str(pair): network for pair, network in job.networks.items() if pair in missing},
-                job.settings.trainer,
-                probe=probe,
-                label=table,
-                only=todo.tolist(),
-                keep=lambda rows: keep(split(rows)),
-            )
+        rows = score_clean(
+            job.images,
+            {str(pair): network for pair, network in job.networks.items() if pair in missing},
+            job.settings.trainer,
+            probe=probe,
+            label=table,
+            only=todo.tolist(),
+            keep=lambda rows: keep(_split(rows, missing)),
         )
+        return _split(rows, missing)
 
-    keys = {pair: job.rows_key(table, [pair], *what) for pair in pairs}
+    keys = {pair: job.rows_key(table, [pair], *parts) for pair in pairs}
     wanted = dict.fromkeys(pairs, index)
-    found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
-    if not found:
+    tables = compute_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
+    if not tables:
         return None
-    rows = pa.concat_tables(with_names(found[pair], pair) for pair in pairs)
+    rows = pa.concat_tables(with_names(tables[pair], pair) for pair in pairs)
     return rows if probe is None else rows.drop_columns(["target_label", "draws", "draws_correct"])
 
 
@@ -96,24 +92,30 @@ def _similarity(job: Job) -> pa.Table | None:
     def compute(
         missing: Mapping[str, np.ndarray], todo: np.ndarray, keep: Keep[str]
     ) -> dict[str, pa.Table]:
-        wanted = {name: pairs[name] for name in missing}
-        needed = {name for pair in wanted.values() for name in pair}
+        missing_pairs = {name: pairs[name] for name in missing}
+        members = {name for pair in missing_pairs.values() for name in pair}
         module = Transfer(
-            {name: model.classifier for name, model in job.models.items() if name in needed},
+            {name: model.classifier for name, model in job.models.items() if name in members},
             clean_images(),
             Variants(wanted=()),
-            [Similarity(wanted, trainer.max_gradient_batch)],
+            [Similarity(missing_pairs, trainer.max_gradient_batch)],
         )
         tables = evaluate(job.images, module, trainer, "gradients", todo.tolist()).tables
-        rows = tables["similarity"]
-        return {name: rows.filter(pc.equal(rows["target"], name)) for name in missing}
+        return _split(tables["similarity"], missing)
 
     keys = {
         name: job.rows_key("similarity", list(map(Evaluated, pair))) for name, pair in pairs.items()
     }
     wanted = dict.fromkeys(pairs, job.diagnosed.indices)
-    found = computed_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
-    own = {target: " ".join(sorted([source, target])) for target in job.settings.targets}
-    if not found:
+    tables = compute_once(job.rows, keys, wanted, compute, refresh=job.settings.rerun)
+    if not tables:
         return None
-    return pa.concat_tables(with_names(found[own[name]], Evaluated(name)) for name in own)
+    return pa.concat_tables(
+        with_names(tables[" ".join(sorted([source, target]))], Evaluated(target))
+        for target in job.settings.targets
+    )
+
+
+def _split(rows: pa.Table, names: Iterable[K]) -> dict[K, pa.Table]:
+    """Return the rows of some targets by name."""
+    return {name: rows.filter(pc.equal(rows["target"], str(name))) for name in names}

@@ -36,21 +36,21 @@ _SCHEMA = pa.schema(dict.fromkeys(_NUMBERS, pa.int64()) | dict.fromkeys(_PIXELS,
 def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> None:
     """Write a job's adversarial images, rounded inside their balls; all of them or no file."""
     rows = results.tables[job.variants.primary]
-    aims = dict(zip(rows["index"].to_pylist(), rows["target_label"].to_pylist(), strict=True))
+    target_labels = dict(zip(*(rows[name].to_pylist() for name in _NUMBERS[::2]), strict=True))
     schema = with_record(_SCHEMA.empty_table(), _TABLE, record).schema
-    how = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
-    with atomic_write(folder / SET) as path, pq.ParquetWriter(path, schema, **how) as file:
+    options = {"write_page_checksum": True, "use_dictionary": False, "write_statistics": False}
+    with atomic_write(folder / SET) as path, pq.ParquetWriter(path, schema, **options) as file:
         for first in range(0, len(job.images), _TOGETHER):
             index = job.images.indices[first : first + _TOGETHER].tolist()
             attacked = adversarial_images(job, index)
-            rounded = [each.rounded(each.adversarial) for each in attacked]
+            levels = torch.stack([batch.rounded(batch.adversarial) for batch in attacked], dim=1)
             batch = attacked[0].batch
             columns = {
                 "index": index,
                 "label": batch.labels.numpy(),
-                "target_label": [aims[number] for number in index],
+                "target_label": [target_labels[number] for number in index],
                 "clean": [image.tobytes() for image in batch.images.numpy()],
-                "adversarial": [each.tobytes() for each in torch.stack(rounded, dim=1).numpy()],
+                "adversarial": [versions.tobytes() for versions in levels.numpy()],
             }
             file.write_table(pa.table(columns, schema=schema), row_group_size=_GROUP)
 
@@ -58,18 +58,18 @@ def write_set(job: Job, results: Results, record: JobRecord, folder: Path) -> No
 def read_set(folder: Path) -> SavedImages:
     """Open a job's set, of which all images must be there; they are read when asked for."""
     path = folder / SET
-    found = read_record(path)
-    if found is None or found[0] != _TABLE:
+    table, record = read_record(path) or ("", None)
+    if table != _TABLE or record is None:
         raise ValueError(f"{path} holds no adversarial images of this program.")
     try:
-        return _opened(path, found[1])
+        return _open(path, record)
     except Exception as error:  # of many kinds, depending on where the damage lies
         raise ValueError(
             f"{path} is damaged, incomplete or of another version ({first_line(error)[:400]})."
         ) from error
 
 
-def _opened(path: Path, record: JobRecord) -> SavedImages:
+def _open(path: Path, record: JobRecord) -> SavedImages:
     attack = AttackSettings.model_validate(record.config["attack"])
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         layout = file.metadata

@@ -9,8 +9,8 @@ from typing import Any
 def is_first_process() -> bool:
     """Tell whether this process is the one that writes files and tracks runs.
 
-    Lightning reads the rank from what torchrun, SLURM or Lightning itself put into the
-    environment; on the other machines of a job it learns it only when the processes meet.
+    Lightning reads the rank from the environment; on the other machines of a job it learns it only
+    when the processes meet.
     """
     from pytorch_lightning.utilities.rank_zero import rank_zero_only  # here: it loads torch
 

@@ -26,8 +26,7 @@ _sum_up: Callable[[BaseException], None] = _say
 def handle_signals() -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM ask for a stop, and the next raise KeyboardInterrupt.
 
-    `raise_if_interrupted` stops: libraries swallow an exception that comes at any moment (a bare
-    `except` around an import), or make other errors of it, as OmegaConf does.
+    `raise_if_interrupted` stops: libraries swallow an exception that comes at any moment.
     """
     global _requested, _sum_up
     before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -56,10 +55,7 @@ def raise_if_interrupted() -> None:
 
 
 def interrupt_at_once() -> None:
-    """Let the first signal raise KeyboardInterrupt from here on, as nothing looks at the flag.
-
-    Such are the main process of a launcher, and whatever makes a report.
-    """
+    """Let the first signal raise KeyboardInterrupt: launchers and reports look at no flag."""
     raise_if_interrupted()
     for number in _SIGNALS:
         if signal.getsignal(number) is _request:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.cache.rows import Rows, RowsInMemory, computed_once
+from src.cache.rows import Rows, compute_once
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def test_rows_that_are_discarded_leave_those_that_are_being_written(rows, monkey
     assert rows.read("entry")["index"].to_pylist() == [2]
 
 
-def test_rows_that_are_lost_on_the_way_are_an_error():
+def test_rows_that_are_lost_on_the_way_are_an_error(rows):
     def compute(missing, todo, keep):
         return {"table": pa.table({"index": todo[:2]})}
 
     with pytest.raises(RuntimeError, match=r"1 images are lost: \[2\]"):
-        computed_once(RowsInMemory(), {"table": "key"}, {"table": np.arange(3)}, compute)
+        compute_once(rows, {"table": "key"}, {"table": np.arange(3)}, compute)

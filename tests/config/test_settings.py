@@ -133,12 +133,6 @@ def test_a_published_protocol_lists_the_weights_that_are_missing(name, tmp_path,
         assert one.url and (tag is None or (tag in one.url and "." in tag))
 
 
-def test_a_list_of_images_is_named_by_one_word():
-    for dataset in ("cifar10_mini", "nips17"):
-        assert read(f"dataset={dataset}", "dataset.images=list.csv").dataset.images == "list.csv"
-        assert read(f"dataset={dataset}").dataset.images is None
-
-
 def test_the_competition_knows_its_files():
     dataset = read("dataset=nips17").dataset
     known = dataset.model_extra

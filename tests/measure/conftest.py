@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -97,6 +98,16 @@ def batch_of() -> Callable[[ImageDataset], tuple[Tensor, Batch]]:
     return all_of
 
 
+def ordered(rows: pd.DataFrame, networks: dict[str, nn.Module]) -> pd.DataFrame:
+    """Sort the rows of each target by image, in which order the store returns them."""
+    if "index" not in rows:
+        return rows
+    if "target" in rows:
+        rows["target"] = pd.Categorical(rows["target"], list(networks))
+    keys = [name for name in ("target", "cutoff", "iteration", "index") if name in rows]
+    return rows.sort_values(keys, kind="stable", ignore_index=True)
+
+
 @pytest.fixture
 def diagnosed() -> Callable[..., SimpleNamespace]:
     """A function that attacks a data set with diagnostics: their tables in pandas, and the rest."""
@@ -123,7 +134,7 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         chosen = DiagnosticSettings(**(FULL if only is None else only))
         trainer = TrainerSettings(accelerator="cpu", batch_size=batch_size, progress_bar=False)
         clean, part = score_clean(dataset, networks, trainer), dataset.subset(chosen.n_images)
-        diagnostics = make_diagnostics(chosen, list(networks), reference, clean, attacker)
+        diagnostics = make_diagnostics(chosen, reference, clean, attacker)
         diagnosed = part.indices.tolist()
         module = Transfer(networks, attacker, variants or Variants(), diagnostics, diagnosed)
         result = evaluate(dataset, module, trainer)
@@ -144,7 +155,7 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
             models, compared = {"the source": source} | networks, Similarity(pairs, max_batch)
             module = Transfer(models, clean_images(), Variants(wanted=()), [compared])
             tables["similarity"] = evaluate(part, module, trainer).tables["similarity"]
-        frames = {name: table.to_pandas() for name, table in tables.items()}
+        frames = {name: ordered(table.to_pandas(), networks) for name, table in tables.items()}
         return SimpleNamespace(attacker=attacker, result=result, **frames)
 
     return make

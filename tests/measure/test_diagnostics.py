@@ -109,9 +109,17 @@ def test_what_needs_no_attack_is_computed_once(images, curved, tmp_path):
                 "rerun": False,
             },
         )
-        rows = Rows(tmp_path / "rows")
-        given = (settings, None, images(), images(), None, models, "cpu", rows, None, {})
-        return unattacked_tables(Job(*given))
+        return unattacked_tables(
+            Job(
+                settings=settings,
+                images=images(),
+                diagnosed=images(),
+                models=models,
+                device="cpu",
+                rows=Rows(tmp_path / "rows"),
+                defences={},
+            )
+        )
 
     first, other = tables("a"), tables("b")
     bands, cutoffs, gradients = 4, 5, 1

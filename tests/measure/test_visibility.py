@@ -14,18 +14,12 @@ from src.measure.visibility import Stealth
 
 def observed(clean, *levels):
     """Return the rows of some versions of images, (N, 3, H, W) each, at 4/255, 8/255, ..."""
-    metric, count = Stealth(["a"]), len(clean)
+    stealth, count = Stealth(), len(clean)
     numbers = torch.arange(count) + 5
     batch = Batch((255 * clean).round().to(torch.uint8), torch.zeros_like(numbers), numbers)
     budgets = tuple(4.0 * (1 + number) for number in range(len(levels)))
-    for part in (slice(0, 0), slice(0, 2), slice(2, count)):
-        chosen = Batch(*(column[part] for column in batch))
-        metric.observe(
-            DiagnosticInput(
-                clean[part], torch.stack(levels)[:, part], chosen, budgets, networks={}, logits={}
-            )
-        )
-    return metric.compute().to_pandas()
+    inputs = DiagnosticInput(clean, torch.stack(levels), batch, budgets, networks={}, logits={})
+    return stealth.measure(inputs).to_pandas()
 
 
 @pytest.mark.parametrize("side", [11, 32, 45])

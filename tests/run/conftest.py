@@ -58,8 +58,13 @@ def run(dataset) -> Callable[..., SimpleNamespace]:
         module = Transfer(networks, attacker, keep=keep, kept_images=None, **words or {})
         found = evaluate(dataset, module, trainer)
         gradients = total(found.tables["crafting"], "gradients")
+        keys = [(name, "ascending") for name in ("target", "eps_255", "index")]
+        tables = {
+            name: table.sort_by([key for key in keys if key[0] in table.column_names])
+            for name, table in found.tables.items()
+        }
         return SimpleNamespace(
-            **{"tables": found.tables, "images": images, "parts": len(kept)},
+            **{"tables": tables, "images": images, "parts": len(kept)},
             gradients=gradients,
             batch_size=found.batch_size,
         )

@@ -26,14 +26,14 @@ def test_every_image_is_in_one_batch_of_one_process(seed, count, size, processes
             Batches(data, size, processes, 0, seed)
         return
     parts = [Batches(data, size, processes, rank, seed) for rank in range(processes)]
-    own = [part.own for part in parts]
+    positions = [part.positions for part in parts]
     assert whole == [
-        own[rank][turn]
+        positions[rank][turn]
         for turn in range(len(whole))
         for rank in range(processes)
-        if turn < len(own[rank])
+        if turn < len(positions[rank])
     ]
-    assert parts[-1][0].index.tolist() == parts[-1].own[0]
+    assert parts[-1][0].index.tolist() == parts[-1].positions[0]
 
 
 @given(count=st.integers(2, 50), size=st.integers(1, 12), seed=st.integers(0, 5))
@@ -41,3 +41,10 @@ def test_shuffled_batches_hold_pairs_and_perhaps_a_triple_at_the_end(count, size
     whole = layout(count, size, seed)
     assert whole == layout(count, size, seed)
     assert all(len(batch) % 2 == 0 for batch in whole[:-1]) and len(whole[-1]) > 1
+
+
+def test_of_pairs_whole_batches_are_left_out():
+    batches = Batches(dataset(12), 4, shuffle_seed=3, only=[0, 5])
+    whole = [batch for batch in layout(12, 4, 3) if {0, 5} & set(batch)]
+    assert [batch for batch in batches.positions if batch] == whole
+    assert Batches(dataset(12), 4, only=[0, 5]).positions == [[0], [5], []]
