@@ -105,7 +105,9 @@ def test_a_training_can_be_stopped_and_is_tracked_as_killed(
 
 
 def test_the_second_signal_raises_at_once_and_ignored_ones_stay_ignored():
-    before = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    handlers = (signal.default_int_handler, signal.SIG_IGN)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(*pair) for pair in zip(numbers, handlers, strict=True)]
     try:
         with stopping.handle_signals():
             interrupt()
@@ -118,9 +120,10 @@ def test_the_second_signal_raises_at_once_and_ignored_ones_stay_ignored():
                 sys.exit(1)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) == before[0]
+        assert signal.getsignal(signal.SIGINT) == handlers[0]
     finally:
-        signal.signal(signal.SIGTERM, before[1])
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def full_for(monkeypatch, *names):
