@@ -49,12 +49,7 @@ CAUSES = {
 
 
 class Alarm(NamedTuple):
-    """A sanity check that failed.
-
-    Attributes:
-        name: Name of the check, such as `few_images`.
-        finding: The model or pair, and the counts with their denominator.
-    """
+    """A sanity check that failed: its name, and the model or pair with counts."""
 
     name: str
     finding: str
@@ -75,11 +70,11 @@ def alarms(
     protocol: str,
     iterative: bool,
 ) -> list[Alarm]:
-    """Run the sanity checks of one job, each an alarm by its name.
+    """Run the sanity checks of one job's predictions, each an alarm by its name.
 
     - `clean_at_chance`: see `clean_at_chance`.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
-    - `zero_gradients`: more than 1 % of the gradients are zero in every pixel.
+    - `zero_gradients`: more than 1 % of the gradients are zero in every pixel; NaN: unknown.
     - `loss_not_rising`: on more than 5 % of the images that the white box classifies correctly
       when clean, at no budget is the `true_confidence` below the clean one (nor, for targeted
       attacks, the target label reached).
@@ -89,9 +84,7 @@ def alarms(
       one-sided exact McNemar test of the budgets with the most and, above it, the fewest
       successes, p <= 0.05 after Bonferroni's correction for all pairs of budgets and white boxes.
 
-    Shares are judged by the lower ends of their intervals. `table` holds the predictions, clean
-    rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
-    attack takes more than one step.
+    Shares are judged by the lower ends of their intervals.
     """
     found = outcomes(table, source, targets, protocol)
     correct = under(found, "target_correct")
@@ -151,10 +144,7 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
 def over_budget(
     attack: str, stated: float, measured: float, count: int, total: int, norm: str
 ) -> Alarm:
-    """Return the alarm of `count` of `total` images that change by more than their stated budget.
-
-    Stated budget and largest measured change are in units of 1/255.
-    """
+    """Return the alarm of `count` of `total` images that exceed their stated budget, in 1/255."""
     finding = (
         f"{attack}: {format_cell(count, total)} of the images change by more than the "
         f"stated {stated:g}/255, by up to {measured:g}/255 ({norm})"
@@ -164,7 +154,7 @@ def over_budget(
 
 def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:
     n = int(found.counted[place].sum())
-    finding = f"{found.source} -> {found.targets[place]}: images counted: {n} ({protocol})"
+    finding = f"{_pair(found, place)}: images counted: {n} ({protocol})"
     return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
 
 
@@ -179,11 +169,8 @@ def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
     n = int(np.count_nonzero(counted))
     if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN without an image
         return None
-    finding = (
-        f"{found.source} -> {found.targets[place]}, white box: at no budget is the true class less "
-        f"likely than when clean on {format_cell(k, n)}"
-    )
-    return Alarm("loss_not_rising", finding)
+    finding = "white box: at no budget is the true class less likely than when clean on"
+    return Alarm("loss_not_rising", f"{_pair(found, place)}, {finding} {format_cell(k, n)}")
 
 
 def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> Alarm | None:
@@ -203,8 +190,8 @@ def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> A
     cells = [
         f"{format_cell(int(counts[at]), n)} at {found.eps_255[at]:g}/255" for at in (best, worst)
     ]
-    pair = f"{found.source} -> {found.targets[place]}, white box"
-    return Alarm("weaker_at_larger_budget", f"{pair}: succeeds on {cells[0]}, but on {cells[1]}")
+    finding = f"white box: succeeds on {cells[0]}, but on {cells[1]}"
+    return Alarm("weaker_at_larger_budget", f"{_pair(found, place)}, {finding}")
 
 
 def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:
@@ -213,11 +200,12 @@ def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None
     k, n = (int(mask[place, :, -1].sum()) for mask in (found.correct, found.present))
     if not wilson_interval(k, n)[0] > 1 / num_classes:
         return None
-    finding = (
-        f"{found.source} -> {found.targets[place]}, white box at {eps:g}/255: still correct on "
-        f"{format_cell(k, n)}, chance is {_chance(num_classes)}"
-    )
-    return Alarm("above_chance", finding)
+    cell = f"still correct on {format_cell(k, n)}, chance is {_chance(num_classes)}"
+    return Alarm("above_chance", f"{_pair(found, place)}, white box at {eps:g}/255: {cell}")
+
+
+def _pair(found: Outcomes, place: int) -> str:
+    return f"{found.source} -> {found.targets[place]}"
 
 
 def _chance(num_classes: int) -> str:

@@ -25,26 +25,11 @@ ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
+_DIAGNOSTICS = ("flips", "spectra", "filtered", "low_passed", "similarity", "stealth", "iterations")
 _OF_JOB = (
-    DRAFT,
-    "predictions*.parquet",
-    "flips.parquet",
-    "spectra.parquet",
-    "filtered.parquet",
-    "low_passed.parquet",
-    "similarity.parquet",
-    "stealth.parquet",
-    "iterations.parquet",
-    f"{TOP_FIVE}.parquet",
-    EXAMPLES,
-    IMAGES,
-    ALARMS,
-    RATES,
-    EXCESS,
-    MINIMUM_BUDGETS,
-    FLIP_SUMMARY,
-    CONFIG,
-    IMAGE_LIST,
+    *(DRAFT, f"{PREDICTIONS}*.parquet"),
+    *(f"{name}.parquet" for name in (*_DIAGNOSTICS, TOP_FIVE)),
+    *(EXAMPLES, IMAGES, ALARMS, RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST),
 )
 
 

@@ -34,7 +34,7 @@ VALUES = {
     "confidence": Value("confidence", "Mean confidence in %"),
     "success_confidence": Value("success_confidence", "Mean confidence in %, if fooled"),
     "gradients": Value(
-        "gradients_per_image", "Gradients an image, at all budgets together", "{:,.0f}"
+        "gradients_per_image", "Gradients per image, at all budgets together", "{:,.0f}"
     ),
     "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
     "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
@@ -113,6 +113,8 @@ class Cells:
         if len(self.outcomes) > 1:
             raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
         found = strongest_attackers(self.outcomes[0])
+        if found.empty:
+            raise ValueError("strongest needs a target that is no white box.")
         found = found[~found["targeted"]]
         parts = []
         for name, value in STRONGEST.items():

@@ -49,20 +49,13 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 
 
 def defence_table(behind: pd.DataFrame) -> Group:
-    """Lay out a result of `behind_defences` for the terminal, a line a defence.
-
-    Where sources were attacked behind defences, a column says which.
-    """
-
-    def share(values: pd.Series) -> pd.Series:
-        return values.map("{:.1%}".format)
-
-    counted = behind["counted"].iloc[0]
+    """Lay out a result of `behind_defences` for the terminal, a line per defence."""
+    counted, share = behind["counted"].iloc[0], "{:.1%}".format
     adaptive = (behind["through"] != PLAIN).any()
     shown = behind[["through", "defence"] if adaptive else ["defence"]]
     shown = shown.rename(columns={"through": "attacked through"})
-    shown["clean"] = share(behind["clean_accuracy"])
-    shown[counted] = share(behind["rate"])
+    shown["clean"] = behind["clean_accuracy"].map(share)
+    shown[counted] = behind["rate"].map(share)
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
         shown["abstained"] = [f"{k} / {n}" for k, n in zip(behind["abstained"], total, strict=True)]
@@ -75,18 +68,15 @@ def defence_table(behind: pd.DataFrame) -> Group:
     return Group(_table(shown.astype(str)), Text(words, style="italic"))
 
 
-def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Group:
-    """Lay out the first rows of one ranking of attacks, or of sources, for the terminal.
-
-    `ranked` has rows of `Summary.rankings` or `Summary.sources`.
-    """
-    first, shown = ranked.iloc[0], ranked.head(most)
+def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
+    """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal."""
+    first, shown = ranked.iloc[0], ranked.head(5)
     does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
-    what, other = f"{of.capitalize()}s", "source" if of == "attack" else "attack"
-    whose = str(first[other])
+    other = "source" if of == "attack" else "attack"
+    name = first[other] if first[other].startswith("mean of") else f"{other}: {first[other]}"
     heading = (
-        f"{what} by mean success ({does}) on other models, eps = {first['eps_255']:g}/255, "
-        f"{whose if whose.startswith('mean of') else f'{other}: {whose}'}"
+        f"{of.capitalize()}s by mean success ({does}) on other models, "
+        f"eps = {first['eps_255']:g}/255, {name}"
     )
     frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})
     tested = bool(ranked["p"].notna().any())

@@ -10,11 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from src.report.page.html.html import Report
 
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from src.report.page.content import build_report
+from src.report.page.html import Report
 from src.report.summary import summarise
 from tests.conftest import make_record
 

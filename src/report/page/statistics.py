@@ -72,8 +72,8 @@ def measure(summary: Summary) -> Measured:
         job.forget()
     found.alarms = list(dict.fromkeys(alarm for one in summary.jobs for alarm in one.alarms))
     for name in dict.fromkeys(name for tables in parts.values() for name in tables):
-        mine = [parts[number][name] for number in sorted(parts) if name in parts[number]]
-        found.tables[name] = pd.concat(mine, ignore_index=True)
+        frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
+        found.tables[name] = pd.concat(frames, ignore_index=True)
     return found
 
 
@@ -126,8 +126,8 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         found["spectra"] = stored["spectra"]
     if "low_passed" in stored:
         table = low_pass_accuracy(stored["low_passed"], rows[rows["eps_255"] == 0])
-        own = [_model(job, str(target), names) for target in table["target"]]
-        found["low_passed"] = table.assign(target=own)
+        models = [_model(job, str(target), names) for target in table["target"]]
+        found["low_passed"] = table.assign(target=models)
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:
