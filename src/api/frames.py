@@ -21,7 +21,7 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
     """Return all predictions of a sweep's finished jobs as one data frame.
 
     Args:
-        folder: A sweep's folder, such as `outputs/DATE`, or any other that holds such folders.
+        folder: A sweep's folder, such as `outputs/DATE`, or one that holds such folders.
         *more: Further folders.
 
     Returns:
@@ -89,7 +89,7 @@ def rates(
     and `protocol`, under the protocol given or else the job's own.
 
     Args:
-        frame: One row per (index, target, eps_255), at least; clean images have eps_255 = 0.
+        frame: One row per (index, target, eps_255); clean images have eps_255 = 0.
         source: Model that the images were crafted on.
         targets: Models that they were evaluated on; None: all.
         protocol: Images that form the denominator; None: `joint` for one job.

@@ -68,7 +68,7 @@ class Inputs:
     @property
     def trainer(self) -> dict[str, Any]:
         """Settings of the modules' device."""
-        kind = {"cuda": "gpu"}.get(self.device.type, self.device.type)
+        kind = "gpu" if self.device.type == "cuda" else self.device.type
         return {"accelerator": kind, "devices": [self.device.index or 0] if kind == "gpu" else 1}
 
     def config(self, source: str) -> dict[str, Any]:

@@ -175,10 +175,9 @@ def find_jobs(
 
 
 def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return distinct jobs: none shares attack and source with another.
+    """Return the jobs with distinct attacks and sources.
 
-    Jobs of one label and sweep that differ in swept words which the label does not hold get these;
-    jobs still alike, as of several commands, the folder of their command, then a number.
+    Jobs of one label get their swept words, then the folder of their command, then a number.
     """
     folders = [job.sweep_folder for job in jobs]
     words: dict[tuple[str, Path], list[set[str]]] = {}

@@ -63,10 +63,9 @@ class Cells:
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
         """Return a row per cell of some axes: means over the pairs of different networks.
 
-        The columns are `keys`, `value`; `low` and `high` of a cell of one pair; `white`, whether
-        there are none but white boxes (then the mean is theirs); the range of images, `least` and
-        `most`; `best`, whether the attack has the best value, and `undecided`, whether it cannot
-        be told from the best (see `rankings`).
+        The columns are `keys`, `value`; `low` and `high` of a single pair; `white`, whether there
+        are only white boxes; the range of images, `least` and `most`; `best` and `undecided`
+        (not distinguishable from the best) attacks, see `rankings`.
         """
         found = []
         for place, rows in self.pairs.groupby(list(keys), sort=False):

@@ -17,12 +17,10 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
         "ensembles": [
-            f"mean of {job.record.config['ensemble']}"
-            for job in attacked
-            if "+" in job.record.source
+            f"mean of {record.config['ensemble']}" for record in records if "+" in record.source
         ],
         "feature layers": [
-            f"{job.record.layer} of {job.record.source}" for job in attacked if job.record.layer
+            f"{record.layer} of {record.source}" for record in records if record.layer
         ],
         "seed": [str(record.seed) for record in records],
         "precision and device": [_arithmetic(record) for record in records],
