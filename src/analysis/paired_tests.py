@@ -26,7 +26,7 @@ _EXCHANGED = {
 Labels = NDArray[np.int64] | None
 
 
-def paired_tests(found: ImageOutcomes) -> pd.DataFrame:
+def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Compare the success of jobs on the images that both sides of a comparison count.
 
     Two attacks from one source, or two sources of one attack, are compared against each target
@@ -41,9 +41,9 @@ def paired_tests(found: ImageOutcomes) -> pd.DataFrame:
         corrected for the tests of this kind (see `holm`).
     """
     rows = []
-    for names, jobs, target in _comparisons(found):
-        counted = np.bitwise_and.reduce(found.counted[jobs, target])
-        first, second = found.fooled[jobs, target] & counted
+    for names, jobs, target in _comparisons(outcomes):
+        counted = np.bitwise_and.reduce(outcomes.counted[jobs, target])
+        first, second = outcomes.fooled[jobs, target] & counted
         masks = (counted, first, second, first & ~second, second & ~first)
         rows.append((*names, *map(count_ones, masks)))
     rows.sort(key=lambda row: COMPARISONS.index(row[0]))
@@ -58,16 +58,16 @@ def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tests, turned[[*tests]]], ignore_index=True)
 
 
-def _comparisons(found: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], list[int], int]]:
+def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], list[int], int]]:
     """Yield the `_NAMES` of every comparison, with the two jobs and the target compared."""
-    for jobs in map(list, combinations(range(len(found.jobs)), 2)):
-        (attack, source), (other_attack, other_source) = (found.jobs[job] for job in jobs)
-        first, second = (found.target_labels[job] for job in jobs)
+    for jobs in map(list, combinations(range(len(outcomes.jobs)), 2)):
+        (attack, source), (other_attack, other_source) = (outcomes.jobs[job] for job in jobs)
+        first, second = (outcomes.target_labels[job] for job in jobs)
         same = source == other_source
         if same == (attack == other_attack) or not _alike(first, second, same):
             continue
-        for place in map(int, np.flatnonzero(found.evaluated[jobs].all(axis=0))):
-            target = found.targets[place]
+        for place in map(int, np.flatnonzero(outcomes.evaluated[jobs].all(axis=0))):
+            target = outcomes.targets[place]
             if same:
                 yield ("attack", target, source, attack, other_attack), jobs, place
             elif relation(source, target) == relation(other_source, target):

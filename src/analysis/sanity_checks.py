@@ -86,20 +86,20 @@ def alarms(
 
     Shares are judged by the lower ends of their intervals.
     """
-    found = outcomes(table, source, targets, protocol)
-    correct = under(found, "target_correct")
+    result = outcomes(table, source, targets, protocol)
+    correct = under(result, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
         finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
         raised.append(Alarm("zero_gradients", finding))
     white_boxes = sum(is_white_box(source, target) for target in targets)
     for place, target in enumerate(targets):
-        raised.append(_few_images(found, place, protocol))
+        raised.append(_few_images(result, place, protocol))
         if is_white_box(source, target):
             raised.append(_loss_not_rising(correct, place))
             raised.append(_weaker_at_larger_budget(correct, place, white_boxes))
-            if iterative and found.target_labels is None:
-                raised.append(_above_chance(found, place, num_classes))
+            if iterative and result.target_labels is None:
+                raised.append(_above_chance(result, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
 
 
@@ -107,17 +107,17 @@ def many_abstentions(
     table: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> list[Alarm]:
     """Return an alarm for each target that at some budget abstains on over 20 % of the images."""
-    found = outcomes(table, source, targets, protocol)
-    counted = found.counted[:, :, None]
-    abstained = np.count_nonzero(found.abstained & counted, axis=1)
-    total = abstained + np.count_nonzero(found.present & counted, axis=1)
+    result = outcomes(table, source, targets, protocol)
+    counted = result.counted[:, :, None]
+    abstained = np.count_nonzero(result.abstained & counted, axis=1)
+    total = abstained + np.count_nonzero(result.present & counted, axis=1)
     raised = []
     for place, target in enumerate(targets):
         worst = int(np.argmax(abstained[place] / np.maximum(total[place], 1)))
         k, n = int(abstained[place, worst]), int(total[place, worst])
         if k > ABSTENTIONS * n:
             counts = f"abstains on {format_cell(k, n)} of the images"
-            finding = f"{target}: {counts} at {found.eps_255[worst]:g}/255"
+            finding = f"{target}: {counts} at {result.eps_255[worst]:g}/255"
             raised.append(Alarm("abstentions", finding))
     return raised
 
@@ -152,30 +152,30 @@ def over_budget(
     return Alarm("over_budget", finding)
 
 
-def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:
-    n = int(found.counted[place].sum())
-    finding = f"{_pair(found, place)}: images counted: {n} ({protocol})"
+def _few_images(result: Outcomes, place: int, protocol: str) -> Alarm | None:
+    n = int(result.counted[place].sum())
+    finding = f"{_pair(result, place)}: images counted: {n} ({protocol})"
     return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
 
 
-def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
+def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
     """Count the images whose true class is at no budget less likely than when clean."""
-    confidence, present = found.true_confidence[place], found.present[place, :, 1:]
+    confidence, present = result.true_confidence[place], result.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
-    if found.target_labels is not None:
-        risen |= found.success[place, :, 1:]
-    counted = found.counted[place] & present.any(axis=1)
+    if result.target_labels is not None:
+        risen |= result.success[place, :, 1:]
+    counted = result.counted[place] & present.any(axis=1)
     k = int(np.count_nonzero(counted & ~(present & risen).any(axis=1)))
     n = int(np.count_nonzero(counted))
     if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN without an image
         return None
     finding = "white box: at no budget is the true class less likely than when clean on"
-    return Alarm("loss_not_rising", f"{_pair(found, place)}, {finding} {format_cell(k, n)}")
+    return Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
 
 
-def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> Alarm | None:
+def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> Alarm | None:
     """Compare the budget with the most successes with the one above it with the fewest."""
-    success = found.success[place] & found.counted[place][:, None]
+    success = result.success[place] & result.counted[place][:, None]
     counts = success.sum(axis=0)
     best = int(counts.argmax())
     worst = best + int(counts[best:].argmin())
@@ -186,26 +186,26 @@ def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> A
     tests = comb(len(counts) - 1, 2) * white_boxes  # of any two budgets above 0
     if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / tests:
         return None
-    n = int(found.counted[place].sum())
+    n = int(result.counted[place].sum())
     cells = [
-        f"{format_cell(int(counts[at]), n)} at {found.eps_255[at]:g}/255" for at in (best, worst)
+        f"{format_cell(int(counts[at]), n)} at {result.eps_255[at]:g}/255" for at in (best, worst)
     ]
     finding = f"white box: succeeds on {cells[0]}, but on {cells[1]}"
-    return Alarm("weaker_at_larger_budget", f"{_pair(found, place)}, {finding}")
+    return Alarm("weaker_at_larger_budget", f"{_pair(result, place)}, {finding}")
 
 
-def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:
+def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | None:
     """Compare the accuracy at the largest budget with guessing."""
-    eps = found.eps_255[-1]
-    k, n = (int(mask[place, :, -1].sum()) for mask in (found.correct, found.present))
+    eps = result.eps_255[-1]
+    k, n = (int(mask[place, :, -1].sum()) for mask in (result.correct, result.present))
     if not wilson_interval(k, n)[0] > 1 / num_classes:
         return None
     cell = f"still correct on {format_cell(k, n)}, chance is {_chance(num_classes)}"
-    return Alarm("above_chance", f"{_pair(found, place)}, white box at {eps:g}/255: {cell}")
+    return Alarm("above_chance", f"{_pair(result, place)}, white box at {eps:g}/255: {cell}")
 
 
-def _pair(found: Outcomes, place: int) -> str:
-    return f"{found.source} -> {found.targets[place]}"
+def _pair(result: Outcomes, place: int) -> str:
+    return f"{result.source} -> {result.targets[place]}"
 
 
 def _chance(num_classes: int) -> str:

@@ -12,7 +12,7 @@ from src.analysis.multiple_comparisons import LEVEL
 from src.analysis.outcomes import Mask
 
 
-def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
+def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Rate the success against each target if the attacker may use any attack and source.
 
     An attacker is an attack from a source other than the target. All are compared over the images
@@ -32,7 +32,7 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
     columns = ["targeted", "target", "attackers", "images", "attack", "source", "best"]
     columns += ["best_low", "best_high", "any", "any_low", "any_high", "none"]
     rows = []
-    for targeted, target, jobs, successes in _successes(found):
+    for targeted, target, jobs, successes in _successes(outcomes):
         count, images = successes.shape
         totals = successes.sum(axis=1)
         first = int(np.argmax(totals))
@@ -43,12 +43,12 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
             low = proportion_confint(best, images, LEVEL / count, "beta")[0]
         high = float(wilson_interval(best, images)[1])
         ends = map(float, wilson_interval(either, images))
-        names = (targeted, target, count, images, *found.jobs[jobs[first]])
+        names = (targeted, target, count, images, *outcomes.jobs[jobs[first]])
         rows.append((*names, rate, low, high, any_rate, *ends, images - either))
     return pd.DataFrame(rows, columns=columns)
 
 
-def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
+def fooled_by_at_least(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Count the images of each target on which at least k attackers succeed.
 
     The attackers are those of `strongest_attackers`.
@@ -59,7 +59,7 @@ def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
         interval, `low` and `high`.
     """
     parts = []
-    for targeted, target, jobs, successes in _successes(found):
+    for targeted, target, jobs, successes in _successes(outcomes):
         k, images = np.arange(1, len(jobs) + 1), successes.shape[1]
         by = np.bincount(successes.sum(axis=0), minlength=len(jobs) + 1)
         fooled = by[::-1].cumsum()[::-1][1:]
@@ -71,12 +71,19 @@ def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _successes(found: ImageOutcomes) -> Iterator[tuple[bool, str, list[int], Mask]]:
+def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, str, list[int], Mask]]:
     """Yield each target's attackers, and whether they succeed on their common images, (A, N)."""
     for targeted in (False, True):
-        jobs = [job for job, its in enumerate(found.target_labels) if (its is not None) == targeted]
-        for target, name in enumerate(found.targets):
-            others = [job for job, _ in found.cells(jobs, [target])]
+        jobs = [
+            job for job, its in enumerate(outcomes.target_labels) if (its is not None) == targeted
+        ]
+        for target, name in enumerate(outcomes.targets):
+            others = [job for job, _ in outcomes.cells(jobs, [target])]
             if others:
-                common = found.unpack(np.bitwise_and.reduce(found.counted[others, target]))
-                yield targeted, name, others, found.unpack(found.fooled[others, target])[:, common]
+                common = outcomes.unpack(np.bitwise_and.reduce(outcomes.counted[others, target]))
+                yield (
+                    targeted,
+                    name,
+                    others,
+                    outcomes.unpack(outcomes.fooled[others, target])[:, common],
+                )

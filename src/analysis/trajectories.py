@@ -17,8 +17,7 @@ KINDS: dict[str, str] = {
 }
 """Kinds of images, each a boolean column of `trajectories`, with their descriptions.
 
-No 8-bit image holds a change below 1/255. An L2 budget does not bound the largest
-change: attacks in L2 have no `below_8_bits`.
+An L2 budget does not bound the largest change: attacks in L2 have no `below_8_bits`.
 """
 
 SMALLEST_8_BIT_STEP = 1.0

@@ -54,10 +54,7 @@ class StoredJob:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The predictions of the primary variant, behind no defence.
-
-        Those of a source that was attacked behind a defence are its clean ones behind it.
-        """
+        """The primary variant's predictions behind no defence; of the source behind its own."""
         rows = self.defended
         return rows[(rows["defence"] == PLAIN) | (rows["target"] == self.record.source)]
 
@@ -68,10 +65,7 @@ class StoredJob:
 
     @cached_property
     def clean(self) -> pd.DataFrame:
-        """The predictions on clean images, with the top five where these are stored.
-
-        Of clean images alone also those behind defences, as of further models.
-        """
+        """The predictions on clean images, with the top five where these are stored."""
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == PLAIN

@@ -33,13 +33,9 @@ class Plan(BaseModel):
 
 
 class JobStatus(NamedTuple):
-    """State of a job.
+    """State of a job: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
 
-    Attributes:
-        folder: None before the job has begun.
-        state: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
-        seconds: Duration, of a running job so far.
-        error: Sentence on why it failed.
+    Before it has begun there is no folder; the seconds of a running job are those so far.
     """
 
     name: str

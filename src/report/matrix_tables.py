@@ -17,10 +17,9 @@ _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
-    """Lay out a transfer matrix for the terminal, white boxes marked `*`, own networks `+`.
+    """Lay out a `transfer_matrix` for the terminal, white boxes marked `*`, own networks `+`.
 
-    `matrix` is a result of `transfer_matrix`. Each pair has a row where a row per source and a
-    column per target take more than `width` characters.
+    Each pair has a row if a row per source takes more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     relations = list(map(relation, matrix["source"], matrix["target"]))
@@ -117,8 +116,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
 
     Columns are `source`, one per target with the readable cells, then for each target, after
     its name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack
-    `success` and `targeted_success_rate`) with its 95 % interval, `_low` and `_high`. A pair
-    that was not run is empty.
+    `success` and `targeted_success_rate`) with its interval, `_low` and `_high`.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     count, rate = "still_correct", "robust_accuracy"

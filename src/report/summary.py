@@ -92,7 +92,9 @@ class Summary:
     def outcomes(self) -> list[ImageOutcomes]:
         """The outcomes of each group at the reference budget, behind no defence."""
         return [
-            joined([one.outcomes[one.job.record.reference] for one in jobs]).select(defence=PLAIN)
+            joined([summary.outcomes[summary.job.record.reference] for summary in jobs]).select(
+                defence=PLAIN
+            )
             for jobs in self.groups
         ]
 
@@ -120,9 +122,11 @@ class Summary:
         """Yield the jobs and the ranking of each group and budget."""
         for number, jobs in enumerate(self.groups, 1):
             first = jobs[0].job.record
-            tried = sorted({eps for one in jobs for eps in one.outcomes})
+            tried = sorted({eps for summary in jobs for eps in summary.outcomes})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
-                rows = rank(joined([one.outcomes[eps] for one in jobs if eps in one.outcomes]))
+                rows = rank(
+                    joined([summary.outcomes[eps] for summary in jobs if eps in summary.outcomes])
+                )
                 named = rows.assign(
                     group=number, dataset=first.dataset, norm=first.norm, eps_255=eps
                 )
@@ -169,8 +173,10 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
     """Add the gradients per image: those of a source, or the mean over the sources."""
     costs = pd.Series(
         {
-            (one.job.attack, one.job.record.source): one.cost.get("gradients_per_image", nan)
-            for one in jobs
+            (summary.job.attack, summary.job.record.source): summary.cost.get(
+                "gradients_per_image", nan
+            )
+            for summary in jobs
         }
     ).sort_index()
     pairs = zip(ranked["attack"], ranked["source"], strict=True)

@@ -26,9 +26,7 @@ class Measured:
     """The numbers and pictures of a report.
 
     Attributes:
-        ranking: The `rankings` of the summary.
-        sources: Its `source_rankings`.
-        outcomes: Outcomes of images of each group of comparable jobs; see `Summary.outcomes`.
+        ranking, sources, outcomes: Those of the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
             `excess`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
             `similarity`, `stealth`, `iterations`. One that no job has is missing.

@@ -31,11 +31,10 @@ class View:
     Attributes:
         rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
             the place of each attack in the ranking, `position` and `own_position`.
-        ranking: A row for each budget, attack and source or mean, and for each heading; see
-            `ranked`.
+        ranking: A row per budget, attack and source or mean, and per heading.
         choice: Cell that is shown first.
         pairs: Attack, source and target of all pairs, that of the best rank first.
-        menus: Options, with their words, of each thing to choose.
+        menus: Options (value, label) of each thing to choose.
     """
 
     rows: pd.DataFrame
@@ -52,13 +51,13 @@ class View:
         return rows[at & mine & (rows["defence"] == PLAIN)]
 
 
-def make_view(record: JobRecord, found: Measured) -> View:
+def make_view(record: JobRecord, numbers: Measured) -> View:
     """Order the rows of all jobs; the record is of the job whose budget and protocol come first."""
-    rates = found.table("rates")
-    rows = drawn_rows(pd.concat([rates[rates["primary"]], found.table("behind_defences")]))
+    rates = numbers.table("rates")
+    rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
     rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
     tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
-    parts = [_ranking(rows, found.ranking, eps) for eps in tried]
+    parts = [_ranking(rows, numbers.ranking, eps) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
         places = ranking[ranking["heading"] == ""].dropna(subset=name)

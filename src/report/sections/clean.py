@@ -24,17 +24,17 @@ MOST_CLASSES = 40
 """Largest number of classes in a chart; its CSV file holds all."""
 
 
-def clean_sentence(found: Measured) -> str:
+def clean_sentence(numbers: Measured) -> str:
     """Return every model's accuracies and confidences on clean images."""
-    return " ".join(" ".join(_accuracies(models)) for models in found.clean.values())
+    return " ".join(" ".join(_accuracies(models)) for models in numbers.clean.values())
 
 
-def clean(found: Measured) -> tuple[Section, ...]:
+def clean(numbers: Measured) -> tuple[Section, ...]:
     """Return the clean images of each data set: classes, confidences, accuracy of every model."""
-    several = len(found.clean) > 1
+    several = len(numbers.clean) > 1
     return tuple(
         _clean(f"-{number}" * several, f": {data}" * several, models)
-        for number, (data, models) in enumerate(found.clean.items(), 1)
+        for number, (data, models) in enumerate(numbers.clean.items(), 1)
         if models
     )
 

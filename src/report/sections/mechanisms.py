@@ -27,7 +27,7 @@ _CLEAN = "(clean images)"
 _NYQUIST = 0.5
 
 
-def mechanisms(view: View, found: Measured, command: str) -> Section:
+def mechanisms(view: View, numbers: Measured, command: str) -> Section:
     """Return the charts of the diagnostics, or the command that computes what they draw."""
     charts = {
         "similarity": _similarity,
@@ -36,7 +36,7 @@ def mechanisms(view: View, found: Measured, command: str) -> Section:
         "low_passed": _low_passed,
     }
     drawn = [
-        draw(found.tables[name], view) for name, draw in charts.items() if name in found.tables
+        draw(numbers.tables[name], view) for name, draw in charts.items() if name in numbers.tables
     ]
     figures = tuple(figure for figure in drawn if len(figure.data))
     if figures:

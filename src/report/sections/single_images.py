@@ -34,9 +34,9 @@ _PAIR = ["attack", "source", "target"]
 _OF_PAIR = {"attack": "attack", "source": "first_source", "target": "first_target"}
 
 
-def hypothesis(view: View, found: Measured) -> Section | None:
+def hypothesis(view: View, numbers: Measured) -> Section | None:
     """Return a pair's curves by initial confidence, and the rank correlation of every pair."""
-    effects = found.table("effects")
+    effects = numbers.table("effects")
     if effects.empty:
         return None
     title = "Are confident images harder to manipulate?"
@@ -57,7 +57,7 @@ def hypothesis(view: View, found: Measured) -> Section | None:
     heading = "Initial confidence and minimum adversarial budget, every pair"
     chart, shape = _effects_chart(rows), ("half", view.choice)
     figures = [Figure("hypothesis", heading, caption, chart, rows, *shape)]
-    bins = found.table("bins")
+    bins = numbers.table("bins")
     bins = bins[bins["n"] >= FEWEST_IN_BIN]
     if len(bins):
         caption = (

@@ -31,11 +31,11 @@ from src.report.sections.text import span
 _KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
 
 
-def attackers(view: View, found: Measured) -> Section | None:
+def attackers(view: View, numbers: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
-    figures = _strongest(found.outcomes)
-    figures += _visibility(view, found.table("stealth"))
-    iterates = found.table("iterations")
+    figures = _strongest(numbers.outcomes)
+    figures += _visibility(view, numbers.table("stealth"))
+    iterates = numbers.table("iterations")
     if len(iterates):
         caption = (
             "Success on these iterates of one run at the reference budget, dashed in the white "

@@ -22,14 +22,14 @@ _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
 
 
-def answer_sentence(view: View, found: Measured) -> str:
+def answer_sentence(view: View, numbers: Measured) -> str:
     """Say which attack, or source, fools other models most, and whether that is decided."""
-    rows = found.ranking[found.ranking["images"] >= FEWEST_IMAGES]
+    rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
     if rows.empty:
         return _of_one_pair(view)
     rows = _first_ranking(rows)
     several = rows["attack"].nunique() > 1
-    rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, found)
+    rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, numbers)
     first = rows.iloc[0]
     place = (
         f"On {first['dataset']} at {first['eps_255']:g}/255 ({first['norm']}, {first['protocol']})"
@@ -56,13 +56,14 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
     return rows
 
 
-def _sources(rows: pd.DataFrame, found: Measured) -> pd.DataFrame:
+def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
-    if len(found.sources):
+    if len(numbers.sources):
         alike = (
-            found.sources[["group", "kind", "attack"]] == rows[["group", "kind", "attack"]].iloc[0]
+            numbers.sources[["group", "kind", "attack"]]
+            == rows[["group", "kind", "attack"]].iloc[0]
         )
-        ranked = found.sources[alike.all(axis=1) & (found.sources["images"] >= FEWEST_IMAGES)]
+        ranked = numbers.sources[alike.all(axis=1) & (numbers.sources["images"] >= FEWEST_IMAGES)]
         if len(ranked):
             return _first_ranking(ranked).assign(low=nan, high=nan)
     single = rows[~rows["source"].str.match("mean of")]
@@ -123,13 +124,13 @@ def _of_one_pair(view: View) -> str:
     )
 
 
-def answer(view: View, found: Measured) -> Section:
+def answer(view: View, numbers: Measured) -> Section:
     """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
     attacked = view.rows[view.rows["source"] != CLEAN]
     targets = attacked.loc[attacked["relation"] == TRANSFER, "target"].nunique()
     figures = []
     if attacked["attack"].nunique() > 1 and targets:
-        figures.append(_ranked(view, found))
+        figures.append(_ranked(view, numbers))
     figures.append(_curves(view, attacked))
     if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
         caption = (
@@ -142,7 +143,7 @@ def answer(view: View, found: Measured) -> Section:
     return Section("answer", "What transfers", figures=(*figures, *_costs(view)))
 
 
-def _ranked(view: View, found: Measured) -> Figure:
+def _ranked(view: View, numbers: Measured) -> Figure:
     """Return the attacks by rank, with what the ranking resolves in the caption."""
     caption = (
         "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
@@ -152,8 +153,8 @@ def _ranked(view: View, found: Measured) -> Figure:
         "Gradients per image are those of all budgets together. White box: the target is the "
         "source, or a member of it. Click a cell to follow it."
     )
-    if len(found.ranking):
-        for line in resolution(_first_ranking(found.ranking, "source")):
+    if len(numbers.ranking):
+        for line in resolution(_first_ranking(numbers.ranking, "source")):
             caption += f" {line[0].upper()}{line[1:]}."
     chart = ranked(view.rows, view.ranking, view.choice)
     shape = ("fit", view.choice, _AT_BUDGET)
@@ -188,10 +189,10 @@ def _costs(view: View) -> list[Figure]:
     return [Figure("costs", f"Success over {title}", caption, chart, rows, "rest", view.choice)]
 
 
-def variants(view: View, found: Measured) -> Section | None:
+def variants(view: View, numbers: Measured) -> Section | None:
     """Return storage formats, controls and defences of the attack and source chosen."""
-    rates, excess = found.table("rates"), found.table("excess")
-    behind = found.table("behind_defences")
+    rates, excess = numbers.table("rates"), numbers.table("excess")
+    behind = numbers.table("behind_defences")
     names = ["attack", "source", "target"]
     figures = []
     if len(behind):
