@@ -2,12 +2,10 @@
 
 import json
 import re
-from itertools import permutations
 
 import pandas as pd
 
 from findings.__main__ import (
-    CIFAR_MODELS,
     DOCS,
     EMBEDDED,
     PAIRS,
@@ -19,9 +17,8 @@ from findings.__main__ import (
     sweep_of,
 )
 from findings.collect import collect
-from findings.costs import TABLE, unpacked
+from findings.costs import TABLE
 from findings.numbers import adaptive
-from src.analysis.image_outcomes import count_ones, image_outcomes
 from src.artifacts.jobs import find_jobs
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
@@ -164,40 +161,7 @@ def test_what_imagenet_takes_is_by_the_speeds_that_were_measured():
         assert tells(page, *speed, f"{days / 365.25:.1f}", f"{days / 50:.0f}")
 
 
-def test_fgsm_transfers_more_than_bim_as_the_page_concludes():
-    photographs = sweep_of("photographs")
-    one, other = (
-        photographs.row("tests", kind="attack", common=source, target=target)["p_holm"]
-        for source, target in PAIRS
-    )
-    assert one < 0.05 < other
-
-
 def test_attacks_are_brought_to_the_cost_that_their_rows_state():
     table = pd.read_parquet(TABLE).query("setting != 'own'")
     assert (table["gradients"] <= table["setting"].astype(int)).all()
     assert TABLE.stat().st_size < 1e6
-
-
-def test_packed_rows_are_those_of_the_demo():
-    """BIM from vgg_small at its own settings, once more from the tables of the demo's sweep."""
-    (job,) = (
-        each
-        for each in find_jobs([RESULTS / "demo"])
-        if (each.attack, each.record.source) == ("bim", "vgg_small")
-    )
-    table = pd.read_parquet(TABLE).query(
-        "attack == 'bim' and setting == 'own' and source == 'vgg_small'"
-    )
-    targets = list(table["target"])
-    own = image_outcomes(job.predictions, "bim", "vgg_small", targets, "joint")[4]
-    packed = unpacked(table)
-    assert (packed.targets, len(packed.index)) == (own.targets, 200)
-    assert (packed.counted == own.counted).all()
-    assert count_ones(packed.fooled ^ own.fooled) <= 2  # ties of rounding
-
-
-def test_on_cifar_fgsm_transfers_less_than_bim():
-    against = sweep_of("cifar").against("bim", list(permutations(CIFAR_MODELS, 2)))
-    rows = against.query("attack == 'fgsm'")
-    assert len(rows) == 6 and (rows["difference"] < 0).all()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from torch import nn
 
 from src import attacks, load_classifier, load_sweep, rates
+from src.data import load_dataset
 from tests.conftest import REPOSITORY, run_python
 
 DATA = ["model=[coarse,fine]", "dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
@@ -50,17 +50,6 @@ finally:
     run_python("-c", code, folder=tmp_path)
 
 
-def test_a_plain_torch_model_can_be_attacked_at_one_budget_or_several():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
-    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 5
-    for attack in (attacks.fgsm, attacks.mi):
-        one = attack(model, images, labels, 8 / 255)
-        several = attack(model, images, labels, torch.tensor([0.0, 2 / 255, 8 / 255]))
-        assert torch.equal(several[0], images)
-        torch.testing.assert_close(several[2], one)
-
-
 def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):
     words = [*DATA, "++model.coarse.feature_layer='0'"]
     coarse = load_classifier("coarse", *words, config_dir="conf")
@@ -85,19 +74,12 @@ def test_a_classifier_is_the_one_of_the_command_line(sweep):
     assert not coarse.training and not any(one.requires_grad for one in coarse.parameters())
     rows = load_sweep(sweep).query("source == 'coarse' and target == 'coarse' and eps_255 == 0")
     rows = rows[rows["variant"] == "float32"]
-    chosen = _mini(rows["index"])
+    images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
+    chosen = images[rows["index"].tolist()].images / 255
     with torch.no_grad():
         confidence, predicted = coarse(chosen).softmax(1).max(1)
     assert predicted.tolist() == rows["predicted"].tolist()
     assert torch.allclose(confidence, torch.tensor(rows["confidence"].to_numpy()), atol=1e-5)
-
-
-def _mini(index: pd.Series) -> torch.Tensor:
-    """Return the images in [0, 1] that a sweep numbers so."""
-    from src.data import load_dataset
-
-    images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    return images[index.tolist()].images / 255
 
 
 def test_without_weights_the_refusal_is_the_command_that_trains_them(

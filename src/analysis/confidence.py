@@ -24,11 +24,9 @@ _DIGITS = 7
 
 
 def by_class(clean: pd.DataFrame) -> pd.DataFrame:
-    """Count one model's clean rows (eps_255 = 0) by class, and average their confidence.
+    """Return the images, mean confidence and accuracy of one model's clean rows by true class.
 
-    Returns:
-        One row per class that has images, highest mean confidence first: `label` (the true
-        class), `images`, `confidence` (mean probability of the predicted class) and `accuracy`.
+    The rows are by falling confidence: `label`, `images`, `confidence` and `accuracy`.
     """
     rows = clean.assign(correct=clean["predicted"] == clean["label"])
     groups = rows.astype({"confidence": np.float64}).groupby("label")
@@ -39,15 +37,13 @@ def by_class(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
-    """Average the five highest probabilities of images with about the same initial confidence.
+    """Average the five highest probabilities of one model's clean rows by initial confidence.
 
-    They are one model's clean rows (eps_255 = 0), predicted correctly or not. An image belongs to a
-    level of `LEVELS` if level - 0.025 <= initial confidence < level + 0.025.
+    An image belongs to a level of `LEVELS` if level - 0.025 <= initial confidence < level + 0.025.
 
     Returns:
-        Nothing without a column `top5_confidences`, else five rows per level that has images:
-        `level`, `rank` (1 is the predicted class), `images` and `confidence` (mean probability at
-        that rank).
+        Five rows per level that has images: `level`, `rank` (1 is the predicted class), `images`
+        and mean `confidence` at that rank; empty without a column `top5_confidences`.
     """
     if "top5_confidences" not in clean:
         return pd.DataFrame()
@@ -64,13 +60,12 @@ def confidence_profiles(clean: pd.DataFrame) -> pd.DataFrame:
 
 
 def top_k(clean: pd.DataFrame) -> pd.DataFrame:
-    """Count one model's clean rows whose true class is the likeliest, or among the likeliest five.
+    """Return the top-1 and, with a column `top5_classes`, top-5 accuracy of one model's clean rows.
 
     Returns:
-        A row for `k` = 1 and, with a column `top5_classes`, one for 5: `n` images, `correct`,
-        `accuracy` with its 95 % Wilson interval, and `confidence`: for k = 1 the mean probability
-        of the predicted class over all images, for k = 5 that of the true class over the images
-        where it is among the five.
+        A row per `k`: `n` images, `correct`, `accuracy` with its 95 % Wilson interval, and mean
+        `confidence`: of the predicted class over all images (k = 1), of the true class over the
+        images where it is among the five (k = 5).
     """
     among = {1: (clean["predicted"] == clean["label"]).to_numpy()}
     values = [clean["confidence"]]
@@ -92,8 +87,8 @@ def by_initial_confidence(
 ) -> pd.DataFrame:
     """Follow initially correct images over the budgets, split by their initial confidence.
 
-    They are those of the counted images that the target classifies correctly when clean. The
-    arguments, and the errors, are those of `rates`.
+    Counted are the protocol's images that the target classifies correctly when clean. Arguments and
+    errors are those of `rates`.
 
     Returns:
         One row per target, bin that has images and budget (0 included), the highest confidence
@@ -101,21 +96,20 @@ def by_initial_confidence(
         `eps_255`, `n` images, `still_correct`, `robust_accuracy` and `confidence` with their 95 %
         intervals (see `wilson_interval`; at budget 0 no confidence leaves the bin).
     """
-    found = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
-    correct = found.correct
-    every = found.counted & found.target_clean
+    result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
+    arrays = (result.present, result.correct, result.confidence)
+    counted = result.counted & result.target_clean & ~np.isnan(result.confidence[:, :, 0])
     bins = round(1 / BIN_WIDTH)
+    initial = np.where(counted, result.confidence[:, :, 0], 0).round(_DIGITS)
+    # The highest bin holds 1.
+    bin_of = np.minimum(np.floor((initial * bins).round(_DIGITS)), bins - 1)
     parts = [pd.DataFrame()]
     for place, target in enumerate(targets):
-        initial = found.confidence[place, :, 0]
-        kept = every[place] & ~np.isnan(initial)
-        bin_of = np.floor((np.where(kept, initial, 0).round(_DIGITS) * bins).round(_DIGITS))
-        bin_of = np.minimum(bin_of, bins - 1)  # the highest bin holds 1
-        for one in sorted(set(bin_of[kept]), reverse=True):
-            mine = kept & (bin_of == one)
-            arrays = [each[place, mine].T for each in (found.present, correct, found.confidence)]
-            ends = one / bins, (one + 1) / bins
-            numbers = _over_budgets(*arrays, eps=found.eps_255, ends=ends)
+        for number in sorted(set(bin_of[place, counted[place]]), reverse=True):
+            images = counted[place] & (bin_of[place] == number)
+            of_images = [array[place, images].T for array in arrays]
+            ends = number / bins, (number + 1) / bins
+            numbers = _over_budgets(*of_images, eps=result.eps_255, ends=ends)
             parts.append(pd.DataFrame({"target": target, **numbers}))
     return pd.concat(parts, ignore_index=True)
 

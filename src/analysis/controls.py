@@ -22,8 +22,8 @@ def excess(
     """Subtract a control's successes from an attack's, on the same images.
 
     `attacked`, with its clean rows, decides the denominator; `control` needs a row for every
-    attacked row of the targets. The other arguments, and the errors, are those of `rates`. For a
-    targeted attack a control succeeds where it happens to reach the image's own `target_label`.
+    attacked row of the targets. The other arguments, and the errors, are those of `rates`. A
+    control of a targeted attack succeeds if it reaches the image's `target_label`.
 
     Returns:
         One row per (target, eps_255 > 0): `targeted`, `denominator`, `success`,
@@ -31,19 +31,19 @@ def excess(
         succeeds), both rates, and their difference `excess` with its 95 % interval (see
         `paired_interval`). With an empty denominator the rates are NaN.
     """
-    found = outcomes(attacked, source, list(map(Evaluated, targets)), protocol)
-    row = row_positions(control, found.targets, found.index, found.eps_255)
-    counted = found.present & (found.eps_255 > 0) & found.counted[:, :, None]
+    attack = outcomes(attacked, source, list(map(Evaluated, targets)), protocol)
+    row = row_positions(control, attack.targets, attack.index, attack.eps_255)
+    counted = attack.present & (attack.eps_255 > 0) & attack.counted[:, :, None]
     if (counted & (row < 0)).any():
         target, image, budget = np.argwhere(counted & (row < 0))[0]
         raise ValueError(
-            f"the control has no row of target '{found.targets[target]}' for image "
-            f"{found.index[image]} at eps_255 = {found.eps_255[budget]:g}."
+            f"the control has no row of target '{attack.targets[target]}' for image "
+            f"{attack.index[image]} at eps_255 = {attack.eps_255[budget]:g}."
         )
-    by_attack = counted & found.success
-    by_control = counted & found.is_success(control["predicted"].to_numpy()[row])
-    result, evaluated = evaluated_budgets(found)
-    result["targeted"] = found.target_labels is not None
+    by_attack = counted & attack.success
+    by_control = counted & attack.is_success(control["predicted"].to_numpy()[row])
+    result, evaluated = evaluated_budgets(attack)
+    result["targeted"] = attack.target_labels is not None
     for name, mask in (
         ("denominator", counted),
         ("success", by_attack),
@@ -69,13 +69,9 @@ def excess_by_control(
     targets: Sequence[str],
     protocol: str,
 ) -> pd.DataFrame:
-    """Return the `excess` of the primary variant over each control, after a column `control`.
-
-    The controls are among the variants; without any the table is empty.
-    """
-    pair = (source, targets, protocol)
+    """Return the `excess` of the primary variant over each control, after a column `control`."""
     tables = {
-        name: excess(variants[primary], variants[name], *pair)
+        name: excess(variants[primary], variants[name], source, targets, protocol)
         for name in CONTROLS
         if name in variants
     }

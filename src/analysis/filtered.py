@@ -37,17 +37,16 @@ def filtered_rates(
 ) -> pd.DataFrame:
     """Count the successes of filtered perturbations, and subtract those of filtered noise.
 
-    `filtered` is a job's table of one budget, a row per (index, target, band, kind); predictions
-    of the same job decide which of its images are counted, and hold the target labels. The other
-    arguments are those of `rates`.
+    `filtered` is a job's table, a row per (index, target, band, kind); its predictions decide
+    which images are counted, and hold the target labels. The other arguments are those of `rates`.
 
     Returns:
         One row per (target, band) with the columns of `src.analysis.controls.excess`, then
         `band`, `frequency_low` and `frequency_high` (cycles per pixel).
     """
-    wanted = target_labels(predictions)
-    if wanted is not None:
-        filtered = filtered.assign(target_label=wanted.reindex(filtered["index"]).to_numpy())
+    labels = target_labels(predictions)
+    if labels is not None:
+        filtered = filtered.assign(target_label=labels.reindex(filtered["index"]).to_numpy())
     predictions, filtered = with_defence(predictions), with_defence(filtered)
     used = predictions["index"].isin(filtered["index"])
     clean = predictions.loc[used & (predictions["eps_255"] == 0), _COLUMNS]
@@ -55,8 +54,7 @@ def filtered_rates(
     for band in BANDS:
         part = filtered[filtered["band"] == band]
         attack, noise = (part[part["kind"] == kind] for kind in PERTURBATIONS)
-        rows = pd.concat([clean, attack])
-        table = excess(rows, noise, source, targets, protocol)
+        table = excess(pd.concat([clean, attack]), noise, source, targets, protocol)
         tables.append(table.assign(band=band, **attack[_BOUNDS].iloc[0]))
     order = list(targets)
     return pd.concat(tables).sort_values(
@@ -67,9 +65,8 @@ def filtered_rates(
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     """Count the clean images that are classified correctly without their high frequencies.
 
-    `low_passed` has one row per (index, target, cutoff) with `label` and `predicted`; frequencies
-    below `cutoff`, in cycles per pixel, were kept. `clean` has the predictions on the images as
-    they are, of which those that were not low-passed are left out.
+    `low_passed` has one row per (index, target, cutoff), with `label`, `predicted` and the `cutoff`
+    in cycles per pixel; `clean` has the predictions on the unfiltered images.
 
     Returns:
         One row per cutoff and target, by rising cutoff: `target`, `cutoff` (inf: all frequencies),

@@ -27,11 +27,9 @@ class ImageOutcomes:
     Attributes:
         jobs: Attack and source of each job.
         index: Numbers of the images in the data set, rising, shape (N,).
-        target_labels: Classes that each job aims for, shape (N,), -1 for an image that was not
-            attacked; None for an untargeted attack.
+        target_labels: Each job's target labels, shape (N,), -1: not attacked; None: untargeted.
         evaluated: Whether a job was evaluated on a target, shape (J, T).
-        counted: Whether an image belongs to the denominator, and the target does not abstain;
-            packed bits of shape (J, T, ceil(N / 8)).
+        counted: Whether an image is in the denominator; packed bits of shape (J, T, ceil(N / 8)).
         fooled: Whether the attack succeeds on a counted image, likewise.
     """
 

@@ -9,23 +9,20 @@ _COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict"]
 
 
 def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
-    """Relate each image's initial confidence to its minimum adversarial budget.
+    """Return Spearman's correlation of initial confidence and minimum adversarial budget by target.
 
-    The measure is Spearman's rank correlation over the images of one job, the rows of
-    `trajectories`. An image that never flips ranks above every budget, and ties share their mean
-    rank, so that a coarse grid of budgets or many images that never flip bring rho nearer to 0.
+    The images are the rows of `trajectories`. An image that never flips ranks above every budget,
+    and ties share their mean rank, so coarse budgets and many such images bring rho nearer to 0.
 
     Returns:
         One row per target: `target`, `n` images, `flipped` (how many flip at some budget), `rho`
-        (above 0 supports the hypothesis), its 95 % interval `rho_low` and `rho_high`, and
-        `verdict` (`supported` if the interval lies above 0, `contradicted` if below, else
-        `undecided`). Of fewer than 10 images, or where all budgets or all confidences are equal,
-        rho is NaN and the verdict `not computable`.
+        with its 95 % interval `rho_low` and `rho_high`, and `verdict`: `supported` if the interval
+        is above 0, `contradicted` if below, else `undecided`; `not computable`, with rho NaN, for
+        fewer than 10 images, or if all budgets or all confidences are equal.
 
     Reference:
         D. G. Bonett and T. A. Wright, Sample size requirements for estimating Pearson, Kendall and
-        Spearman correlations, Psychometrika 65 (2000); `tests/analysis/test_coverage.py`
-        simulates the interval on tied budgets.
+        Spearman correlations, Psychometrika 65 (2000).
     """
     records = [
         (target, *_effect(rows["initial_confidence"], rows["first_flip_eps_255"]))
@@ -36,12 +33,11 @@ def initial_confidence_effect(table: pd.DataFrame) -> pd.DataFrame:
 
 def _effect(confidence: pd.Series, first: pd.Series) -> tuple[object, ...]:
     """Return the row of one target, without its name."""
-    n, flipped = len(first), int(first.notna().sum())
+    n, flipped, rho = len(first), int(first.notna().sum()), np.nan
     budgets = first.fillna(np.inf)  # an image that never flips
-    if n < FEWEST_IMAGES or budgets.nunique() == 1 or confidence.nunique() == 1:
-        return (n, flipped, np.nan, np.nan, np.nan, "not computable")
-    rho = float(np.corrcoef(confidence.rank(na_option="keep"), budgets.rank())[0, 1])
-    if np.isnan(rho):  # where a confidence is NaN
+    if n >= FEWEST_IMAGES and budgets.nunique() > 1 and confidence.nunique() > 1:
+        rho = float(np.corrcoef(confidence.rank(na_option="keep"), budgets.rank())[0, 1])
+    if np.isnan(rho):  # also if a confidence is NaN
         return (n, flipped, np.nan, np.nan, np.nan, "not computable")
     half = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))

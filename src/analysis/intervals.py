@@ -18,9 +18,9 @@ _HALVINGS = 60  # of an interval no longer than 2, down to a double's last digit
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Values]:
     """Return the 95 % Wilson score interval of a proportion, without continuity correction.
 
-    Successes k and trials n are arrays of one shape, 0 <= k <= n; the lower and upper bounds lie
-    in [0, 1], and are NaN where n = 0. With the sum of n values in [0, 1] as k it is an interval
-    of their mean, wider than need be: no values of that mean vary more than 0 and 1 do.
+    Successes k and trials n are arrays of one shape, 0 <= k <= n; the bounds are NaN where n = 0.
+    With the sum of n values in [0, 1] as k it is a conservative interval of their mean: no values
+    of that mean vary more than 0 and 1 do.
 
     Reference:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference,
@@ -39,17 +39,15 @@ def paired_interval(
     """Return Tango's 95 % score interval of the difference of two rates on the same images.
 
     The difference is (b - c) / n: of n images (`trials`) only the first succeeds on b, and only the
-    second on c; arrays of one shape, b + c <= n. The lower and upper bounds lie in [-1, 1], and are
-    NaN where n = 0. The interval holds 0 exactly where McNemar's test (without continuity
-    correction) does not reject.
+    second on c; arrays of one shape. The bounds are NaN where n = 0. The interval holds 0 exactly
+    where McNemar's test (without continuity correction) does not reject.
 
     Reference:
         T. Tango, Equivalence test and confidence interval for the difference in proportions for
-        the paired-sample design, Stat. Med. 17 (1998). The roots are found by bisection
-        instead of the secant method.
+        the paired-sample design, Stat. Med. 17 (1998), with bisection for the secant method.
     """
-    counts = (first_only, second_only, trials)
-    b, c, n = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in counts))
+    counts = (np.asarray(array, np.float64) for array in (first_only, second_only, trials))
+    b, c, n = np.broadcast_arrays(*counts)
     full = np.maximum(n, 1.0)
     low, high = -_upper_end(c, b, full), _upper_end(b, c, full)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
@@ -58,24 +56,14 @@ def paired_interval(
 def mcnemar_p(first_only: ArrayLike, second_only: ArrayLike) -> Values:
     """Return the two-sided exact p-values of McNemar's test that two paired rates are equal.
 
-    They are twice the smaller tail of Binomial(b + c, 1/2), at most 1, of b images on which only
-    the first succeeds and c on which only the second does, arrays of one shape.
-
-    Reference:
-        Q. McNemar, Note on the sampling error of the difference between correlated proportions
-        or percentages, Psychometrika 12 (1947), with the binomial distribution in place of its
-        approximation.
+    Only the first succeeds on b images, and only the second on c: arrays of one shape.
     """
     b, c = np.asarray(first_only), np.asarray(second_only)
     return np.minimum(2 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5), 1.0)
 
 
 def holm(p: ArrayLike) -> Values:
-    """Return p-values after Holm's correction for their number; NaN is no test, and stays.
-
-    Reference:
-        S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979).
-    """
+    """Return p-values after Holm's correction (1979) for their number; NaN is no test."""
     values = np.asarray(p, np.float64)
     tested = np.flatnonzero(~np.isnan(values))
     corrected = np.full_like(values, np.nan)
@@ -90,9 +78,9 @@ def _upper_end(b: Values, c: Values, n: Values) -> Values:
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
         variance = _least_variance(b, c, n, middle)
-        kept = (b - c - n * middle) ** 2 <= _Z2 * n * variance
-        inside = np.where(kept, middle, inside)
-        outside = np.where(kept, outside, middle)
+        accepted = (b - c - n * middle) ** 2 <= _Z2 * n * variance
+        inside = np.where(accepted, middle, inside)
+        outside = np.where(accepted, outside, middle)
     return inside
 
 

@@ -60,10 +60,7 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
 def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
     """Average clean and robust accuracy behind each defence over the pairs of other networks.
 
-    Attacks through a defence of the source's stand apart from plain ones.
-
-    The rates are those of `transfer_matrix` with every defence; pairs of one network, a white box
-    or `own`, are left out.
+    The rates are those of `transfer_matrix` with every defence.
 
     Returns:
         One row per defence that the source was attacked behind, `through`, and per `defence` of

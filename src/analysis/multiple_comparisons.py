@@ -29,9 +29,8 @@ class PairTests:
 
     Attributes:
         images: Numbers of images counted for both.
-        difference: Means over these of the differences of the two scores; NaN without an image.
-        discordance: Means of the squared differences: of scores 0 and 1 the share of images on
-            which the two differ.
+        difference: Mean differences of the two scores on these images; NaN without an image.
+        discordance: Mean squared differences: of scores 0 and 1 the share of images that differ.
         margin: Half the length of the simultaneous 95 % interval of the difference, which holds 0
             exactly where `p` is at least 0.05; NaN below `FEWEST_TESTED` images.
         p: p-values of equality, corrected for all pairs; likewise NaN.
@@ -52,10 +51,9 @@ def compare_pairs(
     """Test all pairs of rows for equal means, by random signs that all pairs share.
 
     The statistic of a pair is |sum d| / sqrt(sum d^2) over its differences d on the images counted
-    for both, with a sum of squares of at least one image. Under equality an image's differences
-    may as well have the other signs: one sign is drawn per image for all pairs, and a pair's
-    p-value is the share of draws whose largest statistic of all pairs is as large as the pair's.
-    So the level holds for all pairs together, and whichever of them is looked at afterwards.
+    for both, with a sum of squares of at least one image. One sign is drawn per image for all
+    pairs, and a pair's p-value is the share of draws whose largest statistic of all pairs is as
+    large as the pair's, so the level holds for all pairs together.
 
     Args:
         scores: Scores of images, shape (R, N), in [0, 1]; NaN where an image is not counted.
@@ -96,8 +94,7 @@ def detectable(cutoff: float, discordance: float, images: float) -> float:
 
     Reference:
         R. J. Connor, Sample size for testing differences in proportions for the paired-sample
-        design, Biometrics 43 (1987), without the small term that the difference takes from the
-        variance.
+        design, Biometrics 43 (1987), with the difference left out of the variance.
     """
     return (cutoff + float(ndtri(POWER))) * sqrt(discordance / images)
 

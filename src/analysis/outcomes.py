@@ -24,16 +24,14 @@ class Outcomes:
     Attributes:
         index: Numbers of the images in the data set, rising, shape (N,).
         label: True classes, shape (N,).
-        target_labels: Classes that a targeted attack aims for, shape (N,), -1 for an image that was
-            not attacked; None if the attack is untargeted.
+        target_labels: Target labels, shape (N,), -1: not attacked; None: untargeted.
         eps_255: Budgets, rising, shape (K,); the first is 0, the clean image.
         present: True where the table has a row, and the target does not abstain.
         abstained: True where the target abstains.
         draws_correct: Share of a randomised defence's draws that predict the true class; of other
             targets 1 or 0.
         predicted: Predicted class; without meaning where there is no row.
-        confidence: Probability of the predicted class; NaN where there is no row.
-        true_confidence: Probability of the true class; NaN where there is no row.
+        confidence, true_confidence: Probability of the predicted and the true class; NaN: no row.
         source_clean: The source classifies the clean image correctly, shape (N,); None if its
             clean rows do not cover every image.
         target_clean: The target classifies it correctly, shape (T, N).

@@ -26,7 +26,7 @@ _EXCHANGED = {
 Labels = NDArray[np.int64] | None
 
 
-def paired_tests(found: ImageOutcomes) -> pd.DataFrame:
+def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Compare the success of jobs on the images that both sides of a comparison count.
 
     Two attacks from one source, or two sources of one attack, are compared against each target
@@ -37,14 +37,13 @@ def paired_tests(found: ImageOutcomes) -> pd.DataFrame:
         One row per comparison, by `kind` in the order of `COMPARISONS`, then in that of the jobs:
         `target`, `common` (the shared source, or attack), `first` and `second`; `n` images,
         `first_success`, `second_success`, `first_only`, `second_only`; `difference` of the success
-        rates, first minus second, with its 95 % interval (see
-        `paired_interval`), and two-sided `p` (see `mcnemar_p`), NaN without an image; `p_holm`,
+        rates with its `paired_interval`, and `mcnemar_p` as `p`, NaN without an image; `p_holm`,
         corrected for the tests of this kind (see `holm`).
     """
     rows = []
-    for names, one, other, target in _comparisons(found):
-        counted = found.counted[one, target] & found.counted[other, target]
-        first, second = (found.fooled[job, target] & counted for job in (one, other))
+    for names, jobs, target in _comparisons(outcomes):
+        counted = np.bitwise_and.reduce(outcomes.counted[jobs, target])
+        first, second = outcomes.fooled[jobs, target] & counted
         masks = (counted, first, second, first & ~second, second & ~first)
         rows.append((*names, *map(count_ones, masks)))
     rows.sort(key=lambda row: COMPARISONS.index(row[0]))
@@ -59,21 +58,20 @@ def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tests, turned[[*tests]]], ignore_index=True)
 
 
-def _comparisons(found: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], int, int, int]]:
+def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], list[int], int]]:
     """Yield the `_NAMES` of every comparison, with the two jobs and the target compared."""
-    for one, other in combinations(range(len(found.jobs)), 2):
-        (attack, source), (other_attack, other_source) = found.jobs[one], found.jobs[other]
-        labels = found.target_labels[one], found.target_labels[other]
-        if (source == other_source) == (attack == other_attack) or not _alike(
-            *labels, same=source == other_source
-        ):
+    for jobs in map(list, combinations(range(len(outcomes.jobs)), 2)):
+        (attack, source), (other_attack, other_source) = (outcomes.jobs[job] for job in jobs)
+        first, second = (outcomes.target_labels[job] for job in jobs)
+        same = source == other_source
+        if same == (attack == other_attack) or not _alike(first, second, same):
             continue
-        for place in map(int, np.flatnonzero(found.evaluated[one] & found.evaluated[other])):
-            target = found.targets[place]
-            if source == other_source:
-                yield ("attack", target.target, source, attack, other_attack), one, other, place
+        for place in map(int, np.flatnonzero(outcomes.evaluated[jobs].all(axis=0))):
+            target = outcomes.targets[place]
+            if same:
+                yield ("attack", target.target, source, attack, other_attack), jobs, place
             elif relation(source, *target) == relation(other_source, *target):
-                yield ("source", target.target, attack, source, other_source), one, other, place
+                yield ("source", target.target, attack, source, other_source), jobs, place
 
 
 def _alike(first: Labels, second: Labels, same: bool) -> bool:
@@ -92,6 +90,6 @@ def _tested(table: pd.DataFrame) -> pd.DataFrame:
     table["p"] = np.where(n > 0, mcnemar_p(b, c), np.nan)
     table["p_holm"] = np.nan
     for kind in COMPARISONS:
-        mine = table["kind"] == kind
-        table.loc[mine, "p_holm"] = holm(table.loc[mine, "p"])
+        rows = table["kind"] == kind
+        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"])
     return table

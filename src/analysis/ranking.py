@@ -25,9 +25,8 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     An image's score is the mean of its successes over the other targets that count it; an attack's
-    is the mean over images. Attacks are ranked for each source, and over all single ones by those
-    that were run from each of them; targeted attacks, ensembles of sources, sources behind a
-    defence, and targets behind each defence apart.
+    is the mean over images. Attacks are ranked for each source, and over all single ones that each
+    of them has. Targeted attacks, ensembles, sources and targets behind a defence are apart.
 
     Args:
         found: Outcomes of jobs on the same images.
@@ -38,15 +37,13 @@ def rankings(found: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
         first, then by falling mean:
 
         - `attack`, `source` (or `mean of N sources`), number of `targets` and of `images`;
-        - `mean` success in [0, 1] with its 95 % interval, `low` and `high` (NaN below
-          `FEWEST_IMAGES`), and `rank`;
-        - `difference` from the first on the images counted for both, with the simultaneous 95 %
-          interval of all pairs, `difference_low` and `difference_high`; corrected `p` and
-          `discordance`, see `compare_pairs`; NaN for the first, and without `against`;
-        - `undecided`: whether the attack is the first, or is not weaker than it at level 0.05
-          (with `against`: neither weaker nor stronger); True where nothing is tested;
-        - `detectable`: smallest difference from the first that so many images decide with a power
-          of 80 %, at the median discordance;
+        - `mean` success with its 95 % interval, `low` and `high` (NaN below `FEWEST_IMAGES`);
+        - `rank`, and from `compare_pairs` the `difference` from the first with `difference_low` and
+          `difference_high`, `p` and `discordance`: NaN for the first, and without `against`;
+        - `undecided`: the attack is the first, or not weaker than it at level 0.05 (with `against`:
+          neither weaker nor stronger); True where nothing is tested;
+        - `detectable`: difference that so many images decide with a power of 80 %, at the median
+          discordance;
         - `repetition` (see there), and the `effective` number of attacks that it leaves.
     """
     parts = []
@@ -115,8 +112,7 @@ def repetition(scores: Values) -> float:
     """Return how far attacks succeed on the same images beyond the images' difficulty, in [-1, 1].
 
     It is the mean over all pairs of rows of scores (A, N) of their correlation given an image's
-    mean over the other attacks, on the images that all count. (Subtracting an image's mean over
-    all attacks would make any two look opposed.) NaN for two attacks, or without an image.
+    mean over the other attacks, on the images that all count. NaN for two attacks, or no image.
     """
     scores = scores[:, ~np.isnan(scores).any(axis=0)]
     if len(scores) < 3 or scores.shape[1] < 2:

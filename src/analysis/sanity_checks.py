@@ -50,12 +50,7 @@ CAUSES = {
 
 
 class Alarm(NamedTuple):
-    """A sanity check that failed.
-
-    Attributes:
-        name: Name of the check, such as `few_images`.
-        finding: The model or pair, and the counts with their denominator.
-    """
+    """A sanity check that failed: its name, and the model or pair with counts."""
 
     name: str
     finding: str
@@ -76,11 +71,11 @@ def alarms(
     protocol: str,
     iterative: bool,
 ) -> list[Alarm]:
-    """Run the sanity checks of one job, each an alarm by its name.
+    """Run the sanity checks of one job's predictions, each an alarm by its name.
 
     - `clean_at_chance`: see `clean_at_chance`.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
-    - `zero_gradients`: more than 1 % of the gradients are zero in every pixel.
+    - `zero_gradients`: more than 1 % of the gradients are zero in every pixel; NaN: unknown.
     - `loss_not_rising`: on more than 5 % of the images that the white box classifies correctly
       when clean, at no budget is the `true_confidence` below the clean one (nor, for targeted
       attacks, the target label reached).
@@ -90,24 +85,22 @@ def alarms(
       one-sided exact McNemar test of the budgets with the most and, above it, the fewest
       successes, p <= 0.05 after Bonferroni's correction for all pairs of budgets and white boxes.
 
-    Shares are judged by the lower ends of their intervals. `table` holds the predictions, clean
-    rows of every target included; `zero_gradients` is a share, NaN if unknown; an `iterative`
-    attack takes more than one step.
+    Shares are judged by the lower ends of their intervals.
     """
-    found = outcomes(table, source, list(map(Evaluated, targets)), protocol)
-    correct = under(found, "target_correct")
+    result = outcomes(table, source, list(map(Evaluated, targets)), protocol)
+    correct = under(result, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
         finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
         raised.append(Alarm("zero_gradients", finding))
     white_boxes = sum(is_white_box(source, target) for target in targets)
     for place, target in enumerate(targets):
-        raised.append(_few_images(found, place, protocol))
+        raised.append(_few_images(result, place, protocol))
         if is_white_box(source, target):
             raised.append(_loss_not_rising(correct, place))
             raised.append(_weaker_at_larger_budget(correct, place, white_boxes))
-            if iterative and found.target_labels is None:
-                raised.append(_above_chance(found, place, num_classes))
+            if iterative and result.target_labels is None:
+                raised.append(_above_chance(result, place, num_classes))
     return [alarm for alarm in raised if alarm is not None]
 
 
@@ -115,17 +108,17 @@ def many_abstentions(
     table: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
 ) -> list[Alarm]:
     """Return an alarm for each target and defence that at some budget abstain on over 20 %."""
-    found = outcomes(table, source, evaluated_pairs(table, targets), protocol)
-    counted = found.counted[:, :, None]
-    abstained = np.count_nonzero(found.abstained & counted, axis=1)
-    total = abstained + np.count_nonzero(found.present & counted, axis=1)
+    result = outcomes(table, source, evaluated_pairs(table, targets), protocol)
+    counted = result.counted[:, :, None]
+    abstained = np.count_nonzero(result.abstained & counted, axis=1)
+    total = abstained + np.count_nonzero(result.present & counted, axis=1)
     raised = []
-    for place, target in enumerate(found.targets):
+    for place, target in enumerate(result.targets):
         worst = int(np.argmax(abstained[place] / np.maximum(total[place], 1)))
         k, n = int(abstained[place, worst]), int(total[place, worst])
         if k > ABSTENTIONS * n:
             counts = f"abstains on {format_cell(k, n)} of the images"
-            finding = f"{target}: {counts} at {found.eps_255[worst]:g}/255"
+            finding = f"{target}: {counts} at {result.eps_255[worst]:g}/255"
             raised.append(Alarm("abstentions", finding))
     return raised
 
@@ -153,10 +146,7 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
 def over_budget(
     attack: str, stated: float, measured: float, count: int, total: int, norm: str
 ) -> Alarm:
-    """Return the alarm of `count` of `total` images that change by more than their stated budget.
-
-    Stated budget and largest measured change are in units of 1/255.
-    """
+    """Return the alarm of `count` of `total` images that exceed their stated budget, in 1/255."""
     finding = (
         f"{attack}: {format_cell(count, total)} of the images change by more than the "
         f"stated {stated:g}/255, by up to {measured:g}/255 ({norm})"
@@ -164,33 +154,30 @@ def over_budget(
     return Alarm("over_budget", finding)
 
 
-def _few_images(found: Outcomes, place: int, protocol: str) -> Alarm | None:
-    n = int(found.counted[place].sum())
-    finding = f"{found.source} -> {found.targets[place]}: images counted: {n} ({protocol})"
+def _few_images(result: Outcomes, place: int, protocol: str) -> Alarm | None:
+    n = int(result.counted[place].sum())
+    finding = f"{_pair(result, place)}: images counted: {n} ({protocol})"
     return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
 
 
-def _loss_not_rising(found: Outcomes, place: int) -> Alarm | None:
+def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
     """Count the images whose true class is at no budget less likely than when clean."""
-    confidence, present = found.true_confidence[place], found.present[place, :, 1:]
+    confidence, present = result.true_confidence[place], result.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
-    if found.target_labels is not None:
-        risen |= found.success[place, :, 1:]
-    counted = found.counted[place] & present.any(axis=1)
+    if result.target_labels is not None:
+        risen |= result.success[place, :, 1:]
+    counted = result.counted[place] & present.any(axis=1)
     k = int(np.count_nonzero(counted & ~(present & risen).any(axis=1)))
     n = int(np.count_nonzero(counted))
     if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN without an image
         return None
-    finding = (
-        f"{found.source} -> {found.targets[place]}, white box: at no budget is the true class less "
-        f"likely than when clean on {format_cell(k, n)}"
-    )
-    return Alarm("loss_not_rising", finding)
+    finding = "white box: at no budget is the true class less likely than when clean on"
+    return Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
 
 
-def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> Alarm | None:
+def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> Alarm | None:
     """Compare the budget with the most successes with the one above it with the fewest."""
-    success = found.success[place] & found.counted[place][:, None]
+    success = result.success[place] & result.counted[place][:, None]
     counts = success.sum(axis=0)
     best = int(counts.argmax())
     worst = best + int(counts[best:].argmin())
@@ -201,25 +188,26 @@ def _weaker_at_larger_budget(found: Outcomes, place: int, white_boxes: int) -> A
     tests = comb(len(counts) - 1, 2) * white_boxes  # of any two budgets above 0
     if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / tests:
         return None
-    n = int(found.counted[place].sum())
+    n = int(result.counted[place].sum())
     cells = [
-        f"{format_cell(int(counts[at]), n)} at {found.eps_255[at]:g}/255" for at in (best, worst)
+        f"{format_cell(int(counts[at]), n)} at {result.eps_255[at]:g}/255" for at in (best, worst)
     ]
-    pair = f"{found.source} -> {found.targets[place]}, white box"
-    return Alarm("weaker_at_larger_budget", f"{pair}: succeeds on {cells[0]}, but on {cells[1]}")
+    finding = f"white box: succeeds on {cells[0]}, but on {cells[1]}"
+    return Alarm("weaker_at_larger_budget", f"{_pair(result, place)}, {finding}")
 
 
-def _above_chance(found: Outcomes, place: int, num_classes: int) -> Alarm | None:
+def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | None:
     """Compare the accuracy at the largest budget with guessing."""
-    eps = found.eps_255[-1]
-    k, n = (int(mask[place, :, -1].sum()) for mask in (found.correct, found.present))
+    eps = result.eps_255[-1]
+    k, n = (int(mask[place, :, -1].sum()) for mask in (result.correct, result.present))
     if not wilson_interval(k, n)[0] > 1 / num_classes:
         return None
-    finding = (
-        f"{found.source} -> {found.targets[place]}, white box at {eps:g}/255: still correct on "
-        f"{format_cell(k, n)}, chance is {_chance(num_classes)}"
-    )
-    return Alarm("above_chance", finding)
+    cell = f"still correct on {format_cell(k, n)}, chance is {_chance(num_classes)}"
+    return Alarm("above_chance", f"{_pair(result, place)}, white box at {eps:g}/255: {cell}")
+
+
+def _pair(result: Outcomes, place: int) -> str:
+    return f"{result.source} -> {result.targets[place]}"
 
 
 def _chance(num_classes: int) -> str:

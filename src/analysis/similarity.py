@@ -22,33 +22,30 @@ def pair_similarity(
     eps_255: float,
     protocol: str = "joint",
 ) -> pd.DataFrame:
-    """Set the transfer of every pair of a job beside the similarity of its two models.
+    """Return the transfer of every pair of a job beside the similarity of its two models.
 
-    `similarity` has one row per (index, target) with `cosine` in [-1, 1] (of the source's and the
-    target's gradient of the loss on the clean image); NaN for a gradient that is zero. Images
-    without a row are not counted. The other arguments, and the errors, are those of `rates`, for
-    one budget.
+    `similarity` has one row per (index, target) with the `cosine` of the source's and the target's
+    loss gradients on the clean image, NaN for a zero gradient. Images without a row are not
+    counted. The other arguments, and the errors, are those of `rates`, for one budget.
 
     Returns:
-        One row per target: `n` images counted, `cosine` (mean over gradients that are not zero)
-        with its 95 % t interval (NaN for fewer than 10), `kappa` (error consistency: Cohen's kappa
-        of source and target being correct, over all clean images) with its 95 % interval (Fleiss
-        et al. 1969), `success_rate` with its 95 % Wilson interval, and `relation`. What has no
-        images is NaN, and so is the kappa of models that are always correct or always wrong.
+        One row per target: `n` images counted, mean `cosine` with its 95 % t interval (NaN for
+        fewer than 10), `kappa` (error consistency: Cohen's kappa of source and target being
+        correct, over all clean images; NaN if both are always correct or wrong) with its 95 %
+        interval (Fleiss et al. 1969), `success_rate` with its 95 % Wilson interval, and `relation`.
 
     Reference:
         R. Geirhos, K. Meding and F. A. Wichmann, Beyond accuracy: quantifying trial-by-trial
         behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
     pairs = list(map(Evaluated, targets))
-    found = outcomes(at_budget(predictions, eps_255), source, pairs, protocol)
-    gradients = similarity.assign(eps_255=0.0)
-    row = row_positions(gradients, pairs, found.index, [0.0])[:, :, 0]
-    kept = found.counted & found.present[:, :, -1] & (row >= 0)
-    n = np.count_nonzero(kept, axis=1)
-    successes = np.count_nonzero(kept & found.success[:, :, -1], axis=1)
+    result = outcomes(at_budget(predictions, eps_255), source, pairs, protocol)
+    row = row_positions(similarity.assign(eps_255=0.0), pairs, result.index, [0.0])[:, :, 0]
+    counted = result.counted & result.present[:, :, -1] & (row >= 0)
+    n = np.count_nonzero(counted, axis=1)
+    successes = np.count_nonzero(counted & result.success[:, :, -1], axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})
-    cosine = np.where(kept, similarity["cosine"].to_numpy(np.float64)[row], np.nan)
+    cosine = np.where(counted, similarity["cosine"].to_numpy(np.float64)[row], np.nan)
     table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
     clean = with_defence(predictions[predictions["eps_255"] == 0])
     clean = clean.assign(correct=clean["predicted"] == clean["label"])
@@ -66,10 +63,9 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ..
     n = np.count_nonzero(~np.isnan(values), axis=1)
     mean = ratio(np.nansum(values, axis=1), n)
     squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
-    enough = n >= FEWEST_IMAGES
     degrees = np.maximum(n - 1, 1)
     half = stdtrit(degrees, 0.975) * np.sqrt(squares / degrees / np.maximum(n, 1))
-    half = np.where(enough, half, np.nan)
+    half = np.where(n >= FEWEST_IMAGES, half, np.nan)
     return mean, np.maximum(mean - half, -1.0), np.minimum(mean + half, 1.0)
 
 
@@ -83,5 +79,5 @@ def _error_consistency(correct: pd.DataFrame) -> tuple[float, float, float]:
     if np.diag(counts).max() == len(correct):
         return np.nan, np.nan, np.nan
     with np.errstate(invalid="ignore"):  # the z statistic of models that always agree
-        found = cohens_kappa(counts)
-    return found.kappa, max(found.kappa_low, -1.0), min(found.kappa_upp, 1.0)
+        result = cohens_kappa(counts)
+    return result.kappa, max(result.kappa_low, -1.0), min(result.kappa_upp, 1.0)

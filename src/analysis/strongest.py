@@ -13,12 +13,11 @@ from src.analysis.outcomes import Mask
 from src.utils.defended_names import Evaluated
 
 
-def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
+def strongest_attackers(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Rate the success against each target if the attacker may use any attack and source.
 
     An attacker is an attack from a source other than the target. All are compared over the images
-    that every one of them counts; of untargeted attacks the target's accuracy is one minus a
-    success rate.
+    that every one of them counts.
 
     Returns:
         One row per target, of untargeted attacks first: `targeted`, `target`, `defence`,
@@ -31,37 +30,26 @@ def strongest_attackers(found: ImageOutcomes) -> pd.DataFrame:
         - per image: `any`, the share of images on which at least one succeeds, and its 95 % Wilson
           interval, `any_low` and `any_high`; `none`, the number of images on which none does.
     """
+    columns = ["targeted", "target", "defence", "attackers", "images", "attack", "source", "best"]
+    columns += ["best_low", "best_high", "any", "any_low", "any_high", "none"]
     rows = []
-    for targeted, target, jobs, successes in _successes(found):
+    for targeted, target, jobs, successes in _successes(outcomes):
         count, images = successes.shape
         totals = successes.sum(axis=1)
-        best = int(np.argmax(totals))
-        fooled = int(successes.any(axis=0).sum())
-        any_low, any_high = (float(end) for end in wilson_interval(fooled, images))
-        attack, source = found.jobs[jobs[best]]
-        rows.append(
-            {
-                "targeted": targeted,
-                **target._asdict(),
-                "attackers": count,
-                "images": images,
-                "attack": attack,
-                "source": source,
-                "best": totals[best] / images if images else np.nan,
-                "best_low": proportion_confint(totals[best], images, LEVEL / count, "beta")[0]
-                if images
-                else np.nan,
-                "best_high": float(wilson_interval(totals[best], images)[1]),
-                "any": fooled / images if images else np.nan,
-                "any_low": any_low,
-                "any_high": any_high,
-                "none": images - fooled,
-            }
-        )
-    return pd.DataFrame(rows)
+        first = int(np.argmax(totals))
+        best, either = totals[first], int(successes.any(axis=0).sum())
+        rate, low, any_rate = np.nan, np.nan, np.nan
+        if images:
+            rate, any_rate = best / images, either / images
+            low = proportion_confint(best, images, LEVEL / count, "beta")[0]
+        high = float(wilson_interval(best, images)[1])
+        ends = map(float, wilson_interval(either, images))
+        names = (targeted, *target, count, images, *outcomes.jobs[jobs[first]])
+        rows.append((*names, rate, low, high, any_rate, *ends, images - either))
+    return pd.DataFrame(rows, columns=columns)
 
 
-def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
+def fooled_by_at_least(outcomes: ImageOutcomes) -> pd.DataFrame:
     """Count the images of each target on which at least k attackers succeed.
 
     The attackers are those of `strongest_attackers`.
@@ -72,27 +60,31 @@ def fooled_by_at_least(found: ImageOutcomes) -> pd.DataFrame:
         95 % Wilson interval, `low` and `high`.
     """
     parts = []
-    for targeted, target, jobs, successes in _successes(found):
+    for targeted, target, jobs, successes in _successes(outcomes):
         k, images = np.arange(1, len(jobs) + 1), successes.shape[1]
         by = np.bincount(successes.sum(axis=0), minlength=len(jobs) + 1)
         fooled = by[::-1].cumsum()[::-1][1:]
         low, high = wilson_interval(fooled, np.full(len(k), images))
-        what = {"targeted": targeted, **target._asdict(), "attackers": len(jobs), "k": k}
-        counts = {
-            "fooled": fooled,
-            "images": images,
-            "share": fooled / images if images else np.nan,
-        }
-        parts.append(pd.DataFrame({**what, **counts, "low": low, "high": high}))
+        names = {"targeted": targeted, **target._asdict(), "attackers": len(jobs), "k": k}
+        share = fooled / images if images else np.nan
+        numbers = {"fooled": fooled, "images": images, "share": share, "low": low, "high": high}
+        parts.append(pd.DataFrame({**names, **numbers}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _successes(found: ImageOutcomes) -> Iterator[tuple[bool, Evaluated, list[int], Mask]]:
+def _successes(outcomes: ImageOutcomes) -> Iterator[tuple[bool, Evaluated, list[int], Mask]]:
     """Yield each target's attackers, and whether they succeed on their common images, (A, N)."""
     for targeted in (False, True):
-        jobs = [job for job, its in enumerate(found.target_labels) if (its is not None) == targeted]
-        for target, name in enumerate(found.targets):
-            mine = [job for job, _ in found.cells(jobs, [target])]
-            if mine:
-                common = found.unpack(np.bitwise_and.reduce(found.counted[mine, target]))
-                yield targeted, name, mine, found.unpack(found.fooled[mine, target])[:, common]
+        jobs = [
+            job for job, its in enumerate(outcomes.target_labels) if (its is not None) == targeted
+        ]
+        for target, name in enumerate(outcomes.targets):
+            others = [job for job, _ in outcomes.cells(jobs, [target])]
+            if others:
+                common = outcomes.unpack(np.bitwise_and.reduce(outcomes.counted[others, target]))
+                yield (
+                    targeted,
+                    name,
+                    others,
+                    outcomes.unpack(outcomes.fooled[others, target])[:, common],
+                )

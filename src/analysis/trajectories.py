@@ -18,8 +18,7 @@ KINDS: dict[str, str] = {
 }
 """Kinds of images, each a boolean column of `trajectories`, with their descriptions.
 
-No 8-bit image holds a change below 1/255. An L2 budget does not bound the largest
-change: attacks in L2 have no `below_8_bits`.
+An L2 budget does not bound the largest change: attacks in L2 have no `below_8_bits`.
 """
 
 SMALLEST_8_BIT_STEP = 1.0
@@ -34,12 +33,10 @@ IN_GALLERY = 2
 _ROUNDING = 1e-6  # error of a difference of float32 confidences
 
 _CLEAREST = {
-    "dip_and_recovery": lambda table: table["recovered_confidence"] - table["lowest_confidence"],
-    "bounce_back": lambda table: table["initial_confidence"],
-    "ends_more_confident_wrong": lambda table: (
-        table["end_confidence"] - table["initial_confidence"]
-    ),
-    "below_8_bits": lambda table: -table["first_flip_eps_255"],
+    "dip_and_recovery": lambda rows: rows["recovered_confidence"] - rows["lowest_confidence"],
+    "bounce_back": lambda rows: rows["initial_confidence"],
+    "ends_more_confident_wrong": lambda rows: rows["end_confidence"] - rows["initial_confidence"],
+    "below_8_bits": lambda rows: -rows["first_flip_eps_255"],
 }
 
 
@@ -51,15 +48,11 @@ def trajectories(
     flips: pd.DataFrame | None = None,
     norm: str = "linf",
 ) -> pd.DataFrame:
-    """Describe every initially correct image over the budgets.
+    """Describe every counted and initially correct image over the budgets.
 
-    A flip is any class but the true one, for targeted attacks too. The minimum adversarial budget
-    is the smallest at which one was found: one crossing of the boundary, beyond which some images
-    are correct again (`bounce_back`), while smaller ones between the tried may flip too.
-
-    The arguments and the errors are those of `rates`; of the images counted only those are
-    described that the target classifies correctly when clean. `flips` holds minimum budgets found
-    by bisection, which take the place of larger tried ones; images without one are left out.
+    A flip is any class but the true one, for targeted attacks too. Arguments and errors are those
+    of `rates`. `flips` holds minimum budgets from bisection, which replace larger tried ones;
+    images without one are left out.
 
     Returns:
         One row per target and image, in the order of `targets` and by index:
@@ -78,16 +71,16 @@ def trajectories(
         - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
         - `below_8_bits`, for `norm` `linf` alone: flips below 1/255.
     """
-    found = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
-    kept = found.counted & found.target_clean
-    columns = _numbers(found)
+    result = outcomes(predictions, source, list(map(Evaluated, targets)), protocol)
+    counted = result.counted & result.target_clean
+    columns = _numbers(result)
     if flips is not None and len(flips):
         first = columns["first_flip_eps_255"]
-        kept, columns["first_flip_eps_255"] = _refined(found, kept, first, flips)
-    numbers = {name: values[kept] for name, values in columns.items()}
-    target, image = np.nonzero(kept)
-    names = {"target": pd.Index(targets).take(target), "index": found.index[image]}
-    table = pd.DataFrame({**names, "label": found.label[image], **numbers})
+        counted, columns["first_flip_eps_255"] = _refine(result, counted, first, flips)
+    numbers = {name: values[counted] for name, values in columns.items()}
+    target, image = np.nonzero(counted)
+    names = {"target": pd.Index(targets).take(target), "index": result.index[image]}
+    table = pd.DataFrame({**names, "label": result.label[image], **numbers})
     kinds = _kinds(table)
     if norm != "linf":
         del kinds["below_8_bits"]
@@ -95,14 +88,11 @@ def trajectories(
 
 
 def galleries(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose the rows of `trajectories` that show each kind best, two a target.
+    """Choose the rows of `trajectories` that show each of `KINDS` best, two per target.
 
-    First comes the image that regains most after its dip, that bounces back from the highest
-    initial confidence, that gains most confidence, or that has the smallest minimum adversarial
-    budget; of equal ones the smaller index.
-
-    Returns:
-        Rows with a column `kind`, in the order of `KINDS`.
+    Best is the image that regains most after its dip, that bounces back from the highest initial
+    confidence, that gains most confidence, or that has the smallest minimum adversarial budget; of
+    equal ones the smaller index. The rows get a column `kind`.
     """
     chosen = []
     for kind in (kind for kind in KINDS if kind in table):
@@ -114,10 +104,7 @@ def galleries(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def moments(kind: str, row: Mapping[Any, Any], largest: float) -> list[tuple[float, str]]:
-    """Return the budgets that show an image of a kind, with what they are in words.
-
-    The row is one of `galleries`, `largest` the largest budget that was tried.
-    """
+    """Return the budgets that show the image of a row of `galleries`, with their descriptions."""
     flip = (row["first_flip_eps_255"], "minimum adversarial budget")
     return {
         "dip_and_recovery": [(row["lowest_eps_255"], "lowest confidence")],
@@ -131,10 +118,9 @@ def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Summarise the minimum adversarial budgets of each target, from rows of `trajectories`.
 
     Returns:
-        One row per target with `initially_correct` images, `flipped` (how many flip at some
-        budget) and its share `flipped_share`, `median_first_flip_eps_255`, the smallest budget by
-        which at least half of them have flipped, NaN if fewer ever do (the Kaplan-Meier median),
-        and, for `linf` alone, the number `below_8_bits`.
+        One row per target: `initially_correct` images, `flipped` (how many flip at some budget),
+        `flipped_share`, `median_first_flip_eps_255` (by which half of them have flipped, NaN if
+        fewer ever do) and, for `linf` alone, the number `below_8_bits`.
     """
     never_last = table["first_flip_eps_255"].fillna(np.inf)
     groups = table.assign(never_last=never_last).groupby("target", sort=False)
@@ -148,24 +134,24 @@ def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def _numbers(found: Outcomes) -> dict[str, Values]:
+def _numbers(result: Outcomes) -> dict[str, Values]:
     """Return the numeric columns of `trajectories`, each of shape (T, N)."""
-    eps = found.eps_255
-    tried = found.present & (eps > 0)
-    wrong = tried & ~found.correct
-    true_confidence = np.where(tried, found.true_confidence, np.nan)
+    eps = result.eps_255
+    tried = result.present & (eps > 0)
+    wrong = tried & ~result.correct
+    true_confidence = np.where(tried, result.true_confidence, np.nan)
     lowest = np.fmin.reduce(true_confidence, axis=2)
     lowest_eps = _first_budget(true_confidence == lowest[:, :, None], eps)
     after = eps > lowest_eps[:, :, None]
     has_flipped = np.logical_or.accumulate(wrong, axis=2)
     return {
-        "initial_confidence": found.confidence[:, :, 0],
+        "initial_confidence": result.confidence[:, :, 0],
         "first_flip_eps_255": _first_budget(wrong, eps),
         "lowest_confidence": lowest,
         "lowest_eps_255": lowest_eps,
         "recovered_confidence": np.fmax.reduce(np.where(after, true_confidence, np.nan), axis=2),
         "back_eps_255": _first_budget(has_flipped & tried & ~wrong, eps),
-        "end_confidence": np.where(wrong, found.confidence, np.nan)[:, :, -1],
+        "end_confidence": np.where(wrong, result.confidence, np.nan)[:, :, -1],
     }
 
 
@@ -182,15 +168,15 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def _refined(
-    found: Outcomes, kept: Mask, first: Values, flips: pd.DataFrame
+def _refine(
+    result: Outcomes, counted: Mask, first: Values, flips: pd.DataFrame
 ) -> tuple[Mask, Values]:
     """Return the counted images, and minimum budgets in the place of larger tried ones, (T, N)."""
-    row = row_positions(flips.assign(eps_255=0.0), found.targets, found.index, [0.0])[:, :, 0]
-    if (kept & ~np.isnan(first) & (row < 0)).any():  # bisection covered a part of the images
-        kept = kept & (row >= 0)
+    row = row_positions(flips.assign(eps_255=0.0), result.targets, result.index, [0.0])[:, :, 0]
+    if (counted & ~np.isnan(first) & (row < 0)).any():  # bisection covered a part of the images
+        counted = counted & (row >= 0)
     known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
-    return kept, np.fmin(first, known)
+    return counted, np.fmin(first, known)
 
 
 def _first_budget(mask: Mask, eps: Values) -> Values:

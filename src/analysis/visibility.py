@@ -7,11 +7,6 @@ SIZES = ("rms_255", "linf_255", "psnr", "ssim")
 
 
 def mean_stealth(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average the rows of a table `stealth` over images.
-
-    Returns:
-        One row per budget: `eps_255`, `images`, and the means of `SIZES`; an image that is not
-        changed has no PSNR, and is left out of its mean.
-    """
+    """Return `eps_255`, `images` and the means of `SIZES` (PSNR: of changed images) per budget."""
     known = rows.replace({"psnr": {np.inf: np.nan}}).groupby("eps_255", as_index=False)
     return known.agg(images=("index", "size"), **{name: (name, "mean") for name in SIZES})

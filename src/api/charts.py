@@ -28,8 +28,7 @@ def matrix(
     Attack, budget and protocol are chosen from menus.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
-            such folders.
+        folder: A frame of `load_sweep` or `transfer`, or a folder that holds sweeps.
         *more: Further folders.
         attack: Label of the attack that is shown first; None: the one that ranks first.
         eps_255: Budget that is shown first, in units of 1/255; None: the reference budget.
@@ -52,45 +51,44 @@ def curves(
     attack: str | None = None,
     source: str | None = None,
 ) -> ChartType:
-    """Draw success and confidence over the budget, a colour each target.
+    """Draw success and confidence over the budget, a colour per target, with 95 % bands.
 
-    Attack, source and protocol are chosen from menus. Bands are 95 % intervals. Arguments, result
-    and errors are those of `matrix`; `source` is the one that is shown first, None: the mean over
-    all.
+    Attack, source and protocol are chosen from menus. Arguments, result and errors are those of
+    `matrix`; `source` is the one that is shown first, None: the mean over all.
     """
     view = _view((folder, *more))
     menus = ("attack", "source", "protocol", "defence", "shown")
     return _with_menus(curves_chart(view.rows), view, menus, attack, source=source)
 
 
-def _view(given: tuple[str | Path | pd.DataFrame, ...]) -> View:
+def _view(folders: tuple[str | Path | pd.DataFrame, ...]) -> View:
     """Return the rows of the jobs with adversarial images, as the report has them."""
-    summary = summarise(jobs_of(*given))
+    summary = summarise(jobs_of(*folders))
     if not (jobs := summary.attacked):
         raise ValueError("The jobs hold clean images alone; this chart is of attacks.")
-    found = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
-    return make_view(jobs[0].job.record, found)
+    numbers = Measured(summary.rankings, tables={"rates": primary_rates(jobs)})
+    return make_view(jobs[0].job.record, numbers)
 
 
 def _with_menus(
     chart: ChartType, view: View, menus: tuple[str, ...], attack: str | None, **first: Any
 ) -> ChartType:
     """Return the chart with the report's menus as its own, and with what they choose first."""
-    wanted = {name: value for name, value in (first | {"attack": attack}).items() if value}
+    first = {name: value for name, value in (first | {"attack": attack}).items() if value}
     options: dict[str, list[Any]] = {
         name: [float(value) if name == "eps" else value for value, _ in view.menus[name]]
-        for name in {*menus, *wanted}
+        for name in {*menus, *first}
     }
-    for name, value in wanted.items():
+    for name, value in first.items():
         if value not in options[name]:
-            key, there = {"eps": "eps_255"}.get(name, name), map(str, options[name])
-            raise ValueError(f"{key}={value}: there are {', '.join(there)}.")
-    for name, value in replace(view.choice, **wanted).params.items():
+            key, known = {"eps": "eps_255"}.get(name, name), map(str, options[name])
+            raise ValueError(f"{key}={value}: there are {', '.join(known)}.")
+    for name, value in replace(view.choice, **first).params.items():
         key = name.removeprefix("chosen_")
         bind: Any = alt.Undefined
         if key in menus and len(options[key]) > 1:
-            words = [each for _, each in view.menus[key]]
-            label = f"{'budget' if key == 'eps' else key} "
-            bind = alt.binding_select(options=options[key], labels=words, name=label)
+            labels = [label for _, label in view.menus[key]]
+            title = f"{'budget' if key == 'eps' else key} "
+            bind = alt.binding_select(options=options[key], labels=labels, name=title)
         chart = chart.add_params(alt.param(name=name, value=value, bind=bind))
     return chart.configure(**theme()["config"])

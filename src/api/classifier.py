@@ -16,12 +16,11 @@ from src.run.models import stored_classifier
 def load_classifier(
     name: str, *words: str, config_dir: str | Path | None = None
 ) -> PixelClassifier:
-    """Build a model as the command line would have it with the same words; nothing is trained.
+    """Build a model as the command line would with the same words; nothing is trained.
 
-    Without `model.NAME.weights=PATH` the weights are those in the package or, for a model that has
-    none there, those that the command line has trained for the same data set and by the same
-    recipe, in `cache/` of the current folder. The data set decides the number of classes and the
-    size of images; one that torchvision downloads is downloaded if it is not there.
+    The weights are `model.NAME.weights`, those in the package, or those that the command line has
+    trained for the same data set by the same recipe, in `cache/` of the current folder. The data
+    set decides the number of classes and the size of images, and may be downloaded.
 
     Args:
         name: Name of a file of `conf/model/`, such as `vgg16`.
@@ -30,12 +29,12 @@ def load_classifier(
         config_dir: A folder with files of your own, as `--config-dir` names it.
 
     Returns:
-        A torch module in evaluation mode on the CPU, in float32 and frozen: images of shape
-        (N, 3, H, W) with values in [0, 1] to logits of shape (N, classes). Resizing and
-        normalisation are part of it, and its batch norms are folded unless the words differ.
+        A frozen torch module in evaluation mode on the CPU: float32 images in [0, 1] of shape
+        (N, 3, H, W) to logits of shape (N, classes), resizing and normalisation included. Batch
+        norms are folded unless the words differ.
 
     Raises:
-        ValueError: There is no such model, key or file, or the weights do not fit. Where there are
+        ValueError: There is no such model, key or file, or the weights do not fit. If there are
             none, it says which command line trains them.
 
     Examples:

@@ -20,7 +20,7 @@ def load_sweep(folder: str | Path, *more: str | Path) -> pd.DataFrame:
     """Return all predictions of a sweep's finished jobs as one data frame.
 
     Args:
-        folder: A sweep's folder, such as `outputs/DATE`, or any other that holds such folders.
+        folder: A sweep's folder, such as `outputs/DATE`, or one that holds such folders.
         *more: Further folders.
 
     Returns:

@@ -23,7 +23,7 @@ from src.run.trainer import for_device
 from src.utils.refusals import first_line
 
 
-class Given:
+class Inputs:
     """Modules and images of a call."""
 
     def __init__(
@@ -36,39 +36,39 @@ class Given:
         index: ArrayLike | Tensor | None,
     ) -> None:
         levels = _grey_levels(_tensor("images", images))
-        aims, numbers = (
-            None if each is None else _whole(key, each, len(levels))
-            for key, each in (("target_labels", target_labels), ("index", index))
+        classes, numbers = (
+            None if values is None else _whole(key, values, len(levels))
+            for key, values in (("target_labels", target_labels), ("index", index))
         )
         if numbers is not None and (np.diff(numbers, prepend=-1) <= 0).any():
             raise ValueError("index must rise from image to image, from 0 or more.")
         modules = _modules(sources, targets)
-        places = {value.device for each in modules.values() for value in each.state_dict().values()}
-        if len(places) > 1:
-            raise ValueError(f"The modules are on {len(places)} devices; move them to one.")
-        self.targets = list(targets)
-        self.device = places.pop() if places else levels.device
-        self.networks = {
-            name: _classifier(name, each).to(self.device) for name, each in modules.items()
+        devices = {
+            value.device for module in modules.values() for value in module.state_dict().values()
         }
-        some = to_unit(levels[:1]).to(self.device)
+        if len(devices) > 1:
+            raise ValueError(f"The modules are on {len(devices)} devices; move them to one.")
+        self.targets = list(targets)
+        self.device = devices.pop() if devices else levels.device
+        self.networks = {
+            name: _classifier(name, module).to(self.device) for name, module in modules.items()
+        }
+        image = to_unit(levels[:1]).to(self.device)
         with torch.autocast(self.device.type, enabled=False):  # as in the passes
             with torch.no_grad():
-                classes = {each(some).shape[1] for each in self.networks.values()}
-            if len(classes) > 1:
-                counts = sorted(classes)
+                counts = sorted({network(image).shape[1] for network in self.networks.values()})
+            if len(counts) > 1:
                 raise ValueError(f"The modules have different numbers of classes: {counts}.")
-            for each in self.networks.values():
-                try_classifier(each, max(classes), levels.shape[-1])
+            for network in self.networks.values():
+                try_classifier(network, counts[0], levels.shape[-1])
         pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
-        known = _whole("labels", labels, len(levels))
-        data = LabelledImages(pixels, known, target_labels=aims)
-        self.images = ImageDataset(data, num_classes=max(classes), numbers=numbers)
+        data = LabelledImages(pixels, _whole("labels", labels, len(levels)), target_labels=classes)
+        self.images = ImageDataset(data, num_classes=counts[0], numbers=numbers)
 
     @property
     def trainer(self) -> dict[str, Any]:
         """Settings of the modules' device."""
-        kind = {"cuda": "gpu"}.get(self.device.type, self.device.type)
+        kind = "gpu" if self.device.type == "cuda" else self.device.type
         return {"accelerator": kind, "devices": [self.device.index or 0] if kind == "gpu" else 1}
 
     def config(self, source: str) -> dict[str, Any]:
@@ -118,12 +118,12 @@ def _modules(
     sources: Mapping[str, nn.Module | Sequence[nn.Module]], targets: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
     """Return all modules by name, those of ensembles by the names of the members."""
-    found: dict[str, nn.Module] = {}
-    for key, given in (("targets", targets), ("sources", sources)):
-        if not isinstance(given, Mapping) or not given:
+    modules: dict[str, nn.Module] = {}
+    for key, mapping in (("targets", targets), ("sources", sources)):
+        if not isinstance(mapping, Mapping) or not mapping:
             raise ValueError(f"{key} must be a mapping of names to torch modules.")
-        for name, one in given.items():
-            members: list[Any] = list(one) if isinstance(one, list | tuple) else [one]
+        for name, value in mapping.items():
+            members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
             names = str(name).split("+") if key == "sources" else [name]
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(
@@ -131,9 +131,9 @@ def _modules(
                     "'a+b', a list of them."
                 )
             for member, module in zip(names, members, strict=True):
-                if found.setdefault(member, module) is not module:
+                if modules.setdefault(member, module) is not module:
                     raise ValueError(f"{member} is one module as a source and another as a target.")
-    return found
+    return modules
 
 
 def _classifier(name: str, module: nn.Module) -> PixelClassifier:
@@ -146,11 +146,11 @@ def _classifier(name: str, module: nn.Module) -> PixelClassifier:
     return classifier.eval().requires_grad_(False)
 
 
-def name_of(given: Any) -> str:
+def name_of(value: Any) -> str:
     """Return the module and name of a function, or of an object's class."""
-    given = getattr(given, "func", given)
-    named = given if hasattr(given, "__qualname__") else type(given)
-    return f"{named.__module__}.{named.__qualname__}"
+    value = getattr(value, "func", value)
+    code = value if hasattr(value, "__qualname__") else type(value)
+    return f"{code.__module__}.{code.__qualname__}"
 
 
 def _grey_levels(images: Tensor) -> Tensor:
@@ -161,29 +161,26 @@ def _grey_levels(images: Tensor) -> Tensor:
         return images
     levels = (images * 255).round()
     if not images.isfinite().all() or levels.min() < 0:
-        mend = "some are negative or not finite; a normalisation belongs into the module"
+        hint = "some are negative or not finite; a normalisation belongs into the module"
     elif levels.max() > 255:
-        mend = "some are above 1; those of 0 to 255 are taken as images.to(torch.uint8)"
+        hint = "some are above 1; those of 0 to 255 are taken as images.to(torch.uint8)"
     elif not ((images * 255 - levels).abs() < 0.01).all():
-        mend = "others are rounded by (255 * images).round().to(torch.uint8)"
+        hint = "others are rounded by (255 * images).round().to(torch.uint8)"
     else:
         return levels.to(torch.uint8)
-    raise ValueError(
-        "images must be uint8, or in [0, 1] and multiples of 1/255, as files hold them: "
-        + mend
-        + "."
-    )
+    allowed = "images must be uint8, or in [0, 1] and multiples of 1/255, as files hold them"
+    raise ValueError(f"{allowed}: {hint}.")
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:
     """Return whole numbers, one for each image."""
-    found = _tensor(key, values).cpu().numpy()
-    if found.dtype.kind not in "iu" or found.shape != (count,):
+    array = _tensor(key, values).cpu().numpy()
+    if array.dtype.kind not in "iu" or array.shape != (count,):
         raise ValueError(
-            f"{key} must be {count} whole numbers, one for each image, not {found.dtype} of shape "
-            f"{found.shape}."
+            f"{key} must be {count} whole numbers, one for each image, not {array.dtype} of shape "
+            f"{array.shape}."
         )
-    return found
+    return array
 
 
 def _tensor(key: str, values: Any) -> Tensor:

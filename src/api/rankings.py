@@ -16,8 +16,7 @@ def rankings(
 ) -> pd.DataFrame:
     """Return the rankings of attacks, or sources (`of="source"`), of a frame or finished sweeps.
 
-    They are those of `attacks.csv` and `sources.csv`: one row per budget, kind, defence, attack and
-    source, the reference budget first. Arguments and errors are those of `table`.
+    They are the rows of `attacks.csv` and `sources.csv`. Arguments and errors are those of `table`.
     """
     if of not in ("attack", "source"):
         raise ValueError(f"of={of}: attack or source.")
@@ -35,10 +34,10 @@ def images_needed(
 
     Args:
         difference: Of their mean success, in (0, 1].
-        discordance: Mean squared difference of the two on an image, in [0, 1]: with one target the
-            share of images that only one of the two fools. None: the median of the `frame`.
+        discordance: Their mean squared difference on an image, in [0, 1]: with one target the share
+            of images that only one of the two fools. None: the median of the `frame`.
         attacks: Number of attacks that are ranked together. None: that of the `frame`.
-        frame: A frame, or a sweep's folder, whose first ranking is looked at.
+        frame: A frame, or a sweep's folder, whose first ranking counts.
 
     Raises:
         ValueError: A number is missing or impossible.

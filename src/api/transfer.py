@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from src.analysis import explained
 from src.api.frames import frame_of
-from src.api.modules import Given, name_of
+from src.api.modules import Inputs, name_of
 from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
 from src.artifacts.layout import clear
@@ -69,16 +69,13 @@ def transfer(
 ) -> pd.DataFrame:
     """Attack every source with every attack, and evaluate all targets on the same images.
 
-    The rows are computed as those of a sweep, by the same code. Modules are copied: they stay as
-    they were, and their device is the one that is computed on. Without `store` nothing
-    is left on disk.
+    Modules are copied, and computed on their own device.
 
     Args:
-        sources: Modules by name: float32 images in [0, 1] of shape (N, 3, H, H) to logits of
-            shape (N, C). They normalise by themselves. `a+b` names an ensemble, a list of modules.
+        sources: Modules by name, from float32 images in [0, 1] of shape (N, 3, H, H) to logits of
+            shape (N, C), normalisation included. `a+b` names an ensemble, a list of modules.
         targets: Likewise. A target of a source's name is its white box, and the same module.
-        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H), a tensor
-            or, as all that follow, an array.
+        images: uint8, or floats in [0, 1] that are multiples of 1/255; shape (N, 3, H, H).
         labels: True classes, shape (N,).
         attacks: Name or names of attacks, see `src.attacks`, or a mapping: a name to the keywords
             that differ from its defaults (`{"mi": {"steps": 20}}`), or a name of your own to any
@@ -88,22 +85,20 @@ def transfer(
         norm: `linf` or `l2`; None: each attack's own.
         target_labels: Classes that the attacks aim for, (N,), or the rule that chooses them:
             `least_likely`, `random` or `next`; None: untargeted.
-        defences: Functions before the targets by name, see `src.defences.Defence`; each target is
-            evaluated without them, too.
+        defences: Functions before the targets by name, see `src.defences.Defence`, beside none.
         repeats: Draws of randomised defences, whose majority decides.
         protocol: Images that form the denominator, see `rates`.
         controls: Evaluate random-sign noise and shuffled perturbations, too.
-        ensemble: quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
+        ensemble: Quantity that an ensemble averages: `logits`, `probabilities` or `loss`.
         index: Numbers of the images, rising, (N,), which decide what is drawn; None: 0, 1, ...
         seed: Seed of everything random.
         batch_size: None: 50 on a CPU, 1,000 on a GPU.
         progress_bar: Show the batches that are done.
-        store: Folder that gets a folder for each job, as a sweep leaves it: `load_sweep`,
-            `python -m src.report` and `python -m src.table` read it.
+        store: Folder that gets the folders of the jobs, for `load_sweep`, `python -m src.report`
+            and `python -m src.table`; None: nothing is written.
 
     Returns:
-        The frame of `load_sweep`, in float32 and, with `controls`, of the controls. Its
-        `attrs["jobs"]` says what was computed.
+        The frame of `load_sweep`, in float32 and, with `controls`, of the controls.
 
     Raises:
         ValueError: A module, attack or argument cannot be used.
@@ -113,15 +108,15 @@ def transfer(
         ... # doctest: +SKIP
     """
     rule = target_labels if isinstance(target_labels, str | None) else "data"
-    aims = None if isinstance(target_labels, str) else target_labels
-    given = Given(sources, targets, images, labels, aims, index)
-    named, behind = _attacks(attacks), _defences(defences)
+    classes = None if isinstance(target_labels, str) else target_labels
+    inputs = Inputs(sources, targets, images, labels, classes, index)
+    attacks, defences = _attacks(attacks), _defences(defences)
     common = {
         "defence": {
-            name: {"function": name_of(each), "called": name, "repeats": repeats}
-            for name, each in behind.items()
+            name: {"function": name_of(function), "called": name, "repeats": repeats}
+            for name, function in defences.items()
         },
-        "defences": list(behind),
+        "defences": list(defences),
         "epsilon": {
             "grid": _levels(eps),
             "reference": None if reference is None else _levels(reference)[0],
@@ -130,43 +125,46 @@ def transfer(
         "store": {"images_mb": 0},  # examples alone
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
         "trainer": {
-            **given.trainer,
+            **inputs.trainer,
             "batch_size": "auto" if batch_size is None else batch_size,
             "progress_bar": progress_bar,
         },
     }
     if store:
         Path(store).mkdir(parents=True, exist_ok=True)
-    wanted = {key: each for key, each in (("norm", norm), ("target_label", rule)) if each}
+    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
     jobs = list[StoredJob]()
     with _quiet(), TemporaryDirectory() as temporary:
         rows = Rows(Path(temporary))
-        planned = [
-            (_settings({**common, **given.config(source)}, name, how, wanted), how)
-            for name, how in named.items()
+        plans = [
+            (_settings({**common, **inputs.config(source)}, name, attack, keywords), attack)
+            for name, attack in attacks.items()
             for source in sources
         ]
-        for number, (settings, how) in enumerate(planned):
-            job = given.job(settings, how if callable(how) else None, behind, rows)
+        for number, (settings, attack) in enumerate(plans):
+            job = inputs.job(settings, attack if callable(attack) else None, defences, rows)
             folder = f"{number}-{settings.attack.name}-{settings.source_name}"
-            jobs.append(_done(job, Path(store, folder) if store else None))
+            jobs.append(_run(job, Path(store, folder) if store else None))
     return frame_of(jobs)
 
 
-def _attacks(given: Any) -> dict[str, Mapping[str, Any] | Attack]:
+def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
     """Return attacks by name: the keywords that differ from a file's, or functions."""
-    named = [given] if isinstance(given, str) or callable(given) else given
-    named = dict(named) if isinstance(named, Mapping) else {name: {} for name in named}
-    fit = [isinstance(how, Mapping) or callable(how) for how in named.values()]
-    if not named or not all(fit) or not all(isinstance(name, str) for name in named):
+    attacks = [attacks] if isinstance(attacks, str) or callable(attacks) else attacks
+    attacks = dict(attacks) if isinstance(attacks, Mapping) else {name: {} for name in attacks}
+    valid = [
+        isinstance(name, str) and (isinstance(attack, Mapping) or callable(attack))
+        for name, attack in attacks.items()
+    ]
+    if not valid or not all(valid):
         raise ValueError(
             "attacks must be names of attacks, or a mapping of names to keywords or to functions."
         )
-    return named
+    return attacks
 
 
-def _defences(given: Any) -> dict[str, Defence]:
-    named = {} if given is None else given
+def _defences(defences: Any) -> dict[str, Defence]:
+    named = {} if defences is None else defences
     if not isinstance(named, Mapping) or PLAIN in named or not all(map(callable, named.values())):
         raise ValueError(f"defences must be a mapping of names, not {PLAIN}, to functions.")
     return dict(named)
@@ -175,18 +173,18 @@ def _defences(given: Any) -> dict[str, Defence]:
 def _settings(
     keys: Mapping[str, Any],
     name: str,
-    how: Mapping[str, Any] | Attack,
-    wanted: Mapping[str, Any],
+    attack: Mapping[str, Any] | Attack,
+    keywords: Mapping[str, Any],
 ) -> Settings:
     """Return the settings of a job: an attack's file with keywords, or a function's own ones."""
-    words = [f"attack={'none' if callable(how) else name}", "dataset=saved", "tracking=none"]
+    words = [f"attack={'none' if callable(attack) else name}", "dataset=saved", "tracking=none"]
     try:
         config = compose_words(CONF, words)
         with open_dict(config):
-            keywords = {**(_plain_keywords(how) if callable(how) else how), **wanted}
-            if callable(how):
+            keywords = {**(_plain_keywords(attack) if callable(attack) else attack), **keywords}
+            if callable(attack):
                 # Functions of one name differ by what they are called in this call.
-                config.attack = {**keywords, "function": name_of(how), "called": name}
+                config.attack = {**keywords, "function": name_of(attack), "called": name}
                 config.hydra.runtime.choices.attack = name
             else:
                 config.hydra.overrides.task += [f"attack.{key}=" for key in keywords]
@@ -202,7 +200,7 @@ def _settings(
         raise ValueError(explain(error)) from error
 
 
-def _done(job: Job, folder: Path | None) -> StoredJob:
+def _run(job: Job, folder: Path | None) -> StoredJob:
     """Compute a job, and write its files if it has a folder."""
     job = replace(job, clean=clean_rows(job))
     result = compute_results(job)
@@ -210,36 +208,40 @@ def _done(job: Job, folder: Path | None) -> StoredJob:
     tables = {
         name: table.to_pandas() for name, table in prediction_tables(job, result, record).items()
     }
-    done = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
-    for alarm in raised_alarms(done, None, result):
+    finished = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
+    for alarm in raised_alarms(finished, None, result):
         log.warning("%s: %s", record.label, explained(alarm))
     if folder is not None:
         clear(folder)
         write_results(job, result, record, folder)
-    return done
+    return finished
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the libraries' chatter away, and the generators of random numbers as they are."""
-    chatter = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning")]
-    levels = [each.level for each in chatter]
+    loggers = {
+        logger: logger.level
+        for logger in map(logging.getLogger, ("pytorch_lightning", "lightning"))
+    }
     with warnings.catch_warnings(), isolate_rng():
         ignore_harmless_warnings()
-        for each in chatter:
-            each.setLevel(logging.WARNING)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for each, level in zip(chatter, levels, strict=True):
-                each.setLevel(level)
+            for logger, level in loggers.items():
+                logger.setLevel(level)
 
 
 def _plain_keywords(function: Attack) -> dict[str, Any]:
     """Return the keywords bound to a function, as far as a record can hold them."""
     keywords = getattr(function, "keywords", {})
-    plain = (int, float, str, type(None))
-    return {key: each if isinstance(each, plain) else repr(each) for key, each in keywords.items()}
+    return {
+        key: value if isinstance(value, int | float | str | None) else repr(value)
+        for key, value in keywords.items()
+    }
 
 
 def _levels(eps: ArrayLike | Tensor) -> list[float]:

@@ -31,24 +31,24 @@ class FrameJob(StoredJob):
         return self.tables[name]
 
 
-def jobs_of(*given: str | Path | pd.DataFrame) -> list[StoredJob]:
+def jobs_of(*folders: str | Path | pd.DataFrame) -> list[StoredJob]:
     """Return the jobs in the folders of sweeps, or those whose predictions a frame holds.
 
     Raises:
         ValueError: As `load_sweep`; or a frame does not know its jobs, as after a merge.
     """
-    if not any(isinstance(each, pd.DataFrame) for each in given):
-        return find_jobs([Path(str(each)) for each in given])
-    if len(given) > 1:
+    if not any(isinstance(folder, pd.DataFrame) for folder in folders):
+        return find_jobs([Path(str(folder)) for folder in folders])
+    if len(folders) > 1:
         raise ValueError("Give one frame, or folders.")
-    (frame,) = given
+    (frame,) = folders
     assert isinstance(frame, pd.DataFrame)
-    records = [JobRecord.model_validate(each) for each in frame.attrs.get(JOBS, ())]
+    records = [JobRecord.model_validate(record) for record in frame.attrs.get(JOBS, ())]
     if not records:
         raise ValueError(f"The frame has lost frame.attrs[{JOBS!r}], which load_sweep gives it.")
     parts = dict(iter(frame.groupby(["attack", "source"], observed=True, sort=False)))
-    places = [(one, parts.get((one.label, one.source))) for one in records]
-    return [_frame_job(one, part) for one, part in places if part is not None]
+    pairs = [(record, parts.get((record.label, record.source))) for record in records]
+    return [_frame_job(record, rows) for record, rows in pairs if rows is not None]
 
 
 def _frame_job(record: JobRecord, rows: pd.DataFrame) -> FrameJob:

@@ -27,9 +27,9 @@ _PREPROCESSING = ("network", "mean", "std", "input_size")
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A finished job: its provenance record, and the paths of its tables by table name.
+    """A finished job: its record, and the paths of its tables by name.
 
-    The distinction tells it from other jobs of its label, such as ` seed=1`.
+    The distinction, such as ` seed=1`, tells it from other jobs of its label.
     """
 
     record: JobRecord
@@ -54,10 +54,7 @@ class StoredJob:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The predictions of the primary variant, behind no defence.
-
-        Those of a source that was attacked behind a defence are its clean ones behind it.
-        """
+        """The primary variant's predictions behind no defence; of the source behind its own."""
         rows = self.defended
         source = split_source(self.record.source)
         own = (rows["target"] == source.target) & (rows["defence"] == source.defence)
@@ -70,10 +67,7 @@ class StoredJob:
 
     @cached_property
     def clean(self) -> pd.DataFrame:
-        """The predictions on clean images, with the top five where these are stored.
-
-        Of clean images alone also those behind defences, as of further models.
-        """
+        """The predictions on clean images, with the top five where these are stored."""
         clean = pc.field("eps_255") == 0
         if self.attacked:
             clean &= pc.field("defence") == PLAIN
@@ -92,20 +86,13 @@ class StoredJob:
 
     @cached_property
     def flips(self) -> pd.DataFrame | None:
-        """The minimum adversarial budgets.
-
-        None if they were not computed, or if the predictions are on stored (rounded) images:
-        bisection does not round.
-        """
+        """The minimum adversarial budgets; None of rounded images: bisection does not round."""
         if "flips" not in self.files or self.record.storage != "float32":
             return None
         return self._read("flips").to_pandas()
 
     def variants(self) -> dict[str, pd.DataFrame]:
-        """Return the predictions by variant, the primary one first, controls last.
-
-        Those of the primary one are `defended`.
-        """
+        """Return the predictions by variant, the primary one (`defended`) first, controls last."""
         start = f"{PREDICTIONS}-"
         others = [name.removeprefix(start) for name in self.files if name.startswith(start)]
         others.sort(key=CONTROLS.__contains__)
@@ -129,19 +116,19 @@ class StoredJob:
         """Stored clean images, uint8 (3, H, W), by index."""
         return {
             int(number): image
-            for found in (read_images(self.folder / IMAGES), self.examples)
-            if found
-            for number, image in zip(found["index"], found["clean"], strict=True)
+            for arrays in (read_images(self.folder / IMAGES), self.examples)
+            if arrays
+            for number, image in zip(arrays["index"], arrays["clean"], strict=True)
         }
 
     @cached_property
     def gallery(self) -> dict[tuple[int, float], np.ndarray]:
         """Stored adversarial images of galleries, uint8 (3, H, W), by index and budget."""
-        found = read_images(self.folder / IMAGES)
-        if "adversarial" not in found:
+        arrays = read_images(self.folder / IMAGES)
+        if "adversarial" not in arrays:
             return {}
-        places = zip(found["of"].tolist(), found["eps_255"].tolist(), strict=True)
-        return dict(zip(places, found["adversarial"], strict=True))
+        places = zip(arrays["of"].tolist(), arrays["eps_255"].tolist(), strict=True)
+        return dict(zip(places, arrays["adversarial"], strict=True))
 
 
 def find_jobs(
@@ -164,9 +151,8 @@ def find_jobs(
         paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
         for path in sorted(paths, key=_rank):
             stale = path.name.startswith(".") or noted_failure(path.parent) is not None
-            found = None if stale else read_record(path)
-            if found is not None:
-                name, record = found
+            if not stale and (name_and_record := read_record(path)):
+                name, record = name_and_record
                 place = (record.key, record.protocol, record.reference)
                 records.setdefault(place, record)
                 files.setdefault(place, {}).setdefault(name, path)
@@ -184,44 +170,41 @@ def find_jobs(
 
 
 def disambiguated(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return distinct jobs: none shares attack and source with another.
+    """Return the jobs with distinct attacks and sources.
 
-    Jobs of one label and sweep that differ in swept words which the label does not hold get these;
-    jobs still alike, as of several commands, the folder of their command, then a number.
+    Jobs of one label get their swept words, then the folder of their command, then a number.
     """
     folders = [job.sweep_folder for job in jobs]
-    told = []
+    words: dict[tuple[str, Path], list[set[str]]] = {}
     for job in jobs:
-        kind = job.record.label, job.sweep_folder
-        alike = [each for each in jobs if (each.record.label, each.sweep_folder) == kind]
-        shared = set.intersection(*(set(each.record.overrides) for each in alike))
+        words.setdefault((job.record.label, job.sweep_folder), []).append({*job.record.overrides})
+    distinct = []
+    for job in jobs:
+        shared = set.intersection(*words[job.record.label, job.sweep_folder])
         swept = [word for word in job.record.overrides if word not in shared]
-        own = "".join(f" {word}" for word in swept if not _is_told(word, job.record))
-        told.append(replace(job, distinction=own))
-    for tell in (lambda folder: f" ({folder.name})", lambda folder: f" {folders.index(folder)}"):
-        known = Counter((job.attack, job.record.source) for job in told)
-        told = [
-            replace(job, distinction=job.distinction + tell(job.sweep_folder))
-            if known[job.attack, job.record.source] > 1
+        distinction = "".join(f" {word}" for word in swept if not _is_shown(word, job.record))
+        distinct.append(replace(job, distinction=distinction))
+    for suffix in (lambda folder: f" ({folder.name})", lambda folder: f" {folders.index(folder)}"):
+        counts = Counter((job.attack, job.record.source) for job in distinct)
+        distinct = [
+            replace(job, distinction=job.distinction + suffix(job.sweep_folder))
+            if counts[job.attack, job.record.source] > 1
             else job
-            for job in told
+            for job in distinct
         ]
-    return told
+    return distinct
 
 
-def _is_told(word: str, record: JobRecord) -> bool:
+def _is_shown(word: str, record: JobRecord) -> bool:
     """Tell whether a word of a command shows in the attack's label or the source's name."""
-    key, _, _ = word.partition("=")
-    return (
-        key in ("attack", "source", "source_defence")
-        or word.removeprefix("attack.") in record.label
-    )
+    names = ("attack", "source", "source_defence")
+    return word.partition("=")[0] in names or word.removeprefix("attack.") in record.label
 
 
 def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of all that decides a model's logits: weights, settings of its file, code."""
-    built = record.config["model"].get(name, {})  # an ensemble has no settings of its own
-    settings = {key: built[key] for key in _PREPROCESSING if key in built}
+    model = record.config["model"].get(name, {})  # an ensemble has no settings of its own
+    settings = {key: model[key] for key in _PREPROCESSING if key in model}
     decisive = json.dumps([record.weights.get(name), settings, record.code.get(name)])
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 

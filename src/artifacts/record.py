@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -28,15 +29,8 @@ from src.utils.refusals import first_line
 FORMAT = 5
 _KEY = b"transferability"
 _PACKAGES = (
-    "transferability",
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch-lightning",
-    "numpy",
-    "pandas",
-    "scipy",
-    "statsmodels",
+    *("transferability", "torch", "torchvision", "timm", "pytorch-lightning"),
+    *("numpy", "pandas", "scipy", "statsmodels"),
 )
 
 
@@ -52,13 +46,10 @@ class JobRecord(BaseModel):
         zero_gradients: Number of them that were zero in every pixel.
         seconds: Duration of the pass over the images; None where some rows were stored.
         code: Digests of this program's code, the attack's and each model's, by name.
-        data: Digest of the images.
-        images: Number of images.
-        values: Numbers in an image, three for a pixel.
+        data: Digest of the images, of which there are `images`.
+        values: Numbers per image, three per pixel.
         weights: Digests of the models' weights, by name.
-        device: `cpu`, `cuda` or another.
-        source: The source's name, of an ensemble `a+b`, attacked behind a defence `a@jpeg`; empty
-            if nothing was attacked.
+        source: `a+b` for an ensemble, `a@jpeg` behind a defence, empty without an attack.
         backward_rule: Rule of the source's gradients, by its class or attack; empty: none.
         layer: Layer of the source that the attack reads; empty: its logits alone.
         defences: Defences that each target was evaluated behind, beside none.
@@ -66,16 +57,11 @@ class JobRecord(BaseModel):
         label: The attack's name with the settings that differ from its function's defaults.
         iterative: True if the settings name more than one step.
         budgets: Budgets in units of 1/255, ascending, 0 first.
-        reference: The reference budget in units of 1/255.
-        protocol: Rule for the images in the matrix's denominator.
         storage: Format of the primary variant, `stored` for that of a saved set.
-        seed: Seed of the subset and of random attacks.
-        precision: Precision of Lightning's trainer.
         config: The job's settings without the tracking store.
         overrides: Words of the command line that this job got, see `public`.
         flags: Words before them, such as `--config-dir PATH`.
         created: End of the job, UTC, as `2026-01-31T12:00:00+00:00`.
-        versions: Versions of Python and of the packages that can change a number.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -130,8 +116,8 @@ class JobRecord(BaseModel):
         return ", ".join(other) or "float32"
 
 
-def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecord:
-    """Return the record of a job that ends now; `found` are facts not in its settings."""
+def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRecord:
+    """Return the record of a job that ends now; `results` are the fields not in its settings."""
     attack, steps = settings.attack, settings.attack.settings.get("steps")
     overrides, flags = _command(folder / ".hydra") if folder else ((), ())
     return JobRecord(
@@ -157,7 +143,7 @@ def record_of(settings: Settings, folder: Path | None, **found: Any) -> JobRecor
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=git_commit(),
         versions=_versions(),
-        **found,
+        **results,
     )
 
 
@@ -174,9 +160,9 @@ def public(words: Iterable[str]) -> tuple[str, ...]:
     >>> public(["++attack.steps=2", "tracking.uri=http://me:secret@host", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
-    kept = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
-    kept = [word.removeprefix("++") if word.startswith("++attack.") else word for word in kept]
-    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in kept)
+    words = [word for word in map(str, words) if not word.lstrip("+~").startswith("tracking")]
+    words = [re.sub(r"^\+\+(?=attack\.)", "", word) for word in words]
+    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in words)
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
@@ -194,22 +180,22 @@ def _digest(job: dict[str, Any]) -> str:
 def job_record(folder: Path) -> JobRecord | None:
     """Return the record in a job's predictions; None if there is none of this format."""
     try:
-        found = read_record(folder / f"{PREDICTIONS}.parquet")
+        name_and_record = read_record(folder / f"{PREDICTIONS}.parquet")
     except ValueError:
         return None
-    return None if found is None else found[1]
+    return name_and_record and name_and_record[1]
 
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:
     """Return a file's table name and job record; None if another program wrote it."""
     try:
-        found = (pq.read_schema(path).metadata or {}).get(_KEY)
+        text = (pq.read_schema(path).metadata or {}).get(_KEY)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error
-    if found is None:
+    if text is None:
         return None
     try:
-        content = json.loads(found)
+        content = json.loads(text)
         if content["format"] == FORMAT:
             if content["digest"] != _digest(content["job"]):
                 raise ValueError("its record is damaged")
@@ -230,35 +216,36 @@ def git_commit() -> str:
     try:
         if not _git("ls-files", Path(__file__).name):
             return "unknown"  # installed, though maybe into a folder of another repository
-        found = _git("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+        words = ("describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+        return _git(*words) or "unknown"
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return found or "unknown"
 
 
 def _git(*words: str) -> str:
     """Return git's output on the repository of this file; nothing if git fails."""
     here = Path(__file__).parent
-    done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
-    return done.stdout.strip()
+    run = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+    return run.stdout.strip()
 
 
-def _command(noted: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the words and the flags of a command, from the files that Hydra left."""
-    if not (noted / "overrides.yaml").exists():
+    if not (folder / "overrides.yaml").exists():
         return (), ()
-    words = yaml.safe_load((noted / "overrides.yaml").read_text())
-    runtime = yaml.safe_load((noted / "hydra.yaml").read_text())["hydra"]["runtime"]
-    sources = runtime["config_sources"]
-    own = [source["path"] for source in sources if source["provider"] == "command-line"]
-    return public(words), tuple(f"--config-dir {folder}" for folder in own)
+    words = yaml.safe_load((folder / "overrides.yaml").read_text())
+    runtime = yaml.safe_load((folder / "hydra.yaml").read_text())["hydra"]["runtime"]
+    flags = (
+        f"--config-dir {source['path']}"
+        for source in runtime["config_sources"]
+        if source["provider"] == "command-line"
+    )
+    return public(words), tuple(flags)
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

@@ -19,11 +19,11 @@ _CLOCK = 1.0  # seconds by which a file system's clock may be off
 
 
 class Plan(BaseModel):
-    """Plan of a command, kept as `sweep.json` in its folder.
+    """Plan of a command: `sweep.json` in its folder.
 
     Attributes:
         jobs: Names of the jobs, as far as they are known before they run.
-        single: True if the one job's files lie in the command's own folder.
+        single: True if the one job's files are in the command's folder.
         started: Time in seconds since 1970.
     """
 
@@ -33,13 +33,9 @@ class Plan(BaseModel):
 
 
 class JobStatus(NamedTuple):
-    """State of a job.
+    """State of a job: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
 
-    Attributes:
-        folder: None before the job has begun.
-        state: `done`, `failed`, `running`, `waiting` (the sweep goes on) or `missing`.
-        seconds: Duration, of a running job so far.
-        error: Sentence on why it failed.
+    Before it has begun there is no folder; the seconds of a running job are those so far.
     """
 
     name: str
@@ -116,14 +112,12 @@ def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
     """Return the begun jobs' folders by number, without those an earlier sweep left there."""
     if plan.single:
         return {0: folder}
-    numbered = ((path, re.match(r"(\d+)-", path.name)) for path in folder.iterdir())
-    found = {int(match[1]): path for path, match in numbered if match and _is_new(path, plan)}
-    return dict(sorted(found.items()))
-
-
-def _is_new(job: Path, plan: Plan) -> bool:
-    config = job / ".hydra" / "config.yaml"
-    return config.exists() and config.stat().st_mtime > plan.started - _CLOCK
+    folders = {}
+    for path in folder.iterdir():
+        match, config = re.match(r"(\d+)-", path.name), path / ".hydra" / "config.yaml"
+        if match and config.exists() and config.stat().st_mtime > plan.started - _CLOCK:
+            folders[int(match[1])] = path
+    return dict(sorted(folders.items()))
 
 
 def job_statuses(folder: Path) -> list[JobStatus]:

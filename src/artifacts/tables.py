@@ -109,10 +109,7 @@ def _check_values(table: pa.Table, classes: int) -> None:
 
 
 def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
-    """Refuse rows that are not each target, budget and image once, the clean ones included.
-
-    Behind defences there is the primary variant alone.
-    """
+    """Refuse rows that are not each target, budget and image once, the clean ones included."""
     counts = [("index", "count"), ("index", "count_distinct")]
     keys = ["target", "defence", "eps_255"]
     groups = table.group_by(keys).aggregate(counts).to_pydict()

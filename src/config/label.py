@@ -10,7 +10,7 @@ from typing import Any
 def attack_label(name: str, settings: Mapping[str, Any]) -> str:
     """Return an attack's label; if its function has no defaults, with all settings.
 
-    Objects that the settings build are left out.
+    Objects that the settings build are left out. A function from Python has its name alone.
 
     >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
     'bim (steps=20)'

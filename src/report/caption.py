@@ -1,12 +1,12 @@
 """Captions of tables: images, weights, budget, steps, denominator, seeds and versions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from src.artifacts.jobs import StoredJob
 from src.artifacts.record import JobRecord
-from src.report.cells import VALUES, Cells
+from src.report.cells import AVERAGE, VALUES, Cells
 
 _PACKAGES = ("transferability", "torch", "torchvision", "timm")
 
@@ -15,42 +15,39 @@ def caption_of(
     jobs: Sequence[StoredJob],
     cells: Cells,
     shown: pd.DataFrame,
-    *,
     rows: Sequence[str],
     columns: Sequence[str],
-    average: bool,
+    *,
     white_boxes: bool,
     intervals: bool,
     strongest: bool,
     white: str,
 ) -> str:
-    """Return the caption of a table of jobs, with the options that it was made with.
-
-    `white` tells how white boxes are marked.
-    """
+    """Return the caption of a table of jobs; the options are the table's, `white` a mark."""
     records, pairs = [job.record for job in jobs], cells.pairs
-    counted = cells.value in ("success", "accuracy", "confidence", "success_confidence")
+    of_images = cells.value in ("success", "accuracy", "confidence", "success_confidence")
     sizes = pairs.groupby("attack", sort=False)["rms_255"].mean() if "rms_255" in pairs else ()
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
     protocols, least, most = _distinct(pairs["protocol"]), shown["least"].min(), shown["most"].max()
     pooled = [axis for axis in ("source", "target") if axis not in (*rows, *columns)]
-    pooled = [axis for axis in pooled if pairs[axis].nunique() > 1 and counted]
+    pooled = [axis for axis in pooled if pairs[axis].nunique() > 1 and of_images]
     marked = bool(shown["undecided"].any())
     sentences = {
         f"{VALUES[cells.value].words} at eps = {budgets}": True,
         f"Of {_distinct(map(_images, records))}": True,
-        f"Counted ({protocols}): {_span(least, most)} images a cell": counted,
+        f"Counted ({protocols}): {_span(least, most)} images per cell": of_images,
         f"Cells are means over {' and '.join(pooled)}s, white boxes left out": bool(pooled),
-        f"RMS change in 1/255: {', '.join(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": counted
-        and len(sizes) > 1,
-        "In L2 attacks differ at the same budget (not measured here)": counted
+        f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for k, v in dict(sizes).items())}": (
+            of_images and len(sizes) > 1
+        ),
+        "In L2 attacks differ at the same budget (not measured here)": of_images
         and not len(sizes)
         and pairs["attack"].nunique() > 1
         and "linf" in set(pairs["norm"]),
         "Average: of the row's cells, white boxes left out; the report's ranking is of the images'"
-        " means, which differs": average,
+        " means, which differs": AVERAGE in set(shown[columns[0]]),
         f"{white}: white boxes": white_boxes and bool(shown["white"].any()),
         "White boxes are left out": not white_boxes,
         "Bold: the best attack": bool(shown["best"].any()),
@@ -59,15 +56,15 @@ def caption_of(
         "Strongest: the attacker may use any of the attacks and sources, white boxes left out; per "
         "set the best one, per image any of them, over the images that all count": strongest,
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
-        f"Weights: {_distinct(each for one in records for each in _weights(one))}": True,
-        f"Seed {_distinct(str(one.seed) for one in records)}": True,
+        f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
+        f"Seed {_distinct(str(record.seed) for record in records)}": True,
         _distinct(map(_versions, records)): True,
     }
     return " ".join(f"{sentence}." for sentence, holds in sentences.items() if holds)
 
 
-def _distinct(words: object) -> str:
-    return ", ".join(dict.fromkeys(words))  # type: ignore[call-overload]
+def _distinct(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _span(least: float, most: float) -> str:
@@ -85,12 +82,12 @@ def _steps(record: JobRecord) -> str:
 
 def _weights(record: JobRecord) -> list[str]:
     """Return each model with the tag of its weights, if it has one, and their digest."""
-    found = []
+    models = []
     for name, digest in record.weights.items():
         network = record.config["model"][name]["network"]
         tag = network.get("model_name") or network.get("weights")
-        found.append(f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})")
-    return found
+        models.append(f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})")
+    return models
 
 
 def _versions(record: JobRecord) -> str:

@@ -33,7 +33,7 @@ VALUES = {
     "confidence": Value("confidence", "Mean confidence in %"),
     "success_confidence": Value("success_confidence", "Mean confidence in %, if fooled"),
     "gradients": Value(
-        "gradients_per_image", "Gradients an image, at all budgets together", "{:,.0f}"
+        "gradients_per_image", "Gradients per image, at all budgets together", "{:,.0f}"
     ),
     "rms": Value("rms_255", "Root-mean-square change in 1/255", "{:.2f}"),
     "psnr": Value("psnr", "PSNR in dB", "{:.1f}"),
@@ -62,10 +62,9 @@ class Cells:
     def table(self, keys: Sequence[str]) -> pd.DataFrame:
         """Return a row per cell of some axes: means over the pairs of different networks.
 
-        The columns are `keys`, `value`; `low` and `high` of a cell of one pair; `white`, whether
-        there are none but white boxes (then the mean is theirs); the range of images, `least` and
-        `most`; `best`, whether the attack has the best value, and `undecided`, whether it cannot
-        be told from the best (see `rankings`).
+        The columns are `keys`, `value`; `low` and `high` of a single pair; `white`, whether there
+        are only white boxes; the range of images, `least` and `most`; `best` and `undecided`
+        (not distinguishable from the best) attacks, see `rankings`.
         """
         found = []
         for place, rows in self.pairs.groupby(list(keys), sort=False):
@@ -112,6 +111,8 @@ class Cells:
         if len(self.outcomes) > 1:
             raise ValueError("strongest needs jobs on the same images, of one norm and budget.")
         found = strongest_attackers(self.outcomes[0])
+        if found.empty:
+            raise ValueError("strongest needs a target that is no white box.")
         found = found[~found["targeted"]]
         parts = []
         for name, value in STRONGEST.items():

@@ -17,11 +17,9 @@ from src.report.summary import Summary, summarise
 def report(settings: ReportCommand) -> None:
     """Build the report of the named folders, else of the newest sweep."""
     folders = [Path(name) for name in settings.folder or ()] or [newest_sweep(finished=True)]
-    summary = summarise(find_jobs(folders))
-    several = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
-    default = folders[0] if len(folders) == 1 else several
-    out = Path(settings.out or default)
-    console = Console()
+    together = OUTPUTS / "+".join(folder.name for folder in folders)[:200]
+    out = Path(settings.out or (folders[0] if len(folders) == 1 else together))
+    summary, console = summarise(find_jobs(folders)), Console()
     write_report(summary, out, settings.report, Path(settings.cache_dir), console)
     console.print(f"report: {out / PAGE}", soft_wrap=True, markup=False)
 
@@ -29,10 +27,7 @@ def report(settings: ReportCommand) -> None:
 def write_report(
     summary: Summary, out: Path, settings: ReportSettings, cache: Path, console: Console
 ) -> None:
-    """Write the page and, with `settings.figures`, every figure as files with its data.
-
-    Figures of an earlier report in the folder `out` are removed.
-    """
+    """Write the page and, with `settings.figures`, every figure as files with its data."""
     with Status("Building the report", console=console):
         content = build_report(summary)
         write_page(content, out / PAGE, cache)

@@ -17,10 +17,9 @@ _DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
 def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
-    """Lay out a transfer matrix for the terminal, white boxes marked `*`, own networks `+`.
+    """Lay out a `transfer_matrix` for the terminal, white boxes marked `*`, own networks `+`.
 
-    `matrix` is a result of `transfer_matrix`. Each pair has a row where a row per source and a
-    column per target take more than `width` characters.
+    Each pair has a row if a row per source takes more than `width` characters.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     relations = list(map(relation, matrix["source"], matrix["target"]))
@@ -49,20 +48,13 @@ def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> Group:
 
 
 def defence_table(behind: pd.DataFrame) -> Group:
-    """Lay out a result of `behind_defences` for the terminal, a line a defence.
-
-    Where sources were attacked behind defences, a column says which.
-    """
-
-    def share(values: pd.Series) -> pd.Series:
-        return values.map("{:.1%}".format)
-
-    counted = behind["counted"].iloc[0]
+    """Lay out a result of `behind_defences` for the terminal, a line per defence."""
+    counted, share = behind["counted"].iloc[0], "{:.1%}".format
     adaptive = (behind["through"] != PLAIN).any()
     shown = behind[["through", "defence"] if adaptive else ["defence"]]
     shown = shown.rename(columns={"through": "attacked through"})
-    shown["clean"] = share(behind["clean_accuracy"])
-    shown[counted] = share(behind["rate"])
+    shown["clean"] = behind["clean_accuracy"].map(share)
+    shown[counted] = behind["rate"].map(share)
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
         shown["abstained"] = [f"{k} / {n}" for k, n in zip(behind["abstained"], total, strict=True)]
@@ -75,18 +67,15 @@ def defence_table(behind: pd.DataFrame) -> Group:
     return Group(_table(shown.astype(str)), Text(words, style="italic"))
 
 
-def ranking_table(ranked: pd.DataFrame, of: str = "attack", most: int = 5) -> Group:
-    """Lay out the first rows of one ranking of attacks, or of sources, for the terminal.
-
-    `ranked` has rows of `Summary.rankings` or `Summary.sources`.
-    """
-    first, shown = ranked.iloc[0], ranked.head(most)
+def ranking_table(ranked: pd.DataFrame, of: str = "attack") -> Group:
+    """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal."""
+    first, shown = ranked.iloc[0], ranked.head(5)
     does = "target class reached" if first["kind"].startswith("targeted") else "fooled"
-    what, other = f"{of.capitalize()}s", "source" if of == "attack" else "attack"
-    whose = str(first[other])
+    other = "source" if of == "attack" else "attack"
+    name = first[other] if first[other].startswith("mean of") else f"{other}: {first[other]}"
     heading = (
-        f"{what} by mean success ({does}) on other models, eps = {first['eps_255']:g}/255, "
-        f"{whose if whose.startswith('mean of') else f'{other}: {whose}'}"
+        f"{of.capitalize()}s by mean success ({does}) on other models, "
+        f"eps = {first['eps_255']:g}/255, {name}"
     )
     frame = pd.DataFrame({"rank": shown["rank"].astype(str), of: shown[of]})
     tested = bool(ranked["p"].notna().any())
@@ -127,8 +116,7 @@ def wide_matrix(matrix: pd.DataFrame) -> pd.DataFrame:
 
     Columns are `source`, one per target with the readable cells, then for each target, after
     its name, `still_correct`, `denominator` and `robust_accuracy` (of a targeted attack
-    `success` and `targeted_success_rate`) with its 95 % interval, `_low` and `_high`. A pair
-    that was not run is empty.
+    `success` and `targeted_success_rate`) with its interval, `_low` and `_high`.
     """
     sources, targets = matrix["source"].unique(), matrix["target"].unique()
     count, rate = "still_correct", "robust_accuracy"

@@ -18,7 +18,7 @@ from src.report.summary import summarise
 from src.utils.defended_names import split_source
 
 _LATEX = str.maketrans(
-    {each: f"\\{each}" for each in "&%$#_{}"}
+    {mark: f"\\{mark}" for mark in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 ESCAPES: dict[str, Callable[[Any], str]] = {
@@ -57,22 +57,21 @@ def table(
 ) -> Styler | str:
     r"""Lay out a table of a sweep for a paper, with a caption that says what its numbers are.
 
-    A cell is the value of a pair of source and target or, where it holds several, their mean
-    without white boxes. Of the attacks that share all else the best is bold, and in italics stand
-    those that cannot be told from it, as in the report's ranking.
+    A cell is the value of a pair of source and target, or the mean of several pairs without white
+    boxes. The best of comparable attacks is bold, and those that cannot be told from it are in
+    italics, as in the report's ranking.
 
     Args:
-        folder: A frame of `load_sweep` or `transfer`; a sweep's folder, or any other that holds
-            such folders.
+        folder: A frame of `load_sweep` or `transfer`, or a folder that holds sweeps.
         *more: Further folders.
-        rows: axes of a row: one or more of `attack`, `source`, `target` and `defence`.
-        columns: axes of a column, likewise.
+        rows: Axes of a row: one or more of `attack`, `source`, `target` and `defence`.
+        columns: Axes of a column, likewise.
         value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (on the
-            images fooled alone) or `gradients` (an image); of jobs with `diagnostics.stealth=true`
-            also `rms` (change in 1/255), `psnr` and `ssim`.
+            images fooled alone) or `gradients` (per image); with `diagnostics.stealth=true` also
+            `rms` (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         protocol: Images that are counted; None: each job's own.
-        average: Add a column of means over the row's cells but white boxes, where the columns are
+        average: Add a column of means over the row's cells but white boxes, if the columns are
             sources or targets.
         white_boxes: Show white boxes in grey; False leaves them out.
         intervals: Add the 95 % intervals of single pairs in small print.
@@ -84,52 +83,48 @@ def table(
         ValueError: As `load_sweep`; an argument is unknown; or several attacks or defences, of
             targets or of sources, share a cell.
     """
-    rows, columns = ([each] if isinstance(each, str) else list(each) for each in (rows, columns))
+    rows, columns = ([axes] if isinstance(axes, str) else list(axes) for axes in (rows, columns))
     jobs = summarise(jobs_of(folder, *more)).attacked
     if not jobs:
         raise ValueError("The jobs hold clean images alone; this table is of attacks.")
     _check(rows, columns, value, to, strongest)
     cells = cells_of(jobs, value, eps_255, protocol)
-    keys = [*rows, *columns]
-    _check_means(cells.pairs, keys)
-    parts = [cells.table(keys)]
-    several = len(parts[0][columns].drop_duplicates()) > 1
-    average = (
-        average and several and all(parts[0][key].nunique() == 1 for key in _ALONE & {*columns})
-    )
-    if average:
-        parts.append(_averages(parts[0], cells, rows, columns))
-    if strongest:
-        extra = cells.strongest()
-        parts += [extra, *([_averages(extra, cells, rows, columns)] if average else [])]
-    body = pd.concat(parts, ignore_index=True)
-    options: dict[str, Any] = {"rows": rows, "columns": columns, "average": average}
-    options |= {"white_boxes": white_boxes, "intervals": intervals, "strongest": strongest}
-    options |= {"white": _DAGGER if to == "markdown" else "Grey"}
-    text = caption_of([one.job for one in jobs], cells, body, **options)
+    _check_means(cells.pairs, [*rows, *columns])
+    body = _body(cells, rows, columns, average, strongest)
     if to == "csv":
         return _csv(_wide(body, rows, columns, white_boxes), intervals)
-    form, each = VALUES[value].form, body.to_dict("records")
-    body["text"] = [_text(cell, form, intervals, to or "html") for cell in each]
-    body["css"] = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in each]
-    return _laid_out(_wide(body, rows, columns, white_boxes), text, to or "html")
+    caption = caption_of(
+        [summary.job for summary in jobs],
+        cells,
+        body,
+        rows,
+        columns,
+        white_boxes=white_boxes,
+        intervals=intervals,
+        strongest=strongest,
+        white=_DAGGER if to == "markdown" else "Grey",
+    )
+    form, records = VALUES[value].form, body.to_dict("records")
+    body["text"] = [_text(cell, form, intervals, to or "html") for cell in records]
+    body["css"] = ["; ".join(css for key, css in _STYLES.items() if cell[key]) for cell in records]
+    return _lay_out(_wide(body, rows, columns, white_boxes), caption, to or "html")
 
 
 def _check(
     rows: Sequence[str], columns: Sequence[str], value: str, to: str | None, strongest: bool
 ) -> None:
-    for key, given, known in (
+    for key, names, known in (
         ("rows", rows, AXES),
         ("columns", columns, AXES),
         ("value", [value], VALUES),
         ("to", [to] if to else [], ("latex", "markdown", "csv")),
     ):
-        if set(given) - set(known) or (key != "to" and not given):
-            raise ValueError(f"{key}={','.join(given)}: there are {', '.join(known)}.")
+        if set(names) - set(known) or (key != "to" and not names):
+            raise ValueError(f"{key}={','.join(names)}: there are {', '.join(known)}.")
     if set(rows) & set(columns):
         raise ValueError(f"{', '.join(set(rows) & set(columns))} is in rows and in columns.")
-    wanted = {"attack": rows, "target": columns, value: ("success", "accuracy")}
-    if strongest and not all(key in given for key, given in wanted.items()):
+    needed = {"attack": rows, "target": columns, value: ("success", "accuracy")}
+    if strongest and not all(name in names for name, names in needed.items()):
         raise ValueError(
             "strongest needs attack in rows, target in columns, and the value success or accuracy."
         )
@@ -143,6 +138,19 @@ def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:
     for axis, names in several.items():
         if axis not in keys and len(names) > 1:
             raise ValueError(f"rows or columns must have {axis}: there are {', '.join(names)}.")
+
+
+def _body(
+    cells: Cells, rows: Sequence[str], columns: Sequence[str], average: bool, strongest: bool
+) -> pd.DataFrame:
+    """Return the cells of a table, with those of averages and of strongest attackers."""
+    pairs = cells.table([*rows, *columns])
+    several = len(pairs[[*columns]].drop_duplicates()) > 1
+    average &= several and all(pairs[key].nunique() == 1 for key in _ALONE & {*columns})
+    parts = []
+    for part in (pairs, *([cells.strongest()] if strongest else [])):
+        parts += [part, *([_averages(part, cells, rows, columns)] if average else [])]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _averages(
@@ -165,32 +173,32 @@ def _wide(
     cells = cells.assign(
         **{axis: pd.Categorical(cells[axis], cells[axis].unique()) for axis in (*rows, *columns)}
     )
-    how: dict[str, Any] = {"index": list(rows), "columns": list(columns)}
-    every = cells.pivot(**how)
-    return (cells if white_boxes else cells[~cells["white"]]).pivot(**how).reindex_like(every)
+    axes: dict[str, Any] = {"index": list(rows), "columns": list(columns)}
+    wide = cells.pivot(**axes)
+    return wide if white_boxes else cells[~cells["white"]].pivot(**axes).reindex_like(wide)
 
 
 def _csv(wide: pd.DataFrame, intervals: bool) -> str:
     """Return the numbers of cells and, as columns of their own, the ends of their intervals."""
     escape = ESCAPES["csv"]
-    found = wide.index.to_frame(index=False).astype(object).map(escape)
+    frame = wide.index.to_frame(index=False).astype(object).map(escape)
     for place in _places(wide):
         for end in ("value", "low", "high") if intervals else ("value",):
-            words = [*place, "" if end == "value" else end]
-            found[escape(" ".join(filter(None, words)))] = wide[(end, *place)].to_numpy()
-    return found.to_csv(index=False, lineterminator="\n")
+            names = [*place, "" if end == "value" else end]
+            frame[escape(" ".join(filter(None, names)))] = wide[(end, *place)].to_numpy()
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _laid_out(wide: pd.DataFrame, caption: str, how: str) -> Styler | str:
+def _lay_out(wide: pd.DataFrame, caption: str, to: str) -> Styler | str:
     """Return the cells' texts after the names of their rows, as Markdown, LaTeX or a Styler."""
-    escape, places = ESCAPES[how], _places(wide)
+    escape, places = ESCAPES[to], _places(wide)
     names = wide.index.to_frame(index=False).astype(object)
     new = names.ne(names.shift()).cummax(axis=1)  # a name, or one before it, differs
     heads = [(name, *[""] * (len(places[0]) - 1)) for name in names] + places
     heads = [tuple(map(escape, head)) for head in heads]
-    texts = wide["text"].fillna(_NONE.get(how, "\N{EN DASH}")).to_numpy()
+    texts = wide["text"].fillna(_NONE.get(to, "\N{EN DASH}")).to_numpy()
     shown = np.hstack([names.map(escape).where(new, "").to_numpy(), texts])
-    if how == "markdown":
+    if to == "markdown":
         lines = [[" ".join(filter(None, head)) for head in heads], ["---"] * len(heads), *shown]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{escape(caption)}\n"
     header = pd.MultiIndex.from_tuples(heads) if len(heads[0]) > 1 else [head[0] for head in heads]
@@ -198,14 +206,17 @@ def _laid_out(wide: pd.DataFrame, caption: str, how: str) -> Styler | str:
     css.iloc[:, names.shape[1] :] = wide["css"].fillna("").to_numpy()
     styler = pd.DataFrame(shown, columns=header).style.apply(lambda _: css, axis=None)
     styler = styler.hide(axis="index").set_caption(escape(caption))
-    if how == "html":
+    if to == "html":
         return styler
-    form = "l" * names.shape[1] + "r" * len(places)
-    float_at: dict[str, Any] = {"position": "t", "position_float": "centering"}
-    made = styler.to_latex(
-        hrules=True, convert_css=True, column_format=form, multicol_align="c", **float_at
+    latex = styler.to_latex(
+        hrules=True,
+        convert_css=True,
+        column_format="l" * names.shape[1] + "r" * len(places),
+        multicol_align="c",
+        position="t",
+        position_float="centering",
     )
-    lines = ["% needs \\usepackage{booktabs} and \\usepackage{xcolor}", *str(made).splitlines()]
+    lines = ["% needs \\usepackage{booktabs} and \\usepackage{xcolor}", *latex.splitlines()]
     first = lines.index(r"\midrule") + 1
     for number in reversed(np.flatnonzero(new.iloc[1:, 0]) if names.shape[1] > 1 else ()):
         lines.insert(first + number + 1, r"\midrule")
@@ -217,12 +228,13 @@ def _places(wide: pd.DataFrame) -> list[tuple[Any, ...]]:
     return [place if isinstance(place, tuple) else (place,) for place in wide["value"]]
 
 
-def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, how: str) -> str:
+def _text(cell: Mapping[Hashable, Any], form: str, intervals: bool, to: str) -> str:
     if pd.isna(cell["value"]):
         return "n/a"
-    low, text, high = (form.format(cell[each]).rstrip("%") for each in ("low", "value", "high"))
+    low, text, high = (form.format(cell[name]).rstrip("%") for name in ("low", "value", "high"))
     if intervals and not pd.isna(cell["low"]):
-        text += _SMALL.get(how, " [{}, {}]").format(low, high)
-    marks = [mark for key, mark in _MARKS.items() if cell[key]] if how == "markdown" else []
-    dagger = f" {_DAGGER}" if how == "markdown" and cell["white"] else ""
-    return "".join([*marks, text, *marks, dagger])
+        text += _SMALL.get(to, " [{}, {}]").format(low, high)
+    if to != "markdown":
+        return text
+    marks = "".join(mark for key, mark in _MARKS.items() if cell[key])
+    return f"{marks}{text}{marks}" + f" {_DAGGER}" * bool(cell["white"])

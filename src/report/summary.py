@@ -18,7 +18,6 @@ from src.analysis.sanity_checks import Alarm
 from src.analysis.trajectories import trajectories
 from src.analysis.transfer_rates import rates_by_protocol
 from src.artifacts.jobs import StoredJob, model_digest
-from src.artifacts.record import JobRecord
 from src.utils.defended_names import PLAIN
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
@@ -26,19 +25,17 @@ _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
 
 @dataclass(frozen=True)
 class JobSummary:
-    """Derived numbers of one job.
+    """Derived numbers of one job; without an attack the tables are empty.
 
     Attributes:
-        rates: Rates of every variant under every protocol, the rows of `rates.csv`; empty
-            without an attack.
-        excess: Excess of the primary variant over each control; empty without controls.
+        rates: Rates of every variant under every protocol, the rows of `rates.csv`.
+        excess: Excess of the primary variant over each control.
         alarms: Failed sanity checks.
-        outcomes: Outcomes of images by budget, under the job's own protocol and behind every
-            defence (see `image_outcomes`); empty without an attack.
+        outcomes: `image_outcomes` under the job's own protocol and behind every defence.
         group: Key of comparable jobs: equal images, models, budget, protocol, arithmetic, seed and
             code.
-        cost: Gradients and forward passes that an image took at all budgets together, the former
-            among the latter: `gradients_per_image` and `forwards_per_image`, where known.
+        cost: `gradients_per_image` and `forwards_per_image` (these include the passes of the
+            gradients) at all budgets together, where known.
     """
 
     job: StoredJob
@@ -63,12 +60,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Transfer matrix of one attack's jobs at their reference budget, in long form.
-
-    Attributes:
-        cells: Cells with the clean row first, behind no defence; see `transfer_matrix`.
-        defences: A row per defence, none first; see `behind_defences`. Empty without defences.
-    """
+    """The `transfer_matrix` (cells) and `behind_defences` of one attack at its reference budget."""
 
     attack: str
     heading: str
@@ -86,21 +78,23 @@ class Summary:
     @property
     def attacked(self) -> list[JobSummary]:
         """The jobs with adversarial images."""
-        return [one for one in self.jobs if one.job.attacked]
+        return [summary for summary in self.jobs if summary.job.attacked]
 
     @cached_property
     def groups(self) -> list[list[JobSummary]]:
         """The comparable jobs with adversarial images."""
         groups: dict[str, list[JobSummary]] = {}
-        for one in self.attacked:
-            groups.setdefault(one.group, []).append(one)
+        for summary in self.attacked:
+            groups.setdefault(summary.group, []).append(summary)
         return list(groups.values())
 
     @cached_property
     def outcomes(self) -> list[ImageOutcomes]:
         """The outcomes of each group at the reference budget, behind no defence."""
         return [
-            joined([one.outcomes[one.job.record.reference] for one in jobs]).select(defence=PLAIN)
+            joined([summary.outcomes[summary.job.record.reference] for summary in jobs]).select(
+                defence=PLAIN
+            )
             for jobs in self.groups
         ]
 
@@ -108,9 +102,8 @@ class Summary:
     def rankings(self) -> pd.DataFrame:
         """The `rankings` of the attacks of each group, at every budget, the reference first.
 
-        Before their columns stand the number of the `group` of comparable jobs, its `dataset`,
-        `norm`, `eps_255` and `protocol`, and after them
-        `gradients`, those that an image took at all budgets together in the mean over the sources.
+        Columns before them are the number of the `group`, its `dataset`, `norm`, `eps_255` and
+        `protocol`; after them `gradients` per image at all budgets, in the mean over the sources.
         """
         parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
         empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, "gradients"])
@@ -129,9 +122,11 @@ class Summary:
         """Yield the jobs and the ranking of each group and budget."""
         for number, jobs in enumerate(self.groups, 1):
             first = jobs[0].job.record
-            tried = sorted({eps for one in jobs for eps in one.outcomes})
+            tried = sorted({eps for summary in jobs for eps in summary.outcomes})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
-                rows = rank(joined([one.outcomes[eps] for one in jobs if eps in one.outcomes]))
+                rows = rank(
+                    joined([summary.outcomes[eps] for summary in jobs if eps in summary.outcomes])
+                )
                 named = rows.assign(
                     group=number, dataset=first.dataset, norm=first.norm, eps_255=eps
                 )
@@ -144,46 +139,44 @@ def summarise(jobs: Sequence[StoredJob]) -> Summary:
     Raises:
         ValueError: A file of a job is damaged.
     """
-    found = []
+    summaries = []
     names: dict[str, str] = {}
     for job in jobs:
-        found.append(_summary(job, _group(job, names)))
+        summaries.append(_summary(job, _group(job, names)))
         job.forget()
-    return Summary(found, list(_matrices([one for one in found if one.job.attacked])))
+    attacked = Summary(summaries).attacked
+    return Summary(summaries, list(_matrices(attacked)))
 
 
 def described_images(job: StoredJob) -> pd.DataFrame:
     """Return the `trajectories` of a job's images, minimum budgets refined by its bisection."""
-    own = job.record
-    pair = (own.source, own.targets)
-    return trajectories(job.predictions, *pair, own.protocol, job.flips, own.norm)
-
-
-def comparable(record: JobRecord) -> str:
-    """Return the key of comparable jobs of the same models, see `JobSummary.group`."""
-    trainer = record.config["trainer"]
-    how = (record.norm, record.reference, record.protocol, record.storage, record.seed)
-    arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
-    return str((record.data, *how, *arithmetic, record.code.get("program")))
+    record = job.record
+    pair = (record.source, record.targets)
+    return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
 
 
 def _group(job: StoredJob, names: dict[str, str]) -> str:
-    """Return a job's group: `comparable`, and the models that were others in earlier jobs."""
-    record = job.record
-    other = [
+    """Return a job's group, with the digests of models that were others in earlier jobs."""
+    record, trainer = job.record, job.record.config["trainer"]
+    options = (record.norm, record.reference, record.protocol, record.storage, record.seed)
+    arithmetic = (record.precision, trainer["attack_precision"], trainer["fold_batch_norms"])
+    changed = [
         f" {name} {digest}"
         for name in record.weights
         if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
     ]
-    return comparable(record) + "".join(other)
+    key = (record.data, *options, *arithmetic, record.code.get("program"))
+    return str(key) + "".join(changed)
 
 
 def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame:
     """Add the gradients per image: those of a source, or the mean over the sources."""
     costs = pd.Series(
         {
-            (one.job.attack, one.job.record.source): one.cost.get("gradients_per_image", nan)
-            for one in jobs
+            (summary.job.attack, summary.job.record.source): summary.cost.get(
+                "gradients_per_image", nan
+            )
+            for summary in jobs
         }
     ).sort_index()
     pairs = zip(ranked["attack"], ranked["source"], strict=True)
@@ -191,31 +184,33 @@ def _with_cost(jobs: Sequence[JobSummary], ranked: pd.DataFrame) -> pd.DataFrame
 
 
 def _summary(job: StoredJob, group: str) -> JobSummary:
-    own, alarms = job.record, job.alarms
+    record, alarms = job.record, job.alarms
     if not job.attacked:
         return JobSummary(job, pd.DataFrame(), pd.DataFrame(), alarms, group=group)
-    variants, pair = job.variants(), (own.source, own.targets)
-    rates = rates_by_protocol(variants, *pair, job.attack, own.norm)
-    rates.insert(list(rates).index("norm") + 1, "arithmetic", own.arithmetic)
-    beyond = excess_by_control(variants, own.storage, *pair, own.protocol)
+    variants, pair = job.variants(), (record.source, record.targets)
+    rates = rates_by_protocol(variants, *pair, job.attack, record.norm)
+    rates.insert(list(rates).index("norm") + 1, "arithmetic", record.arithmetic)
+    excess = excess_by_control(variants, record.storage, *pair, record.protocol)
     attacked = job.predictions[job.predictions["eps_255"] > 0]
-    taken = attacked[["gradients", "forwards"]].mean().dropna()
-    cost = {f"{name}_per_image": float(value) for name, value in taken.items()}
-    single = image_outcomes(job.defended, job.attack, *pair, own.protocol)
-    return JobSummary(job, rates, beyond, alarms, single, group, cost)
+    means = attacked[["gradients", "forwards"]].mean().dropna()
+    cost = {f"{name}_per_image": float(value) for name, value in means.items()}
+    outcomes = image_outcomes(job.defended, job.attack, *pair, record.protocol)
+    return JobSummary(job, rates, excess, alarms, outcomes, group, cost)
 
 
 def _matrices(jobs: Sequence[JobSummary]) -> Iterator[Matrix]:
     """Yield the matrix of the jobs of each attack, reference budget and protocol."""
     groups: dict[tuple[str, float, str], list[JobSummary]] = {}
-    for one in jobs:
-        own = one.job.record
-        groups.setdefault((one.job.attack, own.reference, own.protocol), []).append(one)
+    for summary in jobs:
+        record = summary.job.record
+        groups.setdefault((summary.job.attack, record.reference, record.protocol), []).append(
+            summary
+        )
     for (attack, eps, protocol), members in groups.items():
-        rates = pd.concat([one.primary for one in members], ignore_index=True)
+        rates = pd.concat([member.primary for member in members], ignore_index=True)
         plain = rates[rates["defence"] == PLAIN]
         heading = f"{attack} on {members[0].job.record.dataset}, eps = {eps:g}/255"
-        arithmetic = " / ".join(dict.fromkeys(one.job.record.arithmetic for one in members))
+        arithmetic = " / ".join(dict.fromkeys(member.job.record.arithmetic for member in members))
         ends = [f"protocol: {protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         yield Matrix(
             attack,

@@ -3,18 +3,12 @@
 import re
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
 from src.analysis import CAUSES
 from src.artifacts.layout import ATTACKS, SOURCES
-from src.report.matrix_tables import (
-    defence_table,
-    matrix_table,
-    ranking_table,
-    wide_matrix,
-)
+from src.report.matrix_tables import defence_table, matrix_table, ranking_table, wide_matrix
 from src.report.summary import Matrix, Summary
 from src.utils.defended_names import PLAIN
 from src.utils.files import write_csv
@@ -29,8 +23,8 @@ def print_matrix(matrix: Matrix, console: Console) -> None:
 
 def print_matrices(summary: Summary, console: Console) -> None:
     """Print the matrix of every attack."""
-    for one in summary.matrices:
-        print_matrix(one, console)
+    for matrix in summary.matrices:
+        print_matrix(matrix, console)
     console.print()
 
 
@@ -40,12 +34,11 @@ def write_tables(summary: Summary, folder: Path) -> None:
         write_csv(folder / ATTACKS, summary.rankings)
     if len(summary.sources):
         write_csv(folder / SOURCES, summary.sources)
-    files: dict[str, pd.DataFrame] = {}
-    for one in summary.matrices:
-        stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", one.attack).strip("-")[:150]
-        files[f"{stem}-{len(files)}" if stem in files else stem] = wide_matrix(one.cells)
-    for stem, frame in files.items():
-        write_csv(folder / f"{stem}.csv", frame)
+    stems: list[str] = []
+    for matrix in summary.matrices:
+        stem = "matrix-" + re.sub(r"[^\w.=+-]+", "-", matrix.attack).strip("-")[:150]
+        stems.append(f"{stem}-{len(stems)}" if stem in stems else stem)
+        write_csv(folder / f"{stems[-1]}.csv", wide_matrix(matrix.cells))
 
 
 def print_rankings(summary: Summary, console: Console) -> None:
@@ -57,11 +50,8 @@ def print_rankings(summary: Summary, console: Console) -> None:
         ("attack", "source", summary.rankings),
         ("source", "attack", summary.sources),
     ):
-        if rows.empty:
-            continue
-        plain = rows[rows["defence"] == PLAIN]
+        plain, keys = rows[rows["defence"] == PLAIN], ["eps_255", other]
         for _, ranked in plain.groupby(["group", "kind"], sort=False):
-            keys = ["eps_255", other]
             first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             if len(first) > 1:
                 console.print(ranking_table(first, of), "", soft_wrap=False)
@@ -69,12 +59,13 @@ def print_rankings(summary: Summary, console: Console) -> None:
 
 def print_alarms(summary: Summary, console: Console) -> None:
     """Print a line for each alarm, once where several jobs raised it, and the usual causes."""
-    where: dict[str, dict[str, list[str]]] = {}
-    for one in summary.jobs:
-        for name, finding in one.alarms:
-            where.setdefault(name, {}).setdefault(finding, []).append(one.job.folder.name)
+    folders: dict[str, dict[str, list[str]]] = {}
+    for job_summary in summary.jobs:
+        for name, finding in job_summary.alarms:
+            places = folders.setdefault(name, {}).setdefault(finding, [])
+            places.append(job_summary.job.folder.name)
     lines = []
-    for name, findings in where.items():
+    for name, findings in folders.items():
         for finding, (first, *others) in findings.items():
             more = f" (and {len(others)} more)" if others else ""
             lines.append(f"ALARM {first}{more}: {name}: {finding}")

@@ -4,7 +4,6 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from src.analysis.filtered import filtered_rates, low_pass_accuracy
-from src.analysis.transfer_rates import rates
 
 EDGES = {"all": (0, 0.7), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, 0.7)}
 
@@ -54,18 +53,6 @@ def test_successes_are_counted_on_the_protocols_images(make_table, make_filtered
     assert frame["attack_only"].tolist() == [1, 1, 1, 0, 3]
     assert frame["control_only"].tolist() == [0, 1, 0, 2, 0]
     np.testing.assert_allclose(frame["excess"], [1 / 3, 0, 1 / 3, -2 / 3, 3 / 4])
-
-
-@pytest.mark.parametrize("protocol", ["all", "joint"])
-@pytest.mark.parametrize("labels", [None, [1, 1, 1, 0, 1]])
-def test_the_whole_perturbation_has_the_rates_success(make_table, make_filtered, protocol, labels):
-    table, filtered = make_table(PREDICTIONS, target_label=labels), make_filtered(FILTERED)
-    frame = filtered_rates(filtered, table, "a", ["a", "b"], protocol)
-    whole = frame[frame["band"] == "all"].set_index("target")
-    expected = rates(table, "a", ["a", "b"], protocol).query("eps_255 == 8").set_index("target")
-    assert whole["denominator"].tolist() == expected["denominator"].tolist()
-    assert whole["success"].tolist() == expected["success"].tolist()
-    assert frame["targeted"].tolist() == [labels is not None] * len(frame)
 
 
 def low_passed_of(predictions):

@@ -57,7 +57,10 @@ def test_sets_and_images_are_those_of_brute_force(seed, outcomes_of):
         assert one["any"] == pytest.approx(fooled / n) and one["none"] == n - fooled
         wilson = stats.binomtest(fooled, n).proportion_ci(method="wilson")
         assert (one["any_low"], one["any_high"]) == pytest.approx((wilson.low, wilson.high))
-        assert one["best_low"] <= one["best"] <= one["best_high"]
+        best = round(one["best"] * n)
+        exact = stats.binomtest(best, n).proportion_ci(1 - 0.05 / len(rates), "exact")
+        wilson = stats.binomtest(best, n).proportion_ci(method="wilson")
+        assert (one["best_low"], one["best_high"]) == pytest.approx((exact.low, wilson.high))
         for k in range(1, len(rates) + 1):
             assert counts.loc[(target, k), "fooled"] == sum(sum(each) >= k for each in values)
     assert (found["best"] <= found["any"]).all()

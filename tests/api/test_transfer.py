@@ -86,34 +86,23 @@ def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monk
 
 
 def test_arrays_and_lists_are_taken_as_tensors_are(images):
-    one, (pictures, labels) = module(0).train(), images
-    aims = (labels + 1) % 10
-    wanted = transfer(
-        {"a": one},
-        {"a": one},
-        pictures,
-        labels,
-        **{"eps": LEVELS, "target_labels": aims, "progress_bar": False},
-    )
-    found = transfer(
-        {"a": one},
-        {"a": one},
-        pictures.numpy() / 255,
-        labels.tolist(),
+    one, (pictures, labels) = {"a": module(0).train()}, images
+    aims, index = (labels + 1) % 10, np.r_[0:4, 2**31 : 2**31 + 4, 2**40 : 2**40 + 4]
+    words = {"norm": "l2", "progress_bar": False}
+    tensors = transfer(one, one, *images, **words, eps=LEVELS, target_labels=aims)
+    arrays = transfer(
+        *(one, one, pictures.numpy() / 255, labels.tolist()),
+        **words,
         **{"attacks": "fgsm", "eps": np.array(LEVELS), "target_labels": aims.numpy()},
-        **{"index": range(12), "progress_bar": False},
+        index=index,
     )
-    pd.testing.assert_frame_equal(found, wanted)
-
-
-def test_large_numbers_of_images_are_taken(images):
-    one, index = {"a": module(0)}, np.r_[0:4, 2**31 : 2**31 + 4, 2**40 : 2**40 + 4]
-    plain, found = (
-        transfer(one, one, *images, index=numbers, progress_bar=False) for numbers in (None, index)
+    pd.testing.assert_frame_equal(
+        arrays.drop(columns="index"), tensors.drop(columns="index"), check_like=True
     )
-    columns = ["eps_255", "label", "predicted", "confidence"]  # FGSM draws nothing
-    pd.testing.assert_frame_equal(found[columns], plain[columns])
-    assert found["index"].unique().tolist() == index.tolist()
+    assert arrays["index"].unique().tolist() == index.tolist()
+    assert arrays.query("eps_255 > 0")["target_label"].tolist() == aims.tolist() * 2
+    assert set(arrays["norm"]) == {"l2"}
+    assert set(arrays["attack"]) == {"fgsm (norm=l2, target_label=data)"}
 
 
 def test_the_progress_bar_has_room_beside_many_targets(images, capfd):
@@ -145,23 +134,6 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
     assert settings[1]["function"] == "src.attacks.zoo.gradient.basic.bim"
 
 
-def test_target_labels_and_norms_are_those_given(images):
-    one, (pictures, labels) = module(0), images
-    aims = (labels + 3) % 10
-    frame = transfer(
-        {"a": one},
-        {"a": one},
-        pictures,
-        labels,
-        **{"attacks": ["bim"], "norm": "l2", "target_labels": aims, "progress_bar": False},
-    )
-    attacked = frame[frame["eps_255"] > 0]
-    assert attacked["target_label"].tolist() == aims.tolist()
-    assert set(frame["norm"]) == {"l2"} and set(frame["attack"]) == {
-        "bim (norm=l2, target_label=data)"
-    }
-
-
 def test_a_store_is_read_as_a_sweep(images, tmp_path):
     one, two = module(0), module(1)
     given = ({"a": one, "a+b": [one, two]}, {"a": one, "b": two}, *images)
@@ -170,8 +142,8 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     pd.testing.assert_frame_equal(frame, stored)
     others = stored["source"].astype(str) != stored["target"].astype(str)
     assert others.any() and others.equals(stored["source"] != stored["target"])
-    kept = [each for each in frame.attrs["jobs"]]
-    assert [each["weights"] for each in kept] == [each["weights"] for each in stored.attrs["jobs"]]
+    weights = [[job["weights"] for job in rows.attrs["jobs"]] for rows in (frame, stored)]
+    assert weights[0] == weights[1]
     for draw in (matrix, curves):
         assert draw(frame).to_dict()["datasets"] == draw(tmp_path).to_dict()["datasets"]
     own = rates(frame[frame["source"] == "a"], "a", ["a", "b"])
@@ -193,25 +165,19 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"targets": {"a": nn.Flatten()}}, "one module as a source and another as a target"),
         ({"targets": {"b": nn.Flatten()}}, "numbers of classes"),
         ({"targets": {"b": nn.Conv2d(3, 2, 1)}}, "model b: .* must return logits"),
-        ({"targets": {"b": module(1).half()}}, "model b: .*Half"),
         ({"targets": [nn.Flatten()]}, "targets must be a mapping"),
         ({"sources": {}}, "sources must be a mapping"),
-        ({"sources": {"a": lambda images: images}}, "must be a torch module"),
         ({"sources": {"a+b": [module(0)]}}, "must be a torch module"),
         ({"labels": [0] * 5}, "labels must be 12 whole numbers"),
-        ({"labels": torch.zeros(12)}, "labels must be 12 whole numbers"),
         ({"target_labels": [1, 2, 3]}, "target_labels must be 12 whole numbers"),
         ({"images": "photographs"}, "images is no tensor"),
         ({"attacks": []}, "attacks must be names"),
         ({"attacks": [attacks.mi]}, "attacks must be names"),
-        ({"attacks": {"mi": None}}, "attacks must be names"),
-        ({"defences": {"jpeg": 3}}, "defences must be a mapping"),
         ({"defences": {"none": BitDepth()}}, "defences must be a mapping"),
         ({"eps": "8/255"}, "8/255"),
         ({"batch_size": 0}, "batch_size.*=0"),
         ({"index": torch.arange(-1, 11)}, "must rise"),
         ({"sources": {"a b": module(0)}}, "is no name"),
-        ({"index": torch.zeros(12, dtype=torch.int64)}, "must rise"),
         ({"labels": torch.full((12,), 10)}, "labels hold 10"),
     ],
 )
@@ -222,17 +188,12 @@ def test_what_cannot_be_is_refused(images, change, sentence):
         transfer(**{**given, "labels": images[1], **change}, progress_bar=False)
 
 
-def test_a_frame_without_its_jobs_says_so(images):
+def test_a_frame_can_be_kept_in_a_file_and_without_its_jobs_says_so(images, tmp_path: Path):
     one = module(0)
     frame = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
     with pytest.raises(ValueError, match="attrs"):
         matrix(pd.DataFrame(frame.to_dict("list")))
     assert len(rates(frame[frame["eps_255"] >= 0])) == 2
-
-
-def test_a_frame_can_be_kept_in_a_file(images, tmp_path: Path):
-    one = module(0)
-    frame = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
     frame.to_parquet(tmp_path / "frame.parquet")
     again = pd.read_parquet(tmp_path / "frame.parquet")
     assert again.attrs == frame.attrs

@@ -5,19 +5,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from src.artifacts.jobs import disambiguated, find_jobs
 from src.report.page.content import build_report
 from src.report.page.statistics import measure
 from src.report.sections import comparisons as compared
 from src.report.summary import summarise
-
-
-@pytest.fixture
-def record(make_sweep):
-    """The record of a job."""
-    return find_jobs([make_sweep()])[0].record
 
 
 def report_of(folders):
@@ -125,18 +117,8 @@ def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_p
 
 
 def changed(job, **changes):
-    """Return a job whose record has other values; those of its config are named with dots."""
-    record = job.record.model_copy(deep=True)
-    for key, value in changes.items():
-        if "__" in key:
-            section, *path, last = key.split("__")
-            place = record.config.setdefault(section, {})
-            for name in path:
-                place = place.setdefault(name, {})
-            place[last] = value
-        else:
-            record = record.model_copy(update={key: value})
-    return replace(job, record=record)
+    """Return a job whose record has other values."""
+    return replace(job, record=job.record.model_copy(update=changes))
 
 
 def test_jobs_of_a_label_are_told_apart_by_swept_words_or_their_folder(make_sweep):

@@ -1,9 +1,6 @@
 """Charts of a sweep from Python: the report's counts, drawn as a notebook draws them."""
 
-import io
-
 import altair as alt
-import pandas as pd
 import pytest
 import vl_convert
 
@@ -19,22 +16,6 @@ def test_charts_render_without_a_warning(make_sweep, capfd):
         )
         assert "role-mark" in svg
     assert "WARN" not in capfd.readouterr().err
-
-
-def test_charts_hold_the_counts_of_the_report(make_sweep, made_up):
-    folder = make_sweep(attacks=("fgsm", "bim"), full=True)
-    (report,) = (one for one in made_up("ordinary").figures if one.name == "matrix")
-    wanted = report.data
-    for draw in (matrix, curves):
-        (text,) = (one for one in draw(folder).to_dict()["datasets"].values() if type(one) is str)
-        rows = pd.read_csv(io.StringIO(text))
-        pd.testing.assert_frame_equal(
-            rows,
-            wanted[list(rows)],
-            check_dtype=False,
-            rtol=1e-3,
-            check_column_type=False,
-        )
 
 
 def test_the_first_choices_are_those_asked_for(make_sweep):

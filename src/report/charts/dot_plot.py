@@ -10,6 +10,8 @@ from src.report.charts.theme import GREY, PANEL, PERCENT, colour_by, extent, inl
 
 OF_SOURCE = "datum.attack == chosen_attack && datum.source == chosen_first_source"
 """Expression that a row is of the attack and source chosen."""
+SOURCE_TITLE = "chosen_attack + ', source ' + chosen_first_source"
+"""Expression of their names."""
 
 
 def dot_plot(
@@ -22,14 +24,13 @@ def dot_plot(
     names: Sequence[str] = (),
     row: str = "target",
     shown: str = OF_SOURCE,
-    heading: str = "chosen_attack + ', source ' + chosen_first_source",
+    heading: str = SOURCE_TITLE,
 ) -> ChartType:
     """Return points with intervals, rows in the order of the table, and a rule at 0.
 
-    The frame has `value` with its interval `VALUE_low` and `VALUE_high` (NaN: none), the column
-    `row` with the name of a row, and those that `shown`, the expression of the rows that are
-    drawn, and the tooltips name. Values of `by` have colours, `names` being all of them in order,
-    and stand below each other in a row; `heading` is an expression.
+    Columns `VALUE_low` and `VALUE_high` hold the intervals (NaN: none). The values of `by` (all in
+    order: `names`) have colours and stand below each other in a row. `shown` is an expression of
+    the rows that are drawn, `heading` one of the title.
     """
     low, high = f"{value}_low", f"{value}_high"
     used = dict.fromkeys([row, by, value, low, high, "attack", "source", *tooltips])

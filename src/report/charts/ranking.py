@@ -30,18 +30,15 @@ _AT = "chosen_source == '' ? datum.position : datum.own_position"
 
 
 def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartType:
-    """Return a heat map of success with a row an attack, in the order of its ranking.
+    """Return a heat map of success, a row per attack by its rank under the first protocol.
 
-    `rows` have the columns of `drawn_rows` and the rows of means over sources; `ranking` has a
-    row for each budget, attack and source, or mean over sources, and for each heading, in
-    `heading`. Both have the row's place, `position` where the mean over sources is chosen (NaN: not
-    there) and `own_position` where the source is. Whatever is chosen, the order is that of the
-    `first` choice's protocol, which the heading says.
+    `rows` and `ranking` are those of a `View`. Both have the row's place: `position` where the
+    mean over sources is chosen (NaN: not there), `own_position` where the source is.
     """
     data = inline(rows)
     rows = rows[rows["source"] != CLEAN]
-    others = set(rows.loc[rows["relation"] == TRANSFER, "target"])
-    targets = [name for name in dict.fromkeys(rows["target"]) if name in others]
+    transfer = set(rows.loc[rows["relation"] == TRANSFER, "target"])
+    targets = [name for name in dict.fromkeys(rows["target"]) if name in transfer]
     few = (ranking["eps_255"] == first.eps).sum() <= _FEW_ROWS
     height = {"step": 22 if few else 17}
     step = 50 if len(targets) <= 8 else 40 if len(targets) <= 12 else 21
@@ -54,11 +51,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
     black_box = cells.transform_filter(f"datum.relation == '{TRANSFER}'")
     head = alt.Axis(orient="top", labelAngle=-40, ticks=False, title=None, labelLimit=160)
     x = alt.X("target:N", sort=targets, axis=head, scale=alt.Scale(paddingInner=0.03))
-    both = (
-        "datum.attack == chosen_attack && datum.target == chosen_target",
-        "datum.attack == chosen_attack",
-    )
-    frame = where(both[0], ACCENT, "transparent")
+    frame = where(chosen("attack", "target"), ACCENT, "transparent")
     rects = black_box.mark_rect(strokeWidth=2.5, cursor="pointer", invalid=None).encode(
         x=x, y=y, color=of_success(rows), stroke=frame, tooltip=COUNTS
     )
@@ -68,7 +61,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
         text = text.mark_text(fontSize=11.5)
         layers.append(text.encode(x=x, y=y, text="share:N", color=ink(), tooltip=COUNTS))
     panels = [
-        _names(ranking, y, where(both[1], ACCENT, "currentColor")),
+        _names(ranking, y, where(chosen("attack"), ACCENT, "currentColor")),
         alt.layer(*layers).properties(width={"step": step}, height=height),
         _white_box(cells, y, of_success(rows)),
         _means(ranking, y),
@@ -87,8 +80,7 @@ def ranked(rows: pd.DataFrame, ranking: pd.DataFrame, first: Choice) -> ChartTyp
 
 
 def _base(ranking: pd.DataFrame) -> alt.Chart:
-    chart = alt.Chart(inline(ranking)).transform_filter(_VIEW)
-    return chart.transform_calculate(at=_AT)
+    return alt.Chart(inline(ranking)).transform_filter(_VIEW).transform_calculate(at=_AT)
 
 
 def _names(ranking: pd.DataFrame, y: alt.Y, colour: Any) -> ChartType:
@@ -121,62 +113,57 @@ def _white_box(cells: alt.Chart, y: alt.Y, colour: alt.Color) -> ChartType:
         .encode(x=alt.X("on:N", axis=head), y=y)
     )
     lines = tooltip("attack", "source", shares=names)
-    rects = base.mark_rect(cursor="pointer", invalid=None)
-    rects = rects.encode(color=colour, tooltip=lines)
+    rects = base.mark_rect(cursor="pointer", invalid=None).encode(color=colour, tooltip=lines)
     text = base.mark_text(fontSize=11.5).encode(text="share:N", color=ink(), tooltip=lines)
     return alt.layer(rects, text).properties(width={"step": 50})
 
 
 def _means(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
     """Return the mean success on other models with its interval, the undecided ones in colour."""
-    head: Any = {"orient": "top", "format": ".0%", "tickCount": 4, "grid": True, "labelFlush": True}
+    title = "mean on other models, 95 %"
+    head = alt.Axis(
+        orient="top", format=".0%", tickCount=4, grid=True, labelFlush=True, title=title
+    )
     domain = alt.Scale(zero=False, nice=True)
-    names = ("attack", "source", "kind", "targets", "images", "rank", "undecided")
     lines = tooltip(
-        *names,
+        "attack source kind targets images rank undecided",
         shares=["mean", "low", "high", "difference", "difference_low", "difference_high"],
         numbers=["p"],
     )
     base = _base(ranking).transform_filter("isValid(datum.mean)")
-    ink_of = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
-    base = base.encode(y=y, color=ink_of, tooltip=lines)
-    head |= {"title": "mean on other models, 95 %"}
-    x = alt.X("mean:Q", scale=domain, axis=alt.Axis(**head))
-    low = alt.X("low:Q", scale=domain, axis=alt.Axis(**head))
+    colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, "#6b7788")
+    base = base.encode(y=y, color=colour, tooltip=lines)
+    x, low = (alt.X(f"{name}:Q", scale=domain, axis=head) for name in ("mean", "low"))
     ends = base.mark_rule(strokeWidth=1.6).encode(x=low, x2="high:Q")
     points = base.mark_point(filled=True, size=52, opacity=1, cursor="pointer").encode(x=x)
     return alt.layer(ends, points).properties(width=150)
 
 
 def _costs(ranking: pd.DataFrame, y: alt.Y) -> ChartType:
-    """Return gradients an image as numbers."""
+    """Return gradients per image as numbers."""
     base = _base(ranking).transform_calculate(on="'gradients'")
     base = base.transform_filter("isValid(datum.gradients)")
     text = base.mark_text(align="right", dx=26, fontSize=11.5, color=GREY)
     x = alt.X("on:N", axis=alt.Axis(orient="top", labelAngle=0, ticks=False, title=None))
-    text_of = alt.Text("gradients:Q", format=",.0f")
-    return text.encode(x=x, y=y, text=text_of).properties(width=56)
+    number = alt.Text("gradients:Q", format=",.0f")
+    return text.encode(x=x, y=y, text=number).properties(width=56)
 
 
 def success_over(rows: pd.DataFrame, column: str, title: str, scale: Any = "log") -> ChartType:
-    """Return points of the `mean` success on other models over a column, with the attacks' names.
-
-    `rows` are those of the ranking at one budget that have it.
-    """
+    """Return the `mean` success of a ranking's rows over a column, with the attacks' names."""
     lines = tooltip("attack", "source", "kind", "targets", column, shares=["mean", "low", "high"])
     powers = [10**power for power in range(7)] if scale == "log" else alt.Undefined
     form = "~s" if scale == "log" else ".4~g"  # else 0.9 would be 900m
     zero = alt.Undefined if scale == "log" else False
     across = alt.Scale(type=scale, padding=34, zero=zero)
     axis = alt.Axis(format=form, grid=True, values=powers)
-    faded = where("datum.attack == chosen_attack", ACCENT, "#3b76af")
     base = (
         alt.Chart(inline(rows))
         .transform_filter(_OF_CHOSEN)
         .encode(
             x=alt.X(f"{column}:Q", scale=across, axis=axis).title(title),
             y=alt.Y("mean:Q", axis=PERCENT, scale=alt.Scale(zero=False, padding=10)).title(None),
-            color=faded,
+            color=where(chosen("attack"), ACCENT, "#3b76af"),
             tooltip=lines,
         )
     )

@@ -38,11 +38,7 @@ THEME = "transferability"
 
 @alt.theme.register(THEME, enable=False)  # importing this changes no other charts
 def theme() -> alt.theme.ThemeConfig:
-    """Return the configuration of every chart: sizes and schemes, no ink.
-
-    Colours of text, axes and background are the reader's: a page adds those of Vega's light or
-    dark theme, which a specification's own would beat.
-    """
+    """Return the configuration of every chart, without the ink, which a page sets by its theme."""
     limits: Any = {"labelLimit": 260, "titleLimit": 400}
     legend: Any = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
     return {
@@ -119,8 +115,7 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
     """Return a table as CSV inside the specification: a third of the size of JSON records.
 
     Numbers below 1,000 keep four significant digits, larger ones all before the point, and budgets,
-    which charts compare, all that they have; missing ones are null. Names are kept as text, even
-    one that reads like a number.
+    which charts compare, all digits. Names stay text, even one that reads like a number.
     """
     parse: dict[str, Any] = {
         str(name): "number" if kind.kind in "iuf" else "string"
@@ -142,10 +137,7 @@ def _digits(value: float) -> str:
 def colour_by(
     column: str, names: Iterable[str], title: str | None = None, **legend: Any
 ) -> alt.Color:
-    """Return one colour a name, the same in every chart: ten distinct ones, else twenty.
-
-    `names` are all of the column, in the order of their colours.
-    """
+    """Return a colour per name of a column, in this order: the same in every chart."""
     domain = list(dict.fromkeys(names))
     scale = alt.Scale(domain=domain, scheme="tableau10" if len(domain) <= 10 else "tableau20")
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title or column, **legend))
@@ -169,10 +161,7 @@ def budgets(frame: pd.DataFrame) -> alt.X:
 
 
 def curve(base: alt.Chart, value: str, lines: list[Any], **encodings: Any) -> Any:
-    """Return curves of shares from 0 to 1, with the bands of `VALUE_low` and `VALUE_high`.
-
-    The tooltip's lines and the encodings are those of the curves alone.
-    """
+    """Return curves of shares with bands of `VALUE_low` and `VALUE_high`, which have no tooltip."""
     band = base.mark_area(opacity=0.13).encode(y=f"{value}_low:Q", y2=f"{value}_high:Q")
     y = alt.Y(f"{value}:Q", title=None, scale=WHOLE, axis=PERCENT)
     line = base.mark_line(point=alt.OverlayMarkDef(size=28))
@@ -187,11 +176,6 @@ def one_model(chart: Any, frame: pd.DataFrame) -> Any:
     return chart.transform_filter("datum.model == selected_part").add_params(part)
 
 
-def clickable(column: str) -> alt.Parameter:
-    """Return a parameter that makes the entries of a column's legend answer to clicks."""
-    return alt.selection_point(name=f"{column}_legend", fields=[column], bind="legend")
-
-
 def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
     """Return a scale over the values of columns whatever is chosen; some choices have no row."""
     values = frame[[*columns]].to_numpy(float)
@@ -201,8 +185,13 @@ def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
 
 
 def tooltip(*names: str, shares: Sequence[str] = (), numbers: Sequence[str] = ()) -> list[Any]:
-    """Return a tooltip's lines: columns of words and counts, of shares (per cent), of numbers."""
-    columns: list[tuple[str, str, Any]] = [(name, "N", alt.Undefined) for name in names]
+    """Return a tooltip's lines: columns of words and counts, of shares (per cent), of numbers.
+
+    A word of `names` may be several columns, separated by spaces.
+    """
+    columns: list[tuple[str, str, Any]] = [
+        (name, "N", alt.Undefined) for name in " ".join(names).split()
+    ]
     columns += [(name, "Q", ".1%") for name in shares]
     columns += [(name, "Q", ".3g") for name in numbers]
     return [

@@ -19,7 +19,6 @@ from src.report.charts.theme import (
     WHOLE,
     budgets,
     chosen,
-    clickable,
     colour_by,
     curve,
     inline,
@@ -33,18 +32,19 @@ MOST_COUNTS = 8
 MOST_COLOURS = 10
 """Most targets whose curves have colours; of more, the chosen one alone stands out."""
 _SHOWN = "chosen_target == '' || datum.target == chosen_target"
-_OWN_COLOUR = "#f2b28e"
 _COST = ("gradients_per_image", "forwards_per_image")
-_RATES = tuple(
-    f"{rate}{end}" for rate in ("success_rate", "robust_accuracy") for end in ("", "_low", "_high")
-)
-COLUMNS = ["attack", "protocol", "source", "target", "defence", "eps_255", "n", "success"]
-COLUMNS += ["still_correct", *_RATES, "confidence", "confidence_low", "confidence_high", "relation"]
-COLUMNS += ["success_confidence", "targeted", "abstained", "clean_accuracy", *_COST]
-_COUNTED = ["attack", "source", "target", "relation", "defence", "success", "still_correct", "n"]
+_RATES = [
+    f"{rate}{end}"
+    for rate in ("success_rate", "robust_accuracy", "confidence")
+    for end in ("", "_low", "_high")
+]
+COLUMNS = [
+    *("attack", "protocol", "source", "target", "defence", "eps_255"),
+    *("n", "success", "still_correct", *_RATES),
+    *("relation", "success_confidence", "targeted", "abstained", "clean_accuracy", *_COST),
+]
 COUNTS = tooltip(
-    *_COUNTED,
-    "abstained",
+    "attack source target relation defence success still_correct n abstained",
     *_COST,
     "interval",
     shares=["success_rate", "confidence", "success_confidence"],
@@ -58,10 +58,7 @@ INTERVAL = (
 
 
 def drawn_rows(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows behind the charts: those of clean images first, as source `clean`.
-
-    The rates are `primary_rates`.
-    """
+    """Return the rows behind the charts from `primary_rates`, source `clean` first."""
     clean = clean_rows(rates).assign(relation=CLEAN, **dict.fromkeys(_COST, 0.0))
     return pd.concat([clean, rates], ignore_index=True)[COLUMNS]
 
@@ -90,27 +87,27 @@ def ink() -> Any:
 
 
 def matrix_chart(rows: pd.DataFrame) -> ChartType:
-    """Return sources x targets of the chosen attack, with counts in the cells.
-
-    It has no parameters of its own: budget, protocol, defence and target are `chosen`, too.
-    """
+    """Return sources x targets of the chosen attack, with counts in the cells."""
     attacked = rows[rows["source"] != CLEAN]
     sources, targets = (list(dict.fromkeys(attacked[name])) for name in ("source", "target"))
     wide = len(targets) <= MOST_COUNTS
-    base = alt.Chart().encode(
-        x=alt.X("target:N", sort=targets, title="target", axis=_axis("top")),
-        y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=_axis("left")),
+    axis: dict[str, Any] = {"ticks": False, "labelLimit": 220}
+    top, left = (
+        alt.Axis(orient="top", labelAngle=-40, **axis),
+        alt.Axis(orient="left", labelAngle=0, **axis),
     )
-    frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
-    frame = frame.when(f"datum.relation == '{WHITE_BOX}'").then(alt.value("currentColor"))
-    frame = frame.when(f"datum.relation == '{OWN}'").then(alt.value(_OWN_COLOUR))
+    base = alt.Chart().encode(
+        x=alt.X("target:N", sort=targets, title="target", axis=top),
+        y=alt.Y("source:N", sort=[CLEAN, *sources], title="source", axis=left),
+    )
+    clean = base.transform_filter(f"datum.source == '{CLEAN}'").encode(color=alt.value("#888888"))
     cells = base.transform_filter(f"datum.source != '{CLEAN}'")
     rects = cells.mark_rect(strokeWidth=2, invalid=None, cursor="pointer").encode(
-        color=of_success(attacked), stroke=frame.otherwise(alt.value("transparent")), tooltip=COUNTS
+        color=of_success(attacked), stroke=_frame(), tooltip=COUNTS
     )
     shares: dict[str, Any] = {"fontSize": 13 if wide else 10, "fontWeight": 600}
     layers = [rects]
-    for part, colour in ((cells, {"color": ink()}), (_clean(base), {})):
+    for part, colour in ((cells, {"color": ink()}), (clean, {})):
         text = part.mark_text(dy=-7 if wide else 0, **shares)
         layers.append(text.encode(text="share:N", tooltip=COUNTS, **colour))
         if wide:
@@ -145,11 +142,7 @@ def matrix_chart(rows: pd.DataFrame) -> ChartType:
 
 
 def curves_chart(rows: pd.DataFrame) -> ChartType:
-    """Return the rate and the mean confidence over the budget, with 95 % bands.
-
-    They are those of the chosen attack and source, or of the mean over sources. Of a single budget
-    there are dots with intervals, a row a target.
-    """
+    """Return rate and mean confidence over the budget, with 95 % bands; dots at a single budget."""
     attacked = rows[(rows["source"] != CLEAN) & (rows["n"] > 0)]
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() <= 1
     panel = _dots if single else _over_budgets
@@ -181,7 +174,8 @@ def _over_budgets(rows: pd.DataFrame, value: str, first: bool) -> Any:
         for part, opacity in ((band, (0.13, 0.03)), (line, (1, 0.2)))
     )
     if first and few:  # a legend answers where its first layer has it
-        line = line.add_params(clickable("target"))
+        legend = alt.selection_point(name="target_legend", fields=["target"], bind="legend")
+        line = line.add_params(legend)
     return alt.layer(band, line).properties(width=PANEL, height=190)
 
 
@@ -203,15 +197,14 @@ def _dots(rows: pd.DataFrame, value: str, first: bool) -> Any:
     return alt.layer(ends, points).properties(width=PANEL, height=22 * len(targets))
 
 
+def _frame() -> Any:
+    """Return the colour of a cell's frame: of the choice, a white box, or an own network."""
+    frame = alt.when(chosen("source", "target")).then(alt.value(ACCENT))
+    for name, colour in ((WHITE_BOX, "currentColor"), (OWN, "#f2b28e")):
+        frame = frame.when(f"datum.relation == '{name}'").then(alt.value(colour))
+    return frame.otherwise(alt.value("transparent"))
+
+
 def _lines(value: str) -> list[Any]:
     shares = [value, f"{value}_low", f"{value}_high"]
     return tooltip("attack", "source", "target", "eps_255", "n", shares=shares)
-
-
-def _clean(base: alt.Chart) -> alt.Chart:
-    return base.transform_filter(f"datum.source == '{CLEAN}'").encode(color=alt.value("#888888"))
-
-
-def _axis(orient: Any) -> alt.Axis:
-    angle = -40 if orient == "top" else 0
-    return alt.Axis(orient=orient, labelAngle=angle, ticks=False, labelLimit=220)

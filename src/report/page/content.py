@@ -17,35 +17,35 @@ from src.report.summary import Summary
 
 def build_report(summary: Summary) -> Report:
     """Turn a summary into a report; of jobs without an attack it holds clean images alone."""
-    found = measure(summary)
+    numbers = measure(summary)
     jobs = [one.job for one in summary.jobs]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
-    alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in found.alarms)
+    alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
     terms = (("What was run", facts(jobs)), ("Definitions", DEFINITIONS))
     if not attacked:
-        title, parts = f"Clean images: {names}", clean(found)
-        return Report(title, clean_sentence(found), alarms, parts, terms=terms)
-    view = make_view(attacked[0].record, found)
+        title, parts = f"Clean images: {names}", clean(numbers)
+        return Report(title, clean_sentence(numbers), alarms, parts, terms=terms)
+    view = make_view(attacked[0].record, numbers)
     command = "\n".join(f"{words} diagnostics=full" for words in commands(attacked))
     sections: tuple[Section | None, ...] = (
-        answer(view, found),
+        answer(view, numbers),
         Section("images", "Images of the chosen pair"),
-        attackers(view, found),
-        hypothesis(view, found),
-        compared(view, found),
-        mechanisms(view, found, command),
-        variants(view, found),
-        *clean(found),
+        attackers(view, numbers),
+        hypothesis(view, numbers),
+        compared(view, numbers),
+        mechanisms(view, numbers, command),
+        variants(view, numbers),
+        *clean(numbers),
     )
     return Report(
         title=f"Transfer of adversarial examples: {names}",
-        answer=answer_sentence(view, found),
+        answer=answer_sentence(view, numbers),
         alarms=alarms,
         sections=tuple(part for part in sections if part is not None),
         menus=view.menus,
         choice=view.choice,
         pairs=view.pairs,
-        pictures=found.pictures,
+        pictures=numbers.pictures,
         terms=terms,
     )

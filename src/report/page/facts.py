@@ -17,23 +17,24 @@ def facts(jobs: Sequence[StoredJob]) -> tuple[tuple[str, str], ...]:
         "budgets": [_budgets(job.record) for job in attacked],
         "images counted": [record.protocol for record in records],
         "ensembles": [
-            f"mean of {job.record.config['ensemble']}"
-            for job in attacked
-            if "+" in job.record.source
+            f"mean of {record.config['ensemble']}" for record in records if "+" in record.source
         ],
         "feature layers": [
-            f"{job.record.layer} of {job.record.source}" for job in attacked if job.record.layer
+            f"{record.layer} of {record.source}" for record in records if record.layer
         ],
         "seed": [str(record.seed) for record in records],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),
         "code": [f"commit {record.commit}" for record in records],
-        "versions": [_versions(record) for record in records],
+        "versions": [
+            ", ".join(f"{name} {number}" for name, number in record.versions.items())
+            for record in records
+        ],
     }
-    found = [("command", command) for command in commands(jobs)]
-    found += sorted({("model", line) for record in records for line in _models(record)})
-    found += [(term, "; ".join(dict.fromkeys(each))) for term, each in values.items()]
-    return tuple((term, value) for term, value in found if value)
+    terms = [("command", command) for command in commands(jobs)]
+    terms += sorted({("model", line) for record in records for line in _models(record)})
+    terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
+    return tuple((term, value) for term, value in terms if value)
 
 
 def commands(jobs: Sequence[StoredJob]) -> list[str]:
@@ -80,16 +81,12 @@ def _arithmetic(record: JobRecord) -> str:
     return f"{record.arithmetic}, {batches}, on {record.device}"
 
 
-def _versions(record: JobRecord) -> str:
-    return ", ".join(f"{name} {number}" for name, number in record.versions.items())
-
-
 def _models(record: JobRecord) -> list[str]:
     lines = []
     for name, settings in record.config["model"].items():
         network = settings["network"]
-        what = network.get("model_name") or network.get("name") or network.get("_target_")
+        built = network.get("model_name") or network.get("name") or network.get("_target_")
         weights = settings.get("weights") or "trained here"
         digest = record.weights.get(name, "unknown")
-        lines.append(f"{name}: {what}; weights {weights}, digest {digest}")
+        lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
     return lines

@@ -32,18 +32,17 @@ Top = list[tuple[int, float]]
 class Pictures:
     """Pictures of a page, each once, as its script reads them.
 
-    A strip is an image, `index` and `label`, in `steps`: each has its `title`, what it is in
-    `words`, the `picture`, a place in `data` (-1: not stored, None: none is drawn), and `top`, the
-    likeliest classes by model; `eps` is the budget, None of the perturbation.
+    A strip is an image, `index` and `label`, in `steps`: each has a `title`, a description
+    (`words`), the `picture`, a place in `data` (-1: not stored, None: not drawn), `top`, the
+    likeliest classes by model, and `eps`, the budget (None: the perturbation).
 
     Attributes:
         data: Data URIs.
-        classes: Names of the classes by their numbers, one list a data set.
-        sheets: A row for each job, by rank: `attack`, `source`, the place of its `classes`, the
-            strips of its `examples`, and by target its `galleries`: `title`, `count` in words,
-            `strips`.
-        left_out: `attack` and `source` of jobs for whose pictures, or some of whose galleries, the
-            page has no room, and the `command` that builds a page of one alone.
+        classes: Names of the classes by their numbers, one list per data set.
+        sheets: A row per job, by rank: `attack`, `source`, the place of its `classes`, the strips
+            of its `examples`, and by target its `galleries`: `title`, `count`, `strips`.
+        left_out: `attack` and `source` of jobs that the page has no room for, wholly or in part,
+            and the `command` that builds a page of one alone.
     """
 
     data: list[str] = field(default_factory=list)
@@ -54,10 +53,7 @@ class Pictures:
     _bytes: int = 0
 
     def add(self, job: StoredJob, images: pd.DataFrame, chosen: pd.DataFrame) -> None:
-        """Add a job's pictures if there is room.
-
-        The tables are its `trajectories` and the `galleries` of them.
-        """
+        """Add the pictures of a job, its `trajectories` and their `galleries`, if there is room."""
         if not job.examples and chosen.empty:
             return
         named = {"attack": job.attack, "source": job.record.source}
@@ -74,15 +70,16 @@ class Pictures:
         galleries: dict[str, list[dict[str, Any]]] = {}
         for (target, kind), rows in chosen.groupby(["target", "kind"], sort=False):
             if self._bytes > MOST_BYTES:
-                self.left_out = [each for each in self.left_out if each != left] + [left]
-            else:
-                its = images.loc[images["target"] == target, str(kind)]
-                count = f"{len(rows)} of {its.sum()} such images among {len(its)}"
-                strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]
-                one = {"title": KINDS[str(kind)], "count": count, "strips": strips}
-                galleries.setdefault(str(target), []).append(one)
-        found = {"classes": self.classes.index(names), "examples": examples}
-        self.sheets.append(named | found | {"galleries": galleries})
+                if left not in self.left_out:
+                    self.left_out.append(left)
+                continue
+            of_kind = images.loc[images["target"] == target, str(kind)]
+            count = f"{len(rows)} of {of_kind.sum()} such images among {len(of_kind)}"
+            strips = [self._gallery(job, row, top) for row in rows.to_dict("records")]
+            gallery = {"title": KINDS[str(kind)], "count": count, "strips": strips}
+            galleries.setdefault(str(target), []).append(gallery)
+        sheet = {"classes": self.classes.index(names), "examples": examples}
+        self.sheets.append(named | sheet | {"galleries": galleries})
 
     def _examples(self, job: StoredJob, top: dict[Any, Top]) -> list[dict[str, Any]]:
         """Return the strips of a job's examples: clean, the perturbation, and every budget."""
@@ -137,10 +134,7 @@ class Pictures:
 
 
 def _tops(job: StoredJob, index: Sequence[int]) -> dict[Any, Top]:
-    """Return some images' likeliest classes by target, image and budget.
-
-    Where the top five are not stored, as in `docs/results/`, they are the predicted class alone.
-    """
+    """Return some images' likeliest stored classes by target, image and budget."""
     keys = ["target", "index", "eps_255"]
     tops: dict[Any, Top] = {}
     for rows in (job.flips, job.predictions[job.predictions["defence"] == PLAIN]):

@@ -26,10 +26,11 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 class Figure:
     """A chart with its title, its caption (denominators included) and the rows behind it.
 
-    Its name, the stem of its files, is unique in the report: letters, digits and hyphens. Its size
-    on the page is `half` of the width, `fit` to the chart, or the `rest` beside another; `choice`
-    holds the first values of the parameters that the page sets. Of its largest table the page
-    draws only the rows whose columns in `keys` have the values chosen of what these map to.
+    Attributes:
+        name: Stem of its files, unique in the report: letters, digits and hyphens.
+        size: Size on the page: `half` of the width, `fit` to the chart, or the `rest` of a row.
+        choice: First values of the parameters that the page sets.
+        keys: Columns of the largest table, of which the page draws the rows with the values chosen.
     """
 
     name: str
@@ -68,9 +69,8 @@ class Section:
 class Report:
     """The content of a page, in its order.
 
-    The answer is the finding in a sentence or two; alarms are (finding, usual causes), menus the
-    options of all that can be chosen with their words, pairs attack, source and target of all
-    pairs by rank, terms (heading, (term, description) pairs).
+    Alarms are (finding, usual causes), menus (value, label) options, pairs (attack, source, target)
+    by rank, and terms (heading, (term, description) pairs).
     """
 
     title: str
@@ -90,10 +90,7 @@ class Report:
 
 
 def write_page(report: Report, path: Path, cache: Path) -> None:
-    """Write the report as one HTML file that loads no other; whole or not at all.
-
-    The script that draws it, which takes a second to make, is kept in the folder `cache`.
-    """
+    """Write the report as one HTML file, with the drawing script from the folder `cache`."""
     environment = Environment(
         loader=PackageLoader("src.report"),
         autoescape=True,
@@ -112,15 +109,13 @@ def _data(report: Report) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     specs = {}
     for figure in report.figures:
-        tables |= figure.spec.get("datasets", {})
-        own = figure.spec.get("datasets", {})
-        names = sorted(own, key=lambda name: -len(own[name]))
+        datasets = figure.spec.get("datasets", {})
+        tables |= datasets
+        names = sorted(datasets, key=lambda name: -len(datasets[name]))
         specs[figure.name] = {**figure.spec, "datasets": names, "usermeta": figure.keys or None}
     pictures = {key: value for key, value in vars(report.pictures).items() if key[0] != "_"}
-    return {
-        **{"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures},
-        "choice": asdict(report.choice),
-    }
+    parts = {"specs": specs, "tables": tables, "pairs": report.pairs, "pictures": pictures}
+    return {**parts, "choice": asdict(report.choice)}
 
 
 def save_figures(figures: Sequence[Figure], folder: Path) -> None:
@@ -137,8 +132,8 @@ def _vega(cache: Path) -> str:
     path = cache / f"vega-{VEGA_LITE}-{version('vl-convert-python')}.js"
     if path.exists():
         return path.read_text(encoding="utf-8")
-    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    text = str(made).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    text = str(bundle).replace("</script", "<\\/script")
     with suppress(WriteError):  # else it is made each time
         write_text(path, text)
     return text

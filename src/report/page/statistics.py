@@ -27,9 +27,7 @@ class Measured:
     """The numbers and pictures of a report.
 
     Attributes:
-        ranking: The `rankings` of the summary.
-        sources: Its `source_rankings`.
-        outcomes: Outcomes of images of each group of comparable jobs; see `Summary.outcomes`.
+        ranking, sources, outcomes: Those of the `Summary`.
         tables: Rows of all jobs, with `attack` and `source`: `rates`, those `behind_defences`,
             `excess`, `effects`, `bins`, `spectra`, `filtered`, `low_passed`,
             `similarity`, `stealth`, `iterations`. One that no job has is missing.
@@ -73,8 +71,8 @@ def measure(summary: Summary) -> Measured:
         job.forget()
     found.alarms = list(dict.fromkeys(alarm for one in summary.jobs for alarm in one.alarms))
     for name in dict.fromkeys(name for tables in parts.values() for name in tables):
-        mine = [parts[number][name] for number in sorted(parts) if name in parts[number]]
-        found.tables[name] = pd.concat(mine, ignore_index=True)
+        frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
+        found.tables[name] = pd.concat(frames, ignore_index=True)
     return found
 
 
@@ -129,8 +127,8 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
         table = low_pass_accuracy(
             stored["low_passed"], rows[(rows["eps_255"] == 0) & (rows["defence"] == PLAIN)]
         )
-        own = [_model(job, str(target), names) for target in table["target"]]
-        found["low_passed"] = table.assign(target=own)
+        models = [_model(job, str(target), names) for target in table["target"]]
+        found["low_passed"] = table.assign(target=models)
     if "filtered" in stored:
         found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
     if "similarity" in stored:

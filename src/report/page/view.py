@@ -29,11 +29,10 @@ class View:
     Attributes:
         rows: Those of `drawn_rows`, with the means over single sources as source `MEAN`, and with
             the place of each attack in the ranking, `position` and `own_position`.
-        ranking: A row for each budget, attack and source or mean, and for each heading; see
-            `ranked`.
+        ranking: A row per budget, attack and source or mean, and per heading.
         choice: Cell that is shown first.
         pairs: Attack, source and target of all pairs, that of the best rank first.
-        menus: Options, with their words, of each thing to choose.
+        menus: Options (value, label) of each thing to choose.
     """
 
     rows: pd.DataFrame
@@ -42,14 +41,21 @@ class View:
     pairs: list[list[str]]
     menus: dict[str, list[tuple[Any, str]]]
 
+    def at_choice(self, attack: str, source: str) -> pd.DataFrame:
+        """Return the rows of an attack and source behind no defence, as first shown."""
+        rows, choice = self.rows, self.choice
+        at = (rows["eps_255"] == choice.eps) & (rows["protocol"] == choice.protocol)
+        mine = (rows["attack"] == attack) & (rows["source"] == source)
+        return rows[at & mine & (rows["defence"] == PLAIN)]
 
-def make_view(record: JobRecord, found: Measured) -> View:
+
+def make_view(record: JobRecord, numbers: Measured) -> View:
     """Order the rows of all jobs; the record is of the job whose budget and protocol come first."""
-    rates = found.table("rates")
-    rows = drawn_rows(pd.concat([rates[rates["primary"]], found.table("behind_defences")]))
+    rates = numbers.table("rates")
+    rows = drawn_rows(pd.concat([rates[rates["primary"]], numbers.table("behind_defences")]))
     rows = pd.concat([rows, _over_sources(rows)], ignore_index=True)
     tried = sorted(set(rows["eps_255"]) - {0.0}, key=lambda eps: (eps != record.reference, eps))
-    parts = [_ranking(rows, found.ranking, eps) for eps in tried]
+    parts = [_ranking(rows, numbers.ranking, eps) for eps in tried]
     ranking = pd.concat(parts, ignore_index=True)
     for name in ("position", "own_position"):
         places = ranking[ranking["heading"] == ""].dropna(subset=name)
@@ -98,37 +104,32 @@ def _over_sources(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _ranking(rows: pd.DataFrame, rankings: pd.DataFrame, eps: float) -> pd.DataFrame:
     """Place every attack at one budget: where the mean over sources is chosen, or its source."""
-    here = (rankings["eps_255"] == eps) & (rankings["defence"] == PLAIN)
-    rankings = rankings[here]
+    rankings = rankings[(rankings["eps_255"] == eps) & (rankings["defence"] == PLAIN)]
     jobs = rows.loc[(rows["source"] != CLEAN) & (rows["eps_255"] == eps), _JOB].drop_duplicates()
-    several = (jobs["source"] == MEAN).any()
-    in_mean = jobs[(jobs["source"] == MEAN) == several]
-    apart = jobs[jobs["source"].map(_is_apart)]
-    in_mean = pd.concat([in_mean, apart]).drop_duplicates() if several else jobs
-    own = [
-        _placed(rankings, jobs[jobs["source"] == source]).assign(source=source)
-        for source in jobs["source"].unique()
-        if source != MEAN
-    ]
-    mean = _placed(rankings, in_mean).rename(columns={"place": "position"})
-    own = [part.rename(columns={"place": "own_position"}) for part in own]
-    return pd.concat([mean, *own]).assign(eps_255=eps)
+    mean = jobs["source"] == MEAN
+    in_mean = jobs
+    if mean.any():
+        apart = jobs["source"].map(_is_apart)
+        in_mean = pd.concat([jobs[mean], jobs[apart]]).drop_duplicates()
+    parts = [_place(rankings, in_mean).rename(columns={"place": "position"})]
+    for source in jobs.loc[~mean, "source"].unique():
+        part = _place(rankings, jobs[jobs["source"] == source]).assign(source=source)
+        parts.append(part.rename(columns={"place": "own_position"}))
+    return pd.concat(parts).assign(eps_255=eps)
 
 
-def _placed(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
+def _place(rankings: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the jobs by rank, then those without one, with headings where there are several."""
-    parts = [part for part in _parts(rankings, jobs) if len(part[1])]
+    parts = list(_parts(rankings, jobs))
     ranked = pd.concat([part for _, part in parts]) if parts else jobs.iloc[:0]
     left = jobs.merge(ranked[_JOB], how="left", indicator=True)
     left = left[left["_merge"] == "left_only"][_JOB]
     if len(left):
         parts.append(("not ranked", left))
-    if len(parts) > 1:
-        parts = [
-            (heading, pd.concat([pd.DataFrame({"heading": [heading]}), part]))
-            for heading, part in parts
-        ]
-    placed = pd.concat([part for _, part in parts], ignore_index=True)
+    frames = []
+    for heading, part in parts:
+        frames += [pd.DataFrame({"heading": [heading]})] * (len(parts) > 1) + [part]
+    placed = pd.concat(frames, ignore_index=True)
     placed = placed.reindex(columns=[*_JOB, *_STATISTICS, "kind", "undecided", "heading"])
     for name in (*_JOB, "kind", "undecided", "heading"):
         missing = MEAN if name == "source" else ""
@@ -142,7 +143,7 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         return
     means = rankings["source"].str.fullmatch(r"mean of \d+ sources")
     rankings = rankings.assign(source=rankings["source"].mask(means, MEAN))
-    told = [name for name in _COMMON[:-1] if rankings[name].nunique() > 1]
+    shown = ["kind", *(name for name in _COMMON[:-1] if rankings[name].nunique() > 1)]
     for _, rows in rankings.groupby(_COMMON, sort=False):
         rows = rows.merge(jobs).sort_values("mean", ascending=False, kind="stable")
         peers = rows.groupby("source")["undecided"]
@@ -150,10 +151,9 @@ def _parts(rankings: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[str, pd
         words = rows["undecided"].map({True: "yes", False: "no"})
         words = words.mask(decided & rows["undecided"], "first")
         alone |= rows.groupby("source")["p"].transform("count") == 0  # nothing is tested
-        heading = (
-            ", ".join(str(rows[name].iloc[0]) for name in ["kind", *told]) if len(rows) else ""
-        )
-        yield heading, rows.assign(undecided=words.mask(alone, ""))
+        if len(rows):
+            heading = ", ".join(str(rows[name].iloc[0]) for name in shown)
+            yield heading, rows.assign(undecided=words.mask(alone, ""))
 
 
 def _menus(rows: pd.DataFrame, ranking: pd.DataFrame) -> dict[str, list[tuple[Any, str]]]:

@@ -24,17 +24,17 @@ MOST_CLASSES = 40
 """Largest number of classes in a chart; its CSV file holds all."""
 
 
-def clean_sentence(found: Measured) -> str:
+def clean_sentence(numbers: Measured) -> str:
     """Return every model's accuracies and confidences on clean images."""
-    return " ".join(" ".join(_accuracies(models)) for models in found.clean.values())
+    return " ".join(" ".join(_accuracies(models)) for models in numbers.clean.values())
 
 
-def clean(found: Measured) -> tuple[Section, ...]:
+def clean(numbers: Measured) -> tuple[Section, ...]:
     """Return the clean images of each data set: classes, confidences, accuracy of every model."""
-    several = len(found.clean) > 1
+    several = len(numbers.clean) > 1
     return tuple(
-        _clean(f"-{number}" if several else "", f": {data}" if several else "", models)
-        for number, (data, models) in enumerate(found.clean.items(), 1)
+        _clean(f"-{number}" * several, f": {data}" * several, models)
+        for number, (data, models) in enumerate(numbers.clean.items(), 1)
         if models
     )
 
@@ -46,28 +46,22 @@ def _clean(end: str, data: str, models: Mapping[str, pd.DataFrame]) -> Section:
     classes = classes.assign(name=names.loc[classes["label"]].to_numpy())
     total, number = len(next(iter(models.values()))), len(names)
     cut = f" The first {MOST_CLASSES} of {number} classes." if number > MOST_CLASSES else ""
-    figures = [
-        Figure(
-            f"classes{end}",
-            "Images and mean confidence per class",
-            f"Of {total} clean images, in descending order; in brackets the images of the class."
-            f"{cut}",
-            _classes_chart(classes),
-            classes,
-        )
-    ]
+    figures = []
     if len(profiles):  # else no image is near any of the levels
-        profile = Figure(
-            f"confidence-profiles{end}",
+        title, caption = (
             "Top five by initial confidence",
             "Mean probability of the first to fifth class of the clean images whose confidence is "
             "within 2.5 points of each level.",
-            _profiles_chart(profiles),
-            profiles,
         )
-        figures.insert(0, profile)
-    title = f"The clean images{data}"
-    return Section(f"clean{end}", title, _accuracies(models), tuple(figures))
+        name, chart = f"confidence-profiles{end}", _profiles_chart(profiles)
+        figures.append(Figure(name, title, caption, chart, profiles))
+    title, caption = (
+        "Images and mean confidence per class",
+        f"Of {total} clean images, in descending order; in brackets the images of the class.{cut}",
+    )
+    figures.append(Figure(f"classes{end}", title, caption, _classes_chart(classes), classes))
+    sentences = _accuracies(models)
+    return Section(f"clean{end}", f"The clean images{data}", sentences, tuple(figures))
 
 
 def _classes_chart(classes: pd.DataFrame) -> ChartType:

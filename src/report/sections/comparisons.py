@@ -34,11 +34,11 @@ def tests_by_group(groups: Sequence[ImageOutcomes]) -> pd.DataFrame:
     return pd.concat([paired_tests(group) for group in groups], ignore_index=True)
 
 
-def compared(view: View, found: Measured) -> Section | None:
+def compared(view: View, numbers: Measured) -> Section | None:
     """Compare attacks, and sources, on the same images; None if no two jobs are comparable."""
-    if not found.outcomes:
+    if not numbers.outcomes:
         return None
-    tests = tests_by_group(found.outcomes)
+    tests = tests_by_group(numbers.outcomes)
     sufficient = tests[tests["n"] >= ENOUGH]
     title = "Compared on the same images"
     if sufficient.empty:

@@ -1,7 +1,5 @@
 """Charts of the diagnostics: spectra, filtered perturbations, gradients and errors."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 from altair.typing import ChartType
@@ -29,19 +27,20 @@ _CLEAN = "(clean images)"
 _NYQUIST = 0.5
 
 
-def mechanisms(view: View, found: Measured, command: str) -> Section:
+def mechanisms(view: View, numbers: Measured, command: str) -> Section:
     """Return the charts of the diagnostics, or the command that computes what they draw."""
-    parts = {
+    charts = {
         "similarity": _similarity,
         "filtered": _filtered,
         "spectra": _spectra,
         "low_passed": _low_passed,
     }
-    tables = {name: found.table(name) for name in parts}
-    figures = [parts[name](rows, view) for name, rows in tables.items() if len(rows)]
-    drawn = tuple(figure for figure in figures if len(figure.data))
-    if drawn:
-        return Section("mechanisms", "Why it transfers", figures=drawn)
+    drawn = [
+        draw(numbers.tables[name], view) for name, draw in charts.items() if name in numbers.tables
+    ]
+    figures = tuple(figure for figure in drawn if len(figure.data))
+    if figures:
+        return Section("mechanisms", "Why it transfers", figures=figures)
     text = (
         "Not computed: whose gradients and errors are alike, which frequencies carry the attack, "
         "and how much of it is more than noise. This adds it; predictions that are stored are not "
@@ -69,12 +68,11 @@ def _spectra(rows: pd.DataFrame, view: View) -> Figure:
     )
     images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
     curves = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
-    named = colour_by(
-        "source", [*sources, _CLEAN], "perturbations from", orient="bottom", **STROKES
-    )
+    names = [*sources, _CLEAN]
+    colour = colour_by("source", names, "perturbations from", orient="bottom", **STROKES)
     chart = alt.layer(
         images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail=["source:N"]),
-        curves.encode(color=named, tooltip=lines),
+        curves.encode(color=colour, tooltip=lines),
     ).properties(width=PANEL, height=240)
     title = "Power spectra of images and perturbations"
     return Figure("spectra", title, caption, chart, rows, choice=view.choice)
@@ -106,10 +104,9 @@ def _low_passed(rows: pd.DataFrame, view: View) -> Figure:
         at=rows["cutoff"].clip(upper=_NYQUIST),  # where images as they are stand
         kept=[f"below {c:g}" if c < _NYQUIST else "everything" for c in rows["cutoff"]],
     ).drop(columns="cutoff")
-    legend: dict[str, Any] = {"orient": "bottom", **STROKES}
     base = alt.Chart(inline(frame)).encode(
         x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
-        color=colour_by("target", frame["target"], "model", **legend),
+        color=colour_by("target", frame["target"], "model", orient="bottom", **STROKES),
     )
     lines = tooltip("target", "kept", "correct", "n", shares=["accuracy"])
     chart = curve(base, "accuracy", lines).properties(width=PANEL, height=240)

@@ -14,6 +14,7 @@ from src.report.charts.theme import (
     PANEL,
     STROKES,
     budgets,
+    chosen,
     colour_of_levels,
     curve,
     extent,
@@ -33,9 +34,9 @@ _PAIR = ["attack", "source", "target"]
 _OF_PAIR = {"attack": "attack", "source": "first_source", "target": "first_target"}
 
 
-def hypothesis(view: View, found: Measured) -> Section | None:
+def hypothesis(view: View, numbers: Measured) -> Section | None:
     """Return a pair's curves by initial confidence, and the rank correlation of every pair."""
-    effects = found.table("effects")
+    effects = numbers.table("effects")
     if effects.empty:
         return None
     title = "Are confident images harder to manipulate?"
@@ -48,26 +49,23 @@ def hypothesis(view: View, found: Measured) -> Section | None:
         f"That images with a high initial confidence are harder to manipulate is "
         f"{counts} of {len(rows)} pairs (95 % intervals, not corrected for the number of pairs)."
     )
-    figures = []
-    bins = found.table("bins")
+    caption = (
+        "Spearman's correlation between initial confidence and minimum adversarial budget, a tick "
+        f"per pair, of {span(rows['n'])} initially correct images each; right of 0, more confident "
+        "images need a larger budget. Click a tick to follow its pair."
+    )
+    heading = "Initial confidence and minimum adversarial budget, every pair"
+    chart, shape = _effects_chart(rows), ("half", view.choice)
+    figures = [Figure("hypothesis", heading, caption, chart, rows, *shape)]
+    bins = numbers.table("bins")
     bins = bins[bins["n"] >= FEWEST_IN_BIN]
     if len(bins):
         caption = (
             "The chosen pair: images still classified correctly, and mean confidence, by bins of "
             f"initial confidence with at least {FEWEST_IN_BIN} images; 95 % intervals."
         )
-        heading = "By initial confidence"
-        figures.append(
-            Figure("bins", heading, caption, _by_bin(bins), bins, "half", view.choice, _OF_PAIR)
-        )
-    caption = (
-        "Spearman's correlation between initial confidence and minimum adversarial budget, a tick "
-        f"a pair, of {span(rows['n'])} initially correct images each; right of 0, more confident "
-        "images need a larger budget. Click a tick to follow its pair."
-    )
-    heading = "Initial confidence and minimum adversarial budget, every pair"
-    chart = _effects_chart(rows)
-    figures.append(Figure("hypothesis", heading, caption, chart, rows, "half", view.choice))
+        chart, heading = _by_bin(bins), "By initial confidence"
+        figures.insert(0, Figure("bins", heading, caption, chart, bins, *shape, _OF_PAIR))
     return Section("hypothesis", title, (text,), tuple(figures))
 
 
@@ -78,22 +76,20 @@ def _effects_chart(effects: pd.DataFrame) -> ChartType:
     scale = extent(rows.assign(at=0.0), "at", "rho", "rho_low", "rho_high")
 
     def x(column: str) -> alt.X:
-        words = "rank correlation (Spearman's rho)"
-        return alt.X(f"{column}:Q", title=words, axis=alt.Axis(format=".1f"), scale=scale)
+        title = "rank correlation (Spearman's rho)"
+        return alt.X(f"{column}:Q", title=title, axis=alt.Axis(format=".1f"), scale=scale)
 
     base = alt.Chart(inline(rows)).encode(
         y=alt.Y("target:N", sort=None, title="target", axis=alt.Axis(grid=True)),
         x=x("rho"),
         tooltip=lines,
     )
-    mine = where(f"{OF_PAIR}", ACCENT, "#3b76af")
-    seen = where("datum.attack == chosen_attack", 0.95, 0.25)
     ticks = base.mark_tick(thickness=2.5, size=17, cursor="pointer").encode(
-        color=mine, opacity=seen
+        color=where(OF_PAIR, ACCENT, "#3b76af"), opacity=where(chosen("attack"), 0.95, 0.25)
     )
-    own = base.transform_filter(OF_PAIR)
-    ends = own.mark_rule(strokeWidth=2, color=ACCENT).encode(x=x("rho_low"), x2="rho_high:Q")
-    dot = own.mark_point(filled=True, size=70, color=ACCENT, opacity=1)
+    pair = base.transform_filter(OF_PAIR)
+    ends = pair.mark_rule(strokeWidth=2, color=ACCENT).encode(x=x("rho_low"), x2="rho_high:Q")
+    dot = pair.mark_point(filled=True, size=70, color=ACCENT, opacity=1)
     rule = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY).encode(x=x("at"))
     title = alt.Title(alt.ExprRef(f"'in colour: ' + {PAIR_TITLE}"))
     chart = alt.layer(rule, ticks, ends, dot)
@@ -102,9 +98,8 @@ def _effects_chart(effects: pd.DataFrame) -> ChartType:
 
 def _by_bin(bins: pd.DataFrame) -> ChartType:
     """Return accuracy and confidence over the budget, a line per bin of initial confidence."""
-    words = {"labelExpr": f"datum.label + ' to ' + format(datum.value + {BIN_WIDTH}, '.0%')"}
-    colour = colour_of_levels("bin_low", orient="bottom", **words, **STROKES)
-    data = inline(bins)
+    label = f"datum.label + ' to ' + format(datum.value + {BIN_WIDTH}, '.0%')"
+    colour = colour_of_levels("bin_low", orient="bottom", labelExpr=label, **STROKES)
     panels = []
     for value, title in (("robust_accuracy", CORRECT), ("confidence", "mean confidence")):
         limits = [value, f"{value}_low", f"{value}_high"]
@@ -113,5 +108,5 @@ def _by_bin(bins: pd.DataFrame) -> ChartType:
         panel = curve(base, value, lines).properties(width=PANEL, height=190)
         panels.append(panel.properties(title=title))
     pair = alt.Title(alt.ExprRef(PAIR_TITLE))
-    chart = alt.concat(*panels, columns=2, data=data, spacing=24, title=pair)
+    chart = alt.concat(*panels, columns=2, data=inline(bins), spacing=24, title=pair)
     return chart.transform_filter(OF_PAIR)

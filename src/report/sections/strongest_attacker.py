@@ -10,7 +10,7 @@ from altair.typing import ChartType
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.strongest import fooled_by_at_least, strongest_attackers
 from src.analysis.visibility import SIZES
-from src.report.charts.dot_plot import OF_SOURCE, dot_plot
+from src.report.charts.dot_plot import OF_SOURCE, SOURCE_TITLE, dot_plot
 from src.report.charts.ranking import success_over
 from src.report.charts.theme import (
     MEAN,
@@ -31,11 +31,11 @@ from src.report.sections.text import span
 _KINDS = {"best": "the best one for all images", "any": "any of them for each image"}
 
 
-def attackers(view: View, found: Measured) -> Section | None:
+def attackers(view: View, numbers: Measured) -> Section | None:
     """Return what is left of targets if the attacker may choose, and the costs of success."""
-    figures = _strongest(found.outcomes)
-    figures += _visibility(view, found.table("stealth"))
-    iterates = found.table("iterations")
+    figures = _strongest(numbers.outcomes)
+    figures += _visibility(view, numbers.table("stealth"))
+    iterates = numbers.table("iterations")
     if len(iterates):
         caption = (
             "Success on these iterates of one run at the reference budget, dashed in the white "
@@ -65,12 +65,10 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
     table = table[(table["attackers"] > 1) & (table["targeted"] == table["targeted"].min())]
     if table.empty:
         return []
+    ends = ("", "_low", "_high")
     parts = [
-        table.assign(
-            attacker=words,
-            **{f"rate{end}": table[f"{kind}{end}"] for end in ("", "_low", "_high")},
-        )
-        for kind, words in _KINDS.items()
+        table.assign(attacker=name, **{f"rate{end}": table[f"{kind}{end}"] for end in ends})
+        for kind, name in _KINDS.items()
     ]
     drawn = pd.concat(parts, ignore_index=True)
     attacks = list(dict.fromkeys(attack for attack, _ in outcomes.jobs))
@@ -82,18 +80,24 @@ def _strongest_of(outcomes: ImageOutcomes) -> list[Figure]:
         "count. 95 % intervals: Wilson's, of the best with an exact lower end for a choice of so "
         "many."
     )
-    columns = ["target", "attackers", "images", "attack", "source"]
-    how = {"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"}
-    chart = dot_plot(drawn, "rate", "success rate", columns, **how)
+    chart = dot_plot(
+        drawn,
+        "rate",
+        "success rate",
+        ["target", "attackers", "images", "attack", "source"],
+        **{"by": "attacker", "shown": "true", "heading": "'any attack and source of the sweep'"},
+    )
     counts = fooled_by_at_least(outcomes)
     counts = counts[counts["targeted"] == counts["targeted"].min()]
-    words = (
+    explanation = (
         "Share of the images on which at least k of these attackers succeed: the left end is what "
         "any of them fools, and what is missing there to 100 % is fooled by none."
     )
     return [
         Figure("strongest", "If the attacker may choose", caption, chart, drawn),
-        Figure("at-least", "Fooled by at least k attackers", words, _at_least(counts), counts),
+        Figure(
+            "at-least", "Fooled by at least k attackers", explanation, _at_least(counts), counts
+        ),
     ]
 
 
@@ -101,10 +105,10 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
     """Return the mean success of every attack over the visibility of its perturbations."""
     if sizes.empty:
         return []
-    over = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
-    known = pd.concat([sizes.rename(columns={"images": "measured"}), over])
+    means = sizes.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
+    sizes_and_means = pd.concat([sizes.rename(columns={"images": "measured"}), means])
     reference = view.ranking[view.ranking["eps_255"] == view.choice.eps]
-    rows = reference.merge(known, on=["attack", "source"]).dropna(subset="mean")
+    rows = reference.merge(sizes_and_means, on=["attack", "source"]).dropna(subset="mean")
     if rows.empty:
         return []
     caption = (
@@ -122,15 +126,10 @@ def _visibility(view: View, sizes: pd.DataFrame) -> list[Figure]:
 
 
 def _over_iterations(rows: pd.DataFrame) -> ChartType:
-    """Return curves of success over iterations of the attack and source chosen, with their bands.
-
-    The rows are those of `success_over_iterations` with `attack` and `source`, and `relation` of
-    source and target; white boxes are dashed.
-    """
+    """Return curves of the chosen attack and source, dashed for white boxes."""
     tried = sorted(set(rows["iteration"]))
-    names = ("attack", "source", "target", "relation", "iteration", "step_255", "denominator")
     lines = tooltip(
-        *names,
+        "attack source target relation iteration step_255 denominator",
         shares=["success_rate", "success_rate_low", "success_rate_high"],
     )
     axis = alt.Axis(values=tried, labelOverlap="greedy")
@@ -144,7 +143,7 @@ def _over_iterations(rows: pd.DataFrame) -> ChartType:
         )
     )
     dashes = alt.StrokeDash("relation:N", legend=None)
-    heading = alt.Title(alt.ExprRef("chosen_attack + ', source ' + chosen_first_source"))
+    heading = alt.Title(alt.ExprRef(SOURCE_TITLE))
     drawn = curve(base, "success_rate", lines, strokeDash=dashes)
     return drawn.properties(width=PANEL, height=220, title=heading)
 

@@ -16,34 +16,37 @@ from src.report.charts.transfer_matrix import curves_chart, matrix_chart
 from src.report.page.html import Figure, Section
 from src.report.page.statistics import Measured
 from src.report.page.view import View
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.defended_names import Evaluated
 
 _AT_BUDGET = {"eps_255": "eps", "protocol": "protocol", "defence": "defence"}
 _OF_ATTACK = {"attack": "attack", "protocol": "protocol", "defence": "defence"}
-_FALLS = ((0, "falls most"), (-1, "least"))
 
 
-def answer_sentence(view: View, found: Measured) -> str:
+def answer_sentence(view: View, numbers: Measured) -> str:
     """Say which attack, or source, fools other models most, and whether that is decided."""
-    rows = found.ranking
-    if rows.empty or (rows["images"] < FEWEST_IMAGES).all():
+    rows = numbers.ranking[numbers.ranking["images"] >= FEWEST_IMAGES]
+    if rows.empty:
         return _of_one_pair(view)
-    rows = _first_ranking(rows[rows["images"] >= FEWEST_IMAGES])
+    rows = _first_ranking(rows)
     several = rows["attack"].nunique() > 1
-    rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, found)
+    rows = rows[rows["source"] == rows["source"].iloc[0]] if several else _sources(rows, numbers)
     first = rows.iloc[0]
-    where = (
+    place = (
         f"On {first['dataset']} at {first['eps_255']:g}/255 ({first['norm']}, {first['protocol']})"
     )
-    does = "reaches its target labels on" if first["kind"].startswith("targeted") else "fools"
     mean = str(first["source"]).startswith("mean of")
-    who = first["attack"] if mean else f"{first['attack']} from {first['source']}"
+    attacker = first["attack"] if mean else f"{first['attack']} from {first['source']}"
     most = " most" * (len(rows) > 1)
     share = f"{first['mean']:.1%} in the mean over {first['images']} images"
     share += "" if np.isnan(first["low"]) else f" [{first['low']:.1%}, {first['high']:.1%}]"
     share += f", {first['source']}" * mean
-    said = f"{where} {who} {does} other models{most}: {share}."
-    return said + _decided(rows, "attack" if several else "source") + _targets(view)
+    verb = _verb(first["kind"].startswith("targeted"))
+    sentence = f"{place} {attacker} {verb} other models{most}: {share}."
+    return sentence + _decided(rows, "attack" if several else "source") + _targets(view)
+
+
+def _verb(targeted: bool) -> str:
+    return "reaches its target labels on" if targeted else "fools"
 
 
 def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
@@ -53,13 +56,14 @@ def _first_ranking(rows: pd.DataFrame, *more: str) -> pd.DataFrame:
     return rows
 
 
-def _sources(rows: pd.DataFrame, found: Measured) -> pd.DataFrame:
+def _sources(rows: pd.DataFrame, numbers: Measured) -> pd.DataFrame:
     """Return the ranking of the sources of one attack; unranked, they are in the order of means."""
-    if len(found.sources):
+    if len(numbers.sources):
         alike = (
-            found.sources[["group", "kind", "attack"]] == rows[["group", "kind", "attack"]].iloc[0]
+            numbers.sources[["group", "kind", "attack"]]
+            == rows[["group", "kind", "attack"]].iloc[0]
         )
-        ranked = found.sources[alike.all(axis=1) & (found.sources["images"] >= FEWEST_IMAGES)]
+        ranked = numbers.sources[alike.all(axis=1) & (numbers.sources["images"] >= FEWEST_IMAGES)]
         if len(ranked):
             return _first_ranking(ranked).assign(low=nan, high=nan)
     single = rows[~rows["source"].str.match("mean of")]
@@ -69,16 +73,15 @@ def _sources(rows: pd.DataFrame, found: Measured) -> pd.DataFrame:
 
 def _targets(view: View) -> str:
     """Say which targets fall most and least to what is shown first."""
-    one, rows = view.choice, view.rows
-    rows = rows[(rows["attack"] == one.attack) & (rows["source"] == (one.source or MEAN))]
-    rows = rows[(rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)]
-    rows = rows[(rows["defence"] == PLAIN) & (rows["relation"] == TRANSFER)].dropna(
-        subset="success_rate"
-    )
-    if len(rows) < 2:
+    rows = view.at_choice(view.choice.attack, view.choice.source or MEAN)
+    rates = rows[rows["relation"] == TRANSFER].set_index("target")["success_rate"].dropna()
+    if len(rates) < 2:
         return ""
-    ends = rows.set_index("target")["success_rate"].sort_values(ascending=False)
-    most, least = (f"{ends.index[at]} {how} ({ends.iloc[at]:.0%})" for at, how in _FALLS)
+    rates = rates.sort_values(ascending=False)
+    most, least = (
+        f"{rates.index[at]} {verb} ({rates.iloc[at]:.0%})"
+        for at, verb in ((0, "falls most"), (-1, "least"))
+    )
     return f" Of the targets {most}, {least}."
 
 
@@ -107,47 +110,59 @@ def _decided(rows: pd.DataFrame, of: str) -> str:
 
 def _of_one_pair(view: View) -> str:
     """Say what the first pair shows, where no ranking has enough images or other models."""
-    one, (attack, source, target) = view.choice, view.pairs[0]
-    rows = view.rows
-    at = (rows["eps_255"] == one.eps) & (rows["protocol"] == one.protocol)
-    pair = (rows["attack"] == attack) & (rows["source"] == source) & (rows["target"] == target)
-    row = rows[at & pair & (rows["defence"] == PLAIN)].iloc[0]
+    choice, (attack, source, target) = view.choice, view.pairs[0]
+    rows = view.at_choice(attack, source)
+    row = rows[rows["target"] == target].iloc[0]
     if row["n"] < FEWEST_IMAGES:
         return f"No pair has the {FEWEST_IMAGES} images counted that a ranking needs."
-    does = "reaches its target labels on" if row["targeted"] else "fools"
-    whom = (
-        f"{target}, the model that it was crafted on," if row["relation"] == WHITE_BOX else target
-    )
+    if row["relation"] == WHITE_BOX:
+        target += ", the model that it was crafted on,"
     share = format_cell(int(row["success"]), int(row["n"]))
-    what = f"{attack} from {source} {does} {whom} for {share} of the images counted"
-    return f"At {one.eps:g}/255 ({one.protocol}) {what}."
+    return (
+        f"At {choice.eps:g}/255 ({choice.protocol}) {attack} from {source} "
+        f"{_verb(row['targeted'])} {target} for {share} of the images counted."
+    )
 
 
-def answer(view: View, found: Measured) -> Section:
+def answer(view: View, numbers: Measured) -> Section:
     """Return what was swept at a glance: attacks ranked, sources x targets, budgets, costs."""
-    rows, first = view.rows, view.choice
-    attacked = rows[rows["source"] != CLEAN]
+    attacked = view.rows[view.rows["source"] != CLEAN]
     targets = attacked.loc[attacked["relation"] == TRANSFER, "target"].nunique()
     figures = []
     if attacked["attack"].nunique() > 1 and targets:
+        figures.append(_ranked(view, numbers))
+    figures.append(_curves(view, attacked))
+    if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
         caption = (
-            "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
-            f"other targets ({first.protocol}), with its interval; = and colour: the first, "
-            "and what cannot be told from it (all pairs tested together, "
-            "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
-            "Gradients per image are those of all budgets together. White box: the target is the "
-            "source, or a member of it. Click a cell to follow it."
+            "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
+            "row clean: accuracy on all clean images."
         )
-        for line in (
-            resolution(_first_ranking(found.ranking, "source")) if len(found.ranking) else ()
-        ):
+        chart, keys = matrix_chart(view.rows), {"attack": "attack"}
+        shape = ("fit", view.choice, keys)
+        figures.append(Figure("matrix", "Sources and targets", caption, chart, view.rows, *shape))
+    return Section("answer", "What transfers", figures=(*figures, *_costs(view)))
+
+
+def _ranked(view: View, numbers: Measured) -> Figure:
+    """Return the attacks by rank, with what the ranking resolves in the caption."""
+    caption = (
+        "Rows: attacks by rank; columns: targets. The mean is over the images' means over the "
+        f"other targets ({view.choice.protocol}), with its interval; = and colour: the first, "
+        "and what cannot be told from it (all pairs tested together, "
+        "p \N{GREATER-THAN OR EQUAL TO} 0.05); tooltips show the difference from the first. "
+        "Gradients per image are those of all budgets together. White box: the target is the "
+        "source, or a member of it. Click a cell to follow it."
+    )
+    if len(numbers.ranking):
+        for line in resolution(_first_ranking(numbers.ranking, "source")):
             caption += f" {line[0].upper()}{line[1:]}."
-        chart = ranked(rows, view.ranking, first)
-        figures.append(
-            Figure(
-                "ranking", "Attacks, ranked", caption, chart, view.ranking, "fit", first, _AT_BUDGET
-            )
-        )
+    chart = ranked(view.rows, view.ranking, view.choice)
+    shape = ("fit", view.choice, _AT_BUDGET)
+    return Figure("ranking", "Attacks, ranked", caption, chart, view.ranking, *shape)
+
+
+def _curves(view: View, attacked: pd.DataFrame) -> Figure:
+    """Return success and confidence over the budgets, or at the only one."""
     single = attacked.loc[attacked["eps_255"] > 0, "eps_255"].nunique() == 1
     caption = (
         "Of the attack and source chosen"
@@ -157,29 +172,8 @@ def answer(view: View, found: Measured) -> Section:
         "sources have none."
     )
     title = "At the budget" if single else "Over the budget"
-    figures.append(
-        Figure("curves", title, caption, curves_chart(rows), rows, "rest", first, _OF_ATTACK)
-    )
-    if attacked.loc[attacked["source"] != MEAN, "source"].nunique() > 1 or len(figures) == 1:
-        caption = (
-            "Rows: sources; columns: targets; k / n of the images that the protocol counts. The "
-            "row clean: accuracy on all clean images."
-        )
-        chart = matrix_chart(rows)
-        figures.append(
-            Figure(
-                "matrix",
-                "Sources and targets",
-                caption,
-                chart,
-                rows,
-                "fit",
-                first,
-                {"attack": "attack"},
-            )
-        )
-    figures += _costs(view)
-    return Section("answer", "What transfers", figures=tuple(figures))
+    shape = ("rest", view.choice, _OF_ATTACK)
+    return Figure("curves", title, caption, curves_chart(view.rows), view.rows, *shape)
 
 
 def _costs(view: View) -> list[Figure]:
@@ -190,15 +184,16 @@ def _costs(view: View) -> list[Figure]:
     if rows["attack"].nunique() < 2:
         return []
     caption = "Mean success on other models at the reference budget, with its interval."
-    title = "gradients an image"
+    title = "gradients per image"
     chart = success_over(rows, "gradients_per_image", title, "log")
     return [Figure("costs", f"Success over {title}", caption, chart, rows, "rest", view.choice)]
 
 
-def variants(view: View, found: Measured) -> Section | None:
+def variants(view: View, numbers: Measured) -> Section | None:
     """Return storage formats, controls and defences of the attack and source chosen."""
-    rates, beyond = found.table("rates"), found.table("excess")
-    behind = found.table("behind_defences")
+    rates, excess = numbers.table("rates"), numbers.table("excess")
+    behind = numbers.table("behind_defences")
+    names = ["attack", "source", "target"]
     figures = []
     if len(behind):
         figures.append(_defences(view, pd.concat([rates[rates["primary"]], behind])))
@@ -209,29 +204,21 @@ def variants(view: View, found: Measured) -> Section | None:
             "Success at the reference budget of the same images in every storage, and of the "
             f"controls, on up to {shown['denominator'].max()} images; 95 % Wilson intervals."
         )
-        columns = ["attack", "source", "target", "variant", "success", "denominator"]
+        columns = [*names, "variant", "success", "denominator"]
         chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")
         figures.append(
             Figure("variants", "Storage and controls", caption, chart, shown, "half", view.choice)
         )
-    if len(beyond):
-        beyond = beyond.assign(control=beyond["control"].replace(CONTROLS))
+    if len(excess):
+        excess = excess.assign(control=excess["control"].replace(CONTROLS))
         caption = (
             "Success at the reference budget minus that of the control of the same budget, on the "
-            f"same up to {beyond['denominator'].max()} images; Tango's 95 % interval."
+            f"same up to {excess['denominator'].max()} images; Tango's 95 % interval."
         )
-        columns = [
-            "attack",
-            "source",
-            "target",
-            "control",
-            "success",
-            "control_success",
-            "denominator",
-        ]
-        chart = dot_plot(beyond, "excess", "success rate beyond the control", columns, by="control")
+        columns = [*names, "control", "success", "control_success", "denominator"]
+        chart = dot_plot(excess, "excess", "success rate beyond the control", columns, by="control")
         figures.append(
-            Figure("excess", "Beyond the controls", caption, chart, beyond, "half", view.choice)
+            Figure("excess", "Beyond the controls", caption, chart, excess, "half", view.choice)
         )
     title = "Defences, storage and controls" if len(behind) else "Storage and controls"
     return Section("variants", title, figures=tuple(figures)) if figures else None
@@ -242,9 +229,9 @@ def _defences(view: View, rates: pd.DataFrame) -> Figure:
     clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
     attacked = rates[rates["reference"]].assign(images="attacked")
     rows = pd.concat([clean, attacked])
-    own = rows["relation"].map({OWN: " (own)"}).fillna("")
+    mark = rows["relation"].map({OWN: " (own)"}).fillna("")
     pairs = map(Evaluated, rows["target"], rows["defence"])
-    rows = rows.assign(target=list(map(str, pairs)) + own)
+    rows = rows.assign(target=list(map(str, pairs)) + mark)
     rows = rows.sort_values("target", kind="stable")
     caption = (
         "Clean accuracy, and what is left of it at the reference budget, behind each defence; 95 % "
