@@ -26,7 +26,7 @@ It returns images of shape (N, 3, H, W), or (K, N, 3, H, W) for several budgets,
 the budget and [0, 1]. Settings such as `steps=20` are keywords: `help(attacks.mi)` lists those of
 an attack, with its formula and its paper, `help(attacks.Settings)` says what those of all attacks
 mean. An unknown one is a `TypeError`, a wrong value a `ValueError`. Equal calls draw equal random
-numbers, which `seeds`, a whole number an image, changes.
+numbers, which `seeds`, a whole number per image, changes.
 
 **A folder src of your own.** The package is named `src`. Python searches the script's folder or,
 with `-c`, `-m` and in notebooks, the current folder first; a folder `src` there, with or without an

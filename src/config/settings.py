@@ -142,7 +142,7 @@ class About(Section):
         category: Its kind, by what it changes.
         does: Its rule in some words.
         paper: The paper's number at arXiv, or its address.
-        gradients: Number of gradients an image, an expression of the attack's settings and of the
+        gradients: Number of gradients per image, an expression of the attack's settings and of the
             number K of budgets; those of an ensemble count once for each of its M members. Of a
             library's attack it is only counted.
         forwards: Number of passes an image besides, likewise.
@@ -187,7 +187,7 @@ class AttackSettings(Section):
     source: str = ""
 
     def gradients(self, budgets: int, members: int) -> float | None:
-        """Return how many gradients an image takes of each member of the source, if that is stated.
+        """Return the number of gradients per image of each member of the source, if it is stated.
 
         A library's attack states none (`counted`), nor does a file without `about`.
         """
