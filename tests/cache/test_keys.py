@@ -92,7 +92,7 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     losses.write_text(f"# Losses\n{losses.read_text()}")
     (tmp_path / "src/report/page/html.py").write_text("")
     assert run_python("-c", TELL + script, folder=tmp_path).split() == [rows, weights]
-    losses.write_text(losses.read_text().replace("own if targeted else -own", "own"))
+    losses.write_text(losses.read_text().replace("score if targeted else -score", "score"))
     changed, same = run_python("-c", TELL + script, folder=tmp_path).split()
     assert changed != rows and same == weights
 
