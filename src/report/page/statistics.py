@@ -9,7 +9,7 @@ import pandas as pd
 
 from src.analysis import measured, relation
 from src.analysis.confidence import by_initial_confidence
-from src.analysis.filtered import filtered_rates, low_pass_accuracy
+from src.analysis.frequency_bands import filtered_rates, low_pass_accuracy
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
