@@ -194,7 +194,7 @@ class AttackSettings(Section):
         names = {"K": budgets, "M": members, **self.settings}
         try:
             return float(eval(str(self.about.gradients), {"__builtins__": {}}, names))
-        except (NameError, SyntaxError, TypeError):
+        except Exception:  # of any kind, as a user's formula may raise it
             return None
 
 

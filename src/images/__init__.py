@@ -1,1 +1,1 @@
-"""Where adversarial images come from: an attack on a source, or files."""
+"""Sources of adversarial images: attacks on models, and files."""

@@ -1,1 +1,1 @@
-"""What a job measures of each batch, table by table."""
+"""Measurements of each batch of a job, one file per table."""

@@ -10,7 +10,7 @@ ABSTAINED = -1
 
 
 class Evaluated(NamedTuple):
-    """What images are evaluated on: a model, and the defence before it.
+    """A target that images are evaluated on: a model, and the defence before it.
 
     >>> str(Evaluated("resnet50", "jpeg")), str(Evaluated("resnet50"))
     ('resnet50@jpeg', 'resnet50')

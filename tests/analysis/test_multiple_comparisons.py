@@ -4,6 +4,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from findings import simulate
 from src import images_needed
@@ -61,6 +62,20 @@ def test_equal_rows_have_a_p_of_one_and_an_interval_of_an_image():
     assert 0 < tests.margin[0, 1] < 3 / 50
     alone = compare_pairs(scores[:1])
     assert np.isnan(alone.cutoff) and alone.p.shape == (1, 1)
+
+
+def test_the_intervals_of_all_pairs_cover_together():
+    """Ten unlike attacks, 150 images, differences of one or two points to 45."""
+    random, covered = np.random.default_rng(6), 0
+    shares = np.linspace(0.05, 0.5, 10) + np.tile([0, 0.03], 5)
+    truth = np.subtract.outer(shares, shares)
+    for _ in range(300):
+        latent = np.sqrt(0.7) * random.standard_normal(150)
+        latent = latent + np.sqrt(0.3) * random.standard_normal((10, 150))
+        scores = (latent > norm.isf(shares)[:, None]).astype(float)
+        tests = compare_pairs(scores, draws=399)
+        covered += bool((np.abs(tests.difference - truth) <= tests.margin).all())
+    assert covered >= 0.92 * 300
 
 
 @pytest.mark.slow

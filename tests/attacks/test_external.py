@@ -49,6 +49,8 @@ SAME = {
     "torchattacks.MIFGSM": (attacks.mi, STEPS, TORCHATTACKS, "linf"),
     "foolbox.LinfFastGradientAttack": (attacks.fgsm, {}, {}, "linf"),
     "foolbox.LinfBasicIterativeAttack": (attacks.bim, {"steps": 6}, FOOLBOX, "linf"),
+    "foolbox.LinfPGD": (attacks.bim, {"steps": 6}, {**FOOLBOX, "random_start": False}, "linf"),
+    "foolbox.L2PGD": (attacks.bim, {"steps": 6}, {**FOOLBOX, "random_start": False}, "l2"),
     "foolbox.L2FastGradientAttack": (attacks.fgsm, {}, {}, "l2"),
     "foolbox.L2BasicIterativeAttack": (attacks.bim, {"steps": 6}, FOOLBOX, "l2"),
 }
