@@ -16,7 +16,10 @@ from src.config.command_line import ignore_harmless_warnings
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.models import PixelClassifier
-from src.run.models import open_dataset, prepare_models
+from src.run.data import open_data
+from src.run.models import build_models, train_models
+from src.run.plan import plan
+from src.run.trainer import for_device
 from src.tracking import open_tracker
 from src.utils.files import atomic_write
 
@@ -33,13 +36,15 @@ def prepare(words: list[str], folder: Path) -> None:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("config", [*words, *AS_TRAINED], return_hydra_config=True)
         settings = read_job(config, config.hydra)
-    images = open_dataset(settings, "test")
+    planned = plan(for_device(settings))
+    data = open_data(planned)
     tracker = open_tracker(settings.tracking, settings.dataset.name)
-    models = prepare_models(settings, images, tracker)
-    batch = images[:]._asdict()
+    built = build_models(planned, data)
+    models = train_models(planned, data, built, settings.models, tracker)
+    batch = data.images[:]._asdict()
     columns = {name: values.contiguous() for name, values in batch.items()}
     with atomic_write(folder / "images.safetensors") as temporary:
-        save_file(columns, temporary, {"classes": str(images.num_classes)})
+        save_file(columns, temporary, {"classes": str(data.images.num_classes)})
     for name in settings.targets:
         classifier = models[name].classifier
         assert isinstance(classifier, PixelClassifier)

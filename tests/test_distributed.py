@@ -13,7 +13,7 @@ from torch import multiprocessing
 
 from src.config.settings import SavedSettings
 from src.images.attacker import Attacker
-from src.run.saved_set import open_saved_images
+from src.run.plan import open_saved_images
 from tests.conftest import free_port, run_python
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
@@ -107,7 +107,6 @@ def killed_as_torchrun(number, *arguments):
 def test_a_killed_job_goes_on_in_another_number_of_processes(
     workspace, tiny_run, command_line, monkeypatch
 ):
-    monkeypatch.setattr("src.run.lightning_module.Transfer.seconds", 0)
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
     assert command_line(*words, "hydra.run.dir=one", "cache_dir=other") == 0
     many = [*words, "rerun=false", "trainer.strategy=ddp", "hydra.run.dir=many"]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from src.artifacts.jobs import find_jobs
 from src.config.settings import SavedSettings
-from src.images.saved_images import saved_dataset
-from src.run.saved_set import open_saved_images
+from src.images.saved import saved_dataset
+from src.run.plan import open_saved_images
 from tests.conftest import TINY_RUN
 
 BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]

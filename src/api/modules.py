@@ -10,16 +10,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.cache.keys import content_key
-from src.cache.rows import Rows
-from src.config.settings import Settings
 from src.data import ImageDataset, LabelledImages, to_unit
-from src.defences import Defence
-from src.images.attacker import Attack
-from src.images.configured_attack import attack_function
 from src.models import PixelClassifier, try_classifier, weights_digest
-from src.run.models import Model, with_ensemble
-from src.run.stages import Job, mixing_pool
-from src.run.trainer import for_device
+from src.run.data import mixing_pool
+from src.run.models import with_ensemble
+from src.run.stages import Data, Model, Pass, Planned
 from src.utils.refusals import first_line
 
 
@@ -71,8 +66,8 @@ class Inputs:
         kind = "gpu" if self.device.type == "cuda" else self.device.type
         return {"accelerator": kind, "devices": [self.device.index or 0] if kind == "gpu" else 1}
 
-    def config(self, source: str) -> dict[str, Any]:
-        """Return the config's keys of a source and the targets."""
+    def settings(self, source: str) -> dict[str, Any]:
+        """Return the settings of a source and the targets."""
         names = dict.fromkeys((*source.split("+"), *self.targets))
         model = {
             name: {
@@ -84,34 +79,18 @@ class Inputs:
         }
         return {"source": source.split("+"), "targets": self.targets, "model": model}
 
-    def job(
-        self,
-        settings: Settings,
-        attack: Attack | None,
-        defences: Mapping[str, Defence],
-        rows: Rows,
-    ) -> Job:
-        """Return the job of some settings."""
-        models = {}
+    def make_pass(self, planned: Planned) -> Pass:
+        """Return the pass of a planned job over the images."""
+        settings, models = planned.settings, {}
         for name in settings.models:
             network = self.networks[name].network
             digest = weights_digest(network)
             # Equal weights and layers may compute different things: in a call, names tell apart.
             key = content_key(name, name_of(network), repr(network), digest)
             models[name] = Model(self.networks[name], digest, key)
-        trainer = for_device(settings.trainer, self.device.type)
-        settings = settings.model_copy(update={"trainer": trainer})
-        return Job(
-            settings=settings,
-            images=self.images,
-            diagnosed=self.images,
-            pool=mixing_pool(self.images, settings.seed),
-            models=with_ensemble(settings, models),
-            device=self.device.type,
-            rows=rows,
-            attack=attack or attack_function(settings.attack),
-            defences=defences,
-        )
+        pool = mixing_pool(self.images, settings.seed)
+        data = Data(self.images, self.images, pool, self.device)
+        return Pass(planned, data, with_ensemble(settings, models))
 
 
 def _modules(

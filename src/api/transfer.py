@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from omegaconf import open_dict
-from omegaconf.errors import UnsupportedValueType
+from pydantic import ValidationError
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -22,27 +20,23 @@ from src.api.frames import frame_of
 from src.api.modules import Inputs, name_of
 from src.artifacts.frame_jobs import FrameJob
 from src.artifacts.jobs import StoredJob
-from src.artifacts.layout import clear
+from src.artifacts.record import clear
 from src.cache.rows import Rows
+from src.config.attack_file import attack_settings, crafted_settings
 from src.config.command_line import ignore_harmless_warnings
-from src.config.compose import compose_words
-from src.config.errors import REFUSALS, explain
-from src.config.read import read_job
-from src.config.resolvers import CONF
+from src.config.errors import refusal
 from src.config.settings import Settings
 from src.defences import Defence
 from src.images.attacker import Attack
-from src.run.job import compute_results, make_record
+from src.run.attack_function import attack_function
+from src.run.job import make_record
 from src.run.outputs import prediction_tables, raised_alarms, write_results
-from src.run.stages import Job
-from src.run.unattacked import clean_rows
+from src.run.passes import run_pass
+from src.run.stages import Pass, Planned
+from src.run.trainer import for_device
 from src.utils.defended_names import PLAIN
-from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
-
-_SECTIONS = ("trainer", "report", "store", "epsilon")
-"""Sections of the config whose other keys stay as they are."""
 
 
 def transfer(
@@ -110,42 +104,42 @@ def transfer(
     rule = target_labels if isinstance(target_labels, str | None) else "data"
     classes = None if isinstance(target_labels, str) else target_labels
     inputs = Inputs(sources, targets, images, labels, classes, index)
-    attacks, defences = _attacks(attacks), _defences(defences)
-    common = {
+    named, functions = _attacks(attacks), _defences(defences)
+    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
+    plain = {
         "defence": {
             name: {"function": name_of(function), "called": name, "repeats": repeats}
-            for name, function in defences.items()
+            for name, function in functions.items()
         },
-        "defences": list(defences),
+        "defences": tuple(functions),
         "epsilon": {
             "grid": _levels(eps),
             "reference": None if reference is None else _levels(reference)[0],
         },
-        **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": seed},
+        **{"protocol": protocol, "controls": controls, "ensemble": ensemble, "seed": int(seed)},
+        "dataset": {"name": "images", "seed": int(seed)},
         "store": {"images_mb": 0},  # examples alone
         "report": {"name": "default" if store else "none", "examples": 4 if store else 0},
         "trainer": {
             **inputs.trainer,
-            "batch_size": "auto" if batch_size is None else batch_size,
+            "batch_size": "auto" if batch_size is None else int(batch_size),
             "progress_bar": progress_bar,
         },
     }
     if store:
         Path(store).mkdir(parents=True, exist_ok=True)
-    keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
-    jobs = list[StoredJob]()
+    finished = list[StoredJob]()
     with _quiet(), TemporaryDirectory() as temporary:
-        rows = Rows(Path(temporary))
-        plans = [
-            (_settings({**common, **inputs.config(source)}, name, attack, keywords), attack)
-            for name, attack in attacks.items()
+        cache = Rows(Path(temporary))
+        planned = [
+            _plan({**plain, **inputs.settings(source)}, name, attack, keywords, functions)
+            for name, attack in named.items()
             for source in sources
         ]
-        for number, (settings, attack) in enumerate(plans):
-            job = inputs.job(settings, attack if callable(attack) else None, defences, rows)
-            folder = f"{number}-{settings.attack.name}-{settings.source_name}"
-            jobs.append(_run(job, Path(store, folder) if store else None))
-    return frame_of(jobs)
+        for number, job in enumerate(map(inputs.make_pass, planned)):
+            folder = f"{number}-{job.settings.attack.name}-{job.settings.source_name}"
+            finished.append(_run(job, cache, Path(store, folder) if store else None))
+    return frame_of(finished)
 
 
 def _attacks(attacks: Any) -> dict[str, Mapping[str, Any] | Attack]:
@@ -170,50 +164,39 @@ def _defences(defences: Any) -> dict[str, Defence]:
     return dict(named)
 
 
-def _settings(
+def _plan(
     keys: Mapping[str, Any],
     name: str,
     attack: Mapping[str, Any] | Attack,
     keywords: Mapping[str, Any],
-) -> Settings:
-    """Return the settings of a job: an attack's file with keywords, or a function's own ones."""
-    words = [f"attack={'none' if callable(attack) else name}", "dataset=saved", "tracking=none"]
+    defences: Mapping[str, Defence],
+) -> Planned:
+    """Return the plan of a job: an attack's file with keywords, or a function's own ones."""
+    if callable(attack):
+        # Functions of one name differ by what they are called in this call.
+        called = {"function": name_of(attack), "called": name}
+        settings = crafted_settings(name, {**_plain_keywords(attack), **keywords, **called})
+    else:
+        settings = attack_settings(name, {**attack, **keywords})
     try:
-        config = compose_words(CONF, words)
-        with open_dict(config):
-            keywords = {**(_plain_keywords(attack) if callable(attack) else attack), **keywords}
-            if callable(attack):
-                # Functions of one name differ by what they are called in this call.
-                config.attack = {**keywords, "function": name_of(attack), "called": name}
-                config.hydra.runtime.choices.attack = name
-            else:
-                config.hydra.overrides.task += [f"attack.{key}=" for key in keywords]
-                config.attack.update(keywords)
-            for key, value in keys.items():
-                config[key] = {**config[key], **value} if key in _SECTIONS else value
-            config.dataset.name = "images"
-        return read_job(config, config.hydra)
-    except UnsupportedValueType as error:
-        hint = "functools.partial of a function of src.attacks takes any value"
-        raise ValueError(f"attacks[{name!r}]: {first_line(error)}; {hint}.") from error
-    except REFUSALS as error:
-        raise ValueError(explain(error)) from error
+        job = for_device(Settings(attack=settings, **keys))
+    except ValidationError as error:
+        raise ValueError(refusal(error)) from error
+    return Planned(job, attack if callable(attack) else attack_function(settings), defences)
 
 
-def _run(job: Job, folder: Path | None) -> StoredJob:
+def _run(job: Pass, cache: Rows, folder: Path | None) -> StoredJob:
     """Compute a job, and write its files if it has a folder."""
-    job = replace(job, clean=clean_rows(job))
-    result = compute_results(job)
-    record = make_record(job, result)
-    tables = {
-        name: table.to_pandas() for name, table in prediction_tables(job, result, record).items()
-    }
+    results = run_pass(job, cache)
+    assert results is not None
+    record = make_record(job, results)
+    tables = {name: table.to_pandas() for name, table in prediction_tables(results, record).items()}
     finished = FrameJob(record, Path(), dict.fromkeys(tables, Path()), tables=tables)
-    for alarm in raised_alarms(finished, None, result):
+    for alarm in raised_alarms(finished, None, results):
         log.warning("%s: %s", record.label, explained(alarm))
     if folder is not None:
         clear(folder)
-        write_results(job, result, record, folder)
+        write_results(job, results, record, folder, cache)
     return finished
 
 

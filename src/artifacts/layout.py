@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from src.utils.files import writing
-
 PREDICTIONS = "predictions"
 """Table of the primary variant; those of other variants and controls are `predictions-NAME`."""
 TOP_FIVE = "top_five"
@@ -25,10 +23,9 @@ ATTACKS, SOURCES = "attacks.csv", "sources.csv"
 SAVED = "adversarial"
 """Folder of a job's adversarial images."""
 DRAFT = f".{PREDICTIONS}.parquet"  # until the job's other files are there
-_OF_JOB = [DRAFT, "predictions*.parquet", "flips.parquet", "spectra.parquet", "filtered.parquet"]
-_OF_JOB += ["low_passed.parquet", "similarity.parquet", "stealth.parquet", "iterations.parquet"]
-_OF_JOB += [f"{TOP_FIVE}.parquet", EXAMPLES, IMAGES, ALARMS]
-_OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
+OF_JOB = [DRAFT, EXAMPLES, IMAGES, ALARMS]
+OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
+"""Files of a job beside its tables."""
 
 
 def folder_of_command(folder: Path) -> Path:
@@ -37,24 +34,11 @@ def folder_of_command(folder: Path) -> Path:
     return folder.parent if numbered else folder
 
 
-def files_of_job(folder: Path) -> list[Path]:
-    """Return a job's files in its folder, except its set of adversarial images."""
-    return sorted(path for pattern in _OF_JOB for path in folder.glob(pattern))
-
-
 def files_of_sweep(folder: Path) -> list[Path]:
     """Return a sweep's files beside its jobs: report, figures, rankings and matrices."""
     named = (folder / name for name in (PAGE, FIGURES, ATTACKS, SOURCES))
     first = (path for path in named if path.exists())
     return [*first, *sorted(folder.glob("matrix-*.csv"), key=lambda path: path.stem)]
-
-
-def clear(folder: Path) -> None:
-    """Remove an earlier job's files from a folder, except its set of adversarial images."""
-    with writing(folder):
-        for file in files_of_job(folder):
-            file.unlink()
-        clear_summary(folder)
 
 
 def clear_summary(folder: Path) -> None:

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from src.artifacts.layout import PREDICTIONS
+from src.artifacts.layout import OF_JOB, PREDICTIONS, clear_summary
 from src.config.settings import AttackSettings, Settings
 from src.utils.defended_names import Evaluated, behind_each
+from src.utils.files import writing
 from src.utils.refusals import first_line
 
 FORMAT = 5
@@ -175,6 +176,28 @@ def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
 def _digest(job: dict[str, Any]) -> str:
     """Return a digest of a record, as a parquet file's own checksums leave its metadata out."""
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
+
+
+def files_of_job(folder: Path) -> list[Path]:
+    """Return a job's files in its folder, except its set of adversarial images."""
+    tables = [path for path in folder.glob("*.parquet") if _is_table(path)]
+    return sorted([*tables, *(path for name in OF_JOB if (path := folder / name).exists())])
+
+
+def clear(folder: Path) -> None:
+    """Remove an earlier job's files from a folder, except its set of adversarial images."""
+    with writing(folder):
+        for file in files_of_job(folder):
+            file.unlink()
+        clear_summary(folder)
+
+
+def _is_table(path: Path) -> bool:
+    """Tell whether a file is a job's table, of whatever format."""
+    try:
+        return _KEY in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def job_record(folder: Path) -> JobRecord | None:

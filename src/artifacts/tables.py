@@ -1,6 +1,7 @@
-"""Readers of a job's files, which refuse content that no job writes."""
+"""A job's tables: columns with their ranges, which writing declares and reading checks."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +11,59 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from src.analysis.sanity_checks import Alarm
-from src.artifacts.layout import ALARMS, PREDICTIONS, TOP_FIVE
+from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
+from src.utils.defended_names import PLAIN, Evaluated, behind_each, split_source
 from src.utils.parquet import read_table
 from src.utils.refusals import first_line
 
-_BAND, _PREDICTED = "frequency_low frequency_high", "predicted confidence true_confidence"
-_TOP = ("top5_classes", "top5_confidences")
-_COLUMNS = {
-    PREDICTIONS: "index label target_label target defence draws draws_correct eps_255 iteration "
-    f"{_PREDICTED} gradients forwards",
-    TOP_FIVE: f"index label target defence eps_255 {_PREDICTED} {' '.join(_TOP)}",
-    "flips": f"index label target below_eps_255 eps_255 {_PREDICTED}",
-    "filtered": f"index label target eps_255 band kind {_BAND} {_PREDICTED}",
-    "low_passed": f"index label target cutoff {_PREDICTED}",
-    "similarity": "index label target cosine",
-    "iterations": f"index label target_label target eps_255 iteration step_255 {_PREDICTED}",
-    "stealth": "index eps_255 rms_255 linf_255 psnr ssim",
-    "spectra": f"kind eps_255 {_BAND} n share",
-}
-_TYPES = {
-    **dict.fromkeys(("index", "label", "target_label", "predicted", "n"), pa.int64()),
-    **dict.fromkeys(("draws", "draws_correct", "iteration"), pa.int64()),
-    **dict.fromkeys(("target", "defence", "band", "kind"), pa.string()),
-    **dict.fromkeys(("confidence", "true_confidence"), pa.float32()),
-}
-"""Types of columns as written; the other columns are float64."""
+INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
+CLASSES = "classes"
+"""Upper bound of classes: one less than the number of the job's."""
+_LOW, _HIGH, _NAN = b"low", b"high", b"nan"
+
+
+def column(
+    name: str,
+    kind: pa.DataType,
+    low: float = -math.inf,
+    high: float | str = math.inf,
+    *,
+    nan: bool = False,
+    null: bool = False,
+) -> pa.Field:
+    """Return a column whose values, or those of its lists, lie in [low, high].
+
+    `high` may be `CLASSES`. With `nan`, NaN stands for what is not defined; with `null`, values may
+    be missing.
+    """
+    ranges: dict[bytes | str, bytes | str] = {_LOW: str(low), _HIGH: str(high)}
+    return pa.field(name, kind, null, ranges | ({_NAN: ""} if nan else {}))
+
+
+INDEX = column("index", INTEGER, 0)
+LABEL = column("label", INTEGER, 0, CLASSES)
+EPS_255 = column("eps_255", FLOAT, 0, 255)
+NAMES = (column("target", TEXT), column("defence", TEXT))
+"""Columns of the target of a row."""
+
+
+def named(table: pa.Table, pair: Evaluated) -> pa.Table:
+    """Return a target's rows with its names: rows in the cache have none."""
+    for field, name in zip(NAMES, pair, strict=True):
+        table = table.append_column(field, pa.repeat(name, len(table)))
+    return table
 
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     """Read one of a job's tables and check its values; of predictions also the rows."""
-    table, classes = read_table(path), len(record.class_names)
-    kind = name.partition("-")[0]
-    lists = (pa.list_(each, min(5, classes)) for each in (pa.int32(), pa.float32()))
-    types = _TYPES | dict(zip(_TOP, lists, strict=True))
-    names = columns_of(name)
+    table = read_table(path)
     try:
-        schema = pa.schema([(column, types.get(column, pa.float64())) for column in names])
-        table = table.select(names).cast(schema)
-        _check_values(table, classes)
-        if kind == PREDICTIONS:
+        _check_values(table, len(record.class_names))
+        if name.partition("-")[0] == PREDICTIONS:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
-    return table
-
-
-def columns_of(name: str) -> list[str]:
-    """Return the columns of a job's table."""
-    return _COLUMNS[name.partition("-")[0]].split()
-
-
-def with_cost(table: pa.Table, gradients: Any = None, forwards: Any = None) -> pa.Table:
-    """Return predictions with what their images took, a number, one per row, or unknown."""
-    columns = {"iteration": None, "gradients": gradients, "forwards": forwards}
-    for name, value in columns.items():
-        if not isinstance(value, pa.ChunkedArray):
-            value = pa.array([value] * len(table), _TYPES.get(name, pa.float64()))
-        table = table.append_column(name, value)
     return table
 
 
@@ -93,26 +88,30 @@ def read_alarms(folder: Path) -> list[Alarm]:
 
 
 def _check_values(table: pa.Table, classes: int) -> None:
-    """Refuse values out of range, and missing ones other than target labels."""
-    if "defence" in table.column_names:
-        abstains = pc.equal(table["predicted"], ABSTAINED)
-        table = table.filter(pc.invert(pc.and_(abstains, pc.not_equal(table["defence"], PLAIN))))
-    most: dict[str, float] = {"index": math.inf}
-    most |= dict.fromkeys(("label", "target_label", "predicted", _TOP[0]), classes - 1)
-    most |= dict.fromkeys(("confidence", "true_confidence", _TOP[1]), 1 + 1e-6)  # rounded up
-    for name in (column for column in table.column_names if column in most):
-        column = pc.list_flatten(table[name]) if name in _TOP else table[name]
-        inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most[name]))
-        lacking = column.null_count + table[name].null_count if name != "target_label" else 0
-        if lacking or not pc.all(inside, min_count=0).as_py():
-            raise ValueError(f"in its column {name} not every value is from 0 to {most[name]:.0f}")
+    """Refuse values out of the ranges of their columns, and missing ones where none may be."""
+    for field in table.schema:
+        ranges: Mapping[bytes, bytes] = field.metadata or {}
+        values = table[field.name]
+        missing = values.null_count and not field.nullable
+        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            values = pc.list_flatten(values)
+        if _LOW not in ranges or not pa.types.is_primitive(values.type):
+            continue
+        high = ranges[_HIGH].decode()
+        bounds = float(ranges[_LOW]), classes - 1 if high == CLASSES else float(high)
+        inside = pc.and_(pc.greater_equal(values, bounds[0]), pc.less_equal(values, bounds[1]))
+        if _NAN in ranges:
+            inside = pc.or_(inside, pc.is_nan(values))
+        if missing or not pc.all(inside, min_count=0).as_py():
+            interval = f"{bounds[0]:g} to {bounds[1]:g}"
+            raise ValueError(f"in its column {field.name} not every value is from {interval}")
 
 
 def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     """Refuse rows that are not each target, budget and image once, the clean ones included."""
     counts = [("index", "count"), ("index", "count_distinct")]
     keys = ["target", "defence", "eps_255"]
-    groups = table.group_by(keys).aggregate(counts).to_pydict()
+    groups: dict[str, list[Any]] = table.group_by(keys).aggregate(counts).to_pydict()
     rows = set(zip(*(groups[key] for key in keys), strict=True))
     images = {*groups["index_count"], *groups["index_count_distinct"]}
     images.add(pc.count_distinct(table["index"]).as_py())
@@ -120,7 +119,7 @@ def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
     attacked = {(*target, eps) for target in targets for eps in record.budgets if eps > 0}
     source = split_source(record.source)
     behind = source.defence != PLAIN and record.config["source"]  # a saved set's may not be
-    own = [source] if behind else []
-    clean = {(*each, 0.0) for each in (*map(Evaluated, record.weights), *targets, *own)}
+    sources = [source] if behind else []
+    clean = {(*pair, 0.0) for pair in (*map(Evaluated, record.weights), *targets, *sources)}
     if rows != attacked | clean or images != {record.images}:
         raise ValueError("its rows are not every target, budget and image of its job, each once")

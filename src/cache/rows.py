@@ -2,12 +2,10 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,17 +13,8 @@ from filelock import FileLock, Timeout
 from pyarrow.dataset import dataset
 
 from src.utils.files import atomic_write, writing
-from src.utils.processes import from_first_process, is_first_process
 
 log = logging.getLogger(__name__)
-
-Name = TypeVar("Name")
-Keep = Callable[[Mapping[Name, pa.Table]], None]
-"""Takes rows of finished images while a pass lasts, all rows of each image at once."""
-Compute = Callable[[Mapping[Name, np.ndarray], np.ndarray, Keep[Name]], Mapping[Name, pa.Table]]
-"""(index of missing images by name, index of all of them, keep) to new rows of all processes."""
-
-_ORDER = ("eps_255", "iteration", "cutoff", "frequency_low")
 
 
 class Rows:
@@ -115,96 +104,5 @@ class Rows:
             yield
 
 
-def compute_once(
-    rows: Rows,
-    keys: Mapping[Name, str],
-    wanted: Mapping[Name, np.ndarray],
-    compute: Compute[Name],
-    *,
-    large: Collection[Name] = (),
-    refresh: bool = False,
-) -> dict[Name, pa.Table]:
-    """Return the rows of entries, sorted; compute the missing ones under the entries' locks.
-
-    Where processes share a job, the first one alone gets the rows.
-
-    Args:
-        rows: Store of the entries.
-        keys: Keys of the entries by name.
-        wanted: Index of the images whose rows are asked for, int64 (n,), by name.
-        compute: Called at most once, with what is missing.
-        large: Names of entries of which the index alone is returned.
-        refresh: Remove the stored rows first.
-    """
-    with ExitStack() as locks:
-        tables = dict[Name, pa.Table]()
-        if is_first_process():
-            if refresh:
-                rows.discard(keys.values())
-            tables = _read(rows, keys, large)
-            if incomplete := [keys[name] for name in _find_missing(wanted, tables)]:
-                locks.enter_context(rows.locked(incomplete))
-                tables = _read(rows, keys, large)
-        missing = from_first_process(_find_missing(wanted, tables))
-
-        def keep(parts: Mapping[Name, pa.Table]) -> None:
-            for name in keys.keys() & parts.keys():
-                rows.add(keys[name], parts[name])
-
-        if missing:
-            new = compute(missing, np.unique(np.concatenate(list(missing.values()))), keep)
-            if is_first_process():
-                for name in (new.keys() & missing.keys()) - set(large):
-                    tables[name] = _merge(tables.get(name), new[name])
-                    rows.replace(keys[name], tables[name])
-                small = {name: index for name, index in missing.items() if name not in large}
-                for name, index in _find_missing(small, tables).items():
-                    lost = index[:5].tolist()
-                    raise RuntimeError(f"{name}: rows of {len(index)} images are lost: {lost}")
-        return {
-            name: _sort(table.filter(pc.is_in(table["index"], pa.array(wanted[name]))))
-            for name, table in tables.items()
-        }
-
-
-def _read(rows: Rows, keys: Mapping[Name, str], large: Collection[Name]) -> dict[Name, pa.Table]:
-    """Return the tables of entries that have rows, of large ones the index alone."""
-    tables = {
-        name: rows.read(key, ["index"] if name in large else None) for name, key in keys.items()
-    }
-    return {name: table for name, table in tables.items() if table is not None}
-
-
-def _find_missing(
-    wanted: Mapping[Name, np.ndarray], tables: Mapping[Name, pa.Table]
-) -> dict[Name, np.ndarray]:
-    """Return the index of images without rows by name, where there are any."""
-    missing = {
-        name: np.setdiff1d(index, tables[name]["index"].to_numpy() if name in tables else [])
-        for name, index in wanted.items()
-    }
-    return {name: index for name, index in missing.items() if len(index)}
-
-
-def _merge(old: pa.Table | None, new: pa.Table) -> pa.Table:
-    """Return the rows of both tables, of images in both the new ones."""
-    if old is None:
-        return new
-    rest = old.filter(pc.invert(pc.is_in(old["index"], new["index"])))
-    return pa.concat_tables([rest, new])
-
-
 def _name(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _sort(table: pa.Table) -> pa.Table:
-    """Return rows of one target by ascending budget, cutoff or band, and then by image.
-
-    Minimum budgets, which are no setting of their rows, come by image alone.
-    """
-    ascending = ("cutoff", "frequency_low") if "below_eps_255" in table.column_names else _ORDER
-    keys = [(name, "ascending") for name in ascending if name in table.column_names]
-    if "frequency_high" in table.column_names:
-        keys.append(("frequency_high", "descending"))  # the whole spectrum before its bands
-    return table.sort_by([*keys, ("index", "ascending")])

@@ -85,21 +85,30 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
 
 
 def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
-    """Return an attack's settings; its name is its file's, with its folder or a library's class."""
+    """Return an attack's settings; its name is its file's, with its folder."""
     name = str(hydra.runtime.choices.attack).replace("/", ".")
-    about = section.get("about")
-    if isinstance(about, Mapping) and about.get("category") == "library":
-        name = f"{name}.{section['name']}"  # of a class, which the library's file leaves open
-    elif section.get("name", name) not in (name, name.rpartition(".")[2]):
-        raise ValueError(f"attack.name={section['name']}: an attack has its file's name, {name}.")
     keys = {key: value for key, value in section.items() if key != "name"}
     if name == "none":
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
+    fields = crafted_keys(name, section)
+    return fields | {"label": fields["name"]}
+
+
+def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `AttackSettings`, but for the label, from the keys of an attack's file.
+
+    The attack's name is its file's, of a library followed by the class.
+    """
+    about = section.get("about")
+    if isinstance(about, Mapping) and about.get("category") == "library":
+        name = f"{name}.{section['name']}"  # of a class, which the library's file leaves open
+    elif section.get("name", name) not in (name, name.rpartition(".")[2]):
+        raise ValueError(f"attack.name={section['name']}: an attack has its file's name, {name}.")
+    keys = {key: value for key, value in section.items() if key not in ("name", "about")}
     rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
-    rules["about"] = keys.pop("about", {})
-    return {"kind": "crafted", "name": name, "label": name, "settings": keys, **rules}
+    return {"kind": "crafted", "name": name, "settings": keys, "about": about or {}, **rules}
 
 
 def read_report_command(config: DictConfig) -> ReportCommand:

@@ -293,21 +293,21 @@ class TrainerSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Recipe that fine-tunes models without weights; keys of `conf/training/`."""
+    """Recipe that fine-tunes models without weights; keys and defaults of `conf/training/quick`."""
 
     device: Literal["cpu", "gpu"] | None = None
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    optimizer: Literal["adamw", "sgd"]
-    learning_rate: Annotated[float, Field(gt=0, le=1000)]
-    weight_decay: Annotated[float, Field(ge=0, le=1000)]
-    gradient_clip: Annotated[float, Field(ge=0, le=1000)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None
-    crop_padding: NonNegativeInt
-    flip: bool
-    precision: Literal["auto", "32-true", "bf16-mixed"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 64
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 5e-4
+    gradient_clip: Annotated[float, Field(ge=0, le=1000)] = 0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = 0
+    crop_padding: NonNegativeInt = 2
+    flip: bool = True
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class TrackingSettings(Section):
@@ -358,30 +358,30 @@ class Settings(Section):
     attack: AttackSettings
     source: ModelNames
     targets: Annotated[ModelNames, Field(min_length=1)]
-    ensemble: Literal["logits", "probabilities", "loss"]
+    ensemble: Literal["logits", "probabilities", "loss"] = "logits"
     defences: Annotated[tuple[Name, ...], AfterValidator(distinct)] = ()
     source_defence: Name = PLAIN
     source_draws: PositiveInt = 1
     epsilon: EpsilonSettings
-    protocol: Protocol | None
-    storage: Literal["float32", "uint8"] | None
+    protocol: Protocol | None = "joint"
+    storage: Literal["float32", "uint8"] | None = "float32"
     variants: Annotated[tuple[Variant, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
-    controls: bool
-    save_adversarial: bool
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    n_images: PositiveInt | None
+    controls: bool = False
+    save_adversarial: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    n_images: PositiveInt | None = None
     dataset: DatasetSettings
     model: dict[str, ModelSettings]
     defence: dict[str, DefenceSettings] = Field(default_factory=dict)
-    trainer: TrainerSettings
-    training: TrainingSettings
-    tracking: TrackingSettings
-    diagnostics: DiagnosticSettings
-    clean_accuracy_check: CheckSettings
-    report: ReportSettings
+    trainer: TrainerSettings = TrainerSettings()
+    training: TrainingSettings = TrainingSettings()
+    tracking: TrackingSettings = TrackingSettings(name="none")
+    diagnostics: DiagnosticSettings = DiagnosticSettings()
+    clean_accuracy_check: CheckSettings = CheckSettings()
+    report: ReportSettings = ReportSettings()
     store: StoreSettings = StoreSettings()
     rerun: bool = False
-    cache_dir: str
+    cache_dir: str = "cache"
     sweep: str | None = None
 
     @model_validator(mode="after")

@@ -1,9 +1,11 @@
-"""An attack on a source model, as a source of adversarial images."""
+"""Sources of adversarial images, of which an attack on a model is one."""
 
 import copy
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,6 @@ from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
-from src.images.adversarial_source import AdversarialBatch, AdversarialSource
 from src.models import ModelError
 from src.utils import stopping
 from src.utils.refusals import first_line
@@ -24,6 +25,46 @@ _TARGET_LABEL_STREAM = 2  # a random stream apart from those of attacks and nois
 
 Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
+
+
+@dataclass(frozen=True)
+class AdversarialBatch:
+    """Adversarial images of a batch, float32 (K, N, 3, H, W) in [0, 1].
+
+    Attributes:
+        target_labels: int64 (N,); None of an untargeted attack.
+        counts: Gradients taken of the whole batch, those of them that were zero in every pixel, and
+            forward passes; None where the images were at hand.
+    """
+
+    images: Tensor
+    target_labels: Tensor | None = None
+    counts: tuple[int, int, int] | None = None
+
+    def select(self, rows: Tensor) -> "AdversarialBatch":
+        """Return the images of some rows."""
+        labels = None if self.target_labels is None else self.target_labels[rows]
+        return AdversarialBatch(self.images[:, rows], labels, self.counts)
+
+
+class AdversarialSource(nn.Module, ABC):
+    """Source of adversarial images for K `budgets` in units of 1/255 of a `norm`, `linf` or `l2`.
+
+    Attributes:
+        max_batch: Most images in one gradient batch; None: no limit.
+        max_images: Most images that `forward` is given at once; None: as many as the trainer says.
+    """
+
+    max_batch: int | None = None
+    max_images: int | None = None
+
+    def __init__(self, budgets: Sequence[float], norm: str) -> None:
+        super().__init__()
+        self.budgets, self.norm = tuple(budgets), norm
+
+    @abstractmethod
+    def forward(self, images: Tensor, batch: Batch) -> AdversarialBatch:
+        """Return the adversarial versions of a batch, whose float32 `images` are in [0, 1]."""
 
 
 class Counts:

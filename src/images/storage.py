@@ -1,13 +1,68 @@
-"""Rounding of adversarial images to the 256 grey levels of image files."""
+"""Variants of adversarial images: as files store them, and controls that no attack made."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from src.attacks import noise_signs, project
+from src.data import Batch
+
+STORED = "stored"
+"""Variant of images that are evaluated as a saved set holds them."""
+
 TOLERANCE_255 = 1e-4
 """Float rounding error of integer budgets, in grey levels."""
 _AXES = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class AttackedImages:
+    """A batch and its adversarial images of one budget, in units of 1/255.
+
+    Images are float32 (N, 3, H, W) in [0, 1]; `batch` holds the clean ones in 8 bits.
+    """
+
+    clean: Tensor
+    adversarial: Tensor
+    batch: Batch
+    eps_255: float
+    norm: str
+
+    def as_stored(self, storage: str, images: Tensor | None = None) -> Tensor:
+        """Return the images, or others inside the balls, in a storage format.
+
+        The formats are `float32`; `uint8`, rounded inside the ball; and `STORED`.
+        """
+        images = self.adversarial if images is None else images
+        return self.rounded(images).to(images.dtype) / 255 if storage == "uint8" else images
+
+    def rounded(self, images: Tensor) -> Tensor:
+        """Return the nearest grey levels of images inside the ball, uint8 (N, 3, H, W)."""
+        return round_to_8_bits(images, self.batch.images, self.eps_255, self.norm)
+
+    def control(self, name: str, storage: str, seed: int) -> Tensor:
+        """Return images of the same budget without an attack on them, in a storage format.
+
+        `noise` is random-sign noise drawn by the seed, `shuffled` the perturbation of another image
+        of the batch.
+        """
+        eps = self.clean.new_tensor(self.eps_255 / 255)
+        if name == "noise":
+            change = eps * noise_signs(seed, self.batch.index, self.clean)
+        else:
+            change = _shuffle(self.adversarial - self.clean)
+        images = project(self.clean + change, self.clean, eps, self.norm)
+        return self.as_stored("uint8" if storage == STORED else storage, images)
+
+
+def _shuffle(changes: Tensor) -> Tensor:
+    """Return perturbations swapped within pairs, or in a cycle of the last three images."""
+    order = torch.arange(len(changes)) ^ 1
+    if len(order) % 2:
+        order[-3:] = torch.tensor([len(order) - 2, len(order) - 1, len(order) - 3])
+    return changes[order.to(changes.device)]
 
 
 def round_to_8_bits(

@@ -1,18 +1,19 @@
 """Images without some of their frequencies, or with one band of a perturbation alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from src.artifacts.tables import EPS_255, FLOAT, INDEX, LABEL, TEXT, column
 from src.attacks import noise_signs
-from src.images.adversarial_source import Probe
-from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.fourier import CORNER, band, low_passed
-from src.measure.predictions import prediction_rows
+from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
+from src.measure.prediction_rows import PREDICTED, Level, predict
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.defended_names import PLAIN, Evaluated
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
@@ -29,70 +30,77 @@ CUTOFFS = (0.0625, 0.125, 0.1875, 0.25, 0.375)
 """Cutoffs of low-passed images, in cycles per pixel."""
 
 
-class Filtered(Diagnostic):
-    """Evaluate every target on the low, mid and high frequencies of the perturbations alone.
+class BandFilters(Measurement):
+    """Every target on the low, mid and high frequencies of the perturbations alone.
 
-    The parts are those of `with_parts`, for the budget `reference_eps_255` and noise drawn by
-    `seed`; of the band `all`, the whole perturbation, the predictions are the job's own.
+    The perturbations are those of the reference budget (`kind` `attack`) and, as their control,
+    random-sign noise of that budget (`noise`); the parts are those of `with_parts`. Columns are
+    `eps_255` (of the whole perturbation), `frequency_low` and `frequency_high` (of the band, in
+    cycles per pixel). Of the band `all` the attack's predictions are the job's own.
     """
 
-    table = "filtered"
-
-    def __init__(self, reference_eps_255: float, seed: int = 0) -> None:
-        self.levels = _bands(reference_eps_255, "attack")
-        self.reference_eps_255, self.seed = reference_eps_255, seed
-
-    def measure(self, inputs: DiagnosticInput) -> pa.Table:
-        """Return one row per image, target and band.
-
-        The columns are `index`, `label`, `target`, `eps_255` (of the whole perturbation), `band`,
-        `kind` (`attack`, or `noise`, its control), `frequency_low` and `frequency_high` (of the
-        band, in cycles per pixel), and those of a prediction.
-        """
-        index, labels, clean = inputs.batch.index, inputs.batch.labels, inputs.clean
-        place = inputs.budgets.index(self.reference_eps_255)
-        noise = _budget_noise(clean, index, self.reference_eps_255, self.seed)
-        parts = with_parts(clean, inputs.adversarial[place] - clean, noise)
-        tables = []
-        for name, network in inputs.networks.items():
-            for number, images in enumerate(parts):
-                logits = network(images) if number else inputs.logits[name][place]
-                level = self.levels.slice(number, 1)
-                tables.append(prediction_rows(name, level, index, labels, logits))
-        return pa.concat_tables(tables).drop_columns(["target_label", "draws", "draws_correct"])
-
-
-def noise_parts(eps_255: float, seed: int) -> Probe:
-    """Return the control of `Filtered`: the same parts of random-sign noise of a budget."""
-
-    def make(images: Tensor, index: Tensor) -> Tensor:
-        noise = _budget_noise(images, index, eps_255, seed)
-        return with_parts(images, noise, noise)
-
-    return Probe(_bands(eps_255, "noise"), make)
-
-
-def low_passed_images() -> Probe:
-    """Return clean images without their frequencies from each of `CUTOFFS` on, in [0, 1]."""
-
-    def make(images: Tensor, index: Tensor) -> Tensor:
-        return torch.stack([low_passed(images, cutoff).clamp(0, 1) for cutoff in CUTOFFS])
-
-    return Probe(pa.table({"cutoff": CUTOFFS}), make)
-
-
-def _bands(eps_255: float, kind: str) -> pa.Table:
-    """Return the columns of `filtered` that tell the bands of a kind apart."""
-    low, high = np.array(list(BOUNDS.values())).T
-    return pa.table(
-        {
-            "eps_255": [float(eps_255)] * len(BOUNDS),
-            "band": list(BOUNDS),
-            "kind": [kind] * len(BOUNDS),
-            "frequency_low": low,
-            "frequency_high": np.minimum(CORNER, high),
-        }
+    name = "filtered"
+    schema = pa.schema(
+        [
+            INDEX,
+            LABEL,
+            EPS_255,
+            column("band", TEXT),
+            column("kind", TEXT),
+            *FREQUENCIES,
+            *PREDICTED,
+        ]
     )
+    order = ("frequency_low", "-frequency_high", "index")
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return two cells for each target, of the attack and of the noise."""
+        settings, index = job.settings, job.diagnosed.indices
+        for target in settings.evaluated if settings.diagnostics.filters else ():
+            if target.defence == PLAIN:
+                decides = (settings.reference, [*BOUNDS.values()])
+                noise = (*decides, settings.seed)
+                yield Cell(self.name, index, target, decides=decides)
+                yield Cell(self.name, index, target, decides=noise, attacked=False)
+
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image and band."""
+        eps_255, clean = batch.settings.reference, batch.clean
+        noise = _budget_noise(clean, batch.batch.index, eps_255, batch.settings.seed)
+        attacked = batch.adversarial is not None
+        change = batch.versions[batch.reference].adversarial - clean if attacked else noise
+        parts = with_parts(clean, change, noise)
+        versions: list[tuple[Level, Callable[[Evaluated], Tensor]]] = []
+        for (name, (low, high)), images in zip(BOUNDS.items(), parts, strict=True):
+            level = {"band": name, "kind": "attack" if attacked else "noise", "eps_255": eps_255}
+            level |= {"frequency_low": low, "frequency_high": min(CORNER, high)}
+            versions.append((level, partial(batch.classify, images=images)))
+        if attacked:  # the whole as the job has it
+            versions[0] = versions[0][0], partial(batch.logits, place=batch.reference)
+        return predict(batch, cells, versions)
+
+
+class LowPassed(Measurement):
+    """Every target on clean images without their frequencies from each of `CUTOFFS` on."""
+
+    name = "low_passed"
+    schema = pa.schema([INDEX, LABEL, column("cutoff", FLOAT, 0, CORNER), *PREDICTED])
+    order = ("cutoff", "index")
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell for each target."""
+        settings = job.settings
+        for target in map(Evaluated, settings.targets if settings.diagnostics.filters else ()):
+            yield Cell(self.name, job.diagnosed.indices, target, decides=CUTOFFS, attacked=False)
+
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image and cutoff, in cycles per pixel."""
+        versions = (
+            ({"cutoff": cutoff}, partial(batch.classify, images=images.clamp(0, 1)))
+            for cutoff in CUTOFFS
+            for images in [low_passed(batch.clean, cutoff)]
+        )
+        return predict(batch, cells, versions)
 
 
 def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:

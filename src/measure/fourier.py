@@ -5,8 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from src.artifacts.tables import FLOAT, column
+
 CORNER = math.sqrt(0.5)
 """The highest frequency of a square grid of pixels, along its diagonal."""
+FREQUENCIES = tuple(column(f"frequency_{end}", FLOAT, 0, CORNER) for end in ("low", "high"))
+"""Columns of a band [low, high) of frequencies."""
 _FINEST = 64
 _ROUNDING = 1e-9  # a frequency on a bound must not fall below it
 

@@ -1,67 +1,71 @@
 """Similarity of the gradients of two models."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.attacks import LOSSES, Model
-from src.data import Batch
-from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.predictions import to_numpy
+from src.measure.prediction_rows import to_numpy
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.models import Ensemble
+from src.utils.defended_names import Evaluated
 
 
-class Similarity(Diagnostic):
-    """Compare the gradients of networks at the clean image, each computed once an image.
+class GradientSimilarity(Measurement):
+    """Cosine of the gradients of the source and of a target at the clean image.
 
     They are of the cross-entropy of the true class; that of an ensemble is taken as it is
-    attacked. These gradients are not counted.
-
-    Args:
-        pairs: Names of two networks each, by the pair's own name.
-        max_batch: Most images in one gradient batch.
+    attacked. These gradients are not counted. The cosine is NaN where one is zero everywhere.
 
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
         (2017), arXiv 1611.02770, for the cosine.
     """
 
-    table = "similarity"
+    name = "similarity"
+    schema = pa.schema([INDEX, LABEL, column("cosine", FLOAT, -1, 1, nan=True)])
 
-    def __init__(self, pairs: Mapping[str, tuple[str, str]], max_batch: int) -> None:
-        self.pairs, self.max_batch = pairs, max_batch
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell for each target."""
+        settings = job.settings
+        source = Evaluated(settings.source_name)
+        for target in map(Evaluated, settings.targets if settings.diagnostics.similarity else ()):
+            yield Cell(self.name, job.diagnosed.indices, target, (source,), attacked=False)
 
-    def measure(self, inputs: DiagnosticInput) -> pa.Table:
-        """Return one row per image and pair.
-
-        The columns are `index`, `label`, `target` (the pair's name) and `cosine` (of the two
-        gradients, in [-1, 1]; NaN where one is zero everywhere).
-        """
-        index, labels = inputs.batch.index, inputs.batch.labels
-        gradients = {
-            name: self._gradients(network, inputs.clean, inputs.batch)
-            for name, network in inputs.networks.items()
-        }
-        return pa.concat_tables(
-            pa.table(
-                {
-                    "index": to_numpy(index),
-                    "label": to_numpy(labels),
-                    "target": pa.repeat(name, len(index)),
-                    "cosine": to_numpy(cosines(gradients[first], gradients[second])),
-                }
-            )
-            for name, (first, second) in self.pairs.items()
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image."""
+        models = {model for cell in cells for model in (cell.target, *cell.others)}
+        clean, labels, size = (
+            batch.clean,
+            batch.batch.labels,
+            batch.settings.trainer.max_gradient_batch,
         )
+        gradients = {
+            model: input_gradients(batch.networks[model], clean, labels, size).flatten(1)
+            for model in models
+        }
+        for cell in cells:
+            (source,) = cell.others
+            columns = {
+                "index": batch.batch.index,
+                "label": labels,
+                "cosine": cosines(gradients[source], gradients[cell.target]),
+            }
+            yield pa.table({name: to_numpy(values) for name, values in columns.items()})
 
-    def _gradients(self, network: nn.Module, clean: Tensor, batch: Batch) -> Tensor:
-        """Return each image's gradient, float64 (N, 3 H W)."""
-        model: Model = network.attacked if isinstance(network, Ensemble) else network
-        parts = zip(clean.split(self.max_batch), batch.labels.split(self.max_batch), strict=True)
-        gradient = torch.cat([_gradient(model, *part) for part in parts]).flatten(1)
-        return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
+
+def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Tensor:
+    """Return the gradients of the cross-entropy by the images, float64 (N, 3, H, W).
+
+    At most `size` are taken at once; of an ensemble they are as it is attacked.
+    """
+    model: Model = network.attacked if isinstance(network, Ensemble) else network
+    parts = zip(images.split(size), labels.split(size), strict=True)
+    gradient = torch.cat([_gradient(model, *part) for part in parts])
+    return (gradient.cpu() if gradient.device.type == "mps" else gradient).double()
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Minimum adversarial budgets of images, between the budgets of the grid."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,78 +8,82 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from src.data import Batch
-from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.predictions import prediction_columns, to_numpy, top_predictions
-
-BatchAttack = Callable[[Tensor, Batch, Tensor], Tensor]
-"""Clean images (N, 3, H, W) in [0, 1], their batch, and budgets in [0, 1] units, (K, N), to
-adversarial images (K, N, 3, H, W)."""
+from src.artifacts.tables import FLOAT, INDEX, LABEL, column
+from src.images.attacker import Attacker
+from src.measure.prediction_rows import PREDICTED, prediction_columns, to_numpy, top_predictions
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.defended_names import PLAIN, Evaluated
 
 
-class Bisection(Diagnostic):
-    """Bracket each image's minimum adversarial budget by attacking it again, target by target.
+class MinimumBudget(Measurement):
+    """Bracket of each image's minimum adversarial budget, by attacking it again for each target.
 
     An image flips if the target, correct on the clean image, predicts a wrong class. The bracket
     goes from the largest budget of the grid below the first one that flips, or 0, to that one;
     attacks with its middle halve it. Flipping need not be monotonous in the budget: the result is
     one crossing.
 
-    Args:
-        halvings: Number of attacks on each image.
-        clean: Predictions of the targets for the clean images.
-        attack: The attack that made the images of the grid; its images are not rounded.
+    `below_eps_255` (which does not flip, or is 0) and `eps_255` (which does) are the bracket, in
+    units of 1/255, and the predictions are those at `eps_255`. If an image never flips, `eps_255`
+    is null, and the rest is that of the largest budget.
     """
 
-    table = "flips"
+    name = "flips"
+    bracket = (column("below_eps_255", FLOAT, 0, 255), column("eps_255", FLOAT, 0, 255, null=True))
+    schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 
-    def __init__(self, halvings: int, clean: pa.Table, attack: BatchAttack) -> None:
-        self.halvings, self.attack = halvings, attack
-        self.correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return, for each target behind no defence, a cell of the images it is correct on."""
+        settings, halvings = job.settings, job.settings.diagnostics.bisection
+        if not halvings or clean is None or settings.attack.kind != "crafted":
+            return
+        correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
+        for target in settings.evaluated:
+            if target.defence == PLAIN:
+                names = zip(("target", "defence"), target, strict=True)
+                rows = correct.filter(
+                    pc.and_(*(pc.equal(correct[key], name) for key, name in names))
+                )
+                index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
+                yield Cell(self.name, index, target, decides=halvings)
 
-    def measure(self, inputs: DiagnosticInput) -> pa.Table:
-        """Return one row per image and target that is correct on it.
-
-        The columns are `index`, `label`, `target`, `below_eps_255` and `eps_255` (the bracket, in
-        units of 1/255: the former does not flip, or is 0; the latter does), and the target's
-        predictions at `eps_255`. If an image never flips, `eps_255` is null, and the rest is that
-        of the largest budget.
-        """
-        return pa.concat_tables(self._bisect(inputs, name) for name in inputs.networks)
-
-    def _bisect(self, inputs: DiagnosticInput, name: str) -> pa.Table:
-        """Return the rows of a batch and a target."""
-        index, labels, grid = inputs.batch.index, inputs.batch.labels, inputs.logits[name]
-        flips = torch.stack([_flips(name, logits, labels) for logits in grid])
-        tried = torch.tensor(inputs.budgets, dtype=torch.float64)[:, None]  # budgets in any order
-        high, first = tried.where(flips, torch.inf).min(dim=0)
-        low = tried.where(tried < high, 0).amax(dim=0)
-        known = self.correct.filter(pc.equal(self.correct["target"], name))["index"].to_numpy()
-        correct, ever = torch.from_numpy(np.isin(to_numpy(index), known)), flips.any(dim=0)
-        logits = grid[first.where(ever, tried.argmax()), torch.arange(len(labels))]
-        rows = (correct & ever).nonzero()[:, 0]
-        clean, batch = inputs.clean[rows], Batch(*(column[rows] for column in inputs.batch))
-        for _ in range(self.halvings if len(rows) else 0):
-            middle = (low[rows] + high[rows]) / 2
-            (images,) = self.attack(clean, batch, middle[None].to(clean) / 255)
-            attacked = inputs.networks[name](images)
-            flipped = _flips(name, attacked, batch.labels)
-            high[rows[flipped]] = middle[flipped]
-            low[rows[~flipped]] = middle[~flipped]
-            logits[rows[flipped]] = attacked[flipped]
-        rows = correct.nonzero()[:, 0]
-        return pa.table(
-            {
-                "index": to_numpy(index[rows]),
-                "label": to_numpy(labels[rows]),
-                "target": pa.repeat(name, len(rows)),
-                "below_eps_255": to_numpy(low[rows]),
-                "eps_255": pa.array(high[rows].numpy(), mask=~ever[rows].numpy()),
-                **prediction_columns(top_predictions(name, logits[rows], labels[rows])),
-            }
-        )
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image that the cell's target is correct on."""
+        return [_bisect(batch.select(cell.index), cell.target) for cell in cells]
 
 
-def _flips(target: str, logits: Tensor, labels: Tensor) -> Tensor:
+def _bisect(batch: EvaluatedBatch, target: Evaluated) -> pa.Table:
+    """Return the rows of a batch that a target is correct on."""
+    assert isinstance(batch.source, Attacker)
+    index, labels = batch.batch.index, batch.batch.labels
+    grid = torch.stack([batch.logits(target, place) for place in range(len(batch.source.budgets))])
+    flips = torch.stack([_flips(target, logits, labels) for logits in grid])
+    tried = torch.tensor(batch.source.budgets, dtype=torch.float64)[:, None]  # in any order
+    high, first = tried.where(flips, torch.inf).min(dim=0)
+    low, ever = tried.where(tried < high, 0).amax(dim=0), flips.any(dim=0)
+    logits = grid[first.where(ever, tried.argmax()), torch.arange(len(labels))]
+    rows = ever.nonzero()[:, 0]
+    part = batch.select(to_numpy(index[rows]))
+    for _ in range(batch.settings.diagnostics.bisection if len(rows) else 0):
+        middle = (low[rows] + high[rows]) / 2
+        budgets = middle[None].to(part.clean) / 255
+        (images,) = batch.source.perturbed(part.clean, part.batch, budgets)
+        attacked = batch.classify(target, images)
+        flipped = _flips(target, attacked, part.batch.labels)
+        high[rows[flipped]] = middle[flipped]
+        low[rows[~flipped]] = middle[~flipped]
+        logits[rows[flipped]] = attacked[flipped]
+    return pa.table(
+        {
+            "index": to_numpy(index),
+            "label": to_numpy(labels),
+            "below_eps_255": to_numpy(low),
+            "eps_255": pa.array(high.numpy(), mask=~ever.numpy()),
+            **prediction_columns(top_predictions(target, logits, labels)),
+        }
+    )
+
+
+def _flips(target: Evaluated, logits: Tensor, labels: Tensor) -> Tensor:
     """Return a mask of the images that are taken for another class, on the CPU."""
     return (top_predictions(target, logits, labels).classes[:, 0] != labels).cpu()

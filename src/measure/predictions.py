@@ -1,131 +1,65 @@
-"""Rows of predictions, and of what attacks took."""
+"""Targets on the adversarial images, in each of the formats that a file may store them in."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
-import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
 from torch import Tensor
-from torch.nn import functional
 
-from src.utils.defended_names import ABSTAINED
-
-TOP_K = 5
-
-
-class TopPredictions(NamedTuple):
-    """A model's predictions for N images.
-
-    Attributes:
-        predicted: Predicted class, int64 (N,); -1 where the model abstains.
-        confidence: Its probability, (N,); NaN where the model abstains.
-        true: Probability of the true class, (N,).
-        classes: Five most likely classes, int64 (N, 5), or all if there are fewer.
-        confidences: Their probabilities, descending.
-        draws_correct: Number of draws that predict the true class, int64 (N,).
-    """
-
-    predicted: Tensor
-    confidence: Tensor
-    true: Tensor
-    classes: Tensor
-    confidences: Tensor
-    draws_correct: Tensor
+from src.images.storage import STORED, AttackedImages
+from src.measure.attack_cost import AttackCost
+from src.measure.prediction_rows import PREDICTIONS, Level, predict, with_cost
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.defended_names import PLAIN, Evaluated
 
 
-def top_predictions(target: str, logits: Tensor, labels: Tensor) -> TopPredictions:
-    """Return the predictions of logits (N, C) for images of the classes `labels`, (N,).
+class Predictions(Measurement):
+    """Predictions of every target behind no defence, a table for each storage format."""
 
-    Of logits (R, N, C) of R draws the class that most draws predict is the prediction, of several
-    such ones that with the lowest mean rank, and probabilities are means over the draws. A row of
-    NaN abstains, and so do more than half of the draws together.
-    """
-    draws = logits.float() if logits.ndim == 3 else logits.float()[None]
-    abstains = draws.isnan().all(dim=2)
-    if logits.ndim == 2:
-        abstains = torch.zeros_like(abstains)  # that is for defences
-    if not bool((draws.isfinite().all(dim=2) | abstains).all()):
-        raise ValueError(f"{target} gave logits that are not finite.")
-    mean = draws.softmax(dim=2).nanmean(dim=0)
-    top = mean.topk(min(TOP_K, mean.shape[1]), dim=1)
-    likeliest = draws.argmax(dim=2) if len(draws) > 1 else top.indices[None, :, 0]
-    predicted = likeliest[0]
-    if len(draws) > 1:
-        votes = functional.one_hot(likeliest, mean.shape[1]) * ~abstains[..., None]
-        ranks = draws.argsort(dim=2, descending=True).argsort(dim=2).float().mean(dim=0)
-        predicted = (votes.sum(dim=0) - ranks / mean.shape[1]).argmax(dim=1)
-    predicted = predicted.masked_fill(abstains.float().mean(dim=0) > 0.5, ABSTAINED)
-    places = torch.stack([predicted.clamp_min(0), labels], dim=1)
-    confidence, true = mean.gather(1, places).unbind(dim=1)
-    correct = ((likeliest == labels) & ~abstains).sum(dim=0)
-    confidence = confidence.masked_fill(predicted == ABSTAINED, torch.nan)
-    return TopPredictions(predicted, confidence, true, top.indices, top.values, correct)
+    name = "predictions"
+    schema = PREDICTIONS
+    order = ("eps_255", "index")
+    has_file = False
 
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell of all images for each target and format, the primary one first."""
+        settings = job.settings
+        for storage in dict.fromkeys((settings.storage or STORED, *settings.variants)):
+            for target in settings.evaluated:
+                if target.defence == PLAIN:
+                    yield Cell(storage, job.images.indices, target)
 
-def prediction_rows(
-    target: str,
-    level: pa.Table,
-    index: Tensor,
-    labels: Tensor,
-    logits: Tensor,
-    target_labels: Tensor | None = None,
-) -> pa.Table:
-    """Return a row per image of a batch: index, labels and target labels are of shape (N,).
-
-    The columns are `index`, `label`, `target_label` (null of an untargeted attack), `target`,
-    those of `level`, a table of one row, `draws`, `draws_correct`, and `prediction_columns`.
-    """
-    top, count = top_predictions(target, logits, labels), len(index)
-    unknown = pa.nulls(count, pa.int64())
-    return pa.table(
-        {
-            "index": to_numpy(index),
-            "label": to_numpy(labels),
-            "target_label": unknown if target_labels is None else to_numpy(target_labels),
-            "target": pa.repeat(target, count),
-            **{name: pa.repeat(level[name][0], count) for name in level.column_names},
-            "draws": np.full(count, len(logits) if logits.ndim == 3 else 1),
-            "draws_correct": to_numpy(top.draws_correct),
-            **prediction_columns(top),
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image and budget."""
+        by_table: dict[str, list[Cell]] = {}
+        for cell in cells:
+            by_table.setdefault(cell.table, []).append(cell)
+        tables = {
+            table: iter(predict(batch, same, self._versions(table, batch), batch.target_labels))
+            for table, same in by_table.items()
         }
-    )
+        return [next(tables[cell.table]) for cell in cells]
 
+    def _versions(
+        self, table: str, batch: EvaluatedBatch
+    ) -> Iterator[tuple[Level, Callable[[Evaluated], Tensor]]]:
+        """Yield a table's images of each budget."""
+        for place, version in enumerate(batch.versions):
+            if table == "float32":  # of which others need the logits, too
+                yield {"eps_255": version.eps_255}, partial(batch.logits, place=place)
+            else:
+                images = self.make(table, version, batch)
+                yield {"eps_255": version.eps_255}, partial(batch.classify, images=images)
 
-def prediction_columns(top: TopPredictions) -> dict[str, pa.Array]:
-    """Return the columns of a table that hold predictions.
+    def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
+        """Return the images of a table at a budget, float32 (N, 3, H, W) in [0, 1]."""
+        return version.as_stored(table)
 
-    They are `predicted` (-1: the target abstained), `confidence`, `true_confidence`,
-    `top5_classes` and `top5_confidences`.
-    """
-    return {
-        "predicted": to_numpy(top.predicted),
-        "confidence": to_numpy(top.confidence),
-        "true_confidence": to_numpy(top.true),
-        "top5_classes": to_lists(top.classes.int()),
-        "top5_confidences": to_lists(top.confidences),
-    }
-
-
-def crafting_rows(index: Tensor, counts: Sequence[int]) -> pa.Table:
-    """Return what each image of a batch took, for all budgets together.
-
-    `counts` are the batch's gradients, zero gradients and forward passes, which are shared out
-    evenly among its images. The columns are `index`, `gradients`, `zero_gradients`, `forwards`.
-    """
-    names = ("gradients", "zero_gradients", "forwards")
-    shares = {
-        name: np.full(len(index), value / len(index))
-        for name, value in zip(names, counts, strict=True)
-    }
-    return pa.table({"index": to_numpy(index), **shares})
-
-
-def to_numpy(values: Tensor) -> np.ndarray:
-    """Return a copy of a column (N,): a loader's tensors hold open files."""
-    return values.cpu().numpy().copy()
-
-
-def to_lists(rows: Tensor) -> pa.Array:
-    """Return each row of a tensor (N, c) as a list of fixed length."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(to_numpy(rows.flatten())), rows.shape[1])
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return the predictions with what the images of each row took, where that is known."""
+        cost = {}
+        if crafting := tables.get(AttackCost.name):
+            places = pc.index_in(tables[name]["index"], crafting["index"])
+            cost = {column: crafting[column].take(places) for column in ("gradients", "forwards")}
+        return with_cost(tables[name], cost)

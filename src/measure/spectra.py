@@ -1,38 +1,47 @@
 """Power spectra of clean images and of perturbations."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
 import pyarrow as pa
 
-from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.fourier import radial_bins, radial_power
-from src.measure.predictions import to_lists, to_numpy
+from src.artifacts.tables import EPS_255, FLOAT, INTEGER, TEXT, column
+from src.measure.fourier import FREQUENCIES, radial_bins, radial_power
+from src.measure.prediction_rows import to_lists, to_numpy
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 _ROUNDING = 1e-9
 """Largest power that is rounding of float32 pixels alone."""
 
 
-class Spectra(Diagnostic):
+class Spectra(Measurement):
     """Radial power spectra of clean images and of their perturbations of the reference budget."""
 
-    table = "spectra"
+    name = "spectra"
+    counts = (column("n", INTEGER, 0), column("share", FLOAT, 0, 1 + 1e-9, nan=True))
+    schema = pa.schema([column("kind", TEXT), EPS_255, *FREQUENCIES, *counts])
 
-    def __init__(self, reference_eps_255: float) -> None:
-        self.reference_eps_255 = reference_eps_255
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return the cell of the diagnosed images."""
+        if job.settings.diagnostics.spectra:
+            yield Cell(self.name, job.diagnosed.indices, decides=job.settings.reference)
 
-    def measure(self, inputs: DiagnosticInput) -> pa.Table:
-        """Return one row per image: `index`, and the power of the image and of its perturbation.
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image: `image`, `perturbation`, lists of the power in each bin.
 
-        `image` and `perturbation` are lists of the power in each bin, see `radial_power`.
+        See `radial_power`.
         """
-        place = inputs.budgets.index(self.reference_eps_255)
-        change = inputs.adversarial[place] - inputs.clean
-        return pa.table(
-            {
-                "index": to_numpy(inputs.batch.index),
-                "image": to_lists(radial_power(inputs.clean)),
-                "perturbation": to_lists(radial_power(change)),
-            }
-        )
+        change = batch.versions[batch.reference].adversarial - batch.clean
+        columns = {
+            "index": to_numpy(batch.batch.index),
+            "image": to_lists(radial_power(batch.clean)),
+            "perturbation": to_lists(radial_power(change)),
+        }
+        return [pa.table(columns)]
+
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return the means over the images, see `mean_spectra`."""
+        return mean_spectra(tables[name], job.images.image_size, job.settings.reference)
 
 
 def mean_spectra(rows: pa.Table, side: int, reference_eps_255: float) -> pa.Table:

@@ -1,19 +1,27 @@
-"""Stealth: size and visibility of perturbations."""
+"""Size and visibility of perturbations."""
+
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from src.measure.diagnostic import Diagnostic, DiagnosticInput
-from src.measure.predictions import to_numpy
+from src.artifacts.tables import EPS_255, FLOAT, INDEX, column
+from src.images.storage import AttackedImages
+from src.measure.prediction_rows import to_numpy
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 SMALLEST = 11
 """Fewest pixels of a side at which an image has an SSIM: its Gaussian window's."""
 
 
-class Stealth(Diagnostic):
+class Visibility(Measurement):
     """Size and visibility of every image's perturbation at each budget, before any rounding.
+
+    `rms_255` and `linf_255` are the root mean square and the largest change, in units of 1/255;
+    `psnr` is in dB of the range 1, infinite without a change; `ssim` is NaN for images below
+    `SMALLEST` pixels.
 
     Reference:
         Wang, Bovik, Sheikh, Simoncelli: Image Quality Assessment: From Error Visibility to
@@ -21,29 +29,35 @@ class Stealth(Diagnostic):
         deviation 1.5, K = 0.01 and 0.03, and the mean over windows inside the image and channels.
     """
 
-    table = "stealth"
+    name = "stealth"
+    sizes = (column("rms_255", FLOAT, 0, 255), column("linf_255", FLOAT, 0, 255))
+    views = (column("psnr", FLOAT), column("ssim", FLOAT, -1.001, 1.001, nan=True))
+    schema = pa.schema([INDEX, EPS_255, *sizes, *views])
+    order = ("eps_255", "index")
 
-    def measure(self, inputs: DiagnosticInput) -> pa.Table:
-        """Return one row per image and budget.
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return the cell of the diagnosed images."""
+        if job.settings.diagnostics.stealth:
+            yield Cell(self.name, job.diagnosed.indices)
 
-        The columns are `index`, `eps_255`, `rms_255` and `linf_255` (root mean square and largest
-        change, in units of 1/255), `psnr` (in dB of the range 1; infinite without a change) and
-        `ssim` (in [-1, 1]; NaN for images below `SMALLEST` pixels).
-        """
-        tables = []
-        for eps_255, images in zip(inputs.budgets, inputs.adversarial, strict=True):
-            change = (images - inputs.clean).flatten(1)
-            mse = change.double().square().mean(dim=1)
-            sizes = {
-                "eps_255": torch.full_like(mse, eps_255),
-                "rms_255": 255 * mse.sqrt(),
-                "linf_255": (255 * change.abs().amax(dim=1)).double(),
-                "psnr": -10 * mse.log10(),
-                "ssim": structural_similarity(images, inputs.clean).double(),
-            }
-            columns = {"index": inputs.batch.index, **sizes}
-            tables.append(pa.table({name: to_numpy(column) for name, column in columns.items()}))
-        return pa.concat_tables(tables)
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image and budget."""
+        return [pa.concat_tables(_sizes(version) for version in batch.versions)]
+
+
+def _sizes(version: AttackedImages) -> pa.Table:
+    """Return the rows of one budget."""
+    change = (version.adversarial - version.clean).flatten(1)
+    mse = change.double().square().mean(dim=1)
+    columns = {
+        "index": version.batch.index,
+        "eps_255": torch.full_like(mse, version.eps_255),
+        "rms_255": 255 * mse.sqrt(),
+        "linf_255": (255 * change.abs().amax(dim=1)).double(),
+        "psnr": -10 * mse.log10(),
+        "ssim": structural_similarity(version.adversarial, version.clean).double(),
+    }
+    return pa.table({name: to_numpy(values) for name, values in columns.items()})
 
 
 def structural_similarity(images: Tensor, others: Tensor) -> Tensor:

@@ -8,34 +8,34 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from src.cache.keys import content_key
+from src.cache.rows import Rows
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
 from src.defences import AttackedDefence
 from src.images.attacker import Attacker
-from src.run.lightning_module import CRAFTING
-from src.run.stages import Job
+from src.measure.attack_cost import AttackCost
+from src.run.stages import Pass
 from src.utils.defended_names import PLAIN
 from src.utils.processes import is_first_process
 
 log = logging.getLogger(__name__)
 
 
-def make_attacker(job: Job, stored: Mapping[int, np.ndarray] | None = None) -> Attacker:
+def make_attacker(job: Pass, stored: Mapping[int, np.ndarray] | None = None) -> Attacker:
     """Return a job's attack on its source; images that are `stored` are not attacked again."""
     settings, attack = job.settings, job.settings.attack
-    source = job.models[settings.source_name]
-    assert job.attack is not None
+    source, pool = job.models[settings.source_name], job.data.pool
+    assert job.planned.attack is not None
     return Attacker(
         _behind_its_defence(job, source.classifier),
-        job.attack,
+        job.planned.attack,
         settings.budgets,
         norm=attack.norm,
         target_label_rule=attack.target_label,
         num_classes=job.images.num_classes,
         data_target_labels=_known_target_labels(settings, job.images),
         seed=settings.seed,
-        pool=job.pool and (job.pool.images, job.pool.labels),
+        pool=pool and (pool.images, pool.labels),
         max_batch=max(1, _most_at_once(job) // settings.source_draws),  # which are held at once
         max_images=_images_per_batch(job),
         precision=settings.trainer.attack_precision,
@@ -44,30 +44,30 @@ def make_attacker(job: Job, stored: Mapping[int, np.ndarray] | None = None) -> A
     )
 
 
-def _behind_its_defence(job: Job, classifier: nn.Module) -> nn.Module:
+def _behind_its_defence(job: Pass, classifier: nn.Module) -> nn.Module:
     """Return the source as an adaptive attacker sees it."""
     name = job.settings.source_defence
     if name == PLAIN:
         return classifier
     draws = job.settings.source_draws
-    model = AttackedDefence(classifier, job.defences[name], draws, name)
+    model = AttackedDefence(classifier, job.planned.defences[name], draws, name)
     if draws > model.draws:
         raise ValueError(f"source_draws={draws}: source_defence={name} draws nothing.")
     return model
 
 
-def _most_at_once(job: Job) -> int:
+def _most_at_once(job: Pass) -> int:
     """Return the most images in one gradient batch: on a CPU, as many as 32 of 224 pixels.
 
     Through a ResNet-50 those take below 4 GB.
     """
     trainer, side = job.settings.trainer, job.images.image_size
-    if job.device != "cpu" or trainer.gradient_batch is not None:
+    if job.data.device.type != "cpu" or trainer.gradient_batch is not None:
         return trainer.max_gradient_batch
     return min(trainer.max_gradient_batch, max(1, 32 * 224**2 // side**2))
 
 
-def _images_per_batch(job: Job) -> int | None:
+def _images_per_batch(job: Pass) -> int | None:
     """Return the most images in a batch, by the gradients that an image takes; None: no limit.
 
     The batch is what a kill loses. No clock decides it: other batches give other rows.
@@ -79,20 +79,20 @@ def _images_per_batch(job: Job) -> int | None:
     limit = settings.trainer.gradients_per_batch
     if limit is None:
         pixels = max(64, job.images.image_size) ** 2
-        limit = (20_000 if job.device == "cpu" else 1_000_000) * 64**2 // pixels
+        limit = (20_000 if job.data.device.type == "cpu" else 1_000_000) * 64**2 // pixels
     return max(1, int(limit / (gradients * members * settings.source_draws)))
 
 
-def try_attack(job: Job, device: torch.device) -> None:
+def try_attack(job: Pass, cache: Rows) -> None:
     """Attack two images, so that an attack that cannot work fails before targets are trained.
 
     An attack whose rows are stored is not tried, unless a diagnostic runs it again.
     """
-    diagnostics = job.settings.diagnostics
+    diagnostics, device = job.settings.diagnostics, job.data.device
     bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
-    key = content_key(job.crafting, CRAFTING, None, None)
-    rows = None if job.settings.rerun else job.rows.read(key, ["index"])
-    stored = rows is not None and np.isin(job.images.indices, rows["index"].to_numpy()).all()
+    (cell,) = AttackCost().cells(job, None)
+    rows = None if job.settings.rerun else cache.read(job.key(cell), ["index"])
+    stored = rows is not None and np.isin(cell.index, rows["index"].to_numpy()).all()
     if stored and not (bisected or iterations):
         return
     batch = Batch(*(column.to(device) for column in job.images[:2]))

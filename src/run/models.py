@@ -1,20 +1,18 @@
-"""Preparation of a job: its images, and its models with their weights."""
+"""A job's models with their weights."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
 
 from src.cache.code_digest import WEIGHTS, code_of, own_code
 from src.cache.keys import content_key
-from src.config.settings import DatasetSettings, Settings
-from src.data import ImageDataset, load_dataset
+from src.config.settings import Settings
+from src.data import ImageDataset
 from src.models import (
     Ensemble,
     PixelClassifier,
@@ -26,86 +24,62 @@ from src.models import (
     weight_facts,
     weights_digest,
 )
+from src.run.data import forget_datasets, open_dataset
+from src.run.stages import Data, Model, Planned
 from src.tracking import Tracker
 from src.training import trained_weights
-
-
-@dataclass(frozen=True)
-class Model:
-    """A classifier, frozen and in evaluation mode.
-
-    Attributes:
-        digest: Digest of its weights.
-        key: Digest of all that decides its logits but the trainer's settings.
-        expected_accuracy: Share of clean images that it should get right, as its settings or else
-            its weights state.
-    """
-
-    classifier: nn.Module
-    digest: str
-    key: str
-    expected_accuracy: float | None = None
-
 
 _last_job: dict[str, Model] = {}  # models by `_make_key`
 
 
-def open_dataset(settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
-    """Return the `train` or `test` split of a job's data; opened once for all jobs of a process.
+def build_models(planned: Planned, data: Data) -> dict[str, PixelClassifier]:
+    """Build the models of a job, untrained, except those that the last job of this process had.
 
-    With `whole` all images of the split are taken, whatever `n_images` says.
+    What does not fit the images, or an attack, is refused before hours of training.
     """
-    changes = dict.fromkeys(("n_images", "images")) if whole else {}
-    section = settings.dataset.model_copy(update=changes).model_dump_json()
-    return _opened(section, split, settings.cache_dir)
-
-
-def open_datasets(jobs: Iterable[Settings]) -> None:
-    """Open each data set once, so that no job waits for a download in vain."""
-    loaded = [job for job in jobs if job.attack.kind != "saved"]
-    for job in {job.dataset.model_dump_json(): job for job in loaded}.values():
-        open_dataset(job, "test")
-
-
-def prepare_models(
-    settings: Settings,
-    images: ImageDataset,
-    tracker: Tracker,
-    use_source: Callable[[dict[str, Model]], None] = lambda models: None,
-) -> dict[str, Model]:
-    """Build all models of a job, then train those without weights, the sources first.
-
-    Models of the last job in this process are reused. An ensemble of sources is a model of its own
-    beside its members. `use_source` gets the source's models before the others are trained.
-    """
-    keys = {name: _make_key(settings, name, images) for name in settings.models}
-    built = {name: _build(settings, name, images) for name in keys if keys[name] not in _last_job}
-    if settings.attack.kind == "crafted":
-        for name in built.keys() & set(settings.source):
-            check_gradient(name, built[name], images.image_size)
-    files = {
-        name: _checkpoint(settings, name, classifier, images)
+    settings, images = planned.settings, data.images
+    keys = {_make_key(settings, name, images): name for name in settings.models}
+    for key in _last_job.keys() - keys:
+        del _last_job[key]
+    built = {
+        name: _build(settings, name, images) for key, name in keys.items() if key not in _last_job
+    }
+    for name in built.keys() & set(settings.source if planned.attack else ()):
+        check_gradient(name, built[name], images.image_size)
+    files = [
+        _checkpoint(settings, name, classifier, images)
         for name, classifier in built.items()
         if settings.model[name].weights is None
-    }
-    if not all(file.exists() for file in files.values()):  # epochs end with all test images
+    ]
+    if not all(file.exists() for file in files):  # epochs end with all test images
         open_dataset(settings, "test", whole=True).digest()
-    models: dict[str, Model] = {}
-    for name, key in keys.items():
-        if name in files:
-            _train(name, built[name], files[name], settings, tracker)
+    return built
+
+
+def train_models(
+    planned: Planned,
+    data: Data,
+    built: Mapping[str, PixelClassifier],
+    names: Iterable[str],
+    tracker: Tracker,
+) -> dict[str, Model]:
+    """Return some models of a job with their weights, which are trained where there are none.
+
+    Those of the last job in this process are reused.
+    """
+    settings, images, models = planned.settings, data.images, dict[str, Model]()
+    for name in names:
+        key = _make_key(settings, name, images)
         if name in built:
-            models[name] = _finish(settings, name, built[name], images)
-        else:
-            models[name] = _last_job[key]
-        if settings.attack.kind == "crafted" and name == settings.source[-1]:
-            use_source(with_ensemble(settings, models))
-    _last_job.clear()
-    _last_job.update((keys[name], model) for name, model in models.items())
-    return with_ensemble(settings, models)
+            if settings.model[name].weights is None:
+                file = _checkpoint(settings, name, built[name], images)
+                _train(name, built[name], file, settings, tracker)
+            _last_job[key] = _finish(settings, name, built[name], images)
+        models[name] = _last_job[key]
+    return models
 
 
-def with_ensemble(settings: Settings, models: dict[str, Model]) -> dict[str, Model]:
+def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[str, Model]:
     """Return models and, if a job has several sources, their ensemble."""
     if len(settings.source) < 2:
         return models
@@ -123,7 +97,7 @@ def stored_classifier(settings: Settings, name: str) -> PixelClassifier | None:
 
     The state of the random number generators stays as it was.
     """
-    _opened.cache_clear()  # the current folder and its files may have changed
+    forget_datasets()  # the current folder and its files may have changed
     images = open_dataset(settings, "test")
     with isolate_rng():
         classifier = _build(settings, name, images)
@@ -254,11 +228,3 @@ def _train(
         make_logger=partial(tracker.training_logger, f"train {name}", tags, parameters),
     )
     load_weights(classifier.network, path)
-
-
-@lru_cache(maxsize=4)
-def _opened(section: str, split: str, cache_dir: str) -> ImageDataset:
-    dataset = DatasetSettings.model_validate_json(section)
-    common = dataset.model_dump(include=set(DatasetSettings.model_fields) - {"name"})
-    folder = Path(cache_dir) / "images"
-    return load_dataset(split, dataset.model_extra or {}, lock_folder=folder, **common)

@@ -36,36 +36,45 @@ from src.artifacts.layout import (
     MINIMUM_BUDGETS,
     PREDICTIONS,
     RATES,
+    SAVED,
     TOP_FIVE,
-    clear,
     clear_summary,
 )
-from src.artifacts.record import JobRecord, job_record, with_record
-from src.artifacts.tables import columns_of
-from src.images.saved_images import SavedImages
+from src.artifacts.record import JobRecord, clear, job_record, with_record
+from src.artifacts.tables import NAMES
+from src.cache.rows import Rows
+from src.images.saved import SavedImages, write_set
+from src.images.storage import STORED
+from src.measure import prediction_rows
+from src.measure.adversarial_images import examples
+from src.measure.registry import MEASUREMENTS
 from src.report.summary import JobSummary, Summary, described_images, summarise
-from src.run.passes import adversarial_images, stored_images
-from src.run.stages import Job, Results
+from src.run.passes import Results, adversarial_images, stored_images
+from src.run.stages import Pass
 from src.utils.defended_names import PLAIN, split_source
 from src.utils.files import atomic_write, write_csv, write_text, writing
 from src.utils.parquet import write_table
 
 log = logging.getLogger(__name__)
 
+_TOGETHER = 256  # adversarial images that are written at once
 
-def write_results(job: Job, result: Results, record: JobRecord, folder: Path) -> Summary:
+
+def write_results(
+    job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
+) -> Summary:
     """Write a job's files into its folder, and return their summary.
 
     The predictions get their name last: a job that has them has its other files.
     """
-    tables = {**result.diagnostics, **prediction_tables(job, result, record)}
+    tables = {**file_tables(results), **prediction_tables(results, record)}
     files = {name: folder / f"{name}.parquet" for name in tables}
     files[PREDICTIONS] = draft = folder / DRAFT
     try:
         for name, table in tables.items():
-            write_table(with_record(table.select(columns_of(name)), name, record), files[name])
+            write_table(with_record(table, name, record), files[name])
         stored = StoredJob(record, folder, files)
-        raised = raised_alarms(stored, job.saved, result)
+        raised = raised_alarms(stored, job.planned.saved, results)
         write_text(folder / ALARMS, json.dumps([alarm._asdict() for alarm in raised], indent=1))
         write_csv(folder / IMAGE_LIST, job.images.listed())
         write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
@@ -73,8 +82,8 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
         shown: list[int] = []
         for attacked in summary.attacked:
             _write_tables(attacked, folder)
-            shown = _write_images(job, stored, folder)
-        table = with_record(_top_five(job, result, shown), TOP_FIVE, record)
+            shown = _write_images(job, stored, folder, cache)
+        table = with_record(_top_five(job, results, shown), TOP_FIVE, record)
         write_table(table, folder / f"{TOP_FIVE}.parquet")
         files[PREDICTIONS] = folder / f"{PREDICTIONS}.parquet"
         with atomic_write(files[PREDICTIONS]) as temporary:
@@ -84,41 +93,59 @@ def write_results(job: Job, result: Results, record: JobRecord, folder: Path) ->
     return summary
 
 
-def prediction_tables(job: Job, result: Results, record: JobRecord) -> dict[str, pa.Table]:
+def file_tables(results: Results) -> dict[str, pa.Table]:
+    """Return the tables of the diagnostics with the columns that their files have."""
+    schemas = {kind.name: kind.schema for kind in MEASUREMENTS}
+    return {
+        name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
+    }
+
+
+def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) -> pa.Table:
+    """Return a table with a schema's columns and, after those of the image, names of the target."""
+    place = sum(field.name in ("index", "label", "target_label") for field in schema)
+    fields = [*schema]
+    fields[place:place] = [field for field in names if field.name in table.column_names]
+    return table.select([field.name for field in fields]).cast(pa.schema(fields))
+
+
+def prediction_tables(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     """Return a job's predictions with those of the clean images, by table; one a variant."""
-    source = split_source(record.source)
-    of_source = pc.and_(*map(pc.equal, [job.clean["target"], job.clean["defence"]], source))
-    plain = pc.or_(pc.equal(job.clean["defence"], PLAIN), of_source)
+    clean, source = results.clean, split_source(record.source)
+    of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
+    plain = pc.or_(pc.equal(clean["defence"], PLAIN), of_source)
     tables = {}
-    for name, rows in (result.tables or {record.storage: job.clean.slice(0, 0)}).items():
+    for name, rows in (results.predictions or {record.storage: clean.slice(0, 0)}).items():
         primary = name == record.storage
-        clean = job.clean if primary else job.clean.filter(plain)
         table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
-        tables[table] = pa.concat_tables([clean, rows]).select(columns_of(table))
+        parts = [clean if primary else clean.filter(plain), rows]
+        tables[table] = pa.concat_tables(_fit(part, prediction_rows.PREDICTIONS) for part in parts)
     return tables
 
 
-def _top_five(job: Job, result: Results, shown: Sequence[int]) -> pa.Table:
+def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
     """Return the five likeliest classes of clean images, and of some at each of their budgets."""
-    tables = [result.diagnostics.get("flips"), result.tables.get(job.variants.primary)]
+    primary = job.settings.storage or STORED
+    tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
     attacked = [
         table.filter(pc.and_(pc.is_valid(table["eps_255"]), pc.is_in(table["index"], index)))
         for table in tables
         if table is not None
     ]
-    columns = columns_of(TOP_FIVE)
-    return pa.concat_tables(table.select(columns) for table in (job.clean, *attacked))
+    tables = [results.clean, *attacked]
+    return pa.concat_tables(_fit(table, prediction_rows.TOP_FIVE) for table in tables)
 
 
-def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
+def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> list[int]:
     """Write the images of a report: examples with their adversarial versions, and galleries.
 
     Return the index of these images. Clean images are uint8 (N, 3, H, W), adversarial ones of the
     examples float32 (K, N, 3, H, W) in [0, 1], of K budgets `eps_255`.
     """
-    if examples := sorted(job.examples):
-        variants, attacked = job.variants, adversarial_images(job, examples)
+    primary = job.settings.storage or STORED
+    if shown := sorted(examples(job)):
+        attacked = adversarial_images(job, cache, shown)
         batch = attacked[0].batch
         with atomic_write(folder / EXAMPLES) as temporary, temporary.open("wb") as file:
             np.savez(
@@ -127,28 +154,29 @@ def _write_images(job: Job, stored: StoredJob, folder: Path) -> list[int]:
                 label=batch.labels.numpy(),
                 eps_255=np.array(job.settings.budgets),
                 clean=batch.images.numpy(),
-                adversarial=np.stack(
-                    [variants.make(variants.primary, versions) for versions in attacked]
-                ),
+                adversarial=np.stack([version.as_stored(primary) for version in attacked]),
             )
     if job.settings.report.name == "none":
-        return examples
+        return shown
     chosen = galleries(described_images(stored))
     stored.forget()
     if index := sorted(chosen["index"].unique().tolist()):
         batch = job.images[np.searchsorted(job.images.indices, index)]
-        adversarial = _gallery_images(job, chosen, index)
+        adversarial = _gallery_images(job, chosen, index, cache)
         with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, index=index, clean=batch.images.numpy(), **adversarial)
-    return sorted({*examples, *index})
+    return sorted({*shown, *index})
 
 
-def _gallery_images(job: Job, chosen: pd.DataFrame, index: list[int]) -> dict[str, Any]:
+def _gallery_images(
+    job: Pass, chosen: pd.DataFrame, index: list[int], cache: Rows
+) -> dict[str, Any]:
     """Return the adversarial images that galleries show, as far as they were kept.
 
     They are `adversarial`, uint8 (M, 3, H, W), of the images `of` at the tried budgets `eps_255`.
     """
-    stored = index if job.saved is not None else sorted(stored_images(job, index))
+    saved = job.planned.saved is not None
+    stored = index if saved else sorted(stored_images(job, cache, index))
     tried = np.array(job.settings.budgets)
     wanted = sorted(
         {
@@ -159,14 +187,30 @@ def _gallery_images(job: Job, chosen: pd.DataFrame, index: list[int]) -> dict[st
     )
     if not wanted:
         return {}
-    make, primary = job.variants.make, job.variants.primary
-    levels = np.stack([make(primary, versions) for versions in adversarial_images(job, stored)])
+    storage = job.settings.storage or STORED
+    attacked = adversarial_images(job, cache, stored)
+    levels = np.stack([version.as_stored(storage) for version in attacked])
     of, eps = map(np.array, zip(*wanted, strict=True))
     images = levels[np.searchsorted(tried, eps), np.searchsorted(stored, of)]
     return {"of": of, "eps_255": eps, "adversarial": np.rint(images * 255).astype(np.uint8)}
 
 
-def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) -> list[Alarm]:
+def save_adversarial_images(
+    job: Pass, results: Results, record: JobRecord, folder: Path, cache: Rows
+) -> None:
+    """Write a job's set of adversarial images into its folder."""
+    rows = results.predictions[record.storage]
+    targets = dict(
+        zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
+    )
+    index = job.images.indices
+    parts = (index[first : first + _TOGETHER].tolist() for first in range(0, len(index), _TOGETHER))
+    batches = (adversarial_images(job, cache, part) for part in parts)
+    write_set(folder / SAVED, record, batches, targets)
+    log.info("Saved the adversarial images in %s", folder / SAVED)
+
+
+def raised_alarms(job: StoredJob, saved: SavedImages | None, results: Results) -> list[Alarm]:
     """Run the sanity checks of a job."""
     record = job.record
     if not job.attacked:
@@ -180,7 +224,7 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
         record.source,
         record.targets,
         len(record.class_names),
-        result.zero_gradients / result.gradients if result.gradients else math.nan,
+        results.zero_gradients / results.gradients if results.gradients else math.nan,
         protocol=record.protocol,
         iterative=record.iterative,
     )
@@ -188,9 +232,9 @@ def raised_alarms(job: StoredJob, saved: SavedImages | None, result: Results) ->
         pair = (record.source, record.targets)
         raised += many_abstentions(job.defended, *pair, record.protocol)
     text = "equal images have other logits at the next call, or beside other images"
-    raised += [Alarm("random_model", f"{name}: {text}") for name in result.unsteady]
+    raised += [Alarm("random_model", f"{name}: {text}") for name in results.unsteady]
     text = "its outputs are never negative and sum to 1, as probabilities do"
-    return raised + [Alarm("softmax", f"{name}: {text}") for name in result.softmax]
+    return raised + [Alarm("softmax", f"{name}: {text}") for name in results.softmax]
 
 
 def _write_tables(summary: JobSummary, folder: Path) -> None:

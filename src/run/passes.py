@@ -1,239 +1,286 @@
-"""The long step of a job: attack its images and evaluate targets on them, each once."""
+"""The pass over a job's images: what the cache lacks is computed, and its tables are read."""
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from src.artifacts.tables import with_cost
-from src.cache.keys import content_key
-from src.cache.rows import Keep, compute_once
-from src.config.settings import CONTROLS
+from src.artifacts.tables import named
+from src.cache.rows import Rows
 from src.data import to_unit
-from src.images.adversarial_source import AdversarialSource
-from src.images.attacker import Attacker
-from src.images.saved_images import SavedImagesSource
-from src.images.variants import AttackedBatch
-from src.measure.diagnostic import Diagnostic
-from src.measure.diagnostics import make_diagnostics
-from src.measure.spectra import mean_spectra
+from src.images.attacker import AdversarialSource
+from src.images.saved import SavedImagesSource
+from src.images.storage import AttackedImages
+from src.measure.adversarial_images import AdversarialImages
+from src.measure.attack_cost import AttackCost
+from src.measure.clean import Clean
+from src.measure.predictions import Predictions
+from src.measure.protocol import ALL, Cell, Measurement
+from src.measure.registry import MEASUREMENTS
 from src.run.attack import make_attacker
-from src.run.evaluate import Evaluation, evaluate, with_names
-from src.run.lightning_module import CRAFTING, IMAGES, Transfer, total
-from src.run.stages import Job, Results
-from src.utils.defended_names import PLAIN, Evaluated
-from src.utils.processes import is_first_process
+from src.run.clean_accuracy import check_clean_accuracies
+from src.run.evaluate import evaluate
+from src.run.lightning_module import CacheWriter, MeasuringModule
+from src.run.stages import Pass
+from src.utils.defended_names import Evaluated
+from src.utils.processes import from_first_process, is_first_process
 
 log = logging.getLogger(__name__)
 
-Cell = tuple[str, Evaluated | None]
-"""A table's name and what was evaluated; None where all share the rows."""
 
+@dataclass(frozen=True)
+class Results:
+    """Rows of a job, which the first process alone has.
 
-def attacked_rows(job: Job) -> Results:
-    """Return the rows of a job's adversarial images; what is not stored is computed.
-
-    Where processes share the job, the first one alone gets them.
+    Attributes:
+        clean: Predictions for the clean images.
+        predictions: Predictions for adversarial images by variant, the primary one first.
+        diagnostics: The other tables, by name.
+        gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
+        seconds: Duration of the attacked pass; NaN where some of its rows were stored.
+        batch_size: Images in one batch; fewer than the settings say where memory did not suffice.
+        unsteady: Models that give equal images unequal logits.
+        softmax: Models that give probabilities.
     """
-    keys, wanted = _cells(job)
-    evaluation = Evaluation()
 
-    def compute(
-        missing: Mapping[Cell, np.ndarray], todo: np.ndarray, keep: Keep[Cell]
-    ) -> Mapping[Cell, pa.Table]:
-        nonlocal evaluation
-        settings = job.settings
-        asked = {pair for _, pair in missing}
-        targets = [pair for pair in settings.evaluated if pair in asked]
-
-        def split(tables: Mapping[str, pa.Table]) -> dict[Cell, pa.Table]:
-            """Return the rows of each target."""
-            cells = [cell for cell in (*missing, (IMAGES, None)) if cell[0] in tables]
-            return {(name, target): _of(tables[name], target) for name, target in cells}
-
-        module = _transfer(job, missing, targets, todo, lambda parts: keep(split(parts)))
-        # Named without its targets: in 80 columns they leave no room for the bar itself.
-        evaluation = evaluate(job.images, module, settings.trainer, settings.job, todo.tolist())
-        if any(len(missing.get(cell, ())) < len(index) for cell, index in wanted.items()):
-            evaluation = replace(evaluation, seconds=math.nan)  # of a part nobody can tell
-        return split(evaluation.tables)
-
-    cells = compute_once(
-        job.rows, keys, wanted, compute, large=[(IMAGES, None)], refresh=job.settings.rerun
-    )
-    return _make_results(job, cells, evaluation) if is_first_process() else Results()
+    clean: pa.Table
+    predictions: Mapping[str, pa.Table]
+    diagnostics: Mapping[str, pa.Table]
+    gradients: int
+    zero_gradients: int
+    seconds: float
+    batch_size: int
+    unsteady: Sequence[Evaluated]
+    softmax: Sequence[Evaluated]
 
 
-def _make_results(job: Job, cells: Mapping[Cell, pa.Table], evaluation: Evaluation) -> Results:
-    """Return tables of all targets."""
-    crafting, names = cells.get((CRAFTING, None)), [name for name, target in cells if target]
-    tables = {
-        name: pa.concat_tables(
-            with_names(cells[name, target], target)
-            for target in job.settings.evaluated
-            if (name, target) in cells
-        )
-        for name in dict.fromkeys(names)
-    }
-    variants = {
-        name: with_cost(table, **_counts(table, crafting, name))
-        for name in job.variants.names
-        if (table := tables.pop(name, None)) is not None
-    }
-    if ("spectra", None) in cells:
-        side, reference = job.images.image_size, job.settings.reference
-        tables["spectra"] = mean_spectra(cells["spectra", None], side, reference)
-    if ("stealth", None) in cells:
-        tables["stealth"] = cells["stealth", None]
+def run_pass(job: Pass, cache: Rows) -> Results | None:
+    """Compute what is not stored: first what needs no attack, then the rest.
+
+    Where processes share the job, the first one alone gets the results.
+    """
+    cells = _ask(job, None)
+    rows, *_ = _compute(job, cells, cache, attacked=False)
+    tables = _finish(job, cells, rows)
+    clean = from_first_process(tables.get(Clean.name))
+    check_clean_accuracies(job, clean)
+    later = _ask(job, clean)
+    attacked_rows, seconds, batch_size = _compute(job, later, cache, attacked=True)
+    if not is_first_process():
+        return None
+    crafting = [table for cell, table in attacked_rows.items() if cell.table == AttackCost.name]
+    tables = _finish(job, later | cells, attacked_rows | rows)
+    kinds = {cell.table: measurement for cell, measurement in (later | cells).items()}
+    networks = job.networks.items()
+    variants = [name for name, kind in kinds.items() if isinstance(kind, Predictions)]
     return Results(
-        variants,
-        tables,
-        gradients=total(crafting, "gradients"),
-        zero_gradients=total(crafting, "zero_gradients"),
-        seconds=evaluation.seconds,
-        batch_size=evaluation.batch_size,
+        clean=clean,
+        predictions={name: tables[name] for name in variants},
+        diagnostics={name: tables[name] for name, kind in kinds.items() if kind.has_file},
+        gradients=_total(crafting, "gradients"),
+        zero_gradients=_total(crafting, "zero_gradients"),
+        seconds=seconds,
+        batch_size=batch_size,
+        unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
+        softmax=[pair for pair, network in networks if getattr(network, "softmax", False)],
     )
 
 
-def _counts(table: pa.Table, crafting: pa.Table | None, variant: str) -> dict[str, Any]:
-    """Return what the images of each row took, where that is known; noise takes nothing."""
-    if variant == "noise":
-        return dict.fromkeys(("gradients", "forwards"), 0)
-    if crafting is None:
-        return {}
-    places = pc.index_in(table["index"], crafting["index"])
-    return {name: crafting[name].take(places) for name in ("gradients", "forwards")}
-
-
-def _cells(job: Job) -> tuple[dict[Cell, str], dict[Cell, np.ndarray]]:
-    """Return the keys of a job's rows, and the index of the images that are asked for."""
-    settings, diagnostics = job.settings, job.settings.diagnostics
-    every, diagnosed = job.images.indices, job.diagnosed.indices
-    cells: dict[Cell, tuple[Any, np.ndarray]] = {}  # what else decides the rows, and the index
-    for target in settings.evaluated:
-        if target.defence != PLAIN:
-            cells[job.variants.primary, target] = (None, every)
-            continue
-        for variant in job.variants.names:
-            primary = job.variants.primary if variant in CONTROLS else None
-            cells[variant, target] = (primary, every)
-        if diagnostics.bisection:
-            correct = np.intersect1d(diagnosed, _correct(job.clean, target))
-            cells["flips", target] = (diagnostics.bisection, correct)
-        if diagnostics.iterations:
-            cells["iterations", target] = ((settings.reference, diagnostics.iterations), diagnosed)
-        if diagnostics.filters:
-            cells["filtered", target] = (settings.reference, diagnosed)
-    if diagnostics.spectra:
-        cells["spectra", None] = (settings.reference, diagnosed)
-    if diagnostics.stealth:
-        cells["stealth", None] = (None, diagnosed)
-    if job.saved is None:
-        cells[CRAFTING, None] = (None, every)
-        examples = np.array(job.examples, np.int64)
-        cells[IMAGES, None] = (None, every if settings.save_adversarial else examples)
-    keys = {
-        (name, target): content_key(job.crafting, name, part, target and job.model_key(target))
-        for (name, target), (part, _) in cells.items()
+def _ask(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
+    """Return the cells that need no attack or, once there are clean predictions, the others."""
+    return {
+        cell: measurement
+        for measurement in MEASUREMENTS
+        for cell in measurement.cells(job, clean)
+        if cell.attacked == (clean is not None) and (job.settings.budgets or not cell.attacked)
     }
-    return keys, {cell: index for cell, (_, index) in cells.items()}
 
 
-def _plain(clean: pa.Table) -> pa.Table:
-    """Return the rows behind no defence, of which the diagnostics are."""
-    return clean.filter(pc.equal(clean["defence"], PLAIN))
+def _compute(
+    job: Pass, cells: Mapping[Cell, Measurement], cache: Rows, *, attacked: bool
+) -> tuple[dict[Cell, pa.Table], float, int]:
+    """Return the rows of cells, the seconds that all took if none was stored, and the batch size.
+
+    Only the first process gets rows.
+    """
+    keys, rows, seconds = {cell: job.key(cell) for cell in cells}, dict[Cell, pa.Table](), math.nan
+    size = int(job.settings.trainer.batch_size)
+    with ExitStack() as locks:
+        if is_first_process():
+            if job.settings.rerun:
+                cache.discard(keys.values())
+            rows = _read(cells, keys, cache)
+            if incomplete := [keys[cell] for cell in _find_missing(cells, rows)]:
+                locks.enter_context(cache.locked(incomplete))
+                rows = _read(cells, keys, cache)
+        missing = _share(cells, _find_missing(cells, rows))
+        if not missing:
+            return rows, seconds, 0
+        whole = all(len(missing.get(cell, ())) == len(cell.index) for cell in cells)
+        start, source = time.perf_counter(), None
+        if attacked:
+            source = _adversarial_source(job, missing, cache)
+            size = min(size, source.max_images or size)
+        while missing:
+            try:
+                _predict(job, source, cells, missing, CacheWriter(cache, keys), size)
+            except torch.OutOfMemoryError as error:
+                size = _halve(size, source, job.settings.trainer.distributed, error)
+                succeeded = False
+            else:
+                succeeded = True
+            if is_first_process():
+                rows |= _read({cell: cells[cell] for cell in missing}, keys, cache)
+                for cell in missing:
+                    if not cell.large and cell in rows:
+                        cache.replace(keys[cell], rows[cell])
+            missing = _share(cells, _find_missing(cells, rows))
+            if succeeded and missing:
+                raise ValueError(
+                    f"cache_dir={job.settings.cache_dir}: rows of {len(missing)} tables are lost; "
+                    "all processes of a job need one folder."
+                )
+        return rows, time.perf_counter() - start if whole else math.nan, size
 
 
-def _correct(clean: pa.Table, target: Evaluated) -> np.ndarray:
-    """Return the index of the clean images that a target behind no defence classifies correctly."""
-    rows = _of(_plain(clean), target)
-    index: np.ndarray = rows.filter(pc.equal(rows["label"], rows["predicted"]))["index"].to_numpy()
-    return index
-
-
-def _of(table: pa.Table, target: Evaluated | None) -> pa.Table:
-    """Return the rows that a pass has under a target's label."""
-    return table.filter(pc.equal(table["target"], str(target))) if target else table
-
-
-def _transfer(
-    job: Job,
+def _predict(
+    job: Pass,
+    source: AdversarialSource | None,
+    cells: Mapping[Cell, Measurement],
     missing: Mapping[Cell, np.ndarray],
-    targets: Sequence[Evaluated],
-    todo: np.ndarray,
-    keep: Callable[[Mapping[str, pa.Table]], None],
-) -> Transfer:
-    """Return the module that computes missing rows."""
-    settings, names = job.settings, {name for name, _ in missing}
-    source, diagnostics = _adversarial_source(job, missing, todo), list[Diagnostic]()
-    if isinstance(source, Attacker):
-        diagnostics = make_diagnostics(
-            settings.diagnostics,
-            settings.reference,
-            _plain(job.clean),
-            source,
-            seed=settings.seed,
-            step_255=settings.step_255,
-        )
-    if names & {"flips", "filtered"}:  # which need the logits of the unrounded images
-        names.add("float32")
-    size = 4 * job.images.image_size**2 * 3 * len(settings.budgets) * len(job.images)
-    small = size <= settings.store.images_mb * 1e6
-    return Transfer(
-        {str(pair): network for pair, network in job.networks.items() if pair in targets},
-        source,
-        replace(job.variants, wanted=names),
-        [diagnostic for diagnostic in diagnostics if diagnostic.table in names],
-        job.diagnosed.indices.tolist(),
-        keep,
-        None if settings.save_adversarial or small else job.examples,
-        settings.seed,
-    )
+    writer: CacheWriter,
+    size: int,
+) -> None:
+    """Compute missing rows, and add them to the cache."""
+    settings = job.settings
+    models = dict.fromkeys(model for cell in missing for model in cell.models)
+    places: dict[Measurement, list[Cell]] = {}
+    for cell in cells:
+        if cell in missing or cell.kept is not None:
+            places.setdefault(cells[cell], []).append(cell)
+    networks = {model: job.networks[model] for model in models}
+    module = MeasuringModule(settings, networks, source, missing, places)
+    todo = np.unique(np.concatenate(list(missing.values())))
+    # Named without its targets: in 80 columns they leave no room for the bar itself.
+    label = settings.job if source else "clean images"
+    pairs = settings.seed if source and settings.controls else None
+    evaluate(job.images, module, writer, settings.trainer, size, label, todo, pairs)
+
+
+def _halve(
+    size: int, source: AdversarialSource | None, distributed: bool, error: BaseException
+) -> int:
+    """Return half a batch size that needs more memory than there is."""
+    if size == 1 or distributed:
+        text = f"trainer.batch_size={size} needs more memory than the device has."
+        raise ValueError(text) from error
+    log.warning("Out of memory: going on with batches of %d images, not %d.", size // 2, size)
+    if source is not None and source.max_batch:
+        source.max_batch = max(1, source.max_batch // 2)
+    return size // 2
 
 
 def _adversarial_source(
-    job: Job, missing: Mapping[Cell, np.ndarray], todo: np.ndarray
+    job: Pass, missing: Mapping[Cell, np.ndarray], cache: Rows
 ) -> AdversarialSource:
-    """Return the producer of adversarial images: a saved set, the store, or the attack."""
-    if job.saved is not None:
-        return SavedImagesSource(job.saved)
-    settings = job.settings
-    attacked = np.setdiff1d(todo, missing.get((CRAFTING, None), []))
-    stored = stored_images(job, attacked.tolist())
+    """Return the producer of adversarial images: a saved set, the cache, or the attack."""
+    if job.planned.saved is not None:
+        return SavedImagesSource(job.planned.saved)
+    todo = np.unique(np.concatenate(list(missing.values())))
+    new = [index for cell, index in missing.items() if cell.table == AttackCost.name]
+    attacked = np.setdiff1d(todo, new[0] if new else [])
+    stored = stored_images(job, cache, attacked.tolist())
     if lacking := len(attacked) - len(stored):
         text = "%s: the adversarial versions of %d images are made again: store.images_mb=%g."
-        log.info(text, settings.job, lacking, settings.store.images_mb)
+        log.info(text, job.settings.job, lacking, job.settings.store.images_mb)
     return make_attacker(job, stored)
 
 
-def stored_images(job: Job, index: Sequence[int]) -> dict[int, np.ndarray]:
+def stored_images(job: Pass, cache: Rows, index: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the stored ones of some adversarial images, float32 (K, 3, H, W), by index."""
-    side, key = job.images.image_size, _cells(job)[0][IMAGES, None]
-    table = job.rows.select(key, index) if len(index) else None
+    (cell,) = AdversarialImages().cells(job, None)
+    table = cache.select(job.key(cell), index) if len(index) else None
     if not table:
         return {}
+    side, budgets = job.images.image_size, len(job.settings.budgets)
     flat = table["adversarial"].combine_chunks().flatten().to_numpy()
-    images = flat.reshape(len(table), len(job.settings.budgets), 3, side, side)
+    images = flat.reshape(len(table), budgets, 3, side, side)
     return dict(zip(table["index"].to_pylist(), images, strict=True))
 
 
-def adversarial_images(job: Job, index: Sequence[int]) -> list[AttackedBatch]:
+def adversarial_images(job: Pass, cache: Rows, index: Sequence[int]) -> list[AttackedImages]:
     """Return some images of a job with their adversarial versions, a batch for each budget."""
     batch = job.images[np.searchsorted(job.images.indices, index)]
     clean = to_unit(batch.images)
-    if job.saved is not None:
-        levels = SavedImagesSource(job.saved)(clean, batch).images
+    if job.planned.saved is not None:
+        versions = SavedImagesSource(job.planned.saved)(clean, batch).images
     else:
-        known = stored_images(job, index)
-        levels = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
+        known = stored_images(job, cache, index)
+        versions = torch.from_numpy(np.stack([known[number] for number in index], axis=1))
     norm = job.settings.attack.norm
     return [
-        AttackedBatch(clean, level, batch, eps, norm)
-        for eps, level in zip(job.settings.budgets, levels, strict=True)
+        AttackedImages(clean, images, batch, eps, norm)
+        for eps, images in zip(job.settings.budgets, versions, strict=True)
     ]
+
+
+def _read(
+    cells: Mapping[Cell, Measurement], keys: Mapping[Cell, str], cache: Rows
+) -> dict[Cell, pa.Table]:
+    """Return the rows of cells that have some, of large ones the index alone."""
+    tables = {cell: cache.read(keys[cell], ["index"] if cell.large else None) for cell in cells}
+    return {cell: table for cell, table in tables.items() if table is not None}
+
+
+def _find_missing(cells: Iterable[Cell], rows: Mapping[Cell, pa.Table]) -> dict[Cell, np.ndarray]:
+    """Return the index of the images without rows by cell, where there are any."""
+    missing = {
+        cell: np.setdiff1d(cell.index, rows[cell]["index"].to_numpy() if cell in rows else [])
+        for cell in cells
+    }
+    return {cell: index for cell, index in missing.items() if len(index)}
+
+
+def _share(cells: Iterable[Cell], missing: Mapping[Cell, np.ndarray]) -> dict[Cell, np.ndarray]:
+    """Return what the first process misses: a cell has the same place in all processes."""
+    every = list(cells)
+    places = {every.index(cell): index for cell, index in missing.items()}
+    return {every[place]: index for place, index in from_first_process(places).items()}
+
+
+def _finish(
+    job: Pass, cells: Mapping[Cell, Measurement], rows: Mapping[Cell, pa.Table]
+) -> dict[str, pa.Table]:
+    """Return the tables of cells by name, with columns of the targets."""
+    parts: dict[str, list[pa.Table]] = {}
+    kinds: dict[str, Measurement] = {}
+    for cell, kind in cells.items():
+        if cell in rows and not cell.large:
+            kinds.setdefault(cell.table, kind)
+            table = rows[cell].filter(pc.is_in(rows[cell]["index"], pa.array(cell.index)))
+            part = _sort(table, kind)
+            part = part if cell.target == ALL else named(part, cell.target)
+            parts.setdefault(cell.table, []).append(part)
+    tables = {name: pa.concat_tables(part) for name, part in parts.items()}
+    return {name: kinds[name].finish(name, tables, job) for name in tables}
+
+
+def _sort(table: pa.Table, kind: Measurement) -> pa.Table:
+    """Return rows in the order of their measurement."""
+    keys = [
+        (name.removeprefix("-"), "descending" if name.startswith("-") else "ascending")
+        for name in kind.order
+    ]
+    return table.sort_by(keys)
+
+
+def _total(tables: Sequence[pa.Table], name: str) -> int:
+    """Return the sum of a column of what attacks took; 0 where nothing was attacked."""
+    return round(sum(pc.sum(table[name]).as_py() or 0 for table in tables))

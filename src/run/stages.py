@@ -1,73 +1,122 @@
-"""A job with its data and models, and what becomes of its adversarial images."""
+"""The stages of a job: what is planned, its data, its models; and the pass that they make."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import torch
 from torch import nn
 
 from src.cache.code_digest import code_of, own_code
-from src.cache.keys import content_key, defence_key, numerics, rows_key
-from src.cache.rows import Rows
+from src.cache.keys import content_key, defence_key, numerics
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset
 from src.defences import Defence, Defended
 from src.images.attacker import Attack
-from src.images.saved_images import SavedImages
-from src.images.variants import STORED, Variants
-from src.run.models import Model
-from src.utils.call_target import call_target
+from src.images.saved import SavedImages
+from src.measure.protocol import Cell
 from src.utils.defended_names import PLAIN, Evaluated
-
-_POOL = 32  # images that attacks may mix in
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job with its data and models.
+class Planned:
+    """A job that its settings alone do not refuse.
 
     Attributes:
-        settings: Completed by what the device and a saved set decide.
-        saved: Set that takes the attack's place, if one does.
-        diagnosed: Images of the diagnostics.
-        pool: Images that attacks may mix in; None without an attack.
-        models: Source and targets, by name.
+        settings: Completed by what a saved set states.
         attack: The attack as a function; None without one.
-        clean: Predictions for the clean images; None until they are made.
+        defences: The defences that the job names.
+        saved: Set that takes the attack's place, if one does.
     """
 
     settings: Settings
+    attack: Attack | None
+    defences: Mapping[str, Defence]
+    saved: SavedImages | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """A job's images.
+
+    Attributes:
+        diagnosed: Images of the diagnostics.
+        pool: Images that attacks may mix in; None without an attack.
+        device: Where they are computed with.
+    """
+
     images: ImageDataset
     diagnosed: ImageDataset
-    models: dict[str, Model]
-    device: str
-    rows: Rows
-    defences: Mapping[str, Defence]
-    attack: Attack | None = None
-    pool: Batch | None = None
-    saved: SavedImages | None = None
-    clean: pa.Table = None
+    pool: Batch | None
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier, frozen and in evaluation mode.
+
+    Attributes:
+        digest: Digest of its weights.
+        key: Digest of all that decides its logits but the trainer's settings.
+        expected_accuracy: Share of clean images that it should get right, as its settings or else
+            its weights state.
+    """
+
+    classifier: nn.Module
+    digest: str
+    key: str
+    expected_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All that decides the rows of a job.
+
+    Attributes:
+        models: Source and targets, by name; several sources also as an ensemble.
+    """
+
+    planned: Planned
+    data: Data
+    models: Mapping[str, Model]
 
     @property
-    def networks(self) -> dict[Evaluated, nn.Module]:
-        """Classifiers: models, then targets, and the source as attacked, behind defences."""
+    def settings(self) -> Settings:
+        """The job's settings."""
+        return self.planned.settings
+
+    @property
+    def images(self) -> ImageDataset:
+        """The job's images."""
+        return self.data.images
+
+    @property
+    def diagnosed(self) -> ImageDataset:
+        """The images of its diagnostics."""
+        return self.data.diagnosed
+
+    @property
+    def classifiers(self) -> Sequence[Evaluated]:
+        """Models, then targets behind defences, and the source behind that of its attack."""
         settings = self.settings
         pairs = [*map(Evaluated, self.models), *settings.evaluated]
         if settings.source:  # of a saved set perhaps none
             pairs.append(Evaluated(settings.source_name, settings.source_defence))
-        return {pair: self._network(*pair) for pair in pairs}
+        return list(dict.fromkeys(pairs))
+
+    @cached_property
+    def networks(self) -> dict[Evaluated, nn.Module]:
+        """The classifiers by name."""
+        return {pair: self._network(*pair) for pair in self.classifiers}
 
     def _network(self, model: str, defence: str) -> nn.Module:
         network, settings = self.models[model].classifier, self.settings
         if defence == PLAIN:
             return network
         repeats = settings.defence[defence].repeats
-        return Defended(network, self.defences[defence], repeats, settings.seed, defence)
+        return Defended(network, self.planned.defences[defence], repeats, settings.seed, defence)
 
     def model_key(self, pair: Evaluated) -> str:
         """Return the key of all that decides the logits of a model behind a defence."""
@@ -84,83 +133,27 @@ class Job:
     @cached_property
     def crafting(self) -> str:
         """Key of the adversarial images: of attack, source, budgets, seed and arithmetic."""
-        settings, pool, trainer = self.settings, self.pool, self.settings.trainer
-        attack, defence = settings.attack, settings.source_defence
+        settings, pool, saved = self.settings, self.data.pool, self.planned.saved
+        attack, defence, trainer = settings.attack, settings.source_defence, settings.trainer
         return content_key(
-            own_code(),
-            self.images.digest(),
+            self._clean_key,
             pool and (pool.labels.tolist(), sha256(pool.images.numpy().tobytes()).hexdigest()),
             attack.settings,
-            self.saved.digest if self.saved else code_of(attack.settings),
+            saved.digest if saved else code_of(attack.settings),
             (settings.budgets, attack.norm, attack.target_label),
             (settings.ensemble, settings.seed, settings.layers),
             [self.models[name].key for name in settings.source],
             (defence != PLAIN and defence_key(settings, defence), settings.source_draws),
             (trainer.gradient_batch, trainer.attack_precision),
-            numerics(settings, self.device),
         )
 
-    def rows_key(self, table: str, pairs: Sequence[Evaluated], *parts: Any) -> str:
-        """Return the key of rows of some models that need no attack, see `rows_key`."""
-        keys = [self.model_key(pair) for pair in pairs]
-        return rows_key(self.settings, self.device, self.images.digest(), table, keys, *parts)
+    @cached_property
+    def _clean_key(self) -> list[Any]:
+        """What decides rows that need no attack, beside models."""
+        return [own_code(), self.images.digest(), numerics(self.settings, self.data.device.type)]
 
-    @property
-    def variants(self) -> Variants:
-        """Variants of the adversarial images that targets are evaluated on."""
-        settings = self.settings
-        return Variants(
-            primary=settings.storage or STORED,
-            others=settings.variants,
-            controls=settings.controls,
-            seed=settings.seed,
-        )
-
-    @property
-    def examples(self) -> list[int]:
-        """Index of the report's example images, spread evenly over the classes."""
-        images = self.images
-        by_class = images.indices[np.argsort(images.labels, kind="stable")]
-        count = min(self.settings.report.examples, len(images))
-        return [int(by_class[position * len(images) // count]) for position in range(count)]
-
-
-@dataclass(frozen=True)
-class Results:
-    """Rows of a job's adversarial images.
-
-    Attributes:
-        tables: Predictions by variant, the primary one first.
-        gradients: Number of gradients taken, of which `zero_gradients` were zero in every pixel.
-        seconds: Duration of the pass; NaN where some of its rows were stored.
-        unsteady: Models that give equal images unequal logits.
-        softmax: Models that give probabilities.
-    """
-
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    diagnostics: dict[str, pa.Table] = field(default_factory=dict)
-    gradients: int = 0
-    zero_gradients: int = 0
-    seconds: float = math.nan
-    batch_size: int = 0
-    unsteady: Sequence[Evaluated] = ()
-    softmax: Sequence[Evaluated] = ()
-
-
-def build_defences(settings: Settings) -> dict[str, Defence]:
-    """Return the defences that a job names."""
-    built = {}
-    for name, defence in settings.defence.items():
-        try:
-            built[name] = call_target(defence.call)
-        except ValueError as error:
-            raise ValueError(f"defence.{name}: {error}") from error
-        if not callable(built[name]):
-            raise ValueError(f"defence.{name}: {type(built[name]).__name__} cannot be called.")
-    return built
-
-
-def mixing_pool(whole: ImageDataset, seed: int) -> Batch:
-    """Return the images of a whole split that attacks may mix in to any of its images."""
-    chosen = np.random.default_rng(seed).permutation(len(whole))[:_POOL]
-    return whole[chosen.tolist()]
+    def key(self, cell: Cell) -> str:
+        """Return the key of a cell's rows: of all that decides their numbers."""
+        origin = self.crafting if cell.attacked else self._clean_key
+        models = sorted(self.model_key(model) for model in cell.models)
+        return content_key(origin, cell.table, cell.decides, models)

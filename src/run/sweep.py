@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import PAGE, PLAN, SUMMARY, files_of_job, files_of_sweep
-from src.artifacts.record import job_record, public
+from src.artifacts.layout import PAGE, PLAN, SUMMARY, files_of_sweep
+from src.artifacts.record import files_of_job, job_record, public
 from src.artifacts.sweep_state import Plan, failure_of, job_folders, lock_of_sweep, write_plan
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
@@ -24,9 +24,10 @@ from src.data.dataset import DownloadError
 from src.data.image_folder import image_folder
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
-from src.run.job import check_job
-from src.run.models import forget_models, open_datasets
+from src.run.data import open_datasets
+from src.run.models import forget_models
 from src.run.outputs import clear_sweep
+from src.run.plan import plan
 from src.run.track import sweep_parameters, sweep_points
 from src.tracking import Tracker, open_tracker
 from src.utils import stopping
@@ -77,7 +78,7 @@ class Sweep:
                 "sweep. Give every job one device: trainer=default"
             )
         for job in jobs:
-            check_job(job)
+            plan(job)
         open_tracker.cache_clear()
         self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
         try:

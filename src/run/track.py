@@ -10,8 +10,7 @@ from statistics import fmean
 import pandas as pd
 
 from src.analysis import explained, is_white_box
-from src.artifacts.layout import files_of_job
-from src.artifacts.record import JobRecord
+from src.artifacts.record import JobRecord, files_of_job
 from src.config.settings import Settings, job_name
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker

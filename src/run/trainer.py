@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.config.settings import TrainerSettings
+from src.config.settings import Settings, TrainerSettings
 from src.utils.refusals import first_line
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
@@ -31,7 +31,7 @@ class _Bar(TQDMProgressBar):
             self._predict_progress_bar.close()
 
 
-def make_trainer(settings: TrainerSettings, label: str = "") -> pl.Trainer:
+def make_trainer(settings: TrainerSettings, label: str = "", *callbacks: pl.Callback) -> pl.Trainer:
     """Return a Lightning trainer that leaves gradients possible while it predicts.
 
     `label` names its progress bar; without one, it has none.
@@ -46,7 +46,7 @@ def make_trainer(settings: TrainerSettings, label: str = "") -> pl.Trainer:
             precision=settings.precision,
             use_distributed_sampler=False,  # `Batches` deals them out
             inference_mode=False,  # attacks need gradients, which inference mode forbids
-            callbacks=list(bars),
+            callbacks=[*bars, *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=bool(bars),
@@ -56,15 +56,17 @@ def make_trainer(settings: TrainerSettings, label: str = "") -> pl.Trainer:
         raise ValueError(f"trainer in the config: {first_line(error)}") from error
 
 
-def for_device(trainer: TrainerSettings, device: str) -> TrainerSettings:
-    """Return settings with `auto` replaced by what suits a device.
+def for_device(settings: Settings) -> Settings:
+    """Return settings with `trainer.batch_size=auto` replaced by what suits the device.
 
     Batches have 50 images on a CPU, which larger ones do not make faster, and 1,000 on a GPU.
     """
-    if trainer.batch_size != "auto":
-        return trainer
+    if settings.trainer.batch_size != "auto":
+        return settings
+    device = make_trainer(settings.trainer).strategy.root_device.type
     size = _GPU_BATCH if device == "cuda" else _CPU_BATCH
-    return trainer.model_copy(update={"batch_size": size})
+    trainer = settings.trainer.model_copy(update={"batch_size": size})
+    return settings.model_copy(update={"trainer": trainer})
 
 
 def meet(trainer: TrainerSettings) -> None:

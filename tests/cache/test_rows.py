@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.cache.rows import Rows, compute_once
+from src.cache.rows import Rows
 
 
 @pytest.fixture
@@ -42,11 +41,3 @@ def test_rows_that_are_discarded_leave_those_that_are_being_written(rows, monkey
     monkeypatch.setattr(Path, "write_bytes", write)
     rows.add("entry", pa.table({"index": [2]}))
     assert rows.read("entry")["index"].to_pylist() == [2]
-
-
-def test_rows_that_are_lost_on_the_way_are_an_error(rows):
-    def compute(missing, todo, keep):
-        return {"table": pa.table({"index": todo[:2]})}
-
-    with pytest.raises(RuntimeError, match=r"1 images are lost: \[2\]"):
-        compute_once(rows, {"table": "key"}, {"table": np.arange(3)}, compute)

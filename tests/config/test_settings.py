@@ -17,7 +17,7 @@ from src.config.errors import REFUSALS, explain
 from src.config.hydra_speedups import job_composer
 from src.config.read import read_job
 from src.config.settings import STUDY, Settings
-from src.images.configured_attack import attack_function
+from src.run.attack_function import attack_function
 
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
     "transferattack": ("mi", 16, 1.6, 10, 224, 8),

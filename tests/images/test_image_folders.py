@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from src.config.settings import SavedOrigin, SavedSettings
-from src.images.image_folders import open_foreign_images
-from src.images.saved_images import saved_dataset
+from src.images.saved import open_foreign_images, saved_dataset
 
 NAMES = ["b.png", "a.png", "c10.png", "c9.png"]
 LABELS = [4, 0, 999, 4]

@@ -4,24 +4,14 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor, nn
 
 from src.attacks import fgsm
-from src.config.settings import DiagnosticSettings, TrainerSettings
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.images.adversarial_source import clean_images
-from src.images.attacker import Attacker
-from src.images.variants import Variants
-from src.measure.band_filters import low_passed_images, noise_parts
-from src.measure.diagnostics import make_diagnostics
-from src.measure.gradient_similarity import Similarity
-from src.measure.spectra import mean_spectra
-from src.run.evaluate import evaluate, score_clean
-from src.run.lightning_module import Transfer
+from src.run.attack import make_attacker
+from tests.passes import TRAINER, run_modules
 
 FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True, "stealth": True}
 
@@ -98,16 +88,6 @@ def batch_of() -> Callable[[ImageDataset], tuple[Tensor, Batch]]:
     return all_of
 
 
-def ordered(rows: pd.DataFrame, networks: dict[str, nn.Module]) -> pd.DataFrame:
-    """Sort the rows of each target by image, in which order the store returns them."""
-    if "index" not in rows:
-        return rows
-    if "target" in rows:
-        rows["target"] = pd.Categorical(rows["target"], list(networks))
-    keys = [name for name in ("target", "cutoff", "iteration", "index") if name in rows]
-    return rows.sort_values(keys, kind="stable", ignore_index=True)
-
-
 @pytest.fixture
 def diagnosed() -> Callable[..., SimpleNamespace]:
     """A function that attacks a data set with diagnostics: their tables in pandas, and the rest."""
@@ -121,41 +101,20 @@ def diagnosed() -> Callable[..., SimpleNamespace]:
         reference: float = 8.0,
         only: dict | None = None,
         batch_size: int = 4,
-        variants: Variants | None = None,
         max_batch: int = 4,
-        **words,
+        **settings,
     ) -> SimpleNamespace:
-        attacker = Attacker(
-            source,
-            attack,
-            budgets,
-            **{"num_classes": dataset.num_classes, "max_batch": max_batch, **words},
+        trainer = {"batch_size": batch_size, "gradient_batch": max_batch}
+        run = run_modules(
+            *(dataset, networks, attack, budgets),
+            source=source,
+            reference=reference,
+            diagnostics=FULL if only is None else only,
+            trainer=TRAINER.model_copy(update=trainer),
+            **settings,
         )
-        chosen = DiagnosticSettings(**(FULL if only is None else only))
-        trainer = TrainerSettings(accelerator="cpu", batch_size=batch_size, progress_bar=False)
-        clean, part = score_clean(dataset, networks, trainer), dataset.subset(chosen.n_images)
-        diagnostics = make_diagnostics(chosen, reference, clean, attacker)
-        diagnosed = part.indices.tolist()
-        module = Transfer(networks, attacker, variants or Variants(), diagnostics, diagnosed)
-        result = evaluate(dataset, module, trainer)
-        tables = {each.table: result.tables[each.table] for each in diagnostics}
-        if chosen.spectra:
-            tables["spectra"] = mean_spectra(tables["spectra"], dataset.image_size, reference)
-        if chosen.filters:
-            noise, low = (
-                score_clean(part, networks, trainer, probe=probe).drop_columns(
-                    ["target_label", "draws", "draws_correct"]
-                )
-                for probe in (noise_parts(reference, seed=0), low_passed_images())
-            )
-            tables |= {"filtered": pa.concat_tables([tables["filtered"], noise])}
-            tables |= {"low_passed": low}
-        if chosen.similarity:
-            pairs = {name: ("the source", name) for name in networks}
-            models, compared = {"the source": source} | networks, Similarity(pairs, max_batch)
-            module = Transfer(models, clean_images(), Variants(wanted=()), [compared])
-            tables["similarity"] = evaluate(part, module, trainer).tables["similarity"]
-        frames = {name: ordered(table.to_pandas(), networks) for name, table in tables.items()}
-        return SimpleNamespace(attacker=attacker, result=result, **frames)
+        tables = {name: table.to_pandas() for name, table in run.tables.items()}
+        attacker = make_attacker(run.job)
+        return SimpleNamespace(attacker=attacker, results=run.results, tables=tables, **tables)
 
     return make

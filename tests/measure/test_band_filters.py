@@ -12,10 +12,6 @@ from src.attacks import bim, noise_signs
 from src.measure.fourier import CORNER
 
 ONLY = {"filters": True}
-PREDICTED = (
-    *("predicted", "confidence", "true_confidence"),
-    *("top5_classes", "top5_confidences"),
-)
 BOUNDS = {"all": (0, CORNER), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, CORNER)}
 
 
@@ -49,10 +45,6 @@ def test_rows_are_predictions_for_filtered_perturbations(norm, images, curved, b
     dataset, attack = images(11, 16, low=0), partial(bim, steps=3, norm=norm)
     run = diagnosed(dataset, networks["a"], networks, attack, only=ONLY, norm=norm)
     found = run.filtered
-    assert list(found) == [
-        *("index", "label", "target", "eps_255", "band", "kind", "frequency_low"),
-        *("frequency_high", *PREDICTED),
-    ]
     assert len(found) == 11 * 2 * 4 * 2 and (found["eps_255"] == 8).all()
     clean, batch = batch_of(dataset)
     change = (attack(networks["a"], clean, batch.labels, 8 / 255) - clean).numpy()
@@ -75,7 +67,6 @@ def test_rows_are_predictions_for_smooth_clean_images(images, curved, batch_of, 
     networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
     dataset = images(11, 16, low=0)
     found = diagnosed(dataset, networks["a"], networks, only=ONLY).low_passed
-    assert list(found) == ["index", "label", "target", "cutoff", *PREDICTED]
     cutoffs = [0.0625, 0.125, 0.1875, 0.25, 0.375]
     assert len(found) == 11 * 2 * 5 and sorted(set(found["cutoff"])) == cutoffs
     clean, batch = batch_of(dataset)

@@ -1,43 +1,32 @@
 """Diagnostics inside the pass: they change no prediction, and work wherever an attack does."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from src.attacks import fgsm, pgd
-from src.cache.rows import Rows
-from src.config.settings import DiagnosticSettings, TrainerSettings
-from src.images.variants import Variants
-from src.run.stages import Job
-from src.run.unattacked import unattacked_tables
-from src.utils.defended_names import PLAIN, Evaluated
+from src.config.settings import CONTROLS
 
 TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
-TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 GRID = (0.5, 2.0, 8.0)
-FULL = DiagnosticSettings(bisection=1, spectra=True, filters=True, similarity=True, stealth=True)
+FULL = {"bisection": 1, "spectra": True, "filters": True, "similarity": True, "stealth": True}
 
 
 @pytest.mark.parametrize("primary", ["float32", "uint8"])
 def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diagnosed):
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
-    variants = Variants(primary=primary, others=("float32",), controls=True)
-    results = []
-    for only in ({}, None):
-        torch.manual_seed(5)
-        np.random.seed(5)
-        arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
-        results.append(diagnosed(*arguments, only=only, variants=variants).result)
-    plain, full = results
-    for name, table in plain.tables.items():
-        assert full.tables[name].equals(table)
-    assert list(plain.tables) == [*variants.names, "crafting"]
-    assert set(full.tables) - set(plain.tables) == set(TABLES[:4])
-    assert len(full.tables["flips"]) > 0  # attacks were run in between
+    variants = {"storage": primary, "variants": ["float32"], "controls": True}
+    arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
+    plain, full = (diagnosed(*arguments, only=only, **variants) for only in ({}, None))
+    for name, table in plain.results.predictions.items():
+        assert full.results.predictions[name].equals(table)
+    assert list(plain.results.predictions) == [*dict.fromkeys([primary, "float32"]), *CONTROLS]
+    assert plain.results.gradients == full.results.gradients
+    assert plain.results.diagnostics == {} and set(full.results.diagnostics) == set(TABLES)
+    assert len(full.flips) > 0  # attacks were run in between
 
 
 def assert_close(first, second, name):
@@ -63,13 +52,12 @@ def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved,
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
     arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
-    words = {"variants": Variants(controls=True), "batch_size": 2}
-    every = FULL.model_dump()
-    whole, part = (diagnosed(*arguments, only=every | {"n_images": n}, **words) for n in (99, 3))
+    words = {"controls": True, "batch_size": 2}
+    whole, part = (diagnosed(*arguments, only=FULL | {"n_images": n}, **words) for n in (99, 3))
     chosen = dataset.subset(3).indices.tolist()  # of six batches: some have none
     assert len(chosen) == 3
-    for name in whole.result.tables.keys() - set(TABLES):
-        assert part.result.tables[name].equals(whole.result.tables[name])
+    for name, table in whole.results.predictions.items():
+        assert part.results.predictions[name].equals(table)
     assert (part.spectra["n"] == 3).all() and (whole.spectra["n"] == 11).all()
     for name in set(TABLES) - {"spectra"}:
         first, second = (getattr(run, name) for run in (whole, part))
@@ -90,41 +78,21 @@ class Watched(torch.nn.Module):
         return self.network(images)
 
 
-def test_what_needs_no_attack_is_computed_once(images, curved, tmp_path):
+def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_path):
+    def attack(model, images, labels, eps):
+        return images.expand(len(eps), *images.shape)
+
     networks = {name: Watched(curved(seed)) for seed, name in enumerate("abc")}
-    models = {n: SimpleNamespace(classifier=one, key=n) for n, one in networks.items()}
-
-    def tables(source):
-        settings = SimpleNamespace(
-            **{"diagnostics": FULL, "trainer": TRAINER, "seed": 0, "reference": 8.0},
-            **{
-                "source": (source,),
-                "source_name": source,
-                "targets": tuple(networks),
-                "cache_dir": str(tmp_path),
-            },
-            **{
-                "evaluated": tuple(map(Evaluated, networks)),
-                "source_defence": PLAIN,
-                "rerun": False,
-            },
-        )
-        return unattacked_tables(
-            Job(
-                settings=settings,
-                images=images(),
-                diagnosed=images(),
-                models=models,
-                device="cpu",
-                rows=Rows(tmp_path / "rows"),
-                defences={},
-            )
-        )
-
-    first, other = tables("a"), tables("b")
-    bands, cutoffs, gradients = 4, 5, 1
-    assert [one.seen for one in networks.values()] == [11 * (bands + cutoffs + gradients)] * 3
-    assert all(first[name].equals(other[name]) for name in ("filtered", "low_passed"))
-    of_a, of_b = (each["similarity"].to_pandas() for each in (first, other))
+    settings = {"only": {"filters": True, "similarity": True}, "cache": tmp_path}
+    first, other = (
+        diagnosed(images(), networks[name], networks, attack, GRID, **settings) for name in "ab"
+    )
+    attacked = len(GRID) + 3  # budgets, and bands at one of them
+    once = 1 + 4 + 5  # clean, bands of the noise, cutoffs
+    gradients = {"a": 1, "b": 2, "c": 2}  # of the second job for its pairs with b and c
+    seen = {name: network.seen / 11 for name, network in networks.items()}
+    assert seen == {name: 2 * attacked + once + gradients[name] for name in networks}
+    assert first.low_passed.equals(other.low_passed)
+    of_a, of_b = (run.similarity for run in (first, other))
     pair = of_a[of_a["target"] == "b"], of_b[of_b["target"] == "a"]
     assert pair[0]["cosine"].tolist() == pair[1]["cosine"].tolist()

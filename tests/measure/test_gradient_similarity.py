@@ -31,7 +31,6 @@ def test_rows_compare_the_source_with_each_target(images, curved, batch_of, diag
     networks = {name: curved(seed) for name, seed in make.items()}
     dataset = images()
     found = diagnosed(dataset, networks["a"], networks, only=ONLY, max_batch=3).similarity
-    assert list(found) == ["index", "label", "target", "cosine"]
     clean, batch = batch_of(dataset)
     each = {n: gradient(entropy(curved(s), batch.labels), clean) for n, s in make.items()}
     for name in networks:

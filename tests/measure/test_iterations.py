@@ -59,16 +59,15 @@ def test_targets_see_the_iterates_and_the_last_is_the_attacks_result(images, cur
     networks = {"a": curved(0), "b": curved(1)}
     dataset = images(model=networks["a"])
     attack = partial(attacks.bim, steps=4)
-    run = diagnosed(
-        dataset, networks["a"], networks, attack, only={"iterations": (1, 2, 4)}, batch_size=11
-    )
-    rows, whole = run.iterations, run.result.tables["float32"].to_pandas()
+    only = {"only": {"iterations": (1, 2, 4)}, "keys": {"steps": 4}}
+    run = diagnosed(dataset, networks["a"], networks, attack, batch_size=11, **only)
+    rows, whole = run.iterations, run.tables["float32"]
     assert set(rows["eps_255"]) == {8.0} and rows.groupby("iteration").size().tolist() == [22] * 3
     last = rows[rows["iteration"] == 4].sort_values(["target", "index"]).reset_index(drop=True)
     wanted = whole[whole["eps_255"] == 8].sort_values(["target", "index"]).reset_index(drop=True)
     assert last["predicted"].tolist() == wanted["predicted"].tolist()
     np.testing.assert_allclose(last["confidence"], wanted["confidence"], atol=1e-5)
-    assert (run.result.tables["crafting"]["gradients"].to_numpy() == 1 + 3 * 3).all()
+    assert (whole["gradients"] == 1 + 3 * 3).all()
 
 
 def test_rates_are_counted_by_hand():

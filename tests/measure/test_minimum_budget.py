@@ -12,10 +12,6 @@ from src.models import Ensemble
 
 GRID = (0.25, 1.0, 2.0, 4.0, 8.0, 16.0)
 ONLY = {"bisection": 4}
-COLUMNS = [
-    *("index", "label", "target", "below_eps_255", "eps_255", "predicted", "confidence"),
-    *("true_confidence", "top5_classes", "top5_confidences"),
-]
 
 
 def smallest(dataset, batch_of, source, target):
@@ -40,7 +36,6 @@ def test_linear_models_flip_where_the_closed_form_says(
     dataset = images(40, classes=2, model=networks["a"])
     arguments = (dataset, networks["a"], networks, attack, GRID)
     found = diagnosed(*arguments, only={"bisection": halvings}, batch_size=20).flips
-    assert list(found) == COLUMNS
     grid = np.array([0, *GRID])
     for name, network in networks.items():
         exact = smallest(dataset, batch_of, networks["a"], network)
@@ -66,7 +61,7 @@ ATTACKS = {
     "fgsm": (fgsm, {}),
     "pgd in small batches": (partial(pgd, steps=3), {"max_batch": 2}),
     "l2": (partial(pgd, steps=3, norm="l2"), {"norm": "l2"}),
-    "random target labels": (partial(pgd, steps=3), {"target_label_rule": "random"}),
+    "random target labels": (partial(pgd, steps=3), {"target_label": "random"}),
     "ensemble": (partial(bim, steps=3), {"average": "loss"}),
 }
 

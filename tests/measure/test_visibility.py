@@ -1,6 +1,7 @@
-"""Stealth of perturbations against scikit-image and closed forms."""
+"""Visibility of perturbations against scikit-image and closed forms."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,18 +9,20 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from src.data import Batch
-from src.measure.diagnostic import DiagnosticInput
-from src.measure.visibility import Stealth
+from src.images.storage import AttackedImages
+from src.measure.visibility import Visibility
 
 
 def observed(clean, *levels):
     """Return the rows of some versions of images, (N, 3, H, W) each, at 4/255, 8/255, ..."""
-    stealth, count = Stealth(), len(clean)
-    numbers = torch.arange(count) + 5
+    numbers = torch.arange(len(clean)) + 5
     batch = Batch((255 * clean).round().to(torch.uint8), torch.zeros_like(numbers), numbers)
-    budgets = tuple(4.0 * (1 + number) for number in range(len(levels)))
-    inputs = DiagnosticInput(clean, torch.stack(levels), batch, budgets, networks={}, logits={})
-    return stealth.measure(inputs).to_pandas()
+    versions = [
+        AttackedImages(clean, images, batch, 4.0 * number, "linf")
+        for number, images in enumerate(levels, 1)
+    ]
+    (table,) = Visibility().rows(SimpleNamespace(versions=versions), [])
+    return table.to_pandas()
 
 
 @pytest.mark.parametrize("side", [11, 32, 45])

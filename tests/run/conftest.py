@@ -8,15 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import fgsm
-from src.config.settings import TrainerSettings
 from src.data import ImageDataset, LabelledImages
-from src.images.attacker import Attacker
-from src.run.evaluate import evaluate
-from src.run.lightning_module import Transfer, total
-
-TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
-BUDGETS = (2.0, 16.0)
+from tests.passes import run_modules
 
 
 @pytest.fixture
@@ -41,32 +34,9 @@ def networks(linear) -> dict[str, nn.Module]:
 
 @pytest.fixture
 def run(dataset) -> Callable[..., SimpleNamespace]:
-    """A function that attacks with the first network: tables, images by index, and gradients."""
+    """A function that attacks the data set through networks, see `run_modules`."""
 
-    def make(networks, attack=fgsm, trainer=TRAINER, source=None, words=None, **attacker):
-        images: dict[int, np.ndarray] = {}
-        kept = []
-
-        def keep(parts):
-            rows = parts.get("images")
-            kept.append(rows)
-            for index, flat in zip(*rows.to_pydict().values(), strict=True) if rows else ():
-                images[index] = np.float32(flat).reshape(-1, 3, 8, 8)
-
-        source = next(iter(networks.values())) if source is None else source
-        attacker = Attacker(source, attack, BUDGETS, num_classes=3, **attacker)
-        module = Transfer(networks, attacker, keep=keep, kept_images=None, **words or {})
-        found = evaluate(dataset, module, trainer)
-        gradients = total(found.tables["crafting"], "gradients")
-        keys = [(name, "ascending") for name in ("target", "eps_255", "index")]
-        tables = {
-            name: table.sort_by([key for key in keys if key[0] in table.column_names])
-            for name, table in found.tables.items()
-        }
-        return SimpleNamespace(
-            **{"tables": tables, "images": images, "parts": len(kept)},
-            gradients=gradients,
-            batch_size=found.batch_size,
-        )
+    def make(networks, *arguments, **keywords):
+        return run_modules(dataset, networks, *arguments, **keywords)
 
     return make

@@ -3,21 +3,20 @@
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 import torch
 from torch import nn
 
 from src.attacks import bim, fgsm
-from src.config.settings import TrainerSettings
 from src.data import to_unit
-from src.images.variants import Variants
-from src.run.evaluate import score_clean
 from src.run.trainer import for_device
+from tests.passes import TRAINER, make_pass
 
-TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 BUDGETS = (2.0, 16.0)
+
+
+def changed(**changes):
+    return TRAINER.model_copy(update=changes)
 
 
 @pytest.fixture
@@ -40,12 +39,12 @@ def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(run, 
 
 
 def test_variants_are_of_the_same_adversarial_images(run, networks):
-    variants = Variants(primary="uint8", others=("float32",), controls=True)
-    tables = run(networks, words={"variants": variants}).tables
-    assert list(tables) == ["uint8", "float32", "noise", "shuffled", "crafting"]
+    variants = {"storage": "uint8", "variants": ["float32"], "controls": True}
+    tables = run(networks, **variants).results.predictions
+    assert list(tables) == ["uint8", "float32", "noise", "shuffled"]
     for name in ("float32", "noise", "shuffled"):
         assert not tables[name].equals(tables["uint8"])
-    again = run(networks, words={"variants": variants}).tables
+    again = run(networks, **variants).tables
     assert all(again[name].equals(table) for name, table in tables.items())
 
 
@@ -53,7 +52,7 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
     run, networks, batch
 ):
     single, half = (
-        run(networks, partial(bim, steps=3), precision=precision)
+        run(networks, partial(bim, steps=3), trainer=changed(attack_precision=precision))
         for precision in ("32-true", "bf16")
     )
     images = torch.from_numpy(np.stack([half.images[i][0] for i in range(11)]))
@@ -64,12 +63,12 @@ def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
         rows = frame[(frame["target"] == name) & (frame["eps_255"] == 2)]
         confidences = network(images).softmax(1).amax(1)
         np.testing.assert_allclose(rows["confidence"], confidences, rtol=1e-5)
-    assert half.gradients == single.gradients
+    assert half.results.gradients == single.results.gradients
 
 
 def test_gradients_in_float32_are_so_where_predictions_are_in_bfloat16(run, networks):
     single, mixed = (
-        run(networks, partial(bim, steps=3), TRAINER.model_copy(update={"precision": precision}))
+        run(networks, partial(bim, steps=3), trainer=changed(precision=precision))
         for precision in ("32-true", "bf16-mixed")
     )
     for number, images in single.images.items():
@@ -120,11 +119,11 @@ class Cramped(nn.Module):
 
 def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog):
     cramped = {name: Cramped(network, room=3) for name, network in networks.items()}
-    trainer, attack = TRAINER.model_copy(update={"batch_size": 11}), partial(bim, steps=2)
-    found = run(cramped, attack, trainer, max_batch=8)
-    assert found.batch_size == 2  # 11, 5, 2
+    trainer, attack = changed(batch_size=11, gradient_batch=8), partial(bim, steps=2)
+    found = run(cramped, attack, trainer=trainer)
+    assert found.results.batch_size == 2  # 11, 5, 2
     assert "batches of 2 images" in caplog.text
-    assert found.gradients == 11 * (1 + 2)  # of the last pass alone
+    assert found.results.gradients == 11 * (1 + 2)  # of the last pass alone
     shown = ["index", "target", "eps_255", "predicted"]
     expected = run(networks, attack).tables["float32"].select(shown)
     assert found.tables["float32"].select(shown).equals(expected)
@@ -132,35 +131,34 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog)
         run({name: Cramped(network, room=0) for name, network in networks.items()})
 
 
-def test_the_device_decides_what_is_automatic():
-    for device, size in (("cpu", 50), ("cuda", 1000)):
-        assert for_device(TrainerSettings(), device).batch_size == size
-    given = TrainerSettings(batch_size=7)
-    assert for_device(given, "cuda") == given
+def test_the_device_decides_what_is_automatic(dataset, networks):
+    automatic = make_pass(dataset, networks, trainer=changed(batch_size="auto")).settings
+    assert for_device(automatic).trainer.batch_size == 50
+    chosen = make_pass(dataset, networks).settings
+    assert for_device(chosen) == chosen
 
 
-def test_clean_predictions_are_each_models_own(dataset, networks, batch):
-    def score(**subset):
-        rows = score_clean(dataset, networks, TRAINER, **subset)
-        return rows.sort_by([("target", "ascending"), ("index", "ascending")])
-
-    both = score()
-    assert set(both["eps_255"].to_pylist()) == {0.0}
-    assert both["target"].to_pylist() == ["a"] * 11 + ["b"] * 11
+def test_clean_predictions_are_each_models_own(run, networks, batch):
+    rows = run(networks).results.clean.to_pandas()
+    assert set(rows["eps_255"]) == {0} and rows["target"].tolist() == ["a"] * 11 + ["b"] * 11
     expected = networks["b"](to_unit(batch.images)).argmax(1)
-    assert both["predicted"].to_pylist()[11:] == expected.tolist()
-    part = score(only=[2, 7])
-    rows = both.filter(pc.is_in(both["index"], pa.array([2, 7])))
-    assert all(part[name].equals(rows[name]) for name in ("index", "target", "predicted"))
+    assert rows["predicted"].tolist()[11:] == expected.tolist()
 
 
-def test_images_made_before_are_not_attacked_again(run, networks):
-    whole = run(networks)
-    kept = {n: image for n, image in whole.images.items() if n < 8}  # two of three batches
-    again = run(networks, kept=kept)
-    assert again.gradients == 3 and again.tables["float32"].equals(whole.tables["float32"])
+def test_images_made_before_are_not_attacked_again(run, networks, tmp_path):
+    whole = run({"a": networks["a"]}, cache=tmp_path)
+    again = run(networks, cache=tmp_path)  # for another target
+    assert whole.results.gradients == again.results.gradients == 11  # of the first pass
+    calls = []
+
+    def attack(*arguments):
+        calls.append(arguments)
+        return fgsm(*arguments)
+
+    other = run(networks | {"c": networks["b"]}, attack, cache=tmp_path)
+    assert calls == [] and other.tables["float32"].num_rows == 3 * 11 * 2
 
 
 def test_the_progress_bar_counts_batches_under_its_label(run, networks, capsys):
-    run(networks, trainer=TRAINER.model_copy(update={"progress_bar": True}))
-    assert "images: 100%" in capsys.readouterr().out
+    run(networks, trainer=changed(progress_bar=True))
+    assert "mine a: 100%" in capsys.readouterr().out

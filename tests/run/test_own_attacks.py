@@ -1,19 +1,13 @@
 """Attacks of the user's own: what they may not do, and small batches."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
 from src.attacks import bim, fgsm
-from src.config.settings import TrainerSettings
 from src.data import to_unit
 from src.images.attacker import Attacker
-from src.images.variants import Variants
-from src.run.lightning_module import Transfer
-
-TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
+from tests.passes import TRAINER
 
 
 @pytest.fixture
@@ -43,7 +37,7 @@ def test_an_attack_may_change_all_that_it_is_given(run, model, what):
         return found
 
     found, expected = run({"a": model, "b": model}, attack), run({"a": model, "b": model})
-    assert found.tables == expected.tables and found.gradients == 11
+    assert found.tables == expected.tables and found.results.gradients == 11
 
 
 def with_nan(images):
@@ -86,15 +80,22 @@ def test_an_attack_with_one_budget_for_all_images_cannot_be_bisected(dataset, mo
 
 
 @pytest.mark.parametrize("controls", [False, True])
-def test_batches_hold_no_more_images_than_the_source_takes(run, model, monkeypatch, controls):
-    monkeypatch.setattr(Transfer, "seconds", 0)
-    words, trainer = {"variants": Variants(controls=controls)}, {"batch_size": 11}
-    trainer, attack = TRAINER.model_copy(update=trainer), partial(bim, steps=2)
-    whole = run({"a": model}, attack, trainer, words=words)
-    parts = run({"a": model}, attack, trainer, words=words, max_images=3)
-    assert (whole.parts, whole.gradients) == (1 + controls, parts.gradients)
-    assert (parts.parts, parts.batch_size) == (4 + controls, 3)  # pairs stay together
-    for name in words["variants"].names:
+def test_batches_hold_no_more_images_than_their_gradients_allow(run, model, controls):
+    sizes = []
+
+    def attack(model, images, labels, eps, *, seeds):
+        sizes.append(len(images))
+        return bim(model, images, labels, eps, steps=2)
+
+    def parts(limit):
+        trainer = TRAINER.model_copy(update={"batch_size": 11, "gradients_per_batch": limit})
+        about = {"gradients": "1 + K * (2 - 1)"}
+        return run({"a": model}, attack, trainer=trainer, about=about, controls=controls)
+
+    whole, some = parts(1000), parts(9)
+    assert sizes[1 + controls :] == ([3, 3, 3, 2], [2, 2, 2, 2, 3])[controls]  # pairs stay together
+    assert whole.results.gradients == some.results.gradients and some.results.batch_size == 3
+    for name, table in some.results.predictions.items():
         for column in ("index", "target", "eps_255", "predicted"):
-            assert parts.tables[name][column].equals(whole.tables[name][column]), (name, column)
-    assert parts.images.keys() == whole.images.keys()
+            assert table[column].equals(whole.tables[name][column]), (name, column)
+    assert some.images.keys() == whole.images.keys()

@@ -1,23 +1,29 @@
-"""Rows of predictions, on one process and on two."""
+"""Rows of predictions."""
 
-import pyarrow as pa
 import pytest
 import torch
 
-from src.measure.predictions import prediction_rows
+from src.data import Batch
+from src.measure.prediction_rows import prediction_rows
+from src.utils.defended_names import Evaluated
 
-LEVEL = pa.table({"eps_255": [4.0], "kind": ["x"]})
+LEVEL = {"eps_255": 4.0, "kind": "x"}
+NET = Evaluated("net")
+
+
+def batch(index, labels):
+    return Batch(torch.zeros(len(index), 3, 1, 1), torch.tensor(labels), torch.tensor(index))
 
 
 @pytest.mark.parametrize("classes", [3, 7])
 def test_a_row_holds_the_softmax(classes):
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0, -3.0]])[:, :classes]
     targeted = torch.tensor([1]) if classes == 3 else None
-    table = prediction_rows("net", LEVEL, torch.tensor([5]), torch.tensor([2]), logits, targeted)
+    table = prediction_rows(NET, batch([5], [2]), logits, LEVEL, targeted)
     (row,) = table.to_pylist()
     probabilities = logits.softmax(1)[0]
     order = [number for number in (1, 3, 2, 0, 4) if number < classes]
-    assert (row["index"], row["label"], row["target"], row["eps_255"]) == (5, 2, "net", 4.0)
+    assert (row["index"], row["label"], row["eps_255"]) == (5, 2, 4.0)
     assert (row["predicted"], row["target_label"]) == (1, 1 if classes == 3 else None)
     assert row["kind"] == "x" and (row["draws"], row["draws_correct"]) == (1, 0)
     assert row["confidence"] == pytest.approx(probabilities[1].item())
@@ -27,6 +33,6 @@ def test_a_row_holds_the_softmax(classes):
 
 
 def test_logits_that_are_not_finite_are_refused():
-    labels, logits = torch.zeros(3).long(), torch.full((3, 4), float("nan"))
+    logits = torch.full((3, 4), float("nan"))
     with pytest.raises(ValueError, match=r"net .* finite"):
-        prediction_rows("net", LEVEL, torch.arange(3), labels, logits)
+        prediction_rows(NET, batch([0, 1, 2], [0, 0, 0]), logits, LEVEL)

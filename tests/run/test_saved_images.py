@@ -8,7 +8,7 @@ import torch
 
 from src.config.settings import AttackSettings
 from src.data import Batch, LabelledImages
-from src.images.saved_images import Breach, SavedImages, SavedImagesSource
+from src.images.saved import Breach, SavedImages, SavedImagesSource
 
 INDEX, LABELS, TARGETS = np.array([3, 5, 8, 17, 40]), np.array([1, 2, 0, 0, 1]), np.arange(5) % 3
 BUDGETS = (0.5, 2.0, 8.0)

@@ -1,19 +1,50 @@
-"""Saved set in the place of an attack: what it says of itself becomes the job's settings."""
+"""Plan of a job: the one place that refuses it before anything runs."""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from src.artifacts.layout import SET
+from src.cache.keys import code_keys
 from src.config.fields import check_among, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
-from src.images.image_folders import open_foreign_images
-from src.images.saved_images import UNKNOWN, SavedImages
-from src.run.written_set import read_set
+from src.defences import Defence
+from src.images.saved import UNKNOWN, SavedImages, open_foreign_images, read_set
+from src.run.attack_function import attack_function
+from src.run.stages import Planned
+from src.utils.call_target import call_target, check_target
 from src.utils.defended_names import PLAIN, split_source
 
 
-@lru_cache(maxsize=2)  # checked before the sweep, and again in the job
+def plan(settings: Settings) -> Planned:
+    """Return what settings ask for, or refuse them by a ValueError.
+
+    A sweep calls this for all of its jobs before the first one runs, and the process of a job again
+    for its own: functions cannot be handed on.
+    """
+    for name in settings.models:
+        check_target(f"model.{name}.network", settings.model[name].network)
+    defences = {name: _build_defence(settings, name) for name in settings.defence}
+    code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
+    crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
+    attack = attack_function(settings.attack) if crafted else None
+    if saved is None:
+        return Planned(settings, attack, defences)
+    images = open_saved_images(saved)
+    return Planned(_with_set(settings, images), attack, defences, images)
+
+
+def _build_defence(settings: Settings, name: str) -> Defence:
+    try:
+        defence: Defence = call_target(settings.defence[name].call)
+    except ValueError as error:
+        raise ValueError(f"defence.{name}: {error}") from error
+    if not callable(defence):
+        raise ValueError(f"defence.{name}: {type(defence).__name__} cannot be called.")
+    return defence
+
+
+@lru_cache(maxsize=2)  # planned before the sweep, and again in the job
 def open_saved_images(settings: SavedSettings) -> SavedImages:
     """Open a set of this program, which its file tells, or else of another; measure its images."""
     path = Path(settings.path, SET)
@@ -35,13 +66,7 @@ def open_saved_images(settings: SavedSettings) -> SavedImages:
         raise ValueError(f"attack.path={settings.path}: {error}") from error
 
 
-def open_set(settings: Settings) -> SavedImages | None:
-    """Return the saved set that takes the attack's place; None without one."""
-    saved = settings.attack.saved
-    return None if saved is None else open_saved_images(saved)
-
-
-def with_set(settings: Settings, saved: SavedImages) -> Settings:
+def _with_set(settings: Settings, saved: SavedImages) -> Settings:
     """Return a job's settings with attack, budgets and protocol of its saved set.
 
     A set of another source or data set, or one that lacks what the job needs, is refused.

@@ -1,0 +1,56 @@
+"""Settings of an attack from its file and keywords, where no Hydra composes a config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from src.config.errors import refusal
+from src.config.label import attack_label
+from src.config.read import crafted_keys
+from src.config.resolvers import CONF
+from src.config.settings import AttackSettings
+from src.utils.refusals import first_line, suggestion
+
+
+def attack_settings(name: str, keywords: Mapping[str, Any]) -> AttackSettings:
+    """Return the settings of an attack of `conf/attack/` with other keywords.
+
+    Raises:
+        ValueError: There is no such attack, or a keyword is no plain value or of the wrong type.
+    """
+    try:
+        section = OmegaConf.merge(_load(name), dict(keywords))
+        config = OmegaConf.create({"attack": section})
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        hint = "functools.partial of a function of src.attacks takes any value"
+        raise ValueError(f"attacks[{name!r}]: {first_line(error)}; {hint}.") from error
+    return crafted_settings(name, plain["attack"])
+
+
+def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
+    """Return the settings of an attack by the keys of its file."""
+    try:
+        settings = AttackSettings(**crafted_keys(name, keys), label=name)
+    except ValidationError as error:
+        raise ValueError(refusal(error, within="attack")) from error
+    return settings.model_copy(update={"label": attack_label(settings.name, settings.settings)})
+
+
+def _load(name: str) -> DictConfig:
+    """Return an attack's file, with the files that it extends."""
+    path = CONF / "attack" / f"{name}.yaml"
+    known = sorted(
+        file.stem for file in path.parent.glob("*.yaml") if file.stem not in ("none", "saved")
+    )
+    if name not in known:
+        raise ValueError(
+            f"attacks names {name!r}, which is none of {', '.join(known)}.{suggestion(name, known)}"
+        )
+    section: Any = OmegaConf.load(path)
+    parents = [parent for parent in section.pop("defaults", []) if parent != "_self_"]
+    merged: Any = OmegaConf.merge(*map(_load, parents), section)
+    return merged

@@ -1,0 +1,49 @@
+"""Adversarial images themselves, before any rounding."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from src.artifacts.tables import INDEX, SINGLE, column
+from src.measure.prediction_rows import to_lists, to_numpy
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+
+
+class AdversarialImages(Measurement):
+    """Images that a page shows or a set saves; of small jobs all, so later targets cost no attack.
+
+    A job that takes less than `store.images_mb` is small.
+    """
+
+    name = "images"
+    schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
+    has_file = False
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell of the example images, or of all that are to be saved."""
+        settings, every = job.settings, job.images.indices
+        if settings.attack.kind != "crafted":
+            return
+        wanted = every if settings.save_adversarial else np.array(examples(job), np.int64)
+        size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
+        small = size <= settings.store.images_mb * 1e6
+        yield Cell(self.name, wanted, kept=every if small else None, large=True)
+
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image: the 3 K H W values of its versions, in [0, 1].
+
+        Images that were at hand, instead of attacked, have none.
+        """
+        if batch.adversarial is None or batch.adversarial.counts is None:
+            return [self.schema.empty_table()]
+        flat = batch.adversarial.images.transpose(0, 1).flatten(1).float()
+        return [pa.table({"index": to_numpy(batch.batch.index), "adversarial": to_lists(flat)})]
+
+
+def examples(job: Job) -> list[int]:
+    """Return the index of the report's example images, spread evenly over the classes."""
+    images = job.images
+    by_class = images.indices[np.argsort(images.labels, kind="stable")]
+    count = min(job.settings.report.examples, len(images))
+    return [int(by_class[position * len(images) // count]) for position in range(count)]

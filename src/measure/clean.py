@@ -1,0 +1,31 @@
+"""Predictions for the clean images."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import pyarrow as pa
+
+from src.measure.prediction_rows import PREDICTIONS, predict, with_cost
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+
+
+class Clean(Measurement):
+    """Every model's predictions for the clean images, behind the defences as well."""
+
+    name = "clean images"
+    schema = PREDICTIONS
+    has_file = False
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell of all images for each model, behind no defence and behind its own."""
+        for pair in job.classifiers:
+            yield Cell(self.name, job.images.indices, pair, attacked=False)
+
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image, under the budget 0."""
+        classify = partial(batch.classify, images=batch.clean)
+        return predict(batch, cells, [({"eps_255": 0.0}, classify)])
+
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return the predictions, which took no gradient."""
+        return with_cost(tables[name], {"gradients": 0, "forwards": 0})

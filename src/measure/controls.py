@@ -1,0 +1,39 @@
+"""Targets on images that no attack was made for: random-sign noise, shuffled perturbations."""
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+from torch import Tensor
+
+from src.config.settings import CONTROLS
+from src.images.storage import STORED, AttackedImages
+from src.measure.prediction_rows import with_cost
+from src.measure.predictions import Predictions
+from src.measure.protocol import Cell, EvaluatedBatch, Job
+from src.utils.defended_names import PLAIN
+
+
+class Controls(Predictions):
+    """Predictions of every target behind no defence, a table for each control."""
+
+    name = "controls"
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell of all images for each target and control."""
+        settings = job.settings
+        storage = settings.storage or STORED
+        for control in CONTROLS if settings.controls else ():
+            for target in settings.evaluated:
+                if target.defence == PLAIN:
+                    yield Cell(control, job.images.indices, target, decides=storage)
+
+    def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
+        """Return the images of a control in the storage format of the primary variant."""
+        storage = batch.settings.storage or STORED
+        return version.control(table, storage, batch.settings.seed)
+
+    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+        """Return the predictions; noise takes nothing."""
+        if name == "noise":
+            return with_cost(tables[name], {"gradients": 0, "forwards": 0})
+        return super().finish(name, tables, job)

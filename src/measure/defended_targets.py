@@ -1,0 +1,22 @@
+"""Targets behind defences on the adversarial images."""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from src.images.storage import STORED
+from src.measure.predictions import Predictions
+from src.measure.protocol import Cell, Job
+from src.utils.defended_names import PLAIN
+
+
+class DefendedTargets(Predictions):
+    """Predictions behind every defence, on the primary variant alone, whose table they share."""
+
+    name = "defended targets"
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return a cell of all images for each target behind a defence."""
+        for target in job.settings.evaluated:
+            if target.defence != PLAIN:
+                yield Cell(job.settings.storage or STORED, job.images.indices, target)

@@ -1,0 +1,168 @@
+"""Predictions as rows of a table: the likeliest classes, and how sure a model is of them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from src.artifacts.tables import CLASSES, EPS_255, FLOAT, INDEX, INTEGER, LABEL, SINGLE, column
+from src.data import Batch
+from src.measure.protocol import Cell, EvaluatedBatch
+from src.utils.defended_names import ABSTAINED, Evaluated
+
+Level = Mapping[str, float | str | int]
+TOP_K = 5
+_CERTAIN = 1 + 1e-6  # a sum of float32 probabilities
+TARGET_LABEL = column("target_label", INTEGER, 0, CLASSES, null=True)
+PREDICTED = (
+    column("predicted", INTEGER, ABSTAINED, CLASSES),
+    column("confidence", SINGLE, 0, _CERTAIN, nan=True),
+    column("true_confidence", SINGLE, 0, _CERTAIN, nan=True),
+)
+"""Predicted class (-1: the target abstained), its probability, that of the true class."""
+DRAWS = (column("draws", INTEGER, 1), column("draws_correct", INTEGER, 0))
+"""Draws of the defence before the target, and those that predict the true class."""
+COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, null=True))
+"""Gradients and forward passes of an image at all budgets together; null: not known."""
+ITERATION = column("iteration", INTEGER, 0, null=True)
+PREDICTIONS = pa.schema([INDEX, LABEL, TARGET_LABEL, *DRAWS, EPS_255, ITERATION, *PREDICTED, *COST])
+TOP_FIVE = pa.schema(
+    [
+        *(INDEX, LABEL, EPS_255, *PREDICTED),
+        column("top5_classes", pa.list_(pa.int32()), 0, CLASSES),
+        column("top5_confidences", pa.list_(SINGLE), 0, _CERTAIN),
+    ]
+)
+"""Predictions with the five likeliest classes, or all of fewer, the likeliest first."""
+
+
+class TopPredictions(NamedTuple):
+    """A model's predictions for N images.
+
+    Attributes:
+        predicted: Predicted class, int64 (N,); -1 where the model abstains.
+        confidence: Its probability, (N,); NaN where the model abstains.
+        true: Probability of the true class, (N,).
+        classes: Five most likely classes, int64 (N, 5), or all if there are fewer.
+        confidences: Their probabilities, descending.
+        draws_correct: Number of draws that predict the true class, int64 (N,).
+    """
+
+    predicted: Tensor
+    confidence: Tensor
+    true: Tensor
+    classes: Tensor
+    confidences: Tensor
+    draws_correct: Tensor
+
+
+def top_predictions(target: Evaluated, logits: Tensor, labels: Tensor) -> TopPredictions:
+    """Return the predictions of logits (N, C) for images of the classes `labels`, (N,).
+
+    Of logits (R, N, C) of R draws the class that most draws predict is the prediction, of several
+    such ones that with the lowest mean rank, and probabilities are means over the draws. A row of
+    NaN abstains, and so do more than half of the draws together.
+    """
+    draws = logits.float() if logits.ndim == 3 else logits.float()[None]
+    abstains = draws.isnan().all(dim=2)
+    if logits.ndim == 2:
+        abstains = torch.zeros_like(abstains)  # that is for defences
+    if not bool((draws.isfinite().all(dim=2) | abstains).all()):
+        raise ValueError(f"{target} gave logits that are not finite.")
+    mean = draws.softmax(dim=2).nanmean(dim=0)
+    top = mean.topk(min(TOP_K, mean.shape[1]), dim=1)
+    likeliest = draws.argmax(dim=2) if len(draws) > 1 else top.indices[None, :, 0]
+    predicted = likeliest[0]
+    if len(draws) > 1:
+        votes = functional.one_hot(likeliest, mean.shape[1]) * ~abstains[..., None]
+        ranks = draws.argsort(dim=2, descending=True).argsort(dim=2).float().mean(dim=0)
+        predicted = (votes.sum(dim=0) - ranks / mean.shape[1]).argmax(dim=1)
+    predicted = predicted.masked_fill(abstains.float().mean(dim=0) > 0.5, ABSTAINED)
+    places = torch.stack([predicted.clamp_min(0), labels], dim=1)
+    confidence, true = mean.gather(1, places).unbind(dim=1)
+    correct = ((likeliest == labels) & ~abstains).sum(dim=0)
+    confidence = confidence.masked_fill(predicted == ABSTAINED, torch.nan)
+    return TopPredictions(predicted, confidence, true, top.indices, top.values, correct)
+
+
+def predict(
+    batch: EvaluatedBatch,
+    cells: Sequence[Cell],
+    versions: Iterable[tuple[Level, Callable[[Evaluated], Tensor]]],
+    target_labels: Tensor | None = None,
+) -> list[pa.Table]:
+    """Return each cell's predictions for several versions of a batch's images.
+
+    A version is the columns that tell it apart, and a function from a target to its logits.
+    """
+    tables: list[list[pa.Table]] = [[] for _ in cells]
+    for level, classify in versions:  # one at a time: a grid is large
+        for cell, parts in zip(cells, tables, strict=True):
+            logits = classify(cell.target)
+            parts.append(prediction_rows(cell.target, batch.batch, logits, level, target_labels))
+    return [pa.concat_tables(parts) for parts in tables]
+
+
+def prediction_rows(
+    target: Evaluated,
+    batch: Batch,
+    logits: Tensor,
+    level: Level,
+    target_labels: Tensor | None = None,
+) -> pa.Table:
+    """Return a row per image of a batch, of logits (N, C), or (R, N, C) of R draws.
+
+    The columns are `index`, `label`, `target_label` (null of an untargeted attack), those of
+    `level`, which are equal in all rows, `draws`, `draws_correct`, and `prediction_columns`.
+    """
+    top, count = top_predictions(target, logits, batch.labels), len(batch.index)
+    unknown = pa.nulls(count, pa.int64())
+    return pa.table(
+        {
+            "index": to_numpy(batch.index),
+            "label": to_numpy(batch.labels),
+            "target_label": unknown if target_labels is None else to_numpy(target_labels),
+            **{name: pa.repeat(value, count) for name, value in level.items()},
+            "draws": np.full(count, len(logits) if logits.ndim == 3 else 1),
+            "draws_correct": to_numpy(top.draws_correct),
+            **prediction_columns(top),
+        }
+    )
+
+
+def prediction_columns(top: TopPredictions) -> dict[str, Any]:
+    """Return the columns of a table that hold predictions: `PREDICTED` and the five likeliest."""
+    return {
+        "predicted": to_numpy(top.predicted),
+        "confidence": to_numpy(top.confidence),
+        "true_confidence": to_numpy(top.true),
+        "top5_classes": to_lists(top.classes.int()),
+        "top5_confidences": to_lists(top.confidences),
+    }
+
+
+def with_cost(table: pa.Table, cost: Mapping[str, Any]) -> pa.Table:
+    """Return predictions with `iteration`, null, and the columns `COST`, null where not known.
+
+    `cost` holds a number, or one of each row, by column.
+    """
+    for field in (ITERATION, *COST):
+        values = cost.get(field.name)
+        if not isinstance(values, pa.ChunkedArray):
+            values = pa.array([values] * len(table), field.type)
+        table = table.append_column(field, values)
+    return table
+
+
+def to_numpy(values: Tensor) -> np.ndarray:
+    """Return a copy of a column (N,): a loader's tensors hold open files."""
+    return values.cpu().numpy().copy()
+
+
+def to_lists(rows: Tensor) -> pa.Array:
+    """Return each row of a tensor (N, c) as a list of fixed length."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(to_numpy(rows.flatten())), rows.shape[1])

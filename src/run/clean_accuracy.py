@@ -1,0 +1,43 @@
+"""Check of clean accuracies against those that models are known to have."""
+
+import logging
+
+import pyarrow as pa
+
+from src.analysis import wilson_interval
+from src.run.stages import Pass
+from src.utils.defended_names import ABSTAINED, Evaluated
+
+log = logging.getLogger(__name__)
+
+
+def check_clean_accuracies(job: Pass, clean: pa.Table) -> None:
+    """Compare the clean accuracies with those that are expected; warn, or stop where settings say.
+
+    A model misses if the 95 % interval of its accuracy lies outside the expected one plus or
+    minus the tolerance. What a weight file states warns alone: other copies may be harder.
+    """
+    frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
+    frame = frame[frame["predicted"] != ABSTAINED]
+    correct = (frame["label"] == frame["predicted"]).groupby(
+        [frame[name] for name in Evaluated._fields], sort=False
+    )
+    counts = correct.agg(["sum", "count"])
+    shares = ", ".join(f"{Evaluated(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
+    log.info("%d clean images, correct: %s", len(job.images), shares)
+    check = job.settings.clean_accuracy_check
+    for name in job.settings.models:  # defences have no such expectations
+        k, n = (int(value) for value in counts.loc[Evaluated(name)])
+        expected = job.models[name].expected_accuracy
+        if expected is None:
+            continue
+        low, high = (float(bound) for bound in wilson_interval(k, n))
+        if low > expected + check.tolerance or high < expected - check.tolerance:
+            message = (
+                f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its file expects "
+                f"{expected:.2%} +- {check.tolerance:.2%}; check weights, mean, std and input_size"
+            )
+            stated_by_user = job.settings.model[name].expected_accuracy is not None
+            if stated_by_user and check.action == "stop":
+                raise ValueError(f"{message}, or go on with clean_accuracy_check.action=warn.")
+            log.warning("%s.", message)

@@ -1,0 +1,81 @@
+"""A pass over images through modules that a test makes, with nothing composed or written."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.attacks import fgsm
+from src.cache.rows import Rows
+from src.config.settings import (
+    About,
+    AttackSettings,
+    DatasetSettings,
+    DiagnosticSettings,
+    EpsilonSettings,
+    ModelSettings,
+    Settings,
+    TrainerSettings,
+)
+from src.data import ImageDataset
+from src.run.data import mixing_pool
+from src.run.passes import run_pass, stored_images
+from src.run.stages import Data, Model, Pass, Planned
+
+TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
+
+
+def make_pass(
+    dataset: ImageDataset,
+    networks: Mapping[str, nn.Module],
+    attack: Callable[..., Tensor] = fgsm,
+    budgets: Sequence[float] = (2.0, 16.0),
+    *,
+    source: nn.Module | None = None,
+    trainer: TrainerSettings = TRAINER,
+    diagnostics: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+    keys: Mapping[str, Any] | None = None,
+    norm: str = "linf",
+    target_label: str | None = None,
+    name: str = "mine",
+    reference: float | None = None,
+    **settings: Any,
+) -> Pass:
+    """Return a pass of one source, by default the first network, against all networks."""
+    models = dict(networks)
+    source = next(iter(networks.values())) if source is None else source
+    origin = next((key for key, network in models.items() if network is source), "source")
+    models.setdefault(origin, source)
+    rules = {"norm": norm, "target_label": target_label, "about": About(**about or {})}
+    crafted = AttackSettings(name=name, label=name, settings=dict(keys or {}), **rules)
+    chosen = Settings(
+        attack=crafted,
+        source=[origin],
+        targets=list(networks),
+        epsilon=EpsilonSettings(grid=list(budgets), reference=reference),
+        dataset=DatasetSettings(name="images"),
+        model={key: ModelSettings(network={}, weights="included") for key in models},
+        trainer=trainer,
+        diagnostics=DiagnosticSettings(**diagnostics or {}),
+        **settings,
+    )
+    kept = {key: Model(network, key, key) for key, network in models.items()}
+    part = dataset.subset(chosen.diagnostics.n_images)
+    data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
+    return Pass(Planned(chosen, attack, {}), data, kept)
+
+
+def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:
+    """Run a pass of `make_pass`: its results, tables by name, and adversarial images by index."""
+    job = make_pass(*arguments, **keywords)
+    with TemporaryDirectory() as temporary:
+        rows = Rows(Path(temporary) if cache is None else cache)
+        results = run_pass(job, rows)
+        images = stored_images(job, rows, job.images.indices.tolist())
+    tables = {**results.predictions, **results.diagnostics, "clean": results.clean}
+    return SimpleNamespace(job=job, results=results, tables=tables, images=images)
