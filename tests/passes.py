@@ -22,8 +22,9 @@ from src.config.settings import (
     TrainerSettings,
 )
 from src.data import ImageDataset
+from src.run.adversarial_images import stored_images
 from src.run.data import mixing_pool
-from src.run.passes import run_pass, stored_images
+from src.run.passes import run_pass
 from src.run.stages import Data, Model, Pass, Planned
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)

@@ -73,7 +73,7 @@ DATA = ["dataset=cifar10_mini", "n_images=23"]
 def test_defences_leave_the_other_rows_as_they_are_and_cost_no_attack(line, made, monkeypatch):
     folder, run = line
     before = predictions(made).query("defence == 'none'").reset_index(drop=True)
-    monkeypatch.setattr(Attacker, "_call", lambda *given: pytest.fail("attacked again"))
+    monkeypatch.setattr(Attacker, "_attack_batch", lambda *given: pytest.fail("attacked again"))
     words = ["defences=[none,bit_depth,median]", "hydra.run.dir=added"]
     assert run(*JOB, *words) == 0
     after = predictions(folder / "added")

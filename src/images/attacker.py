@@ -3,8 +3,8 @@
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -246,21 +246,21 @@ class Attacker(AdversarialSource):
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         arguments |= {"iterates": list(steps)} if steps else {}
         copies = images.clone(), labels.clone(), eps.clone()
-        adversarial = self._call(counted, copies, arguments)
+        # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
+        plain = torch.autocast(images.device.type, enabled=False)
+        with self._named_errors(), torch.enable_grad(), plain:
+            adversarial = self.attack(counted, *copies, **arguments)
         if steps:
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         return torch.stack([project(each, images, size, self.norm) for each, size in pairs])
 
-    def _call(
-        self, counted: CountedModel, main: tuple[Tensor, ...], arguments: Mapping[str, Any]
-    ) -> Tensor:
-        """Call the attack, and name it in whatever error it raises."""
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Name the attack in whatever error it raises."""
         try:
-            # Lightning's pass switches gradients off and, with bf16-mixed, autocasting on.
-            with torch.enable_grad(), torch.autocast(main[0].device.type, enabled=False):
-                return self.attack(counted, *main, **arguments)
+            yield
         except (torch.OutOfMemoryError, ModelError):
             raise
         except Exception as error:  # an attack of the user's own may raise anything

@@ -1,7 +1,8 @@
 """One job of a command: its failure is noted beside its files, and the others go on."""
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -24,15 +25,7 @@ log = logging.getLogger(__name__)
 
 def attempt(config: DictConfig, folder: Path) -> None:
     """Run one job; if it fails, the reason is noted in its folder, and a sweep goes on."""
-    try:
-        with running(folder) if is_first_process() else nullcontext():
-            _attempt(config, folder)
-    except ValueError as error:
-        log.error("%s", error)
-
-
-def _attempt(config: DictConfig, folder: Path) -> None:
-    try:
+    with _noted_failures(folder):
         hydra = HydraConfig.get()
         settings = read_job(config, hydra)
         named = any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
@@ -42,20 +35,30 @@ def _attempt(config: DictConfig, folder: Path) -> None:
         targets = ", ".join(settings.targets)
         log.info("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         console = Console(markup=False) if is_sweep(hydra) else None
-        job = tracker.job(settings.job, settings.sweep, job_parameters(settings))
-        with job as run:
+        with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
             run_job(settings, tracker, run, folder, console)
-    except KeyboardInterrupt:
-        if is_first_process():
-            _note(folder, "it was interrupted")
-        raise
-    except ValueError as error:
-        _note(folder, str(error))
-    except OSError as error:
-        _note(folder, f"A file could not be read or written: {error}.")
-    except Exception as error:
-        log.exception("This should not happen; please report it with the lines below.")
-        _note(folder, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _noted_failures(folder: Path) -> Iterator[None]:
+    """Hold the lock of a job's folder, and note there why the job fails."""
+    try:
+        with running(folder) if is_first_process() else nullcontext():
+            try:
+                yield
+            except KeyboardInterrupt:
+                if is_first_process():
+                    _note(folder, "it was interrupted")
+                raise
+            except ValueError as error:
+                _note(folder, str(error))
+            except OSError as error:
+                _note(folder, f"A file could not be read or written: {error}.")
+            except Exception as error:
+                log.exception("This should not happen; please report it with the lines below.")
+                _note(folder, f"{type(error).__name__}: {error}")
+    except ValueError as error:  # another process holds the lock
+        log.error("%s", error)
 
 
 def _tracker(settings: Settings) -> Tracker:

@@ -49,7 +49,8 @@ from src.measure import prediction_rows
 from src.measure.adversarial_images import examples
 from src.measure.registry import MEASUREMENTS
 from src.report.summary import JobSummary, Summary, described_images, summarise
-from src.run.passes import Results, adversarial_images, stored_images
+from src.run.adversarial_images import adversarial_images, stored_images
+from src.run.passes import Results
 from src.run.stages import Pass
 from src.utils.defended_names import PLAIN, split_source
 from src.utils.files import atomic_write, write_csv, write_text, writing

@@ -1,50 +1,59 @@
 """A pass over images by Lightning, on one device or on several."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from src.config.settings import TrainerSettings
-from src.data import ImageDataset
+from src.images.attacker import AdversarialSource
+from src.measure.protocol import Cell, Measurement
 from src.run.batches import Batches
 from src.run.lightning_module import CacheWriter, MeasuringModule
+from src.run.stages import Pass
 from src.run.trainer import make_trainer
 from src.utils import stopping
 
 
-def evaluate(
-    images: ImageDataset,
-    module: MeasuringModule,
+def predict(
+    job: Pass,
+    source: AdversarialSource | None,
+    cells: Mapping[Cell, Measurement],
+    missing: Mapping[Cell, np.ndarray],
     writer: CacheWriter,
-    trainer: TrainerSettings,
     batch_size: int,
-    label: str,
-    only: Collection[int],
-    pair_seed: int | None,
 ) -> None:
-    """Measure the images among `only`; several devices share them.
+    """Compute the rows of missing images, which the writer adds to the cache.
 
-    `label` names the progress bar. With a `pair_seed` images come in random pairs.
+    Several devices share the images. Without a `source` they are clean.
 
     Raises:
         ValueError: There are fewer batches than processes.
         torch.OutOfMemoryError: A batch is too large.
     """
-    runner = make_trainer(trainer, label, writer)
+    settings, asked = job.settings, dict[Measurement, list[Cell]]()
+    for cell, measurement in cells.items():
+        if cell in missing or cell.kept is not None:
+            asked.setdefault(measurement, []).append(cell)
+    networks = {model: job.networks[model] for cell in missing for model in cell.models}
+    module = MeasuringModule(settings, networks, source, missing, asked)
+    # Named without its targets: in 80 columns they leave no room for the bar itself.
+    label = settings.job if source else "clean images"
+    runner = make_trainer(settings.trainer, label, writer)
+    todo = np.unique(np.concatenate(list(missing.values())))
+    pair_seed = settings.seed if source and settings.controls else None
     place = runner.world_size, runner.global_rank
-    batches = Batches(images, batch_size, *place, shuffle_seed=pair_seed, only=only)
-    loader = DataLoader(
-        batches, batch_size=1, collate_fn=itemgetter(0), num_workers=trainer.num_workers
-    )
+    batches = Batches(job.images, batch_size, *place, pair_seed, todo.tolist())
+    workers = settings.trainer.num_workers
+    loader = DataLoader(batches, batch_size=1, collate_fn=itemgetter(0), num_workers=workers)
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # lines of the log stand above the bar
-        _arithmetic(runner.strategy.root_device.type, trainer.precision == "32-true"),
+        _arithmetic(job.data.device.type, settings.trainer.precision == "32-true"),
     ):
         runner.predict(module, loader, return_predictions=False)
         runner.strategy.barrier()  # the first process reads what all have written
