@@ -16,22 +16,11 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def rows_key(
-    settings: Settings, device: str, images: str, table: str, models: Sequence[str], *parts: Any
-) -> str:
-    """Return the key of rows that need no attack.
-
-    `images` is the images' digest, `models` are the keys of the models of a row, and `parts` are
-    all else that decides numbers.
-    """
-    return content_key(own_code(), table, list(models), parts, images, numerics(settings, device))
-
-
 def job_key(
     settings: Settings, crafting: str, target_keys: Mapping[str, str], names: Sequence[str]
 ) -> str:
     """Return the job's key: equal keys mean equal tables, the models' names included."""
-    analysed = settings.diagnostics.spectra or settings.diagnostics.filters
+    analysed = settings.diagnostics.model_dump(exclude_defaults=True)
     parts = settings.model_dump(include={"storage", "variants", "controls", "diagnostics"})
     return content_key(crafting, target_keys, names, parts, analysed and settings.reference)
 

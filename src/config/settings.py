@@ -241,17 +241,22 @@ def job_name(label: str, source: str) -> str:
 
 
 class DiagnosticSettings(Section):
-    """Diagnostics beside the predictions, while models and perturbations are at hand."""
+    """Diagnostics beside the predictions, while models and perturbations are at hand.
+
+    Attributes:
+        tables: Names of tables of `src.measure`, or `all` that need no number of their own.
+    """
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
-    spectra: bool = False
-    filters: bool = False
-    similarity: bool = False
-    stealth: bool = False
     iterations: Annotated[
         tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)
     ] = ()
+    tables: Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
     n_images: PositiveInt | None = None
+
+    def ask_for(self, table: str) -> bool:
+        """Tell whether a table is asked for by its name."""
+        return bool({table, "all"} & {*self.tables})
 
 
 class CheckSettings(Section):

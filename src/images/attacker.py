@@ -5,7 +5,6 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from src.attacks import Philox, image_seeds, project
 from src.config.settings import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
+from src.images.storage import AdversarialBatch
 from src.models import ModelError
 from src.utils import stopping
 from src.utils.refusals import first_line
@@ -25,26 +25,6 @@ _TARGET_LABEL_STREAM = 2  # a random stream apart from those of attacks and nois
 
 Attack = Callable[..., Tensor]
 """(model, images, labels, eps) to adversarial images (K, N, 3, H, W); see `src.attacks`."""
-
-
-@dataclass(frozen=True)
-class AdversarialBatch:
-    """Adversarial images of a batch, float32 (K, N, 3, H, W) in [0, 1].
-
-    Attributes:
-        target_labels: int64 (N,); None of an untargeted attack.
-        counts: Gradients taken of the whole batch, those of them that were zero in every pixel, and
-            forward passes; None where the images were at hand.
-    """
-
-    images: Tensor
-    target_labels: Tensor | None = None
-    counts: tuple[int, int, int] | None = None
-
-    def select(self, rows: Tensor) -> "AdversarialBatch":
-        """Return the images of some rows."""
-        labels = None if self.target_labels is None else self.target_labels[rows]
-        return AdversarialBatch(self.images[:, rows], labels, self.counts)
 
 
 class AdversarialSource(nn.Module, ABC):

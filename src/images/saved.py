@@ -8,9 +8,8 @@ that lists them.
 
 Reference:
     TransferAttack (github.com/Trustworthy-AI-Group/TransferAttack), transferattack/utils.py,
-    `AdvDataset` and `save_images`: a flat folder of images named as the clean ones, and a
-    `labels.csv` beside the folder of the clean ones. Labels count from 0. It resizes clean images
-    to 224 x 224 before it attacks, and stores by rounding down.
+    `AdvDataset` and `save_images`: a flat folder of images named as the clean ones, beside whose
+    folder is a `labels.csv`, from 0. It attacks at 224 x 224, and stores by rounding down.
 """
 
 import hashlib
@@ -33,8 +32,8 @@ from src.artifacts.record import JobRecord, read_record, with_record
 from src.config.settings import AttackSettings, SavedSettings, TargetLabelRule
 from src.data import Batch, ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
-from src.images.attacker import AdversarialBatch, AdversarialSource
-from src.images.storage import AttackedImages, change_size, exceeds
+from src.images.attacker import AdversarialSource
+from src.images.storage import AdversarialBatch, AttackedImages, change_size, exceeds
 from src.utils.defended_names import split_source
 from src.utils.files import atomic_write
 from src.utils.refusals import first_line
@@ -57,7 +56,7 @@ class Breach(NamedTuple):
 
 
 class LazyImages(Sequence[Any]):
-    """Images by row, `count` of them, each read when it is asked for."""
+    """Images by row, each read when it is asked for."""
 
     def __init__(self, read: Callable[[int], Any], count: int) -> None:
         self.read, self.total = read, count
@@ -171,13 +170,8 @@ def saved_dataset(
         raise ValueError(
             "The saved images do not say how many classes there are; set dataset.num_classes=N."
         )
-    return ImageDataset(
-        saved.clean,
-        num_classes=num_classes,
-        class_names=class_names,
-        numbers=saved.index,
-        **subset,
-    )
+    classes: dict[str, Any] = {"num_classes": num_classes, "class_names": class_names}
+    return ImageDataset(saved.clean, numbers=saved.index, **classes, **subset)
 
 
 def write_set(
@@ -251,20 +245,18 @@ def _open(path: Path, record: JobRecord) -> SavedImages:
             raise ValueError(f"{path} is damaged ({first_line(error)[:400]}).") from error
 
     clean = LazyImages(lambda row: read("clean", row)[0], record.images)
+    labels, targets = numbers["label"], numbers.get("target_label")
+    members = split_source(record.source).target.split("+")
     return SavedImages(
         source=record.source,
         attack=attack,
         budgets_255=record.budgets[1:],
         dataset=record.dataset,
         index=numbers["index"],
-        clean=LabelledImages(
-            clean, numbers["label"], record.class_names, numbers.get("target_label")
-        ),
+        clean=LabelledImages(clean, labels, record.class_names, targets),
         read=partial(read, "adversarial"),
         ensemble=record.config["ensemble"],
-        weights={
-            name: record.weights[name] for name in split_source(record.source).target.split("+")
-        },
+        weights={name: record.weights[name] for name in members},
         data=record.data,
     )
 
@@ -304,13 +296,6 @@ def _open_listed(folder: str, table: Path) -> LabelledImages:
     """Return a folder's images that a CSV lists."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is not a folder.")
-    return image_csv(
-        "test",
-        root=folder,
-        csv=str(table.absolute()),
-        folder=".",
-        id_column="filename",
-        label_column="label",
-        target_column="targeted_label",
-        first_label=0,
-    )
+    columns = {"id_column": "filename", "label_column": "label", "target_column": "targeted_label"}
+    csv = str(table.absolute())
+    return image_csv("test", root=folder, csv=csv, folder=".", first_label=0, **columns)

@@ -1,4 +1,4 @@
-"""Variants of adversarial images: as files store them, and controls that no attack made."""
+"""Adversarial images, as files store them, and controls that no attack made."""
 
 import math
 from dataclasses import dataclass
@@ -15,6 +15,26 @@ STORED = "stored"
 TOLERANCE_255 = 1e-4
 """Float rounding error of integer budgets, in grey levels."""
 _AXES = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class AdversarialBatch:
+    """Adversarial images of a batch, float32 (K, N, 3, H, W) in [0, 1].
+
+    Attributes:
+        target_labels: int64 (N,); None of an untargeted attack.
+        counts: Gradients taken of the whole batch, those of them that were zero in every pixel, and
+            forward passes; None where the images were at hand.
+    """
+
+    images: Tensor
+    target_labels: Tensor | None = None
+    counts: tuple[int, int, int] | None = None
+
+    def select(self, rows: Tensor) -> "AdversarialBatch":
+        """Return the images of some rows."""
+        labels = None if self.target_labels is None else self.target_labels[rows]
+        return AdversarialBatch(self.images[:, rows], labels, self.counts)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class AdversarialImages(Measurement):
 
     name = "images"
     schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
-    has_file = False
+    key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell of the example images, or of all that are to be saved."""

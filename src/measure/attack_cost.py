@@ -20,7 +20,7 @@ class AttackCost(Measurement):
 
     name = "crafting"
     schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in _COUNTS)])
-    has_file = False
+    key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell of all images, unless they are saved ones."""

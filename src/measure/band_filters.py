@@ -13,7 +13,7 @@ from src.attacks import noise_signs
 from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
 from src.measure.prediction_rows import PREDICTED, Level, predict
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.defended_names import Evaluated
 
 _AXES = (-3, -2, -1)
 _NOTHING = 1e-6
@@ -56,12 +56,11 @@ class BandFilters(Measurement):
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return two cells for each target, of the attack and of the noise."""
         settings, index = job.settings, job.diagnosed.indices
-        for target in settings.evaluated if settings.diagnostics.filters else ():
-            if target.defence == PLAIN:
-                decides = (settings.reference, [*BOUNDS.values()])
-                noise = (*decides, settings.seed)
-                yield Cell(self.name, index, target, decides=decides)
-                yield Cell(self.name, index, target, decides=noise, attacked=False)
+        for target in map(Evaluated, settings.targets):
+            decides = (settings.reference, [*BOUNDS.values()])
+            noise = (*decides, settings.seed)
+            yield Cell(self.name, index, target, decides=decides)
+            yield Cell(self.name, index, target, decides=noise, attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and band."""
@@ -90,7 +89,9 @@ class LowPassed(Measurement):
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for each target."""
         settings = job.settings
-        for target in map(Evaluated, settings.targets if settings.diagnostics.filters else ()):
+        for target in map(
+            Evaluated, settings.targets if settings.diagnostics.ask_for(self.name) else ()
+        ):
             yield Cell(self.name, job.diagnosed.indices, target, decides=CUTOFFS, attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:

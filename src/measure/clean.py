@@ -14,7 +14,7 @@ class Clean(Measurement):
 
     name = "clean images"
     schema = PREDICTIONS
-    has_file = False
+    key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell of all images for each model, behind no defence and behind its own."""

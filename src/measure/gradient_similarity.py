@@ -32,7 +32,9 @@ class GradientSimilarity(Measurement):
         """Return a cell for each target."""
         settings = job.settings
         source = Evaluated(settings.source_name)
-        for target in map(Evaluated, settings.targets if settings.diagnostics.similarity else ()):
+        for target in map(
+            Evaluated, settings.targets if settings.diagnostics.ask_for(self.name) else ()
+        ):
             yield Cell(self.name, job.diagnosed.indices, target, (source,), attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:

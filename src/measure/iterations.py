@@ -9,7 +9,7 @@ from src.artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, column
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import PREDICTED, TARGET_LABEL, predict
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import PLAIN
+from src.utils.defended_names import Evaluated
 
 
 class Iterations(Measurement):
@@ -21,6 +21,7 @@ class Iterations(Measurement):
     """
 
     name = "iterations"
+    key = "iterations"
     steps = (column("iteration", INTEGER, 1), column("step_255", FLOAT, 0))
     schema = pa.schema([INDEX, LABEL, TARGET_LABEL, EPS_255, *steps, *PREDICTED])
     order = ("eps_255", "iteration", "index")
@@ -29,10 +30,9 @@ class Iterations(Measurement):
         """Return a cell for each target behind no defence."""
         settings = job.settings
         iterations = settings.diagnostics.iterations
-        for target in settings.evaluated if iterations else ():
-            if target.defence == PLAIN and settings.attack.kind == "crafted":
-                decides = (settings.reference, iterations)
-                yield Cell(self.name, job.diagnosed.indices, target, decides=decides)
+        for target in map(Evaluated, settings.targets if iterations else ()):
+            decides = (settings.reference, iterations)
+            yield Cell(self.name, job.diagnosed.indices, target, decides=decides)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and number of steps."""

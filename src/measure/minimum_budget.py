@@ -12,7 +12,7 @@ from src.artifacts.tables import FLOAT, INDEX, LABEL, column
 from src.images.attacker import Attacker
 from src.measure.prediction_rows import PREDICTED, prediction_columns, to_numpy, top_predictions
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.defended_names import Evaluated
 
 
 class MinimumBudget(Measurement):
@@ -29,23 +29,21 @@ class MinimumBudget(Measurement):
     """
 
     name = "flips"
+    key = "bisection"
     bracket = (column("below_eps_255", FLOAT, 0, 255), column("eps_255", FLOAT, 0, 255, null=True))
     schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return, for each target behind no defence, a cell of the images it is correct on."""
         settings, halvings = job.settings, job.settings.diagnostics.bisection
-        if not halvings or clean is None or settings.attack.kind != "crafted":
+        if not halvings or clean is None:
             return
         correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
-        for target in settings.evaluated:
-            if target.defence == PLAIN:
-                names = zip(("target", "defence"), target, strict=True)
-                rows = correct.filter(
-                    pc.and_(*(pc.equal(correct[key], name) for key, name in names))
-                )
-                index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
-                yield Cell(self.name, index, target, decides=halvings)
+        for target in map(Evaluated, settings.targets):
+            names = zip(("target", "defence"), target, strict=True)
+            rows = correct.filter(pc.and_(*(pc.equal(correct[key], name) for key, name in names)))
+            index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
+            yield Cell(self.name, index, target, decides=halvings)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image that the cell's target is correct on."""

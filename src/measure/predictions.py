@@ -20,7 +20,7 @@ class Predictions(Measurement):
     name = "predictions"
     schema = PREDICTIONS
     order = ("eps_255", "index")
-    has_file = False
+    key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell of all images for each target and format, the primary one first."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from src.config.settings import Settings
 from src.data import Batch, ImageDataset, to_unit
-from src.images.attacker import AdversarialBatch, AdversarialSource
-from src.images.storage import AttackedImages
+from src.images.attacker import AdversarialSource
+from src.images.storage import AdversarialBatch, AttackedImages
 from src.utils.defended_names import PLAIN, Evaluated
 
 
@@ -151,13 +151,13 @@ class Measurement(ABC):
         name: Name of the table, and stem of its file.
         schema: Columns of the file, see `src.artifacts.tables.column`, without those of the target.
         order: Columns that rows are sorted by, `-NAME` descending.
-        has_file: False if the rows become part of other tables.
+        key: Key of `diagnostics` that asks for it; None: a part of every job's predictions.
     """
 
     name: ClassVar[str]
     schema: ClassVar[pa.Schema]
     order: ClassVar[tuple[str, ...]] = ("index",)
-    has_file: ClassVar[bool] = True
+    key: ClassVar[str | None] = "tables"
 
     @abstractmethod
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:

@@ -23,8 +23,7 @@ class Spectra(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return the cell of the diagnosed images."""
-        if job.settings.diagnostics.spectra:
-            yield Cell(self.name, job.diagnosed.indices, decides=job.settings.reference)
+        yield Cell(self.name, job.diagnosed.indices, decides=job.settings.reference)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image: `image`, `perturbation`, lists of the power in each bin.

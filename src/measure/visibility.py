@@ -37,8 +37,7 @@ class Visibility(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return the cell of the diagnosed images."""
-        if job.settings.diagnostics.stealth:
-            yield Cell(self.name, job.diagnosed.indices)
+        yield Cell(self.name, job.diagnosed.indices)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and budget."""

@@ -71,7 +71,7 @@ def run_pass(job: Pass, cache: Rows) -> Results | None:
     return Results(
         clean=clean,
         predictions={name: tables[name] for name in variants},
-        diagnostics={name: tables[name] for name, kind in kinds.items() if kind.has_file},
+        diagnostics={name: tables[name] for name, kind in kinds.items() if kind.key},
         gradients=_total(crafting, "gradients"),
         zero_gradients=_total(crafting, "zero_gradients"),
         seconds=seconds,
@@ -86,6 +86,7 @@ def _ask(job: Pass, clean: pa.Table | None) -> dict[Cell, Measurement]:
     return {
         cell: measurement
         for measurement in MEASUREMENTS
+        if measurement.key != "tables" or job.settings.diagnostics.ask_for(measurement.name)
         for cell in measurement.cells(job, clean)
         if cell.attacked == (clean is not None) and (job.settings.budgets or not cell.attacked)
     }

@@ -1,5 +1,6 @@
 """Plan of a job: the one place that refuses it before anything runs."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from src.config.fields import check_among, check_name
 from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
 from src.defences import Defence
 from src.images.saved import UNKNOWN, SavedImages, open_foreign_images, read_set
+from src.measure.registry import MEASUREMENTS
 from src.run.attack_function import attack_function
 from src.run.stages import Planned
 from src.utils.call_target import call_target, check_target
 from src.utils.defended_names import PLAIN, split_source
+from src.utils.refusals import suggestion
 
 
 def plan(settings: Settings) -> Planned:
@@ -25,6 +28,7 @@ def plan(settings: Settings) -> Planned:
     for name in settings.models:
         check_target(f"model.{name}.network", settings.model[name].network)
     defences = {name: _build_defence(settings, name) for name in settings.defence}
+    _check_tables(settings.diagnostics.tables)
     code_keys(settings)  # of the code as it is loaded, which is kept: files may be edited later
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
@@ -32,6 +36,17 @@ def plan(settings: Settings) -> Planned:
         return Planned(settings, attack, defences)
     images = open_saved_images(saved)
     return Planned(_with_set(settings, images), attack, defences, images)
+
+
+def _check_tables(names: Sequence[str]) -> None:
+    known = [kind.name for kind in MEASUREMENTS if kind.key == "tables"]
+    for name in names:
+        if name not in (*known, "all"):
+            listed = ", ".join(known)
+            raise ValueError(
+                f"diagnostics.tables={name}: the tables are {listed}, or all."
+                f"{suggestion(name, known)}"
+            )
 
 
 def _build_defence(settings: Settings, name: str) -> Defence:

@@ -3,14 +3,19 @@
 import json
 import shutil
 import sys
-from types import SimpleNamespace
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from src.cache.code_digest import code_of, own_code
-from src.cache.keys import rows_key
-from src.config.settings import TrainerSettings
+from src.data import ImageDataset, LabelledImages
+from src.measure.protocol import Cell
+from src.utils.defended_names import Evaluated
 from tests.conftest import REPOSITORY, run_python
+from tests.passes import TRAINER, make_pass
 
 FILES = {
     "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
@@ -97,15 +102,21 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     assert changed != rows and same == weights
 
 
-def key_of(models=("x", "y"), digest="0", device="cpu", what=(1, (0.5, 0.25)), **trainer):
-    settings = SimpleNamespace(trainer=TrainerSettings(**trainer))
-    return rows_key(settings, device, digest, "table", models, *what)
+def key_of(device="cpu", side=2, names=("x", "y"), decides=(1, 0.5), **trainer):
+    pixels = np.zeros((3, side, side, 3), np.uint8)
+    images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
+    networks = {name: nn.Flatten() for name in ("x", "y")}
+    job = make_pass(images, networks, trainer=TRAINER.model_copy(update=trainer))
+    job = replace(job, data=replace(job.data, device=torch.device(device)))
+    first, *others = map(Evaluated, names)
+    cells = [Cell("table", images.indices, first, tuple(others), decides, on) for on in (0, 1)]
+    return tuple(job.key(cell) for cell in cells)
 
 
 def test_a_key_tells_all_that_decides_numbers(monkeypatch):
-    assert key_of() == key_of(batch_size=6) == key_of(num_workers=2)
-    others = [{"models": ("y", "x")}, {"models": ("x",)}, {"digest": "1"}, {"device": "cuda"}]
-    others += [{"precision": "bf16-mixed"}, {"what": (1, (0.5, 0.3))}, {"what": (2, (0.5, 0.25))}]
-    keys = {key_of(), *(key_of(**other) for other in others)}
-    monkeypatch.setattr("src.cache.keys.own_code", lambda: "of an update")
-    assert len(keys | {key_of()}) == 2 + len(others)
+    assert key_of() == key_of(batch_size=6) == key_of(num_workers=2) == key_of(names=("y", "x"))
+    others = [{"names": ("x",)}, {"names": ("y",)}, {"side": 3}, {"device": "cuda"}]
+    others += [{"precision": "bf16-mixed"}, {"decides": (1, 0.3)}, {"decides": (2, 0.5)}]
+    keys = {*key_of(), *(key for other in others for key in key_of(**other))}
+    monkeypatch.setattr("src.run.stages.own_code", lambda: "of an update")
+    assert len(keys | {*key_of()}) == 2 * (2 + len(others))

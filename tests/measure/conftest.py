@@ -13,7 +13,7 @@ from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.run.attack import make_attacker
 from tests.passes import TRAINER, run_modules
 
-FULL = {"bisection": 3, "spectra": True, "filters": True, "similarity": True, "stealth": True}
+FULL = {"bisection": 3, "tables": ["all"]}
 
 
 @pytest.fixture(scope="session")

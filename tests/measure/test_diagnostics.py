@@ -11,7 +11,7 @@ from src.config.settings import CONTROLS
 
 TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
 GRID = (0.5, 2.0, 8.0)
-FULL = {"bisection": 1, "spectra": True, "filters": True, "similarity": True, "stealth": True}
+FULL = {"bisection": 1, "tables": ["all"]}
 
 
 @pytest.mark.parametrize("primary", ["float32", "uint8"])
@@ -83,7 +83,7 @@ def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_pa
         return images.expand(len(eps), *images.shape)
 
     networks = {name: Watched(curved(seed)) for seed, name in enumerate("abc")}
-    settings = {"only": {"filters": True, "similarity": True}, "cache": tmp_path}
+    settings = {"only": {"tables": ["filtered", "low_passed", "similarity"]}, "cache": tmp_path}
     first, other = (
         diagnosed(images(), networks[name], networks, attack, GRID, **settings) for name in "ab"
     )

@@ -7,7 +7,7 @@ from torch import nn
 
 from src.models import Ensemble
 
-ONLY = {"similarity": True}
+ONLY = {"tables": ["similarity"]}
 
 
 def gradient(loss, clean: torch.Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 
 from src.attacks import fgsm
 
-ONLY = {"spectra": True}
+ONLY = {"tables": ["spectra"]}
 
 
 def reference(images: np.ndarray):
