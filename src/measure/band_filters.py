@@ -88,10 +88,7 @@ class LowPassed(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for each target."""
-        settings = job.settings
-        for target in map(
-            Evaluated, settings.targets if settings.diagnostics.ask_for(self.name) else ()
-        ):
+        for target in map(Evaluated, job.settings.targets):
             yield Cell(self.name, job.diagnosed.indices, target, decides=CUTOFFS, attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:

@@ -10,7 +10,7 @@ from src.images.storage import STORED, AttackedImages
 from src.measure.prediction_rows import with_cost
 from src.measure.predictions import Predictions
 from src.measure.protocol import Cell, EvaluatedBatch, Job
-from src.utils.defended_names import PLAIN
+from src.utils.defended_names import Evaluated
 
 
 class Controls(Predictions):
@@ -23,9 +23,8 @@ class Controls(Predictions):
         settings = job.settings
         storage = settings.storage or STORED
         for control in CONTROLS if settings.controls else ():
-            for target in settings.evaluated:
-                if target.defence == PLAIN:
-                    yield Cell(control, job.images.indices, target, decides=storage)
+            for target in map(Evaluated, settings.targets):
+                yield Cell(control, job.images.indices, target, decides=storage)
 
     def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return the images of a control in the storage format of the primary variant."""

@@ -30,11 +30,8 @@ class GradientSimilarity(Measurement):
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
         """Return a cell for each target."""
-        settings = job.settings
-        source = Evaluated(settings.source_name)
-        for target in map(
-            Evaluated, settings.targets if settings.diagnostics.ask_for(self.name) else ()
-        ):
+        source = Evaluated(job.settings.source_name)
+        for target in map(Evaluated, job.settings.targets):
             yield Cell(self.name, job.diagnosed.indices, target, (source,), attacked=False)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:

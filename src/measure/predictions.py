@@ -11,7 +11,7 @@ from src.images.storage import STORED, AttackedImages
 from src.measure.attack_cost import AttackCost
 from src.measure.prediction_rows import PREDICTIONS, Level, predict, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
-from src.utils.defended_names import PLAIN, Evaluated
+from src.utils.defended_names import Evaluated
 
 
 class Predictions(Measurement):
@@ -26,9 +26,8 @@ class Predictions(Measurement):
         """Return a cell of all images for each target and format, the primary one first."""
         settings = job.settings
         for storage in dict.fromkeys((settings.storage or STORED, *settings.variants)):
-            for target in settings.evaluated:
-                if target.defence == PLAIN:
-                    yield Cell(storage, job.images.indices, target)
+            for target in map(Evaluated, settings.targets):
+                yield Cell(storage, job.images.indices, target)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image and budget."""

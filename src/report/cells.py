@@ -72,9 +72,7 @@ class Cells:
             used = transfer if len(transfer) else rows
             column, one = VALUES[self.value].column, used.iloc[0]
             if column not in used:
-                raise ValueError(
-                    f"value={self.value} needs jobs with diagnostics.tables=[stealth]."
-                )
+                raise ValueError(f"value={self.value} needs jobs with diagnostics=full.")
             ends = [one.get(f"{column}_{end}", np.nan) for end in ("low", "high")]
             numbers = (used[column].mean(), *(ends if len(used) == 1 else (np.nan, np.nan)))
             counts = (not len(transfer), used["denominator"].min(), used["denominator"].max())

@@ -67,7 +67,7 @@ def table(
         rows: Axes of a row: one or more of `attack`, `source`, `target` and `defence`.
         columns: Axes of a column, likewise.
         value: `success`, `accuracy` (robust accuracy), `confidence`, `success_confidence` (on the
-            images fooled alone) or `gradients` (per image); with `diagnostics.tables=[stealth]` also
+            images fooled alone) or `gradients` (per image); with `diagnostics=full` also
             `rms` (change in 1/255), `psnr` and `ssim`.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
         protocol: Images that are counted; None: each job's own.
