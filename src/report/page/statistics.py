@@ -9,14 +9,13 @@ import pandas as pd
 
 from src.analysis import measured, relation
 from src.analysis.confidence import by_initial_confidence
-from src.analysis.frequency_bands import filtered_rates, low_pass_accuracy
 from src.analysis.image_outcomes import ImageOutcomes
 from src.analysis.initial_confidence import initial_confidence_effect
 from src.analysis.iterations import success_over_iterations
-from src.analysis.similarity import pair_similarity
 from src.analysis.trajectories import galleries
 from src.analysis.visibility import mean_stealth
 from src.artifacts.jobs import StoredJob, model_digest
+from src.report.diagnostics import CHARTS
 from src.report.page.galleries import Pictures
 from src.report.summary import JobSummary, Summary, described_images
 from src.utils.defended_names import PLAIN, Evaluated
@@ -116,23 +115,9 @@ def _tables(one: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     found = {"rates": rates[plain]}
     if not plain.all():
         found["behind_defences"] = rates[~plain]
-    stored = {
-        name: table
-        for name in ("spectra", "low_passed", "filtered", "similarity")
-        if name in job.files and len(table := job.table(name))
-    }
-    if "spectra" in stored:
-        found["spectra"] = stored["spectra"]
-    if "low_passed" in stored:
-        table = low_pass_accuracy(
-            stored["low_passed"], rows[(rows["eps_255"] == 0) & (rows["defence"] == PLAIN)]
-        )
-        models = [_model(job, str(target), names) for target in table["target"]]
-        found["low_passed"] = table.assign(target=models)
-    if "filtered" in stored:
-        found["filtered"] = filtered_rates(stored["filtered"], rows, *pair, protocol)
-    if "similarity" in stored:
-        found["similarity"] = pair_similarity(rows, stored["similarity"], *pair, at, protocol)
+    for name, chart in CHARTS.items():
+        if name in job.files and len(table := job.table(name)):
+            found[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
     if "stealth" in job.files:
         sizes = mean_stealth(job.table("stealth"))
         found["stealth"] = sizes[sizes["eps_255"] == at]

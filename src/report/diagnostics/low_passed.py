@@ -1,0 +1,43 @@
+"""Accuracy on clean images without their high frequencies."""
+
+from collections.abc import Callable
+
+import altair as alt
+import pandas as pd
+
+from src.analysis.frequency_bands import low_pass_accuracy
+from src.artifacts.jobs import StoredJob
+from src.report.charts.theme import PANEL, STROKES, colour_by, curve, inline, tooltip
+from src.report.page.html import Figure
+from src.utils.defended_names import PLAIN
+
+_NYQUIST = 0.5
+
+
+def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+    """Return each model's accuracy by cutoff."""
+    rows = job.predictions
+    clean = rows[(rows["eps_255"] == 0) & (rows["defence"] == PLAIN)]
+    accuracies = low_pass_accuracy(table, clean)
+    return accuracies.assign(target=[rename(str(target)) for target in accuracies["target"]])
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Draw the accuracy of each model over the cutoff."""
+    rows = rows.drop_duplicates(["target", "cutoff"]).drop(columns=["attack", "source"])
+    caption = (
+        f"Clean images without the frequencies above a cutoff; {rows['n'].max()} images, 95 % "
+        "Wilson intervals."
+    )
+    frame = rows.assign(
+        at=rows["cutoff"].clip(upper=_NYQUIST),  # where images as they are stand
+        kept=[f"below {c:g}" if c < _NYQUIST else "everything" for c in rows["cutoff"]],
+    ).drop(columns="cutoff")
+    base = alt.Chart(inline(frame)).encode(
+        x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
+        color=colour_by("target", frame["target"], "model", orient="bottom", **STROKES),
+    )
+    lines = tooltip("target", "kept", "correct", "n", shares=["accuracy"])
+    chart = curve(base, "accuracy", lines).properties(width=PANEL, height=240)
+    title = "Accuracy on low-passed clean images"
+    return Figure("low-passed", title, caption, chart, rows)

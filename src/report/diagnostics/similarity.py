@@ -1,0 +1,68 @@
+"""Transfer beside the similarity of two models' gradients and errors."""
+
+from collections.abc import Callable
+
+import altair as alt
+import pandas as pd
+from altair.typing import ChartType
+
+from src.analysis import TRANSFER
+from src.analysis.similarity import pair_similarity
+from src.artifacts.jobs import StoredJob
+from src.report.charts.theme import (
+    PANEL,
+    PERCENT,
+    chosen,
+    colour_by,
+    extent,
+    inline,
+    tooltip,
+    where,
+)
+from src.report.page.html import Figure
+from src.report.sections.text import ENOUGH, span
+
+
+def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+    """Return each pair's success at the reference budget beside its similarity."""
+    record = job.record
+    pair = record.source, record.targets
+    return pair_similarity(job.predictions, table, *pair, record.reference, record.protocol)
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Draw success over the similarity of gradients and of errors."""
+    rows = rows[(rows["relation"] == TRANSFER) & (rows["n"] >= ENOUGH)]
+    caption = (
+        "Success rate of the chosen attack at the reference budget over the mean cosine of the "
+        f"two models' loss gradients on {span(rows['n'])} clean images, and over the agreement of "
+        "their errors; 95 % Wilson intervals. Pairs share models and images."
+    )
+    panels = [
+        _similarity_panel(rows, "cosine", "mean cosine of gradients"),
+        _similarity_panel(rows, "kappa", "error consistency (Cohen's kappa)"),
+    ]
+    chart = alt.concat(*panels, columns=2, data=inline(rows), spacing=24)
+    chart = chart.transform_filter(chosen("attack"))
+    title = "Transfer, gradients and errors"
+    return Figure("similarity", title, caption, chart, rows)
+
+
+def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType:
+    base = alt.Chart().encode(
+        x=alt.X(f"{column}:Q", title=title, scale=extent(pairs, column)),
+        color=colour_by("source", pairs["source"], orient="bottom"),
+    )
+    shares, numbers = ["success_rate"], ["cosine", "kappa"]
+    mine = "datum.source == chosen_first_source && datum.target == chosen_first_target"
+    high = extent(pairs, "success_rate_low", "success_rate_high")
+    y = alt.Y("success_rate:Q", title="success rate", axis=PERCENT, scale=high)
+    points = base.mark_point(filled=True, opacity=1, cursor="pointer").encode(
+        y=y,
+        size=where(mine, 200, 70),
+        tooltip=tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers),
+    )
+    bars = base.mark_rule(strokeWidth=1.2).encode(
+        y=alt.Y("success_rate_low:Q", scale=high), y2="success_rate_high:Q"
+    )
+    return alt.layer(bars, points).properties(width=PANEL, height=240)
