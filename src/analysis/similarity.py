@@ -46,7 +46,7 @@ def pair_similarity(
     successes = np.count_nonzero(counted & result.success[:, :, -1], axis=1)
     table = pd.DataFrame({"target": list(targets), "n": n})
     cosine = np.where(counted, similarity["cosine"].to_numpy(np.float64)[row], np.nan)
-    table["cosine"], table["cosine_low"], table["cosine_high"] = _mean_interval(cosine)
+    table["cosine"], table["cosine_low"], table["cosine_high"] = mean_interval(cosine)
     clean = with_defence(predictions[predictions["eps_255"] == 0])
     clean = clean.assign(correct=clean["predicted"] == clean["label"])
     correct = clean.pivot(index="index", columns=["target", "defence"], values="correct")
@@ -58,7 +58,7 @@ def pair_similarity(
     return table
 
 
-def _mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """Return the mean of each row's values that are not NaN, and its 95 % t interval in [-1, 1]."""
     n = np.count_nonzero(~np.isnan(values), axis=1)
     mean = ratio(np.nansum(values, axis=1), n)

@@ -6,6 +6,7 @@ from src.measure.band_filters import BandFilters, LowPassed
 from src.measure.clean import Clean
 from src.measure.controls import Controls
 from src.measure.defended_targets import DefendedTargets
+from src.measure.gradient_consistency import GradientConsistency
 from src.measure.gradient_similarity import GradientSimilarity
 from src.measure.iterations import Iterations
 from src.measure.minimum_budget import MinimumBudget
@@ -28,4 +29,5 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     BandFilters(),
     LowPassed(),
     GradientSimilarity(),
+    GradientConsistency(),
 )

@@ -10,6 +10,7 @@ from src.attacks import fgsm, pgd
 from src.config.settings import CONTROLS
 
 TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
+TABLES += ["gradient_consistency"]
 GRID = (0.5, 2.0, 8.0)
 FULL = {"bisection": 1, "tables": ["all"]}
 

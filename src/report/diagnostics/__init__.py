@@ -7,15 +7,17 @@ A file has the name of its table, and
 - `draw(rows)`: the figure of all jobs' statistics, which have the columns `attack` and `source`.
 """
 
-from src.report.diagnostics import filtered, low_passed, similarity, spectra
+from src.report.diagnostics import (
+    filtered,
+    gradient_consistency,
+    low_passed,
+    similarity,
+    spectra,
+)
 
 CHARTS = {
     "similarity": similarity,
-    "filtered": filtered,
-    "spectra": spectra,
-    "low_passed": low_passed,
-}
-    "similarity": similarity,
+    "gradient_consistency": gradient_consistency,
     "filtered": filtered,
     "spectra": spectra,
     "low_passed": low_passed,

@@ -1,0 +1,55 @@
+"""Consistency of a source's gradients in the neighbourhood of an image."""
+
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+import torch
+
+from src.artifacts.tables import FLOAT, INDEX, LABEL, column
+from src.attacks import Philox, image_seeds
+from src.measure.gradient_similarity import cosines, input_gradients
+from src.measure.prediction_rows import to_numpy
+from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
+from src.utils.defended_names import Evaluated
+
+_POINTS, _RADIUS = 5, 1 / 255
+_STREAM = 8  # of random numbers, apart from those of attacks, noise, target labels and defences
+
+
+class GradientConsistency(Measurement):
+    """Mean cosine of the source's gradient at x and at five points x + u, u uniform in +-1/255.
+
+    The gradients are of the cross-entropy of the true class, an ensemble's as it is attacked, and
+    are not counted. `consistency` is NaN where one of them is zero everywhere.
+
+    Reference:
+        Scissors Effect (2026), arXiv 2606.22516, local gradient consistency.
+    """
+
+    name = "gradient_consistency"
+    schema = pa.schema([INDEX, LABEL, column("consistency", FLOAT, -1, 1, nan=True)])
+
+    def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:
+        """Return the cell of the source."""
+        source, decides = Evaluated(job.settings.source_name), (_POINTS, _RADIUS, job.settings.seed)
+        yield Cell(self.name, job.diagnosed.indices, source, decides=decides, attacked=False)
+
+    def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
+        """Return a row per image."""
+        (cell,) = cells
+        network, clean, labels = batch.networks[cell.target], batch.clean, batch.batch.labels
+        size = batch.settings.trainer.max_gradient_batch
+        seeds = image_seeds(batch.settings.seed, batch.batch.index)
+        random = Philox(seeds, clean, _STREAM)
+        start = input_gradients(network, clean, labels, size).flatten(1)
+        similarities = []
+        for _ in range(_POINTS):
+            change = random.uniform(*clean.shape[1:], low=-_RADIUS, high=_RADIUS).to(clean)
+            gradients = input_gradients(network, clean + change, labels, size)
+            similarities.append(cosines(start, gradients.flatten(1)))
+        columns = {
+            "index": batch.batch.index,
+            "label": labels,
+            "consistency": torch.stack(similarities).mean(dim=0),
+        }
+        yield pa.table({name: to_numpy(values) for name, values in columns.items()})

@@ -1,0 +1,55 @@
+"""Consistency of the sources' gradients beside the success of their images."""
+
+from collections.abc import Callable
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from src.analysis import TRANSFER, rates, relation
+from src.analysis.similarity import mean_interval
+from src.artifacts.jobs import StoredJob
+from src.report.charts.theme import PANEL, PERCENT, chosen, colour_by, extent, inline, tooltip
+from src.report.page.html import Figure
+
+
+def summarise(table: pd.DataFrame, job: StoredJob, rename: Callable[[str], str]) -> pd.DataFrame:
+    """Return the source's mean consistency and success on other models at the reference budget."""
+    record = job.record
+    values = table["consistency"].to_numpy(np.float64)[None]
+    mean, low, high = (float(end[0]) for end in mean_interval(values))
+    counts = rates(job.predictions, record.source, record.targets, record.protocol)
+    counts = counts[counts["eps_255"] == record.reference]
+    kinds = counts["target"].map(lambda target: relation(record.source, target))
+    success = counts.loc[kinds == TRANSFER, "success_rate"].mean()
+    columns = {"consistency": mean, "consistency_low": low, "consistency_high": high}
+    return pd.DataFrame([{"images": len(table), **columns, "mean_success": success}])
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Draw the chosen attack's mean success over the consistency of its sources' gradients."""
+    caption = (
+        "Mean success of the chosen attack on other models at the reference budget over the local "
+        "gradient consistency of the source: the mean cosine of its loss gradient at an image and "
+        "at five points within 1/255 of it, with the 95 % t interval over "
+        f"{rows['images'].max()} images."
+    )
+    scale = extent(rows, "consistency_low", "consistency", "consistency_high")
+    numbers = ["consistency", "consistency_low", "consistency_high"]
+    lines = tooltip("attack", "source", "images", shares=["mean_success"], numbers=numbers)
+    base = (
+        alt.Chart(inline(rows))
+        .transform_filter(chosen("attack"))
+        .encode(
+            x=alt.X("consistency:Q", title="local gradient consistency", scale=scale),
+            y=alt.Y("mean_success:Q", title="mean success rate", axis=PERCENT),
+            color=colour_by("source", rows["source"], orient="bottom"),
+            tooltip=lines,
+        )
+    )
+    ends = {"x": alt.X("consistency_low:Q", scale=scale), "x2": "consistency_high:Q"}
+    bars = base.mark_rule(strokeWidth=1.2).encode(**ends)
+    points = base.mark_point(filled=True, size=80, opacity=1)
+    chart = alt.layer(bars, points).properties(width=PANEL, height=240)
+    title = "Transfer and the consistency of gradients"
+    return Figure("gradient-consistency", title, caption, chart, rows)
