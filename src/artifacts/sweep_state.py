@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from src.artifacts.layout import FAILURE, PLAN, PREDICTIONS
 from src.utils.files import write_text
 from src.utils.locks import held, is_held
 
 OUTPUTS = Path("outputs")
-_CLOCK = 1.0  # seconds by which a file system's clock may be off
+_CONFIG = Path(".hydra") / "config.yaml"  # which Hydra writes before a job begins
 
 
 class Plan(BaseModel):
@@ -24,12 +24,12 @@ class Plan(BaseModel):
     Attributes:
         jobs: Names of the jobs, as far as they are known before they run.
         single: True if the one job's files are in the command's folder.
-        started: Time in seconds since 1970.
+        id: The sweep's id, which is the key `sweep` of each job's config.
     """
 
     jobs: list[str]
     single: bool
-    started: float = Field(default_factory=time.time)
+    id: str
 
 
 class JobStatus(NamedTuple):
@@ -112,10 +112,10 @@ def job_folders(folder: Path, plan: Plan) -> dict[int, Path]:
     """Return the begun jobs' folders by number, without those an earlier sweep left there."""
     if plan.single:
         return {0: folder}
-    folders = {}
-    for path in folder.iterdir():
-        match, config = re.match(r"(\d+)-", path.name), path / ".hydra" / "config.yaml"
-        if match and config.exists() and config.stat().st_mtime > plan.started - _CLOCK:
+    folders, sweep = {}, re.compile(rf"^sweep: '?{plan.id}\b", re.MULTILINE)
+    for path in folder.iterdir():  # the text is searched: to parse YAML takes far longer
+        match, config = re.match(r"(\d+)-", path.name), path / _CONFIG
+        if match and config.exists() and sweep.search(config.read_text(encoding="utf-8")):
             folders[int(match[1])] = path
     return dict(sorted(folders.items()))
 
@@ -127,18 +127,21 @@ def job_statuses(folder: Path) -> list[JobStatus]:
     names = {number: job.name for number, job in begun.items()} | dict(enumerate(plan.jobs))
     idle = "waiting" if is_held(lock_of_sweep(folder)) else "missing"
     return [
-        _status(name, begun[number], plan) if number in begun else JobStatus(name, None, idle)
+        _status(name, begun[number]) if number in begun else JobStatus(name, None, idle)
         for number, name in sorted(names.items())
     ]
 
 
-def _status(name: str, folder: Path, plan: Plan) -> JobStatus:
-    config = folder / ".hydra" / "config.yaml"
-    start = config.stat().st_mtime if config.exists() else plan.started
+def _status(name: str, folder: Path) -> JobStatus:
     if is_held(lock_of(folder)):
-        return JobStatus(name, folder, "running", time.time() - start)
+        seconds = max(0, time.time() - _started(folder))  # the file server's clock may be ahead
+        return JobStatus(name, folder, "running", seconds)
     failure = failure_of(folder)
     if failure is not None:
         return JobStatus(name, folder, "failed", error=failure)
-    took = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime - start
+    took = (folder / f"{PREDICTIONS}.parquet").stat().st_mtime - _started(folder)
     return JobStatus(name, folder, "done", took)
+
+
+def _started(folder: Path) -> float:
+    return (folder / _CONFIG).stat().st_mtime

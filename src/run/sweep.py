@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src.artifacts.jobs import find_jobs
@@ -51,7 +52,7 @@ class Sweep:
         self.report = report
         self.tracker, self.run = Tracker(), ""
         self.folder = Path()
-        self.plan = Plan(jobs=[], single=True)
+        self.plan = Plan(jobs=[], single=True, id="")
         self.stopped = ""
         self.jobs = 0  # 0: a single run, or unknown with another sweeper
         self.held = ExitStack()  # the lock of a sweep that has begun
@@ -89,30 +90,32 @@ class Sweep:
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
         names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]
-        self.plan = Plan(jobs=names, single=not sweep)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as taken:
             taken.enter_context(held(lock_of_sweep(self.folder)))
-            write_plan(self.folder, self.plan)
+            self._open(config, sweep, names)
             stopping.set_shutdown_hook(self._stop_early)
-            self._open(config, sweep)
             self.held = taken.pop_all()
         if sweep and not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
             stopping.interrupt_at_once()
 
-    def _open(self, config: DictConfig, sweep: bool) -> None:
+    def _open(self, config: DictConfig, sweep: bool, names: list[str]) -> None:
         """Open the sweep's run, and hand on to its jobs what this process has decided."""
         command = " ".join(public(config.hydra.overrides.task))
-        parameters = sweep_parameters(self.settings, command, self.folder, len(self.plan.jobs))
+        parameters = sweep_parameters(self.settings, command, self.folder, len(names))
         self.run = self.tracker.start_sweep(self.folder.name, parameters) or ""
-        with open_dict(config):  # the jobs may run in other processes
-            config.sweep = self.run or None
-            if sweep and self.run:
-                config.hydra.overrides.task.append(f"sweep={self.run}")
-            devices = {job.training.device for job in self.settings}
-            if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
-                config.hydra.overrides.task.append(f"training.device={devices.pop()}")
+        self.plan = Plan(jobs=names, single=not sweep, id=self.run or uuid4().hex)
+        write_plan(self.folder, self.plan)
+        words = [f"sweep='{self.plan.id}'"]  # an id may look like a number
+        if not self.run:  # a job would be tracked under a sweep that the store does not know
+            words.append("tracking.name=none")
+        devices = {job.training.device for job in self.settings}
+        if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
+            words.append(f"training.device={devices.pop()}")
+        config.sweep = self.plan.id
+        if sweep:  # the jobs may run in other processes
+            config.hydra.overrides.task += words
 
     def _stop_early(self, error: BaseException) -> None:
         """Say why the command stops here, and sum up the jobs that it has finished."""

@@ -225,8 +225,8 @@ def test_the_command_line_prints_the_table_of_a_folder(tmp_path):
 def test_jobs_that_are_not_done_are_counted(tmp_path):
     shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", tmp_path / "0-a")
     (tmp_path / "0-a" / ".hydra").mkdir()
-    (tmp_path / "0-a" / ".hydra" / "config.yaml").touch()
-    write_plan(tmp_path, Plan(jobs=["attack=fgsm", "attack=mi"], single=False, started=0))
+    (tmp_path / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
+    write_plan(tmp_path, Plan(jobs=["attack=fgsm", "attack=mi"], single=False, id="a"))
     words = [sys.executable, "-m", "src.table", str(tmp_path), "--to", "csv"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0 and "1 of 2 jobs are not done" in done.stderr

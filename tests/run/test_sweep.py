@@ -1,8 +1,12 @@
-"""The end of a sweep whose jobs cannot be summed up, and the numbers that MLflow gets."""
+"""The jobs and the end of a sweep, and the numbers that MLflow gets."""
+
+import os
+import time
 
 import pytest
 
 from src.artifacts.jobs import find_jobs
+from src.artifacts.sweep_state import Plan, job_folders, job_statuses, write_plan
 from src.report.summary import summarise
 from src.run import sweep as sweeps
 from src.run.track import sweep_points
@@ -42,3 +46,18 @@ def test_mlflow_has_the_numbers_of_the_rankings():
         assert points[f"transfer_success/{row['attack']}", place] == row["mean"]
         name = f"difference_from_first/{row['attack']}", place
         assert points.get(name, 0) == pytest.approx(0 if row["rank"] == 1 else row["difference"])
+
+
+@pytest.mark.parametrize("seconds", [-30, 0, 30])  # by which the file server's clock is off
+def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, seconds):
+    plan = Plan(jobs=["mi", "bim"], single=False, id="12e5")
+    write_plan(tmp_path, plan)
+    for number, sweep in enumerate(("'12e5'", "'12e5'", "12e55", "null")):
+        hydra = tmp_path / f"{number}-job" / ".hydra"
+        hydra.mkdir(parents=True)
+        (hydra / "config.yaml").write_text(f"seed: 0\nsweep: {sweep}\nhydra: 1\n")
+        (tmp_path / f"{number}-job" / "predictions.parquet").touch()
+        for path in (hydra / "config.yaml", tmp_path / f"{number}-job" / "predictions.parquet"):
+            os.utime(path, (0, time.time() + seconds + 5 * (path.suffix == ".parquet")))
+    assert list(job_folders(tmp_path, plan)) == [0, 1]
+    assert [job[2:4] for job in job_statuses(tmp_path)] == [("done", pytest.approx(5, abs=1))] * 2
