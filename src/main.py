@@ -1,6 +1,7 @@
 """The command line: compose a job from conf/, run it, or say in one sentence why it cannot be."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -44,12 +45,7 @@ def main() -> None:
     forced = [f"++{word}" if word.startswith("attack.") else word for word in overrides]
     sys.argv[1:] = [*flags, *forced]
     speed_up_hydra()
-
-    def checked() -> None:
-        check_groups(overrides, CONF)
-        run()
-
-    command_line(checked)
+    command_line(partial(check_groups, overrides, CONF), run)
 
 
 if __name__ == "__main__":

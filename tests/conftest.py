@@ -171,7 +171,7 @@ def killed(call: Callable[[], object]) -> None:
 
 def build_store(folder: Path) -> None:
     """Build an MLflow store with one sweep in a folder, which takes seconds."""
-    from src.config.settings import TrackingSettings
+    from src.config.sections import TrackingSettings
     from src.tracking import open_tracker
 
     settings = TrackingSettings(name="mlflow", directory=str(folder))

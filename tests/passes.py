@@ -7,20 +7,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from src.config.attack_settings import About, AttackSettings
 from torch import Tensor, nn
 
 from src.attacks import fgsm
 from src.cache.rows import Rows
-from src.config.settings import (
-    About,
-    AttackSettings,
+from src.config.sections import (
     DatasetSettings,
     DiagnosticSettings,
     EpsilonSettings,
     ModelSettings,
-    Settings,
     TrainerSettings,
 )
+from src.config.settings import Settings
 from src.data import ImageDataset
 from src.run.adversarial_images import stored_images
 from src.run.data import mixing_pool

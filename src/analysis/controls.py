@@ -8,7 +8,7 @@ import pandas as pd
 from src.analysis.intervals import paired_interval
 from src.analysis.outcomes import outcomes, row_positions
 from src.analysis.transfer_rates import evaluated_budgets, ratio
-from src.config.settings import CONTROLS
+from src.config.sections import CONTROLS
 from src.utils.defended_names import Evaluated
 
 

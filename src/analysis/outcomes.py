@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from src.config.settings import Protocol
+from src.config.sections import Protocol
 from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

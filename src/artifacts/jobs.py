@@ -19,7 +19,7 @@ from src.artifacts.layout import EXAMPLES, IMAGES, PREDICTIONS, TOP_FIVE, folder
 from src.artifacts.record import JobRecord, read_record
 from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import read_alarms, read_images, read_job_table
-from src.config.settings import CONTROLS
+from src.config.sections import CONTROLS
 from src.utils.defended_names import PLAIN, split_source
 
 _PREPROCESSING = ("network", "mean", "std", "input_size")

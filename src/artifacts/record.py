@@ -22,7 +22,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from src.artifacts.layout import OF_JOB, PREDICTIONS, clear_summary
-from src.config.settings import AttackSettings, Settings
+from src.config.attack_settings import AttackSettings
+from src.config.settings import Settings
 from src.utils.defended_names import Evaluated, behind_each
 from src.utils.files import writing
 from src.utils.refusals import first_line

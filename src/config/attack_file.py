@@ -7,11 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from src.config.attack_settings import AttackSettings
 from src.config.errors import refusal
 from src.config.label import attack_label
 from src.config.read import crafted_keys
 from src.config.resolvers import CONF
-from src.config.settings import AttackSettings
 from src.utils.refusals import first_line, suggestion
 
 

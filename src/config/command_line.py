@@ -23,8 +23,8 @@ def ignore_harmless_warnings() -> None:
         warnings.filterwarnings("ignore", message=harmless)
 
 
-def command_line(run: Callable[[], None]) -> None:
-    """Run a command line, or say in a sentence why it cannot be, with exit code 2.
+def command_line(*steps: Callable[[], None]) -> None:
+    """Run the steps of a command line, or say why it cannot be in a sentence, with exit code 2.
 
     Ctrl-C or SIGTERM leaves what is finished and exits with 130.
     """
@@ -37,7 +37,8 @@ def command_line(run: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     with stopping.handle_signals():
         try:
-            run()
+            for step in steps:
+                step()
             sys.stdout.flush()
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)

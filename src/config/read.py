@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from src.config.errors import refusal
 from src.config.fields import listed
 from src.config.label import attack_label
-from src.config.settings import STUDY, ReportCommand, Section, Settings
+from src.config.sections import STUDY, ReportCommand, Section
+from src.config.settings import Settings
 from src.utils.defended_names import PLAIN
 from src.utils.refusals import suggestion
 

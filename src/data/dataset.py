@@ -1,19 +1,16 @@
 """Images, labels and positions: a chosen subset of one split, in batches."""
 
 import hashlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -22,7 +19,6 @@ from torchvision.transforms.functional import center_crop, resize
 
 from src.data.files import content_of, to_rgb
 from src.data.subset import balanced_subset, check_names, listed_subset
-from src.utils.call_target import call_target
 from src.utils.refusals import printable
 
 
@@ -61,17 +57,6 @@ class LabelledImages:
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
         return self.images[position], int(self.targets[position])
-
-
-class DownloadError(ValueError):
-    """Data that are not in their `root` and cannot be downloaded."""
-
-    def __init__(self, reason: str, root: str) -> None:
-        super().__init__(
-            f"{reason}: nothing in dataset.root={root}, and no download; give the folder, or "
-            "dataset=cifar10_mini"
-        )
-        self.root = root
 
 
 class ImageDataset(Dataset[Batch]):
@@ -224,52 +209,6 @@ class ImageDataset(Dataset[Batch]):
                 f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
                 f"{side} x {side}: set dataset.image_size to bring all to one size"
             )
-
-
-def load_dataset(
-    split: str,
-    source: Mapping[str, Any],
-    *,
-    n_images: int | None = None,
-    lock_folder: Path | None = None,
-    **options: Any,
-) -> ImageDataset:
-    """Load one split, `train` or `test`, of the data set that a `dataset` configuration describes.
-
-    Args:
-        split: Passed as `train` (true or false) where the callable takes it, else as `split`.
-        source: `_target_`, a callable that returns a map-style data set, such as a class of
-            torchvision's, and its other keyword arguments.
-        n_images: size of a fixed, class-balanced subset of the test split; training takes all.
-        lock_folder: folder of the lock under which one process downloads; None: no lock.
-        options: further arguments of `ImageDataset`.
-    """
-    target = str(source.get("_target_"))
-    try:
-        takes_train = "train" in inspect.signature(resolve_name(target)).parameters
-    except (ImportError, AttributeError, ValueError, TypeError):
-        takes_train = False  # it cannot be found, which the call says
-    chosen = {"train": split == "train"} if takes_train else {"split": split}
-    data = _open({**source, **chosen}, lock_folder)
-    if not hasattr(data, "targets"):
-        raise ValueError(
-            f"dataset._target_={target} returned {type(data).__name__}, which has no `targets`"
-        )
-    if split == "train":
-        n_images = options["images"] = None
-    return ImageDataset(data, n_images=n_images, **options)
-
-
-def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
-    """Call a data set's `_target_`; of several processes one downloads, and the others wait."""
-    if not source.get("download") or lock_folder is None:
-        return call_target(source)
-    lock_folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_folder / "download.lock"):
-        try:
-            return call_target(source)
-        except ValueError as error:  # of the network, the disk, the archive
-            raise DownloadError(f"{error}", str(source.get("root"))) from error
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

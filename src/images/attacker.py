@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from src.attacks import Philox, image_seeds, project
-from src.config.settings import GIVEN, TargetLabelRule
+from src.config.sections import GIVEN, TargetLabelRule
 from src.data import Batch
 from src.defences import AttackedDefence
 from src.images.storage import AdversarialBatch

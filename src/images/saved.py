@@ -29,7 +29,8 @@ from torch import Tensor
 
 from src.artifacts.layout import SET
 from src.artifacts.record import JobRecord, read_record, with_record
-from src.config.settings import AttackSettings, SavedSettings, TargetLabelRule
+from src.config.attack_settings import AttackSettings, SavedSettings
+from src.config.sections import TargetLabelRule
 from src.data import Batch, ImageDataset, LabelledImages
 from src.data.image_csv import image_csv
 from src.images.attacker import AdversarialSource
@@ -40,8 +41,7 @@ from src.utils.refusals import first_line
 
 UNKNOWN = "unknown"
 _MEASURED = 32  # images measured at once
-_TABLE = "adversarial"
-_GROUP = 16  # images that are read at once
+_TABLE, _GROUP = "adversarial", 16  # images that are read at once
 _NUMBERS = ("index", "label", "target_label")
 _PIXELS = ("clean", "adversarial")
 _SCHEMA = pa.schema(dict.fromkeys(_NUMBERS, pa.int64()) | dict.fromkeys(_PIXELS, pa.binary()))
@@ -189,8 +189,7 @@ def write_set(
     with atomic_write(folder / SET) as path, pq.ParquetWriter(path, schema, **options) as file:
         for versions in batches:
             levels = torch.stack([each.rounded(each.adversarial) for each in versions], dim=1)
-            batch = versions[0].batch
-            index = batch.index.tolist()
+            batch, index = versions[0].batch, versions[0].batch.index.tolist()
             columns = {
                 "index": index,
                 "label": batch.labels.numpy(),

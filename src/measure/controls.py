@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 from torch import Tensor
 
-from src.config.settings import CONTROLS
+from src.config.sections import CONTROLS
 from src.images.storage import STORED, AttackedImages
 from src.measure.prediction_rows import with_cost
 from src.measure.predictions import Predictions

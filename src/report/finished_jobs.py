@@ -8,7 +8,7 @@ from rich.status import Status
 from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import FIGURES, PAGE, remove_figures
 from src.artifacts.sweep_state import OUTPUTS, newest_sweep
-from src.config.settings import ReportCommand, ReportSettings
+from src.config.sections import ReportCommand, ReportSettings
 from src.report.page.content import build_report
 from src.report.page.html import save_figures, write_page
 from src.report.summary import Summary, summarise

@@ -11,8 +11,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from src.config.attack_settings import AttackSettings
 from src.config.errors import refusal
-from src.config.settings import GIVEN, AttackSettings
+from src.config.sections import GIVEN
 from src.images.attacker import Attack
 from src.utils.refusals import first_line, suggestion
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.config.settings import DatasetSettings, Settings
+from src.config.sections import DatasetSettings
+from src.config.settings import Settings
 from src.data import Batch, ImageDataset, load_dataset
 from src.images.saved import saved_dataset
 from src.run.batches import Batches

@@ -7,8 +7,10 @@ from typing import Any
 
 from src.artifacts.layout import SET
 from src.cache.keys import code_keys
+from src.config.attack_settings import SavedSettings
 from src.config.fields import check_among, check_name
-from src.config.settings import EpsilonSettings, SavedSettings, Settings, reference_budget
+from src.config.sections import EpsilonSettings, reference_budget
+from src.config.settings import Settings
 from src.defences import Defence
 from src.images.saved import UNKNOWN, SavedImages, open_foreign_images, read_set
 from src.measure.registry import MEASUREMENTS

@@ -21,8 +21,8 @@ from src.artifacts.sweep_state import Plan, failure_of, job_folders, lock_of_swe
 from src.config.compose import has_basic_sweeper, is_sweep, runs_here
 from src.config.errors import refuse
 from src.config.settings import Settings
-from src.data.dataset import DownloadError
 from src.data.image_folder import image_folder
+from src.data.load import DownloadError
 from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from src.run.data import open_datasets

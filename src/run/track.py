@@ -11,7 +11,8 @@ import pandas as pd
 
 from src.analysis import explained, is_white_box
 from src.artifacts.record import JobRecord, files_of_job
-from src.config.settings import Settings, job_name
+from src.config.sections import job_name
+from src.config.settings import Settings
 from src.report.summary import JobSummary, Summary
 from src.tracking import Point, Run, Tracker
 from src.utils.defended_names import PLAIN, Evaluated, split_source

@@ -9,7 +9,8 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.config.settings import Settings, TrainerSettings
+from src.config.sections import TrainerSettings
+from src.config.settings import Settings
 from src.utils.refusals import first_line
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from pytorch_lightning.loggers import Logger
 
-from src.config.settings import TrackingSettings
+from src.config.sections import TrackingSettings
 from src.utils.refusals import first_line
 
 if TYPE_CHECKING:

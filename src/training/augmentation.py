@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_convert
 
-from src.config.settings import TrainingSettings
+from src.config.sections import TrainingSettings
 from src.data import ImageDataset
 
 

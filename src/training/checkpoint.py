@@ -13,7 +13,7 @@ from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 
-from src.config.settings import TrainerSettings, TrainingSettings
+from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
 from src.models import PixelClassifier, save_weights
 from src.training.augmentation import make_loaders

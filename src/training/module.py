@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from src.config.settings import TrainingSettings
+from src.config.sections import TrainingSettings
 from src.data import Batch, to_unit
 from src.models import PixelClassifier
 from src.training.augmentation import augment

@@ -16,7 +16,8 @@ from src.config.compose import compose_jobs, compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.hydra_speedups import job_composer
 from src.config.read import read_job
-from src.config.settings import STUDY, Settings
+from src.config.sections import STUDY
+from src.config.settings import Settings
 from src.run.attack_function import attack_function
 
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets

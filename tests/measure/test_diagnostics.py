@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.attacks import fgsm, pgd
-from src.config.settings import CONTROLS
+from src.config.sections import CONTROLS
 
 TABLES = ["flips", "spectra", "filtered", "stealth", "low_passed", "similarity"]
 TABLES += ["gradient_consistency"]

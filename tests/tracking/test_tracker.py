@@ -15,7 +15,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.analysis import rates_by_protocol
 from src.analysis.image_outcomes import image_outcomes
-from src.config.settings import TrackingSettings
+from src.config.sections import TrackingSettings
 from src.report.summary import JobSummary, Summary
 from src.run.track import pair_points, sweep_points
 from src.tracking import Run, Tracker, open_tracker

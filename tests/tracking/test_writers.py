@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from src.config.settings import TrackingSettings
+from src.config.sections import TrackingSettings
 from src.tracking import open_tracker
 from tests.conftest import free_port
 

@@ -8,7 +8,7 @@ import pandas as pd
 from src.analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell
 from src.analysis.intervals import FEWEST_IMAGES
 from src.analysis.ranking import resolution
-from src.config.settings import CONTROLS
+from src.config.sections import CONTROLS
 from src.report.charts.dot_plot import dot_plot
 from src.report.charts.ranking import ranked, success_over
 from src.report.charts.theme import MEAN

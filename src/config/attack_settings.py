@@ -1,0 +1,106 @@
+"""Settings of what makes adversarial images: an attack, or a saved set."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    field_validator,
+)
+
+from src.config.fields import (
+    Name,
+    check_units,
+    listed,
+)
+from src.config.sections import Need, Norm, Section, TargetLabelRule
+
+
+class SavedOrigin(Section):
+    """Facts that the files of a foreign set lack."""
+
+    source: Name = "unknown"
+    attack: Name = "unknown"
+    norm: Norm = "linf"
+    targeted: bool = False
+    dataset: Name = "unknown"
+
+
+class SavedSettings(Section):
+    """A saved set of adversarial images; the keys of `conf/attack/saved.yaml`."""
+
+    path: str
+    clean: str | None = None
+    labels: str | None = None
+    eps_255: Annotated[float, Field(gt=0, le=255)] | None = None
+    origin: SavedOrigin = SavedOrigin()
+
+    @field_validator("eps_255")
+    @classmethod
+    def _in_levels(cls, value: float | None) -> float | None:
+        check_units([value or 0])
+        return value
+
+
+class About(Section):
+    """Statements of an attack's file: what the attack is, and what it works with.
+
+    Attributes:
+        category: Its kind, by what it changes.
+        does: Its rule in some words.
+        paper: The paper's number at arXiv, or its address.
+        gradients: Number of gradients per image, an expression of the attack's settings and of the
+            number K of budgets; those of an ensemble count once for each of its M members. Of a
+            library's attack it is only counted.
+        forwards: Number of passes an image besides, likewise.
+        targeted: True if the attack may have target labels, or `only` if it must.
+        norms: Norms of its balls.
+        members: Least number of the source's members.
+        needs: Parts that the source's network must have.
+    """
+
+    category: Literal[
+        "gradient", "input", "backward", "feature", "ensemble", "targeted", "library", "own"
+    ] = "own"
+    does: str = ""
+    paper: str = ""
+    gradients: str | int = ""
+    forwards: str | int = 0
+    targeted: bool | Literal["only"] = True
+    norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
+    members: PositiveInt = 1
+    needs: Annotated[tuple[Need, ...], BeforeValidator(listed)] = ()
+
+
+class AttackSettings(Section):
+    """The producer of adversarial images.
+
+    Attributes:
+        about: Statements of the attack's file.
+        kind: `crafted` by an attack on the source, `saved` in files, or `none`.
+        label: Name in runs, tables and headings, see `attack_label`.
+        settings: All keys of the attack's file, resolved.
+        source: Model that a saved set says it was crafted on.
+    """
+
+    kind: Literal["crafted", "saved", "none"] = "crafted"
+    name: Name
+    label: str
+    norm: Norm = "linf"
+    target_label: TargetLabelRule | None = None
+    about: About = About()
+    settings: dict[str, Any] = Field(default_factory=dict)
+    saved: SavedSettings | None = None
+    source: str = ""
+
+    def gradients(self, budgets: int, members: int) -> float | None:
+        """Return the number of gradients per image of each member of the source, if it is stated.
+
+        A library's attack states none (`counted`), nor does a file without `about`.
+        """
+        names = {"K": budgets, "M": members, **self.settings}
+        try:
+            return float(eval(str(self.about.gradients), {"__builtins__": {}}, names))
+        except Exception:  # of any kind, as a user's formula may raise it
+            return None

@@ -1,0 +1,253 @@
+"""Sections of the config: frozen and typed, checked before anything is read or built.
+
+A field's name is the key of the config; its type, range and choices are what the key allows. What
+keys mean stands beside them in `conf/`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
+
+from src.config.fields import (
+    Budget,
+    Budgets,
+    Name,
+    check_units,
+    distinct,
+    listed,
+)
+
+Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
+Norm = Literal["linf", "l2"]
+Need = Literal["layers", "skip connections", "skip connections or ReLUs", "attention", "ReLUs"]
+TargetLabelRule = Literal["data", "least_likely", "random", "next"]
+GIVEN = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates")
+"""Keyword arguments of attacks that the program fills in."""
+STUDY = ("vgg16", "resnet50", "inception")
+"""Default targets beside the source, as far as the catalogue holds them."""
+CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
+"""Controls by the name of their table, `predictions-NAME`, in the order of their evaluation."""
+
+
+_PROGRAM = Path(__file__).parents[2]
+"""Folder of `src`, from where the weights in the package have names such as `src/assets/...`."""
+
+
+class Section(BaseModel):
+    """A section of the config: frozen, and without other keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    """A model of the catalogue; the keys of `conf/model/`.
+
+    Attributes:
+        network: `_target_`, a callable that returns a module from normalised images to logits,
+            and its arguments; null `num_classes` and `image_size` are filled from the data.
+        weights: A file, of the current folder or the program's; `included`; or None.
+        url: Address that the file can be fetched from, for the refusal where it is missing.
+    """
+
+    network: dict[str, Any]
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = None
+    input_size: PositiveInt | None = None
+    weights: str | None = None
+    expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    feature_layer: str | None = None
+    url: str | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _exist(cls, value: str | None) -> str | None:
+        if value in (None, "included"):
+            return value
+        path = Path(str(value)).expanduser()
+        packaged = _PROGRAM / path
+        path = packaged if packaged.is_file() and not path.is_file() else path
+        if not path.is_file():
+            raise ValueError(
+                f"{value} is not a file; give one, or null (train here), or included (the network "
+                "comes trained)"
+            )
+        return str(path)
+
+
+class DatasetSettings(Section):
+    """The images; the keys of `conf/dataset/`, of which a loader may have more of its own."""
+
+    model_config = ConfigDict(extra="allow")
+    name: Name
+    n_images: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    image_size: PositiveInt | None = None
+    num_classes: PositiveInt | None = None
+    class_names: list[str] | str | None = None
+    images: str | None = None
+
+    @property
+    def has_loader(self) -> bool:
+        """True if the data set brings images of its own; that of a saved set has none."""
+        return "_target_" in (self.model_extra or {})
+
+
+class DefenceSettings(Section):
+    """A defence; the keys of `conf/defence/`, of which `_target_` may have more of its own.
+
+    Attributes:
+        repeats: Draws of a randomised defence, whose majority decides.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    repeats: PositiveInt = 1
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """Keys that build the defence: `_target_` and its arguments."""
+        return dict(self.model_extra or {})
+
+
+class EpsilonSettings(Section):
+    """The budgets in units of 1/255, ascending, without 0, which is always evaluated."""
+
+    grid: Budgets
+    reference: Annotated[Budget, Field(gt=0)] | None = None
+
+    @field_validator("grid")
+    @classmethod
+    def _ascend(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        positive = tuple(sorted(float(value) for value in values if value > 0))
+        if not positive:
+            raise ValueError(f"{list(values)} holds no budget above 0")
+        check_units(positive)
+        return positive
+
+
+def reference_budget(budgets: Sequence[float]) -> float:
+    """Return the reference budget where none is named: 8/255 if it is there, else the largest."""
+    return 8.0 if 8.0 in budgets else max(budgets, default=0.0)
+
+
+def job_name(label: str, source: str) -> str:
+    """Return a short name of a job, such as `bim vgg16`."""
+    return f"{label} {'' if source == 'unknown' else source}".strip()
+
+
+class DiagnosticSettings(Section):
+    """Diagnostics beside the predictions, while models and perturbations are at hand.
+
+    Attributes:
+        tables: Names of tables of `src.measure`, or `all` that need no number of their own.
+    """
+
+    bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more is finer than float32 pixels
+    iterations: Annotated[
+        tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)
+    ] = ()
+    tables: Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
+    n_images: PositiveInt | None = None
+
+    def ask_for(self, table: str) -> bool:
+        """Tell whether a table is asked for by its name."""
+        return bool({table, "all"} & {*self.tables})
+
+
+class CheckSettings(Section):
+    """Check of clean accuracies against `expected_accuracy`, and the effect of a miss."""
+
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.02
+    action: Literal["stop", "warn"] = "stop"
+
+
+class TrainerSettings(Section):
+    """The device and the batches; the keys of `conf/trainer/`.
+
+    `auto` stands for what the device decides, see `src.run.trainer.for_device`.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    devices: PositiveInt | Literal[-1, "auto"] | Annotated[list[int], Field(min_length=1)] = 1
+    num_nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    attack_precision: Literal["32-true", "bf16"] = "32-true"
+    batch_size: PositiveInt | Literal["auto"] = "auto"
+    gradient_batch: PositiveInt | None = None
+    gradients_per_batch: PositiveInt | None = None
+    num_workers: NonNegativeInt = 0
+    fold_batch_norms: bool = True
+    progress_bar: bool = True
+
+    @property
+    def distributed(self) -> bool:
+        """True if several processes share a job's images."""
+        single = self.devices == 1 or (isinstance(self.devices, list) and len(self.devices) == 1)
+        return not single or self.num_nodes > 1 or self.strategy == "ddp"
+
+    @property
+    def max_gradient_batch(self) -> int:
+        """Most images in one gradient batch, all budgets together; known with the device."""
+        return self.gradient_batch or int(self.batch_size)
+
+
+class TrainingSettings(Section):
+    """Recipe that fine-tunes models without weights; keys and defaults of `conf/training/quick`."""
+
+    device: Literal["cpu", "gpu"] | None = None
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 64
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 5e-4
+    gradient_clip: Annotated[float, Field(ge=0, le=1000)] = 0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = 0
+    crop_padding: NonNegativeInt = 2
+    flip: bool = True
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class TrackingSettings(Section):
+    """Tracking store; without `uri` a SQLite file in `directory`."""
+
+    name: Literal["mlflow", "none"]
+    uri: str | None = None
+    directory: str = "mlruns"
+    tables: bool | None = None
+
+
+class ReportSettings(Section):
+    """The page of a sweep; the keys of `conf/report/`."""
+
+    name: str = "default"
+    examples: NonNegativeInt = 4
+    figures: bool = False
+
+
+class StoreSettings(Section):
+    """Store of rows; the keys of `store`."""
+
+    images_mb: Annotated[float, Field(ge=0)] = 300
+
+
+class ReportCommand(Section):
+    """Settings of `python -m src.report`; the keys of `conf/report.yaml`."""
+
+    folder: Annotated[tuple[str, ...] | None, BeforeValidator(listed)]
+    out: str | None
+    report: ReportSettings
+    cache_dir: str
