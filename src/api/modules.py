@@ -30,6 +30,8 @@ class Inputs:
         target_labels: ArrayLike | Tensor | None,
         index: ArrayLike | Tensor | None,
     ) -> None:
+        if torch.is_inference_mode_enabled():
+            raise ValueError("Attacks need gradients, which torch.inference_mode() forbids.")
         levels = _grey_levels(_tensor("images", images))
         classes, numbers = (
             None if values is None else _whole(key, values, len(levels))
@@ -99,7 +101,8 @@ def _modules(
     """Return all modules by name, those of ensembles by the names of the members."""
     modules: dict[str, nn.Module] = {}
     for key, mapping in (("targets", targets), ("sources", sources)):
-        if not isinstance(mapping, Mapping) or not mapping:
+        named = isinstance(mapping, Mapping) and all(isinstance(name, str) for name in mapping)
+        if not named or not mapping:
             raise ValueError(f"{key} must be a mapping of names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
@@ -134,7 +137,8 @@ def name_of(value: Any) -> str:
 
 def _grey_levels(images: Tensor) -> Tensor:
     """Return images as uint8."""
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+    square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+    if not square or not len(images):
         raise ValueError(f"images must be of shape (N, 3, H, H), not {tuple(images.shape)}.")
     if images.dtype == torch.uint8:
         return images
