@@ -46,6 +46,7 @@ OF_SWEEP = {
     "matrix.csv": "matrix-*.csv",
 }
 TABLES = ("predictions", "flips", "filtered", "low_passed", "similarity", "spectra", "stealth")
+TABLES += ("gradient_consistency",)
 OF_JOBS = {f"{name}.parquet": f"*/{name}*.parquet" for name in TABLES}
 OF_JOBS |= {"attacks.csv": "*/attacks.csv", "frame.csv": "frame.csv"}
 # Columns that tell rows apart, as far as a table has them.
