@@ -34,7 +34,7 @@ from src.tracking import Tracker, open_tracker
 from src.utils import stopping
 from src.utils.files import WriteError, write_text, writing
 from src.utils.locks import held
-from src.utils.processes import is_first_process
+from src.utils.processes import is_first_process, set_shared
 from src.utils.refusals import first_line
 
 log = logging.getLogger(__name__)
@@ -68,12 +68,14 @@ class Sweep:
 
     def start(self, config: DictConfig) -> None:
         """Check the jobs, take the sweep's folder, and open the sweep's run."""
+        sweep, jobs = is_sweep(config.hydra), self.settings
+        distributed = any(job.trainer.distributed for job in jobs)
+        set_shared(distributed)
         if not is_first_process():
             return
-        sweep, jobs = is_sweep(config.hydra), self.settings
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
         _check_places(config, self.folder, sweep, jobs[0].cache_dir)
-        if sweep and any(job.trainer.distributed for job in jobs):
+        if sweep and distributed:
             raise ValueError(
                 "trainer.devices and trainer.strategy share one job among several devices, not a "
                 "sweep. Give every job one device: trainer=default"

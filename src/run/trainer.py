@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -45,6 +46,8 @@ def make_trainer(settings: TrainerSettings, label: str = "", *callbacks: pl.Call
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
             precision=settings.precision,
+            # What a launcher has left in the environment is for processes that share a job.
+            plugins=None if settings.distributed else LightningEnvironment(),
             use_distributed_sampler=False,  # `Batches` deals them out
             inference_mode=False,  # attacks need gradients, which inference mode forbids
             callbacks=[*bars, *callbacks],

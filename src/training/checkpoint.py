@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset
@@ -102,6 +103,7 @@ def _make_trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices[:1] if isinstance(trainer.devices, list) else 1,
         precision=_choose_precision(settings.precision, trainer.accelerator),
+        plugins=LightningEnvironment(),  # one process trains, whatever launcher has started it
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=[keep_last, *bar],

@@ -5,13 +5,23 @@ import ctypes
 import os
 from typing import Any
 
+_shared = False
+
+
+def set_shared(shared: bool) -> None:
+    """Set whether several processes share the job of this one; if not, it is the first."""
+    global _shared
+    _shared = shared
+
 
 def is_first_process() -> bool:
     """Tell whether this process is the one that writes files and tracks runs.
 
-    Lightning reads the rank from the environment; on the other machines of a job it learns it only
-    when the processes meet.
+    Lightning reads the rank from the environment, where a launcher may have left one; on the other
+    machines of a job it learns it only when the processes meet.
     """
+    if not _shared:
+        return True
     from pytorch_lightning.utilities.rank_zero import rank_zero_only  # here: it loads torch
 
     other_node = any(os.environ.get(key, "0") != "0" for key in ("NODE_RANK", "GROUP_RANK"))
