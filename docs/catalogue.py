@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 from safetensors import safe_open
-from src.config.attack_settings import About
 
 from src import attacks as package
+from src.config.attack_settings import About
 from src.defences import Defended
 
 REPOSITORY = Path(__file__).resolve().parents[1]

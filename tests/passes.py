@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from src.config.attack_settings import About, AttackSettings
 from torch import Tensor, nn
 
 from src.attacks import fgsm
 from src.cache.rows import Rows
+from src.config.attack_settings import About, AttackSettings
 from src.config.sections import (
     DatasetSettings,
     DiagnosticSettings,

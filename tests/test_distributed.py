@@ -9,9 +9,9 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from src.config.attack_settings import SavedSettings
 from torch import multiprocessing
 
+from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
 from src.run.plan import open_saved_images
 from tests.conftest import free_port, run_python

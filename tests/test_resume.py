@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from src.config.attack_settings import SavedSettings
 
 from src.artifacts.record import job_record
+from src.config.attack_settings import SavedSettings
 from src.run.plan import open_saved_images
 from tests.conftest import killed
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from src.config.attack_settings import SavedSettings
 
 from src.artifacts.jobs import find_jobs
+from src.config.attack_settings import SavedSettings
 from src.images.saved import saved_dataset
 from src.run.plan import open_saved_images
 from tests.conftest import TINY_RUN

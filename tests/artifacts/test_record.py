@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from src.config.attack_settings import AttackSettings
 
 from src.artifacts.record import _backward_rule, public, read_record, with_record
 from src.artifacts.sweep_state import noted_failure
+from src.config.attack_settings import AttackSettings
 from tests.conftest import make_record
 
 RECORD = make_record(

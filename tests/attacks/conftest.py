@@ -9,11 +9,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from src.config.attack_settings import About
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from src.config.attack_settings import About
 from src.models import Ensemble
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

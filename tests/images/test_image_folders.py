@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from src.config.attack_settings import SavedOrigin, SavedSettings
 
+from src.config.attack_settings import SavedOrigin, SavedSettings
 from src.images.saved import open_foreign_images, saved_dataset
 
 NAMES = ["b.png", "a.png", "c10.png", "c9.png"]

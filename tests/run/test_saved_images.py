@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from src.config.attack_settings import AttackSettings
 
+from src.config.attack_settings import AttackSettings
 from src.data import Batch, LabelledImages
 from src.images.saved import Breach, SavedImages, SavedImagesSource
 
