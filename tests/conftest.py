@@ -264,3 +264,9 @@ def command_line(workspace: Path, run_tiny: Callable[..., int]) -> Callable[...,
 def tiny_run() -> list[str]:
     """Words that make any job small."""
     return list(TINY_RUN)
+
+
+def own_attack(workspace: Path, name: str, text: str, code: str = "") -> None:
+    """Add an attack of the user's own, its file and perhaps its module."""
+    (workspace / "conf" / "attack" / f"{name}.yaml").write_text(f"{text}\nname: {name}\n")
+    (workspace / f"{name}_code.py").write_text(code)

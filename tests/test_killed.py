@@ -100,3 +100,16 @@ def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
     assert "cannot be used (connection reset)" in " ".join(capsys.readouterr().out.split())
     assert command_line(*words, "hydra.sweep.dir=outputs/back") == 0
     assert tracked_wrongly(workspace / "mlruns") == []
+
+
+def test_a_damaged_store_costs_tracking_and_no_table(
+    command_line, workspace, empty_store, caplog, capsys
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    store = workspace / "mlruns" / "mlflow.db"
+    part = store.read_bytes()[: 5 * 4096]
+    store.write_bytes(part)
+    assert command_line("attack=fgsm", "tracking=mlflow", "hydra.run.dir=outputs/a") == 0
+    assert f"{store} cannot be used" in caplog.text + "".join(capsys.readouterr())
+    assert (workspace / "outputs" / "a" / "predictions.parquet").exists()
+    assert store.read_bytes() == part

@@ -1,0 +1,129 @@
+"""Commands that are refused, and what a refusal leaves as it was."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from src.data.cifar10_mini import CLASSES
+from tests.conftest import REPOSITORY, own_attack
+
+FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
+
+
+def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
+    command_line, workspace, capfd
+):
+    (workspace / "mine").mkdir()
+    (workspace / "mine" / "config.yaml").write_text("mine")
+    assert command_line("hydra.run.dir=mine") == 2
+    assert "holds config.yaml" in capfd.readouterr().err
+    assert os.listdir(workspace / "mine") == ["config.yaml"]
+    assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=mine") == 0
+    assert (workspace / "mine" / "config.yaml").read_text() == "mine"
+
+
+def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_a_command(
+    command_line, workspace, run_in, capfd, monkeypatch
+):
+    tried = []
+
+    def unreachable(*arguments, **keywords):
+        tried.append(arguments)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.__init__", unreachable)
+    assert command_line("-m", "dataset=cifar10", "attack=fgsm,bim") == 2
+    out, err = capfd.readouterr()
+    assert err.count("no route to host") == len(tried) == 1 and not out
+    for way in (
+        "dataset.root=FOLDER",
+        "dataset=image_folder",
+        "experiment=demo --config-dir=conf attack=fgsm,bim",
+    ):
+        assert way in err
+    for number, name in enumerate(CLASSES):
+        (workspace / "own" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (25 * number, 0, 0)).save(f"own/test/{name}/0.png")
+    words = ["dataset=cifar10", "dataset.root=own", "hydra.run.dir=out", "n_images=9"]
+    assert command_line(*words) == 2
+    command = shlex.split(capfd.readouterr().err.splitlines()[-1])
+    assert command[:3] == ["python", "-m", "src.main"] and run_in(workspace, *command[3:]) == 0
+    assert len(pd.read_csv(workspace / "out" / "images.csv")) == 9
+
+
+@pytest.mark.parametrize("attack", ["still", "bsr", "shared"])
+def test_an_attack_that_fails_does_so_before_other_models_are_trained(
+    command_line, workspace, capsys, attack
+):
+    code = "def still(model, images, labels, eps): return images"
+    own_attack(workspace, "still", "_target_: still_code.still", code)
+    more = ["attack.blocks=33"] if attack == "bsr" else []  # of 32 pixels
+    code = "import torch\nfrom src.attacks import fgsm\ndef shared(model, images, labels, eps):\n"
+    code += "    return torch.stack([fgsm(model, images, labels, 0.1) * e / e for e in eps])"
+    own_attack(workspace, "shared", "_target_: shared_code.shared", code)
+    more = ["diagnostics.bisection=2"] if attack == "shared" else more
+    assert command_line(f"attack={attack}", "model.fine.weights=null", *FRESH[1:], *more) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    reasons = {"still": "must return a tensor (2, 2, 3, 32, 32)", "bsr": "blocks=33"}
+    reasons["shared"] = "diagnostics.bisection=0 does without"
+    assert f"attack={attack}" in printed and reasons[attack] in printed
+    assert not (workspace / "cache" / "checkpoints").exists()
+
+
+REFUSED = [
+    (["-m", "source=coarse,nonet"], "'nonet', which is not among the models: coarse, fine"),
+    (["-m", "attack=bim,fgsm", "attack.steps=5"], "attack.steps: attack=fgsm has no such setting"),
+    (["-m", "attack=fgsm,bim", "trainer.devices=2"], "trainer=default"),
+    (["dataset=image_folder", "dataset.root=gone"], "dataset.root=gone is no folder"),
+    (["tracking=mlflow", "tracking.uri=nonsense://x"], "MLflow store nonsense://x cannot be"),
+    (["epsilon=[4,8]"], "epsilon=[4,8] names no file of epsilon: default, fine"),
+    (["attack=fgsm", "--nope", "-m"], "unrecognized arguments: --nope"),
+    (["-m", "hydra.sweep.subdir=x"], "hydra.sweep.subdir must begin with"),
+    (["hydra.run.dir="], "must name folders"),
+    (["attack.name=foo"], "attack.name=foo"),
+    (["attack._target_=src.attacks.fgsm_l2", "~attack.norm"], "attack.norm"),
+    (["model.fine.mean=[0.5]"], "model.fine.mean"),
+    (["trainer.devices=0"], "trainer.devices"),
+    (["model.fine.network._target_=a.b"], "model.fine.network"),
+    (["+model.fine.network.bogus=1"], "bogus"),
+    (["cache_dir=/proc/x"], "/proc/x"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
+def test_a_command_is_refused_in_one_line_before_any_job(
+    command_line, workspace, capfd, words, named
+):
+    assert command_line(*words) == 2
+    out, err = capfd.readouterr()
+    assert named in err and err.count("\n") == 1 and not out
+    assert not (workspace / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["controls=true", "n_images=1"], "controls=true needs at least 2 images"),
+        (["attack.target_label=data"], "the data set cifar10_mini names no target labels"),
+        (["trainer.devices=-1"], "trainer in the config: "),
+    ],
+)
+def test_a_job_that_its_data_or_device_forbid_says_so(command_line, capfd, words, named):
+    assert command_line(*words) == 1
+    out, err = capfd.readouterr()
+    assert named in (out + err).replace("\n", "") and "Traceback" not in out + err
+
+
+def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):
+    words = [*tiny_run, "model.fine.weights=gone.pt"]
+    script = f"import sys\nsys.argv[1:] = {words}\nfrom src.main import main\n"
+    script += "try:\n    main()\nfinally:\n    print('torch' in sys.modules)\n"
+    run = [sys.executable, "-c", script]
+    told = subprocess.run(run, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (2, "False\n")
+    assert "gone.pt is not a file" in told.stderr and told.stderr.count("\n") == 1
