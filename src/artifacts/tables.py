@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from src.analysis.sanity_checks import Alarm
 from src.artifacts.layout import ALARMS, PREDICTIONS
 from src.artifacts.record import JobRecord
-from src.utils.defended_names import PLAIN, Evaluated, behind_each, split_source
+from src.utils.defended_names import ABSTAINED, PLAIN, Evaluated, behind_each, split_source
 from src.utils.parquet import read_table
 from src.utils.refusals import first_line
 
@@ -44,6 +44,22 @@ def column(
 INDEX = column("index", INTEGER, 0)
 LABEL = column("label", INTEGER, 0, CLASSES)
 EPS_255 = column("eps_255", FLOAT, 0, 255)
+CERTAIN = 1 + 1e-6  # a sum of float32 probabilities
+TARGET_LABEL = column("target_label", INTEGER, 0, CLASSES, null=True)
+PREDICTED = (
+    column("predicted", INTEGER, ABSTAINED, CLASSES),
+    column("confidence", SINGLE, 0, CERTAIN, nan=True),
+    column("true_confidence", SINGLE, 0, CERTAIN, nan=True),
+)
+"""Predicted class (-1: the target abstained), its probability, that of the true class."""
+DRAWS = (column("draws", INTEGER, 1), column("draws_correct", INTEGER, 0))
+"""Draws of the defence before the target, and those that predict the true class."""
+COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, null=True))
+"""Gradients and forward passes of an image at all budgets together; null: not known."""
+ITERATION = column("iteration", INTEGER, 0, null=True)
+PREDICTION_SCHEMA = pa.schema(
+    [INDEX, LABEL, TARGET_LABEL, *DRAWS, EPS_255, ITERATION, *PREDICTED, *COST]
+)
 NAMES = (column("target", TEXT), column("defence", TEXT))
 """Columns of the target of a row."""
 
@@ -57,10 +73,13 @@ def named(table: pa.Table, pair: Evaluated) -> pa.Table:
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     """Read one of a job's tables and check its values; of predictions also the rows."""
-    table = read_table(path)
+    table, of_predictions = read_table(path), name.partition("-")[0] == PREDICTIONS
     try:
+        if of_predictions:  # whatever the file declares
+            schema = pa.schema([*PREDICTION_SCHEMA, *NAMES])
+            table = table.select(schema.names).cast(schema)
         _check_values(table, len(record.class_names))
-        if name.partition("-")[0] == PREDICTIONS:
+        if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is no table of its job: {first_line(error)[:400]}.") from error
@@ -108,7 +127,14 @@ def _check_values(table: pa.Table, classes: int) -> None:
 
 
 def _check_rows(table: pa.Table, record: JobRecord, primary: bool) -> None:
-    """Refuse rows that are not each target, budget and image once, the clean ones included."""
+    """Refuse rows that are not each target, budget and image once, the clean ones included.
+
+    Only a defence abstains.
+    """
+    plain = table.filter(pc.equal(table["defence"], PLAIN))
+    abstains = pc.or_(pc.equal(plain["predicted"], ABSTAINED), pc.is_nan(plain["confidence"]))
+    if pc.any(abstains).as_py():
+        raise ValueError("a target behind no defence abstains")
     counts = [("index", "count"), ("index", "count_distinct")]
     keys = ["target", "defence", "eps_255"]
     groups: dict[str, list[Any]] = table.group_by(keys).aggregate(counts).to_pydict()

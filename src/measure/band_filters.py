@@ -8,10 +8,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from src.artifacts.tables import EPS_255, FLOAT, INDEX, LABEL, TEXT, column
+from src.artifacts.tables import EPS_255, FLOAT, INDEX, LABEL, PREDICTED, TEXT, column
 from src.attacks import noise_signs
 from src.measure.fourier import CORNER, FREQUENCIES, band, low_passed
-from src.measure.prediction_rows import PREDICTED, Level, predict
+from src.measure.prediction_rows import Level, predict
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 

@@ -5,7 +5,8 @@ from functools import partial
 
 import pyarrow as pa
 
-from src.measure.prediction_rows import PREDICTIONS, predict, with_cost
+from src.artifacts.tables import PREDICTION_SCHEMA
+from src.measure.prediction_rows import predict, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 
 
@@ -13,7 +14,7 @@ class Clean(Measurement):
     """Every model's predictions for the clean images, behind the defences as well."""
 
     name = "clean images"
-    schema = PREDICTIONS
+    schema = PREDICTION_SCHEMA
     key = None
 
     def cells(self, job: Job, clean: pa.Table | None) -> Iterable[Cell]:

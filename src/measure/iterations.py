@@ -5,9 +5,18 @@ from functools import partial
 
 import pyarrow as pa
 
-from src.artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, column
+from src.artifacts.tables import (
+    EPS_255,
+    FLOAT,
+    INDEX,
+    INTEGER,
+    LABEL,
+    PREDICTED,
+    TARGET_LABEL,
+    column,
+)
 from src.images.attacker import Attacker
-from src.measure.prediction_rows import PREDICTED, TARGET_LABEL, predict
+from src.measure.prediction_rows import predict
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 

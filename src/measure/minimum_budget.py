@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from src.artifacts.tables import FLOAT, INDEX, LABEL, column
+from src.artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
 from src.images.attacker import Attacker
-from src.measure.prediction_rows import PREDICTED, prediction_columns, to_numpy, top_predictions
+from src.measure.prediction_rows import prediction_columns, to_numpy, top_predictions
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 

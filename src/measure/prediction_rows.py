@@ -9,32 +9,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.artifacts.tables import CLASSES, EPS_255, FLOAT, INDEX, INTEGER, LABEL, SINGLE, column
+from src.artifacts.tables import (
+    CERTAIN,
+    CLASSES,
+    COST,
+    EPS_255,
+    INDEX,
+    ITERATION,
+    LABEL,
+    PREDICTED,
+    SINGLE,
+    column,
+)
 from src.data import Batch
 from src.measure.protocol import Cell, EvaluatedBatch
 from src.utils.defended_names import ABSTAINED, Evaluated
 
 Level = Mapping[str, float | str | int]
 TOP_K = 5
-_CERTAIN = 1 + 1e-6  # a sum of float32 probabilities
-TARGET_LABEL = column("target_label", INTEGER, 0, CLASSES, null=True)
-PREDICTED = (
-    column("predicted", INTEGER, ABSTAINED, CLASSES),
-    column("confidence", SINGLE, 0, _CERTAIN, nan=True),
-    column("true_confidence", SINGLE, 0, _CERTAIN, nan=True),
-)
-"""Predicted class (-1: the target abstained), its probability, that of the true class."""
-DRAWS = (column("draws", INTEGER, 1), column("draws_correct", INTEGER, 0))
-"""Draws of the defence before the target, and those that predict the true class."""
-COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, null=True))
-"""Gradients and forward passes of an image at all budgets together; null: not known."""
-ITERATION = column("iteration", INTEGER, 0, null=True)
-PREDICTIONS = pa.schema([INDEX, LABEL, TARGET_LABEL, *DRAWS, EPS_255, ITERATION, *PREDICTED, *COST])
 TOP_FIVE = pa.schema(
     [
         *(INDEX, LABEL, EPS_255, *PREDICTED),
         column("top5_classes", pa.list_(pa.int32()), 0, CLASSES),
-        column("top5_confidences", pa.list_(SINGLE), 0, _CERTAIN),
+        column("top5_confidences", pa.list_(SINGLE), 0, CERTAIN),
     ]
 )
 """Predictions with the five likeliest classes, or all of fewer, the likeliest first."""

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from src.artifacts.tables import PREDICTION_SCHEMA
 from src.images.storage import STORED, AttackedImages
 from src.measure.attack_cost import AttackCost
-from src.measure.prediction_rows import PREDICTIONS, Level, predict, with_cost
+from src.measure.prediction_rows import Level, predict, with_cost
 from src.measure.protocol import Cell, EvaluatedBatch, Job, Measurement
 from src.utils.defended_names import Evaluated
 
@@ -18,7 +19,7 @@ class Predictions(Measurement):
     """Predictions of every target behind no defence, a table for each storage format."""
 
     name = "predictions"
-    schema = PREDICTIONS
+    schema = PREDICTION_SCHEMA
     order = ("eps_255", "index")
     key = None
 

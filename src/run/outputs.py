@@ -41,12 +41,12 @@ from src.artifacts.layout import (
     clear_summary,
 )
 from src.artifacts.record import JobRecord, clear, job_record, with_record
-from src.artifacts.tables import NAMES
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
 from src.cache.rows import Rows
 from src.images.saved import SavedImages, write_set
 from src.images.storage import STORED
-from src.measure import prediction_rows
 from src.measure.adversarial_images import examples
+from src.measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from src.measure.registry import MEASUREMENTS
 from src.report.summary import JobSummary, Summary, described_images, summarise
 from src.run.adversarial_images import adversarial_images, stored_images
@@ -120,7 +120,7 @@ def prediction_tables(results: Results, record: JobRecord) -> dict[str, pa.Table
         primary = name == record.storage
         table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
         parts = [clean if primary else clean.filter(plain), rows]
-        tables[table] = pa.concat_tables(_fit(part, prediction_rows.PREDICTIONS) for part in parts)
+        tables[table] = pa.concat_tables(_fit(part, PREDICTION_SCHEMA) for part in parts)
     return tables
 
 
@@ -135,7 +135,7 @@ def _top_five(job: Pass, results: Results, shown: Sequence[int]) -> pa.Table:
         if table is not None
     ]
     tables = [results.clean, *attacked]
-    return pa.concat_tables(_fit(table, prediction_rows.TOP_FIVE) for table in tables)
+    return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in tables)
 
 
 def _write_images(job: Pass, stored: StoredJob, folder: Path, cache: Rows) -> list[int]:
