@@ -52,7 +52,7 @@ PREDICTED = (
     column("true_confidence", SINGLE, 0, CERTAIN, nan=True),
 )
 """Predicted class (-1: the target abstained), its probability, that of the true class."""
-DRAWS = (column("draws", INTEGER, 1), column("draws_correct", INTEGER, 0))
+DRAWS = tuple(column(name, INTEGER, 0, null=True) for name in ("draws", "draws_correct"))
 """Draws of the defence before the target, and those that predict the true class."""
 COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, null=True))
 """Gradients and forward passes of an image at all budgets together; null: not known."""
