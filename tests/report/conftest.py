@@ -19,7 +19,7 @@ from src.report.summary import summarise
 from tests.conftest import make_record
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
-FINE = (0.0234375, 1 / 3, 12345.678)
+FINE = (0.0234375, 1 / 3, 234.56789)
 SIDE = 8  # pixels of an image
 HOSTILE = ("<script>alert(1)</script>", 'a"b\nc.d[0]', "it's, {x}\r & 'y'")
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",)}
