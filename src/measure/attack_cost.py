@@ -1,4 +1,4 @@
-"""What attacks took: gradients, and forward passes beside them."""
+"""Cost of attacks: gradients, and forward passes beside them."""
 
 from collections.abc import Iterable, Sequence
 

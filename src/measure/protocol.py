@@ -1,4 +1,4 @@
-"""What a measurement is: a table, its rows that a job asks for, and how a batch gives them."""
+"""Interface of measurements: a table, the rows that a job asks for, those of a batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from src.utils.defended_names import PLAIN, Evaluated
 
 
 class Job(Protocol):
-    """What cells depend on: a job's settings, its images, and those that diagnostics get."""
+    """Part of a job that cells depend on: settings, images, and those that diagnostics get."""
 
     @property
     def settings(self) -> Settings:

@@ -149,7 +149,7 @@ class Pass:
 
     @cached_property
     def _clean_key(self) -> list[Any]:
-        """What decides rows that need no attack, beside models."""
+        """Parts of the key of rows that need no attack: code, images and arithmetic."""
         return [own_code(), self.images.digest(), numerics(self.settings, self.data.device.type)]
 
     def key(self, cell: Cell) -> str:
