@@ -64,10 +64,10 @@ def make_pass(
         diagnostics=DiagnosticSettings(**diagnostics or {}),
         **settings,
     )
-    kept = {key: Model(network, key, key) for key, network in models.items()}
+    built = {key: Model(network, key, key) for key, network in models.items()}
     part = dataset.subset(chosen.diagnostics.n_images)
     data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
-    return Pass(Planned(chosen, attack, {}), data, kept)
+    return Pass(Planned(chosen, attack, {}), data, built)
 
 
 def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:

@@ -28,7 +28,7 @@ class AdversarialImages(Measurement):
         wanted = every if settings.save_adversarial else np.array(examples(job), np.int64)
         size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
         small = size <= settings.store.images_mb * 1e6
-        yield Cell(self.name, wanted, kept=every if small else None, large=True)
+        yield Cell(self.name, wanted, cached=every if small else None, large=True)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
         """Return a row per image: the 3 K H W values of its versions, in [0, 1].

@@ -53,7 +53,7 @@ class Cell:
         decides: All else that the rows depend on, beside the images and the arithmetic and, where
             `attacked`, all that decides the adversarial images.
         attacked: True if the rows need adversarial images.
-        kept: Images whose rows are kept where a batch has them; None: those of `index`.
+        cached: Images whose rows are added to the cache where a batch has them; None: `index`.
         large: True if the rows are too large to be read together.
     """
 
@@ -63,7 +63,7 @@ class Cell:
     others: tuple[Evaluated, ...] = ()
     decides: Any = None
     attacked: bool = True
-    kept: np.ndarray | None = None
+    cached: np.ndarray | None = None
     large: bool = False
 
     @property

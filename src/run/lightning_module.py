@@ -69,13 +69,13 @@ class MeasuringModule(pl.LightningModule):
         """Return the rows of one measurement; none of cells that lack no image of the batch."""
         index, nothing = batch.batch.index.cpu().numpy(), np.array([], np.int64)
         asked = {
-            cell: self.missing.get(cell, nothing) if cell.kept is None else cell.kept
+            cell: self.missing.get(cell, nothing) if cell.cached is None else cell.cached
             for cell in cells
         }
         cells = [cell for cell in cells if np.isin(index, asked[cell]).any()]
         if not cells:
             return {}
-        wanted = [cell.index if cell.kept is None else cell.kept for cell in cells]
+        wanted = [cell.index if cell.cached is None else cell.cached for cell in cells]
         part = batch.select(np.concatenate(wanted))
         return dict(zip(cells, measurement.rows(part, cells), strict=True))
 

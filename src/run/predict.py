@@ -37,7 +37,7 @@ def predict(
     """
     settings, asked = job.settings, dict[Measurement, list[Cell]]()
     for cell, measurement in cells.items():
-        if cell in missing or cell.kept is not None:
+        if cell in missing or cell.cached is not None:
             asked.setdefault(measurement, []).append(cell)
     networks = {model: job.networks[model] for cell in missing for model in cell.models}
     module = MeasuringModule(settings, networks, source, missing, asked)
