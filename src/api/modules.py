@@ -121,7 +121,8 @@ def _modules(
 def _classifier(name: str, module: nn.Module) -> PixelClassifier:
     """Return a frozen copy of a module, in evaluation mode."""
     try:
-        copied = copy.deepcopy(module)
+        with torch.no_grad():  # else the weights of a traced module's copy are no leaves
+            copied = copy.deepcopy(module)
     except Exception as error:  # of many kinds
         raise ValueError(f"{name} cannot be copied: {first_line(error)}") from error
     classifier = PixelClassifier(copied, mean=(0, 0, 0), std=(1, 1, 1), name=name)

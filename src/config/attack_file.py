@@ -42,15 +42,13 @@ def crafted_settings(name: str, keys: Mapping[str, Any]) -> AttackSettings:
 
 def _load(name: str) -> DictConfig:
     """Return an attack's file, with the files that it extends."""
-    path = CONF / "attack" / f"{name}.yaml"
-    known = sorted(
-        file.stem for file in path.parent.glob("*.yaml") if file.stem not in ("none", "saved")
-    )
+    folder = CONF / "attack"
+    known = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
     if name not in known:
         raise ValueError(
             f"attacks names {name!r}, which is none of {', '.join(known)}.{suggestion(name, known)}"
         )
-    section: Any = OmegaConf.load(path)
+    section: Any = OmegaConf.load(folder / f"{name}.yaml")
     parents = [parent for parent in section.pop("defaults", []) if parent != "_self_"]
     merged: Any = OmegaConf.merge(*map(_load, parents), section)
     return merged

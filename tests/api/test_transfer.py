@@ -167,6 +167,9 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         ({"targets": {"b": nn.Conv2d(3, 2, 1)}}, "model b: .* must return logits"),
         ({"targets": [nn.Flatten()]}, "targets must be a mapping"),
         ({"sources": {}}, "sources must be a mapping"),
+        ({"sources": {1: module(0)}}, "sources must be a mapping"),
+        ({"images": torch.zeros(0, 3, 32, 32)}, "images must be of shape"),
+        ({"attacks": "../model/vgg16"}, "which is none of admix"),
         ({"sources": {"a+b": [module(0)]}}, "must be a torch module"),
         ({"labels": [0] * 5}, "labels must be 12 whole numbers"),
         ({"target_labels": [1, 2, 3]}, "target_labels must be 12 whole numbers"),
@@ -186,6 +189,22 @@ def test_what_cannot_be_is_refused(images, change, sentence):
     given = {"sources": {"a": one}, "targets": {"a": one}, "images": images[0]}
     with pytest.raises(ValueError, match=sentence):
         transfer(**{**given, "labels": images[1], **change}, progress_bar=False)
+
+
+def test_inference_mode_is_refused(images):
+    one = module(0)
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
+        transfer({"a": one}, {"a": one}, *images, progress_bar=False)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")  # users still have some
+def test_a_traced_module_is_the_module_and_numpy_numbers_are_numbers(images):
+    one = module(0).eval()
+    traced = torch.jit.trace(one, torch.rand(1, 3, 32, 32))
+    numbers = {"seed": np.int64(0), "batch_size": np.int64(5), "progress_bar": False}
+    frames = [transfer({"a": net}, {"a": net}, *images, **numbers) for net in (one, traced)]
+    columns = ["index", "eps_255", "predicted"]
+    pd.testing.assert_frame_equal(*(frame[columns] for frame in frames))
 
 
 def test_a_frame_can_be_kept_in_a_file_and_without_its_jobs_says_so(images, tmp_path: Path):
