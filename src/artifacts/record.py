@@ -28,7 +28,7 @@ from src.utils.defended_names import Evaluated, behind_each
 from src.utils.files import writing
 from src.utils.refusals import first_line
 
-FORMAT = 5
+FORMAT = 6
 _KEY = b"transferability"
 _PACKAGES = (
     *("transferability", "torch", "torchvision", "timm", "pytorch-lightning"),

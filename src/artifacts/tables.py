@@ -42,6 +42,8 @@ def column(
 
 
 INDEX = column("index", INTEGER, 0)
+IMAGE = column("image", TEXT)
+"""Digest of the image, see `ImageDataset.image_digests`."""
 LABEL = column("label", INTEGER, 0, CLASSES)
 EPS_255 = column("eps_255", FLOAT, 0, 255)
 CERTAIN = 1 + 1e-6  # a sum of float32 probabilities
@@ -58,7 +60,7 @@ COST = (column("gradients", FLOAT, 0, null=True), column("forwards", FLOAT, 0, n
 """Gradients and forward passes of an image at all budgets together; null: not known."""
 ITERATION = column("iteration", INTEGER, 0, null=True)
 PREDICTION_SCHEMA = pa.schema(
-    [INDEX, LABEL, TARGET_LABEL, *DRAWS, EPS_255, ITERATION, *PREDICTED, *COST]
+    [INDEX, IMAGE, LABEL, TARGET_LABEL, *DRAWS, EPS_255, ITERATION, *PREDICTED, *COST]
 )
 NAMES = (column("target", TEXT), column("defence", TEXT))
 """Columns of the target of a row."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -153,6 +154,7 @@ class ImageDataset(Dataset[Batch]):
         if self.target_labels is not None:
             part.target_labels = self.target_labels[chosen]
         part._digest = ""
+        part.__dict__.pop("image_digests", None)
         return part
 
     def listed(self) -> pd.DataFrame:
@@ -182,6 +184,23 @@ class ImageDataset(Dataset[Batch]):
                 total.update(f"{content} {height} {width}\n".encode())
             self._digest = total.hexdigest()[:16]
         return self._digest
+
+    @cached_property
+    def image_digests(self) -> np.ndarray:
+        """What tells an image from others: 16 hexadecimal digits by position, shape (n,).
+
+        They are of a SHA-256 of its 8-bit pixels, at the size that the data set gives them, and of
+        its label and target label.
+        """
+        aims = [None] * len(self) if self.target_labels is None else self.target_labels.tolist()
+
+        def digest(i: int) -> str:
+            total = hashlib.sha256(f"{self.labels[i]} {aims[i]} ".encode())
+            total.update(np.ascontiguousarray(self._pixels(i)))
+            return total.hexdigest()[:16]
+
+        with ThreadPoolExecutor() as threads:  # decoding leaves the interpreter to others
+            return np.array(list(threads.map(digest, range(len(self)))))
 
     def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:
         """Return image `i` of the subset as stored, uint8 (H, W, 3), or what `by` makes of it."""

@@ -26,14 +26,14 @@ class Spectra(Measurement):
         yield Cell(self.name, job.diagnosed.indices, decides=job.settings.reference)
 
     def rows(self, batch: EvaluatedBatch, cells: Sequence[Cell]) -> Iterable[pa.Table]:
-        """Return a row per image: `image`, `perturbation`, lists of the power in each bin.
+        """Return a row per image: `clean`, `perturbation`, lists of the power in each bin.
 
         See `radial_power`.
         """
         change = batch.versions[batch.reference].adversarial - batch.clean
         columns = {
             "index": to_numpy(batch.batch.index),
-            "image": to_lists(radial_power(batch.clean)),
+            "clean": to_lists(radial_power(batch.clean)),
             "perturbation": to_lists(radial_power(change)),
         }
         return [pa.table(columns)]
@@ -55,8 +55,11 @@ def mean_spectra(rows: pa.Table, side: int, reference_eps_255: float) -> pa.Tabl
     edges, number = (part.numpy() for part in radial_bins(side, side))
     bins = np.unique(number.flatten()[1:])
     tables = []
-    for kind, eps_255 in (("image", 0.0), ("perturbation", reference_eps_255)):
-        flat = rows[kind].combine_chunks().flatten().to_numpy()
+    for kind, eps_255, column_name in (
+        ("image", 0.0, "clean"),
+        ("perturbation", reference_eps_255, "perturbation"),
+    ):
+        flat = rows[column_name].combine_chunks().flatten().to_numpy()
         sums = flat.reshape(len(rows), -1)
         sums = sums[sums.sum(axis=1) > _ROUNDING]
         shares = sums / sums.sum(axis=1, keepdims=True)

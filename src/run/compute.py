@@ -49,7 +49,7 @@ def compute(
             size = min(size, source.max_images or size)
         while missing:
             try:
-                predict(job, source, cells, missing, CacheWriter(cache, keys), size)
+                predict(job, source, cells, missing, CacheWriter(cache, keys, job.images), size)
             except torch.OutOfMemoryError as error:
                 size = _halve(size, source, job.settings.trainer.distributed, error)
                 succeeded = False

@@ -10,9 +10,10 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
+from src.artifacts.tables import IMAGE
 from src.cache.rows import Rows
 from src.config.settings import Settings
-from src.data import Batch, to_unit
+from src.data import Batch, ImageDataset, to_unit
 from src.images.attacker import AdversarialSource
 from src.measure.protocol import Cell, EvaluatedBatch, Measurement
 from src.utils import stopping
@@ -83,9 +84,9 @@ class MeasuringModule(pl.LightningModule):
 class CacheWriter(BasePredictionWriter):
     """Adds each batch's rows to the cache as soon as they are there: a kill loses one batch."""
 
-    def __init__(self, rows: Rows, keys: Mapping[Cell, str]) -> None:
+    def __init__(self, rows: Rows, keys: Mapping[Cell, str], images: ImageDataset) -> None:
         super().__init__(write_interval="batch")
-        self.rows, self.keys = rows, keys
+        self.rows, self.keys, self.images = rows, keys, images
 
     def write_on_batch_end(
         self,
@@ -100,4 +101,6 @@ class CacheWriter(BasePredictionWriter):
         """Add the rows of a batch."""
         for cell, table in prediction.items():
             if len(table):
-                self.rows.add(self.keys[cell], table)
+                places = np.searchsorted(self.images.indices, table["index"].to_numpy())
+                digests = pa.array(self.images.image_digests[places], pa.string())
+                self.rows.add(self.keys[cell], table.append_column(IMAGE, digests))

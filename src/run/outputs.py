@@ -104,7 +104,7 @@ def file_tables(results: Results) -> dict[str, pa.Table]:
 
 def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) -> pa.Table:
     """Return a table with a schema's columns and, after those of the image, names of the target."""
-    place = sum(field.name in ("index", "label", "target_label") for field in schema)
+    place = sum(field.name in ("index", "image", "label", "target_label") for field in schema)
     fields = [*schema]
     fields[place:place] = [field for field in names if field.name in table.column_names]
     return table.select([field.name for field in fields]).cast(pa.schema(fields))
